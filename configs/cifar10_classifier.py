@@ -1,0 +1,23 @@
+"""A small classifier of CIFAR-10 that trains in minutes on a CPU, to give features of samples; no strong classifier.
+
+genjax train --config=configs/cifar10_classifier.py --workdir=runs/cifar10_classifier
+"""
+
+from configs import common
+
+
+def get_config(arg=None):
+  arg = common.parse_arg(arg, smoke=False)
+  config = common.base(steps=12 * 50_000 // 128, batch_size=128)
+  config.experiment = 'experiments.classifier'
+  config.data = dict(name='cifar10', train='train', heldout='test', shape=(32, 32, 3), num_classes=10, data_dir='',
+                     originals='')
+  config.model = dict(name='convolutional', width=32, layers=3, convolutions=1, features=128, dropout=0.0)
+  config.objective = dict(smoothing=0.0, shift=2, flip=True)
+  config.optimizers = dict(net=dict(name='adam', lr=2e-3, warmup=0, schedule='cosine'))
+  config.log_every = 200
+  if arg.smoke:
+    common.smoke(config)
+    config.model.width, config.model.features = 4, 8
+  config.sample_every = 0  # nothing to sample
+  return config

@@ -1,0 +1,73 @@
+"""Pieces shared by the configs: arguments, the base config, the smoke variant."""
+
+import ast
+from typing import Any
+
+import ml_collections
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
+  """Arguments after the colon of `--config=FILE:key=value,flag`, typed by their defaults.
+
+  A name alone sets a flag to True. The result holds every default, replaced where the argument says so.
+
+  Raises:
+    ValueError: an unknown key, or a value of another type than the default.
+  """
+  values = dict(defaults)
+  for item in filter(None, (arg or '').split(',')):
+    name, given, text = item.partition('=')
+    if name not in defaults:
+      raise ValueError(f'unknown config argument {name!r}; this config takes {sorted(defaults)}')
+    default = defaults[name]
+    try:
+      value = True if not given else text if isinstance(default, str) else ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+      value = text
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+      value = float(value)
+    if type(value) is not type(default):
+      raise ValueError(f'config argument {name} takes {type(default).__name__} (default {default!r}), got {text or True!r}')
+    values[name] = value
+  return ml_collections.ConfigDict(values)
+
+
+def base(*, steps: int, batch_size: int, seed: int = 0) -> ml_collections.ConfigDict:
+  """What every config has, with its defaults. Steps count optimizer steps, `every` counts steps, 0 switches off."""
+  config = ml_collections.ConfigDict()
+  config.experiment = ''  # module path of the builder
+  config.seed = seed
+  config.steps = steps
+  config.batch_size = batch_size
+  config.microbatches = 1  # gradient accumulation
+  config.data = ml_collections.ConfigDict()
+  config.model = ml_collections.ConfigDict()
+  config.objective = ml_collections.ConfigDict()
+  config.sampler = ml_collections.ConfigDict()
+  config.evaluation = ml_collections.ConfigDict()  # options of sample-based metrics
+  config.optimizers = ml_collections.ConfigDict()
+  config.ema = ml_collections.ConfigDict()  # group -> decay
+  config.mesh = ml_collections.ConfigDict(dict(data=-1, fsdp=1, tensor=1, context=1, expert=1))
+  config.rules = ml_collections.ConfigDict()  # logical axis -> mesh axis
+  config.log_every = 50
+  config.evaluate_every = 0
+  config.evaluate_batches = 0  # batches of an evaluation while training; 0 is the whole split
+  config.sample_every = 0
+  config.sample_num = 64
+  config.checkpoint = ml_collections.ConfigDict(dict(every=1000, keep=2, best='', mode='min', asynchronous=True))
+  config.profile = ml_collections.ConfigDict(dict(start=0, steps=0))
+  config.assets = ml_collections.ConfigDict()  # filled by a run with what it found in its data
+  return config
+
+
+def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The two-step variant that the tests run: same code, small shapes, everything switched on once."""
+  config.steps = 2
+  config.batch_size = 8
+  config.log_every = 1
+  config.evaluate_every = 2
+  config.evaluate_batches = 1
+  config.sample_every = 2
+  config.sample_num = 4
+  config.checkpoint.every = 2
+  return config

@@ -1,0 +1,22 @@
+"""A small classifier of scikit-learn's digits (8x8), the judge of samples of digits.
+
+genjax train --config=configs/digits_classifier.py --workdir=runs/digits_classifier
+"""
+
+from configs import common
+
+
+def get_config(arg=None):
+  arg = common.parse_arg(arg, smoke=False)
+  config = common.base(steps=600, batch_size=128)
+  config.experiment = 'experiments.classifier'
+  config.data = dict(name='digits', train='train', heldout='test', shape=(8, 8, 1), num_classes=10, data_dir='',
+                     originals='')
+  config.model = dict(name='convolutional', width=32, layers=2, convolutions=1, features=32, dropout=0.0)
+  config.objective = dict(smoothing=0.0, shift=1, flip=False)
+  config.optimizers = dict(net=dict(name='adam', lr=3e-3, warmup=0, schedule='cosine'))
+  if arg.smoke:
+    common.smoke(config)
+    config.model.width, config.model.features = 8, 8
+  config.sample_every = 0  # nothing to sample
+  return config

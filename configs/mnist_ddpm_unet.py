@@ -1,0 +1,30 @@
+"""DDPM with a small class-conditional U-Net on MNIST, for two CPU cores; sampled in 50 steps by DDIM.
+
+genjax train --config=configs/mnist_ddpm_unet.py --workdir=runs/mnist_ddpm_unet
+"""
+
+from configs import common
+
+
+def get_config(arg=None):
+  arg = common.parse_arg(arg, smoke=False)
+  config = common.base(steps=2500, batch_size=64)
+  config.experiment = 'experiments.diffusion'
+  config.data = dict(name='mnist', train='train', heldout='test', shape=(28, 28, 1), num_classes=10, flip=False,
+                     data_dir='', originals='')
+  config.model = dict(name='unet', base=32, multipliers=(1, 2, 2), blocks=1, attention=(7,), groups=8, dropout=0.0)
+  config.objective = dict(process=dict(name='vp_linear', steps=1000), parameterization=dict(name='epsilon'),
+                          times=dict(name='default'), label_dropout=0.1, stratified=True)
+  config.sampler = dict(name='ddim', steps=50, spacing='', guidance=1.5, clip=1.0, options=dict())
+  config.optimizers = dict(net=dict(name='adam', lr=1e-3, warmup=200, schedule='cosine', end=0.02))
+  config.ema = dict(net=0.998)
+  config.evaluate_every = 1250
+  config.evaluate_batches = 16
+  config.sample_every = 1250
+  config.sample_num = 100
+  if arg.smoke:
+    common.smoke(config)
+    config.model.base, config.model.multipliers, config.model.attention = 8, (1, 2), ()
+    config.sampler.steps = 2
+    config.optimizers.net.warmup = 1
+  return config

@@ -1,0 +1,118 @@
+"""Generative adversarial networks: DCGAN on images, perceptrons on points in the plane."""
+
+import math
+
+import jax
+import ml_collections
+import numpy as np
+
+from experiments import classifier, measures, render
+from genjax import config as config_lib
+from genjax.data import synthetic
+from genjax.data.pipeline import Pipeline
+from genjax.models import gan as models
+from genjax.objectives.gan import Gan
+from genjax.training import optimizers
+from genjax.training.experiment import Columns, Condition, Experiment
+from genjax.types import UserError
+
+MIXTURES = {
+  'gaussian_grid': (synthetic.gaussian_grid, synthetic.grid_centres, synthetic.GRID_DEVIATION),
+  'gaussian_ring': (synthetic.gaussian_ring, synthetic.ring_centres, synthetic.RING_DEVIATION),
+}
+
+
+def build(config: ml_collections.ConfigDict) -> Experiment:
+  """A GAN experiment.
+
+  config.model: name 'dcgan' (options: `genjax.models.gan.Dcgan`) for images, or 'points' (`PointGan`).
+  config.objective: options of `genjax.objectives.gan.Gan`, and conditional: whether both networks see the label.
+  config.data: for images name, train, heldout (splits), shape (H, W, C), num_classes, data_dir and originals ('' for the
+  defaults); for points name, one of `MIXTURES`, and size.
+
+  Raises:
+    UserError: unknown names or options; networks and losses that do not fit each other.
+  """
+  points = config_lib.choose({'dcgan': False, 'points': True}, config.model.name, 'config.model.name')
+  objective_options = dict(config.objective)
+  conditional = objective_options.pop('conditional', False)
+  if conditional and points:
+    raise UserError('config.objective.conditional needs labelled images, and points have no label; set it to False')
+  num_classes = config.data.num_classes if conditional else None
+  if points:
+    model = config_lib.build(models.PointGan, config.model, 'config.model', dimensions=2, num_classes=None)
+  else:
+    height, width, channels = config.data.shape
+    if height != width:
+      raise UserError(f'config.data.shape must be square images for a DCGAN, got {tuple(config.data.shape)}')
+    model = config_lib.build(models.Dcgan, config.model, 'config.model', size=height, channels=channels,
+                             num_classes=num_classes)
+  objective = config_lib.build(
+    Gan, objective_options, 'config.objective', generator=model.generator(), discriminator=model.discriminator(),
+    latent=model.latent, kind='point' if points else 'image', num_classes=num_classes, pack=model.pack)
+  if objective.loss == 'wgan_gp' and model.discriminator_norm == 'batch':
+    raise UserError("config.objective.loss 'wgan_gp' penalises the gradient of each sample, which batch normalisation in the "
+                    "discriminator makes meaningless; set config.model.discriminator_norm to 'none'")
+  if config.batch_size // config.microbatches % model.pack:
+    raise UserError(f'a discriminator that sees config.model.pack={model.pack} samples at once needs microbatches of a multiple '
+                    f'of that, got {config.batch_size // config.microbatches}; change config.batch_size')
+  train, heldout = _mixture(config) if points else _images(config)
+  example = {'point': jax.ShapeDtypeStruct((2,), np.float32)} if points else {
+    'image': jax.ShapeDtypeStruct(tuple(config.data.shape), np.uint8), 'label': jax.ShapeDtypeStruct((), np.int32)}
+  return Experiment(
+    objective=objective, train=train, heldout=heldout, optimizers=_optimizers(config, objective), ema=dict(config.ema),
+    example=example, axes=models.POINT_AXES if points else models.DCGAN_AXES,
+    conditions={'label': Condition.label(num_classes)} if num_classes else {},
+    render=_scatter(config) if points else lambda samples: {'samples': render.grid(samples['image'])},
+    metrics=_mode_metrics(config) if points else measures.image_metrics(config))
+
+
+def _images(config: ml_collections.ConfigDict) -> tuple[Pipeline, Pipeline]:
+  data = config.data
+  return (Pipeline(lambda: classifier.open_labelled(data, data.train), config.batch_size, config.seed),
+          Pipeline(lambda: classifier.open_labelled(data, data.heldout), config.batch_size, config.seed, shuffle=False))
+
+
+def _mixture(config: ml_collections.ConfigDict) -> tuple[Pipeline, Pipeline]:
+  draw, _, _ = config_lib.choose(MIXTURES, config.data.name, 'config.data.name')
+  return (Pipeline(lambda: draw(config.data.size, seed=0), config.batch_size, config.seed),
+          Pipeline(lambda: draw(max(config.batch_size, config.data.size // 10), seed=1), config.batch_size, config.seed,
+                   shuffle=False))
+
+
+def _mode_metrics(config: ml_collections.ConfigDict):
+  _, centres, deviation = MIXTURES[config.data.name]
+  return measures.mode_metrics(centres(), deviation)
+
+
+def _optimizers(config: ml_collections.ConfigDict, objective: Gan) -> dict:
+  """Optimizers whose schedules end with the run: a group has one update for each phase that trains it and runs."""
+  updates = {group: 0 for group in config.optimizers}
+  for phase in objective.phases():
+    for group in phase.trains:
+      updates[group] = updates.get(group, 0) + math.ceil(config.steps / phase.every)
+  made = {}
+  for group in config.optimizers:
+    made.update(optimizers.from_config({group: config.optimizers[group]}, updates[group]))
+  return made
+
+
+def _scatter(config: ml_collections.ConfigDict, pixels: int = 320):
+  """Points as black dots; rings mark the modes at three standard deviations."""
+  _, centres, deviation = MIXTURES[config.data.name]
+  centre_K2 = centres()
+  reach = 1.25 * float(np.abs(centre_K2).max())
+
+  def draw(samples: Columns) -> dict[str, np.ndarray | str]:
+    axis = (np.arange(pixels) + 0.5) / pixels * 2 * reach - reach
+    sheet_HWC = np.full((pixels, pixels, 3), 255, np.uint8)
+    step = 2 * reach / pixels
+    for x, y in centre_K2:
+      distance_HW = np.hypot(axis[None, :] - x, -axis[:, None] - y)
+      sheet_HWC[np.abs(distance_HW - 3 * deviation) < step / 2] = (230, 120, 60)
+    column_N, row_N = ((point_N + reach) // step for point_N in (samples['point'][:, 0], -samples['point'][:, 1]))
+    seen_N = (column_N >= 0) & (column_N < pixels) & (row_N >= 0) & (row_N < pixels)
+    sheet_HWC[row_N[seen_N].astype(int), column_N[seen_N].astype(int)] = 0
+    return {'samples': sheet_HWC}
+
+  return draw

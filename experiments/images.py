@@ -1,0 +1,86 @@
+"""Image data of any builder: splits of a TFDS set, checked against the config, with the transforms that configs name."""
+
+import functools
+
+import jax
+import ml_collections
+import numpy as np
+
+from genjax.data import pipeline, sources
+from genjax.training.experiment import Condition
+from genjax.types import UserError
+
+BINARIZATIONS = ('none', 'fixed', 'dynamic')
+
+
+def batches(config: ml_collections.ConfigDict, split: str, shuffle: bool = True) -> pipeline.Pipeline:
+  """Batches of 'image' uint8 B H W C and, with classes, 'label' int32 B.
+
+  config.data: name, data_dir and originals (see `genjax.data.sources.open_tfds`), shape (H, W, C), num_classes (0: no
+  labels); optional flip (mirror half of the training images) and binarize: 'none', 'fixed' (one Bernoulli draw of each
+  image, the same in every epoch) or 'dynamic' (drawn anew whenever an image is read).
+
+  Args:
+    config: the whole config.
+    split: TFDS split.
+    shuffle: whether to shuffle, and to augment: held-out data is neither.
+
+  Raises:
+    UserError: images of another shape than config.data.shape, labels outside the classes, an unknown binarization.
+  """
+  data = config.data
+  binarize = data.get('binarize', 'none')
+  if binarize not in BINARIZATIONS:
+    raise UserError(f'config.data.binarize must be one of {BINARIZATIONS}, got {binarize!r}')
+  transforms = [flip] if data.get('flip', False) and shuffle else []
+  transforms += [bernoulli] if binarize == 'dynamic' else []
+  transform = functools.partial(_chain, transforms) if transforms else None
+  return pipeline.Pipeline(functools.partial(open_source, data, split, config.seed), config.batch_size, config.seed, transform, shuffle)
+
+
+def open_source(data: ml_collections.ConfigDict, split: str, seed: int) -> pipeline.Source:
+  """The images of a split; see `batches`."""
+  columns = ('image', 'label') if data.num_classes else ('image',)
+  source = sources.open_tfds(data.name, split, columns, data.data_dir or None, data.originals or None)
+  first = source.get(np.zeros(1, np.int64))
+  if first['image'].shape[1:] != tuple(data.shape):
+    raise UserError(f'config.data.shape is {tuple(data.shape)}, but images of {data.name} are {first["image"].shape[1:]}; '
+                    'set it to that')
+  if data.get('binarize', 'none') != 'fixed':
+    return source
+  everything = source.get(np.arange(len(source)))
+  # The draw is that of the split's name, so that training and held-out images never share one.
+  random = np.random.default_rng([seed, *split.encode()])
+  drawn = random.random(everything['image'].shape, np.float32) * 255 < everything['image']
+  facts = {**source.fingerprint(), 'binarize': 'fixed', 'binarize_seed': seed}
+  return sources.Arrays({**everything, 'image': drawn.astype(np.uint8) * np.uint8(255)}, facts)
+
+
+def example(config: ml_collections.ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+  """One row of a batch, without the data."""
+  label = {'label': jax.ShapeDtypeStruct((), np.int32)} if config.data.num_classes else {}
+  return {'image': jax.ShapeDtypeStruct(tuple(config.data.shape), np.uint8), **label}
+
+
+def conditions(config: ml_collections.ConfigDict) -> dict[str, Condition]:
+  """The class label, where the data has classes."""
+  return {'label': Condition.label(config.data.num_classes)} if config.data.num_classes else {}
+
+
+def flip(columns: pipeline.Columns, random: pipeline.RowRandom) -> pipeline.Columns:
+  """Mirrors half of the images."""
+  image_BHWC = columns['image']
+  mirrored_B111 = random.uniform()[:, None, None, None] < 0.5
+  return dict(columns, image=np.where(mirrored_B111, image_BHWC[:, :, ::-1], image_BHWC))
+
+
+def bernoulli(columns: pipeline.Columns, random: pipeline.RowRandom) -> pipeline.Columns:
+  """Pixels 0 or 255, the second with probability pixel / 255."""
+  image = columns['image']
+  return dict(columns, image=((random.uniform(*image.shape[1:]) * 255 < image) * 255).astype(np.uint8))
+
+
+def _chain(transforms, columns: pipeline.Columns, random: pipeline.RowRandom) -> pipeline.Columns:
+  for transform in transforms:
+    columns = transform(columns, random)
+  return columns

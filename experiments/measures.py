@@ -1,0 +1,215 @@
+"""Measures of samples that need data or a trained network: what builders put into `Experiment.metrics`.
+
+Nothing is opened or trained before a measure is computed.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import hashlib
+import importlib
+import json
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from experiments import classifier as classifier_experiment
+from genjax import config as config_lib
+from genjax.cli import train, workdir
+from genjax.data import sources
+from genjax.metrics import diversity, frechet, modes
+from genjax.objectives.classification import Classification
+from genjax.training.experiment import Columns, Metric
+from genjax.training.logs import say
+from genjax.training.run import Run
+from genjax.types import UserError
+
+CLASSIFIERS = {  # data set -> config file and its arguments
+  'digits': 'digits_classifier',
+  'mnist': 'mnist_classifier',
+  'fashion_mnist': 'mnist_classifier',
+  'cifar10': 'cifar10_classifier',
+}
+Draw = Callable[[int, Mapping[str, np.ndarray]], Columns]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What config.evaluation may hold for images.
+
+  num_samples: drawn for all measures together. classifier: 'name' or 'name:arguments' of a config in configs/; '' is the
+  entry of `CLASSIFIERS` for the data. neighbours: samples, and training images, whose nearest training image is looked for.
+  """
+
+  num_samples: int = 2000
+  classifier: str = ''
+  neighbours: int = 2000
+
+
+def image_metrics(config: ml_collections.ConfigDict) -> tuple[Metric, ...]:
+  """Measures of image samples against a labelled set: one `Metric` named 'samples', computed from one draw.
+
+  label_agreement: share of samples that the classifier gives the label that was asked for (conditional models only).
+  classes_covered; class_share_<k>: shares of predicted classes. frechet: distance to the held-out split in the classifier's
+  features, and frechet_train: that of as many training images, the floor. distance_ratio_mean, distance_ratio_min: mean
+  pairwise distance within a class over the real one, over classes by asked label, or predicted where none was asked.
+  copies: share of samples nearer to a training image than 99 % of training images are to another one;
+  nearest_distance: median distance to the nearest training image, and nearest_distance_train: that of training images.
+
+  Args:
+    config: of an experiment whose config.data names a set with the columns image and label; config.evaluation holds
+      `Options`.
+
+  Returns:
+    The metric, or nothing for a set without a classifier in `CLASSIFIERS` or config.evaluation.classifier.
+
+  Raises:
+    UserError: an unknown option or classifier.
+  """
+  options = config_lib.build(Options, config.get('evaluation') or {}, 'config.evaluation')
+  name = options.classifier or CLASSIFIERS.get(config.data.name.partition(':')[0], '')
+  if not name:
+    return ()
+  judge = _classifier_config(name, config.data)
+  card: dict[str, Any] = {'num_samples': options.num_samples, 'labels': 'each class in turn, where the model takes labels',
+                          'neighbours': options.neighbours, 'classifier': name}
+
+  def compute(sample: Draw, seed: int) -> dict[str, float]:
+    run, facts = trained_classifier(judge)
+    card['feature_extractor'] = facts
+    train_set, heldout_set = (_columns(judge.data, split) for split in (judge.data.train, judge.data.heldout))
+    card['train_examples'], card['heldout_examples'] = len(train_set['label']), len(heldout_set['label'])
+    drawn = sample(options.num_samples, {})
+    return image_values(drawn['image'], drawn.get('label'), train_set, heldout_set, _predictor(run), judge.data.num_classes,
+                        options.neighbours, seed)
+
+  return (Metric('samples', compute, card),)
+
+
+def image_values(image_NHWC: np.ndarray, label_N: np.ndarray | None, train_set: Columns, heldout_set: Columns,
+                 predict: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], num_classes: int, neighbours: int,
+                 seed: int) -> dict[str, float]:
+  """The values of `image_metrics`.
+
+  Args:
+    image_NHWC: samples, uint8.
+    label_N: the labels that were asked for, or None.
+    train_set, heldout_set: real columns image and label.
+    predict: images -> (predicted classes N, features N D).
+    num_classes: K.
+    neighbours: see `Options`.
+    seed: of the choice of training images.
+  """
+  count = len(image_NHWC)
+  predicted_N, feature_ND = predict(image_NHWC)
+  share_K = diversity.class_shares(predicted_N, num_classes)
+  values = {} if label_N is None else {'label_agreement': float(np.mean(predicted_N == label_N))}
+  values['classes_covered'] = diversity.coverage(share_K)
+  values.update({f'class_share_{index}': float(share) for index, share in enumerate(share_K)})
+
+  real = frechet.moments(predict(heldout_set['image'])[1])
+  chosen = np.sort(np.random.default_rng(seed).permutation(len(train_set['image']))[:count])
+  values['frechet'] = frechet.distance(frechet.moments(feature_ND), real)
+  values['frechet_train'] = frechet.distance(frechet.moments(predict(train_set['image'][chosen])[1]), real)
+
+  ratio_K = diversity.class_distance_ratio(image_NHWC, predicted_N if label_N is None else label_N, train_set['image'],
+                                           train_set['label'], num_classes)
+  values['distance_ratio_mean'], values['distance_ratio_min'] = float(np.nanmean(ratio_K)), float(np.nanmin(ratio_K))
+
+  near_N = diversity.nearest_distances(image_NHWC[:neighbours], train_set['image'])
+  near_train_N = diversity.neighbour_distances(train_set['image'], neighbours, seed)
+  values['copies'] = diversity.copy_share(near_N, near_train_N)
+  values['nearest_distance'] = float(np.median(near_N))
+  values['nearest_distance_train'] = float(np.median(near_train_N))
+  return values
+
+
+def mode_metrics(centre_KD: np.ndarray, deviation: float, num_samples: int = 10_000,
+                 column: str = 'point') -> tuple[Metric, ...]:
+  """Modes covered, share of high-quality samples and reverse KL divergence; see `genjax.metrics.modes`.
+
+  Args:
+    centre_KD, deviation: of the mixture.
+    num_samples: how many are drawn.
+    column: name of the samples.
+  """
+
+  def compute(sample: Draw, seed: int) -> dict[str, float]:
+    return modes.measure(sample(num_samples, {})[column], centre_KD, deviation)._asdict()
+
+  return (Metric('modes', compute, {'num_samples': num_samples, 'modes': len(centre_KD), 'deviation': float(deviation),
+                                    'high_quality': 'within 3 deviations of a centre'}),)
+
+
+def trained_classifier(config: ml_collections.ConfigDict) -> tuple[Run, dict[str, Any]]:
+  """The classifier of a config, trained by the ordinary loop on first use and kept in the cache folder.
+
+  The cache is $GENJAX_CACHE, by default ~/.cache/genjax; a classifier lies in classifiers/<data checksum>-<config hash>.
+
+  Returns:
+    The run at its last step, and the facts for a metric card: config, held-out accuracy, width of the features.
+  """
+  root = pathlib.Path(os.environ.get('GENJAX_CACHE') or '~/.cache/genjax').expanduser() / 'classifiers'
+  checksum = classifier_experiment.build(config).train.fingerprint()['checksum']
+  text = json.dumps([config_lib.plain(config), workdir.versions()['genjax']], sort_keys=True)
+  folder = root / f'{checksum}-{hashlib.sha256(text.encode()).hexdigest()[:12]}'
+  if not (folder / 'summary.json').exists():
+    say(f'measures of samples need a classifier of {config.data.name}: training one of {config.steps} steps, kept in {folder}')
+    workdir.prepare(str(root))
+    # Trained aside and moved, so that another process finds a finished classifier or none.
+    with tempfile.TemporaryDirectory(dir=root, prefix='training-') as aside:
+      train.train(config, f'{aside}/run')
+      try:
+        os.rename(f'{aside}/run', folder)
+      except OSError:
+        if not (folder / 'summary.json').exists():
+          raise
+  heldout = workdir.read_json(folder / 'summary.json')['heldout']
+  _, run = workdir.open_run(str(folder))
+  return run, {'classifier': f'{config.data.name}, trained on {config.data.train}, {config.steps} steps of {config.batch_size}',
+               'features': config.model.features, 'heldout_accuracy': heldout['accuracy'],
+               'heldout_examples': int(heldout['examples']), 'folder': str(folder)}
+
+
+def _classifier_config(name: str, data: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The config of a classifier for a set, with that set's splits and folders."""
+  module, _, argument = name.partition(':')
+  try:
+    config = importlib.import_module(f'configs.{module}').get_config(argument or None)
+  except ModuleNotFoundError as error:
+    raise UserError(f'config.evaluation.classifier must name a config in configs/, such as {sorted(set(CLASSIFIERS.values()))}, '
+                    f'got {module!r} ({error})') from error
+  for key in ('name', 'train', 'heldout', 'data_dir', 'originals'):
+    config.data[key] = data.get(key, config.data[key])
+  if tuple(data.shape) != tuple(config.data.shape):
+    raise UserError(f'classifier {module!r} takes images of {tuple(config.data.shape)}, and config.data.shape is '
+                    f'{tuple(data.shape)}; name another one in config.evaluation.classifier')
+  return config.lock()
+
+
+def _columns(data: ml_collections.ConfigDict, split: str) -> Columns:
+  source: sources.Arrays | sources.Records = classifier_experiment.open_labelled(data, split)
+  return source.get(np.arange(len(source)))
+
+
+def _predictor(run: Run, chunk: int = 500) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+  """Images -> (predicted classes N, features N D), `chunk` images at a time."""
+  objective: Any = run.experiment.objective
+  assert isinstance(objective, Classification)
+  params, context = run.params(averaged=True), run.state.context(run.frozen)
+  apply = jax.jit(objective.predict)
+
+  def predict(image_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    parts = []
+    for start in range(0, len(image_NHWC), chunk):
+      take = np.minimum(np.arange(start, start + chunk), len(image_NHWC) - 1)  # one shape, so that it compiles once
+      logits_BK, features_BD = jax.device_get(apply(params, context, image_NHWC[take]))
+      parts.append((logits_BK.argmax(axis=-1), features_BD))
+    labels, features = (np.concatenate(column)[:len(image_NHWC)] for column in zip(*parts))
+    return labels, features
+
+  return predict

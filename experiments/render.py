@@ -1,0 +1,30 @@
+"""Pictures of samples, as uint8 arrays: what `Experiment.render` returns."""
+
+import math
+
+import numpy as np
+
+
+def grid(image_NHWC: np.ndarray, columns: int = 0, gap: int = 1, enlarge: int = 0) -> np.ndarray:
+  """Images in a grid, row by row, on white.
+
+  Args:
+    image_NHWC: uint8.
+    columns: images in a row; 0 for about as many as there are rows.
+    gap: white pixels between images.
+    enlarge: each pixel becomes a square of this size; 0 chooses it so that an image has about 56 pixels.
+
+  Returns:
+    uint8 H W C.
+  """
+  count, height, width, channels = image_NHWC.shape
+  columns = min(count, columns or math.ceil(math.sqrt(count)))
+  rows = -(-count // columns)
+  enlarge = enlarge or max(1, 56 // height)
+  image_NHWC = image_NHWC.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
+  height, width = height * enlarge + gap, width * enlarge + gap
+  sheet_HWC = np.full((rows * height + gap, columns * width + gap, channels), 255, np.uint8)
+  for index, image_HWC in enumerate(image_NHWC):
+    top, left = index // columns * height + gap, index % columns * width + gap
+    sheet_HWC[top:top + height - gap, left:left + width - gap] = image_HWC
+  return sheet_HWC

@@ -1,0 +1,59 @@
+"""Builder of variational autoencoders on images."""
+
+import ml_collections
+import numpy as np
+
+from experiments import images, render
+from genjax import config as config_lib
+from genjax.models import autoencoder
+from genjax.objectives.vae import Vae
+from genjax.training import optimizers
+from genjax.training.experiment import Columns, Experiment
+from genjax.types import UserError
+
+MODELS = {'mlp': (autoencoder.MlpConfig, autoencoder.MLP_AXES), 'conv': (autoencoder.ConvConfig, autoencoder.CONV_AXES)}
+PAIRS = 8  # images in a picture of reconstructions, and rows in one of interpolations
+POINTS = 9  # images in a row of interpolations
+
+
+def build(config: ml_collections.ConfigDict) -> Experiment:
+  """A VAE. config.data: see `experiments.images.batches`. config.model: 'mlp' or 'conv' with options of
+  `genjax.models.autoencoder`. config.objective: options of `Vae`."""
+  options, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
+  try:
+    model = config_lib.build(options, config.model, 'config.model', shape=tuple(config.data.shape))
+  except ValueError as error:
+    raise UserError(f'config.model: {error}') from error
+  encoder, decoder = autoencoder.networks(model)
+  objective = config_lib.build(Vae, config.objective, 'config.objective', encoder=encoder, decoder=decoder, latent=model.latent)
+
+  def preview(params, context, batch):
+    image = batch['image'][:2 * PAIRS]
+    half = image.shape[0] // 2
+    return {'original': image, 'reconstruction': objective.reconstruct(params, context, image),
+            'interpolation': objective.interpolate(params, context, image[:half], image[half:2 * half], POINTS)}
+
+  return Experiment(
+    objective=objective,
+    train=images.batches(config, config.data.train),
+    heldout=images.batches(config, config.data.heldout, shuffle=False),
+    optimizers=optimizers.from_config(config.optimizers, config.steps),
+    example=images.example(config),
+    ema=dict(config.ema),
+    axes={'net': axes},
+    preview=preview,
+    render=_render,
+  )
+
+
+def _render(columns: Columns) -> dict[str, np.ndarray]:
+  """Grids of samples; of originals above their reconstructions; of interpolations, a pair a row."""
+  pictures = {}
+  if 'image' in columns:
+    pictures['samples'] = render.grid(columns['image'])
+  if 'reconstruction' in columns:
+    pairs = np.stack([columns['original'], columns['reconstruction']], axis=1)
+    pictures['reconstructions'] = render.grid(pairs.reshape(-1, *pairs.shape[2:]), columns=PAIRS)
+    rows = columns['interpolation']
+    pictures['interpolations'] = render.grid(rows.reshape(-1, *rows.shape[2:]), columns=rows.shape[1])
+  return pictures

@@ -1,0 +1,1 @@
+"""The command line: `genjax train | sample | evaluate | inspect | data`."""

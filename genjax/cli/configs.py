@@ -1,0 +1,123 @@
+"""Configs from the command line, and the experiments that they name."""
+
+from collections.abc import Sequence
+import importlib
+import os
+import pathlib
+import sys
+from typing import Any
+
+from absl import flags
+import ml_collections
+from ml_collections import config_flags
+
+from genjax.config import flatten, plain, suggestion
+from genjax.training.experiment import Experiment
+from genjax.training.run import Settings
+from genjax.types import UserError
+
+
+def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda values: None) -> tuple[Any, list[str]]:
+  """Parses `--config=FILE[:args] --config.key=value ...` and the flags that `define` adds.
+
+  Args:
+    command: name of the command, for messages.
+    argv: arguments after the command.
+    doc: what `--help` prints above the flags.
+    define: called with the `absl.flags.FlagValues` to define more flags on.
+
+  Returns:
+    The flag values (`values.config` is the locked config) and the import paths that the config needs.
+
+  Raises:
+    UserError: a missing or failing config file, an unknown key or flag (with a suggestion), a value of a wrong type, a
+      positional argument.
+  """
+  argv = [f'genjax {command}', *argv]
+  if any(arg in ('-h', '--help') for arg in argv):
+    values = flags.FlagValues()
+    define(values)
+    print(doc + '\n\nFlags:\n  --config=FILE[:args]\n  --config.key=value ...\n' + values.get_help())
+    raise SystemExit(0)
+  path = _config_path(argv)
+  paths = [str(path.parent.absolute()), os.getcwd()]
+  _extend_path(paths)
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
+  define(values)
+  try:
+    rest = values(argv)
+    config = values.config
+  except AttributeError as error:
+    raise _explain(argv, error) from error
+  except (flags.Error, ValueError, TypeError, OSError) as error:
+    raise UserError(f'{" ".join(str(error).split())} (config {path})') from error
+  if len(rest) > 1:
+    raise UserError(f'unexpected arguments {rest[1:]}; flags are written --name=value')
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise UserError(f'get_config in {path} must return an ml_collections.ConfigDict, got {type(config).__name__}')
+  return values, paths
+
+
+def _config_path(argv: Sequence[str]) -> pathlib.Path:
+  """The file that `--config` names."""
+  for arg, following in zip(argv, [*argv[1:], '']):
+    if arg.startswith('--config=') or arg == '--config':
+      text = arg.partition('=')[2] if '=' in arg else following
+      path = pathlib.Path(text.partition(':')[0])
+      if not path.is_file():
+        known = [str(candidate) for candidate in sorted(path.parent.glob('*.py'))] if path.parent.is_dir() else []
+        raise UserError(f'config file {str(path)!r} does not exist.{suggestion(str(path), known)} '
+                        'Expected --config=FILE[:key=value,...], a Python file with a function get_config')
+      return path
+  raise UserError('--config=FILE[:args] is needed, for example --config=configs/quickstart.py')
+
+
+def _explain(argv: Sequence[str], error: AttributeError) -> UserError:
+  """Which override names an unknown key, and what was meant."""
+  values = flags.FlagValues()
+  base = [arg for arg in argv if not arg.startswith('--config.')]
+  config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=base)
+  try:
+    values([arg for arg in base[:1]] + [arg for arg in base if arg.startswith('--config=')])
+    known = flatten(values.config)
+  except Exception:  # the config itself is at fault, not an override
+    return UserError(f'the config failed: {" ".join(str(error).split())}')
+  for arg in argv:
+    key = arg.removeprefix('--config.').partition('=')[0]
+    if arg.startswith('--config.') and key not in known:
+      return UserError(f'unknown config key {key!r}.{suggestion(key, known)} The config has: {", ".join(known)}')
+  return UserError(f'the config failed: {" ".join(str(error).split())}')
+
+
+def _extend_path(paths: Sequence[str]) -> None:
+  """Makes builders beside the config, and in the current folder, importable."""
+  for path in paths:
+    if path not in sys.path:
+      sys.path.append(path)
+
+
+def build(config: ml_collections.ConfigDict, paths: Sequence[str] = ()) -> Experiment:
+  """The experiment that a config describes.
+
+  Raises:
+    UserError: the builder's module cannot be found, or has no function `build`.
+  """
+  _extend_path(paths)
+  name = config.experiment
+  try:
+    module = importlib.import_module(name)
+  except ModuleNotFoundError as error:
+    if not name or not (name == error.name or name.startswith(f'{error.name}.')):
+      raise
+    raise UserError(f'config.experiment={name!r} is not importable ({error}); expected the module path of a builder, for example '
+                    "'experiments.diffusion', or the name of a Python file beside the config") from error
+  if not hasattr(module, 'build'):
+    raise UserError(f'module {name!r} ({module.__file__}) has no function build(config) -> Experiment')
+  return module.build(config)
+
+
+def settings(config: ml_collections.ConfigDict) -> Settings:
+  """The numbers of the run."""
+  return Settings(steps=config.steps, batch_size=config.batch_size, seed=config.seed, microbatches=config.microbatches,
+                  mesh=plain(config.mesh), rules=plain(config.rules))

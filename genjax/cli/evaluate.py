@@ -1,0 +1,53 @@
+"""`genjax evaluate --workdir=DIR`: the metrics of a run on its held-out split, as JSON with a metric card.
+
+Averaged parameters are used where the run has them. The result goes to standard output and to evaluation.json.
+"""
+
+import argparse
+import json
+import pathlib
+
+from genjax import config as config_lib
+from genjax.cli import workdir as workdir_lib
+from genjax.types import UserError
+
+
+def main(argv: list[str]) -> int:
+  """Evaluates; returns the exit code."""
+  parser = argparse.ArgumentParser('genjax evaluate', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--workdir', required=True, help='a run directory')
+  parser.add_argument('--step', type=int, help='a checkpoint other than the newest')
+  parser.add_argument('--raw', action='store_true', help='use the parameters themselves, not their averages')
+  parser.add_argument('--seed', type=int, default=0, help='of the samples that sample-based metrics draw')
+  parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help='e.g. sampler.steps=25')
+  parser.add_argument('--no-samples', action='store_true', help='leave out the metrics that draw samples')
+  args = parser.parse_args(argv)
+  if args.seed < 0:
+    raise UserError(f'--seed must not be negative, got {args.seed}')
+  config, run = workdir_lib.open_run(args.workdir, args.set, args.step)
+  averaged = not args.raw
+  values = run.evaluate(averaged)
+  examples = int(values.pop('examples'))
+  result = {f'heldout/{name}': value for name, value in values.items()}
+  cards = {}
+
+  def draw(num, conditions):
+    return run.sample(num, args.seed, conditions, averaged)
+
+  for metric in () if args.no_samples else run.experiment.metrics:
+    result.update({f'{metric.name}/{name}': value for name, value in metric.compute(draw, args.seed).items()})
+    cards[metric.name] = dict(metric.card)
+  card = {
+    'step': run.step,
+    'data': run.experiment.heldout.fingerprint(),
+    'examples': examples,
+    'parameters': f'averaged {sorted(run.experiment.ema)}' if averaged and run.experiment.ema else 'raw',
+    'seed': args.seed,
+    'sampler': config_lib.plain(config.sampler),
+    'measures': cards,
+    'versions': workdir_lib.versions(),
+  }
+  report = {'metrics': result, 'card': card}
+  print(json.dumps(report, indent=2))
+  workdir_lib.write_json(pathlib.Path(args.workdir) / 'evaluation.json', report)
+  return 0

@@ -1,0 +1,123 @@
+"""`genjax inspect --config=FILE[:args] [--mesh=fsdp:8,tensor:2] [--json]`: what a config is, without computing it.
+
+Prints every parameter with shape, count, layout and optimizer, the totals, and the analytic FLOPs of each phase, two
+FLOPs a multiply-add. Shapes are derived abstractly: no memory is allocated, whatever the size.
+"""
+
+from collections.abc import Mapping
+import functools
+import json
+import math
+from typing import Any
+
+from absl import flags
+import jax
+from jax.sharding import AbstractMesh
+
+from genjax import sharding
+from genjax.cli import configs
+from genjax.nn.functional import count
+from genjax.objectives import base
+from genjax.training import flops, state as state_lib
+from genjax.training.experiment import Experiment
+from genjax.types import UserError
+
+
+def main(argv: list[str]) -> int:
+  """Prints the tables; returns the exit code."""
+
+  def define(values: flags.FlagValues) -> None:
+    flags.DEFINE_string('mesh', '', 'mesh to lay parameters out on, e.g. fsdp:8,tensor:2 (default: one device)', flag_values=values)
+    flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)
+
+  values, paths = configs.parse('inspect', argv, __doc__ or '', define)
+  config = values.config
+  experiment = configs.build(config, paths)
+  report = inspect(experiment, config.seed, abstract_mesh(values.mesh), dict(config.rules))
+  for row in report['parameters']:
+    row['optimizer'] = config.optimizers[row['group']].get('name', '') if row['group'] in config.optimizers else 'frozen'
+  print(json.dumps(report, indent=2) if values.json else render(report))
+  return 0
+
+
+def abstract_mesh(text: str) -> AbstractMesh:
+  """'fsdp:8,tensor:2' -> a mesh without devices.
+
+  Raises:
+    UserError: an unknown axis or a size that is no positive number.
+  """
+  sizes = dict.fromkeys(sharding.MESH_AXES, 1)
+  for part in filter(None, text.split(',')):
+    axis, _, size = part.partition(':')
+    if axis not in sizes or not size.isdigit() or int(size) < 1:
+      raise UserError(f'--mesh takes axis:size pairs with axes {sharding.MESH_AXES}, e.g. fsdp:8,tensor:2, got {part!r}')
+    sizes[axis] = int(size)
+  return AbstractMesh(tuple(sizes.values()), tuple(sizes))
+
+
+def inspect(experiment: Experiment, seed: int, mesh: AbstractMesh, rules: Mapping[str, Any]) -> dict[str, Any]:
+  """Parameters, totals and FLOPs of an experiment as plain data."""
+  objective = experiment.objective
+  shapes = jax.eval_shape(functools.partial(state_lib.create, objective, experiment.optimizers, experiment.ema, seed),
+                          experiment.frozen)
+  base.check_groups(objective.phases(), shapes.params, experiment.optimizers, experiment.ema)
+  rows = []
+  for group, tree in {**shapes.params, **experiment.frozen}.items():
+    layout = sharding.param_shardings(tree, mesh, experiment.axes.get(group, ()), rules)  # type: ignore[arg-type]
+    places = jax.tree.leaves(layout)
+    for (path, leaf), place in zip(jax.tree_util.tree_leaves_with_path(tree), places):
+      rows.append({'group': group, 'path': '/'.join(str(getattr(entry, 'key', entry)) for entry in path),
+                   'shape': list(leaf.shape), 'count': math.prod(leaf.shape), 'layout': _layout(place.spec)})
+  return {
+    'parameters': rows,
+    'totals': {group: count(tree) for group, tree in shapes.params.items()},
+    'total': count(shapes.params),
+    'frozen': count(experiment.frozen),
+    'mutable': count(shapes.mutable),
+    'optimizer': count(shapes.opt),
+    'averages': count(shapes.ema),
+    'flops_per_example': phase_flops(experiment, shapes),
+  }
+
+
+def phase_flops(experiment: Experiment, shapes: state_lib.TrainState) -> dict[str, dict[str, float]]:
+  """FLOPs per example of each phase: the loss alone ('forward') and with its gradient ('forward_backward')."""
+  size = max(8, experiment.train.batch_size)
+  batch = {name: jax.ShapeDtypeStruct((size, *row.shape), row.dtype) for name, row in experiment.example.items()}
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  result = {}
+  for phase in experiment.objective.phases():
+
+    def loss(trained, others, context, batch, key, phase=phase):
+      output = phase.loss({**others, **trained}, context, batch, key)
+      return output.loss
+
+    trained = {group: shapes.params[group] for group in phase.trains}
+    context = shapes.context(jax.eval_shape(lambda: experiment.frozen))
+    args = (trained, shapes.params, context, batch, key)
+    result[phase.name] = {'every': phase.every, 'forward': flops.count(loss, *args) / size,
+                          'forward_backward': flops.count(jax.grad(loss), *args) / size}
+  return result
+
+
+def _layout(spec: Any) -> str:
+  return ' '.join('-' if axis is None else axis if isinstance(axis, str) else '+'.join(axis) for axis in spec) or '-'
+
+
+def render(report: dict[str, Any]) -> str:
+  """The tables as text."""
+  header = ('group', 'parameter', 'shape', 'count', 'layout', 'optimizer')
+  rows = [(row['group'], row['path'], ' x '.join(map(str, row['shape'])) or 'scalar', f'{row["count"]:,}', row['layout'],
+           row['optimizer']) for row in report['parameters']]
+  widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+  lines = ['  '.join(cell.rjust(width) if column == 3 else cell.ljust(width) for column, (cell, width) in enumerate(zip(row, widths)))
+           for row in [header, *rows]]
+  lines.append('')
+  lines += [f'parameters of {group}: {total:,}' for group, total in report['totals'].items()]
+  lines.append(f'parameters in total: {report["total"]:,}')
+  lines.append(f'besides: optimizer {report["optimizer"]:,}, averages {report["averages"]:,}, mutable {report["mutable"]:,}, '
+               f'frozen {report["frozen"]:,}')
+  for name, cost in report['flops_per_example'].items():
+    lines.append(f'FLOPs per example, phase {name} (every {cost["every"]}): forward {cost["forward"]:.4g}, '
+                 f'forward and backward {cost["forward_backward"]:.4g}')
+  return '\n'.join(lines)

@@ -1,0 +1,97 @@
+"""`genjax sample --workdir=DIR --num=N --out=PATH`: draws samples from a run.
+
+--out ends in .npz for raw arrays (the samples and their conditions, one row each), in .png or .txt for a rendering, or
+is a folder. Without --out, text goes to standard output.
+"""
+
+import argparse
+from collections.abc import Mapping
+import pathlib
+import re
+
+import numpy as np
+
+from genjax.cli import workdir as workdir_lib
+from genjax.config import suggestion
+from genjax.training import logs
+from genjax.training.experiment import Columns, Condition
+from genjax.types import UserError
+
+
+def main(argv: list[str]) -> int:
+  """Samples; returns the exit code."""
+  parser = argparse.ArgumentParser('genjax sample', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--workdir', required=True, help='a run directory')
+  parser.add_argument('--num', type=int, default=64, help='how many samples')
+  parser.add_argument('--out', help='.npz, .png, .txt or a folder')
+  parser.add_argument('--conditions', default='', help="what to generate, e.g. 'label=3', 'label=0-9', 'label=1,7'; lists go round the rows")
+  parser.add_argument('--prompt', help="short for --conditions with one prompt; may hold any character")
+  parser.add_argument('--seed', type=int, default=0, help='row i is a function of the seed and i')
+  parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help='e.g. sampler.steps=25')
+  parser.add_argument('--step', type=int, help='a checkpoint other than the newest')
+  parser.add_argument('--raw', action='store_true', help='use the parameters themselves, not their averages')
+  parser.add_argument('--chunk', type=int, default=256, help='how many samples are computed at once')
+  args = parser.parse_args(argv)
+  if args.num < 1 or args.chunk < 1:
+    raise UserError(f'--num and --chunk are at least 1, got {args.num} and {args.chunk}')
+  out = None if args.out is None else pathlib.Path(args.out)
+  _, run = workdir_lib.open_run(args.workdir, args.set, args.step)
+  rows = parse_conditions(args.conditions, args.prompt, run.experiment.conditions, args.num)
+  if out is not None:
+    workdir_lib.prepare(str(out if out.suffix == '' else out.parent))
+  samples = run.sample(args.num, args.seed, rows, averaged=not args.raw, chunk=args.chunk)
+  for path in write(samples, run.experiment.render, out):
+    logs.say(f'wrote {path}')
+  return 0
+
+
+def parse_conditions(text: str, prompt: str | None, known: Mapping[str, Condition], num: int) -> Columns:
+  """`name=value;name=value` -> rows. A value may be a list 'a,b' or, for whole numbers, a range 'a-b'.
+
+  Raises:
+    UserError: an unknown condition, or a value that it does not take.
+  """
+  given = {} if prompt is None else {'prompt': [prompt]}
+  for part in filter(None, (piece.strip() for piece in text.split(';'))):
+    name, _, value = part.partition('=')
+    given[name.strip()] = [item for entry in value.split(',') for item in _range(entry.strip())]
+  rows = {}
+  for name, values in given.items():
+    if name not in known:
+      what = f'it takes {({key: condition.describe for key, condition in known.items()})}' if known else 'it takes none'
+      raise UserError(f'this run knows no condition {name!r}; {what}.{suggestion(name, known)}')
+    parsed = [known[name].parse(value) for value in values]
+    rows[name] = np.stack([parsed[row % len(parsed)] for row in range(num)])
+  return rows
+
+
+def _range(text: str) -> list[str]:
+  match = re.fullmatch(r'(\d+)-(\d+)', text)
+  return [str(value) for value in range(int(match[1]), int(match[2]) + 1)] if match else [text]
+
+
+def write(samples: Columns, render, out: pathlib.Path | None) -> list[pathlib.Path]:
+  """Writes samples as `out` asks; returns the files.
+
+  Raises:
+    UserError: the ending of `out` does not fit what the run generates.
+  """
+  if out is not None and out.suffix == '.npz':
+    np.savez_compressed(out, **samples)  # type: ignore[arg-type]
+    return [out]
+  rendered = render(samples)
+  if out is None:
+    texts = [value for value in rendered.values() if isinstance(value, str)]
+    if not texts:
+      raise UserError('--out=PATH is needed: .npz for raw arrays, .png for a grid, or a folder')
+    print('\n'.join(texts))
+    return []
+  if out.suffix == '':
+    return [logs.write_artifact(out / name, value) for name, value in rendered.items()]
+  files = []
+  for name, value in rendered.items():
+    ending = '.txt' if isinstance(value, str) else '.png'
+    if out.suffix != ending:
+      raise UserError(f'this run renders {name!r} as {ending}, got --out={out}; use {ending}, .npz or a folder')
+    files.append(logs.write_artifact(out.with_suffix('') if name == 'samples' else out.with_name(f'{out.stem}_{name}'), value))
+  return files

@@ -1,0 +1,147 @@
+"""The run directory. It describes itself: `sample`, `evaluate` and resume need nothing else.
+
+    config.json     the config, with what the run found in its data under `assets`
+    run.json        versions, seed, data fingerprint, import paths, command
+    checkpoints/    Orbax checkpoints, by step
+    metrics.jsonl, tensorboard/, samples/, summary.json, evaluation.json
+"""
+
+from collections.abc import Callable, Sequence
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from typing import Any
+
+import jax
+import ml_collections
+
+from genjax import config as config_lib
+from genjax.cli import configs
+from genjax.training.checkpoint import Checkpoints
+from genjax.training.experiment import Experiment
+from genjax.training.logs import say
+from genjax.training.run import Run
+from genjax.types import UserError
+
+PLACEMENT = ('mesh.', 'rules.')  # where a run is computed; results do not depend on it, so a resumed run may change it
+
+
+def compilation_cache() -> None:
+  """Keeps compiled programs between processes, in $JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
+  if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+    jax.config.update('jax_compilation_cache_dir', str(pathlib.Path('~/.cache/genjax/xla').expanduser()))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
+
+
+def versions() -> dict[str, str]:
+  """Versions of what decides a run's numbers."""
+  names = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
+  found = {name: importlib.metadata.version(name) for name in names}
+  from genjax import __version__
+  return {'genjax': __version__, 'python': platform.python_version(), **found}
+
+
+def prepare(path: str) -> pathlib.Path:
+  """Makes the folder and checks that it can be written.
+
+  Raises:
+    UserError: it cannot be made or written.
+  """
+  workdir = pathlib.Path(path)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    probe = workdir / '.writable'
+    probe.touch()
+    probe.unlink()
+  except OSError as error:
+    raise UserError(f'--workdir={path} cannot be written: {error.strerror or error}; choose a folder that can') from error
+  return workdir
+
+
+def read_json(path: pathlib.Path) -> Any:
+  """A JSON file of a run.
+
+  Raises:
+    UserError: it is missing or damaged.
+  """
+  try:
+    return json.loads(path.read_text())
+  except FileNotFoundError as error:
+    raise UserError(f'{path.parent} is no run directory: {path.name} is missing; expected the --workdir of a `genjax train`') from error
+  except ValueError as error:
+    raise UserError(f'{path} is damaged: {error}') from error
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Writes a JSON file so that a reader sees the old or the new one, never a part."""
+  partial = path.with_name(path.name + '.partial')
+  partial.write_text(json.dumps(value, indent=2) + '\n')
+  partial.replace(path)
+
+
+def describe(config: ml_collections.ConfigDict, experiment: Experiment, paths: Sequence[str]) -> dict[str, Any]:
+  """What run.json holds, and what goes into every checkpoint beside the config."""
+  return {'versions': versions(), 'seed': config.seed, 'data': experiment.train.fingerprint(),
+          'paths': list(paths), 'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+          'processes': jax.process_count(), 'machine': platform.platform(), 'cpus': os.cpu_count()}
+
+
+def check_same(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+  """Checks that a config is the one of an existing run directory, placement aside.
+
+  Raises:
+    UserError: it is another; the message shows the differing keys.
+  """
+  old = read_json(workdir / 'config.json')
+  new = config_lib.plain(config)
+  assets = ('assets.',)
+  pairs = {key: pair for key, pair in config_lib.difference(old, new).items() if not key.startswith(PLACEMENT + assets)}
+  if pairs:
+    lines = '\n'.join(f'  {key}: {was!r} there, {now!r} now' for key, (was, now) in pairs.items())
+    raise UserError(f'--workdir={workdir} holds a run of another config:\n{lines}\nUse another --workdir, or the config of that run')
+
+
+def load(workdir: str, assignments: Sequence[str] = ()) -> tuple[ml_collections.ConfigDict, Experiment]:
+  """The config of a run, with changes such as 'sampler.steps=25', and its experiment.
+
+  Raises:
+    UserError: no run directory, or a change of something that is trained in.
+  """
+  path = pathlib.Path(workdir)
+  config = config_lib.from_json(json.dumps(read_json(path / 'config.json')))
+  for assignment in assignments:
+    if not assignment.startswith(('sampler.', 'evaluation.', 'data.', 'mesh.', 'batch_size')):
+      raise UserError(f'--set changes how a run is sampled and evaluated: sampler.*, evaluation.*, data.*, mesh.*, batch_size; '
+                      f'got {assignment!r}. What a run was trained with stands in {path / "config.json"}')
+    config_lib.override(config, assignment)
+  return config, configs.build(config, read_json(path / 'run.json')['paths'])
+
+
+def checkpoints(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Checkpoints:
+  """The checkpoints of a run, kept as its config says."""
+  return Checkpoints(workdir / 'checkpoints', **config_lib.plain({key: value for key, value in config.checkpoint.items() if key != 'every'}))
+
+
+def open_run(workdir: str, assignments: Sequence[str] = (), step: int | None = None,
+             report: Callable[[str], None] = say) -> tuple[ml_collections.ConfigDict, Run]:
+  """A run with the state of its newest checkpoint, or of the one of `step`.
+
+  Raises:
+    UserError: no run directory, no checkpoint, or none that can be read.
+  """
+  compilation_cache()
+  config, experiment = load(workdir, assignments)
+  run = Run(experiment, configs.settings(config))
+  saved = checkpoints(pathlib.Path(workdir), config)
+  try:
+    state = saved.restore(run.target, report, step)
+  finally:
+    saved.close()
+  if state is None:
+    raise UserError(f'{workdir} has no complete checkpoint yet; train it with genjax train, or wait for the first one '
+                    f'(every {config.checkpoint.every} steps)')
+  run.restore(state)
+  report(f'{workdir}: step {run.step}')
+  return config, run

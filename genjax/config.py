@@ -1,0 +1,135 @@
+"""Configs as plain data: build by name with strict keywords, compare, write and read.
+
+A config is an `ml_collections.ConfigDict` until a builder has turned it into objects; nothing below `experiments/` sees
+one. What is written beside a run is plain JSON.
+"""
+
+from collections.abc import Callable, Mapping
+import difflib
+import inspect
+import json
+from typing import Any, TypeVar
+
+import ml_collections
+
+from genjax.types import UserError
+
+T = TypeVar('T')
+
+
+def suggestion(name: str, known: Any) -> str:
+  """' Did you mean X?' for the nearest known name, or nothing."""
+  near = difflib.get_close_matches(str(name), [str(item) for item in known], n=1)
+  return f' Did you mean {near[0]!r}?' if near else ''
+
+
+def choose(table: Mapping[str, T], name: str, where: str) -> T:
+  """The entry of a table by name.
+
+  Raises:
+    UserError: an unknown name; the message lists the known ones. `where` is the config key, e.g. 'config.model.name'.
+  """
+  if name not in table:
+    raise UserError(f'{where} must be one of {sorted(table)}, got {name!r}.{suggestion(name, table)}')
+  return table[name]
+
+
+def plain(config: Any) -> Any:
+  """A ConfigDict as nested dicts, lists and scalars."""
+  if isinstance(config, (ml_collections.ConfigDict, Mapping)):
+    return {key: plain(value) for key, value in config.items()}
+  if isinstance(config, (tuple, list)):
+    return [plain(value) for value in config]
+  return config
+
+
+def build(function: Callable[..., T], options: Mapping[str, Any], where: str, **extra: Any) -> T:
+  """Calls `function(**options, **extra)` after checking the keywords against its signature.
+
+  Args:
+    function: a function or dataclass.
+    options: keywords from the config; an entry 'name' is left out.
+    where: the config key of the options, for messages, e.g. 'config.model'.
+    **extra: keywords that the builder computes; a config may not set them.
+
+  Raises:
+    UserError: an unknown or missing keyword, or one that the builder computes.
+  """
+  given = {key: _frozen(value) for key, value in options.items() if key != 'name'}
+  parameters = inspect.signature(function).parameters
+  if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+    for key in given:
+      if key not in parameters or key in extra:
+        allowed = sorted(set(parameters) - set(extra))
+        raise UserError(f'{where}.{key} is not an option of {function.__name__}; it takes {allowed}.'
+                        f'{suggestion(key, allowed)}')
+  missing = [name for name, parameter in parameters.items() if parameter.default is parameter.empty
+             and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+             and name not in given and name not in extra]
+  if missing:
+    raise UserError(f'{where} lacks {missing}, which {function.__name__} needs; add them to the config')
+  return function(**given, **extra)
+
+
+def flatten(config: Any, prefix: str = '') -> dict[str, Any]:
+  """Nested dicts as one dict with dotted keys; empty dicts vanish."""
+  if not isinstance(config, (Mapping, ml_collections.ConfigDict)):
+    return {prefix: plain(config)}
+  flat: dict[str, Any] = {}
+  for key, value in config.items():
+    flat.update(flatten(value, f'{prefix}.{key}' if prefix else str(key)))
+  return flat
+
+
+def difference(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
+  """Dotted keys in which two configs differ, with both values; '(absent)' stands for a missing key."""
+  old_flat, new_flat = flatten(old), flatten(new)
+  keys = sorted(set(old_flat) | set(new_flat))
+  pairs = {key: (old_flat.get(key, '(absent)'), new_flat.get(key, '(absent)')) for key in keys}
+  return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def to_json(config: ml_collections.ConfigDict) -> str:
+  """The config as JSON text."""
+  return json.dumps(plain(config), indent=2)
+
+
+def from_json(text: str) -> ml_collections.ConfigDict:
+  """The inverse of `to_json`: a locked config. Lists come back as tuples."""
+  return ml_collections.ConfigDict(_frozen(json.loads(text))).lock()
+
+
+def override(config: ml_collections.ConfigDict, assignment: str) -> None:
+  """Applies `key.path=value` to a config in place; the key must exist and the value must have its type.
+
+  Raises:
+    UserError: no '=', an unknown key (with a suggestion), or a value of another type.
+  """
+  path, equals, text = assignment.partition('=')
+  known = flatten(config)
+  if not equals:
+    raise UserError(f'expected key=value, got {assignment!r}; for example sampler.steps=25')
+  if path not in known:
+    raise UserError(f'unknown config key {path!r}.{suggestion(path, known)} The config has {sorted(known)}')
+  old = known[path]
+  try:
+    value = text if isinstance(old, str) else json.loads(text.lower() if isinstance(old, bool) else text)
+  except json.JSONDecodeError:
+    value = text
+  if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+    value = float(value)
+  if old is not None and type(value) is not type(old):
+    raise UserError(f'config key {path} takes {type(old).__name__} (now {old!r}), got {text!r}')
+  *parents, leaf = path.split('.')
+  node = config
+  for parent in parents:
+    node = node[parent]
+  with node.unlocked():
+    node[leaf] = _frozen(value)
+
+
+def _frozen(value: Any) -> Any:
+  """Lists as tuples and configs as dicts, so that dataclasses built from them stay hashable."""
+  if isinstance(value, (ml_collections.ConfigDict, Mapping)):
+    return {key: _frozen(item) for key, item in value.items()}
+  return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,1 @@
+"""Sources read without TensorFlow, builders of prepared data sets, and batches as a function of the step."""

@@ -1,0 +1,227 @@
+"""TFDS builders that need no TensorFlow.
+
+The standard sets are written with the name, version, features and keys of TFDS' own builders, from the original files,
+so that `tfds.data_source` reads them as its own. `digits` and `python_stdlib` come with installed packages.
+"""
+
+from collections.abc import Iterable, Iterator
+import hashlib
+import io
+import pathlib
+import platform
+import sys
+import sysconfig
+import tokenize
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image
+import tensorflow_datasets as tfds
+
+from genjax.data import originals
+from genjax.types import UserError
+
+Examples = Iterable[tuple[Any, dict[str, Any]]]
+
+
+def png(image_HWC: np.ndarray) -> io.BytesIO:
+  """A uint8 image as a PNG file: TFDS encodes arrays with TensorFlow, but takes a file as it is."""
+  file = io.BytesIO()
+  Image.fromarray(image_HWC[..., 0] if image_HWC.shape[-1] == 1 else image_HWC).save(file, 'PNG')
+  file.seek(0)
+  return file
+
+
+class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """A set of the project. `folder` holds the original files; package-shipped sets need none.
+
+  FILES: what the folder must hold, for the user. URLS: address -> SHA-256 of the files that are fetched into a folder.
+  """
+
+  FILES: ClassVar[str] = ''
+  URLS: ClassVar[dict[str, str]] = {}
+  SUMMARY: ClassVar[str] = ''
+  FEATURES: ClassVar[dict[str, Any]] = {}
+  KEEP_ORDER: ClassVar[bool] = False
+  folder: pathlib.Path = pathlib.Path()
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=self.SUMMARY,
+      features=tfds.features.FeaturesDict(self.FEATURES),
+      disable_shuffling=self.KEEP_ORDER,
+    )
+
+  def _split_generators(self, dl_manager: Any) -> dict[str, Examples]:
+    del dl_manager
+    return {split: self._generate_examples(part) for split, part in self.read().items()}
+
+  def _generate_examples(self, part: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    for index, (image_HWC, label) in enumerate(zip(*part, strict=True)):
+      yield index, {'image': png(image_HWC), 'label': int(label)}
+
+  def read(self) -> dict[str, Any]:
+    """Split -> what `_generate_examples` takes."""
+    raise NotImplementedError
+
+
+class MNIST(Builder, skip_registration=True):
+  VERSION = tfds.core.Version('3.0.1')
+  SUMMARY = 'Handwritten digits, 28x28 grey, 60,000 train and 10,000 test (LeCun, Bottou, Bengio and Haffner 1998).'
+  FILES = 'train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte; each may be .gz'
+  FEATURES = {'image': tfds.features.Image(shape=(28, 28, 1)), 'label': tfds.features.ClassLabel(num_classes=10)}
+  COUNTS = {'train': 60_000, 'test': 10_000}
+  _BASE = 'https://storage.googleapis.com/cvdf-datasets/mnist/'
+  URLS = {
+    _BASE + 'train-images-idx3-ubyte.gz': '440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609',
+    _BASE + 'train-labels-idx1-ubyte.gz': '3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c',
+    _BASE + 't10k-images-idx3-ubyte.gz': '8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6',
+    _BASE + 't10k-labels-idx1-ubyte.gz': 'f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6',
+  }
+
+  def read(self) -> dict[str, Any]:
+    return originals.read_mnist(self.folder, self.COUNTS)
+
+
+class FashionMNIST(MNIST, skip_registration=True):
+  SUMMARY = 'Articles of clothing, 28x28 grey, 60,000 train and 10,000 test (Xiao, Rasul and Vollgraf 2017).'
+  FEATURES = {
+    'image': tfds.features.Image(shape=(28, 28, 1)),
+    'label': tfds.features.ClassLabel(
+      names=['T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot']
+    ),
+  }
+  _BASE = 'http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/'
+  URLS = {
+    _BASE + 'train-images-idx3-ubyte.gz': '3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84',
+    _BASE + 'train-labels-idx1-ubyte.gz': 'a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845',
+    _BASE + 't10k-images-idx3-ubyte.gz': '346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073',
+    _BASE + 't10k-labels-idx1-ubyte.gz': '67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5',
+  }
+
+
+class Cifar10(Builder, skip_registration=True):
+  """An id is the place in the files read, which is the official order for the official files only."""
+
+  VERSION = tfds.core.Version('3.0.2')
+  SUMMARY = 'Photographs of ten classes, 32x32 RGB, 50,000 train and 10,000 test (Krizhevsky 2009).'
+  FILES = (
+    'cifar-10-binary.tar.gz or cifar-10-python.tar.gz, or the batches unpacked from one of them (data_batch_1[.bin] ... '
+    'test_batch[.bin]), or grids of 50x50 images in order (train_00.webp ... test_03.webp) with train_labels.npy and '
+    'test_labels.npy'
+  )
+  FEATURES = {
+    'id': tfds.features.Text(),
+    'image': tfds.features.Image(shape=(32, 32, 3)),
+    'label': tfds.features.ClassLabel(
+      names=['airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck']
+    ),
+  }
+  COUNTS = {'train': 50_000, 'test': 10_000}
+  URLS = {
+    'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz': (
+      'c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd'
+    )
+  }
+
+  def read(self) -> dict[str, Any]:
+    splits = originals.read_cifar10(self.folder, self.COUNTS)
+    return {split: (split, *columns) for split, columns in splits.items()}
+
+  def _generate_examples(self, part: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    split, *columns = part
+    for key, example in super()._generate_examples(columns):
+      yield key, dict(example, id=f'{split}_{key:05d}')
+
+
+class TinyShakespeare(Builder, skip_registration=True):
+  VERSION = tfds.core.Version('1.0.0')
+  SUMMARY = 'Lines from plays of Shakespeare, 1,115,394 characters: the first 90 % train, then 5 % validation, 5 % test.'
+  FILES = 'input.txt'
+  FEATURES = {'text': tfds.features.Text()}
+  URLS = {
+    'https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt': (
+      '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed'
+    )
+  }
+
+  def read(self) -> dict[str, Any]:
+    path = originals.find(self.folder, 'input.txt')
+    try:
+      text = originals.read_bytes(path).decode('utf-8')
+    except UnicodeDecodeError as error:
+      raise UserError(f'{path}: expected UTF-8 text, got {error}') from None
+    if len(text) < 20:
+      raise UserError(f'{path}: expected at least 20 characters for three splits, got {len(text)}')
+    first = int(len(text) * 0.9)
+    second = first + int((len(text) - first) * 0.5)
+    return {'train': ('train', text[:first]), 'validation': ('validation', text[first:second]), 'test': ('test', text[second:])}
+
+  def _generate_examples(self, part: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    key, text = part
+    yield key, {'text': text}
+
+
+class Digits(Builder, skip_registration=True):
+  """scikit-learn's copy of the test set of the UCI 'Optical Recognition of Handwritten Digits'.
+
+  The intensities 0 .. 16 become round(255 / 16 value). Sorted by class, and in the order of scikit-learn within a class,
+  every fifth example is test and the others are train: each class is split in the same ratio to within one example.
+  """
+
+  VERSION = tfds.core.Version('1.0.0')
+  SUMMARY = 'Handwritten digits, 8x8 grey, 1,437 train and 360 test, from scikit-learn (Alpaydin and Kaynak 1998).'
+  FEATURES = {'image': tfds.features.Image(shape=(8, 8, 1)), 'label': tfds.features.ClassLabel(num_classes=10)}
+
+  def read(self) -> dict[str, Any]:
+    from sklearn import datasets  # slow to import, and needed once
+
+    digits: Any = datasets.load_digits()
+    image_NHWC = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    order = np.argsort(digits.target, kind='stable')
+    parts = {'train': np.delete(order, slice(None, None, 5)), 'test': order[::5]}
+    return {split: (image_NHWC[np.sort(part)], digits.target[np.sort(part)]) for split, part in parts.items()}
+
+
+class PythonStdlib(Builder, skip_registration=True):
+  """The standard library of the running Python; its version is the version of the set, since the text depends on it.
+
+  One record a module, in alphabetical order of the paths, with line ends '\\n'. Left out are tests, installed packages,
+  IDLE, lib2to3, demonstrations, bundled wheels and what the build of an interpreter generates. The split is a hash of the
+  path (about 90 % train, 5 % validation, 5 % test), so that a module stays in its split from version to version.
+  """
+
+  VERSION = tfds.core.Version('.'.join(map(str, sys.version_info[:3])))
+  SUMMARY = f'Sources of the standard library of Python {platform.python_version()}, one module a record.'
+  FEATURES = {'path': tfds.features.Text(), 'text': tfds.features.Text()}
+  KEEP_ORDER = True
+  _LEFT_OUT = frozenset(
+    'test tests idle_test idlelib lib2to3 turtledemo ensurepip site-packages dist-packages __pycache__ pydoc_data'.split()
+  )
+  _GENERATED = ('_sysconfigdata', '_sysconfig_vars', 'sitecustomize', 'usercustomize')
+
+  def read(self) -> dict[str, Any]:
+    root = pathlib.Path(sysconfig.get_path('stdlib'))
+    splits = {'train': [], 'validation': [], 'test': []}
+    for path in sorted(root.rglob('*.py'), key=lambda path: path.relative_to(root).as_posix()):
+      name = path.relative_to(root).as_posix()
+      parts = name.split('/')
+      generated = path.name.startswith(self._GENERATED) or parts[0].startswith('config-')
+      if not (self._LEFT_OUT.intersection(parts) or generated):
+        bucket = hashlib.sha256(name.encode()).digest()[0]
+        splits['train' if bucket < 230 else 'validation' if bucket < 243 else 'test'].append((name, path))
+    for split, files in splits.items():
+      if not files:
+        raise UserError(f'no Python sources for split {split!r} under {root}; this Python ships its library without sources')
+    return splits
+
+  def _generate_examples(self, part: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    for index, (name, path) in enumerate(part):
+      with tokenize.open(path) as file:
+        yield index, {'path': name, 'text': file.read()}
+
+
+BUILDERS: dict[str, type[Builder]] = {
+  builder.name: builder for builder in (MNIST, FashionMNIST, Cifar10, TinyShakespeare, Digits, PythonStdlib)
+}

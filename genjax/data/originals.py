@@ -1,0 +1,205 @@
+"""Readers of the files in which standard data sets were first published. Every file is checked before it is believed."""
+
+from collections.abc import Iterator
+import contextlib
+import gzip
+import io
+import pathlib
+import pickle
+import tarfile
+import tempfile
+from typing import Any
+import zlib
+
+import numpy as np
+from PIL import Image
+
+from genjax.types import UserError
+
+_IDX_UINT8 = 0x0800  # type code of an idx file; the low byte of the magic number is the number of axes
+_CIFAR_ROW = 1 + 3 * 32 * 32
+_GRID = 50  # images along a side of one .webp file
+
+
+def read_bytes(path: pathlib.Path) -> bytes:
+  """Contents of a file; a name that ends in .gz is decompressed.
+
+  Raises:
+    UserError: the file cannot be read, or is not a whole gzip file.
+  """
+  try:
+    data = path.read_bytes()
+    return gzip.decompress(data) if path.suffix == '.gz' else data
+  except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    raise UserError(f'{path} is not a whole gzip file ({error}); download or copy it again') from None
+  except OSError as error:
+    raise UserError(f'cannot read {path}: {error.strerror or error}') from None
+
+
+def find(folder: pathlib.Path, *names: str) -> pathlib.Path:
+  """The first of the files `names` that is in the folder.
+
+  Raises:
+    UserError: none is there.
+  """
+  for name in names:
+    if (folder / name).is_file():
+      return folder / name
+  raise UserError(f'expected the file {" or ".join(names)} in {folder}; found {_listing(folder)}')
+
+
+def read_idx(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
+  """uint8 array of the given shape from an idx file (LeCun, Cortes and Burges 1998).
+
+  The layout is a big-endian int32 magic number, one int32 for the length of each axis, then the values.
+
+  Raises:
+    UserError: wrong magic number, wrong axes or wrong size.
+  """
+  data = read_bytes(path)
+  header = 4 * (1 + len(shape))
+  magic = int.from_bytes(data[:4], 'big')
+  if magic != _IDX_UINT8 + len(shape):
+    raise UserError(f'{path}: expected the idx magic number {_IDX_UINT8 + len(shape)}, got {magic}; is it another file?')
+  axes = tuple(np.frombuffer(data[4:header], '>i4').tolist())
+  if axes != shape:
+    raise UserError(f'{path}: expected an array of shape {shape}, the header says {axes}')
+  if len(data) != header + np.prod(shape):
+    raise UserError(f'{path}: expected {header + np.prod(shape)} bytes, got {len(data)}; download or copy it again')
+  return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+
+
+def read_mnist(folder: pathlib.Path, counts: dict[str, int]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """Split -> (images uint8 N 28 28 1, labels uint8 N) from the four idx files, compressed or not."""
+  splits = {}
+  for split, count in counts.items():
+    stem = {'train': 'train', 'test': 't10k'}[split]
+    image_name, label_name = f'{stem}-images-idx3-ubyte', f'{stem}-labels-idx1-ubyte'
+    image_NHW = read_idx(find(folder, image_name + '.gz', image_name), (count, 28, 28))
+    label_path = find(folder, label_name + '.gz', label_name)
+    splits[split] = image_NHW[..., None], _labels(read_idx(label_path, (count,)), label_path)
+  return splits
+
+
+def read_cifar10(folder: pathlib.Path, counts: dict[str, int]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """Split -> (images uint8 N 32 32 3, labels uint8 N) from any known layout.
+
+  Known are the official binary and Python batches, in the folder, in their usual subfolder or in their archive, and
+  grids of 50 by 50 images (`train_00.webp` ...) beside `train_labels.npy`.
+  """
+  with _unpacked(folder, 'cifar-10-binary.tar.gz', 'cifar-10-python.tar.gz') as root:
+    for place in (root, root / 'cifar-10-batches-bin', root / 'cifar-10-batches-py'):
+      if (place / 'data_batch_1.bin').is_file():
+        return _cifar_batches(place, '.bin', counts)
+      if (place / 'data_batch_1').is_file():
+        return _cifar_batches(place, '', counts)
+    if (root / 'train_labels.npy').is_file():
+      return {split: _cifar_grids(root, split, count) for split, count in counts.items()}
+    raise UserError(
+      'expected data_batch_1.bin, data_batch_1, cifar-10-binary.tar.gz, cifar-10-python.tar.gz or train_labels.npy '
+      f'with train_00.webp in {folder}; found {_listing(folder)}'
+    )
+
+
+def _cifar_batches(folder: pathlib.Path, suffix: str, counts: dict[str, int]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """Rows of one label byte and the red, green and blue planes of 32 by 32 bytes."""
+  names = {'train': [f'data_batch_{number}{suffix}' for number in range(1, 6)], 'test': ['test_batch' + suffix]}
+  splits = {}
+  for split, count in counts.items():
+    parts = []
+    for name in names[split]:
+      path = find(folder, name)
+      if suffix:
+        data, expected = read_bytes(path), count // len(names[split]) * _CIFAR_ROW
+        if len(data) != expected:
+          raise UserError(f'{path}: expected {expected} bytes, got {len(data)}; download or copy it again')
+        rows = np.frombuffer(data, np.uint8).reshape(-1, _CIFAR_ROW)
+      else:
+        rows = _cifar_pickle(path, count // len(names[split]))
+      _labels(rows[:, 0], path)
+      parts.append(rows)
+    rows = np.concatenate(parts)
+    splits[split] = rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0]
+  return splits
+
+
+def _cifar_pickle(path: pathlib.Path, count: int) -> np.ndarray:
+  """uint8 (count, 3073): label, then planes."""
+  try:
+    batch = _ArrayUnpickler(io.BytesIO(read_bytes(path)), encoding='bytes').load()
+    image_NP, label_N = np.asarray(batch[b'data'], np.uint8), np.asarray(batch[b'labels'], np.uint8)
+  except UserError:
+    raise
+  except Exception as error:  # a broken pickle raises nearly anything
+    raise UserError(f'{path} is not a Python batch of CIFAR-10 ({error}); download or copy it again') from None
+  if image_NP.shape != (count, _CIFAR_ROW - 1) or label_N.shape != (count,):
+    raise UserError(
+      f'{path}: expected {count} images of {_CIFAR_ROW - 1} bytes and {count} labels, '
+      f'got arrays of shape {image_NP.shape} and {label_N.shape}'
+    )
+  return np.concatenate([label_N[:, None], image_NP], axis=1)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+  """Loads arrays, containers and bytes only: a pickle from elsewhere could otherwise run any code."""
+
+  _ALLOWED = frozenset({'_reconstruct', 'ndarray', 'dtype', 'encode', 'scalar'})
+
+  def find_class(self, module: str, name: str) -> Any:
+    if module.split('.')[0] in ('numpy', '_codecs') and name in self._ALLOWED:
+      return super().find_class(module, name)
+    raise pickle.UnpicklingError(f'it holds {module}.{name}, which no CIFAR-10 batch does')
+
+
+def _cifar_grids(folder: pathlib.Path, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+  path = find(folder, f'{split}_labels.npy')
+  try:
+    label_N = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+  except (ValueError, EOFError) as error:
+    raise UserError(f'{path} is not an array of NumPy ({error}); download or copy it again') from None
+  if label_N.shape != (count,) or label_N.dtype != np.uint8:
+    raise UserError(f'{path}: expected uint8 labels of shape ({count},), got {label_N.dtype} {label_N.shape}')
+  grids = [_grid(find(folder, f'{split}_{number:02d}.webp')) for number in range(-(-count // _GRID**2))]
+  return np.concatenate(grids)[:count], _labels(label_N, path)
+
+
+def _grid(path: pathlib.Path) -> np.ndarray:
+  """uint8 (2500, 32, 32, 3), row-major."""
+  try:
+    with Image.open(io.BytesIO(read_bytes(path))) as image:
+      pixels = np.asarray(image.convert('RGB'))
+  except OSError as error:
+    raise UserError(f'{path} is not a whole image ({error}); download or copy it again') from None
+  if pixels.shape != (_GRID * 32, _GRID * 32, 3):
+    raise UserError(f'{path}: expected an image of {_GRID * 32} by {_GRID * 32} pixels, got shape {pixels.shape}')
+  return pixels.reshape(_GRID, 32, _GRID, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
+
+
+def _labels(label_N: np.ndarray, path: pathlib.Path) -> np.ndarray:
+  if label_N.max(initial=0) > 9:
+    raise UserError(f'{path}: expected labels from 0 to 9, got {label_N.max()}')
+  return label_N
+
+
+@contextlib.contextmanager
+def _unpacked(folder: pathlib.Path, *archives: str) -> Iterator[pathlib.Path]:
+  """The folder, or a temporary one with the contents of the first archive that is in it."""
+  archive = next((folder / name for name in archives if (folder / name).is_file()), None)
+  if archive is None:
+    yield folder
+    return
+  with tempfile.TemporaryDirectory() as temporary:
+    try:
+      with tarfile.open(archive) as tar:
+        tar.extractall(temporary, filter='data')
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+      raise UserError(f'{archive} is not a whole tar.gz archive ({error}); download or copy it again') from None
+    yield pathlib.Path(temporary)
+
+
+def _listing(folder: pathlib.Path) -> str:
+  """What a user sees of a folder that lacks a file."""
+  if not folder.is_dir():
+    return 'no such folder'
+  names = sorted(path.name for path in folder.iterdir())
+  return ', '.join(names[:8]) + (f' and {len(names) - 8} more' if len(names) > 8 else '') or 'nothing'

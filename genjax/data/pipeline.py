@@ -1,0 +1,171 @@
+"""Batches as a pure function of the step: shuffling, augmentation, prefetching.
+
+Example number `position` of a run is row `position % batch_size` of step `position // batch_size`. Epoch and place in the
+epoch follow from the position, and a pseudorandom permutation of the epoch gives the index in the source. Nothing has to
+be remembered to resume, and any number of processes can read any rows of a batch.
+"""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+import functools
+import hashlib
+from typing import Any, Protocol
+
+import grain
+import numpy as np
+
+from genjax.types import UserError
+
+Columns = dict[str, np.ndarray]
+
+_EVERYTHING = slice(None)
+_STEPS = 2**40  # more than any run has; Grain wants a length
+# Grain's shuffle needs no memory, but walks through a domain of 2^16 values, which costs milliseconds an index on small data.
+_SORTED = 2**16
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Source(Protocol):
+  """Examples with random access."""
+
+  def __len__(self) -> int: ...
+
+  def get(self, indices: np.ndarray) -> Columns:
+    """The examples `indices`, int64 (B,): column name -> array whose first axis is B."""
+    ...
+
+  def fingerprint(self) -> dict[str, Any]:
+    """JSON-able facts that identify the examples."""
+    ...
+
+
+class RowRandom:
+  """Uniform random numbers for a batch, where a row depends on its position and not on the rows read with it.
+
+  Each row is a SplitMix64 stream (Steele, Lea and Flood 2014) that starts at a hash of (seed, position).
+  """
+
+  def __init__(self, seed: int, positions: np.ndarray):
+    seed_1 = np.array([seed % 2**64], np.uint64)
+    self._state_B1 = _mix(_mix(seed_1) + _GOLDEN * positions.astype(np.uint64))[:, None]
+    self._drawn = 0
+
+  def uniform(self, *shape: int) -> np.ndarray:
+    """float64 (B, *shape) in [0, 1)."""
+    size = int(np.prod(shape))
+    counter_1N = np.arange(self._drawn + 1, self._drawn + size + 1, dtype=np.uint64)[None]
+    self._drawn += size
+    bits_BN = _mix(self._state_B1 + _GOLDEN * counter_1N)
+    return ((bits_BN >> np.uint64(11)) * 2.0**-53).reshape(-1, *shape)
+
+  def integers(self, low: int, high: int, *shape: int) -> np.ndarray:
+    """int64 (B, *shape) from low to high - 1."""
+    return low + (self.uniform(*shape) * (high - low)).astype(np.int64)
+
+
+Transform = Callable[[Columns, RowRandom], Columns]
+
+
+@dataclasses.dataclass
+class Pipeline:
+  """Global batches of a source; implements the `Data` that the loop reads.
+
+  open: opens the source, on first use. batch_size: rows of a global batch. seed: of shuffling and augmentation.
+  transform: (columns, random) -> columns for a batch of any number of rows; row i of the result may depend on row i of
+  both arguments only. shuffle: False reads every epoch in the order of the source. prefetch: batches prepared ahead by a
+  background thread.
+  """
+
+  open: Callable[[], Source]
+  batch_size: int
+  seed: int = 0
+  transform: Transform | None = None
+  shuffle: bool = True
+  prefetch: int = 8
+
+  def __post_init__(self):
+    if self.batch_size < 1:
+      raise UserError(f'batch_size must be at least 1, got {self.batch_size}')
+
+  @functools.cached_property
+  def source(self) -> Source:
+    source = self.open()
+    if not len(source):
+      raise UserError(f'the data has no examples: {source.fingerprint()}; choose a larger split')
+    return source
+
+  def batch(self, step: int, rows: slice = _EVERYTHING) -> Columns:
+    """Rows `rows` of the global batch of `step`."""
+    positions_B = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)[rows]
+    return self._finish(self.source.get(self.indices(positions_B)), positions_B)
+
+  def indices(self, positions_B: np.ndarray) -> np.ndarray:
+    """Positions in the run -> indices in the source; every index once an epoch."""
+    examples = len(self.source)
+    epoch_B, offset_B = np.divmod(positions_B, examples)
+    if not self.shuffle:
+      return offset_B
+    index_B = np.empty_like(offset_B)
+    for epoch in np.unique(epoch_B).tolist():
+      rows = epoch_B == epoch
+      index_B[rows] = _shuffle(offset_B[rows], examples, _epoch_seed(self.seed, epoch))
+    return index_B
+
+  def iterate(self, start: int, rows: slice = _EVERYTHING) -> Iterator[Columns]:
+    """`batch(step, rows)` for step `start`, `start` + 1, ... without end, prefetched."""
+    return self._prefetched(lambda step: self.batch(step, rows), start, _STEPS)
+
+  def epoch(self, rows: slice = _EVERYTHING) -> Iterator[Columns]:
+    """Every example once, in the order of the source, in batches of one size, prefetched.
+
+    Column 'mask', float32 (B,), is 1 on examples and 0 on the padding of the last batch, which repeats the last example.
+    Augmentation is drawn as in the first pass of an unshuffled run, so it is the same in every epoch.
+    """
+    examples = len(self.source)
+
+    def read(number: int) -> Columns:
+      positions_B = number * self.batch_size + np.arange(self.batch_size, dtype=np.int64)[rows]
+      columns = self._finish(self.source.get(np.minimum(positions_B, examples - 1)), positions_B)
+      return dict(columns, mask=(positions_B < examples).astype(np.float32))
+
+    return self._prefetched(read, 0, -(-examples // self.batch_size))
+
+  def fingerprint(self) -> dict[str, Any]:
+    return self.source.fingerprint()
+
+  def _finish(self, columns: Columns, positions_B: np.ndarray) -> Columns:
+    return columns if self.transform is None else self.transform(columns, RowRandom(self.seed, positions_B))
+
+  def _prefetched(self, read: Callable[[int], Columns], start: int, stop: int) -> Iterator[Columns]:
+    len(self.source)  # what is wrong with the data is said here and not by a background thread
+    # One thread: numpy indexing holds the interpreter lock, so that more of them only wait for each other.
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=self.prefetch)
+    return iter(grain.MapDataset.range(start, stop).map(read).to_iter_dataset(options))
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+  return int.from_bytes(hashlib.blake2b(f'{seed} {epoch}'.encode(), digest_size=4).digest(), 'little')
+
+
+def _shuffle(offset_N: np.ndarray, examples: int, seed: int) -> np.ndarray:
+  """Places in an epoch -> indices, by a pseudorandom permutation."""
+  if examples <= _SORTED:
+    return _permutation(examples, seed)[offset_N]
+  shuffled = (
+    grain.experimental.index_shuffle(offset, max_index=examples - 1, seed=seed, rounds=4) for offset in offset_N.tolist()
+  )
+  return np.fromiter(shuffled, np.int64, len(offset_N))
+
+
+@functools.lru_cache(maxsize=8)
+def _permutation(examples: int, seed: int) -> np.ndarray:
+  """The order of the hashes of 0 .. examples - 1."""
+  seed_1 = np.array([seed], np.uint64)
+  return np.argsort(_mix(_mix(seed_1) + _GOLDEN * np.arange(examples, dtype=np.uint64)), kind='stable')
+
+
+def _mix(z: np.ndarray) -> np.ndarray:
+  """The output function of SplitMix64 on uint64 arrays."""
+  z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+  z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+  return z ^ (z >> np.uint64(31))

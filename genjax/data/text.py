@@ -1,0 +1,155 @@
+"""Text as tokens: vocabularies, and a source of windows of a token stream."""
+
+from collections.abc import Mapping
+import hashlib
+import os
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+
+from genjax.data import prepare, sources
+from genjax.types import UserError
+
+
+class ByteVocabulary:
+  """The 256 values of a byte of UTF-8. Every text can be encoded."""
+
+  size = 256
+
+  def encode(self, text: str) -> np.ndarray:
+    """uint8 (T,)."""
+    return np.frombuffer(text.encode('utf-8'), np.uint8)
+
+  def decode(self, tokens: Any) -> str:
+    """The text of integers (T,); bytes that are no UTF-8 become U+FFFD."""
+    return _checked(tokens, self.size).astype(np.uint8).tobytes().decode('utf-8', errors='replace')
+
+
+class CharVocabulary:
+  """The characters of an alphabet, each once, sorted by code point: token i is `alphabet[i]`."""
+
+  def __init__(self, alphabet: str):
+    if not alphabet:
+      raise UserError('a character vocabulary needs at least one character, got an empty alphabet')
+    self.alphabet = ''.join(sorted(set(alphabet)))
+    self.size = len(self.alphabet)
+    self._codes_V = _codes(self.alphabet)
+
+  @classmethod
+  def from_text(cls, text: str) -> 'CharVocabulary':
+    return cls(text)
+
+  def encode(self, text: str) -> np.ndarray:
+    """Unsigned integers (T,) of the smallest type that holds the vocabulary.
+
+    Raises:
+      UserError: a character that the alphabet lacks.
+    """
+    codes_T = _codes(text)
+    tokens_T = np.minimum(np.searchsorted(self._codes_V, codes_T), self.size - 1)
+    unknown = np.flatnonzero(self._codes_V[tokens_T] != codes_T)
+    if len(unknown):
+      characters = sorted({text[position] for position in unknown})
+      shown = ', '.join(map(repr, characters[:5])) + (' ...' if len(characters) > 5 else '')
+      raise UserError(
+        f'unknown character {shown}, first at position {unknown[0]} of the text; this vocabulary has the '
+        f'{self.size} characters {self.alphabet!r}'
+      )
+    return tokens_T.astype(np.min_scalar_type(self.size - 1))
+
+  def decode(self, tokens: Any) -> str:
+    """The text of integers (T,)."""
+    return ''.join(self.alphabet[token] for token in _checked(tokens, self.size).tolist())
+
+
+class Windows:
+  """Windows of length + 1 tokens (inputs, and targets one further), `stride` apart: column 'tokens', int32 (B, T + 1).
+
+  Stride `length` reads every target once, stride 1 has a window at every token. What is left at the end and does not
+  fill a window is not read.
+
+  Raises:
+    UserError: less text than one window.
+  """
+
+  def __init__(self, tokens: np.ndarray, length: int, stride: int = 1, facts: Mapping[str, Any] | None = None):
+    if length < 1 or stride < 1:
+      raise UserError(f'length and stride of windows must be at least 1, got length {length} and stride {stride}')
+    if len(tokens) < length + 1:
+      raise UserError(
+        f'a window of length {length} takes {length + 1} tokens, the text has {len(tokens)}; '
+        'give more text or a shorter context'
+      )
+    self.tokens, self.length, self.stride = tokens, length, stride
+    self._facts = dict(facts or {})
+
+  def __len__(self) -> int:
+    return (len(self.tokens) - self.length - 1) // self.stride + 1
+
+  def get(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    return {'tokens': self.tokens[indices[:, None] * self.stride + np.arange(self.length + 1)].astype(np.int32)}
+
+  def fingerprint(self) -> dict[str, Any]:
+    checksum = hashlib.sha256(np.ascontiguousarray(self.tokens)).hexdigest()[:16]
+    own = {'tokens': len(self.tokens), 'length': self.length, 'stride': self.stride, 'checksum': checksum}
+    return self._facts | own | {'examples': len(self)}
+
+
+def open_text(
+  name: str, split: str, data_dir: prepare.Path | None = None, originals: prepare.Path | None = None
+) -> str:
+  """The text of a split of a TFDS data set with a feature 'text', records joined in order; or of a file.
+
+  name: of a data set, or path of an existing file of UTF-8 text. split: as for `open_tfds`; a file has only 'train',
+  whose slices count characters: 'train[:90%]', 'train[90%:]'.
+
+  Raises:
+    UserError: unknown data set, file or split; a data set without text.
+  """
+  if os.path.isfile(name):
+    return _read_file(pathlib.Path(name), split)
+  if os.sep in name and (name.startswith(('.', '~', os.sep)) or pathlib.Path(name).suffix):
+    raise UserError(f'the text file {name} does not exist; expected a path of a file or the name of a data set')
+  builder = prepare.open_builder(name, data_dir, originals)
+  features: Any = builder.info.features
+  if 'text' not in features:
+    raise UserError(f"{name} has no feature 'text', it has {', '.join(features)}; choose a data set of text")
+  return ''.join(sources.read_texts(builder, split, 'text'))
+
+
+def _read_file(path: pathlib.Path, split: str) -> str:
+  try:
+    text = path.read_bytes().decode('utf-8')
+  except UnicodeDecodeError as error:
+    raise UserError(f'{path}: expected UTF-8 text, got {error}') from None
+  except OSError as error:
+    raise UserError(f'cannot read {path}: {error.strerror}') from None
+  match = re.fullmatch(r'train(?:\[(-?\d+%?)?:(-?\d+%?)?\])?', split)
+  if match is None:
+    raise UserError(f"{path} has only the split 'train' and slices such as 'train[:90%]' and 'train[-1000:]', got {split!r}")
+  first, end = (_characters(bound, len(text)) for bound in match.groups())
+  if not (part := text[first:end]):
+    raise UserError(f'split {split!r} of {path} ({len(text)} characters) is empty; choose a larger part')
+  return part
+
+
+def _characters(bound: str | None, total: int) -> int | None:
+  """A bound of a slice in characters; percents are rounded towards the start of the text, -10% is 10% from its end."""
+  if bound is None or not bound.endswith('%'):
+    return None if bound is None else int(bound)
+  percent = int(bound[:-1])
+  return total * (percent if percent >= 0 else max(0, 100 + percent)) // 100
+
+
+def _codes(text: str) -> np.ndarray:
+  return np.frombuffer(text.encode('utf-32-le', errors='surrogatepass'), np.uint32)
+
+
+def _checked(tokens: Any, size: int) -> np.ndarray:
+  array_T = np.asarray(tokens)
+  outside = array_T[(array_T < 0) | (array_T >= size)]
+  if len(outside):
+    raise UserError(f'tokens must be from 0 to {size - 1}, got {outside[0]}')
+  return array_T

@@ -1,0 +1,141 @@
+"""Samplers. All share one signature and run as one `jax.lax.scan`:
+
+    sampler(denoise, x_BX, process, times, keys_B, **options) -> samples_BX
+
+    denoise: (x_BX, scalar t) -> x0_hat, the estimate of the data.
+    x_BX: the starting point at times[0], usually `prior(...)`.
+    process: `schedules.Process`.
+    times: N + 1 decreasing times; the last is 0, where sigma vanishes.
+    keys_B: one typed key a row. Noise of row i is drawn from keys_B[i] alone, so batches can be cut anywhere.
+
+At a last time with sigma = 0 every sampler returns x0_hat, the limit of its step. The probability-flow ODE is
+dx/dt = alpha' x0_hat + sigma' eps_hat, where eps_hat = (x - alpha x0_hat) / sigma.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from genjax.diffusion.schedules import Process
+from genjax.types import Array, Key
+
+Denoise = Callable[[Array, Array], Array]
+
+
+def prior(process: Process, keys_B: Key, shape: tuple[int, ...]) -> Array:
+  """Noise of the process's largest scale, one row from each key; `shape` is that of one example."""
+  noise_BX = jax.vmap(lambda key: jax.random.normal(key, shape))(keys_B)
+  return process.sigma(jnp.float32(process.start)) * noise_BX
+
+
+def euler(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key) -> Array:
+  """Euler's method on the probability-flow ODE; order 1."""
+  del keys_B
+
+  def step(x_BX, t, s, index):
+    x0_BX = denoise(x_BX, t)
+    return jnp.where(process.sigma(s) > 0, x_BX + (s - t) * _slope(process, x_BX, x0_BX, t), x0_BX)
+
+  return _scan(step, x_BX, times)
+
+
+def heun(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key) -> Array:
+  """Heun's method on the probability-flow ODE, two evaluations a step; order 2 (Karras et al. 2022, algorithm 1)."""
+  del keys_B
+  # The scan leaves out the last step, which needs one evaluation only.
+  def step(x_BX, t, s, index):
+    slope_BX = _slope(process, x_BX, denoise(x_BX, t), t)
+    euler_BX = x_BX + (s - t) * slope_BX
+    return x_BX + (s - t) / 2 * (slope_BX + _slope(process, euler_BX, denoise(euler_BX, s), s))
+
+  times = jnp.asarray(times, jnp.float32)
+  return denoise(_scan(step, x_BX, times[:-1]), times[-2])
+
+
+def ancestral(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key, *,
+              variance: str = 'small') -> Array:
+  """DDPM's sampler: x_s ~ q(x_s | x_t, x0_hat) (Ho et al. 2020, eq. 6-7; for skipped times Kingma et al. 2021, eq. 26).
+
+  Args:
+    variance: 'small', that of the posterior, or 'large', that of q(x_t | x_s).
+
+  Raises:
+    ValueError: another `variance`.
+  """
+  if variance not in ('small', 'large'):
+    raise ValueError(f"variance must be 'small' or 'large', got {variance!r}")
+
+  def step(x_BX, t, s, index):
+    alpha_ratio, forward_variance = transition(process, t, s)
+    posterior_weight = process.sigma(s) ** 2 / process.sigma(t) ** 2
+    x0_BX = denoise(x_BX, t)
+    mean_BX = (alpha_ratio * posterior_weight * x_BX
+               + process.alpha(s) * forward_variance / process.sigma(t) ** 2 * x0_BX)
+    spread = forward_variance * posterior_weight if variance == 'small' else forward_variance
+    spread = jnp.where(process.sigma(s) > 0, spread, 0.0)
+    return mean_BX + jnp.sqrt(spread) * _noise(keys_B, index, x_BX)
+
+  return _scan(step, x_BX, times)
+
+
+def ddim(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key, *, eta: float = 0.0) -> Array:
+  """x_s = alpha_s x0_hat + sqrt(sigma_s^2 - v) eps_hat + sqrt(v) z with v = eta^2 times the posterior variance
+  (Song et al. 2021, eq. 12 and 16); order 1 at eta = 0, `ancestral` at eta = 1."""
+
+  def step(x_BX, t, s, index):
+    _, forward_variance = transition(process, t, s)
+    sigma_s = process.sigma(s)
+    variance = eta ** 2 * forward_variance * sigma_s ** 2 / process.sigma(t) ** 2
+    x0_BX = denoise(x_BX, t)
+    kept = jnp.sqrt(jnp.maximum(sigma_s ** 2 - variance, 0.0))
+    x_BX = process.alpha(s) * x0_BX + kept * process.noise(x_BX, x0_BX, t)
+    return x_BX + jnp.sqrt(variance) * _noise(keys_B, index, x_BX) if eta else x_BX
+
+  return _scan(step, x_BX, times)
+
+
+def dpmpp_2m(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key) -> Array:
+  """DPM-Solver++(2M), a multistep method in lambda = log(alpha / sigma); order 2 with one evaluation a step
+  (Lu et al. 2022b, algorithm 2). First and last step are of order 1."""
+  del keys_B
+
+  def step(carry, t, s, index):
+    x_BX, previous_x0_BX, previous_h = carry
+    alpha_s, sigma_s, alpha_t, sigma_t = process.alpha(s), process.sigma(s), process.alpha(t), process.sigma(t)
+    # exp(-h), written without lambda: it is 0 where lambda is infinite, at pure noise and at clean data.
+    decay = (sigma_s / sigma_t) * (alpha_t / alpha_s)
+    h = -jnp.log(jnp.maximum(decay, 1e-30))
+    x0_BX = denoise(x_BX, t)
+    first_order = (index == 0) | (sigma_s <= 0) | (decay <= 0)
+    weight = jnp.where(first_order, 0.0, h / (2 * previous_h))
+    estimate_BX = x0_BX + weight * (x0_BX - previous_x0_BX)
+    return (sigma_s / sigma_t) * x_BX + alpha_s * (1 - decay) * estimate_BX, x0_BX, h
+
+  return _scan(step, (x_BX, jnp.zeros_like(x_BX), jnp.float32(1.0)), times)[0]
+
+
+SAMPLERS = {'euler': euler, 'heun': heun, 'ancestral': ancestral, 'ddim': ddim, 'dpmpp_2m': dpmpp_2m}
+
+
+def transition(process: Process, t: Array, s: Array) -> tuple[Array, Array]:
+  """q(x_t | x_s) = N(r x_s, w I) for s < t: returns r = alpha_t / alpha_s and w = sigma_t^2 - r^2 sigma_s^2."""
+  ratio = process.alpha(t) / process.alpha(s)
+  return ratio, jnp.maximum(process.sigma(t) ** 2 - ratio ** 2 * process.sigma(s) ** 2, 0.0)
+
+
+def _slope(process: Process, x_BX: Array, x0_BX: Array, t: Array) -> Array:
+  alpha_slope, sigma_slope = process.derivatives(t)
+  return alpha_slope * x0_BX + sigma_slope * process.noise(x_BX, x0_BX, t)
+
+
+def _noise(keys_B: Key, index: Array, like_BX: Array) -> Array:
+  draw = lambda key: jax.random.normal(jax.random.fold_in(key, index), like_BX.shape[1:])
+  return jax.vmap(draw)(keys_B)
+
+
+def _scan(step: Callable, carry, times: Array):
+  """Runs step(carry, t, s, index) over neighbouring times t > s."""
+  times = jnp.asarray(times, jnp.float32)
+  steps = (times[:-1], times[1:], jnp.arange(len(times) - 1))
+  return jax.lax.scan(lambda carry, step_times: (step(carry, *step_times), None), carry, steps)[0]

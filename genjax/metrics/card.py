@@ -1,0 +1,52 @@
+"""The metric card: what a reader needs to know to believe, compare and repeat a number."""
+
+from collections.abc import Mapping
+import dataclasses
+import json
+from typing import Any
+
+from genjax.types import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+  """How metrics were computed.
+
+  step: finished training steps. split: the held-out data, as the data's fingerprint describes it. examples: how many of
+  them were evaluated. seed: of everything drawn. parameters: 'raw', or which groups were averaged. sampler: options of the
+  sampler. measures: name of a measure -> its own facts (feature extractor, number of samples). versions: package ->
+  version.
+  """
+
+  step: int
+  split: Mapping[str, Any]
+  examples: int
+  seed: int
+  parameters: str
+  sampler: Mapping[str, Any]
+  measures: Mapping[str, Mapping[str, Any]]
+  versions: Mapping[str, str]
+
+  def as_json(self) -> dict[str, Any]:
+    """The card as plain JSON values.
+
+    Raises:
+      UserError: a value that JSON does not have, with the field that holds it.
+    """
+    plain = {}
+    for field in dataclasses.fields(self):
+      try:
+        plain[field.name] = json.loads(json.dumps(getattr(self, field.name), default=_plain, allow_nan=False))
+      except (TypeError, ValueError) as error:
+        raise UserError(f'metric card: {field.name} must hold numbers, text, lists and dicts, got '
+                        f'{getattr(self, field.name)!r} ({error})') from error
+    return plain
+
+
+def _plain(value: Any) -> Any:
+  """Mappings and numpy numbers as what JSON has."""
+  if isinstance(value, Mapping):
+    return dict(value)
+  if hasattr(value, 'tolist'):
+    return value.tolist()
+  raise TypeError(f'{type(value).__name__} is not JSON')

@@ -1,0 +1,134 @@
+"""Do samples differ from each other, and from the training set?
+
+Distances are Euclidean between flattened arrays, in the units of the data (grey levels for uint8 images).
+"""
+
+import numpy as np
+
+from genjax.types import UserError
+
+
+def pairwise_distance(x_N: np.ndarray) -> float:
+  """Mean distance between two different rows: sum_ij |x_i - x_j| / (N (N - 1)); NaN for fewer than two rows."""
+  count = len(x_N)
+  if count < 2:
+    return float('nan')
+  x_NP = _flat(x_N)
+  distance_NN = np.sqrt(_squares(x_NP, x_NP))
+  np.fill_diagonal(distance_NN, 0.0)
+  return float(distance_NN.sum() / (count * (count - 1)))
+
+
+def class_distances(x_N: np.ndarray, label_N: np.ndarray, num_classes: int, limit: int = 1000) -> np.ndarray:
+  """`pairwise_distance` of each class.
+
+  Args:
+    x_N: arrays whose first axis is N.
+    label_N: class of each row.
+    num_classes: K.
+    limit: rows of a class that are looked at, the first ones; the cost grows with its square.
+
+  Returns:
+    float64 (K,); NaN for classes with fewer than two rows.
+  """
+  return np.array([pairwise_distance(x_N[np.flatnonzero(label_N == label)[:limit]]) for label in range(num_classes)])
+
+
+def class_distance_ratio(x_N: np.ndarray, label_N: np.ndarray, real_M: np.ndarray, real_label_M: np.ndarray,
+                         num_classes: int) -> np.ndarray:
+  """Mean pairwise distance of each class over that of the real class: near 1 if as diverse, 0 if collapsed to a point.
+
+  Returns:
+    float64 (K,). A class with fewer than two samples has ratio 0, a class that is not in the real set NaN.
+  """
+  real_K = class_distances(real_M, real_label_M, num_classes)
+  return np.where(np.isnan(real_K), np.nan, np.nan_to_num(class_distances(x_N, label_N, num_classes)) / real_K)
+
+
+def nearest_distances(x_N: np.ndarray, reference_M: np.ndarray, exclude_N: np.ndarray | None = None,
+                      chunk: int = 4096) -> np.ndarray:
+  """Distance of each row to the nearest reference row.
+
+  Args:
+    x_N, reference_M: arrays that differ in the first axis only.
+    exclude_N: index of one reference row for each row that does not count, as a row of the reference set itself has.
+    chunk: reference rows compared at a time, which bounds memory.
+
+  Returns:
+    float64 (N,).
+
+  Raises:
+    UserError: rows of different shapes, or no reference rows.
+  """
+  if x_N.shape[1:] != reference_M.shape[1:] or not len(reference_M):
+    raise UserError(f'samples and references must have one shape, and there must be references, got {x_N.shape} and '
+                    f'{reference_M.shape}')
+  x_NP = _flat(x_N)
+  nearest_N = np.full(len(x_NP), np.inf)
+  for start in range(0, len(reference_M), chunk):
+    square_NM = _squares(x_NP, _flat(reference_M[start:start + chunk]))
+    if exclude_N is not None:
+      row = np.flatnonzero((exclude_N >= start) & (exclude_N < start + square_NM.shape[1]))
+      square_NM[row, exclude_N[row] - start] = np.inf
+    np.minimum(nearest_N, square_NM.min(axis=1), out=nearest_N)
+  return np.sqrt(nearest_N)
+
+
+def neighbour_distances(train_M: np.ndarray, limit: int = 5000, seed: int = 0) -> np.ndarray:
+  """Distances of training rows to their nearest other training row.
+
+  Args:
+    train_M: the training set, at least two rows.
+    limit: how many rows, drawn at random without replacement; the neighbour is looked for among all.
+    seed: of that draw.
+
+  Returns:
+    float64 (min(M, limit),).
+  """
+  if len(train_M) < 2:
+    raise UserError(f'distances between training examples need at least two of them, got {len(train_M)}')
+  index = np.sort(np.random.default_rng(seed).permutation(len(train_M))[:limit])
+  return nearest_distances(train_M[index], train_M, exclude_N=index)
+
+
+def copy_share(nearest_N: np.ndarray, nearest_train_M: np.ndarray, percentile: float = 1.0) -> float:
+  """Share of samples that count as copies of training examples.
+
+  A sample is a copy if it is no farther from its nearest training example than the `percentile`-th percentile of the
+  distances between training examples and their nearest other one; fresh draws from the data give about `percentile` %.
+
+  Args:
+    nearest_N: of samples, from `nearest_distances`.
+    nearest_train_M: of training examples, from `neighbour_distances`.
+    percentile: from 0 to 100.
+  """
+  return float(np.mean(nearest_N <= np.percentile(nearest_train_M, percentile)))
+
+
+def class_shares(label_N: np.ndarray, num_classes: int) -> np.ndarray:
+  """Share of each class among labels (or predicted classes), float64 (K,), summing to 1.
+
+  Raises:
+    UserError: no labels, or labels outside 0 .. K - 1.
+  """
+  label_N = np.asarray(label_N)
+  if not len(label_N) or label_N.min() < 0 or label_N.max() >= num_classes:
+    raise UserError(f'class shares need labels from 0 to {num_classes - 1}, got '
+                    + (f'{label_N.min()} to {label_N.max()}' if len(label_N) else 'none'))
+  return np.bincount(label_N, minlength=num_classes) / len(label_N)
+
+
+def coverage(share_K: np.ndarray) -> int:
+  """Number of classes that occur at all."""
+  return int(np.sum(share_K > 0))
+
+
+def _flat(x_N: np.ndarray) -> np.ndarray:
+  """Rows as vectors in double precision: 8-bit images, and squares of their distances, are exact."""
+  return np.asarray(x_N, np.float64).reshape(len(x_N), -1)
+
+
+def _squares(x_NP: np.ndarray, y_MP: np.ndarray) -> np.ndarray:
+  """Squared distances of all rows to all rows, N M."""
+  square_NM = (x_NP ** 2).sum(axis=1)[:, None] + (y_MP ** 2).sum(axis=1) - 2.0 * (x_NP @ y_MP.T)
+  return np.maximum(square_NM, 0.0, out=square_NM)

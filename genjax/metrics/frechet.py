@@ -1,0 +1,76 @@
+"""Fréchet distance between Gaussians fitted to features (Heusel et al. 2017, Eq. 6).
+
+With features of the Inception network this is FID. The number depends on the feature extractor and on the number of
+samples (few samples make it larger), so it means something only beside another one of the same extractor and count.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from genjax.types import UserError
+
+
+class Moments(NamedTuple):
+  """A fitted Gaussian. mean_D, covariance_DD: float64, the covariance with divisor N - 1. count: N."""
+
+  mean_D: np.ndarray
+  covariance_DD: np.ndarray
+  count: int
+
+
+def moments(feature_ND: np.ndarray) -> Moments:
+  """Mean and covariance of features.
+
+  Args:
+    feature_ND: N feature vectors.
+
+  Raises:
+    UserError: not a matrix, entries that are NaN or infinite, or N <= D, which makes the covariance singular.
+  """
+  feature_ND = np.asarray(feature_ND, np.float64)
+  if feature_ND.ndim != 2:
+    raise UserError(f'features must be of shape (samples, features), got {feature_ND.shape}; flatten them first')
+  count, width = feature_ND.shape
+  if count <= width:
+    raise UserError(f'a Fréchet distance in {width} features needs more than {width} samples, got {count}; draw more '
+                    'samples (config.evaluation.num_samples)')
+  bad = int(np.sum(~np.isfinite(feature_ND).all(axis=1)))
+  if bad:
+    raise UserError(f'features must be finite; {bad} of {count} samples have NaN or infinite features. Look at the '
+                    'samples, and at the parameters that generated them')
+  mean_D = feature_ND.mean(axis=0)
+  centred_ND = feature_ND - mean_D
+  return Moments(mean_D, centred_ND.T @ centred_ND / (count - 1), count)
+
+
+def distance(a: Moments, b: Moments) -> float:
+  """Squared Fréchet (2-Wasserstein) distance of two Gaussians, in squared units of the features.
+
+    |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))
+
+  C_a C_b has the eigenvalues of the symmetric C_a^(1/2) C_b C_a^(1/2), so the trace of its square root is the sum of
+  square roots of eigenvalues that are real and, up to rounding, not negative.
+
+  Args:
+    a, b: moments of equally many features.
+
+  Returns:
+    The distance, 0 for equal moments.
+
+  Raises:
+    UserError: moments of different numbers of features.
+  """
+  if a.mean_D.shape != b.mean_D.shape:
+    raise UserError(f'both sides need the same features, got {a.mean_D.shape[0]} and {b.mean_D.shape[0]} of them')
+  root_DD = _root(a.covariance_DD)
+  values_D = np.linalg.eigvalsh(root_DD @ b.covariance_DD @ root_DD)
+  cross = np.sum(np.sqrt(np.maximum(values_D, 0.0)))
+  shift = np.sum((a.mean_D - b.mean_D) ** 2)
+  return float(max(0.0, shift + np.trace(a.covariance_DD) + np.trace(b.covariance_DD) - 2.0 * cross))
+
+
+def _root(matrix_DD: np.ndarray) -> np.ndarray:
+  """Square root of a symmetric matrix whose negative eigenvalues are rounding errors."""
+  values_D, vectors_DD = np.linalg.eigh(matrix_DD)
+  return (vectors_DD * np.sqrt(np.maximum(values_D, 0.0))) @ vectors_DD.T

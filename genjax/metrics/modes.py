@@ -1,0 +1,54 @@
+"""Mode collapse on mixtures of Gaussians with known centres (Lin et al. 2018, PacGAN, section 4.1)."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from genjax.types import UserError
+
+
+class Modes(NamedTuple):
+  """How samples spread over modes.
+
+  covered: modes with at least one high-quality sample. high_quality: share of samples within the radius of a centre.
+  reverse_kl: KL(samples || data) over modes in nats, log K when all samples lie at one of K equally likely modes.
+  """
+
+  covered: int
+  high_quality: float
+  reverse_kl: float
+
+
+def measure(point_ND: np.ndarray, centre_KD: np.ndarray, deviation: float, weight_K: np.ndarray | None = None,
+            radius: float = 3.0) -> Modes:
+  """Modes covered, share of high-quality samples and reverse KL divergence over modes.
+
+  A sample is of high quality if it lies within `radius` standard deviations of the nearest centre; a mode is covered if
+  it has such a sample. For the divergence each sample, of whatever quality, counts for its nearest centre:
+  sum_k q_k log(q_k / p_k) with the samples' shares q and the data's p.
+
+  Args:
+    point_ND: N samples.
+    centre_KD: centres of the K modes.
+    deviation: standard deviation of a mode along each axis.
+    weight_K: probabilities of the modes; equal by default.
+    radius: in standard deviations.
+
+  Raises:
+    UserError: no samples, samples of another dimension than the centres, or coordinates that are not finite.
+  """
+  point_ND, centre_KD = np.asarray(point_ND, np.float64), np.asarray(centre_KD, np.float64)
+  if point_ND.ndim != 2 or not len(point_ND) or point_ND.shape[1:] != centre_KD.shape[1:]:
+    raise UserError(f'modes need samples of shape (samples, {centre_KD.shape[1]}), at least one, got {point_ND.shape}')
+  if not np.isfinite(point_ND).all():
+    raise UserError(f'{int(np.sum(~np.isfinite(point_ND).all(axis=1)))} of {len(point_ND)} samples have coordinates that '
+                    'are NaN or infinite; look at the parameters that generated them')
+  modes = len(centre_KD)
+  weight_K = np.full(modes, 1.0 / modes) if weight_K is None else np.asarray(weight_K, np.float64)
+  distance_NK = np.linalg.norm(point_ND[:, None] - centre_KD, axis=-1)
+  nearest_N = distance_NK.argmin(axis=1)
+  good_N = distance_NK.min(axis=1) <= radius * deviation
+  share_K = np.bincount(nearest_N, minlength=modes) / len(point_ND)
+  seen = share_K > 0
+  return Modes(covered=len(np.unique(nearest_N[good_N])), high_quality=float(good_N.mean()),
+               reverse_kl=float(np.sum(share_K[seen] * np.log(share_K[seen] / weight_K[seen]))))

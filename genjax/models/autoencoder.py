@@ -1,0 +1,139 @@
+"""Encoders and decoders of autoencoders: perceptrons, and convolutions that halve and double the image."""
+
+import dataclasses
+import math
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from genjax.nn.conv import Conv, ConvTranspose, Dense
+from genjax.nn.functional import Network, network
+from genjax.types import Array, Key
+
+
+@dataclasses.dataclass(frozen=True)
+class MlpConfig:
+  """A perceptron on flattened images. shape: (H, W, C). latent: width Z. hidden: widths of the encoder's hidden layers, the
+  decoder has them in reverse. dtype: compute type."""
+
+  shape: tuple[int, int, int]
+  latent: int = 20
+  hidden: tuple[int, ...] = (500,)
+  dtype: str = 'float32'
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvConfig:
+  """Convolutions. shape: (H, W, C). latent: width Z. channels: of each stage, every stage halves the image. dtype: compute
+  type.
+
+  Raises:
+    ValueError: the image cannot be halved so often.
+  """
+
+  shape: tuple[int, int, int]
+  latent: int = 20
+  channels: tuple[int, ...] = (32, 64)
+  dtype: str = 'float32'
+
+  def __post_init__(self):
+    factor = 2 ** len(self.channels)
+    if self.shape[0] % factor or self.shape[1] % factor:
+      raise ValueError(f'{len(self.channels)} stages halve the image {factor}-fold, which does not divide its shape {self.shape}')
+
+
+class MlpEncoder(nnx.Module):
+  """Images B H W C -> mean and log variance, each B Z."""
+
+  def __init__(self, config: MlpConfig, rngs: nnx.Rngs):
+    widths = (math.prod(config.shape), *config.hidden)
+    self.layers = nnx.List([_dense(inputs, outputs, config, rngs) for inputs, outputs in zip(widths, widths[1:])])
+    self.out = _dense(widths[-1], 2 * config.latent, config, rngs)
+
+  def __call__(self, x_BHWC: Array, key: Key | None = None) -> tuple[Array, Array]:
+    h_BD = x_BHWC.reshape(x_BHWC.shape[0], -1)
+    for layer in self.layers:
+      h_BD = jax.nn.relu(layer(h_BD))
+    return _gaussian(self.out(h_BD))
+
+
+class MlpDecoder(nnx.Module):
+  """Latents B Z -> B H W C, the parameter of the likelihood of each pixel."""
+
+  def __init__(self, config: MlpConfig, rngs: nnx.Rngs):
+    widths = (config.latent, *config.hidden[::-1])
+    self.layers = nnx.List([_dense(inputs, outputs, config, rngs) for inputs, outputs in zip(widths, widths[1:])])
+    self.out = _dense(widths[-1], math.prod(config.shape), config, rngs)
+    self.shape = config.shape
+
+  def __call__(self, z_BZ: Array, key: Key | None = None) -> Array:
+    for layer in self.layers:
+      z_BZ = jax.nn.relu(layer(z_BZ))
+    return self.out(z_BZ).astype(jnp.float32).reshape(-1, *self.shape)
+
+
+class ConvEncoder(nnx.Module):
+  """Images B H W C -> mean and log variance, each B Z."""
+
+  def __init__(self, config: ConvConfig, rngs: nnx.Rngs):
+    dtype = jnp.dtype(config.dtype)
+    channels = (config.shape[2], *config.channels)
+    self.layers = nnx.List([Conv(inputs, outputs, 4, 2, rngs=rngs, init=nnx.initializers.he_normal(), dtype=dtype)
+                            for inputs, outputs in zip(channels, channels[1:])])
+    self.out = _dense(math.prod(_smallest(config)), 2 * config.latent, config, rngs)
+
+  def __call__(self, x_BHWC: Array, key: Key | None = None) -> tuple[Array, Array]:
+    for layer in self.layers:
+      x_BHWC = jax.nn.relu(layer(x_BHWC))
+    return _gaussian(self.out(x_BHWC.reshape(x_BHWC.shape[0], -1)))
+
+
+class ConvDecoder(nnx.Module):
+  """Latents B Z -> B H W C, the parameter of the likelihood of each pixel."""
+
+  def __init__(self, config: ConvConfig, rngs: nnx.Rngs):
+    dtype = jnp.dtype(config.dtype)
+    channels = (*config.channels[::-1], config.shape[2])
+    self.smallest = _smallest(config)
+    self.dense = _dense(config.latent, math.prod(self.smallest), config, rngs)
+    self.layers = nnx.List([ConvTranspose(inputs, outputs, 4, 2, rngs=rngs, dtype=dtype)
+                            for inputs, outputs in zip(channels, channels[1:])])
+
+  def __call__(self, z_BZ: Array, key: Key | None = None) -> Array:
+    x_BHWC = self.dense(z_BZ).reshape(-1, *self.smallest)
+    for layer in self.layers:
+      x_BHWC = layer(jax.nn.relu(x_BHWC))
+    return x_BHWC.astype(jnp.float32)
+
+
+def _smallest(config: ConvConfig) -> tuple[int, int, int]:
+  factor = 2 ** len(config.channels)
+  return config.shape[0] // factor, config.shape[1] // factor, config.channels[-1]
+
+
+def _dense(inputs: int, outputs: int, config: MlpConfig | ConvConfig, rngs: nnx.Rngs) -> Dense:
+  return Dense(inputs, outputs, rngs=rngs, dtype=jnp.dtype(config.dtype))
+
+
+def _gaussian(out_BZ: Array) -> tuple[Array, Array]:
+  """The two halves of an encoder's output, float32."""
+  mean_BZ, log_variance_BZ = jnp.split(out_BZ.astype(jnp.float32), 2, axis=-1)
+  return mean_BZ, log_variance_BZ
+
+
+def networks(config: MlpConfig | ConvConfig) -> tuple[Network, Network]:
+  """Encoder: images B H W C -> (mean, log variance), each B Z. Decoder: latents B Z -> B H W C."""
+  if isinstance(config, MlpConfig):
+    return network(lambda rngs: MlpEncoder(config, rngs)), network(lambda rngs: MlpDecoder(config, rngs))
+  return network(lambda rngs: ConvEncoder(config, rngs)), network(lambda rngs: ConvDecoder(config, rngs))
+
+
+MLP_AXES = (
+  (r'encoder/layers/\d+/kernel', (None, 'mlp')),
+  (r'decoder/out/kernel', ('mlp', None)),
+)
+CONV_AXES = (
+  (r'encoder/layers/\d+/kernel', (None, None, None, 'mlp')),
+  (r'decoder/dense/kernel', (None, 'mlp')),
+)

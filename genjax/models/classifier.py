@@ -1,0 +1,86 @@
+"""A small convolutional classifier of images; its last hidden layer serves as features of samples."""
+
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from genjax.nn import functional
+from genjax.nn.conv import Conv, Dense
+from genjax.nn.functional import Network
+from genjax.nn.norms import BatchNorm
+from genjax.types import Array, Key, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+  """Options of the network.
+
+  shape: (H, W, C) of the images. num_classes: K. width: channels after the first halving; they double with each. layers:
+  halvings of the image, each a strided 3x3 convolution. convolutions: 3x3 convolutions per halving, the strided one
+  included. features: width D of the last hidden layer. dropout: rate on those features. dtype: compute type.
+
+  Raises:
+    UserError: sizes that cannot be built.
+  """
+
+  shape: tuple[int, int, int]
+  num_classes: int
+  width: int = 24
+  layers: int = 2
+  convolutions: int = 1
+  features: int = 64
+  dropout: float = 0.0
+  dtype: str = 'float32'
+
+  def __post_init__(self):
+    for name in ('width', 'layers', 'convolutions', 'features'):
+      if getattr(self, name) < 1:
+        raise UserError(f'config.model.{name} must be at least 1, got {getattr(self, name)}')
+    if 2 ** self.layers > min(self.shape[:2]):
+      raise UserError(f'config.model.layers halves images of {self.shape[:2]} pixels {self.layers} times, which is more '
+                      'than they have; make it smaller')
+    if self.num_classes < 2:
+      raise UserError(f'a classifier needs at least 2 classes, got {self.num_classes}')
+    if not 0.0 <= self.dropout < 1.0:
+      raise UserError(f'config.model.dropout must lie in [0, 1), got {self.dropout}')
+
+
+def network(config: Classifier) -> Network:
+  """The network image_BHWC in [-1, 1] -> (logits_BK, features_BD), both float32."""
+  return functional.network(lambda rngs: _Classifier(config, rngs))
+
+
+class _Classifier(nnx.Module):
+
+  def __init__(self, config: Classifier, rngs: nnx.Rngs):
+    height, width, channels = config.shape
+    dtype, init = jnp.dtype(config.dtype), nnx.initializers.he_normal()
+    stages = []
+    for layer in range(config.layers):
+      height, width = -(-height // 2), -(-width // 2)
+      for index in range(config.convolutions):
+        outputs = config.width * 2 ** layer
+        stages.append(nnx.Dict(
+          conv=Conv(channels, outputs, stride=1 if index else 2, rngs=rngs, bias=False, init=init, dtype=dtype),
+          norm=BatchNorm(outputs, rngs=rngs, dtype=dtype)))
+        channels = outputs
+    self.stages = nnx.List(stages)
+    self.hidden = Dense(height * width * channels, config.features, rngs=rngs, init=init, dtype=dtype)
+    self.logits = Dense(config.features, config.num_classes, rngs=rngs, dtype=dtype)
+    self.dropout = config.dropout
+
+  def __call__(self, image_BHWC: Array, key: Key | None = None) -> tuple[Array, Array]:
+    x_BHWC = image_BHWC
+    for stage in self.stages:
+      x_BHWC = jax.nn.relu(stage.norm(stage.conv(x_BHWC), key))
+    features_BD = jax.nn.relu(self.hidden(x_BHWC.reshape(x_BHWC.shape[0], -1)))
+    logits_BK = self.logits(functional.dropout(features_BD, self.dropout, key))
+    return logits_BK.astype(jnp.float32), features_BD.astype(jnp.float32)
+
+
+AXES = (
+  ('hidden/kernel', ('embed', 'mlp')),
+  ('logits/kernel', ('mlp', None)),
+)

@@ -1,0 +1,162 @@
+"""DiT, the diffusion transformer with adaptive layer norm (Peebles & Xie 2023)."""
+
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from genjax.nn import functional
+from genjax.nn.attention import Attention
+from genjax.nn.embeddings import LabelEmbedding, TimestepEmbedding, patchify, sincos_positions, unpatchify
+from genjax.nn.functional import Network
+from genjax.types import Array, Key, Tree, UserError
+
+_XAVIER = nnx.initializers.xavier_uniform()
+_ZEROS = nnx.initializers.zeros_init()
+
+
+@dataclasses.dataclass(frozen=True)
+class DiT:
+  """Options of the network.
+
+  shape: (H, W, C) of the images or latents. patch: side of a patch in pixels. width, depth, heads: of the transformer.
+  mlp_ratio: hidden width of the MLP over the width. num_classes: number of classes, 0 without labels. learn_sigma:
+  twice the output channels, the second half for a learned variance. frequencies: Fourier features of the time.
+  dtype: compute type. remat, unroll: see `functional.stack`.
+
+  Raises:
+    UserError: sizes that do not divide.
+  """
+
+  shape: tuple[int, int, int]
+  patch: int = 2
+  width: int = 384
+  depth: int = 12
+  heads: int = 6
+  mlp_ratio: float = 4.0
+  num_classes: int = 0
+  learn_sigma: bool = False
+  frequencies: int = 256
+  dtype: str = 'float32'
+  remat: str = 'none'
+  unroll: bool = False
+
+  def __post_init__(self):
+    if self.shape[0] % self.patch or self.shape[1] % self.patch:
+      raise UserError(f'model.patch must divide the image size {self.shape[:2]}, got {self.patch}')
+    if self.width % self.heads or self.width % 4:
+      raise UserError(f'model.width must be a multiple of 4 and of model.heads ({self.heads}), got {self.width}')
+
+
+# Peebles & Xie 2023, table 1
+SIZES = {
+    'S': dict(width=384, depth=12, heads=6),
+    'B': dict(width=768, depth=12, heads=12),
+    'L': dict(width=1024, depth=24, heads=16),
+    'XL': dict(width=1152, depth=28, heads=16),
+}
+
+
+def network(config: DiT) -> Network:
+  """The network (x_BHWC, time_B, label_B or None) -> prediction of shape B H W C (2 C with `learn_sigma`).
+
+  time_B is on the scale of 0 .. 1000; label_B runs to `num_classes`, which stands for "no label". The last layer and
+  all gates start at zero, so that a fresh network predicts 0.
+  """
+  height, width, channels = config.shape
+  embed = functional.network(lambda rngs: _Embed(config, rngs))
+  blocks = functional.stack(functional.network(lambda rngs: _Block(config, rngs)), config.depth, remat=config.remat,
+                            unroll=config.unroll)
+  head = functional.network(lambda rngs: _Head(config, channels * (2 if config.learn_sigma else 1), rngs))
+  parts = {'embed': embed, 'blocks': blocks, 'head': head}
+
+  def init(key: Key) -> tuple[Tree, Tree]:
+    keys = jax.random.split(key, len(parts))
+    return {name: part.init(part_key)[0] for (name, part), part_key in zip(parts.items(), keys)}, {}
+
+  def apply(params: Tree, mutable: Tree, x_BHWC: Array, time_B: Array, label_B: Array | None = None,
+            key: Key | None = None):
+    (x_BTD, condition_BD), _ = embed.apply(params['embed'], {}, x_BHWC, time_B, label_B)
+    x_BTD, _ = blocks.apply(params['blocks'], {}, x_BTD, condition_BD)
+    x_BTP, _ = head.apply(params['head'], {}, x_BTD, condition_BD)
+    return unpatchify(x_BTP, config.patch, height, width), mutable
+
+  return Network(init, apply)
+
+
+class _Embed(nnx.Module):
+  """Patches with fixed positions, and the condition: time plus label."""
+
+  def __init__(self, config: DiT, rngs: nnx.Rngs):
+    height, width, channels = config.shape
+    self.size, dtype = config.patch, jnp.dtype(config.dtype)
+    self.grid = (height // config.patch, width // config.patch)
+    self.width = config.width
+    self.patch = nnx.Linear(config.patch ** 2 * channels, config.width, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
+    self.time = TimestepEmbedding(config.frequencies, config.width, dtype=dtype, rngs=rngs)
+    self.label = LabelEmbedding(config.num_classes, config.width, dtype=dtype, rngs=rngs) if config.num_classes else None
+
+  def __call__(self, x_BHWC: Array, time_B: Array, label_B: Array | None = None, key: Key | None = None):
+    x_BTD = self.patch(patchify(x_BHWC, self.size))
+    x_BTD = x_BTD + sincos_positions(*self.grid, self.width).astype(x_BTD.dtype)
+    condition_BD = self.time(time_B)
+    if self.label is not None:
+      assert label_B is not None, 'a network with classes needs labels'
+      condition_BD = condition_BD + self.label(label_B)
+    return x_BTD, condition_BD
+
+
+class _Block(nnx.Module):
+  """Attention and MLP; shift, scale and gate of each come from the condition (adaLN-Zero)."""
+
+  def __init__(self, config: DiT, rngs: nnx.Rngs):
+    width, dtype = config.width, jnp.dtype(config.dtype)
+    hidden = int(width * config.mlp_ratio)
+    self.attention = Attention(width, config.heads, dtype=dtype, rngs=rngs)
+    self.mlp = nnx.Dict(up=nnx.Linear(width, hidden, kernel_init=_XAVIER, dtype=dtype, rngs=rngs),
+                        down=nnx.Linear(hidden, width, kernel_init=_XAVIER, dtype=dtype, rngs=rngs))
+    self.modulation = nnx.Linear(width, 6 * width, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
+
+  def __call__(self, x_BTD: Array, condition_BD: Array, key: Key | None = None) -> Array:
+    modulation = self.modulation(jax.nn.silu(condition_BD))[:, None]
+    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, axis=-1)
+    x_BTD = x_BTD + gate_a * self.attention(_normalize(x_BTD) * (1 + scale_a) + shift_a)
+    hidden = jax.nn.gelu(self.mlp.up(_normalize(x_BTD) * (1 + scale_m) + shift_m), approximate=True)
+    return x_BTD + gate_m * self.mlp.down(hidden)
+
+
+class _Head(nnx.Module):
+  """Modulated norm and the projection to patches."""
+
+  def __init__(self, config: DiT, channels: int, rngs: nnx.Rngs):
+    dtype = jnp.dtype(config.dtype)
+    self.modulation = nnx.Linear(config.width, 2 * config.width, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
+    self.out = nnx.Linear(config.width, config.patch ** 2 * channels, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
+
+  def __call__(self, x_BTD: Array, condition_BD: Array, key: Key | None = None) -> Array:
+    shift, scale = jnp.split(self.modulation(jax.nn.silu(condition_BD))[:, None], 2, axis=-1)
+    return self.out(_normalize(x_BTD) * (1 + scale) + shift)
+
+
+def _normalize(x_BTD: Array) -> Array:
+  """Layer norm without parameters; statistics in float32."""
+  x = x_BTD.astype(jnp.float32)
+  centred = x - jnp.mean(x, axis=-1, keepdims=True)
+  return (centred * jax.lax.rsqrt(jnp.mean(centred ** 2, axis=-1, keepdims=True) + 1e-6)).astype(x_BTD.dtype)
+
+
+AXES = (
+    ('embed/patch/kernel', (None, 'embed')),
+    ('embed/time/up/kernel', (None, 'mlp')),
+    ('embed/time/down/kernel', ('mlp', 'embed')),
+    ('blocks/attention/(query|key|value)/kernel', ('layers', 'embed', 'heads')),
+    ('blocks/attention/(query|key|value)/bias', ('layers', 'heads')),
+    ('blocks/attention/out/kernel', ('layers', 'heads', 'embed')),
+    ('blocks/mlp/up/kernel', ('layers', 'embed', 'mlp')),
+    ('blocks/mlp/up/bias', ('layers', 'mlp')),
+    ('blocks/mlp/down/kernel', ('layers', 'mlp', 'embed')),
+    ('blocks/modulation/kernel', ('layers', 'embed', None)),
+    ('head/modulation/kernel', ('embed', None)),
+    ('head/out/kernel', ('embed', None)),
+)

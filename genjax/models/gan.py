@@ -1,0 +1,268 @@
+"""Generators and discriminators: DCGAN for images (Radford et al. 2016), perceptrons for points (PacGAN, Lin et al. 2018).
+
+Generators map latents B Z (and labels B) to samples; discriminators map packs of samples (and labels B/p p) to logits B/p.
+"""
+
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from genjax.nn.conv import Conv, ConvTranspose, Dense
+from genjax.nn.functional import Network, network
+from genjax.nn.norms import BatchNorm
+from genjax.types import Array, Key, UserError
+
+NORMS = ('batch', 'none')
+KERNEL = 4  # of every convolution, with stride 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Dcgan:
+  """DCGAN at any size that is 4 or 7 times a power of two; at 64 pixels and the defaults, the published architecture.
+
+  size: height and width of an image. channels: of an image. latent: width of the latent. generator_width,
+  discriminator_width: channels at half the image's size; they double with every halving. norm, discriminator_norm:
+  'batch' or 'none'. spectral: spectral normalisation in the discriminator. num_classes: None for an unconditional model;
+  else the generator reads an embedding of the label beside the latent, and the discriminator adds the inner product of
+  its features with an embedding of the label (projection, Miyato and Koyama 2018; on features that are not pooled).
+  pack: samples that the discriminator judges together, stacked along the channels (PacGAN). momentum: of the running
+  averages of batch normalisation. dtype: of the computation; parameters are float32.
+
+  Raises:
+    UserError: a size, norm, pack or class count that cannot be built.
+  """
+
+  size: int = 64
+  channels: int = 3
+  latent: int = 100
+  generator_width: int = 64
+  discriminator_width: int = 64
+  norm: str = 'batch'
+  discriminator_norm: str = 'batch'
+  spectral: bool = False
+  num_classes: int | None = None
+  pack: int = 1
+  momentum: float = 0.9
+  dtype: str = 'float32'
+
+  def __post_init__(self):
+    _check(self)
+    start, halvings = _start(self.size)
+    if start > 7 or not halvings:
+      raise UserError(f'DCGAN needs an image size of 4 or 7 times a power of two (8, 14, 16, 28, 32, 56, 64, ...), got '
+                      f'{self.size}; resize the images')
+
+  def generator(self) -> Network:
+    """(latent B Z, label B or None) -> images B H W C in [-1, 1], float32."""
+    return network(lambda rngs: DcganGenerator(self, rngs))
+
+  def discriminator(self) -> Network:
+    """(images B/p H W pC, label B/p p or None) -> logits B/p, float32."""
+    return network(lambda rngs: DcganDiscriminator(self, rngs))
+
+
+@dataclasses.dataclass(frozen=True)
+class PointGan:
+  """Perceptrons for points; the defaults are the networks of PacGAN's two-dimensional experiments (Lin et al. 2018).
+
+  dimensions: of a point. latent: width of the latent. generator_widths: hidden layers with ReLU. discriminator_widths,
+  pieces: hidden maxout layers (Goodfellow et al. 2013), each unit the largest of `pieces` affine functions. scale: the
+  generator's output is multiplied and the discriminator's input divided by it; set it to the size of the coordinates.
+  norm, discriminator_norm, spectral, num_classes, pack, momentum, dtype: as in `Dcgan`.
+
+  Raises:
+    UserError: a norm, pack or class count that cannot be built.
+  """
+
+  dimensions: int = 2
+  latent: int = 2
+  generator_widths: tuple[int, ...] = (400, 400, 400, 400)
+  discriminator_widths: tuple[int, ...] = (200, 200, 200)
+  pieces: int = 5
+  scale: float = 1.0
+  norm: str = 'batch'
+  discriminator_norm: str = 'none'
+  spectral: bool = False
+  num_classes: int | None = None
+  pack: int = 1
+  momentum: float = 0.9
+  dtype: str = 'float32'
+
+  def __post_init__(self):
+    _check(self)
+    if not self.generator_widths or not self.discriminator_widths:
+      raise UserError('generator_widths and discriminator_widths need at least one hidden layer each')
+
+  def generator(self) -> Network:
+    """(latent B Z, label B or None) -> points B D, float32."""
+    return network(lambda rngs: PointGenerator(self, rngs))
+
+  def discriminator(self) -> Network:
+    """(points B/p pD, label B/p p or None) -> logits B/p, float32."""
+    return network(lambda rngs: PointDiscriminator(self, rngs))
+
+
+class Normed(nnx.Module):
+  """A linear layer, and batch normalisation if asked for. A bias before batch normalisation would have no effect."""
+
+  def __init__(self, linear: nnx.Module, features: int, norm: str, momentum: float, dtype, rngs: nnx.Rngs):
+    self.linear = linear
+    self.norm = BatchNorm(features, momentum=momentum, scale_sd=0.02, dtype=dtype, rngs=rngs) if norm == 'batch' else None
+
+  def __call__(self, x: Array, key: Key | None = None) -> Array:
+    x = self.linear(x, key)  # type: ignore[operator]
+    return x if self.norm is None else self.norm(x, key)
+
+
+class DcganGenerator(nnx.Module):
+  """See `Dcgan.generator`."""
+
+  def __init__(self, config: Dcgan, rngs: nnx.Rngs):
+    dtype = jnp.dtype(config.dtype)
+    options = dict(bias=config.norm == 'none', init=_init(config.norm), dtype=dtype, rngs=rngs)
+    self.start, halvings = _start(config.size)
+    widths = [config.generator_width * 2**(halvings - 1 - stage) for stage in range(halvings)]
+    inputs = config.latent if config.num_classes is None else 2 * config.latent
+    self.embed = _embed(config, rngs)
+    self.project = Dense(inputs, self.start**2 * widths[0], **options)
+    self.norm = BatchNorm(widths[0], momentum=config.momentum, scale_sd=0.02, dtype=dtype, rngs=rngs) \
+      if config.norm == 'batch' else None
+    self.stages = nnx.List([
+      Normed(ConvTranspose(width, following, KERNEL, 2, **options), following,
+             config.norm if stage + 1 < halvings else 'none', config.momentum, dtype, rngs)
+      for stage, (width, following) in enumerate(zip(widths, widths[1:] + [config.channels]))])
+
+  def __call__(self, latent_BZ: Array, label_B: Array | None = None, key: Key | None = None) -> Array:
+    x = self.project(_with_label(latent_BZ, self.embed, label_B))
+    x_BHWC = x.reshape(x.shape[0], self.start, self.start, -1)
+    x_BHWC = x_BHWC if self.norm is None else self.norm(x_BHWC, key)
+    for stage in self.stages:
+      x_BHWC = stage(jax.nn.relu(x_BHWC), key)
+    return jnp.tanh(x_BHWC.astype(jnp.float32))
+
+
+class DcganDiscriminator(nnx.Module):
+  """See `Dcgan.discriminator`."""
+
+  def __init__(self, config: Dcgan, rngs: nnx.Rngs):
+    dtype, norm = jnp.dtype(config.dtype), config.discriminator_norm
+    init = _init('batch' if config.spectral else norm)  # a spectral norm takes the scale out as batch statistics do
+    options = dict(bias=norm == 'none', spectral=config.spectral, init=init, dtype=dtype, rngs=rngs)
+    start, halvings = _start(config.size)
+    widths = [config.pack * config.channels] + [config.discriminator_width * 2**stage for stage in range(halvings)]
+    self.stages = nnx.List([
+      Normed(Conv(width, following, KERNEL, 2, **options), following, norm if stage else 'none', config.momentum, dtype, rngs)
+      for stage, (width, following) in enumerate(zip(widths, widths[1:]))])
+    self.head = Head(start**2 * widths[-1], config, options)
+
+  def __call__(self, x_BHWC: Array, label_BP: Array | None = None, key: Key | None = None) -> Array:
+    for stage in self.stages:
+      x_BHWC = jax.nn.leaky_relu(stage(x_BHWC, key), 0.2)
+    return self.head(x_BHWC.reshape(x_BHWC.shape[0], -1), label_BP, key)
+
+
+class PointGenerator(nnx.Module):
+  """See `PointGan.generator`."""
+
+  def __init__(self, config: PointGan, rngs: nnx.Rngs):
+    dtype = jnp.dtype(config.dtype)
+    init = nnx.initializers.he_normal()
+    widths = (config.latent if config.num_classes is None else 2 * config.latent, *config.generator_widths)
+    self.embed = _embed(config, rngs)
+    self.layers = nnx.List([
+      Normed(Dense(width, following, bias=config.norm == 'none', init=init, dtype=dtype, rngs=rngs), following, config.norm,
+             config.momentum, dtype, rngs) for width, following in zip(widths, widths[1:])])
+    self.output = Dense(widths[-1], config.dimensions, dtype=dtype, rngs=rngs)
+    self.scale = config.scale
+
+  def __call__(self, latent_BZ: Array, label_B: Array | None = None, key: Key | None = None) -> Array:
+    x = _with_label(latent_BZ, self.embed, label_B)
+    for layer in self.layers:
+      x = jax.nn.relu(layer(x, key))
+    return self.scale * self.output(x).astype(jnp.float32)
+
+
+class PointDiscriminator(nnx.Module):
+  """See `PointGan.discriminator`."""
+
+  def __init__(self, config: PointGan, rngs: nnx.Rngs):
+    dtype, norm = jnp.dtype(config.dtype), config.discriminator_norm
+    options = dict(bias=norm == 'none', spectral=config.spectral, init=nnx.initializers.lecun_normal(), dtype=dtype, rngs=rngs)
+    widths = (config.pack * config.dimensions, *config.discriminator_widths)
+    self.layers = nnx.List([
+      Normed(Dense(width, following * config.pieces, **options), following * config.pieces, norm, config.momentum, dtype, rngs)
+      for width, following in zip(widths, widths[1:])])
+    self.head = Head(widths[-1], config, options)
+    self.pieces, self.scale = config.pieces, config.scale
+
+  def __call__(self, x: Array, label_BP: Array | None = None, key: Key | None = None) -> Array:
+    x = x / self.scale
+    for layer in self.layers:
+      x = layer(x, key)
+      x = jnp.max(x.reshape(x.shape[0], -1, self.pieces), axis=-1)
+    return self.head(x, label_BP, key)
+
+
+class Head(nnx.Module):
+  """Features -> logits B: an affine function, plus for a conditional model <features, embedding of the labels>."""
+
+  def __init__(self, features: int, config: Dcgan | PointGan, options: dict):
+    self.output = Dense(features, 1, **options)
+    self.classes = config.num_classes
+    self.embed = None if config.num_classes is None else Dense(config.pack * config.num_classes, features,
+                                                               **{**options, 'bias': False})
+
+  def __call__(self, x_BC: Array, label_BP: Array | None, key: Key | None) -> Array:
+    logit_B = self.output(x_BC, key)[:, 0]
+    if self.embed is not None:
+      # The labels of a pack are joined one after the other, so that each keeps its place.
+      hot_BK = jax.nn.one_hot(label_BP, self.classes).reshape(x_BC.shape[0], -1)
+      logit_B = logit_B + jnp.sum(self.embed(hot_BK, key) * x_BC, axis=-1)
+    return logit_B.astype(jnp.float32)
+
+
+def _start(size: int) -> tuple[int, int]:
+  """(side of the smallest map, number of halvings down to it): 64 -> (4, 4), 28 -> (7, 2)."""
+  halvings = 0
+  while size % 2 == 0 and size > 4:
+    size, halvings = size // 2, halvings + 1
+  return size, halvings
+
+
+def _init(norm: str) -> nnx.Initializer:
+  """N(0, 0.02^2) as in DCGAN, which rests on batch normalisation; without one, He et al. 2015 keeps the scale."""
+  return nnx.initializers.normal(0.02) if norm == 'batch' else nnx.initializers.he_normal()
+
+
+def _embed(config: Dcgan | PointGan, rngs: nnx.Rngs) -> nnx.Embed | None:
+  """A label as a vector of the size and the scale of the latent."""
+  if config.num_classes is None:
+    return None
+  return nnx.Embed(config.num_classes, config.latent, embedding_init=nnx.initializers.normal(1.0), rngs=rngs)
+
+
+def _with_label(latent_BZ: Array, embed: nnx.Embed | None, label_B: Array | None) -> Array:
+  return latent_BZ if embed is None else jnp.concatenate([latent_BZ, embed(label_B)], axis=-1)
+
+
+def _check(config: Dcgan | PointGan) -> None:
+  for name in ('norm', 'discriminator_norm'):
+    if getattr(config, name) not in NORMS:
+      raise UserError(f'config.model.{name} must be one of {NORMS}, got {getattr(config, name)!r}')
+  if config.pack < 1 or (config.num_classes is not None and config.num_classes < 1):
+    raise UserError(f'pack and num_classes are at least 1 (num_classes None: unconditional), got pack={config.pack} and '
+                    f'num_classes={config.num_classes}')
+
+
+# Path regex -> logical axes, by group. Tensor parallelism splits the channels that enter a generator's layer and leave a
+# discriminator's; both are multiples of the width.
+DCGAN_AXES = {
+  'generator': ((r'project/kernel', (None, 'mlp')), (r'stages/\d+/linear/kernel', (None, None, 'mlp', None))),
+  'discriminator': ((r'stages/\d+/linear/kernel', (None, None, None, 'mlp')), (r'head/output/kernel', ('mlp', None))),
+}
+POINT_AXES = {
+  'generator': ((r'layers/\d+/linear/kernel', (None, 'mlp')), (r'output/kernel', ('mlp', None))),
+  'discriminator': ((r'layers/\d+/linear/kernel', (None, 'mlp')), (r'head/output/kernel', ('mlp', None))),
+}

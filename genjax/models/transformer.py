@@ -1,0 +1,190 @@
+"""Decoder-only transformers: GPT-2 and GPT-3, LLaMA and everything between, by options."""
+
+from collections.abc import Callable
+import dataclasses
+import math
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from genjax.nn.attention import Attention
+from genjax.nn.functional import Network, dropout, network, stack
+from genjax.types import Array, Key, Tree
+
+POSITIONS = ('learned', 'rope')
+NORMS = ('layer', 'rms')
+MLPS: dict[str, Callable[[Array], Array]] = {
+  'gelu': lambda x: jax.nn.gelu(x, approximate=False),
+  'gelu_tanh': lambda x: jax.nn.gelu(x, approximate=True),
+  'swiglu': jax.nn.silu,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+  """Options of a decoder. The defaults are GPT-2's (Radford et al. 2019); `llama` gives LLaMA's (Touvron et al. 2023).
+
+  vocab: size V of the vocabulary. context: longest sequence T in tokens. layers, heads, width: L, H, D. kv_heads: key/value
+  heads, 0 for as many as heads. head_dim: channels of a head, 0 for width / heads. mlp_width: 0 for 4 width. positions:
+  'learned' or 'rope'. norm: 'layer' or 'rms'. mlp: 'gelu' (exact), 'gelu_tanh' or 'swiglu'. bias: in projections and norms.
+  tied: the output layer is the transposed embedding. dropout: on embeddings and on what each block adds. init_scale:
+  standard deviation of initial weights; what writes to the residual stream has it divided by sqrt(2 L). dtype: compute
+  type, 'float32' or 'bfloat16'. remat, unroll: see `genjax.nn.functional.stack`.
+  """
+
+  vocab: int
+  context: int
+  layers: int
+  heads: int
+  width: int
+  kv_heads: int = 0
+  head_dim: int = 0
+  mlp_width: int = 0
+  positions: str = 'learned'
+  norm: str = 'layer'
+  norm_eps: float = 1e-5
+  mlp: str = 'gelu_tanh'
+  bias: bool = True
+  tied: bool = True
+  dropout: float = 0.0
+  rope_theta: float = 10_000.0
+  init_scale: float = 0.02
+  dtype: str = 'float32'
+  remat: str = 'none'
+  unroll: bool = False
+
+  def __post_init__(self):
+    for name, known in (('positions', POSITIONS), ('norm', NORMS), ('mlp', tuple(MLPS))):
+      if getattr(self, name) not in known:
+        raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
+
+
+def llama(**options: Any) -> TransformerConfig:
+  """LLaMA's choices: rotary positions, RMSNorm, SwiGLU, no biases, an output layer of its own."""
+  return TransformerConfig(**{'positions': 'rope', 'norm': 'rms', 'mlp': 'swiglu', 'bias': False, 'tied': False, **options})
+
+
+class Embedding(nnx.Module):
+  """Tokens B T -> vectors B T D, with learned positions if the config has them."""
+
+  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+    init = nnx.initializers.normal(config.init_scale)
+    self.token = nnx.Embed(config.vocab, config.width, embedding_init=init, rngs=rngs)
+    if config.positions == 'learned':
+      self.position = nnx.Embed(config.context, config.width, embedding_init=init, rngs=rngs)
+    self.config = config
+
+  def __call__(self, tokens_BT: Array, position: Array | int = 0, key: Key | None = None) -> Array:
+    x_BTD = self.token(tokens_BT)
+    if self.config.positions == 'learned':
+      x_BTD += self.position(position + jnp.arange(tokens_BT.shape[1]))
+    return dropout(x_BTD, self.config.dropout, key).astype(self.config.dtype)
+
+
+class Block(nnx.Module):
+  """Pre-norm attention and MLP, each added to its input."""
+
+  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+    init = nnx.initializers.normal(config.init_scale)
+    residual_init = nnx.initializers.normal(config.init_scale / math.sqrt(2 * config.layers))
+    dtype = jnp.dtype(config.dtype)
+    self.attention_norm = _norm(config, rngs)
+    self.attention = Attention(
+      config.width, config.heads, config.kv_heads or config.heads, head_dim=config.head_dim or None, bias=config.bias, causal=True,
+      dtype=dtype, rngs=rngs, rope_theta=config.rope_theta if config.positions == 'rope' else None, kernel_init=init,
+      out_init=residual_init)
+    mlp_width = config.mlp_width or 4 * config.width
+
+    def linear(inputs: int, outputs: int, kernel_init) -> nnx.Linear:
+      return nnx.Linear(inputs, outputs, use_bias=config.bias, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+
+    self.mlp_norm = _norm(config, rngs)
+    self.up = linear(config.width, mlp_width, init)
+    if config.mlp == 'swiglu':
+      self.gate = linear(config.width, mlp_width, init)
+    self.down = linear(mlp_width, config.width, residual_init)
+    self.config = config
+
+  def __call__(self, x_BTD: Array, key: Key | None = None, layer: Any = None, position: Array | int | None = None):
+    keys = (None, None) if key is None else tuple(jax.random.split(key))
+    y_BTD = self.attention(self.attention_norm(x_BTD), layer=layer, position=position)
+    y_BTD, layer = (y_BTD, None) if layer is None else y_BTD
+    x_BTD = x_BTD + dropout(y_BTD, self.config.dropout, keys[0])
+    h_BTD = self.mlp_norm(x_BTD)
+    activation = MLPS[self.config.mlp]
+    h_BTM = activation(self.gate(h_BTD)) * self.up(h_BTD) if self.config.mlp == 'swiglu' else activation(self.up(h_BTD))
+    x_BTD = x_BTD + dropout(self.down(h_BTM), self.config.dropout, keys[1])
+    return x_BTD if layer is None else (x_BTD, layer)
+
+
+class Head(nnx.Module):
+  """Final norm, and the output layer unless it is tied."""
+
+  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+    self.norm = _norm(config, rngs)
+    if not config.tied:
+      self.out = nnx.Linear(config.width, config.vocab, use_bias=False, dtype=jnp.dtype(config.dtype),
+                            kernel_init=nnx.initializers.normal(config.init_scale), rngs=rngs)
+    self.tied = config.tied
+
+  def __call__(self, x_BTD: Array, embedding_VD: Array, key: Key | None = None) -> Array:
+    x_BTD = self.norm(x_BTD)
+    if self.tied:
+      return jnp.einsum('btd,vd->btv', x_BTD, embedding_VD.astype(x_BTD.dtype))
+    return self.out(x_BTD)
+
+
+def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.Module:
+  dtype = jnp.dtype(config.dtype)
+  if config.norm == 'rms':
+    return nnx.RMSNorm(config.width, epsilon=config.norm_eps, dtype=dtype, rngs=rngs)
+  return nnx.LayerNorm(config.width, epsilon=config.norm_eps, use_bias=config.bias, dtype=dtype, rngs=rngs)
+
+
+def transformer(config: TransformerConfig) -> Network:
+  """The network.
+
+  apply(params, mutable, tokens_BT, key=None) -> logits B T V, where logits at t depend on tokens up to t only.
+  apply(..., cache=cache, position=p) -> (logits, cache): the tokens stand at positions p, p + 1, ..., earlier ones are read
+  from the cache (see `init_cache`), and p + T must not exceed its length.
+  """
+  embedding = network(lambda rngs: Embedding(config, rngs))
+  blocks = stack(network(lambda rngs: Block(config, rngs)), config.layers, config.remat, config.unroll)
+  head = network(lambda rngs: Head(config, rngs))
+
+  def init(key: Key) -> tuple[Tree, Tree]:
+    keys = jax.random.split(key, 3)
+    parts = {name: part.init(part_key)[0] for name, part, part_key in zip(('embedding', 'blocks', 'head'), (embedding, blocks, head), keys)}
+    return parts, {}
+
+  def apply(params: Tree, mutable: Tree, tokens_BT: Array, key: Key | None = None, cache: Tree = None,
+            position: Array | int = 0) -> tuple[Any, Tree]:
+    keys = (None, None) if key is None else tuple(jax.random.split(key))
+    x_BTD, _ = embedding.apply(params['embedding'], {}, tokens_BT, position, key=keys[0])
+    options = {} if cache is None else {'layers': cache, 'position': position}
+    x_BTD, _ = blocks.apply(params['blocks'], {}, x_BTD, key=keys[1], **options)
+    x_BTD, cache = (x_BTD, None) if cache is None else x_BTD
+    logits_BTV, _ = head.apply(params['head'], {}, x_BTD, params['embedding']['token']['embedding'])
+    return (logits_BTV if cache is None else (logits_BTV, cache)), mutable
+
+  return Network(init, apply)
+
+
+def init_cache(config: TransformerConfig, batch: int, length: int) -> Tree:
+  """An empty key/value cache for `length` tokens: (keys, values), each L B S K D in the compute type."""
+  shape = (config.layers, batch, length, config.kv_heads or config.heads, config.head_dim or config.width // config.heads)
+  return jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)
+
+
+AXES = (
+  (r'embedding/token/embedding', ('vocab', None)),
+  (r'blocks/attention/(query|key|value)/kernel', ('layers', None, 'heads')),
+  (r'blocks/attention/out/kernel', ('layers', 'heads', None)),
+  (r'blocks/(up|gate)/kernel', ('layers', None, 'mlp')),
+  (r'blocks/down/kernel', ('layers', 'mlp', None)),
+  (r'blocks/.*/(scale|bias)', ('layers', None)),  # norms, which every variant has, and biases
+)
+
+UNTIED_AXES = ((r'head/out/kernel', (None, 'vocab')),)

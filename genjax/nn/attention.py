@@ -1,0 +1,105 @@
+"""Self-attention with grouped queries, rotary positions, a causal mask and an explicit key/value cache."""
+
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from genjax.types import Array, Key
+
+_XAVIER = nnx.initializers.xavier_uniform()
+
+
+def rope(x_BTHD: Array, positions_BT: Array, theta: float = 10_000.0) -> Array:
+  """Rotary position embedding (Su et al. 2021, eq. 34), channel i paired with channel i + D/2 as in LLaMA.
+
+  Args:
+    x_BTHD: queries or keys, D even.
+    positions_BT: position of each token; B may be 1.
+    theta: base of the wavelengths 2 pi theta^(2i/D).
+  """
+  half = x_BTHD.shape[-1] // 2
+  frequency_D = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  angle_BT1D = positions_BT[..., None, None].astype(jnp.float32) * frequency_D
+  cosine, sine = jnp.cos(angle_BT1D), jnp.sin(angle_BT1D)
+  first, second = jnp.split(x_BTHD.astype(jnp.float32), 2, axis=-1)
+  rotated = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
+  return rotated.astype(x_BTHD.dtype)
+
+
+class Attention(nnx.Module):
+  """Multi-head self-attention (Vaswani et al. 2017); with fewer key/value heads, grouped-query attention (Ainslie 2023).
+
+  Query head h reads key/value head h // (heads / kv_heads). The softmax is computed in float32.
+
+  Args:
+    width: model width D of input and output.
+    heads, kv_heads: query heads and key/value heads; the first is a multiple of the second.
+    head_dim: channels of a head, width / heads if None.
+    bias: whether the four projections have one.
+    causal: token t sees the tokens up to t only.
+    dtype: compute type; parameters are float32.
+    rope_theta: base of the rotary embedding; None leaves it out.
+    kernel_init, out_init: initializers of the query/key/value kernels and of the output kernel.
+
+  Raises:
+    ValueError: head counts that do not divide, or an odd head_dim with rotary positions.
+  """
+
+  def __init__(self, width: int, heads: int, kv_heads: int | None = None, *, head_dim: int | None = None,
+               bias: bool = True, causal: bool = False, dtype=jnp.float32, rngs: nnx.Rngs,
+               rope_theta: float | None = None, kernel_init=_XAVIER, out_init=_XAVIER):
+    kv_heads = kv_heads or heads
+    if heads % kv_heads:
+      raise ValueError(f'heads ({heads}) must be a multiple of kv_heads ({kv_heads})')
+    if head_dim is None and width % heads:
+      raise ValueError(f'width ({width}) must be a multiple of heads ({heads}) unless head_dim is given')
+    head_dim = head_dim or width // heads
+    if rope_theta is not None and head_dim % 2:
+      raise ValueError(f'rotary positions need an even head_dim, got {head_dim}')
+    self.head_dim, self.causal, self.rope_theta = head_dim, causal, rope_theta
+
+    def linear(inputs: int, outputs: int, init) -> nnx.Linear:
+      return nnx.Linear(inputs, outputs, use_bias=bias, dtype=dtype, kernel_init=init, rngs=rngs)
+
+    self.query = linear(width, heads * head_dim, kernel_init)
+    self.key = linear(width, kv_heads * head_dim, kernel_init)
+    self.value = linear(width, kv_heads * head_dim, kernel_init)
+    self.out = linear(heads * head_dim, width, out_init)
+
+  def __call__(self, x_BTD: Array, key: Key | None = None, positions_BT: Array | None = None,
+               layer: tuple[Array, Array] | None = None, position: Array | int | None = None) -> Any:
+    """Attends.
+
+    Args:
+      x_BTD: tokens.
+      key: unused, attention has no randomness of its own.
+      positions_BT: positions for the rotary embedding, by default 0, 1, ... (from `position` on with a cache).
+      layer: cache (key_BSKD, value_BSKD) of S slots. The T new tokens are written to the slots from `position` on;
+        slots beyond the last one written are masked. position + T must not exceed S.
+      position: number of slots already filled, an integer scalar.
+
+    Returns:
+      y_BTD, or (y_BTD, new layer) with a cache.
+    """
+    del key
+    query_BTHD, key_BTKD, value_BTKD = (
+        projection(x_BTD).reshape(*x_BTD.shape[:2], -1, self.head_dim)
+        for projection in (self.query, self.key, self.value))
+    length = x_BTD.shape[1]
+    start = jnp.int32(0 if position is None else position)
+    index_T = start + jnp.arange(length)
+    if self.rope_theta is not None:
+      place_BT = index_T[None] if positions_BT is None else positions_BT
+      query_BTHD, key_BTKD = (rope(x, place_BT, self.rope_theta) for x in (query_BTHD, key_BTKD))
+    if layer is None:
+      y_BTHD = jax.nn.dot_product_attention(query_BTHD, key_BTKD, value_BTKD, is_causal=self.causal)
+      return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1))
+    key_BSKD, value_BSKD = (jax.lax.dynamic_update_slice(cache, new.astype(cache.dtype), (0, start, 0, 0))
+                            for cache, new in zip(layer, (key_BTKD, value_BTKD)))
+    last_T = index_T if self.causal else jnp.full(length, start + length - 1)
+    mask_TS = jnp.arange(key_BSKD.shape[1]) <= last_T[:, None]
+    y_BTHD = jax.nn.dot_product_attention(query_BTHD, key_BSKD.astype(query_BTHD.dtype),
+                                          value_BSKD.astype(query_BTHD.dtype), mask=mask_TS[None, None])
+    return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1)), (key_BSKD, value_BSKD)

@@ -1,0 +1,124 @@
+"""Networks as pure functions.
+
+A module written with NNX is used once, to construct parameters; `network` turns it into a pair of pure functions over
+plain nested dicts, and `stack` repeats a block by `jax.lax.scan`, so that compile time does not grow with depth.
+"""
+
+from collections.abc import Callable
+import math
+from typing import Any, NamedTuple
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from genjax.types import Array, Key, Tree
+
+REMAT_POLICIES = {
+  'none': None,
+  'full': jax.checkpoint_policies.nothing_saveable,
+  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class Network(NamedTuple):
+  """A network as two pure functions over plain nested dicts of arrays.
+
+  init: key -> (params, mutable). `mutable` holds what changes without gradients (batch statistics, codebooks, ...).
+  apply: (params, mutable, *inputs, key=None, **options) -> (output, mutable). A key means training: dropout is drawn
+    from it and normalisation uses batch statistics. `key=None` means inference.
+  """
+
+  init: Callable[[Key], tuple[Tree, Tree]]
+  apply: Callable[..., tuple[Any, Tree]]
+
+
+def network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
+  """Turns a module constructor into a `Network`.
+
+  The module is called as `module(*inputs, key=key, **options)`. Variables other than `nnx.Param` become `mutable`.
+  """
+  graph, param_spec, mutable_spec = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param, ...)
+
+  def init(key: Key) -> tuple[Tree, Tree]:
+    _, params, mutable = nnx.split(build(nnx.Rngs(key)), nnx.Param, ...)
+    return _plain(params), _plain(mutable)
+
+  def apply(params: Tree, mutable: Tree, *inputs, key: Key | None = None, **options) -> tuple[Any, Tree]:
+    module = nnx.merge(graph, _fill(param_spec, params), _fill(mutable_spec, mutable))
+    output = module(*inputs, key=key, **options)  # type: ignore[operator]  # every module of the project is callable
+    return output, _plain(nnx.state(module, nnx.Not(nnx.Param)))
+
+  return Network(init, apply)
+
+
+def stack(block: Network, depth: int, remat: str = 'none', unroll: bool = False) -> Network:
+  """Repeats a block `depth` times; its parameters gain a leading axis L of that size.
+
+  The block maps `x` to `x` of the same shape. Given `layers` (a tree with leading axis L, e.g. a cache), each block
+  receives its slice as the keyword `layer` and returns `(x, slice)`; the output is then `(x, slices)`.
+
+  Args:
+    block: the network of one block.
+    depth: number of blocks L.
+    remat: what the backward pass keeps of a block: 'none' recomputes nothing, 'dots' keeps matrix products, 'full'
+      keeps block inputs only.
+    unroll: lay the blocks out one after the other, with equal parameters and results: faster steps on CPU, compile
+      time grows with depth.
+
+  Raises:
+    ValueError: an unknown `remat`.
+  """
+  if remat not in REMAT_POLICIES:
+    raise ValueError(f'remat must be one of {sorted(REMAT_POLICIES)}, got {remat!r}')
+
+  def init(key: Key) -> tuple[Tree, Tree]:
+    return jax.vmap(block.init)(jax.random.split(key, depth))
+
+  def apply(params: Tree, mutable: Tree, x, *shared, key: Key | None = None, layers: Tree = None, **options):
+    keys = None if key is None else jax.random.split(key, depth)
+
+    def body(x, scanned):
+      layer_params, layer_mutable, layer_key, layer = scanned
+      extra = {} if layers is None else {'layer': layer}
+      y, layer_mutable = block.apply(layer_params, layer_mutable, x, *shared, key=layer_key, **extra, **options)
+      y, layer = (y, None) if layers is None else y
+      return y, (layer_mutable, layer)
+
+    if remat != 'none':
+      body = jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=unroll)
+    x, (mutable, slices) = jax.lax.scan(body, x, (params, mutable, keys, layers), unroll=depth if unroll else 1)
+    return (x if layers is None else (x, slices)), mutable
+
+  return Network(init, apply)
+
+
+def count(tree: Tree) -> int:
+  """Number of scalars in a tree of arrays or shapes."""
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def dropout(x: Array, rate: float, key: Key | None) -> Array:
+  """Inverted dropout (Srivastava et al. 2014); the identity without a key or at rate 0."""
+  if key is None or rate == 0.0:
+    return x
+  keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+  return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def _plain(state: nnx.State) -> Tree:
+  """A state as nested dicts with string keys (list indices become '0', '1', ...), the form checkpoints keep as it is."""
+  return _rename(nnx.to_pure_dict(state), str)
+
+
+def _fill(spec: nnx.State, tree: Tree) -> nnx.State:
+  """The abstract state `spec` filled with the arrays of a plain tree."""
+  state = jax.tree.map(lambda leaf: leaf, spec)
+  nnx.replace_by_pure_dict(state, _rename(tree, lambda name: int(name) if name.isdigit() else name))
+  return state
+
+
+def _rename(tree: Tree, rename: Callable[[Any], Any]) -> Tree:
+  if not isinstance(tree, dict):
+    return tree
+  return {rename(name): _rename(value, rename) for name, value in tree.items()}

@@ -1,0 +1,64 @@
+"""Normalisation of convolutional networks: batch statistics and spectral norms."""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from genjax.types import Array, Key
+
+
+class BatchNorm(nnx.Module):
+  """Batch normalisation (Ioffe and Szegedy 2015) over all axes but the last.
+
+  With a key (training) it normalises by the statistics of the batch and moves the running averages towards them;
+  without one it normalises by the running averages. Statistics are float32. On a mesh they are those of the global
+  batch, because the mean is taken over a global array.
+
+  Args:
+    features: size of the last axis.
+    momentum: share of the old running average that one batch keeps.
+    scale_sd: the scale starts as N(1, scale_sd^2); DCGAN uses 0.02.
+    dtype: of the output.
+  """
+
+  def __init__(self, features: int, *, rngs: nnx.Rngs, momentum: float = 0.9, epsilon: float = 1e-5,
+               scale_sd: float = 0.0, dtype=jnp.float32):
+    self.norm = nnx.BatchNorm(features, momentum=momentum, epsilon=epsilon, rngs=rngs, use_running_average=False,
+                              scale_init=lambda key, shape, kind: 1 + scale_sd * jax.random.normal(key, shape, kind))
+    self.dtype = dtype
+
+  def __call__(self, x: Array, key: Key | None = None) -> Array:
+    return self.norm(x.astype(jnp.float32), use_running_average=key is None).astype(self.dtype)
+
+
+class PowerIteration(nnx.Variable):
+  """The estimate of a left singular vector; it changes without gradients."""
+
+
+class SpectralNorm(nnx.Module):
+  """Divides a kernel by an estimate of its largest singular value (Miyato et al. 2018, algorithm 1).
+
+  The kernel is seen as a matrix: its last axis (outputs) against all others. One power iteration runs on each training
+  call (key given); without a key the stored vector is used as it is. The gradient treats both singular vectors as
+  constants and flows through their product with the kernel (Eq. 10 there).
+
+  Args:
+    features: size of the last axis of the kernel.
+  """
+
+  def __init__(self, features: int, *, rngs: nnx.Rngs):
+    self.u = PowerIteration(_unit(jax.random.normal(rngs.params(), (features,))))
+
+  def __call__(self, kernel: Array, key: Key | None = None) -> Array:
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    fixed = jax.lax.stop_gradient(matrix)
+    u = self.u.get_value()
+    v = _unit(fixed @ u)
+    if key is not None:
+      u = _unit(v @ fixed)
+      self.u.set_value(u)
+    return kernel / jnp.maximum(v @ matrix @ u, 1e-12)
+
+
+def _unit(x: Array) -> Array:
+  return x / jnp.maximum(jnp.linalg.norm(x), 1e-12)

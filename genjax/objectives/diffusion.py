@@ -1,0 +1,144 @@
+"""Diffusion and flow matching, of pixels or, with another codec, of latents."""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from genjax.diffusion import guidance, samplers, schedules
+from genjax.diffusion.parameterizations import Parameterization
+from genjax.diffusion.schedules import Process, Quantile
+from genjax.nn.functional import Network
+from genjax.objectives.base import Context, Output, Phase, Variables
+from genjax.types import Array, Batch, Key, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Codec:
+  """The way from data to the space that is diffused, and back.
+
+  encode: (frozen parameters, data) -> x_BX float32 of a scale near 1. decode: the inverse, on samples.
+  """
+
+  encode: Callable[[Params, Array], Array]
+  decode: Callable[[Params, Array], Array]
+
+
+def pixels() -> Codec:
+  """uint8 images <-> [-1, 1]."""
+  return Codec(encode=lambda frozen, image: image.astype(jnp.float32) / 127.5 - 1.0,
+               decode=lambda frozen, x: jnp.round(127.5 * (jnp.clip(x, -1.0, 1.0) + 1.0)).astype(jnp.uint8))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+  """How samples are made.
+
+  method: a function of `samplers` with its options bound. times: decreasing times of `schedules.sampling_times`.
+  guidance, interval: see `guidance.classifier_free`. clip: bound on |x0_hat| in every step, 0 for none.
+  """
+
+  method: Callable[..., Array]
+  times: tuple[float, ...]
+  guidance: float = 1.0
+  interval: tuple[float, float] | None = None
+  clip: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Diffusion:
+  """One network that denoises; group 'net', one phase 'diffusion'.
+
+  net: (x_BX, time_B, label_B or None) -> prediction. shape: of one example in the space that is diffused. process,
+  parameterization: see `genjax.diffusion`. sampler: see `Sampler`. quantile: distribution of training times, None for
+  the process's own. stratified: see `schedules.levels`. num_classes: classes of column 'label', 0 to ignore labels.
+  label_dropout: probability with which training replaces a label by "no label", which guidance needs. codec: see
+  `Codec`. column: what is modelled, and the name of the samples. evaluation_times: see `evaluate`.
+  """
+
+  net: Network
+  shape: tuple[int, ...]
+  process: Process
+  parameterization: Parameterization
+  sampler: Sampler
+  quantile: Quantile | None = None
+  stratified: bool = True
+  num_classes: int = 0
+  label_dropout: float = 0.1
+  codec: Codec = dataclasses.field(default_factory=pixels)
+  column: str = 'image'
+  evaluation_times: int = 8
+
+  def init(self, key: Key, frozen: Params) -> Variables:
+    params, mutable = self.net.init(key)
+    return Variables({'net': params}, {'net': mutable} if mutable else {})
+
+  def phases(self) -> tuple[Phase, ...]:
+    return (Phase('diffusion', ('net',), self.loss),)
+
+  def loss(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
+    """Mean squared error of the prediction at random times."""
+    x0_BX = self.codec.encode(context.frozen, batch[self.column])
+    size = x0_BX.shape[0]
+    time_key, noise_key, label_key, net_key = jax.random.split(key, 4)
+    t_B = self._quantile(schedules.levels(time_key, size, self.stratified))
+    label_B = None
+    if self.num_classes:
+      dropped_B = jax.random.bernoulli(label_key, self.label_dropout, (size,))
+      label_B = jnp.where(dropped_B, self.num_classes, batch['label'])
+    noise_BX = jax.random.normal(noise_key, x0_BX.shape)
+    error_B, mutable = self._error(params, context.mutable, x0_BX, noise_BX, t_B, label_B, net_key)
+    return Output(jnp.mean(error_B), mutable={'net': mutable} if mutable else None, weight=float(size))
+
+  def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
+    """The loss of each example, averaged over `evaluation_times` times.
+
+    The times are the middles of equal strata of the training distribution, the same for all examples and runs.
+    """
+    x0_BX = self.codec.encode(context.frozen, batch[self.column])
+    size, times = x0_BX.shape[0], self.evaluation_times
+    label_B = batch['label'] if self.num_classes else None
+
+    def add(total_B, index):
+      t_B = jnp.full(size, self._quantile((index + 0.5) / times))
+      noise_BX = jax.random.normal(jax.random.fold_in(key, index), x0_BX.shape)
+      return total_B + self._error(params, context.mutable, x0_BX, noise_BX, t_B, label_B, None)[0] / times, None
+
+    return {'loss': jax.lax.scan(add, jnp.zeros(size), jnp.arange(times))[0]}
+
+  def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
+    """Samples in column `column`; condition 'label' if there are classes."""
+    keys_N2 = jax.vmap(jax.random.split)(keys)
+    x_NX = samplers.prior(self.process, keys_N2[:, 0], self.shape)
+
+    def denoise(x_NX: Array, t: Array, label_N: Array | None = None) -> Array:
+      predict = lambda scaled_NX, time_N: self._apply(params, context.mutable, scaled_NX, time_N, label_N, None)[0]
+      return self.parameterization.denoise(self.process, predict, x_NX, t)
+
+    if self.num_classes:
+      guided = guidance.classifier_free(denoise, conditions['label'], self.num_classes, self.sampler.guidance,
+                                        self.sampler.interval)
+    else:
+      guided = denoise
+    bound = self.sampler.clip
+    clipped = (lambda x_NX, t: jnp.clip(guided(x_NX, t), -bound, bound)) if bound else guided
+    x_NX = self.sampler.method(clipped, x_NX, self.process, jnp.asarray(self.sampler.times), keys_N2[:, 1])
+    return {self.column: self.codec.decode(context.frozen, x_NX)}
+
+  @property
+  def _quantile(self) -> Quantile:
+    return self.quantile or self.process.quantile
+
+  def _apply(self, params: Params, mutable, x_BX: Array, time_B: Array, label_B: Array | None, key: Key | None):
+    return self.net.apply(params['net'], mutable.get('net', {}), x_BX, time_B, label_B, key=key)
+
+  def _error(self, params: Params, mutable, x0_BX: Array, noise_BX: Array, t_B: Array, label_B: Array | None,
+             key: Key | None):
+    """Squared error of the prediction, averaged over the axes of each example, and the new mutable tree."""
+    x_BX = self.process.diffuse(x0_BX, noise_BX, t_B)
+    scaled_BX = schedules.expand(self.parameterization.scale_input(self.process, t_B), x_BX) * x_BX
+    prediction_BX, mutable = self._apply(params, mutable, scaled_BX, self.process.embed(t_B), label_B, key)
+    target_BX = self.parameterization.prediction(self.process, x0_BX, noise_BX, t_B)
+    square_BX = (prediction_BX.astype(jnp.float32) - target_BX) ** 2
+    return jnp.mean(square_BX.reshape(x0_BX.shape[0], -1), axis=1), mutable

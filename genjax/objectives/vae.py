@@ -1,0 +1,138 @@
+"""Variational autoencoders (Kingma & Welling 2014): the evidence lower bound, its beta form, the importance-weighted bound."""
+
+from collections.abc import Mapping
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from genjax.nn.functional import Network
+from genjax.objectives.base import Context, Output, Phase, Variables
+from genjax.types import Array, Batch, Key, Params, UserError
+
+LIKELIHOODS = ('bernoulli', 'gaussian')
+
+
+@dataclasses.dataclass(frozen=True)
+class Vae:
+  """p(x, z) = N(z; 0, I) p(x | z), with q(z | x) a diagonal Gaussian.
+
+  encoder: images B H W C in [0, 1] -> (mean, log variance), each B Z. decoder: latents B Z -> B H W C, the logits of a
+  Bernoulli or the mean of a Gaussian. latent: Z. likelihood: 'bernoulli' or 'gaussian'. scale: standard deviation of the
+  Gaussian, in units of the [0, 1] pixel range. beta: factor of the KL term (Higgins et al. 2017). kl_warmup: steps over
+  which that factor grows linearly from 0 (Sonderby et al. 2016). importance_samples: k of the bound in evaluation.
+
+  Batches: 'image' uint8 B H W C. Everything is in nats per image.
+
+  Raises:
+    UserError: an unknown likelihood or a number outside its range.
+  """
+
+  encoder: Network
+  decoder: Network
+  latent: int
+  likelihood: str = 'bernoulli'
+  scale: float = 0.1
+  beta: float = 1.0
+  kl_warmup: int = 0
+  importance_samples: int = 50
+
+  def __post_init__(self):
+    if self.likelihood not in LIKELIHOODS:
+      raise UserError(f'config.objective.likelihood must be one of {LIKELIHOODS}, got {self.likelihood!r}')
+    if self.scale <= 0 or self.beta < 0 or self.kl_warmup < 0 or self.importance_samples < 1:
+      raise UserError('config.objective takes scale > 0, beta >= 0, kl_warmup >= 0 and importance_samples >= 1, got '
+                      f'{self.scale}, {self.beta}, {self.kl_warmup}, {self.importance_samples}')
+
+  def init(self, key: Key, frozen: Params) -> Variables:
+    encoder_key, decoder_key = jax.random.split(key)
+    (encoder, encoder_mutable), (decoder, decoder_mutable) = self.encoder.init(encoder_key), self.decoder.init(decoder_key)
+    return Variables({'net': {'encoder': encoder, 'decoder': decoder}}, {'encoder': encoder_mutable, 'decoder': decoder_mutable})
+
+  def phases(self) -> tuple[Phase, ...]:
+    return (Phase('elbo', ('net',), self.loss),)
+
+  def loss(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
+    """Mean of distortion + beta * KL, in nats per image."""
+    x_BHWC = pixels(batch['image'])
+    encoder_key, noise_key, decoder_key = jax.random.split(key, 3)
+    (mean_BZ, log_variance_BZ), encoder = self.encoder.apply(
+      params['net']['encoder'], context.mutable['encoder'], x_BHWC, key=encoder_key)
+    z_BZ = mean_BZ + jnp.exp(log_variance_BZ / 2) * jax.random.normal(noise_key, mean_BZ.shape)
+    out_BHWC, decoder = self.decoder.apply(params['net']['decoder'], context.mutable['decoder'], z_BZ, key=decoder_key)
+    distortion = -jnp.mean(self.log_likelihood(out_BHWC, x_BHWC))
+    kl = jnp.mean(kl_to_standard_normal(mean_BZ, log_variance_BZ))
+    ramp = jnp.minimum(1.0, (context.step + 1) / self.kl_warmup) if self.kl_warmup else 1.0
+    loss = distortion + self.beta * ramp * kl
+    metrics = {'distortion': distortion, 'kl': kl, 'negative_elbo': distortion + kl}
+    return Output(loss, metrics, {'encoder': encoder, 'decoder': decoder}, weight=x_BHWC.shape[0])
+
+  def log_likelihood(self, out_BHWC: Array, x_BHWC: Array) -> Array:
+    """log p(x | z), shape B, from the decoder's output."""
+    if self.likelihood == 'bernoulli':
+      log_BHWC = x_BHWC * out_BHWC - jax.nn.softplus(out_BHWC)
+    else:
+      log_BHWC = -0.5 * jnp.square((x_BHWC - out_BHWC) / self.scale) - math.log(self.scale * math.sqrt(2 * math.pi))
+    return jnp.sum(log_BHWC, axis=(1, 2, 3))
+
+  def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
+    """Per image, in nats: 'negative_elbo' (one sample), its parts 'distortion' and 'kl', 'negative_bound_<k>'.
+
+    The importance-weighted bound log 1/k sum_k p(x, z_k) / q(z_k | x) (Burda et al. 2016, eq. 8) lies between the ELBO and
+    log p(x); its negative serves as the anomaly score of an image.
+    """
+    x_BHWC = pixels(batch['image'])
+    (mean_BZ, log_variance_BZ), _ = self.encoder.apply(params['net']['encoder'], context.mutable['encoder'], x_BHWC)
+
+    def draw(key: Key) -> tuple[Array, Array]:
+      noise_BZ = jax.random.normal(key, mean_BZ.shape)
+      z_BZ = mean_BZ + jnp.exp(log_variance_BZ / 2) * noise_BZ
+      log_likelihood_B = self.log_likelihood(self._decode(params, context, z_BZ), x_BHWC)
+      # log p(z) - log q(z | x); the normalising constants cancel.
+      log_ratio_B = 0.5 * jnp.sum(jnp.square(noise_BZ) - jnp.square(z_BZ) + log_variance_BZ, axis=-1)
+      return log_likelihood_B, log_likelihood_B + log_ratio_B
+
+    log_likelihood_KB, log_weight_KB = jax.lax.map(draw, jax.random.split(key, self.importance_samples))
+    kl_B = kl_to_standard_normal(mean_BZ, log_variance_BZ)
+    bound_B = jax.nn.logsumexp(log_weight_KB, axis=0) - math.log(self.importance_samples)
+    return {'negative_elbo': kl_B - log_likelihood_KB[0], 'distortion': -log_likelihood_KB[0], 'kl': kl_B,
+            f'negative_bound_{self.importance_samples}': -bound_B}
+
+  def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
+    """'image' uint8 N H W C: the mean of p(x | z) for z from the prior."""
+    z_NZ = jax.vmap(lambda key: jax.random.normal(key, (self.latent,)))(keys)
+    return {'image': self._image(self._decode(params, context, z_NZ))}
+
+  def reconstruct(self, params: Params, context: Context, image_BHWC: Array) -> Array:
+    """The mean of p(x | z) at the mean of q(z | x), uint8 B H W C."""
+    return self._image(self._decode(params, context, self._encode(params, context, image_BHWC)))
+
+  def interpolate(self, params: Params, context: Context, first_BHWC: Array, last_BHWC: Array, points: int) -> Array:
+    """Decodings of `points` equidistant latents between two images each, both ends included: uint8 B points H W C."""
+    first_BZ, last_BZ = (self._encode(params, context, image) for image in (first_BHWC, last_BHWC))
+    share_P = jnp.linspace(0.0, 1.0, points)
+    z_BPZ = first_BZ[:, None] + share_P[None, :, None] * (last_BZ - first_BZ)[:, None]
+    image = self._image(self._decode(params, context, z_BPZ.reshape(-1, self.latent)))
+    return image.reshape(first_BZ.shape[0], points, *image.shape[1:])
+
+  def _encode(self, params: Params, context: Context, image_BHWC: Array) -> Array:
+    (mean_BZ, _), _ = self.encoder.apply(params['net']['encoder'], context.mutable['encoder'], pixels(image_BHWC))
+    return mean_BZ
+
+  def _decode(self, params: Params, context: Context, z_BZ: Array) -> Array:
+    return self.decoder.apply(params['net']['decoder'], context.mutable['decoder'], z_BZ)[0]
+
+  def _image(self, out_BHWC: Array) -> Array:
+    mean_BHWC = jax.nn.sigmoid(out_BHWC) if self.likelihood == 'bernoulli' else out_BHWC
+    return jnp.round(255 * jnp.clip(mean_BHWC, 0.0, 1.0)).astype(jnp.uint8)
+
+
+def pixels(image: Array) -> Array:
+  """uint8 0 .. 255 -> float32 0 .. 1."""
+  return image.astype(jnp.float32) / 255
+
+
+def kl_to_standard_normal(mean_BZ: Array, log_variance_BZ: Array) -> Array:
+  """KL(N(mean, variance) || N(0, I)), shape B, in nats (Kingma & Welling 2014, appendix B)."""
+  return 0.5 * jnp.sum(jnp.square(mean_BZ) + jnp.exp(log_variance_BZ) - 1.0 - log_variance_BZ, axis=-1)

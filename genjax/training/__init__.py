@@ -1,0 +1,1 @@
+"""The one training loop, its step, state, optimizers, hooks and checkpoints. Nothing here knows a model family."""

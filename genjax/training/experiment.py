@@ -1,0 +1,100 @@
+"""What a builder hands to the loop and to the command line."""
+
+from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+import optax
+
+from genjax.objectives.base import Context, Objective
+from genjax.types import Array, Batch, Params, UserError
+
+Columns = dict[str, np.ndarray]
+
+
+class Data(Protocol):
+  """Batches on the host. See `genjax.data.pipeline.Pipeline`."""
+
+  batch_size: int
+
+  def iterate(self, start: int, rows: slice) -> Iterator[Columns]:
+    """Rows `rows` of the global batches of step `start`, `start` + 1, ...; a function of the step alone."""
+    ...
+
+  def epoch(self, rows: slice) -> Iterator[Columns]:
+    """Every example once, in order; the last batch is padded. Column 'mask' (float32) is 0 on padding."""
+    ...
+
+  def fingerprint(self) -> dict[str, Any]:
+    """What identifies the data: source, split, number of examples, checksum."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+  """A condition that `sample` accepts.
+
+  shape, dtype: of one row. parse: text of the command line -> one row (UserError on bad text). default: row i when the
+  user gives none. describe: what is allowed, for error messages.
+  """
+
+  parse: Callable[[str], np.ndarray]
+  default: Callable[[int], np.ndarray]
+  describe: str
+
+  @staticmethod
+  def label(num_classes: int) -> 'Condition':
+    """A class label 0 .. num_classes - 1; by default the rows go round the classes."""
+
+    def parse(text: str) -> np.ndarray:
+      if not text.isdigit() or int(text) >= num_classes:
+        raise UserError(f'label must be a whole number from 0 to {num_classes - 1}, got {text!r}')
+      return np.int32(text)
+
+    return Condition(parse, lambda row: np.int32(row % num_classes), f'a whole number from 0 to {num_classes - 1}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+  """A measure of samples against data, computed by `genjax evaluate` and, if asked, while training.
+
+  name: prefix of its values. compute: (sample, seed) -> values, where `sample(num, conditions)` draws columns. card: what
+  a reader needs to know of the measure (feature extractor, counts).
+  """
+
+  name: str
+  compute: Callable[[Callable[[int, Mapping[str, np.ndarray]], Columns], int], dict[str, float]]
+  card: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """One experiment: everything that the loop needs and nothing that tells the family.
+
+  objective: what is learned. train, heldout: data. optimizers: group -> optax transformation. example: column -> shape and
+  dtype of one row of a training batch, known without opening the data. ema: group -> decay.
+  frozen: parameters that are read and never trained. axes: group -> table of (path regex, logical axes). conditions: what
+  `sample` accepts. preview: (params, context, first held-out batch) -> columns to render beside samples (reconstructions).
+  render: columns -> name -> uint8 image H W C, or text. metrics: sample-based measures. assets:
+  JSON-able facts found in the data that a run must keep (an alphabet); they come back as `config.assets`. unit and
+  units_per_example: what throughput is counted in ('tokens', context length).
+  """
+
+  objective: Objective
+  train: Data
+  heldout: Data
+  optimizers: Mapping[str, optax.GradientTransformation]
+  example: Mapping[str, jax.ShapeDtypeStruct]
+  ema: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  frozen: Params = dataclasses.field(default_factory=dict)
+  axes: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
+  conditions: Mapping[str, Condition] = dataclasses.field(default_factory=dict)
+  preview: Callable[[Params, Context, Batch], dict[str, Array]] | None = None
+  render: Callable[[Columns], dict[str, np.ndarray | str]] = lambda samples: {}
+  metrics: tuple[Metric, ...] = ()
+  hooks: tuple = ()
+  assets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  unit: str = 'examples'
+  units_per_example: int = 1

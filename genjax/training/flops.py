@@ -1,0 +1,58 @@
+"""Analytic FLOPs of a function, counted on its jaxpr: matrix products and convolutions, two FLOPs a multiply-add.
+
+Unlike a compiler's own count this one multiplies the body of a scan by its length, needs no compilation and no memory,
+and so gives the cost of a 70 B model in seconds.
+"""
+
+from collections.abc import Callable
+import math
+from typing import Any
+
+import jax
+
+
+def count(function: Callable[..., Any], *args: Any, static_argnums: tuple[int, ...] = ()) -> int:
+  """FLOPs of `function(*args)`; the arguments may be `jax.ShapeDtypeStruct`s."""
+  return _count(jax.make_jaxpr(function, static_argnums=static_argnums)(*args).jaxpr)
+
+
+def _count(jaxpr: Any) -> int:
+  total = 0
+  for equation in jaxpr.eqns:
+    name = equation.primitive.name
+    if name == 'dot_general':
+      total += _dot(equation)
+    elif name == 'conv_general_dilated':
+      total += _convolution(equation)
+    elif name == 'scan':
+      total += equation.params['length'] * _count(equation.params['jaxpr'].jaxpr)
+    elif name == 'cond':
+      total += max(_count(branch.jaxpr) for branch in equation.params['branches'])
+    else:
+      # A while loop has no known length: its body counts once. Everything else that nests runs its body once.
+      total += sum(_count(inner) for value in equation.params.values() for inner in _jaxprs(value))
+  return total
+
+
+def _jaxprs(value: Any) -> list[Any]:
+  """The jaxprs in a parameter of an equation."""
+  values = value if isinstance(value, (tuple, list)) else (value,)
+  closed = [getattr(item, 'jaxpr', item) for item in values]
+  return [item for item in closed if hasattr(item, 'eqns')]
+
+
+def _dot(equation: Any) -> int:
+  """2 x output size x contracted size."""
+  (contracted, _), _ = equation.params['dimension_numbers']
+  left = equation.invars[0].aval.shape
+  return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+
+
+def _convolution(equation: Any) -> int:
+  """2 x output size x kernel size x input channels per group; a dilated input (a gradient) has zeros that cost nothing."""
+  numbers = equation.params['dimension_numbers']
+  kernel = equation.invars[1].aval.shape
+  input_channels = kernel[numbers.rhs_spec[1]]
+  taps = math.prod(kernel[axis] for axis in numbers.rhs_spec[2:])
+  dilation = math.prod(equation.params['lhs_dilation'])
+  return 2 * math.prod(equation.outvars[0].aval.shape) * input_channels * taps // (dilation * equation.params['batch_group_count'])

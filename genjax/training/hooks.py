@@ -1,0 +1,191 @@
+"""Hooks of the loop: log, evaluate, sample, save, profile. Each acts at steps divisible by its own `every`; 0 is never."""
+
+from collections.abc import Mapping
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+
+from genjax.training import logs
+from genjax.training.checkpoint import Checkpoints
+from genjax.training.run import Run
+from genjax.training.step import Metrics
+
+
+class Hook:
+  """A hook that does nothing: the base of the others."""
+
+  def start(self, run: Run) -> None:
+    """See `genjax.training.loop.Hook`."""
+
+  def before_step(self, run: Run, columns: dict) -> None:
+    """See `genjax.training.loop.Hook`."""
+
+  def after_step(self, run: Run, metrics: Metrics) -> None:
+    """See `genjax.training.loop.Hook`."""
+
+  def end(self, run: Run) -> None:
+    """See `genjax.training.loop.Hook`."""
+
+  def close(self) -> None:
+    """See `genjax.training.loop.Hook`."""
+
+
+def is_due(step: int, every: int) -> bool:
+  """Whether something that happens every `every` steps happens after `step` steps."""
+  return bool(every) and step % every == 0
+
+
+class Log(Hook):
+  """Mean metrics since the last line, throughput and model FLOP/s: to the terminal, JSON lines and TensorBoard.
+
+  On a terminal there is one live line; elsewhere a line is printed each time.
+  """
+
+  def __init__(self, writer: logs.Writer, every: int):
+    self.writer, self.every = writer, max(1, every)
+    self.last: dict[str, float] = {}
+    self._bar: tqdm.tqdm | None = None
+    self._metrics: list[Metrics] = []
+    self._flops = 0
+    self._since = 0.0
+
+  def start(self, run: Run) -> None:
+    self.writer.start(run.step)
+    if sys.stderr.isatty() and jax.process_index() == 0:
+      self._bar = tqdm.tqdm(total=run.settings.steps, initial=run.step, unit='step', dynamic_ncols=True, file=sys.stderr)
+    self._since = time.perf_counter()
+
+  def before_step(self, run: Run, columns: dict) -> None:
+    self._flops += run.step_flops(columns)
+
+  def after_step(self, run: Run, metrics: Metrics) -> None:
+    self._metrics.append(metrics)
+    if self._bar is not None:
+      self._bar.update(1)
+    if is_due(run.step, self.every) or run.step == run.settings.steps:
+      self._write(run)
+
+  def _write(self, run: Run) -> None:
+    values: dict[str, list[float]] = {}
+    for metrics in jax.device_get(self._metrics):
+      for name, value in metrics.items():
+        values.setdefault(name, []).append(float(value))
+    seconds = max(time.perf_counter() - self._since, 1e-9)
+    steps = len(self._metrics)
+    unit = run.experiment.unit
+    rate = steps * run.settings.batch_size * run.experiment.units_per_example / seconds
+    means = {name: float(np.mean(entries)) for name, entries in values.items()}
+    self.last = {**means, f'{unit}_per_second': rate, 'steps_per_second': steps / seconds,
+                 'model_flops_per_second': self._flops / seconds}
+    self.writer.scalars(run.step, self.last)
+    losses = '  '.join(f'{name} {value:.4g}' for name, value in means.items() if name.endswith('/loss'))
+    remaining = (run.settings.steps - run.step) * seconds / steps
+    speed = f'{rate:.3g} {unit}/s  {self._flops / seconds / 1e9:.3g} GFLOP/s'
+    if self._bar is not None:
+      self._bar.set_postfix_str(f'{losses}  {speed}', refresh=True)
+    else:
+      logs.say(f'step {run.step}/{run.settings.steps}  {losses}  {speed}  ETA {tqdm.tqdm.format_interval(remaining)}')
+    self._metrics, self._flops, self._since = [], 0, time.perf_counter()
+
+  def close(self) -> None:
+    if self._bar is not None:
+      self._bar.close()
+      self._bar = None
+    self.writer.close()
+
+
+class Evaluate(Hook):
+  """Held-out metrics with averaged parameters, named 'heldout/<name>'; the last step is evaluated in full."""
+
+  def __init__(self, writer: logs.Writer, every: int, max_batches: int):
+    self.writer, self.every, self.max_batches = writer, every, max_batches
+
+  def after_step(self, run: Run, metrics: Metrics) -> None:
+    if is_due(run.step, self.every) and run.step != run.settings.steps:
+      self._evaluate(run, self.max_batches)
+
+  def end(self, run: Run) -> None:
+    self._evaluate(run, 0)
+
+  def _evaluate(self, run: Run, max_batches: int) -> None:
+    values = run.evaluate(max_batches=max_batches)
+    run.evaluation = (run.step, values)
+    self.writer.scalars(run.step, {f'heldout/{name}': value for name, value in values.items()})
+    logs.say(f'step {run.step}  held out: ' + '  '.join(f'{name} {value:.5g}' for name, value in values.items()))
+
+
+class Sample(Hook):
+  """Samples with averaged parameters, rendered to PNG or text files and TensorBoard; always the same noise."""
+
+  def __init__(self, writer: logs.Writer, every: int, num: int):
+    self.writer, self.every, self.num = writer, every, num
+    self.files: list[str] = []
+
+  def after_step(self, run: Run, metrics: Metrics) -> None:
+    if is_due(run.step, self.every) and run.step != run.settings.steps:
+      self._sample(run)
+
+  def end(self, run: Run) -> None:
+    if self.every:
+      self._sample(run)
+
+  def _sample(self, run: Run) -> None:
+    columns = (run.sample(self.num, run.settings.seed), run.preview())
+    pictures = {name: value for samples in columns if samples for name, value in run.experiment.render(samples).items()}
+    paths = [self.writer.artifact(run.step, name, value) for name, value in pictures.items()]
+    self.files = [str(path) for path in paths if path is not None]
+
+
+class Save(Hook):
+  """Checkpoints; a state is checked to be finite before it is saved, so the newest checkpoint is always a good one."""
+
+  def __init__(self, checkpoints: Checkpoints, every: int, description: Mapping[str, Any]):
+    self.checkpoints, self.every, self.description = checkpoints, every, description
+    self._saved: int | None = None
+
+  def start(self, run: Run) -> None:
+    self._saved = run.step if run.step in self.checkpoints.steps() else None
+
+  def after_step(self, run: Run, metrics: Metrics) -> None:
+    if is_due(run.step, self.every) and run.step != run.settings.steps:
+      self._save(run)
+
+  def end(self, run: Run) -> None:
+    if self._saved != run.step:
+      self._save(run)
+
+  def _save(self, run: Run) -> None:
+    run.check_finite()
+    evaluation = run.evaluation[1] if run.evaluation and run.evaluation[0] == run.step else None
+    self.checkpoints.save(run.step, run.state, self.description, evaluation)
+    self._saved = run.step
+
+  def close(self) -> None:
+    self.checkpoints.wait()
+
+
+class Profile(Hook):
+  """A trace for TensorBoard or Perfetto of `steps` steps, from step `begin` on."""
+
+  def __init__(self, directory: str, begin: int, steps: int):
+    self.directory, self.begin, self.steps = directory, begin, steps
+    self._tracing = False
+
+  def before_step(self, run: Run, columns: dict) -> None:
+    if self.steps and run.step == self.begin:
+      jax.profiler.start_trace(self.directory)
+      self._tracing = True
+
+  def after_step(self, run: Run, metrics: Metrics) -> None:
+    if self._tracing and run.step >= self.begin + self.steps:
+      jax.block_until_ready(metrics)
+      self.close()
+
+  def close(self) -> None:
+    if self._tracing:
+      jax.profiler.stop_trace()
+      self._tracing = False

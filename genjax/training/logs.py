@@ -1,0 +1,79 @@
+"""Where a run writes what it measured: JSON lines and TensorBoard, and files for samples."""
+
+import json
+import pathlib
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+import tensorboardX
+
+
+class Writer:
+  """Logs of one run below `workdir`; processes other than the first write nothing.
+
+  metrics.jsonl: one object a line, {'step': s, name: value, ...}. tensorboard/: the same, with images and text.
+  samples/: step_<s>_<name>.png or .txt.
+  """
+
+  def __init__(self, workdir: pathlib.Path):
+    self.workdir = workdir
+    self.active = jax.process_index() == 0
+    self._board: tensorboardX.SummaryWriter | None = None
+
+  def start(self, step: int) -> None:
+    """Opens the logs of a run that continues after `step`: lines of later steps, which will be run again, are dropped."""
+    if not self.active:
+      return
+    path = self.workdir / 'metrics.jsonl'
+    if path.exists():
+      lines = path.read_text().splitlines(keepends=True)
+      kept = [line for line in lines if line.endswith('\n') and json.loads(line)['step'] <= step]
+      if len(kept) < len(lines):
+        path.write_text(''.join(kept))
+    self._board = tensorboardX.SummaryWriter(str(self.workdir / 'tensorboard'), purge_step=step + 1, write_to_disk=True)
+
+  def scalars(self, step: int, values: dict[str, float]) -> None:
+    """One line of metrics."""
+    if self._board is None:
+      return
+    with open(self.workdir / 'metrics.jsonl', 'a') as lines:
+      lines.write(json.dumps({'step': step, **{name: float(f'{value:.8g}') for name, value in values.items()}}) + '\n')
+    for name, value in values.items():
+      self._board.add_scalar(name, value, step)
+
+  def artifact(self, step: int, name: str, value: np.ndarray | str) -> pathlib.Path | None:
+    """An image (uint8 H W C) or a text; returns the file."""
+    if self._board is None:
+      return None
+    stem = self.workdir / 'samples' / f'step_{step:07d}_{name}'
+    if isinstance(value, str):
+      self._board.add_text(name, f'```\n{value}\n```', step)
+    else:
+      self._board.add_image(name, value, step, dataformats='HWC')
+    return write_artifact(stem, value)
+
+  def close(self) -> None:
+    """Flushes."""
+    if self._board is not None:
+      self._board.close()
+      self._board = None
+
+
+def write_artifact(stem: pathlib.Path, value: np.ndarray | str) -> pathlib.Path:
+  """Writes `stem`.png for an image (uint8 H W C), `stem`.txt for a text; returns the path."""
+  stem.parent.mkdir(parents=True, exist_ok=True)
+  path = stem.with_name(f'{stem.name}{".txt" if isinstance(value, str) else ".png"}')
+  if isinstance(value, str):
+    path.write_text(value, encoding='utf-8')
+  else:
+    Image.fromarray(value[..., 0] if value.shape[-1] == 1 else value).save(path)
+  return path
+
+
+def say(*words: Any) -> None:
+  """A line for the person at the terminal, on standard error: standard output is for results."""
+  if jax.process_index() == 0:
+    print(*words, file=sys.stderr, flush=True)

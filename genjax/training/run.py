@@ -1,0 +1,216 @@
+"""A run: an experiment placed on a mesh. Steps it, evaluates it and samples from it; knows no model family."""
+
+import collections
+from collections.abc import Mapping
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genjax import sharding
+from genjax.objectives import base
+from genjax.training import checkpoint, flops, state as state_lib, step as step_lib
+from genjax.training.experiment import Columns, Experiment
+from genjax.training.state import TrainState
+from genjax.types import NonFiniteError, Params, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """Numbers of a run that are not the experiment's: see the same keys of `configs.common.base`."""
+
+  steps: int
+  batch_size: int
+  seed: int = 0
+  microbatches: int = 1
+  mesh: Mapping[str, int] = dataclasses.field(default_factory=lambda: {'data': -1})
+  rules: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Run:
+  """An experiment on a mesh. Making one checks everything that can be checked without computing.
+
+  Attributes:
+    experiment, settings, mesh: as given.
+    phases: the phases of the objective.
+    target: the state as shapes with layouts.
+    state: the training state; set by `initialise` or `restore`.
+    step: finished steps, on the host.
+    evaluation: the newest held-out metrics and the step that they belong to.
+
+  Raises:
+    UserError: see `genjax.sharding` and `genjax.objectives.base.check_groups`.
+  """
+
+  state: TrainState
+
+  def __init__(self, experiment: Experiment, settings: Settings):
+    if settings.steps < 0:
+      raise UserError(f'config.steps must not be negative, got {settings.steps}')
+    self.experiment, self.settings = experiment, settings
+    self.mesh = sharding.make_mesh(settings.mesh)
+    sharding.check_batch(self.mesh, settings.batch_size, settings.microbatches)
+    objective = experiment.objective
+    self.phases = objective.phases()
+    variables = jax.eval_shape(objective.init, state_lib.init_key(settings.seed), experiment.frozen)
+    base.check_groups(self.phases, variables.params, experiment.optimizers, experiment.ema)
+    self._create = functools.partial(state_lib.create, objective, experiment.optimizers, experiment.ema, settings.seed)
+    shapes = jax.eval_shape(self._create, experiment.frozen)
+    layout = state_lib.shardings(shapes, experiment.optimizers, self.mesh, experiment.axes, settings.rules)
+    self.target = checkpoint.abstract(shapes, layout)
+    self._layout = layout
+    self._step = step_lib.make_step(objective, experiment.optimizers, experiment.ema, settings.seed, settings.microbatches)
+    everywhere = sharding.replicated(self.mesh)
+    # Without out_shardings the second call would see other layouts than the first and compile again.
+    self._jit_step = jax.jit(self._step, static_argnums=3, donate_argnums=0, out_shardings=(layout, everywhere))
+    self._jit_evaluate = jax.jit(self._evaluate_batch, out_shardings=everywhere)
+    self._jit_sample = jax.jit(objective.sample, out_shardings=everywhere)
+    self._jit_preview = jax.jit(experiment.preview, out_shardings=everywhere) if experiment.preview else None
+    self._jit_finite = jax.jit(_all_finite)
+    self._flops: dict[tuple[str, ...], int] = {}
+    self._pending: collections.deque[tuple[int, step_lib.Metrics]] = collections.deque()
+    self.step = 0
+    self.evaluation: tuple[int, dict[str, float]] | None = None
+
+  @functools.cached_property
+  def frozen(self) -> Params:
+    """Frozen parameters, placed like trained ones."""
+    groups = {group: sharding.param_shardings(tree, self.mesh, self.experiment.axes.get(group, ()), self.settings.rules)
+              for group, tree in self.experiment.frozen.items()}
+    return jax.device_put(self.experiment.frozen, groups)
+
+  def initialise(self) -> None:
+    """Sets the state before the first step."""
+    self.state = jax.jit(self._create, out_shardings=self._layout)(self.frozen)
+    self.step = 0
+
+  def restore(self, state: TrainState) -> None:
+    """Continues from a state that a checkpoint gave."""
+    self.state = state
+    self.step = int(state.step)
+
+  def rows(self, batch_size: int) -> slice:
+    """Rows of the global batch that this process loads."""
+    return sharding.local_rows(self.mesh, batch_size)
+
+  def train_step(self, columns: Columns) -> step_lib.Metrics:
+    """One step on one batch (rows of this process); returns metrics that may still be computing."""
+    batch = sharding.put_batch(columns, self.mesh)
+    self.state, metrics = self._jit_step(self.state, self.frozen, batch, base.due(self.phases, self.step))
+    self.step += 1
+    self._pending.append((self.step, metrics))
+    self.check_finite(behind=1)
+    return metrics
+
+  def check_finite(self, behind: int = 0) -> None:
+    """Checks the metrics of the steps that have not been checked, except the newest `behind`.
+
+    Waiting for the newest step would idle the accelerator between steps; what is saved is checked with `behind` 0.
+
+    Raises:
+      NonFiniteError: a loss or gradient norm is NaN or infinite, or, with `behind` 0, an entry of the state is.
+    """
+    while len(self._pending) > behind:
+      step, metrics = self._pending.popleft()
+      for phase in base.due(self.phases, step - 1):
+        for quantity in ('loss', 'gradient_norm'):
+          value = float(metrics[f'{phase}/{quantity}'])
+          if not math.isfinite(value):
+            raise NonFiniteError(step, phase, quantity, value)
+    if not behind and not bool(self._jit_finite(self.state)):
+      raise NonFiniteError(self.step, ', '.join(base.due(self.phases, max(0, self.step - 1))), 'a parameter or optimizer entry',
+                           math.nan)
+
+  def step_flops(self, columns: Columns) -> int:
+    """Analytic FLOPs of the step that the next call of `train_step` will run, over all devices."""
+    names = base.due(self.phases, self.step)
+    if names not in self._flops:
+      batch = {name: jax.ShapeDtypeStruct((self.settings.batch_size, *column.shape[1:]), column.dtype)
+               for name, column in columns.items()}
+      self._flops[names] = flops.count(self._step, self.target, self.experiment.frozen, batch, names, static_argnums=(3,))
+    return self._flops[names]
+
+  def params(self, averaged: bool) -> Params:
+    """Trained parameters, the averaged ones where there are any and they are asked for."""
+    return self.state.averaged() if averaged else self.state.params
+
+  def evaluate(self, averaged: bool = True, max_batches: int = 0) -> dict[str, float]:
+    """Means of the objective's per-example values over the held-out split.
+
+    Args:
+      averaged: use averaged parameters.
+      max_batches: stop after so many batches; 0 is the whole split.
+
+    Returns:
+      name -> mean, weighted by the entry 'weight' if the objective gives one; 'examples' counts the examples.
+    """
+    key = jax.random.fold_in(jax.random.key(self.settings.seed), 0xE7A1)
+    totals: dict[str, float] = collections.defaultdict(float)
+    params, context = self.params(averaged), self.state.context(self.frozen)
+    data = self.experiment.heldout
+    for index, columns in enumerate(data.epoch(self.rows(data.batch_size))):
+      if max_batches and index == max_batches:
+        break
+      batch = sharding.put_batch(columns, self.mesh)
+      sums = self._jit_evaluate(params, context, batch, jax.random.fold_in(key, index))
+      for name, value in jax.device_get(sums).items():
+        totals[name] += float(value)
+    examples, weight = totals.pop('examples', 0.0), totals.pop('weight', 0.0)
+    if not weight:
+      raise UserError('the held-out split gave no examples to evaluate on; look at config.data')
+    return {**{name: total / weight for name, total in totals.items()}, 'examples': examples}
+
+  def _evaluate_batch(self, params: Params, context: base.Context, batch: Mapping[str, jax.Array], key: jax.Array):
+    values = dict(self.experiment.objective.evaluate(params, context, batch, key))
+    weight = values.pop('weight', jnp.ones_like(batch['mask'])) * batch['mask']
+    # The padding of the last batch may hold anything, NaN included: it is chosen away, not multiplied away.
+    sums = {name: jnp.sum(jnp.where(batch['mask'] > 0, value * weight, 0.0)) for name, value in values.items()}
+    return {**sums, 'weight': jnp.sum(weight), 'examples': jnp.sum(batch['mask'])}
+
+  def sample(self, num: int, seed: int, conditions: Mapping[str, np.ndarray] | None = None, averaged: bool = True,
+             chunk: int = 256) -> Columns:
+    """Samples; row i is a function of (seed, i) and its conditions, whatever the chunk.
+
+    Args:
+      num: how many, N.
+      seed: of the noise.
+      conditions: name -> N rows; the experiment's defaults stand in for missing ones.
+      averaged: use averaged parameters.
+      chunk: how many are computed at once.
+
+    Returns:
+      name -> N rows: what the objective generates, and the conditions.
+    """
+    rows = {name: np.stack([condition.default(row) for row in range(num)])
+            for name, condition in self.experiment.conditions.items()}
+    rows.update(conditions or {})
+    shards = sharding.batch_shards(self.mesh)
+    chunk = -(-min(chunk, num) // shards) * shards
+    params, context = self.params(averaged), self.state.context(self.frozen)
+    seeds = jax.random.fold_in(jax.random.key(seed), 0x5A3)
+    parts = []
+    for start in range(0, num, chunk):
+      take = np.minimum(np.arange(start, start + chunk), num - 1)  # the last chunk repeats its last row as padding
+      place = sharding.batch_sharding(self.mesh)
+      keys = jax.device_put(jax.vmap(lambda row: jax.random.fold_in(seeds, row))(jnp.asarray(take)), place)
+      columns = {name: jax.device_put(value[take], place) for name, value in rows.items()}
+      sampled = jax.device_get(self._jit_sample(params, context, keys, columns))
+      parts.append({name: np.asarray(value)[:num - start] for name, value in sampled.items()})
+    return {**rows, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}}
+
+  def preview(self) -> Columns:
+    """What the experiment shows beside samples, from averaged parameters and the first held-out batch."""
+    if self._jit_preview is None:
+      return {}
+    data = self.experiment.heldout
+    batch = sharding.put_batch(next(data.epoch(self.rows(data.batch_size))), self.mesh)
+    return jax.device_get(self._jit_preview(self.params(averaged=True), self.state.context(self.frozen), batch))
+
+
+def _all_finite(state: TrainState) -> jax.Array:
+  leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+  return jnp.all(jnp.asarray([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))

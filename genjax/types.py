@@ -1,0 +1,35 @@
+"""Types shared by every layer of the library, and the legend of shape suffixes.
+
+Names of arrays carry their axes as a suffix, one letter an axis (`x_BTD`):
+
+    B batch        T time, tokens or query positions    S key positions
+    H height or query heads    W width    C channels    D model width
+    K key/value heads or classes       V vocabulary     L layers
+    N samples      P patch elements    M microbatches   Z latent width
+    G groups of query heads that share one key/value head
+
+A letter with two meanings is told apart by its neighbours: `image_BHWC` has height and width, `query_BTHD` has heads.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+Array = jax.Array
+Key = jax.Array  # a typed PRNG key, `jax.random.key(seed)`
+Tree = Any  # nested dicts of arrays
+Params = dict[str, Tree]  # group name -> parameters of that group
+Batch = Mapping[str, Any]  # column name -> array whose first axis is the batch
+
+
+class UserError(Exception):
+  """Bad input. The message says what was expected, what was given and what to do; the command line exits with 2."""
+
+
+class NonFiniteError(RuntimeError):
+  """A loss, gradient or parameter became NaN or infinite; the command line exits with 3."""
+
+  def __init__(self, step: int, phase: str, quantity: str, value: float):
+    self.step, self.phase, self.quantity = step, phase, quantity
+    super().__init__(f'{quantity} of phase {phase!r} is {value} at step {step}')

@@ -1,0 +1,99 @@
+"""DiT: published parameter counts, zero output when fresh, scan = unrolled."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax import sharding
+from genjax.models import dit
+from genjax.nn.functional import count
+from genjax.types import UserError
+
+# Trainable parameters of the original implementation (facebookresearch/DiT), 32x32x4 latents, 1000 classes.
+PUBLISHED = {
+    'S/8': 33_142_016, 'S/4': 32_920_448, 'S/2': 32_865_056, 'B/8': 130_869_248, 'B/4': 130_426_496,
+    'B/2': 130_315_808, 'L/8': 458_578_432, 'L/4': 457_988_224, 'L/2': 457_840_672, 'XL/8': 675_664_640,
+    'XL/4': 675_000_704, 'XL/2': 674_834_720}
+
+
+def _small(**options):
+  return dit.DiT(**{**dict(shape=(4, 6, 3), patch=2, width=16, depth=3, heads=2, num_classes=5), **options})
+
+
+def _inputs():
+  x = jax.random.normal(jax.random.key(1), (2, 4, 6, 3))
+  return x, jnp.array([3.0, 700.0]), jnp.array([0, 5])
+
+
+def _random_params(network):
+  """Parameters without the zeros of a fresh network."""
+  params, mutable = network.init(jax.random.key(0))
+  leaves, structure = jax.tree.flatten(params)
+  keys = jax.random.split(jax.random.key(2), len(leaves))
+  noisy = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys)]
+  return jax.tree.unflatten(structure, noisy), mutable
+
+
+@pytest.mark.parametrize('name', sorted(PUBLISHED))
+def test_parameter_counts_are_the_published_ones(name):
+  size, patch = name.split('/')
+  config = dit.DiT(shape=(32, 32, 4), patch=int(patch), num_classes=1000, learn_sigma=True, **dit.SIZES[size])
+  params, _ = jax.eval_shape(dit.network(config).init, jax.random.key(0))
+  assert count(params) == PUBLISHED[name]
+
+
+def test_fresh_network_predicts_zero_and_shapes_hold():
+  for learn_sigma in (False, True):
+    network = dit.network(_small(learn_sigma=learn_sigma))
+    output, _ = network.apply(*network.init(jax.random.key(0)), *_inputs())
+    assert output.shape == (2, 4, 6, 6 if learn_sigma else 3) and (output == 0).all()
+
+
+def test_scan_equals_unrolled_and_rematerialised():
+  outputs = []
+  for options in (dict(), dict(unroll=True), dict(remat='full')):
+    network = dit.network(_small(**options))
+    params, mutable = _random_params(network)
+    value = jax.value_and_grad(lambda params: jnp.sum(network.apply(params, mutable, *_inputs())[0] ** 2))
+    outputs.append(value(params))
+  for other in outputs[1:]:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), outputs[0], other)
+
+
+def test_time_label_and_every_pixel_matter():
+  network = dit.network(_small())
+  params, mutable = _random_params(network)
+  x, t, label = _inputs()
+  base = network.apply(params, mutable, x, t, label)[0]
+  for changed in ((x, t + 50, label), (x, t, jnp.array([1, 2])), (x.at[:, 0, 0].add(1.0), t, label)):
+    assert jnp.min(jnp.abs(network.apply(params, mutable, *changed)[0] - base)[:, -1, -1]) > 1e-5
+
+
+def test_without_classes_there_is_no_label_table():
+  network = dit.network(_small(num_classes=0))
+  params, mutable = network.init(jax.random.key(0))
+  assert 'label' not in params['embed']
+  assert network.apply(params, mutable, *_inputs()[:2])[0].shape == (2, 4, 6, 3)
+
+
+def test_bfloat16_computes_and_keeps_float32_parameters():
+  network, reference = dit.network(_small(dtype='bfloat16')), dit.network(_small())
+  params, mutable = _random_params(network)
+  assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+  output = network.apply(params, mutable, *_inputs())[0]
+  assert output.dtype == jnp.bfloat16
+  expected = reference.apply(params, mutable, *_inputs())[0]
+  assert jnp.max(jnp.abs(output.astype(jnp.float32) - expected)) < 0.05 * jnp.max(jnp.abs(expected))
+
+
+@pytest.mark.parametrize('num_classes', [0, 5])
+def test_sharding_table_fits(num_classes):
+  params, _ = jax.eval_shape(dit.network(_small(num_classes=num_classes)).init, jax.random.key(0))
+  sharding.param_shardings(params, sharding.make_mesh({'data': -1}), dit.AXES)
+
+
+@pytest.mark.parametrize('options, match', [(dict(patch=3), 'patch'), (dict(heads=3), 'width'), (dict(width=18), 'width')])
+def test_bad_sizes_are_user_errors(options, match):
+  with pytest.raises(UserError, match=match):
+    _small(**options)

@@ -1,0 +1,105 @@
+"""Attention: against a direct formula, causality, cache, rotary positions."""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax.nn.attention import Attention, rope
+
+
+def _random(seed, *shape):
+  return jax.random.normal(jax.random.key(seed), shape)
+
+
+def _direct(module, x_BTD, heads, kv_heads, causal):
+  """Attention head by head with explicit softmax, in numpy float64."""
+  def project(linear):
+    y = np.asarray(x_BTD, np.float64) @ np.asarray(linear.kernel[...]) + np.asarray(linear.bias[...])
+    return y.reshape(*x_BTD.shape[:2], -1, module.head_dim)
+  query, key, value = project(module.query), project(module.key), project(module.value)
+  out = np.zeros_like(query)
+  for h in range(heads):
+    k = h // (heads // kv_heads)
+    logits = np.einsum('btd,bsd->bts', query[:, :, h], key[:, :, k]) / np.sqrt(module.head_dim)
+    if causal:
+      logits = np.where(np.tril(np.ones(logits.shape[1:], bool)), logits, -np.inf)
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    out[:, :, h] = np.einsum('bts,bsd->btd', weights / weights.sum(-1, keepdims=True), value[:, :, k])
+  return out.reshape(*x_BTD.shape[:2], -1) @ np.asarray(module.out.kernel[...]) + np.asarray(module.out.bias[...])
+
+
+@pytest.mark.parametrize('heads, kv_heads, causal', [(4, 4, False), (4, 2, True), (4, 1, False)])
+def test_equals_the_direct_formula(heads, kv_heads, causal):
+  module = Attention(16, heads, kv_heads, causal=causal, rngs=nnx.Rngs(0))
+  for number, linear in enumerate((module.query, module.key, module.value, module.out)):
+    linear.bias[...] = _random(number, *linear.bias.shape)
+  x_BTD = _random(9, 2, 5, 16)
+  np.testing.assert_allclose(module(x_BTD), _direct(module, x_BTD, heads, kv_heads, causal), atol=1e-5)
+
+
+def test_causal_attention_ignores_the_future_bitwise():
+  module = Attention(16, 4, 2, causal=True, rope_theta=1e4, rngs=nnx.Rngs(0))
+  x_BTD = _random(1, 2, 6, 16)
+  changed = x_BTD.at[:, 4:].set(7.0)
+  before, after = module(x_BTD), module(changed)
+  assert (before[:, :4] == after[:, :4]).all()
+  assert (before[:, 4:] != after[:, 4:]).any()
+
+
+@pytest.mark.parametrize('rope_theta', [None, 1e4])
+def test_cached_decoding_equals_the_full_forward(rope_theta):
+  module = Attention(16, 4, 2, causal=True, rope_theta=rope_theta, rngs=nnx.Rngs(0))
+  x_BTD = _random(1, 2, 6, 16)
+  # Slots beyond those written hold large numbers: they must not matter.
+  layer = (jnp.full((2, 9, 2, 4), 50.0), jnp.full((2, 9, 2, 4), 50.0))
+  parts, position = [], 0
+  for length in (3, 1, 2):
+    y, layer = module(x_BTD[:, position:position + length], layer=layer, position=position)
+    parts.append(y)
+    position += length
+  np.testing.assert_allclose(jnp.concatenate(parts, 1), module(x_BTD), atol=1e-5)
+
+
+def test_cache_without_causal_mask_sees_every_written_slot():
+  module = Attention(8, 2, rngs=nnx.Rngs(0))
+  x_BTD = _random(1, 1, 3, 8)
+  y, _ = module(x_BTD, layer=(jnp.full((1, 5, 2, 4), 9.0), jnp.full((1, 5, 2, 4), 9.0)), position=0)
+  np.testing.assert_allclose(y, module(x_BTD), atol=1e-5)
+
+
+def test_rope_depends_on_relative_positions_only_and_keeps_the_norm():
+  q, k = _random(1, 1, 4, 1, 8), _random(2, 1, 4, 1, 8)
+  positions = jnp.arange(4)[None]
+  scores = [jnp.einsum('bthd,bshd->bts', rope(q, positions + shift), rope(k, positions + shift)) for shift in (0, 11)]
+  np.testing.assert_allclose(scores[0], scores[1], atol=1e-4)
+  np.testing.assert_allclose(jnp.linalg.norm(rope(q, positions), axis=-1), jnp.linalg.norm(q, axis=-1), rtol=1e-5)
+
+
+def test_rope_rotates_halves():
+  x = jnp.zeros((1, 1, 1, 4)).at[..., 0].set(1.0)
+  # Channel 0 pairs with channel 2; the first pair turns by one radian per position.
+  np.testing.assert_allclose(rope(x, jnp.array([[1]]), 100.0)[0, 0, 0], [np.cos(1), 0, np.sin(1), 0], atol=1e-6)
+
+
+def test_given_positions_replace_the_default():
+  module = Attention(8, 2, rope_theta=100.0, rngs=nnx.Rngs(0))
+  x_BTD = _random(1, 1, 3, 8)
+  np.testing.assert_array_equal(module(x_BTD, positions_BT=jnp.arange(3)[None]), module(x_BTD))
+  assert not np.allclose(module(x_BTD, positions_BT=jnp.array([[0, 5, 1]])), module(x_BTD), atol=1e-4)
+
+
+def test_bfloat16_computes_near_float32_and_keeps_parameters():
+  module, reference = (Attention(16, 2, dtype=dtype, rngs=nnx.Rngs(0)) for dtype in (jnp.bfloat16, jnp.float32))
+  x_BTD = _random(1, 2, 4, 16)
+  assert module.query.kernel[...].dtype == jnp.float32
+  assert module(x_BTD).dtype == jnp.bfloat16
+  np.testing.assert_allclose(module(x_BTD).astype(jnp.float32), reference(x_BTD), atol=0.05)
+
+
+@pytest.mark.parametrize('options', [dict(width=16, heads=4, kv_heads=3), dict(width=10, heads=4),
+                                     dict(width=9, heads=3, rope_theta=1e4)])
+def test_bad_sizes_are_errors(options):
+  with pytest.raises(ValueError, match='head'):
+    Attention(**options, rngs=nnx.Rngs(0))
