@@ -10,16 +10,16 @@ from configs import common
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, pack=2, smoke=False)
-  config = common.base(steps=12_000, batch_size=256)
+  config = common.base(steps=24_000, batch_size=256)
   config.experiment = 'experiments.gan'
   config.data = dict(name='gaussian_grid', size=100_000)
   config.model = dict(name='points', latent=2, generator_widths=(128, 128, 128), discriminator_widths=(64, 64, 64),
-                      pieces=5, scale=4.0, norm='batch', discriminator_norm='none', pack=arg.pack)
+                      pieces=5, scale=0.25, norm='batch', discriminator_norm='none', pack=arg.pack)
   config.objective = dict(loss='non_saturating', r1_gamma=0.0, r1_every=16, discriminator_steps=1)
-  for group in ('generator', 'discriminator'):
-    config.optimizers[group] = dict(name='adam', lr=1e-3, b1=0.5, b2=0.999, schedule='linear', end=0.01)
+  adam = dict(name='adam', lr=1e-3, b1=0.5, b2=0.999, schedule='linear', end=0.01)
+  config.optimizers = dict(generator=adam, discriminator=adam)
   config.ema = dict(generator=0.99)
-  config.evaluate_every = 2_000
-  config.sample_every = 2_000
+  config.evaluate_every = 4_000
+  config.sample_every = 4_000
   config.sample_num = 2_000
   return common.smoke(config) if arg.smoke else config

@@ -1,4 +1,4 @@
-"""DDPM with a small class-conditional U-Net on MNIST, for two CPU cores; sampled in 50 steps by DDIM.
+"""DDPM with a small class-conditional U-Net on MNIST, for two CPU cores; sampled in 20 steps by DPM-Solver++.
 
 genjax train --config=configs/mnist_ddpm_unet.py --workdir=runs/mnist_ddpm_unet
 """
@@ -15,7 +15,7 @@ def get_config(arg=None):
   config.model = dict(name='unet', base=32, multipliers=(1, 2, 2), blocks=1, attention=(7,), groups=8, dropout=0.0)
   config.objective = dict(process=dict(name='vp_linear', steps=1000), parameterization=dict(name='epsilon'),
                           times=dict(name='default'), label_dropout=0.1, stratified=True)
-  config.sampler = dict(name='ddim', steps=50, spacing='', guidance=1.5, clip=1.0, options=dict())
+  config.sampler = dict(name='dpmpp_2m', steps=20, spacing='', guidance=1.5, clip=1.0, options=dict())
   config.optimizers = dict(net=dict(name='adam', lr=1e-3, warmup=200, schedule='cosine', end=0.02))
   config.ema = dict(net=0.998)
   config.evaluate_every = 1250

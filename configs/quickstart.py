@@ -8,19 +8,20 @@ from configs import common
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, smoke=False)
-  config = common.base(steps=3000, batch_size=128)
+  config = common.base(steps=1400, batch_size=128)
   config.experiment = 'experiments.diffusion'
   config.data = dict(name='digits', train='train', heldout='test', shape=(8, 8, 1), num_classes=10, flip=False,
                      data_dir='', originals='')
   config.model = dict(name='dit', patch=2, width=96, depth=4, heads=4, unroll=True)
   config.objective = dict(process=dict(name='flow'), parameterization=dict(name='velocity'),
                           times=dict(name='default'), label_dropout=0.1, stratified=True)
-  config.sampler = dict(name='heun', steps=20, spacing='', guidance=1.5, clip=0.0, options=dict())
+  config.sampler = dict(name='dpmpp_2m', steps=16, spacing='', guidance=1.3, clip=0.0, options=dict())
   config.optimizers = dict(net=dict(name='adamw', lr=1e-3, b2=0.99, warmup=100, schedule='cosine', end=0.02))
   config.ema = dict(net=0.995)
-  config.evaluate_every = 1000
-  config.sample_every = 1000
+  config.evaluate_every = 700
+  config.sample_every = 700
   config.sample_num = 100
+  config.checkpoint.every = 700
   if arg.smoke:
     common.smoke(config)
     config.model.width, config.model.depth = 16, 2

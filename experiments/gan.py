@@ -87,7 +87,7 @@ def _mode_metrics(config: ml_collections.ConfigDict):
 
 def _optimizers(config: ml_collections.ConfigDict, objective: Gan) -> dict:
   """Optimizers whose schedules end with the run: a group has one update for each phase that trains it and runs."""
-  updates = {group: 0 for group in config.optimizers}
+  updates = dict.fromkeys(config.optimizers, 0)
   for phase in objective.phases():
     for group in phase.trains:
       updates[group] = updates.get(group, 0) + math.ceil(config.steps / phase.every)

@@ -66,9 +66,8 @@ def _epilog() -> str:
 
 def _list(arguments: argparse.Namespace) -> None:
   root = prepare.data_directory(arguments.data_dir)
-  found = sorted(
-    path.parent.relative_to(root).as_posix() for depth in ('*/*', '*/*/*') for path in root.glob(f'{depth}/dataset_info.json')
-  )
+  files = [*root.glob('*/*/dataset_info.json'), *root.glob('*/*/*/dataset_info.json')]
+  found = sorted(file.parent.relative_to(root).as_posix() for file in files)
   print(f'prepared in {root}:')
   print('\n'.join(f'  {name}' for name in found) or '  none')
   print('\ngenjax can prepare, without TensorFlow:')
@@ -80,7 +79,7 @@ def _list(arguments: argparse.Namespace) -> None:
 def _build(arguments: argparse.Namespace) -> None:
   builder = prepare.prepared(arguments.name, arguments.data_dir)
   if builder is not None:
-    print(f'{arguments.name} is prepared already, nothing is done; to build it anew, remove {builder.data_path}', file=sys.stderr)
+    print(f'{arguments.name} is prepared already; to build it anew, first remove {builder.data_path}', file=sys.stderr)
   else:
     builder = prepare.open_builder(arguments.name, arguments.data_dir, arguments.originals)
   print(f'{builder.name} {builder.version} in {builder.data_path}: {_counts(builder)}')

@@ -67,9 +67,13 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class MNIST(Builder, skip_registration=True):
+  """From the four idx files; columns 'image' and 'label'."""
+
   VERSION = tfds.core.Version('3.0.1')
   SUMMARY = 'Handwritten digits, 28x28 grey, 60,000 train and 10,000 test (LeCun, Bottou, Bengio and Haffner 1998).'
-  FILES = 'train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte; each may be .gz'
+  FILES = (
+    'train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte; each may be .gz'
+  )
   FEATURES = {'image': tfds.features.Image(shape=(28, 28, 1)), 'label': tfds.features.ClassLabel(num_classes=10)}
   COUNTS = {'train': 60_000, 'test': 10_000}
   _BASE = 'https://storage.googleapis.com/cvdf-datasets/mnist/'
@@ -85,6 +89,8 @@ class MNIST(Builder, skip_registration=True):
 
 
 class FashionMNIST(MNIST, skip_registration=True):
+  """In the files, names and counts of MNIST."""
+
   SUMMARY = 'Articles of clothing, 28x28 grey, 60,000 train and 10,000 test (Xiao, Rasul and Vollgraf 2017).'
   FEATURES = {
     'image': tfds.features.Image(shape=(28, 28, 1)),
@@ -107,9 +113,9 @@ class Cifar10(Builder, skip_registration=True):
   VERSION = tfds.core.Version('3.0.2')
   SUMMARY = 'Photographs of ten classes, 32x32 RGB, 50,000 train and 10,000 test (Krizhevsky 2009).'
   FILES = (
-    'cifar-10-binary.tar.gz or cifar-10-python.tar.gz, or the batches unpacked from one of them (data_batch_1[.bin] ... '
-    'test_batch[.bin]), or grids of 50x50 images in order (train_00.webp ... test_03.webp) with train_labels.npy and '
-    'test_labels.npy'
+    'cifar-10-binary.tar.gz or cifar-10-python.tar.gz, or the batches unpacked from one of them '
+    '(data_batch_1[.bin] ... test_batch[.bin]), or grids of 50x50 images in order (train_00.webp ... test_03.webp) '
+    'with train_labels.npy and test_labels.npy'
   )
   FEATURES = {
     'id': tfds.features.Text(),
@@ -136,8 +142,10 @@ class Cifar10(Builder, skip_registration=True):
 
 
 class TinyShakespeare(Builder, skip_registration=True):
+  """One record a split; the bounds are rounded down as TFDS does, so that train has the usual 1,003,854 characters."""
+
   VERSION = tfds.core.Version('1.0.0')
-  SUMMARY = 'Lines from plays of Shakespeare, 1,115,394 characters: the first 90 % train, then 5 % validation, 5 % test.'
+  SUMMARY = 'Lines from plays of Shakespeare, 1,115,394 characters: 90 % train, then 5 % validation and 5 % test.'
   FILES = 'input.txt'
   FEATURES = {'text': tfds.features.Text()}
   URLS = {
@@ -156,7 +164,8 @@ class TinyShakespeare(Builder, skip_registration=True):
       raise UserError(f'{path}: expected at least 20 characters for three splits, got {len(text)}')
     first = int(len(text) * 0.9)
     second = first + int((len(text) - first) * 0.5)
-    return {'train': ('train', text[:first]), 'validation': ('validation', text[first:second]), 'test': ('test', text[second:])}
+    parts = {'train': text[:first], 'validation': text[first:second], 'test': text[second:]}
+    return {split: (split, part) for split, part in parts.items()}
 
   def _generate_examples(self, part: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
     key, text = part
@@ -166,8 +175,9 @@ class TinyShakespeare(Builder, skip_registration=True):
 class Digits(Builder, skip_registration=True):
   """scikit-learn's copy of the test set of the UCI 'Optical Recognition of Handwritten Digits'.
 
-  The intensities 0 .. 16 become round(255 / 16 value). Sorted by class, and in the order of scikit-learn within a class,
-  every fifth example is test and the others are train: each class is split in the same ratio to within one example.
+  The intensities 0 .. 16 become round(255 / 16 value). Sorted by class, and in the order of scikit-learn within a
+  class, every fifth example is test and the others are train: each class is split in the same ratio to within one
+  example. The split says nothing of writers, each of whom may be in both.
   """
 
   VERSION = tfds.core.Version('1.0.0')
@@ -188,8 +198,8 @@ class PythonStdlib(Builder, skip_registration=True):
   """The standard library of the running Python; its version is the version of the set, since the text depends on it.
 
   One record a module, in alphabetical order of the paths, with line ends '\\n'. Left out are tests, installed packages,
-  IDLE, lib2to3, demonstrations, bundled wheels and what the build of an interpreter generates. The split is a hash of the
-  path (about 90 % train, 5 % validation, 5 % test), so that a module stays in its split from version to version.
+  IDLE, lib2to3, demonstrations, bundled wheels and what the build of an interpreter generates. The split is a hash of
+  the path (about 90 % train, 5 % validation, 5 % test), so that a module stays in its split from version to version.
   """
 
   VERSION = tfds.core.Version('.'.join(map(str, sys.version_info[:3])))
@@ -197,7 +207,8 @@ class PythonStdlib(Builder, skip_registration=True):
   FEATURES = {'path': tfds.features.Text(), 'text': tfds.features.Text()}
   KEEP_ORDER = True
   _LEFT_OUT = frozenset(
-    'test tests idle_test idlelib lib2to3 turtledemo ensurepip site-packages dist-packages __pycache__ pydoc_data'.split()
+    ['test', 'tests', 'idle_test', 'idlelib', 'lib2to3', 'turtledemo', 'ensurepip', 'pydoc_data']
+    + ['site-packages', 'dist-packages']
   )
   _GENERATED = ('_sysconfigdata', '_sysconfig_vars', 'sitecustomize', 'usercustomize')
 
@@ -213,7 +224,10 @@ class PythonStdlib(Builder, skip_registration=True):
         splits['train' if bucket < 230 else 'validation' if bucket < 243 else 'test'].append((name, path))
     for split, files in splits.items():
       if not files:
-        raise UserError(f'no Python sources for split {split!r} under {root}; this Python ships its library without sources')
+        raise UserError(
+          f'expected sources of the standard library under {root}, found none for split {split!r}; use a Python that '
+          'ships its sources, or another corpus'
+        )
     return splits
 
   def _generate_examples(self, part: Any) -> Iterator[tuple[Any, dict[str, Any]]]:

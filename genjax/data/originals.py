@@ -1,4 +1,4 @@
-"""Readers of the files in which standard data sets were first published. Every file is checked before it is believed."""
+"""Readers of the files in which standard data sets were first published; each is checked before it is believed."""
 
 from collections.abc import Iterator
 import contextlib
@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 
 from genjax.types import UserError
+
+Splits = dict[str, tuple[np.ndarray, np.ndarray]]  # split -> images, labels
 
 _IDX_UINT8 = 0x0800  # type code of an idx file; the low byte of the magic number is the number of axes
 _CIFAR_ROW = 1 + 3 * 32 * 32
@@ -60,7 +62,8 @@ def read_idx(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
   header = 4 * (1 + len(shape))
   magic = int.from_bytes(data[:4], 'big')
   if magic != _IDX_UINT8 + len(shape):
-    raise UserError(f'{path}: expected the idx magic number {_IDX_UINT8 + len(shape)}, got {magic}; is it another file?')
+    expected = _IDX_UINT8 + len(shape)
+    raise UserError(f'{path}: expected the idx magic number {expected}, got {magic}; is it another file?')
   axes = tuple(np.frombuffer(data[4:header], '>i4').tolist())
   if axes != shape:
     raise UserError(f'{path}: expected an array of shape {shape}, the header says {axes}')
@@ -69,7 +72,7 @@ def read_idx(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
   return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
-def read_mnist(folder: pathlib.Path, counts: dict[str, int]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def read_mnist(folder: pathlib.Path, counts: dict[str, int]) -> Splits:
   """Split -> (images uint8 N 28 28 1, labels uint8 N) from the four idx files, compressed or not."""
   splits = {}
   for split, count in counts.items():
@@ -81,7 +84,7 @@ def read_mnist(folder: pathlib.Path, counts: dict[str, int]) -> dict[str, tuple[
   return splits
 
 
-def read_cifar10(folder: pathlib.Path, counts: dict[str, int]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def read_cifar10(folder: pathlib.Path, counts: dict[str, int]) -> Splits:
   """Split -> (images uint8 N 32 32 3, labels uint8 N) from any known layout.
 
   Known are the official binary and Python batches, in the folder, in their usual subfolder or in their archive, and
@@ -101,7 +104,7 @@ def read_cifar10(folder: pathlib.Path, counts: dict[str, int]) -> dict[str, tupl
     )
 
 
-def _cifar_batches(folder: pathlib.Path, suffix: str, counts: dict[str, int]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _cifar_batches(folder: pathlib.Path, suffix: str, counts: dict[str, int]) -> Splits:
   """Rows of one label byte and the red, green and blue planes of 32 by 32 bytes."""
   names = {'train': [f'data_batch_{number}{suffix}' for number in range(1, 6)], 'test': ['test_batch' + suffix]}
   splits = {}

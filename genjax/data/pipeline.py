@@ -1,8 +1,8 @@
 """Batches as a pure function of the step: shuffling, augmentation, prefetching.
 
-Example number `position` of a run is row `position % batch_size` of step `position // batch_size`. Epoch and place in the
-epoch follow from the position, and a pseudorandom permutation of the epoch gives the index in the source. Nothing has to
-be remembered to resume, and any number of processes can read any rows of a batch.
+Example number `position` of a run is row `position % batch_size` of step `position // batch_size`. Epoch and place in
+the epoch follow from the position, and a pseudorandom permutation of the epoch gives the index in the source. Nothing
+has to be remembered to resume, and any number of processes can read any rows of a batch.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ Columns = dict[str, np.ndarray]
 
 _EVERYTHING = slice(None)
 _STEPS = 2**40  # more than any run has; Grain wants a length
-# Grain's shuffle needs no memory, but walks through a domain of 2^16 values, which costs milliseconds an index on small data.
+# Grain's shuffle needs no memory, but walks through a domain of 2^16 values: on small data, milliseconds an index.
 _SORTED = 2**16
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -72,8 +72,8 @@ class Pipeline:
 
   open: opens the source, on first use. batch_size: rows of a global batch. seed: of shuffling and augmentation.
   transform: (columns, random) -> columns for a batch of any number of rows; row i of the result may depend on row i of
-  both arguments only. shuffle: False reads every epoch in the order of the source. prefetch: batches prepared ahead by a
-  background thread.
+  both arguments only. shuffle: False reads every epoch in the order of the source. prefetch: batches prepared ahead by
+  a background thread.
   """
 
   open: Callable[[], Source]
@@ -118,7 +118,7 @@ class Pipeline:
   def epoch(self, rows: slice = _EVERYTHING) -> Iterator[Columns]:
     """Every example once, in the order of the source, in batches of one size, prefetched.
 
-    Column 'mask', float32 (B,), is 1 on examples and 0 on the padding of the last batch, which repeats the last example.
+    Column 'mask', float32 (B,), is 1 on examples and 0 on the padding of the last batch, which repeats the last one.
     Augmentation is drawn as in the first pass of an unshuffled run, so it is the same in every epoch.
     """
     examples = len(self.source)
@@ -151,10 +151,8 @@ def _shuffle(offset_N: np.ndarray, examples: int, seed: int) -> np.ndarray:
   """Places in an epoch -> indices, by a pseudorandom permutation."""
   if examples <= _SORTED:
     return _permutation(examples, seed)[offset_N]
-  shuffled = (
-    grain.experimental.index_shuffle(offset, max_index=examples - 1, seed=seed, rounds=4) for offset in offset_N.tolist()
-  )
-  return np.fromiter(shuffled, np.int64, len(offset_N))
+  shuffle = functools.partial(grain.experimental.index_shuffle, max_index=examples - 1, seed=seed, rounds=4)
+  return np.fromiter(map(shuffle, offset_N.tolist()), np.int64, len(offset_N))
 
 
 @functools.lru_cache(maxsize=8)

@@ -10,6 +10,7 @@ import logging
 import os
 import pathlib
 import sys
+import urllib.error
 import urllib.request
 
 import tensorflow_datasets as tfds
@@ -71,7 +72,7 @@ def build(name: str, data_dir: Path | None = None, originals: Path | None = None
   root = data_directory(data_dir)
   base = _base(name)
   if originals is not None and not pathlib.Path(originals).is_dir():
-    raise UserError(f'the folder of original files {originals} does not exist; expected a folder with the files of {base}')
+    raise UserError(f'the folder {originals} does not exist; expected a folder with the original files of {base}')
   try:
     if base in BUILDERS:
       _build_own(name, root, originals)
@@ -125,9 +126,11 @@ def _download(builder_class: type[Builder], root: pathlib.Path) -> pathlib.Path:
         raise OSError(f'SHA-256 is {digest.hexdigest()}, expected {checksum}')
       partial.rename(path)
     except OSError as error:
+      if isinstance(error, urllib.error.HTTPError):
+        error.close()
       raise UserError(
-        f'{builder_class.name} is not prepared in {root}, and fetching {url} failed: {error}. With its original files in '
-        f'a folder, run: genjax data build {builder_class.name} --from=FOLDER --data_dir={root}   '
+        f'{builder_class.name} is not prepared in {root}, and fetching {url} failed: {error}. With its original files '
+        f'in a folder, run: genjax data build {builder_class.name} --from=FOLDER --data_dir={root}   '
         f'(expected there: {builder_class.FILES}). If it is prepared elsewhere, set TFDS_DATA_DIR'
       ) from None
     finally:
@@ -194,7 +197,8 @@ def _locked(root: pathlib.Path) -> Iterator[None]:
     root.mkdir(parents=True, exist_ok=True)
     handle = os.open(root, os.O_RDONLY)
   except OSError as error:
-    raise UserError(f'cannot use the data directory {root}: {error.strerror}; give another, or set TFDS_DATA_DIR') from None
+    reason = f'cannot use the data directory {root}: {error.strerror}'
+    raise UserError(f'{reason}; give another, or set TFDS_DATA_DIR') from None
   try:
     with contextlib.suppress(OSError):
       fcntl.flock(handle, fcntl.LOCK_EX)

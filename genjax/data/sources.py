@@ -47,7 +47,7 @@ class Arrays:
       digest = hashlib.sha256()
       for name, column in sorted(self.columns.items()):
         digest.update(f'{name} {column.dtype} {column.shape}'.encode())
-        digest.update(np.ascontiguousarray(column))
+        digest.update(np.ascontiguousarray(column).data)
       self._facts['checksum'] = digest.hexdigest()[:16]
     return dict(self._facts, examples=len(self))
 
@@ -135,8 +135,8 @@ def split_parts(info: Any, split: str) -> list[Part]:
   except (ValueError, AssertionError, KeyError) as error:
     known = ', '.join(f'{name} ({info.splits[name].num_examples})' for name in info.splits)
     raise UserError(
-      f'{info.name} has no split {split!r} ({prepare.first_line(error)}); it has {known}, which can be sliced and joined '
-      "as in 'train[:90%]+test'"
+      f'{info.name} has no split {split!r} ({prepare.first_line(error)}); it has {known}, which can be sliced and '
+      "joined as in 'train[:90%]+test'"
     ) from None
   parts = [part for part in parts if part[1] < part[2]]
   if not parts:
@@ -165,8 +165,9 @@ def _select(name: str, features: Any, columns: Sequence[str] | None) -> list[str
 
 
 def _is_fixed(feature: Any) -> bool:
-  plain = isinstance(feature.shape, tuple) and feature.np_dtype is not None and np.dtype(feature.np_dtype).kind in 'buif'
-  return plain and None not in feature.shape
+  if not isinstance(feature.shape, tuple) or None in feature.shape or feature.np_dtype is None:
+    return False
+  return np.dtype(feature.np_dtype).kind in 'buif'
 
 
 def _dtype(feature: Any) -> np.dtype:
@@ -193,7 +194,7 @@ def _join(columns: list[np.ndarray]) -> np.ndarray:
   return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
 
-def _data_source(builder: tfds.core.DatasetBuilder, split: str) -> Any:
+def _data_source(builder: Any, split: str) -> Any:
   try:
     return builder.as_data_source(split=split)
   except NotImplementedError:
@@ -254,7 +255,7 @@ def _store(builder: tfds.core.DatasetBuilder, split: str, folder: pathlib.Path) 
       for name in names:
         chunk = _stack([example[name] for example in examples], features[name])
         columns[name][first : first + len(chunk)] = chunk
-        digests[name].update(np.ascontiguousarray(chunk))
+        digests[name].update(np.ascontiguousarray(chunk).data)
     for name in names:
       columns[name].flush()
       (partial / name / 'sha256').write_text(digests[name].hexdigest())

@@ -92,7 +92,7 @@ class Windows:
     return {'tokens': self.tokens[indices[:, None] * self.stride + np.arange(self.length + 1)].astype(np.int32)}
 
   def fingerprint(self) -> dict[str, Any]:
-    checksum = hashlib.sha256(np.ascontiguousarray(self.tokens)).hexdigest()[:16]
+    checksum = hashlib.sha256(np.ascontiguousarray(self.tokens).data).hexdigest()[:16]
     own = {'tokens': len(self.tokens), 'length': self.length, 'stride': self.stride, 'checksum': checksum}
     return self._facts | own | {'examples': len(self)}
 
@@ -128,7 +128,7 @@ def _read_file(path: pathlib.Path, split: str) -> str:
     raise UserError(f'cannot read {path}: {error.strerror}') from None
   match = re.fullmatch(r'train(?:\[(-?\d+%?)?:(-?\d+%?)?\])?', split)
   if match is None:
-    raise UserError(f"{path} has only the split 'train' and slices such as 'train[:90%]' and 'train[-1000:]', got {split!r}")
+    raise UserError(f"{path} has only the split 'train' and slices of it such as 'train[:90%]', got {split!r}")
   first, end = (_characters(bound, len(text)) for bound in match.groups())
   if not (part := text[first:end]):
     raise UserError(f'split {split!r} of {path} ({len(text)} characters) is empty; choose a larger part')

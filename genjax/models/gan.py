@@ -4,12 +4,13 @@ Generators map latents B Z (and labels B) to samples; discriminators map packs o
 """
 
 import dataclasses
+import functools
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from genjax.nn.conv import Conv, ConvTranspose, Dense
+from genjax.nn.conv import Conv, ConvTranspose, Dense, Initializer
 from genjax.nn.functional import Network, network
 from genjax.nn.norms import BatchNorm
 from genjax.types import Array, Key, UserError
@@ -69,7 +70,8 @@ class PointGan:
 
   dimensions: of a point. latent: width of the latent. generator_widths: hidden layers with ReLU. discriminator_widths,
   pieces: hidden maxout layers (Goodfellow et al. 2013), each unit the largest of `pieces` affine functions. scale: the
-  generator's output is multiplied and the discriminator's input divided by it; set it to the size of the coordinates.
+  generator's output is multiplied and the discriminator's input divided by it: the length that counts as 1, small where the
+  data has fine structure.
   norm, discriminator_norm, spectral, num_classes, pack, momentum, dtype: as in `Dcgan`.
 
   Raises:
@@ -121,16 +123,16 @@ class DcganGenerator(nnx.Module):
 
   def __init__(self, config: Dcgan, rngs: nnx.Rngs):
     dtype = jnp.dtype(config.dtype)
-    options = dict(bias=config.norm == 'none', init=_init(config.norm), dtype=dtype, rngs=rngs)
+    bias, init = config.norm == 'none', _init(config.norm)
     self.start, halvings = _start(config.size)
     widths = [config.generator_width * 2**(halvings - 1 - stage) for stage in range(halvings)]
     inputs = config.latent if config.num_classes is None else 2 * config.latent
     self.embed = _embed(config, rngs)
-    self.project = Dense(inputs, self.start**2 * widths[0], **options)
+    self.project = Dense(inputs, self.start**2 * widths[0], bias=bias, init=init, dtype=dtype, rngs=rngs)
     self.norm = BatchNorm(widths[0], momentum=config.momentum, scale_sd=0.02, dtype=dtype, rngs=rngs) \
       if config.norm == 'batch' else None
     self.stages = nnx.List([
-      Normed(ConvTranspose(width, following, KERNEL, 2, **options), following,
+      Normed(ConvTranspose(width, following, KERNEL, 2, bias=bias, init=init, dtype=dtype, rngs=rngs), following,
              config.norm if stage + 1 < halvings else 'none', config.momentum, dtype, rngs)
       for stage, (width, following) in enumerate(zip(widths, widths[1:] + [config.channels]))])
 
@@ -149,13 +151,14 @@ class DcganDiscriminator(nnx.Module):
   def __init__(self, config: Dcgan, rngs: nnx.Rngs):
     dtype, norm = jnp.dtype(config.dtype), config.discriminator_norm
     init = _init('batch' if config.spectral else norm)  # a spectral norm takes the scale out as batch statistics do
-    options = dict(bias=norm == 'none', spectral=config.spectral, init=init, dtype=dtype, rngs=rngs)
+    bias = norm == 'none'
     start, halvings = _start(config.size)
     widths = [config.pack * config.channels] + [config.discriminator_width * 2**stage for stage in range(halvings)]
     self.stages = nnx.List([
-      Normed(Conv(width, following, KERNEL, 2, **options), following, norm if stage else 'none', config.momentum, dtype, rngs)
+      Normed(Conv(width, following, KERNEL, 2, bias=bias, spectral=config.spectral, init=init, dtype=dtype, rngs=rngs),
+             following, norm if stage else 'none', config.momentum, dtype, rngs)
       for stage, (width, following) in enumerate(zip(widths, widths[1:]))])
-    self.head = Head(start**2 * widths[-1], config, options)
+    self.head = Head(start**2 * widths[-1], config, bias, init, rngs)
 
   def __call__(self, x_BHWC: Array, label_BP: Array | None = None, key: Key | None = None) -> Array:
     for stage in self.stages:
@@ -189,12 +192,13 @@ class PointDiscriminator(nnx.Module):
 
   def __init__(self, config: PointGan, rngs: nnx.Rngs):
     dtype, norm = jnp.dtype(config.dtype), config.discriminator_norm
-    options = dict(bias=norm == 'none', spectral=config.spectral, init=nnx.initializers.lecun_normal(), dtype=dtype, rngs=rngs)
+    bias, init = norm == 'none', nnx.initializers.lecun_normal()
     widths = (config.pack * config.dimensions, *config.discriminator_widths)
     self.layers = nnx.List([
-      Normed(Dense(width, following * config.pieces, **options), following * config.pieces, norm, config.momentum, dtype, rngs)
-      for width, following in zip(widths, widths[1:])])
-    self.head = Head(widths[-1], config, options)
+      Normed(Dense(width, units * config.pieces, bias=bias, spectral=config.spectral, init=init, dtype=dtype, rngs=rngs),
+             units * config.pieces, norm, config.momentum, dtype, rngs)
+      for width, units in zip(widths, widths[1:])])
+    self.head = Head(widths[-1], config, bias, init, rngs)
     self.pieces, self.scale = config.pieces, config.scale
 
   def __call__(self, x: Array, label_BP: Array | None = None, key: Key | None = None) -> Array:
@@ -208,11 +212,11 @@ class PointDiscriminator(nnx.Module):
 class Head(nnx.Module):
   """Features -> logits B: an affine function, plus for a conditional model <features, embedding of the labels>."""
 
-  def __init__(self, features: int, config: Dcgan | PointGan, options: dict):
-    self.output = Dense(features, 1, **options)
-    self.classes = config.num_classes
-    self.embed = None if config.num_classes is None else Dense(config.pack * config.num_classes, features,
-                                                               **{**options, 'bias': False})
+  def __init__(self, features: int, config: Dcgan | PointGan, bias: bool, init: Initializer, rngs: nnx.Rngs):
+    layer = functools.partial(Dense, spectral=config.spectral, init=init, dtype=jnp.dtype(config.dtype), rngs=rngs)
+    self.output = layer(features, 1, bias=bias)
+    self.classes = config.num_classes or 0
+    self.embed = layer(config.pack * self.classes, features, bias=False) if self.classes else None
 
   def __call__(self, x_BC: Array, label_BP: Array | None, key: Key | None) -> Array:
     logit_B = self.output(x_BC, key)[:, 0]
@@ -231,7 +235,7 @@ def _start(size: int) -> tuple[int, int]:
   return size, halvings
 
 
-def _init(norm: str) -> nnx.Initializer:
+def _init(norm: str) -> Initializer:
   """N(0, 0.02^2) as in DCGAN, which rests on batch normalisation; without one, He et al. 2015 keeps the scale."""
   return nnx.initializers.normal(0.02) if norm == 'batch' else nnx.initializers.he_normal()
 
@@ -244,7 +248,7 @@ def _embed(config: Dcgan | PointGan, rngs: nnx.Rngs) -> nnx.Embed | None:
 
 
 def _with_label(latent_BZ: Array, embed: nnx.Embed | None, label_B: Array | None) -> Array:
-  return latent_BZ if embed is None else jnp.concatenate([latent_BZ, embed(label_B)], axis=-1)
+  return latent_BZ if embed is None else jnp.concatenate([latent_BZ, embed(jnp.asarray(label_B))], axis=-1)
 
 
 def _check(config: Dcgan | PointGan) -> None:

@@ -140,9 +140,8 @@ class _Stage(nnx.Module):
     self.condition = nnx.Linear(embedding, outputs, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
     self.norm_out = nnx.GroupNorm(outputs, config.groups, dtype=dtype, rngs=rngs)
     self.conv_out = Conv(outputs, outputs, init=_ZEROS, dtype=dtype, rngs=rngs)
-    self.shortcut = None
-    if inputs != outputs:
-      self.shortcut = nnx.Linear(inputs, outputs, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
+    resized = inputs != outputs
+    self.shortcut = nnx.Linear(inputs, outputs, kernel_init=_XAVIER, dtype=dtype, rngs=rngs) if resized else None
     self.norm_attention = nnx.GroupNorm(outputs, config.groups, dtype=dtype, rngs=rngs) if attends else None
     self.attention = Attention(outputs, config.heads, dtype=dtype, out_init=_ZEROS, rngs=rngs) if attends else None
 

@@ -6,7 +6,8 @@ from genjax.data import synthetic
 
 def test_centres():
   grid, ring = synthetic.grid_centres(), synthetic.ring_centres()
-  assert grid.shape == (25, 2) and set(grid.ravel().tolist()) == {-4.0, -2.0, 0.0, 2.0, 4.0} and len(np.unique(grid, axis=0)) == 25
+  assert grid.shape == (25, 2) and set(grid.ravel().tolist()) == {-4.0, -2.0, 0.0, 2.0, 4.0}
+  assert len(np.unique(grid, axis=0)) == 25
   assert ring.shape == (8, 2)
   np.testing.assert_allclose(np.linalg.norm(ring, axis=1), 1, rtol=1e-6)
   gaps = np.linalg.norm(ring - np.roll(ring, 1, axis=0), axis=1)
@@ -14,7 +15,7 @@ def test_centres():
 
 
 @pytest.mark.parametrize(
-  'make, centres, deviation',
+  ('make', 'centres', 'deviation'),
   [
     (synthetic.gaussian_grid, synthetic.grid_centres, 0.05),
     (synthetic.gaussian_ring, synthetic.ring_centres, 0.01),

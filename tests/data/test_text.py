@@ -17,7 +17,8 @@ def test_bytes_round_trip():
 
 def test_characters_round_trip():
   vocabulary = CharVocabulary.from_text('hello wörld \U0001f600')
-  assert vocabulary.alphabet == ''.join(sorted(set('hello wörld \U0001f600'))) and vocabulary.size == len(vocabulary.alphabet)
+  assert vocabulary.alphabet == ''.join(sorted(set('hello wörld \U0001f600')))
+  assert vocabulary.size == len(vocabulary.alphabet)
   tokens = vocabulary.encode('old \U0001f600 hörd')
   assert tokens.dtype == np.uint8
   assert [vocabulary.alphabet[token] for token in tokens] == list('old \U0001f600 hörd')
@@ -61,7 +62,8 @@ def test_windows_say_what_is_wrong():
 
 
 def test_fingerprint_of_windows_follows_the_tokens():
-  prints = [Windows(np.array(tokens), 2, facts={'name': 'x'}).fingerprint() for tokens in ([1, 2, 3], [1, 2, 3], [1, 2, 4])]
+  texts = ([1, 2, 3], [1, 2, 3], [1, 2, 4])
+  prints = [Windows(np.array(tokens), 2, facts={'name': 'x'}).fingerprint() for tokens in texts]
   assert prints[0] == prints[1] and prints[0]['checksum'] != prints[2]['checksum']
   assert prints[0]['name'] == 'x' and prints[0]['examples'] == 1
 

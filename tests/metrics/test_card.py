@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from genjax.metrics.card import Card
 from genjax.types import UserError
 
-FACTS = dict(step=100, split={'name': 'digits', 'split': 'test', 'examples': 360}, examples=360, seed=0,
+FACTS: dict[str, Any] = dict(step=100, split={'name': 'digits', 'split': 'test', 'examples': 360}, examples=360, seed=0,
              parameters="averaged ['net']", sampler={'name': 'heun', 'steps': 20},
              measures={'samples': {'feature_extractor': {'heldout_accuracy': 0.98}}}, versions={'jax': '0.10.2'})
 
@@ -29,7 +30,8 @@ def test_a_card_without_a_field_cannot_be_made():
 
 
 def test_numpy_and_mappings_become_plain():
-  card = Card(**{**FACTS, 'examples': np.int64(3), 'sampler': types.MappingProxyType({'times': np.arange(3), 'shape': (8, 8)})})
+  sampler = types.MappingProxyType({'times': np.arange(3), 'shape': (8, 8)})
+  card = Card(**{**FACTS, 'examples': np.int64(3), 'sampler': sampler})
   plain = card.as_json()
   assert plain['examples'] == 3 and type(plain['examples']) is int
   assert plain['sampler'] == {'times': [0, 1, 2], 'shape': [8, 8]}

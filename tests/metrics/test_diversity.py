@@ -79,7 +79,7 @@ def test_class_shares_and_coverage():
   assert diversity.coverage(share_K) == 3
 
 
-@pytest.mark.parametrize('label_N, message', [([], 'got none'), ([0, 3], 'got 0 to 3'), ([-1, 0], 'got -1 to 0')])
+@pytest.mark.parametrize(('label_N', 'message'), [([], 'got none'), ([0, 3], 'got 0 to 3'), ([-1, 0], 'got -1 to 0')])
 def test_labels_that_are_no_classes(label_N, message):
   with pytest.raises(UserError, match=message):
     diversity.class_shares(np.array(label_N, int), 3)

@@ -40,7 +40,8 @@ def test_covariances_that_do_not_commute():
   product_DD = a_DD @ b_DD
   cross = np.sqrt(np.trace(product_DD) + 2 * np.sqrt(np.linalg.det(product_DD)))
   expected = np.trace(a_DD) + np.trace(b_DD) - 2 * cross
-  assert between(exact_features([0, 0], a_DD), exact_features([0, 0], b_DD, seed=1)) == pytest.approx(expected, abs=1e-9)
+  measured = between(exact_features([0, 0], a_DD), exact_features([0, 0], b_DD, seed=1))
+  assert measured == pytest.approx(expected, abs=1e-9)
 
 
 def test_identical_features_have_distance_zero():
@@ -63,7 +64,7 @@ def test_constant_features_are_no_obstacle():
   assert between(a_ND, b_ND) == pytest.approx(9 + 1 + 1, abs=1e-6)
 
 
-@pytest.mark.parametrize('feature_ND, message', [
+@pytest.mark.parametrize(('feature_ND', 'message'), [
   (np.zeros((8, 8)), 'more than 8 samples, got 8'),
   (np.full((20, 2), np.nan), '20 of 20 samples'),
   (np.zeros((20, 2, 2)), 'flatten'),

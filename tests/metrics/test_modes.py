@@ -38,8 +38,9 @@ def test_unequal_modes():
   assert modes.measure(point_N2, CENTRES, 0.05).reverse_kl == pytest.approx(np.sum(weight_K * np.log(4 * weight_K)))
 
 
-@pytest.mark.parametrize('point_ND, message', [
-  (np.zeros((0, 2)), 'at least one'), (np.zeros((3, 3)), r'\(samples, 2\)'), (np.array([[0.0, np.inf]]), '1 of 1 samples')])
+@pytest.mark.parametrize(('point_ND', 'message'), [
+  (np.zeros((0, 2)), 'at least one'), (np.zeros((3, 3)), r'\(samples, 2\)'),
+  (np.array([[0.0, np.inf]]), '1 of 1 samples')])
 def test_bad_points(point_ND, message):
   with pytest.raises(UserError, match=message):
     modes.measure(point_ND, CENTRES, 0.05)

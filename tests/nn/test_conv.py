@@ -11,7 +11,7 @@ from genjax.nn.functional import network
 from genjax.nn.norms import BatchNorm
 
 
-@pytest.mark.parametrize('stride, size', [(2, 4), (2, 2), (2, 6), (3, 6), (1, 3)])
+@pytest.mark.parametrize(('stride', 'size'), [(2, 4), (2, 2), (2, 6), (3, 6), (1, 3)])
 def test_transposed_convolution_equals_lax(stride, size):
   """Forward and both gradients, on an image that is not square."""
   x = jax.random.normal(jax.random.key(0), (2, 5, 4, 3))
@@ -41,11 +41,11 @@ def test_parity_with_torch():
   down = torch.nn.functional.conv2d(image, torch.tensor(kernel.transpose(3, 2, 0, 1)), stride=2, padding=1)
   up = torch.nn.functional.conv_transpose2d(image, torch.tensor(kernel[::-1, ::-1].transpose(2, 3, 0, 1).copy()), stride=2,
                                             padding=1)
-  np.testing.assert_allclose(conv(x, kernel, 2), down.numpy().transpose(0, 2, 3, 1), atol=1e-4)
-  np.testing.assert_allclose(conv_transpose(x, kernel, 2), up.numpy().transpose(0, 2, 3, 1), atol=1e-4)
+  np.testing.assert_allclose(conv(jnp.asarray(x), jnp.asarray(kernel), 2), down.numpy().transpose(0, 2, 3, 1), atol=1e-4)
+  np.testing.assert_allclose(conv_transpose(jnp.asarray(x), jnp.asarray(kernel), 2), up.numpy().transpose(0, 2, 3, 1), atol=1e-4)
 
 
-@pytest.mark.parametrize('build, shape', [
+@pytest.mark.parametrize(('build', 'shape'), [
   (lambda rngs: Dense(12, 7, spectral=True, rngs=rngs), (1, 12)),
   (lambda rngs: Conv(3, 5, 4, 2, spectral=True, rngs=rngs), (1, 8, 8, 3)),
 ])

@@ -1,0 +1,49 @@
+"""Packaging of genjax.
+
+The import is `genjax`. The distribution is `genjax-research`: on PyPI the name `genjax` belongs to an unrelated project, a
+probabilistic programming language.
+"""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'genjax' / '__init__.py').read_text())
+TEST = ['pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'ruff>=0.14,<1', 'pyright>=1.1.400,<2', 'scipy>=1.13,<2']
+
+setup(
+  name='genjax-research',
+  version=VERSION[1] if VERSION else '0',
+  description='One training loop for every family of generative models, in JAX.',
+  long_description=(ROOT / 'README.md').read_text(),
+  long_description_content_type='text/markdown',
+  python_requires='>=3.11',
+  packages=find_packages(include=['genjax*', 'experiments*', 'configs*']),
+  install_requires=[
+    'jax>=0.10,<0.12',
+    'flax>=0.12.4,<0.14',
+    'optax>=0.2.6,<0.3',
+    'orbax-checkpoint>=0.11.30,<0.13',
+    'grain>=0.2.14,<0.3',
+    'array_record>=0.7,<0.10',
+    'tensorflow-datasets>=4.9.9,<5',
+    'importlib_resources>=6,<8',  # tensorflow-datasets imports it without asking for it
+    'ml-collections>=1.0,<2',
+    'absl-py>=2,<3',
+    'numpy>=2,<3',
+    'pillow>=11,<14',
+    'scikit-learn>=1.5,<2',
+    'tensorboardX>=2.6.2,<3',
+    'tqdm>=4.66,<5',
+  ],
+  extras_require={
+    'test': TEST,
+    'parity': ['torch>=2.6,<3'],
+    'tpu': ['jax[tpu]>=0.10,<0.12'],
+    'cuda12': ['jax[cuda12]>=0.10,<0.12'],
+    'cuda13': ['jax[cuda13]>=0.10,<0.12'],
+  },
+  entry_points={'console_scripts': ['genjax = genjax.cli.main:main']},
+)

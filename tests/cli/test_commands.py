@@ -1,0 +1,86 @@
+"""The commands on finished runs: outputs, resume, evaluation, inspection."""
+
+import json
+import pathlib
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from genjax.cli.main import main
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+FLOW = f'--config={ROOT}/configs/quickstart.py:smoke'
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('runs') / 'flow'
+  assert main(['train', FLOW, f'--workdir={folder}']) == 0
+  return folder
+
+
+def test_a_run_describes_itself(run):
+  description = json.loads((run / 'run.json').read_text())
+  assert description['versions']['jax'] and description['seed'] == 0 and description['data']['examples'] > 0
+  lines = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+  assert {line['step'] for line in lines} == {1, 2}
+  assert any('heldout/loss' in line for line in lines) and any('model_flops_per_second' in line for line in lines)
+  assert list((run / 'tensorboard').iterdir()) and list((run / 'samples').glob('*.png'))
+  summary = json.loads((run / 'summary.json').read_text())
+  assert summary['step'] == 2 and summary['heldout']['loss'] > 0
+
+
+def test_resume_of_a_finished_run_changes_nothing(run, capsys):
+  before = (run / 'metrics.jsonl').read_text()
+  assert main(['train', FLOW, f'--workdir={run}']) == 0
+  assert 'resuming' in capsys.readouterr().err
+  assert (run / 'metrics.jsonl').read_text().startswith(before)
+
+
+def test_samples_as_arrays_follow_conditions_and_seed(run, tmp_path):
+  def draw(name, *argv):
+    assert main(['sample', f'--workdir={run}', f'--out={tmp_path / name}', *argv]) == 0
+    return np.load(tmp_path / name)
+
+  some = draw('a.npz', '--num=5', '--conditions=label=3,7')
+  assert some['label'].tolist() == [3, 7, 3, 7, 3]
+  assert some['image'].shape == (5, 8, 8, 1) and some['image'].dtype == np.uint8
+  np.testing.assert_array_equal(draw('b.npz', '--num=5', '--conditions=label=3,7', '--chunk=2')['image'], some['image'])
+  assert draw('c.npz', '--num=12')['label'].tolist() == [*range(10), 0, 1]
+  assert draw('d.npz', '--num=3', '--conditions=label=4-6')['label'].tolist() == [4, 5, 6]
+  assert not np.array_equal(draw('e.npz', '--num=5', '--conditions=label=3,7', '--seed=1')['image'], some['image'])
+
+
+def test_samples_as_a_picture(run, tmp_path):
+  assert main(['sample', f'--workdir={run}', '--num=4', f'--out={tmp_path / "x.png"}', '--set', 'sampler.steps=2']) == 0
+  with Image.open(tmp_path / 'x.png') as picture:
+    assert picture.size[0] > 16
+
+
+def test_evaluation_has_a_card(run, capsys):
+  assert main(['evaluate', f'--workdir={run}', '--no-samples']) == 0
+  report = json.loads(capsys.readouterr().out)
+  assert report == json.loads((run / 'evaluation.json').read_text())
+  assert report['metrics']['heldout/loss'] > 0
+  assert {'data', 'examples', 'seed', 'parameters', 'sampler', 'step', 'versions'} <= set(report['card'])
+  assert "averaged ['net']" in report['card']['parameters']
+  assert main(['evaluate', f'--workdir={run}', '--no-samples', '--raw']) == 0
+  assert json.loads(capsys.readouterr().out)['card']['parameters'] == 'raw'
+
+
+def test_inspect_counts_and_lays_out_without_memory(capsys):
+  argv = ['inspect', f'--config={ROOT}/configs/python_code.py', '--json', '--mesh=fsdp:2,tensor:2', '--config.model.layers=80',
+          '--config.model.heads=64', '--config.model.kv_heads=8', '--config.model.width=8192', '--config.model.mlp_width=28672',
+          '--config.model.unroll=False']
+  assert main(argv) == 0
+  report = json.loads(capsys.readouterr().out)
+  # Llama 2 70B with a vocabulary of bytes instead of 32,000 tokens.
+  assert report['total'] == 68_976_648_192 - 2 * (32_000 - 256) * 8192
+  down = next(row for row in report['parameters'] if row['path'] == 'blocks/down/kernel')
+  assert (down['layout'], down['shape'], down['optimizer']) == ('- tensor fsdp', [80, 28672, 8192], 'adamw')
+  assert report['optimizer'] > 2 * report['total'] and report['averages'] == report['total']
+  cost = report['flops_per_example']['lm']
+  assert cost['forward_backward'] == pytest.approx(3 * cost['forward'], rel=0.01)
+  assert main(['inspect', FLOW]) == 0
+  assert 'parameters in total' in capsys.readouterr().out

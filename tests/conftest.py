@@ -1,0 +1,44 @@
+"""Fixtures of all tests, and the compilation cache that makes a second run quick."""
+
+import json
+import os
+import pathlib
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(pathlib.Path('~/.cache/genjax/xla').expanduser()))
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+ROOT = pathlib.Path(__file__).parent.parent
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+def pytest_addoption(parser):
+  parser.addoption('--update-golden', action='store_true', help='write the golden numbers instead of comparing with them')
+
+
+@pytest.fixture
+def shared_data() -> pathlib.Path:
+  """The folder of standard data sets in their original files; tests skip where it is absent."""
+  folder = pathlib.Path(os.environ.get('GENJAX_SHARED', ROOT.parent / 'shared' / 'data'))
+  if not folder.is_dir():
+    pytest.skip(f'standard data sets are absent: {folder} is no folder (set GENJAX_SHARED)')
+  return folder
+
+
+@pytest.fixture
+def golden(request):
+  """golden(name, values): compares with the numbers in tests/golden, or writes them under --update-golden."""
+  path = ROOT / 'tests' / 'golden' / 'smoke.json'
+
+  def check(name: str, values: dict[str, float]) -> None:
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if request.config.getoption('--update-golden'):
+      known[name] = {key: float(f'{value:.7g}') for key, value in sorted(values.items())}
+      path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + '\n')
+      return
+    assert name in known, f'no golden numbers for {name}; run pytest --update-golden and look at the difference'
+    assert values == pytest.approx(known[name], rel=2e-4, abs=1e-6)
+
+  return check

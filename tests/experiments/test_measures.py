@@ -1,0 +1,112 @@
+"""Measures of samples: lazy to build, right on data whose answer is known, one classifier for all that ask."""
+
+import ml_collections
+import numpy as np
+import pytest
+
+from experiments import measures
+from genjax.types import UserError
+
+CLASSES = 4
+
+
+def config(**evaluation):
+  data = dict(name='digits', train='train', heldout='test', shape=(8, 8, 1), num_classes=10, data_dir='', originals='')
+  return ml_collections.ConfigDict(dict(data=data, evaluation=evaluation)).lock()
+
+
+def images(count, seed):
+  """Images whose class is the brightest quarter; class k is uint8 noise and 100 more in the rows of k."""
+  generator = np.random.default_rng(seed)
+  label_N = np.arange(count, dtype=np.int32) % CLASSES
+  image_NHWC = generator.integers(0, 100, (count, CLASSES, 3, 1))
+  image_NHWC[np.arange(count), label_N] += 100
+  return {'image': image_NHWC.astype(np.uint8), 'label': label_N}
+
+
+def predict(image_NHWC):
+  bright_NK = image_NHWC.astype(float).mean(axis=(2, 3))
+  return bright_NK.argmax(axis=-1), bright_NK
+
+
+def values(samples, label_N):
+  return measures.image_values(samples['image'], label_N, images(400, 1), images(200, 2), predict, CLASSES, 100, 0)
+
+
+def test_fresh_draws_of_the_data_are_as_good_as_the_data():
+  samples = images(400, 3)
+  got = values(samples, samples['label'])
+  assert got['label_agreement'] == 1.0 and got['classes_covered'] == CLASSES
+  assert all(got[f'class_share_{index}'] == 0.25 for index in range(CLASSES))
+  assert 0.0 < got['frechet'] < 3 * got['frechet_train'] + 1.0
+  assert got['distance_ratio_min'] == pytest.approx(1.0, abs=0.05)
+  assert got['copies'] < 0.1
+  assert got['nearest_distance'] == pytest.approx(got['nearest_distance_train'], rel=0.1)
+
+
+def test_copies_collapse_and_wrong_labels_show():
+  train_set, samples = images(400, 1), images(400, 3)
+  assert values(train_set, train_set['label'])['copies'] == 1.0
+  collapsed = dict(samples, image=samples['image'][samples['label']])
+  got = values(collapsed, samples['label'])
+  assert got['distance_ratio_mean'] == 0.0 and got['label_agreement'] == 1.0
+  turned = np.roll(samples['label'], 1)
+  got = values(samples, turned)
+  assert got['label_agreement'] == 0.0
+  assert 'label_agreement' not in values(samples, None)
+  one = {'image': samples['image'][np.zeros(400, int)]}
+  got = values(one, None)
+  assert got['classes_covered'] == 1 and got['class_share_0'] == 1.0 and got['distance_ratio_min'] == 0.0
+  assert got['frechet'] > 100 * got['frechet_train']
+
+
+def test_building_a_measure_opens_no_data(monkeypatch):
+  def fail(*arguments, **keywords):
+    raise AssertionError('data was opened')
+
+  monkeypatch.setattr(measures.sources, 'open_tfds', fail)
+  (metric,) = measures.image_metrics(config(num_samples=7))
+  assert metric.name == 'samples' and metric.card['num_samples'] == 7
+
+
+def test_sets_without_a_classifier_have_no_measures():
+  other = config().copy_and_resolve_references()
+  other.data.name = 'cats_vs_dogs'
+  assert measures.image_metrics(other.lock()) == ()
+
+
+@pytest.mark.parametrize(('evaluation', 'message'), [
+  (dict(num_sample=3), r'config.evaluation.num_sample is not an option.*num_samples'),
+  (dict(classifier='no_such'), "must name a config in configs/.*got 'no_such'"),
+  (dict(classifier='mnist_classifier'), r'takes images of \(28, 28, 1\).*is \(8, 8, 1\)')])
+def test_bad_options(evaluation, message):
+  with pytest.raises(UserError, match=message):
+    measures.image_metrics(config(**evaluation))
+
+
+def test_modes():
+  centre_K2 = np.array([[0.0, 0.0], [2.0, 0.0]])
+  (metric,) = measures.mode_metrics(centre_K2, 0.05, num_samples=10)
+  assert metric.compute(lambda num, conditions: {'point': np.zeros((num, 2))}, 0) == {
+    'covered': 1, 'high_quality': 1.0, 'reverse_kl': pytest.approx(np.log(2))}
+  assert metric.card['num_samples'] == 10 and metric.card['modes'] == 2
+
+
+def test_the_classifier_is_trained_once_and_described_in_the_card(tmp_path, monkeypatch, capsys):
+  monkeypatch.setenv('GENJAX_CACHE', str(tmp_path))
+  (metric,) = measures.image_metrics(config(num_samples=40, classifier='digits_classifier:smoke', neighbours=20))
+  drawn = []
+
+  def sample(num, conditions):
+    drawn.append(num)
+    return {'image': np.random.default_rng(0).integers(0, 256, (num, 8, 8, 1), np.uint8), 'label': np.arange(num) % 10}
+
+  first = metric.compute(sample, 0)
+  assert 'training one of 2 steps' in capsys.readouterr().err
+  assert metric.compute(sample, 0) == first
+  assert 'training one' not in capsys.readouterr().err
+  assert drawn == [40, 40]  # one draw serves all values
+  facts = metric.card['feature_extractor']
+  assert 0.0 <= facts['heldout_accuracy'] <= 1.0 and facts['heldout_examples'] == 360 and facts['features'] == 8
+  assert metric.card['train_examples'] == 1437 and metric.card['heldout_examples'] == 360
+  assert [path.name for path in (tmp_path / 'classifiers').iterdir()] == [facts['folder'].rpartition('/')[2]]

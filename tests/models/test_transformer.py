@@ -1,0 +1,97 @@
+"""Decoder-only transformers: published sizes, causality, cache."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax import sharding
+from genjax.models import transformer as models
+from genjax.nn.functional import count
+
+GPT = dict(vocab=11, context=12, layers=2, heads=2, width=8)
+VARIANTS = {
+  'gpt': models.TransformerConfig(**GPT),
+  'gpt_without_biases': models.TransformerConfig(**GPT, bias=False, mlp='gelu'),
+  'llama': models.llama(**GPT, kv_heads=1, mlp_width=24),
+}
+
+
+def shapes(config):
+  return jax.eval_shape(models.transformer(config).init, jax.random.key(0))[0]
+
+
+@pytest.mark.parametrize(('config', 'published'), [
+  # GPT-2, counted from the published checkpoints.
+  (models.TransformerConfig(vocab=50257, context=1024, layers=12, heads=12, width=768), 124_439_808),
+  (models.TransformerConfig(vocab=50257, context=1024, layers=48, heads=25, width=1600), 1_557_611_200),
+  # GPT-3 (Brown et al. 2020, table 2.1), tied, context 2048.
+  (models.TransformerConfig(vocab=50257, context=2048, layers=96, heads=96, width=12288), 174_604_259_328),
+  # LLaMA (Touvron et al. 2023) and Llama 2 and 3 with grouped queries.
+  (models.llama(vocab=32000, context=2048, layers=32, heads=32, width=4096, mlp_width=11008), 6_738_415_616),
+  (models.llama(vocab=32000, context=4096, layers=80, heads=64, kv_heads=8, width=8192, mlp_width=28672), 68_976_648_192),
+  (models.llama(vocab=128256, context=8192, layers=32, heads=32, kv_heads=8, width=4096, mlp_width=14336), 8_030_261_248),
+])
+def test_published_parameter_counts(config, published):
+  assert count(shapes(config)) == published
+
+
+@pytest.mark.parametrize('config', VARIANTS.values(), ids=VARIANTS)
+def test_causality_is_bitwise(config):
+  network = models.transformer(config)
+  params, mutable = network.init(jax.random.key(0))
+  tokens_BT = jax.random.randint(jax.random.key(1), (2, 12), 0, 11)
+  apply = jax.jit(lambda tokens: network.apply(params, mutable, tokens)[0])
+  changed = apply(tokens_BT.at[:, 7:].set(3 + tokens_BT[:, 7:] % 5))
+  np.testing.assert_array_equal(apply(tokens_BT)[:, :7], changed[:, :7])
+  assert np.abs(np.asarray(apply(tokens_BT) - changed)[:, 7:]).max() > 1e-4
+
+
+@pytest.mark.parametrize('config', VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize('chunks', [(1,) * 12, (5, 7), (4, 1, 1, 6)])
+def test_cached_equals_full(config, chunks):
+  network = models.transformer(config)
+  params, mutable = network.init(jax.random.key(0))
+  tokens_BT = jax.random.randint(jax.random.key(1), (2, 12), 0, 11)
+  full, _ = network.apply(params, mutable, tokens_BT)
+  cache, parts, start = models.init_cache(config, 2, 15), [], 0
+  for size in chunks:
+    (logits, cache), _ = network.apply(params, mutable, tokens_BT[:, start:start + size], cache=cache, position=start)
+    parts.append(logits)
+    start += size
+  np.testing.assert_allclose(jnp.concatenate(parts, axis=1), full, atol=1e-5)
+
+
+def test_unrolled_and_rematerialised_are_the_same_network():
+  config = VARIANTS['llama']
+  params, mutable = models.transformer(config).init(jax.random.key(0))
+  tokens_BT = jax.random.randint(jax.random.key(1), (2, 12), 0, 11)
+  expected, _ = models.transformer(config).apply(params, mutable, tokens_BT)
+  for options in ({'unroll': True}, {'remat': 'full'}):
+    network = models.transformer(models.llama(**GPT, kv_heads=1, mlp_width=24, **options))
+    np.testing.assert_allclose(network.apply(params, mutable, tokens_BT)[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('config', VARIANTS.values(), ids=VARIANTS)
+def test_tensor_parallel_rules_match_every_variant(config):
+  mesh = jax.sharding.AbstractMesh((1, 2, 2, 1, 1), sharding.MESH_AXES)
+  table = models.AXES if config.tied else (*models.AXES, *models.UNTIED_AXES)
+  placed = sharding.param_shardings(shapes(config), mesh, table, {'vocab': None})
+  assert placed['blocks']['down']['kernel'].spec[1] == 'tensor'
+
+
+def test_bfloat16_computes_close_to_float32_with_float32_parameters():
+  config = models.llama(**GPT, dtype='bfloat16')
+  network = models.transformer(config)
+  params, mutable = network.init(jax.random.key(0))
+  assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype('float32')}
+  tokens_BT = jax.random.randint(jax.random.key(1), (2, 12), 0, 11)
+  low, _ = network.apply(params, mutable, tokens_BT)
+  high, _ = models.transformer(models.llama(**GPT)).apply(params, mutable, tokens_BT)
+  assert low.dtype == jnp.bfloat16
+  np.testing.assert_allclose(low.astype(np.float32), high, atol=0.02 * float(jnp.abs(high).max()) + 1e-3)
+
+
+def test_unknown_option():
+  with pytest.raises(ValueError, match="positions must be one of"):
+    models.TransformerConfig(**GPT, positions='alibi')

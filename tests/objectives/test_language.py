@@ -1,0 +1,116 @@
+"""Language models: the loss, drawing tokens, generation."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax.models import transformer as models
+from genjax.nn.functional import Network
+from genjax.objectives.base import Context
+from genjax.objectives.language import LanguageModel, SamplerOptions, draw
+from genjax.types import UserError
+
+CONFIG = models.llama(vocab=11, context=12, layers=2, heads=2, width=8, mlp_width=16)
+CONTEXT = Context(step=0, mutable={}, ema={}, frozen={})
+
+
+def model(config=CONFIG, **options):
+  return LanguageModel(models.transformer(config), functools.partial(models.init_cache, config), config.context, SamplerOptions(**options))
+
+
+def test_uniform_logits_cost_log_v():
+  flat = Network(lambda key: ({}, {}), lambda params, mutable, tokens, key=None: (jnp.zeros((*tokens.shape, 7)), mutable))
+  objective = LanguageModel(flat, lambda batch, length: None, 8)
+  tokens = jnp.arange(10).reshape(2, 5) % 7
+  output = objective.loss({'net': {}}, CONTEXT, {'tokens': tokens}, jax.random.key(0))
+  assert float(output.loss) == pytest.approx(math.log(7), rel=1e-6) and output.weight == 8
+  values = objective.evaluate({'net': {}}, CONTEXT, {'tokens': tokens}, jax.random.key(0))
+  np.testing.assert_allclose(values['bits_per_byte'], math.log2(7), rtol=1e-6)
+
+
+def test_weights_choose_tokens():
+  objective = model()
+  params = objective.init(jax.random.key(0), {}).params
+  tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, 11)
+  whole = objective.loss(params, CONTEXT, {'tokens': tokens}, jax.random.key(0))
+  weights = jnp.zeros((2, 8)).at[0].set(1.0)
+  part = objective.loss(params, CONTEXT, {'tokens': tokens, 'weights': weights}, jax.random.key(0))
+  alone = objective.loss(params, CONTEXT, {'tokens': tokens[:1]}, jax.random.key(0))
+  assert float(part.loss) == pytest.approx(float(alone.loss), rel=1e-5) and float(part.weight) == 8
+  assert float(part.loss) != pytest.approx(float(whole.loss), rel=1e-4)
+
+
+def test_drawn_tokens_follow_the_distribution():
+  logits_V = jnp.log(jnp.array([0.5, 0.25, 0.15, 0.1]))
+  keys = jax.random.split(jax.random.key(0), 20_000)
+
+  def shares(**options):
+    tokens = draw(jnp.tile(logits_V, (len(keys), 1)), keys, SamplerOptions(**options))
+    return np.bincount(tokens, minlength=4) / len(keys)
+
+  np.testing.assert_allclose(shares(), [0.5, 0.25, 0.15, 0.1], atol=0.015)
+  np.testing.assert_allclose(shares(top_k=2), [2 / 3, 1 / 3, 0, 0], atol=0.015)
+  # 0.5 + 0.25 < 0.8 <= 0.5 + 0.25 + 0.15: three tokens are the smallest set.
+  np.testing.assert_allclose(shares(top_p=0.8), np.array([0.5, 0.25, 0.15, 0]) / 0.9, atol=0.015)
+  np.testing.assert_allclose(shares(top_p=0.5), [1, 0, 0, 0])
+  np.testing.assert_allclose(shares(temperature=0), [1, 0, 0, 0])
+  squared = np.array([0.5, 0.25, 0.15, 0.1]) ** 2
+  np.testing.assert_allclose(shares(temperature=0.5), squared / squared.sum(), atol=0.015)
+  np.testing.assert_allclose(shares(top_k=3, top_p=0.6), [2 / 3, 1 / 3, 0, 0], atol=0.015)
+
+
+def test_greedy_generation_equals_argmax_of_the_full_pass():
+  objective = model(length=9, temperature=0)
+  params = objective.init(jax.random.key(0), {}).params
+  # Larger weights, so that the likeliest token changes with the text.
+  params = jax.tree.map(lambda leaf: 3 * leaf, params)
+  prompt = jnp.array([[1, 2, 3], [4, 5, 6]])
+  tokens = objective.sample(params, CONTEXT, jax.random.split(jax.random.key(0), 2), {'prompt': prompt})['tokens']
+  assert tokens.shape == (2, 12)
+  expected = prompt
+  for _ in range(9):
+    logits, _ = objective.network.apply(params['net'], {}, expected)
+    expected = jnp.concatenate([expected, jnp.argmax(logits[:, -1:], axis=-1)], axis=1)
+  np.testing.assert_array_equal(tokens, expected)
+
+
+def test_text_beyond_the_context_continues_from_its_last_half():
+  objective = model(length=30, temperature=0)
+  params = jax.tree.map(lambda leaf: 3 * leaf, objective.init(jax.random.key(0), {}).params)
+  prompt = jnp.array([[1, 2, 3]])
+  tokens = objective.sample(params, CONTEXT, jax.random.split(jax.random.key(0), 1), {'prompt': prompt})['tokens']
+  assert tokens.shape == (1, 33)
+  expected = prompt
+  while expected.shape[1] < 33:
+    window = expected if expected.shape[1] < 12 else expected[:, 12 + (expected.shape[1] - 12) // 6 * 6 - 6:]
+    logits, _ = objective.network.apply(params['net'], {}, window)
+    expected = jnp.concatenate([expected, jnp.argmax(logits[:, -1:], axis=-1)], axis=1)
+  np.testing.assert_array_equal(tokens, expected)
+
+
+def test_rows_are_independent():
+  objective = model(length=8)
+  params = objective.init(jax.random.key(0), {}).params
+  keys = jax.random.split(jax.random.key(3), 4)
+  prompt = jnp.arange(8).reshape(4, 2)
+  sample = jax.jit(objective.sample)
+  together = sample(params, CONTEXT, keys, {'prompt': prompt})['tokens']
+  apart = [sample(params, CONTEXT, keys[i:i + 2], {'prompt': prompt[i:i + 2]})['tokens'] for i in (0, 2)]
+  np.testing.assert_array_equal(together, jnp.concatenate(apart))
+
+
+@pytest.mark.parametrize('options', [{'length': 0}, {'temperature': -1.0}, {'top_p': 0.0}, {'top_k': -1}])
+def test_bad_options(options):
+  with pytest.raises(UserError, match='top_p'):
+    SamplerOptions(**options)
+
+
+def test_a_prompt_must_fit():
+  objective = model()
+  params = objective.init(jax.random.key(0), {}).params
+  with pytest.raises(UserError, match='1 to 11 tokens'):
+    objective.sample(params, CONTEXT, jax.random.split(jax.random.key(0), 1), {'prompt': jnp.zeros((1, 12), jnp.int32)})

@@ -1,0 +1,110 @@
+"""Variational autoencoders: likelihoods, KL and bounds against closed forms."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from genjax.models import autoencoder
+from genjax.nn.functional import Network
+from genjax.objectives.base import Context
+from genjax.objectives.vae import Vae, kl_to_standard_normal
+from genjax.types import UserError
+
+NONE = Context(step=jnp.int32(0), mutable={'encoder': {}, 'decoder': {}}, ema={}, frozen={})
+PARAMS = {'net': {'encoder': {}, 'decoder': {}}}
+
+
+def constant(value):
+  """A network without parameters."""
+  return Network(lambda key: ({}, {}), lambda params, mutable, x, key=None: (value(x), mutable))
+
+
+def test_kl_against_numerical_integration():
+  mean, log_variance = jnp.array([[0.7, -1.2]]), jnp.array([[0.3, -1.0]])
+  grid = np.linspace(-15, 15, 200_001)
+  expected = 0.0
+  for m, v in zip(np.asarray(mean)[0], np.asarray(log_variance)[0]):
+    q = stats.norm(m, math.exp(v / 2))
+    expected += np.trapezoid(q.pdf(grid) * (q.logpdf(grid) - stats.norm.logpdf(grid)), grid)
+  assert float(kl_to_standard_normal(mean, log_variance)[0]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_likelihoods():
+  x = jnp.array([0.0, 1.0, 1.0]).reshape(1, 3, 1, 1)
+  out = jnp.array([0.4, -0.3, 2.0]).reshape(1, 3, 1, 1)
+  networks = dict(encoder=constant(lambda x: x), decoder=constant(lambda z: z), latent=1)
+  p = 1 / (1 + np.exp(-np.asarray(out)))
+  assert float(Vae(**networks).log_likelihood(out, x)[0]) == pytest.approx(stats.bernoulli.logpmf(np.asarray(x), p).sum(), rel=1e-5)
+  gaussian = Vae(**networks, likelihood='gaussian', scale=0.3)
+  assert float(gaussian.log_likelihood(out, x)[0]) == pytest.approx(stats.norm.logpdf(x, out, 0.3).sum(), rel=1e-5)
+
+
+def linear_gaussian(q_mean, q_variance, k):
+  """p(x | z) = N(z, s^2) with one pixel, so that p(x) = N(0, 1 + s^2) and the posterior are known; s = 0.5."""
+  encoder = constant(lambda x: (jnp.full((len(x), 1), q_mean), jnp.full((len(x), 1), math.log(q_variance))))
+  return Vae(encoder, constant(lambda z: z.reshape(-1, 1, 1, 1)), 1, 'gaussian', 0.5, importance_samples=k)
+
+
+def test_bounds_with_the_true_posterior_are_exact():
+  x = 204 / 255
+  posterior_variance = 1 / (1 + 1 / 0.25)
+  objective = linear_gaussian(posterior_variance * x / 0.25, posterior_variance, 5)
+  batch = {'image': jnp.full((3, 1, 1, 1), 204, jnp.uint8)}
+  values = objective.evaluate(PARAMS, NONE, batch, jax.random.key(0))
+  evidence = stats.norm.logpdf(x, 0, math.sqrt(1.25))
+  np.testing.assert_allclose(values['negative_bound_5'], -evidence, rtol=1e-5)
+
+
+def test_bound_tightens_with_samples_and_never_passes_the_evidence():
+  batch = {'image': jnp.full((4000, 1, 1, 1), 204, jnp.uint8)}
+  evidence = -stats.norm.logpdf(204 / 255, 0, math.sqrt(1.25))
+  bounds = [float(np.mean(linear_gaussian(0.0, 1.0, k).evaluate(PARAMS, NONE, batch, jax.random.key(k))[f'negative_bound_{k}']))
+            for k in (1, 5, 50)]
+  assert bounds[0] > bounds[1] > bounds[2] > evidence - 0.01
+  assert bounds[2] - evidence < 0.05 < bounds[0] - evidence
+
+
+def test_beta_and_warm_up_scale_the_kl():
+  batch = {'image': jnp.full((2, 1, 1, 1), 204, jnp.uint8)}
+  plain = linear_gaussian(1.0, 0.5, 1)
+  kl = float(kl_to_standard_normal(jnp.array([[1.0]]), jnp.array([[math.log(0.5)]]))[0])
+
+  def excess(step, **options):
+    objective = Vae(plain.encoder, plain.decoder, 1, 'gaussian', 0.5, **options)
+    output = objective.loss(PARAMS, NONE.replace(step=jnp.int32(step)), batch, jax.random.key(0))
+    return float(output.loss - output.metrics['distortion']) / kl
+
+  assert excess(0, beta=4.0) == pytest.approx(4.0, rel=1e-4)
+  assert excess(0, kl_warmup=10) == pytest.approx(0.1, rel=1e-3)
+  assert excess(4, kl_warmup=10, beta=2.0) == pytest.approx(1.0, rel=1e-3)
+  assert excess(99, kl_warmup=10) == pytest.approx(1.0, rel=1e-4)
+
+
+@pytest.mark.parametrize('config', [autoencoder.MlpConfig((8, 8, 1), 3, (7, 5)), autoencoder.ConvConfig((8, 8, 2), 3, (4, 6))])
+def test_networks_shapes_and_pictures(config):
+  encoder, decoder = autoencoder.networks(config)
+  objective = Vae(encoder, decoder, 3)
+  variables = objective.init(jax.random.key(0), {})
+  context = NONE.replace(mutable=variables.mutable)
+  image = jnp.zeros((4, *config.shape), jnp.uint8)
+  assert objective.reconstruct(variables.params, context, image).shape == image.shape
+  rows = objective.interpolate(variables.params, context, image[:2], 255 - image[:2], 5)
+  assert rows.shape == (2, 5, *config.shape) and rows.dtype == jnp.uint8
+  np.testing.assert_array_equal(rows[:, 0], objective.reconstruct(variables.params, context, image[:2]))
+  np.testing.assert_array_equal(rows[:, -1], objective.reconstruct(variables.params, context, 255 - image[:2]))
+  sample = objective.sample(variables.params, context, jax.random.split(jax.random.key(1), 3), {})['image']
+  assert sample.shape == (3, *config.shape)
+
+
+def test_image_that_cannot_be_halved():
+  with pytest.raises(ValueError, match='8-fold'):
+    autoencoder.ConvConfig((28, 28, 1), 2, (4, 4, 4))
+
+
+def test_unknown_likelihood():
+  with pytest.raises(UserError, match='poisson'):
+    Vae(constant(lambda x: x), constant(lambda x: x), 1, 'poisson')

@@ -1,0 +1,110 @@
+"""The import rules and sizes of the design, checked on the syntax trees of every file."""
+
+import ast
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+FILES = sorted(path for folder in ('genjax', 'experiments', 'configs') for path in (ROOT / folder).rglob('*.py'))
+
+# package -> what of the project it may import; prefixes, so that 'genjax.nn' covers 'genjax.nn.attention'
+ALLOWED = {
+  'genjax.types': (),
+  'genjax.config': ('genjax.types',),
+  'genjax.sharding': ('genjax.types',),
+  'genjax.nn': ('genjax.types', 'genjax.nn'),
+  'genjax.models': ('genjax.types', 'genjax.nn', 'genjax.models'),
+  'genjax.diffusion': ('genjax.types', 'genjax.diffusion'),
+  'genjax.objectives': ('genjax.types', 'genjax.diffusion', 'genjax.nn.functional', 'genjax.nn.lora', 'genjax.objectives'),
+  'genjax.training': ('genjax.types', 'genjax.sharding', 'genjax.objectives.base', 'genjax.training'),
+  'genjax.data': ('genjax.types', 'genjax.data'),
+  'genjax.metrics': ('genjax.types', 'genjax.metrics'),
+  'genjax.interop': ('genjax.types', 'genjax.models', 'genjax.nn', 'genjax.interop'),
+  'genjax.cli': ('genjax.types', 'genjax.config', 'genjax.sharding', 'genjax.training', 'genjax.objectives.base', 'genjax.data',
+                 'genjax.metrics', 'genjax.nn.functional', 'genjax.cli', 'genjax.__version__'),
+  'configs': ('configs.common',),
+}
+FAMILIES = re.compile(r'\b(gan|vae|elbo|diffusion|flow|language|lm|transformer|discriminator|generator|token|denois\w*)s?\b', re.I)
+
+
+def module_name(path: pathlib.Path) -> str:
+  return '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
+
+
+def imports(path: pathlib.Path) -> set[str]:
+  """Every module, and every name of a module, that a file imports; `from a import b` counts as `a.b`."""
+  found = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      found.update(alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f'{path}: relative import'
+      found.update(f'{node.module}.{alias.name}' for alias in node.names)
+  return found
+
+
+def within(name: str, prefixes: tuple[str, ...]) -> bool:
+  return any(name == prefix or name.startswith(f'{prefix}.') for prefix in prefixes)
+
+
+@pytest.mark.parametrize('path', FILES, ids=module_name)
+def test_imports(path):
+  name = module_name(path)
+  used = imports(path)
+  assert not any(item.endswith('.*') for item in used), 'import *'
+  for package, allowed in ALLOWED.items():
+    if within(name, (package,)) and name != 'configs':
+      own = {item for item in used if within(item, ('genjax', 'experiments', 'configs'))}
+      assert not {item for item in own if not within(item, allowed)}, f'{package} may import {allowed}'
+  if not within(name, ('genjax.nn', 'genjax.models')):
+    assert not {item for item in used if within(item, ('flax.nnx',))}, 'flax.nnx belongs to nn and models'
+  if not within(name, ('configs', 'experiments', 'genjax.config', 'genjax.cli')):
+    assert not {item for item in used if within(item, ('ml_collections',))}, 'configs end at the builders'
+  if within(name, ('configs',)):
+    assert not {item for item in used if not within(item, ('ml_collections', 'configs.common', 'ast', 'typing', 'math'))}
+  if within(name, ('genjax',)):
+    assert not {item for item in used if within(item, ('tensorflow', 'torch', 'experiments', 'configs'))}
+
+
+@pytest.mark.parametrize('path', FILES, ids=module_name)
+def test_sizes_and_names(path):
+  lines = len(path.read_text().splitlines())
+  assert lines <= (150 if path.name in ('loop.py', 'step.py') else 400)
+  assert path.stem not in ('utils', 'util', 'misc', 'helpers', 'common_utils')
+
+
+@pytest.mark.parametrize('name', ['loop.py', 'step.py', 'run.py', 'state.py', 'hooks.py', 'checkpoint.py'])
+def test_training_names_no_family(name):
+  text = (ROOT / 'genjax' / 'training' / name).read_text()
+  # 'flow' and 'token' are also ordinary words; the training files have no use for them either.
+  assert not FAMILIES.findall(text)
+
+
+def test_nnx_constructs_only():
+  """NNX transforms and its optimizer carry hidden state through jit; networks leave as pure functions."""
+  banned = {'jit', 'grad', 'value_and_grad', 'scan', 'vmap', 'pmap', 'remat', 'Optimizer', 'Metric', 'MultiMetric', 'Dropout'}
+  for path in FILES:
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == 'nnx':
+        assert node.attr not in banned, f'{path}:{node.lineno} nnx.{node.attr}'
+
+
+def test_one_loop():
+  """Only the train step computes gradients for training: nothing else applies optimizer updates."""
+  users = [module_name(path) for path in FILES if 'apply_updates' in path.read_text()]
+  assert users == ['genjax.training.step']
+
+
+def test_public_docstrings():
+  missing = []
+  for path in FILES:
+    tree = ast.parse(path.read_text())
+    if path.name != '__init__.py' and not ast.get_docstring(tree):
+      missing.append(f'{path.name}')
+    for node in tree.body:
+      if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith('_') and not ast.get_docstring(node):
+        if node.name not in ('get_config', 'sweep'):
+          missing.append(f'{path.name}:{node.lineno} {node.name}')
+  assert not missing

@@ -1,0 +1,42 @@
+"""Every config: its smoke variant trains, evaluates, samples and saves; its first step has golden numbers."""
+
+import functools
+import json
+import pathlib
+
+import jax
+import pytest
+
+from genjax.cli import configs
+from genjax.cli.main import main
+from genjax.training.run import Run
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIGS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common'))
+
+
+@functools.cache
+def first_step(name):
+  """Loss and gradient norm of every phase of the first step."""
+  values, paths = configs.parse('train', [f'--config={ROOT}/configs/{name}.py:smoke'], '')
+  run = Run(configs.build(values.config, paths), configs.settings(values.config))
+  run.initialise()
+  metrics = jax.device_get(run.train_step(next(run.experiment.train.iterate(0, run.rows(run.settings.batch_size)))))
+  return {key: float(value) for key, value in metrics.items() if key.endswith(('/loss', '/gradient_norm'))}
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_golden_first_step(name, golden):
+  golden(name, first_step(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CONFIGS)
+def test_smoke_variant_runs_end_to_end(name, tmp_path):
+  assert main(['train', f'--config={ROOT}/configs/{name}.py:smoke', f'--workdir={tmp_path / "run"}']) == 0
+  summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
+  assert summary['step'] == 2 and summary['heldout']
+  if 'classifier' not in name:
+    assert list((tmp_path / 'run' / 'samples').iterdir())
+  assert main(['evaluate', f'--workdir={tmp_path / "run"}', '--no-samples']) == 0
+  assert main(['inspect', f'--config={ROOT}/configs/{name}.py']) == 0

@@ -1,0 +1,61 @@
+"""Meshes and layouts; eight devices are simulated where a mesh is enough, without arrays."""
+
+import jax
+from jax.sharding import AbstractMesh, PartitionSpec
+import numpy as np
+import pytest
+
+from genjax import sharding
+from genjax.types import UserError
+
+SHAPES = {'a': {'kernel': jax.ShapeDtypeStruct((64, 96), np.float32)}, 'bias': jax.ShapeDtypeStruct((96,), np.float32)}
+TABLE = ((r'a/kernel', (None, 'mlp')),)
+
+
+def mesh(**sizes):
+  return AbstractMesh(tuple(sizes.get(axis, 1) for axis in sharding.MESH_AXES), sharding.MESH_AXES)
+
+
+def spec(**keywords):
+  tree = sharding.param_shardings(SHAPES, keywords.pop('mesh'), **keywords)
+  return tree['a']['kernel'].spec, tree['bias'].spec
+
+
+def test_automatic_fsdp_takes_the_largest_dimension_and_leaves_small_arrays():
+  assert spec(mesh=mesh(fsdp=8)) == (PartitionSpec(None, 'fsdp'), PartitionSpec(None))
+
+
+def test_rules_come_first():
+  assert spec(mesh=mesh(fsdp=2, tensor=4), table=TABLE) == (PartitionSpec('fsdp', 'tensor'), PartitionSpec(None))
+  assert spec(mesh=mesh(fsdp=2, tensor=4), table=TABLE, rules={'mlp': None})[0] == PartitionSpec(None, 'fsdp')
+
+
+def test_a_stack_of_layers_is_not_split():
+  shapes = {'kernel': jax.ShapeDtypeStruct((64, 32, 32), np.float32)}
+  placed = sharding.param_shardings(shapes, mesh(fsdp=8), ((r'kernel', ('layers', None, None)),))
+  assert placed['kernel'].spec[0] is None and 'fsdp' in placed['kernel'].spec
+
+
+@pytest.mark.parametrize(('table', 'rules', 'words'), [
+  ((('nothing', (None,)),), {}, ("'nothing'", 'a/kernel')),
+  ((('a/kernel', ('mlp',)),), {}, ('a/kernel', '(64, 96)', '1 axes')),
+  ((('a/kernel', ('mlp', 'heads')),), {}, ('a/kernel', '(64, 96)', 'two axes')),
+  ((('bias', ('mlp',)),), {'mlp': 'nowhere'}, ("'nowhere'", 'bias')),
+  ((('bias', ('mlp',)),), {'mlp': ('tensor', 'data')}, ('bias', '(96,)', 'unequal')),
+])
+def test_bad_rules_name_path_shape_and_rule(table, rules, words):
+  with pytest.raises(UserError) as error:
+    sharding.param_shardings(SHAPES, mesh(tensor=4, data=5), table, rules)
+  assert all(word in str(error.value) for word in words)
+
+
+@pytest.mark.parametrize('shape', [{'rows': 2}, {'data': -1, 'fsdp': -1}, {'data': 3}, {'data': 0}])
+def test_bad_meshes(shape):
+  with pytest.raises(UserError):
+    sharding.make_mesh(shape)
+
+
+def test_batch_must_divide():
+  with pytest.raises(UserError, match='multiple of 16'):
+    sharding.check_batch(mesh(data=4, fsdp=2), 12, 2)
+  sharding.check_batch(mesh(data=4, fsdp=2), 32, 2)

@@ -1,0 +1,42 @@
+"""Analytic FLOPs against hand counts."""
+
+import jax
+import jax.numpy as jnp
+
+from genjax.models import transformer as models
+from genjax.training import flops
+
+
+def shape(*sizes):
+  return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+
+def test_matrix_product():
+  assert flops.count(lambda a, b: a @ b, shape(3, 5), shape(5, 7)) == 2 * 3 * 5 * 7
+  assert flops.count(lambda a, b: jnp.einsum('bij,bjk->bik', a, b), shape(4, 3, 5), shape(4, 5, 7)) == 4 * 2 * 3 * 5 * 7
+
+
+def test_scan_counts_every_turn():
+  def function(x, w):
+    return jax.lax.scan(lambda x, _: (x @ w, None), x, None, length=6)[0]
+
+  assert flops.count(jax.jit(function), shape(2, 4), shape(4, 4)) == 6 * 2 * 2 * 4 * 4
+
+
+def test_convolution_and_its_gradients():
+  def convolve(x, w):
+    return jax.lax.conv_general_dilated(x, w, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+  forward = 2 * (2 * 8 * 8 * 6) * 9 * 4
+  assert flops.count(convolve, shape(2, 8, 8, 4), shape(3, 3, 4, 6)) == forward
+  both = flops.count(jax.grad(lambda x, w: convolve(x, w).sum(), argnums=(0, 1)), shape(2, 8, 8, 4), shape(3, 3, 4, 6))
+  assert 3 * forward <= both <= 3.6 * forward  # the weight gradient counts taps that fall on the padding
+
+
+def test_a_transformer_costs_two_flops_a_parameter_and_token():
+  """Kaplan et al. 2020, table 1: 2 N per token without embeddings, plus 4 T D per layer for full attention."""
+  config = models.TransformerConfig(vocab=100, context=64, layers=3, heads=2, width=32)
+  network = models.transformer(config)
+  params = jax.eval_shape(network.init, jax.random.key(0))[0]
+  cost = flops.count(lambda params, tokens: network.apply(params, {}, tokens)[0], params, jax.ShapeDtypeStruct((1, 64), jnp.int32))
+  assert cost == 64 * (2 * 3 * 12 * 32**2 + 2 * 100 * 32) + 3 * 4 * 64 * 64 * 32
