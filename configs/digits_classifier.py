@@ -17,6 +17,6 @@ def get_config(arg=None):
   config.optimizers = dict(net=dict(name='adam', lr=3e-3, warmup=0, schedule='cosine'))
   if arg.smoke:
     common.smoke(config)
-    config.model.width, config.model.features = 8, 8
+    config.model.update(width=8, features=8)
   config.sample_every = 0  # nothing to sample
   return config

@@ -3,11 +3,11 @@
 import math
 
 import jax
-import ml_collections
 import numpy as np
 
 from experiments import classifier, measures, render
 from genjax import config as config_lib
+from genjax.config import Config
 from genjax.data import synthetic
 from genjax.data.pipeline import Pipeline
 from genjax.models import gan as models
@@ -22,7 +22,7 @@ MIXTURES = {
 }
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: Config) -> Experiment:
   """A GAN experiment.
 
   config.model: name 'dcgan' (options: `genjax.models.gan.Dcgan`) for images, or 'points' (`PointGan`).
@@ -67,25 +67,25 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     metrics=_mode_metrics(config) if points else measures.image_metrics(config))
 
 
-def _images(config: ml_collections.ConfigDict) -> tuple[Pipeline, Pipeline]:
+def _images(config: Config) -> tuple[Pipeline, Pipeline]:
   data = config.data
   return (Pipeline(lambda: classifier.open_labelled(data, data.train), config.batch_size, config.seed),
           Pipeline(lambda: classifier.open_labelled(data, data.heldout), config.batch_size, config.seed, shuffle=False))
 
 
-def _mixture(config: ml_collections.ConfigDict) -> tuple[Pipeline, Pipeline]:
+def _mixture(config: Config) -> tuple[Pipeline, Pipeline]:
   draw, _, _ = config_lib.choose(MIXTURES, config.data.name, 'config.data.name')
   return (Pipeline(lambda: draw(config.data.size, seed=0), config.batch_size, config.seed),
           Pipeline(lambda: draw(max(config.batch_size, config.data.size // 10), seed=1), config.batch_size, config.seed,
                    shuffle=False))
 
 
-def _mode_metrics(config: ml_collections.ConfigDict):
+def _mode_metrics(config: Config):
   _, centres, deviation = MIXTURES[config.data.name]
   return measures.mode_metrics(centres(), deviation)
 
 
-def _optimizers(config: ml_collections.ConfigDict, objective: Gan) -> dict:
+def _optimizers(config: Config, objective: Gan) -> dict:
   """Optimizers whose schedules end with the run: a group has one update for each phase that trains it and runs."""
   updates = dict.fromkeys(config.optimizers, 0)
   for phase in objective.phases():
@@ -97,7 +97,7 @@ def _optimizers(config: ml_collections.ConfigDict, objective: Gan) -> dict:
   return made
 
 
-def _scatter(config: ml_collections.ConfigDict, pixels: int = 320):
+def _scatter(config: Config, pixels: int = 320):
   """Points as black dots; rings mark the modes at three standard deviations."""
   _, centres, deviation = MIXTURES[config.data.name]
   centre_K2 = centres()

@@ -3,9 +3,9 @@
 import functools
 
 import jax
-import ml_collections
 import numpy as np
 
+from genjax.config import Config
 from genjax.data import pipeline, sources
 from genjax.training.experiment import Condition
 from genjax.types import UserError
@@ -13,7 +13,7 @@ from genjax.types import UserError
 BINARIZATIONS = ('none', 'fixed', 'dynamic')
 
 
-def batches(config: ml_collections.ConfigDict, split: str, shuffle: bool = True) -> pipeline.Pipeline:
+def batches(config: Config, split: str, shuffle: bool = True) -> pipeline.Pipeline:
   """Batches of 'image' uint8 B H W C and, with classes, 'label' int32 B.
 
   config.data: name, data_dir and originals (see `genjax.data.sources.open_tfds`), shape (H, W, C), num_classes (0: no
@@ -38,7 +38,7 @@ def batches(config: ml_collections.ConfigDict, split: str, shuffle: bool = True)
   return pipeline.Pipeline(functools.partial(open_source, data, split, config.seed), config.batch_size, config.seed, transform, shuffle)
 
 
-def open_source(data: ml_collections.ConfigDict, split: str, seed: int) -> pipeline.Source:
+def open_source(data: Config, split: str, seed: int) -> pipeline.Source:
   """The images of a split; see `batches`."""
   columns = ('image', 'label') if data.num_classes else ('image',)
   source = sources.open_tfds(data.name, split, columns, data.data_dir or None, data.originals or None)
@@ -56,13 +56,13 @@ def open_source(data: ml_collections.ConfigDict, split: str, seed: int) -> pipel
   return sources.Arrays({**everything, 'image': drawn.astype(np.uint8) * np.uint8(255)}, facts)
 
 
-def example(config: ml_collections.ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+def example(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
   """One row of a batch, without the data."""
   label = {'label': jax.ShapeDtypeStruct((), np.int32)} if config.data.num_classes else {}
   return {'image': jax.ShapeDtypeStruct(tuple(config.data.shape), np.uint8), **label}
 
 
-def conditions(config: ml_collections.ConfigDict) -> dict[str, Condition]:
+def conditions(config: Config) -> dict[str, Condition]:
   """The class label, where the data has classes."""
   return {'label': Condition.label(config.data.num_classes)} if config.data.num_classes else {}
 

@@ -3,10 +3,10 @@
 import functools
 
 import jax
-import ml_collections
 import numpy as np
 
 from genjax import config as config_lib
+from genjax.config import Config
 from genjax.data.pipeline import Pipeline
 from genjax.data.text import ByteVocabulary, CharVocabulary, Windows, open_text
 from genjax.models import transformer
@@ -18,7 +18,7 @@ from genjax.types import UserError
 MODELS = {'gpt': transformer.TransformerConfig, 'llama': transformer.llama}
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: Config) -> Experiment:
   """A causal language model.
 
   config.data: name and splits of the text (see `genjax.data.text.open_text`), vocabulary 'char' or 'byte', context in
@@ -59,7 +59,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
   )
 
 
-def _model(config: ml_collections.ConfigDict, vocab: int) -> transformer.TransformerConfig:
+def _model(config: Config, vocab: int) -> transformer.TransformerConfig:
   """The options of the config on top of what the named family chooses."""
   family = config_lib.choose(MODELS, config.model.name, 'config.model.name')
   computed = {'vocab': vocab, 'context': config.data.context}
@@ -70,7 +70,7 @@ def _model(config: ml_collections.ConfigDict, vocab: int) -> transformer.Transfo
     raise UserError(f'config.model: {error}') from error
 
 
-def _vocabulary(config: ml_collections.ConfigDict, read) -> tuple[ByteVocabulary | CharVocabulary, dict]:
+def _vocabulary(config: Config, read) -> tuple[ByteVocabulary | CharVocabulary, dict]:
   """The vocabulary, and what of it the run must keep."""
   if config.data.vocabulary == 'byte':
     return ByteVocabulary(), {}

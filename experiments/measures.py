@@ -14,13 +14,12 @@ import tempfile
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
-from experiments import classifier as classifier_experiment
+from experiments import classifier, images
+from experiments.classifier import Config
 from genjax import config as config_lib
 from genjax.cli import train, workdir
-from genjax.data import sources
 from genjax.metrics import diversity, frechet, modes
 from genjax.objectives.classification import Classification
 from genjax.training.experiment import Columns, Metric
@@ -41,8 +40,9 @@ Draw = Callable[[int, Mapping[str, np.ndarray]], Columns]
 class Options:
   """What config.evaluation may hold for images.
 
-  num_samples: drawn for all measures together. classifier: 'name' or 'name:arguments' of a config in configs/; '' is the
-  entry of `CLASSIFIERS` for the data. neighbours: samples, and training images, whose nearest training image is looked for.
+  num_samples: drawn for all measures together. classifier: 'name' or 'name:arguments' of a config in configs/; '' is
+  the entry of `CLASSIFIERS` for the data. neighbours: how many samples, and how many training images, are compared with
+  all training images.
   """
 
   num_samples: int = 2000
@@ -50,13 +50,13 @@ class Options:
   neighbours: int = 2000
 
 
-def image_metrics(config: ml_collections.ConfigDict) -> tuple[Metric, ...]:
+def image_metrics(config: Config) -> tuple[Metric, ...]:
   """Measures of image samples against a labelled set: one `Metric` named 'samples', computed from one draw.
 
   label_agreement: share of samples that the classifier gives the label that was asked for (conditional models only).
-  classes_covered; class_share_<k>: shares of predicted classes. frechet: distance to the held-out split in the classifier's
-  features, and frechet_train: that of as many training images, the floor. distance_ratio_mean, distance_ratio_min: mean
-  pairwise distance within a class over the real one, over classes by asked label, or predicted where none was asked.
+  classes_covered; class_share_<k>: shares of predicted classes. frechet: distance to the held-out split in the
+  classifier's features, and frechet_train: that of as many training images, the floor. distance_ratio_mean,
+  distance_ratio_min: mean pairwise distance within a class over the real one, by asked or else by predicted label.
   copies: share of samples nearer to a training image than 99 % of training images are to another one;
   nearest_distance: median distance to the nearest training image, and nearest_distance_train: that of training images.
 
@@ -75,8 +75,8 @@ def image_metrics(config: ml_collections.ConfigDict) -> tuple[Metric, ...]:
   if not name:
     return ()
   judge = _classifier_config(name, config.data)
-  card: dict[str, Any] = {'num_samples': options.num_samples, 'labels': 'each class in turn, where the model takes labels',
-                          'neighbours': options.neighbours, 'classifier': name}
+  card: dict[str, Any] = {'num_samples': options.num_samples, 'neighbours': options.neighbours,
+                          'labels': 'each class in turn, where the model takes labels'}
 
   def compute(sample: Draw, seed: int) -> dict[str, float]:
     run, facts = trained_classifier(judge)
@@ -84,8 +84,8 @@ def image_metrics(config: ml_collections.ConfigDict) -> tuple[Metric, ...]:
     train_set, heldout_set = (_columns(judge.data, split) for split in (judge.data.train, judge.data.heldout))
     card['train_examples'], card['heldout_examples'] = len(train_set['label']), len(heldout_set['label'])
     drawn = sample(options.num_samples, {})
-    return image_values(drawn['image'], drawn.get('label'), train_set, heldout_set, _predictor(run), judge.data.num_classes,
-                        options.neighbours, seed)
+    return image_values(drawn['image'], drawn.get('label'), train_set, heldout_set, _predictor(run),
+                        judge.data.num_classes, options.neighbours, seed)
 
   return (Metric('samples', compute, card),)
 
@@ -145,20 +145,21 @@ def mode_metrics(centre_KD: np.ndarray, deviation: float, num_samples: int = 10_
                                     'high_quality': 'within 3 deviations of a centre'}),)
 
 
-def trained_classifier(config: ml_collections.ConfigDict) -> tuple[Run, dict[str, Any]]:
+def trained_classifier(config: Config) -> tuple[Run, dict[str, Any]]:
   """The classifier of a config, trained by the ordinary loop on first use and kept in the cache folder.
 
-  The cache is $GENJAX_CACHE, by default ~/.cache/genjax; a classifier lies in classifiers/<data checksum>-<config hash>.
+  The cache is $GENJAX_CACHE, by default ~/.cache/genjax; in it, classifiers/<data checksum>-<config hash>.
 
   Returns:
-    The run at its last step, and the facts for a metric card: config, held-out accuracy, width of the features.
+    The run at its last step, and the facts for a metric card: data, model, held-out accuracy.
   """
   root = pathlib.Path(os.environ.get('GENJAX_CACHE') or '~/.cache/genjax').expanduser() / 'classifiers'
-  checksum = classifier_experiment.build(config).train.fingerprint()['checksum']
+  checksum = classifier.build(config).train.fingerprint()['checksum']
   text = json.dumps([config_lib.plain(config), workdir.versions()['genjax']], sort_keys=True)
   folder = root / f'{checksum}-{hashlib.sha256(text.encode()).hexdigest()[:12]}'
   if not (folder / 'summary.json').exists():
-    say(f'measures of samples need a classifier of {config.data.name}: training one of {config.steps} steps, kept in {folder}')
+    say(f'measures of samples need a classifier of {config.data.name}: training one for {config.steps} steps, to be '
+        f'kept in {folder}')
     workdir.prepare(str(root))
     # Trained aside and moved, so that another process finds a finished classifier or none.
     with tempfile.TemporaryDirectory(dir=root, prefix='training-') as aside:
@@ -170,19 +171,19 @@ def trained_classifier(config: ml_collections.ConfigDict) -> tuple[Run, dict[str
           raise
   heldout = workdir.read_json(folder / 'summary.json')['heldout']
   _, run = workdir.open_run(str(folder))
-  return run, {'classifier': f'{config.data.name}, trained on {config.data.train}, {config.steps} steps of {config.batch_size}',
-               'features': config.model.features, 'heldout_accuracy': heldout['accuracy'],
+  return run, {'data': config.data.name, 'trained_on': config.data.train, 'steps': config.steps,
+               'model': config_lib.plain(config.model), 'heldout_accuracy': heldout['accuracy'],
                'heldout_examples': int(heldout['examples']), 'folder': str(folder)}
 
 
-def _classifier_config(name: str, data: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def _classifier_config(name: str, data: Config) -> Config:
   """The config of a classifier for a set, with that set's splits and folders."""
   module, _, argument = name.partition(':')
   try:
     config = importlib.import_module(f'configs.{module}').get_config(argument or None)
   except ModuleNotFoundError as error:
-    raise UserError(f'config.evaluation.classifier must name a config in configs/, such as {sorted(set(CLASSIFIERS.values()))}, '
-                    f'got {module!r} ({error})') from error
+    raise UserError(f'config.evaluation.classifier must name a config in configs/, such as '
+                    f'{sorted(set(CLASSIFIERS.values()))}, got {module!r} ({error})') from error
   for key in ('name', 'train', 'heldout', 'data_dir', 'originals'):
     config.data[key] = data.get(key, config.data[key])
   if tuple(data.shape) != tuple(config.data.shape):
@@ -191,8 +192,8 @@ def _classifier_config(name: str, data: ml_collections.ConfigDict) -> ml_collect
   return config.lock()
 
 
-def _columns(data: ml_collections.ConfigDict, split: str) -> Columns:
-  source: sources.Arrays | sources.Records = classifier_experiment.open_labelled(data, split)
+def _columns(data: Config, split: str) -> Columns:
+  source = images.open_source(data, split, seed=0)
   return source.get(np.arange(len(source)))
 
 

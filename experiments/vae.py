@@ -1,10 +1,10 @@
 """Builder of variational autoencoders on images."""
 
-import ml_collections
 import numpy as np
 
 from experiments import images, render
 from genjax import config as config_lib
+from genjax.config import Config
 from genjax.models import autoencoder
 from genjax.objectives.vae import Vae
 from genjax.training import optimizers
@@ -16,7 +16,7 @@ PAIRS = 8  # images in a picture of reconstructions, and rows in one of interpol
 POINTS = 9  # images in a row of interpolations
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: Config) -> Experiment:
   """A VAE. config.data: see `experiments.images.batches`. config.model: 'mlp' or 'conv' with options of
   `genjax.models.autoencoder`. config.objective: options of `Vae`."""
   options, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')

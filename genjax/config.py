@@ -16,6 +16,8 @@ from genjax.types import UserError
 
 T = TypeVar('T')
 
+Config = Any  # an `ml_collections.ConfigDict`, whose entries have no static types
+
 
 def suggestion(name: str, known: Any) -> str:
   """' Did you mean X?' for the nearest known name, or nothing."""
@@ -89,17 +91,17 @@ def difference(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
   return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def to_json(config: ml_collections.ConfigDict) -> str:
+def to_json(config: Config) -> str:
   """The config as JSON text."""
   return json.dumps(plain(config), indent=2)
 
 
-def from_json(text: str) -> ml_collections.ConfigDict:
+def from_json(text: str) -> Config:
   """The inverse of `to_json`: a locked config. Lists come back as tuples."""
   return ml_collections.ConfigDict(_frozen(json.loads(text))).lock()
 
 
-def override(config: ml_collections.ConfigDict, assignment: str) -> None:
+def override(config: Config, assignment: str) -> None:
   """Applies `key.path=value` to a config in place; the key must exist and the value must have its type.
 
   Raises:
@@ -121,7 +123,7 @@ def override(config: ml_collections.ConfigDict, assignment: str) -> None:
   if old is not None and type(value) is not type(old):
     raise UserError(f'config key {path} takes {type(old).__name__} (now {old!r}), got {text!r}')
   *parents, leaf = path.split('.')
-  node = config
+  node: Config = config
   for parent in parents:
     node = node[parent]
   with node.unlocked():

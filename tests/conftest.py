@@ -7,8 +7,8 @@ import pathlib
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(pathlib.Path('~/.cache/genjax/xla').expanduser()))
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)

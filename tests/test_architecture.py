@@ -104,7 +104,7 @@ def test_public_docstrings():
     if path.name != '__init__.py' and not ast.get_docstring(tree):
       missing.append(f'{path.name}')
     for node in tree.body:
-      if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith('_') and not ast.get_docstring(node):
-        if node.name not in ('get_config', 'sweep'):
-          missing.append(f'{path.name}:{node.lineno} {node.name}')
+      public = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith('_')
+      if public and node.name not in ('get_config', 'sweep') and not ast.get_docstring(node):
+        missing.append(f'{path.name}:{node.lineno} {node.name}')
   assert not missing

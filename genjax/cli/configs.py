@@ -11,7 +11,7 @@ from absl import flags
 import ml_collections
 from ml_collections import config_flags
 
-from genjax.config import flatten, plain, suggestion
+from genjax.config import Config, flatten, plain, suggestion
 from genjax.training.experiment import Experiment
 from genjax.training.run import Settings
 from genjax.types import UserError
@@ -79,7 +79,7 @@ def _explain(argv: Sequence[str], error: AttributeError) -> UserError:
   base = [arg for arg in argv if not arg.startswith('--config.')]
   config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=base)
   try:
-    values([arg for arg in base[:1]] + [arg for arg in base if arg.startswith('--config=')])
+    values(base[:1] + [arg for arg in base if arg.startswith('--config=')])
     known = flatten(values.config)
   except Exception:  # the config itself is at fault, not an override
     return UserError(f'the config failed: {" ".join(str(error).split())}')
@@ -97,7 +97,7 @@ def _extend_path(paths: Sequence[str]) -> None:
       sys.path.append(path)
 
 
-def build(config: ml_collections.ConfigDict, paths: Sequence[str] = ()) -> Experiment:
+def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
   """The experiment that a config describes.
 
   Raises:
@@ -117,7 +117,7 @@ def build(config: ml_collections.ConfigDict, paths: Sequence[str] = ()) -> Exper
   return module.build(config)
 
 
-def settings(config: ml_collections.ConfigDict) -> Settings:
+def settings(config: Config) -> Settings:
   """The numbers of the run."""
   return Settings(steps=config.steps, batch_size=config.batch_size, seed=config.seed, microbatches=config.microbatches,
                   mesh=plain(config.mesh), rules=plain(config.rules))

@@ -7,6 +7,8 @@ import argparse
 import json
 import pathlib
 
+import numpy as np
+
 from genjax import config as config_lib
 from genjax.cli import workdir as workdir_lib
 from genjax.types import UserError
@@ -21,11 +23,17 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--seed', type=int, default=0, help='of the samples that sample-based metrics draw')
   parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help='e.g. sampler.steps=25')
   parser.add_argument('--no-samples', action='store_true', help='leave out the metrics that draw samples')
+  parser.add_argument('--per-example', metavar='PATH.npz', help='write the value of each held-out example, in the order of the split')
   args = parser.parse_args(argv)
+  if args.per_example and not args.per_example.endswith('.npz'):
+    raise UserError(f'--per-example takes a path that ends in .npz, got {args.per_example}')
   if args.seed < 0:
     raise UserError(f'--seed must not be negative, got {args.seed}')
   config, run = workdir_lib.open_run(args.workdir, args.set, args.step)
   averaged = not args.raw
+  if args.per_example:
+    workdir_lib.prepare(str(pathlib.Path(args.per_example).parent))
+    np.savez_compressed(args.per_example, **run.scores(averaged))  # type: ignore[arg-type]
   values = run.evaluate(averaged)
   examples = int(values.pop('examples'))
   result = {f'heldout/{name}': value for name, value in values.items()}

@@ -18,7 +18,8 @@ from genjax import sharding
 from genjax.cli import configs
 from genjax.nn.functional import count
 from genjax.objectives import base
-from genjax.training import flops, state as state_lib
+from genjax.training import flops
+from genjax.training import state as state_lib
 from genjax.training.experiment import Experiment
 from genjax.types import UserError
 

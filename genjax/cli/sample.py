@@ -24,8 +24,9 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--workdir', required=True, help='a run directory')
   parser.add_argument('--num', type=int, default=64, help='how many samples')
   parser.add_argument('--out', help='.npz, .png, .txt or a folder')
-  parser.add_argument('--conditions', default='', help="what to generate, e.g. 'label=3', 'label=0-9', 'label=1,7'; lists go round the rows")
-  parser.add_argument('--prompt', help="short for --conditions with one prompt; may hold any character")
+  parser.add_argument('--conditions', default='',
+                      help="what to generate, e.g. 'label=3', 'label=0-9', 'label=1,7'; lists go round the rows")
+  parser.add_argument('--prompt', help='a text to continue; short for --conditions with one prompt')
   parser.add_argument('--seed', type=int, default=0, help='row i is a function of the seed and i')
   parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help='e.g. sampler.steps=25')
   parser.add_argument('--step', type=int, help='a checkpoint other than the newest')

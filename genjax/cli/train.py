@@ -12,7 +12,9 @@ from absl import flags
 import ml_collections
 
 from genjax import config as config_lib
-from genjax.cli import configs, workdir as workdir_lib
+from genjax.cli import configs
+from genjax.cli import workdir as workdir_lib
+from genjax.config import Config
 from genjax.training import hooks, logs, loop
 from genjax.training.run import Run
 from genjax.types import NonFiniteError, UserError
@@ -31,7 +33,7 @@ def main(argv: list[str]) -> int:
   return 0
 
 
-def train(config: ml_collections.ConfigDict, workdir: str, paths: list[str] | tuple[str, ...] = ()) -> Run:
+def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = ()) -> Run:
   """Trains a config in a run directory, or resumes it; returns the run at its last step.
 
   Args:
@@ -52,6 +54,11 @@ def train(config: ml_collections.ConfigDict, workdir: str, paths: list[str] | tu
     _set_assets(config, workdir_lib.read_json(path / 'config.json').get('assets', {}))
   experiment = configs.build(config, paths)
   run = Run(experiment, configs.settings(config))
+  checkpoints = workdir_lib.checkpoints(path, config)
+  run.step_flops()  # traces the step: losses that do not fit the shapes fail here
+  if config.checkpoint.best and config.checkpoint.best not in run.evaluation_names():
+    raise UserError(f'config.checkpoint.best={config.checkpoint.best!r} is not a held-out metric; they are '
+                    f'{sorted(run.evaluation_names())}')
   _set_assets(config, dict(experiment.assets))
   description = workdir_lib.describe(config, experiment, paths)
   if known:
@@ -60,7 +67,6 @@ def train(config: ml_collections.ConfigDict, workdir: str, paths: list[str] | tu
     workdir_lib.write_json(path / 'config.json', config_lib.plain(config))
     workdir_lib.write_json(path / 'run.json', description)
 
-  checkpoints = workdir_lib.checkpoints(path, config)
   try:
     state = checkpoints.restore(run.target, logs.say)
     if state is None:
@@ -92,7 +98,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, paths: list[str] | tu
   return run
 
 
-def _set_assets(config: ml_collections.ConfigDict, assets: dict[str, Any]) -> None:
+def _set_assets(config: Config, assets: dict[str, Any]) -> None:
   with config.unlocked():
     config.assets = ml_collections.ConfigDict(assets)
 

@@ -15,10 +15,10 @@ import platform
 from typing import Any
 
 import jax
-import ml_collections
 
 from genjax import config as config_lib
 from genjax.cli import configs
+from genjax.config import Config
 from genjax.training.checkpoint import Checkpoints
 from genjax.training.experiment import Experiment
 from genjax.training.logs import say
@@ -81,14 +81,14 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   partial.replace(path)
 
 
-def describe(config: ml_collections.ConfigDict, experiment: Experiment, paths: Sequence[str]) -> dict[str, Any]:
+def describe(config: Config, experiment: Experiment, paths: Sequence[str]) -> dict[str, Any]:
   """What run.json holds, and what goes into every checkpoint beside the config."""
   return {'versions': versions(), 'seed': config.seed, 'data': experiment.train.fingerprint(),
           'paths': list(paths), 'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
           'processes': jax.process_count(), 'machine': platform.platform(), 'cpus': os.cpu_count()}
 
 
-def check_same(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+def check_same(workdir: pathlib.Path, config: Config) -> None:
   """Checks that a config is the one of an existing run directory, placement aside.
 
   Raises:
@@ -103,7 +103,7 @@ def check_same(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None
     raise UserError(f'--workdir={workdir} holds a run of another config:\n{lines}\nUse another --workdir, or the config of that run')
 
 
-def load(workdir: str, assignments: Sequence[str] = ()) -> tuple[ml_collections.ConfigDict, Experiment]:
+def load(workdir: str, assignments: Sequence[str] = ()) -> tuple[Config, Experiment]:
   """The config of a run, with changes such as 'sampler.steps=25', and its experiment.
 
   Raises:
@@ -119,13 +119,14 @@ def load(workdir: str, assignments: Sequence[str] = ()) -> tuple[ml_collections.
   return config, configs.build(config, read_json(path / 'run.json')['paths'])
 
 
-def checkpoints(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Checkpoints:
+def checkpoints(workdir: pathlib.Path, config: Config) -> Checkpoints:
   """The checkpoints of a run, kept as its config says."""
-  return Checkpoints(workdir / 'checkpoints', **config_lib.plain({key: value for key, value in config.checkpoint.items() if key != 'every'}))
+  options = {key: value for key, value in config.checkpoint.items() if key != 'every'}
+  return Checkpoints(workdir / 'checkpoints', **options)
 
 
 def open_run(workdir: str, assignments: Sequence[str] = (), step: int | None = None,
-             report: Callable[[str], None] = say) -> tuple[ml_collections.ConfigDict, Run]:
+             report: Callable[[str], None] = say) -> tuple[Config, Run]:
   """A run with the state of its newest checkpoint, or of the one of `step`.
 
   Raises:

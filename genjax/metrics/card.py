@@ -12,17 +12,16 @@ from genjax.types import UserError
 class Card:
   """How metrics were computed.
 
-  step: finished training steps. split: the held-out data, as the data's fingerprint describes it. examples: how many of
-  them were evaluated. seed: of everything drawn. parameters: 'raw', or which groups were averaged. sampler: options of the
-  sampler. measures: name of a measure -> its own facts (feature extractor, number of samples). versions: package ->
-  version.
+  step: finished training steps. data: fingerprint of the held-out data, its split included. examples: how many of them
+  were evaluated. parameters: 'raw', or which groups were averaged. seed: of everything drawn. sampler: its options.
+  measures: name of a measure -> its own facts (feature extractor, number of samples). versions: package -> version.
   """
 
   step: int
-  split: Mapping[str, Any]
+  data: Mapping[str, Any]
   examples: int
-  seed: int
   parameters: str
+  seed: int
   sampler: Mapping[str, Any]
   measures: Mapping[str, Mapping[str, Any]]
   versions: Mapping[str, str]

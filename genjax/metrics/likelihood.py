@@ -25,8 +25,8 @@ def bits_per_dim(nats: float, dims: int, scale: float = 1.0) -> float:
   Args:
     nats: negative log likelihood of one example, as a density if the data is continuous.
     dims: numbers in one example, H * W * C for images.
-    scale: discrete levels in one unit of the modelled data; 1 for a probability of the levels themselves, 256 where bytes
-      (with uniform noise) were scaled to [0, 1), 128 for [-1, 1) (Theis et al. 2016, section 3.1).
+    scale: discrete levels in one unit of the modelled data; 1 for a probability of the levels themselves, 256 where
+      bytes (with uniform noise) were scaled to [0, 1), 128 for [-1, 1) (Theis et al. 2016, section 3.1).
   """
   if dims < 1 or not scale > 0:
     raise UserError(f'bits per dimension need dims >= 1 and scale > 0, got {dims} and {scale}')
@@ -34,7 +34,7 @@ def bits_per_dim(nats: float, dims: int, scale: float = 1.0) -> float:
 
 
 def perplexity(nats_per_token: float) -> float:
-  """exp(nats per token): the size of a uniform vocabulary that is as hard to predict; infinite beyond floating point."""
+  """exp(nats per token), the size of a uniform vocabulary that is as hard to predict; infinite beyond float64."""
   return math.exp(nats_per_token) if nats_per_token < 709.0 else math.inf
 
 

@@ -41,8 +41,9 @@ def measure(point_ND: np.ndarray, centre_KD: np.ndarray, deviation: float, weigh
   if point_ND.ndim != 2 or not len(point_ND) or point_ND.shape[1:] != centre_KD.shape[1:]:
     raise UserError(f'modes need samples of shape (samples, {centre_KD.shape[1]}), at least one, got {point_ND.shape}')
   if not np.isfinite(point_ND).all():
-    raise UserError(f'{int(np.sum(~np.isfinite(point_ND).all(axis=1)))} of {len(point_ND)} samples have coordinates that '
-                    'are NaN or infinite; look at the parameters that generated them')
+    bad = int(np.sum(~np.isfinite(point_ND).all(axis=1)))
+    raise UserError(f'coordinates must be finite; those of {bad} of {len(point_ND)} samples are NaN or infinite. '
+                    'Look at the parameters that generated them')
   modes = len(centre_KD)
   weight_K = np.full(modes, 1.0 / modes) if weight_K is None else np.asarray(weight_K, np.float64)
   distance_NK = np.linalg.norm(point_ND[:, None] - centre_KD, axis=-1)

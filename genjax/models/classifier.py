@@ -17,9 +17,9 @@ from genjax.types import Array, Key, UserError
 class Classifier:
   """Options of the network.
 
-  shape: (H, W, C) of the images. num_classes: K. width: channels after the first halving; they double with each. layers:
-  halvings of the image, each a strided 3x3 convolution. convolutions: 3x3 convolutions per halving, the strided one
-  included. features: width D of the last hidden layer. dropout: rate on those features. dtype: compute type.
+  shape: (H, W, C) of the images. num_classes: K. width: channels after the first halving; they double with each.
+  layers: halvings of the image, each a strided 3x3 convolution. convolutions: 3x3 convolutions per halving, the strided
+  one included. features: width D of the last hidden layer. dropout: rate on those features. dtype: compute type.
 
   Raises:
     UserError: sizes that cannot be built.
@@ -39,8 +39,8 @@ class Classifier:
       if getattr(self, name) < 1:
         raise UserError(f'config.model.{name} must be at least 1, got {getattr(self, name)}')
     if 2 ** self.layers > min(self.shape[:2]):
-      raise UserError(f'config.model.layers halves images of {self.shape[:2]} pixels {self.layers} times, which is more '
-                      'than they have; make it smaller')
+      raise UserError(f'config.model.layers halves images of {self.shape[:2]} pixels {self.layers} times, which leaves '
+                      'less than one pixel; make it smaller')
     if self.num_classes < 2:
       raise UserError(f'a classifier needs at least 2 classes, got {self.num_classes}')
     if not 0.0 <= self.dropout < 1.0:

@@ -15,9 +15,9 @@ from genjax.types import Array, Batch, Key, Params, UserError
 class Classification:
   """Cross entropy of labels given images; group 'net'. Batches hold `image` (uint8 B H W C) and `label` (B).
 
-  net: images in [-1, 1] -> (logits_BK, features_BD). smoothing: share of the target's mass that is spread evenly over all
-  classes (Szegedy et al. 2016, section 7). shift: training images move by up to so many pixels along both axes; what moves
-  in is the edge repeated. flip: half of the training images are mirrored.
+  net: images in [-1, 1] -> (logits_BK, features_BD). smoothing: share of the target's mass that is spread evenly over
+  all classes (Szegedy et al. 2016, section 7). shift: training images move by up to so many pixels along both axes; the
+  edge is repeated. flip: half of the training images are mirrored.
 
   Raises:
     UserError: a number out of range.
@@ -78,14 +78,14 @@ def scale(image_BHWC: Array) -> Array:
 
 
 def augment(key: Key, image_BHWC: Array, shift: int, flip: bool) -> Array:
-  """Each image moved by a whole number of pixels, uniform in -shift .. shift along both axes, and mirrored half the time."""
+  """Each image moved by whole pixels, uniform in -shift .. shift along both axes, and mirrored half the time."""
   batch, height, width, channels = image_BHWC.shape
   shift_key, flip_key = jax.random.split(key)
   if shift:
     padded_BHWC = jnp.pad(image_BHWC, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode='edge')
     corner_B2 = jax.random.randint(shift_key, (batch, 2), 0, 2 * shift + 1)
-    image_BHWC = jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, (corner[0], corner[1], 0),
-                                                                      (height, width, channels)))(padded_BHWC, corner_B2)
+    crop = lambda image, corner: jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), (height, width, channels))
+    image_BHWC = jax.vmap(crop)(padded_BHWC, corner_B2)
   if flip:
     mirrored_B = jax.random.bernoulli(flip_key, 0.5, (batch,))
     image_BHWC = jnp.where(mirrored_B[:, None, None, None], image_BHWC[:, :, ::-1], image_BHWC)

@@ -51,9 +51,9 @@ class Condition:
     def parse(text: str) -> np.ndarray:
       if not text.isdigit() or int(text) >= num_classes:
         raise UserError(f'label must be a whole number from 0 to {num_classes - 1}, got {text!r}')
-      return np.int32(text)
+      return np.asarray(int(text), np.int32)
 
-    return Condition(parse, lambda row: np.int32(row % num_classes), f'a whole number from 0 to {num_classes - 1}')
+    return Condition(parse, lambda row: np.asarray(row % num_classes, np.int32), f'a whole number from 0 to {num_classes - 1}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Experiment:
   axes: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
   conditions: Mapping[str, Condition] = dataclasses.field(default_factory=dict)
   preview: Callable[[Params, Context, Batch], dict[str, Array]] | None = None
-  render: Callable[[Columns], dict[str, np.ndarray | str]] = lambda samples: {}
+  render: Callable[[Columns], Mapping[str, np.ndarray | str]] = lambda samples: {}
   metrics: tuple[Metric, ...] = ()
   hooks: tuple = ()
   assets: Mapping[str, Any] = dataclasses.field(default_factory=dict)

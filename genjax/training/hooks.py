@@ -52,6 +52,7 @@ class Log(Hook):
     self._metrics: list[Metrics] = []
     self._flops = 0
     self._since = 0.0
+    self._aside = 0.0
 
   def start(self, run: Run) -> None:
     self.writer.start(run.step)
@@ -60,7 +61,7 @@ class Log(Hook):
     self._since = time.perf_counter()
 
   def before_step(self, run: Run, columns: dict) -> None:
-    self._flops += run.step_flops(columns)
+    self._flops += run.step_flops()
 
   def after_step(self, run: Run, metrics: Metrics) -> None:
     self._metrics.append(metrics)
@@ -74,7 +75,7 @@ class Log(Hook):
     for metrics in jax.device_get(self._metrics):
       for name, value in metrics.items():
         values.setdefault(name, []).append(float(value))
-    seconds = max(time.perf_counter() - self._since, 1e-9)
+    seconds = max(time.perf_counter() - self._since - (run.aside_seconds - self._aside), 1e-9)
     steps = len(self._metrics)
     unit = run.experiment.unit
     rate = steps * run.settings.batch_size * run.experiment.units_per_example / seconds
@@ -89,7 +90,7 @@ class Log(Hook):
       self._bar.set_postfix_str(f'{losses}  {speed}', refresh=True)
     else:
       logs.say(f'step {run.step}/{run.settings.steps}  {losses}  {speed}  ETA {tqdm.tqdm.format_interval(remaining)}')
-    self._metrics, self._flops, self._since = [], 0, time.perf_counter()
+    self._metrics, self._flops, self._since, self._aside = [], 0, time.perf_counter(), run.aside_seconds
 
   def close(self) -> None:
     if self._bar is not None:
@@ -112,7 +113,8 @@ class Evaluate(Hook):
     self._evaluate(run, 0)
 
   def _evaluate(self, run: Run, max_batches: int) -> None:
-    values = run.evaluate(max_batches=max_batches)
+    with run.aside():
+      values = run.evaluate(max_batches=max_batches)
     run.evaluation = (run.step, values)
     self.writer.scalars(run.step, {f'heldout/{name}': value for name, value in values.items()})
     logs.say(f'step {run.step}  held out: ' + '  '.join(f'{name} {value:.5g}' for name, value in values.items()))
@@ -134,7 +136,8 @@ class Sample(Hook):
       self._sample(run)
 
   def _sample(self, run: Run) -> None:
-    columns = (run.sample(self.num, run.settings.seed), run.preview())
+    with run.aside():
+      columns = (run.sample(self.num, run.settings.seed), run.preview())
     pictures = {name: value for samples in columns if samples for name, value in run.experiment.render(samples).items()}
     paths = [self.writer.artifact(run.step, name, value) for name, value in pictures.items()]
     self.files = [str(path) for path in paths if path is not None]
@@ -159,6 +162,10 @@ class Save(Hook):
       self._save(run)
 
   def _save(self, run: Run) -> None:
+    with run.aside():
+      self._write(run)
+
+  def _write(self, run: Run) -> None:
     run.check_finite()
     evaluation = run.evaluation[1] if run.evaluation and run.evaluation[0] == run.step else None
     self.checkpoints.save(run.step, run.state, self.description, evaluation)

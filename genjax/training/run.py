@@ -1,10 +1,12 @@
 """A run: an experiment placed on a mesh. Steps it, evaluates it and samples from it; knows no model family."""
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import dataclasses
 import functools
 import math
+import time
 from typing import Any
 
 import jax
@@ -13,7 +15,9 @@ import numpy as np
 
 from genjax import sharding
 from genjax.objectives import base
-from genjax.training import checkpoint, flops, state as state_lib, step as step_lib
+from genjax.training import checkpoint, flops
+from genjax.training import state as state_lib
+from genjax.training import step as step_lib
 from genjax.training.experiment import Columns, Experiment
 from genjax.training.state import TrainState
 from genjax.types import NonFiniteError, Params, UserError
@@ -41,6 +45,7 @@ class Run:
     state: the training state; set by `initialise` or `restore`.
     step: finished steps, on the host.
     evaluation: the newest held-out metrics and the step that they belong to.
+    aside_seconds: time spent on other things than steps: evaluation, samples, checkpoints.
 
   Raises:
     UserError: see `genjax.sharding` and `genjax.objectives.base.check_groups`.
@@ -73,6 +78,8 @@ class Run:
     self._jit_finite = jax.jit(_all_finite)
     self._flops: dict[tuple[str, ...], int] = {}
     self._pending: collections.deque[tuple[int, step_lib.Metrics]] = collections.deque()
+    self._checked = False
+    self.aside_seconds = 0.0
     self.step = 0
     self.evaluation: tuple[int, dict[str, float]] | None = None
 
@@ -93,12 +100,24 @@ class Run:
     self.state = state
     self.step = int(state.step)
 
+  @contextlib.contextmanager
+  def aside(self) -> Iterator[None]:
+    """Counts the time inside as no part of training."""
+    begin = time.perf_counter()
+    try:
+      yield
+    finally:
+      self.aside_seconds += time.perf_counter() - begin
+
   def rows(self, batch_size: int) -> slice:
     """Rows of the global batch that this process loads."""
     return sharding.local_rows(self.mesh, batch_size)
 
   def train_step(self, columns: Columns) -> step_lib.Metrics:
     """One step on one batch (rows of this process); returns metrics that may still be computing."""
+    if not self._checked:
+      self._check_columns(columns)
+      self._checked = True
     batch = sharding.put_batch(columns, self.mesh)
     self.state, metrics = self._jit_step(self.state, self.frozen, batch, base.due(self.phases, self.step))
     self.step += 1
@@ -125,14 +144,33 @@ class Run:
       raise NonFiniteError(self.step, ', '.join(base.due(self.phases, max(0, self.step - 1))), 'a parameter or optimizer entry',
                            math.nan)
 
-  def step_flops(self, columns: Columns) -> int:
+  def step_flops(self) -> int:
     """Analytic FLOPs of the step that the next call of `train_step` will run, over all devices."""
     names = base.due(self.phases, self.step)
     if names not in self._flops:
-      batch = {name: jax.ShapeDtypeStruct((self.settings.batch_size, *column.shape[1:]), column.dtype)
-               for name, column in columns.items()}
+      batch = self._rows(self.settings.batch_size)
       self._flops[names] = flops.count(self._step, self.target, self.experiment.frozen, batch, names, static_argnums=(3,))
     return self._flops[names]
+
+  def evaluation_names(self) -> set[str]:
+    """What `evaluate` will give, found without computing."""
+    size = self.experiment.heldout.batch_size
+    batch = {**self._rows(size), 'mask': jax.ShapeDtypeStruct((size,), np.float32)}
+    context = self.target.context(self.experiment.frozen)
+    values = jax.eval_shape(self.experiment.objective.evaluate, self.target.averaged(), context, batch, jax.random.key(0))
+    return set(values) - {'weight'}
+
+  def _rows(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch as shapes."""
+    return {name: jax.ShapeDtypeStruct((size, *row.shape), row.dtype) for name, row in self.experiment.example.items()}
+
+  def _check_columns(self, columns: Columns) -> None:
+    """The data gives what the builder announced."""
+    announced = {name: (tuple(row.shape), np.dtype(row.dtype).name) for name, row in self.experiment.example.items()}
+    given = {name: (column.shape[1:], column.dtype.name) for name, column in columns.items()}
+    if announced != given:
+      raise UserError(f'the batches have columns {given} (shape of a row, dtype), but the experiment was built for {announced}; '
+                      'change config.data or the builder')
 
   def params(self, averaged: bool) -> Params:
     """Trained parameters, the averaged ones where there are any and they are asked for."""
@@ -148,28 +186,39 @@ class Run:
     Returns:
       name -> mean, weighted by the entry 'weight' if the objective gives one; 'examples' counts the examples.
     """
-    key = jax.random.fold_in(jax.random.key(self.settings.seed), 0xE7A1)
     totals: dict[str, float] = collections.defaultdict(float)
-    params, context = self.params(averaged), self.state.context(self.frozen)
-    data = self.experiment.heldout
-    for index, columns in enumerate(data.epoch(self.rows(data.batch_size))):
-      if max_batches and index == max_batches:
-        break
-      batch = sharding.put_batch(columns, self.mesh)
-      sums = self._jit_evaluate(params, context, batch, jax.random.fold_in(key, index))
-      for name, value in jax.device_get(sums).items():
+    for sums, _ in self._evaluated(averaged, max_batches):
+      for name, value in sums.items():
         totals[name] += float(value)
     examples, weight = totals.pop('examples', 0.0), totals.pop('weight', 0.0)
     if not weight:
       raise UserError('the held-out split gave no examples to evaluate on; look at config.data')
     return {**{name: total / weight for name, total in totals.items()}, 'examples': examples}
 
+  def scores(self, averaged: bool = True) -> Columns:
+    """The objective's values of each held-out example, in the order of the split: name -> array of that length."""
+    parts = [{name: value[mask > 0] for name, value in values.items() if name != 'mask'}
+             for _, values in self._evaluated(averaged, 0) for mask in (values['mask'],)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+  def _evaluated(self, averaged: bool, max_batches: int) -> Iterator[tuple[Columns, Columns]]:
+    """Sums and per-example values of each held-out batch."""
+    key = jax.random.fold_in(jax.random.key(self.settings.seed), 0xE7A1)
+    params, context = self.params(averaged), self.state.context(self.frozen)
+    data = self.experiment.heldout
+    for index, columns in enumerate(data.epoch(self.rows(data.batch_size))):
+      if max_batches and index == max_batches:
+        return
+      batch = sharding.put_batch(columns, self.mesh)
+      yield jax.device_get(self._jit_evaluate(params, context, batch, jax.random.fold_in(key, index)))
+
   def _evaluate_batch(self, params: Params, context: base.Context, batch: Mapping[str, jax.Array], key: jax.Array):
     values = dict(self.experiment.objective.evaluate(params, context, batch, key))
     weight = values.pop('weight', jnp.ones_like(batch['mask'])) * batch['mask']
     # The padding of the last batch may hold anything, NaN included: it is chosen away, not multiplied away.
     sums = {name: jnp.sum(jnp.where(batch['mask'] > 0, value * weight, 0.0)) for name, value in values.items()}
-    return {**sums, 'weight': jnp.sum(weight), 'examples': jnp.sum(batch['mask'])}
+    sums = {**sums, 'weight': jnp.sum(weight), 'examples': jnp.sum(batch['mask'])}
+    return sums, {**values, 'mask': batch['mask']}
 
   def sample(self, num: int, seed: int, conditions: Mapping[str, np.ndarray] | None = None, averaged: bool = True,
              chunk: int = 256) -> Columns:

@@ -52,7 +52,7 @@ def init_key(seed: int):
 
 
 def shardings(shapes: TrainState, optimizers: Mapping[str, optax.GradientTransformation], mesh: jax.sharding.Mesh,
-              axes: Mapping[str, sharding.AxesTable], rules: Mapping[str, Any]) -> TrainState:
+              axes: Mapping[str, sharding.AxesTable], rules: Mapping[str, Any]) -> Any:
   """The layout of a state: optimizer state and averages lie where their parameters lie, the rest on every device.
 
   Args:
@@ -72,5 +72,6 @@ def shardings(shapes: TrainState, optimizers: Mapping[str, optax.GradientTransfo
                                  transform_non_params=lambda _: everywhere)
     for group, state in shapes.opt.items()
   }
-  return TrainState(step=everywhere, params=params, mutable=jax.tree.map(lambda _: everywhere, shapes.mutable), opt=opt,
-                    ema={group: params[group] for group in shapes.ema})
+  layout: Any = TrainState  # holds layouts in place of arrays
+  return layout(step=everywhere, params=params, mutable=jax.tree.map(lambda _: everywhere, shapes.mutable), opt=opt,
+                ema={group: params[group] for group in shapes.ema})

@@ -5,6 +5,7 @@ For each phase: the gradient of its loss with respect to its groups only, accumu
 """
 
 from collections.abc import Callable, Mapping
+import dataclasses
 from typing import Any
 
 import jax
@@ -65,7 +66,7 @@ def _gradients(phase: Phase, params: Params, context: Context, batch: Batch, key
   """Gradients of a phase by group, its metrics and the new mutable tree."""
 
   def loss(trained: Params, mutable: Tree, batch: Batch, key: Key):
-    output = phase.loss({**params, **trained}, context.replace(mutable=mutable), batch, key)
+    output = phase.loss({**params, **trained}, dataclasses.replace(context, mutable=mutable), batch, key)
     mutable = mutable if output.mutable is None else output.mutable
     return output.loss, ({'loss': output.loss, **output.metrics}, mutable, jnp.asarray(output.weight, jnp.float32))
 

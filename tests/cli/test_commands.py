@@ -58,14 +58,16 @@ def test_samples_as_a_picture(run, tmp_path):
     assert picture.size[0] > 16
 
 
-def test_evaluation_has_a_card(run, capsys):
+def test_evaluation_has_a_card(run, tmp_path, capsys):
   assert main(['evaluate', f'--workdir={run}', '--no-samples']) == 0
   report = json.loads(capsys.readouterr().out)
   assert report == json.loads((run / 'evaluation.json').read_text())
   assert report['metrics']['heldout/loss'] > 0
   assert {'data', 'examples', 'seed', 'parameters', 'sampler', 'step', 'versions'} <= set(report['card'])
   assert "averaged ['net']" in report['card']['parameters']
-  assert main(['evaluate', f'--workdir={run}', '--no-samples', '--raw']) == 0
+  assert main(['evaluate', f'--workdir={run}', '--no-samples', '--raw', f'--per-example={tmp_path / "each.npz"}']) == 0
+  each = np.load(tmp_path / 'each.npz')['loss']
+  assert each.shape == (report['card']['examples'],) and each.min() < each.mean() < each.max()
   assert json.loads(capsys.readouterr().out)['card']['parameters'] == 'raw'
 
 

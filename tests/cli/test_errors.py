@@ -43,6 +43,7 @@ def trained(tmp_path_factory):
   ('--config.model.name=mpl', ('config.model.name', 'mlp')),
   ('--config.experiment=experiments.vea', ('experiments.vea',)),
   ('--config.checkpoint.mode=lowest', ("'min' or 'max'",)),
+  ('--config.checkpoint.best=fid', ("'fid'", 'negative_elbo')),
   ('--config.microbatches=3', ('microbatches', 'multiple of 3')),
 ])
 def test_bad_config(capsys, tmp_path, override, words):

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 
 from experiments import measures
+from genjax.data import sources
 from genjax.types import UserError
 
 CLASSES = 4
 
 
-def config(**evaluation):
-  data = dict(name='digits', train='train', heldout='test', shape=(8, 8, 1), num_classes=10, data_dir='', originals='')
+def config(name='digits', **evaluation):
+  data = dict(name=name, train='train', heldout='test', shape=(8, 8, 1), num_classes=10, data_dir='', originals='')
   return ml_collections.ConfigDict(dict(data=data, evaluation=evaluation)).lock()
 
 
@@ -64,15 +65,13 @@ def test_building_a_measure_opens_no_data(monkeypatch):
   def fail(*arguments, **keywords):
     raise AssertionError('data was opened')
 
-  monkeypatch.setattr(measures.sources, 'open_tfds', fail)
+  monkeypatch.setattr(sources, 'open_tfds', fail)
   (metric,) = measures.image_metrics(config(num_samples=7))
   assert metric.name == 'samples' and metric.card['num_samples'] == 7
 
 
 def test_sets_without_a_classifier_have_no_measures():
-  other = config().copy_and_resolve_references()
-  other.data.name = 'cats_vs_dogs'
-  assert measures.image_metrics(other.lock()) == ()
+  assert measures.image_metrics(config(name='cats_vs_dogs')) == ()
 
 
 @pytest.mark.parametrize(('evaluation', 'message'), [
@@ -102,11 +101,12 @@ def test_the_classifier_is_trained_once_and_described_in_the_card(tmp_path, monk
     return {'image': np.random.default_rng(0).integers(0, 256, (num, 8, 8, 1), np.uint8), 'label': np.arange(num) % 10}
 
   first = metric.compute(sample, 0)
-  assert 'training one of 2 steps' in capsys.readouterr().err
+  assert 'training one for 2 steps' in capsys.readouterr().err
   assert metric.compute(sample, 0) == first
   assert 'training one' not in capsys.readouterr().err
   assert drawn == [40, 40]  # one draw serves all values
   facts = metric.card['feature_extractor']
-  assert 0.0 <= facts['heldout_accuracy'] <= 1.0 and facts['heldout_examples'] == 360 and facts['features'] == 8
+  assert 0.0 <= facts['heldout_accuracy'] <= 1.0 and facts['heldout_examples'] == 360
+  assert facts['model']['features'] == 8
   assert metric.card['train_examples'] == 1437 and metric.card['heldout_examples'] == 360
   assert [path.name for path in (tmp_path / 'classifiers').iterdir()] == [facts['folder'].rpartition('/')[2]]

@@ -11,9 +11,10 @@ import pytest
 from genjax.metrics.card import Card
 from genjax.types import UserError
 
-FACTS: dict[str, Any] = dict(step=100, split={'name': 'digits', 'split': 'test', 'examples': 360}, examples=360, seed=0,
-             parameters="averaged ['net']", sampler={'name': 'heun', 'steps': 20},
-             measures={'samples': {'feature_extractor': {'heldout_accuracy': 0.98}}}, versions={'jax': '0.10.2'})
+FACTS: dict[str, Any] = dict(step=100, data={'name': 'digits', 'split': 'test', 'examples': 360}, examples=360,
+                             parameters="averaged ['net']", seed=0, sampler={'name': 'heun', 'steps': 20},
+                             measures={'samples': {'feature_extractor': {'heldout_accuracy': 0.98}}},
+                             versions={'jax': '0.10.2'})
 
 
 def test_the_card_has_all_its_fields():

@@ -28,11 +28,9 @@ def _inputs():
 
 def _random_params(network):
   """Parameters without the zeros of a fresh network."""
-  params, mutable = network.init(jax.random.key(0))
-  leaves, structure = jax.tree.flatten(params)
-  keys = jax.random.split(jax.random.key(2), len(leaves))
-  noisy = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys)]
-  return jax.tree.unflatten(structure, noisy), mutable
+  shapes, mutable = jax.eval_shape(network.init, jax.random.key(0))
+  generator = np.random.default_rng(0)
+  return jax.tree.map(lambda leaf: 0.2 * generator.standard_normal(leaf.shape, np.float32), shapes), mutable
 
 
 @pytest.mark.parametrize('name', sorted(PUBLISHED))
@@ -46,7 +44,7 @@ def test_parameter_counts_are_the_published_ones(name):
 def test_fresh_network_predicts_zero_and_shapes_hold():
   for learn_sigma in (False, True):
     network = dit.network(_small(learn_sigma=learn_sigma))
-    output, _ = network.apply(*network.init(jax.random.key(0)), *_inputs())
+    output, _ = jax.jit(lambda key: network.apply(*network.init(key), *_inputs()))(jax.random.key(0))
     assert output.shape == (2, 4, 6, 6 if learn_sigma else 3) and (output == 0).all()
 
 
@@ -56,7 +54,7 @@ def test_scan_equals_unrolled_and_rematerialised():
     network = dit.network(_small(**options))
     params, mutable = _random_params(network)
     value = jax.value_and_grad(lambda params: jnp.sum(network.apply(params, mutable, *_inputs())[0] ** 2))
-    outputs.append(value(params))
+    outputs.append(jax.jit(value)(params))
   for other in outputs[1:]:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), outputs[0], other)
 
@@ -64,26 +62,27 @@ def test_scan_equals_unrolled_and_rematerialised():
 def test_time_label_and_every_pixel_matter():
   network = dit.network(_small())
   params, mutable = _random_params(network)
+  apply = jax.jit(lambda *inputs: network.apply(params, mutable, *inputs)[0])
   x, t, label = _inputs()
-  base = network.apply(params, mutable, x, t, label)[0]
+  base = apply(x, t, label)
   for changed in ((x, t + 50, label), (x, t, jnp.array([1, 2])), (x.at[:, 0, 0].add(1.0), t, label)):
-    assert jnp.min(jnp.abs(network.apply(params, mutable, *changed)[0] - base)[:, -1, -1]) > 1e-5
+    assert jnp.min(jnp.abs(apply(*changed) - base)[:, -1, -1]) > 1e-5
 
 
 def test_without_classes_there_is_no_label_table():
   network = dit.network(_small(num_classes=0))
-  params, mutable = network.init(jax.random.key(0))
+  params, mutable = jax.eval_shape(network.init, jax.random.key(0))
   assert 'label' not in params['embed']
-  assert network.apply(params, mutable, *_inputs()[:2])[0].shape == (2, 4, 6, 3)
+  output, _ = jax.eval_shape(network.apply, params, mutable, *_inputs()[:2])
+  assert output.shape == (2, 4, 6, 3)
 
 
 def test_bfloat16_computes_and_keeps_float32_parameters():
   network, reference = dit.network(_small(dtype='bfloat16')), dit.network(_small())
   params, mutable = _random_params(network)
-  assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
-  output = network.apply(params, mutable, *_inputs())[0]
+  assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(jax.eval_shape(network.init, jax.random.key(0))))
+  output, expected = (jax.jit(lambda net=net: net.apply(params, mutable, *_inputs())[0])() for net in (network, reference))
   assert output.dtype == jnp.bfloat16
-  expected = reference.apply(params, mutable, *_inputs())[0]
   assert jnp.max(jnp.abs(output.astype(jnp.float32) - expected)) < 0.05 * jnp.max(jnp.abs(expected))
 
 

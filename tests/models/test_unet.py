@@ -1,7 +1,10 @@
 """DDPM's U-Net: published parameter count, zero output when fresh, conditions, dropout."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from genjax.models import unet
@@ -18,13 +21,16 @@ def _inputs():
   return jax.random.normal(jax.random.key(1), (2, 8, 8, 1)), jnp.array([3.0, 700.0]), jnp.array([0, 3])
 
 
-def _random_params(network):
-  """Parameters without the zeros of a fresh network."""
-  params, mutable = network.init(jax.random.key(0))
-  leaves, structure = jax.tree.flatten(params)
-  keys = jax.random.split(jax.random.key(2), len(leaves))
-  return jax.tree.unflatten(structure, [leaf + 0.1 * jax.random.normal(key, leaf.shape)
-                                        for leaf, key in zip(leaves, keys)]), mutable
+@functools.cache
+def _built(dropout=0.0):
+  """A small network with parameters, fresh and without the zeros of a fresh one, and its compiled application."""
+  network = unet.network(_small(dropout=dropout))
+  fresh, mutable = jax.jit(network.init)(jax.random.key(0))
+  leaves, structure = jax.tree.flatten(fresh)
+  generator = np.random.default_rng(2)
+  noisy = [leaf + 0.1 * generator.standard_normal(leaf.shape, np.float32) for leaf in leaves]
+  apply = jax.jit(lambda params, *inputs, key=None: network.apply(params, mutable, *inputs, key=key)[0])
+  return fresh, jax.tree.unflatten(structure, noisy), apply
 
 
 def test_parameter_count_is_ddpms():
@@ -34,8 +40,8 @@ def test_parameter_count_is_ddpms():
 
 
 def test_fresh_network_predicts_zero():
-  network = unet.network(_small())
-  output, _ = network.apply(*network.init(jax.random.key(0)), *_inputs())
+  fresh, _, apply = _built()
+  output = apply(fresh, *_inputs())
   assert output.shape == (2, 8, 8, 1) and (output == 0).all()
 
 
@@ -50,23 +56,20 @@ def test_shapes(options):
 
 
 def test_time_label_and_pixels_matter():
-  network = unet.network(_small())
-  params, mutable = _random_params(network)
-  apply = jax.jit(lambda *inputs: network.apply(params, mutable, *inputs)[0])
+  _, params, apply = _built()
   x, t, label = _inputs()
-  base = apply(x, t, label)
+  base = apply(params, x, t, label)
   # Attention in the middle carries one corner to the opposite one.
   for changed in ((x, t + 50, label), (x, t, jnp.array([1, 2])), (x.at[:, 0, 0].add(3.0), t, label)):
-    assert jnp.max(jnp.abs(apply(*changed) - base)[:, -1, -1]) > 1e-6
+    assert jnp.max(jnp.abs(apply(params, *changed) - base)[:, -1, -1]) > 1e-6
 
 
 def test_dropout_needs_a_key():
-  network = unet.network(_small(dropout=0.5))
-  params, mutable = _random_params(network)
-  apply = jax.jit(lambda key: network.apply(params, mutable, *_inputs(), key=key)[0])
-  assert (apply(jax.random.key(0)) == apply(jax.random.key(0))).all()
-  assert (apply(jax.random.key(0)) != apply(jax.random.key(1))).any()
-  assert (apply(jax.random.key(0)) != network.apply(params, mutable, *_inputs())[0]).any()
+  _, params, apply = _built(dropout=0.5)
+  outputs = [apply(params, *_inputs(), key=None if seed is None else jax.random.key(seed)) for seed in (0, 0, 1, None)]
+  assert (outputs[0] == outputs[1]).all()
+  assert (outputs[0] != outputs[2]).any()
+  assert (outputs[0] != outputs[3]).any()
 
 
 @pytest.mark.parametrize('options, match', [(dict(multipliers=(1, 2, 2, 2, 2)), 'multipliers'), (dict(attention=(5,)), 'attention'),
