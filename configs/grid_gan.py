@@ -14,7 +14,7 @@ def get_config(arg=None):
   config.experiment = 'experiments.gan'
   config.data = dict(name='gaussian_grid', size=100_000)
   config.model = dict(name='points', latent=2, generator_widths=(128, 128, 128), discriminator_widths=(64, 64, 64),
-                      pieces=5, scale=0.25, norm='batch', discriminator_norm='none', pack=arg.pack)
+                      pieces=5, scale=0.25, norm='none', discriminator_norm='none', pack=arg.pack)
   config.objective = dict(loss='non_saturating', r1_gamma=0.0, r1_every=16, discriminator_steps=1)
   adam = dict(name='adam', lr=1e-3, b1=0.5, b2=0.999, schedule='linear', end=0.01)
   config.optimizers = dict(generator=adam, discriminator=adam)

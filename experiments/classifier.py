@@ -1,16 +1,12 @@
 """Image classifiers: the extractors of features and the judges of labels for samples of other families."""
 
-from typing import Any
-
 from experiments import images
 from genjax import config as config_lib
-from genjax.data import pipeline
+from genjax.config import Config
 from genjax.models import classifier
 from genjax.objectives.classification import Classification
 from genjax.training import optimizers
 from genjax.training.experiment import Experiment
-
-Config = Any  # a locked ml_collections.ConfigDict, whose attributes no type checker knows
 
 
 def build(config: Config) -> Experiment:
@@ -35,8 +31,3 @@ def build(config: Config) -> Experiment:
     optimizers=optimizers.from_config(config.optimizers, config.steps),
     ema=dict(config.ema),
     axes={'net': classifier.AXES})
-
-
-def open_labelled(data: Config, split: str) -> pipeline.Source:
-  """The columns image and label of a split; see `experiments.images.open_source`."""
-  return images.open_source(data, split, seed=0)

@@ -5,7 +5,7 @@ import math
 import jax
 import numpy as np
 
-from experiments import classifier, measures, render
+from experiments import images, measures, render
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import synthetic
@@ -56,21 +56,15 @@ def build(config: Config) -> Experiment:
   if config.batch_size // config.microbatches % model.pack:
     raise UserError(f'a discriminator that sees config.model.pack={model.pack} samples at once needs microbatches of a multiple '
                     f'of that, got {config.batch_size // config.microbatches}; change config.batch_size')
-  train, heldout = _mixture(config) if points else _images(config)
-  example = {'point': jax.ShapeDtypeStruct((2,), np.float32)} if points else {
-    'image': jax.ShapeDtypeStruct(tuple(config.data.shape), np.uint8), 'label': jax.ShapeDtypeStruct((), np.int32)}
+  train, heldout = _mixture(config) if points else (
+    images.batches(config, config.data.train), images.batches(config, config.data.heldout, shuffle=False))
+  example = {'point': jax.ShapeDtypeStruct((2,), np.float32)} if points else images.example(config)
   return Experiment(
     objective=objective, train=train, heldout=heldout, optimizers=_optimizers(config, objective), ema=dict(config.ema),
     example=example, axes=models.POINT_AXES if points else models.DCGAN_AXES,
     conditions={'label': Condition.label(num_classes)} if num_classes else {},
     render=_scatter(config) if points else lambda samples: {'samples': render.grid(samples['image'])},
     metrics=_mode_metrics(config) if points else measures.image_metrics(config))
-
-
-def _images(config: Config) -> tuple[Pipeline, Pipeline]:
-  data = config.data
-  return (Pipeline(lambda: classifier.open_labelled(data, data.train), config.batch_size, config.seed),
-          Pipeline(lambda: classifier.open_labelled(data, data.heldout), config.batch_size, config.seed, shuffle=False))
 
 
 def _mixture(config: Config) -> tuple[Pipeline, Pipeline]:

@@ -13,12 +13,28 @@ from genjax.training.run import Run
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common'))
+ORIGINALS = {'mnist': 'mnist', 'cifar10': 'cifar10', 'tiny_shakespeare': 'tinyshakespeare'}
+
+
+@pytest.fixture
+def smoke(request):
+  """name -> the flags of its smoke variant; a set that needs original files is built from the shared ones."""
+
+  def flags(name: str) -> list[str]:
+    argv = [f'--config={ROOT}/configs/{name}.py:smoke']
+    values, _ = configs.parse('train', argv, '')
+    if values.config.data.name in ORIGINALS:
+      shared = request.getfixturevalue('shared_data')
+      argv.append(f'--config.data.originals={shared / ORIGINALS[values.config.data.name]}')
+    return argv
+
+  return flags
 
 
 @functools.cache
-def first_step(name):
+def first_step(argv):
   """Loss and gradient norm of every phase of the first step."""
-  values, paths = configs.parse('train', [f'--config={ROOT}/configs/{name}.py:smoke'], '')
+  values, paths = configs.parse('train', argv, '')
   run = Run(configs.build(values.config, paths), configs.settings(values.config))
   run.initialise()
   metrics = jax.device_get(run.train_step(next(run.experiment.train.iterate(0, run.rows(run.settings.batch_size)))))
@@ -26,14 +42,14 @@ def first_step(name):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_golden_first_step(name, golden):
-  golden(name, first_step(name))
+def test_golden_first_step(name, smoke, golden):
+  golden(name, first_step(tuple(smoke(name))))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', CONFIGS)
-def test_smoke_variant_runs_end_to_end(name, tmp_path):
-  assert main(['train', f'--config={ROOT}/configs/{name}.py:smoke', f'--workdir={tmp_path / "run"}']) == 0
+def test_smoke_variant_runs_end_to_end(name, smoke, tmp_path):
+  assert main(['train', *smoke(name), f'--workdir={tmp_path / "run"}']) == 0
   summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
   assert summary['step'] == 2 and summary['heldout']
   if 'classifier' not in name:

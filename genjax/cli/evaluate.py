@@ -11,6 +11,7 @@ import numpy as np
 
 from genjax import config as config_lib
 from genjax.cli import workdir as workdir_lib
+from genjax.metrics.card import Card
 from genjax.types import UserError
 
 
@@ -45,17 +46,17 @@ def main(argv: list[str]) -> int:
   for metric in () if args.no_samples else run.experiment.metrics:
     result.update({f'{metric.name}/{name}': value for name, value in metric.compute(draw, args.seed).items()})
     cards[metric.name] = dict(metric.card)
-  card = {
-    'step': run.step,
-    'data': run.experiment.heldout.fingerprint(),
-    'examples': examples,
-    'parameters': f'averaged {sorted(run.experiment.ema)}' if averaged and run.experiment.ema else 'raw',
-    'seed': args.seed,
-    'sampler': config_lib.plain(config.sampler),
-    'measures': cards,
-    'versions': workdir_lib.versions(),
-  }
-  report = {'metrics': result, 'card': card}
+  card = Card(
+    step=run.step,
+    data=run.experiment.heldout.fingerprint(),
+    examples=examples,
+    parameters=f'averaged {sorted(run.experiment.ema)}' if averaged and run.experiment.ema else 'raw',
+    seed=args.seed,
+    sampler=config_lib.plain(config.sampler),
+    measures=cards,
+    versions=workdir_lib.versions(),
+  )
+  report = {'metrics': result, 'card': card.as_json()}
   print(json.dumps(report, indent=2))
   workdir_lib.write_json(pathlib.Path(args.workdir) / 'evaluation.json', report)
   return 0

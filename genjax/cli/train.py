@@ -124,4 +124,5 @@ def _summarise(path: pathlib.Path, run: Run, log: hooks.Log, sample: hooks.Sampl
   logs.say(f'  checkpoints, logs            {path / "checkpoints"}, {path / "metrics.jsonl"}, {path / "tensorboard"}')
   for file in sample.files:
     logs.say(f'  samples                      {file}')
-  logs.say(f'next:\n  genjax sample --workdir={path} --num=64 --out={path / "samples"}\n  genjax evaluate --workdir={path}')
+  commands = [f'genjax sample --workdir={path} --num=64 --out={path / "samples"}'] if sample.files else []
+  logs.say('\n  '.join(['next:', *commands, f'genjax evaluate --workdir={path}']))

@@ -63,7 +63,7 @@ def test_phases_and_groups():
   assert [phase.name for phase in points().phases()] == ['discriminator', 'generator']
 
 
-@pytest.mark.parametrize('loss', sorted(LOSSES))
+@pytest.mark.parametrize('loss', ['non_saturating', 'wgan_gp'])
 def test_each_phase_changes_its_own_mutable_only(loss):
   """Discriminator phase: the generator's statistics stay as they are, bit by bit, and the other way round."""
   gan, batch = images(loss=loss, r1_gamma=1.0)
