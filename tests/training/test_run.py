@@ -1,0 +1,105 @@
+"""A run: what it checks before computing, what it compiles, and that evaluation and samples do not depend on batches."""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from genjax.cli import configs
+from genjax.data.pipeline import Pipeline
+from genjax.training import experiment as experiment_lib
+from genjax.training.run import Run
+from genjax.types import NonFiniteError, UserError
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+def make(**overrides):
+  argv = [f'--config={ROOT}/configs/digits_vae.py:smoke', *(f'--config.{key}={value}' for key, value in overrides.items())]
+  values, paths = configs.parse('train', argv, '')
+  return configs.build(values.config, paths), configs.settings(values.config)
+
+
+@pytest.fixture(scope='module')
+def run():
+  run = Run(*make())
+  run.initialise()
+  batches = run.experiment.train.iterate(0, run.rows(8))
+  for _ in range(3):
+    run.train_step(next(batches))
+  return run
+
+
+def test_three_steps_compile_once(run):
+  assert run._jit_step._cache_size() == 1 and run.step == int(run.state.step) == 3
+
+
+def test_the_state_is_donated():
+  run = Run(*make())
+  run.initialise()
+  before = run.state
+  run.train_step(next(run.experiment.train.iterate(0, run.rows(8))))
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
+
+
+def test_evaluation_counts_every_example_once_and_ignores_padding(run):
+  scores = run.scores()
+  values = run.evaluate()
+  assert values['examples'] == 360 and all(len(column) == 360 for column in scores.values())
+  assert values['kl'] == pytest.approx(float(np.mean(scores['kl'], dtype=np.float64)), rel=1e-5)
+  # 360 is no multiple of 32: the last batch is padded.
+  source = run.experiment.heldout.source
+  other = Run(dataclasses.replace(run.experiment, heldout=Pipeline(lambda: source, 32, shuffle=False)), run.settings)
+  other.restore(run.state)
+  assert other.evaluate()['kl'] == pytest.approx(values['kl'], rel=1e-5)
+  assert run.evaluate(max_batches=2)['examples'] == 16
+
+
+def test_samples_do_not_depend_on_the_chunk(run):
+  whole = run.sample(7, seed=1)['image']
+  np.testing.assert_array_equal(run.sample(7, seed=1, chunk=3)['image'], whole)
+  np.testing.assert_array_equal(run.sample(4, seed=1)['image'], whole[:4])
+  assert not np.array_equal(run.sample(7, seed=2)['image'], whole)
+
+
+def test_averages_are_used_unless_raw_is_asked_for(run):
+  assert not np.array_equal(run.sample(4, seed=1)['image'], run.sample(4, seed=1, averaged=False)['image'])
+
+
+def test_batches_must_be_what_the_builder_announced():
+  experiment, settings = make()
+  run = Run(dataclasses.replace(experiment, example={'image': jax.ShapeDtypeStruct((8, 8, 1), np.float32)}), settings)
+  run.initialise()
+  with pytest.raises(UserError, match='uint8'):
+    run.train_step(next(experiment.train.iterate(0, run.rows(8))))
+
+
+def test_names_of_the_evaluation_are_known_before_it(run):
+  assert run.evaluation_names() == {'negative_elbo', 'distortion', 'kl', 'negative_bound_3'}
+
+
+def test_nothing_that_is_not_finite_passes(run):
+  other = Run(*make())
+  other.restore(jax.tree.map(lambda leaf: leaf * np.nan if leaf.dtype == np.float32 else leaf + 0, run.state))
+  with pytest.raises(NonFiniteError, match='step 3'):
+    other.check_finite()
+  other.train_step(next(other.experiment.train.iterate(3, other.rows(8))))
+  with pytest.raises(NonFiniteError, match="loss of phase 'elbo' is nan at step 4") as error:
+    other.check_finite()
+  assert (error.value.step, error.value.phase) == (4, 'elbo')
+
+
+def test_negative_steps():
+  experiment, settings = make()
+  with pytest.raises(UserError, match='-1'):
+    Run(experiment, dataclasses.replace(settings, steps=-1))
+
+
+def test_labels_of_conditions():
+  condition = experiment_lib.Condition.label(10)
+  assert condition.parse('7') == 7 and [int(condition.default(row)) for row in (0, 9, 10)] == [0, 9, 0]
+  for text in ('10', '-1', 'x', ''):
+    with pytest.raises(UserError, match='0 to 9'):
+      condition.parse(text)
