@@ -35,7 +35,7 @@ setup(
     'numpy>=2,<3',
     'pillow>=11,<14',
     'scikit-learn>=1.5,<2',
-    'tensorboardX>=2.6.2,<3',
+    'tensorboard>=2.18,<3',
     'tqdm>=4.66,<5',
   ],
   extras_require={

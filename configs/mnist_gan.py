@@ -16,7 +16,7 @@ def get_config(arg=None):
                      originals='')
   config.model = dict(name='dcgan', latent=64, generator_width=width, discriminator_width=width, norm='batch',
                       discriminator_norm='none', spectral=False, pack=1, momentum=0.99, dtype='float32')
-  config.objective = dict(loss='non_saturating', distribution='normal', r1_gamma=0.1, r1_every=2 if arg.smoke else 8,
+  config.objective = dict(loss='non_saturating', distribution='normal', r1_gamma=1.0, r1_every=2 if arg.smoke else 8,
                           discriminator_steps=1, conditional=arg.conditional)
   adam = dict(name='adam', lr=5e-4, b1=0.5, b2=0.99, schedule='linear', end=0.05)
   config.evaluation = dict(num_samples=10_000, classifier='', neighbours=2000)

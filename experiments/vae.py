@@ -47,7 +47,7 @@ def build(config: Config) -> Experiment:
 
 
 def _render(columns: Columns) -> dict[str, np.ndarray]:
-  """Grids of samples; of originals above their reconstructions; of interpolations, a pair a row."""
+  """Grids of samples; of originals, each beside its reconstruction; of interpolations, a pair a row."""
   pictures = {}
   if 'image' in columns:
     pictures['samples'] = render.grid(columns['image'])

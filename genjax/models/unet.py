@@ -74,7 +74,9 @@ class _Network(nnx.Module):
       return nnx.List([_Stage(config, size, outputs, embedding, resolution in config.attention, rngs) for size in inputs])
 
     self.time = TimestepEmbedding(base, embedding, shift=1, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
-    self.label = LabelEmbedding(config.num_classes, embedding, dtype=dtype, rngs=rngs) if config.num_classes else None
+    # As large as the embedded time, so that the label counts from the first steps on.
+    self.label = (LabelEmbedding(config.num_classes, embedding, std=1.0, dtype=dtype, rngs=rngs)
+                  if config.num_classes else None)
     self.first = Conv(channels, base, init=_XAVIER, dtype=dtype, rngs=rngs)
     skips, width, resolution = [base], base, config.shape[0]
     down, shrink, up, enlarge = [], [], [], []

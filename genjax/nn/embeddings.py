@@ -52,10 +52,15 @@ class LabelEmbedding(nnx.Module):
   """A table of one row per class and, as its last row, one for "no label" (index `num_classes`).
 
   Which examples lose their label in training is decided outside, by replacing the label with `num_classes`.
+
+  Args:
+    num_classes: number of classes.
+    width: model width D.
+    std: standard deviation of the fresh table; 0.02 is DiT's.
   """
 
-  def __init__(self, num_classes: int, width: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
-    self.table = nnx.Embed(num_classes + 1, width, embedding_init=_NORMAL, dtype=dtype, rngs=rngs)
+  def __init__(self, num_classes: int, width: int, *, std: float = 0.02, dtype=jnp.float32, rngs: nnx.Rngs):
+    self.table = nnx.Embed(num_classes + 1, width, embedding_init=nnx.initializers.normal(std), dtype=dtype, rngs=rngs)
 
   def __call__(self, label_B: Array, key: Key | None = None) -> Array:
     return self.table(label_B)

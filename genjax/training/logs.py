@@ -3,12 +3,17 @@
 import json
 import pathlib
 import sys
+import time
 from typing import Any
 
 import jax
 import numpy as np
 from PIL import Image
-import tensorboardX
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 
 class Writer:
@@ -21,7 +26,7 @@ class Writer:
   def __init__(self, workdir: pathlib.Path):
     self.workdir = workdir
     self.active = jax.process_index() == 0
-    self._board: tensorboardX.SummaryWriter | None = None
+    self._board: EventFileWriter | None = None
 
   def start(self, step: int) -> None:
     """Opens the logs of a run that continues after `step`: lines of later steps, which will be run again, are dropped."""
@@ -33,7 +38,10 @@ class Writer:
       kept = [line for line in lines if line.endswith('\n') and json.loads(line)['step'] <= step]
       if len(kept) < len(lines):
         path.write_text(''.join(kept))
-    self._board = tensorboardX.SummaryWriter(str(self.workdir / 'tensorboard'), purge_step=step + 1, write_to_disk=True)
+    self._board = EventFileWriter(str(self.workdir / 'tensorboard'))
+    if step:
+      # TensorBoard then drops what an earlier process logged for later steps.
+      self._board.add_event(Event(wall_time=time.time(), step=step + 1, session_log=SessionLog(status=SessionLog.START)))
 
   def scalars(self, step: int, values: dict[str, float]) -> None:
     """One line of metrics."""
@@ -41,19 +49,27 @@ class Writer:
       return
     with open(self.workdir / 'metrics.jsonl', 'a') as lines:
       lines.write(json.dumps({'step': step, **{name: float(f'{value:.8g}') for name, value in values.items()}}) + '\n')
-    for name, value in values.items():
-      self._board.add_scalar(name, value, step)
+    self._log(step, [Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
 
   def artifact(self, step: int, name: str, value: np.ndarray | str) -> pathlib.Path | None:
     """An image (uint8 H W C) or a text; returns the file."""
     if self._board is None:
       return None
     stem = self.workdir / 'samples' / f'step_{step:07d}_{name}'
+    path = write_artifact(stem, value)
     if isinstance(value, str):
-      self._board.add_text(name, f'```\n{value}\n```', step)
+      metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name='text'))
+      tensor = TensorProto(dtype=DT_STRING, string_val=[f'```\n{value}\n```'.encode()])
+      self._log(step, [Summary.Value(tag=name, metadata=metadata, tensor=tensor)])
     else:
-      self._board.add_image(name, value, step, dataformats='HWC')
-    return write_artifact(stem, value)
+      height, width, channels = value.shape
+      image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=path.read_bytes())
+      self._log(step, [Summary.Value(tag=name, image=image)])
+    return path
+
+  def _log(self, step: int, values: list[Any]) -> None:
+    if self._board is not None:
+      self._board.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
   def close(self) -> None:
     """Flushes."""

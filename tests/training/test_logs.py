@@ -1,0 +1,41 @@
+"""Logs can be read back: JSON lines, TensorBoard events, files."""
+
+import json
+
+import numpy as np
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from genjax.training import logs
+
+
+def test_what_is_written_can_be_read(tmp_path):
+  writer = logs.Writer(tmp_path)
+  writer.start(0)
+  for step in (1, 2, 3):
+    writer.scalars(step, {'loss': 1 / step})
+  picture = writer.artifact(3, 'samples', np.full((4, 5, 3), 7, np.uint8))
+  text = writer.artifact(3, 'text', 'To be, or not')
+  writer.close()
+
+  lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+  assert [line['step'] for line in lines] == [1, 2, 3] and lines[1]['loss'] == 0.5
+  with Image.open(picture) as image:
+    assert image.size == (5, 4)
+  assert text.read_text() == 'To be, or not'
+  board = EventAccumulator(str(tmp_path / 'tensorboard'))
+  board.Reload()
+  assert [(event.step, event.value) for event in board.Scalars('loss')][1] == (2, 0.5)
+  assert board.Images('samples')[0].width == 5
+  assert b'To be' in board.Tensors('text')[0].tensor_proto.string_val[0]
+
+
+def test_a_resumed_run_drops_lines_that_will_be_written_again(tmp_path):
+  for start, steps in ((0, (1, 2, 3, 4)), (2, (3,))):
+    writer = logs.Writer(tmp_path)
+    writer.start(start)
+    for step in steps:
+      writer.scalars(step, {'loss': float(step + 10 * start)})
+    writer.close()
+  lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+  assert [line['loss'] for line in lines] == [1, 2, 23]
