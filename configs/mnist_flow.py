@@ -8,7 +8,7 @@ from configs import common
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, smoke=False)
-  config = common.base(steps=4000, batch_size=32)
+  config = common.base(steps=3000, batch_size=32)
   config.experiment = 'experiments.diffusion'
   config.data = dict(name='mnist', train='train', heldout='test', shape=(28, 28, 1), num_classes=10, flip=False,
                      data_dir='', originals='')
@@ -20,10 +20,10 @@ def get_config(arg=None):
   config.evaluation = dict(num_samples=2000, classifier='', neighbours=2000)
   config.optimizers = dict(net=dict(name='adam', lr=2e-3, b2=0.99, warmup=100, schedule='cosine', end=0.02))
   config.ema = dict(net=0.998)
-  config.evaluate_every = 2000
+  config.evaluate_every = 1000
   config.evaluate_batches = 16
   config.log_every = 100
-  config.sample_every = 2000
+  config.sample_every = 1000
   config.sample_num = 100
   if arg.smoke:
     common.smoke(config)
