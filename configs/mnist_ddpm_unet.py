@@ -1,4 +1,4 @@
-"""DDPM with a small class-conditional U-Net on MNIST, for two CPU cores; sampled in 20 steps by DPM-Solver++.
+"""DDPM with a small class-conditional U-Net on MNIST, for two CPU cores: cosine schedule, v prediction, DPM-Solver++ in 20 steps.
 
 genjax train --config=configs/mnist_ddpm_unet.py --workdir=runs/mnist_ddpm_unet
 """
