@@ -18,7 +18,7 @@ def get_config(arg=None):
                           times=dict(name='default'), label_dropout=0.0, stratified=False)
   # The paper samples with all 1000 steps and the large variance.
   config.sampler = dict(name='ancestral', steps=1000, spacing='', guidance=1.0, clip=1.0, options=dict(variance='large'))
-  config.evaluation = dict(num_samples=2000, classifier='', neighbours=2000)
+  config.evaluation = common.IMAGE_EVALUATION
   config.optimizers = dict(net=dict(name='adam', lr=2e-4, clip=1.0, warmup=5000))
   config.ema = dict(net=0.9999)
   config.evaluate_every = 10_000

@@ -23,7 +23,7 @@ def get_config(arg=None):
   config.objective = dict(process=dict(name='flow'), parameterization=dict(name='velocity'),
                           times=dict(name='logit_normal', mean=0.0, std=1.0), label_dropout=0.1, stratified=True)
   config.sampler = dict(name='heun', steps=25, spacing='', guidance=1.5, clip=0.0, options=dict())
-  config.evaluation = dict(num_samples=2000, classifier='', neighbours=2000)
+  config.evaluation = common.IMAGE_EVALUATION
   config.optimizers = dict(net=dict(name='adamw', lr=1e-4, b2=0.99, warmup=1000))
   config.ema = dict(net=0.9999)
   config.evaluate_every = 10_000

@@ -5,6 +5,8 @@ from typing import Any
 
 import ml_collections
 
+IMAGE_EVALUATION = dict(num_samples=2000, classifier='', neighbours=2000)  # see `experiments.measures.Options`
+
 
 def parse_arg(arg: str | None, **defaults: Any) -> Any:
   """Arguments after the colon of `--config=FILE:key=value,flag`, typed by their defaults.

@@ -17,7 +17,7 @@ def get_config(arg=None):
   config.objective = dict(process=dict(name='edm', sigma_max=80.0), parameterization=dict(name='edm', data_std=0.75),
                           times=dict(name='log_normal', mean=-0.8, std=1.2), label_dropout=0.1, stratified=True)
   config.sampler = dict(name='heun', steps=18, spacing='karras', guidance=1.5, clip=0.0, options=dict())
-  config.evaluation = dict(num_samples=2000, classifier='', neighbours=2000)
+  config.evaluation = common.IMAGE_EVALUATION
   config.optimizers = dict(net=dict(name='adamw', lr=1e-3, b2=0.99, warmup=100, schedule='cosine', end=0.02))
   config.ema = dict(net=0.995)
   config.evaluate_every = 750

@@ -19,7 +19,7 @@ def get_config(arg=None):
   config.objective = dict(loss='hinge', distribution='normal', r1_gamma=0.0, r1_every=16, discriminator_steps=1,
                           conditional=True)
   adam = dict(name='adam', lr=5e-4, b1=0.5, b2=0.99, schedule='linear', end=0.05)
-  config.evaluation = dict(num_samples=2000, classifier='', neighbours=2000)
+  config.evaluation = common.IMAGE_EVALUATION
   config.optimizers = dict(generator=adam, discriminator=adam)
   config.ema = dict(generator=0.99)
   config.evaluate_every = 1_000

@@ -17,7 +17,7 @@ def get_config(arg=None):
                           times=dict(name='default'), label_dropout=0.1, stratified=True,
                           evaluation_times=4)
   config.sampler = dict(name='dpmpp_2m', steps=20, spacing='', guidance=2.0, clip=0.0, options=dict())
-  config.evaluation = dict(num_samples=2000, classifier='', neighbours=2000)
+  config.evaluation = common.IMAGE_EVALUATION
   config.optimizers = dict(net=dict(name='adam', lr=2e-3, b2=0.99, warmup=100, schedule='cosine', end=0.02))
   config.ema = dict(net=0.998)
   config.evaluate_every = 1000

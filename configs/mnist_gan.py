@@ -19,7 +19,7 @@ def get_config(arg=None):
   config.objective = dict(loss='non_saturating', distribution='normal', r1_gamma=1.0, r1_every=2 if arg.smoke else 8,
                           discriminator_steps=1, conditional=arg.conditional)
   adam = dict(name='adam', lr=5e-4, b1=0.5, b2=0.99, schedule='linear', end=0.05)
-  config.evaluation = dict(num_samples=10_000, classifier='', neighbours=2000)
+  config.evaluation = dict(common.IMAGE_EVALUATION, num_samples=10_000)
   config.optimizers = dict(generator=adam, discriminator=adam)
   config.ema = dict(generator=0.995)
   config.evaluate_every = 2_000

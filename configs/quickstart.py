@@ -16,7 +16,7 @@ def get_config(arg=None):
   config.objective = dict(process=dict(name='flow'), parameterization=dict(name='velocity'),
                           times=dict(name='default'), label_dropout=0.1, stratified=True)
   config.sampler = dict(name='dpmpp_2m', steps=16, spacing='', guidance=1.3, clip=0.0, options=dict())
-  config.evaluation = dict(num_samples=2000, classifier='', neighbours=2000)
+  config.evaluation = common.IMAGE_EVALUATION
   config.optimizers = dict(net=dict(name='adamw', lr=1e-3, b2=0.99, warmup=100, schedule='cosine', end=0.02))
   config.ema = dict(net=0.995)
   config.evaluate_every = 700

@@ -17,9 +17,9 @@ import jax
 import numpy as np
 
 from experiments import classifier, images
-from experiments.classifier import Config
 from genjax import config as config_lib
 from genjax.cli import train, workdir
+from genjax.config import Config
 from genjax.metrics import diversity, frechet, modes
 from genjax.objectives.classification import Classification
 from genjax.training.experiment import Columns, Metric

@@ -91,14 +91,9 @@ def difference(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
   return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def to_json(config: Config) -> str:
-  """The config as JSON text."""
-  return json.dumps(plain(config), indent=2)
-
-
-def from_json(text: str) -> Config:
-  """The inverse of `to_json`: a locked config. Lists come back as tuples."""
-  return ml_collections.ConfigDict(_frozen(json.loads(text))).lock()
+def from_plain(tree: Mapping[str, Any]) -> Config:
+  """The inverse of `plain`: a locked config. Lists come back as tuples."""
+  return ml_collections.ConfigDict(_frozen(tree)).lock()
 
 
 def override(config: Config, assignment: str) -> None:

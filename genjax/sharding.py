@@ -13,7 +13,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
-from genjax.types import Tree, UserError
+from genjax.types import Tree, UserError, leaf_name
 
 MESH_AXES = ('data', 'fsdp', 'tensor', 'context', 'expert')
 BATCH_AXES = ('data', 'fsdp')  # the batch is split over both: under FSDP each device has its own examples
@@ -119,7 +119,7 @@ def param_shardings(shapes: Tree, mesh: Mesh, table: AxesTable = (), rules: Mapp
   used: set[str] = set()
 
   def place(path, leaf) -> NamedSharding:
-    name = '/'.join(str(getattr(entry, 'key', entry)) for entry in path)
+    name = leaf_name(path)
     logical: tuple[str | None, ...] = (None,) * len(leaf.shape)
     for pattern, axes in table:
       if re.fullmatch(pattern, name):
@@ -133,8 +133,7 @@ def param_shardings(shapes: Tree, mesh: Mesh, table: AxesTable = (), rules: Mapp
   placed = jax.tree_util.tree_map_with_path(place, shapes)
   idle = [pattern for pattern, _ in table if pattern not in used]
   if idle:
-    names = ['/'.join(str(getattr(entry, 'key', entry)) for entry in path)
-             for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
+    names = [leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
     raise UserError(f'sharding rules {idle} match no parameter; the parameters are {names}')
   return placed
 

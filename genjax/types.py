@@ -23,6 +23,11 @@ Params = dict[str, Tree]  # group name -> parameters of that group
 Batch = Mapping[str, Any]  # column name -> array whose first axis is the batch
 
 
+def leaf_name(path: tuple) -> str:
+  """The '/'-joined names of a leaf, from the path that `jax.tree_util` gives: what patterns match and messages print."""
+  return '/'.join(str(getattr(entry, 'key', entry)) for entry in path)
+
+
 class UserError(Exception):
   """Bad input. The message says what was expected, what was given and what to do; the command line exits with 2."""
 

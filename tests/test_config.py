@@ -1,5 +1,7 @@
 """Configs: strict keywords, suggestions, comparison, round trip."""
 
+import json
+
 import ml_collections
 import pytest
 
@@ -31,7 +33,7 @@ def test_choose_names_what_there_is():
 def test_difference_and_round_trip():
   config = common.base(steps=3, batch_size=4)
   config.model = dict(shape=(1, 2), name='x')
-  again = config_lib.from_json(config_lib.to_json(config))
+  again = config_lib.from_plain(json.loads(json.dumps(config_lib.plain(config))))
   assert not config_lib.difference(config, again)
   assert again.model.shape == (1, 2)
   again.steps = 5

@@ -34,8 +34,10 @@ def main(argv: list[str]) -> int:
   averaged = not args.raw
   if args.per_example:
     workdir_lib.prepare(str(pathlib.Path(args.per_example).parent))
-    np.savez_compressed(args.per_example, **run.scores(averaged))  # type: ignore[arg-type]
-  values = run.evaluate(averaged)
+    values, each = run.scores(averaged)
+    np.savez_compressed(args.per_example, **each)  # type: ignore[arg-type]
+  else:
+    values = run.evaluate(averaged)
   examples = int(values.pop('examples'))
   result = {f'heldout/{name}': value for name, value in values.items()}
   cards = {}

@@ -21,7 +21,7 @@ from genjax.objectives import base
 from genjax.training import flops
 from genjax.training import state as state_lib
 from genjax.training.experiment import Experiment
-from genjax.types import UserError
+from genjax.types import UserError, leaf_name
 
 
 def main(argv: list[str]) -> int:
@@ -67,7 +67,7 @@ def inspect(experiment: Experiment, seed: int, mesh: AbstractMesh, rules: Mappin
     layout = sharding.param_shardings(tree, mesh, experiment.axes.get(group, ()), rules)  # type: ignore[arg-type]
     places = jax.tree.leaves(layout)
     for (path, leaf), place in zip(jax.tree_util.tree_leaves_with_path(tree), places):
-      rows.append({'group': group, 'path': '/'.join(str(getattr(entry, 'key', entry)) for entry in path),
+      rows.append({'group': group, 'path': leaf_name(path),
                    'shape': list(leaf.shape), 'count': math.prod(leaf.shape), 'layout': _layout(place.spec)})
   return {
     'parameters': rows,
@@ -84,7 +84,7 @@ def inspect(experiment: Experiment, seed: int, mesh: AbstractMesh, rules: Mappin
 def phase_flops(experiment: Experiment, shapes: state_lib.TrainState) -> dict[str, dict[str, float]]:
   """FLOPs per example of each phase: the loss alone ('forward') and with its gradient ('forward_backward')."""
   size = max(8, experiment.train.batch_size)
-  batch = {name: jax.ShapeDtypeStruct((size, *row.shape), row.dtype) for name, row in experiment.example.items()}
+  batch = experiment.batch_shapes(size)
   key = jax.eval_shape(lambda: jax.random.key(0))
   result = {}
   for phase in experiment.objective.phases():

@@ -110,7 +110,7 @@ def load(workdir: str, assignments: Sequence[str] = ()) -> tuple[Config, Experim
     UserError: no run directory, or a change of something that is trained in.
   """
   path = pathlib.Path(workdir)
-  config = config_lib.from_json(json.dumps(read_json(path / 'config.json')))
+  config = config_lib.from_plain(read_json(path / 'config.json'))
   for assignment in assignments:
     if not assignment.startswith(('sampler.', 'evaluation.', 'data.', 'mesh.', 'batch_size')):
       raise UserError(f'--set changes how a run is sampled and evaluated: sampler.*, evaluation.*, data.*, mesh.*, batch_size; '

@@ -98,3 +98,7 @@ class Experiment:
   assets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   unit: str = 'examples'
   units_per_example: int = 1
+
+  def batch_shapes(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """A training batch of `size` rows as shapes."""
+    return {name: jax.ShapeDtypeStruct((size, *row.shape), row.dtype) for name, row in self.example.items()}

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import optax
 
-from genjax.types import Tree, UserError
+from genjax.types import Tree, UserError, leaf_name
 
 SCHEDULES = ('constant', 'linear', 'cosine')
 OPTIMIZERS = ('adam', 'adamw', 'sgd', 'rmsprop', 'lion', 'adafactor')
@@ -42,8 +42,7 @@ def make(name: str, lr: float, steps: int, *, b1: float = 0.9, b2: float = 0.999
   rate = learning_rate(lr, steps, warmup, schedule, end)
 
   def mask(params: Tree) -> Tree:
-    return jax.tree_util.tree_map_with_path(
-      lambda path, _: bool(re.fullmatch(decay, '/'.join(str(getattr(entry, 'key', entry)) for entry in path))), params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: bool(re.fullmatch(decay, leaf_name(path))), params)
 
   core = {
     'adam': lambda: optax.adam(rate, b1, b2, eps),

@@ -1,7 +1,7 @@
 """A run: an experiment placed on a mesh. Steps it, evaluates it and samples from it; knows no model family."""
 
 import collections
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 import dataclasses
 import functools
@@ -148,21 +148,17 @@ class Run:
     """Analytic FLOPs of the step that the next call of `train_step` will run, over all devices."""
     names = base.due(self.phases, self.step)
     if names not in self._flops:
-      batch = self._rows(self.settings.batch_size)
+      batch = self.experiment.batch_shapes(self.settings.batch_size)
       self._flops[names] = flops.count(self._step, self.target, self.experiment.frozen, batch, names, static_argnums=(3,))
     return self._flops[names]
 
   def evaluation_names(self) -> set[str]:
     """What `evaluate` will give, found without computing."""
     size = self.experiment.heldout.batch_size
-    batch = {**self._rows(size), 'mask': jax.ShapeDtypeStruct((size,), np.float32)}
+    batch = {**self.experiment.batch_shapes(size), 'mask': jax.ShapeDtypeStruct((size,), np.float32)}
     context = self.target.context(self.experiment.frozen)
     values = jax.eval_shape(self.experiment.objective.evaluate, self.target.averaged(), context, batch, jax.random.key(0))
     return set(values) - {'weight'}
-
-  def _rows(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """A batch as shapes."""
-    return {name: jax.ShapeDtypeStruct((size, *row.shape), row.dtype) for name, row in self.experiment.example.items()}
 
   def _check_columns(self, columns: Columns) -> None:
     """The data gives what the builder announced."""
@@ -186,20 +182,25 @@ class Run:
     Returns:
       name -> mean, weighted by the entry 'weight' if the objective gives one; 'examples' counts the examples.
     """
+    return self._means(sums for sums, _ in self._evaluated(averaged, max_batches))
+
+  def scores(self, averaged: bool = True) -> tuple[dict[str, float], Columns]:
+    """What `evaluate` gives, and, from the same pass, the values of each example: name -> array in the order of the split."""
+    batches = list(self._evaluated(averaged, 0))
+    means = self._means(sums for sums, _ in batches)
+    names = [name for name in batches[0][1] if name != 'mask']
+    return means, {name: np.concatenate([values[name][values['mask'] > 0] for _, values in batches]) for name in names}
+
+  def _means(self, batches: Iterable[Columns]) -> dict[str, float]:
+    """Sums of batches -> means over the split."""
     totals: dict[str, float] = collections.defaultdict(float)
-    for sums, _ in self._evaluated(averaged, max_batches):
+    for sums in batches:
       for name, value in sums.items():
         totals[name] += float(value)
     examples, weight = totals.pop('examples', 0.0), totals.pop('weight', 0.0)
     if not weight:
       raise UserError('the held-out split gave no examples to evaluate on; look at config.data')
     return {**{name: total / weight for name, total in totals.items()}, 'examples': examples}
-
-  def scores(self, averaged: bool = True) -> Columns:
-    """The objective's values of each held-out example, in the order of the split: name -> array of that length."""
-    parts = [{name: value[mask > 0] for name, value in values.items() if name != 'mask'}
-             for _, values in self._evaluated(averaged, 0) for mask in (values['mask'],)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
   def _evaluated(self, averaged: bool, max_batches: int) -> Iterator[tuple[Columns, Columns]]:
     """Sums and per-example values of each held-out batch."""

@@ -45,8 +45,9 @@ def test_the_state_is_donated():
 
 
 def test_evaluation_counts_every_example_once_and_ignores_padding(run):
-  scores = run.scores()
+  means, scores = run.scores()
   values = run.evaluate()
+  assert means == values
   assert values['examples'] == 360 and all(len(column) == 360 for column in scores.values())
   assert values['kl'] == pytest.approx(float(np.mean(scores['kl'], dtype=np.float64)), rel=1e-5)
   # 360 is no multiple of 32: the last batch is padded.
