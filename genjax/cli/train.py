@@ -56,9 +56,7 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = ())
   run = Run(experiment, configs.settings(config))
   checkpoints = workdir_lib.checkpoints(path, config)
   run.step_flops()  # traces the step: losses that do not fit the shapes fail here
-  if config.checkpoint.best and config.checkpoint.best not in run.evaluation_names():
-    raise UserError(f'config.checkpoint.best={config.checkpoint.best!r} is not a held-out metric; they are '
-                    f'{sorted(run.evaluation_names())}')
+  _check_best(config, run)
   _set_assets(config, dict(experiment.assets))
   description = workdir_lib.describe(config, experiment, paths)
   if known:
@@ -101,6 +99,16 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = ())
 def _set_assets(config: Config, assets: dict[str, Any]) -> None:
   with config.unlocked():
     config.assets = ml_collections.ConfigDict(assets)
+
+
+def _check_best(config: Config, run: Run) -> None:
+  """The metric that decides which checkpoint is best exists, and is measured whenever a checkpoint is saved."""
+  best, every = config.checkpoint.best, config.evaluate_every
+  if best and best not in run.evaluation_names():
+    raise UserError(f'config.checkpoint.best={best!r} is not a held-out metric; they are {sorted(run.evaluation_names())}')
+  if best and config.checkpoint.every and (not every or config.checkpoint.every % every):
+    raise UserError(f'config.checkpoint.best needs an evaluation at each checkpoint: config.checkpoint.every={config.checkpoint.every} '
+                    f'must be a multiple of config.evaluate_every={every}')
 
 
 def _check_data(path: pathlib.Path, description: dict[str, Any]) -> None:

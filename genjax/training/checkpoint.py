@@ -35,12 +35,15 @@ class Checkpoints:
     if keep < 1:
       raise UserError(f'config.checkpoint.keep must be at least 1, got {keep}')
     policies: list[Any] = [checkpoint_managers.LatestN(keep)]
-    if best:
-      policies.append(checkpoint_managers.BestN(get_metric_fn=lambda metrics: metrics[best], reverse=mode == 'min', n=1))
+    get_best = (lambda metrics: metrics[best]) if best else None
+    if get_best:
+      policies.append(checkpoint_managers.BestN(get_metric_fn=get_best, reverse=mode == 'min', n=1,
+                                                keep_checkpoints_without_metrics=False))
     self.directory = directory
-    self._best = best
+    self.best = best
+    # The policies decide what is kept; best_fn makes Orbax write the metric to disk, where a resumed run finds it.
     self._options = ocp.CheckpointManagerOptions(
-      preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+      preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies), best_fn=get_best, best_mode=mode,
       enable_async_checkpointing=asynchronous, create=True)
     self._manager: ocp.CheckpointManager | None = None
 
@@ -56,9 +59,9 @@ class Checkpoints:
     Raises:
       UserError: the metric that decides what is best is not among `metrics`.
     """
-    if self._best and metrics is not None and self._best not in metrics:
-      raise UserError(f'config.checkpoint.best={self._best!r} is not an evaluation metric; they are {sorted(metrics)}')
-    best = {self._best: metrics[self._best]} if self._best and metrics else None
+    if self.best and metrics is not None and self.best not in metrics:
+      raise UserError(f'config.checkpoint.best={self.best!r} is not an evaluation metric; they are {sorted(metrics)}')
+    best = {self.best: metrics[self.best]} if self.best and metrics else None
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(dict(description)))  # type: ignore[call-arg]
     self._open().save(step, args=args, metrics=best)
 

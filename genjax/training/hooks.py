@@ -144,7 +144,11 @@ class Sample(Hook):
 
 
 class Save(Hook):
-  """Checkpoints; a state is checked to be finite before it is saved, so the newest checkpoint is always a good one."""
+  """Checkpoints; a state is checked to be finite before it is saved, so the newest checkpoint is always a good one.
+
+  The last step is saved before it is evaluated in full, so that a kill in between loses nothing; where the best checkpoint
+  is kept, its metric belongs into the checkpoint, and the last step is saved after its evaluation.
+  """
 
   def __init__(self, checkpoints: Checkpoints, every: int, description: Mapping[str, Any]):
     self.checkpoints, self.every, self.description = checkpoints, every, description
@@ -154,7 +158,8 @@ class Save(Hook):
     self._saved = run.step if run.step in self.checkpoints.steps() else None
 
   def after_step(self, run: Run, metrics: Metrics) -> None:
-    if is_due(run.step, self.every) and run.step != run.settings.steps:
+    last = run.step == run.settings.steps
+    if not self.checkpoints.best if last else is_due(run.step, self.every):
       self._save(run)
 
   def end(self, run: Run) -> None:
@@ -163,12 +168,9 @@ class Save(Hook):
 
   def _save(self, run: Run) -> None:
     with run.aside():
-      self._write(run)
-
-  def _write(self, run: Run) -> None:
-    run.check_finite()
-    evaluation = run.evaluation[1] if run.evaluation and run.evaluation[0] == run.step else None
-    self.checkpoints.save(run.step, run.state, self.description, evaluation)
+      run.check_finite()
+      evaluation = run.evaluation[1] if run.evaluation and run.evaluation[0] == run.step else None
+      self.checkpoints.save(run.step, run.state, self.description, evaluation)
     self._saved = run.step
 
   def close(self) -> None:

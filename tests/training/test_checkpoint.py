@@ -42,6 +42,17 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
   assert int(checkpoints.restore(TARGET, pytest.fail, step=2).step) == 2
 
 
+def test_the_best_is_still_known_after_a_restart_and_unmeasured_ones_do_not_pile_up(tmp_path):
+  filled(tmp_path, steps=(1, 2, 3), keep=1, best='loss').close()
+  checkpoints = Checkpoints(tmp_path / 'checkpoints', keep=1, best='loss')
+  for step in (4, 5):
+    checkpoints.save(step, state(step), {}, {'loss': 9.0})
+  for step in (6, 7):
+    checkpoints.save(step, state(step), {}, None)
+  checkpoints.wait()
+  assert checkpoints.steps() == [2, 7]
+
+
 # Orbax drops its own background tasks when a read fails.
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(tmp_path):
