@@ -8,7 +8,7 @@ from configs import common
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, smoke=False)
-  config = common.base(steps=3000, batch_size=32)
+  config = common.base(steps=2000, batch_size=32)
   config.experiment = 'experiments.diffusion'
   config.data = dict(name='mnist', train='train', heldout='test', shape=(28, 28, 1), num_classes=10, flip=False,
                      data_dir='', originals='')
