@@ -17,11 +17,11 @@ ORIGINALS = {'mnist': 'mnist', 'cifar10': 'cifar10', 'tiny_shakespeare': 'tinysh
 
 
 @pytest.fixture
-def smoke(request):
-  """name -> the flags of its smoke variant; a set that needs original files is built from the shared ones."""
+def flags_of(request):
+  """name and arguments of a config -> its flags; a set that needs original files is built from the shared ones."""
 
-  def flags(name: str) -> list[str]:
-    argv = [f'--config={ROOT}/configs/{name}.py:smoke']
+  def flags(name: str, arguments: str = ':smoke') -> list[str]:
+    argv = [f'--config={ROOT}/configs/{name}.py{arguments}']
     values, _ = configs.parse('train', argv, '')
     if values.config.data.name in ORIGINALS:
       shared = request.getfixturevalue('shared_data')
@@ -42,17 +42,17 @@ def first_step(argv):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_golden_first_step(name, smoke, golden):
-  golden(name, first_step(tuple(smoke(name))))
+def test_golden_first_step(name, flags_of, golden):
+  golden(name, first_step(tuple(flags_of(name))))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', CONFIGS)
-def test_smoke_variant_runs_end_to_end(name, smoke, tmp_path):
-  assert main(['train', *smoke(name), f'--workdir={tmp_path / "run"}']) == 0
+def test_smoke_variant_runs_end_to_end(name, flags_of, tmp_path):
+  assert main(['train', *flags_of(name), f'--workdir={tmp_path / "run"}']) == 0
   summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
   assert summary['step'] == 2 and summary['heldout']
   if 'classifier' not in name:
     assert list((tmp_path / 'run' / 'samples').iterdir())
   assert main(['evaluate', f'--workdir={tmp_path / "run"}', '--no-samples']) == 0
-  assert main(['inspect', f'--config={ROOT}/configs/{name}.py']) == 0
+  assert main(['inspect', *flags_of(name, '')]) == 0
