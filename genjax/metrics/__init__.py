@@ -1,1 +1,1 @@
-"""Measures of samples and likelihoods on the host: numpy in, double precision, plain numbers out."""
+"""Measures of samples on the host: numpy in, double precision, plain numbers out."""
