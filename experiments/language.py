@@ -22,7 +22,8 @@ def build(config: Config) -> Experiment:
   """A causal language model.
 
   config.data: name and splits of the text (see `genjax.data.text.open_text`), vocabulary 'char' or 'byte', context in
-  tokens. config.model: 'gpt' or 'llama' and options of `TransformerConfig`. config.sampler: see `SamplerOptions`.
+  tokens, and optionally heldout_stride, the tokens from one held-out window to the next (default: the context, so that every
+  target counts once). config.model: 'gpt' or 'llama' and options of `TransformerConfig`. config.sampler: see `SamplerOptions`.
   """
   data = config.data
   read = functools.partial(open_text, data.name, data_dir=data.data_dir or None, originals=data.originals or None)
@@ -46,7 +47,7 @@ def build(config: Config) -> Experiment:
   return Experiment(
     objective=objective,
     train=Pipeline(lambda: windows(data.train, 1), config.batch_size, config.seed),
-    heldout=Pipeline(lambda: windows(data.heldout, data.context), config.batch_size, config.seed),
+    heldout=Pipeline(lambda: windows(data.heldout, data.get('heldout_stride') or data.context), config.batch_size, config.seed),
     optimizers=optimizers.from_config(config.optimizers, config.steps),
     example={'tokens': jax.ShapeDtypeStruct((data.context + 1,), np.int32)},
     ema=dict(config.ema),
