@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import math
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -82,6 +83,23 @@ def gpt(p: dict, config: TransformerConfig, tokens_BT: torch.Tensor) -> torch.Te
     hidden = F.gelu(linear(block['up'], norm(block['mlp_norm'], x_BTD)), approximate='tanh' if config.mlp == 'gelu_tanh' else 'none')
     x_BTD = x_BTD + linear(block['down'], hidden)
   return F.linear(norm(p['head']['norm'], x_BTD), table_VD)
+
+
+def gpt2_weights(params: Tree) -> dict[str, torch.Tensor]:
+  """Parameters of a GPT-2 under the names and in the layouts of transformers' GPT2LMHeadModel."""
+  table, norm, blocks = params['embedding']['token']['embedding'], params['head']['norm'], params['blocks']
+  named = {'transformer.wte.weight': table, 'lm_head.weight': table, 'transformer.ln_f.weight': norm['scale'],
+           'transformer.ln_f.bias': norm['bias'], 'transformer.wpe.weight': params['embedding']['position']['embedding']}
+  for layer in range(len(blocks['up']['kernel'])):
+    block, prefix = slice_layer(blocks, layer), f'transformer.h.{layer}'
+    for ours, theirs in (('attention_norm', 'ln_1'), ('mlp_norm', 'ln_2')):
+      named |= {f'{prefix}.{theirs}.weight': block[ours]['scale'], f'{prefix}.{theirs}.bias': block[ours]['bias']}
+    projections = [block['attention'][name] for name in ('query', 'key', 'value')]
+    joined = {kind: np.concatenate([part[kind] for part in projections], axis=-1) for kind in ('kernel', 'bias')}
+    pairs = {'attn.c_attn': joined, 'attn.c_proj': block['attention']['out'], 'mlp.c_fc': block['up'], 'mlp.c_proj': block['down']}
+    for theirs, ours in pairs.items():
+      named |= {f'{prefix}.{theirs}.weight': ours['kernel'], f'{prefix}.{theirs}.bias': ours['bias']}
+  return {name: torch.tensor(np.asarray(value)) for name, value in named.items()}
 
 
 def times(p: dict, t_B: torch.Tensor, features: int, shift: int) -> torch.Tensor:

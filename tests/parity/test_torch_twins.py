@@ -50,6 +50,22 @@ def test_gpt():
               lambda tensors: twins.gpt(tensors, config, torch.tensor(tokens)), twins.convert(params))
 
 
+def test_gpt2_of_transformers():
+  """Weights under their public names give the published implementation's logits."""
+  transformers = pytest.importorskip('transformers', reason='parity tests need the extra [parity]')
+  config = transformer.TransformerConfig(vocab=37, context=12, layers=3, heads=2, width=24)
+  network = transformer.transformer(config)
+  params, _ = random_params(network)
+  model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=37, n_positions=12, n_embd=24, n_layer=3, n_head=2)).eval()
+  missing = model.load_state_dict(twins.gpt2_weights(params), strict=False)
+  assert not missing.missing_keys
+  assert not missing.unexpected_keys
+  tokens = np.random.default_rng(0).integers(0, 37, (2, 12))
+  theirs = model(torch.tensor(tokens)).logits.detach()
+  ours = jax.jit(network.apply)(params, {}, jnp.asarray(tokens))[0]
+  np.testing.assert_allclose(ours, theirs, atol=1e-4 * float(jnp.abs(ours).max()))
+
+
 def test_dit():
   config = dit.DiT((8, 12, 3), patch=2, width=24, depth=2, heads=3, num_classes=5)
   network = dit.network(config)
