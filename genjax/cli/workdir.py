@@ -3,7 +3,8 @@
     config.json     the config, with what the run found in its data under `assets`
     run.json        versions, seed, data fingerprint, import paths, command
     checkpoints/    Orbax checkpoints, by step
-    metrics.jsonl, tensorboard/, samples/, summary.json, evaluation.json
+    status.json     what the run is doing, overwritten in place
+    metrics.jsonl, tensorboard/, samples/, summary.json, evaluation.json, watchdog.txt
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +26,8 @@ from genjax.training.logs import say
 from genjax.training.run import Run
 from genjax.types import UserError
 
-PLACEMENT = ('mesh.', 'rules.')  # where a run is computed; results do not depend on it, so a resumed run may change it
+# Where a run is computed, and what watches it; results do not depend on it, so a resumed run may change it.
+PLACEMENT = ('mesh.', 'rules.', 'watchdog_seconds')
 
 
 def compilation_cache() -> None:
@@ -123,6 +125,19 @@ def checkpoints(workdir: pathlib.Path, config: Config) -> Checkpoints:
   """The checkpoints of a run, kept as its config says."""
   options = {key: value for key, value in config.checkpoint.items() if key != 'every'}
   return Checkpoints(workdir / 'checkpoints', **options)
+
+
+def source(text: str) -> tuple[Checkpoints, int | None]:
+  """The checkpoints that `config.init_from` names, RUN_DIR or RUN_DIR@STEP, and the step if it names one.
+
+  Raises:
+    UserError: no run directory, or a step that is no number.
+  """
+  path, at, step = text.rpartition('@') if '@' in text else (text, '', '')
+  if at and not step.isdigit():
+    raise UserError(f'config.init_from={text!r}: expected RUN_DIR or RUN_DIR@STEP, and {step!r} is no step')
+  workdir = pathlib.Path(path)
+  return checkpoints(workdir, config_lib.from_plain(read_json(workdir / 'config.json'))), int(step) if at else None
 
 
 def open_run(workdir: str, assignments: Sequence[str] = (), step: int | None = None,
