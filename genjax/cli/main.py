@@ -46,6 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     where = f'at step {stopped.step}, which is saved' if stopped.step is not None else 'before training began'
     print(f'genjax {name}: stopped by {stopped.signal} {where}; run the same command to go on', file=sys.stderr)
     return 0
+  except Exception:
+    if not stopping.in_start_up():
+      raise
+    print(f'genjax {name}: stopped by {stopping.requested()} before training began; run the same command to go on', file=sys.stderr)
+    return 0
   except KeyboardInterrupt:
     print(f'genjax {name}: interrupted', file=sys.stderr)
     return 130
@@ -64,6 +69,8 @@ def _command(name: str, rest: list[str], begin: float) -> int:
   try:
     return command(rest, begin) if name == 'train' else command(rest)
   except UserError as error:
+    if stopping.in_start_up():
+      raise
     print(f'genjax {name}: error: {error}', file=sys.stderr)
     return 2
   except NonFiniteError as error:

@@ -76,6 +76,7 @@ def _train(config: Config, workdir: str, paths: list[str] | tuple[str, ...], clo
     # In this order: a process that dies in between leaves no config, and so a run that has not begun.
     workdir_lib.write_json(path / 'run.json', description)
     workdir_lib.write_json(path / 'config.json', config_lib.plain(config))
+  stopping.check()  # a signal that something before swallowed
   clock.status = _status(path)
   try:
     _set_state(config, path, run, checkpoints)
@@ -84,6 +85,7 @@ def _train(config: Config, workdir: str, paths: list[str] | tuple[str, ...], clo
     log = hooks.Log(writer, config.log_every)
     sample = hooks.Sample(writer, config.sample_every, config.sample_num)
     save = hooks.Save(checkpoints, config.checkpoint.every, {**description, 'config': config_lib.plain(config)})
+    stopping.check()
     with stopping.deferred():
       clock.started()
       loop.train(run, [

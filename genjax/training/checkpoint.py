@@ -5,10 +5,12 @@ checksums of its files, which are verified before it is read.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import pathlib
 import shutil
 from typing import Any
 
+from etils import epath
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -135,11 +137,16 @@ class Checkpoints:
     args = ocp.args.Composite(state=ocp.args.StandardRestore(target))  # type: ignore[call-arg]
     return self._first_readable(steps, lambda candidate: self._open().restore(candidate, args=args)['state'], report)
 
-  def load(self, report: Callable[[str], None], step: int | None = None) -> tuple[int, dict[str, Any]]:
-    """The variables of the newest readable checkpoint, or of the one of `step`, whatever they were written from.
+  def load(self, report: Callable[[str], None], step: int | None = None,
+           parts: Sequence[str] = ('params', 'mutable', 'ema')) -> tuple[int, dict[str, Any]]:
+    """Parts of the newest readable checkpoint, or of the one of `step`, whatever model and devices they were written from.
+
+    Args:
+      report, step: see `restore`.
+      parts: fields of `TrainState`; the others are not read.
 
     Returns:
-      The step, and {'params', 'mutable', 'ema'} as nested dicts of NumPy arrays; the optimizer's state is not read.
+      The step, and part -> nested dicts of NumPy arrays.
 
     Raises:
       UserError: no checkpoint, none that can be read, or none of `step`.
@@ -151,11 +158,12 @@ class Checkpoints:
 
     def read(candidate: int) -> tuple[int, dict[str, Any]]:
       folder = (self.directory / str(candidate) / 'state').absolute()
-      with ocp.PyTreeCheckpointer() as checkpointer:
-        saved: Any = checkpointer.metadata(folder).item_metadata
-        tree = {name: part for name, part in saved.tree.items() if name in ('params', 'mutable', 'ema')}
+      with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        saved: Any = handler.metadata(epath.Path(folder))
+        tree = {name: part for name, part in saved.tree.items() if name in parts}
         how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        return candidate, checkpointer.restore(folder, args=ocp.args.PyTreeRestore(item=tree, restore_args=how, partial_restore=True))
+        args = ocp.args.PyTreeRestore(item=tree, restore_args=how, partial_restore=True)  # type: ignore[call-arg]
+        return candidate, handler.restore(epath.Path(folder), args=args)
 
     return self._first_readable(steps if step is None else [step], read, report)
 
@@ -246,7 +254,7 @@ class Checkpoints:
   def _failed(self, error: Exception) -> StorageError:
     """The error to raise for a checkpoint that could not be written."""
     step, self._writing = self._writing, None
-    reason = (str(error).splitlines() or [''])[0][:300]
+    reason = (str(error).splitlines() or [''])[0][:1000]
     free = shutil.disk_usage(self.directory if self.directory.exists() else self.directory.parent).free
     complete = [kept for kept in self.steps() if kept != step]
     return StorageError(

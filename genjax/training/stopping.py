@@ -28,13 +28,13 @@ class Stopped(BaseException):
 
 _noted: str | None = None
 _before: dict[int, Any] = {}  # signal -> handler to give it back to
-_mode = 'at once'  # or 'deferred', or 'finishing'
+_mode = 'start-up'  # or 'deferred', 'finishing', 'at once'
 
 
 def install() -> None:
   """Takes over SIGTERM and SIGINT of this process; call it from the main thread, first thing."""
   global _noted, _mode
-  _noted, _mode = None, 'at once'
+  _noted, _mode = None, 'start-up'
   for number in (signal.SIGTERM, signal.SIGINT):
     before = signal.signal(number, _handle)
     if before is not _handle:
@@ -53,6 +53,14 @@ def uninstall() -> None:
 def requested() -> str | None:
   """The name of the signal that asked to stop, if one did."""
   return _noted
+
+
+def in_start_up() -> bool:
+  """Whether a signal asked to stop, and training had not begun.
+
+  `Stopped` was raised then, but not everything lets it through: extension modules turn it into an ImportError.
+  """
+  return _noted is not None and _mode == 'start-up'
 
 
 def check() -> None:
@@ -104,5 +112,5 @@ def _handle(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
   if _noted is None:
     _noted = name
-    if _mode == 'at once':
+    if _mode in ('start-up', 'at once'):
       raise Stopped(name)
