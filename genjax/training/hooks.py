@@ -152,13 +152,15 @@ class Evaluate(Hook):
       self._evaluate(run, self.max_batches)
 
   def end(self, run: Run) -> None:
-    self._evaluate(run, 0)
+    # A process that went on at the last step evaluates again, for its summary; the line may be there already.
+    self._evaluate(run, 0, write=not self.writer.has(run.step, 'heldout/'))
 
-  def _evaluate(self, run: Run, max_batches: int) -> None:
+  def _evaluate(self, run: Run, max_batches: int, write: bool = True) -> None:
     with run.clock.section('evaluate'), self._within():
       values = run.evaluate(max_batches=max_batches)
     run.evaluation = (run.step, values)
-    self.writer.scalars(run.step, {f'heldout/{name}': value for name, value in values.items()})
+    if write:
+      self.writer.scalars(run.step, {f'heldout/{name}': value for name, value in values.items()})
     logs.say(f'step {run.step}  held out: ' + '  '.join(f'{name} {value:.5g}' for name, value in values.items()))
 
 
