@@ -60,6 +60,8 @@ def _train(config: Config, workdir: str, paths: list[str] | tuple[str, ...], clo
   workdir_lib.compilation_cache()
   path = workdir_lib.prepare(workdir)
   known = (path / 'config.json').exists()
+  if not known and config.get('init_from'):
+    workdir_lib.source(config.init_from)[0].close()
   if known:
     workdir_lib.check_same(path, config)
     _set_assets(config, workdir_lib.read_json(path / 'config.json').get('assets', {}))

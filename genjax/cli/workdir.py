@@ -131,13 +131,16 @@ def source(text: str) -> tuple[Checkpoints, int | None]:
   """The checkpoints that `config.init_from` names, RUN_DIR or RUN_DIR@STEP, and the step if it names one.
 
   Raises:
-    UserError: no run directory, or a step that is no number.
+    UserError: no run directory, a step that is no number, or no such checkpoint.
   """
   path, at, step = text.rpartition('@') if '@' in text else (text, '', '')
   if at and not step.isdigit():
     raise UserError(f'config.init_from={text!r}: expected RUN_DIR or RUN_DIR@STEP, and {step!r} is no step')
   workdir = pathlib.Path(path)
-  return checkpoints(workdir, config_lib.from_plain(read_json(workdir / 'config.json'))), int(step) if at else None
+  saved = checkpoints(workdir, config_lib.from_plain(read_json(workdir / 'config.json')))
+  if not (saved.steps() and (not at or int(step) in saved.steps())):
+    raise UserError(f'config.init_from={text!r}: no checkpoint{f" of step {step}" if at else ""} there; there are {saved.steps()}')
+  return saved, int(step) if at else None
 
 
 def open_run(workdir: str, assignments: Sequence[str] = (), step: int | None = None,
