@@ -34,7 +34,8 @@ def compilation_cache() -> None:
   """Keeps compiled programs between processes, in $JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
   if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     jax.config.update('jax_compilation_cache_dir', str(pathlib.Path('~/.cache/genjax/xla').expanduser()))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
+  # Short ones too: a run that is started again should not spend its time on compiling what it had.
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
 def versions() -> dict[str, str]:
