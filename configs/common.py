@@ -57,6 +57,13 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
   config.sample_every = 0
   config.sample_num = 64
   config.checkpoint = ml_collections.ConfigDict(dict(every=1000, keep=2, best='', mode='min', asynchronous=True))
+  config.watchdog_seconds = 0.0  # end with exit code 5 when nothing was finished for so long; longer than any compilation
+  # What a NaN or infinity does: 'abort'; 'skip' the update, at most `limit` in a row; 'rollback' to the last checkpoint, at most
+  # `limit` times. Then exit code 3.
+  config.nonfinite = ml_collections.ConfigDict(dict(policy='abort', limit=5))
+  config.init_from = ''  # RUN_DIR or RUN_DIR@STEP: begin with its parameters
+  # averaged: its averaged ones; rules: see genjax.training.warm_start; strict: whatever no rule covers is an error.
+  config.init = ml_collections.ConfigDict(dict(averaged=False, strict=True, rules=()))
   config.profile = ml_collections.ConfigDict(dict(start=0, steps=0))
   config.assets = ml_collections.ConfigDict()  # filled by a run with what it found in its data
   return config

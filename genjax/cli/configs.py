@@ -120,4 +120,10 @@ def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
 def settings(config: Config) -> Settings:
   """The numbers of the run."""
   return Settings(steps=config.steps, batch_size=config.batch_size, seed=config.seed, microbatches=config.microbatches,
-                  mesh=plain(config.mesh), rules=plain(config.rules))
+                  mesh=plain(config.mesh), rules=plain(config.rules), **_nonfinite(config))
+
+
+def _nonfinite(config: Config) -> dict[str, Any]:
+  """Runs of before there was a choice stop at NaN."""
+  given = config.get('nonfinite')
+  return {} if given is None else {'nonfinite': given.policy, 'nonfinite_limit': given.limit}

@@ -1,13 +1,18 @@
 """Entry point of the console script `genjax`: finds the command and turns errors into messages and exit codes.
 
-Exit codes: 0 done, 2 bad input, 3 training stopped on NaN or infinity, 130 interrupted.
+Exit codes: 0 done, or stopped by SIGTERM or SIGINT with everything saved; 2 bad input; 3 training stopped on NaN or infinity;
+5 the watchdog found a hang; 6 the disk is full or read-only; 130 interrupted.
+
+Nothing slow is imported above `main`: `genjax train` takes over the signals first.
 """
 
 from collections.abc import Callable, Sequence
+import errno
 import importlib
 import sys
+import time
 
-from genjax.types import NonFiniteError, UserError
+from genjax.training import stopping
 
 COMMANDS = {
   'train': 'train a config in a run directory, or resume it',
@@ -16,6 +21,7 @@ COMMANDS = {
   'inspect': 'parameters, sharding and FLOPs of a config, without memory',
   'data': 'list, build and describe data sets',
 }
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 def usage() -> str:
@@ -26,27 +32,59 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command; returns the exit code."""
+  begin = time.perf_counter()
   argv = list(sys.argv[1:] if argv is None else argv)
   if not argv or argv[0] in ('-h', '--help', 'help'):
     print(usage(), file=sys.stdout if argv else sys.stderr)
     return 0 if argv else 2
   name, *rest = argv
+  if name == 'train':
+    stopping.install()
+  try:
+    return _command(name, rest, begin)
+  except stopping.Stopped as stopped:
+    where = f'at step {stopped.step}, which is saved' if stopped.step is not None else 'before training began'
+    print(f'genjax {name}: stopped by {stopped.signal} {where}; run the same command to go on', file=sys.stderr)
+    return 0
+  except Exception:
+    if not stopping.in_start_up():
+      raise
+    print(f'genjax {name}: stopped by {stopping.requested()} before training began; run the same command to go on', file=sys.stderr)
+    return 0
+  except KeyboardInterrupt:
+    print(f'genjax {name}: interrupted', file=sys.stderr)
+    return 130
+  finally:
+    if name == 'train':
+      stopping.uninstall()
+
+
+def _command(name: str, rest: list[str], begin: float) -> int:
+  from genjax.types import NonFiniteError, StorageError, UserError
   if name not in COMMANDS:
     from genjax.config import suggestion
     print(f'genjax: error: unknown command {name!r}.{suggestion(name, COMMANDS)}\n\n{usage()}', file=sys.stderr)
     return 2
-  command: Callable[[list[str]], int] = importlib.import_module(f'genjax.cli.{name}').main
+  command: Callable[..., int] = importlib.import_module(f'genjax.cli.{name}').main
   try:
-    return command(rest)
+    return command(rest, begin) if name == 'train' else command(rest)
   except UserError as error:
+    if stopping.in_start_up():
+      raise
     print(f'genjax {name}: error: {error}', file=sys.stderr)
     return 2
   except NonFiniteError as error:
     print(f'genjax {name}: stopped: {error}', file=sys.stderr)
     return 3
-  except KeyboardInterrupt:
-    print(f'genjax {name}: interrupted', file=sys.stderr)
-    return 130
+  except StorageError as error:
+    print(f'genjax {name}: stopped: {error}', file=sys.stderr)
+    return 6
+  except OSError as error:
+    if error.errno not in _DISK:
+      raise
+    print(f'genjax {name}: stopped: the disk is full or cannot be written: {error}. Make room, or make it writable, and run the '
+          'same command to go on', file=sys.stderr)
+    return 6
 
 
 if __name__ == '__main__':

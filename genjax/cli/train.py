@@ -1,11 +1,11 @@
 """`genjax train --config=FILE[:args] --workdir=DIR [--config.key=value ...]`
 
 Trains a config in a run directory. Run again on the same directory, it resumes from the newest checkpoint; on the
-directory of another config it refuses and shows the differing keys.
+directory of another config it refuses and shows the differing keys. SIGTERM, or Ctrl-C once, saves the last finished step.
 """
 
+import contextlib
 import pathlib
-import time
 from typing import Any
 
 from absl import flags
@@ -15,13 +15,16 @@ from genjax import config as config_lib
 from genjax.cli import configs
 from genjax.cli import workdir as workdir_lib
 from genjax.config import Config
-from genjax.training import hooks, logs, loop
+from genjax.training import hooks, logs, loop, stopping, warm_start
+from genjax.training.checkpoint import Checkpoints
+from genjax.training.clock import Clock, Status
 from genjax.training.run import Run
+from genjax.training.watchdog import Watchdog
 from genjax.types import NonFiniteError, UserError
 
 
-def main(argv: list[str]) -> int:
-  """Trains; returns the exit code."""
+def main(argv: list[str], begin: float | None = None) -> int:
+  """Trains; returns the exit code. `begin`: `time.perf_counter()` of when the command began."""
 
   def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string('workdir', '', 'the run directory; it is made if it does not exist', flag_values=values)
@@ -29,31 +32,41 @@ def main(argv: list[str]) -> int:
   values, paths = configs.parse('train', argv, __doc__ or '', define)
   if not values.workdir:
     raise UserError('--workdir=DIR is needed: the folder of the run')
-  train(values.config, values.workdir, paths)
+  train(values.config, values.workdir, paths, begin)
   return 0
 
 
-def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = ()) -> Run:
+def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (), begin: float | None = None) -> Run:
   """Trains a config in a run directory, or resumes it; returns the run at its last step.
 
   Args:
     config: locked config.
     workdir: the run directory.
     paths: folders to import the builder from.
+    begin: `time.perf_counter()` of when the command began; by default now.
 
   Raises:
     UserError: bad input, before anything is computed.
     NonFiniteError: training stopped on NaN or infinity.
+    StorageError: a checkpoint could not be written.
+    Stopped: the process was asked to stop; what was finished is saved.
   """
-  begin = time.perf_counter()
+  with contextlib.closing(Clock(begin)) as clock:
+    clock.listen()
+    return _train(config, workdir, paths, clock)
+
+
+def _train(config: Config, workdir: str, paths: list[str] | tuple[str, ...], clock: Clock) -> Run:
   workdir_lib.compilation_cache()
   path = workdir_lib.prepare(workdir)
   known = (path / 'config.json').exists()
+  if not known and config.get('init_from'):
+    workdir_lib.source(config.init_from)[0].close()
   if known:
     workdir_lib.check_same(path, config)
     _set_assets(config, workdir_lib.read_json(path / 'config.json').get('assets', {}))
   experiment = configs.build(config, paths)
-  run = Run(experiment, configs.settings(config))
+  run = Run(experiment, configs.settings(config), clock)
   checkpoints = workdir_lib.checkpoints(path, config)
   run.step_flops()  # traces the step: losses that do not fit the shapes fail here
   _check_best(config, run)
@@ -62,29 +75,33 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = ())
   if known:
     _check_data(path, description)
   else:
-    workdir_lib.write_json(path / 'config.json', config_lib.plain(config))
+    # In this order: a process that dies in between leaves no config, and so a run that has not begun.
     workdir_lib.write_json(path / 'run.json', description)
-
+    workdir_lib.write_json(path / 'config.json', config_lib.plain(config))
+  stopping.check()  # a signal that something before swallowed
+  clock.status = _status(path)
   try:
-    state = checkpoints.restore(run.target, logs.say)
-    if state is None:
-      run.initialise()
-      logs.say(f'training {run.settings.steps} steps in {path}')
-    else:
-      run.restore(state)
-      checkpoints.discard_after(run.step)
-      logs.say(f'resuming {path} at step {run.step} of {run.settings.steps}')
+    _set_state(config, path, run, checkpoints)
+    run.reached = clock.status.reached
     writer = logs.Writer(path)
     log = hooks.Log(writer, config.log_every)
     sample = hooks.Sample(writer, config.sample_every, config.sample_num)
-    loop.train(run, [
-      *experiment.hooks,
-      log,
-      hooks.Profile(str(path / 'profile'), config.profile.start, config.profile.steps),
-      hooks.Evaluate(writer, config.evaluate_every, config.evaluate_batches),
-      sample,
-      hooks.Save(checkpoints, config.checkpoint.every, {**description, 'config': config_lib.plain(config)}),
-    ])
+    save = hooks.Save(checkpoints, config.checkpoint.every, {**description, 'config': config_lib.plain(config)})
+    stopping.check()
+    with stopping.deferred():
+      clock.started()
+      loop.train(run, [
+        Watchdog(path / 'watchdog.txt', config.get('watchdog_seconds', 0)),
+        *experiment.hooks,
+        log,
+        hooks.Profile(str(path / 'profile'), config.profile.start, config.profile.steps),
+        hooks.Evaluate(writer, config.evaluate_every, config.evaluate_batches, needed=bool(checkpoints.best)),
+        sample,
+        save,
+        hooks.RollBack(save),
+      ])
+      checkpoints.close()
+      _summarise(path, run, log, sample)
   except NonFiniteError:
     kept = checkpoints.steps()
     logs.say(f'the last good checkpoint is step {kept[-1]} in {path / "checkpoints"}' if kept else
@@ -92,8 +109,32 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = ())
     raise
   finally:
     checkpoints.close()
-  _summarise(path, run, log, sample, time.perf_counter() - begin)
   return run
+
+
+def _status(path: pathlib.Path) -> Status:
+  status = Status(path / 'status.json')
+  if status.damaged:
+    logs.say(f'{path / "status.json"} is damaged: the times of earlier attempts are not counted')
+  return status
+
+
+def _set_state(config: Config, path: pathlib.Path, run: Run, checkpoints: Checkpoints) -> None:
+  """The state to go on from: of the newest checkpoint, of another run, or the initial one."""
+  state = checkpoints.restore(run.target, logs.say)
+  if state is not None:
+    run.restore(state)
+    run.rollbacks = checkpoints.description(run.step).get('rollbacks', [])
+    checkpoints.discard_after(run.step)
+    logs.say(f'resuming {path} at step {run.step} of {run.settings.steps}')
+    return
+  checkpoints.discard_after(-1)
+  run.initialise()
+  if config.get('init_from'):
+    source, step = workdir_lib.source(config.init_from)
+    with contextlib.closing(source):
+      warm_start.apply(run, source, step, logs.say, **config_lib.plain(config.init))
+  logs.say(f'training {run.settings.steps} steps in {path}')
 
 
 def _set_assets(config: Config, assets: dict[str, Any]) -> None:
@@ -121,12 +162,16 @@ def _check_data(path: pathlib.Path, description: dict[str, Any]) -> None:
                     + '. Restore the data, or start a new --workdir')
 
 
-def _summarise(path: pathlib.Path, run: Run, log: hooks.Log, sample: hooks.Sample, seconds: float) -> None:
+def _summarise(path: pathlib.Path, run: Run, log: hooks.Log, sample: hooks.Sample) -> None:
   """The end of a run: metrics, where things are, what to do next."""
   heldout = run.evaluation[1] if run.evaluation else {}
+  time = run.clock.summary()
   workdir_lib.write_json(path / 'summary.json', {
-    'step': run.step, 'seconds': round(seconds, 1), 'train': log.last, 'heldout': heldout, 'samples': sample.files})
-  logs.say(f'\nfinished step {run.step} in {seconds:.0f} s')
+    'step': run.step, 'seconds': round(time['wall_seconds'], 1), 'train': log.last, 'heldout': heldout, 'samples': sample.files,
+    'skipped': run.skipped, 'rollbacks': run.rollbacks, 'time': time})
+  logs.say(f'\nfinished step {run.step} in {time["wall_seconds"]:.0f} s: '
+           + ', '.join(f'{name} {seconds:.0f}' for name, seconds in time['seconds'].items() if seconds >= 0.5)
+           + (f'; {time["attempts"]} attempts' if time['attempts'] > 1 else ''))
   for name, value in heldout.items():
     logs.say(f'  held out {name:<24} {value:.6g}')
   logs.say(f'  checkpoints, logs            {path / "checkpoints"}, {path / "metrics.jsonl"}, {path / "tensorboard"}')

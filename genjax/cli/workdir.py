@@ -3,7 +3,8 @@
     config.json     the config, with what the run found in its data under `assets`
     run.json        versions, seed, data fingerprint, import paths, command
     checkpoints/    Orbax checkpoints, by step
-    metrics.jsonl, tensorboard/, samples/, summary.json, evaluation.json
+    status.json     what the run is doing, overwritten in place
+    metrics.jsonl, tensorboard/, samples/, summary.json, evaluation.json, watchdog.txt
 """
 
 from collections.abc import Callable, Sequence
@@ -25,14 +26,16 @@ from genjax.training.logs import say
 from genjax.training.run import Run
 from genjax.types import UserError
 
-PLACEMENT = ('mesh.', 'rules.')  # where a run is computed; results do not depend on it, so a resumed run may change it
+# Where a run is computed, and what watches it; results do not depend on it, so a resumed run may change it.
+PLACEMENT = ('mesh.', 'rules.', 'watchdog_seconds')
 
 
 def compilation_cache() -> None:
   """Keeps compiled programs between processes, in $JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
   if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     jax.config.update('jax_compilation_cache_dir', str(pathlib.Path('~/.cache/genjax/xla').expanduser()))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
+  # Short ones too: a run that is started again should not spend its time on compiling what it had.
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
 def versions() -> dict[str, str]:
@@ -123,6 +126,22 @@ def checkpoints(workdir: pathlib.Path, config: Config) -> Checkpoints:
   """The checkpoints of a run, kept as its config says."""
   options = {key: value for key, value in config.checkpoint.items() if key != 'every'}
   return Checkpoints(workdir / 'checkpoints', **options)
+
+
+def source(text: str) -> tuple[Checkpoints, int | None]:
+  """The checkpoints that `config.init_from` names, RUN_DIR or RUN_DIR@STEP, and the step if it names one.
+
+  Raises:
+    UserError: no run directory, a step that is no number, or no such checkpoint.
+  """
+  path, at, step = text.rpartition('@') if '@' in text else (text, '', '')
+  if at and not step.isdigit():
+    raise UserError(f'config.init_from={text!r}: expected RUN_DIR or RUN_DIR@STEP, and {step!r} is no step')
+  workdir = pathlib.Path(path)
+  saved = checkpoints(workdir, config_lib.from_plain(read_json(workdir / 'config.json')))
+  if not (saved.steps() and (not at or int(step) in saved.steps())):
+    raise UserError(f'config.init_from={text!r}: no checkpoint{f" of step {step}" if at else ""} there; there are {saved.steps()}')
+  return saved, int(step) if at else None
 
 
 def open_run(workdir: str, assignments: Sequence[str] = (), step: int | None = None,

@@ -1,18 +1,23 @@
-"""Hooks of the loop: log, evaluate, sample, save, profile. Each acts at steps divisible by its own `every`; 0 is never."""
+"""Hooks of the loop: log, evaluate, sample, save, roll back, profile.
+
+Each acts at steps divisible by its own `every`; 0 is never. A process that was stopped while it evaluated or sampled had
+finished the step and saved it; so a hook that is due at the step where a run goes on catches up in `start`.
+"""
 
 from collections.abc import Mapping
+import math
 import sys
-import time
 from typing import Any
 
 import jax
 import numpy as np
 import tqdm
 
-from genjax.training import logs
+from genjax.training import logs, stopping
 from genjax.training.checkpoint import Checkpoints
 from genjax.training.run import Run
 from genjax.training.step import Metrics
+from genjax.types import NonFiniteError
 
 
 class Hook:
@@ -30,6 +35,13 @@ class Hook:
   def end(self, run: Run) -> None:
     """See `genjax.training.loop.Hook`."""
 
+  def recover(self, run: Run, error: NonFiniteError) -> bool:
+    """See `genjax.training.loop.Hook`."""
+    return False
+
+  def stop(self, run: Run) -> None:
+    """See `genjax.training.loop.Hook`."""
+
   def close(self) -> None:
     """See `genjax.training.loop.Hook`."""
 
@@ -37,6 +49,11 @@ class Hook:
 def is_due(step: int, every: int) -> bool:
   """Whether something that happens every `every` steps happens after `step` steps."""
   return bool(every) and step % every == 0
+
+
+def is_due_before_the_end(run: Run, every: int) -> bool:
+  """The same for what happens at the end anyway, and not before the first step."""
+  return 0 < run.step < run.settings.steps and is_due(run.step, every)
 
 
 class Log(Hook):
@@ -52,13 +69,12 @@ class Log(Hook):
     self._metrics: list[Metrics] = []
     self._flops = 0
     self._since = 0.0
-    self._aside = 0.0
 
   def start(self, run: Run) -> None:
     self.writer.start(run.step)
     if sys.stderr.isatty() and jax.process_index() == 0:
       self._bar = tqdm.tqdm(total=run.settings.steps, initial=run.step, unit='step', dynamic_ncols=True, file=sys.stderr)
-    self._since = time.perf_counter()
+    self._since = run.clock.training_seconds()
 
   def before_step(self, run: Run, columns: dict) -> None:
     self._flops += run.step_flops()
@@ -70,12 +86,27 @@ class Log(Hook):
     if is_due(run.step, self.every) or run.step == run.settings.steps:
       self._write(run)
 
+  def recover(self, run: Run, error: NonFiniteError) -> bool:
+    self._begin_interval(run)
+    return False
+
+  def stop(self, run: Run) -> None:
+    if self._metrics:
+      self._write(run)
+
+  def _begin_interval(self, run: Run) -> None:
+    self._metrics, self._flops, self._since = [], 0, run.clock.training_seconds()
+
   def _write(self, run: Run) -> None:
     values: dict[str, list[float]] = {}
-    for metrics in jax.device_get(self._metrics):
+    with run.clock.section('lost' if run.step <= run.reached else 'step'):
+      fetched = jax.device_get(self._metrics)  # waits for the newest step
+    for metrics in fetched:
       for name, value in metrics.items():
-        values.setdefault(name, []).append(float(value))
-    seconds = max(time.perf_counter() - self._since - (run.aside_seconds - self._aside), 1e-9)
+        # What a skipped step computed says nothing of the model.
+        if name == 'skipped' or not metrics.get('skipped', 0.0) or math.isfinite(value):
+          values.setdefault(name, []).append(float(value))
+    seconds = max(run.clock.training_seconds() - self._since, 1e-9)
     steps = len(self._metrics)
     unit = run.experiment.unit
     rate = steps * run.settings.batch_size * run.experiment.units_per_example / seconds
@@ -90,7 +121,10 @@ class Log(Hook):
       self._bar.set_postfix_str(f'{losses}  {speed}', refresh=True)
     else:
       logs.say(f'step {run.step}/{run.settings.steps}  {losses}  {speed}  ETA {tqdm.tqdm.format_interval(remaining)}')
-    self._metrics, self._flops, self._since, self._aside = [], 0, time.perf_counter(), run.aside_seconds
+    skipped = round(sum(values.get('skipped', [])))
+    if skipped:
+      logs.say(f'step {run.step}  {skipped} of the last {steps} updates skipped: a loss or gradient was not finite')
+    self._begin_interval(run)
 
   def close(self) -> None:
     if self._bar is not None:
@@ -100,23 +134,33 @@ class Log(Hook):
 
 
 class Evaluate(Hook):
-  """Held-out metrics with averaged parameters, named 'heldout/<name>'; the last step is evaluated in full."""
+  """Held-out metrics with averaged parameters, named 'heldout/<name>'; the last step is evaluated in full.
 
-  def __init__(self, writer: logs.Writer, every: int, max_batches: int):
+  needed: the metrics belong into the checkpoint of their step, so a process that is asked to stop finishes them first.
+  """
+
+  def __init__(self, writer: logs.Writer, every: int, max_batches: int, needed: bool = False):
     self.writer, self.every, self.max_batches = writer, every, max_batches
+    self._within = stopping.finishing if needed else stopping.deferred
+
+  def start(self, run: Run) -> None:
+    if is_due_before_the_end(run, self.every) and not self.writer.has(run.step, 'heldout/'):
+      self._evaluate(run, self.max_batches)
 
   def after_step(self, run: Run, metrics: Metrics) -> None:
-    if is_due(run.step, self.every) and run.step != run.settings.steps:
+    if is_due_before_the_end(run, self.every):
       self._evaluate(run, self.max_batches)
 
   def end(self, run: Run) -> None:
-    self._evaluate(run, 0)
+    # A process that went on at the last step evaluates again, for its summary; the line may be there already.
+    self._evaluate(run, 0, write=not self.writer.has(run.step, 'heldout/'))
 
-  def _evaluate(self, run: Run, max_batches: int) -> None:
-    with run.aside():
+  def _evaluate(self, run: Run, max_batches: int, write: bool = True) -> None:
+    with run.clock.section('evaluate'), self._within():
       values = run.evaluate(max_batches=max_batches)
     run.evaluation = (run.step, values)
-    self.writer.scalars(run.step, {f'heldout/{name}': value for name, value in values.items()})
+    if write:
+      self.writer.scalars(run.step, {f'heldout/{name}': value for name, value in values.items()})
     logs.say(f'step {run.step}  held out: ' + '  '.join(f'{name} {value:.5g}' for name, value in values.items()))
 
 
@@ -127,8 +171,12 @@ class Sample(Hook):
     self.writer, self.every, self.num = writer, every, num
     self.files: list[str] = []
 
+  def start(self, run: Run) -> None:
+    if is_due_before_the_end(run, self.every) and not self.writer.sampled(run.step):
+      self._sample(run)
+
   def after_step(self, run: Run, metrics: Metrics) -> None:
-    if is_due(run.step, self.every) and run.step != run.settings.steps:
+    if is_due_before_the_end(run, self.every):
       self._sample(run)
 
   def end(self, run: Run) -> None:
@@ -136,10 +184,10 @@ class Sample(Hook):
       self._sample(run)
 
   def _sample(self, run: Run) -> None:
-    with run.aside():
+    with run.clock.section('sample'):
       columns = (run.sample(self.num, run.settings.seed), run.preview())
-    pictures = {name: value for samples in columns if samples for name, value in run.experiment.render(samples).items()}
-    paths = [self.writer.artifact(run.step, name, value) for name, value in pictures.items()]
+      pictures = {name: value for samples in columns if samples for name, value in run.experiment.render(samples).items()}
+      paths = [self.writer.artifact(run.step, name, value) for name, value in pictures.items()]
     self.files = [str(path) for path in paths if path is not None]
 
 
@@ -158,23 +206,65 @@ class Save(Hook):
     self._saved = run.step if run.step in self.checkpoints.steps() else None
 
   def after_step(self, run: Run, metrics: Metrics) -> None:
+    self.checkpoints.check()
     last = run.step == run.settings.steps
     if not self.checkpoints.best if last else is_due(run.step, self.every):
-      self._save(run)
+      self.save(run)
 
   def end(self, run: Run) -> None:
     if self._saved != run.step:
-      self._save(run)
+      self.save(run)
 
-  def _save(self, run: Run) -> None:
-    with run.aside():
-      run.check_finite()
+  def stop(self, run: Run) -> None:
+    if run.step in self.checkpoints.steps():
+      return
+    try:
+      self.save(run, interim=not is_due_before_the_end(run, self.every) and run.step != run.settings.steps)
+    except NonFiniteError as error:
+      if run.settings.nonfinite != 'rollback':
+        raise
+      # Run again from the last checkpoint, the step will be found out and rolled back as if nothing had stopped the run.
+      logs.say(f'step {run.step} is not saved: {error}')
+
+  def save(self, run: Run, interim: bool = False) -> None:
+    """Saves the state of now; see `genjax.training.checkpoint.Checkpoints.save`."""
+    with run.clock.section('lost' if run.step <= run.reached else 'step'):
+      run.check_finite()  # waits for the newest step
+    with run.clock.section('save'):
       evaluation = run.evaluation[1] if run.evaluation and run.evaluation[0] == run.step else None
-      self.checkpoints.save(run.step, run.state, self.description, evaluation)
+      self.checkpoints.save(run.step, run.state, {**self.description, 'rollbacks': run.rollbacks}, evaluation, interim)
     self._saved = run.step
 
   def close(self) -> None:
     self.checkpoints.wait()
+
+
+class RollBack(Hook):
+  """After a number that is not finite: the last checkpoint of the schedule, and the batches after the bad step.
+
+  The state that goes on is saved at once under the number of the bad step, so a process that dies later goes on from it.
+  Checkpoints of stopped processes are not used, so that a stopped and resumed run rolls back where an undisturbed one does.
+  """
+
+  def __init__(self, save: Save):
+    self._save = save
+
+  def recover(self, run: Run, error: NonFiniteError) -> bool:
+    if run.settings.nonfinite != 'rollback' or len(run.rollbacks) >= run.settings.nonfinite_limit:
+      return False
+    checkpoints = self._save.checkpoints
+    checkpoints.wait()
+    with run.clock.section('lost', 'rollback'):
+      state = checkpoints.restore(run.target, logs.say, before=error.step)
+      if state is None:
+        run.initialise()
+        state = run.state
+      checkpoints.discard_after(int(state.step))
+      run.roll_back(state, error.step)
+    logs.say(f'{error}: back to step {run.rollbacks[-1][0]}, going on with the batches after step {error.step} (rollback '
+             f'{len(run.rollbacks)} of at most {run.settings.nonfinite_limit})')
+    self._save.save(run)
+    return True
 
 
 class Profile(Hook):

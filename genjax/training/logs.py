@@ -37,11 +37,23 @@ class Writer:
       lines = path.read_text().splitlines(keepends=True)
       kept = [line for line in lines if line.endswith('\n') and json.loads(line)['step'] <= step]
       if len(kept) < len(lines):
-        path.write_text(''.join(kept))
+        partial = path.with_name(f'{path.name}.partial')
+        partial.write_text(''.join(kept))
+        partial.replace(path)
     self._board = EventFileWriter(str(self.workdir / 'tensorboard'))
     if step:
       # TensorBoard then drops what an earlier process logged for later steps.
       self._board.add_event(Event(wall_time=time.time(), step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+
+  def has(self, step: int, prefix: str) -> bool:
+    """Whether there is a line of `step` with a value whose name begins with `prefix`."""
+    path = self.workdir / 'metrics.jsonl'
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return any(line['step'] == step and any(name.startswith(prefix) for name in line) for line in lines)
+
+  def sampled(self, step: int) -> bool:
+    """Whether there is a file of samples of `step`."""
+    return any((self.workdir / 'samples').glob(f'step_{step:07d}_*'))
 
   def scalars(self, step: int, values: dict[str, float]) -> None:
     """One line of metrics."""

@@ -1,10 +1,12 @@
 """The one training loop. Hooks log, evaluate, sample and save; the loop only steps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from genjax.training import stopping
 from genjax.training.run import Run
 from genjax.training.step import Metrics
+from genjax.types import NonFiniteError
 
 
 class Hook(Protocol):
@@ -22,6 +24,13 @@ class Hook(Protocol):
   def end(self, run: Run) -> None:
     """After the last step."""
 
+  def recover(self, run: Run, error: NonFiniteError) -> bool:
+    """After a number that is not finite; True if the run is set to go on from a good state."""
+    ...
+
+  def stop(self, run: Run) -> None:
+    """The process is asked to stop, and `run.step` steps are finished: keep what would be lost."""
+
   def close(self) -> None:
     """Always, also after an error: release what is open, keep what is complete."""
 
@@ -36,23 +45,52 @@ def train(run: Run, hooks: Sequence[Hook]) -> None:
     hooks: called in order.
 
   Raises:
-    NonFiniteError: a loss, gradient or parameter is not finite.
+    NonFiniteError: a loss, gradient or parameter is not finite, and no hook recovered.
+    Stopped: the process was asked to stop; the hooks have saved the last finished step.
   """
   try:
-    for hook in hooks:
-      hook.start(run)
-    if run.step < run.settings.steps:
-      for columns in run.experiment.train.iterate(run.step, run.rows(run.settings.batch_size)):
+    with stopping.deferred():
+      try:
         for hook in hooks:
-          hook.before_step(run, columns)
-        metrics = run.train_step(columns)
+          hook.start(run)
+        while not _finish(run, hooks):
+          pass
         for hook in hooks:
-          hook.after_step(run, metrics)
-        if run.step >= run.settings.steps:
-          break
-    run.check_finite()
-    for hook in hooks:
-      hook.end(run)
+          hook.end(run)
+      except stopping.Stopped as stopped:
+        stopped.step = run.step
+        for hook in hooks:
+          hook.stop(run)
+        raise
   finally:
     for hook in hooks:
       hook.close()
+
+
+def _finish(run: Run, hooks: Sequence[Hook]) -> bool:
+  """Runs the remaining steps; False if that met a number that is not finite and a hook recovered."""
+  try:
+    for columns in _batches(run):
+      for hook in hooks:
+        hook.before_step(run, columns)
+      metrics = run.train_step(columns)
+      for hook in hooks:
+        hook.after_step(run, metrics)
+    run.check_finite()
+  except NonFiniteError as error:
+    recovered = [hook.recover(run, error) for hook in hooks]
+    if not any(recovered):
+      raise
+    return False
+  return True
+
+
+def _batches(run: Run) -> Iterator[dict]:
+  """The batches of the remaining steps. A process that is asked to stop stops here, also while it waits for data."""
+  batches = None
+  while run.step < run.settings.steps:
+    with run.clock.section('data'), stopping.at_once():
+      if batches is None:
+        batches = iter(run.experiment.train.iterate(run.step, run.rows(run.settings.batch_size)))
+      columns = next(batches)
+    yield columns

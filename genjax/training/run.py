@@ -2,11 +2,9 @@
 
 import collections
 from collections.abc import Iterable, Iterator, Mapping
-import contextlib
 import dataclasses
 import functools
 import math
-import time
 from typing import Any
 
 import jax
@@ -15,9 +13,10 @@ import numpy as np
 
 from genjax import sharding
 from genjax.objectives import base
-from genjax.training import checkpoint, flops
+from genjax.training import checkpoint, flops, stopping
 from genjax.training import state as state_lib
 from genjax.training import step as step_lib
+from genjax.training.clock import Clock
 from genjax.training.experiment import Columns, Experiment
 from genjax.training.state import TrainState
 from genjax.types import NonFiniteError, Params, UserError
@@ -33,6 +32,8 @@ class Settings:
   microbatches: int = 1
   mesh: Mapping[str, int] = dataclasses.field(default_factory=lambda: {'data': -1})
   rules: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  nonfinite: str = 'abort'  # or 'skip', or 'rollback'
+  nonfinite_limit: int = 5
 
 
 class Run:
@@ -45,7 +46,10 @@ class Run:
     state: the training state; set by `initialise` or `restore`.
     step: finished steps, on the host.
     evaluation: the newest held-out metrics and the step that they belong to.
-    aside_seconds: time spent on other things than steps: evaluation, samples, checkpoints.
+    clock: where the time goes.
+    reached: steps that an earlier process had finished; until then steps are run again, and their time counts as lost.
+    skipped: steps of this process whose update was skipped.
+    rollbacks: [step restored, step with a number that is not finite], one for each time the run was rolled back.
 
   Raises:
     UserError: see `genjax.sharding` and `genjax.objectives.base.check_groups`.
@@ -53,10 +57,14 @@ class Run:
 
   state: TrainState
 
-  def __init__(self, experiment: Experiment, settings: Settings):
+  def __init__(self, experiment: Experiment, settings: Settings, clock: Clock | None = None):
     if settings.steps < 0:
       raise UserError(f'config.steps must not be negative, got {settings.steps}')
+    if settings.nonfinite not in ('abort', 'skip', 'rollback') or settings.nonfinite_limit < 1:
+      raise UserError("config.nonfinite takes policy='abort', 'skip' or 'rollback' and a limit of at least 1, got "
+                      f'{settings.nonfinite!r} and {settings.nonfinite_limit}')
     self.experiment, self.settings = experiment, settings
+    self.clock = clock or Clock()
     self.mesh = sharding.make_mesh(settings.mesh)
     sharding.check_batch(self.mesh, settings.batch_size, settings.microbatches)
     objective = experiment.objective
@@ -68,7 +76,8 @@ class Run:
     layout = state_lib.shardings(shapes, experiment.optimizers, self.mesh, experiment.axes, settings.rules)
     self.target = checkpoint.abstract(shapes, layout)
     self._layout = layout
-    self._step = step_lib.make_step(objective, experiment.optimizers, experiment.ema, settings.seed, settings.microbatches)
+    self._step = step_lib.make_step(objective, experiment.optimizers, experiment.ema, settings.seed, settings.microbatches,
+                                    skip_nonfinite=settings.nonfinite == 'skip')
     everywhere = sharding.replicated(self.mesh)
     # Without out_shardings the second call would see other layouts than the first and compile again.
     self._jit_step = jax.jit(self._step, static_argnums=3, donate_argnums=0, out_shardings=(layout, everywhere))
@@ -79,8 +88,10 @@ class Run:
     self._flops: dict[tuple[str, ...], int] = {}
     self._pending: collections.deque[tuple[int, step_lib.Metrics]] = collections.deque()
     self._checked = False
-    self.aside_seconds = 0.0
-    self.step = 0
+    self._compiled: set[tuple[str, ...]] = set()
+    self._skipped_in_a_row = 0
+    self.step = self.reached = self.skipped = 0
+    self.rollbacks: list[list[int]] = []
     self.evaluation: tuple[int, dict[str, float]] | None = None
 
   @functools.cached_property
@@ -98,16 +109,13 @@ class Run:
   def restore(self, state: TrainState) -> None:
     """Continues from a state that a checkpoint gave."""
     self.state = state
-    self.step = int(state.step)
+    self.step = self.clock.step = int(state.step)
 
-  @contextlib.contextmanager
-  def aside(self) -> Iterator[None]:
-    """Counts the time inside as no part of training."""
-    begin = time.perf_counter()
-    try:
-      yield
-    finally:
-      self.aside_seconds += time.perf_counter() - begin
+  def roll_back(self, state: TrainState, step: int) -> None:
+    """Goes on after `step` with an earlier state: the steps in between count as done, so their batches are not used again."""
+    self.rollbacks.append([int(state.step), step])
+    self._pending.clear()
+    self.restore(dataclasses.replace(state, step=jax.device_put(np.int32(step), self.target.step.sharding)))
 
   def rows(self, batch_size: int) -> slice:
     """Rows of the global batch that this process loads."""
@@ -118,11 +126,17 @@ class Run:
     if not self._checked:
       self._check_columns(columns)
       self._checked = True
-    batch = sharding.put_batch(columns, self.mesh)
-    self.state, metrics = self._jit_step(self.state, self.frozen, batch, base.due(self.phases, self.step))
-    self.step += 1
-    self._pending.append((self.step, metrics))
-    self.check_finite(behind=1)
+    due = base.due(self.phases, self.step)
+    with self.clock.section('lost' if self.step < self.reached else 'step', '' if due in self._compiled else 'compile'):
+      batch = sharding.put_batch(columns, self.mesh)
+      self.state, metrics = self._jit_step(self.state, self.frozen, batch, due)
+      self._compiled.add(due)
+      self.step += 1
+      self._pending.append((self.step, metrics))
+      self.check_finite(behind=1)
+      if self.clock.first_step is None:
+        jax.block_until_ready(metrics)
+    self.clock.finished_step(self.step)
     return metrics
 
   def check_finite(self, behind: int = 0) -> None:
@@ -131,15 +145,19 @@ class Run:
     Waiting for the newest step would idle the accelerator between steps; what is saved is checked with `behind` 0.
 
     Raises:
-      NonFiniteError: a loss or gradient norm is NaN or infinite, or, with `behind` 0, an entry of the state is.
+      NonFiniteError: a loss or gradient norm is NaN or infinite (where such steps are skipped: more often in a row than the
+        limit), or, with `behind` 0, an entry of the state is.
     """
     while len(self._pending) > behind:
       step, metrics = self._pending.popleft()
-      for phase in base.due(self.phases, step - 1):
-        for quantity in ('loss', 'gradient_norm'):
-          value = float(metrics[f'{phase}/{quantity}'])
-          if not math.isfinite(value):
-            raise NonFiniteError(step, phase, quantity, value)
+      bad = next(((phase, quantity, value) for phase in base.due(self.phases, step - 1) for quantity in ('loss', 'gradient_norm')
+                  if not math.isfinite(value := float(metrics[f'{phase}/{quantity}']))), None)
+      self._skipped_in_a_row = 0 if bad is None else self._skipped_in_a_row + 1
+      if bad is None:
+        continue
+      if self.settings.nonfinite != 'skip' or self._skipped_in_a_row > self.settings.nonfinite_limit:
+        raise NonFiniteError(step, *bad)
+      self.skipped += 1
     if not behind and not bool(self._jit_finite(self.state)):
       raise NonFiniteError(self.step, ', '.join(base.due(self.phases, max(0, self.step - 1))), 'a parameter or optimizer entry',
                            math.nan)
@@ -210,8 +228,10 @@ class Run:
     for index, columns in enumerate(data.epoch(self.rows(data.batch_size))):
       if max_batches and index == max_batches:
         return
+      stopping.check()
       batch = sharding.put_batch(columns, self.mesh)
       yield jax.device_get(self._jit_evaluate(params, context, batch, jax.random.fold_in(key, index)))
+      self.clock.beat()
 
   def _evaluate_batch(self, params: Params, context: base.Context, batch: Mapping[str, jax.Array], key: jax.Array):
     values = dict(self.experiment.objective.evaluate(params, context, batch, key))
@@ -244,12 +264,14 @@ class Run:
     seeds = jax.random.fold_in(jax.random.key(seed), 0x5A3)
     parts = []
     for start in range(0, num, chunk):
+      stopping.check()
       take = np.minimum(np.arange(start, start + chunk), num - 1)  # the last chunk repeats its last row as padding
       place = sharding.batch_sharding(self.mesh)
       keys = jax.device_put(jax.vmap(lambda row: jax.random.fold_in(seeds, row))(jnp.asarray(take)), place)
       columns = {name: jax.device_put(value[take], place) for name, value in rows.items()}
       sampled = jax.device_get(self._jit_sample(params, context, keys, columns))
       parts.append({name: np.asarray(value)[:num - start] for name, value in sampled.items()})
+      self.clock.beat()
     return {**rows, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}}
 
   def preview(self) -> Columns:

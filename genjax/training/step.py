@@ -20,7 +20,8 @@ Metrics = dict[str, Array]
 
 
 def make_step(objective: Objective, optimizers: Mapping[str, optax.GradientTransformation], ema: Mapping[str, float], seed: int,
-              microbatches: int = 1) -> Callable[[TrainState, Params, Batch, tuple[str, ...]], tuple[TrainState, Metrics]]:
+              microbatches: int = 1, skip_nonfinite: bool = False,
+              ) -> Callable[[TrainState, Params, Batch, tuple[str, ...]], tuple[TrainState, Metrics]]:
   """The step as a pure function (state, frozen, batch, due) -> (state, metrics); `due` is static.
 
   Metrics are named '<phase>/<name>'; every phase has 'loss' and 'gradient_norm' (before clipping).
@@ -32,6 +33,8 @@ def make_step(objective: Objective, optimizers: Mapping[str, optax.GradientTrans
       their initial values.
     seed: keys are a function of (seed, step, phase).
     microbatches: into how many parts a batch is split for accumulation.
+    skip_nonfinite: a step in which a loss or gradient norm is not finite changes nothing but the step counter; the metric
+      'skipped' is then 1, else 0. Without it nothing of this is computed.
   """
   phases = objective.phases()
 
@@ -56,9 +59,19 @@ def make_step(objective: Objective, optimizers: Mapping[str, optax.GradientTrans
       group: _average(average, params[group], jnp.minimum(ema[group], ramp)) if group in trained else average
       for group, average in state.ema.items()
     }
-    return TrainState(step=state.step + 1, params=params, mutable=mutable, opt=opt, ema=averages), metrics
+    after = TrainState(step=state.step + 1, params=params, mutable=mutable, opt=opt, ema=averages)
+    return _unless_finite(state, after, metrics, due) if skip_nonfinite else (after, metrics)
 
   return step
+
+
+def _unless_finite(before: TrainState, after: TrainState, metrics: Metrics, due: tuple[str, ...]) -> tuple[TrainState, Metrics]:
+  """The state after a step, or the one before if a loss or gradient norm is not finite; adds the metric 'skipped'."""
+  decisive = [metrics[f'{phase}/{quantity}'] for phase in due for quantity in ('loss', 'gradient_norm')]
+  finite = jnp.all(jnp.isfinite(jnp.asarray(decisive, jnp.float32)))
+  before = dataclasses.replace(before, step=after.step)
+  state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
+  return state, {**metrics, 'skipped': 1.0 - finite.astype(jnp.float32)}
 
 
 def _gradients(phase: Phase, params: Params, context: Context, batch: Batch, key: Key,

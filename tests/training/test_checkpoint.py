@@ -1,13 +1,20 @@
-"""Checkpoints: kept, chosen, damaged."""
+"""Checkpoints: kept, chosen, damaged, and what is said when they cannot be written."""
+
+import errno
+import os
+import shutil
+import subprocess
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from genjax.training import integrity
 from genjax.training.checkpoint import Checkpoints
 from genjax.training.state import TrainState
-from genjax.types import UserError
+from genjax.types import StorageError, UserError
 
 
 def state(step):
@@ -67,6 +74,125 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(tmp_path):
   checkpoints.save(4, state(4), {}, None)
   checkpoints.wait()
   assert int(checkpoints.restore(TARGET, pytest.fail).step) == 4
+
+
+def changed(path, how):
+  """Flips a bit in the middle of a file, cuts it in half, or removes it."""
+  data = bytearray(path.read_bytes())
+  if how == 'removed':
+    path.unlink()
+  elif how == 'cut':
+    path.write_bytes(data[:len(data) // 2])
+  else:
+    data[len(data) // 2] ^= 0x10
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize('how', ['flipped', 'cut', 'removed'])
+def test_a_change_of_any_file_is_found_and_the_previous_checkpoint_used(tmp_path, how):
+  filled(tmp_path, steps=(1, 2)).close()
+  files = sorted(path for path in (tmp_path / 'checkpoints' / '2').rglob('*') if path.is_file())
+  assert len(files) > 8 and any('/d/' in str(path) for path in files) and any(path.name == integrity.NAME for path in files)
+  for path in files:
+    original, said = path.read_bytes(), []
+    changed(path, how)
+    checkpoints = Checkpoints(tmp_path / 'checkpoints')
+    assert int(checkpoints.restore(TARGET, said.append).step) == 1, path
+    assert len(said) == 1 and 'checkpoints/2 ' in said[0], path
+    assert path.name in said[0] or 'not finished' in said[0]
+    checkpoints.close()
+    path.write_bytes(original)
+  assert int(Checkpoints(tmp_path / 'checkpoints').restore(TARGET, pytest.fail).step) == 2
+
+
+def test_a_checkpoint_of_before_there_were_checksums_is_read_and_said(tmp_path):
+  filled(tmp_path, steps=(1, 2)).close()
+  folder = tmp_path / 'checkpoints' / '2'
+  (folder / integrity.NAME).unlink()
+  metadata = folder / '_CHECKPOINT_METADATA'
+  metadata.write_text(metadata.read_text().replace(f'{{"checksums": "{integrity.NAME}"}}', '{}'))
+  said = []
+  assert int(Checkpoints(tmp_path / 'checkpoints').restore(TARGET, said.append).step) == 2
+  assert len(said) == 1 and 'without being verified' in said[0]
+
+
+def test_checkpoints_out_of_schedule_do_not_push_out_others_and_go_when_a_later_one_comes(tmp_path):
+  filled(tmp_path, steps=(1, 2), keep=2).close()
+  for step in (3, 4):  # each in a process of its own
+    checkpoints = Checkpoints(tmp_path / 'checkpoints', keep=2)
+    checkpoints.save(step, state(step), {'from': step}, None, interim=True)
+    checkpoints.close()
+  checkpoints = Checkpoints(tmp_path / 'checkpoints', keep=2)
+  assert checkpoints.steps() == [1, 2, 3, 4] and checkpoints.steps(interim=False) == [1, 2]
+  assert int(checkpoints.restore(TARGET, pytest.fail).step) == 4 and checkpoints.description(4) == {'from': 4}
+  assert int(checkpoints.restore(TARGET, pytest.fail, before=4).step) == 2
+  checkpoints.save(5, state(5), {}, None)
+  checkpoints.wait()
+  assert checkpoints.steps() == [2, 5]
+
+
+def test_variables_are_read_without_knowing_the_model(tmp_path):
+  checkpoints = filled(tmp_path, steps=(1, 2))
+  step, tree = checkpoints.load(pytest.fail)
+  assert step == 2 and set(tree) <= {'params', 'mutable', 'ema'} and isinstance(tree['params']['net']['w'], np.ndarray)
+  np.testing.assert_array_equal(tree['params']['net']['w'], np.full((64, 64), 2.0))
+  step, tree = checkpoints.load(pytest.fail, 1, ('step',))
+  assert step == 1 and set(tree) == {'step'} and int(tree['step']) == 1
+  with pytest.raises(UserError, match=r'no checkpoint of step 7.*\[1, 2\]'):
+    checkpoints.load(pytest.fail, 7)
+
+
+def test_a_disk_that_fails_in_the_background_is_reported_with_the_last_good_checkpoint(tmp_path, monkeypatch):
+  checkpoints = filled(tmp_path, steps=(1, 2))
+
+  def fails(*_, **__):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+  with monkeypatch.context() as patch:
+    patch.setattr(integrity, '_digest', fails)
+    checkpoints.save(3, state(3), {}, None)
+
+    def steps():
+      for _ in range(1000):
+        time.sleep(0.01)
+        checkpoints.check()
+
+    with pytest.raises(StorageError, match=r'step 3 could not.*Read-only file system.*last good checkpoint is step 2'):
+      steps()
+  checkpoints.close()
+  checkpoints = Checkpoints(tmp_path / 'checkpoints')
+  said = []
+  assert int(checkpoints.restore(TARGET, said.append).step) == 2 and 'was not finished' in said[0]
+  checkpoints.discard_after(2)
+  checkpoints.save(3, state(3), {}, None)
+  checkpoints.close()
+  assert Checkpoints(tmp_path / 'checkpoints').steps() == [2, 3]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+  """A file system of 400 KiB; skips where one may not be mounted."""
+  folder = tmp_path / 'disk'
+  folder.mkdir()
+  mount = ['mount', '-t', 'tmpfs', '-o', 'size=400k', 'none', str(folder)]
+  if not shutil.which('mount') or subprocess.run(mount, capture_output=True).returncode:
+    pytest.skip('no file system may be mounted here')
+  yield folder
+  subprocess.run(['umount', '-l', folder], check=True)
+
+
+def test_a_full_disk_is_reported_within_one_save(small_disk):
+  checkpoints = Checkpoints(small_disk / 'checkpoints', keep=100)
+
+  def fill():
+    for step in range(1, 30):
+      checkpoints.save(step, state(step), {}, None)
+
+  with pytest.raises(StorageError, match=r'could not be written.*No space left.*0 MiB are free.*last good checkpoint is step'):
+    fill()
+  good = checkpoints.steps()
+  checkpoints.close()
+  assert good and int(Checkpoints(small_disk / 'checkpoints').restore(TARGET, lambda line: None).step) == good[-1]
 
 
 def test_an_unfinished_checkpoint_is_said_and_ignored(tmp_path):
