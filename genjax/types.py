@@ -38,3 +38,7 @@ class NonFiniteError(RuntimeError):
   def __init__(self, step: int, phase: str, quantity: str, value: float):
     self.step, self.phase, self.quantity = step, phase, quantity
     super().__init__(f'{quantity} of phase {phase!r} is {value} at step {step}')
+
+
+class PeerError(RuntimeError):
+  """Another process of the run cannot be reached; the command line exits with 6."""

@@ -1,13 +1,15 @@
 """Entry point of the console script `genjax`: finds the command and turns errors into messages and exit codes.
 
-Exit codes: 0 done, 2 bad input, 3 training stopped on NaN or infinity, 130 interrupted.
+Exit codes: 0 done, 2 bad input, 3 training stopped on NaN or infinity, 6 another process of the run is lost, 130 interrupted.
 """
 
 from collections.abc import Callable, Sequence
 import importlib
 import sys
+import traceback
 
-from genjax.types import NonFiniteError, UserError
+from genjax import distributed
+from genjax.types import NonFiniteError, PeerError, UserError
 
 COMMANDS = {
   'train': 'train a config in a run directory, or resume it',
@@ -36,17 +38,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f'genjax: error: unknown command {name!r}.{suggestion(name, COMMANDS)}\n\n{usage()}', file=sys.stderr)
     return 2
   command: Callable[[list[str]], int] = importlib.import_module(f'genjax.cli.{name}').main
+  code, said = 0, ''
   try:
-    return command(rest)
+    code = command(rest)
   except UserError as error:
-    print(f'genjax {name}: error: {error}', file=sys.stderr)
-    return 2
+    code, said = 2, f'error: {error}'
   except NonFiniteError as error:
-    print(f'genjax {name}: stopped: {error}', file=sys.stderr)
-    return 3
+    code, said = 3, f'stopped: {error}'
+  except PeerError as error:
+    code, said = distributed.EXIT_CODE, f'error: {error}'
   except KeyboardInterrupt:
-    print(f'genjax {name}: interrupted', file=sys.stderr)
-    return 130
+    code, said = 130, 'interrupted'
+  except Exception as error:
+    if not distributed.joined():
+      raise
+    traceback.print_exc()
+    return distributed.leave(1, f'{type(error).__name__}: {error}')
+  if said:
+    print(f'genjax {name}: {said}', file=sys.stderr)
+  return distributed.leave(code, said)
 
 
 if __name__ == '__main__':

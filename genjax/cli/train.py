@@ -12,7 +12,8 @@ from absl import flags
 import ml_collections
 
 from genjax import config as config_lib
-from genjax.cli import configs
+from genjax import distributed
+from genjax.cli import configs, hosts
 from genjax.cli import workdir as workdir_lib
 from genjax.config import Config
 from genjax.training import hooks, logs, loop
@@ -25,10 +26,12 @@ def main(argv: list[str]) -> int:
 
   def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string('workdir', '', 'the run directory; it is made if it does not exist', flag_values=values)
+    hosts.define(values)
 
   values, paths = configs.parse('train', argv, __doc__ or '', define)
   if not values.workdir:
     raise UserError('--workdir=DIR is needed: the folder of the run')
+  distributed.join(hosts.options(values), stops=True)
   train(values.config, values.workdir, paths)
   return 0
 
@@ -48,8 +51,10 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = ())
   begin = time.perf_counter()
   workdir_lib.compilation_cache()
   path = workdir_lib.prepare(workdir)
-  known = (path / 'config.json').exists()
+  known = distributed.broadcast((path / 'config.json').exists(), 'whether the run exists')
+  workdir_lib.check_alike(config)
   if known:
+    workdir_lib.wait_for(path / 'config.json')
     workdir_lib.check_same(path, config)
     _set_assets(config, workdir_lib.read_json(path / 'config.json').get('assets', {}))
   experiment = configs.build(config, paths)
@@ -59,11 +64,13 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = ())
   _check_best(config, run)
   _set_assets(config, dict(experiment.assets))
   description = workdir_lib.describe(config, experiment, paths)
+  distributed.check_equal(description['data'], 'the data')
   if known:
     _check_data(path, description)
   else:
     workdir_lib.write_json(path / 'config.json', config_lib.plain(config))
     workdir_lib.write_json(path / 'run.json', description)
+    workdir_lib.wait_for(path / 'run.json')
 
   try:
     state = checkpoints.restore(run.target, logs.say)
@@ -84,6 +91,7 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = ())
       hooks.Evaluate(writer, config.evaluate_every, config.evaluate_batches),
       sample,
       hooks.Save(checkpoints, config.checkpoint.every, {**description, 'config': config_lib.plain(config)}),
+      hooks.StopTogether(),
     ])
   except NonFiniteError:
     kept = checkpoints.steps()

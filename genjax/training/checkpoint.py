@@ -11,6 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from genjax import distributed
 from genjax.training.state import TrainState
 from genjax.types import UserError
 
@@ -66,8 +67,11 @@ class Checkpoints:
     self._open().save(step, args=args, metrics=best)
 
   def steps(self) -> list[int]:
-    """Steps of the complete checkpoints, oldest first."""
-    return sorted(self._open().all_steps()) if self.directory.exists() else []
+    """Steps of the complete checkpoints, oldest first, as process 0 sees them; called by all processes."""
+    # Opening makes the folder, and Orbax then waits for all processes: all open it, or none.
+    if not distributed.broadcast(self.directory.exists(), 'whether there are checkpoints'):
+      return []
+    return distributed.broadcast(sorted(self._open().all_steps()), 'steps of checkpoints')
 
   def restore(self, target: TrainState, report: Callable[[str], None], step: int | None = None) -> TrainState | None:
     """The newest readable state, or the one of `step`.
@@ -84,20 +88,26 @@ class Checkpoints:
     Raises:
       UserError: there are checkpoints, and none can be read; or `step` is not among them.
     """
-    self._report_unfinished(report)
     steps = self.steps()
+    self._report_unfinished(steps, report)
     if step is not None:
       if step not in steps:
         raise UserError(f'no checkpoint of step {step} in {self.directory}; there are {steps}')
       steps = [step]
     failures = []
     for candidate in reversed(steps):
+      state, failure = None, ''
       try:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))  # type: ignore[call-arg]
-        return self._open().restore(candidate, args=args)['state']
+        state = self._open().restore(candidate, args=args)['state']
       except Exception as error:  # Orbax raises many types for damaged files
-        failures.append(f'step {candidate}: {type(error).__name__}: {str(error).splitlines()[0][:200]}')
-        report(f'checkpoint {self.directory / str(candidate)} cannot be read and is skipped ({failures[-1]})')
+        failure = f'step {candidate}: {type(error).__name__}: {str(error).splitlines()[0][:200]}'
+      # A part that one process cannot read makes the checkpoint unreadable for all.
+      unread = [text for text in distributed.gather(failure, 'restored') if text]
+      if not unread:
+        return state
+      failures.append(unread[0])
+      report(f'checkpoint {self.directory / str(candidate)} cannot be read and is skipped ({failures[-1]})')
     if failures:
       raise UserError(f'no checkpoint in {self.directory} can be read: {"; ".join(failures)}. Restore the folder from a copy, or '
                       'start with a new --workdir')
@@ -124,11 +134,11 @@ class Checkpoints:
       self._manager = ocp.CheckpointManager(self.directory.absolute(), options=self._options)
     return self._manager
 
-  def _report_unfinished(self, report: Callable[[str], None]) -> None:
+  def _report_unfinished(self, steps: list[int], report: Callable[[str], None]) -> None:
     """Says which checkpoints were being written when the run ended; Orbax never lists them as complete."""
     if not self.directory.exists():
       return
-    complete = {str(step) for step in self.steps()}
+    complete = {str(step) for step in steps}
     for entry in sorted(self.directory.iterdir()):
       if entry.is_dir() and entry.name not in complete and entry.name.split('.')[0].isdigit():
         report(f'checkpoint {entry} was not finished and is ignored')

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import tqdm
 
+from genjax import distributed
 from genjax.training import logs
 from genjax.training.checkpoint import Checkpoints
 from genjax.training.run import Run
@@ -56,7 +57,7 @@ class Log(Hook):
 
   def start(self, run: Run) -> None:
     self.writer.start(run.step)
-    if sys.stderr.isatty() and jax.process_index() == 0:
+    if sys.stderr.isatty() and distributed.is_first():
       self._bar = tqdm.tqdm(total=run.settings.steps, initial=run.step, unit='step', dynamic_ncols=True, file=sys.stderr)
     self._since = time.perf_counter()
 
@@ -175,6 +176,13 @@ class Save(Hook):
 
   def close(self) -> None:
     self.checkpoints.wait()
+
+
+class StopTogether(Hook):
+  """Of several processes, all stop after the same step when one is asked to stop."""
+
+  def after_step(self, run: Run, metrics: Metrics) -> None:
+    distributed.stop_together(run.step)
 
 
 class Profile(Hook):

@@ -75,7 +75,8 @@ class Run:
     self._jit_evaluate = jax.jit(self._evaluate_batch, out_shardings=everywhere)
     self._jit_sample = jax.jit(objective.sample, out_shardings=everywhere)
     self._jit_preview = jax.jit(experiment.preview, out_shardings=everywhere) if experiment.preview else None
-    self._jit_finite = jax.jit(_all_finite)
+    self._jit_finite = jax.jit(_all_finite, out_shardings=everywhere)
+    self._jit_keys = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)), out_shardings=sharding.batch_sharding(self.mesh))
     self._flops: dict[tuple[str, ...], int] = {}
     self._pending: collections.deque[tuple[int, step_lib.Metrics]] = collections.deque()
     self._checked = False
@@ -88,7 +89,7 @@ class Run:
     """Frozen parameters, placed like trained ones."""
     groups = {group: sharding.param_shardings(tree, self.mesh, self.experiment.axes.get(group, ()), self.settings.rules)
               for group, tree in self.experiment.frozen.items()}
-    return jax.device_put(self.experiment.frozen, groups)
+    return sharding.put_tree(self.experiment.frozen, groups)
 
   def initialise(self) -> None:
     """Sets the state before the first step."""
@@ -109,7 +110,7 @@ class Run:
     finally:
       self.aside_seconds += time.perf_counter() - begin
 
-  def rows(self, batch_size: int) -> slice:
+  def rows(self, batch_size: int) -> slice | np.ndarray:
     """Rows of the global batch that this process loads."""
     return sharding.local_rows(self.mesh, batch_size)
 
@@ -245,9 +246,9 @@ class Run:
     parts = []
     for start in range(0, num, chunk):
       take = np.minimum(np.arange(start, start + chunk), num - 1)  # the last chunk repeats its last row as padding
-      place = sharding.batch_sharding(self.mesh)
-      keys = jax.device_put(jax.vmap(lambda row: jax.random.fold_in(seeds, row))(jnp.asarray(take)), place)
-      columns = {name: jax.device_put(value[take], place) for name, value in rows.items()}
+      mine = take[self.rows(chunk)]
+      keys = self._jit_keys(seeds, sharding.put_batch({'row': mine.astype(np.int32)}, self.mesh)['row'])
+      columns = sharding.put_batch({name: value[mine] for name, value in rows.items()}, self.mesh)
       sampled = jax.device_get(self._jit_sample(params, context, keys, columns))
       parts.append({name: np.asarray(value)[:num - start] for name, value in sampled.items()})
     return {**rows, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}}
