@@ -74,7 +74,7 @@ class Coordinator:
     """Runs until every process is gone, or for a moment after one was lost."""
     while (self._listener or self._peers or self._strangers) and (self._ending is None or time.monotonic() < self._ending):
       for key, _ in self._selector.select(timeout=min(0.2, self.peer_timeout / 10)):
-        if key.fileobj is self._listener:
+        if self._listener is not None and key.fileobj is self._listener:
           connection, _ = self._listener.accept()
           peer = Peer(connection)
           self._strangers.append(peer)
@@ -203,7 +203,7 @@ def main(argument: str) -> None:
   for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
   options = json.loads(argument)
-  from jaxlib import _jax
+  from jaxlib import _jax  # pyright: ignore[reportAttributeAccessIssue]  # compiled
 
   running = []
 

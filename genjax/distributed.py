@@ -108,15 +108,20 @@ def _detect(options: Options, environment: Mapping[str, str]) -> Place | None:
       continue
     if cluster.__name__ == 'K8sCluster' and not ('JOB_COMPLETION_INDEX' in environment and _installed('kubernetes')):
       continue  # a pod of its own, or a Job whose pods are not numbered: nothing says that others belong to it
-    if not cluster.is_env_present():
-      continue
-    processes = cluster.get_process_count()
-    if processes == 1:
-      return None
-    port = environment.get('JAX_COORDINATOR_PORT')
-    coordinator = options.coordinator or cluster.get_coordinator_address(timeout_secs=int(options.start_timeout),
-                                                                         override_coordinator_port=port)
-    return Place(coordinator, processes, cluster.get_process_id(), _local_devices(cluster.get_local_process_id(), environment))
+    try:
+      if not cluster.is_env_present():
+        continue
+      processes = cluster.get_process_count()
+      if processes == 1:
+        return None
+      port = environment.get('JAX_COORDINATOR_PORT')
+      coordinator = options.coordinator or cluster.get_coordinator_address(timeout_secs=int(options.start_timeout),
+                                                                           override_coordinator_port=port)
+      return Place(coordinator, processes, cluster.get_process_id(), _local_devices(cluster.get_local_process_id(), environment))
+    except Exception as error:  # metadata servers and APIs that do not answer, variables that are no numbers
+      raise UserError(f'this seems to be one of several processes ({cluster.__name__} of jax), but asking for the others failed: '
+                      f'{type(error).__name__}: {error}. If this process is alone, add --num_processes=1; else give --coordinator, '
+                      '--num_processes and --process_id') from error
   return None
 
 
@@ -253,6 +258,7 @@ def join(options: Options, stops: bool = False) -> bool:
   _channel = _Channel(place, options)
   if not os.environ.get('JAX_CPU_COLLECTIVES_IMPLEMENTATION'):
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  _keep_standard_output()
   if stops:
     _stop = signal.getsignal(signal.SIGTERM)
   # With it jax catches SIGTERM for `stop_together`; without it the signal would be lost on a process that never asks.
@@ -274,6 +280,14 @@ def join(options: Options, stops: bool = False) -> bool:
 
     signal.signal(signal.SIGINT, ask)
   return True
+
+
+def _keep_standard_output() -> None:
+  """Standard output is for results, and Gloo writes there whom it is connected to: what is not Python goes to standard error."""
+  sys.stdout.flush()
+  results = os.dup(1)
+  os.dup2(2, 1)
+  sys.stdout = os.fdopen(results, 'w', buffering=1, encoding=sys.stdout.encoding)
 
 
 def _free_port() -> int:

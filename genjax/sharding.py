@@ -100,15 +100,16 @@ def check_batch(mesh: Mesh, batch_size: int, microbatches: int) -> None:
                     f'axes {BATCH_AXES} x {microbatches} microbatches; the nearest is {max(1, round(batch_size / unit)) * unit}')
 
 
-def local_rows(mesh: Mesh, batch_size: int) -> slice | np.ndarray:
-  """The rows of the global batch that this process's devices hold: what it has to load.
+def local_rows(mesh: Mesh, batch_size: int, process: int | None = None) -> slice | np.ndarray:
+  """The rows of the global batch that the devices of a process, by default this one, hold: what it has to load.
 
   Returns:
     A slice if they are one block, else their numbers in ascending order: on a TPU, the order of the mesh is that of the
     torus, and the devices of a host may be far apart in it.
   """
-  index_map = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
-  parts = sorted({index[0].indices(batch_size)[:2] for index in index_map.values() if index is not None})
+  process = jax.process_index() if process is None else process
+  index_map = batch_sharding(mesh).devices_indices_map((batch_size,))
+  parts = sorted({index[0].indices(batch_size)[:2] for device, index in index_map.items() if device.process_index == process})
   start, stop = parts[0][0], parts[-1][1]
   if sum(end - first for first, end in parts) == stop - start:
     return slice(start, stop)
