@@ -72,7 +72,9 @@ class Coordinator:
 
   def serve(self) -> None:
     """Runs until every process is gone, or for a moment after one was lost."""
-    while (self._listener or self._peers or self._strangers) and (self._ending is None or time.monotonic() < self._ending):
+    while self._listener or self._peers or self._strangers:
+      if self._ending is not None and (not self._peers or time.monotonic() > self._ending):
+        break
       for key, _ in self._selector.select(timeout=min(0.2, self.peer_timeout / 10)):
         if self._listener is not None and key.fileobj is self._listener:
           connection, _ = self._listener.accept()
@@ -82,6 +84,9 @@ class Coordinator:
         else:
           self._read(key.data)
       self._watch_clock()
+    for key in list(self._selector.get_map().values()):
+      key.fileobj.close()  # type: ignore[union-attr]  # sockets only
+    self._selector.close()
 
   def _read(self, peer: Peer) -> None:
     try:

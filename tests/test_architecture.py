@@ -14,7 +14,8 @@ ALLOWED = {
   'genjax.types': (),
   'genjax.config': ('genjax.types',),
   'genjax.sharding': ('genjax.types',),
-  'genjax.distributed': ('genjax.types',),
+  'genjax.cluster': ('genjax.types',),
+  'genjax.distributed': ('genjax.types', 'genjax.cluster'),
   'genjax.coordinator': (),
   'genjax.nn': ('genjax.types', 'genjax.nn'),
   'genjax.models': ('genjax.types', 'genjax.nn', 'genjax.models'),
@@ -24,8 +25,8 @@ ALLOWED = {
   'genjax.data': ('genjax.types', 'genjax.distributed', 'genjax.data'),
   'genjax.metrics': ('genjax.types', 'genjax.metrics'),
   'genjax.interop': ('genjax.types', 'genjax.models', 'genjax.nn', 'genjax.interop'),
-  'genjax.cli': ('genjax.types', 'genjax.config', 'genjax.sharding', 'genjax.distributed', 'genjax.training', 'genjax.objectives.base',
-                 'genjax.data', 'genjax.metrics', 'genjax.nn.functional', 'genjax.cli', 'genjax.__version__'),
+  'genjax.cli': ('genjax.types', 'genjax.config', 'genjax.sharding', 'genjax.cluster', 'genjax.distributed', 'genjax.training',
+                 'genjax.objectives.base', 'genjax.data', 'genjax.metrics', 'genjax.nn.functional', 'genjax.cli', 'genjax.__version__'),
   'configs': ('configs.common',),
 }
 FAMILIES = re.compile(r'\b(gan|vae|elbo|diffusion|flow|language|lm|transformer|discriminator|generator|token|denois\w*)s?\b', re.I)

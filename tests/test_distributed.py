@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from genjax import coordinator, distributed
-from genjax.distributed import Options, Place, find
+from genjax.cluster import Options, Place, find
 from genjax.types import UserError
 
 SLURM = {'SLURM_JOB_ID': '70000', 'SLURM_STEP_NODELIST': 'node[003-004]', 'SLURM_NTASKS': '2', 'SLURM_PROCID': '1',

@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import flags
 
-from genjax import distributed
+from genjax.cluster import Options
 
 _HELP = {
   'coordinator': "HOST:PORT of process 0, for a run of several processes; TPU pods, Slurm and Kubernetes need no such flag "
@@ -20,7 +20,7 @@ _HELP = {
 
 def define(values: flags.FlagValues) -> None:
   """Adds the flags to absl's."""
-  for field in dataclasses.fields(distributed.Options):
+  for field in dataclasses.fields(Options):
     define_one = {str: flags.DEFINE_string, float: flags.DEFINE_float}.get(type(field.default), flags.DEFINE_integer)
     define_one(field.name, field.default, _HELP[field.name], flag_values=values)
 
@@ -28,11 +28,11 @@ def define(values: flags.FlagValues) -> None:
 def add(parser: argparse.ArgumentParser) -> None:
   """Adds the flags to an `argparse` parser."""
   group = parser.add_argument_group('several processes')
-  for field in dataclasses.fields(distributed.Options):
+  for field in dataclasses.fields(Options):
     kind: Any = {str: str, float: float}.get(type(field.default), int)
     group.add_argument(f'--{field.name}', type=kind, default=field.default, help=_HELP[field.name])
 
 
-def options(values: Any) -> distributed.Options:
+def options(values: Any) -> Options:
   """What the flags say; `values` has an attribute for each."""
-  return distributed.Options(**{field.name: getattr(values, field.name) for field in dataclasses.fields(distributed.Options)})
+  return Options(**{field.name: getattr(values, field.name) for field in dataclasses.fields(Options)})

@@ -30,10 +30,15 @@ def talk():
   distributed.check_equal([1, (2, 3)], 'what is equal')
   with pytest.raises(UserError, match="process 0 has 'value 0', and process 1 has 'value 1'"):
     distributed.check_equal(f'value {me}', 'what differs')
-  with pytest.raises(UserError, match='no space'), distributed.first_then_others('a failure'):
+  with pytest.raises(UserError, match='no space'):
+    fail_first(me)
+  distributed.barrier('together')
+
+
+def fail_first(me):
+  with distributed.first_then_others('a failure'):
     assert me == 0, 'the others do not begin'
     raise UserError('no space')
-  distributed.barrier('together')
 
 
 def rows():
