@@ -25,6 +25,8 @@ from genjax.types import PeerError, UserError
 EXIT_CODE = 6  # another process of the run is lost
 BARRIER_SECONDS = 1800.0
 
+_PATIENCE = ('xla_cpu_collective_timeout_seconds', 'xla_cpu_collective_call_terminate_timeout_seconds')
+
 
 class _Channel:
   """This process's connection to the coordinator, with a thread that listens and one that gives signs of life."""
@@ -147,6 +149,7 @@ def join(options: Options, stops: bool = False) -> bool:
   _channel = _Channel(place, options)
   if not os.environ.get('JAX_CPU_COLLECTIVES_IMPLEMENTATION'):
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  _wait_for_slow_peers()
   _keep_standard_output()
   if stops:
     _stop = signal.getsignal(signal.SIGTERM)
@@ -169,6 +172,16 @@ def join(options: Options, stops: bool = False) -> bool:
 
     signal.signal(signal.SIGINT, ask)
   return True
+
+
+def _wait_for_slow_peers() -> None:
+  """A process may compile, render or write longer than the 30 s after which XLA's collectives on CPUs give the others up.
+
+  Who is lost, the coordinator knows; so they wait as long as a barrier does. XLA reads the flags when a backend is made.
+  """
+  given = os.environ.get('XLA_FLAGS', '')
+  flags = [f'--{name}={int(BARRIER_SECONDS)}' for name in _PATIENCE if name not in given]
+  os.environ['XLA_FLAGS'] = ' '.join([given, *flags]).strip()
 
 
 def _keep_standard_output() -> None:

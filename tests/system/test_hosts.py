@@ -119,6 +119,12 @@ def test_processes_agree_and_hold_their_rows():
 
 
 @pytest.mark.slow
+def test_a_process_that_is_late_is_waited_for():
+  for code, _, said in finish(worker('late')):
+    assert code == 0, said
+
+
+@pytest.mark.slow
 def test_all_stop_after_the_same_step_when_one_gets_sigterm():
   started = worker('stop')
   for line in started[0].stdout:

@@ -55,6 +55,17 @@ def rows():
   assert np.array_equal(jax.device_get(jax.jit(lambda x: x, out_shardings=everywhere)(placed)), whole)
 
 
+def late():
+  """Process 0 comes to a collective later than XLA waits by itself."""
+  mesh = sharding.make_mesh({'data': -1})
+  total = jax.jit(lambda x: x.sum(), out_shardings=sharding.replicated(mesh))
+  batch = sharding.put_batch({'x': np.ones(jax.local_device_count())}, mesh)['x']
+  for pause in (35, 35):  # when the first collective sets its connections up, and later
+    if distributed.is_first():
+      time.sleep(pause)
+    assert float(total(batch)) == jax.device_count()
+
+
 def stop():
   """Steps until all are asked to stop together."""
   count = jax.jit(lambda x: x.sum(), out_shardings=sharding.replicated(sharding.make_mesh({'data': -1})))
