@@ -25,8 +25,6 @@ from genjax.types import PeerError, UserError
 EXIT_CODE = 6  # another process of the run is lost
 BARRIER_SECONDS = 1800.0
 
-_PATIENCE = ('xla_cpu_collective_timeout_seconds', 'xla_cpu_collective_call_terminate_timeout_seconds')
-
 
 class _Channel:
   """This process's connection to the coordinator, with a thread that listens and one that gives signs of life."""
@@ -149,7 +147,6 @@ def join(options: Options, stops: bool = False) -> bool:
   _channel = _Channel(place, options)
   if not os.environ.get('JAX_CPU_COLLECTIVES_IMPLEMENTATION'):
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-  _wait_for_slow_peers()
   _keep_standard_output()
   if stops:
     _stop = signal.getsignal(signal.SIGTERM)
@@ -172,16 +169,6 @@ def join(options: Options, stops: bool = False) -> bool:
 
     signal.signal(signal.SIGINT, ask)
   return True
-
-
-def _wait_for_slow_peers() -> None:
-  """A process may compile, render or write longer than the 30 s after which XLA's collectives on CPUs give the others up.
-
-  Who is lost, the coordinator knows; so they wait as long as a barrier does. XLA reads the flags when a backend is made.
-  """
-  given = os.environ.get('XLA_FLAGS', '')
-  flags = [f'--{name}={int(BARRIER_SECONDS)}' for name in _PATIENCE if name not in given]
-  os.environ['XLA_FLAGS'] = ' '.join([given, *flags]).strip()
 
 
 def _keep_standard_output() -> None:
@@ -312,6 +299,27 @@ def first_then_others(name: str) -> Iterator[None]:
     _channel.send(put=key, value=f'{name}: {error}' if str(error) else f'{name} failed with {type(error).__name__}')
     raise
   _channel.send(put=key, value='')
+
+
+def compiled_together(function: Any, name: str) -> Any:
+  """A jitted function that, before it first runs with arguments of new shapes, waits until all processes have compiled it.
+
+  Gloo gives a process up that is 30 s late where their connections are made, which happens when a program first runs; compile
+  times differ by more than that. Shapes of the first two arguments (parameters and state) are taken as given.
+  """
+  if _channel is None:
+    return function
+  seen = set()
+
+  def call(*args: Any) -> Any:
+    key = tuple((leaf.shape, leaf.dtype) if hasattr(leaf, 'shape') else leaf for leaf in jax.tree.leaves(args[2:]))
+    if key not in seen:
+      function.lower(*args).compile()  # the call finds it compiled
+      barrier(f'{name} is compiled')
+      seen.add(key)
+    return function(*args)
+
+  return call
 
 
 def stop_together(step: int) -> None:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax import sharding
+from genjax import distributed, sharding
 from genjax.objectives import base
 from genjax.training import checkpoint, flops
 from genjax.training import state as state_lib
@@ -71,11 +71,14 @@ class Run:
     self._step = step_lib.make_step(objective, experiment.optimizers, experiment.ema, settings.seed, settings.microbatches)
     everywhere = sharding.replicated(self.mesh)
     # Without out_shardings the second call would see other layouts than the first and compile again.
-    self._jit_step = jax.jit(self._step, static_argnums=3, donate_argnums=0, out_shardings=(layout, everywhere))
-    self._jit_evaluate = jax.jit(self._evaluate_batch, out_shardings=everywhere)
-    self._jit_sample = jax.jit(objective.sample, out_shardings=everywhere)
-    self._jit_preview = jax.jit(experiment.preview, out_shardings=everywhere) if experiment.preview else None
-    self._jit_finite = jax.jit(_all_finite, out_shardings=everywhere)
+    step = jax.jit(self._step, static_argnums=3, donate_argnums=0, out_shardings=(layout, everywhere))
+    self._jit_step = distributed.compiled_together(step, 'the step')
+    evaluate, sample = (jax.jit(function, out_shardings=everywhere) for function in (self._evaluate_batch, objective.sample))
+    self._jit_evaluate = distributed.compiled_together(evaluate, 'evaluation')
+    self._jit_sample = distributed.compiled_together(sample, 'sampling')
+    preview = jax.jit(experiment.preview, out_shardings=everywhere) if experiment.preview else None
+    self._jit_preview = distributed.compiled_together(preview, 'the preview') if preview else None
+    self._jit_finite = distributed.compiled_together(jax.jit(_all_finite, out_shardings=everywhere), 'the check of the state')
     self._jit_keys = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)), out_shardings=sharding.batch_sharding(self.mesh))
     self._flops: dict[tuple[str, ...], int] = {}
     self._pending: collections.deque[tuple[int, step_lib.Metrics]] = collections.deque()
@@ -93,7 +96,8 @@ class Run:
 
   def initialise(self) -> None:
     """Sets the state before the first step."""
-    self.state = jax.jit(self._create, out_shardings=self._layout)(self.frozen)
+    create = distributed.compiled_together(jax.jit(self._create, out_shardings=self._layout), 'the initial state')
+    self.state = create(self.frozen)
     self.step = 0
 
   def restore(self, state: TrainState) -> None:

@@ -32,7 +32,7 @@ def start(argv, processes, devices, only=None, port=None, start_timeout=120, pee
           for flags in joining]
 
 
-def finish(started, timeout=300):
+def finish(started, timeout=600):
   """Waits; returns (exit code, standard output, standard error) of each process. Nothing is left running."""
   try:
     said = [process.communicate(timeout=timeout) for process in started]

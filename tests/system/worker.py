@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 
 import jax
 import numpy as np
@@ -56,14 +57,19 @@ def rows():
 
 
 def late():
-  """Process 0 comes to a collective later than XLA waits by itself."""
+  """Process 0 compiles longer, and later comes later to a collective, than Gloo waits for the first one."""
   mesh = sharding.make_mesh({'data': -1})
-  total = jax.jit(lambda x: x.sum(), out_shardings=sharding.replicated(mesh))
+  pause = lambda: time.sleep(35 if distributed.is_first() else 0)
+
+  def traced(x):
+    pause()
+    return x.sum()
+
+  total = distributed.compiled_together(jax.jit(traced, out_shardings=sharding.replicated(mesh)), 'a sum')
   batch = sharding.put_batch({'x': np.ones(jax.local_device_count())}, mesh)['x']
-  for pause in (35, 35):  # when the first collective sets its connections up, and later
-    if distributed.is_first():
-      time.sleep(pause)
-    assert float(total(batch)) == jax.device_count()
+  assert float(total(batch)) == jax.device_count()
+  pause()
+  assert float(total(batch)) == jax.device_count()
 
 
 def stop():
@@ -104,6 +110,10 @@ if __name__ == '__main__':
   hosts.add(parser)
   assert distributed.join(hosts.options(parser.parse_args()), stops=True)
   assert jax.process_count() > 1
-  for name in os.environ['WORKER'].split():
-    globals()[name]()
+  try:
+    for name in os.environ['WORKER'].split():
+      globals()[name]()
+  except Exception:
+    traceback.print_exc()
+    distributed.leave(1, 'an error')
   sys.exit(distributed.leave(0))
