@@ -22,7 +22,7 @@ import jax
 from genjax.cluster import Options, Place, find
 from genjax.types import PeerError, UserError
 
-EXIT_CODE = 6  # another process of the run is lost
+EXIT_CODE = 7  # another process of the run is lost
 BARRIER_SECONDS = 1800.0
 
 

@@ -41,4 +41,4 @@ class NonFiniteError(RuntimeError):
 
 
 class PeerError(RuntimeError):
-  """Another process of the run cannot be reached; the command line exits with 6."""
+  """Another process of the run cannot be reached; the command line exits with 7."""

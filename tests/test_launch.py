@@ -157,7 +157,7 @@ def run(tmp_path):
 @pytest.mark.parametrize('code, finished, restarts, expected, requeued', [
   (0, True, 0, 0, False),  # finished
   (0, False, 0, 0, True),  # asked to stop before the time was up
-  (6, False, 0, 0, True),  # a node was lost
+  (7, False, 0, 0, True),  # a node was lost
   (137, False, 49, 0, True),
   (6, False, 50, 6, False),
   (0, False, 50, 1, False),

@@ -1,6 +1,6 @@
 """Entry point of the console script `genjax`: finds the command and turns errors into messages and exit codes.
 
-Exit codes: 0 done, 2 bad input, 3 training stopped on NaN or infinity, 6 another process of the run is lost, 130 interrupted.
+Exit codes: 0 done, 2 bad input, 3 training stopped on NaN or infinity, 7 another process of the run is lost, 130 interrupted.
 """
 
 from collections.abc import Callable, Sequence

@@ -105,7 +105,7 @@ def test_a_killed_process_ends_the_other_with_its_name(tmp_path, dies):
   finally:
     ended = finish(started)
   code, _, said = ended[1 - dies]
-  assert code == 6
+  assert code == 7
   assert f'process {dies} (host ' in said and f'pid {started[dies].pid}) is lost' in said
 
 
@@ -149,16 +149,16 @@ def test_a_process_that_does_not_come_or_hangs_is_named(word, message):
   finally:
     started[1].kill()  # 'silent' has stopped itself
     (code, _, said), _ = finish(started)
-  assert code == 6 and re.search(message, said), said
+  assert code == 7 and re.search(message, said), said
 
 
 @pytest.mark.slow
 def test_a_start_without_some_names_them(tmp_path):
   argv = ['-m', 'genjax.cli.main', 'train', f'--config={ROOT}/configs/quickstart.py:smoke', f'--workdir={tmp_path}']
   (code, _, said), = finish(start(argv, 4, 1, only=[0], start_timeout=2))
-  assert code == 6 and 'processes 1, 2, 3 of 4 did not come' in said and 'within 2 s' in said
+  assert code == 7 and 'processes 1, 2, 3 of 4 did not come' in said and 'within 2 s' in said
   (code, _, said), = finish(start(argv, 2, 1, only=[1], start_timeout=2))
-  assert code == 6 and 'process 0 of 2 did not open 127.0.0.1:' in said and 'within 2 s' in said
+  assert code == 7 and 'process 0 of 2 did not open 127.0.0.1:' in said and 'within 2 s' in said
 
 
 @pytest.mark.slow
