@@ -118,7 +118,8 @@ class _Channel:
 
 
 _channel: _Channel | None = None
-_stop: Any = None  # what SIGTERM did in this process before jax took it over
+_stops = False  # whether SIGTERM asks all processes to stop
+_stop: Any = None  # what it did in this process before jax took it over
 
 
 def join(options: Options, stops: bool = False) -> bool:
@@ -134,7 +135,7 @@ def join(options: Options, stops: bool = False) -> bool:
     UserError: see `find`; or timeouts that are not positive.
     PeerError: process 0 cannot be reached.
   """
-  global _channel, _stop
+  global _channel, _stop, _stops
   if options.start_timeout <= 0 or options.peer_timeout <= 0:
     raise UserError(f'--start_timeout and --peer_timeout are seconds above 0, got {options.start_timeout:g} and {options.peer_timeout:g}')
   place = find(options)
@@ -148,6 +149,7 @@ def join(options: Options, stops: bool = False) -> bool:
   if not os.environ.get('JAX_CPU_COLLECTIVES_IMPLEMENTATION'):
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   _keep_standard_output()
+  _stops = stops
   if stops:
     _stop = signal.getsignal(signal.SIGTERM)
   # With it jax catches SIGTERM for `stop_together`; without it the signal would be lost on a process that never asks.
@@ -231,9 +233,14 @@ def joined() -> bool:
   return _channel is not None
 
 
+def number() -> int:
+  """Which process this is, from 0."""
+  return 0 if _channel is None else _channel.place.process
+
+
 def is_first() -> bool:
   """Whether this is process 0, the only one that prints and writes files other than checkpoints."""
-  return _channel is None or _channel.place.process == 0
+  return number() == 0
 
 
 def barrier(name: str, seconds: float = BARRIER_SECONDS) -> None:
@@ -331,7 +338,7 @@ def stop_together(step: int) -> None:
   Raises:
     KeyboardInterrupt: there was no handler.
   """
-  if _channel is None:
+  if _channel is None or not _stops:
     return
   from jax.experimental import multihost_utils
   if multihost_utils.reached_preemption_sync_point(step):
