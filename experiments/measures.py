@@ -18,6 +18,7 @@ import numpy as np
 
 from experiments import classifier, images
 from genjax import config as config_lib
+from genjax import distributed, sharding
 from genjax.cli import train, workdir
 from genjax.config import Config
 from genjax.metrics import diversity, frechet, modes
@@ -157,18 +158,22 @@ def trained_classifier(config: Config) -> tuple[Run, dict[str, Any]]:
   checksum = classifier.build(config).train.fingerprint()['checksum']
   text = json.dumps([config_lib.plain(config), workdir.versions()['genjax']], sort_keys=True)
   folder = root / f'{checksum}-{hashlib.sha256(text.encode()).hexdigest()[:12]}'
-  if not (folder / 'summary.json').exists():
+  if not distributed.broadcast((folder / 'summary.json').exists(), 'whether there is a classifier'):
     say(f'measures of samples need a classifier of {config.data.name}: training one for {config.steps} steps, to be '
         f'kept in {folder}')
     workdir.prepare(str(root))
     # Trained aside and moved, so that another process finds a finished classifier or none.
     with tempfile.TemporaryDirectory(dir=root, prefix='training-') as aside:
-      train.train(config, f'{aside}/run')
-      try:
-        os.rename(f'{aside}/run', folder)
-      except OSError:
-        if not (folder / 'summary.json').exists():
-          raise
+      # Several processes train it together, in the folder of the first.
+      run_folder = f"{distributed.broadcast(aside, 'folder of the classifier')}/run"
+      train.train(config, run_folder)
+      if distributed.is_first():
+        try:
+          os.rename(run_folder, folder)
+        except OSError:
+          if not (folder / 'summary.json').exists():
+            raise
+      workdir.wait_for(folder / 'summary.json')
   heldout = workdir.read_json(folder / 'summary.json')['heldout']
   _, run = workdir.open_run(str(folder))
   return run, {'data': config.data.name, 'trained_on': config.data.train, 'steps': config.steps,
@@ -202,7 +207,7 @@ def _predictor(run: Run, chunk: int = 500) -> Callable[[np.ndarray], tuple[np.nd
   objective: Any = run.experiment.objective
   assert isinstance(objective, Classification)
   params, context = run.params(averaged=True), run.state.context(run.frozen)
-  apply = jax.jit(objective.predict)
+  apply = jax.jit(objective.predict, out_shardings=sharding.replicated(run.mesh))
 
   def predict(image_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     parts = []

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
@@ -46,7 +47,28 @@ def make_mesh(shape: Mapping[str, int], devices: Sequence[Any] | None = None) ->
     raise UserError(f'config.mesh {given} does not fit {len(devices)} devices: sizes must multiply to that number, and '
                     'one of them may be -1 for the rest')
   sizes = [len(devices) // known if size == -1 else size for size in sizes]
-  return Mesh(np.asarray(devices).reshape(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+  return Mesh(_arrange(sizes, devices), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _arrange(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
+  """Devices as an array of `sizes`.
+
+  On TPUs the order decides which links carry which collectives: jax lays mesh axes on the axes of the torus, and, between
+  slices, splits the outermost axis that the number of slices divides (data, else fsdp), the one with the least traffic.
+  Elsewhere devices stay in the order of their ids, in which those of a process follow each other.
+  """
+  if getattr(devices[0], 'platform', '') != 'tpu':
+    return np.asarray(devices).reshape(sizes)
+  slices = len({getattr(device, 'slice_index', 0) for device in devices})
+  if slices == 1:
+    return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+  outer = next((axis for axis, size in enumerate(sizes[:2]) if size % slices == 0), None)
+  if outer is None:
+    raise UserError(f'config.mesh has the sizes {dict(zip(MESH_AXES, sizes))}, and there are {slices} TPU slices: data or fsdp must be a '
+                    'multiple of that number, because only these axes may span slices')
+  between = [slices if axis == outer else 1 for axis in range(len(sizes))]
+  within = [size // parts for size, parts in zip(sizes, between)]
+  return mesh_utils.create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -78,25 +100,39 @@ def check_batch(mesh: Mesh, batch_size: int, microbatches: int) -> None:
                     f'axes {BATCH_AXES} x {microbatches} microbatches; the nearest is {max(1, round(batch_size / unit)) * unit}')
 
 
-def local_rows(mesh: Mesh, batch_size: int) -> slice:
-  """The rows of the global batch that this process's devices hold.
+def local_rows(mesh: Mesh, batch_size: int, process: int | None = None) -> slice | np.ndarray:
+  """The rows of the global batch that the devices of a process, by default this one, hold: what it has to load.
 
-  Raises:
-    UserError: the rows are not one contiguous block; order the devices of the mesh by process.
+  Returns:
+    A slice if they are one block, else their numbers in ascending order: on a TPU, the order of the mesh is that of the
+    torus, and the devices of a host may be far apart in it.
   """
-  index_map = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
-  parts = {index[0].indices(batch_size)[:2] for index in index_map.values() if index is not None}
-  start, stop = min(part[0] for part in parts), max(part[1] for part in parts)
-  if sum(part[1] - part[0] for part in parts) != stop - start:
-    raise UserError(f'this process holds the batch rows {sorted(parts)}, which are not one block; put the data and fsdp axes '
-                    'of config.mesh outermost')
-  return slice(start, stop)
+  process = jax.process_index() if process is None else process
+  index_map = batch_sharding(mesh).devices_indices_map((batch_size,))
+  parts = sorted({index[0].indices(batch_size)[:2] for device, index in index_map.items() if device.process_index == process})
+  start, stop = parts[0][0], parts[-1][1]
+  if sum(end - first for first, end in parts) == stop - start:
+    return slice(start, stop)
+  return np.concatenate([np.arange(first, end) for first, end in parts])
 
 
 def put_batch(columns: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
   """Rows of this process -> global arrays laid out by `batch_sharding`."""
   sharding = batch_sharding(mesh)
   return {name: jax.make_array_from_process_local_data(sharding, column) for name, column in columns.items()}
+
+
+def put_tree(tree: Tree, layout: Tree) -> Tree:
+  """A tree of host arrays, the same in every process -> global arrays laid out by `layout`; each process places its parts."""
+
+  def put(leaf: Any, place: NamedSharding) -> jax.Array:
+    if place.is_fully_addressable:
+      return jax.device_put(leaf, place)
+    # `device_put` would send every array through the network to check that all processes gave the same.
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, place, lambda index: host[index])
+
+  return jax.tree.map(put, tree, layout)
 
 
 def param_shardings(shapes: Tree, mesh: Mesh, table: AxesTable = (), rules: Mapping[str, Any] | None = None) -> Tree:

@@ -42,3 +42,7 @@ class NonFiniteError(RuntimeError):
 
 class StorageError(RuntimeError):
   """A checkpoint or log could not be written: a full or read-only disk. The command line exits with 6."""
+
+
+class PeerError(RuntimeError):
+  """Another process of the run cannot be reached; the command line exits with 7."""

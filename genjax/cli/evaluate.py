@@ -10,6 +10,8 @@ import pathlib
 import numpy as np
 
 from genjax import config as config_lib
+from genjax import distributed
+from genjax.cli import hosts
 from genjax.cli import workdir as workdir_lib
 from genjax.metrics.card import Card
 from genjax.types import UserError
@@ -25,17 +27,20 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help='e.g. sampler.steps=25')
   parser.add_argument('--no-samples', action='store_true', help='leave out the metrics that draw samples')
   parser.add_argument('--per-example', metavar='PATH.npz', help='write the value of each held-out example, in the order of the split')
+  hosts.add(parser)
   args = parser.parse_args(argv)
   if args.per_example and not args.per_example.endswith('.npz'):
     raise UserError(f'--per-example takes a path that ends in .npz, got {args.per_example}')
   if args.seed < 0:
     raise UserError(f'--seed must not be negative, got {args.seed}')
+  distributed.join(hosts.options(args))
   config, run = workdir_lib.open_run(args.workdir, args.set, args.step)
   averaged = not args.raw
   if args.per_example:
     workdir_lib.prepare(str(pathlib.Path(args.per_example).parent))
     values, each = run.scores(averaged)
-    np.savez_compressed(args.per_example, **each)  # type: ignore[arg-type]
+    if distributed.is_first():
+      np.savez_compressed(args.per_example, **each)  # type: ignore[arg-type]
   else:
     values = run.evaluate(averaged)
   examples = int(values.pop('examples'))
@@ -59,6 +64,7 @@ def main(argv: list[str]) -> int:
     versions=workdir_lib.versions(),
   )
   report = {'metrics': result, 'card': card.as_json()}
-  print(json.dumps(report, indent=2))
+  if distributed.is_first():
+    print(json.dumps(report, indent=2))
   workdir_lib.write_json(pathlib.Path(args.workdir) / 'evaluation.json', report)
   return 0

@@ -1,7 +1,7 @@
 """Entry point of the console script `genjax`: finds the command and turns errors into messages and exit codes.
 
 Exit codes: 0 done, or stopped by SIGTERM or SIGINT with everything saved; 2 bad input; 3 training stopped on NaN or infinity;
-5 the watchdog found a hang; 6 the disk is full or read-only; 130 interrupted.
+5 the watchdog found a hang; 6 the disk is full or read-only; 7 another process of the run is lost; 130 interrupted.
 
 Nothing slow is imported above `main`: `genjax train` takes over the signals first.
 """
@@ -11,6 +11,7 @@ import errno
 import importlib
 import sys
 import time
+import traceback
 
 from genjax.training import stopping
 
@@ -60,31 +61,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(name: str, rest: list[str], begin: float) -> int:
-  from genjax.types import NonFiniteError, StorageError, UserError
+  from genjax.types import NonFiniteError, PeerError, StorageError, UserError
   if name not in COMMANDS:
     from genjax.config import suggestion
     print(f'genjax: error: unknown command {name!r}.{suggestion(name, COMMANDS)}\n\n{usage()}', file=sys.stderr)
     return 2
+  from genjax import distributed
   command: Callable[..., int] = importlib.import_module(f'genjax.cli.{name}').main
+  code, said = 0, ''
   try:
-    return command(rest, begin) if name == 'train' else command(rest)
+    code = command(rest, begin) if name == 'train' else command(rest)
   except UserError as error:
     if stopping.in_start_up():
       raise
-    print(f'genjax {name}: error: {error}', file=sys.stderr)
-    return 2
+    code, said = 2, f'error: {error}'
   except NonFiniteError as error:
-    print(f'genjax {name}: stopped: {error}', file=sys.stderr)
-    return 3
+    code, said = 3, f'stopped: {error}'
   except StorageError as error:
-    print(f'genjax {name}: stopped: {error}', file=sys.stderr)
-    return 6
-  except OSError as error:
-    if error.errno not in _DISK:
+    code, said = 6, f'stopped: {error}'
+  except PeerError as error:
+    code, said = distributed.EXIT_CODE, f'error: {error}'
+  except stopping.Stopped:
+    distributed.leave(0)
+    raise
+  except KeyboardInterrupt:
+    if not distributed.joined():
       raise
-    print(f'genjax {name}: stopped: the disk is full or cannot be written: {error}. Make room, or make it writable, and run the '
-          'same command to go on', file=sys.stderr)
-    return 6
+    code, said = 130, 'interrupted'
+  except Exception as error:
+    if isinstance(error, OSError) and error.errno in _DISK:
+      code, said = 6, (f'stopped: the disk is full or cannot be written: {error}. Make room, or make it writable, and run the same '
+                       'command to go on')
+    elif not distributed.joined():
+      raise
+    else:
+      traceback.print_exc()
+      return distributed.leave(1, f'{type(error).__name__}: {error}')
+  if said:
+    print(f'genjax {name}: {said}', file=sys.stderr)
+  return distributed.leave(code, said)
 
 
 if __name__ == '__main__':

@@ -11,6 +11,8 @@ import re
 
 import numpy as np
 
+from genjax import distributed
+from genjax.cli import hosts
 from genjax.cli import workdir as workdir_lib
 from genjax.config import suggestion
 from genjax.training import logs
@@ -32,17 +34,20 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--step', type=int, help='a checkpoint other than the newest')
   parser.add_argument('--raw', action='store_true', help='use the parameters themselves, not their averages')
   parser.add_argument('--chunk', type=int, default=256, help='how many samples are computed at once')
+  hosts.add(parser)
   args = parser.parse_args(argv)
   if args.num < 1 or args.chunk < 1:
     raise UserError(f'--num and --chunk are at least 1, got {args.num} and {args.chunk}')
   out = None if args.out is None else pathlib.Path(args.out)
+  distributed.join(hosts.options(args))
   _, run = workdir_lib.open_run(args.workdir, args.set, args.step)
   rows = parse_conditions(args.conditions, args.prompt, run.experiment.conditions, args.num)
   if out is not None:
     workdir_lib.prepare(str(out if out.suffix == '' else out.parent))
   samples = run.sample(args.num, args.seed, rows, averaged=not args.raw, chunk=args.chunk)
-  for path in write(samples, run.experiment.render, out):
-    logs.say(f'wrote {path}')
+  if distributed.is_first():
+    for path in write(samples, run.experiment.render, out):
+      logs.say(f'wrote {path}')
   return 0
 
 

@@ -12,7 +12,8 @@ from absl import flags
 import ml_collections
 
 from genjax import config as config_lib
-from genjax.cli import configs
+from genjax import distributed
+from genjax.cli import configs, hosts
 from genjax.cli import workdir as workdir_lib
 from genjax.config import Config
 from genjax.training import hooks, logs, loop, stopping, warm_start
@@ -28,10 +29,12 @@ def main(argv: list[str], begin: float | None = None) -> int:
 
   def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string('workdir', '', 'the run directory; it is made if it does not exist', flag_values=values)
+    hosts.define(values)
 
   values, paths = configs.parse('train', argv, __doc__ or '', define)
   if not values.workdir:
     raise UserError('--workdir=DIR is needed: the folder of the run')
+  distributed.join(hosts.options(values), stops=True)
   train(values.config, values.workdir, paths, begin)
   return 0
 
@@ -59,10 +62,12 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (),
 def _train(config: Config, workdir: str, paths: list[str] | tuple[str, ...], clock: Clock) -> Run:
   workdir_lib.compilation_cache()
   path = workdir_lib.prepare(workdir)
-  known = (path / 'config.json').exists()
+  known = distributed.broadcast((path / 'config.json').exists(), 'whether the run exists')
+  workdir_lib.check_alike(config)
   if not known and config.get('init_from'):
     workdir_lib.source(config.init_from)[0].close()
   if known:
+    workdir_lib.wait_for(path / 'config.json')
     workdir_lib.check_same(path, config)
     _set_assets(config, workdir_lib.read_json(path / 'config.json').get('assets', {}))
   experiment = configs.build(config, paths)
@@ -72,17 +77,19 @@ def _train(config: Config, workdir: str, paths: list[str] | tuple[str, ...], clo
   _check_best(config, run)
   _set_assets(config, dict(experiment.assets))
   description = workdir_lib.describe(config, experiment, paths)
+  distributed.check_equal(description['data'], 'the data')
   if known:
     _check_data(path, description)
   else:
     # In this order: a process that dies in between leaves no config, and so a run that has not begun.
     workdir_lib.write_json(path / 'run.json', description)
     workdir_lib.write_json(path / 'config.json', config_lib.plain(config))
+    workdir_lib.wait_for(path / 'config.json')
   stopping.check()  # a signal that something before swallowed
   clock.status = _status(path)
   try:
     _set_state(config, path, run, checkpoints)
-    run.reached = clock.status.reached
+    run.reached = clock.status.reached if clock.status else 0
     writer = logs.Writer(path)
     log = hooks.Log(writer, config.log_every)
     sample = hooks.Sample(writer, config.sample_every, config.sample_num)
@@ -91,7 +98,8 @@ def _train(config: Config, workdir: str, paths: list[str] | tuple[str, ...], clo
     with stopping.deferred():
       clock.started()
       loop.train(run, [
-        Watchdog(path / 'watchdog.txt', config.get('watchdog_seconds', 0)),
+        Watchdog(path / ('watchdog.txt' if distributed.is_first() else f'watchdog_{distributed.number()}.txt'),
+                 config.get('watchdog_seconds', 0)),
         *experiment.hooks,
         log,
         hooks.Profile(str(path / 'profile'), config.profile.start, config.profile.steps),
@@ -99,6 +107,7 @@ def _train(config: Config, workdir: str, paths: list[str] | tuple[str, ...], clo
         sample,
         save,
         hooks.RollBack(save),
+        hooks.StopTogether(),
       ])
       checkpoints.close()
       _summarise(path, run, log, sample)
@@ -112,7 +121,10 @@ def _train(config: Config, workdir: str, paths: list[str] | tuple[str, ...], clo
   return run
 
 
-def _status(path: pathlib.Path) -> Status:
+def _status(path: pathlib.Path) -> Status | None:
+  """Of several processes, the first keeps the account."""
+  if not distributed.is_first():
+    return None
   status = Status(path / 'status.json')
   if status.damaged:
     logs.say(f'{path / "status.json"} is damaged: the times of earlier attempts are not counted')

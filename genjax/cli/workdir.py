@@ -13,11 +13,14 @@ import json
 import os
 import pathlib
 import platform
+import tempfile
+import time
 from typing import Any
 
 import jax
 
 from genjax import config as config_lib
+from genjax import distributed
 from genjax.cli import configs
 from genjax.config import Config
 from genjax.training.checkpoint import Checkpoints
@@ -55,9 +58,8 @@ def prepare(path: str) -> pathlib.Path:
   workdir = pathlib.Path(path)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    probe = workdir / '.writable'
-    probe.touch()
-    probe.unlink()
+    with tempfile.TemporaryFile(dir=workdir):
+      pass
   except OSError as error:
     raise UserError(f'--workdir={path} cannot be written: {error.strerror or error}; choose a folder that can') from error
   return workdir
@@ -78,10 +80,41 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes a JSON file so that a reader sees the old or the new one, never a part."""
+  """Writes a JSON file so that a reader sees the old or the new one, never a part; of several processes the first does."""
+  if not distributed.is_first():
+    return
   partial = path.with_name(path.name + '.partial')
   partial.write_text(json.dumps(value, indent=2) + '\n')
   partial.replace(path)
+
+
+def wait_for(path: pathlib.Path, seconds: float = 60.0) -> None:
+  """Waits until this process sees a file that the first one wrote: network file systems take a moment.
+
+  Raises:
+    UserError: it does not appear.
+  """
+  distributed.barrier(f'{path.name} is written')
+  deadline = time.monotonic() + seconds
+  while not path.exists():
+    if time.monotonic() > deadline:
+      raise UserError(f'process 0 wrote {path}, and here it does not appear; --workdir must be a folder that all processes share')
+    time.sleep(0.1)
+
+
+def check_alike(config: Config) -> None:
+  """Checks that all processes were started with one config and run the same versions.
+
+  Raises:
+    UserError: they do not; the message shows the differing keys.
+  """
+  facts = json.loads(json.dumps({'config': config_lib.plain(config), 'versions': versions()}))
+  pairs = config_lib.difference(distributed.broadcast(facts, 'config and versions'), facts)
+  found = [f'{key} is {here!r} there and {first!r} in process 0' for key, (first, here) in pairs.items()]
+  for process, different in enumerate(distributed.gather(found, 'differences of config and versions')):
+    if different:
+      raise UserError(f'process {process} was started otherwise than process 0: {", ".join(different)}. '
+                      'Start all processes with one command and one environment')
 
 
 def describe(config: Config, experiment: Experiment, paths: Sequence[str]) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class Pipeline:
       raise UserError(f'the data has no examples: {source.fingerprint()}; choose a larger split')
     return source
 
-  def batch(self, step: int, rows: slice = _EVERYTHING) -> Columns:
+  def batch(self, step: int, rows: slice | np.ndarray = _EVERYTHING) -> Columns:
     """Rows `rows` of the global batch of `step`."""
     positions_B = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)[rows]
     return self._finish(self.source.get(self.indices(positions_B)), positions_B)
@@ -111,11 +111,11 @@ class Pipeline:
       index_B[rows] = _shuffle(offset_B[rows], examples, _epoch_seed(self.seed, epoch))
     return index_B
 
-  def iterate(self, start: int, rows: slice = _EVERYTHING) -> Iterator[Columns]:
+  def iterate(self, start: int, rows: slice | np.ndarray = _EVERYTHING) -> Iterator[Columns]:
     """`batch(step, rows)` for step `start`, `start` + 1, ... without end, prefetched."""
     return self._prefetched(lambda step: self.batch(step, rows), start, _STEPS)
 
-  def epoch(self, rows: slice = _EVERYTHING) -> Iterator[Columns]:
+  def epoch(self, rows: slice | np.ndarray = _EVERYTHING) -> Iterator[Columns]:
     """Every example once, in the order of the source, in batches of one size, prefetched.
 
     Column 'mask', float32 (B,), is 1 on examples and 0 on the padding of the last batch, which repeats the last one.

@@ -16,6 +16,7 @@ import urllib.request
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import downloader
 
+from genjax import distributed
 from genjax.data.builders import BUILDERS, Builder
 from genjax.types import UserError
 
@@ -56,15 +57,18 @@ def prepared(name: str, data_dir: Path | None = None) -> tfds.core.DatasetBuilde
 def open_builder(name: str, data_dir: Path | None = None, originals: Path | None = None) -> tfds.core.DatasetBuilder:
   """The reader of a data set, prepared first if need be: from the folder `originals` if given, else by download.
 
+  Of several processes the first prepares it; where they share no data directory, the others then prepare their own.
+
   Raises:
     UserError: no such data set, or it cannot be prepared.
   """
   root = data_directory(data_dir)
-  if builder := prepared(name, root):
-    return builder
-  with _locked(root):
-    builder = prepared(name, root)  # perhaps by another process, while this one waited
-    return builder or build(name, root, originals)
+  with distributed.first_then_others(f'preparing {name}'):
+    if builder := prepared(name, root):
+      return builder
+    with _locked(root):
+      builder = prepared(name, root)  # perhaps by another process, while this one waited
+      return builder or build(name, root, originals)
 
 
 def build(name: str, data_dir: Path | None = None, originals: Path | None = None) -> tfds.core.DatasetBuilder:

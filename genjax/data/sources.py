@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from genjax import distributed
 from genjax.data import prepare
 from genjax.types import UserError
 
@@ -112,7 +113,8 @@ def open_tfds(
   fixed = all(_is_fixed(features[column]) for column in names)
   largest = max(builder.info.splits[part].num_examples for part, _, _ in parts)
   if fixed and largest * sum(_example_bytes(features[column]) for column in names) <= _CACHE_LIMIT:
-    stored = [(*_stored_columns(builder, part, names), first, end) for part, first, end in parts]
+    with distributed.first_then_others(f'decoding {name}'):
+      stored = [(*_stored_columns(builder, part, names), first, end) for part, first, end in parts]
     arrays = {
       column: _join([part_columns[column][first:end] for part_columns, _, first, end in stored]) for column in names
     }

@@ -16,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from genjax import distributed
 from genjax.training import integrity
 from genjax.training.state import TrainState
 from genjax.types import StorageError, UserError
@@ -103,11 +104,18 @@ class Checkpoints:
       self.wait()
 
   def steps(self, interim: bool = True) -> list[int]:
-    """Steps of the complete checkpoints, oldest first; those saved out of schedule, too, unless `interim` is False."""
-    if not self.directory.exists():
+    """Steps of the complete checkpoints, oldest first; those saved out of schedule, too, unless `interim` is False.
+
+    Of several processes all call it, and get what process 0 sees.
+    """
+    # Opening makes the folder, and Orbax then waits for all processes: all open it, or none.
+    if not distributed.broadcast(self.directory.exists(), 'whether there are checkpoints'):
       return []
-    complete = self._open().all_steps()
-    return sorted(step for step in complete if interim or step not in self._interim)
+    return distributed.broadcast([step for step in self._complete() if interim or step not in self._interim], 'steps of checkpoints')
+
+  def _complete(self) -> list[int]:
+    """Steps of the complete checkpoints, as this process sees them."""
+    return sorted(self._open().all_steps()) if self.directory.exists() else []
 
   def restore(self, target: TrainState, report: Callable[[str], None], step: int | None = None,
               before: int | None = None) -> TrainState | None:
@@ -126,8 +134,8 @@ class Checkpoints:
     Raises:
       UserError: there are checkpoints, and none can be read; or `step` is not among them.
     """
-    self._report_unfinished(report)
     steps = self.steps()
+    self._report_unfinished(steps, report)
     if step is not None:
       if step not in steps:
         raise UserError(f'no checkpoint of step {step} in {self.directory}; there are {steps}')
@@ -151,8 +159,8 @@ class Checkpoints:
     Raises:
       UserError: no checkpoint, none that can be read, or none of `step`.
     """
-    self._report_unfinished(report)
     steps = self.steps()
+    self._report_unfinished(steps, report)
     if not steps or step is not None and step not in steps:
       raise UserError(f'no checkpoint{"" if step is None else f" of step {step}"} in {self.directory}; there are {steps}')
 
@@ -175,7 +183,7 @@ class Checkpoints:
     """What `read` gives for the newest of `steps` whose files are as they were written; None for no steps."""
     failures = []
     for candidate in reversed(steps):
-      folder = self.directory / str(candidate)
+      folder, result, failure = self.directory / str(candidate), None, ''
       try:
         damage = integrity.problems(folder)
         if damage is None and integrity.NAME in (folder / _NOTES[0]).read_text():
@@ -184,11 +192,21 @@ class Checkpoints:
           report(f'checkpoint {folder} has no {integrity.NAME} and is read without being verified')
         elif damage:
           more = f' and {len(damage) - 3} more' if len(damage) > 3 else ''
-          raise ValueError(f'{"; ".join(damage[:3])}{more}')
-        return read(candidate)
-      except Exception as error:  # Orbax raises many types for damaged files
-        failures.append(f'step {candidate}: {type(error).__name__}: {(str(error).splitlines() or [""])[0][:200]}')
-        report(f'checkpoint {folder} cannot be read and is skipped ({failures[-1]})')
+          failure = f'step {candidate}: {"; ".join(damage[:3])}{more}'
+      except Exception as error:
+        failure = _told(candidate, error)
+      # What one process cannot read is unreadable for all. Reading waits for all of them, so they agree before it and after it.
+      unread = _all_said(failure, 'checked')
+      if not unread:
+        try:
+          result = read(candidate)
+        except Exception as error:  # Orbax raises many types for damaged files
+          failure = _told(candidate, error)
+        unread = _all_said(failure, 'restored')
+      if not unread:
+        return result
+      failures.append(unread[0])
+      report(f'checkpoint {folder} cannot be read and is skipped ({failures[-1]})')
     if failures:
       raise UserError(f'no checkpoint in {self.directory} can be read: {"; ".join(failures)}. Restore the folder from a copy, or '
                       'start with a new --workdir')
@@ -199,12 +217,14 @@ class Checkpoints:
 
     `step` -1 removes all of them: there was none to go on from.
     """
-    for newer in [candidate for candidate in self.steps() if candidate > step]:
+    steps = self.steps()
+    for newer in [candidate for candidate in steps if candidate > step]:
       self._open().delete(newer)
       self._interim.discard(newer)
-    if jax.process_index() == 0:
-      for entry in self._unfinished():
+    if distributed.is_first():
+      for entry in self._unfinished(steps):
         shutil.rmtree(entry)
+    distributed.barrier('checkpoints are cleared')
 
   def wait(self) -> None:
     """Blocks until everything is written.
@@ -217,7 +237,7 @@ class Checkpoints:
     try:
       self._manager.wait_until_finished()
       folder = self.directory / str(self._writing)
-      if jax.process_index() == 0:
+      if distributed.is_first():
         integrity.write(folder, {'interim': self._writing in self._interim}, only=_NOTES)
       self._writing = None
     except Exception as error:  # Orbax and its storage raise many types
@@ -245,7 +265,7 @@ class Checkpoints:
 
   def _seal(self) -> None:
     """Between writing and committing: the checksums become part of what is committed."""
-    if self._writing is None or jax.process_index() != 0:
+    if self._writing is None or not distributed.is_first():
       return
     final = self.directory / str(self._writing)
     folders = [final] if final.exists() else sorted(self.directory.glob(f'{self._writing}.*'), key=lambda path: path.stat().st_mtime)
@@ -256,20 +276,20 @@ class Checkpoints:
     step, self._writing = self._writing, None
     reason = (str(error).splitlines() or [''])[0][:1000]
     free = shutil.disk_usage(self.directory if self.directory.exists() else self.directory.parent).free
-    complete = [kept for kept in self.steps() if kept != step]
+    complete = [kept for kept in self._complete() if kept != step]
     return StorageError(
       f'the checkpoint of step {step} could not be written to {self.directory} ({type(error).__name__}: {reason}); '
       f'{free / 2**20:.0f} MiB are free there. ' + (f'The last good checkpoint is step {complete[-1]}. ' if complete else
                                                          'There is no checkpoint yet. ')
       + 'Make room, or make the disk writable, and run the same command to go on')
 
-  def _report_unfinished(self, report: Callable[[str], None]) -> None:
+  def _report_unfinished(self, steps: Sequence[int], report: Callable[[str], None]) -> None:
     """Says which checkpoints were being written when the run ended; Orbax never lists them as complete."""
-    for entry in self._unfinished():
+    for entry in self._unfinished(steps):
       report(f'checkpoint {entry} was not finished and is ignored')
 
-  def _unfinished(self) -> list[pathlib.Path]:
-    complete = {str(step) for step in self.steps()}
+  def _unfinished(self, steps: Sequence[int]) -> list[pathlib.Path]:
+    complete = {str(step) for step in steps}
     entries = sorted(self.directory.iterdir()) if self.directory.exists() else []
     return [entry for entry in entries
             if entry.is_dir() and entry.name not in complete and entry.name.split('.')[0].isdigit()]
@@ -286,6 +306,15 @@ class _Newest:
     regular = [info.step for info in checkpoints if info.step not in self.interim]
     kept, newest = set(regular[-self.keep:]), regular[-1] if regular else -1
     return [info.step in kept or info.step in self.interim and info.step > newest for info in checkpoints]
+
+
+def _told(step: int, error: Exception) -> str:
+  return f'step {step}: {type(error).__name__}: {(str(error).splitlines() or [""])[0][:200]}'
+
+
+def _all_said(failure: str, name: str) -> list[str]:
+  """The failures of all processes."""
+  return [text for text in distributed.gather(failure, name) if text]
 
 
 def abstract(shapes: TrainState, shardings: TrainState) -> TrainState:

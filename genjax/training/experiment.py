@@ -19,11 +19,11 @@ class Data(Protocol):
 
   batch_size: int
 
-  def iterate(self, start: int, rows: slice) -> Iterator[Columns]:
-    """Rows `rows` of the global batches of step `start`, `start` + 1, ...; a function of the step alone."""
+  def iterate(self, start: int, rows: slice | np.ndarray) -> Iterator[Columns]:
+    """Rows `rows` (a slice or ascending numbers) of the global batches of step `start`, `start` + 1, ...; a function of the step alone."""
     ...
 
-  def epoch(self, rows: slice) -> Iterator[Columns]:
+  def epoch(self, rows: slice | np.ndarray) -> Iterator[Columns]:
     """Every example once, in order; the last batch is padded. Column 'mask' (float32) is 0 on padding."""
     ...
 

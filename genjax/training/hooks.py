@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import tqdm
 
+from genjax import distributed
 from genjax.training import logs, stopping
 from genjax.training.checkpoint import Checkpoints
 from genjax.training.run import Run
@@ -72,7 +73,7 @@ class Log(Hook):
 
   def start(self, run: Run) -> None:
     self.writer.start(run.step)
-    if sys.stderr.isatty() and jax.process_index() == 0:
+    if sys.stderr.isatty() and distributed.is_first():
       self._bar = tqdm.tqdm(total=run.settings.steps, initial=run.step, unit='step', dynamic_ncols=True, file=sys.stderr)
     self._since = run.clock.training_seconds()
 
@@ -144,7 +145,7 @@ class Evaluate(Hook):
     self._within = stopping.finishing if needed else stopping.deferred
 
   def start(self, run: Run) -> None:
-    if is_due_before_the_end(run, self.every) and not self.writer.has(run.step, 'heldout/'):
+    if is_due_before_the_end(run, self.every) and not distributed.broadcast(self.writer.has(run.step, 'heldout/'), 'evaluated'):
       self._evaluate(run, self.max_batches)
 
   def after_step(self, run: Run, metrics: Metrics) -> None:
@@ -172,7 +173,7 @@ class Sample(Hook):
     self.files: list[str] = []
 
   def start(self, run: Run) -> None:
-    if is_due_before_the_end(run, self.every) and not self.writer.sampled(run.step):
+    if is_due_before_the_end(run, self.every) and not distributed.broadcast(self.writer.sampled(run.step), 'sampled'):
       self._sample(run)
 
   def after_step(self, run: Run, metrics: Metrics) -> None:
@@ -265,6 +266,13 @@ class RollBack(Hook):
              f'{len(run.rollbacks)} of at most {run.settings.nonfinite_limit})')
     self._save.save(run)
     return True
+
+
+class StopTogether(Hook):
+  """Of several processes, all stop after the same step when one is asked to stop."""
+
+  def after_step(self, run: Run, metrics: Metrics) -> None:
+    distributed.stop_together(run.step)
 
 
 class Profile(Hook):

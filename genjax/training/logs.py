@@ -6,7 +6,6 @@ import sys
 import time
 from typing import Any
 
-import jax
 import numpy as np
 from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]  # generated
@@ -14,6 +13,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata  # pyr
 from tensorboard.compat.proto.tensor_pb2 import TensorProto  # pyright: ignore[reportAttributeAccessIssue]  # generated
 from tensorboard.compat.proto.types_pb2 import DT_STRING  # pyright: ignore[reportAttributeAccessIssue]  # generated
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from genjax import distributed
 
 
 class Writer:
@@ -25,7 +26,7 @@ class Writer:
 
   def __init__(self, workdir: pathlib.Path):
     self.workdir = workdir
-    self.active = jax.process_index() == 0
+    self.active = distributed.is_first()
     self._board: EventFileWriter | None = None
 
   def start(self, step: int) -> None:
@@ -103,5 +104,5 @@ def write_artifact(stem: pathlib.Path, value: np.ndarray | str) -> pathlib.Path:
 
 def say(*words: Any) -> None:
   """A line for the person at the terminal, on standard error: standard output is for results."""
-  if jax.process_index() == 0:
+  if distributed.is_first():
     print(*words, file=sys.stderr, flush=True)

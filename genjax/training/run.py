@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax import sharding
+from genjax import distributed, sharding
 from genjax.objectives import base
 from genjax.training import checkpoint, flops, stopping
 from genjax.training import state as state_lib
@@ -80,11 +80,15 @@ class Run:
                                     skip_nonfinite=settings.nonfinite == 'skip')
     everywhere = sharding.replicated(self.mesh)
     # Without out_shardings the second call would see other layouts than the first and compile again.
-    self._jit_step = jax.jit(self._step, static_argnums=3, donate_argnums=0, out_shardings=(layout, everywhere))
-    self._jit_evaluate = jax.jit(self._evaluate_batch, out_shardings=everywhere)
-    self._jit_sample = jax.jit(objective.sample, out_shardings=everywhere)
-    self._jit_preview = jax.jit(experiment.preview, out_shardings=everywhere) if experiment.preview else None
-    self._jit_finite = jax.jit(_all_finite)
+    step = jax.jit(self._step, static_argnums=3, donate_argnums=0, out_shardings=(layout, everywhere))
+    self._jit_step = distributed.compiled_together(step, 'the step')
+    evaluate, sample = (jax.jit(function, out_shardings=everywhere) for function in (self._evaluate_batch, objective.sample))
+    self._jit_evaluate = distributed.compiled_together(evaluate, 'evaluation')
+    self._jit_sample = distributed.compiled_together(sample, 'sampling')
+    preview = jax.jit(experiment.preview, out_shardings=everywhere) if experiment.preview else None
+    self._jit_preview = distributed.compiled_together(preview, 'the preview') if preview else None
+    self._jit_finite = distributed.compiled_together(jax.jit(_all_finite, out_shardings=everywhere), 'the check of the state')
+    self._jit_keys = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)), out_shardings=sharding.batch_sharding(self.mesh))
     self._flops: dict[tuple[str, ...], int] = {}
     self._pending: collections.deque[tuple[int, step_lib.Metrics]] = collections.deque()
     self._checked = False
@@ -99,11 +103,12 @@ class Run:
     """Frozen parameters, placed like trained ones."""
     groups = {group: sharding.param_shardings(tree, self.mesh, self.experiment.axes.get(group, ()), self.settings.rules)
               for group, tree in self.experiment.frozen.items()}
-    return jax.device_put(self.experiment.frozen, groups)
+    return sharding.put_tree(self.experiment.frozen, groups)
 
   def initialise(self) -> None:
     """Sets the state before the first step."""
-    self.state = jax.jit(self._create, out_shardings=self._layout)(self.frozen)
+    create = distributed.compiled_together(jax.jit(self._create, out_shardings=self._layout), 'the initial state')
+    self.state = create(self.frozen)
     self.step = 0
 
   def restore(self, state: TrainState) -> None:
@@ -115,9 +120,9 @@ class Run:
     """Goes on after `step` with an earlier state: the steps in between count as done, so their batches are not used again."""
     self.rollbacks.append([int(state.step), step])
     self._pending.clear()
-    self.restore(dataclasses.replace(state, step=jax.device_put(np.int32(step), self.target.step.sharding)))
+    self.restore(dataclasses.replace(state, step=sharding.put_tree(np.int32(step), self.target.step.sharding)))
 
-  def rows(self, batch_size: int) -> slice:
+  def rows(self, batch_size: int) -> slice | np.ndarray:
     """Rows of the global batch that this process loads."""
     return sharding.local_rows(self.mesh, batch_size)
 
@@ -266,9 +271,9 @@ class Run:
     for start in range(0, num, chunk):
       stopping.check()
       take = np.minimum(np.arange(start, start + chunk), num - 1)  # the last chunk repeats its last row as padding
-      place = sharding.batch_sharding(self.mesh)
-      keys = jax.device_put(jax.vmap(lambda row: jax.random.fold_in(seeds, row))(jnp.asarray(take)), place)
-      columns = {name: jax.device_put(value[take], place) for name, value in rows.items()}
+      mine = take[self.rows(chunk)]
+      keys = self._jit_keys(seeds, sharding.put_batch({'row': mine.astype(np.int32)}, self.mesh)['row'])
+      columns = sharding.put_batch({name: value[mine] for name, value in rows.items()}, self.mesh)
       sampled = jax.device_get(self._jit_sample(params, context, keys, columns))
       parts.append({name: np.asarray(value)[:num - start] for name, value in sampled.items()})
       self.clock.beat()

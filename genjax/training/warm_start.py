@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from genjax import sharding
 from genjax.training.checkpoint import Checkpoints
 from genjax.training.run import Run
 from genjax.types import UserError, leaf_name
@@ -72,7 +73,7 @@ def apply(run: Run, source: Checkpoints, step: int | None, say: Callable[[str], 
 
   def place(path: tuple, leaf: jax.Array) -> jax.Array:
     name = leaf_name(path)
-    return jax.device_put(chosen[name].astype(leaf.dtype), leaf.sharding) if name in chosen else leaf
+    return sharding.put_tree(chosen[name].astype(leaf.dtype), leaf.sharding) if name in chosen else leaf
 
   state = jax.tree_util.tree_map_with_path(place, here)
   mutable = state.pop('mutable')
