@@ -62,10 +62,12 @@ def layers(tree: dict) -> list[Any]:
 
 
 def linear(p: dict, x: torch.Tensor) -> torch.Tensor:
+  """A dense layer on the last axis."""
   return F.linear(x, p['kernel'], p.get('bias'))
 
 
 def attention(p: dict, x_BTD: torch.Tensor, heads: int, causal: bool) -> torch.Tensor:
+  """See `genjax.nn.attention.Attention`, without rotary positions."""
   query, key, value = (linear(p[name], x_BTD).unflatten(-1, (heads, -1)).transpose(1, 2) for name in ('query', 'key', 'value'))
   y_BHTD = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
   return linear(p['out'], y_BHTD.transpose(1, 2).flatten(2))
