@@ -46,5 +46,5 @@ def genjax(*argv, processes=1, devices=8, **environment):
   """Runs a command of genjax in several processes, all of which must succeed; returns their standard outputs."""
   ended = finish(start(['-m', 'genjax.cli.main', *argv], processes, devices, **environment))
   for code, _, error in ended:
-    assert code == 0, error
+    assert code == 0, f'exit code {code}\n{error}'
   return [output for _, output, _ in ended]
