@@ -1,7 +1,7 @@
 """A run: an experiment placed on a mesh. Steps it, evaluates it and samples from it; knows no model family."""
 
 import collections
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import functools
@@ -53,11 +53,12 @@ class Run:
 
   state: TrainState
 
-  def __init__(self, experiment: Experiment, settings: Settings):
+  def __init__(self, experiment: Experiment, settings: Settings, devices: Sequence[Any] | None = None):
+    """Lays the experiment out on `devices`: by default all that are present, or those of a topology, to compile for it only."""
     if settings.steps < 0:
       raise UserError(f'config.steps must not be negative, got {settings.steps}')
     self.experiment, self.settings = experiment, settings
-    self.mesh = sharding.make_mesh(settings.mesh)
+    self.mesh = sharding.make_mesh(settings.mesh, devices)
     sharding.check_batch(self.mesh, settings.batch_size, settings.microbatches)
     objective = experiment.objective
     self.phases = objective.phases()
