@@ -1,27 +1,131 @@
-"""Where arrays live: the mesh, the layout of parameters, the layout of batches.
+"""Where arrays live: the mesh, the layout of parameters, of batches and of what is computed from them.
 
-Models name the axes of their parameters logically ('mlp', 'vocab', ...); `rules` of the config maps logical axes to mesh
-axes; what no rule places is sharded over the 'fsdp' axis automatically.
+Models name the axes of their arrays logically ('mlp', 'vocab', ...); `rules` of the config maps logical axes to mesh
+axes; what no rule places is sharded over the 'fsdp' axis automatically. There the smallest arrays stay whole, since a gather of a
+few numbers costs more than they weigh: as many as add up to `WHOLE_SHARE` of what a device holds of the group. In a large model
+that is every norm and bias; in a small one, where they are much of the whole, next to nothing, so that the memory of a device
+falls with the number of devices whatever the size.
+
+Networks are pure functions and know no mesh. A function that is traced `under` a mesh can say by `constrain` how its
+intermediate arrays are to be split; the same function without a mesh computes the same numbers on one device.
 """
 
-from collections.abc import Mapping, Sequence
+import collections
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+import contextvars
+import dataclasses
+import functools
 import math
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
-from genjax.types import Tree, UserError, leaf_name
+from genjax.types import Array, Tree, UserError, leaf_name
+
+F = TypeVar('F', bound=Callable[..., Any])
 
 MESH_AXES = ('data', 'fsdp', 'tensor', 'context', 'expert')
 BATCH_AXES = ('data', 'fsdp')  # the batch is split over both: under FSDP each device has its own examples
-DEFAULT_RULES = {'vocab': 'tensor', 'mlp': 'tensor', 'heads': 'tensor', 'experts': 'expert'}
-FSDP_MIN_SIZE = 1024  # arrays with fewer elements are not worth a gather
+DEFAULT_RULES = {'vocab': 'tensor', 'mlp': 'tensor', 'heads': 'tensor', 'experts': 'expert',
+                 'batch': BATCH_AXES, 'sequence': 'context'}
+WHOLE_SHARE = 0.1  # of a device's share of a group may be small arrays that stay whole under FSDP
 
+AnyMesh = Mesh | AbstractMesh  # without devices: enough for layouts
 AxesTable = Sequence[tuple[str, tuple[str | None, ...]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+  """A mesh, and the rules (logical axis -> mesh axis or tuple of them) by which arrays lie on it."""
+
+  mesh: AnyMesh
+  rules: Mapping[str, Any]
+
+  def mesh_axes(self, logical: str | None) -> tuple[str, ...]:
+    """The mesh axes of size above 1 that a logical axis is split over.
+
+    Raises:
+      UserError: the rule names no mesh axis.
+    """
+    return _mesh_axes(logical, self.mesh, self.rules, 'config.rules')
+
+  def shards(self, logical: str) -> int:
+    """Into how many parts a logical axis is split."""
+    return math.prod(self.mesh.shape[axis] for axis in self.mesh_axes(logical))
+
+
+_ACTIVE: contextvars.ContextVar[Placement | None] = contextvars.ContextVar('placement', default=None)
+
+
+@contextlib.contextmanager
+def use(mesh: AnyMesh, rules: Mapping[str, Any] | None = None) -> Iterator[None]:
+  """The mesh of what is traced inside. What `jax.jit` has traced before keeps the mesh of that time; see `under`."""
+  token = _ACTIVE.set(Placement(mesh, {**DEFAULT_RULES, **(rules or {})}))
+  try:
+    yield
+  finally:
+    _ACTIVE.reset(token)
+
+
+def under(mesh: AnyMesh, rules: Mapping[str, Any] | None, function: F) -> F:
+  """The function, traced with this mesh whoever calls it. `jax.jit(under(...))` has a cache of its own for each mesh."""
+
+  @functools.wraps(function)
+  def placed(*args, **keywords):
+    with use(mesh, rules):
+      return function(*args, **keywords)
+
+  return placed  # type: ignore[return-value]
+
+
+def active() -> Placement | None:
+  """The placement of what is being traced; None without a mesh, and on a mesh of one device."""
+  placement = _ACTIVE.get()
+  return placement if placement is not None and placement.mesh.size > 1 else None
+
+
+def shards(logical: str) -> int:
+  """Into how many parts a logical axis is split in what is being traced; 1 without a mesh."""
+  placement = active()
+  return 1 if placement is None else placement.shards(logical)
+
+
+def platform() -> str:
+  """The platform that what is being traced will run on, 'cpu', 'gpu' or 'tpu': that of the mesh, else the default backend's.
+
+  A program compiled here for devices elsewhere is traced under their mesh.
+  """
+  placement = _ACTIVE.get()
+  if placement is not None and isinstance(placement.mesh, Mesh):
+    return placement.mesh.devices.flat[0].platform
+  return jax.default_backend()
+
+
+def constrain(x: Array, *logical: str | None, name: str = 'activation') -> Array:
+  """Splits an intermediate array by logical axes; the identity without a mesh. Values do not change.
+
+  Args:
+    x: the array.
+    logical: a logical axis, or None, for each axis of `x`. An axis that no rule places is whole on every device. A 'batch' that its
+      mesh axes do not divide is whole too: the rows of a preview are fewer than the devices.
+    name: what the array is, for messages.
+
+  Raises:
+    UserError: an axis that its mesh axes do not divide, or two logical axes on one mesh axis.
+  """
+  placement = active()
+  if placement is None:
+    return x
+  if len(logical) != x.ndim:
+    raise ValueError(f'{name} has shape {x.shape}, but {len(logical)} logical axes were named: {logical}')
+  axes = tuple(None if axis == 'batch' and size % placement.shards(axis) else axis for size, axis in zip(x.shape, logical))
+  spec = _rule_spec(name, x.shape, axes, placement.mesh, placement.rules)
+  return jax.lax.with_sharding_constraint(x, NamedSharding(placement.mesh, _partition_spec(spec)))
 
 
 def make_mesh(shape: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
@@ -71,22 +175,22 @@ def _arrange(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
   return mesh_utils.create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: AnyMesh) -> NamedSharding:
   """The layout of small things: a copy on every device."""
   return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: AnyMesh) -> NamedSharding:
   """The layout of a batch: its first axis over `BATCH_AXES`."""
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def batch_shards(mesh: Mesh) -> int:
+def batch_shards(mesh: AnyMesh) -> int:
   """Into how many parts the batch axis is split."""
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
-def check_batch(mesh: Mesh, batch_size: int, microbatches: int) -> None:
+def check_batch(mesh: AnyMesh, batch_size: int, microbatches: int) -> None:
   """Checks that each device gets a whole and equal number of examples of each microbatch.
 
   Raises:
@@ -100,7 +204,7 @@ def check_batch(mesh: Mesh, batch_size: int, microbatches: int) -> None:
                     f'axes {BATCH_AXES} x {microbatches} microbatches; the nearest is {max(1, round(batch_size / unit)) * unit}')
 
 
-def local_rows(mesh: Mesh, batch_size: int, process: int | None = None) -> slice | np.ndarray:
+def local_rows(mesh: AnyMesh, batch_size: int, process: int | None = None) -> slice | np.ndarray:
   """The rows of the global batch that the devices of a process, by default this one, hold: what it has to load.
 
   Returns:
@@ -116,7 +220,7 @@ def local_rows(mesh: Mesh, batch_size: int, process: int | None = None) -> slice
   return np.concatenate([np.arange(first, end) for first, end in parts])
 
 
-def put_batch(columns: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+def put_batch(columns: Mapping[str, np.ndarray], mesh: AnyMesh) -> dict[str, jax.Array]:
   """Rows of this process -> global arrays laid out by `batch_sharding`."""
   sharding = batch_sharding(mesh)
   return {name: jax.make_array_from_process_local_data(sharding, column) for name, column in columns.items()}
@@ -135,7 +239,7 @@ def put_tree(tree: Tree, layout: Tree) -> Tree:
   return jax.tree.map(put, tree, layout)
 
 
-def param_shardings(shapes: Tree, mesh: Mesh, table: AxesTable = (), rules: Mapping[str, Any] | None = None) -> Tree:
+def param_shardings(shapes: Tree, mesh: AnyMesh, table: AxesTable = (), rules: Mapping[str, Any] | None = None) -> Tree:
   """The layout of one group of parameters.
 
   Args:
@@ -153,49 +257,99 @@ def param_shardings(shapes: Tree, mesh: Mesh, table: AxesTable = (), rules: Mapp
   """
   rules = {**DEFAULT_RULES, **(rules or {})}
   used: set[str] = set()
-
-  def place(path, leaf) -> NamedSharding:
-    name = leaf_name(path)
-    logical: tuple[str | None, ...] = (None,) * len(leaf.shape)
-    for pattern, axes in table:
-      if re.fullmatch(pattern, name):
-        used.add(pattern)
-        logical = axes
-        if len(axes) != len(leaf.shape):
-          raise UserError(f'parameter {name} has shape {tuple(leaf.shape)}, but rule {pattern!r} names {len(axes)} axes {axes}')
-        break
-    return NamedSharding(mesh, _spec(name, leaf.shape, logical, mesh, rules))
-
-  placed = jax.tree_util.tree_map_with_path(place, shapes)
+  named = jax.tree_util.tree_map_with_path(
+    lambda path, leaf: _place_by_rules(leaf_name(path), leaf.shape, mesh, table, rules, used), shapes)
   idle = [pattern for pattern, _ in table if pattern not in used]
   if idle:
     names = [leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
     raise UserError(f'sharding rules {idle} match no parameter; the parameters are {names}')
-  return placed
+  places, structure = jax.tree.flatten(named, is_leaf=lambda place: isinstance(place, _Place))
+  whole = _largest_whole(places, mesh)
+  specs = [place.fsdp_spec(mesh) if place.local(mesh) > whole else place.spec for place in places]
+  return jax.tree.unflatten(structure, [NamedSharding(mesh, _partition_spec(spec)) for spec in specs])
 
 
-def _spec(name: str, shape: Sequence[int], logical: Sequence[str | None], mesh: Mesh, rules: Mapping[str, Any]) -> PartitionSpec:
-  """Mesh axes of one array: by the rules, then automatic FSDP on the largest free dimension that divides."""
+@dataclasses.dataclass(frozen=True)
+class _Place:
+  """One parameter: its shape, its logical axes and the mesh axes of each of its axes by the rules."""
+
+  shape: tuple[int, ...]
+  logical: tuple[str | None, ...]
+  spec: list[tuple[str, ...]]
+
+  def local(self, mesh: AnyMesh) -> int:
+    """Elements on one device by the rules alone."""
+    return math.prod(self.shape) // math.prod(mesh.shape[axis] for axes in self.spec for axis in axes)
+
+  def fsdp_axis(self, mesh: AnyMesh) -> int | None:
+    """The largest free dimension that the axis 'fsdp' divides; None if there is none."""
+    size = mesh.shape['fsdp']
+    if size == 1 or any('fsdp' in axes for axes in self.spec):
+      return None
+    # A stack of layers is sliced by the scan over depth, so its first axis stays whole.
+    free = [(length, -axis) for axis, length in enumerate(self.shape)
+            if not self.spec[axis] and length % size == 0 and self.logical[axis] != 'layers']
+    return -max(free)[1] if free else None
+
+  def fsdp_spec(self, mesh: AnyMesh) -> list[tuple[str, ...]]:
+    axis = self.fsdp_axis(mesh)
+    return [('fsdp',) if number == axis else axes for number, axes in enumerate(self.spec)]
+
+
+def _place_by_rules(name: str, shape: Sequence[int], mesh: AnyMesh, table: AxesTable, rules: Mapping[str, Any], used: set[str]) -> _Place:
+  """The place of one parameter by the first pattern that matches it, which is noted in `used`."""
+  logical: tuple[str | None, ...] = (None,) * len(shape)
+  for pattern, axes in table:
+    if re.fullmatch(pattern, name):
+      used.add(pattern)
+      logical = axes
+      if len(axes) != len(shape):
+        raise UserError(f'parameter {name} has shape {tuple(shape)}, but rule {pattern!r} names {len(axes)} axes {axes}')
+      break
+  return _Place(tuple(shape), logical, _rule_spec(f'parameter {name}', shape, logical, mesh, rules))
+
+
+def _largest_whole(places: Sequence[_Place], mesh: AnyMesh) -> int:
+  """Arrays of up to so many elements stay whole under FSDP; what cannot be split counts against the budget first."""
+  budget = WHOLE_SHARE * sum(place.local(mesh) for place in places) / mesh.shape['fsdp']
+  spent = sum(place.local(mesh) for place in places
+              if place.fsdp_axis(mesh) is None and not any('fsdp' in axes for axes in place.spec))
+  sizes = collections.Counter(place.local(mesh) for place in places if place.fsdp_axis(mesh) is not None)
+  whole = 0
+  for size in sorted(sizes):
+    spent += size * sizes[size]
+    if spent > budget:
+      break
+    whole = size
+  return whole
+
+
+def _mesh_axes(logical: str | None, mesh: AnyMesh, rules: Mapping[str, Any], what: str) -> tuple[str, ...]:
+  """The mesh axes of size above 1 of a logical axis."""
+  target = rules.get(logical) if logical else None
+  names = (target,) if isinstance(target, str) else tuple(target or ())
+  for mesh_axis in names:
+    if mesh_axis not in mesh.shape:
+      raise UserError(f'rule {logical!r} -> {mesh_axis!r} of {what} names no mesh axis; they are {MESH_AXES}')
+  return tuple(mesh_axis for mesh_axis in names if mesh.shape[mesh_axis] > 1)
+
+
+def _rule_spec(what: str, shape: Sequence[int], logical: Sequence[str | None], mesh: AnyMesh,
+               rules: Mapping[str, Any]) -> list[tuple[str, ...]]:
+  """Mesh axes of each axis of one array by the rules."""
   spec: list[tuple[str, ...]] = []
   for size, axis in zip(shape, logical):
-    target = rules.get(axis) if axis else None
-    names = (target,) if isinstance(target, str) else tuple(target or ())
-    for mesh_axis in names:
-      if mesh_axis not in mesh.shape:
-        raise UserError(f'rule {axis!r} -> {mesh_axis!r} of parameter {name} {tuple(shape)} names no mesh axis; they are {MESH_AXES}')
-    names = tuple(mesh_axis for mesh_axis in names if mesh.shape[mesh_axis] > 1)
+    names = _mesh_axes(axis, mesh, rules, f'{what} {tuple(shape)}')
     parts = math.prod(mesh.shape[mesh_axis] for mesh_axis in names)
     if size % parts:
-      raise UserError(f'parameter {name} {tuple(shape)}: rule {axis!r} -> {names} splits {size} into {parts} unequal parts')
+      raise UserError(f'{what} {tuple(shape)}: rule {axis!r} -> {names} splits {size} into {parts} unequal parts; change '
+                      f'config.mesh, or set config.rules.{axis} to None')
     spec.append(names)
   taken = [mesh_axis for names in spec for mesh_axis in names]
   if len(set(taken)) < len(taken):
-    raise UserError(f'parameter {name} {tuple(shape)}: logical axes {tuple(logical)} put two axes on one mesh axis, {taken}')
-  parts = mesh.shape['fsdp']
-  if parts > 1 and 'fsdp' not in taken and math.prod(shape) >= FSDP_MIN_SIZE:
-    # A stack of layers is sliced by the scan over depth, so its first axis stays whole.
-    free = [(size, -axis) for axis, size in enumerate(shape)
-            if not spec[axis] and size % parts == 0 and logical[axis] != 'layers']
-    if free:
-      spec[-max(free)[1]] = ('fsdp',)
+    raise UserError(f'{what} {tuple(shape)}: logical axes {tuple(logical)} put two axes on one mesh axis, {taken}')
+  return spec
+
+
+def _partition_spec(spec: Sequence[tuple[str, ...]]) -> PartitionSpec:
   return PartitionSpec(*(names[0] if len(names) == 1 else names or None for names in spec))

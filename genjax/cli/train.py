@@ -71,7 +71,7 @@ def _train(config: Config, workdir: str, paths: list[str] | tuple[str, ...], clo
     workdir_lib.check_same(path, config)
     _set_assets(config, workdir_lib.read_json(path / 'config.json').get('assets', {}))
   experiment = configs.build(config, paths)
-  run = Run(experiment, configs.settings(config), clock)
+  run = Run(experiment, configs.settings(config), clock=clock)
   checkpoints = workdir_lib.checkpoints(path, config)
   run.step_flops()  # traces the step: losses that do not fit the shapes fail here
   _check_best(config, run)

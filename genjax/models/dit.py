@@ -6,8 +6,10 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from genjax import sharding
 from genjax.nn import functional
 from genjax.nn.attention import Attention
+from genjax.nn.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.embeddings import LabelEmbedding, TimestepEmbedding, patchify, sincos_positions, unpatchify
 from genjax.nn.functional import Network
 from genjax.types import Array, Key, Tree, UserError
@@ -23,10 +25,11 @@ class DiT:
   shape: (H, W, C) of the images or latents. patch: side of a patch in pixels. width, depth, heads: of the transformer.
   mlp_ratio: hidden width of the MLP over the width. num_classes: number of classes, 0 without labels. learn_sigma:
   twice the output channels, the second half for a learned variance. frequencies: Fourier features of the time.
-  dtype: compute type. remat, unroll: see `functional.stack`.
+  dtype: compute type. attention: implementation, see `genjax.nn.dot_product_attention.attend`. remat, unroll: see
+  `functional.stack`.
 
   Raises:
-    UserError: sizes that do not divide.
+    UserError: sizes that do not divide, or an unknown attention.
   """
 
   shape: tuple[int, int, int]
@@ -39,6 +42,7 @@ class DiT:
   learn_sigma: bool = False
   frequencies: int = 256
   dtype: str = 'float32'
+  attention: str = 'auto'
   remat: str = 'none'
   unroll: bool = False
 
@@ -47,6 +51,8 @@ class DiT:
       raise UserError(f'model.patch must divide the image size {self.shape[:2]}, got {self.patch}')
     if self.width % self.heads or self.width % 4:
       raise UserError(f'model.width must be a multiple of 4 and of model.heads ({self.heads}), got {self.width}')
+    if self.attention not in IMPLEMENTATIONS:
+      raise UserError(f'model.attention must be one of {IMPLEMENTATIONS}, got {self.attention!r}')
 
 
 # Peebles & Xie 2023, table 1
@@ -78,6 +84,7 @@ def network(config: DiT) -> Network:
   def apply(params: Tree, mutable: Tree, x_BHWC: Array, time_B: Array, label_B: Array | None = None,
             key: Key | None = None):
     (x_BTD, condition_BD), _ = embed.apply(params['embed'], {}, x_BHWC, time_B, label_B)
+    x_BTD, condition_BD = _place(x_BTD), sharding.constrain(condition_BD, 'batch', None)
     x_BTD, _ = blocks.apply(params['blocks'], {}, x_BTD, condition_BD)
     x_BTP, _ = head.apply(params['head'], {}, x_BTD, condition_BD)
     return unpatchify(x_BTP, config.patch, height, width), mutable
@@ -113,7 +120,7 @@ class _Block(nnx.Module):
   def __init__(self, config: DiT, rngs: nnx.Rngs):
     width, dtype = config.width, jnp.dtype(config.dtype)
     hidden = int(width * config.mlp_ratio)
-    self.attention = Attention(width, config.heads, dtype=dtype, rngs=rngs)
+    self.attention = Attention(width, config.heads, dtype=dtype, implementation=config.attention, rngs=rngs)
     self.mlp = nnx.Dict(up=nnx.Linear(width, hidden, kernel_init=_XAVIER, dtype=dtype, rngs=rngs),
                         down=nnx.Linear(hidden, width, kernel_init=_XAVIER, dtype=dtype, rngs=rngs))
     self.modulation = nnx.Linear(width, 6 * width, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
@@ -123,7 +130,8 @@ class _Block(nnx.Module):
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, axis=-1)
     x_BTD = x_BTD + gate_a * self.attention(_normalize(x_BTD) * (1 + scale_a) + shift_a)
     hidden = jax.nn.gelu(self.mlp.up(_normalize(x_BTD) * (1 + scale_m) + shift_m), approximate=True)
-    return x_BTD + gate_m * self.mlp.down(hidden)
+    hidden = sharding.constrain(hidden, 'batch', 'sequence', 'mlp', name='hidden units B T M of the MLP')
+    return _place(x_BTD + gate_m * self.mlp.down(hidden))
 
 
 class _Head(nnx.Module):
@@ -137,6 +145,10 @@ class _Head(nnx.Module):
   def __call__(self, x_BTD: Array, condition_BD: Array, key: Key | None = None) -> Array:
     shift, scale = jnp.split(self.modulation(jax.nn.silu(condition_BD))[:, None], 2, axis=-1)
     return self.out(_normalize(x_BTD) * (1 + scale) + shift)
+
+
+def _place(x_BTD: Array) -> Array:
+  return sharding.constrain(x_BTD, 'batch', 'sequence', None, name='patches B T D')
 
 
 def _normalize(x_BTD: Array) -> Array:

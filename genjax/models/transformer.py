@@ -9,7 +9,9 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from genjax import sharding
 from genjax.nn.attention import Attention
+from genjax.nn.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.functional import Network, dropout, network, stack
 from genjax.types import Array, Key, Tree
 
@@ -31,7 +33,8 @@ class TransformerConfig:
   'learned' or 'rope'. norm: 'layer' or 'rms'. mlp: 'gelu' (exact), 'gelu_tanh' or 'swiglu'. bias: in projections and norms.
   tied: the output layer is the transposed embedding. dropout: on embeddings and on what each block adds. init_scale:
   standard deviation of initial weights; what writes to the residual stream has it divided by sqrt(2 L). dtype: compute
-  type, 'float32' or 'bfloat16'. remat, unroll: see `genjax.nn.functional.stack`.
+  type, 'float32' or 'bfloat16'. attention: implementation, see `genjax.nn.dot_product_attention.attend`. remat, unroll: see
+  `genjax.nn.functional.stack`.
   """
 
   vocab: int
@@ -52,11 +55,12 @@ class TransformerConfig:
   rope_theta: float = 10_000.0
   init_scale: float = 0.02
   dtype: str = 'float32'
+  attention: str = 'auto'
   remat: str = 'none'
   unroll: bool = False
 
   def __post_init__(self):
-    for name, known in (('positions', POSITIONS), ('norm', NORMS), ('mlp', tuple(MLPS))):
+    for name, known in (('positions', POSITIONS), ('norm', NORMS), ('mlp', tuple(MLPS)), ('attention', IMPLEMENTATIONS)):
       if getattr(self, name) not in known:
         raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
 
@@ -94,7 +98,7 @@ class Block(nnx.Module):
     self.attention = Attention(
       config.width, config.heads, config.kv_heads or config.heads, head_dim=config.head_dim or None, bias=config.bias, causal=True,
       dtype=dtype, rngs=rngs, rope_theta=config.rope_theta if config.positions == 'rope' else None, kernel_init=init,
-      out_init=residual_init)
+      out_init=residual_init, implementation=config.attention)
     mlp_width = config.mlp_width or 4 * config.width
 
     def linear(inputs: int, outputs: int, kernel_init) -> nnx.Linear:
@@ -115,7 +119,10 @@ class Block(nnx.Module):
     h_BTD = self.mlp_norm(x_BTD)
     activation = MLPS[self.config.mlp]
     h_BTM = activation(self.gate(h_BTD)) * self.up(h_BTD) if self.config.mlp == 'swiglu' else activation(self.up(h_BTD))
+    sequence = _sequence(layer)
+    h_BTM = sharding.constrain(h_BTM, 'batch', sequence, 'mlp', name='hidden units B T M of the MLP')
     x_BTD = x_BTD + dropout(self.down(h_BTM), self.config.dropout, keys[1])
+    x_BTD = sharding.constrain(x_BTD, 'batch', sequence, None, name='tokens B T D')
     return x_BTD if layer is None else (x_BTD, layer)
 
 
@@ -129,8 +136,10 @@ class Head(nnx.Module):
                             kernel_init=nnx.initializers.normal(config.init_scale), rngs=rngs)
     self.tied = config.tied
 
-  def __call__(self, x_BTD: Array, embedding_VD: Array, key: Key | None = None) -> Array:
+  def __call__(self, x_BTD: Array, embedding_VD: Array, key: Key | None = None, project: bool = True) -> Any:
     x_BTD = self.norm(x_BTD)
+    if not project:
+      return x_BTD, embedding_VD if self.tied else self.out.kernel[...].T
     if self.tied:
       return jnp.einsum('btd,vd->btv', x_BTD, embedding_VD.astype(x_BTD.dtype))
     return self.out(x_BTD)
@@ -143,12 +152,19 @@ def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.Module:
   return nnx.LayerNorm(config.width, epsilon=config.norm_eps, use_bias=config.bias, dtype=dtype, rngs=rngs)
 
 
+def _sequence(cache: Any) -> str | None:
+  """The logical axis of tokens: with a cache they come one by one or in a prompt of any length, and stay whole."""
+  return 'sequence' if cache is None else None
+
+
 def transformer(config: TransformerConfig) -> Network:
   """The network.
 
   apply(params, mutable, tokens_BT, key=None) -> logits B T V, where logits at t depend on tokens up to t only.
   apply(..., cache=cache, position=p) -> (logits, cache): the tokens stand at positions p, p + 1, ..., earlier ones are read
   from the cache (see `init_cache`), and p + T must not exceed its length.
+  apply(..., project=False) -> (hidden_BTD, weight_VD) in the place of the logits, which are hidden weight^T: for losses that never hold
+  all of them.
   """
   embedding = network(lambda rngs: Embedding(config, rngs))
   blocks = stack(network(lambda rngs: Block(config, rngs)), config.layers, config.remat, config.unroll)
@@ -160,14 +176,18 @@ def transformer(config: TransformerConfig) -> Network:
     return parts, {}
 
   def apply(params: Tree, mutable: Tree, tokens_BT: Array, key: Key | None = None, cache: Tree = None,
-            position: Array | int = 0) -> tuple[Any, Tree]:
+            position: Array | int = 0, project: bool = True) -> tuple[Any, Tree]:
     keys = (None, None) if key is None else tuple(jax.random.split(key))
     x_BTD, _ = embedding.apply(params['embedding'], {}, tokens_BT, position, key=keys[0])
+    x_BTD = sharding.constrain(x_BTD, 'batch', _sequence(cache), None, name='tokens B T D')
     options = {} if cache is None else {'layers': cache, 'position': position}
     x_BTD, _ = blocks.apply(params['blocks'], {}, x_BTD, key=keys[1], **options)
+    sequence = _sequence(cache)
     x_BTD, cache = (x_BTD, None) if cache is None else x_BTD
-    logits_BTV, _ = head.apply(params['head'], {}, x_BTD, params['embedding']['token']['embedding'])
-    return (logits_BTV if cache is None else (logits_BTV, cache)), mutable
+    output, _ = head.apply(params['head'], {}, x_BTD, params['embedding']['token']['embedding'], project=project)
+    if project:
+      output = sharding.constrain(output, 'batch', sequence, 'vocab', name='logits B T V')
+    return (output if cache is None else (output, cache)), mutable
 
   return Network(init, apply)
 

@@ -6,9 +6,11 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from genjax import sharding
 from genjax.nn import functional
 from genjax.nn.attention import Attention
 from genjax.nn.conv import Conv
+from genjax.nn.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.embeddings import LabelEmbedding, TimestepEmbedding
 from genjax.nn.functional import Network
 from genjax.types import Array, Key, UserError
@@ -25,9 +27,11 @@ class UNet:
   level but the first has half the resolution of the one before. blocks: residual blocks of a level (one more on the
   way up). attention: resolutions (heights in pixels) that have attention. heads: of the attention. groups: of the
   group norms. dropout: in the residual blocks. num_classes: number of classes, 0 without labels. dtype: compute type.
+  attention_kernel: implementation, see `genjax.nn.dot_product_attention.attend`. remat: what each residual block keeps, see
+  `functional.rematerialise`.
 
   Raises:
-    UserError: sizes that do not divide, or an attention resolution that no level has.
+    UserError: sizes that do not divide, an attention resolution that no level has, or an unknown attention kernel.
   """
 
   shape: tuple[int, int, int]
@@ -40,6 +44,8 @@ class UNet:
   dropout: float = 0.1
   num_classes: int = 0
   dtype: str = 'float32'
+  attention_kernel: str = 'auto'
+  remat: str = 'none'
 
   def __post_init__(self):
     factor = 2 ** (len(self.multipliers) - 1)
@@ -49,6 +55,8 @@ class UNet:
     resolutions = [self.shape[0] >> level for level in range(len(self.multipliers))]
     if set(self.attention) - set(resolutions):
       raise UserError(f'model.attention must be resolutions among {resolutions}, got {self.attention}')
+    if self.attention_kernel not in IMPLEMENTATIONS:
+      raise UserError(f'model.attention_kernel must be one of {IMPLEMENTATIONS}, got {self.attention_kernel!r}')
     for channels in (self.base * multiplier for multiplier in self.multipliers):
       if channels % self.groups or channels % self.heads:
         raise UserError(f'model.groups ({self.groups}) and model.heads ({self.heads}) must divide the channels of every '
@@ -68,6 +76,7 @@ class _Network(nnx.Module):
 
   def __init__(self, config: UNet, rngs: nnx.Rngs):
     dtype, base, channels = jnp.dtype(config.dtype), config.base, config.shape[-1]
+    self.remat = config.remat
     embedding = 4 * base
 
     def level(inputs: list[int], outputs: int, resolution: int) -> nnx.List:
@@ -112,6 +121,10 @@ class _Network(nnx.Module):
     condition_BD = jax.nn.silu(condition_BD)
     stages = sum(map(len, (*self.down, self.middle, *self.up)))
     keys = iter([None] * stages if key is None else jax.random.split(key, stages))
+
+    def run(stage: _Stage, x_BHWC: Array) -> Array:
+      return functional.rematerialise(stage, self.remat)(x_BHWC, condition_BD, next(keys))
+
     x_BHWC = self.first(x_BHWC)
     skips = [x_BHWC]
     for index, stages in enumerate(self.down):
@@ -119,15 +132,15 @@ class _Network(nnx.Module):
         x_BHWC = self.shrink[index - 1](x_BHWC)
         skips.append(x_BHWC)
       for stage in stages:
-        x_BHWC = stage(x_BHWC, condition_BD, next(keys))
+        x_BHWC = run(stage, x_BHWC)
         skips.append(x_BHWC)
     for stage in self.middle:
-      x_BHWC = stage(x_BHWC, condition_BD, next(keys))
+      x_BHWC = run(stage, x_BHWC)
     for index, stages in enumerate(self.up):
       if index:
         x_BHWC = self.enlarge[index - 1](_double(x_BHWC))
       for stage in stages:
-        x_BHWC = stage(jnp.concatenate([x_BHWC, skips.pop()], axis=-1), condition_BD, next(keys))
+        x_BHWC = run(stage, jnp.concatenate([x_BHWC, skips.pop()], axis=-1))
     return self.last(jax.nn.silu(self.norm(x_BHWC)))
 
 
@@ -138,19 +151,22 @@ class _Stage(nnx.Module):
     dtype = jnp.dtype(config.dtype)
     self.dropout = config.dropout
     self.norm_in = nnx.GroupNorm(inputs, config.groups, dtype=dtype, rngs=rngs)
-    self.conv_in = Conv(inputs, outputs, init=_XAVIER, dtype=dtype, rngs=rngs)
+    self.conv_in = Conv(inputs, outputs, init=_XAVIER, dtype=dtype, rngs=rngs, axes=(None, 'mlp'))
     self.condition = nnx.Linear(embedding, outputs, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
     self.norm_out = nnx.GroupNorm(outputs, config.groups, dtype=dtype, rngs=rngs)
-    self.conv_out = Conv(outputs, outputs, init=_ZEROS, dtype=dtype, rngs=rngs)
+    self.conv_out = Conv(outputs, outputs, init=_ZEROS, dtype=dtype, rngs=rngs, axes=('mlp', None))
     resized = inputs != outputs
     self.shortcut = nnx.Linear(inputs, outputs, kernel_init=_XAVIER, dtype=dtype, rngs=rngs) if resized else None
     self.norm_attention = nnx.GroupNorm(outputs, config.groups, dtype=dtype, rngs=rngs) if attends else None
-    self.attention = Attention(outputs, config.heads, dtype=dtype, out_init=_ZEROS, rngs=rngs) if attends else None
+    self.attention = Attention(outputs, config.heads, dtype=dtype, out_init=_ZEROS, split=False,
+                               implementation=config.attention_kernel, rngs=rngs) if attends else None
 
   def __call__(self, x_BHWC: Array, condition_BD: Array, key: Key | None = None) -> Array:
     hidden = self.conv_in(jax.nn.silu(self.norm_in(x_BHWC))) + self.condition(condition_BD)[:, None, None]
+    hidden = sharding.constrain(hidden, 'batch', None, None, 'mlp', name='hidden maps B H W C of a residual block')
     hidden = functional.dropout(jax.nn.silu(self.norm_out(hidden)), self.dropout, key)
     x_BHWC = (x_BHWC if self.shortcut is None else self.shortcut(x_BHWC)) + self.conv_out(hidden)
+    x_BHWC = sharding.constrain(x_BHWC, 'batch', None, None, None)
     if self.attention is None or self.norm_attention is None:
       return x_BHWC
     batch, _, _, channels = x_BHWC.shape
@@ -165,5 +181,13 @@ def _double(x_BHWC: Array) -> Array:
   return x.reshape(batch, 2 * height, 2 * width, channels)
 
 
-# Convolution kernels are left to automatic FSDP.
-AXES = ()
+# Tensor parallelism splits the hidden channels of a residual block; attention stays whole, its maps are small.
+AXES = (
+  (r'time/up/kernel', (None, 'mlp')),
+  (r'time/down/kernel', ('mlp', None)),
+  (r'(down|middle|up)/.*/conv_in/kernel', (None, None, None, 'mlp')),
+  (r'(down|middle|up)/.*/condition/kernel', (None, 'mlp')),
+  (r'(down|middle|up)/.*/(conv_in|condition)/bias', ('mlp',)),
+  (r'(down|middle|up)/.*/norm_out/(scale|bias)', ('mlp',)),
+  (r'(down|middle|up)/.*/conv_out/kernel', (None, None, 'mlp', None)),
+)

@@ -1,7 +1,7 @@
 """A run: an experiment placed on a mesh. Steps it, evaluates it and samples from it; knows no model family."""
 
 import collections
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import math
@@ -57,7 +57,8 @@ class Run:
 
   state: TrainState
 
-  def __init__(self, experiment: Experiment, settings: Settings, clock: Clock | None = None):
+  def __init__(self, experiment: Experiment, settings: Settings, devices: Sequence[Any] | None = None, clock: Clock | None = None):
+    """Lays the experiment out on `devices`: by default all that are present, or those of a topology, to compile for it only."""
     if settings.steps < 0:
       raise UserError(f'config.steps must not be negative, got {settings.steps}')
     if settings.nonfinite not in ('abort', 'skip', 'rollback') or settings.nonfinite_limit < 1:
@@ -65,7 +66,7 @@ class Run:
                       f'{settings.nonfinite!r} and {settings.nonfinite_limit}')
     self.experiment, self.settings = experiment, settings
     self.clock = clock or Clock()
-    self.mesh = sharding.make_mesh(settings.mesh)
+    self.mesh = sharding.make_mesh(settings.mesh, devices)
     sharding.check_batch(self.mesh, settings.batch_size, settings.microbatches)
     objective = experiment.objective
     self.phases = objective.phases()
@@ -79,13 +80,14 @@ class Run:
     self._step = step_lib.make_step(objective, experiment.optimizers, experiment.ema, settings.seed, settings.microbatches,
                                     skip_nonfinite=settings.nonfinite == 'skip')
     everywhere = sharding.replicated(self.mesh)
+    under = functools.partial(sharding.under, self.mesh, settings.rules)  # whoever traces it, with the mesh of this run
     # Without out_shardings the second call would see other layouts than the first and compile again.
-    step = jax.jit(self._step, static_argnums=3, donate_argnums=0, out_shardings=(layout, everywhere))
+    step = jax.jit(under(self._step), static_argnums=3, donate_argnums=0, out_shardings=(layout, everywhere))
     self._jit_step = distributed.compiled_together(step, 'the step')
-    evaluate, sample = (jax.jit(function, out_shardings=everywhere) for function in (self._evaluate_batch, objective.sample))
+    evaluate, sample = (jax.jit(under(function), out_shardings=everywhere) for function in (self._evaluate_batch, objective.sample))
     self._jit_evaluate = distributed.compiled_together(evaluate, 'evaluation')
     self._jit_sample = distributed.compiled_together(sample, 'sampling')
-    preview = jax.jit(experiment.preview, out_shardings=everywhere) if experiment.preview else None
+    preview = jax.jit(under(experiment.preview), out_shardings=everywhere) if experiment.preview else None
     self._jit_preview = distributed.compiled_together(preview, 'the preview') if preview else None
     self._jit_finite = distributed.compiled_together(jax.jit(_all_finite, out_shardings=everywhere), 'the check of the state')
     self._jit_keys = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)), out_shardings=sharding.batch_sharding(self.mesh))
