@@ -52,7 +52,8 @@ class Run:
     rollbacks: [step restored, step with a number that is not finite], one for each time the run was rolled back.
 
   Raises:
-    UserError: see `genjax.sharding` and `genjax.objectives.base.check_groups`.
+    UserError: see `genjax.sharding` and `genjax.objectives.base.check_groups`; among them a layer whose arrays the mesh does not
+      divide.
   """
 
   state: TrainState
@@ -79,6 +80,11 @@ class Run:
     self._layout = layout
     self._step = step_lib.make_step(objective, experiment.optimizers, experiment.ema, settings.seed, settings.microbatches,
                                     skip_nonfinite=settings.nonfinite == 'skip')
+    if self.mesh.size > sharding.batch_shards(self.mesh):
+      # Axes beside the batch's may not divide what a network computes: found by tracing, which costs nothing but a second.
+      due = tuple(phase.name for phase in self.phases)
+      step = functools.partial(sharding.under(self.mesh, settings.rules, self._step), due=due)
+      jax.eval_shape(step, self.target, experiment.frozen, experiment.batch_shapes(settings.batch_size))
     everywhere = sharding.replicated(self.mesh)
     under = functools.partial(sharding.under, self.mesh, settings.rules)  # whoever traces it, with the mesh of this run
     # Without out_shardings the second call would see other layouts than the first and compile again.
