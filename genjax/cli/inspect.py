@@ -47,12 +47,9 @@ def abstract_mesh(text: str) -> AbstractMesh:
   Raises:
     UserError: an unknown axis or a size that is no positive number.
   """
-  sizes = dict.fromkeys(sharding.MESH_AXES, 1)
-  for part in filter(None, text.split(',')):
-    axis, _, size = part.partition(':')
-    if axis not in sizes or not size.isdigit() or int(size) < 1:
-      raise UserError(f'--mesh takes axis:size pairs with axes {sharding.MESH_AXES}, e.g. fsdp:8,tensor:2, got {part!r}')
-    sizes[axis] = int(size)
+  sizes = configs.mesh_sizes(text)
+  if -1 in sizes.values():
+    raise UserError(f'--mesh={text}: there are no devices to count here; give every size as a number')
   return AbstractMesh(tuple(sizes.values()), tuple(sizes))
 
 

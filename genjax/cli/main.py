@@ -1,6 +1,6 @@
 """Entry point of the console script `genjax`: finds the command and turns errors into messages and exit codes.
 
-Exit codes: 0 done, 2 bad input, 3 training stopped on NaN or infinity, 130 interrupted.
+Exit codes: 0 done, 2 bad input, 3 training stopped on NaN or infinity, 4 a plan that does not fit, 130 interrupted.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +14,7 @@ COMMANDS = {
   'sample': 'draw samples from a run',
   'evaluate': 'held-out metrics of a run, as JSON',
   'inspect': 'parameters, sharding and FLOPs of a config, without memory',
+  'plan': 'what a run costs on a TPU slice, without a TPU',
   'data': 'list, build and describe data sets',
 }
 

@@ -5,7 +5,7 @@ A checkpoint holds the training state, and beside it, as JSON, the description o
 
 from collections.abc import Callable, Mapping
 import pathlib
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -13,6 +13,8 @@ from orbax.checkpoint import checkpoint_managers
 
 from genjax.training.state import TrainState
 from genjax.types import UserError
+
+T = TypeVar('T')
 
 
 class Checkpoints:
@@ -134,6 +136,6 @@ class Checkpoints:
         report(f'checkpoint {entry} was not finished and is ignored')
 
 
-def abstract(shapes: TrainState, shardings: TrainState) -> TrainState:
+def abstract(shapes: T, shardings: T) -> T:
   """Shapes and layouts in one tree: what `restore` needs."""
   return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, shardings)

@@ -1,7 +1,7 @@
 """A run: an experiment placed on a mesh. Steps it, evaluates it and samples from it; knows no model family."""
 
 import collections
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import functools
@@ -53,11 +53,12 @@ class Run:
 
   state: TrainState
 
-  def __init__(self, experiment: Experiment, settings: Settings):
+  def __init__(self, experiment: Experiment, settings: Settings, devices: Sequence[Any] | None = None):
+    """Lays the experiment out on `devices`: by default all that are present, or those of a topology, to compile for it only."""
     if settings.steps < 0:
       raise UserError(f'config.steps must not be negative, got {settings.steps}')
     self.experiment, self.settings = experiment, settings
-    self.mesh = sharding.make_mesh(settings.mesh)
+    self.mesh = sharding.make_mesh(settings.mesh, devices)
     sharding.check_batch(self.mesh, settings.batch_size, settings.microbatches)
     objective = experiment.objective
     self.phases = objective.phases()
@@ -86,9 +87,29 @@ class Run:
   @functools.cached_property
   def frozen(self) -> Params:
     """Frozen parameters, placed like trained ones."""
-    groups = {group: sharding.param_shardings(tree, self.mesh, self.experiment.axes.get(group, ()), self.settings.rules)
-              for group, tree in self.experiment.frozen.items()}
-    return jax.device_put(self.experiment.frozen, groups)
+    return jax.device_put(self.experiment.frozen, jax.tree.map(lambda leaf: leaf.sharding, self.frozen_target))
+
+  @functools.cached_property
+  def frozen_target(self) -> Params:
+    """Frozen parameters as shapes with layouts."""
+    shapes = jax.eval_shape(lambda: self.experiment.frozen)
+    layout = {group: sharding.param_shardings(tree, self.mesh, self.experiment.axes.get(group, ()), self.settings.rules)
+              for group, tree in shapes.items()}
+    return checkpoint.abstract(shapes, layout)
+
+  def batch_target(self) -> dict[str, jax.ShapeDtypeStruct]:
+    """A training batch as shapes with layouts."""
+    shapes, place = self.experiment.batch_shapes(self.settings.batch_size), sharding.batch_sharding(self.mesh)
+    return {name: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place) for name, shape in shapes.items()}
+
+  def lower_step(self, due: tuple[str, ...] | None = None) -> jax.stages.Lowered:
+    """The function that `train_step` calls, lowered for the devices of the mesh, which need not be present.
+
+    Args:
+      due: names of the phases that run; by default all of them, the costliest step there is.
+    """
+    due = tuple(phase.name for phase in self.phases) if due is None else due
+    return self._jit_step.lower(self.target, self.frozen_target, self.batch_target(), due)
 
   def initialise(self) -> None:
     """Sets the state before the first step."""
@@ -144,9 +165,9 @@ class Run:
       raise NonFiniteError(self.step, ', '.join(base.due(self.phases, max(0, self.step - 1))), 'a parameter or optimizer entry',
                            math.nan)
 
-  def step_flops(self) -> int:
-    """Analytic FLOPs of the step that the next call of `train_step` will run, over all devices."""
-    names = base.due(self.phases, self.step)
+  def step_flops(self, due: tuple[str, ...] | None = None) -> int:
+    """Analytic FLOPs, over all devices, of a step with the phases `due`; by default of the next call of `train_step`."""
+    names = base.due(self.phases, self.step) if due is None else due
     if names not in self._flops:
       batch = self.experiment.batch_shapes(self.settings.batch_size)
       self._flops[names] = flops.count(self._step, self.target, self.experiment.frozen, batch, names, static_argnums=(3,))

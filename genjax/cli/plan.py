@@ -1,0 +1,72 @@
+"""`genjax plan --config=FILE[:args] --topology=v5p:8x8x16 [--mesh=fsdp:256,tensor:4] [--json]`: what a run costs, before it costs.
+
+Compiles the real train step for a TPU slice, with libtpu and without a TPU or data, and prints parameters, bytes per device, FLOPs,
+collectives, a bound on the time of a step, and whether it fits. `--topology=cpu:8` does the same on fake devices, `gpu` on those that
+are present. `--workdir=DIR` plans the config of a run directory. Exit code 4 if it does not fit.
+"""
+
+import json
+from typing import Any
+
+from absl import flags
+
+from genjax import config as config_lib
+from genjax.cli import configs
+from genjax.cli import workdir as workdir_lib
+from genjax.config import Config
+from genjax.planning import plan, topology
+from genjax.training.run import Run
+from genjax.types import UserError
+
+DOES_NOT_FIT = 4
+
+
+def main(argv: list[str]) -> int:
+  """Prints the plan; returns the exit code."""
+
+  def define(values: flags.FlagValues) -> None:
+    flags.DEFINE_string('topology', '', 'v5p:8x8x16, v5e:4x4, ..., cpu:8 or gpu', flag_values=values)
+    flags.DEFINE_string('mesh', '', "mesh in place of the config's, e.g. fsdp:256,tensor:4", flag_values=values)
+    flags.DEFINE_string('workdir', '', 'run directory to plan, in place of --config', flag_values=values)
+    flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)
+
+  if any(arg.startswith('--workdir') for arg in argv) and not any(arg.startswith('--config') for arg in argv):
+    values = flags.FlagValues()
+    define(values)
+    try:
+      values(['genjax plan', *argv])
+    except flags.Error as error:
+      raise UserError(' '.join(str(error).split())) from error
+    config, paths = workdir_lib.read_config(values.workdir)
+  else:
+    values, paths = configs.parse('plan', argv, __doc__ or '', define)
+    config = values.config
+  if not values.topology:
+    raise UserError('--topology=NAME is needed: the slice to plan for, such as v5p:8x8x16, v5e:4x4, cpu:8 or gpu')
+  report = make(config, paths, values.topology, values.mesh)
+  print(json.dumps(report, indent=2) if values.json else plan.render(report))
+  return DOES_NOT_FIT if report['fits'] is False else 0
+
+
+def make(config: Config, paths: list[str], name: str, mesh: str = '') -> plan.Report:
+  """The plan of a config on a topology; `mesh` as text takes the place of the config's.
+
+  Raises:
+    UserError: an unknown topology, no libtpu, a mesh that does not fit, a batch that does not divide.
+  """
+  topology.prepare(name)  # before the builder starts a backend
+  settings = configs.settings(config, configs.mesh_sizes(mesh) if mesh else None)
+  target = topology.find(name)
+  run = Run(configs.build(config, paths), settings, target.devices)
+  facts = {key: config.model[key] for key in ('dtype', 'remat') if key in config.model}
+  return plan.make(run, target, _model_flops(config, paths, run), facts)
+
+
+def _model_flops(config: Config, paths: list[str], run: Run) -> int:
+  """FLOPs of the step with nothing computed twice."""
+  due = tuple(phase.name for phase in run.phases)
+  if config.model.get('remat', 'none') == 'none':
+    return run.step_flops(due)
+  plain = config_lib.from_plain(config_lib.plain(config))
+  config_lib.override(plain, 'model.remat=none')
+  return Run(configs.build(plain, paths), run.settings, run.mesh.devices.ravel().tolist()).step_flops(due)
