@@ -1,26 +1,115 @@
-"""Where arrays live: the mesh, the layout of parameters, the layout of batches.
+"""Where arrays live: the mesh, the layout of parameters, of batches and of what is computed from them.
 
-Models name the axes of their parameters logically ('mlp', 'vocab', ...); `rules` of the config maps logical axes to mesh
+Models name the axes of their arrays logically ('mlp', 'vocab', ...); `rules` of the config maps logical axes to mesh
 axes; what no rule places is sharded over the 'fsdp' axis automatically.
+
+Networks are pure functions and know no mesh. A function that is traced `under` a mesh can say by `constrain` how its
+intermediate arrays are to be split; the same function without a mesh computes the same numbers on one device.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+import contextvars
+import dataclasses
+import functools
 import math
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
-from genjax.types import Tree, UserError, leaf_name
+from genjax.types import Array, Tree, UserError, leaf_name
+
+F = TypeVar('F', bound=Callable[..., Any])
 
 MESH_AXES = ('data', 'fsdp', 'tensor', 'context', 'expert')
 BATCH_AXES = ('data', 'fsdp')  # the batch is split over both: under FSDP each device has its own examples
-DEFAULT_RULES = {'vocab': 'tensor', 'mlp': 'tensor', 'heads': 'tensor', 'experts': 'expert'}
+DEFAULT_RULES = {'vocab': 'tensor', 'mlp': 'tensor', 'heads': 'tensor', 'experts': 'expert',
+                 'batch': BATCH_AXES, 'sequence': 'context'}
 FSDP_MIN_SIZE = 1024  # arrays with fewer elements are not worth a gather
 
+AnyMesh = Mesh | AbstractMesh  # without devices: enough for layouts
 AxesTable = Sequence[tuple[str, tuple[str | None, ...]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+  """A mesh, and the rules (logical axis -> mesh axis or tuple of them) by which arrays lie on it."""
+
+  mesh: AnyMesh
+  rules: Mapping[str, Any]
+
+  def mesh_axes(self, logical: str | None) -> tuple[str, ...]:
+    """The mesh axes of size above 1 that a logical axis is split over.
+
+    Raises:
+      UserError: the rule names no mesh axis.
+    """
+    return _mesh_axes(logical, self.mesh, self.rules, 'config.rules')
+
+  def shards(self, logical: str) -> int:
+    """Into how many parts a logical axis is split."""
+    return math.prod(self.mesh.shape[axis] for axis in self.mesh_axes(logical))
+
+
+_ACTIVE: contextvars.ContextVar[Placement | None] = contextvars.ContextVar('placement', default=None)
+
+
+@contextlib.contextmanager
+def use(mesh: AnyMesh, rules: Mapping[str, Any] | None = None) -> Iterator[None]:
+  """The mesh of what is traced inside. What `jax.jit` has traced before keeps the mesh of that time; see `under`."""
+  token = _ACTIVE.set(Placement(mesh, {**DEFAULT_RULES, **(rules or {})}))
+  try:
+    yield
+  finally:
+    _ACTIVE.reset(token)
+
+
+def under(mesh: AnyMesh, rules: Mapping[str, Any] | None, function: F) -> F:
+  """The function, traced with this mesh whoever calls it. `jax.jit(under(...))` has a cache of its own for each mesh."""
+
+  @functools.wraps(function)
+  def placed(*args, **keywords):
+    with use(mesh, rules):
+      return function(*args, **keywords)
+
+  return placed  # type: ignore[return-value]
+
+
+def active() -> Placement | None:
+  """The placement of what is being traced; None without a mesh, and on a mesh of one device."""
+  placement = _ACTIVE.get()
+  return placement if placement is not None and placement.mesh.size > 1 else None
+
+
+def shards(logical: str) -> int:
+  """Into how many parts a logical axis is split in what is being traced; 1 without a mesh."""
+  placement = active()
+  return 1 if placement is None else placement.shards(logical)
+
+
+def constrain(x: Array, *logical: str | None, name: str = 'activation') -> Array:
+  """Splits an intermediate array by logical axes; the identity without a mesh. Values do not change.
+
+  Args:
+    x: the array.
+    logical: a logical axis, or None, for each axis of `x`. An axis that no rule places is whole on every device. A 'batch' that its
+      mesh axes do not divide is whole too: the rows of a preview are fewer than the devices.
+    name: what the array is, for messages.
+
+  Raises:
+    UserError: an axis that its mesh axes do not divide, or two logical axes on one mesh axis.
+  """
+  placement = active()
+  if placement is None:
+    return x
+  if len(logical) != x.ndim:
+    raise ValueError(f'{name} has shape {x.shape}, but {len(logical)} logical axes were named: {logical}')
+  axes = tuple(None if axis == 'batch' and size % placement.shards(axis) else axis for size, axis in zip(x.shape, logical))
+  spec = _rule_spec(name, x.shape, axes, placement.mesh, placement.rules)
+  return jax.lax.with_sharding_constraint(x, NamedSharding(placement.mesh, _partition_spec(spec)))
 
 
 def make_mesh(shape: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
@@ -49,22 +138,22 @@ def make_mesh(shape: Mapping[str, int], devices: Sequence[Any] | None = None) ->
   return Mesh(np.asarray(devices).reshape(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: AnyMesh) -> NamedSharding:
   """The layout of small things: a copy on every device."""
   return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: AnyMesh) -> NamedSharding:
   """The layout of a batch: its first axis over `BATCH_AXES`."""
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def batch_shards(mesh: Mesh) -> int:
+def batch_shards(mesh: AnyMesh) -> int:
   """Into how many parts the batch axis is split."""
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
-def check_batch(mesh: Mesh, batch_size: int, microbatches: int) -> None:
+def check_batch(mesh: AnyMesh, batch_size: int, microbatches: int) -> None:
   """Checks that each device gets a whole and equal number of examples of each microbatch.
 
   Raises:
@@ -78,7 +167,7 @@ def check_batch(mesh: Mesh, batch_size: int, microbatches: int) -> None:
                     f'axes {BATCH_AXES} x {microbatches} microbatches; the nearest is {max(1, round(batch_size / unit)) * unit}')
 
 
-def local_rows(mesh: Mesh, batch_size: int) -> slice:
+def local_rows(mesh: AnyMesh, batch_size: int) -> slice:
   """The rows of the global batch that this process's devices hold.
 
   Raises:
@@ -93,13 +182,13 @@ def local_rows(mesh: Mesh, batch_size: int) -> slice:
   return slice(start, stop)
 
 
-def put_batch(columns: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+def put_batch(columns: Mapping[str, np.ndarray], mesh: AnyMesh) -> dict[str, jax.Array]:
   """Rows of this process -> global arrays laid out by `batch_sharding`."""
   sharding = batch_sharding(mesh)
   return {name: jax.make_array_from_process_local_data(sharding, column) for name, column in columns.items()}
 
 
-def param_shardings(shapes: Tree, mesh: Mesh, table: AxesTable = (), rules: Mapping[str, Any] | None = None) -> Tree:
+def param_shardings(shapes: Tree, mesh: AnyMesh, table: AxesTable = (), rules: Mapping[str, Any] | None = None) -> Tree:
   """The layout of one group of parameters.
 
   Args:
@@ -138,23 +227,10 @@ def param_shardings(shapes: Tree, mesh: Mesh, table: AxesTable = (), rules: Mapp
   return placed
 
 
-def _spec(name: str, shape: Sequence[int], logical: Sequence[str | None], mesh: Mesh, rules: Mapping[str, Any]) -> PartitionSpec:
+def _spec(name: str, shape: Sequence[int], logical: Sequence[str | None], mesh: AnyMesh, rules: Mapping[str, Any]) -> PartitionSpec:
   """Mesh axes of one array: by the rules, then automatic FSDP on the largest free dimension that divides."""
-  spec: list[tuple[str, ...]] = []
-  for size, axis in zip(shape, logical):
-    target = rules.get(axis) if axis else None
-    names = (target,) if isinstance(target, str) else tuple(target or ())
-    for mesh_axis in names:
-      if mesh_axis not in mesh.shape:
-        raise UserError(f'rule {axis!r} -> {mesh_axis!r} of parameter {name} {tuple(shape)} names no mesh axis; they are {MESH_AXES}')
-    names = tuple(mesh_axis for mesh_axis in names if mesh.shape[mesh_axis] > 1)
-    parts = math.prod(mesh.shape[mesh_axis] for mesh_axis in names)
-    if size % parts:
-      raise UserError(f'parameter {name} {tuple(shape)}: rule {axis!r} -> {names} splits {size} into {parts} unequal parts')
-    spec.append(names)
+  spec = _rule_spec(f'parameter {name}', shape, logical, mesh, rules)
   taken = [mesh_axis for names in spec for mesh_axis in names]
-  if len(set(taken)) < len(taken):
-    raise UserError(f'parameter {name} {tuple(shape)}: logical axes {tuple(logical)} put two axes on one mesh axis, {taken}')
   parts = mesh.shape['fsdp']
   if parts > 1 and 'fsdp' not in taken and math.prod(shape) >= FSDP_MIN_SIZE:
     # A stack of layers is sliced by the scan over depth, so its first axis stays whole.
@@ -162,4 +238,35 @@ def _spec(name: str, shape: Sequence[int], logical: Sequence[str | None], mesh: 
             if not spec[axis] and size % parts == 0 and logical[axis] != 'layers']
     if free:
       spec[-max(free)[1]] = ('fsdp',)
+  return _partition_spec(spec)
+
+
+def _mesh_axes(logical: str | None, mesh: AnyMesh, rules: Mapping[str, Any], what: str) -> tuple[str, ...]:
+  """The mesh axes of size above 1 of a logical axis."""
+  target = rules.get(logical) if logical else None
+  names = (target,) if isinstance(target, str) else tuple(target or ())
+  for mesh_axis in names:
+    if mesh_axis not in mesh.shape:
+      raise UserError(f'rule {logical!r} -> {mesh_axis!r} of {what} names no mesh axis; they are {MESH_AXES}')
+  return tuple(mesh_axis for mesh_axis in names if mesh.shape[mesh_axis] > 1)
+
+
+def _rule_spec(what: str, shape: Sequence[int], logical: Sequence[str | None], mesh: AnyMesh,
+               rules: Mapping[str, Any]) -> list[tuple[str, ...]]:
+  """Mesh axes of each axis of one array by the rules."""
+  spec: list[tuple[str, ...]] = []
+  for size, axis in zip(shape, logical):
+    names = _mesh_axes(axis, mesh, rules, f'{what} {tuple(shape)}')
+    parts = math.prod(mesh.shape[mesh_axis] for mesh_axis in names)
+    if size % parts:
+      raise UserError(f'{what} {tuple(shape)}: rule {axis!r} -> {names} splits {size} into {parts} unequal parts; change '
+                      f'config.mesh, or set config.rules.{axis} to None')
+    spec.append(names)
+  taken = [mesh_axis for names in spec for mesh_axis in names]
+  if len(set(taken)) < len(taken):
+    raise UserError(f'{what} {tuple(shape)}: logical axes {tuple(logical)} put two axes on one mesh axis, {taken}')
+  return spec
+
+
+def _partition_spec(spec: Sequence[tuple[str, ...]]) -> PartitionSpec:
   return PartitionSpec(*(names[0] if len(names) == 1 else names or None for names in spec))

@@ -1,6 +1,7 @@
 """Meshes and layouts; eight devices are simulated where a mesh is enough, without arrays."""
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AbstractMesh, PartitionSpec
 import numpy as np
 import pytest
@@ -59,3 +60,40 @@ def test_batch_must_divide():
   with pytest.raises(UserError, match='multiple of 16'):
     sharding.check_batch(mesh(data=4, fsdp=2), 12, 2)
   sharding.check_batch(mesh(data=4, fsdp=2), 32, 2)
+
+
+def constrained(shape, axes, **keywords):
+  """The layout that `constrain` asks for, from the traced program."""
+  place = lambda x: sharding.constrain(x, *axes, name='x')
+  traced = jax.make_jaxpr(sharding.under(keywords.pop('mesh'), keywords, place))(jax.ShapeDtypeStruct(shape, np.float32))
+  return [equation.params['sharding'].spec for equation in traced.eqns if equation.primitive.name == 'sharding_constraint']
+
+
+def test_constrain_goes_by_the_rules():
+  devices = mesh(data=2, fsdp=2, context=2)
+  assert constrained((8, 4, 6), ('batch', 'sequence', 'mlp'), mesh=devices) == [PartitionSpec(('data', 'fsdp'), 'context', None)]
+  assert constrained((8, 4, 6), ('batch', 'sequence', None), mesh=devices, sequence=None) == [PartitionSpec(('data', 'fsdp'), None, None)]
+  assert constrained((3, 4), ('batch', 'sequence'), mesh=devices) == [PartitionSpec(None, 'context')]  # a preview of 3 rows
+
+
+def test_constrain_names_what_does_not_divide():
+  with pytest.raises(UserError, match=r"x \(8, 5\): rule 'sequence' -> \('context',\) splits 5 into 2"):
+    constrained((8, 5), ('batch', 'sequence'), mesh=mesh(context=2))
+  with pytest.raises(UserError, match='two axes on one mesh axis'):
+    constrained((8, 4), ('mlp', 'heads'), mesh=mesh(tensor=2))
+
+
+def test_constrain_is_the_identity_without_a_mesh_and_on_one_device():
+  assert constrained((8, 4), ('batch', 'sequence'), mesh=mesh()) == []
+  assert sharding.active() is None and sharding.shards('batch') == 1
+  x = jnp.ones((8, 5))
+  assert sharding.constrain(x, 'batch', 'sequence') is x
+
+
+def test_a_mesh_ends_with_its_function_and_goes_along_into_another_cache():
+  function = lambda: sharding.shards('heads')
+  two, four = (jax.jit(sharding.under(mesh(tensor=size), {}, function)) for size in (2, 4))
+  assert (two(), four(), two(), jax.jit(function)()) == (2, 4, 2, 1)
+  with pytest.raises(ZeroDivisionError):
+    sharding.under(mesh(tensor=2), {}, lambda: 1 // 0)()
+  assert sharding.active() is None

@@ -61,7 +61,7 @@ def inspect(experiment: Experiment, seed: int, mesh: AbstractMesh, rules: Mappin
   base.check_groups(objective.phases(), shapes.params, experiment.optimizers, experiment.ema)
   rows = []
   for group, tree in {**shapes.params, **experiment.frozen}.items():
-    layout = sharding.param_shardings(tree, mesh, experiment.axes.get(group, ()), rules)  # type: ignore[arg-type]
+    layout = sharding.param_shardings(tree, mesh, experiment.axes.get(group, ()), rules)
     places = jax.tree.leaves(layout)
     for (path, leaf), place in zip(jax.tree_util.tree_leaves_with_path(tree), places):
       rows.append({'group': group, 'path': leaf_name(path),
