@@ -23,9 +23,9 @@ BINARIZATIONS = ('none', 'fixed', 'dynamic')
 def batches(config: Config, split: str, shuffle: bool = True) -> pipeline.Pipeline:
   """Batches of 'image' uint8 B H W C (float32 for latents) and, with classes, 'label' int32 B.
 
-  config.data: name, data_dir and originals (see `genjax.data.sources.open_tfds`), shape (H, W, C), num_classes (0: no
-  labels); optional content ('pixels', or 'latents' of an encoder that ran before), flip (mirror half of the training images) and binarize: 'none', 'fixed' (one Bernoulli draw of each
-  image, the same in every epoch) or 'dynamic' (drawn anew whenever an image is read).
+  config.data: name, data_dir and originals (see `genjax.data.sources.open_tfds`), shape (H, W, C), num_classes (0: no labels);
+  optional content ('pixels', or 'latents' of an encoder that ran before), flip (mirror half of the training images) and binarize:
+  'none', 'fixed' (one Bernoulli draw of each image, the same in every epoch) or 'dynamic' (drawn anew whenever an image is read).
 
   Args:
     config: the whole config.

@@ -24,9 +24,10 @@ Vocabulary = ByteVocabulary | CharVocabulary | IdVocabulary
 def build(config: Config) -> Experiment:
   """A causal language model.
 
-  config.data: name and splits of the text (see `genjax.data.text.open_text`), vocabulary 'char' or 'byte', context in
-  tokens. With vocabulary 'ids', name is a .npy file of tokens (see `open_tokens`) or 'random_tokens' (see `random_tokens`, splits
-  'train' and 'heldout'), and vocabulary_size says how many there are. config.model: 'gpt' or 'llama' and options of `TransformerConfig`. config.sampler: see `SamplerOptions`.
+  config.data: name and splits of the text (see `genjax.data.text.open_text`), vocabulary 'char' or 'byte', context in tokens. With
+  vocabulary 'ids', name is a .npy file of tokens (see `open_tokens`) or 'random_tokens' (see `random_tokens`, splits 'train' and
+  'heldout'), and vocabulary_size says how many there are. config.model: 'gpt' or 'llama' and options of `TransformerConfig`.
+  config.sampler: see `SamplerOptions`.
   """
   data = config.data
   read = functools.partial(open_text, data.name, data_dir=data.data_dir or None, originals=data.originals or None)

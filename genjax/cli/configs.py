@@ -130,7 +130,7 @@ def mesh_sizes(text: str) -> dict[str, int]:
   Raises:
     UserError: an unknown axis or a size that is no number of devices.
   """
-  sizes = dict.fromkeys(sharding.MESH_AXES, 1)
+  sizes: dict[str, int] = dict.fromkeys(sharding.MESH_AXES, 1)
   for part in filter(None, text.split(',')):
     axis, _, size = part.partition(':')
     if axis not in sizes or not (size == '-1' or size.isdigit() and int(size) > 0):

@@ -6,7 +6,6 @@ are present. `--workdir=DIR` plans the config of a run directory. Exit code 4 if
 """
 
 import json
-from typing import Any
 
 from absl import flags
 
@@ -59,10 +58,10 @@ def make(config: Config, paths: list[str], name: str, mesh: str = '') -> plan.Re
   target = topology.find(name)
   run = Run(configs.build(config, paths), settings, target.devices)
   facts = {key: config.model[key] for key in ('dtype', 'remat') if key in config.model}
-  return plan.make(run, target, _model_flops(config, paths, run), facts)
+  return plan.make(run, target, model_flops(config, paths, run), facts)
 
 
-def _model_flops(config: Config, paths: list[str], run: Run) -> int:
+def model_flops(config: Config, paths: list[str], run: Run) -> int:
   """FLOPs of the step with nothing computed twice."""
   due = tuple(phase.name for phase in run.phases)
   if config.model.get('remat', 'none') == 'none':

@@ -172,7 +172,8 @@ def open_tokens(path: prepare.Path, split: str, size: int) -> np.ndarray:
     raise UserError(f'{path} must hold integers of shape (T,), got {tokens_T.dtype} of shape {tokens_T.shape}')
   part_T = tokens_T[_slice(path, split, len(tokens_T), 'tokens')]
   if (largest := int(part_T.max())) >= size or int(part_T.min()) < 0:
-    raise UserError(f'{path} holds tokens from {int(part_T.min())} to {largest}; set config.data.vocabulary_size, now {size}, to more than that')
+    raise UserError(f'{path} holds tokens from {int(part_T.min())} to {largest}; set config.data.vocabulary_size, now {size}, to more '
+                    'than that')
   return part_T
 
 

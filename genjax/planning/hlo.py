@@ -105,8 +105,8 @@ class Program:
         yield from self._walk(_called(instruction, 'body'), times * (self.loops[instruction.name] or 1))
       elif instruction.opcode == 'conditional':
         branches = re.search(r'branch_computations=\{([^}]*)\}', instruction.attributes)
-        names = re.findall(r'[\w.\-]+', branches[1]) if branches else [_called(instruction, f'{truth}_computation') for truth in ('true', 'false')]
-        for branch in names:
+        names = re.findall(r'[\w.\-]+', branches[1]) if branches else []
+        for branch in names or [_called(instruction, f'{truth}_computation') for truth in ('true', 'false')]:
           yield from self._walk(branch, times)
       elif instruction.opcode == 'call':
         yield from self._walk(_called(instruction, 'to_apply'), times)

@@ -1,6 +1,7 @@
 """The plan of a run: its train step compiled for a slice, as data and as text."""
 
 from collections.abc import Mapping
+import dataclasses
 import math
 import re
 import time
@@ -41,7 +42,7 @@ def make(run: Run, target: Target, model_flops: int, facts: Mapping[str, Any]) -
   compiled, needed = _compile(lowered)
   compiling = time.perf_counter() - begin
   frozen, batch = run.frozen_target, run.batch_target()
-  bytes_per_device: dict[str, Any] = dict(memory.per_device(run.target, frozen, batch))
+  bytes_per_device: dict[str, Any] = {**memory.per_device(run.target, frozen), 'batch': memory.device_bytes(batch)}
   limit = target.hardware.memory if target.hardware else None
   if compiled is None:
     peak, limit = needed
@@ -102,10 +103,9 @@ def _add_program(report: Report, compiled: Any, target: Target) -> None:
   report['memory_traffic'] = round(program.memory_bytes())
   report['loops_of_unknown_length'] = sum(length is None for length in program.loops.values())
   if target.hardware:
-    links = roofline.links_of(target.name)
-    bound = roofline.estimate(report['flops']['step'], report['flops']['model'], report['memory_traffic'], collectives,
-                              len(target.devices), target.hardware, links)
-    report['roofline'] = {**vars(bound), 'assumptions': roofline.assumptions(target.hardware, links)}
+    bound = roofline.estimate(report['flops']['step'], report['flops']['model'], report['memory_traffic'], collectives, target.name,
+                              len(target.devices), target.hardware)
+    report['roofline'] = {**dataclasses.asdict(bound), 'hardware': dataclasses.asdict(target.hardware)}
 
 
 def advice(report: Report) -> list[str]:
@@ -133,8 +133,8 @@ def advice(report: Report) -> list[str]:
                  'examples of a device at a time')
     lines.append(f'batch: --config.batch_size={report["batch_size"] // 2} halves the activations')
   elif state < 0.5 * limit:
-    lines.append(f'mesh: every device already computes one example at a time; split it, e.g. fsdp:{max(1, devices // 4)},tensor:4 (heads and '
-                 'hidden layers) or context:4 (long sequences)')
+    lines.append('mesh: every device already computes one example at a time; split it, e.g. '
+                 f'--mesh=fsdp:{max(1, devices // 4)},tensor:4 (heads and hidden layers) or context:4 (long sequences)')
   if state > 0.5 * limit or spread > 0.25 * limit:
     chips = math.ceil(sum(report['bytes'].values()) / (0.5 * limit))
     lines.append(f'slice: the state alone is {_gib(sum(report["bytes"].values()))}; at half of a device\'s memory that is {chips} devices')
@@ -177,14 +177,15 @@ def render(report: Report) -> str:
 
 
 def _render_roofline(report: Report) -> list[str]:
-  bound, given = report['roofline'], report['roofline']['assumptions']
+  bound, given = report['roofline'], report['roofline']['hardware']
   return [
-    f'roofline: a step takes {bound["overlapped"]:.3g} s if everything overlaps (MFU {bound["mfu_overlapped"]:.1%}, bound by {bound["bound"]}), '
-    f'{bound["serial"]:.3g} s if nothing does (MFU {bound["mfu_serial"]:.1%})',
-    f'  compute {bound["compute"]:.3g} s at {given["peak_flops"] / 1e12:.0f} TFLOP/s bfloat16; memory {bound["memory"]:.3g} s: '
-    f'{_gib(report["memory_traffic"])} at {given["memory_bandwidth"] / 1e12:.3g} TB/s; links {bound["links"]:.3g} s at {given["links"]} x '
-    f'{given["link_bandwidth"] / 1e9:.0f} GB/s',
-    '  assumed: peak rates from public specifications, no kernel inefficiency, ring collectives over all links, arrays without padding',
+    f'roofline: a step takes {bound["overlapped"]:.3g} s if everything overlaps (MFU {bound["mfu_overlapped"]:.1%}, bound by '
+    f'{bound["bound"]}), {bound["serial"]:.3g} s if nothing does (MFU {bound["mfu_serial"]:.1%})',
+    f'  compute {bound["compute"]:.3g} s at {given["flops"] / 1e12:.0f} TFLOP/s bfloat16; memory {bound["memory"]:.3g} s: '
+    f'{_gib(report["memory_traffic"])} at {given["memory_bandwidth"] / 1e12:.3g} TB/s; links {bound["links"]:.3g} s at '
+    f'{given["link_bandwidth"] / 1e9:.0f} GB/s each',
+    '  assumed: peak rates from public specifications, no kernel inefficiency, arrays without padding, ring collectives along as few '
+    'dimensions of the torus as hold a group',
   ]
 
 

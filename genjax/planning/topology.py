@@ -72,8 +72,9 @@ def prepare(name: str) -> None:
   if kind in TPUS and re.fullmatch(r'\d+(x\d+)*', size):
     # Do not ask the metadata server which TPU this is, and do not claim the library for one process.
     os.environ.update(TPU_SKIP_MDS_QUERY='1', ALLOW_MULTIPLE_LIBTPU_LOAD='1')
-    os.environ.setdefault('TPU_STDERR_LOG_LEVEL', '3')
-    os.environ.setdefault('TPU_MIN_LOG_LEVEL', '3')
+    # Without a name of itself the library complains on stderr; the topology that is asked for decides, not this one.
+    os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5p-8')
+    os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
   elif kind == 'cpu' and size.isdigit() and int(size):
     pass
   elif name == 'gpu':
@@ -127,7 +128,7 @@ def _tpu(name: str, kind: str) -> Target:
     raise UserError(f"--topology={name} compiles with libtpu, which is not installed; pip install 'genjax-research[tpu]' (from a clone: "
                     "pip install -e '.[tpu]'). No TPU is needed") from error
   # A chip of v4 has two cores, which by default are two devices; programs for training see them as one, as they do on v5p.
-  options = {'chip_config_name': 'megachip'} if kind == 'v4' else {}
+  options = {'chip_config_name': 'megacore'} if kind == 'v4' else {}
   try:
     devices = topologies.get_topology_desc(platform='tpu', topology_name=name, **options).devices
   except Exception as error:  # whatever the plugin raises: a refused shape, or a library that jax cannot load

@@ -1,8 +1,6 @@
 """Bytes of a training state, from shapes and layouts alone."""
 
-from collections.abc import Mapping
 import math
-from typing import Any
 
 import jax
 
@@ -30,6 +28,6 @@ def totals(state: TrainState, frozen: Tree) -> dict[str, int]:
   return {name: tree_bytes(tree) for name, tree in parts(state, frozen).items()}
 
 
-def per_device(state: TrainState, frozen: Tree, batch: Mapping[str, Any]) -> dict[str, int]:
-  """Name -> bytes on one device; `batch` is one batch as shapes with layouts."""
-  return {name: device_bytes(tree) for name, tree in {**parts(state, frozen), 'batch': dict(batch)}.items()}
+def per_device(state: TrainState, frozen: Tree) -> dict[str, int]:
+  """Name -> bytes on one device; both trees are shapes with layouts."""
+  return {name: device_bytes(tree) for name, tree in parts(state, frozen).items()}
