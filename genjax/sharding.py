@@ -90,6 +90,17 @@ def shards(logical: str) -> int:
   return 1 if placement is None else placement.shards(logical)
 
 
+def platform() -> str:
+  """The platform that what is being traced will run on, 'cpu', 'gpu' or 'tpu': that of the mesh, else the default backend's.
+
+  A program compiled here for devices elsewhere is traced under their mesh.
+  """
+  placement = _ACTIVE.get()
+  if placement is not None and isinstance(placement.mesh, Mesh):
+    return placement.mesh.devices.flat[0].platform
+  return jax.default_backend()
+
+
 def constrain(x: Array, *logical: str | None, name: str = 'activation') -> Array:
   """Splits an intermediate array by logical axes; the identity without a mesh. Values do not change.
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from genjax.nn import functional
 from genjax.nn.attention import Attention
+from genjax.nn.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.embeddings import LabelEmbedding, TimestepEmbedding, patchify, sincos_positions, unpatchify
 from genjax.nn.functional import Network
 from genjax.types import Array, Key, Tree, UserError
@@ -23,10 +24,11 @@ class DiT:
   shape: (H, W, C) of the images or latents. patch: side of a patch in pixels. width, depth, heads: of the transformer.
   mlp_ratio: hidden width of the MLP over the width. num_classes: number of classes, 0 without labels. learn_sigma:
   twice the output channels, the second half for a learned variance. frequencies: Fourier features of the time.
-  dtype: compute type. remat, unroll: see `functional.stack`.
+  dtype: compute type. attention: implementation, see `genjax.nn.dot_product_attention.attend`. remat, unroll: see
+  `functional.stack`.
 
   Raises:
-    UserError: sizes that do not divide.
+    UserError: sizes that do not divide, or an unknown attention.
   """
 
   shape: tuple[int, int, int]
@@ -39,6 +41,7 @@ class DiT:
   learn_sigma: bool = False
   frequencies: int = 256
   dtype: str = 'float32'
+  attention: str = 'auto'
   remat: str = 'none'
   unroll: bool = False
 
@@ -47,6 +50,8 @@ class DiT:
       raise UserError(f'model.patch must divide the image size {self.shape[:2]}, got {self.patch}')
     if self.width % self.heads or self.width % 4:
       raise UserError(f'model.width must be a multiple of 4 and of model.heads ({self.heads}), got {self.width}')
+    if self.attention not in IMPLEMENTATIONS:
+      raise UserError(f'model.attention must be one of {IMPLEMENTATIONS}, got {self.attention!r}')
 
 
 # Peebles & Xie 2023, table 1
@@ -113,7 +118,7 @@ class _Block(nnx.Module):
   def __init__(self, config: DiT, rngs: nnx.Rngs):
     width, dtype = config.width, jnp.dtype(config.dtype)
     hidden = int(width * config.mlp_ratio)
-    self.attention = Attention(width, config.heads, dtype=dtype, rngs=rngs)
+    self.attention = Attention(width, config.heads, dtype=dtype, implementation=config.attention, rngs=rngs)
     self.mlp = nnx.Dict(up=nnx.Linear(width, hidden, kernel_init=_XAVIER, dtype=dtype, rngs=rngs),
                         down=nnx.Linear(hidden, width, kernel_init=_XAVIER, dtype=dtype, rngs=rngs))
     self.modulation = nnx.Linear(width, 6 * width, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)

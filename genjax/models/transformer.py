@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax.nn.attention import Attention
+from genjax.nn.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.functional import Network, dropout, network, stack
 from genjax.types import Array, Key, Tree
 
@@ -31,7 +32,8 @@ class TransformerConfig:
   'learned' or 'rope'. norm: 'layer' or 'rms'. mlp: 'gelu' (exact), 'gelu_tanh' or 'swiglu'. bias: in projections and norms.
   tied: the output layer is the transposed embedding. dropout: on embeddings and on what each block adds. init_scale:
   standard deviation of initial weights; what writes to the residual stream has it divided by sqrt(2 L). dtype: compute
-  type, 'float32' or 'bfloat16'. remat, unroll: see `genjax.nn.functional.stack`.
+  type, 'float32' or 'bfloat16'. attention: implementation, see `genjax.nn.dot_product_attention.attend`. remat, unroll: see
+  `genjax.nn.functional.stack`.
   """
 
   vocab: int
@@ -52,11 +54,12 @@ class TransformerConfig:
   rope_theta: float = 10_000.0
   init_scale: float = 0.02
   dtype: str = 'float32'
+  attention: str = 'auto'
   remat: str = 'none'
   unroll: bool = False
 
   def __post_init__(self):
-    for name, known in (('positions', POSITIONS), ('norm', NORMS), ('mlp', tuple(MLPS))):
+    for name, known in (('positions', POSITIONS), ('norm', NORMS), ('mlp', tuple(MLPS)), ('attention', IMPLEMENTATIONS)):
       if getattr(self, name) not in known:
         raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
 
@@ -94,7 +97,7 @@ class Block(nnx.Module):
     self.attention = Attention(
       config.width, config.heads, config.kv_heads or config.heads, head_dim=config.head_dim or None, bias=config.bias, causal=True,
       dtype=dtype, rngs=rngs, rope_theta=config.rope_theta if config.positions == 'rope' else None, kernel_init=init,
-      out_init=residual_init)
+      out_init=residual_init, implementation=config.attention)
     mlp_width = config.mlp_width or 4 * config.width
 
     def linear(inputs: int, outputs: int, kernel_init) -> nnx.Linear:

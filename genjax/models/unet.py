@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from genjax.nn import functional
 from genjax.nn.attention import Attention
 from genjax.nn.conv import Conv
+from genjax.nn.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.embeddings import LabelEmbedding, TimestepEmbedding
 from genjax.nn.functional import Network
 from genjax.types import Array, Key, UserError
@@ -25,9 +26,10 @@ class UNet:
   level but the first has half the resolution of the one before. blocks: residual blocks of a level (one more on the
   way up). attention: resolutions (heights in pixels) that have attention. heads: of the attention. groups: of the
   group norms. dropout: in the residual blocks. num_classes: number of classes, 0 without labels. dtype: compute type.
+  attention_kernel: implementation, see `genjax.nn.dot_product_attention.attend`.
 
   Raises:
-    UserError: sizes that do not divide, or an attention resolution that no level has.
+    UserError: sizes that do not divide, an attention resolution that no level has, or an unknown attention kernel.
   """
 
   shape: tuple[int, int, int]
@@ -40,6 +42,7 @@ class UNet:
   dropout: float = 0.1
   num_classes: int = 0
   dtype: str = 'float32'
+  attention_kernel: str = 'auto'
 
   def __post_init__(self):
     factor = 2 ** (len(self.multipliers) - 1)
@@ -49,6 +52,8 @@ class UNet:
     resolutions = [self.shape[0] >> level for level in range(len(self.multipliers))]
     if set(self.attention) - set(resolutions):
       raise UserError(f'model.attention must be resolutions among {resolutions}, got {self.attention}')
+    if self.attention_kernel not in IMPLEMENTATIONS:
+      raise UserError(f'model.attention_kernel must be one of {IMPLEMENTATIONS}, got {self.attention_kernel!r}')
     for channels in (self.base * multiplier for multiplier in self.multipliers):
       if channels % self.groups or channels % self.heads:
         raise UserError(f'model.groups ({self.groups}) and model.heads ({self.heads}) must divide the channels of every '
@@ -145,7 +150,8 @@ class _Stage(nnx.Module):
     resized = inputs != outputs
     self.shortcut = nnx.Linear(inputs, outputs, kernel_init=_XAVIER, dtype=dtype, rngs=rngs) if resized else None
     self.norm_attention = nnx.GroupNorm(outputs, config.groups, dtype=dtype, rngs=rngs) if attends else None
-    self.attention = Attention(outputs, config.heads, dtype=dtype, out_init=_ZEROS, rngs=rngs) if attends else None
+    self.attention = Attention(outputs, config.heads, dtype=dtype, out_init=_ZEROS, implementation=config.attention_kernel,
+                               rngs=rngs) if attends else None
 
   def __call__(self, x_BHWC: Array, condition_BD: Array, key: Key | None = None) -> Array:
     hidden = self.conv_in(jax.nn.silu(self.norm_in(x_BHWC))) + self.condition(condition_BD)[:, None, None]

@@ -6,6 +6,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from genjax.nn.dot_product_attention import attend
 from genjax.types import Array, Key
 
 _XAVIER = nnx.initializers.xavier_uniform()
@@ -42,6 +43,7 @@ class Attention(nnx.Module):
     dtype: compute type; parameters are float32.
     rope_theta: base of the rotary embedding; None leaves it out.
     kernel_init, out_init: initializers of the query/key/value kernels and of the output kernel.
+    implementation: see `genjax.nn.dot_product_attention.attend`.
 
   Raises:
     ValueError: head counts that do not divide, or an odd head_dim with rotary positions.
@@ -49,7 +51,7 @@ class Attention(nnx.Module):
 
   def __init__(self, width: int, heads: int, kv_heads: int | None = None, *, head_dim: int | None = None,
                bias: bool = True, causal: bool = False, dtype=jnp.float32, rngs: nnx.Rngs,
-               rope_theta: float | None = None, kernel_init=_XAVIER, out_init=_XAVIER):
+               rope_theta: float | None = None, kernel_init=_XAVIER, out_init=_XAVIER, implementation: str = 'auto'):
     kv_heads = kv_heads or heads
     if heads % kv_heads:
       raise ValueError(f'heads ({heads}) must be a multiple of kv_heads ({kv_heads})')
@@ -58,7 +60,7 @@ class Attention(nnx.Module):
     head_dim = head_dim or width // heads
     if rope_theta is not None and head_dim % 2:
       raise ValueError(f'rotary positions need an even head_dim, got {head_dim}')
-    self.head_dim, self.causal, self.rope_theta = head_dim, causal, rope_theta
+    self.head_dim, self.causal, self.rope_theta, self.implementation = head_dim, causal, rope_theta, implementation
 
     def linear(inputs: int, outputs: int, init) -> nnx.Linear:
       return nnx.Linear(inputs, outputs, use_bias=bias, dtype=dtype, kernel_init=init, rngs=rngs)
@@ -94,12 +96,14 @@ class Attention(nnx.Module):
       place_BT = index_T[None] if positions_BT is None else positions_BT
       query_BTHD, key_BTKD = (rope(x, place_BT, self.rope_theta) for x in (query_BTHD, key_BTKD))
     if layer is None:
-      y_BTHD = jax.nn.dot_product_attention(query_BTHD, key_BTKD, value_BTKD, is_causal=self.causal)
+      y_BTHD = attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, implementation=self.implementation)
       return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1))
     key_BSKD, value_BSKD = (jax.lax.dynamic_update_slice(cache, new.astype(cache.dtype), (0, start, 0, 0))
                             for cache, new in zip(layer, (key_BTKD, value_BTKD)))
-    last_T = index_T if self.causal else jnp.full(length, start + length - 1)
-    mask_TS = jnp.arange(key_BSKD.shape[1]) <= last_T[:, None]
-    y_BTHD = jax.nn.dot_product_attention(query_BTHD, key_BSKD.astype(query_BTHD.dtype),
-                                          value_BSKD.astype(query_BTHD.dtype), mask=mask_TS[None, None])
+    segments = None
+    if not self.causal:  # slots that are not written yet form a segment of their own
+      empty_S = jnp.arange(key_BSKD.shape[1]) >= start + length
+      segments = (jnp.zeros(x_BTD.shape[:2], bool), jnp.broadcast_to(empty_S, key_BSKD.shape[:2]))
+    y_BTHD = attend(query_BTHD, key_BSKD.astype(query_BTHD.dtype), value_BSKD.astype(query_BTHD.dtype), causal=self.causal,
+                    segments=segments, position=start, implementation=self.implementation)
     return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1)), (key_BSKD, value_BSKD)

@@ -1,0 +1,290 @@
+"""Softmax attention, softmax(q k^T / sqrt(D) + mask) v (Vaswani et al. 2017, eq. 1), without its T x S matrix.
+
+One function, `attend`, with an implementation for each backend; every one equals `reference` to rounding. Suffixes: B batch, T queries,
+S keys, H query heads, K key/value heads, G = H / K queries that share a key, D channels of a head, N chunks of queries.
+"""
+
+from collections.abc import Callable
+import math
+from typing import Any
+
+import jax
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_masks
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from genjax import sharding
+from genjax.types import Array, UserError
+
+IMPLEMENTATIONS = ('auto', 'reference', 'chunked', 'splash', 'cudnn')
+CHUNK = 512  # queries whose scores exist at one time
+CAUSAL_PARTS = 4  # pieces of a causal sequence; each reads the keys up to its own end only
+MIN_PART = 64  # queries; smaller matrix products cost more than the skipped keys
+LANES = 128  # of a TPU register: block sizes and padded head sizes are multiples of it
+_LOWEST = -0.7 * float(jnp.finfo(jnp.float32).max)  # finite, so that a row without any key gives no NaN
+
+Segments = tuple[Array, Array]
+
+
+def attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: bool = False, window: int | None = None,
+           segments: Segments | None = None, position: Array | int | None = None, implementation: str = 'auto') -> Array:
+  """Attention of T queries to S keys, with scores and softmax in float32.
+
+  Args:
+    query_BTHD: queries; head h reads key/value head h // (H / K).
+    key_BSKD, value_BSKD: keys and values.
+    causal: query t sees keys s <= t; T and S must be equal unless `position` is given.
+    window: query t sees keys s > t - window only (sliding window); only with `causal`.
+    segments: integer ids (B T, B S); a query sees keys of its own id only. For packed sequences, and for padding, which gets an
+      id of its own. What a query without any key returns is not specified.
+    position: index among the keys of the first query, an integer scalar; for keys and values from a cache. The kernels do not
+      take it: one of the two formulas in XLA computes, whatever the implementation.
+    implementation: 'reference' holds all scores. 'chunked' holds those of `CHUNK` queries, and computes them again for the gradient.
+      'splash' is the TPU kernel of jax.experimental.pallas; T and S must be multiples of 128. 'cudnn' is NVIDIA's fused kernel,
+      for float16 and bfloat16 and without segments. 'auto' takes the kernel of the platform (see `genjax.sharding.platform`) where
+      the arguments suit it, else 'chunked'. Only 'reference' has forward-mode derivatives.
+
+  Returns:
+    y_BTHD in the type of the queries.
+
+  Raises:
+    UserError: the platform or the arguments do not suit the named implementation.
+    ValueError: shapes that do not fit, a window without `causal`, or an unknown implementation.
+  """
+  _check(query_BTHD, key_BSKD, value_BSKD, causal and position is None, causal, window, implementation)
+  arrays = (query_BTHD, key_BSKD, value_BSKD, segments)
+  if position is not None:
+    # Few queries cost less where the keys lie than a copy of the cache in another layout.
+    few = query_BTHD.shape[1] < MIN_PART or implementation == 'reference'
+    return (reference if few else chunked)(*arrays, causal=causal, window=window, position=position)
+  if implementation == 'auto':
+    kernel = {'tpu': 'splash', 'gpu': 'cudnn'}.get(sharding.platform(), 'chunked')
+    implementation = 'chunked' if _refusal(kernel, *arrays) else kernel
+  elif reason := _refusal(implementation, *arrays):
+    raise UserError(f"attention implementation {implementation!r} {reason}; 'auto' chooses one that fits")
+  return _BY_NAME[implementation](*arrays, causal=causal, window=window)
+
+
+def reference(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None = None, *,
+              causal: bool = False, window: int | None = None, position: Array | int = 0) -> Array:
+  """The formula as it stands."""
+  query_BTKGD = _grouped(query_BTHD, key_BSKD.shape[2])
+  scores_BKGTS = jnp.einsum('btkgd,bskd->bkgts', query_BTKGD, key_BSKD, preferred_element_type=jnp.float32)
+  scores_BKGTS *= query_BTHD.shape[3] ** -0.5
+  visible = _visible(query_BTHD.shape[1], key_BSKD.shape[1], position, causal, window, segments)
+  if visible is not None:
+    scores_BKGTS = jnp.where(visible, scores_BKGTS, _LOWEST)
+  weight_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(value_BSKD.dtype)
+  return jnp.einsum('bkgts,bskd->btkgd', weight_BKGTS, value_BSKD).reshape(query_BTHD.shape).astype(query_BTHD.dtype)
+
+
+def chunked(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None = None, *,
+            causal: bool = False, window: int | None = None, position: Array | int | None = None) -> Array:
+  """`reference` over chunks of queries, one after the other (Rabe and Staats 2021), recomputed in the backward pass.
+
+  A sequence of one chunk keeps its weights for the backward pass. A causal sequence, short or long, is cut in `CAUSAL_PARTS` pieces
+  that skip the keys after their end.
+  """
+  length = query_BTHD.shape[1]
+  query_BKGTD = jnp.moveaxis(_grouped(query_BTHD, key_BSKD.shape[2]), 1, 3)
+  key_BKSD, value_BKSD = key_BSKD.swapaxes(1, 2), value_BSKD.swapaxes(1, 2)
+  step = length
+  if causal and position is None:
+    unit = CHUNK if length > CHUNK else 1
+    step = max(MIN_PART, -(-length // (CAUSAL_PARTS * unit)) * unit)
+  outputs = []
+  for begin in range(0, length, step):
+    end = min(begin + step, length)
+    first, last, start = 0, key_BSKD.shape[1], position
+    if causal and position is None:
+      first, last = max(0, begin - window + 1) if window else 0, end
+      start = begin - first
+    ids = None if segments is None else (segments[0][:, begin:end], segments[1][:, first:last])
+    outputs.append(_chunks(query_BKGTD[:, :, :, begin:end], key_BKSD[:, :, first:last], value_BKSD[:, :, first:last], ids, causal,
+                           window, 0 if start is None else start, length > CHUNK))
+  y_BKGTD = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=3)
+  return jnp.moveaxis(y_BKGTD, 3, 1).reshape(query_BTHD.shape)
+
+
+def _chunks(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, segments: Segments | None, causal: bool, window: int | None,
+            start: Array | int, recompute: bool) -> Array:
+  """Chunks of queries against the same keys; `start` is the position of the first query among the keys."""
+  length = query_BKGTD.shape[3]
+
+  def one(query_BKGTD: Array, ids_BT: Array | None, start: Array | int) -> Array:
+    ids = None if segments is None or ids_BT is None else (ids_BT, segments[1])
+    visible = _visible(query_BKGTD.shape[3], key_BKSD.shape[2], start, causal, window, ids)
+    return _softmax_products(query_BKGTD, key_BKSD, value_BKSD, visible)
+
+  ids_BT = None if segments is None else segments[0]
+  if not recompute:
+    return one(query_BKGTD, ids_BT, start)
+  count = -(-length // CHUNK)
+  padding = (0, count * CHUNK - length)
+
+  def split(x: Array, axis: int) -> Array:
+    padded = jnp.pad(x, [padding if index == axis else (0, 0) for index in range(x.ndim)])
+    return jnp.moveaxis(padded.reshape(*x.shape[:axis], count, CHUNK, *x.shape[axis + 1:]), axis, 0)
+
+  chunks = (split(query_BKGTD, 3), None if ids_BT is None else split(ids_BT, 1), start + CHUNK * jnp.arange(count))
+  y_NBKGTD = jax.lax.map(lambda chunk: jax.checkpoint(one)(*chunk), chunks)
+  y_BKGTD = jnp.moveaxis(y_NBKGTD, 0, 3)
+  return y_BKGTD.reshape(*query_BKGTD.shape[:3], count * CHUNK, -1)[:, :, :, :length]
+
+
+@jax.custom_vjp
+def _softmax_products(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Array | None) -> Array:
+  """softmax(q k^T / sqrt(D)) v where `visible`, with a gradient whose products suit XLA's CPU code.
+
+  There a product whose large operand, T x S, is read transposed takes twice the time of one that reads it as it lies. The gradients of
+  keys and values are such products; here they are computed as their transposes, from the small operands transposed.
+  """
+  return _forward(query_BKGTD, key_BKSD, value_BKSD, visible)[0]
+
+
+def _forward(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Array | None):
+  scores_BKGTS = jnp.einsum('bkgtd,bksd->bkgts', query_BKGTD, key_BKSD, preferred_element_type=jnp.float32)
+  scores_BKGTS *= query_BKGTD.shape[-1] ** -0.5
+  if visible is not None:
+    scores_BKGTS = jnp.where(visible, scores_BKGTS, _LOWEST)
+  weight_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1)
+  y_BKGTD = jnp.einsum('bkgts,bksd->bkgtd', weight_BKGTS.astype(value_BKSD.dtype), value_BKSD).astype(query_BKGTD.dtype)
+  return y_BKGTD, (query_BKGTD, key_BKSD, value_BKSD, weight_BKGTS)
+
+
+def _backward(saved, gradient_BKGTD: Array):
+  query_BKGTD, key_BKSD, value_BKSD, weight_BKGTS = saved
+  slope_BKGTS = jnp.einsum('bkgtd,bksd->bkgts', gradient_BKGTD, value_BKSD, preferred_element_type=jnp.float32)
+  mean_BKGT1 = jnp.sum(weight_BKGTS * slope_BKGTS, axis=-1, keepdims=True)
+  slope_BKGTS = weight_BKGTS * (slope_BKGTS - mean_BKGT1) * query_BKGTD.shape[-1] ** -0.5  # of the products q k^T
+  slope_BKGTS = slope_BKGTS.astype(query_BKGTD.dtype)
+  query_slope_BKGTD = jnp.einsum('bkgts,bksd->bkgtd', slope_BKGTS, key_BKSD)
+  key_slope_BKDS = jnp.einsum('bkgtd,bkgts->bkds', query_BKGTD, slope_BKGTS)
+  value_slope_BKDS = jnp.einsum('bkgtd,bkgts->bkds', gradient_BKGTD, weight_BKGTS.astype(gradient_BKGTD.dtype))
+  return query_slope_BKGTD, key_slope_BKDS.swapaxes(2, 3), value_slope_BKDS.swapaxes(2, 3).astype(value_BKSD.dtype), None
+
+
+_softmax_products.defvjp(_forward, _backward)
+
+
+def splash_attention(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None = None, *,
+                     causal: bool = False, window: int | None = None, interpret: bool = False) -> Array:
+  """The block-sparse flash kernel for TPUs that ships with jax; `interpret` runs it on any backend, slowly.
+
+  On a mesh each device runs it on its own rows and heads: the partitioner cannot look into a kernel and would gather them.
+  """
+
+  def local(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None) -> Array:
+    return _splash(query_BTHD, key_BSKD, value_BSKD, segments, causal, window, interpret)
+
+  placement = sharding.active()
+  if placement is None:
+    return local(query_BTHD, key_BSKD, value_BSKD, segments)
+  rows = placement.mesh_axes('batch') if query_BTHD.shape[0] % placement.shards('batch') == 0 else ()
+  heads = placement.mesh_axes('heads')
+  parts = placement.shards('heads')
+  if query_BTHD.shape[2] % parts:
+    heads = ()
+  elif key_BSKD.shape[2] % parts:  # fewer key heads than devices: each device gets the copies that its queries read
+    copies = parts // math.gcd(parts, key_BSKD.shape[2])
+    key_BSKD, value_BSKD = (jnp.repeat(x, copies, axis=2) for x in (key_BSKD, value_BSKD))
+  array, ids = PartitionSpec(rows or None, None, heads or None, None), PartitionSpec(rows or None, None)
+  mapped = jax.shard_map(local, mesh=placement.mesh, in_specs=(array, array, array, None if segments is None else (ids, ids)),
+                         out_specs=array, check_vma=False)
+  return mapped(query_BTHD, key_BSKD, value_BSKD, segments)
+
+
+def _splash(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None, causal: bool, window: int | None,
+            interpret: bool) -> Array:
+  """The kernel on one device."""
+  (_, length, heads, channels), keys = query_BTHD.shape, key_BSKD.shape[1]
+  shape = (length, keys)
+  if window:
+    mask = splash_masks.LocalMask(shape, (window - 1, 0), 0)
+  else:
+    mask = splash_masks.CausalMask(shape) if causal else splash_masks.FullMask(shape)
+  block_q, block_k = _block(length), _block(keys)
+  sizes = splash.BlockSizes(block_q=block_q, block_kv=block_k, block_kv_compute=block_k, block_q_dkv=block_q, block_kv_dkv=block_k,
+                            block_kv_dkv_compute=block_k, block_q_dq=block_q, block_kv_dq=block_k)
+  with jax.ensure_compile_time_eval():  # the mask's tables are constants of the program
+    kernel = splash.make_splash_mha(splash_masks.MultiHeadMask([mask] * heads), block_sizes=sizes, head_shards=1, q_seq_shards=1,
+                                    interpret=interpret)
+  padding = [(0, 0)] * 3 + [(0, -channels % LANES)]  # channels of zeros change neither scores nor values
+
+  def heads_first(x_BTHD: Array) -> Array:
+    return jnp.pad(x_BTHD, padding).swapaxes(1, 2)
+
+  query_BHTD = heads_first(query_BTHD * channels ** -0.5).astype(query_BTHD.dtype)
+  ids = None if segments is None else splash.SegmentIds(*segments)
+  rows: Any = jax.vmap(kernel)  # jax declares its value with residuals, which it has only when asked
+  y_BHTD = rows(query_BHTD, heads_first(key_BSKD), heads_first(value_BSKD), segment_ids=ids)
+  return y_BHTD[..., :channels].swapaxes(1, 2).astype(query_BTHD.dtype)
+
+
+def cudnn(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None = None, *,
+          causal: bool = False, window: int | None = None) -> Array:
+  """NVIDIA's fused kernel, through `jax.nn.dot_product_attention`."""
+  del segments
+  local = None if window is None else (window - 1, 0)
+  return jax.nn.dot_product_attention(query_BTHD, key_BSKD, value_BSKD, is_causal=causal, local_window_size=local,
+                                      implementation='cudnn')
+
+
+def _grouped(query_BTHD: Array, kv_heads: int) -> Array:
+  """B T H D -> B T K G D."""
+  return query_BTHD.reshape(*query_BTHD.shape[:2], kv_heads, -1, query_BTHD.shape[3])
+
+
+def _visible(queries: int, keys: int, start: Array | int, causal: bool, window: int | None, segments: Segments | None) -> Array | None:
+  """Which keys each query sees, broadcastable to B K G T S; None is all."""
+  visible = None
+  if causal:
+    back_TS = start + jnp.arange(queries)[:, None] - jnp.arange(keys)
+    visible = back_TS >= 0 if window is None else (back_TS >= 0) & (back_TS < window)
+  if segments is not None:
+    same = (segments[0][:, :, None] == segments[1][:, None, :])[:, None, None]
+    visible = same if visible is None else visible & same
+  return visible
+
+
+def _block(length: int) -> int:
+  """The largest block size up to 512 that divides a sequence."""
+  return next(size for size in (512, 384, 256, LANES) if length % size == 0)
+
+
+def _refusal(implementation: str, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None) -> str:
+  """Why a kernel does not take the arguments; '' if it does."""
+  platform = {'splash': 'tpu', 'cudnn': 'gpu'}.get(implementation)
+  if platform is None:
+    return ''
+  if sharding.platform() != platform:
+    return f'runs on {platform}, and this is {sharding.platform()}'
+  if implementation == 'splash':
+    lengths = query_BTHD.shape[1], key_BSKD.shape[1]
+    return f'needs lengths that are multiples of {LANES}, got {lengths}' if any(length % LANES for length in lengths) else ''
+  if segments is not None:
+    return 'takes no segments'
+  types = query_BTHD.dtype, key_BSKD.dtype, value_BSKD.dtype
+  if any(dtype not in (jnp.float16, jnp.bfloat16) for dtype in types):
+    return f'computes in float16 or bfloat16, got {types}'
+  channels = query_BTHD.shape[3]
+  return '' if channels % 8 == 0 and channels <= 128 else f'needs a head size that is a multiple of 8 up to 128, got {channels}'
+
+
+def _check(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, square: bool, causal: bool, window: int | None,
+           implementation: str) -> None:
+  shapes = query_BTHD.shape, key_BSKD.shape, value_BSKD.shape
+  if key_BSKD.shape != value_BSKD.shape or query_BTHD.shape[0] != key_BSKD.shape[0] or query_BTHD.shape[3] != key_BSKD.shape[3]:
+    raise ValueError(f'attention takes queries B T H D and keys and values B S K D, got shapes {shapes}')
+  if query_BTHD.shape[2] % key_BSKD.shape[2]:
+    raise ValueError(f'query heads must be a multiple of key/value heads, got shapes {shapes}')
+  if square and query_BTHD.shape[1] != key_BSKD.shape[1]:
+    raise ValueError(f'causal attention needs as many queries as keys, got shapes {shapes}')
+  if window is not None and (not causal or window < 1):
+    raise ValueError(f'a window is at least 1 and comes with causal=True, got window={window}, causal={causal}')
+  if implementation not in IMPLEMENTATIONS:
+    raise ValueError(f'implementation must be one of {IMPLEMENTATIONS}, got {implementation!r}')
+
+
+_BY_NAME: dict[str, Callable[..., Array]] = {'reference': reference, 'chunked': chunked, 'splash': splash_attention, 'cudnn': cudnn}

@@ -1,0 +1,59 @@
+"""What is compiled for TPUs that are not here: skipped without libtpu (`pip install genjax-research[tpu]`)."""
+
+import functools
+import importlib.util
+import re
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from genjax import sharding
+from genjax.models import transformer
+from genjax.objectives.language import LanguageModel
+from genjax.training import state as state_lib
+from genjax.training import step as step_lib
+
+OPTIONS = dict(vocab=512, context=512, layers=3, heads=4, kv_heads=2, width=256, dtype='bfloat16')
+
+
+@pytest.fixture
+def devices(monkeypatch):
+  """Four devices of a TPU slice, as the compiler knows them."""
+  if importlib.util.find_spec('libtpu') is None:
+    pytest.skip('libtpu is absent: nothing compiles for TPUs')
+  monkeypatch.setenv('TPU_SKIP_MDS_QUERY', '1')  # on a machine that is no TPU nothing answers
+  from jax.experimental import topologies
+  return topologies.get_topology_desc('v5e:2x2', platform='tpu').devices
+
+
+def lower(devices, shape, **options):
+  """The train step of a small transformer, lowered for a mesh."""
+  mesh = sharding.make_mesh(shape, devices)
+  config = transformer.llama(**OPTIONS, **options)
+  objective = LanguageModel(transformer.transformer(config), functools.partial(transformer.init_cache, config), config.context)
+  optimizers = {'net': optax.adam(1e-3)}
+  shapes = jax.eval_shape(functools.partial(state_lib.create, objective, optimizers, {}, 0), {})
+  layout = state_lib.shardings(shapes, optimizers, mesh, {'net': (*transformer.AXES, *transformer.UNTIED_AXES)}, {})
+  target = jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, layout)
+  batch = {'tokens': jax.ShapeDtypeStruct((8, config.context + 1), jnp.int32, sharding=sharding.batch_sharding(mesh))}
+  step = sharding.under(mesh, {}, step_lib.make_step(objective, optimizers, {}, 0))
+  jitted = jax.jit(step, static_argnums=3, donate_argnums=0, out_shardings=(layout, sharding.replicated(mesh)))
+  return jitted.lower(target, {}, batch, ('lm',))
+
+
+@pytest.mark.parametrize('attention', ['auto', 'splash', 'chunked'])
+def test_the_step_for_tpus_calls_the_attention_kernel(devices, attention):
+  text = lower(devices, {'fsdp': 2, 'tensor': 2}, attention=attention).as_text()
+  assert ('tpu_custom_call' in text and 'splash_mha' in text) == (attention != 'chunked')
+
+
+@pytest.mark.slow
+def test_each_device_runs_the_kernel_on_its_rows_and_heads(devices):
+  """8 rows over fsdp, 4 heads of queries and 2 of keys over tensor: 4 rows, 2 heads, 1 head."""
+  text = lower(devices, {'fsdp': 2, 'tensor': 2}).compile().as_text()
+  calls = re.findall(r'%splash_mha_\S+ = \((.*?)\) custom-call', text)
+  assert len(calls) == 3  # forward, and two of the backward pass
+  for outputs in calls:
+    assert re.search(r'bf16\[4,[12],512,128\]', outputs) and not re.search(r'bf16\[8,|bf16\[4,4,', outputs)
