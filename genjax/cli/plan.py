@@ -5,7 +5,10 @@ collectives, a bound on the time of a step, and whether it fits. `--topology=cpu
 are present. `--workdir=DIR` plans the config of a run directory. Exit code 4 if it does not fit.
 """
 
+from collections.abc import Callable
 import json
+import pathlib
+from typing import Any
 
 from absl import flags
 
@@ -27,6 +30,7 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string('topology', '', 'v5p:8x8x16, v5e:4x4, ..., cpu:8 or gpu', flag_values=values)
     flags.DEFINE_string('mesh', '', "mesh in place of the config's, e.g. fsdp:256,tensor:4", flag_values=values)
     flags.DEFINE_string('workdir', '', 'run directory to plan, in place of --config', flag_values=values)
+    flags.DEFINE_string('hlo', '', 'file to write the compiled program to, as text', flag_values=values)
     flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)
 
   if any(arg.startswith('--workdir') for arg in argv) and not any(arg.startswith('--config') for arg in argv):
@@ -42,13 +46,15 @@ def main(argv: list[str]) -> int:
     config = values.config
   if not values.topology:
     raise UserError('--topology=NAME is needed: the slice to plan for, such as v5p:8x8x16, v5e:4x4, cpu:8 or gpu')
-  report = make(config, paths, values.topology, values.mesh)
+  if values.hlo and not pathlib.Path(values.hlo).absolute().parent.is_dir():
+    raise UserError(f'--hlo={values.hlo} cannot be written: its folder does not exist')
+  report = make(config, paths, values.topology, values.mesh, pathlib.Path(values.hlo).write_text if values.hlo else None)
   print(json.dumps(report, indent=2) if values.json else plan.render(report))
   return DOES_NOT_FIT if report['fits'] is False else 0
 
 
-def make(config: Config, paths: list[str], name: str, mesh: str = '') -> plan.Report:
-  """The plan of a config on a topology; `mesh` as text takes the place of the config's.
+def make(config: Config, paths: list[str], name: str, mesh: str = '', save: Callable[[str], Any] | None = None) -> plan.Report:
+  """The plan of a config on a topology; `mesh` as text takes the place of the config's, `save` gets the compiled program.
 
   Raises:
     UserError: an unknown topology, no libtpu, a mesh that does not fit, a batch that does not divide.
@@ -58,7 +64,7 @@ def make(config: Config, paths: list[str], name: str, mesh: str = '') -> plan.Re
   target = topology.find(name)
   run = Run(configs.build(config, paths), settings, target.devices)
   facts = {key: config.model[key] for key in ('dtype', 'remat') if key in config.model}
-  return plan.make(run, target, model_flops(config, paths, run), facts)
+  return plan.make(run, target, model_flops(config, paths, run), facts, save)
 
 
 def model_flops(config: Config, paths: list[str], run: Run) -> int:

@@ -1,6 +1,6 @@
 """The plan of a run: its train step compiled for a slice, as data and as text."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import math
 import re
@@ -21,7 +21,7 @@ _NEEDED = (re.compile(r'[Uu]sed ([\d.]+)([KMGTB]?) of ([\d.]+)([KMGTB]?) hbm'),
            re.compile(r'\(([\d.]+)([KMGTB]?)\) exceeds available HBM \(([\d.]+)([KMGTB]?)\)'))
 
 
-def make(run: Run, target: Target, model_flops: int, facts: Mapping[str, Any]) -> Report:
+def make(run: Run, target: Target, model_flops: int, facts: Mapping[str, Any], save: Callable[[str], Any] | None = None) -> Report:
   """Compiles the costliest step of a run, the one on which every phase is due, and reports what it costs.
 
   Args:
@@ -29,6 +29,7 @@ def make(run: Run, target: Target, model_flops: int, facts: Mapping[str, Any]) -
     target: what is compiled for.
     model_flops: FLOPs of the step without recomputation, over all devices.
     facts: 'dtype' and 'remat' of the config, where it has them: what the advice can name.
+    save: called with the text of the compiled program.
 
   Returns:
     JSON-able; see `render` for what it holds. 'fits' is None where nothing bounds the memory beforehand. What needs the compiled
@@ -68,7 +69,10 @@ def make(run: Run, target: Target, model_flops: int, facts: Mapping[str, Any]) -
     'seconds': {'lowering': round(lowering, 1), 'compiling': round(compiling, 1)},
   }
   if compiled is not None:
-    _add_program(report, compiled, target)
+    text = compiled.as_text()
+    _add_program(report, hlo.Program(text), (compiled.cost_analysis() or {}).get('flops'), target)
+    if save:
+      save(text)
   report['advice'] = advice(report)
   return report
 
@@ -94,11 +98,10 @@ def needed_and_available(message: str) -> tuple[float, float] | None:
   return None
 
 
-def _add_program(report: Report, compiled: Any, target: Target) -> None:
+def _add_program(report: Report, program: hlo.Program, flops: float | None, target: Target) -> None:
   """What the compiled program tells."""
-  program = hlo.Program(compiled.as_text())
   collectives = program.collectives()
-  report['flops']['compiled_per_device'] = (compiled.cost_analysis() or {}).get('flops')
+  report['flops']['compiled_per_device'] = flops
   report['collectives'] = {kind: {'count': traffic.count, 'bytes': round(traffic.bytes)} for kind, traffic in sorted(collectives.items())}
   report['memory_traffic'] = round(program.memory_bytes())
   report['loops_of_unknown_length'] = sum(length is None for length in program.loops.values())
