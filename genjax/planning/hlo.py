@@ -74,12 +74,19 @@ class Program:
   def collectives(self) -> dict[str, Traffic]:
     """Kind -> what it does in one run of the program; kinds that do not occur are left out."""
     found: dict[str, Traffic] = {}
+    started: set[str] = set()
     for computation, instruction, times in self._walk(self.entry, 1):
       kind = self._kind(instruction)
       if kind is None:
         continue
-      operands = sum(size_of(computation[name].shape) for name in instruction.operands if name in computation)
-      size = self._group_size(self._inner(instruction))
+      collective, where = self._inner(instruction, computation)
+      channel = re.search(r'channel_id=\d+', collective.attributes)
+      if channel and _is_started(instruction):
+        started.add(channel[0])
+      elif channel and channel[0] in started and _continues(instruction):
+        continue
+      operands = sum(size_of(where[name].shape) for name in collective.operands if name in where)
+      size = self._group_size(collective)
       sent = _sent(kind, operands, size)
       traffic = found.setdefault(kind, Traffic())
       traffic.count += times
@@ -94,7 +101,8 @@ class Program:
     only sliced, or updated in place, the slice counts.
     """
     return sum(times * self._bytes(computation, instruction) for computation, instruction, times in self._walk(self.entry, 1)
-               if instruction.opcode not in _FREE and not instruction.opcode.endswith(('-done', '-update')))
+               if instruction.opcode not in _FREE and not instruction.opcode.endswith(('-done', '-update'))
+               and not instruction.name.startswith('async-collective-done'))
 
   def _walk(self, name: str, times: int) -> Iterator[tuple[Computation, Instruction, int]]:
     """Every instruction that runs by itself, with its computation and how often it runs."""
@@ -133,7 +141,7 @@ class Program:
 
   def _kind(self, instruction: Instruction) -> str | None:
     """The kind of a collective, None of anything else. What has been started is counted there and not where it is done."""
-    inner = self._inner(instruction)
+    inner, _ = self._inner(instruction, {})
     opcode = inner.opcode.removesuffix('-start')
     if instruction.opcode == 'fusion' and opcode == 'all-reduce':
       fused = self.computations[_called(instruction, 'calls')]
@@ -141,14 +149,14 @@ class Program:
       return 'reduce-scatter' if any(other.opcode == 'dynamic-slice' for other in fused.values()) else opcode
     return opcode if opcode in COLLECTIVES else None
 
-  def _inner(self, instruction: Instruction) -> Instruction:
-    """The collective inside a fusion or an asynchronous call, else the instruction itself."""
-    if instruction.opcode not in ('fusion', 'async-start') or 'calls=' not in instruction.attributes:
-      return instruction
-    for inner in self.computations[_called(instruction, 'calls')].values():
-      if inner.opcode.removesuffix('-start') in COLLECTIVES:
-        return inner
-    return instruction
+  def _inner(self, instruction: Instruction, computation: Computation) -> tuple[Instruction, Computation]:
+    """The collective inside a fusion or an asynchronous call, else the instruction itself; and where its operands stand."""
+    if instruction.opcode in ('fusion', 'async-start') and 'calls=' in instruction.attributes:
+      called = self.computations[_called(instruction, 'calls')]
+      for inner in called.values():
+        if inner.opcode.removesuffix('-start') in COLLECTIVES:
+          return inner, called
+    return instruction, computation
 
   def _group_size(self, collective: Instruction) -> int:
     """Devices that take part together."""
@@ -184,6 +192,17 @@ class Program:
       return memory_size(instruction.shape) + sum(memory_size(operand.shape) for operand in operands)
     fused = self.computations[_called(instruction, 'calls')]
     return _written(instruction, fused) + sum(_read(operand, number, fused) for number, operand in enumerate(operands))
+
+
+def _is_started(instruction: Instruction) -> bool:
+  """Whether a fusion starts a collective that libtpu spreads over several: a start, products that it runs beside, and the end."""
+  return instruction.opcode == 'fusion' and instruction.name.startswith('async-collective-start')
+
+
+def _continues(instruction: Instruction) -> bool:
+  """Whether a fusion may carry on a collective that another one has started; both name the same channel."""
+  return instruction.opcode == 'fusion' and (
+    instruction.name.startswith('async-collective-done') or 'calls=%async_collective_fusion' in instruction.attributes)
 
 
 @functools.lru_cache(maxsize=65536)
@@ -273,10 +292,10 @@ def _computations(text: str) -> Iterator[tuple[str, bool, Computation]]:
     header = re.match(r'(ENTRY )?%?([\w.\-]+) \(.*\{$', line)
     if header:
       name, is_entry, instructions = header[2], bool(header[1]), {}
-    elif line.startswith('}') and name:
+    elif line.rstrip() == '}' and name:  # attributes of a kernel may begin a line with braces of their own
       yield name, is_entry, instructions
       name = ''
-    elif name and ' = ' in line:
+    elif name and line.startswith('  ') and ' = ' in line:
       instruction = _instruction(line)
       instructions[instruction.name] = instruction
 
