@@ -132,8 +132,10 @@ class Head(nnx.Module):
                             kernel_init=nnx.initializers.normal(config.init_scale), rngs=rngs)
     self.tied = config.tied
 
-  def __call__(self, x_BTD: Array, embedding_VD: Array, key: Key | None = None) -> Array:
+  def __call__(self, x_BTD: Array, embedding_VD: Array, key: Key | None = None, project: bool = True) -> Any:
     x_BTD = self.norm(x_BTD)
+    if not project:
+      return x_BTD, embedding_VD if self.tied else self.out.kernel[...].T
     if self.tied:
       return jnp.einsum('btd,vd->btv', x_BTD, embedding_VD.astype(x_BTD.dtype))
     return self.out(x_BTD)
@@ -152,6 +154,8 @@ def transformer(config: TransformerConfig) -> Network:
   apply(params, mutable, tokens_BT, key=None) -> logits B T V, where logits at t depend on tokens up to t only.
   apply(..., cache=cache, position=p) -> (logits, cache): the tokens stand at positions p, p + 1, ..., earlier ones are read
   from the cache (see `init_cache`), and p + T must not exceed its length.
+  apply(..., project=False) -> (hidden_BTD, weight_VD) in the place of the logits, which are hidden weight^T: for losses that never hold
+  all of them.
   """
   embedding = network(lambda rngs: Embedding(config, rngs))
   blocks = stack(network(lambda rngs: Block(config, rngs)), config.layers, config.remat, config.unroll)
@@ -163,14 +167,14 @@ def transformer(config: TransformerConfig) -> Network:
     return parts, {}
 
   def apply(params: Tree, mutable: Tree, tokens_BT: Array, key: Key | None = None, cache: Tree = None,
-            position: Array | int = 0) -> tuple[Any, Tree]:
+            position: Array | int = 0, project: bool = True) -> tuple[Any, Tree]:
     keys = (None, None) if key is None else tuple(jax.random.split(key))
     x_BTD, _ = embedding.apply(params['embedding'], {}, tokens_BT, position, key=keys[0])
     options = {} if cache is None else {'layers': cache, 'position': position}
     x_BTD, _ = blocks.apply(params['blocks'], {}, x_BTD, key=keys[1], **options)
     x_BTD, cache = (x_BTD, None) if cache is None else x_BTD
-    logits_BTV, _ = head.apply(params['head'], {}, x_BTD, params['embedding']['token']['embedding'])
-    return (logits_BTV if cache is None else (logits_BTV, cache)), mutable
+    output, _ = head.apply(params['head'], {}, x_BTD, params['embedding']['token']['embedding'], project=project)
+    return (output if cache is None else (output, cache)), mutable
 
   return Network(init, apply)
 

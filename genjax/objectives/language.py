@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context, Output, Phase, Variables, weighted_mean
+from genjax.objectives.cross_entropy import token_losses
 from genjax.types import Array, Batch, Key, Params, Tree, UserError
 
 
@@ -39,7 +40,7 @@ class SamplerOptions:
 class LanguageModel:
   """p(tokens) = prod_t p(token_t | tokens before t).
 
-  network: tokens B T -> logits B T V, with `cache` and `position` as `genjax.models.transformer.transformer` has them.
+  network: tokens B T -> logits B T V, with `cache`, `position` and `project` as `genjax.models.transformer.transformer` has them.
   init_cache: (batch, length) -> empty cache. context: longest sequence of the network. sampler: how tokens are drawn.
   bytes_per_token: mean bytes of text in a token, for bits per byte.
 
@@ -69,12 +70,9 @@ class LanguageModel:
 
   def _score(self, params: Params, context: Context, batch: Batch, key: Key | None):
     tokens_BT = batch['tokens']
-    logits_BTV, mutable = self.network.apply(params['net'], context.mutable, tokens_BT[:, :-1], key=key)
-    logits_BTV = logits_BTV.astype(jnp.float32)
-    target_BT = tokens_BT[:, 1:]
-    target_logit_BT = jnp.take_along_axis(logits_BTV, target_BT[..., None], axis=-1)[..., 0]
-    nll_BT = jax.nn.logsumexp(logits_BTV, axis=-1) - target_logit_BT
-    return nll_BT, (jnp.argmax(logits_BTV, axis=-1) == target_BT).astype(jnp.float32), mutable
+    (hidden_BTD, weight_VD), mutable = self.network.apply(params['net'], context.mutable, tokens_BT[:, :-1], key=key, project=False)
+    nll_BT, correct_BT = token_losses(hidden_BTD, weight_VD, tokens_BT[:, 1:])
+    return nll_BT, correct_BT, mutable
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
     """'loss' in nats per token, 'bits_per_byte' and 'accuracy', weighted by the number of tokens."""

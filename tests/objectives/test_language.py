@@ -23,7 +23,10 @@ def model(config=CONFIG, **options):
 
 
 def test_uniform_logits_cost_log_v():
-  flat = Network(lambda key: ({}, {}), lambda params, mutable, tokens, key=None: (jnp.zeros((*tokens.shape, 7)), mutable))
+  def apply(params, mutable, tokens, key=None, project=True):
+    return (jnp.ones((*tokens.shape, 3)), jnp.zeros((7, 3))), mutable
+
+  flat = Network(lambda key: ({}, {}), apply)
   objective = LanguageModel(flat, lambda batch, length: None, 8)
   tokens = jnp.arange(10).reshape(2, 5) % 7
   output = objective.loss({'net': {}}, CONTEXT, {'tokens': tokens}, jax.random.key(0))

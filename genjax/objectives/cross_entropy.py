@@ -1,0 +1,112 @@
+"""Cross-entropy of tokens over a vocabulary, from hidden states and the matrix of the output layer.
+
+The logits of B x T tokens over a large vocabulary are often the largest array of a train step. `token_losses` computes them whole
+where they are small; else chunk by chunk of tokens, and once more for the gradient, so that the logits of one chunk exist at a time.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from genjax import sharding
+from genjax.types import Array
+
+LIMIT = 2 ** 26  # logits of one device that may exist at one time: 256 MiB in float32
+
+
+def token_losses(hidden_BTD: Array, weight_VD: Array, target_BT: Array, chunks: int = 0) -> tuple[Array, Array]:
+  """Losses of next tokens; logits and losses are float32, products are computed in the type of `hidden_BTD`.
+
+  Args:
+    hidden_BTD: what the output layer reads.
+    weight_VD: the output layer; logits are hidden weight^T.
+    target_BT: the tokens to predict, int32.
+    chunks: into how many parts the tokens are cut; 0 takes the least number that keeps logits under `LIMIT` per device, which is one for
+      small vocabularies: one chunk is the plain formula, and nothing is computed twice. Gradients of several chunks are of first order,
+      in reverse mode only.
+
+  Returns:
+    (loss_BT, hit_BT): negative log-likelihoods in nats, and 1 where no token is likelier than the target. No gradient flows from the hits.
+  """
+  length = target_BT.shape[1]
+  chunks = chunks or chunk_count(target_BT.shape[0], length, weight_VD.shape[0])
+  if chunks == 1:
+    return _losses(_logits(hidden_BTD, weight_VD), target_BT)[:2]
+  padding = -length % chunks
+  if padding:
+    hidden_BTD, target_BT = (jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2)) for x in (hidden_BTD, target_BT))
+  # Gathered once and not by each chunk, where it is split over fsdp.
+  weight_VD = sharding.constrain(weight_VD, 'vocab', None, name='weights of the output layer')
+  losses: Any = _chunked(hidden_BTD, weight_VD, target_BT, chunks)
+  loss_BT, hit_BT = losses
+  return loss_BT[:, :length], hit_BT[:, :length]
+
+
+def chunk_count(rows: int, length: int, vocab: int) -> int:
+  """The least number of chunks that keeps the logits of a chunk under `LIMIT` on each device, a divisor of the length if one is near."""
+  shards = min(rows, sharding.shards('batch')) * sharding.shards('sequence') * sharding.shards('vocab')
+  least = min(length, max(1, -(-rows * length * vocab // (LIMIT * shards))))
+  return next((count for count in range(least, 2 * least) if length % count == 0), least)
+
+
+def _logits(hidden_BTD: Array, weight_VD: Array) -> Array:
+  return jnp.einsum('btd,vd->btv', hidden_BTD, weight_VD.astype(hidden_BTD.dtype), preferred_element_type=jnp.float32)
+
+
+def _losses(logits_BTV: Array, target_BT: Array) -> tuple[Array, Array, Array]:
+  """Losses, hits, and the logarithm of the softmax's denominator.
+
+  The maximum serves both the softmax and the hits: an argmax over 8,192 logits takes a fifth of the time of the whole output layer on CPUs.
+  """
+  most_BT1 = jax.lax.stop_gradient(jnp.max(logits_BTV, axis=-1, keepdims=True))
+  total_BT = jnp.log(jnp.sum(jnp.exp(logits_BTV - most_BT1), axis=-1)) + most_BT1[..., 0]
+  target_logit_BT = jnp.take_along_axis(logits_BTV, target_BT[..., None], axis=-1)[..., 0]
+  hit_BT = (jax.lax.stop_gradient(target_logit_BT) >= most_BT1[..., 0]).astype(jnp.float32)
+  return total_BT - target_logit_BT, hit_BT, total_BT
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _chunked(hidden_BTD: Array, weight_VD: Array, target_BT: Array, chunks: int) -> tuple[Array, Array]:
+  return _forward(hidden_BTD, weight_VD, target_BT, chunks)[0]
+
+
+def _forward(hidden_BTD: Array, weight_VD: Array, target_BT: Array, chunks: int):
+  def one(chunk: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+    return _losses(_logits(chunk[0], weight_VD), chunk[1])
+
+  parts = jax.lax.map(one, (_split(hidden_BTD, chunks), _split(target_BT, chunks)))
+  loss_BT, hit_BT, total_BT = (_join(part) for part in parts)
+  return (loss_BT, hit_BT), (hidden_BTD, weight_VD, target_BT, total_BT)
+
+
+def _backward(chunks: int, saved, gradients: tuple[Array, Array]):
+  hidden_BTD, weight_VD, target_BT, total_BT = saved
+  compute = hidden_BTD.dtype
+
+  def one(weight_slope_DV: Array, chunk: tuple[Array, ...]) -> tuple[Array, Array]:
+    hidden_BTD, target_BT, total_BT, slope_BT = chunk
+    probability_BTV = jnp.exp(_logits(hidden_BTD, weight_VD) - total_BT[..., None])
+    is_target_BTV = jax.lax.broadcasted_iota(jnp.int32, probability_BTV.shape, 2) == target_BT[..., None]
+    slope_BTV = ((probability_BTV - is_target_BTV) * slope_BT[..., None]).astype(compute)
+    # The small operand transposed, not the large one; see genjax.nn.dot_product_attention.
+    added_DV = jnp.einsum('btd,btv->dv', hidden_BTD, slope_BTV, preferred_element_type=jnp.float32)
+    return weight_slope_DV + added_DV, jnp.einsum('btv,vd->btd', slope_BTV, weight_VD.astype(compute))
+
+  zeros = sharding.constrain(jnp.zeros(weight_VD.shape[::-1], jnp.float32), None, 'vocab', name='gradient of the output layer')
+  columns = tuple(_split(x, chunks) for x in (hidden_BTD, target_BT, total_BT, gradients[0]))
+  weight_slope_DV, hidden_slope_NBTD = jax.lax.scan(one, zeros, columns)
+  return _join(hidden_slope_NBTD), weight_slope_DV.T.astype(weight_VD.dtype), None
+
+
+_chunked.defvjp(_forward, _backward)
+
+
+def _split(x_BT: Array, chunks: int) -> Array:
+  """B T ... -> N B T/N ...; chunk n takes the tokens n, n + N, ...: where T is split over devices each has its share of every chunk."""
+  return jnp.moveaxis(x_BT.reshape(x_BT.shape[0], -1, chunks, *x_BT.shape[2:]), 2, 0)
+
+
+def _join(x_NBT: Array) -> Array:
+  return jnp.moveaxis(x_NBT, 0, 2).reshape(x_NBT.shape[1], -1, *x_NBT.shape[3:])
