@@ -33,7 +33,9 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string('hlo', '', 'file to write the compiled program to, as text', flag_values=values)
     flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)
 
-  if any(arg.startswith('--workdir') for arg in argv) and not any(arg.startswith('--config') for arg in argv):
+  if any(arg.startswith('--workdir') for arg in argv):
+    if any(arg.startswith('--config') for arg in argv):
+      raise UserError('--workdir=DIR plans the config of a run, --config=FILE another one; give one of them')
     values = flags.FlagValues()
     define(values)
     try:

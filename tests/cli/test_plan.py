@@ -46,8 +46,9 @@ def test_eight_fake_devices(capsys):
   assert report['flops']['model'] == report['flops']['step'] > 0
 
 
-def test_two_phases_and_a_readable_table(capsys):
-  assert main(['plan', f'--config={CONFIGS}/digits_gan.py:smoke', '--topology=cpu:1']) == 0
+def test_two_phases_and_a_readable_table(capsys, tmp_path):
+  assert main(['plan', f'--config={CONFIGS}/digits_gan.py:smoke', '--topology=cpu:1', f'--hlo={tmp_path / "step.txt"}']) == 0
+  assert '\nENTRY ' in (tmp_path / 'step.txt').read_text()
   text = capsys.readouterr().out
   for part in ('cpu:1: 1 x cpu', 'parameters', 'optimizer', 'EMA', 'temporaries', 'peak', 'without rematerialisation',
                'the body of a loop counts once', 'collectives', 'nothing bounds the memory'):
@@ -69,6 +70,8 @@ def test_a_run_directory_is_planned(tmp_path, capsys):
   (('--topology=cpu:1', '--mesh=width:1'), '--mesh takes axis:size'),
   (('--topology=cpu:1', '--config.microbatches=3'), 'config.batch_size=8 must be a multiple of 3'),
   (('--topology=gpu',), '--topology=gpu needs a GPU'),
+  (('--topology=cpu:1', '--workdir=there'), 'give one of them'),
+  (('--topology=cpu:1', '--hlo=nowhere/step.txt'), 'its folder does not exist'),
   (('--topology=cpu:1', '--config.model.depht=1'), "Did you mean 'model.depth'"),
 ])
 def test_bad_input_exits_2(arguments, message, capsys):
