@@ -26,7 +26,8 @@ class UNet:
   level but the first has half the resolution of the one before. blocks: residual blocks of a level (one more on the
   way up). attention: resolutions (heights in pixels) that have attention. heads: of the attention. groups: of the
   group norms. dropout: in the residual blocks. num_classes: number of classes, 0 without labels. dtype: compute type.
-  attention_kernel: implementation, see `genjax.nn.dot_product_attention.attend`.
+  attention_kernel: implementation, see `genjax.nn.dot_product_attention.attend`. remat: what each residual block keeps, see
+  `functional.rematerialise`.
 
   Raises:
     UserError: sizes that do not divide, an attention resolution that no level has, or an unknown attention kernel.
@@ -43,6 +44,7 @@ class UNet:
   num_classes: int = 0
   dtype: str = 'float32'
   attention_kernel: str = 'auto'
+  remat: str = 'none'
 
   def __post_init__(self):
     factor = 2 ** (len(self.multipliers) - 1)
@@ -73,6 +75,7 @@ class _Network(nnx.Module):
 
   def __init__(self, config: UNet, rngs: nnx.Rngs):
     dtype, base, channels = jnp.dtype(config.dtype), config.base, config.shape[-1]
+    self.remat = config.remat
     embedding = 4 * base
 
     def level(inputs: list[int], outputs: int, resolution: int) -> nnx.List:
@@ -117,6 +120,10 @@ class _Network(nnx.Module):
     condition_BD = jax.nn.silu(condition_BD)
     stages = sum(map(len, (*self.down, self.middle, *self.up)))
     keys = iter([None] * stages if key is None else jax.random.split(key, stages))
+
+    def run(stage: _Stage, x_BHWC: Array) -> Array:
+      return functional.rematerialise(stage, self.remat)(x_BHWC, condition_BD, next(keys))
+
     x_BHWC = self.first(x_BHWC)
     skips = [x_BHWC]
     for index, stages in enumerate(self.down):
@@ -124,15 +131,15 @@ class _Network(nnx.Module):
         x_BHWC = self.shrink[index - 1](x_BHWC)
         skips.append(x_BHWC)
       for stage in stages:
-        x_BHWC = stage(x_BHWC, condition_BD, next(keys))
+        x_BHWC = run(stage, x_BHWC)
         skips.append(x_BHWC)
     for stage in self.middle:
-      x_BHWC = stage(x_BHWC, condition_BD, next(keys))
+      x_BHWC = run(stage, x_BHWC)
     for index, stages in enumerate(self.up):
       if index:
         x_BHWC = self.enlarge[index - 1](_double(x_BHWC))
       for stage in stages:
-        x_BHWC = stage(jnp.concatenate([x_BHWC, skips.pop()], axis=-1), condition_BD, next(keys))
+        x_BHWC = run(stage, jnp.concatenate([x_BHWC, skips.pop()], axis=-1))
     return self.last(jax.nn.silu(self.norm(x_BHWC)))
 
 

@@ -10,15 +10,20 @@ from typing import Any, NamedTuple
 
 from flax import nnx
 import jax
+from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
-from genjax.types import Array, Key, Tree
+from genjax import sharding
+from genjax.types import Array, Key, Tree, UserError
 
 REMAT_POLICIES = {
   'none': None,
   'full': jax.checkpoint_policies.nothing_saveable,
   'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  'offload': jax.checkpoint_policies.save_and_offload_only_these_names(
+    names_which_can_be_saved=[], names_which_can_be_offloaded=['block_input'], offload_src='device', offload_dst='pinned_host'),
 }
+OFFLOAD_PLATFORMS = ('gpu', 'tpu')  # XLA for CPUs has no second memory to move to
 
 
 class Network(NamedTuple):
@@ -61,16 +66,14 @@ def stack(block: Network, depth: int, remat: str = 'none', unroll: bool = False)
   Args:
     block: the network of one block.
     depth: number of blocks L.
-    remat: what the backward pass keeps of a block: 'none' recomputes nothing, 'dots' keeps matrix products, 'full'
-      keeps block inputs only.
+    remat: what the backward pass keeps of a block, see `rematerialise`.
     unroll: lay the blocks out one after the other, with equal parameters and results: faster steps on CPU, compile
       time grows with depth.
 
   Raises:
-    ValueError: an unknown `remat`.
+    UserError: an unknown `remat`.
   """
-  if remat not in REMAT_POLICIES:
-    raise ValueError(f'remat must be one of {sorted(REMAT_POLICIES)}, got {remat!r}')
+  rematerialise(block.apply, remat)  # an unknown name is an error here, not at the first call
 
   def init(key: Key) -> tuple[Tree, Tree]:
     return jax.vmap(block.init)(jax.random.split(key, depth))
@@ -85,12 +88,40 @@ def stack(block: Network, depth: int, remat: str = 'none', unroll: bool = False)
       y, layer = (y, None) if layers is None else y
       return y, (layer_mutable, layer)
 
-    if remat != 'none':
-      body = jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=unroll)
+    # Inside a scan XLA cannot merge the recomputation with the first computation, so nothing need prevent it.
+    body = rematerialise(body, remat, prevent_cse=unroll)
     x, (mutable, slices) = jax.lax.scan(body, x, (params, mutable, keys, layers), unroll=depth if unroll else 1)
     return (x if layers is None else (x, slices)), mutable
 
   return Network(init, apply)
+
+
+def rematerialise(function: Callable[..., Any], remat: str, prevent_cse: bool = True) -> Callable[..., Any]:
+  """The function (x, *others), of equal value and gradient, that keeps less for the backward pass and computes the rest again.
+
+  Args:
+    function: x is an array or a tree.
+    remat: 'none' keeps all that the gradient needs, 'dots' the matrix products, 'full' the arguments only; 'offload' is 'full'
+      with x, whose copies grow with depth, moved to the memory of the host until the backward pass needs it.
+    prevent_cse: see `jax.checkpoint`.
+
+  Raises:
+    UserError: an unknown `remat`; or, when the function is called, 'offload' on a platform that cannot.
+  """
+  if remat not in REMAT_POLICIES:
+    raise UserError(f'remat must be one of {tuple(REMAT_POLICIES)}, got {remat!r}')
+  if remat == 'none':
+    return function
+
+  def named(x, *others):
+    if remat == 'offload':
+      if sharding.platform() not in OFFLOAD_PLATFORMS:
+        raise UserError(f"remat='offload' moves activations to the host on {' and '.join(OFFLOAD_PLATFORMS)}, and this runs on "
+                        f"{sharding.platform()}; remat='full' keeps as little on the device otherwise")
+      x = checkpoint_name(x, 'block_input')
+    return function(x, *others)
+
+  return jax.checkpoint(named, policy=REMAT_POLICIES[remat], prevent_cse=prevent_cse)
 
 
 def count(tree: Tree) -> int:

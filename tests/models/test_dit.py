@@ -55,7 +55,7 @@ def test_fresh_network_predicts_zero_and_shapes_hold():
 
 def test_scan_equals_unrolled_and_rematerialised():
   outputs = []
-  for options in (dict(), dict(unroll=True), dict(remat='full')):
+  for options in (dict(), dict(unroll=True), dict(remat='full'), dict(remat='dots')):
     network = dit.network(_small(**options))
     params, mutable = _random_params(network)
     value = jax.value_and_grad(lambda params: jnp.sum(network.apply(params, mutable, *_inputs())[0] ** 2))
@@ -101,3 +101,8 @@ def test_sharding_table_fits(num_classes):
 def test_bad_sizes_are_user_errors(options, match):
   with pytest.raises(UserError, match=match):
     _small(**options)
+
+
+def test_unknown_attention():
+  with pytest.raises(UserError, match="model.attention must be one of .*'splash'.*got 'flash'"):
+    _small(attention='flash')

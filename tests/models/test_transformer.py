@@ -62,14 +62,34 @@ def test_cached_equals_full(config, chunks):
   np.testing.assert_allclose(jnp.concatenate(parts, axis=1), full, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_unrolled_and_rematerialised_are_the_same_network():
-  config = VARIANTS['llama']
-  params, mutable = models.transformer(config).init(jax.random.key(0))
+  """Equal values and gradients, with dropout, under every way to compute them."""
+  params, mutable = models.transformer(VARIANTS['llama']).init(jax.random.key(0))
   tokens_BT = jax.random.randint(jax.random.key(1), (2, 12), 0, 11)
-  expected, _ = models.transformer(config).apply(params, mutable, tokens_BT)
-  for options in ({'unroll': True}, {'remat': 'full'}):
-    network = models.transformer(models.llama(**GPT, kv_heads=1, mlp_width=24, **options))
-    np.testing.assert_allclose(network.apply(params, mutable, tokens_BT)[0], expected, atol=1e-6)
+
+  def value_and_gradient(**options):
+    network = models.transformer(models.llama(**GPT, kv_heads=1, mlp_width=24, dropout=0.2, **options))
+
+    def loss(params):
+      return jnp.mean(jax.nn.log_softmax(network.apply(params, mutable, tokens_BT, key=jax.random.key(2))[0])[..., 0])
+
+    return jax.jit(jax.value_and_grad(loss))(params)
+
+  expected = value_and_gradient()
+  for options in ({'unroll': True}, {'remat': 'full'}, {'remat': 'dots'}, {'remat': 'full', 'unroll': True}, {'attention': 'reference'}):
+    actual = value_and_gradient(**options)
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6), actual, expected)
+
+
+def test_hidden_states_and_weights_make_the_logits():
+  for config in VARIANTS.values():
+    network = models.transformer(config)
+    params, mutable = network.init(jax.random.key(0))
+    tokens_BT = jax.random.randint(jax.random.key(1), (2, 12), 0, 11)
+    (hidden_BTD, weight_VD), _ = network.apply(params, mutable, tokens_BT, project=False)
+    assert weight_VD.shape == (11, 8)
+    np.testing.assert_allclose(hidden_BTD @ weight_VD.T, network.apply(params, mutable, tokens_BT)[0], atol=1e-6)
 
 
 @pytest.mark.parametrize('config', VARIANTS.values(), ids=VARIANTS)

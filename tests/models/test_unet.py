@@ -75,3 +75,22 @@ def test_dropout_needs_a_key():
 def test_bad_sizes_are_user_errors(options, match):
   with pytest.raises(UserError, match=match):
     _small(**options)
+
+
+@pytest.mark.slow
+def test_rematerialised_is_the_same_network():
+  params, _ = _built(dropout=0.5)
+
+  def value_and_gradient(remat):
+    network = unet.network(_small(dropout=0.5, remat=remat))
+
+    def loss(params):
+      return jnp.sum(network.apply(params, {}, *_inputs(), key=jax.random.key(3))[0] ** 2)
+
+    return jax.jit(jax.value_and_grad(loss))(params)
+
+  expected = value_and_gradient('none')
+  scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected[1]))
+  for remat in ('full', 'dots'):
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6 * scale), value_and_gradient(remat),
+                 expected)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from genjax.nn import functional
+from genjax.types import UserError
 
 
 class Block(nnx.Module):
@@ -77,8 +78,30 @@ def test_dropout_keeps_the_mean_and_is_off_without_a_key():
 
 
 def test_unknown_rematerialisation():
-  with pytest.raises(ValueError, match='remat must be one of'):
+  with pytest.raises(UserError, match="remat must be one of .*'offload'.*got 'some'"):
     functional.stack(block, 2, remat='some')
+
+
+def test_offload_needs_a_second_memory():
+  stacked = functional.stack(block, 2, remat='offload')
+  params, mutable = stacked.init(jax.random.key(0))
+  with pytest.raises(UserError, match="this runs on cpu; remat='full'"):
+    stacked.apply(params, mutable, x)
+
+
+def test_memory_of_rematerialised_stacks():
+  """'full' keeps one array a block, 'dots' the products too, 'none' all."""
+  rows = jnp.ones((4096, 4))
+
+  def temporaries(remat):
+    stacked = functional.stack(block, 24, remat)
+    params, mutable = stacked.init(jax.random.key(0))
+    gradient = jax.jit(jax.grad(lambda params: jnp.sum(stacked.apply(params, mutable, rows, key=jax.random.key(1))[0] ** 2)))
+    return gradient.lower(params).compile().memory_analysis().temp_size_in_bytes
+
+  full, dots, none = map(temporaries, ('full', 'dots', 'none'))
+  assert 24 * rows.nbytes <= full < dots - 24 * rows.nbytes
+  assert dots < none
 
 
 def test_compiled_size_does_not_grow_with_depth():

@@ -57,3 +57,13 @@ def test_each_device_runs_the_kernel_on_its_rows_and_heads(devices):
   assert len(calls) == 3  # forward, and two of the backward pass
   for outputs in calls:
     assert re.search(r'bf16\[4,[12],512,128\]', outputs) and not re.search(r'bf16\[8,|bf16\[4,4,', outputs)
+
+
+@pytest.mark.slow
+def test_offloaded_activations_lie_in_the_memory_of_the_host(devices):
+  def compiled(remat):
+    return lower(devices, {'fsdp': 4}, remat=remat).compile().memory_analysis()
+
+  rows, inputs = 8 // 4, 3 * 512 * 256 * 2  # of a device; bytes of three block inputs of a row
+  assert compiled('offload').host_temp_size_in_bytes >= rows * inputs
+  assert compiled('full').host_temp_size_in_bytes == 0
