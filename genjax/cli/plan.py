@@ -11,6 +11,7 @@ import pathlib
 from typing import Any
 
 from absl import flags
+import jax
 
 from genjax import config as config_lib
 from genjax.cli import configs
@@ -66,14 +67,16 @@ def make(config: Config, paths: list[str], name: str, mesh: str = '', save: Call
   target = topology.find(name)
   run = Run(configs.build(config, paths), settings, target.devices)
   facts = {key: config.model[key] for key in ('dtype', 'remat') if key in config.model}
-  return plan.make(run, target, model_flops(config, paths, run), facts, save)
+  return plan.make(run, target, model_flops(config, paths), facts, save)
 
 
-def model_flops(config: Config, paths: list[str], run: Run) -> int:
-  """FLOPs of the step with nothing computed twice."""
-  due = tuple(phase.name for phase in run.phases)
-  if config.model.get('remat', 'none') == 'none':
-    return run.step_flops(due)
+def model_flops(config: Config, paths: list[str]) -> int:
+  """FLOPs of a step on which all phases are due with nothing computed twice, counted as one CPU would compute it.
+
+  There no kernel hides what it recomputes, and no device repeats what another one does.
+  """
   plain = config_lib.from_plain(config_lib.plain(config))
-  config_lib.override(plain, 'model.remat=none')
-  return Run(configs.build(plain, paths), run.settings, run.mesh.devices.ravel().tolist()).step_flops(due)
+  if plain.model.get('remat', 'none') != 'none':
+    config_lib.override(plain, 'model.remat=none')
+  run = Run(configs.build(plain, paths), configs.settings(plain, {'data': 1}), jax.devices('cpu')[:1])
+  return run.step_flops(tuple(phase.name for phase in run.phases))

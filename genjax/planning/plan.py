@@ -161,9 +161,9 @@ def render(report: Report) -> str:
   for name, label in labels.items():
     if sizes[name] is not None:
       lines.append(f'  {name:<14}{_gib(sizes[name]):>14}' + (f'   {label}' if label else ''))
-  lines += ['', 'FLOPs of a step on which all phases are due', f'  {"model":<14}{cost["model"]:>14.4g}   all devices, counted on the '
-            'traced step without rematerialisation', f'  {"step":<14}{cost["step"]:>14.4g}   all devices, counted on the traced step, '
-            'rematerialisation included']
+  lines += ['', 'FLOPs of a step on which all phases are due',
+            f'  {"model":<14}{cost["model"]:>14.4g}   all devices, nothing computed twice (without rematerialisation and kernels)',
+            f'  {"step":<14}{cost["step"]:>14.4g}   all devices, the step that is compiled, with what it computes again']
   if cost['compiled_per_device'] is not None:
     lines.append(f'  {"compiled":<14}{cost["compiled_per_device"]:>14.4g}   one device, the compiler\'s count, in which the body of a loop '
                  'counts once')

@@ -69,11 +69,11 @@ class Run:
     layout = state_lib.shardings(shapes, experiment.optimizers, self.mesh, experiment.axes, settings.rules)
     self.target = checkpoint.abstract(shapes, layout)
     self._layout = layout
-    self._step = step_lib.make_step(objective, experiment.optimizers, experiment.ema, settings.seed, settings.microbatches)
     everywhere = sharding.replicated(self.mesh)
     under = functools.partial(sharding.under, self.mesh, settings.rules)  # whoever traces it, with the mesh of this run
+    self._step = under(step_lib.make_step(objective, experiment.optimizers, experiment.ema, settings.seed, settings.microbatches))
     # Without out_shardings the second call would see other layouts than the first and compile again.
-    self._jit_step = jax.jit(under(self._step), static_argnums=3, donate_argnums=0, out_shardings=(layout, everywhere))
+    self._jit_step = jax.jit(self._step, static_argnums=3, donate_argnums=0, out_shardings=(layout, everywhere))
     self._jit_evaluate = jax.jit(under(self._evaluate_batch), out_shardings=everywhere)
     self._jit_sample = jax.jit(under(objective.sample), out_shardings=everywhere)
     self._jit_preview = jax.jit(under(experiment.preview), out_shardings=everywhere) if experiment.preview else None

@@ -69,5 +69,5 @@ def test_rematerialisation_is_no_work_of_the_model(request):
     argv = [f'--config={request.config.rootpath}/configs/gpt3.py:smoke', f'--config.model.remat={remat}']
     config = configs.parse('plan', argv, '')[0].config
     run = Run(configs.build(config), configs.settings(config))
-    costs[remat] = (command.model_flops(config, [], run), run.step_flops())
+    costs[remat] = (command.model_flops(config, []), run.step_flops())
   assert costs['none'][0] == costs['none'][1] == costs['full'][0] < costs['full'][1]
