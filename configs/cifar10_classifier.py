@@ -18,6 +18,6 @@ def get_config(arg=None):
   config.log_every = 200
   if arg.smoke:
     common.smoke(config)
-    config.model.update(width=4, features=8)
+    config.model.update(width=8, features=8)
   config.sample_every = 0  # nothing to sample
   return config

@@ -9,7 +9,7 @@ from configs import common
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, smoke=False)
-  width = 4 if arg.smoke else 64
+  width = 8 if arg.smoke else 64
   config = common.base(steps=3_000, batch_size=64)
   config.experiment = 'experiments.gan'
   config.data = dict(name='digits', train='train', heldout='test', shape=(8, 8, 1), num_classes=10, data_dir='',

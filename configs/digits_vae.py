@@ -19,7 +19,7 @@ def get_config(arg=None):
   config.evaluate_every = 1000
   config.sample_every = 1000
   if arg.smoke:
-    config.model.update(latent=3, channels=(4, 8))
+    config.model.update(latent=3, channels=(8, 16))
     config.objective.importance_samples = 3
     config.optimizers.net.warmup = 1
     config = common.smoke(config)

@@ -1,12 +1,16 @@
 """Where arrays live: the mesh, the layout of parameters, of batches and of what is computed from them.
 
 Models name the axes of their arrays logically ('mlp', 'vocab', ...); `rules` of the config maps logical axes to mesh
-axes; what no rule places is sharded over the 'fsdp' axis automatically.
+axes; what no rule places is sharded over the 'fsdp' axis automatically. There the smallest arrays stay whole, since a gather of a
+few numbers costs more than they weigh: as many as add up to `WHOLE_SHARE` of what a device holds of the group. In a large model
+that is every norm and bias; in a small one, where they are much of the whole, next to nothing, so that the memory of a device
+falls with the number of devices whatever the size.
 
 Networks are pure functions and know no mesh. A function that is traced `under` a mesh can say by `constrain` how its
 intermediate arrays are to be split; the same function without a mesh computes the same numbers on one device.
 """
 
+import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import contextvars
@@ -28,7 +32,7 @@ MESH_AXES = ('data', 'fsdp', 'tensor', 'context', 'expert')
 BATCH_AXES = ('data', 'fsdp')  # the batch is split over both: under FSDP each device has its own examples
 DEFAULT_RULES = {'vocab': 'tensor', 'mlp': 'tensor', 'heads': 'tensor', 'experts': 'expert',
                  'batch': BATCH_AXES, 'sequence': 'context'}
-FSDP_MIN_SIZE = 1024  # arrays with fewer elements are not worth a gather
+WHOLE_SHARE = 0.1  # of a device's share of a group may be small arrays that stay whole under FSDP
 
 AnyMesh = Mesh | AbstractMesh  # without devices: enough for layouts
 AxesTable = Sequence[tuple[str, tuple[str | None, ...]]]
@@ -217,39 +221,71 @@ def param_shardings(shapes: Tree, mesh: AnyMesh, table: AxesTable = (), rules: M
   """
   rules = {**DEFAULT_RULES, **(rules or {})}
   used: set[str] = set()
-
-  def place(path, leaf) -> NamedSharding:
-    name = leaf_name(path)
-    logical: tuple[str | None, ...] = (None,) * len(leaf.shape)
-    for pattern, axes in table:
-      if re.fullmatch(pattern, name):
-        used.add(pattern)
-        logical = axes
-        if len(axes) != len(leaf.shape):
-          raise UserError(f'parameter {name} has shape {tuple(leaf.shape)}, but rule {pattern!r} names {len(axes)} axes {axes}')
-        break
-    return NamedSharding(mesh, _spec(name, leaf.shape, logical, mesh, rules))
-
-  placed = jax.tree_util.tree_map_with_path(place, shapes)
+  named = jax.tree_util.tree_map_with_path(
+    lambda path, leaf: _place_by_rules(leaf_name(path), leaf.shape, mesh, table, rules, used), shapes)
   idle = [pattern for pattern, _ in table if pattern not in used]
   if idle:
     names = [leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
     raise UserError(f'sharding rules {idle} match no parameter; the parameters are {names}')
-  return placed
+  places, structure = jax.tree.flatten(named, is_leaf=lambda place: isinstance(place, _Place))
+  whole = _largest_whole(places, mesh)
+  specs = [place.fsdp_spec(mesh) if place.local(mesh) > whole else place.spec for place in places]
+  return jax.tree.unflatten(structure, [NamedSharding(mesh, _partition_spec(spec)) for spec in specs])
 
 
-def _spec(name: str, shape: Sequence[int], logical: Sequence[str | None], mesh: AnyMesh, rules: Mapping[str, Any]) -> PartitionSpec:
-  """Mesh axes of one array: by the rules, then automatic FSDP on the largest free dimension that divides."""
-  spec = _rule_spec(f'parameter {name}', shape, logical, mesh, rules)
-  taken = [mesh_axis for names in spec for mesh_axis in names]
-  parts = mesh.shape['fsdp']
-  if parts > 1 and 'fsdp' not in taken and math.prod(shape) >= FSDP_MIN_SIZE:
+@dataclasses.dataclass(frozen=True)
+class _Place:
+  """One parameter: its shape, its logical axes and the mesh axes of each of its axes by the rules."""
+
+  shape: tuple[int, ...]
+  logical: tuple[str | None, ...]
+  spec: list[tuple[str, ...]]
+
+  def local(self, mesh: AnyMesh) -> int:
+    """Elements on one device by the rules alone."""
+    return math.prod(self.shape) // math.prod(mesh.shape[axis] for axes in self.spec for axis in axes)
+
+  def fsdp_axis(self, mesh: AnyMesh) -> int | None:
+    """The largest free dimension that the axis 'fsdp' divides; None if there is none."""
+    size = mesh.shape['fsdp']
+    if size == 1 or any('fsdp' in axes for axes in self.spec):
+      return None
     # A stack of layers is sliced by the scan over depth, so its first axis stays whole.
-    free = [(size, -axis) for axis, size in enumerate(shape)
-            if not spec[axis] and size % parts == 0 and logical[axis] != 'layers']
-    if free:
-      spec[-max(free)[1]] = ('fsdp',)
-  return _partition_spec(spec)
+    free = [(length, -axis) for axis, length in enumerate(self.shape)
+            if not self.spec[axis] and length % size == 0 and self.logical[axis] != 'layers']
+    return -max(free)[1] if free else None
+
+  def fsdp_spec(self, mesh: AnyMesh) -> list[tuple[str, ...]]:
+    axis = self.fsdp_axis(mesh)
+    return [('fsdp',) if number == axis else axes for number, axes in enumerate(self.spec)]
+
+
+def _place_by_rules(name: str, shape: Sequence[int], mesh: AnyMesh, table: AxesTable, rules: Mapping[str, Any], used: set[str]) -> _Place:
+  """The place of one parameter by the first pattern that matches it, which is noted in `used`."""
+  logical: tuple[str | None, ...] = (None,) * len(shape)
+  for pattern, axes in table:
+    if re.fullmatch(pattern, name):
+      used.add(pattern)
+      logical = axes
+      if len(axes) != len(shape):
+        raise UserError(f'parameter {name} has shape {tuple(shape)}, but rule {pattern!r} names {len(axes)} axes {axes}')
+      break
+  return _Place(tuple(shape), logical, _rule_spec(f'parameter {name}', shape, logical, mesh, rules))
+
+
+def _largest_whole(places: Sequence[_Place], mesh: AnyMesh) -> int:
+  """Arrays of up to so many elements stay whole under FSDP; what cannot be split counts against the budget first."""
+  budget = WHOLE_SHARE * sum(place.local(mesh) for place in places) / mesh.shape['fsdp']
+  spent = sum(place.local(mesh) for place in places
+              if place.fsdp_axis(mesh) is None and not any('fsdp' in axes for axes in place.spec))
+  sizes = collections.Counter(place.local(mesh) for place in places if place.fsdp_axis(mesh) is not None)
+  whole = 0
+  for size in sorted(sizes):
+    spent += size * sizes[size]
+    if spent > budget:
+      break
+    whole = size
+  return whole
 
 
 def _mesh_axes(logical: str | None, mesh: AnyMesh, rules: Mapping[str, Any], what: str) -> tuple[str, ...]:

@@ -22,13 +22,23 @@ def spec(**keywords):
   return tree['a']['kernel'].spec, tree['bias'].spec
 
 
-def test_automatic_fsdp_takes_the_largest_dimension_and_leaves_small_arrays():
-  assert spec(mesh=mesh(fsdp=8)) == (PartitionSpec(None, 'fsdp'), PartitionSpec(None))
+def test_automatic_fsdp_takes_the_largest_dimension():
+  assert spec(mesh=mesh(fsdp=8))[0] == PartitionSpec(None, 'fsdp')
+
+
+def test_the_smallest_arrays_stay_whole_up_to_a_tenth_of_a_devices_share():
+  # 6,240 parameters: a device of 2 holds 3,120 and may have the bias of 96 whole, one of 8 has a budget of 78.
+  assert spec(mesh=mesh(fsdp=2))[1] == PartitionSpec(None)
+  assert spec(mesh=mesh(fsdp=8))[1] == PartitionSpec('fsdp')
+  shapes = {**SHAPES, 'odd': jax.ShapeDtypeStruct((7, 31), np.float32)}  # cannot be split, and is twice the budget
+  placed = sharding.param_shardings({**shapes, 'bias': jax.ShapeDtypeStruct((8,), np.float32)}, mesh(fsdp=8))
+  assert (placed['odd'].spec, placed['bias'].spec) == (PartitionSpec(None, None), PartitionSpec('fsdp'))
 
 
 def test_rules_come_first():
-  assert spec(mesh=mesh(fsdp=2, tensor=4), table=TABLE) == (PartitionSpec('fsdp', 'tensor'), PartitionSpec(None))
+  assert spec(mesh=mesh(fsdp=2, tensor=4), table=TABLE) == (PartitionSpec('fsdp', 'tensor'), PartitionSpec('fsdp'))
   assert spec(mesh=mesh(fsdp=2, tensor=4), table=TABLE, rules={'mlp': None})[0] == PartitionSpec(None, 'fsdp')
+  assert spec(mesh=mesh(fsdp=2, tensor=4), table=TABLE, rules={'mlp': 'fsdp'})[0] == PartitionSpec(None, 'fsdp')
 
 
 def test_a_stack_of_layers_is_not_split():

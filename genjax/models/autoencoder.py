@@ -129,11 +129,14 @@ def networks(config: MlpConfig | ConvConfig) -> tuple[Network, Network]:
   return network(lambda rngs: ConvEncoder(config, rngs)), network(lambda rngs: ConvDecoder(config, rngs))
 
 
+# Tensor parallelism splits what a dense layer makes. Kernels of convolutions are stored split and gathered to compute.
 MLP_AXES = (
   (r'encoder/layers/\d+/kernel', (None, 'mlp')),
+  (r'decoder/layers/\d+/kernel', (None, 'mlp')),
   (r'decoder/out/kernel', ('mlp', None)),
 )
 CONV_AXES = (
   (r'encoder/layers/\d+/kernel', (None, None, None, 'mlp')),
   (r'decoder/dense/kernel', (None, 'mlp')),
+  (r'decoder/layers/\d+/kernel', (None, None, 'mlp', None)),
 )

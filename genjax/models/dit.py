@@ -6,6 +6,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from genjax import sharding
 from genjax.nn import functional
 from genjax.nn.attention import Attention
 from genjax.nn.dot_product_attention import IMPLEMENTATIONS
@@ -83,6 +84,7 @@ def network(config: DiT) -> Network:
   def apply(params: Tree, mutable: Tree, x_BHWC: Array, time_B: Array, label_B: Array | None = None,
             key: Key | None = None):
     (x_BTD, condition_BD), _ = embed.apply(params['embed'], {}, x_BHWC, time_B, label_B)
+    x_BTD, condition_BD = _place(x_BTD), sharding.constrain(condition_BD, 'batch', None)
     x_BTD, _ = blocks.apply(params['blocks'], {}, x_BTD, condition_BD)
     x_BTP, _ = head.apply(params['head'], {}, x_BTD, condition_BD)
     return unpatchify(x_BTP, config.patch, height, width), mutable
@@ -128,7 +130,8 @@ class _Block(nnx.Module):
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, axis=-1)
     x_BTD = x_BTD + gate_a * self.attention(_normalize(x_BTD) * (1 + scale_a) + shift_a)
     hidden = jax.nn.gelu(self.mlp.up(_normalize(x_BTD) * (1 + scale_m) + shift_m), approximate=True)
-    return x_BTD + gate_m * self.mlp.down(hidden)
+    hidden = sharding.constrain(hidden, 'batch', 'sequence', 'mlp', name='hidden units B T M of the MLP')
+    return _place(x_BTD + gate_m * self.mlp.down(hidden))
 
 
 class _Head(nnx.Module):
@@ -142,6 +145,10 @@ class _Head(nnx.Module):
   def __call__(self, x_BTD: Array, condition_BD: Array, key: Key | None = None) -> Array:
     shift, scale = jnp.split(self.modulation(jax.nn.silu(condition_BD))[:, None], 2, axis=-1)
     return self.out(_normalize(x_BTD) * (1 + scale) + shift)
+
+
+def _place(x_BTD: Array) -> Array:
+  return sharding.constrain(x_BTD, 'batch', 'sequence', None, name='patches B T D')
 
 
 def _normalize(x_BTD: Array) -> Array:

@@ -260,8 +260,8 @@ def _check(config: Dcgan | PointGan) -> None:
                     f'num_classes={config.num_classes}')
 
 
-# Path regex -> logical axes, by group. Tensor parallelism splits the channels that enter a generator's layer and leave a
-# discriminator's; both are multiples of the width.
+# Path regex -> logical axes, by group. Tensor parallelism splits what a dense layer makes. Kernels of convolutions are stored split,
+# by the channels that enter a generator's layer and leave a discriminator's, both multiples of the width, and gathered to compute.
 DCGAN_AXES = {
   'generator': ((r'project/kernel', (None, 'mlp')), (r'stages/\d+/linear/kernel', (None, None, 'mlp', None))),
   'discriminator': ((r'stages/\d+/linear/kernel', (None, None, None, 'mlp')), (r'head/output/kernel', ('mlp', None))),

@@ -9,6 +9,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from genjax import sharding
 from genjax.nn.attention import Attention
 from genjax.nn.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.functional import Network, dropout, network, stack
@@ -118,7 +119,10 @@ class Block(nnx.Module):
     h_BTD = self.mlp_norm(x_BTD)
     activation = MLPS[self.config.mlp]
     h_BTM = activation(self.gate(h_BTD)) * self.up(h_BTD) if self.config.mlp == 'swiglu' else activation(self.up(h_BTD))
+    sequence = _sequence(layer)
+    h_BTM = sharding.constrain(h_BTM, 'batch', sequence, 'mlp', name='hidden units B T M of the MLP')
     x_BTD = x_BTD + dropout(self.down(h_BTM), self.config.dropout, keys[1])
+    x_BTD = sharding.constrain(x_BTD, 'batch', sequence, None, name='tokens B T D')
     return x_BTD if layer is None else (x_BTD, layer)
 
 
@@ -148,6 +152,11 @@ def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.Module:
   return nnx.LayerNorm(config.width, epsilon=config.norm_eps, use_bias=config.bias, dtype=dtype, rngs=rngs)
 
 
+def _sequence(cache: Any) -> str | None:
+  """The logical axis of tokens: with a cache they come one by one or in a prompt of any length, and stay whole."""
+  return 'sequence' if cache is None else None
+
+
 def transformer(config: TransformerConfig) -> Network:
   """The network.
 
@@ -170,10 +179,13 @@ def transformer(config: TransformerConfig) -> Network:
             position: Array | int = 0, project: bool = True) -> tuple[Any, Tree]:
     keys = (None, None) if key is None else tuple(jax.random.split(key))
     x_BTD, _ = embedding.apply(params['embedding'], {}, tokens_BT, position, key=keys[0])
+    x_BTD = sharding.constrain(x_BTD, 'batch', _sequence(cache), None, name='tokens B T D')
     options = {} if cache is None else {'layers': cache, 'position': position}
     x_BTD, _ = blocks.apply(params['blocks'], {}, x_BTD, key=keys[1], **options)
+    sequence = _sequence(cache)
     x_BTD, cache = (x_BTD, None) if cache is None else x_BTD
     output, _ = head.apply(params['head'], {}, x_BTD, params['embedding']['token']['embedding'], project=project)
+    output = sharding.constrain(output, 'batch', sequence, 'vocab' if project else None, name='logits B T V')
     return (output if cache is None else (output, cache)), mutable
 
   return Network(init, apply)

@@ -6,6 +6,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from genjax import sharding
 from genjax.nn import functional
 from genjax.nn.attention import Attention
 from genjax.nn.conv import Conv
@@ -150,20 +151,22 @@ class _Stage(nnx.Module):
     dtype = jnp.dtype(config.dtype)
     self.dropout = config.dropout
     self.norm_in = nnx.GroupNorm(inputs, config.groups, dtype=dtype, rngs=rngs)
-    self.conv_in = Conv(inputs, outputs, init=_XAVIER, dtype=dtype, rngs=rngs)
+    self.conv_in = Conv(inputs, outputs, init=_XAVIER, dtype=dtype, rngs=rngs, axes=(None, 'mlp'))
     self.condition = nnx.Linear(embedding, outputs, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
     self.norm_out = nnx.GroupNorm(outputs, config.groups, dtype=dtype, rngs=rngs)
-    self.conv_out = Conv(outputs, outputs, init=_ZEROS, dtype=dtype, rngs=rngs)
+    self.conv_out = Conv(outputs, outputs, init=_ZEROS, dtype=dtype, rngs=rngs, axes=('mlp', None))
     resized = inputs != outputs
     self.shortcut = nnx.Linear(inputs, outputs, kernel_init=_XAVIER, dtype=dtype, rngs=rngs) if resized else None
     self.norm_attention = nnx.GroupNorm(outputs, config.groups, dtype=dtype, rngs=rngs) if attends else None
-    self.attention = Attention(outputs, config.heads, dtype=dtype, out_init=_ZEROS, implementation=config.attention_kernel,
-                               rngs=rngs) if attends else None
+    self.attention = Attention(outputs, config.heads, dtype=dtype, out_init=_ZEROS, split=False,
+                               implementation=config.attention_kernel, rngs=rngs) if attends else None
 
   def __call__(self, x_BHWC: Array, condition_BD: Array, key: Key | None = None) -> Array:
     hidden = self.conv_in(jax.nn.silu(self.norm_in(x_BHWC))) + self.condition(condition_BD)[:, None, None]
+    hidden = sharding.constrain(hidden, 'batch', None, None, 'mlp', name='hidden maps B H W C of a residual block')
     hidden = functional.dropout(jax.nn.silu(self.norm_out(hidden)), self.dropout, key)
     x_BHWC = (x_BHWC if self.shortcut is None else self.shortcut(x_BHWC)) + self.conv_out(hidden)
+    x_BHWC = sharding.constrain(x_BHWC, 'batch', None, None, None)
     if self.attention is None or self.norm_attention is None:
       return x_BHWC
     batch, _, _, channels = x_BHWC.shape
@@ -178,5 +181,13 @@ def _double(x_BHWC: Array) -> Array:
   return x.reshape(batch, 2 * height, 2 * width, channels)
 
 
-# Convolution kernels are left to automatic FSDP.
-AXES = ()
+# Tensor parallelism splits the hidden channels of a residual block; attention stays whole, its maps are small.
+AXES = (
+  (r'time/up/kernel', (None, 'mlp')),
+  (r'time/down/kernel', ('mlp', None)),
+  (r'(down|middle|up)/.*/conv_in/kernel', (None, None, None, 'mlp')),
+  (r'(down|middle|up)/.*/condition/kernel', (None, 'mlp')),
+  (r'(down|middle|up)/.*/(conv_in|condition)/bias', ('mlp',)),
+  (r'(down|middle|up)/.*/norm_out/(scale|bias)', ('mlp',)),
+  (r'(down|middle|up)/.*/conv_out/kernel', (None, None, 'mlp', None)),
+)

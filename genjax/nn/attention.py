@@ -6,8 +6,10 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from genjax import sharding
 from genjax.nn.dot_product_attention import attend
-from genjax.types import Array, Key
+from genjax.nn.ring_attention import ring_attend
+from genjax.types import Array, Key, UserError
 
 _XAVIER = nnx.initializers.xavier_uniform()
 
@@ -44,14 +46,18 @@ class Attention(nnx.Module):
     rope_theta: base of the rotary embedding; None leaves it out.
     kernel_init, out_init: initializers of the query/key/value kernels and of the output kernel.
     implementation: see `genjax.nn.dot_product_attention.attend`.
+    split: on a mesh, heads are split by the logical axis 'heads' and tokens by 'sequence', these by ring attention; False leaves
+      both whole.
 
   Raises:
     ValueError: head counts that do not divide, or an odd head_dim with rotary positions.
+    UserError: when called under a mesh that splits heads or tokens into unequal parts.
   """
 
   def __init__(self, width: int, heads: int, kv_heads: int | None = None, *, head_dim: int | None = None,
                bias: bool = True, causal: bool = False, dtype=jnp.float32, rngs: nnx.Rngs,
-               rope_theta: float | None = None, kernel_init=_XAVIER, out_init=_XAVIER, implementation: str = 'auto'):
+               rope_theta: float | None = None, kernel_init=_XAVIER, out_init=_XAVIER, implementation: str = 'auto',
+               split: bool = True):
     kv_heads = kv_heads or heads
     if heads % kv_heads:
       raise ValueError(f'heads ({heads}) must be a multiple of kv_heads ({kv_heads})')
@@ -61,6 +67,7 @@ class Attention(nnx.Module):
     if rope_theta is not None and head_dim % 2:
       raise ValueError(f'rotary positions need an even head_dim, got {head_dim}')
     self.head_dim, self.causal, self.rope_theta, self.implementation = head_dim, causal, rope_theta, implementation
+    self.split = split
 
     def linear(inputs: int, outputs: int, init) -> nnx.Linear:
       return nnx.Linear(inputs, outputs, use_bias=bias, dtype=dtype, kernel_init=init, rngs=rngs)
@@ -89,6 +96,10 @@ class Attention(nnx.Module):
     query_BTHD, key_BTKD, value_BTKD = (
         projection(x_BTD).reshape(*x_BTD.shape[:2], -1, self.head_dim)
         for projection in (self.query, self.key, self.value))
+    # Token by token, and with a cache of any length, sequences stay whole.
+    sequence = 'sequence' if self.split and layer is None else None
+    query_BTHD = self._place(query_BTHD, 'queries B T H D', sequence)
+    key_BTKD, value_BTKD = (self._place(x, 'keys and values B T K D', sequence, grouped=True) for x in (key_BTKD, value_BTKD))
     length = x_BTD.shape[1]
     start = jnp.int32(0 if position is None else position)
     index_T = start + jnp.arange(length)
@@ -96,7 +107,13 @@ class Attention(nnx.Module):
       place_BT = index_T[None] if positions_BT is None else positions_BT
       query_BTHD, key_BTKD = (rope(x, place_BT, self.rope_theta) for x in (query_BTHD, key_BTKD))
     if layer is None:
-      y_BTHD = attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, implementation=self.implementation)
+      if sequence and sharding.shards(sequence) > 1:
+        if self.implementation != 'auto':
+          raise UserError(f'attention implementation {self.implementation!r} holds whole sequences, and config.mesh splits them; '
+                          "leave it at 'auto', or set config.rules.sequence to None")
+        y_BTHD = ring_attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal)
+      else:
+        y_BTHD = attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, implementation=self.implementation)
       return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1))
     key_BSKD, value_BSKD = (jax.lax.dynamic_update_slice(cache, new.astype(cache.dtype), (0, start, 0, 0))
                             for cache, new in zip(layer, (key_BTKD, value_BTKD)))
@@ -107,3 +124,8 @@ class Attention(nnx.Module):
     y_BTHD = attend(query_BTHD, key_BSKD.astype(query_BTHD.dtype), value_BSKD.astype(query_BTHD.dtype), causal=self.causal,
                     segments=segments, position=start, implementation=self.implementation)
     return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1)), (key_BSKD, value_BSKD)
+
+  def _place(self, x_BTHD: Array, name: str, sequence: str | None, grouped: bool = False) -> Array:
+    """On a mesh, each device has its heads; key/value heads that are too few for that are on all."""
+    heads = 'heads' if self.split and not (grouped and x_BTHD.shape[2] % sharding.shards('heads')) else None
+    return sharding.constrain(x_BTHD, 'batch', sequence, heads, None, name=f'{name} of attention')

@@ -3,6 +3,11 @@
 Transposed convolutions are computed by stride-1 convolutions on the parts of the kernel that one output phase reads. The
 result and the number of operations are those of `jax.lax.conv_transpose`, whose backward pass XLA compiles to naive
 loops on CPUs (10 to 20 times slower).
+
+On a mesh, each device computes whole images with whole kernels, except for channels that a layer's `axes` name. Left alone, the
+partitioner carries the split of a dense layer through a reshape onto height and width, or uses a kernel as it is stored, split
+along its height, and then computes wrong outputs and gradients of strided convolutions (seen with jax 0.10.2 on CPU devices; the
+test of equal losses on all meshes catches it).
 """
 
 from collections.abc import Callable
@@ -12,25 +17,29 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from genjax import sharding
 from genjax.nn.norms import SpectralNorm
 from genjax.types import Array, Key
 
 Initializer = Callable[..., Array]
+ChannelAxes = tuple[str | None, str | None]  # logical axes of the channels that a layer reads and writes
 _NHWC = ('NHWC', 'HWIO', 'NHWC')
 
 
-def conv(x_BHWC: Array, kernel_HWIO: Array, stride: int = 1) -> Array:
+def conv(x_BHWC: Array, kernel_HWIO: Array, stride: int = 1, axes: ChannelAxes = (None, None)) -> Array:
   """Convolution (cross-correlation) with 'SAME' zero padding as `jax.lax` defines it.
 
   Args:
     x_BHWC: images.
     kernel_HWIO: square kernel of size k.
     stride: step s along both axes.
+    axes: logical axes of input and output channels, by which a mesh splits them.
 
   Returns:
     Images of ceil(H / s) by ceil(W / s) pixels. For k = 4, s = 2 and even sizes this is `torch.nn.Conv2d(..., 4, 2, 1)`.
   """
-  return jax.lax.conv_general_dilated(x_BHWC, kernel_HWIO, (stride, stride), 'SAME', dimension_numbers=_NHWC)
+  x_BHWC, kernel_HWIO = _place(x_BHWC, axes[0]), _place_kernel(kernel_HWIO, *axes)
+  return _place(jax.lax.conv_general_dilated(x_BHWC, kernel_HWIO, (stride, stride), 'SAME', dimension_numbers=_NHWC), axes[1])
 
 
 def conv_transpose(x_BHWC: Array, kernel_HWIO: Array, stride: int = 2) -> Array:
@@ -59,13 +68,23 @@ def conv_transpose(x_BHWC: Array, kernel_HWIO: Array, stride: int = 2) -> Array:
   def phase(row: int, column: int) -> Array:
     first = [(pad - offset) % stride for offset in (row, column)]
     before = [(pad - offset - tap) // stride for offset, tap in zip((row, column), first)]
-    return jax.lax.conv_general_dilated(
+    return _place(jax.lax.conv_general_dilated(
       x_BHWC, kernel_HWIO[first[0]::stride, first[1]::stride], (1, 1), [(b, taps - 1 - b) for b in before],
-      dimension_numbers=_NHWC)
+      dimension_numbers=_NHWC))
 
+  x_BHWC, kernel_HWIO = _place(x_BHWC), _place_kernel(kernel_HWIO)
   rows = [jnp.stack([phase(row, column) for column in range(stride)], axis=3) for row in range(stride)]
   batch, height, width, _ = x_BHWC.shape
-  return jnp.stack(rows, axis=2).reshape(batch, height * stride, width * stride, -1)
+  return _place(jnp.stack(rows, axis=2).reshape(batch, height * stride, width * stride, -1))
+
+
+def _place(x_BHWC: Array, channels: str | None = None) -> Array:
+  """Images, and in the backward pass their gradients, whose height and width are on every device."""
+  return sharding.constrain(x_BHWC, 'batch', None, None, channels, name='images B H W C of a convolution')
+
+
+def _place_kernel(kernel_HWIO: Array, inputs: str | None = None, outputs: str | None = None) -> Array:
+  return sharding.constrain(kernel_HWIO, None, None, inputs, outputs, name='kernel H W I O of a convolution')
 
 
 class Dense(nnx.Module):
@@ -97,18 +116,20 @@ class Conv(nnx.Module):
     inputs, outputs: channels.
     size: of the square kernel.
     stride: step along both axes.
+    axes: see `conv`.
     bias, spectral, init, dtype: as in `Dense`.
   """
 
   def __init__(self, inputs: int, outputs: int, size: int = 3, stride: int = 1, *, rngs: nnx.Rngs, bias: bool = True,
-               spectral: bool = False, init: Initializer = nnx.initializers.lecun_normal(), dtype=jnp.float32):
+               spectral: bool = False, init: Initializer = nnx.initializers.lecun_normal(), dtype=jnp.float32,
+               axes: ChannelAxes = (None, None)):
     self.kernel = nnx.Param(init(rngs.params(), (size, size, inputs, outputs), jnp.float32))
     self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
     self.spectral = SpectralNorm(outputs, rngs=rngs) if spectral else None
-    self.stride, self.dtype = stride, dtype
+    self.stride, self.dtype, self.axes = stride, dtype, axes
 
   def __call__(self, x_BHWC: Array, key: Key | None = None) -> Array:
-    return _affine(self, lambda kernel: conv(x_BHWC.astype(self.dtype), kernel, self.stride), key)
+    return _affine(self, lambda kernel: conv(x_BHWC.astype(self.dtype), kernel, self.stride, self.axes), key)
 
 
 class ConvTranspose(nnx.Module):

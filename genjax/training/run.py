@@ -48,7 +48,8 @@ class Run:
     aside_seconds: time spent on other things than steps: evaluation, samples, checkpoints.
 
   Raises:
-    UserError: see `genjax.sharding` and `genjax.objectives.base.check_groups`.
+    UserError: see `genjax.sharding` and `genjax.objectives.base.check_groups`; among them a layer whose arrays the mesh does not
+      divide.
   """
 
   state: TrainState
@@ -72,6 +73,10 @@ class Run:
     everywhere = sharding.replicated(self.mesh)
     under = functools.partial(sharding.under, self.mesh, settings.rules)  # whoever traces it, with the mesh of this run
     self._step = under(step_lib.make_step(objective, experiment.optimizers, experiment.ema, settings.seed, settings.microbatches))
+    if self.mesh.size > sharding.batch_shards(self.mesh):
+      # Axes beside the batch's may not divide what a network computes: found by tracing, which costs nothing but a second.
+      step = functools.partial(self._step, due=tuple(phase.name for phase in self.phases))
+      jax.eval_shape(step, self.target, experiment.frozen, experiment.batch_shapes(settings.batch_size))
     # Without out_shardings the second call would see other layouts than the first and compile again.
     self._jit_step = jax.jit(self._step, static_argnums=3, donate_argnums=0, out_shardings=(layout, everywhere))
     self._jit_evaluate = jax.jit(under(self._evaluate_batch), out_shardings=everywhere)

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from genjax import sharding
 from genjax.nn.attention import Attention, rope
+from genjax.types import UserError
 
 
 def _random(seed, *shape):
@@ -103,3 +105,36 @@ def test_bfloat16_computes_near_float32_and_keeps_parameters():
 def test_bad_sizes_are_errors(options):
   with pytest.raises(ValueError, match='head'):
     Attention(**options, rngs=nnx.Rngs(0))
+
+
+def _under(mesh, length=8, rules=None, **options):
+  """Traces self-attention of four heads on a mesh without devices."""
+  sizes = tuple(mesh.get(axis, 1) for axis in sharding.MESH_AXES)
+  module = Attention(16, 4, rngs=nnx.Rngs(0), **options)
+  devices = jax.sharding.AbstractMesh(sizes, sharding.MESH_AXES)
+  return jax.make_jaxpr(sharding.under(devices, rules, module))(jax.ShapeDtypeStruct((2, length, 16), jnp.float32))
+
+
+@pytest.mark.parametrize('mesh, length, words', [
+  ({'context': 4}, 6, r"queries B T H D of attention \(2, 6, 4, 4\): rule 'sequence' -> \('context',\) splits 6 into 4"),
+  ({'tensor': 8}, 8, r"queries B T H D of attention \(2, 8, 4, 4\): rule 'heads' -> \('tensor',\) splits 4 into 8"),
+])
+def test_a_mesh_that_does_not_divide_is_named_with_shape_and_rule(mesh, length, words):
+  with pytest.raises(UserError, match=words):
+    _under(mesh, length)
+
+
+def test_sequences_are_split_by_the_ring_only_where_the_mesh_and_the_layer_say_so():
+  assert 'ppermute' in str(_under({'context': 4}))
+  assert 'ppermute' not in str(_under({'tensor': 4}))
+  assert 'ppermute' not in str(_under({'context': 4}, 6, rules={'sequence': None}))
+  assert 'ppermute' not in str(_under({'context': 4, 'tensor': 8}, 7, split=False))
+  with pytest.raises(UserError, match="'chunked' holds whole sequences"):
+    _under({'context': 4}, implementation='chunked')
+
+
+def test_key_heads_that_are_fewer_than_devices_stay_whole():
+  traced = _under({'tensor': 4}, kv_heads=2)
+  heads = {(equation.invars[0].aval.shape[2], equation.params['sharding'].spec[2])
+           for equation in traced.eqns if equation.primitive.name == 'sharding_constraint'}
+  assert heads == {(4, 'tensor'), (2, None)}

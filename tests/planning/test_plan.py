@@ -1,5 +1,6 @@
 """Plans of small runs on the devices of this process: bytes, advice, messages of compilers."""
 
+import jax
 import pytest
 
 from genjax.cli import configs
@@ -53,6 +54,7 @@ def test_unknown_topologies(name, message):
 
 
 def test_more_fake_devices_than_this_process_has():
+  assert jax.devices()  # the backend runs; before it does, as many are made as are asked for
   with pytest.raises(UserError, match='plan in a process of its own'):
     topology.find('cpu:4096')
 

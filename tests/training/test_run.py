@@ -1,7 +1,10 @@
 """A run: what it checks before computing, what it compiles, and that evaluation and samples do not depend on batches."""
 
 import dataclasses
+import os
 import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -104,3 +107,23 @@ def test_labels_of_conditions():
   for text in ('10', '-1', 'x', ''):
     with pytest.raises(UserError, match='0 to 9'):
       condition.parse(text)
+
+
+@pytest.mark.slow
+def test_a_layer_that_the_mesh_does_not_divide_is_found_before_anything_is_computed():
+  program = """
+import sys
+from genjax.cli import configs
+from genjax.training.run import Run
+from genjax.types import UserError
+values, paths = configs.parse('train', sys.argv[1:], '')
+try:
+  Run(configs.build(values.config, paths), configs.settings(values.config))
+except UserError as error:
+  print(error)
+"""
+  flags = [f'--config={ROOT}/configs/python_code.py:smoke', '--config.data.context=18', '--config.mesh.context=4']
+  done = subprocess.run([sys.executable, '-c', program, *flags], capture_output=True, text=True, timeout=600, env={
+    **os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), 'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': '--xla_force_host_platform_device_count=8'})
+  assert "tokens B T D (8, 18, 16): rule 'sequence' -> ('context',) splits 18 into 4 unequal parts" in done.stdout, done.stderr

@@ -1,0 +1,57 @@
+"""Every family on every mesh: the initial state, the losses and the checkpoints are those of one device, and memory is split.
+
+Each case runs in a process of its own with eight fake devices; see `meshes.py` beside this file.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+MESHES = ('data:8', 'data:2+fsdp:4', 'data:2+fsdp:2+tensor:2', 'fsdp:8')  # the last one writes the checkpoint
+CONTEXT = ('data:2+context:4', *MESHES)
+DIGITS = ('--config.data.name=digits', '--config.data.shape=(8,8,1)')
+CASES = {
+  'diffusion transformer': ('quickstart', CONTEXT, ()),
+  'language': ('python_code', CONTEXT, ()),
+  'vae': ('digits_vae', MESHES, ()),
+  'gan': ('digits_gan', MESHES, ()),
+  'u-net': ('mnist_flow', MESHES, (*DIGITS, '--config.model.attention=(4,)')),
+  # What may depend on who holds which row: packs of samples, a gradient penalty, accumulation, batch statistics of a microbatch.
+  'gan with packs, R1 and microbatches': ('digits_gan', ('data:8', 'fsdp:8'), (
+    '--config.batch_size=32', '--config.microbatches=2', '--config.model.pack=2', '--config.objective.r1_gamma=1.0',
+    '--config.objective.r1_every=2')),
+}
+
+
+def measure(config, meshes, flags):
+  argv = [sys.executable, pathlib.Path(__file__).with_name('meshes.py'), '20', ','.join(meshes),
+          f'--config={ROOT}/configs/{config}.py:smoke', '--config.steps=20', *flags]
+  done = subprocess.run(argv, capture_output=True, text=True, timeout=1800, env={
+    **os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), 'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': '--xla_force_host_platform_device_count=8'})
+  assert done.returncode == 0, done.stderr[-5000:]
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case', CASES)
+def test_a_mesh_changes_nothing_but_where_arrays_lie(case):
+  config, meshes, flags = CASES[case]
+  found = measure(config, meshes, flags)
+  assert len(found['losses']) == 20 and all(found['losses'])
+  assert set(found['meshes']) == {*meshes, 'one device'}
+  assert all(entry['restored'] for entry in found['meshes'].values())
+  for mesh in meshes:
+    entry = found['meshes'][mesh]
+    assert entry['initial'], f'{mesh}: initial parameters'
+    assert entry['state'], f'{mesh}: initial state'
+    assert entry['losses'] < 1e-5, f'{mesh}: losses differ by {entry["losses"]}'
+    if 'context' in mesh:
+      assert entry['samples'] <= 1 and entry['evaluation'] < 1e-5, mesh
+  entry = found['meshes']['fsdp:8']
+  assert entry['bytes'] <= 1.15 * entry['total'] / 8
