@@ -13,7 +13,7 @@ def get_config(arg=None):
   config.data = dict(name='cifar10', train='train', heldout='test', shape=(32, 32, 3), num_classes=0, flip=True,
                      data_dir='', originals='')
   config.model = dict(name='unet', base=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,), groups=32, dropout=0.1,
-                      dtype=arg.dtype)
+                      dtype=arg.dtype, attention_kernel='auto', remat='none')
   config.objective = dict(process=dict(name='vp_linear', steps=1000), parameterization=dict(name='epsilon'),
                           times=dict(name='default'), label_dropout=0.0, stratified=False)
   # The paper samples with all 1000 steps and the large variance.

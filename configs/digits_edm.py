@@ -12,7 +12,7 @@ def get_config(arg=None):
   config.experiment = 'experiments.diffusion'
   config.data = dict(name='digits', train='train', heldout='test', shape=(8, 8, 1), num_classes=10, flip=False,
                      data_dir='', originals='')
-  config.model = dict(name='dit', patch=2, width=96, depth=4, heads=4, unroll=True)
+  config.model = dict(name='dit', patch=2, width=96, depth=4, heads=4, attention='auto', remat='none', unroll=True)
   # The pixels of the digits, in [-1, 1], have standard deviation 0.75.
   config.objective = dict(process=dict(name='edm', sigma_max=80.0), parameterization=dict(name='edm', data_std=0.75),
                           times=dict(name='log_normal', mean=-0.8, std=1.2), label_dropout=0.1, stratified=True)

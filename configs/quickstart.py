@@ -12,7 +12,7 @@ def get_config(arg=None):
   config.experiment = 'experiments.diffusion'
   config.data = dict(name='digits', train='train', heldout='test', shape=(8, 8, 1), num_classes=10, flip=False,
                      data_dir='', originals='')
-  config.model = dict(name='dit', patch=2, width=96, depth=4, heads=4, unroll=True)
+  config.model = dict(name='dit', patch=2, width=96, depth=4, heads=4, attention='auto', remat='none', unroll=True)
   config.objective = dict(process=dict(name='flow'), parameterization=dict(name='velocity'),
                           times=dict(name='default'), label_dropout=0.1, stratified=True)
   config.sampler = dict(name='dpmpp_2m', steps=16, spacing='', guidance=1.3, clip=0.0, options=dict())

@@ -185,7 +185,8 @@ def transformer(config: TransformerConfig) -> Network:
     sequence = _sequence(cache)
     x_BTD, cache = (x_BTD, None) if cache is None else x_BTD
     output, _ = head.apply(params['head'], {}, x_BTD, params['embedding']['token']['embedding'], project=project)
-    output = sharding.constrain(output, 'batch', sequence, 'vocab' if project else None, name='logits B T V')
+    if project:
+      output = sharding.constrain(output, 'batch', sequence, 'vocab', name='logits B T V')
     return (output if cache is None else (output, cache)), mutable
 
   return Network(init, apply)

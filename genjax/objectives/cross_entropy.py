@@ -33,7 +33,8 @@ def token_losses(hidden_BTD: Array, weight_VD: Array, target_BT: Array, chunks: 
   length = target_BT.shape[1]
   chunks = chunks or chunk_count(target_BT.shape[0], length, weight_VD.shape[0])
   if chunks == 1:
-    return _losses(_logits(hidden_BTD, weight_VD), target_BT)[:2]
+    logits_BTV = sharding.constrain(_logits(hidden_BTD, weight_VD), 'batch', 'sequence', 'vocab', name='logits B T V')
+    return _losses(logits_BTV, target_BT)[:2]
   padding = -length % chunks
   if padding:
     hidden_BTD, target_BT = (jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2)) for x in (hidden_BTD, target_BT))
