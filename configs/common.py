@@ -69,6 +69,21 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
   return config
 
 
+def tokens(path: str, vocabulary_size: int, context: int) -> dict[str, Any]:
+  """config.data of a language model on tokens from elsewhere: a .npy file whose last 100,000 are held out, or random ones without it."""
+  names = dict(name=path, train='train[:-100000]', heldout='train[-100000:]')
+  return dict(names if path else dict(name='random_tokens', train='train', heldout='heldout'), vocabulary='ids',
+              vocabulary_size=vocabulary_size, context=context, start='1', data_dir='', originals='')
+
+
+def smoke_tokens(config: Any) -> None:
+  """Makes a language model on random tokens small."""
+  config.data.update(tokens('', vocabulary_size=61, context=16))
+  config.model.update(layers=2, heads=2, width=16, dtype='float32')
+  config.sampler.length = 20
+  config.optimizers.net.warmup = 1
+
+
 def smoke(config: Any) -> Any:
   """The two-step variant that the tests run: same code, small shapes, everything switched on once."""
   config.steps = 2

@@ -7,7 +7,7 @@ from experiments import images, measures, render
 from genjax import config as config_lib
 from genjax.diffusion import parameterizations, samplers, schedules
 from genjax.models import dit, unet
-from genjax.objectives.diffusion import Diffusion, Sampler
+from genjax.objectives.diffusion import Diffusion, Sampler, identity, pixels
 from genjax.training import optimizers
 from genjax.training.experiment import Experiment
 from genjax.types import UserError
@@ -40,7 +40,8 @@ def build(config: Any) -> Experiment:
                     'config.objective.label_dropout above 0; without them set it to 1.0')
   objective = config_lib.build(
     Diffusion, goal, 'config.objective', net=make(model), shape=tuple(data.shape), process=process,
-    parameterization=parameterization, quantile=quantile, num_classes=data.num_classes, sampler=sampler(config.sampler, process))
+    parameterization=parameterization, quantile=quantile, num_classes=data.num_classes, sampler=sampler(config.sampler, process),
+    codec=identity() if images.content(config) == 'latents' else pixels())
   return Experiment(
     objective=objective,
     train=images.batches(config, data.train),
@@ -50,7 +51,7 @@ def build(config: Any) -> Experiment:
     ema=config_lib.plain(config.ema),
     axes={'net': axes},
     conditions=images.conditions(config),
-    render=lambda samples: {'samples': render.grid(samples['image'])},
+    render=lambda samples: {'samples': render.grid(render.visible(samples['image']))},
     metrics=measures.image_metrics(config))
 
 

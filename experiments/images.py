@@ -1,24 +1,31 @@
-"""Image data of any builder: splits of a TFDS set, checked against the config, with the transforms that configs name."""
+"""Image data of any builder: splits of a TFDS set, checked against the config, with the transforms that configs name.
+
+Data named 'random_images' or 'random_latents' is noise in the shape of the config: see `genjax.data.synthetic`.
+"""
 
 import functools
 
 import jax
 import numpy as np
 
+from genjax import config as config_lib
 from genjax.config import Config
-from genjax.data import pipeline, sources
+from genjax.data import pipeline, sources, synthetic
 from genjax.training.experiment import Condition
 from genjax.types import UserError
 
+NOISE = {'random_images': synthetic.random_images, 'random_latents': synthetic.random_latents}
+NOISE_SPLITS = {'train': 2**20, 'heldout': 64}  # and their sizes
+CONTENTS = {'pixels': np.uint8, 'latents': np.float32}  # what a column 'image' holds, and its type
 BINARIZATIONS = ('none', 'fixed', 'dynamic')
 
 
 def batches(config: Config, split: str, shuffle: bool = True) -> pipeline.Pipeline:
-  """Batches of 'image' uint8 B H W C and, with classes, 'label' int32 B.
+  """Batches of 'image' uint8 B H W C (float32 for latents) and, with classes, 'label' int32 B.
 
-  config.data: name, data_dir and originals (see `genjax.data.sources.open_tfds`), shape (H, W, C), num_classes (0: no
-  labels); optional flip (mirror half of the training images) and binarize: 'none', 'fixed' (one Bernoulli draw of each
-  image, the same in every epoch) or 'dynamic' (drawn anew whenever an image is read).
+  config.data: name, data_dir and originals (see `genjax.data.sources.open_tfds`), shape (H, W, C), num_classes (0: no labels);
+  optional content ('pixels', or 'latents' of an encoder that ran before), flip (mirror half of the training images) and binarize:
+  'none', 'fixed' (one Bernoulli draw of each image, the same in every epoch) or 'dynamic' (drawn anew whenever an image is read).
 
   Args:
     config: the whole config.
@@ -40,8 +47,12 @@ def batches(config: Config, split: str, shuffle: bool = True) -> pipeline.Pipeli
 
 def open_source(data: Config, split: str, seed: int) -> pipeline.Source:
   """The images of a split; see `batches`."""
-  columns = ('image', 'label') if data.num_classes else ('image',)
-  source = sources.open_tfds(data.name, split, columns, data.data_dir or None, data.originals or None)
+  if data.name in NOISE:
+    size = config_lib.choose(NOISE_SPLITS, split, f'the split of {data.name}')
+    source = NOISE[data.name](tuple(data.shape), data.num_classes, size, seed=list(NOISE_SPLITS).index(split))
+  else:
+    columns = ('image', 'label') if data.num_classes else ('image',)
+    source = sources.open_tfds(data.name, split, columns, data.data_dir or None, data.originals or None)
   first = source.get(np.zeros(1, np.int64))
   if first['image'].shape[1:] != tuple(data.shape):
     raise UserError(f'config.data.shape is {tuple(data.shape)}, but images of {data.name} are {first["image"].shape[1:]}; '
@@ -59,7 +70,18 @@ def open_source(data: Config, split: str, seed: int) -> pipeline.Source:
 def example(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
   """One row of a batch, without the data."""
   label = {'label': jax.ShapeDtypeStruct((), np.int32)} if config.data.num_classes else {}
-  return {'image': jax.ShapeDtypeStruct(tuple(config.data.shape), np.uint8), **label}
+  return {'image': jax.ShapeDtypeStruct(tuple(config.data.shape), CONTENTS[content(config)]), **label}
+
+
+def content(config: Config) -> str:
+  """What the images are: 'pixels' or 'latents'.
+
+  Raises:
+    UserError: something else.
+  """
+  name = config.data.get('content', 'pixels')
+  config_lib.choose(CONTENTS, name, 'config.data.content')
+  return name
 
 
 def conditions(config: Config) -> dict[str, Condition]:

@@ -1,4 +1,4 @@
-"""Builder of language models: text from a TFDS set or a file, characters or bytes, a decoder-only transformer."""
+"""Builder of language models: text of a TFDS set or a file as characters or bytes, or tokens as they are; a decoder-only transformer."""
 
 import functools
 
@@ -8,7 +8,8 @@ import numpy as np
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data.pipeline import Pipeline
-from genjax.data.text import ByteVocabulary, CharVocabulary, Windows, open_text
+from genjax.data.synthetic import Noise, random_tokens
+from genjax.data.text import ByteVocabulary, CharVocabulary, IdVocabulary, Windows, open_text, open_tokens
 from genjax.models import transformer
 from genjax.objectives.language import LanguageModel, SamplerOptions
 from genjax.training import optimizers
@@ -16,14 +17,18 @@ from genjax.training.experiment import Columns, Condition, Experiment
 from genjax.types import UserError
 
 MODELS = {'gpt': transformer.TransformerConfig, 'llama': transformer.llama}
+RANDOM_WINDOWS = {'train': 2**20, 'heldout': 64}  # splits of 'random_tokens' and their sizes
+Vocabulary = ByteVocabulary | CharVocabulary | IdVocabulary
 
 
 def build(config: Config) -> Experiment:
   """A causal language model.
 
-  config.data: name and splits of the text (see `genjax.data.text.open_text`), vocabulary 'char' or 'byte', context in
-  tokens, and optionally heldout_stride, the tokens from one held-out window to the next (default: the context, so that every
-  target counts once). config.model: 'gpt' or 'llama' and options of `TransformerConfig`. config.sampler: see `SamplerOptions`.
+  config.data: name and splits of the text (see `genjax.data.text.open_text`), vocabulary 'char' or 'byte', context in tokens, and
+  optionally heldout_stride, the tokens from one held-out window to the next (default: the context, so that every target counts
+  once). With vocabulary 'ids', name is a .npy file of tokens (see `open_tokens`) or 'random_tokens' (see `random_tokens`, splits
+  'train' and 'heldout'), and vocabulary_size says how many there are. config.model: 'gpt' or 'llama' and options of
+  `TransformerConfig`. config.sampler: see `SamplerOptions`.
   """
   data = config.data
   read = functools.partial(open_text, data.name, data_dir=data.data_dir or None, originals=data.originals or None)
@@ -33,9 +38,13 @@ def build(config: Config) -> Experiment:
   objective = LanguageModel(transformer.transformer(model), functools.partial(transformer.init_cache, model), data.context,
                             sampler, assets.get('bytes_per_token', 1.0))
 
-  def windows(split: str, stride: int) -> Windows:
+  def windows(split: str, stride: int) -> Windows | Noise:
+    if data.vocabulary == 'ids' and data.name == 'random_tokens':
+      size = config_lib.choose(RANDOM_WINDOWS, split, 'the split of random_tokens')
+      return random_tokens(vocabulary.size, data.context, size, seed=list(RANDOM_WINDOWS).index(split))
     facts = {'name': data.name, 'split': split, 'vocabulary': data.vocabulary}
-    return Windows(vocabulary.encode(read(split)), data.context, stride, facts)
+    tokens = open_tokens(data.name, split, vocabulary.size) if data.vocabulary == 'ids' else vocabulary.encode(read(split))
+    return Windows(tokens, data.context, stride, facts)
 
   def prompt(text: str) -> np.ndarray:
     tokens = vocabulary.encode(text).astype(np.int32)
@@ -71,12 +80,14 @@ def _model(config: Config, vocab: int) -> transformer.TransformerConfig:
     raise UserError(f'config.model: {error}') from error
 
 
-def _vocabulary(config: Config, read) -> tuple[ByteVocabulary | CharVocabulary, dict]:
+def _vocabulary(config: Config, read) -> tuple[Vocabulary, dict]:
   """The vocabulary, and what of it the run must keep."""
   if config.data.vocabulary == 'byte':
     return ByteVocabulary(), {}
+  if config.data.vocabulary == 'ids':
+    return IdVocabulary(config.data.vocabulary_size), {}
   if config.data.vocabulary != 'char':
-    raise UserError(f"config.data.vocabulary must be 'char' or 'byte', got {config.data.vocabulary!r}")
+    raise UserError(f"config.data.vocabulary must be 'char', 'byte' or 'ids', got {config.data.vocabulary!r}")
   assets = config_lib.plain(config.assets)
   if not assets:
     text = read(config.data.train) + read(config.data.heldout)
@@ -84,7 +95,7 @@ def _vocabulary(config: Config, read) -> tuple[ByteVocabulary | CharVocabulary, 
   return CharVocabulary(assets['alphabet']), assets
 
 
-def _render(vocabulary: ByteVocabulary | CharVocabulary, samples: Columns) -> dict[str, str]:
+def _render(vocabulary: Vocabulary, samples: Columns) -> dict[str, str]:
   """Texts, one after the other."""
   texts = [vocabulary.decode(row) for row in samples['tokens']]
   return {'samples': ('\n' + '-' * 80 + '\n').join(texts)}

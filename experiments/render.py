@@ -28,3 +28,11 @@ def grid(image_NHWC: np.ndarray, columns: int = 0, gap: int = 1, enlarge: int = 
     top, left = index // columns * height + gap, index % columns * width + gap
     sheet_HWC[top:top + height - gap, left:left + width - gap] = image_HWC
   return sheet_HWC
+
+
+def visible(image_NHWC: np.ndarray) -> np.ndarray:
+  """Images as they are; of latents (float) the first three channels, -3 .. 3 as black .. white: structure, not a decoded picture."""
+  if image_NHWC.dtype == np.uint8:
+    return image_NHWC
+  shown_NHWC = image_NHWC[..., :3] if image_NHWC.shape[-1] >= 3 else image_NHWC[..., :1]
+  return np.round(np.clip((shown_NHWC + 3.0) / 6.0, 0.0, 1.0) * 255.0).astype(np.uint8)

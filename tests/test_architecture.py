@@ -23,11 +23,13 @@ ALLOWED = {
   'genjax.objectives': ('genjax.types', 'genjax.sharding', 'genjax.diffusion', 'genjax.nn.functional', 'genjax.nn.lora',
                         'genjax.objectives'),
   'genjax.training': ('genjax.types', 'genjax.sharding', 'genjax.distributed', 'genjax.objectives.base', 'genjax.training'),
+  'genjax.planning': ('genjax.types', 'genjax.training', 'genjax.planning'),
   'genjax.data': ('genjax.types', 'genjax.distributed', 'genjax.data'),
   'genjax.metrics': ('genjax.types', 'genjax.metrics'),
   'genjax.interop': ('genjax.types', 'genjax.models', 'genjax.nn', 'genjax.interop'),
   'genjax.cli': ('genjax.types', 'genjax.config', 'genjax.sharding', 'genjax.cluster', 'genjax.distributed', 'genjax.training',
-                 'genjax.objectives.base', 'genjax.data', 'genjax.metrics', 'genjax.nn.functional', 'genjax.cli', 'genjax.__version__'),
+                 'genjax.planning', 'genjax.objectives.base', 'genjax.data', 'genjax.metrics', 'genjax.nn.functional', 'genjax.cli',
+                 'genjax.__version__'),
   'configs': ('configs.common',),
 }
 FAMILIES = re.compile(r'\b(gan|vae|elbo|diffusion|flow|language|lm|transformer|discriminator|generator|token|denois\w*)s?\b', re.I)

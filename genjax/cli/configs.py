@@ -11,6 +11,7 @@ from absl import flags
 import ml_collections
 from ml_collections import config_flags
 
+from genjax import sharding
 from genjax.config import Config, flatten, plain, suggestion
 from genjax.training.experiment import Experiment
 from genjax.training.run import Settings
@@ -117,13 +118,28 @@ def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
   return module.build(config)
 
 
-def settings(config: Config) -> Settings:
-  """The numbers of the run."""
+def settings(config: Config, mesh: dict[str, int] | None = None) -> Settings:
+  """The numbers of the run; `mesh` takes the place of the config's."""
   return Settings(steps=config.steps, batch_size=config.batch_size, seed=config.seed, microbatches=config.microbatches,
-                  mesh=plain(config.mesh), rules=plain(config.rules), **_nonfinite(config))
+                  mesh=plain(config.mesh) if mesh is None else mesh, rules=plain(config.rules), **_nonfinite(config))
 
 
 def _nonfinite(config: Config) -> dict[str, Any]:
   """Runs of before there was a choice stop at NaN."""
   given = config.get('nonfinite')
   return {} if given is None else {'nonfinite': given.policy, 'nonfinite_limit': given.limit}
+
+
+def mesh_sizes(text: str) -> dict[str, int]:
+  """'fsdp:8,tensor:2' -> axis -> size, with every axis of a mesh; -1 stands for the devices that are left.
+
+  Raises:
+    UserError: an unknown axis or a size that is no number of devices.
+  """
+  sizes: dict[str, int] = dict.fromkeys(sharding.MESH_AXES, 1)
+  for part in filter(None, text.split(',')):
+    axis, _, size = part.partition(':')
+    if axis not in sizes or not (size == '-1' or size.isdigit() and int(size) > 0):
+      raise UserError(f'--mesh takes axis:size pairs with axes {sharding.MESH_AXES}, e.g. fsdp:8,tensor:2, got {part!r}')
+    sizes[axis] = int(size)
+  return sizes

@@ -1,7 +1,7 @@
 """`genjax inspect --config=FILE[:args] [--mesh=fsdp:8,tensor:2] [--json]`: what a config is, without computing it.
 
-Prints every parameter with shape, count, layout and optimizer, the totals, and the analytic FLOPs of each phase, two
-FLOPs a multiply-add. Shapes are derived abstractly: no memory is allocated, whatever the size.
+Prints every parameter with shape, count, layout and optimizer, the totals, the bytes of the training state on a device, and the
+analytic FLOPs of each phase, two FLOPs a multiply-add. Shapes are derived abstractly: no memory is allocated, whatever the size.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from genjax import sharding
 from genjax.cli import configs
 from genjax.nn.functional import count
 from genjax.objectives import base
-from genjax.training import flops
+from genjax.training import checkpoint, flops, memory
 from genjax.training import state as state_lib
 from genjax.training.experiment import Experiment
 from genjax.types import UserError, leaf_name
@@ -47,12 +47,9 @@ def abstract_mesh(text: str) -> AbstractMesh:
   Raises:
     UserError: an unknown axis or a size that is no positive number.
   """
-  sizes = dict.fromkeys(sharding.MESH_AXES, 1)
-  for part in filter(None, text.split(',')):
-    axis, _, size = part.partition(':')
-    if axis not in sizes or not size.isdigit() or int(size) < 1:
-      raise UserError(f'--mesh takes axis:size pairs with axes {sharding.MESH_AXES}, e.g. fsdp:8,tensor:2, got {part!r}')
-    sizes[axis] = int(size)
+  sizes = configs.mesh_sizes(text)
+  if -1 in sizes.values():
+    raise UserError(f'--mesh={text}: there are no devices to count here; give every size as a number')
   return AbstractMesh(tuple(sizes.values()), tuple(sizes))
 
 
@@ -62,13 +59,15 @@ def inspect(experiment: Experiment, seed: int, mesh: AbstractMesh, rules: Mappin
   shapes = jax.eval_shape(functools.partial(state_lib.create, objective, experiment.optimizers, experiment.ema, seed),
                           experiment.frozen)
   base.check_groups(objective.phases(), shapes.params, experiment.optimizers, experiment.ema)
+  state = checkpoint.abstract(shapes, state_lib.shardings(shapes, experiment.optimizers, mesh, experiment.axes, rules))
+  frozen = jax.eval_shape(lambda: experiment.frozen)
+  frozen = checkpoint.abstract(frozen, {group: sharding.param_shardings(tree, mesh, experiment.axes.get(group, ()), rules)
+                                        for group, tree in frozen.items()})
   rows = []
-  for group, tree in {**shapes.params, **experiment.frozen}.items():
-    layout = sharding.param_shardings(tree, mesh, experiment.axes.get(group, ()), rules)
-    places = jax.tree.leaves(layout)
-    for (path, leaf), place in zip(jax.tree_util.tree_leaves_with_path(tree), places):
+  for group, tree in {**state.params, **frozen}.items():
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
       rows.append({'group': group, 'path': leaf_name(path),
-                   'shape': list(leaf.shape), 'count': math.prod(leaf.shape), 'layout': _layout(place.spec)})
+                   'shape': list(leaf.shape), 'count': math.prod(leaf.shape), 'layout': _layout(leaf.sharding.spec)})
   return {
     'parameters': rows,
     'totals': {group: count(tree) for group, tree in shapes.params.items()},
@@ -77,6 +76,8 @@ def inspect(experiment: Experiment, seed: int, mesh: AbstractMesh, rules: Mappin
     'mutable': count(shapes.mutable),
     'optimizer': count(shapes.opt),
     'averages': count(shapes.ema),
+    'bytes': memory.totals(state, frozen),
+    'bytes_per_device': memory.per_device(state, frozen),
     'flops_per_example': phase_flops(experiment, shapes),
   }
 
@@ -118,6 +119,8 @@ def render(report: dict[str, Any]) -> str:
   lines.append(f'parameters in total: {report["total"]:,}')
   lines.append(f'besides: optimizer {report["optimizer"]:,}, averages {report["averages"]:,}, mutable {report["mutable"]:,}, '
                f'frozen {report["frozen"]:,}')
+  lines.append('bytes (in all, on a device): ' + ', '.join(
+    f'{name} {size:,} ({report["bytes_per_device"][name]:,})' for name, size in report['bytes'].items() if size))
   for name, cost in report['flops_per_example'].items():
     lines.append(f'FLOPs per example, phase {name} (every {cost["every"]}): forward {cost["forward"]:.4g}, '
                  f'forward and backward {cost["forward_backward"]:.4g}')

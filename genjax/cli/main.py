@@ -1,7 +1,8 @@
 """Entry point of the console script `genjax`: finds the command and turns errors into messages and exit codes.
 
 Exit codes: 0 done, or stopped by SIGTERM or SIGINT with everything saved; 2 bad input; 3 training stopped on NaN or infinity;
-5 the watchdog found a hang; 6 the disk is full or read-only; 7 another process of the run is lost; 130 interrupted.
+4 a plan that does not fit; 5 the watchdog found a hang; 6 the disk is full or read-only; 7 another process of the run is lost;
+130 interrupted.
 
 Nothing slow is imported above `main`: `genjax train` takes over the signals first.
 """
@@ -20,6 +21,7 @@ COMMANDS = {
   'sample': 'draw samples from a run',
   'evaluate': 'held-out metrics of a run, as JSON',
   'inspect': 'parameters, sharding and FLOPs of a config, without memory',
+  'plan': 'what a run costs on a TPU slice, without a TPU',
   'data': 'list, build and describe data sets',
 }
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)

@@ -139,20 +139,29 @@ def check_same(workdir: pathlib.Path, config: Config) -> None:
     raise UserError(f'--workdir={workdir} holds a run of another config:\n{lines}\nUse another --workdir, or the config of that run')
 
 
+def read_config(workdir: str) -> tuple[Config, list[str]]:
+  """The config of a run, and the folders from which its builder is imported.
+
+  Raises:
+    UserError: no run directory.
+  """
+  path = pathlib.Path(workdir)
+  return config_lib.from_plain(read_json(path / 'config.json')), read_json(path / 'run.json')['paths']
+
+
 def load(workdir: str, assignments: Sequence[str] = ()) -> tuple[Config, Experiment]:
   """The config of a run, with changes such as 'sampler.steps=25', and its experiment.
 
   Raises:
     UserError: no run directory, or a change of something that is trained in.
   """
-  path = pathlib.Path(workdir)
-  config = config_lib.from_plain(read_json(path / 'config.json'))
+  config, paths = read_config(workdir)
   for assignment in assignments:
     if not assignment.startswith(('sampler.', 'evaluation.', 'data.', 'mesh.', 'batch_size')):
       raise UserError(f'--set changes how a run is sampled and evaluated: sampler.*, evaluation.*, data.*, mesh.*, batch_size; '
-                      f'got {assignment!r}. What a run was trained with stands in {path / "config.json"}')
+                      f'got {assignment!r}. What a run was trained with stands in {pathlib.Path(workdir) / "config.json"}')
     config_lib.override(config, assignment)
-  return config, configs.build(config, read_json(path / 'run.json')['paths'])
+  return config, configs.build(config, paths)
 
 
 def checkpoints(workdir: pathlib.Path, config: Config) -> Checkpoints:

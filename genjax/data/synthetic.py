@@ -1,10 +1,17 @@
-"""Mixtures of Gaussians in the plane, where mode collapse can be counted.
+"""Generated data: mixtures of Gaussians in the plane, where mode collapse can be counted, and noise that stands in for a corpus.
 
-Source: the 25-mode grid and 8-mode ring of Lin et al. 2018 (PacGAN), section 4.1.
+Source of the mixtures: the 25-mode grid and 8-mode ring of Lin et al. 2018 (PacGAN), section 4.1.
+
+There is nothing to learn in random tokens, images and latents. They have the shapes of data that is too large to ship, which is all that
+plans, benchmarks and tests of full-size models need.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from genjax.data.pipeline import Columns, RowRandom
 from genjax.data.sources import Arrays
 
 GRID_DEVIATION = 0.05
@@ -38,3 +45,55 @@ def _mixture(name: str, centres_K2: np.ndarray, deviation: float, size: int, see
   mode_N = generator.integers(len(centres_K2), size=size)
   point_N2 = centres_K2[mode_N] + deviation * generator.standard_normal((size, 2))
   return Arrays({'point': point_N2.astype(np.float32)}, {'name': name, 'seed': seed})
+
+
+class Noise:
+  """Rows that are drawn when they are read, row i from (seed, i): a source of any length that takes no memory.
+
+  Made by `random_tokens`, `random_images` and `random_latents`.
+  """
+
+  def __init__(self, draw: Any, length: int, seed: int, facts: Mapping[str, Any]):
+    self._draw, self._length, self._seed, self._facts = draw, length, seed, dict(facts)
+
+  def __len__(self) -> int:
+    return self._length
+
+  def get(self, indices: np.ndarray) -> Columns:
+    return self._draw(RowRandom(self._seed, indices))
+
+  def fingerprint(self) -> dict[str, Any]:
+    return {**self._facts, 'seed': self._seed, 'examples': self._length}
+
+
+def random_tokens(vocabulary: int, length: int, size: int, seed: int = 0) -> Noise:
+  """Column 'tokens', int32 (size, length + 1): every token is drawn evenly from the vocabulary, so the least loss is its logarithm."""
+
+  def draw(random: RowRandom) -> Columns:
+    return {'tokens': random.integers(0, vocabulary, length + 1).astype(np.int32)}
+
+  return Noise(draw, size, seed, {'name': 'random_tokens', 'vocabulary': vocabulary, 'length': length})
+
+
+def random_images(shape: tuple[int, ...], num_classes: int, size: int, seed: int = 0) -> Noise:
+  """Column 'image', uint8 (size, *shape), even noise; with classes, column 'label', int32."""
+
+  def draw(random: RowRandom) -> Columns:
+    return {'image': random.integers(0, 256, *shape).astype(np.uint8), **_labels(random, num_classes)}
+
+  return Noise(draw, size, seed, {'name': 'random_images', 'shape': list(shape), 'num_classes': num_classes})
+
+
+def random_latents(shape: tuple[int, ...], num_classes: int, size: int, seed: int = 0) -> Noise:
+  """Column 'image', float32 (size, *shape), standard Gaussian (Box and Muller 1958); with classes, column 'label', int32."""
+
+  def draw(random: RowRandom) -> Columns:
+    radius = np.sqrt(-2.0 * np.log1p(-random.uniform(*shape)))
+    image = radius * np.cos(2.0 * np.pi * random.uniform(*shape))
+    return {'image': image.astype(np.float32), **_labels(random, num_classes)}
+
+  return Noise(draw, size, seed, {'name': 'random_latents', 'shape': list(shape), 'num_classes': num_classes})
+
+
+def _labels(random: RowRandom, num_classes: int) -> Columns:
+  return {'label': random.integers(0, num_classes).astype(np.int32)} if num_classes else {}

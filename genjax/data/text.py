@@ -64,6 +64,30 @@ class CharVocabulary:
     return ''.join(self.alphabet[token] for token in _checked(tokens, self.size).tolist())
 
 
+class IdVocabulary:
+  """The tokens 0 .. size - 1 of a tokenizer that ran elsewhere; the text of a token is its number."""
+
+  def __init__(self, size: int):
+    if size < 1:
+      raise UserError(f'config.data.vocabulary_size must be at least 1, got {size}')
+    self.size = size
+
+  def encode(self, text: str) -> np.ndarray:
+    """int64 (T,) of '464 3290 318'.
+
+    Raises:
+      UserError: something else than numbers of tokens, separated by spaces.
+    """
+    words = text.split()
+    if unknown := [word for word in words if not word.isdigit()]:
+      raise UserError(f'expected numbers of tokens separated by spaces, such as "464 3290 318", got {unknown[0]!r}')
+    return _checked([int(word) for word in words], self.size)
+
+  def decode(self, tokens: Any) -> str:
+    """The numbers of integers (T,)."""
+    return ' '.join(map(str, np.asarray(tokens).tolist()))
+
+
 class Windows:
   """Windows of length + 1 tokens (inputs, and targets one further), `stride` apart: column 'tokens', int32 (B, T + 1).
 
@@ -126,17 +150,46 @@ def _read_file(path: pathlib.Path, split: str) -> str:
     raise UserError(f'{path}: expected UTF-8 text, got {error}') from None
   except OSError as error:
     raise UserError(f'cannot read {path}: {error.strerror}') from None
+  return text[_slice(path, split, len(text), 'characters')]
+
+
+def open_tokens(path: prepare.Path, split: str, size: int) -> np.ndarray:
+  """The tokens of a split of a NumPy file (.npy) of integers (T,), mapped into memory and not read.
+
+  Args:
+    path: of the file.
+    split: 'train' and slices of it, which count tokens: 'train[:90%]', 'train[-100000:]'.
+    size: of the vocabulary.
+
+  Raises:
+    UserError: no such file, something else than a list of integers, a token outside the vocabulary, an empty split.
+  """
+  try:
+    tokens_T = np.load(path, mmap_mode='r', allow_pickle=False)
+  except (OSError, ValueError) as error:
+    raise UserError(f'cannot read tokens from {path}: {error}; expected a .npy file of integers, as numpy.save writes it') from error
+  if tokens_T.ndim != 1 or tokens_T.dtype.kind not in 'iu':
+    raise UserError(f'{path} must hold integers of shape (T,), got {tokens_T.dtype} of shape {tokens_T.shape}')
+  part_T = tokens_T[_slice(path, split, len(tokens_T), 'tokens')]
+  if (largest := int(part_T.max())) >= size or int(part_T.min()) < 0:
+    raise UserError(f'{path} holds tokens from {int(part_T.min())} to {largest}; set config.data.vocabulary_size, now {size}, to more '
+                    'than that')
+  return part_T
+
+
+def _slice(path: prepare.Path, split: str, total: int, what: str) -> slice:
+  """The part of a file of `total` characters or tokens that a split names."""
   match = re.fullmatch(r'train(?:\[(-?\d+%?)?:(-?\d+%?)?\])?', split)
   if match is None:
     raise UserError(f"{path} has only the split 'train' and slices of it such as 'train[:90%]', got {split!r}")
-  first, end = (_characters(bound, len(text)) for bound in match.groups())
-  if not (part := text[first:end]):
-    raise UserError(f'split {split!r} of {path} ({len(text)} characters) is empty; choose a larger part')
+  part = slice(*(_characters(bound, total) for bound in match.groups()))
+  if not len(range(total)[part]):
+    raise UserError(f'split {split!r} of {path} ({total} {what}) is empty; choose a larger part')
   return part
 
 
 def _characters(bound: str | None, total: int) -> int | None:
-  """A bound of a slice in characters; percents are rounded towards the start of the text, -10% is 10% from its end."""
+  """A bound of a slice as a number; percents are rounded towards the start, -10% is 10% from the end."""
   if bound is None or not bound.endswith('%'):
     return None if bound is None else int(bound)
   percent = int(bound[:-1])

@@ -31,6 +31,11 @@ def pixels() -> Codec:
                decode=lambda frozen, x: jnp.round(127.5 * (jnp.clip(x, -1.0, 1.0) + 1.0)).astype(jnp.uint8))
 
 
+def identity() -> Codec:
+  """Data that is diffused as it is: float32 latents of a scale near 1."""
+  return Codec(encode=lambda frozen, x: x, decode=lambda frozen, x: x)
+
+
 @dataclasses.dataclass(frozen=True)
 class Sampler:
   """How samples are made.

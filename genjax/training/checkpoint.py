@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import pathlib
 import shutil
-from typing import Any
+from typing import Any, TypeVar
 
 from etils import epath
 import jax
@@ -23,6 +23,8 @@ from genjax.types import StorageError, UserError
 
 # Orbax's own notes of when a checkpoint was committed: they change in the moment of the commit, after the checksums.
 _NOTES = ('_CHECKPOINT_METADATA', 'commit_success.txt')
+
+T = TypeVar('T')
 
 
 class Checkpoints:
@@ -317,6 +319,6 @@ def _all_said(failure: str, name: str) -> list[str]:
   return [text for text in distributed.gather(failure, name) if text]
 
 
-def abstract(shapes: TrainState, shardings: TrainState) -> TrainState:
+def abstract(shapes: T, shardings: T) -> T:
   """Shapes and layouts in one tree: what `restore` needs."""
   return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, shardings)

@@ -78,17 +78,17 @@ class Run:
     layout = state_lib.shardings(shapes, experiment.optimizers, self.mesh, experiment.axes, settings.rules)
     self.target = checkpoint.abstract(shapes, layout)
     self._layout = layout
-    self._step = step_lib.make_step(objective, experiment.optimizers, experiment.ema, settings.seed, settings.microbatches,
-                                    skip_nonfinite=settings.nonfinite == 'skip')
+    everywhere = sharding.replicated(self.mesh)
+    under = functools.partial(sharding.under, self.mesh, settings.rules)  # whoever traces it, with the mesh of this run
+    self._step = under(step_lib.make_step(objective, experiment.optimizers, experiment.ema, settings.seed, settings.microbatches,
+                                          skip_nonfinite=settings.nonfinite == 'skip'))
     if self.mesh.size > sharding.batch_shards(self.mesh):
       # Axes beside the batch's may not divide what a network computes: found by tracing, which costs nothing but a second.
       due = tuple(phase.name for phase in self.phases)
-      step = functools.partial(sharding.under(self.mesh, settings.rules, self._step), due=due)
-      jax.eval_shape(step, self.target, experiment.frozen, experiment.batch_shapes(settings.batch_size))
-    everywhere = sharding.replicated(self.mesh)
-    under = functools.partial(sharding.under, self.mesh, settings.rules)  # whoever traces it, with the mesh of this run
+      batch = experiment.batch_shapes(settings.batch_size)
+      jax.eval_shape(lambda state, frozen, batch: self._step(state, frozen, batch, due), self.target, experiment.frozen, batch)
     # Without out_shardings the second call would see other layouts than the first and compile again.
-    step = jax.jit(under(self._step), static_argnums=3, donate_argnums=0, out_shardings=(layout, everywhere))
+    step = jax.jit(self._step, static_argnums=3, donate_argnums=0, out_shardings=(layout, everywhere))
     self._jit_step = distributed.compiled_together(step, 'the step')
     evaluate, sample = (jax.jit(under(function), out_shardings=everywhere) for function in (self._evaluate_batch, objective.sample))
     self._jit_evaluate = distributed.compiled_together(evaluate, 'evaluation')
@@ -109,9 +109,29 @@ class Run:
   @functools.cached_property
   def frozen(self) -> Params:
     """Frozen parameters, placed like trained ones."""
-    groups = {group: sharding.param_shardings(tree, self.mesh, self.experiment.axes.get(group, ()), self.settings.rules)
-              for group, tree in self.experiment.frozen.items()}
-    return sharding.put_tree(self.experiment.frozen, groups)
+    return sharding.put_tree(self.experiment.frozen, jax.tree.map(lambda leaf: leaf.sharding, self.frozen_target))
+
+  @functools.cached_property
+  def frozen_target(self) -> Params:
+    """Frozen parameters as shapes with layouts."""
+    shapes = jax.eval_shape(lambda: self.experiment.frozen)
+    layout = {group: sharding.param_shardings(tree, self.mesh, self.experiment.axes.get(group, ()), self.settings.rules)
+              for group, tree in shapes.items()}
+    return checkpoint.abstract(shapes, layout)
+
+  def batch_target(self) -> dict[str, jax.ShapeDtypeStruct]:
+    """A training batch as shapes with layouts."""
+    shapes, place = self.experiment.batch_shapes(self.settings.batch_size), sharding.batch_sharding(self.mesh)
+    return {name: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place) for name, shape in shapes.items()}
+
+  def lower_step(self, due: tuple[str, ...] | None = None) -> jax.stages.Lowered:
+    """The function that `train_step` calls, lowered for the devices of the mesh, which need not be present.
+
+    Args:
+      due: names of the phases that run; by default all of them, the costliest step there is.
+    """
+    due = tuple(phase.name for phase in self.phases) if due is None else due
+    return self._jit_step.lower(self.target, self.frozen_target, self.batch_target(), due)
 
   def initialise(self) -> None:
     """Sets the state before the first step."""
@@ -175,9 +195,9 @@ class Run:
       raise NonFiniteError(self.step, ', '.join(base.due(self.phases, max(0, self.step - 1))), 'a parameter or optimizer entry',
                            math.nan)
 
-  def step_flops(self) -> int:
-    """Analytic FLOPs of the step that the next call of `train_step` will run, over all devices."""
-    names = base.due(self.phases, self.step)
+  def step_flops(self, due: tuple[str, ...] | None = None) -> int:
+    """Analytic FLOPs, over all devices, of a step with the phases `due`; by default of the next call of `train_step`."""
+    names = base.due(self.phases, self.step) if due is None else due
     if names not in self._flops:
       batch = self.experiment.batch_shapes(self.settings.batch_size)
       self._flops[names] = flops.count(self._step, self.target, self.experiment.frozen, batch, names, static_argnums=(3,))

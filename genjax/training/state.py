@@ -51,7 +51,7 @@ def init_key(seed: int):
   return jax.random.fold_in(jax.random.key(seed), 0x1217)
 
 
-def shardings(shapes: TrainState, optimizers: Mapping[str, optax.GradientTransformation], mesh: jax.sharding.Mesh,
+def shardings(shapes: TrainState, optimizers: Mapping[str, optax.GradientTransformation], mesh: sharding.AnyMesh,
               axes: Mapping[str, sharding.AxesTable], rules: Mapping[str, Any]) -> Any:
   """The layout of a state: optimizer state and averages lie where their parameters lie, the rest on every device.
 

@@ -33,3 +33,36 @@ def test_mixture_has_its_modes_and_deviation(make, centres, deviation):
   np.testing.assert_allclose(residual.std(0), deviation, rtol=0.03)
   assert source.fingerprint() == make(size=20_000, seed=1).fingerprint()
   assert source.fingerprint()['checksum'] != make(size=20_000, seed=2).fingerprint()['checksum']
+
+
+NOISE = {
+  'tokens': lambda size, seed: synthetic.random_tokens(50, 16, size, seed),
+  'images': lambda size, seed: synthetic.random_images((4, 4, 3), 7, size, seed),
+  'latents': lambda size, seed: synthetic.random_latents((4, 4, 2), 0, size, seed),
+}
+
+
+@pytest.mark.parametrize('name', NOISE)
+def test_noise_is_a_function_of_seed_and_row(name):
+  source = NOISE[name](10**12, 3)  # no length takes memory
+  rows = np.array([5, 10**11, 0])
+  columns = source.get(rows)
+  for column, values in columns.items():
+    np.testing.assert_array_equal(values[1], source.get(rows[1:2])[column][0])
+    assert not np.array_equal(values[0], values[1]) or column == 'label'
+  first = next(iter(columns))
+  assert not np.array_equal(columns[first], NOISE[name](10**12, 4).get(rows)[first])
+  facts = source.fingerprint()
+  assert facts['name'] == f'random_{name}' and facts['examples'] == 10**12 and facts['seed'] == 3
+
+
+def test_distributions_of_noise():
+  tokens = NOISE['tokens'](2000, 0).get(np.arange(2000))['tokens']
+  assert tokens.dtype == np.int32 and tokens.shape == (2000, 17) and (tokens.min(), tokens.max()) == (0, 49)
+  np.testing.assert_allclose(np.bincount(tokens.ravel()) / tokens.size, 1 / 50, rtol=0.2)
+  images = NOISE['images'](500, 0).get(np.arange(500))
+  assert images['image'].dtype == np.uint8 and set(images['label'].tolist()) == set(range(7))
+  np.testing.assert_allclose(images['image'].mean(), 127.5, rtol=0.02)
+  latents = NOISE['latents'](2000, 0).get(np.arange(2000))
+  assert set(latents) == {'image'} and latents['image'].dtype == np.float32
+  np.testing.assert_allclose([latents['image'].mean(), latents['image'].std()], [0, 1], atol=0.02)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from genjax.data.text import ByteVocabulary, CharVocabulary, Windows, open_text
+from genjax.data.text import ByteVocabulary, CharVocabulary, IdVocabulary, Windows, open_text, open_tokens
 from genjax.types import UserError
 
 
@@ -90,3 +90,34 @@ def test_text_files_that_cannot_be_read(tmp_path):
   (tmp_path / 'latin.txt').write_bytes(b'caf\xe9')
   with pytest.raises(UserError, match='expected UTF-8'):
     open_text(str(tmp_path / 'latin.txt'), 'train')
+
+
+def test_token_numbers_round_trip():
+  vocabulary = IdVocabulary(1000)
+  tokens = vocabulary.encode(' 464 3\n999')
+  assert tokens.tolist() == [464, 3, 999] and vocabulary.decode(tokens) == '464 3 999'
+  with pytest.raises(UserError, match="got 'the'"):
+    vocabulary.encode('464 the')
+  with pytest.raises(UserError, match='from 0 to 999, got 1000'):
+    vocabulary.encode('1000')
+  with pytest.raises(UserError, match='vocabulary_size'):
+    IdVocabulary(0)
+
+
+def test_tokens_of_a_file(tmp_path):
+  path = tmp_path / 'tokens.npy'
+  np.save(path, np.arange(100, dtype=np.uint16))
+  assert open_tokens(path, 'train', 100).tolist() == list(range(100))
+  assert open_tokens(str(path), 'train[:-10]', 100).tolist() == list(range(90))
+  assert open_tokens(path, 'train[90%:]', 100).tolist() == list(range(90, 100))
+  windows = Windows(open_tokens(path, 'train', 100), length=4, stride=4)
+  assert windows.get(np.array([1]))['tokens'].tolist() == [[4, 5, 6, 7, 8]]
+  with pytest.raises(UserError, match='tokens from 0 to 99; set config.data.vocabulary_size, now 99'):
+    open_tokens(path, 'train', 99)
+  with pytest.raises(UserError, match='is empty'):
+    open_tokens(path, 'train[100:]', 100)
+  with pytest.raises(UserError, match='cannot read tokens'):
+    open_tokens(tmp_path / 'absent.npy', 'train', 100)
+  np.save(path, np.zeros((2, 3)))
+  with pytest.raises(UserError, match=r'integers of shape \(T,\), got float64'):
+    open_tokens(path, 'train', 100)

@@ -2,6 +2,7 @@
 
 import importlib
 
+import numpy as np
 import pytest
 
 from experiments import diffusion
@@ -31,6 +32,19 @@ def test_options_of_a_sampler_are_bound():
   sampler = diffusion.build(config).objective.sampler
   assert sampler.method.keywords == {'eta': 0.5} and sampler.clip == 1.0
   assert sampler.times == pytest.approx((1.0, 0.25, 0.0))
+
+
+def test_latents_are_diffused_as_they_are():
+  experiment = diffusion.build(_config('dit_imagenet'))
+  assert experiment.example['image'].dtype == np.float32 and set(experiment.conditions) == {'label'}
+  latents = np.linspace(-4, 4, 2 * 8 * 8 * 4, dtype=np.float32).reshape(2, 8, 8, 4)
+  assert experiment.objective.codec.encode({}, latents) is latents
+  picture = experiment.render({'image': latents})['samples']
+  assert picture.dtype == np.uint8 and picture.shape[-1] == 3 and (picture == 0).any()
+  with pytest.raises(UserError, match="config.data.content must be one of .*got 'latent'"):
+    diffusion.build(_config('dit_imagenet', data__content='latent'))
+  with pytest.raises(UserError, match='the split of random_latents must be one of'):
+    diffusion.build(_config('dit_imagenet', data__train='test')).train.fingerprint()
 
 
 def test_without_classes_there_is_no_condition():

@@ -1,9 +1,13 @@
 """Analytic FLOPs against hand counts."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from genjax.models import transformer as models
+from genjax.nn import dot_product_attention
 from genjax.training import flops
 
 
@@ -31,6 +35,20 @@ def test_convolution_and_its_gradients():
   assert flops.count(convolve, shape(2, 8, 8, 4), shape(3, 3, 4, 6)) == forward
   both = flops.count(jax.grad(lambda x, w: convolve(x, w).sum(), argnums=(0, 1)), shape(2, 8, 8, 4), shape(3, 3, 4, 6))
   assert 3 * forward <= both <= 3.6 * forward  # the weight gradient counts taps that fall on the padding
+
+
+def test_a_kernel_counts_every_block_of_its_grid():
+  """Scores and weighted values of attention: 4 B H T S D."""
+  query = jax.ShapeDtypeStruct((2, 512, 4, 128), jnp.float32)
+  kernel = functools.partial(dot_product_attention.splash_attention, causal=True, interpret=True)
+  assert flops.count(kernel, query, query, query) == 4 * 2 * 4 * 512 * 512 * 128
+
+
+def test_the_body_of_a_shard_map_runs_on_every_device():
+  mesh = AbstractMesh((2, 4), ('rows', 'columns'))
+  sharded = jax.shard_map(lambda a, b: a @ b, mesh=mesh, in_specs=(PartitionSpec('rows'), PartitionSpec(None, 'columns')),
+                          out_specs=PartitionSpec('rows', 'columns'))
+  assert flops.count(sharded, shape(6, 5), shape(5, 8)) == 2 * 6 * 5 * 8
 
 
 def test_a_transformer_costs_two_flops_a_parameter_and_token():

@@ -1,0 +1,70 @@
+"""A bound on the time of a step: what must be computed, moved through memory and sent over links, at the peak of each.
+
+Williams, Waterman and Patterson 2009. No schedule, no kernel efficiency: a real step takes longer than `seconds_overlapped`, and how
+much longer nothing here knows. Collectives are assumed to run by the ring algorithms, over the links that `links_of` counts.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import math
+
+from genjax.planning.hlo import Traffic
+from genjax.planning.topology import TPUS, Hardware
+
+
+@dataclasses.dataclass(frozen=True)
+class Roofline:
+  """Seconds of a step on one device, and the share of its peak that the model's FLOPs are.
+
+  compute, memory, links: each alone. overlapped: if they overlap perfectly, the slowest decides. serial: if nothing overlaps. mfu_*: model
+  FLOPs (without recomputation) over time x peak (Chowdhery et al. 2022, appendix B). bound: which is the slowest.
+  """
+
+  compute: float
+  memory: float
+  links: float
+  overlapped: float
+  serial: float
+  mfu_overlapped: float
+  mfu_serial: float
+  bound: str
+
+
+def estimate(step_flops: float, model_flops: float, memory_bytes: float, collectives: Mapping[str, Traffic], topology: str, devices: int,
+             hardware: Hardware) -> Roofline:
+  """The bound of a step.
+
+  Args:
+    step_flops: FLOPs of the step over all devices, recomputation included.
+    model_flops: the same without recomputation.
+    memory_bytes: read and written on one device.
+    collectives: what one device sends, by kind.
+    topology: name of the slice, for `links_of`.
+    devices: over which the FLOPs are split evenly.
+    hardware: of one device.
+  """
+  sending = sum(sent / links_of(topology, size) for traffic in collectives.values() for size, sent in traffic.groups)
+  parts = {'compute': step_flops / devices / hardware.flops, 'memory': memory_bytes / hardware.memory_bandwidth,
+           'links': sending / hardware.link_bandwidth}
+  overlapped, serial = max(parts.values()), sum(parts.values())
+  useful = model_flops / devices / hardware.flops
+  return Roofline(**parts, overlapped=overlapped, serial=serial, mfu_overlapped=useful / overlapped if overlapped else 0.0,
+                  mfu_serial=useful / serial if serial else 0.0, bound=max(parts, key=parts.__getitem__))
+
+
+def links_of(topology: str, group: int) -> int:
+  """Links that a collective among `group` devices keeps busy in each of them, if they lie along as few dimensions as hold them.
+
+  A dimension that the group fills and that closes to a ring has two links, any other one. It closes where the slice is a multiple of 4
+  long (v4, v5p) or a whole pod of 16 (v5e, v6e). GPUs are taken to have one, through a switch.
+  """
+  kind, _, shape = topology.partition(':')
+  if kind not in TPUS:
+    return 1
+  ring = 4 if kind in ('v4', 'v5p') else 16
+  links, rest = 0, group
+  for size in sorted(map(int, shape.split('x')), reverse=True):
+    if rest > 1 and size > 1:
+      links += 2 if rest >= size and size % ring == 0 else 1
+      rest = math.ceil(rest / size)
+  return max(1, links)

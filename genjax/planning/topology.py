@@ -1,0 +1,145 @@
+"""Devices to compile for: a TPU slice that is not there, fake CPU devices, or the GPUs that are; and what they can do."""
+
+from collections.abc import Sequence
+import dataclasses
+import importlib.metadata
+import os
+import re
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from genjax.types import UserError
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Hardware:
+  """What one device can do.
+
+  flops: peak bfloat16 FLOP/s. memory_bandwidth: of the main memory, bytes/s. link_bandwidth: of one link, in one direction,
+  bytes/s. memory: bytes of main memory that a program may use, None where nothing bounds it beforehand.
+  """
+
+  flops: float
+  memory_bandwidth: float
+  link_bandwidth: float
+  memory: float | None = None
+
+
+# Peak FLOP/s, HBM and interconnect bandwidth of a chip: https://cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}, "System architecture". A
+# link is the chip's interconnect bandwidth over its ports (v4, v5p: 6; v5e, v6e: 4) and, where the page counts both directions, over 2;
+# the same numbers stand in https://jax-ml.github.io/scaling-book/tpus. Memory is what libtpu's compiler lets a program have.
+TPUS = {
+  'v4': Hardware(275e12, 1.2e12, 50e9, 30.75 * GIB),
+  'v5e': Hardware(197e12, 819e9, 50e9, 15.75 * GIB),
+  'v5p': Hardware(459e12, 2765e9, 100e9, 95.74 * GIB),
+  'v6e': Hardware(918e12, 1638e9, 100e9, 31.25 * GIB),
+}
+
+# Dense bfloat16 without sparsity, and NVLink in one direction: NVIDIA's data sheets of A100 80GB SXM, H100 SXM and H200 SXM.
+GPUS = {
+  'A100': Hardware(312e12, 2.039e12, 300e9),
+  'H100': Hardware(989e12, 3.35e12, 450e9),
+  'H200': Hardware(989e12, 4.8e12, 450e9),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """What a step is compiled for.
+
+  name: as given, e.g. 'v5p:8x8x16'. devices: to make the mesh of. kind: as the backend calls them. hardware: what each can do, None
+  for fake devices. compiler: version of what compiles.
+  """
+
+  name: str
+  devices: Sequence[Any]
+  kind: str
+  hardware: Hardware | None
+  compiler: str
+
+
+def prepare(name: str) -> None:
+  """Sets what a backend must be told before it starts. Planning for a TPU or for fake devices touches no accelerator.
+
+  Raises:
+    UserError: no known topology.
+  """
+  kind, _, size = name.partition(':')
+  if kind in TPUS and re.fullmatch(r'\d+(x\d+)*', size):
+    # Do not ask the metadata server which TPU this is, and do not claim the library for one process.
+    os.environ.update(TPU_SKIP_MDS_QUERY='1', ALLOW_MULTIPLE_LIBTPU_LOAD='1')
+    # Without a name of itself the library complains on stderr; the topology that is asked for decides, not this one.
+    os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5p-8')
+    os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+  elif kind == 'cpu' and size.isdigit() and int(size):
+    pass
+  elif name == 'gpu':
+    return
+  else:
+    raise UserError(f'--topology is a TPU generation of {sorted(TPUS)} with the shape of a slice, cpu:N or gpu, for example v5p:8x8x16, '
+                    f'v5e:4x4, cpu:8; got {name!r}')
+  try:
+    jax.config.update('jax_platforms', 'cpu')
+    if kind == 'cpu':
+      jax.config.update('jax_num_cpu_devices', int(size))
+  except RuntimeError:
+    # A backend runs already, in a process that does not only plan; `find` says so if it lacks devices.
+    return
+
+
+def find(name: str) -> Target:
+  """The devices of a topology.
+
+  Args:
+    name: 'v4', 'v5e', 'v5p' or 'v6e' and the shape of a slice in chips, as in 'v5p:8x8x16'; 'cpu:8' for as many fake devices; 'gpu' for
+      the GPUs that are present.
+
+  Raises:
+    UserError: no such topology, no libtpu, or no GPU.
+  """
+  prepare(name)
+  kind, _, size = name.partition(':')
+  if kind in TPUS:
+    return _tpu(name, kind)
+  if kind == 'cpu':
+    devices = jax.devices('cpu')
+    if len(devices) < int(size):
+      raise UserError(f'--topology={name} needs {size} CPU devices, and this process has started with {len(devices)}; plan in a process '
+                      'of its own')
+    return Target(name, devices[:int(size)], 'cpu', None, f'jaxlib {importlib.metadata.version("jaxlib")}')
+  try:
+    devices = jax.devices('gpu')
+  except RuntimeError as error:
+    raise UserError(f'--topology=gpu needs a GPU and jax for it (pip install "genjax-research[cuda12]"): {_first_line(error)}') from error
+  hardware = next((known for part, known in GPUS.items() if part in devices[0].device_kind), None)
+  if hardware:
+    hardware = dataclasses.replace(hardware, memory=(devices[0].memory_stats() or {}).get('bytes_limit'))
+  return Target(name, devices, devices[0].device_kind, hardware, f'jaxlib {importlib.metadata.version("jaxlib")}')
+
+
+def _tpu(name: str, kind: str) -> Target:
+  try:
+    version = importlib.metadata.version('libtpu')
+  except importlib.metadata.PackageNotFoundError as error:
+    raise UserError(f"--topology={name} compiles with libtpu, which is not installed; pip install 'genjax-research[tpu]' (from a clone: "
+                    "pip install -e '.[tpu]'). No TPU is needed") from error
+  # A chip of v4 has two cores, which by default are two devices; programs for training see them as one, as they do on v5p.
+  options = {'chip_config_name': 'megacore'} if kind == 'v4' else {}
+  try:
+    devices = topologies.get_topology_desc(platform='tpu', topology_name=name, **options).devices
+  except Exception as error:  # whatever the plugin raises: a refused shape, or a library that jax cannot load
+    message = _first_line(error)
+    if 'opology' in message:
+      raise UserError(f'--topology={name} is no slice that libtpu knows ({message}); shapes are in chips and made of whole hosts, such as '
+                      'v5p:4x4x8 or v5e:4x4') from error
+    raise UserError(f'libtpu {version} cannot be used by jax {jax.__version__} ({message}); install the pair that belongs together: pip '
+                    "install 'genjax-research[tpu]' (from a clone: pip install -e '.[tpu]')") from error
+  return Target(name, devices, devices[0].device_kind, TPUS[kind], f'libtpu {version}')
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,46 @@
+"""Exact parameter counts of the published architectures, from shapes alone.
+
+Counts of GPT-3 shapes follow from its table 2.1: 12 d^2 + 13 d a layer, tied embeddings of 50,257 tokens and 2,048 positions. LLaMA and
+DiT counts are those of the published code with the published configs. The paper of DDPM rounds its 256-pixel model to 114 million.
+"""
+
+import importlib
+import math
+
+import jax
+import pytest
+
+from genjax.cli import configs
+
+COUNTS = {
+  'gpt3': {'model=125M': 125_226_240, 'model=350M': 355_871_744, 'model=760M': 760_300_032, 'model=1.3B': 1_315_723_264,
+           'model=2.7B': 2_651_553_280, 'model=6.7B': 6_658_404_352, 'model=13B': 12_952_938_780, 'model=175B': 174_604_259_328},
+  'llama': {'model=7B': 6_738_415_616, 'model=13B': 13_015_864_320, 'model=33B': 32_528_943_616, 'model=65B': 65_285_660_672,
+            'model=llama2-70B': 68_976_648_192, 'model=llama3-8B': 8_030_261_248, 'model=llama3-70B': 70_553_706_496},
+}
+# Patches of 8, 4 and 2, with the paper's 2 x 4 output channels: means and variances.
+DIT = {'S': (33_142_016, 32_920_448, 32_865_056), 'B': (130_869_248, 130_426_496, 130_315_808),
+       'L': (458_578_432, 457_988_224, 457_840_672), 'XL': (675_664_640, 675_000_704, 674_834_720)}
+DDPM_256 = 113_673_219
+
+
+def count(name: str, arguments: str, **model) -> int:
+  config = importlib.import_module(f'configs.{name}').get_config(arguments)
+  config.model.update(model)
+  objective = configs.build(config).objective
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(objective.init, jax.random.key(0), {}).params))
+
+
+@pytest.mark.parametrize('name, arguments', [(name, arguments) for name in COUNTS for arguments in COUNTS[name]])
+def test_language_models(name, arguments):
+  assert count(name, arguments) == COUNTS[name][arguments]
+
+
+@pytest.mark.parametrize('size', DIT)
+def test_dit(size):
+  assert tuple(count('dit_imagenet', f'model={size},patch={patch}', learn_sigma=True) for patch in (8, 4, 2)) == DIT[size]
+  assert count('dit_imagenet', f'model={size},pixels=512', learn_sigma=True) == DIT[size][2]
+
+
+def test_the_unet_of_ddpm_at_256_pixels():
+  assert count('ddpm_256', '') == DDPM_256
