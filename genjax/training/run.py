@@ -74,7 +74,7 @@ class Run:
     if self.mesh.size > sharding.batch_shards(self.mesh):
       # Axes beside the batch's may not divide what a network computes: found by tracing, which costs nothing but a second.
       due = tuple(phase.name for phase in self.phases)
-      step = functools.partial(sharding.under(self.mesh, settings.rules, self._step), due=due)
+      step = sharding.under(self.mesh, settings.rules, lambda state, frozen, batch: self._step(state, frozen, batch, due))
       jax.eval_shape(step, self.target, experiment.frozen, experiment.batch_shapes(settings.batch_size))
     everywhere = sharding.replicated(self.mesh)
     under = functools.partial(sharding.under, self.mesh, settings.rules)  # whoever traces it, with the mesh of this run
