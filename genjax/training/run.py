@@ -75,8 +75,9 @@ class Run:
     self._step = under(step_lib.make_step(objective, experiment.optimizers, experiment.ema, settings.seed, settings.microbatches))
     if self.mesh.size > sharding.batch_shards(self.mesh):
       # Axes beside the batch's may not divide what a network computes: found by tracing, which costs nothing but a second.
-      step = functools.partial(self._step, due=tuple(phase.name for phase in self.phases))
-      jax.eval_shape(step, self.target, experiment.frozen, experiment.batch_shapes(settings.batch_size))
+      due = tuple(phase.name for phase in self.phases)
+      jax.eval_shape(lambda state, frozen, batch: self._step(state, frozen, batch, due), self.target, experiment.frozen,
+                     experiment.batch_shapes(settings.batch_size))
     # Without out_shardings the second call would see other layouts than the first and compile again.
     self._jit_step = jax.jit(self._step, static_argnums=3, donate_argnums=0, out_shardings=(layout, everywhere))
     self._jit_evaluate = jax.jit(under(self._evaluate_batch), out_shardings=everywhere)
