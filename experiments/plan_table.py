@@ -2,7 +2,7 @@
 
     python -m experiments.plan_table [--only=llama] [--out=docs/plans.md]
 
-Each plan is `genjax plan ... --json` in a process of its own, on two cores one to four minutes. `--only` plans the rows whose name holds
+Each plan is `genjax plan ... --json` in a process of its own, on two idle cores about a minute. `--only` plans the rows whose name holds
 a text and keeps the others as they stand in the file.
 """
 

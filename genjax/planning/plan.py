@@ -140,7 +140,8 @@ def advice(report: Report) -> list[str]:
                  f'--mesh=fsdp:{max(1, devices // 4)},tensor:4 (heads and hidden layers) or context:4 (long sequences)')
   if state > 0.5 * limit or spread > 0.25 * limit:
     chips = math.ceil(sum(report['bytes'].values()) / (0.5 * limit))
-    lines.append(f'slice: the state alone is {_gib(sum(report["bytes"].values()))}; at half of a device\'s memory that is {chips} devices')
+    line = f"slice: the state alone is {_gib(sum(report['bytes'].values()))}; at half of a device's memory that is {chips} devices"
+    lines.insert(0 if spread > limit else len(lines), line)  # first where nothing that shrinks activations helps
   if not lines:
     lines.append('slice: take more devices, or a generation with more memory')
   return lines

@@ -46,6 +46,12 @@ def test_advice_spreads_a_replicated_state():
   assert lines[-1].endswith('that is 4 devices')
 
 
+def test_a_slice_that_is_too_small_for_the_state_is_said_first():
+  lines = plan.advice(report(bytes={'parameters': 16 * 8 * 2**30, 'optimizer': 16 * 16 * 2**30}))
+  assert lines[0] == "slice: the state alone is 384.00 GiB; at half of a device's memory that is 48 devices"
+  assert any(line.startswith('microbatches') for line in lines[1:])
+
+
 @pytest.mark.parametrize('name, message', [
   ('v9:2x2', "got 'v9:2x2'"), ('v5p', "got 'v5p'"), ('cpu:0', "got 'cpu:0'"), ('', 'for example v5p:8x8x16'), ('v5e:4y4', "got 'v5e:4y4'")])
 def test_unknown_topologies(name, message):
