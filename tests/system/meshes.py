@@ -13,9 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from genjax.cli import configs
+from genjax.cli import configs, inspect
 from genjax.training.checkpoint import Checkpoints
 from genjax.training.run import Run
+from genjax.types import leaf_name
 
 
 def leaves(tree) -> dict[str, np.ndarray]:
@@ -46,6 +47,20 @@ def held(run) -> tuple[int, int]:
   return max(devices.values()), sum(array.nbytes for array in arrays)
 
 
+def inspected(run, mesh: dict[str, int]) -> bool:
+  """Whether `genjax inspect --mesh` prints the layouts that the parameters have."""
+  text = ','.join(f'{axis}:{size}' for axis, size in mesh.items())
+  report = inspect.inspect(run.experiment, run.settings.seed, inspect.abstract_mesh(text), run.settings.rules)
+  split = lambda names: [set(name.split('+')) - {'-'} for name in names]
+  printed = {(row['group'], row['path']): split(row['layout'].split(' ')) for row in report['parameters']}
+  actual = {}
+  for group, tree in run.state.params.items():
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+      spec = [*leaf.sharding.spec, *[None] * (leaf.ndim - len(leaf.sharding.spec))]
+      actual[group, leaf_name(path)] = [{axis} if isinstance(axis, str) else set(axis or ()) for axis in spec]
+  return printed == actual
+
+
 def train(run, steps: int) -> list[dict[str, float]]:
   """Losses of each step."""
   batches = run.experiment.train.iterate(0, run.rows(run.settings.batch_size))
@@ -67,6 +82,7 @@ def main(steps: int, meshes: list[str], flags: list[str]) -> None:
     run.initialise()
     entry = report[text] = {'initial': same(initial.params, run.state.params), 'state': same(initial, run.state)}
     entry['bytes'], entry['total'] = held(run)
+    entry['inspected'] = inspected(run, mesh)
     entry['losses'] = difference(losses, train(run, steps))
     if 'context' in mesh:
       sampled = [each.sample(8, seed=1, averaged=False) for each in (alone, run)]

@@ -50,6 +50,7 @@ def test_a_mesh_changes_nothing_but_where_arrays_lie(case):
     entry = found['meshes'][mesh]
     assert entry['initial'], f'{mesh}: initial parameters'
     assert entry['state'], f'{mesh}: initial state'
+    assert entry['inspected'], f'{mesh}: layouts that inspect prints'
     assert entry['losses'] < 1e-5, f'{mesh}: losses differ by {entry["losses"]}'
     if 'context' in mesh:
       assert entry['samples'] <= 1 and entry['evaluation'] < 1e-5, mesh
