@@ -14,7 +14,6 @@ from absl import flags
 import jax
 from jax.sharding import AbstractMesh
 
-from genjax import sharding
 from genjax.cli import configs
 from genjax.nn.functional import count
 from genjax.objectives import base
@@ -60,9 +59,7 @@ def inspect(experiment: Experiment, seed: int, mesh: AbstractMesh, rules: Mappin
                           experiment.frozen)
   base.check_groups(objective.phases(), shapes.params, experiment.optimizers, experiment.ema)
   state = checkpoint.abstract(shapes, state_lib.shardings(shapes, experiment.optimizers, mesh, experiment.axes, rules))
-  frozen = jax.eval_shape(lambda: experiment.frozen)
-  frozen = checkpoint.abstract(frozen, {group: sharding.param_shardings(tree, mesh, experiment.axes.get(group, ()), rules)
-                                        for group, tree in frozen.items()})
+  frozen = state_lib.frozen_target(experiment.frozen, mesh, experiment.axes, rules)
   rows = []
   for group, tree in {**state.params, **frozen}.items():
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):

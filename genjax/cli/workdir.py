@@ -181,8 +181,9 @@ def source(text: str) -> tuple[Checkpoints, int | None]:
     raise UserError(f'config.init_from={text!r}: expected RUN_DIR or RUN_DIR@STEP, and {step!r} is no step')
   workdir = pathlib.Path(path)
   saved = checkpoints(workdir, config_lib.from_plain(read_json(workdir / 'config.json')))
-  if not (saved.steps() and (not at or int(step) in saved.steps())):
-    raise UserError(f'config.init_from={text!r}: no checkpoint{f" of step {step}" if at else ""} there; there are {saved.steps()}')
+  steps = saved.steps()
+  if not steps or at and int(step) not in steps:
+    raise UserError(f'config.init_from={text!r}: no checkpoint{f" of step {step}" if at else ""} there; there are {steps}')
   return saved, int(step) if at else None
 
 

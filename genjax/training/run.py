@@ -114,10 +114,7 @@ class Run:
   @functools.cached_property
   def frozen_target(self) -> Params:
     """Frozen parameters as shapes with layouts."""
-    shapes = jax.eval_shape(lambda: self.experiment.frozen)
-    layout = {group: sharding.param_shardings(tree, self.mesh, self.experiment.axes.get(group, ()), self.settings.rules)
-              for group, tree in shapes.items()}
-    return checkpoint.abstract(shapes, layout)
+    return state_lib.frozen_target(self.experiment.frozen, self.mesh, self.experiment.axes, self.settings.rules)
 
   def batch_target(self) -> dict[str, jax.ShapeDtypeStruct]:
     """A training batch as shapes with layouts."""

@@ -75,3 +75,11 @@ def shardings(shapes: TrainState, optimizers: Mapping[str, optax.GradientTransfo
   layout: Any = TrainState  # holds layouts in place of arrays
   return layout(step=everywhere, params=params, mutable=jax.tree.map(lambda _: everywhere, shapes.mutable), opt=opt,
                 ema={group: params[group] for group in shapes.ema})
+
+
+def frozen_target(frozen: Params, mesh: sharding.AnyMesh, axes: Mapping[str, sharding.AxesTable], rules: Mapping[str, Any]) -> Params:
+  """Frozen parameters as shapes with layouts, placed like trained ones; see `shardings`."""
+  shapes = jax.eval_shape(lambda: frozen)
+  return {group: jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree,
+                              sharding.param_shardings(tree, mesh, axes.get(group, ()), rules))
+          for group, tree in shapes.items()}
