@@ -36,7 +36,7 @@ def build(config: Config) -> Experiment:
   model = _model(config, vocabulary.size)
   sampler = config_lib.build(SamplerOptions, config.sampler, 'config.sampler')
   objective = LanguageModel(transformer.transformer(model), functools.partial(transformer.init_cache, model), data.context,
-                            sampler, assets.get('bytes_per_token', 1.0))
+                            sampler, assets.get('bytes_per_token', 1.0), functools.partial(transformer.lay_out, model))
 
   def windows(split: str, stride: int) -> Windows | Noise:
     if data.vocabulary == 'ids' and data.name == 'random_tokens':

@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 
-from genjax.training import stopping
+from genjax.training import allocator, stopping
 
 COMMANDS = {
   'train': 'train a config in a run directory, or resume it',
@@ -24,6 +24,7 @@ COMMANDS = {
   'plan': 'what a run costs on a TPU slice, without a TPU',
   'data': 'list, build and describe data sets',
 }
+COMPUTING = ('train', 'sample', 'evaluate')
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
@@ -68,6 +69,8 @@ def _command(name: str, rest: list[str], begin: float) -> int:
     from genjax.config import suggestion
     print(f'genjax: error: unknown command {name!r}.{suggestion(name, COMMANDS)}\n\n{usage()}', file=sys.stderr)
     return 2
+  if name in COMPUTING:
+    allocator.keep_freed_memory()
   from genjax import distributed
   command: Callable[..., int] = importlib.import_module(f'genjax.cli.{name}').main
   code, said = 0, ''

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from genjax import sharding
-from genjax.nn.attention import Attention
+from genjax.nn.attention import Attention, init_layer
 from genjax.nn.dot_product_attention import IMPLEMENTATIONS
-from genjax.nn.functional import Network, dropout, network, stack
+from genjax.nn.functional import Network, dropout, network, stack, unstack
 from genjax.types import Array, Key, Tree
 
 POSITIONS = ('learned', 'rope')
@@ -141,6 +141,9 @@ class Head(nnx.Module):
     if not project:
       return x_BTD, embedding_VD if self.tied else self.out.kernel[...].T
     if self.tied:
+      if x_BTD.shape[1] == 1:  # a decoding step: few rows, which XLA for CPUs multiplies faster as the columns of the right operand
+        x_DB = jax.lax.optimization_barrier(x_BTD[:, 0].T)
+        return jax.lax.optimization_barrier(embedding_VD.astype(x_BTD.dtype) @ x_DB).T[:, None]
       return jnp.einsum('btd,vd->btv', x_BTD, embedding_VD.astype(x_BTD.dtype))
     return self.out(x_BTD)
 
@@ -162,7 +165,7 @@ def transformer(config: TransformerConfig) -> Network:
 
   apply(params, mutable, tokens_BT, key=None) -> logits B T V, where logits at t depend on tokens up to t only.
   apply(..., cache=cache, position=p) -> (logits, cache): the tokens stand at positions p, p + 1, ..., earlier ones are read
-  from the cache (see `init_cache`), and p + T must not exceed its length.
+  from the cache (see `init_cache`), and p + T must not exceed its length. Parameters that `lay_out` returned serve too.
   apply(..., project=False) -> (hidden_BTD, weight_VD) in the place of the logits, which are hidden weight^T: for losses that never hold
   all of them.
   """
@@ -181,6 +184,8 @@ def transformer(config: TransformerConfig) -> Network:
     x_BTD, _ = embedding.apply(params['embedding'], {}, tokens_BT, position, key=keys[0])
     x_BTD = sharding.constrain(x_BTD, 'batch', _sequence(cache), None, name='tokens B T D')
     options = {} if cache is None else {'layers': cache, 'position': position}
+    if cache is not None and not isinstance(params['blocks'], tuple):
+      params = lay_out(config, params)
     x_BTD, _ = blocks.apply(params['blocks'], {}, x_BTD, key=keys[1], **options)
     sequence = _sequence(cache)
     x_BTD, cache = (x_BTD, None) if cache is None else x_BTD
@@ -193,9 +198,17 @@ def transformer(config: TransformerConfig) -> Network:
 
 
 def init_cache(config: TransformerConfig, batch: int, length: int) -> Tree:
-  """An empty key/value cache for `length` tokens: (keys, values), each L B S K D in the compute type."""
-  shape = (config.layers, batch, length, config.kv_heads or config.heads, config.head_dim or config.width // config.heads)
-  return jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)
+  """An empty key/value cache for `length` tokens in the compute type: (keys, values) of all layers with a leading axis L, or with
+  `unroll` a tuple of one pair a layer; see `genjax.nn.attention.init_layer`."""
+  layer = init_layer(batch, config.kv_heads or config.heads, length, config.head_dim or config.width // config.heads, config.dtype)
+  if config.unroll:
+    return (layer,) * config.layers
+  return jax.tree.map(lambda leaf: jnp.zeros((config.layers, *leaf.shape), leaf.dtype), layer)
+
+
+def lay_out(config: TransformerConfig, params: Tree) -> Tree:
+  """The parameters as a decoding loop reads them best: with `unroll` one tree a layer, which costs a copy of them, else as they are."""
+  return {**params, 'blocks': unstack(params['blocks'], config.layers)} if config.unroll else params
 
 
 AXES = (

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import sharding
-from genjax.nn.dot_product_attention import attend
+from genjax.nn.dot_product_attention import attend, attend_cached
 from genjax.nn.ring_attention import ring_attend
 from genjax.types import Array, Key, UserError
 
@@ -29,6 +29,24 @@ def rope(x_BTHD: Array, positions_BT: Array, theta: float = 10_000.0) -> Array:
   first, second = jnp.split(x_BTHD.astype(jnp.float32), 2, axis=-1)
   rotated = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
   return rotated.astype(x_BTHD.dtype)
+
+
+def init_layer(batch: int, kv_heads: int, slots: int, head_dim: int, dtype: Any = jnp.float32) -> tuple[Array, Array]:
+  """An empty cache of one layer: keys and values, each B K S D; K S D for one row.
+
+  XLA for CPUs copies a cache whose leading axis has size 1 at every token that a loop writes to it, and any other in none.
+  """
+  shape = (kv_heads, slots, head_dim) if batch == 1 else (batch, kv_heads, slots, head_dim)
+  return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
+
+
+def _write(cache: Array, new_BTKD: Array, start: Array) -> Array:
+  """A cache (B) K S D with T new slots from `start` on."""
+  new_BKTD = new_BTKD.swapaxes(1, 2).astype(cache.dtype)
+  zero = jnp.zeros_like(start)
+  if cache.ndim == 3:
+    return jax.lax.dynamic_update_slice(cache, new_BKTD[0], (zero, start, zero))
+  return jax.lax.dynamic_update_slice(cache, new_BKTD, (zero, zero, start, zero))
 
 
 class Attention(nnx.Module):
@@ -85,8 +103,8 @@ class Attention(nnx.Module):
       x_BTD: tokens.
       key: unused, attention has no randomness of its own.
       positions_BT: positions for the rotary embedding, by default 0, 1, ... (from `position` on with a cache).
-      layer: cache (key_BSKD, value_BSKD) of S slots. The T new tokens are written to the slots from `position` on;
-        slots beyond the last one written are masked. position + T must not exceed S.
+      layer: cache (key_BKSD, value_BKSD) of S slots, see `init_layer`. The T new tokens are written to the slots from `position`
+        on; slots beyond the last one written are masked. position + T must not exceed S.
       position: number of slots already filled, an integer scalar.
 
     Returns:
@@ -115,15 +133,14 @@ class Attention(nnx.Module):
       else:
         y_BTHD = attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, implementation=self.implementation)
       return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1))
-    key_BSKD, value_BSKD = (jax.lax.dynamic_update_slice(cache, new.astype(cache.dtype), (0, start, 0, 0))
-                            for cache, new in zip(layer, (key_BTKD, value_BTKD)))
+    layer = _write(layer[0], key_BTKD, start), _write(layer[1], value_BTKD, start)
+    key_BKSD, value_BKSD = (cache.reshape(x_BTD.shape[0], *cache.shape[-3:]).astype(query_BTHD.dtype) for cache in layer)
     segments = None
     if not self.causal:  # slots that are not written yet form a segment of their own
-      empty_S = jnp.arange(key_BSKD.shape[1]) >= start + length
-      segments = (jnp.zeros(x_BTD.shape[:2], bool), jnp.broadcast_to(empty_S, key_BSKD.shape[:2]))
-    y_BTHD = attend(query_BTHD, key_BSKD.astype(query_BTHD.dtype), value_BSKD.astype(query_BTHD.dtype), causal=self.causal,
-                    segments=segments, position=start, implementation=self.implementation)
-    return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1)), (key_BSKD, value_BSKD)
+      empty_S = jnp.arange(key_BKSD.shape[2]) >= start + length
+      segments = (jnp.zeros(x_BTD.shape[:2], bool), jnp.broadcast_to(empty_S, (x_BTD.shape[0], key_BKSD.shape[2])))
+    y_BTHD = attend_cached(query_BTHD, key_BKSD, value_BKSD, start, causal=self.causal, segments=segments)
+    return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1)), layer
 
   def _place(self, x_BTHD: Array, name: str, sequence: str | None, grouped: bool = False) -> Array:
     """On a mesh, each device has its heads; key/value heads that are too few for that are on all."""

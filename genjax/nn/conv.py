@@ -1,8 +1,8 @@
 """Convolutions on images B H W C, their transposes, and the dense layer that goes with them.
 
-Transposed convolutions are computed by stride-1 convolutions on the parts of the kernel that one output phase reads. The
-result and the number of operations are those of `jax.lax.conv_transpose`, whose backward pass XLA compiles to naive
-loops on CPUs (10 to 20 times slower).
+On CPUs they are matrix products where these are faster, see `genjax.nn.conv_products`. Elsewhere transposed convolutions are computed
+by stride-1 convolutions on the parts of the kernel that one output phase reads, with the result and the number of operations of
+`jax.lax.conv_transpose`.
 
 On a mesh, each device computes whole images with whole kernels, except for channels that a layer's `axes` name. Left alone, the
 partitioner carries the split of a dense layer through a reshape onto height and width, or uses a kernel as it is stored, split
@@ -12,12 +12,14 @@ test of equal losses on all meshes catches it).
 
 from collections.abc import Callable
 import math
+from typing import Any
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
 from genjax import sharding
+from genjax.nn import conv_products
 from genjax.nn.norms import SpectralNorm
 from genjax.types import Array, Key
 
@@ -39,7 +41,14 @@ def conv(x_BHWC: Array, kernel_HWIO: Array, stride: int = 1, axes: ChannelAxes =
     Images of ceil(H / s) by ceil(W / s) pixels. For k = 4, s = 2 and even sizes this is `torch.nn.Conv2d(..., 4, 2, 1)`.
   """
   x_BHWC, kernel_HWIO = _place(x_BHWC, axes[0]), _place_kernel(kernel_HWIO, *axes)
-  return _place(jax.lax.conv_general_dilated(x_BHWC, kernel_HWIO, (stride, stride), 'SAME', dimension_numbers=_NHWC), axes[1])
+  y_BHWC: Any  # pyright takes what custom_vjp returns for an object
+  if kernel_HWIO.shape[0] == stride == 1:
+    y_BHWC = x_BHWC @ kernel_HWIO[0, 0]
+  elif sharding.platform() == 'cpu':
+    y_BHWC = conv_products.conv(x_BHWC, kernel_HWIO, stride)
+  else:
+    y_BHWC = jax.lax.conv_general_dilated(x_BHWC, kernel_HWIO, (stride, stride), 'SAME', dimension_numbers=_NHWC)
+  return _place(y_BHWC, axes[1])
 
 
 def conv_transpose(x_BHWC: Array, kernel_HWIO: Array, stride: int = 2) -> Array:
@@ -73,6 +82,8 @@ def conv_transpose(x_BHWC: Array, kernel_HWIO: Array, stride: int = 2) -> Array:
       dimension_numbers=_NHWC))
 
   x_BHWC, kernel_HWIO = _place(x_BHWC), _place_kernel(kernel_HWIO)
+  if sharding.platform() == 'cpu':
+    return _place(conv_products.spread(x_BHWC, kernel_HWIO[::-1, ::-1].swapaxes(2, 3), stride))
   rows = [jnp.stack([phase(row, column) for column in range(stride)], axis=3) for row in range(stride)]
   batch, height, width, _ = x_BHWC.shape
   return _place(jnp.stack(rows, axis=2).reshape(batch, height * stride, width * stride, -1))

@@ -28,18 +28,16 @@ Segments = tuple[Array, Array]
 
 
 def attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: bool = False, window: int | None = None,
-           segments: Segments | None = None, position: Array | int | None = None, implementation: str = 'auto') -> Array:
+           segments: Segments | None = None, implementation: str = 'auto') -> Array:
   """Attention of T queries to S keys, with scores and softmax in float32.
 
   Args:
     query_BTHD: queries; head h reads key/value head h // (H / K).
     key_BSKD, value_BSKD: keys and values.
-    causal: query t sees keys s <= t; T and S must be equal unless `position` is given.
+    causal: query t sees keys s <= t; T and S must be equal.
     window: query t sees keys s > t - window only (sliding window); only with `causal`.
     segments: integer ids (B T, B S); a query sees keys of its own id only. For packed sequences, and for padding, which gets an
       id of its own. What a query without any key returns is not specified.
-    position: index among the keys of the first query, an integer scalar; for keys and values from a cache. The kernels do not
-      take it: one of the two formulas in XLA computes, whatever the implementation.
     implementation: 'reference' holds all scores. 'chunked' holds those of `CHUNK` queries, and computes them again for the gradient.
       'splash' is the TPU kernel of jax.experimental.pallas; T and S must be multiples of 128. 'cudnn' is NVIDIA's fused kernel,
       for float16 and bfloat16 and without segments. 'auto' takes the kernel of the platform (see `genjax.sharding.platform`) where
@@ -52,12 +50,8 @@ def attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: boo
     UserError: the platform or the arguments do not suit the named implementation.
     ValueError: shapes that do not fit, a window without `causal`, or an unknown implementation.
   """
-  _check(query_BTHD, key_BSKD, value_BSKD, causal and position is None, causal, window, implementation)
+  _check(query_BTHD, key_BSKD, value_BSKD, causal, window, implementation)
   arrays = (query_BTHD, key_BSKD, value_BSKD, segments)
-  if position is not None:
-    # Few queries cost less where the keys lie than a copy of the cache in another layout.
-    few = query_BTHD.shape[1] < MIN_PART or implementation == 'reference'
-    return (reference if few else chunked)(*arrays, causal=causal, window=window, position=position)
   if implementation == 'auto':
     kernel = {'tpu': 'splash', 'gpu': 'cudnn'}.get(sharding.platform(), 'chunked')
     implementation = 'chunked' if _refusal(kernel, *arrays) else kernel
@@ -66,13 +60,39 @@ def attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: boo
   return _BY_NAME[implementation](*arrays, causal=causal, window=window)
 
 
+def attend_cached(query_BTHD: Array, key_BKSD: Array, value_BKSD: Array, position: Array | int, *, causal: bool = False,
+                  window: int | None = None, segments: Segments | None = None) -> Array:
+  """Attention of T queries to keys and values from a cache, in XLA on every backend, chunk by chunk of queries where they are many.
+
+  Args:
+    query_BTHD: queries; head h reads key/value head h // (H / K).
+    key_BKSD, value_BKSD: heads before slots, as matrix products read them: any other order costs a copy of the cache at every token.
+    position: slot of the first query, an integer scalar; with `causal`, query t sees slots s <= position + t.
+    window, segments: see `attend`.
+
+  Returns:
+    y_BTHD in the type of the queries.
+  """
+  query_BKGTD = jnp.moveaxis(_grouped(query_BTHD, key_BKSD.shape[1]), 1, 3)
+  if query_BTHD.shape[1] == 1:  # one token: products of plain matrices, for which XLA copies no cache
+    visible = _visible(1, key_BKSD.shape[2], position, causal, window, segments)
+    scores_BKGS = jnp.einsum('bkgd,bksd->bkgs', query_BKGTD[:, :, :, 0], key_BKSD, preferred_element_type=jnp.float32)
+    scores_BKGS = jnp.where(True if visible is None else jnp.squeeze(visible, -2), scores_BKGS * query_BTHD.shape[3] ** -0.5, _LOWEST)
+    weight_BKGS = jnp.exp(scores_BKGS - jnp.max(scores_BKGS, axis=-1, keepdims=True))
+    y_BKGD = jnp.einsum('bkgs,bksd->bkgd', weight_BKGS.astype(value_BKSD.dtype), value_BKSD, preferred_element_type=jnp.float32)
+    y_BKGD /= jnp.sum(weight_BKGS, axis=-1, keepdims=True)
+    return y_BKGD.reshape(query_BTHD.shape).astype(query_BTHD.dtype)
+  y_BKGTD = _chunks(query_BKGTD, key_BKSD, value_BKSD, segments, causal, window, position, query_BTHD.shape[1] > CHUNK)
+  return jnp.moveaxis(y_BKGTD, 3, 1).reshape(query_BTHD.shape)
+
+
 def reference(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None = None, *,
-              causal: bool = False, window: int | None = None, position: Array | int = 0) -> Array:
+              causal: bool = False, window: int | None = None) -> Array:
   """The formula as it stands."""
   query_BTKGD = _grouped(query_BTHD, key_BSKD.shape[2])
   scores_BKGTS = jnp.einsum('btkgd,bskd->bkgts', query_BTKGD, key_BSKD, preferred_element_type=jnp.float32)
   scores_BKGTS *= query_BTHD.shape[3] ** -0.5
-  visible = _visible(query_BTHD.shape[1], key_BSKD.shape[1], position, causal, window, segments)
+  visible = _visible(query_BTHD.shape[1], key_BSKD.shape[1], 0, causal, window, segments)
   if visible is not None:
     scores_BKGTS = jnp.where(visible, scores_BKGTS, _LOWEST)
   weight_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(value_BSKD.dtype)
@@ -80,7 +100,7 @@ def reference(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: S
 
 
 def chunked(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None = None, *,
-            causal: bool = False, window: int | None = None, position: Array | int | None = None) -> Array:
+            causal: bool = False, window: int | None = None) -> Array:
   """`reference` over chunks of queries, one after the other (Rabe and Staats 2021), recomputed in the backward pass.
 
   A sequence of one chunk keeps its weights for the backward pass. A causal sequence, short or long, is cut in `CAUSAL_PARTS` pieces
@@ -90,19 +110,18 @@ def chunked(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Seg
   query_BKGTD = jnp.moveaxis(_grouped(query_BTHD, key_BSKD.shape[2]), 1, 3)
   key_BKSD, value_BKSD = key_BSKD.swapaxes(1, 2), value_BSKD.swapaxes(1, 2)
   step = length
-  if causal and position is None:
+  if causal:
     unit = CHUNK if length > CHUNK else 1
     step = max(MIN_PART, -(-length // (CAUSAL_PARTS * unit)) * unit)
   outputs = []
   for begin in range(0, length, step):
     end = min(begin + step, length)
-    first, last, start = 0, key_BSKD.shape[1], position
-    if causal and position is None:
+    first, last = 0, key_BSKD.shape[1]
+    if causal:
       first, last = max(0, begin - window + 1) if window else 0, end
-      start = begin - first
     ids = None if segments is None else (segments[0][:, begin:end], segments[1][:, first:last])
     outputs.append(_chunks(query_BKGTD[:, :, :, begin:end], key_BKSD[:, :, first:last], value_BKSD[:, :, first:last], ids, causal,
-                           window, 0 if start is None else start, length > CHUNK))
+                           window, begin - first, length > CHUNK))
   y_BKGTD = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=3)
   return jnp.moveaxis(y_BKGTD, 3, 1).reshape(query_BTHD.shape)
 
@@ -272,14 +291,13 @@ def _refusal(implementation: str, query_BTHD: Array, key_BSKD: Array, value_BSKD
   return '' if channels % 8 == 0 and channels <= 128 else f'needs a head size that is a multiple of 8 up to 128, got {channels}'
 
 
-def _check(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, square: bool, causal: bool, window: int | None,
-           implementation: str) -> None:
+def _check(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, causal: bool, window: int | None, implementation: str) -> None:
   shapes = query_BTHD.shape, key_BSKD.shape, value_BSKD.shape
   if key_BSKD.shape != value_BSKD.shape or query_BTHD.shape[0] != key_BSKD.shape[0] or query_BTHD.shape[3] != key_BSKD.shape[3]:
     raise ValueError(f'attention takes queries B T H D and keys and values B S K D, got shapes {shapes}')
   if query_BTHD.shape[2] % key_BSKD.shape[2]:
     raise ValueError(f'query heads must be a multiple of key/value heads, got shapes {shapes}')
-  if square and query_BTHD.shape[1] != key_BSKD.shape[1]:
+  if causal and query_BTHD.shape[1] != key_BSKD.shape[1]:
     raise ValueError(f'causal attention needs as many queries as keys, got shapes {shapes}')
   if window is not None and (not causal or window < 1):
     raise ValueError(f'a window is at least 1 and comes with causal=True, got window={window}, causal={causal}')

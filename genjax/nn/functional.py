@@ -61,7 +61,8 @@ def stack(block: Network, depth: int, remat: str = 'none', unroll: bool = False)
   """Repeats a block `depth` times; its parameters gain a leading axis L of that size.
 
   The block maps `x` to `x` of the same shape. Given `layers` (a tree with leading axis L, e.g. a cache), each block
-  receives its slice as the keyword `layer` and returns `(x, slice)`; the output is then `(x, slices)`.
+  receives its slice as the keyword `layer` and returns `(x, slice)`; the output is then `(x, slices)`. Parameters may come as the
+  tuple that `unstack` makes; `layers` and the slices returned are then tuples too.
 
   Args:
     block: the network of one block.
@@ -80,6 +81,8 @@ def stack(block: Network, depth: int, remat: str = 'none', unroll: bool = False)
 
   def apply(params: Tree, mutable: Tree, x, *shared, key: Key | None = None, layers: Tree = None, **options):
     keys = None if key is None else jax.random.split(key, depth)
+    if isinstance(params, tuple):
+      return one_by_one(params, mutable, x, *shared, keys=keys, layers=layers, **options)
 
     def body(x, scanned):
       layer_params, layer_mutable, layer_key, layer = scanned
@@ -93,7 +96,28 @@ def stack(block: Network, depth: int, remat: str = 'none', unroll: bool = False)
     x, (mutable, slices) = jax.lax.scan(body, x, (params, mutable, keys, layers), unroll=depth if unroll else 1)
     return (x if layers is None else (x, slices)), mutable
 
+  def one_by_one(params: tuple[Tree, ...], mutable: Tree, x, *shared, keys: Key | None, layers: tuple[Tree, ...] | None, **options):
+    mutables, slices = [], []
+    for index, layer_params in enumerate(params):
+      extra = {} if layers is None else {'layer': layers[index]}
+      layer_mutable = jax.tree.map(lambda leaf: leaf[index], mutable)
+      layer_key = None if keys is None else keys[index]
+      x, layer_mutable = block.apply(layer_params, layer_mutable, x, *shared, key=layer_key, **extra, **options)
+      x, layer = (x, None) if layers is None else x
+      mutables.append(layer_mutable)
+      slices.append(layer)
+    mutable = jax.tree.map(lambda *leaves: jnp.stack(leaves), *mutables)
+    return (x if layers is None else (x, tuple(slices))), mutable
+
   return Network(init, apply)
+
+
+def unstack(params: Tree, depth: int) -> tuple[Tree, ...]:
+  """The parameters of a stack as one tree a block, for loops that apply the stack many times.
+
+  A slice within a loop is a copy in each iteration; the barrier keeps XLA from moving these slices into one.
+  """
+  return jax.lax.optimization_barrier(tuple(jax.tree.map(lambda leaf: leaf[index], params) for index in range(depth)))
 
 
 def rematerialise(function: Callable[..., Any], remat: str, prevent_cse: bool = True) -> Callable[..., Any]:

@@ -42,7 +42,8 @@ class LanguageModel:
 
   network: tokens B T -> logits B T V, with `cache`, `position` and `project` as `genjax.models.transformer.transformer` has them.
   init_cache: (batch, length) -> empty cache. context: longest sequence of the network. sampler: how tokens are drawn.
-  bytes_per_token: mean bytes of text in a token, for bits per byte.
+  bytes_per_token: mean bytes of text in a token, for bits per byte. lay_out: parameters of the network -> what its `apply` takes in
+  their place, computed once before the loop over tokens.
 
   Batches: 'tokens' int32 B T+1; optional 'weights' float32 B T weights the loss of each predicted token.
   Conditions: 'prompt' int32 N P, with 1 <= P < context.
@@ -53,6 +54,7 @@ class LanguageModel:
   context: int
   sampler: SamplerOptions = SamplerOptions()
   bytes_per_token: float = 1.0
+  lay_out: Callable[[Params], Params] = lambda params: params
 
   def init(self, key: Key, frozen: Params) -> Variables:
     params, mutable = self.network.init(key)
@@ -96,6 +98,7 @@ class LanguageModel:
     size = prompt_NP.shape[1]
     if not 0 < size < self.context:
       raise UserError(f'a prompt has 1 to {self.context - 1} tokens (the context is {self.context}), got {size}')
+    params = {**params, 'net': self.lay_out(params['net'])}
     length = self.sampler.length
     first = min(length, self.context - size)
     parts = [prompt_NP, self._extend(params, context, keys, prompt_NP, 0, first)]
@@ -134,7 +137,10 @@ class LanguageModel:
 def draw(logits_NV: Array, keys: Key, options: SamplerOptions) -> Array:
   """One token a row, int32 N; see `SamplerOptions`."""
   if options.temperature == 0:
-    return jnp.argmax(logits_NV, axis=-1).astype(jnp.int32)
+    # The first of the maxima, as two reductions: XLA for CPUs does not vectorise an argmax.
+    most_N1 = jnp.max(logits_NV, axis=-1, keepdims=True)
+    vocab = logits_NV.shape[-1]
+    return jnp.min(jnp.where(logits_NV == most_N1, jnp.arange(vocab), vocab - 1), axis=-1)
   logits_NV = logits_NV / options.temperature
   if options.top_k or options.top_p < 1:
     sorted_NV = jnp.sort(logits_NV, axis=-1, descending=True)

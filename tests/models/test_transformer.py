@@ -1,5 +1,7 @@
 """Decoder-only transformers: published sizes, causality, cache."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,14 +51,17 @@ def test_causality_is_bitwise(config):
 
 @pytest.mark.parametrize('config', VARIANTS.values(), ids=VARIANTS)
 @pytest.mark.parametrize('chunks', [(1,) * 12, (5, 7), (4, 1, 1, 6)])
-def test_cached_equals_full(config, chunks):
+@pytest.mark.parametrize('unroll', [False, True])
+@pytest.mark.parametrize('rows', [1, 2])
+def test_cached_equals_full(config, chunks, unroll, rows):
+  config = dataclasses.replace(config, unroll=unroll)
   network = models.transformer(config)
   params, mutable = network.init(jax.random.key(0))
-  tokens_BT = jax.random.randint(jax.random.key(1), (2, 12), 0, 11)
+  tokens_BT = jax.random.randint(jax.random.key(1), (rows, 12), 0, 11)
   full, _ = network.apply(params, mutable, tokens_BT)
-  cache, parts, start = models.init_cache(config, 2, 15), [], 0
+  given, cache, parts, start = models.lay_out(config, params), models.init_cache(config, rows, 15), [], 0
   for size in chunks:
-    (logits, cache), _ = network.apply(params, mutable, tokens_BT[:, start:start + size], cache=cache, position=start)
+    (logits, cache), _ = network.apply(given, mutable, tokens_BT[:, start:start + size], cache=cache, position=start)
     parts.append(logits)
     start += size
   np.testing.assert_allclose(jnp.concatenate(parts, axis=1), full, atol=1e-5)

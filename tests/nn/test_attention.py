@@ -55,7 +55,7 @@ def test_cached_decoding_equals_the_full_forward(rope_theta):
   module = Attention(16, 4, 2, causal=True, rope_theta=rope_theta, rngs=nnx.Rngs(0))
   x_BTD = _random(1, 2, 6, 16)
   # Slots beyond those written hold large numbers: they must not matter.
-  layer = (jnp.full((2, 9, 2, 4), 50.0), jnp.full((2, 9, 2, 4), 50.0))
+  layer = (jnp.full((2, 2, 9, 4), 50.0), jnp.full((2, 2, 9, 4), 50.0))
   parts, position = [], 0
   for length in (3, 1, 2):
     y, layer = module(x_BTD[:, position:position + length], layer=layer, position=position)
@@ -67,7 +67,7 @@ def test_cached_decoding_equals_the_full_forward(rope_theta):
 def test_cache_without_causal_mask_sees_every_written_slot():
   module = Attention(8, 2, rngs=nnx.Rngs(0))
   x_BTD = _random(1, 1, 3, 8)
-  y, _ = module(x_BTD, layer=(jnp.full((1, 5, 2, 4), 9.0), jnp.full((1, 5, 2, 4), 9.0)), position=0)
+  y, _ = module(x_BTD, layer=(jnp.full((2, 5, 4), 9.0), jnp.full((2, 5, 4), 9.0)), position=0)
   np.testing.assert_allclose(y, module(x_BTD), atol=1e-5)
 
 

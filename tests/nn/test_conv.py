@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from genjax.nn import conv_products
 from genjax.nn.conv import Conv, ConvTranspose, Dense, conv, conv_transpose
 from genjax.nn.functional import network
 from genjax.nn.norms import BatchNorm
@@ -25,6 +26,33 @@ def test_transposed_convolution_equals_lax(stride, size):
   reference = run(lambda x, kernel: jax.lax.conv_transpose(x, kernel, (stride, stride), 'SAME'))
   for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(reference)):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(('size', 'stride', 'inputs', 'shape'), [
+  (3, 1, 17, (5, 6)), (4, 2, 18, (6, 8)), (4, 2, 3, (6, 8)), (3, 2, 17, (6, 5)), (5, 1, 2, (4, 4)), (1, 1, 5, (3, 4)), (6, 3, 16, (6, 9)),
+  (4, 4, 16, (8, 4)),
+])
+def test_products_equal_the_convolutions_of_lax(size, stride, inputs, shape):
+  """Values, gradients, and the gradient of a gradient's norm, in each of the two directions."""
+  x = jax.random.normal(jax.random.key(0), (2, *shape, inputs))
+  kernel = jax.random.normal(jax.random.key(1), (size, size, inputs, 4)) / size
+
+  def lax(x, kernel, stride):
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+  def everything(function):
+    def energy(x, kernel):
+      return jnp.sum(jnp.sin(function(x, kernel)))
+
+    def penalty(x, kernel):
+      return sum(jnp.sum(slope ** 2) for slope in jax.grad(energy, (0, 1))(x, kernel))
+
+    return function(x, kernel), jax.grad(energy, (0, 1))(x, kernel), jax.grad(penalty, (0, 1))(x, kernel)
+
+  ours = everything(lambda x, kernel: conv_products.conv(x, kernel, stride))
+  reference = everything(lambda x, kernel: lax(x, kernel, stride))
+  for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(reference)):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-4)
 
 
 def test_transposed_convolution_refuses_other_kernels():

@@ -1,0 +1,116 @@
+"""Convolutions as matrix products, in the forms that XLA compiles best for CPUs.
+
+There its convolutions reach four fifths of the speed of its matrix products, but the gradients of kernels, computed as convolutions with
+kernels as large as images, a third, and convolutions with a dilated input less. Here the gradient of a kernel is one product a tap,
+and what spreads pixels (a transposed convolution, and the gradient of the input of a strided one) is one product and a sum of shifted
+blocks. docs/speed.md has the measurements.
+
+Both functions differentiate into one another, to any order, in reverse mode. Suffixes: B batch, H W pixels of the larger images, h w
+those of the smaller ones, I and O channels of the larger and the smaller ones.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from genjax.types import Array
+
+FEW_CHANNELS = 16  # with fewer, the product of one tap is too small to pay
+_NHWC = ('NHWC', 'HWIO', 'NHWC')
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(x_BHWI: Array, kernel_HWIO: Array, stride: int) -> Array:
+  """Convolution with 'SAME' padding: equal to `jax.lax.conv_general_dilated`.
+
+  Args:
+    x_BHWI: images.
+    kernel_HWIO: square kernel.
+    stride: along both axes.
+
+  Returns:
+    Images B h w O with h = ceil(H / stride).
+  """
+  return _native(x_BHWI, kernel_HWIO, stride)
+
+
+def _conv_forward(x_BHWI: Array, kernel_HWIO: Array, stride: int):
+  return conv(x_BHWI, kernel_HWIO, stride), (x_BHWI, kernel_HWIO)
+
+
+def _conv_backward(stride: int, saved: tuple[Array, Array], slope_BhwO: Array):
+  x_BHWI, kernel_HWIO = saved
+  if stride > 1 and kernel_HWIO.shape[0] % stride == 0 and x_BHWI.shape[1] % stride == x_BHWI.shape[2] % stride == 0:
+    x_slope_BHWI = spread(slope_BhwO, kernel_HWIO, stride)
+  else:
+    x_slope_BHWI, = jax.vjp(lambda x: _native(x, kernel_HWIO, stride), x_BHWI)[1](slope_BhwO)
+  return x_slope_BHWI, _kernel_slope(x_BHWI, slope_BhwO, kernel_HWIO, stride)
+
+
+conv.defvjp(_conv_forward, _conv_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def spread(y_BhwO: Array, kernel_HWIO: Array, stride: int) -> Array:
+  """The adjoint of `conv` in its images: each pixel adds its kernel, weighted, to the larger image.
+
+  Args:
+    y_BhwO: the smaller images.
+    kernel_HWIO: square kernel whose size k is a multiple of the stride s.
+    stride: along both axes.
+
+  Returns:
+    Images B H W I with H = s h.
+  """
+  size, _, inputs, outputs = kernel_HWIO.shape
+  batch, height, width, _ = y_BhwO.shape
+  count, before = size // stride, (size - stride) // 2
+  # Without the barrier XLA merges the transposition into the product, which then reads the kernel against its order.
+  matrix_OX = jax.lax.optimization_barrier(kernel_HWIO.reshape(-1, outputs).T)
+  # Tap s u + v of pixel a falls on s (a + u) + v: a block of s x s pixels for each pair of taps u.
+  blocks = (y_BhwO @ matrix_OX).reshape(batch, height, width, count, stride, count, stride, inputs)
+  rest = ((0, 0),) * 3
+  shifted = [jnp.pad(blocks[:, :, :, row, :, column], ((0, 0), (row, count - 1 - row), (column, count - 1 - column), *rest))
+             for row in range(count) for column in range(count)]
+  image = functools.reduce(jnp.add, shifted).swapaxes(2, 3).reshape(batch, (height + count - 1) * stride, (width + count - 1) * stride, inputs)
+  return image[:, before:before + height * stride, before:before + width * stride]
+
+
+def _spread_forward(y_BhwO: Array, kernel_HWIO: Array, stride: int):
+  return spread(y_BhwO, kernel_HWIO, stride), (y_BhwO, kernel_HWIO)
+
+
+def _spread_backward(stride: int, saved: tuple[Array, Array], slope_BHWI: Array):
+  y_BhwO, kernel_HWIO = saved
+  return conv(slope_BHWI, kernel_HWIO, stride), _kernel_slope(slope_BHWI, y_BhwO, kernel_HWIO, stride)
+
+
+spread.defvjp(_spread_forward, _spread_backward)
+
+
+def _native(x_BHWI: Array, kernel_HWIO: Array, stride: int) -> Array:
+  return jax.lax.conv_general_dilated(x_BHWI, kernel_HWIO, (stride, stride), 'SAME', dimension_numbers=_NHWC)
+
+
+def _kernel_slope(x_BHWI: Array, slope_BhwO: Array, kernel_HWIO: Array, stride: int) -> Array:
+  """The gradient of the kernel: for each tap, the products of the pixels it reads with the gradients of what it writes."""
+  size, _, inputs, outputs = kernel_HWIO.shape
+  if inputs < FEW_CHANNELS:
+    return jax.vjp(lambda kernel: _native(x_BHWI, kernel, stride), kernel_HWIO)[1](slope_BhwO)[0]
+  # Products of the small gradient, transposed once, with pixels as they lie; transposing pixels or leaving it to the product takes longer.
+  slope_ON = jax.lax.optimization_barrier(slope_BhwO.reshape(-1, outputs).T)
+  products = [jax.lax.optimization_barrier(slope_ON @ tap.reshape(-1, inputs)).T for tap in _taps(x_BHWI, size, stride)]
+  return jnp.stack(products).reshape(kernel_HWIO.shape)
+
+
+def _taps(x_BHWI: Array, size: int, stride: int) -> list[Array]:
+  """What each tap of a kernel reads, row by row: size * size images B h w I."""
+  pads, counts = [(0, 0)], []
+  for length in x_BHWI.shape[1:3]:
+    count = -(-length // stride)
+    padding = max(0, (count - 1) * stride + size - length)
+    pads.append((padding // 2, padding - padding // 2))
+    counts.append((count - 1) * stride + 1)
+  x_BHWI = jnp.pad(x_BHWI, (*pads, (0, 0)))
+  return [x_BHWI[:, row:row + counts[0]:stride, column:column + counts[1]:stride] for row in range(size) for column in range(size)]
