@@ -51,8 +51,7 @@ def test_causality_is_bitwise(config):
 
 @pytest.mark.parametrize('config', VARIANTS.values(), ids=VARIANTS)
 @pytest.mark.parametrize('chunks', [(1,) * 12, (5, 7), (4, 1, 1, 6)])
-@pytest.mark.parametrize('unroll', [False, True])
-@pytest.mark.parametrize('rows', [1, 2])
+@pytest.mark.parametrize(('unroll', 'rows'), [(False, 2), (True, 1)])
 def test_cached_equals_full(config, chunks, unroll, rows):
   config = dataclasses.replace(config, unroll=unroll)
   network = models.transformer(config)
@@ -60,8 +59,9 @@ def test_cached_equals_full(config, chunks, unroll, rows):
   tokens_BT = jax.random.randint(jax.random.key(1), (rows, 12), 0, 11)
   full, _ = network.apply(params, mutable, tokens_BT)
   given, cache, parts, start = models.lay_out(config, params), models.init_cache(config, rows, 15), [], 0
+  apply = jax.jit(network.apply)
   for size in chunks:
-    (logits, cache), _ = network.apply(given, mutable, tokens_BT[:, start:start + size], cache=cache, position=start)
+    (logits, cache), _ = apply(given, mutable, tokens_BT[:, start:start + size], cache=cache, position=start)
     parts.append(logits)
     start += size
   np.testing.assert_allclose(jnp.concatenate(parts, axis=1), full, atol=1e-5)
