@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from genjax.types import Array
 
-FEW_CHANNELS = 16  # with fewer, the product of one tap is too small to pay
+FEW_CHANNELS, FEW_PIXELS = 16, 256  # with fewer to read or to write, the product of one tap is too small to pay
 _NHWC = ('NHWC', 'HWIO', 'NHWC')
 
 
@@ -96,7 +96,7 @@ def _native(x_BHWI: Array, kernel_HWIO: Array, stride: int) -> Array:
 def _kernel_slope(x_BHWI: Array, slope_BhwO: Array, kernel_HWIO: Array, stride: int) -> Array:
   """The gradient of the kernel: for each tap, the products of the pixels it reads with the gradients of what it writes."""
   size, _, inputs, outputs = kernel_HWIO.shape
-  if inputs < FEW_CHANNELS:
+  if inputs < FEW_CHANNELS or slope_BhwO.size // outputs < FEW_PIXELS:
     return jax.vjp(lambda kernel: _native(x_BHWI, kernel, stride), kernel_HWIO)[1](slope_BhwO)[0]
   # Products of the small gradient, transposed once, with pixels as they lie; transposing pixels or leaving it to the product takes longer.
   slope_ON = jax.lax.optimization_barrier(slope_BhwO.reshape(-1, outputs).T)
