@@ -136,7 +136,7 @@ GPT2 = Architecture(
   prefix='transformer.', ignored=(r'h\.\d+\.attn\.(bias|masked_bias)',),  # the causal mask
   aliases={'lm_head.weight': 'transformer.wte.weight'}, read=_read_gpt2, write=_write_gpt2,
   defaults={'architectures': ['GPT2LMHeadModel'], 'resid_pdrop': 0.0, 'embd_pdrop': 0.0, 'attn_pdrop': 0.0, 'bos_token_id': None,
-            'eos_token_id': None})
+            'eos_token_id': None}, spellings={'activation_function': GELUS})
 
 _LLAMA_TENSORS = (
   Tensor('model.embed_tokens.weight', ('embedding/token/embedding',)),
@@ -150,7 +150,7 @@ _LLAMA_TENSORS = (
 )
 _LLAMA_REST: dict[str, Any] = dict(
   tensors=_LLAMA_TENSORS, prefix='model.', ignored=(r'layers\.\d+\.self_attn\.rotary_emb\.inv_freq',),
-  aliases={'lm_head.weight': 'model.embed_tokens.weight'})
+  aliases={'lm_head.weight': 'model.embed_tokens.weight'}, spellings={'hidden_act': SILUS})
 
 
 def _read_plain_llama(entries: Entries) -> TransformerConfig:

@@ -48,6 +48,8 @@ class Architecture:
   read: config.json -> config; raises UserError for options that genjax does not have.
   write: config -> entries of config.json; raises UserError for options that the architecture does not have.
   defaults: entries of config.json that `write` does not know, for models that never had one.
+  spellings: entry -> option by value, where several values are one option: a model keeps the one that it came with, as the published
+    implementations of an activation differ in their rounding.
   """
 
   name: str
@@ -58,6 +60,7 @@ class Architecture:
   read: Callable[[Entries], TransformerConfig]
   write: Callable[[TransformerConfig], dict[str, Any]]
   defaults: Mapping[str, Any]
+  spellings: Mapping[str, Mapping[str, str]]
 
 
 @dataclasses.dataclass(frozen=True)

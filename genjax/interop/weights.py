@@ -109,6 +109,9 @@ def save(folder: str | os.PathLike, model: Model | TransformerConfig, params: Tr
   rows = mapping.rows(chosen, shapes)
   pending = [tensor for row in rows for tensor in _pending(row, leaves, types)]
   same = source if source.get('model_type') == chosen.name else {}
+  for name, options in chosen.spellings.items():
+    if name in same and options.get(same[name]) == options[entries[name]]:
+      entries[name] = same[name]
   kept = {name: value for name, value in same.items() if name not in ('rope_parameters', *_TYPE_ENTRIES)}
   # Every version reads the older of the two names of the type.
   described = {**chosen.defaults, **kept, **entries, 'model_type': chosen.name, 'torch_dtype': pending[0].dtype.name}

@@ -181,10 +181,14 @@ def test_rope_entries_of_every_version(entries, theta, kind, saved, tmp_path):
 
 def test_entries_without_an_option_are_kept(saved, tmp_path):
   folder = saved('gpt2')
-  edit(folder / 'config.json', eos_token_id=7, resid_pdrop=0.3, summary_type='last')
-  interop.save(tmp_path / 'copy', interop.load(folder))
+  edit(folder / 'config.json', eos_token_id=7, resid_pdrop=0.3, summary_type='last', activation_function='gelu_fast')
+  model = interop.load(folder)
+  interop.save(tmp_path / 'copy', model)
   written = json.loads((tmp_path / 'copy' / 'config.json').read_text())
+  assert written['activation_function'] == 'gelu_fast'  # not what the same option is called otherwise
   assert (written['eos_token_id'], written['resid_pdrop'], written['summary_type']) == (7, 0.3, 'last')
+  interop.save(tmp_path / 'changed', dataclasses.replace(model, config=dataclasses.replace(model.config, mlp='gelu')))
+  assert json.loads((tmp_path / 'changed' / 'config.json').read_text())['activation_function'] == 'gelu'
 
 
 def truncate(path, keep):
