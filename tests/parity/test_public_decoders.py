@@ -72,6 +72,13 @@ def options(config):
   return {name: value for name, value in config.to_dict().items() if name[0] != '_' and name not in made and value is not None}
 
 
+def loaded(folder):
+  """What `transformers` makes of a folder, with every tensor found and used."""
+  model, report = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+  assert not report['missing_keys'] and not report['unexpected_keys'] and not report['mismatched_keys']
+  return model.eval()
+
+
 def logits(model, tokens):
   with torch.no_grad():
     return model(torch.tensor(tokens)).logits
@@ -86,11 +93,15 @@ def test_logits_and_round_trip(name, tmp_path):
   found = jax.jit(ours.network.apply)(ours.params, ours.mutable, jnp.asarray(tokens))[0]
   np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
-  interop.save(tmp_path / 'copy', ours, shard_bytes=20_000)
-  assert len(list((tmp_path / 'copy').glob('*.safetensors'))) > 1
-  copy, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'copy', output_loading_info=True)
-  assert not report['missing_keys'] and not report['unexpected_keys'] and not report['mismatched_keys']
-  assert torch.equal(logits(copy.eval(), tokens), expected)
+  interop.save(tmp_path / 'copy', ours)
+  assert (tmp_path / 'copy' / 'model.safetensors').read_bytes() == (tmp_path / 'public' / 'model.safetensors').read_bytes()
+  interop.save(tmp_path / 'shards', ours, shard_bytes=20_000)
+  assert len(list((tmp_path / 'shards').glob('*.safetensors'))) > 1
+  public, copy, shards = (loaded(tmp_path / folder) for folder in ('public', 'copy', 'shards'))
+  # torch's products round by where their operands lie in memory, so models from files are compared with each other.
+  assert torch.equal(logits(copy, tokens), logits(public, tokens))
+  theirs.load_state_dict(shards.state_dict())
+  assert torch.equal(logits(theirs, tokens), expected)
   assert options(copy.config) == options(theirs.config)
 
 
