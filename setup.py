@@ -35,6 +35,7 @@ setup(
     'absl-py>=2,<3',
     'numpy>=2,<3',
     'pillow>=11,<14',
+    'safetensors>=0.5,<1',
     'scikit-learn>=1.5,<2',
     'tensorboard>=2.18,<3',
     'tqdm>=4.66,<5',

@@ -1,4 +1,4 @@
-"""Decoder-only transformers: GPT-2 and GPT-3, LLaMA and everything between, by options."""
+"""Decoder-only transformers: GPT-2 and GPT-3, LLaMA, Mistral and everything between, by options."""
 
 from collections.abc import Callable
 import dataclasses
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import sharding
-from genjax.nn.attention import Attention, init_layer
+from genjax.nn.attention import Attention, RopeScaling, init_layer
 from genjax.nn.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.functional import Network, dropout, network, stack, unstack
 from genjax.types import Array, Key, Tree
@@ -30,8 +30,10 @@ class TransformerConfig:
 
   vocab: size V of the vocabulary. context: longest sequence T in tokens. layers, heads, width: L, H, D. kv_heads: key/value
   heads, 0 for as many as heads. head_dim: channels of a head, 0 for width / heads. mlp_width: 0 for 4 width. positions:
-  'learned' or 'rope'. norm: 'layer' or 'rms'. mlp: 'gelu' (exact), 'gelu_tanh' or 'swiglu'. bias: in projections and norms.
-  tied: the output layer is the transposed embedding. dropout: on embeddings and on what each block adds. init_scale:
+  'learned' or 'rope'. rope_theta, rope_scaling: base and scaling of rotary positions, the latter as a `RopeScaling` or a dict of its
+  options. window: tokens that a token sees, itself included (sliding window, Jiang et al. 2023), 0 for all. norm: 'layer' or 'rms'.
+  mlp: 'gelu' (exact), 'gelu_tanh' or 'swiglu'. bias: in projections and norms; attention_bias, mlp_bias: in these alone, None for as
+  `bias` says. tied: the output layer is the transposed embedding. dropout: on embeddings and on what each block adds. init_scale:
   standard deviation of initial weights; what writes to the residual stream has it divided by sqrt(2 L). dtype: compute
   type, 'float32' or 'bfloat16'. attention: implementation, see `genjax.nn.dot_product_attention.attend`. remat, unroll: see
   `genjax.nn.functional.stack`.
@@ -50,9 +52,13 @@ class TransformerConfig:
   norm_eps: float = 1e-5
   mlp: str = 'gelu_tanh'
   bias: bool = True
+  attention_bias: bool | None = None
+  mlp_bias: bool | None = None
   tied: bool = True
   dropout: float = 0.0
   rope_theta: float = 10_000.0
+  rope_scaling: RopeScaling | None = None
+  window: int = 0
   init_scale: float = 0.02
   dtype: str = 'float32'
   attention: str = 'auto'
@@ -63,6 +69,20 @@ class TransformerConfig:
     for name, known in (('positions', POSITIONS), ('norm', NORMS), ('mlp', tuple(MLPS)), ('attention', IMPLEMENTATIONS)):
       if getattr(self, name) not in known:
         raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
+    if self.window < 0:
+      raise ValueError(f'window counts tokens, 0 for all, got {self.window}')
+    if self.rope_scaling is not None:
+      if self.positions != 'rope':
+        raise ValueError(f"rope_scaling needs positions='rope', got {self.positions!r}")
+      if not isinstance(self.rope_scaling, RopeScaling):  # a config has it as a dict
+        object.__setattr__(self, 'rope_scaling', _rope_scaling(dict(self.rope_scaling)))
+
+
+def _rope_scaling(options: dict[str, Any]) -> RopeScaling:
+  known = [field.name for field in dataclasses.fields(RopeScaling)]
+  if not {'kind', 'factor'} <= set(options) <= set(known):
+    raise ValueError(f"rope_scaling takes {known}, needs 'kind' and 'factor', and got {sorted(options)}")
+  return RopeScaling(**options)
 
 
 def llama(**options: Any) -> TransformerConfig:
@@ -83,6 +103,8 @@ class Embedding(nnx.Module):
   def __call__(self, tokens_BT: Array, position: Array | int = 0, key: Key | None = None) -> Array:
     x_BTD = self.token(tokens_BT)
     if self.config.positions == 'learned':
+      # Parameters of less precision than the compute type are added in the latter.
+      x_BTD = x_BTD.astype(jnp.promote_types(x_BTD.dtype, self.config.dtype))
       x_BTD += self.position(position + jnp.arange(tokens_BT.shape[1]))
     return dropout(x_BTD, self.config.dropout, key).astype(self.config.dtype)
 
@@ -96,13 +118,15 @@ class Block(nnx.Module):
     dtype = jnp.dtype(config.dtype)
     self.attention_norm = _norm(config, rngs)
     self.attention = Attention(
-      config.width, config.heads, config.kv_heads or config.heads, head_dim=config.head_dim or None, bias=config.bias, causal=True,
-      dtype=dtype, rngs=rngs, rope_theta=config.rope_theta if config.positions == 'rope' else None, kernel_init=init,
-      out_init=residual_init, implementation=config.attention)
+      config.width, config.heads, config.kv_heads or config.heads, head_dim=config.head_dim or None,
+      bias=config.bias if config.attention_bias is None else config.attention_bias, causal=True, dtype=dtype, rngs=rngs,
+      rope_theta=config.rope_theta if config.positions == 'rope' else None, rope_scaling=config.rope_scaling,
+      window=config.window or None, kernel_init=init, out_init=residual_init, implementation=config.attention)
     mlp_width = config.mlp_width or 4 * config.width
 
     def linear(inputs: int, outputs: int, kernel_init) -> nnx.Linear:
-      return nnx.Linear(inputs, outputs, use_bias=config.bias, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+      bias = config.bias if config.mlp_bias is None else config.mlp_bias
+      return nnx.Linear(inputs, outputs, use_bias=bias, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
 
     self.mlp_norm = _norm(config, rngs)
     self.up = linear(config.width, mlp_width, init)

@@ -1,5 +1,7 @@
 """Self-attention with grouped queries, rotary positions, a causal mask and an explicit key/value cache."""
 
+import dataclasses
+import math
 from typing import Any
 
 from flax import nnx
@@ -12,18 +14,55 @@ from genjax.nn.ring_attention import ring_attend
 from genjax.types import Array, Key, UserError
 
 _XAVIER = nnx.initializers.xavier_uniform()
+ROPE_SCALINGS = ('linear', 'llama3')
 
 
-def rope(x_BTHD: Array, positions_BT: Array, theta: float = 10_000.0) -> Array:
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+  """How the frequencies of rotary positions are lowered for contexts longer than a model was first trained on.
+
+  kind: 'linear' divides all by `factor` (Chen et al. 2023, eq. 3). 'llama3' (Llama Team 2024, as published with Llama 3.1) divides
+  those whose wavelength exceeds original_context / low by `factor`, leaves those below original_context / high as they are, and goes
+  linearly in 1 / wavelength from one to the other. low, high, original_context (tokens) are of 'llama3' only.
+
+  Raises:
+    ValueError: an unknown kind, or numbers out of range.
+  """
+
+  kind: str
+  factor: float
+  low: float = 1.0
+  high: float = 4.0
+  original_context: int = 8192
+
+  def __post_init__(self):
+    if self.kind not in ROPE_SCALINGS:
+      raise ValueError(f'the kind of rotary scaling must be one of {ROPE_SCALINGS}, got {self.kind!r}')
+    if self.factor <= 0 or self.low <= 0 or self.high <= self.low or self.original_context < 1:
+      raise ValueError(f'rotary scaling needs factor > 0, 0 < low < high and original_context >= 1, got {self}')
+
+  def __call__(self, frequency_D: Array) -> Array:
+    """The scaled frequencies, radians a token."""
+    if self.kind == 'linear':
+      return frequency_D / self.factor
+    turns_D = self.original_context * frequency_D / (2 * math.pi)  # in the original context
+    kept_D = jnp.clip((turns_D - self.low) / (self.high - self.low), 0.0, 1.0)
+    return (kept_D + (1.0 - kept_D) / self.factor) * frequency_D
+
+
+def rope(x_BTHD: Array, positions_BT: Array, theta: float = 10_000.0, scaling: RopeScaling | None = None) -> Array:
   """Rotary position embedding (Su et al. 2021, eq. 34), channel i paired with channel i + D/2 as in LLaMA.
 
   Args:
     x_BTHD: queries or keys, D even.
     positions_BT: position of each token; B may be 1.
     theta: base of the wavelengths 2 pi theta^(2i/D).
+    scaling: what changes them.
   """
   half = x_BTHD.shape[-1] // 2
   frequency_D = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  if scaling is not None:
+    frequency_D = scaling(frequency_D)
   angle_BT1D = positions_BT[..., None, None].astype(jnp.float32) * frequency_D
   cosine, sine = jnp.cos(angle_BT1D), jnp.sin(angle_BT1D)
   first, second = jnp.split(x_BTHD.astype(jnp.float32), 2, axis=-1)
@@ -61,21 +100,22 @@ class Attention(nnx.Module):
     bias: whether the four projections have one.
     causal: token t sees the tokens up to t only.
     dtype: compute type; parameters are float32.
-    rope_theta: base of the rotary embedding; None leaves it out.
+    rope_theta, rope_scaling: base and scaling of the rotary embedding, see `rope`; without a base it is left out.
+    window: token t sees the last `window` tokens up to t only; None for all. Only with `causal`.
     kernel_init, out_init: initializers of the query/key/value kernels and of the output kernel.
     implementation: see `genjax.nn.dot_product_attention.attend`.
     split: on a mesh, heads are split by the logical axis 'heads' and tokens by 'sequence', these by ring attention; False leaves
       both whole.
 
   Raises:
-    ValueError: head counts that do not divide, or an odd head_dim with rotary positions.
+    ValueError: head counts that do not divide, an odd head_dim with rotary positions, or a window without `causal`.
     UserError: when called under a mesh that splits heads or tokens into unequal parts.
   """
 
   def __init__(self, width: int, heads: int, kv_heads: int | None = None, *, head_dim: int | None = None,
                bias: bool = True, causal: bool = False, dtype=jnp.float32, rngs: nnx.Rngs,
-               rope_theta: float | None = None, kernel_init=_XAVIER, out_init=_XAVIER, implementation: str = 'auto',
-               split: bool = True):
+               rope_theta: float | None = None, rope_scaling: RopeScaling | None = None, window: int | None = None,
+               kernel_init=_XAVIER, out_init=_XAVIER, implementation: str = 'auto', split: bool = True):
     kv_heads = kv_heads or heads
     if heads % kv_heads:
       raise ValueError(f'heads ({heads}) must be a multiple of kv_heads ({kv_heads})')
@@ -85,7 +125,9 @@ class Attention(nnx.Module):
     if rope_theta is not None and head_dim % 2:
       raise ValueError(f'rotary positions need an even head_dim, got {head_dim}')
     self.head_dim, self.causal, self.rope_theta, self.implementation = head_dim, causal, rope_theta, implementation
-    self.split = split
+    if window is not None and (not causal or window < 1):
+      raise ValueError(f'a window is at least 1 and comes with causal=True, got window={window}, causal={causal}')
+    self.rope_scaling, self.window, self.split = rope_scaling, window, split
 
     def linear(inputs: int, outputs: int, init) -> nnx.Linear:
       return nnx.Linear(inputs, outputs, use_bias=bias, dtype=dtype, kernel_init=init, rngs=rngs)
@@ -123,15 +165,15 @@ class Attention(nnx.Module):
     index_T = start + jnp.arange(length)
     if self.rope_theta is not None:
       place_BT = index_T[None] if positions_BT is None else positions_BT
-      query_BTHD, key_BTKD = (rope(x, place_BT, self.rope_theta) for x in (query_BTHD, key_BTKD))
+      query_BTHD, key_BTKD = (rope(x, place_BT, self.rope_theta, self.rope_scaling) for x in (query_BTHD, key_BTKD))
     if layer is None:
       if sequence and sharding.shards(sequence) > 1:
         if self.implementation != 'auto':
           raise UserError(f'attention implementation {self.implementation!r} holds whole sequences, and config.mesh splits them; '
                           "leave it at 'auto', or set config.rules.sequence to None")
-        y_BTHD = ring_attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal)
+        y_BTHD = ring_attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, window=self.window)
       else:
-        y_BTHD = attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, implementation=self.implementation)
+        y_BTHD = attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, window=self.window, implementation=self.implementation)
       return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1))
     layer = _write(layer[0], key_BTKD, start), _write(layer[1], value_BTKD, start)
     key_BKSD, value_BKSD = (cache.reshape(x_BTD.shape[0], *cache.shape[-3:]).astype(query_BTHD.dtype) for cache in layer)
@@ -139,7 +181,7 @@ class Attention(nnx.Module):
     if not self.causal:  # slots that are not written yet form a segment of their own
       empty_S = jnp.arange(key_BKSD.shape[2]) >= start + length
       segments = (jnp.zeros(x_BTD.shape[:2], bool), jnp.broadcast_to(empty_S, (x_BTD.shape[0], key_BKSD.shape[2])))
-    y_BTHD = attend_cached(query_BTHD, key_BKSD, value_BKSD, start, causal=self.causal, segments=segments)
+    y_BTHD = attend_cached(query_BTHD, key_BKSD, value_BKSD, start, causal=self.causal, window=self.window, segments=segments)
     return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1)), layer
 
   def _place(self, x_BTHD: Array, name: str, sequence: str | None, grouped: bool = False) -> Array:

@@ -16,6 +16,8 @@ VARIANTS = {
   'gpt': models.TransformerConfig(**GPT),
   'gpt_without_biases': models.TransformerConfig(**GPT, bias=False, mlp='gelu'),
   'llama': models.llama(**GPT, kv_heads=1, mlp_width=24),
+  'window_and_scaling': models.llama(**GPT, kv_heads=1, mlp_width=24, window=5, attention_bias=True,
+                                     rope_scaling={'kind': 'llama3', 'factor': 8.0, 'original_context': 6}),
 }
 
 
@@ -117,6 +119,51 @@ def test_bfloat16_computes_close_to_float32_with_float32_parameters():
   np.testing.assert_allclose(low.astype(np.float32), high, atol=0.02 * float(jnp.abs(high).max()) + 1e-3)
 
 
-def test_unknown_option():
-  with pytest.raises(ValueError, match="positions must be one of"):
-    models.TransformerConfig(**GPT, positions='alibi')
+@pytest.mark.parametrize('attention', ['auto', 'reference'])
+def test_a_window_reaches_back_so_far_a_layer(attention):
+  config = models.llama(**GPT, window=5, attention=attention)
+  network = models.transformer(config)
+  params, mutable = network.init(jax.random.key(0))
+  tokens_BT = jax.random.randint(jax.random.key(1), (2, 12), 0, 11)
+  logits = network.apply(params, mutable, tokens_BT)[0]
+  changed = network.apply(params, mutable, tokens_BT.at[:, 1].set(3 + tokens_BT[:, 1] % 5))[0]
+  reach = 1 + config.layers * (config.window - 1)
+  np.testing.assert_array_equal(logits[:, reach + 1:], changed[:, reach + 1:])
+  assert np.abs(np.asarray(logits - changed)[:, reach]).max() > 0
+  whole = models.transformer(dataclasses.replace(config, window=12)).apply(params, mutable, tokens_BT)[0]
+  np.testing.assert_allclose(whole, models.transformer(dataclasses.replace(config, window=0)).apply(params, mutable, tokens_BT)[0])
+
+
+def test_biases_of_attention_and_mlp_alone():
+  def has_bias(**options):
+    blocks = shapes(models.llama(**GPT, **options))['blocks']
+    return 'bias' in blocks['attention']['out'], 'bias' in blocks['down']
+
+  assert has_bias() == (False, False)
+  assert has_bias(attention_bias=True) == (True, False)
+  assert has_bias(mlp_bias=True) == (False, True)
+  assert has_bias(bias=True, attention_bias=False) == (False, True)
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+@pytest.mark.parametrize('name', VARIANTS)
+def test_parameters_of_half_precision_compute_in_float32(name, dtype):
+  network = models.transformer(VARIANTS[name])
+  params, mutable = network.init(jax.random.key(0))
+  half = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+  tokens_BT = jax.random.randint(jax.random.key(1), (2, 12), 0, 11)
+  expected = network.apply(jax.tree.map(lambda leaf: leaf.astype('float32'), half), mutable, tokens_BT)[0]
+  np.testing.assert_allclose(network.apply(half, mutable, tokens_BT)[0], expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+  ({'positions': 'alibi'}, 'positions must be one of'),
+  ({'window': -1}, 'window counts tokens'),
+  ({'rope_scaling': {'kind': 'linear', 'factor': 2.0}}, "rope_scaling needs positions='rope'"),
+  ({'positions': 'rope', 'rope_scaling': {'kind': 'yarn', 'factor': 2.0}}, 'must be one of .*llama3'),
+  ({'positions': 'rope', 'rope_scaling': {'kind': 'linear', 'scale': 2.0}}, "needs 'kind' and 'factor'"),
+  ({'positions': 'rope', 'rope_scaling': {'kind': 'llama3', 'factor': 2.0, 'high': 0.5}}, '0 < low < high'),
+])
+def test_unknown_option(options, message):
+  with pytest.raises(ValueError, match=message):
+    models.TransformerConfig(**GPT, **options)

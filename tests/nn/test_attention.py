@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from genjax import sharding
-from genjax.nn.attention import Attention, rope
+from genjax.nn.attention import Attention, RopeScaling, rope
 from genjax.types import UserError
 
 
@@ -83,6 +83,24 @@ def test_rope_rotates_halves():
   x = jnp.zeros((1, 1, 1, 4)).at[..., 0].set(1.0)
   # Channel 0 pairs with channel 2; the first pair turns by one radian per position.
   np.testing.assert_allclose(rope(x, jnp.array([[1]]), 100.0)[0, 0, 0], [np.cos(1), 0, np.sin(1), 0], atol=1e-6)
+
+
+def test_scaled_rope():
+  x = _random(0, 1, 7, 2, 8)
+  positions = jnp.arange(7)[None]
+  linear = rope(x, positions, 100.0, RopeScaling('linear', 4.0))
+  np.testing.assert_allclose(linear, rope(x, positions / 4, 100.0), atol=1e-6)
+  # Wavelengths 2 pi (1, 10, 100, 1000): as they are up to 100 / 4, a fourth of the frequency from 100 / 1 on, between them a mean.
+  scaling = RopeScaling('llama3', 4.0, low=1.0, high=4.0, original_context=100)
+  frequency = np.array([1.0, 0.1, 0.01, 0.001])
+  share = (100 / (2 * np.pi / 0.1) - 1.0) / (4.0 - 1.0)
+  expected = [1.0, share * 0.1 + (1 - share) * 0.1 / 4, 0.01 / 4, 0.001 / 4]
+  np.testing.assert_allclose(scaling(jnp.asarray(frequency)), expected, rtol=1e-5)
+
+
+def test_a_window_needs_a_causal_mask():
+  with pytest.raises(ValueError, match='causal=True'):
+    Attention(8, 2, window=3, rngs=nnx.Rngs(0))
 
 
 def test_given_positions_replace_the_default():

@@ -1,0 +1,10 @@
+"""Public weights in and out: folders in the layout of Hugging Face's `transformers`, safetensors only.
+
+    model = interop.load('path/of/a/llama')                       # network, params, mutable, config, ...
+    logits_BTV, _ = model.network.apply(model.params, model.mutable, tokens_BT)
+    interop.save('path/of/a/copy', model)                         # what `transformers` loads
+"""
+
+from genjax.interop.weights import Model, load, save
+
+__all__ = ['Model', 'load', 'save']

@@ -1,0 +1,166 @@
+"""Public decoders as options of `genjax.models.transformer`: GPT-2, LLaMA 1 to 3, Mistral."""
+
+from typing import Any
+
+from genjax.interop.entries import Entries
+from genjax.interop.mapping import Architecture, Tensor
+from genjax.models.transformer import TransformerConfig, llama
+from genjax.nn.attention import RopeScaling
+from genjax.types import UserError
+
+GELUS = {'gelu': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_fast': 'gelu_tanh'}
+SILUS = {'silu': 'swiglu', 'swish': 'swiglu'}  # of the gate; the MLP is gated in any case
+
+
+def _read_gpt2(entries: Entries) -> TransformerConfig:
+  entries.only('scale_attn_weights', True, 'scores are divided by the square root of the head size')
+  entries.only('scale_attn_by_inverse_layer_idx', False, 'scores are scaled alike in all layers')
+  entries.only('add_cross_attention', False, 'a decoder attends to its own tokens')
+  return TransformerConfig(
+    vocab=entries.integer('vocab_size'), context=entries.integer('n_positions'), layers=entries.integer('n_layer'),
+    heads=entries.integer('n_head'), width=entries.integer('n_embd'), mlp_width=entries.integer('n_inner', 0),
+    mlp=entries.choice('activation_function', GELUS, 'gelu_new'), norm_eps=entries.number('layer_norm_epsilon', 1e-5),
+    init_scale=entries.number('initializer_range', 0.02), tied=entries.flag('tie_word_embeddings', True))
+
+
+def _write_gpt2(config: TransformerConfig) -> dict[str, Any]:
+  _refuse('gpt2', config, positions=('learned',), norm=('layer',), mlp=('gelu', 'gelu_tanh'), bias=(True,), attention_bias=(None, True),
+          mlp_bias=(None, True), window=(0,), kv_heads=(0, config.heads), head_dim=(0, config.width // config.heads))
+  return {
+    'vocab_size': config.vocab, 'n_positions': config.context, 'n_layer': config.layers, 'n_head': config.heads, 'n_embd': config.width,
+    'n_inner': config.mlp_width or None, 'activation_function': {'gelu_tanh': 'gelu_new'}.get(config.mlp, config.mlp),
+    'layer_norm_epsilon': config.norm_eps, 'initializer_range': config.init_scale, 'tie_word_embeddings': config.tied}
+
+
+def _read_llama(entries: Entries, kv_heads: int | None = None, **options: Any) -> TransformerConfig:
+  entries.only('partial_rotary_factor', 1.0, 'rotary positions are on all channels of a head')
+  heads, context = entries.integer('num_attention_heads'), entries.integer('max_position_embeddings', options.pop('context', 2048))
+  theta, scaling = _read_rope(entries, context)
+  return llama(
+    vocab=entries.integer('vocab_size'), context=context, layers=entries.integer('num_hidden_layers'), heads=heads,
+    kv_heads=_read_kv_heads(entries, heads, kv_heads or heads), head_dim=entries.integer('head_dim', 0),
+    width=entries.integer('hidden_size'), mlp_width=entries.integer('intermediate_size'), norm_eps=entries.number('rms_norm_eps', 1e-6),
+    mlp=entries.choice('hidden_act', SILUS, 'silu'), tied=entries.flag('tie_word_embeddings', False), rope_theta=theta,
+    rope_scaling=scaling, init_scale=entries.number('initializer_range', 0.02), **options)
+
+
+def _read_kv_heads(entries: Entries, heads: int, absent: int) -> int:
+  """`transformers` takes null for as many as there are query heads, and has a number of its own where the entry is absent."""
+  return entries.integer('num_key_value_heads', heads if 'num_key_value_heads' in entries.values else absent)
+
+
+def _read_rope(entries: Entries, context: int) -> tuple[float, RopeScaling | None]:
+  """Base and scaling of rotary positions, from the entries of transformers 4 (rope_theta, rope_scaling) or 5 (rope_parameters)."""
+  inner = entries.inner('rope_scaling') or entries.inner('rope_parameters') or Entries({}, f'{entries.where}: rope_scaling')
+  inner.only('partial_rotary_factor', 1.0, 'rotary positions are on all channels of a head')
+  theta = inner.number('rope_theta', entries.number('rope_theta', 10_000.0))
+  name = 'rope_type' if inner.values.get('rope_type') is not None else 'type'
+  kind = inner.choice(name, {kind: kind for kind in ('default', 'linear', 'llama3')}, 'default')
+  if kind == 'default':
+    return theta, None
+  options = {}
+  if kind == 'llama3':
+    original = inner.integer('original_max_position_embeddings', context)
+    options = {'low': inner.number('low_freq_factor'), 'high': inner.number('high_freq_factor'),
+               'original_context': entries.integer('original_max_position_embeddings', original)}
+  try:
+    return theta, RopeScaling(kind, inner.number('factor'), **options)
+  except ValueError as error:
+    raise UserError(f'{inner.where}: {error}') from error
+
+
+def _write_llama_core(name: str, config: TransformerConfig) -> dict[str, Any]:
+  _refuse(name, config, positions=('rope',), norm=('rms',), mlp=('swiglu',))
+  scaling = config.rope_scaling
+  rope = None if scaling is None else {'rope_type': scaling.kind, 'factor': scaling.factor}
+  if rope and scaling and scaling.kind == 'llama3':
+    rope |= {'low_freq_factor': scaling.low, 'high_freq_factor': scaling.high,
+             'original_max_position_embeddings': scaling.original_context}
+  return {
+    'vocab_size': config.vocab, 'max_position_embeddings': config.context, 'num_hidden_layers': config.layers,
+    'num_attention_heads': config.heads, 'num_key_value_heads': config.kv_heads or config.heads,
+    'head_dim': config.head_dim or config.width // config.heads, 'hidden_size': config.width,
+    'intermediate_size': config.mlp_width or 4 * config.width, 'rms_norm_eps': config.norm_eps, 'hidden_act': 'silu',
+    'initializer_range': config.init_scale, 'tie_word_embeddings': config.tied, 'rope_theta': config.rope_theta, 'rope_scaling': rope}
+
+
+def _write_llama(config: TransformerConfig) -> dict[str, Any]:
+  _refuse('llama', config, window=(0,))
+  attention, mlp = (config.bias if bias is None else bias for bias in (config.attention_bias, config.mlp_bias))
+  return _write_llama_core('llama', config) | {'attention_bias': attention, 'mlp_bias': mlp}
+
+
+def _read_mistral(entries: Entries) -> TransformerConfig:
+  entries.only('layer_types', None, 'all layers of a mistral attend alike')
+  # The default is that of transformers; null is no window.
+  absent = 4096 if 'sliding_window' not in entries.values else 0
+  return _read_llama(entries, kv_heads=8, context=4096 * 32, window=entries.integer('sliding_window', absent))
+
+
+def _write_mistral(config: TransformerConfig) -> dict[str, Any]:
+  biases = dict.fromkeys(('attention_bias', 'mlp_bias'), (False, None) if config.bias is False else (False,))
+  _refuse('mistral', config, **biases)
+  return _write_llama_core('mistral', config) | {'sliding_window': config.window or None}
+
+
+def _refuse(name: str, config: TransformerConfig, **allowed: tuple) -> None:
+  wrong = [f'{option}={getattr(config, option)!r} (it has {" or ".join(map(repr, values))})'
+           for option, values in allowed.items() if getattr(config, option) not in values]
+  if wrong:
+    raise UserError(f'{name} has no {", ".join(wrong)}')
+
+
+def _both(theirs: str, *ours: str, kernel: str = 'kernel', transposed: bool = True) -> tuple[Tensor, ...]:
+  """Weight and bias of a layer."""
+  return (Tensor(f'{theirs}.weight', tuple(f'{path}/{kernel}' for path in ours), transposed and kernel == 'kernel'),
+          Tensor(f'{theirs}.bias', tuple(f'{path}/bias' for path in ours)))
+
+
+_ATTENTION = tuple(f'blocks/attention/{name}' for name in ('query', 'key', 'value'))
+_OUT = Tensor('lm_head.weight', ('head/out/kernel',), transposed=True)
+
+GPT2 = Architecture(
+  'gpt2',
+  (
+    Tensor('transformer.wte.weight', ('embedding/token/embedding',)),
+    Tensor('transformer.wpe.weight', ('embedding/position/embedding',)),
+    *_both('transformer.h.{layer}.ln_1', 'blocks/attention_norm', kernel='scale'),
+    *_both('transformer.h.{layer}.attn.c_attn', *_ATTENTION, transposed=False),  # Conv1D: (in, out)
+    *_both('transformer.h.{layer}.attn.c_proj', 'blocks/attention/out', transposed=False),
+    *_both('transformer.h.{layer}.ln_2', 'blocks/mlp_norm', kernel='scale'),
+    *_both('transformer.h.{layer}.mlp.c_fc', 'blocks/up', transposed=False),
+    *_both('transformer.h.{layer}.mlp.c_proj', 'blocks/down', transposed=False),
+    *_both('transformer.ln_f', 'head/norm', kernel='scale'),
+    _OUT,
+  ),
+  prefix='transformer.', ignored=(r'h\.\d+\.attn\.(bias|masked_bias)',),  # the causal mask
+  aliases={'lm_head.weight': 'transformer.wte.weight'}, read=_read_gpt2, write=_write_gpt2,
+  defaults={'architectures': ['GPT2LMHeadModel'], 'resid_pdrop': 0.0, 'embd_pdrop': 0.0, 'attn_pdrop': 0.0, 'bos_token_id': None,
+            'eos_token_id': None}, spellings={'activation_function': GELUS})
+
+_LLAMA_TENSORS = (
+  Tensor('model.embed_tokens.weight', ('embedding/token/embedding',)),
+  Tensor('model.layers.{layer}.input_layernorm.weight', ('blocks/attention_norm/scale',)),
+  *(row for theirs, ours in zip('qkv', _ATTENTION) for row in _both(f'model.layers.{{layer}}.self_attn.{theirs}_proj', ours)),
+  *_both('model.layers.{layer}.self_attn.o_proj', 'blocks/attention/out'),
+  Tensor('model.layers.{layer}.post_attention_layernorm.weight', ('blocks/mlp_norm/scale',)),
+  *(row for name in ('gate', 'up', 'down') for row in _both(f'model.layers.{{layer}}.mlp.{name}_proj', f'blocks/{name}')),
+  Tensor('model.norm.weight', ('head/norm/scale',)),
+  _OUT,
+)
+_LLAMA_REST: dict[str, Any] = dict(
+  tensors=_LLAMA_TENSORS, prefix='model.', ignored=(r'layers\.\d+\.self_attn\.rotary_emb\.inv_freq',),
+  aliases={'lm_head.weight': 'model.embed_tokens.weight'}, spellings={'hidden_act': SILUS})
+
+
+def _read_plain_llama(entries: Entries) -> TransformerConfig:
+  return _read_llama(entries, attention_bias=entries.flag('attention_bias', False), mlp_bias=entries.flag('mlp_bias', False))
+
+
+_NO_TOKENS = {'bos_token_id': None, 'eos_token_id': None}
+LLAMA = Architecture('llama', read=_read_plain_llama, write=_write_llama,
+                     defaults={'architectures': ['LlamaForCausalLM'], **_NO_TOKENS}, **_LLAMA_REST)
+MISTRAL = Architecture('mistral', read=_read_mistral, write=_write_mistral,
+                       defaults={'architectures': ['MistralForCausalLM'], **_NO_TOKENS}, **_LLAMA_REST)
+
+ARCHITECTURES = {architecture.name: architecture for architecture in (GPT2, LLAMA, MISTRAL)}

@@ -1,0 +1,160 @@
+"""Folders of safetensors: opened with every tensor's place and shape known, written whole or not at all."""
+
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import shutil
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+from safetensors.numpy import save_file
+
+from genjax.interop.entries import read_json
+from genjax.interop.mapping import listed
+from genjax.types import StorageError, UserError
+
+SINGLE = 'model.safetensors'
+INDEX = 'model.safetensors.index.json'
+PICKLES = ('*.bin', '*.pt', '*.pth', '*.ckpt', '*.pkl')
+DTYPES = {'F32': np.dtype('float32'), 'F16': np.dtype('float16'), 'BF16': np.dtype(jnp.bfloat16)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+  """Where a tensor lies, and what it is."""
+
+  path: pathlib.Path
+  name: str
+  shape: tuple[int, ...]
+  dtype: np.dtype
+
+  def read(self) -> np.ndarray:
+    """The tensor. The file is opened for it alone: pages of an open one would count as memory of this process."""
+    try:
+      with safetensors.safe_open(self.path, 'numpy') as file:
+        return file.get_tensor(self.name)
+    except (OSError, safetensors.SafetensorError) as error:
+      raise UserError(f'{self.path}: tensor {self.name} cannot be read: {error}') from error
+
+
+def open_folder(folder: pathlib.Path) -> dict[str, Stored]:
+  """Every tensor of a folder by name; reads the headers of its files only.
+
+  Raises:
+    UserError: no safetensors files, or a missing or damaged one, or types that genjax does not read.
+  """
+  if (folder / SINGLE).exists():
+    return _open_file(folder / SINGLE)
+  if (folder / INDEX).exists():
+    return _open_shards(folder)
+  if pickles := sorted(path.name for pattern in PICKLES for path in folder.glob(pattern)):
+    raise UserError(f'{folder} has its weights in pickle files ({listed(pickles)}), which genjax does not open: a pickle runs any code '
+                    f'that its author put there. Ask for {SINGLE}, or convert them with save_pretrained(..., safe_serialization=True) of '
+                    'transformers, on a machine that may run such code')
+  raise UserError(f'{folder} has neither {SINGLE} nor {INDEX}')
+
+
+def _open_shards(folder: pathlib.Path) -> dict[str, Stored]:
+  places = read_json(folder / INDEX, 'the index of the shards').get('weight_map')
+  if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
+    raise UserError(f'{folder / INDEX} must have a weight_map from tensor names to file names')
+  files = sorted(set(places.values()))
+  if outside := [file for file in files if pathlib.PurePath(file).name != file]:
+    raise UserError(f'{folder / INDEX} names files outside of its folder: {listed(outside)}')
+  if absent := [file for file in files if not (folder / file).is_file()]:
+    raise UserError(f'{folder} lacks {len(absent)} of the {len(files)} shards that {INDEX} names: {listed(absent)}')
+  shards = {file: _open_file(folder / file) for file in files}
+  if lost := sorted(f'{name} ({file})' for name, file in places.items() if name not in shards[file]):
+    raise UserError(f'{folder}: shards lack tensors that {INDEX} says they have: {listed(lost)}')
+  return {name: shards[file][name] for name, file in places.items()}
+
+
+def _open_file(path: pathlib.Path) -> dict[str, Stored]:
+  found, unknown = {}, []
+  try:
+    with safetensors.safe_open(path, 'numpy') as file:
+      for name in file.keys():  # noqa: SIM118  # it is no dict
+        tensor = file.get_slice(name)
+        dtype = tensor.get_dtype()
+        if dtype not in DTYPES:
+          unknown.append(f'{name} ({dtype})')
+        else:
+          found[name] = Stored(path, name, tuple(tensor.get_shape()), DTYPES[dtype])
+  except (OSError, safetensors.SafetensorError) as error:
+    raise UserError(f'{path} is no whole safetensors file ({error}): truncated or damaged; copy it again from its source') from error
+  if unknown:
+    raise UserError(f'{path} has tensors of types other than {sorted(DTYPES)}: {listed(unknown)}')
+  return found
+
+
+class Pending(NamedTuple):
+  """A tensor to be written: its shape and type, and what makes it when its turn comes."""
+
+  name: str
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  make: Callable[[], np.ndarray]
+
+  @property
+  def size(self) -> int:
+    """Bytes."""
+    return math.prod(self.shape) * self.dtype.itemsize
+
+
+def write_tensors(folder: pathlib.Path, tensors: list[Pending], shard_bytes: int) -> None:
+  """Writes tensors in the order given: one file, or with more bytes than `shard_bytes`, several and their index.
+
+  At most one file's tensors exist in memory at a time, and their copy in the form in which the library writes them.
+  """
+  shards: list[list[Pending]] = [[]]
+  room = shard_bytes
+  for tensor in tensors:
+    if tensor.size > room and shards[-1]:
+      shards.append([])
+      room = shard_bytes
+    shards[-1].append(tensor)
+    room -= tensor.size
+  names = [SINGLE]
+  if len(shards) > 1:
+    names = [f'model-{number:05d}-of-{len(shards):05d}.safetensors' for number in range(1, len(shards) + 1)]
+    places = {tensor.name: name for name, shard in zip(names, shards) for tensor in shard}
+    index = {'metadata': {'total_size': sum(tensor.size for tensor in tensors)}, 'weight_map': places}
+    write_json(folder / INDEX, index)
+  for name, shard in zip(names, shards):
+    # Readers of torch's look for the format.
+    save_file({tensor.name: tensor.make() for tensor in shard}, folder / name, metadata={'format': 'pt'})
+
+
+def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
+  """Writes an object, its keys in order."""
+  path.write_text(json.dumps(value, indent=2, sort_keys=True) + '\n', encoding='utf-8')
+
+
+@contextlib.contextmanager
+def new_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A folder to write into that gets its name when all is written, and is removed when anything fails.
+
+  Raises:
+    UserError: there is something at its name already, or no folder to put it in.
+    StorageError: the disk refuses.
+  """
+  if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    raise UserError(f'{folder} exists and is no empty folder; name a new one, or remove it')
+  partial = folder.absolute().with_name(f'.{folder.absolute().name}.{os.getpid()}.partial')
+  try:
+    partial.mkdir(parents=True)
+  except OSError as error:
+    raise UserError(f'{folder} cannot be made: {error}') from error
+  try:
+    yield partial
+    partial.rename(folder)
+  except (OSError, safetensors.SafetensorError) as error:
+    raise StorageError(f'{folder} could not be written: {error}') from error
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,233 @@
+"""Loads public weights into genjax's parameters, and saves parameters as public weights."""
+
+from collections.abc import Mapping
+import dataclasses
+import math
+import os
+import pathlib
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genjax.interop import files, mapping
+from genjax.interop.decoders import ARCHITECTURES
+from genjax.interop.entries import Entries, read_json
+from genjax.interop.mapping import Architecture, Row, listed
+from genjax.models.transformer import TransformerConfig, transformer
+from genjax.nn.functional import Network
+from genjax.types import Tree, UserError
+
+DTYPES = ('float32', 'bfloat16', 'float16')
+SHARD_BYTES = 5 * 10 ** 9  # what transformers 4 and the public repositories have
+ALIGNMENT = 64  # bytes; JAX takes such an array of the host as it lies, without a copy
+_TYPE_ENTRIES = ('dtype', 'torch_dtype')
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """A public model.
+
+  architecture: its `model_type`. config: its options; it computes in float32, whatever the parameters have. network: its functions,
+  network.apply(params, mutable, tokens_BT)[0] being its logits B T V. params, mutable: its variables. source: the config.json that it
+  came with, of which `save` keeps what genjax has no options for.
+  """
+
+  architecture: str
+  config: TransformerConfig
+  network: Network
+  params: Tree
+  mutable: Tree
+  source: Mapping[str, Any]
+
+
+def load(folder: str | os.PathLike, dtype: str | None = None) -> Model:
+  """Reads a folder in the layout of `transformers`: config.json, and model.safetensors or its shards.
+
+  Tensors are read one by one into the arrays that they end in, so that memory is needed for the model and one tensor. Config, names,
+  shapes and files are checked before the first is read.
+
+  Args:
+    folder: the folder.
+    dtype: type of the parameters, one of `DTYPES`; None for that of the files. Training wants 'float32'.
+
+  Returns:
+    The model; on one device, the default one.
+
+  Raises:
+    UserError: an unknown architecture, options that genjax lacks, pickles, missing or damaged files, tensors that are missing, without a
+      place or of another shape, or numbers that `dtype` cannot hold.
+  """
+  folder = pathlib.Path(folder)
+  wanted = _dtype(dtype)
+  if not folder.is_dir():
+    raise UserError(f'{folder} is no folder; it should have config.json and {files.SINGLE}')
+  path = folder / 'config.json'
+  source = read_json(path, 'the description of the model')
+  architecture = Entries(source, str(path)).choice('model_type', ARCHITECTURES)
+  config = architecture.read(Entries(source, str(path)))
+  network, shapes = _network(config, str(path))
+  rows = mapping.rows(architecture, shapes)
+  stored = _match(folder, architecture, rows, files.open_folder(folder))
+  leaves = {}
+  for row in rows:
+    leaves.update(_read(row, stored, shapes, wanted))
+  return Model(architecture.name, config, network, mapping.unflatten(leaves), {}, source)
+
+
+def save(folder: str | os.PathLike, model: Model | TransformerConfig, params: Tree = None, *, architecture: str | None = None,
+         dtype: str | None = None, shard_bytes: int = SHARD_BYTES) -> None:
+  """Writes a folder that `transformers` loads; it appears when all of it is written.
+
+  Tensors of a model that `load` gave have the bytes that they had in its files.
+
+  Args:
+    folder: a new folder, or an empty one.
+    model: what `load` gave, or the options of a decoder. Dropout is no part of it.
+    params: its parameters; None for those of a `Model`.
+    architecture: the `model_type` to write it as; None for that of a `Model`, else the first that has all options of the config.
+    dtype: type of the tensors, one of `DTYPES`; None for that of the parameters.
+    shard_bytes: tensors of more bytes are put in several files.
+
+  Raises:
+    UserError: options that the architecture does not have, parameters that are not the config's, or a folder with something in it.
+    StorageError: the disk refuses.
+  """
+  config, source = (model.config, model.source) if isinstance(model, Model) else (model, {})
+  if isinstance(model, Model):
+    architecture, params = architecture or model.architecture, model.params if params is None else params
+  chosen, entries = _describe(config, architecture)
+  leaves = mapping.flatten(params)
+  _, shapes = _network(config, 'the config')
+  _check_params(leaves, shapes)
+  wanted = _dtype(dtype)
+  types = {path: wanted or np.dtype(leaf.dtype) for path, leaf in leaves.items()}
+  if strange := sorted(f'{path} ({kind})' for path, kind in types.items() if kind.name not in DTYPES):
+    raise UserError(f'parameters of types other than {DTYPES}: {listed(strange)}')
+  rows = mapping.rows(chosen, shapes)
+  pending = [tensor for row in rows for tensor in _pending(row, leaves, types)]
+  same = source if source.get('model_type') == chosen.name else {}
+  for name, options in chosen.spellings.items():
+    if name in same and options.get(same[name]) == options[entries[name]]:
+      entries[name] = same[name]
+  kept = {name: value for name, value in same.items() if name not in ('rope_parameters', *_TYPE_ENTRIES)}
+  # Every version reads the older of the two names of the type.
+  described = {**chosen.defaults, **kept, **entries, 'model_type': chosen.name, 'torch_dtype': pending[0].dtype.name}
+  with files.new_folder(pathlib.Path(folder)) as partial:
+    files.write_json(partial / 'config.json', described)
+    files.write_tensors(partial, pending, shard_bytes)
+
+
+def _dtype(name: str | None) -> np.dtype | None:
+  if name is not None and name not in DTYPES:
+    raise UserError(f'dtype must be one of {DTYPES} or None, got {name!r}')
+  return None if name is None else np.dtype(jnp.dtype(name))
+
+
+def _network(config: TransformerConfig, where: str) -> tuple[Network, dict[str, Any]]:
+  """The network, and the shapes of its parameters by path."""
+  try:
+    network = transformer(config)
+  except ValueError as error:
+    raise UserError(f'{where}: {error}') from error
+  return network, mapping.flatten(jax.eval_shape(network.init, jax.random.key(0))[0])
+
+
+def _match(folder: pathlib.Path, architecture: Architecture, rows: list[Row], stored: dict[str, files.Stored]) -> dict[str, files.Stored]:
+  """What the files have for every name of the table; an error lists all names that do not fit."""
+  shapes = {name: row.shape for row in rows for name in row.names}
+  known = {**shapes, **{alias: shapes[name] for alias, name in architecture.aliases.items()}}
+  found: dict[str, files.Stored] = {}
+  unmapped, wrong = [], []
+  for name, tensor in stored.items():
+    public = name if name in known else architecture.prefix + name
+    if public in known and public not in found:
+      found[public] = tensor
+      if tensor.shape != known[public]:
+        wrong.append(f'{name} has {tensor.shape}, config.json asks for {known[public]}')
+    elif not any(re.fullmatch(pattern, name.removeprefix(architecture.prefix)) for pattern in architecture.ignored):
+      unmapped.append(name)
+  missing = [name for name in shapes if name not in found]
+  problems = [f'{len(names)} {what}: {listed(names)}' for names, what in (
+    (missing, 'missing'), (sorted(unmapped), 'without a place in the model'), (sorted(wrong), 'of another shape')) if names]
+  if problems:
+    raise UserError(f'{folder}: its tensors are not those of the {architecture.name} that config.json describes; ' + '; '.join(problems))
+  for alias, name in architecture.aliases.items():
+    if alias in found and alias not in shapes:
+      repeated, tensor = found[alias].read(), found[name].read()
+      if repeated.dtype != tensor.dtype or not np.array_equal(repeated.view(np.uint8), tensor.view(np.uint8)):
+        raise UserError(f'{folder}: {alias} and {name} differ, and config.json says that they are one (tie_word_embeddings); '
+                        'set that to false if they should differ')
+  return found
+
+
+def _read(row: Row, stored: Mapping[str, files.Stored], shapes: Mapping[str, Any], wanted: np.dtype | None) -> dict[str, jax.Array]:
+  """The parameters of one row, of all layers."""
+  kinds = {stored[name].dtype for name in row.names}
+  dtype = wanted or np.dtype(jnp.result_type(*kinds))
+  arrays = {leaf: _aligned(tuple(shapes[leaf].shape), dtype) for leaf in row.tensor.leaves}
+  for layer, name in enumerate(row.names):
+    tensor = stored[name].read()
+    for array, part in zip(arrays.values(), row.split(tensor)):
+      slot = array[layer] if row.tensor.layered else array
+      _cast(part, slot, stored[name])
+  return {leaf: jax.device_put(array) for leaf, array in arrays.items()}
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+  size = math.prod(shape) * dtype.itemsize
+  raw = np.empty(size + ALIGNMENT, np.uint8)
+  start = -raw.ctypes.data % ALIGNMENT
+  return raw[start:start + size].view(dtype).reshape(shape)
+
+
+def _cast(values: np.ndarray, slot: np.ndarray, stored: Any) -> None:
+  """Copies; only float16 has so small a range that public weights may leave it."""
+  with np.errstate(over='ignore'):
+    slot[...] = values
+  if slot.dtype == np.float16 and values.dtype != slot.dtype and np.isinf(slot).sum() > np.isinf(values).sum():
+    raise UserError(f"{getattr(stored, 'name', stored)} has numbers beyond float16's 65504; use bfloat16 or float32")
+
+
+def _describe(config: TransformerConfig, name: str | None) -> tuple[Architecture, dict[str, Any]]:
+  """The architecture, and the entries of its config.json."""
+  if name is not None:
+    if name not in ARCHITECTURES:
+      raise UserError(f'architecture must be one of {sorted(ARCHITECTURES)}, got {name!r}')
+    return ARCHITECTURES[name], ARCHITECTURES[name].write(config)
+  reasons = []
+  for architecture in ARCHITECTURES.values():
+    try:
+      return architecture, architecture.write(config)
+    except UserError as error:
+      reasons.append(str(error))
+  raise UserError('no public architecture has the options of this config: ' + '; '.join(reasons))
+
+
+def _check_params(leaves: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
+  missing, extra = sorted(set(shapes) - set(leaves)), sorted(set(leaves) - set(shapes))
+  wrong = [f'{path} has {tuple(leaves[path].shape)}, not {tuple(shape.shape)}' for path, shape in shapes.items()
+           if path in leaves and tuple(leaves[path].shape) != tuple(shape.shape)]
+  kinds = ((missing, 'missing'), (extra, 'unknown'), (wrong, 'of another shape'))
+  problems = [f'{what}: {listed(names)}' for names, what in kinds if names]
+  if problems:
+    raise UserError('the parameters are not those of the config; ' + '; '.join(problems))
+
+
+def _pending(row: Row, leaves: Mapping[str, Any], types: Mapping[str, np.dtype]) -> list[files.Pending]:
+  """The tensors of a row, made when they are written."""
+  dtype = np.dtype(jnp.result_type(*(types[leaf] for leaf in row.tensor.leaves)))
+
+  def make(layer: int) -> np.ndarray:
+    parts = []
+    for leaf in row.tensor.leaves:
+      values = np.asarray(leaves[leaf])
+      values = values[layer] if row.tensor.layered else values
+      part = np.empty(values.shape, dtype)
+      _cast(values, part, leaf)
+      parts.append(part)
+    return row.join(parts)
+
+  return [files.Pending(name, row.shape, dtype, lambda layer=layer: make(layer)) for layer, name in enumerate(row.names)]
