@@ -73,7 +73,8 @@ def spread(y_BhwO: Array, kernel_HWIO: Array, stride: int) -> Array:
   rest = ((0, 0),) * 3
   shifted = [jnp.pad(blocks[:, :, :, row, :, column], ((0, 0), (row, count - 1 - row), (column, count - 1 - column), *rest))
              for row in range(count) for column in range(count)]
-  image = functools.reduce(jnp.add, shifted).swapaxes(2, 3).reshape(batch, (height + count - 1) * stride, (width + count - 1) * stride, inputs)
+  total = functools.reduce(jnp.add, shifted).swapaxes(2, 3)
+  image = total.reshape(batch, (height + count - 1) * stride, (width + count - 1) * stride, inputs)
   return image[:, before:before + height * stride, before:before + width * stride]
 
 
