@@ -1,6 +1,7 @@
 """The plan of a run: its train step compiled for a slice, as data and as text."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import dataclasses
 import math
 import re
@@ -8,6 +9,7 @@ import time
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from genjax.planning import hlo, roofline
 from genjax.planning.topology import GIB, Target
@@ -80,12 +82,26 @@ def make(run: Run, target: Target, model_flops: int, facts: Mapping[str, Any], s
 def _compile(lowered: jax.stages.Lowered) -> tuple[Any, tuple[float, float]]:
   """The compiled program, or None and (needed, available) bytes of a device if it has too little memory."""
   try:
-    return lowered.compile(), (0.0, 0.0)
+    with uncached():
+      return lowered.compile(), (0.0, 0.0)
   except jax.errors.JaxRuntimeError as error:
     sizes = needed_and_available(str(error))
     if sizes is None:
       raise
     return None, sizes
+
+
+@contextlib.contextmanager
+def uncached() -> Iterator[None]:
+  """Compiles without the persistent cache: a program for devices that are absent can be written to it, but not read back."""
+  before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+  jax.config.update('jax_enable_compilation_cache', False)
+  compilation_cache.reset_cache()  # whether to use it is decided once
+  try:
+    yield
+  finally:
+    jax.config.update('jax_enable_compilation_cache', before)
+    compilation_cache.reset_cache()
 
 
 def needed_and_available(message: str) -> tuple[float, float] | None:

@@ -12,6 +12,7 @@ import pytest
 from genjax import sharding
 from genjax.models import transformer
 from genjax.objectives.language import LanguageModel
+from genjax.planning.plan import uncached
 from genjax.training import state as state_lib
 from genjax.training import step as step_lib
 
@@ -25,7 +26,8 @@ def devices(monkeypatch):
     pytest.skip('libtpu is absent: nothing compiles for TPUs')
   monkeypatch.setenv('TPU_SKIP_MDS_QUERY', '1')  # on a machine that is no TPU nothing answers
   from jax.experimental import topologies
-  return topologies.get_topology_desc('v5e:2x2', platform='tpu').devices
+  with uncached():
+    yield topologies.get_topology_desc('v5e:2x2', platform='tpu').devices
 
 
 def lower(devices, shape, **options):
