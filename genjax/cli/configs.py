@@ -52,7 +52,10 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
   except AttributeError as error:
     raise _explain(argv, error) from error
   except (flags.Error, ValueError, TypeError, OSError) as error:
-    raise UserError(f'{" ".join(str(error).split())} (config {path})') from error
+    text = str(error)
+    if 'Traceback (most recent call last)' in text:  # ml_collections quotes that of the config file; its last line says what is wrong
+      text = text.strip().splitlines()[-1].partition(': ')[2] or text
+    raise UserError(f'{" ".join(text.split())} (config {path})') from error
   if len(rest) > 1:
     raise UserError(f'unexpected arguments {rest[1:]}; flags are written --name=value')
   if not isinstance(config, ml_collections.ConfigDict):
