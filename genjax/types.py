@@ -11,7 +11,7 @@ Names of arrays carry their axes as a suffix, one letter an axis (`x_BTD`):
 A letter with two meanings is told apart by its neighbours: `image_BHWC` has height and width, `query_BTHD` has heads.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +26,16 @@ Batch = Mapping[str, Any]  # column name -> array whose first axis is the batch
 def leaf_name(path: tuple) -> str:
   """The '/'-joined names of a leaf, from the path that `jax.tree_util` gives: what patterns match and messages print."""
   return '/'.join(str(getattr(entry, 'key', entry)) for entry in path)
+
+
+def named_leaves(tree: Tree) -> dict[str, Any]:
+  """The leaves of a tree by their `leaf_name`."""
+  return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+  """Names for a message, at most `most` of them."""
+  return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
 
 
 class UserError(Exception):

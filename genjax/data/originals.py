@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from genjax.types import UserError
+from genjax.types import UserError, listed
 
 Splits = dict[str, tuple[np.ndarray, np.ndarray]]  # split -> images, labels
 
@@ -205,4 +205,4 @@ def _listing(folder: pathlib.Path) -> str:
   if not folder.is_dir():
     return 'no such folder'
   names = sorted(path.name for path in folder.iterdir())
-  return ', '.join(names[:8]) + (f' and {len(names) - 8} more' if len(names) > 8 else '') or 'nothing'
+  return listed(names, 8) or 'nothing'

@@ -16,8 +16,7 @@ import safetensors
 from safetensors.numpy import save_file
 
 from genjax.interop.entries import read_json
-from genjax.interop.mapping import listed
-from genjax.types import StorageError, UserError
+from genjax.types import StorageError, UserError, listed
 
 SINGLE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'

@@ -5,14 +5,11 @@ import dataclasses
 import math
 from typing import Any
 
-import jax
 import numpy as np
 
 from genjax.interop.entries import Entries
 from genjax.models.transformer import TransformerConfig
-from genjax.types import Tree, UserError, leaf_name
-
-LISTED = 12  # names that a message prints of many
+from genjax.types import Tree, UserError, listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,13 +89,8 @@ class Row:
     return math.prod(self.shape)
 
 
-def flatten(tree: Tree) -> dict[str, Any]:
-  """Leaves of nested dicts by their paths."""
-  return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
 def unflatten(leaves: Mapping[str, Any]) -> Tree:
-  """The inverse of `flatten`."""
+  """The tree whose `named_leaves` these are."""
   tree: dict[str, Any] = {}
   for path, leaf in leaves.items():
     *folders, name = path.split('/')
@@ -134,9 +126,3 @@ def rows(architecture: Architecture, shapes: Mapping[str, Any]) -> list[Row]:
   if left := sorted(set(shapes) - mapped):
     raise UserError(f'{architecture.name} has no tensors for the parameters {listed(left)}')
   return found
-
-
-def listed(names: list[str]) -> str:
-  """Names for a message, at most `LISTED` of them."""
-  rest = len(names) - LISTED
-  return ', '.join(names[:LISTED]) + (f' and {rest} more' if rest > 0 else '')

@@ -15,10 +15,10 @@ import numpy as np
 from genjax.interop import files, mapping
 from genjax.interop.decoders import ARCHITECTURES
 from genjax.interop.entries import Entries, read_json
-from genjax.interop.mapping import Architecture, Row, listed
+from genjax.interop.mapping import Architecture, Row
 from genjax.models.transformer import TransformerConfig, transformer
 from genjax.nn.functional import Network
-from genjax.types import Tree, UserError
+from genjax.types import Tree, UserError, listed, named_leaves
 
 DTYPES = ('float32', 'bfloat16', 'float16')
 SHARD_BYTES = 5 * 10 ** 9  # what transformers 4 and the public repositories have
@@ -99,7 +99,7 @@ def save(folder: str | os.PathLike, model: Model | TransformerConfig, params: Tr
   if isinstance(model, Model):
     architecture, params = architecture or model.architecture, model.params if params is None else params
   chosen, entries = _describe(config, architecture)
-  leaves = mapping.flatten(params)
+  leaves = named_leaves(params)
   _, shapes = _network(config, 'the config')
   _check_params(leaves, shapes)
   wanted = _dtype(dtype)
@@ -132,7 +132,7 @@ def _network(config: TransformerConfig, where: str) -> tuple[Network, dict[str, 
     network = transformer(config)
   except ValueError as error:
     raise UserError(f'{where}: {error}') from error
-  return network, mapping.flatten(jax.eval_shape(network.init, jax.random.key(0))[0])
+  return network, named_leaves(jax.eval_shape(network.init, jax.random.key(0))[0])
 
 
 def _match(folder: pathlib.Path, architecture: Architecture, rows: list[Row], stored: dict[str, files.Stored]) -> dict[str, files.Stored]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import sharding
-from genjax.nn.dot_product_attention import attend, attend_cached
+from genjax.nn.dot_product_attention import attend, attend_cached, check_window
 from genjax.nn.ring_attention import ring_attend
 from genjax.types import Array, Key, UserError
 
@@ -125,8 +125,7 @@ class Attention(nnx.Module):
     if rope_theta is not None and head_dim % 2:
       raise ValueError(f'rotary positions need an even head_dim, got {head_dim}')
     self.head_dim, self.causal, self.rope_theta, self.implementation = head_dim, causal, rope_theta, implementation
-    if window is not None and (not causal or window < 1):
-      raise ValueError(f'a window is at least 1 and comes with causal=True, got window={window}, causal={causal}')
+    check_window(causal, window)
     self.rope_scaling, self.window, self.split = rope_scaling, window, split
 
     def linear(inputs: int, outputs: int, init) -> nnx.Linear:

@@ -25,7 +25,6 @@ from genjax.types import Array, Key
 
 Initializer = Callable[..., Array]
 ChannelAxes = tuple[str | None, str | None]  # logical axes of the channels that a layer reads and writes
-_NHWC = ('NHWC', 'HWIO', 'NHWC')
 
 
 def conv(x_BHWC: Array, kernel_HWIO: Array, stride: int = 1, axes: ChannelAxes = (None, None)) -> Array:
@@ -47,7 +46,7 @@ def conv(x_BHWC: Array, kernel_HWIO: Array, stride: int = 1, axes: ChannelAxes =
   elif sharding.platform() == 'cpu':
     y_BHWC = conv_products.conv(x_BHWC, kernel_HWIO, stride)
   else:
-    y_BHWC = jax.lax.conv_general_dilated(x_BHWC, kernel_HWIO, (stride, stride), 'SAME', dimension_numbers=_NHWC)
+    y_BHWC = conv_products.native(x_BHWC, kernel_HWIO, stride)
   return _place(y_BHWC, axes[1])
 
 
@@ -79,7 +78,7 @@ def conv_transpose(x_BHWC: Array, kernel_HWIO: Array, stride: int = 2) -> Array:
     before = [(pad - offset - tap) // stride for offset, tap in zip((row, column), first)]
     return _place(jax.lax.conv_general_dilated(
       x_BHWC, kernel_HWIO[first[0]::stride, first[1]::stride], (1, 1), [(b, taps - 1 - b) for b in before],
-      dimension_numbers=_NHWC))
+      dimension_numbers=conv_products.NHWC))
 
   x_BHWC, kernel_HWIO = _place(x_BHWC), _place_kernel(kernel_HWIO)
   if sharding.platform() == 'cpu':

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from genjax.types import Array
 
 FEW_CHANNELS, FEW_PIXELS = 16, 256  # with fewer to read or to write, the product of one tap is too small to pay
-_NHWC = ('NHWC', 'HWIO', 'NHWC')
+NHWC = ('NHWC', 'HWIO', 'NHWC')
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -32,7 +32,7 @@ def conv(x_BHWI: Array, kernel_HWIO: Array, stride: int) -> Array:
   Returns:
     Images B h w O with h = ceil(H / stride).
   """
-  return _native(x_BHWI, kernel_HWIO, stride)
+  return native(x_BHWI, kernel_HWIO, stride)
 
 
 def _conv_forward(x_BHWI: Array, kernel_HWIO: Array, stride: int):
@@ -44,7 +44,7 @@ def _conv_backward(stride: int, saved: tuple[Array, Array], slope_BhwO: Array):
   if stride > 1 and kernel_HWIO.shape[0] % stride == 0 and x_BHWI.shape[1] % stride == x_BHWI.shape[2] % stride == 0:
     x_slope_BHWI = spread(slope_BhwO, kernel_HWIO, stride)
   else:
-    x_slope_BHWI, = jax.vjp(lambda x: _native(x, kernel_HWIO, stride), x_BHWI)[1](slope_BhwO)
+    x_slope_BHWI, = jax.vjp(lambda x: native(x, kernel_HWIO, stride), x_BHWI)[1](slope_BhwO)
   return x_slope_BHWI, _kernel_slope(x_BHWI, slope_BhwO, kernel_HWIO, stride)
 
 
@@ -90,15 +90,16 @@ def _spread_backward(stride: int, saved: tuple[Array, Array], slope_BHWI: Array)
 spread.defvjp(_spread_forward, _spread_backward)
 
 
-def _native(x_BHWI: Array, kernel_HWIO: Array, stride: int) -> Array:
-  return jax.lax.conv_general_dilated(x_BHWI, kernel_HWIO, (stride, stride), 'SAME', dimension_numbers=_NHWC)
+def native(x_BHWI: Array, kernel_HWIO: Array, stride: int) -> Array:
+  """XLA's own `conv`."""
+  return jax.lax.conv_general_dilated(x_BHWI, kernel_HWIO, (stride, stride), 'SAME', dimension_numbers=NHWC)
 
 
 def _kernel_slope(x_BHWI: Array, slope_BhwO: Array, kernel_HWIO: Array, stride: int) -> Array:
   """The gradient of the kernel: for each tap, the products of the pixels it reads with the gradients of what it writes."""
   size, _, inputs, outputs = kernel_HWIO.shape
   if inputs < FEW_CHANNELS or slope_BhwO.size // outputs < FEW_PIXELS:
-    return jax.vjp(lambda kernel: _native(x_BHWI, kernel, stride), kernel_HWIO)[1](slope_BhwO)[0]
+    return jax.vjp(lambda kernel: native(x_BHWI, kernel, stride), kernel_HWIO)[1](slope_BhwO)[0]
   # Products of the small gradient, transposed once, with pixels as they lie; transposing pixels or leaving it to the product takes longer.
   slope_ON = jax.lax.optimization_barrier(slope_BhwO.reshape(-1, outputs).T)
   products = [jax.lax.optimization_barrier(slope_ON @ tap.reshape(-1, inputs)).T for tap in _taps(x_BHWI, size, stride)]

@@ -291,6 +291,12 @@ def _refusal(implementation: str, query_BTHD: Array, key_BSKD: Array, value_BSKD
   return '' if channels % 8 == 0 and channels <= 128 else f'needs a head size that is a multiple of 8 up to 128, got {channels}'
 
 
+def check_window(causal: bool, window: int | None) -> None:
+  """Raises ValueError for a window without `causal` or of no token."""
+  if window is not None and (not causal or window < 1):
+    raise ValueError(f'a window is at least 1 and comes with causal=True, got window={window}, causal={causal}')
+
+
 def _check(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, causal: bool, window: int | None, implementation: str) -> None:
   shapes = query_BTHD.shape, key_BSKD.shape, value_BSKD.shape
   if key_BSKD.shape != value_BSKD.shape or query_BTHD.shape[0] != key_BSKD.shape[0] or query_BTHD.shape[3] != key_BSKD.shape[3]:
@@ -299,8 +305,7 @@ def _check(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, causal: bool, 
     raise ValueError(f'query heads must be a multiple of key/value heads, got shapes {shapes}')
   if causal and query_BTHD.shape[1] != key_BSKD.shape[1]:
     raise ValueError(f'causal attention needs as many queries as keys, got shapes {shapes}')
-  if window is not None and (not causal or window < 1):
-    raise ValueError(f'a window is at least 1 and comes with causal=True, got window={window}, causal={causal}')
+  check_window(causal, window)
   if implementation not in IMPLEMENTATIONS:
     raise ValueError(f'implementation must be one of {IMPLEMENTATIONS}, got {implementation!r}')
 

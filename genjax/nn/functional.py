@@ -81,8 +81,6 @@ def stack(block: Network, depth: int, remat: str = 'none', unroll: bool = False)
 
   def apply(params: Tree, mutable: Tree, x, *shared, key: Key | None = None, layers: Tree = None, **options):
     keys = None if key is None else jax.random.split(key, depth)
-    if isinstance(params, tuple):
-      return one_by_one(params, mutable, x, *shared, keys=keys, layers=layers, **options)
 
     def body(x, scanned):
       layer_params, layer_mutable, layer_key, layer = scanned
@@ -91,23 +89,20 @@ def stack(block: Network, depth: int, remat: str = 'none', unroll: bool = False)
       y, layer = (y, None) if layers is None else y
       return y, (layer_mutable, layer)
 
+    if isinstance(params, tuple):
+      done = []
+      for index, layer_params in enumerate(params):
+        layer_mutable, layer_key = jax.tree.map(lambda leaf: leaf[index], (mutable, keys))
+        x, rest = body(x, (layer_params, layer_mutable, layer_key, None if layers is None else layers[index]))
+        done.append(rest)
+      mutables, slices = zip(*done)
+      mutable = jax.tree.map(lambda *leaves: jnp.stack(leaves), *mutables)
+      return (x if layers is None else (x, slices)), mutable
+
     # Inside a scan XLA cannot merge the recomputation with the first computation, so nothing need prevent it.
     body = rematerialise(body, remat, prevent_cse=unroll)
     x, (mutable, slices) = jax.lax.scan(body, x, (params, mutable, keys, layers), unroll=depth if unroll else 1)
     return (x if layers is None else (x, slices)), mutable
-
-  def one_by_one(params: tuple[Tree, ...], mutable: Tree, x, *shared, keys: Key | None, layers: tuple[Tree, ...] | None, **options):
-    mutables, slices = [], []
-    for index, layer_params in enumerate(params):
-      extra = {} if layers is None else {'layer': layers[index]}
-      layer_mutable = jax.tree.map(lambda leaf: leaf[index], mutable)
-      layer_key = None if keys is None else keys[index]
-      x, layer_mutable = block.apply(layer_params, layer_mutable, x, *shared, key=layer_key, **extra, **options)
-      x, layer = (x, None) if layers is None else x
-      mutables.append(layer_mutable)
-      slices.append(layer)
-    mutable = jax.tree.map(lambda *leaves: jnp.stack(leaves), *mutables)
-    return (x if layers is None else (x, tuple(slices))), mutable
 
   return Network(init, apply)
 

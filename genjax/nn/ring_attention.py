@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from genjax import sharding
+from genjax.nn.dot_product_attention import check_window
 from genjax.types import Array
 
 CHUNK = 512  # queries whose scores with one part of the keys exist at one time
@@ -84,8 +85,7 @@ def ring_attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal
     raise ValueError('ring attention needs a mesh that splits sequences; trace it under one with context > 1')
   if causal and query_BTHD.shape[1] != key_BSKD.shape[1]:
     raise ValueError(f'causal attention needs as many queries as keys, got {query_BTHD.shape} and {key_BSKD.shape}')
-  if window is not None and (not causal or window < 1):
-    raise ValueError(f'a window is at least 1 and comes with causal=True, got window={window}, causal={causal}')
+  check_window(causal, window)
   axes = ('batch', 'sequence', 'heads', None)
   query_BTHD = sharding.constrain(query_BTHD, *axes, name='queries B T H D of attention')
   repeats = math.lcm(key_BSKD.shape[2], placement.shards('heads')) // key_BSKD.shape[2]

@@ -22,7 +22,7 @@ import numpy as np
 from genjax import sharding
 from genjax.training.checkpoint import Checkpoints
 from genjax.training.run import Run
-from genjax.types import UserError, leaf_name
+from genjax.types import UserError, leaf_name, named_leaves
 
 _ARGUMENTS = {'rename': 2, 'drop': 1, 'keep': 1, 'reshape': 1}
 
@@ -69,7 +69,7 @@ def apply(run: Run, source: Checkpoints, step: int | None, say: Callable[[str], 
     raise UserError(f'config.init.averaged: the run in {source.directory.parent} has no averaged parameters; set it to False')
   trees = {**there['params'], **(there.get('ema', {}) if averaged else {}), 'mutable': there.get('mutable') or {}}
   here = {**run.state.params, 'mutable': run.state.mutable}
-  chosen, report = match(_leaves(trees), {name: leaf.shape for name, leaf in _leaves(here).items()}, rules, strict)
+  chosen, report = match(named_leaves(trees), {name: leaf.shape for name, leaf in named_leaves(here).items()}, rules, strict)
 
   def place(path: tuple, leaf: jax.Array) -> jax.Array:
     name = leaf_name(path)
@@ -157,10 +157,6 @@ def _checked(rules: Sequence[Sequence[str]]) -> list[tuple[str, re.Pattern[str],
     except re.error as error:
       raise UserError(f'config.init.rules: {rest[0]!r} is no regular expression: {error}') from error
   return checked
-
-
-def _leaves(tree: Any) -> dict[str, Any]:
-  return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _some(names: Any, most: int = 8) -> str:
