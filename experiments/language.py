@@ -53,7 +53,7 @@ def build(config: Config) -> Experiment:
   if vocabulary.size > size:
     raise UserError(f'the tokenizer {data.vocabulary!r} has {vocabulary.size} tokens and the model {size}: set config.data.vocabulary_size '
                     'to at least as many, or take the tokenizer that belongs to the model')
-  model = _model(config, size)
+  model = model_options(config, size)
   sampler = config_lib.build(SamplerOptions, config.sampler, 'config.sampler')
   objective = LanguageModel(transformer.transformer(model), functools.partial(transformer.init_cache, model), data.context,
                             sampler, text.assets.get('bytes_per_token', 1.0), functools.partial(transformer.lay_out, model))
@@ -104,11 +104,15 @@ class _Text:
     self._data, self._kept = config.data, config_lib.plain(config.assets)
     self._read = functools.cache(read)
     self.tokens = functools.cache(self._open)
-    self.files: dict[str, bytes] = {}
+    # The files that a run keeps belong to the vocabulary that it has.
+    same = self._kept.get('vocabulary') == self._data.vocabulary
+    self._folder = pathlib.Path(self._kept['folder']) if same and 'folder' in self._kept else None
     self.vocabulary: Vocabulary = self._vocabulary()
+    self.files = self.vocabulary.files() if isinstance(self.vocabulary, tokenizers.Tokenizer) else {}
+    if self._folder and (self._folder / PUBLIC).is_file():
+      self.files[PUBLIC] = (self._folder / PUBLIC).read_bytes()
     alphabet = {'alphabet': self.vocabulary.alphabet} if isinstance(self.vocabulary, CharVocabulary) else {}
-    name = {'vocabulary': self._data.vocabulary} if self.files else {}  # of which the files are
-    self.assets = {**alphabet, **name, **self._measured()}
+    self.assets = {**alphabet, **({'vocabulary': self._data.vocabulary} if self.files else {}), **self._measured()}
 
   def _vocabulary(self) -> Vocabulary:
     data, name = self._data, self._data.vocabulary
@@ -119,21 +123,15 @@ class _Text:
     if name == 'char':
       known = self._kept.get('alphabet')
       return CharVocabulary(known or ''.join([data.get('separator', ''), *self._documents(data.train), *self._documents(data.heldout)]))
-    kept = self._kept.get('folder') if self._kept.get('vocabulary') == name else None
-    if kept:
-      found = tokenizers.open_tokenizer(kept)
-    elif name in tokenizers.TRAINED:
-      found = tokenizers.train(name, self._documents(data.train), data.get('vocabulary_size', 0))
-    elif '/' in name or name.endswith(('.json', '.model')):
-      found = tokenizers.open_tokenizer(name)
-    else:
-      known = ('byte', 'char', 'ids', *tokenizers.TRAINED)
-      raise UserError(f'config.data.vocabulary must be one of {known}, or the path of a tokenizer.json, of a .model or of a folder with '
-                      f'one, got {name!r}.{config_lib.suggestion(name, known)}')
-    self.files = found.files()
-    if kept and (public := _read_public(kept)):
-      self.files[PUBLIC] = public
-    return found
+    if self._folder:
+      return tokenizers.open_tokenizer(self._folder)
+    if name in tokenizers.TRAINED:
+      return tokenizers.train(name, self._documents(data.train), data.get('vocabulary_size', 0))
+    if '/' in name or name.endswith(('.json', '.model')):
+      return tokenizers.open_tokenizer(name)
+    known = ('byte', 'char', 'ids', *tokenizers.TRAINED)
+    raise UserError(f'config.data.vocabulary must be one of {known}, or the path of a tokenizer.json, of a .model or of a folder with one, '
+                    f'got {name!r}.{config_lib.suggestion(name, known)}')
 
   def _documents(self, split: str) -> list[str]:
     if not self._data.name:
@@ -173,11 +171,6 @@ class _Text:
     return {'bytes_per_token': size / len(tokens), 'measured': which}
 
 
-def _read_public(folder: str) -> bytes | None:
-  path = pathlib.Path(folder) / PUBLIC
-  return path.read_bytes() if path.is_file() else None
-
-
 def _end(config: Config, vocabulary: Vocabulary) -> int | None:
   """The token that tells documents apart, if they are to be told apart."""
   if not config.data.get('segments'):
@@ -192,7 +185,7 @@ def _beginning(vocabulary: Vocabulary, text: str) -> np.ndarray:
   return np.concatenate([np.asarray(vocabulary.begins, np.int32), vocabulary.encode(text).astype(np.int32)])
 
 
-def _model(config: Config, vocab: int) -> transformer.TransformerConfig:
+def model_options(config: Config, vocab: int) -> transformer.TransformerConfig:
   """The options of the config on top of what the named family chooses."""
   family = config_lib.choose(MODELS, config.model.name, 'config.model.name')
   given = {key: value for key, value in config.model.items() if key not in ('name', 'context')}

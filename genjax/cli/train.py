@@ -75,7 +75,7 @@ def _train(config: Config, workdir: str, paths: list[str] | tuple[str, ...], clo
   run.step_flops()  # traces the step: losses that do not fit the shapes fail here
   _check_best(config, run)
   assets.put(config, assets.described(experiment.assets, experiment.files))
-  description = workdir_lib.describe(config, experiment, paths)
+  description = workdir_lib.describe(config, experiment.train.fingerprint(), paths)
   distributed.check_equal(description['data'], 'the data')
   if known:
     _check_data(path, description)

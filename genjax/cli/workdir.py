@@ -8,7 +8,7 @@
     metrics.jsonl, tensorboard/, samples/, summary.json, evaluation.json, watchdog.txt
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import importlib.metadata
 import json
 import os
@@ -105,9 +105,9 @@ def check_alike(config: Config) -> None:
                       'Start all processes with one command and one environment')
 
 
-def describe(config: Config, experiment: Experiment, paths: Sequence[str]) -> dict[str, Any]:
-  """What run.json holds, and what goes into every checkpoint beside the config."""
-  return {'versions': versions(), 'seed': config.seed, 'data': experiment.train.fingerprint(),
+def describe(config: Config, data: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+  """What run.json holds, and what goes into every checkpoint beside the config. `data`: what identifies the data."""
+  return {'versions': versions(), 'seed': config.seed, 'data': dict(data),
           'paths': list(paths), 'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
           'processes': jax.process_count(), 'machine': platform.platform(), 'cpus': os.cpu_count()}
 
@@ -151,10 +151,10 @@ def load(workdir: str, assignments: Sequence[str] = ()) -> tuple[Config, Experim
   return config, configs.build(config, paths)
 
 
-def checkpoints(workdir: pathlib.Path, config: Config) -> Checkpoints:
-  """The checkpoints of a run, kept as its config says."""
+def checkpoints(workdir: pathlib.Path, config: Config, at_once: int = 0) -> Checkpoints:
+  """The checkpoints of a run, kept as its config says; `at_once`: see `Checkpoints`."""
   options = {key: value for key, value in config.checkpoint.items() if key != 'every'}
-  return Checkpoints(workdir / 'checkpoints', **options)
+  return Checkpoints(workdir / 'checkpoints', **options, at_once=at_once)
 
 
 def source(text: str) -> tuple[Checkpoints, int | None]:
