@@ -51,9 +51,13 @@ def tokenize(paths: Sequence[pathlib.Path], vocabulary: Tokenizer | ByteVocabula
   plan = {'format': token_files.FORMAT, 'block': token_files.BLOCK, 'dtype': np.min_scalar_type(vocabulary.size - 1).newbyteorder('<').str,
           'vocabulary_size': vocabulary.size, 'end': end, 'tokenizer': identity(vocabulary), 'field': field, 'documents': total,
           'input': [[path.name, path.stat().st_size, count] for path, count in zip(paths, counts)]}
-  begun = [path for path in (out / token_files.INDEX, out / _STATE) if path.is_file()]
-  if begun:
-    _check_same(begun[0], plan, shards)
+  if (out / token_files.INDEX).is_file():
+    _check_same(out / token_files.INDEX, plan, shards)
+  elif (out / _STATE).is_file():
+    if any(out.glob('tokens-*.json')):  # without a finished shard there is nothing to agree with
+      _check_same(out / _STATE, plan, shards)
+    for path in out.glob('*.partial'):
+      path.unlink()
   elif out.exists() and (not out.is_dir() or any(out.iterdir())):
     raise UserError(f'{out} exists and holds something else than tokens; name a new folder')
   try:
