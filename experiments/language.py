@@ -137,17 +137,23 @@ class _Text:
     if not self._data.name:
       raise UserError('this run has no data: name some with data.name, data.train and data.heldout (`--config.data.name=...` of train, '
                       '`--set data.name=...` of evaluate)')
+    if is_folder(self._data.name):
+      raise self._another_tokenizer()
     return self._read(split)
+
+  def _another_tokenizer(self) -> UserError:
+    name, vocabulary = self._data.name, self._data.vocabulary
+    own = 'byte' if TokenFiles(name, 'train').index['tokenizer'] == 'byte' else name
+    return UserError(f'the tokens in {name} are of another tokenizer than config.data.vocabulary={vocabulary!r}; set it to {own!r}')
 
   def _open(self, split: str) -> np.ndarray | TokenFiles:
     """The stream of a split."""
     data, vocabulary = self._data, self.vocabulary
     if is_folder(data.name):
       found = TokenFiles(data.name, split)
-      told, known = found.index, identity(vocabulary)
-      if data.vocabulary != 'ids' and told['tokenizer'] != known or told['vocabulary_size'] > vocabulary.size:
-        raise UserError(f'the tokens in {data.name} are of another tokenizer than config.data.vocabulary={data.vocabulary!r}; '
-                        f'set it to ' + ("'byte'" if told['tokenizer'] == 'byte' else repr(data.name)))
+      same = data.vocabulary == 'ids' or found.index['tokenizer'] == identity(vocabulary)
+      if not same or found.index['vocabulary_size'] > vocabulary.size:
+        raise self._another_tokenizer()
       return found
     if data.vocabulary == 'ids':
       return open_tokens(data.name, split, vocabulary.size)

@@ -77,11 +77,12 @@ def write(folder: pathlib.Path, config: Config, params: Params, kept: Mapping[st
 def _language_model(options: TransformerConfig, folder: pathlib.Path) -> Config:
   config = common.base(steps=0, batch_size=8)
   config.experiment = language.__name__
-  config.data = dict(name='', train='train', heldout='train', field='text', separator='', vocabulary='ids', vocabulary_size=options.vocab,
-                     context=options.context, heldout_stride=0, start='0', segments=False, data_dir='', originals='')
+  vocabulary, start = 'ids', '0'
   if any((folder / name).is_file() for name in (tokenizers.LIBRARY, tokenizers.SENTENCEPIECE)):
-    config.data.vocabulary = str(folder.absolute())
-    config.data.start = _start(tokenizers.open_tokenizer(folder))
+    vocabulary, start = str(folder.absolute()), _start(tokenizers.open_tokenizer(folder))
+  config.data = dict(name='', train='train', heldout='train', field='text', separator='', vocabulary=vocabulary,
+                     vocabulary_size=options.vocab, context=options.context, heldout_stride=0, start=start, segments=False, data_dir='',
+                     originals='')
   given = dataclasses.asdict(options)
   del given['vocab']
   config.model = dict(name='gpt', **given)

@@ -21,9 +21,14 @@ class Vocabulary(Protocol):
   special: 'bos', 'eos', 'pad', 'unk' -> token, of those that there are. begins: tokens that stand before every text.
   """
 
-  size: int
-  special: Mapping[str, int]
-  begins: tuple[int, ...]
+  @property
+  def size(self) -> int: ...
+
+  @property
+  def special(self) -> Mapping[str, int]: ...
+
+  @property
+  def begins(self) -> tuple[int, ...]: ...
 
   def encode(self, text: str) -> np.ndarray:
     """Integers (T,)."""

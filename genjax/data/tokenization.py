@@ -8,7 +8,7 @@ import os
 import pathlib
 from typing import Any
 
-from array_record.python import array_record_module
+from array_record.python.array_record_module import ArrayRecordWriter
 import numpy as np
 import tqdm
 
@@ -106,7 +106,7 @@ def _write_shard(texts: Iterator[str], vocabulary: Tokenizer | ByteVocabulary, p
                  bar: Any) -> dict[str, Any]:
   """One shard, under its name when it is whole; returns what the index says of it."""
   partial = path.with_name(f'{path.name}.partial')
-  writer = array_record_module.ArrayRecordWriter(str(partial), 'group_size:1')
+  writer = ArrayRecordWriter(str(partial), 'group_size:1')
   dtype, block, size = np.dtype(plan['dtype']), plan['block'], 0
   rest_T, tokens, digest = np.zeros(0, dtype), 0, hashlib.sha256()
   while chunk := list(itertools.islice(texts, _CHUNK)):

@@ -6,7 +6,6 @@ checksums of its files, which are verified before it is read.
 
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
-import functools
 import pathlib
 import shutil
 from typing import Any, TypeVar
@@ -64,8 +63,8 @@ class Checkpoints:
     self._options = ocp.CheckpointManagerOptions(
       preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies), best_fn=get_best, best_mode=mode,
       enable_async_checkpointing=True, async_options=ocp.AsyncOptions(post_finalization_callback=self._seal), create=True)
-    handler: Any = functools.partial(ocp.StandardCheckpointHandler, save_concurrent_gb=at_once / 1e9)
-    self._handlers = {'state': handler(), 'run': ocp.JsonCheckpointHandler()} if at_once else None
+    limit: Any = {'save_concurrent_gb': at_once / 1e9}
+    self._handlers = {'state': ocp.StandardCheckpointHandler(**limit), 'run': ocp.JsonCheckpointHandler()} if at_once else None
     self._manager: ocp.CheckpointManager | None = None
 
   def save(self, step: int, state: TrainState, description: Mapping[str, Any], metrics: Mapping[str, float] | None,
