@@ -18,7 +18,8 @@ def get_config(arg=None):
   config.experiment = 'experiments.language'
   config.data = dict(name='tiny_shakespeare', train='train', heldout='validation+test', field='text', separator='',
                      vocabulary=arg.vocabulary, vocabulary_size=arg.size if arg.vocabulary in ('bpe', 'wordpiece') else 0,
-                     context=64, heldout_stride=32, start='.' if arg.vocabulary == 'wordpiece' else '\n', segments=False, data_dir='', originals='')
+                     context=64, heldout_stride=32, start='.' if arg.vocabulary == 'wordpiece' else '\n', segments=False,
+                     data_dir='', originals='')
   config.model = dict(name='gpt', layers=4, heads=4, width=128, mlp='gelu', bias=False, dropout=0.0, dtype='float32',
                       attention='auto', remat='none', unroll=True)
   config.sampler = dict(length=250, temperature=0.8, top_k=0, top_p=1.0)

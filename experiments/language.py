@@ -73,8 +73,8 @@ def build(config: Config) -> Experiment:
 
   start = _beginning(vocabulary, data.start)
   if not 0 < len(start) < data.context:
-    raise UserError(f'config.data.start={data.start!r} is the prompt where there is none: it must have 1 to {data.context - 1} tokens of the '
-                    f'vocabulary, and has {len(start)}')
+    raise UserError(f'config.data.start={data.start!r} stands where there is no prompt: it must have 1 to {data.context - 1} tokens, and '
+                    f'has {len(start)}')
   example = {'tokens': jax.ShapeDtypeStruct((data.context + 1,), np.int32)}
   if end is not None:
     example |= {'segments': example['tokens'], 'weights': jax.ShapeDtypeStruct((data.context,), np.float32)}
@@ -105,7 +105,7 @@ class _Text:
 
   def __init__(self, config: Config, read: Callable[[str], list[str]]):
     self._data, self._kept = config.data, config_lib.plain(config.assets)
-    self._read = functools.cache(read)
+    self._read = read
     self.tokens = functools.cache(self._open)
     # The files that a run keeps belong to the vocabulary that it has.
     same = self._kept.get('vocabulary') == self._data.vocabulary

@@ -35,10 +35,12 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
   """The assets of a run, with the folder of its files if it has any.
 
   Raises:
-    UserError: no run directory, or a file that is missing or damaged.
+    UserError: no run directory, or a file that is missing, damaged or elsewhere.
   """
   assets = read_json(workdir / 'config.json').get('assets', {})
   for name, checksum in assets.get(FILES, ()):
+    if pathlib.PurePath(name).name != name:
+      raise UserError(f'{workdir / "config.json"} names a file outside of its folder: {name!r}')
     try:
       data = (workdir / name).read_bytes()
     except OSError as error:

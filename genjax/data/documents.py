@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import glob
 import gzip
+import itertools
 import json
 import os
 import pathlib
@@ -68,8 +69,8 @@ def find(name: str) -> list[pathlib.Path] | None:
   return None
 
 
-def read(path: pathlib.Path, field: str = 'text') -> Iterator[str]:
-  """The documents of a file: those of its lines, where it is called .jsonl, else its text; of either also compressed (.gz).
+def read(path: pathlib.Path, field: str = 'text', first: int = 0) -> Iterator[str]:
+  """The documents of a file from number `first` on: its lines where it is called .jsonl, else its text; either may be compressed (.gz).
 
   Raises:
     UserError: it cannot be read, is no UTF-8, or a line has no such field.
@@ -77,11 +78,11 @@ def read(path: pathlib.Path, field: str = 'text') -> Iterator[str]:
   try:
     with gzip.open(path, 'rb') if path.suffix == '.gz' else open(path, 'rb') as file:
       if not path.name.removesuffix('.gz').endswith('.jsonl'):
-        yield file.read().decode('utf-8')
+        yield from [file.read().decode('utf-8')][first:]
         return
-      for number, line in enumerate(file, 1):
-        if line.strip():
-          yield _field(line, field, f'{path}, line {number}')
+      lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+      for number, line in itertools.islice(lines, first, None):
+        yield _field(line, field, f'{path}, line {number}')
   except UnicodeDecodeError as error:
     raise UserError(f'{path}: expected UTF-8 text, got {error}') from None
   except (OSError, EOFError) as error:

@@ -88,6 +88,7 @@ def identity(vocabulary: Any) -> str:
 def _write_shards(paths: Sequence[pathlib.Path], counts: Sequence[int], vocabulary: Tokenizer | ByteVocabulary, out: pathlib.Path,
                   shards: int, plan: dict[str, Any]) -> list[dict[str, Any]]:
   total, done = plan['documents'], []
+  texts, place = iter(()), -1  # one pass over the files, which begins anew where finished shards are passed over
   with tqdm.tqdm(total=total, unit='document', desc=f'tokenizing {out}', smoothing=0.0) as bar:
     for number in range(shards):
       first, last = total * number // shards, total * (number + 1) // shards
@@ -96,8 +97,9 @@ def _write_shards(paths: Sequence[pathlib.Path], counts: Sequence[int], vocabula
         bar.update(last - first)
         bar.initial += last - first  # it took no time: the rate is of what is done now
       else:
-        facts = _write_shard(_between(paths, counts, first, last, plan['field']), vocabulary, path, plan, bar)
-        _write(note, facts)
+        texts = texts if place == first else _from(paths, counts, first, plan['field'])
+        _write(note, _write_shard(itertools.islice(texts, last - first), vocabulary, path, plan, bar))
+        place = last
       done.append(json.loads(note.read_text()))
   return done
 
@@ -128,12 +130,12 @@ def _write_shard(texts: Iterator[str], vocabulary: Tokenizer | ByteVocabulary, p
   return {'file': path.name, 'tokens': tokens + len(rest_T), 'bytes': size, 'file_bytes': path.stat().st_size, 'sha256': digest.hexdigest()}
 
 
-def _between(paths: Sequence[pathlib.Path], counts: Sequence[int], first: int, last: int, field: str) -> Iterator[str]:
-  """Documents number `first` to `last` - 1 of all files."""
+def _from(paths: Sequence[pathlib.Path], counts: Sequence[int], first: int, field: str) -> Iterator[str]:
+  """The documents of all files from number `first` on."""
   start = 0
   for path, count in zip(paths, counts):
-    if start < last and start + count > first:
-      yield from itertools.islice(documents.read(path, field), max(0, first - start), last - start)
+    if start + count > first:
+      yield from documents.read(path, field, max(0, first - start))
     start += count
 
 

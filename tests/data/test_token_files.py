@@ -67,13 +67,13 @@ def test_segments_tell_documents_apart():
 def test_interrupted_call_goes_on_and_ends_in_the_same_bytes(corpus, tmp_path, monkeypatch):
   paths, _ = corpus
   tokenize(paths, ByteVocabulary(), tmp_path / 'whole', 5, end=0)
-  reads, read = [], documents.read
+  read = documents.read
 
-  def failing(path, field):
-    reads.append(path)
-    if len(reads) == 3:
-      raise KeyboardInterrupt
-    yield from read(path, field)
+  def failing(path, field, first):
+    for number, text in enumerate(read(path, field, first)):
+      if first + number == 11:
+        raise KeyboardInterrupt
+      yield text
 
   monkeypatch.setattr(documents, 'read', failing)
   with pytest.raises(KeyboardInterrupt):
@@ -84,7 +84,10 @@ def test_interrupted_call_goes_on_and_ends_in_the_same_bytes(corpus, tmp_path, m
     tokenize(paths, ByteVocabulary(), tmp_path / 'broken', 4, end=0)
   with pytest.raises(UserError, match='no finished folder'):
     TokenFiles(tmp_path / 'broken', 'train')
+  begun = []
+  monkeypatch.setattr(documents, 'read', lambda path, field, first: begun.append((path.name, first)) or read(path, field, first))
   tokenize(paths, ByteVocabulary(), tmp_path / 'broken', 5, end=0)
+  assert begun == [('a.jsonl', 9), ('b.txt', 0)]  # one pass over what is left
   assert contents(tmp_path / 'broken') == contents(tmp_path / 'whole')
   assert {path: path.stat().st_mtime_ns for path in times} == times  # finished shards are not written again
   assert tokenize(paths, ByteVocabulary(), tmp_path / 'broken', 5, end=0)['documents'] == 23
