@@ -15,7 +15,7 @@ import tqdm
 from genjax.data import documents, token_files
 from genjax.data.text import ByteVocabulary
 from genjax.data.tokenizers import Tokenizer
-from genjax.types import UserError
+from genjax.types import StorageError, UserError
 
 _CHUNK = 256  # documents that are encoded at a time, on all cores
 _STATE = 'unfinished.json'  # what is being written; gone when all of it is
@@ -37,6 +37,7 @@ def tokenize(paths: Sequence[pathlib.Path], vocabulary: Tokenizer | ByteVocabula
 
   Raises:
     UserError: bad arguments or texts; or `out` holds tokens of other texts, or of another tokenizer.
+    StorageError: the disk refuses.
   """
   end = vocabulary.special.get('eos') if end is None else end
   if end is None:
@@ -58,7 +59,7 @@ def tokenize(paths: Sequence[pathlib.Path], vocabulary: Tokenizer | ByteVocabula
       _check_same(out / _STATE, plan, shards)
     for path in out.glob('*.partial'):
       path.unlink()
-  elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+  elif out.exists() and (not out.is_dir() or any(path.suffix != '.partial' for path in out.iterdir())):
     raise UserError(f'{out} exists and holds something else than tokens; name a new folder')
   try:
     if not (out / token_files.INDEX).is_file():
@@ -72,9 +73,7 @@ def tokenize(paths: Sequence[pathlib.Path], vocabulary: Tokenizer | ByteVocabula
     for path in (out / _STATE, *(_note(out, number, shards) for number in range(shards))):
       path.unlink(missing_ok=True)
   except OSError as error:
-    if error.errno is None:
-      raise
-    raise type(error)(error.errno, f'{error.strerror} (writing {out})') from error
+    raise StorageError(f'{out} could not be written: {error}. Make room, or make it writable, and run the same command to go on') from error
   return json.loads((out / token_files.INDEX).read_text())
 
 

@@ -124,5 +124,8 @@ def test_what_is_refused(corpus, tmp_path, capsys):
   (tmp_path / 'full' / 'x').write_text('')
   assert main(['data', 'tokenize', f'--input={paths[0]}', '--tokenizer=byte', '--end=0', f'--out={tmp_path / "full"}']) == 2
   assert main(['data', 'tokenize', '--input=nothing', '--tokenizer=byte', '--end=0', f'--out={tmp_path / "new"}']) == 2
+  (tmp_path / 'file').write_text('')
+  assert main(['data', 'tokenize', f'--input={paths[0]}', '--tokenizer=byte', '--end=0', f'--out={tmp_path / "file" / "x"}']) == 6
   said = capsys.readouterr().err
+  assert 'could not be written' in said
   assert 'holds something else than tokens' in said and '--input=nothing' in said
