@@ -38,6 +38,8 @@ setup(
     'safetensors>=0.5,<1',
     'scikit-learn>=1.5,<2',
     'tensorboard>=2.18,<3',
+    'tokenizers>=0.21,<0.24',
+    'sentencepiece>=0.2,<0.3',
     'tqdm>=4.66,<5',
   ],
   extras_require={

@@ -1,15 +1,22 @@
-"""Builder of language models: text of a TFDS set or a file as characters or bytes, or tokens as they are; a decoder-only transformer."""
+"""Builder of language models: text, or tokens as they are; a decoder-only transformer."""
 
+from collections.abc import Callable
 import functools
+import pathlib
+from typing import Any
 
 import jax
 import numpy as np
 
 from genjax import config as config_lib
 from genjax.config import Config
+from genjax.data import tokenizers
+from genjax.data.documents import open_documents
 from genjax.data.pipeline import Pipeline
 from genjax.data.synthetic import Noise, random_tokens
-from genjax.data.text import ByteVocabulary, CharVocabulary, IdVocabulary, Windows, open_text, open_tokens
+from genjax.data.text import ByteVocabulary, CharVocabulary, IdVocabulary, Vocabulary, Windows, open_tokens
+from genjax.data.token_files import TokenFiles, is_folder
+from genjax.data.tokenization import identity
 from genjax.models import transformer
 from genjax.objectives.language import LanguageModel, SamplerOptions
 from genjax.training import optimizers
@@ -18,81 +25,188 @@ from genjax.types import UserError
 
 MODELS = {'gpt': transformer.TransformerConfig, 'llama': transformer.llama}
 RANDOM_WINDOWS = {'train': 2**20, 'heldout': 64}  # splits of 'random_tokens' and their sizes
-Vocabulary = ByteVocabulary | CharVocabulary | IdVocabulary
+PUBLIC = 'public.json'  # of an imported run: what its model came with, see `experiments.public`
 
 
 def build(config: Config) -> Experiment:
   """A causal language model.
 
-  config.data: name and splits of the text (see `genjax.data.text.open_text`), vocabulary 'char' or 'byte', context in tokens, and
-  optionally heldout_stride, the tokens from one held-out window to the next (default: the context, so that every target counts
-  once). With vocabulary 'ids', name is a .npy file of tokens (see `open_tokens`) or 'random_tokens' (see `random_tokens`, splits
-  'train' and 'heldout'), and vocabulary_size says how many there are. config.model: 'gpt' or 'llama' and options of
-  `TransformerConfig`. config.sampler: see `SamplerOptions`.
+  config.data:
+    name, train, heldout: of the text, see `genjax.data.documents.open_documents`; or a folder of tokens that `genjax data tokenize`
+      wrote. field: the feature or JSON field that is the text. separator: text between two documents, such as '<|endoftext|>'.
+    vocabulary: 'byte'; 'char'; 'bpe' or 'wordpiece', trained on the split `train` to vocabulary_size tokens; or the path of a tokenizer
+      (see `genjax.data.tokenizers.open_tokenizer`). With 'ids', name is a .npy file of tokens (see `open_tokens`) or 'random_tokens'
+      (see `random_tokens`, splits 'train' and 'heldout').
+    vocabulary_size: tokens of the model, by default those of the vocabulary.
+    context: in tokens. heldout_stride: tokens from one held-out window to the next; by default the context, so that every target counts
+      once. start: the prompt where there is none. segments: True for the columns 'segments' and 'weights' of `Windows`, which tell
+      documents apart by the end-of-text token.
+  config.model: 'gpt' or 'llama' and options of `TransformerConfig`; its context may be longer than that of the data.
+  config.sampler: see `SamplerOptions`.
   """
   data = config.data
-  read = functools.partial(open_text, data.name, data_dir=data.data_dir or None, originals=data.originals or None)
-  vocabulary, assets = _vocabulary(config, read)
-  model = _model(config, vocabulary.size)
+  read = functools.partial(open_documents, data.name, data_dir=data.data_dir or None, originals=data.originals or None,
+                           field=data.get('field') or 'text')
+  text = _Text(config, read)
+  vocabulary = text.vocabulary
+  size = data.get('vocabulary_size') or vocabulary.size
+  if vocabulary.size > size:
+    raise UserError(f'the tokenizer {data.vocabulary!r} has {vocabulary.size} tokens and the model {size}: set config.data.vocabulary_size '
+                    'to at least as many, or take the tokenizer that belongs to the model')
+  model = model_options(config, size)
   sampler = config_lib.build(SamplerOptions, config.sampler, 'config.sampler')
   objective = LanguageModel(transformer.transformer(model), functools.partial(transformer.init_cache, model), data.context,
-                            sampler, assets.get('bytes_per_token', 1.0), functools.partial(transformer.lay_out, model))
+                            sampler, text.assets.get('bytes_per_token', 1.0), functools.partial(transformer.lay_out, model))
+  end = _end(config, vocabulary)
 
   def windows(split: str, stride: int) -> Windows | Noise:
     if data.vocabulary == 'ids' and data.name == 'random_tokens':
-      size = config_lib.choose(RANDOM_WINDOWS, split, 'the split of random_tokens')
-      return random_tokens(vocabulary.size, data.context, size, seed=list(RANDOM_WINDOWS).index(split))
-    facts = {'name': data.name, 'split': split, 'vocabulary': data.vocabulary}
-    tokens = open_tokens(data.name, split, vocabulary.size) if data.vocabulary == 'ids' else vocabulary.encode(read(split))
-    return Windows(tokens, data.context, stride, facts)
+      count = config_lib.choose(RANDOM_WINDOWS, split, 'the split of random_tokens')
+      return random_tokens(size, data.context, count, seed=list(RANDOM_WINDOWS).index(split))
+    return Windows(text.tokens(split), data.context, stride, {'name': data.name, 'split': split, 'vocabulary': data.vocabulary}, end)
 
-  def prompt(text: str) -> np.ndarray:
-    tokens = vocabulary.encode(text).astype(np.int32)
+  def prompt(given: str) -> np.ndarray:
+    tokens = _beginning(vocabulary, given)
     if not 0 < len(tokens) < data.context:
       raise UserError(f'a prompt has 1 to {data.context - 1} tokens (the context is {data.context}), got {len(tokens)}')
     return tokens
 
-  start = vocabulary.encode(data.start).astype(np.int32)
+  start = _beginning(vocabulary, data.start)
+  if not 0 < len(start) < data.context:
+    raise UserError(f'config.data.start={data.start!r} stands where there is no prompt: it must have 1 to {data.context - 1} tokens, and '
+                    f'has {len(start)}')
+  example = {'tokens': jax.ShapeDtypeStruct((data.context + 1,), np.int32)}
+  if end is not None:
+    example |= {'segments': example['tokens'], 'weights': jax.ShapeDtypeStruct((data.context,), np.float32)}
   return Experiment(
     objective=objective,
     train=Pipeline(lambda: windows(data.train, 1), config.batch_size, config.seed),
     heldout=Pipeline(lambda: windows(data.heldout, data.get('heldout_stride') or data.context), config.batch_size, config.seed),
     optimizers=optimizers.from_config(config.optimizers, config.steps),
-    example={'tokens': jax.ShapeDtypeStruct((data.context + 1,), np.int32)},
+    example=example,
     ema=dict(config.ema),
     axes={'net': transformer.AXES if model.tied else (*transformer.AXES, *transformer.UNTIED_AXES)},
     conditions={'prompt': Condition(prompt, lambda row: start, f'text of 1 to {data.context - 1} tokens')},
     render=functools.partial(_render, vocabulary),
-    assets=assets,
+    assets=text.assets,
+    files=text.files,
     unit='tokens',
     units_per_example=data.context,
   )
 
 
-def _model(config: Config, vocab: int) -> transformer.TransformerConfig:
+class _Text:
+  """The text of a config as tokens.
+
+  Attributes:
+    vocabulary: made for the text, or the one that the run keeps.
+    assets, files: what the run must keep, see `Experiment`.
+  """
+
+  def __init__(self, config: Config, read: Callable[[str], list[str]]):
+    self._data, self._kept = config.data, config_lib.plain(config.assets)
+    self._read = read
+    self.tokens = functools.cache(self._open)
+    # The files that a run keeps belong to the vocabulary that it has.
+    same = self._kept.get('vocabulary') == self._data.vocabulary
+    self._folder = pathlib.Path(self._kept['folder']) if same and 'folder' in self._kept else None
+    self.vocabulary: Vocabulary = self._vocabulary()
+    self.files = self.vocabulary.files() if isinstance(self.vocabulary, tokenizers.Tokenizer) else {}
+    if self._folder and (self._folder / PUBLIC).is_file():
+      self.files[PUBLIC] = (self._folder / PUBLIC).read_bytes()
+    alphabet = {'alphabet': self.vocabulary.alphabet} if isinstance(self.vocabulary, CharVocabulary) else {}
+    self.assets = {**alphabet, **({'vocabulary': self._data.vocabulary} if self.files else {}), **self._measured()}
+
+  def _vocabulary(self) -> Vocabulary:
+    data, name = self._data, self._data.vocabulary
+    if name == 'byte':
+      return ByteVocabulary()
+    if name == 'ids':
+      return IdVocabulary(data.vocabulary_size)
+    if name == 'char':
+      known = self._kept.get('alphabet')
+      return CharVocabulary(known or ''.join([data.get('separator', ''), *self._documents(data.train), *self._documents(data.heldout)]))
+    if self._folder:
+      return tokenizers.open_tokenizer(self._folder)
+    if name in tokenizers.TRAINED:
+      return tokenizers.train(name, self._documents(data.train), data.get('vocabulary_size', 0))
+    if '/' in name or name.endswith(('.json', '.model')):
+      return tokenizers.open_tokenizer(name)
+    known = ('byte', 'char', 'ids', *tokenizers.TRAINED)
+    raise UserError(f'config.data.vocabulary must be one of {known}, or the path of a tokenizer.json, of a .model or of a folder with one, '
+                    f'got {name!r}.{config_lib.suggestion(name, known)}')
+
+  def _documents(self, split: str) -> list[str]:
+    if not self._data.name:
+      raise UserError('this run has no data: name some with data.name, data.train and data.heldout (`--config.data.name=...` of train, '
+                      '`--set data.name=...` of evaluate)')
+    if is_folder(self._data.name):
+      raise self._another_tokenizer()
+    return self._read(split)
+
+  def _another_tokenizer(self) -> UserError:
+    name, vocabulary = self._data.name, self._data.vocabulary
+    own = 'byte' if TokenFiles(name, 'train').index['tokenizer'] == 'byte' else name
+    return UserError(f'the tokens in {name} are of another tokenizer than config.data.vocabulary={vocabulary!r}; set it to {own!r}')
+
+  def _open(self, split: str) -> np.ndarray | TokenFiles:
+    """The stream of a split."""
+    data, vocabulary = self._data, self.vocabulary
+    if is_folder(data.name):
+      found = TokenFiles(data.name, split)
+      same = data.vocabulary == 'ids' or found.index['tokenizer'] == identity(vocabulary)
+      if not same or found.index['vocabulary_size'] > vocabulary.size:
+        raise self._another_tokenizer()
+      return found
+    if data.vocabulary == 'ids':
+      return open_tokens(data.name, split, vocabulary.size)
+    separator, documents = data.get('separator', ''), self._documents(split)
+    if not separator or len(documents) == 1:
+      return vocabulary.encode(''.join(documents))
+    between = vocabulary.encode(separator)
+    return np.concatenate([part for text in documents for part in (between, vocabulary.encode(text))][1:])
+
+  def _measured(self) -> dict[str, Any]:
+    """Mean bytes of held-out text in a token, and of which text, where a token is no byte and the text is known."""
+    data = self._data
+    if isinstance(self.vocabulary, (ByteVocabulary, IdVocabulary)) or not data.name:
+      return {}
+    which = f'{data.name} {data.heldout}'
+    if 'bytes_per_token' in self._kept and self._kept.get('measured', which) == which:
+      return {'bytes_per_token': self._kept['bytes_per_token'], 'measured': which}
+    tokens = self.tokens(data.heldout)
+    size = tokens.bytes_per_token * len(tokens) if isinstance(tokens, TokenFiles) else sum(
+      len(text.encode()) for text in self._documents(data.heldout))
+    return {'bytes_per_token': size / len(tokens), 'measured': which}
+
+
+def _end(config: Config, vocabulary: Vocabulary) -> int | None:
+  """The token that tells documents apart, if they are to be told apart."""
+  if not config.data.get('segments'):
+    return None
+  if 'eos' not in vocabulary.special:
+    raise UserError(f'config.data.segments needs an end-of-text token, and the vocabulary {config.data.vocabulary!r} has none')
+  return vocabulary.special['eos']
+
+
+def _beginning(vocabulary: Vocabulary, text: str) -> np.ndarray:
+  """The tokens of a prompt, int32 (P,)."""
+  return np.concatenate([np.asarray(vocabulary.begins, np.int32), vocabulary.encode(text).astype(np.int32)])
+
+
+def model_options(config: Config, vocab: int) -> transformer.TransformerConfig:
   """The options of the config on top of what the named family chooses."""
   family = config_lib.choose(MODELS, config.model.name, 'config.model.name')
-  computed = {'vocab': vocab, 'context': config.data.context}
+  given = {key: value for key, value in config.model.items() if key not in ('name', 'context')}
+  context = config.model.get('context') or config.data.context
+  if context < config.data.context:
+    raise UserError(f'config.data.context must be at most the {context} tokens of config.model.context, got {config.data.context}')
+  computed = {'vocab': vocab, 'context': context}
   try:
-    config_lib.build(transformer.TransformerConfig, config.model, 'config.model', **computed)
-    return family(**{key: value for key, value in config.model.items() if key != 'name'}, **computed)
+    config_lib.build(transformer.TransformerConfig, given, 'config.model', **computed)
+    return family(**given, **computed)
   except ValueError as error:
     raise UserError(f'config.model: {error}') from error
-
-
-def _vocabulary(config: Config, read) -> tuple[Vocabulary, dict]:
-  """The vocabulary, and what of it the run must keep."""
-  if config.data.vocabulary == 'byte':
-    return ByteVocabulary(), {}
-  if config.data.vocabulary == 'ids':
-    return IdVocabulary(config.data.vocabulary_size), {}
-  if config.data.vocabulary != 'char':
-    raise UserError(f"config.data.vocabulary must be 'char', 'byte' or 'ids', got {config.data.vocabulary!r}")
-  assets = config_lib.plain(config.assets)
-  if not assets:
-    text = read(config.data.train) + read(config.data.heldout)
-    assets = {'alphabet': CharVocabulary.from_text(text).alphabet, 'bytes_per_token': len(text.encode()) / len(text)}
-  return CharVocabulary(assets['alphabet']), assets
 
 
 def _render(vocabulary: Vocabulary, samples: Columns) -> dict[str, str]:

@@ -28,8 +28,8 @@ ALLOWED = {
   'genjax.metrics': ('genjax.types', 'genjax.metrics'),
   'genjax.interop': ('genjax.types', 'genjax.models', 'genjax.nn', 'genjax.interop'),
   'genjax.cli': ('genjax.types', 'genjax.config', 'genjax.sharding', 'genjax.cluster', 'genjax.distributed', 'genjax.training',
-                 'genjax.planning', 'genjax.objectives.base', 'genjax.data', 'genjax.metrics', 'genjax.nn.functional', 'genjax.cli',
-                 'genjax.__version__'),
+                 'genjax.planning', 'genjax.objectives.base', 'genjax.data', 'genjax.metrics', 'genjax.nn.functional',
+                 'genjax.interop.files', 'genjax.cli', 'genjax.__version__'),
   'configs': ('configs.common',),
 }
 FAMILIES = re.compile(r'\b(gan|vae|elbo|diffusion|flow|language|lm|transformer|discriminator|generator|token|denois\w*)s?\b', re.I)

@@ -12,6 +12,7 @@ import ml_collections
 from ml_collections import config_flags
 
 from genjax import sharding
+from genjax.cli import assets
 from genjax.config import Config, flatten, plain, suggestion
 from genjax.training.experiment import Experiment
 from genjax.training.run import Settings
@@ -19,7 +20,7 @@ from genjax.types import UserError
 
 
 def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda values: None) -> tuple[Any, list[str]]:
-  """Parses `--config=FILE[:args] --config.key=value ...` and the flags that `define` adds.
+  """Parses `--config=FILE[:args] --config.key=value ...` and the flags that `define` adds. FILE may be the config.json of a run.
 
   Args:
     command: name of the command, for messages.
@@ -44,13 +45,15 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
   paths = [str(path.parent.absolute()), os.getcwd()]
   _extend_path(paths)
   values = flags.FlagValues()
-  config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
+  if path.suffix == '.json':  # of a run
+    argv = _without_config(argv)
   define(values)
   try:
+    _define_config(path, argv, values)
     rest = values(argv)
     config = values.config
   except AttributeError as error:
-    raise _explain(argv, error) from error
+    raise _explain(path, argv, error) from error
   except (flags.Error, ValueError, TypeError, OSError) as error:
     text = str(error)
     if 'Traceback (most recent call last)' in text:  # ml_collections quotes that of the config file; its last line says what is wrong
@@ -63,6 +66,19 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
   return values, paths
 
 
+def _define_config(path: pathlib.Path, argv: Sequence[str], values: Any) -> None:
+  """Defines the flags of a config file, or of the config of a run."""
+  if path.suffix == '.json':
+    config_flags.DEFINE_config_dict('config', assets.read_config(path.parent), flag_values=values, sys_argv=list(argv))
+  else:
+    config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=list(argv))
+
+
+def _without_config(argv: Sequence[str]) -> list[str]:
+  """Arguments without the one that names the config."""
+  return [arg for before, arg in zip(['', *argv], argv) if not (arg.startswith('--config=') or arg == '--config' or before == '--config')]
+
+
 def _config_path(argv: Sequence[str]) -> pathlib.Path:
   """The file that `--config` names."""
   for arg, following in zip(argv, [*argv[1:], '']):
@@ -72,16 +88,16 @@ def _config_path(argv: Sequence[str]) -> pathlib.Path:
       if not path.is_file():
         known = [str(candidate) for candidate in sorted(path.parent.glob('*.py'))] if path.parent.is_dir() else []
         raise UserError(f'config file {str(path)!r} does not exist.{suggestion(str(path), known)} '
-                        'Expected --config=FILE[:key=value,...], a Python file with a function get_config')
+                        'Expected --config=FILE[:key=value,...], a Python file with a function get_config, or RUN_DIR/config.json')
       return path
   raise UserError('--config=FILE[:args] is needed, for example --config=configs/quickstart.py')
 
 
-def _explain(argv: Sequence[str], error: AttributeError) -> UserError:
+def _explain(path: pathlib.Path, argv: Sequence[str], error: AttributeError) -> UserError:
   """Which override names an unknown key, and what was meant."""
   values = flags.FlagValues()
   base = [arg for arg in argv if not arg.startswith('--config.')]
-  config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=base)
+  _define_config(path, base, values)
   try:
     values(base[:1] + [arg for arg in base if arg.startswith('--config=')])
     known = flatten(values.config)

@@ -1,13 +1,17 @@
-"""`genjax data`: lists, prepares and describes data sets."""
+"""`genjax data`: lists, prepares and describes data sets, and tokenizes text."""
 
 import argparse
 from collections.abc import Sequence
+import pathlib
 import sys
 import textwrap
 from typing import Any
 
-from genjax.data import prepare, sources
+from genjax.data import documents, prepare, sources
 from genjax.data.builders import BUILDERS
+from genjax.data.text import ByteVocabulary
+from genjax.data.tokenization import tokenize
+from genjax.data.tokenizers import open_tokenizer
 from genjax.types import UserError
 
 
@@ -15,10 +19,10 @@ def main(argv: Sequence[str]) -> int:
   """Runs a subcommand; returns the exit code.
 
   Raises:
-    UserError: unknown data set, or it cannot be prepared.
+    UserError: unknown data set, or it cannot be prepared; text that cannot be read.
   """
   arguments = _parser().parse_args(argv)
-  {'list': _list, 'build': _build, 'info': _info}[arguments.command](arguments)
+  {'list': _list, 'build': _build, 'info': _info, 'tokenize': _tokenize}[arguments.command](arguments)
   return 0
 
 
@@ -38,6 +42,21 @@ def _parser() -> argparse.ArgumentParser:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   info = commands.add_parser('info', help='splits, features and checksums of a prepared data set')
+  tokens = commands.add_parser(
+    'tokenize',
+    help='turn text files into a folder of tokens',
+    description='Turns text files into a folder of tokens, which config.data.name then names. Run again after an interruption, it goes on '
+    'with the first unfinished shard.',
+  )
+  tokens.add_argument('--input', required=True, metavar='GLOB',
+                      help=f'a file, a folder or a pattern; {" and ".join(documents.ENDINGS)}, either also .gz. A line of .jsonl is a '
+                      'document, and so is any other file')
+  tokens.add_argument('--tokenizer', required=True, metavar='PATH',
+                      help="tokenizer.json, a SentencePiece .model, a folder with one (a run, a public model), or 'byte'")
+  tokens.add_argument('--out', required=True, metavar='DIR')
+  tokens.add_argument('--shards', type=int, default=1, metavar='N', help='files to write; each is finished or begun anew')
+  tokens.add_argument('--field', default='text', help='which field of a JSON line is the text')
+  tokens.add_argument('--end', type=int, metavar='TOKEN', help="what follows each document; by default the tokenizer's end of text")
   build.add_argument('name', metavar='NAME')
   build.add_argument('--from', dest='originals', metavar='FOLDER', help='folder of the original files, read only')
   info.add_argument('name', metavar='NAME')
@@ -101,6 +120,19 @@ def _info(arguments: argparse.Namespace) -> None:
   for split in builder.info.splits:
     source = sources.open_tfds(arguments.name, split, list(features) if text_only else None, arguments.data_dir)
     print(f'  {split:<12}{source.fingerprint()}')
+
+
+def _tokenize(arguments: argparse.Namespace) -> None:
+  paths = documents.find(arguments.input)
+  if paths is None:
+    raise UserError(f'--input={arguments.input}: no such file or folder; expected one, or a pattern')
+  vocabulary = ByteVocabulary() if arguments.tokenizer == 'byte' else open_tokenizer(arguments.tokenizer)
+  index = tokenize(paths, vocabulary, pathlib.Path(arguments.out), arguments.shards, arguments.field, arguments.end)
+  mean = index['bytes'] / index['tokens']
+  print(f'{arguments.out}: {index["tokens"]} tokens of {index["documents"]} documents, {mean:.3g} bytes a token')
+  named = 'byte' if arguments.tokenizer == 'byte' else arguments.out
+  print(f"next:\n  genjax train ... --config.data.name={arguments.out} --config.data.vocabulary={named} --config.data.train='train[:99%]' "
+        "--config.data.heldout='train[99%:]'")
 
 
 def _counts(builder: Any) -> str:

@@ -22,8 +22,11 @@ COMMANDS = {
   'evaluate': 'held-out metrics of a run, as JSON',
   'inspect': 'parameters, sharding and FLOPs of a config, without memory',
   'plan': 'what a run costs on a TPU slice, without a TPU',
-  'data': 'list, build and describe data sets',
+  'data': 'list, build, tokenize and describe data sets',
+  'import': 'make a run of a public model in the layout of transformers',
+  'export': 'write the model of a run in that layout',
 }
+MODULES = {'import': 'import_weights', 'export': 'export_weights'}  # of commands that are not called like theirs
 COMPUTING = ('train', 'sample', 'evaluate')
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
@@ -72,7 +75,7 @@ def _command(name: str, rest: list[str], begin: float) -> int:
   if name in COMPUTING:
     allocator.keep_freed_memory()
   from genjax import distributed
-  command: Callable[..., int] = importlib.import_module(f'genjax.cli.{name}').main
+  command: Callable[..., int] = importlib.import_module(f'genjax.cli.{MODULES.get(name, name)}').main
   code, said = 0, ''
   try:
     code = command(rest, begin) if name == 'train' else command(rest)

@@ -9,11 +9,10 @@ import pathlib
 from typing import Any
 
 from absl import flags
-import ml_collections
 
 from genjax import config as config_lib
 from genjax import distributed
-from genjax.cli import configs, hosts
+from genjax.cli import assets, configs, hosts
 from genjax.cli import workdir as workdir_lib
 from genjax.config import Config
 from genjax.training import hooks, logs, loop, stopping, warm_start
@@ -69,19 +68,20 @@ def _train(config: Config, workdir: str, paths: list[str] | tuple[str, ...], clo
   if known:
     workdir_lib.wait_for(path / 'config.json')
     workdir_lib.check_same(path, config)
-    _set_assets(config, workdir_lib.read_json(path / 'config.json').get('assets', {}))
+    assets.put(config, assets.read(path))
   experiment = configs.build(config, paths)
   run = Run(experiment, configs.settings(config), clock=clock)
   checkpoints = workdir_lib.checkpoints(path, config)
   run.step_flops()  # traces the step: losses that do not fit the shapes fail here
   _check_best(config, run)
-  _set_assets(config, dict(experiment.assets))
-  description = workdir_lib.describe(config, experiment, paths)
+  assets.put(config, assets.described(experiment.assets, experiment.files))
+  description = workdir_lib.describe(config, experiment.train.fingerprint(), paths)
   distributed.check_equal(description['data'], 'the data')
   if known:
     _check_data(path, description)
   else:
     # In this order: a process that dies in between leaves no config, and so a run that has not begun.
+    assets.write(path, experiment.files)
     workdir_lib.write_json(path / 'run.json', description)
     workdir_lib.write_json(path / 'config.json', config_lib.plain(config))
     workdir_lib.wait_for(path / 'config.json')
@@ -147,11 +147,6 @@ def _set_state(config: Config, path: pathlib.Path, run: Run, checkpoints: Checkp
     with contextlib.closing(source):
       warm_start.apply(run, source, step, logs.say, **config_lib.plain(config.init))
   logs.say(f'training {run.settings.steps} steps in {path}')
-
-
-def _set_assets(config: Config, assets: dict[str, Any]) -> None:
-  with config.unlocked():
-    config.assets = ml_collections.ConfigDict(assets)
 
 
 def _check_best(config: Config, run: Run) -> None:

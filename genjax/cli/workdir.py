@@ -1,13 +1,14 @@
 """The run directory. It describes itself: `sample`, `evaluate` and resume need nothing else.
 
     config.json     the config, with what the run found in its data under `assets`
+    tokenizer.json, tokenizer_config.json, ...      files that `assets` names
     run.json        versions, seed, data fingerprint, import paths, command
     checkpoints/    Orbax checkpoints, by step
     status.json     what the run is doing, overwritten in place
     metrics.jsonl, tensorboard/, samples/, summary.json, evaluation.json, watchdog.txt
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import importlib.metadata
 import json
 import os
@@ -21,7 +22,8 @@ import jax
 
 from genjax import config as config_lib
 from genjax import distributed
-from genjax.cli import configs
+from genjax.cli import assets, configs
+from genjax.cli.assets import read_json
 from genjax.config import Config
 from genjax.training.checkpoint import Checkpoints
 from genjax.training.experiment import Experiment
@@ -65,20 +67,6 @@ def prepare(path: str) -> pathlib.Path:
   return workdir
 
 
-def read_json(path: pathlib.Path) -> Any:
-  """A JSON file of a run.
-
-  Raises:
-    UserError: it is missing or damaged.
-  """
-  try:
-    return json.loads(path.read_text())
-  except FileNotFoundError as error:
-    raise UserError(f'{path.parent} is no run directory: {path.name} is missing; expected the --workdir of a `genjax train`') from error
-  except ValueError as error:
-    raise UserError(f'{path} is damaged: {error}') from error
-
-
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes a JSON file so that a reader sees the old or the new one, never a part; of several processes the first does."""
   if not distributed.is_first():
@@ -117,9 +105,9 @@ def check_alike(config: Config) -> None:
                       'Start all processes with one command and one environment')
 
 
-def describe(config: Config, experiment: Experiment, paths: Sequence[str]) -> dict[str, Any]:
-  """What run.json holds, and what goes into every checkpoint beside the config."""
-  return {'versions': versions(), 'seed': config.seed, 'data': experiment.train.fingerprint(),
+def describe(config: Config, data: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+  """What run.json holds, and what goes into every checkpoint beside the config. `data`: what identifies the data."""
+  return {'versions': versions(), 'seed': config.seed, 'data': dict(data),
           'paths': list(paths), 'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
           'processes': jax.process_count(), 'machine': platform.platform(), 'cpus': os.cpu_count()}
 
@@ -132,8 +120,7 @@ def check_same(workdir: pathlib.Path, config: Config) -> None:
   """
   old = read_json(workdir / 'config.json')
   new = config_lib.plain(config)
-  assets = ('assets.',)
-  pairs = {key: pair for key, pair in config_lib.difference(old, new).items() if not key.startswith(PLACEMENT + assets)}
+  pairs = {key: pair for key, pair in config_lib.difference(old, new).items() if not key.startswith((*PLACEMENT, 'assets.'))}
   if pairs:
     lines = '\n'.join(f'  {key}: {was!r} there, {now!r} now' for key, (was, now) in pairs.items())
     raise UserError(f'--workdir={workdir} holds a run of another config:\n{lines}\nUse another --workdir, or the config of that run')
@@ -146,7 +133,7 @@ def read_config(workdir: str) -> tuple[Config, list[str]]:
     UserError: no run directory.
   """
   path = pathlib.Path(workdir)
-  return config_lib.from_plain(read_json(path / 'config.json')), read_json(path / 'run.json')['paths']
+  return assets.read_config(path), read_json(path / 'run.json')['paths']
 
 
 def load(workdir: str, assignments: Sequence[str] = ()) -> tuple[Config, Experiment]:
@@ -164,10 +151,10 @@ def load(workdir: str, assignments: Sequence[str] = ()) -> tuple[Config, Experim
   return config, configs.build(config, paths)
 
 
-def checkpoints(workdir: pathlib.Path, config: Config) -> Checkpoints:
-  """The checkpoints of a run, kept as its config says."""
+def checkpoints(workdir: pathlib.Path, config: Config, at_once: int = 0) -> Checkpoints:
+  """The checkpoints of a run, kept as its config says; `at_once`: see `Checkpoints`."""
   options = {key: value for key, value in config.checkpoint.items() if key != 'every'}
-  return Checkpoints(workdir / 'checkpoints', **options)
+  return Checkpoints(workdir / 'checkpoints', **options, at_once=at_once)
 
 
 def source(text: str) -> tuple[Checkpoints, int | None]:

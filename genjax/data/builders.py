@@ -236,6 +236,60 @@ class PythonStdlib(Builder, skip_registration=True):
         yield index, {'path': name, 'text': file.read()}
 
 
+class Multi30k(Builder, skip_registration=True):
+  """One record a caption, in the order of the files, in all languages that every split has."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  SUMMARY = 'Captions of photographs in English, German and French: 29,000 train, 1,014 validation (Elliott et al. 2016, 2017).'
+  LANGUAGES = ('de', 'en', 'fr')
+  PARTS = {
+    'train': 'train',
+    'validation': 'val',
+    'test_2016_flickr': 'test_2016_flickr',
+    'test_2017_flickr': 'test_2017_flickr',
+    'test_2017_mscoco': 'test_2017_mscoco',
+    'test_2018_flickr': 'test_2018_flickr',
+  }
+  FILES = (
+    'train.de, train.en, train.fr, and as many of val, test_2016_flickr, test_2017_flickr, test_2017_mscoco and '
+    'test_2018_flickr; each may be .gz'
+  )
+  FEATURES = {language: tfds.features.Text() for language in LANGUAGES}
+  KEEP_ORDER = True
+  _BASE = 'https://raw.githubusercontent.com/multi30k/dataset/a3d2e0d26b56f3846f66a952536ffed4e401d05a/data/task1/raw/'
+  URLS = {
+    _BASE + 'train.de.gz': '726e39b2fa9eb9ffb6dc763fb35a179f80fae06ffc5d28b6ace5faa883de28a6',
+    _BASE + 'train.en.gz': 'd79cfa999dd4c51d2cb42499b6796d5a882c3a8a961923c25a898c90f8bbd56f',
+    _BASE + 'train.fr.gz': '622e75069e9f4c577425c4f277116ce66e63a2401c0a2312d90073cb12379a3c',
+    _BASE + 'val.de.gz': 'f0cba2f995189cf5770f29a8a9a537a3ad3f51657ad873405082ff6863a5e75a',
+    _BASE + 'val.en.gz': '14f7d25ddd868909a9213e361768460edcacdd6ab9d1e77b92560dc10c10dc28',
+    _BASE + 'val.fr.gz': 'ca3106f1a72390591d25f6c45cb4cd39dec4cd3f123e099748a3ce5256c160e9',
+    _BASE + 'test_2016_flickr.de.gz': '9204244e408ccb38d2a55cfcd344df15005fc42a07a6e55ca6c52b6ababb8cc8',
+    _BASE + 'test_2016_flickr.en.gz': '611d361c6334bc7246101d48097c13cf5c4413c5befc793cc629934359d532d9',
+    _BASE + 'test_2016_flickr.fr.gz': '6d326e188d259fb1d04ac19eae3af956559b3a0b93d7635e56c90987c40c8b90',
+    _BASE + 'test_2017_flickr.de.gz': 'a2c89666db00c495cd8513b9d708d5a3acc205d7de312ef2bf5fb7ebc1540aee',
+    _BASE + 'test_2017_flickr.en.gz': '76a444ee25172e72695cddb13ae4a3bda59430617be88e0bb46b60504f054074',
+    _BASE + 'test_2017_flickr.fr.gz': '3ba671ceb2299f3304ffafefea7a833d08632fbaf0ba18546f8a2ec2391af496',
+    _BASE + 'test_2017_mscoco.de.gz': '799e4854c25d601cb6cb6be29eabe5667734c61ace2f495e03e429031a0bc338',
+    _BASE + 'test_2017_mscoco.en.gz': 'aab300bfb4427697987e02cd0aacd44bfe8aa50456231b6474c08038bbed2b58',
+    _BASE + 'test_2017_mscoco.fr.gz': '754f3072ba9f124569ba5258b32730fc1d214bbf8e0c6dfb2b74401676220db0',
+    _BASE + 'test_2018_flickr.de.gz': 'ddd0130c7d97482dc5197a02141dae8dd79f20f03586c480d675c09a32daf608',
+    _BASE + 'test_2018_flickr.en.gz': 'ef4f4844037d4c5dea75c9a8ed5fd78905967a26f67c255e230cc9780032654d',
+    _BASE + 'test_2018_flickr.fr.gz': 'fb2b83fcceb937a4f7e3e93c1c51c22aba92f1e342391e6b5ba392b16a920501',
+  }
+
+  def read(self) -> dict[str, Any]:
+    parts = {}
+    for split, stem in self.PARTS.items():
+      names = [f'{stem}.{language}' for language in self.LANGUAGES]
+      parts[split] = originals.read_parallel([originals.find(self.folder, name, f'{name}.gz') for name in names])
+    return parts
+
+  def _generate_examples(self, part: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    for index, sentences in enumerate(zip(*part, strict=True)):
+      yield index, dict(zip(self.LANGUAGES, sentences))
+
+
 BUILDERS: dict[str, type[Builder]] = {
-  builder.name: builder for builder in (MNIST, FashionMNIST, Cifar10, TinyShakespeare, Digits, PythonStdlib)
+  builder.name: builder for builder in (MNIST, FashionMNIST, Cifar10, TinyShakespeare, Digits, PythonStdlib, Multi30k)
 }

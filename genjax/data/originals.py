@@ -1,6 +1,6 @@
 """Readers of the files in which standard data sets were first published; each is checked before it is believed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import gzip
 import io
@@ -48,6 +48,25 @@ def find(folder: pathlib.Path, *names: str) -> pathlib.Path:
     if (folder / name).is_file():
       return folder / name
   raise UserError(f'expected the file {" or ".join(names)} in {folder}; found {_listing(folder)}')
+
+
+def read_parallel(paths: Sequence[pathlib.Path]) -> list[list[str]]:
+  """The lines of text files of which line n is the same sentence in each, in another language.
+
+  Raises:
+    UserError: a file cannot be read or is no UTF-8, or they have different numbers of lines.
+  """
+  sides = []
+  for path in paths:
+    try:
+      # Not splitlines: a sentence may have characters at which that splits, too.
+      sides.append([line.removesuffix('\r') for line in read_bytes(path).decode('utf-8').removesuffix('\n').split('\n')])
+    except UnicodeDecodeError as error:
+      raise UserError(f'{path}: expected UTF-8 text, got {error}') from None
+  counts = {str(path): len(side) for path, side in zip(paths, sides)}
+  if len(set(counts.values())) > 1:
+    raise UserError(f'parallel text has as many lines in each file, got {counts}')
+  return sides
 
 
 def read_idx(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -2,21 +2,48 @@
 
 from collections.abc import Mapping
 import hashlib
-import os
-import pathlib
-import re
-from typing import Any
+import types
+from typing import Any, Protocol
 
 import numpy as np
 
-from genjax.data import prepare, sources
+from genjax.data import prepare
+from genjax.data.documents import part_of
+from genjax.data.token_files import TokenFiles
 from genjax.types import UserError
+
+_NONE: Mapping[str, int] = types.MappingProxyType({})
+
+
+class Vocabulary(Protocol):
+  """Text <-> tokens 0 .. size - 1.
+
+  special: 'bos', 'eos', 'pad', 'unk' -> token, of those that there are. begins: tokens that stand before every text.
+  """
+
+  @property
+  def size(self) -> int: ...
+
+  @property
+  def special(self) -> Mapping[str, int]: ...
+
+  @property
+  def begins(self) -> tuple[int, ...]: ...
+
+  def encode(self, text: str) -> np.ndarray:
+    """Integers (T,)."""
+    ...
+
+  def decode(self, tokens: Any) -> str:
+    """The text of integers (T,)."""
+    ...
 
 
 class ByteVocabulary:
   """The 256 values of a byte of UTF-8. Every text can be encoded."""
 
   size = 256
+  special, begins = _NONE, ()
 
   def encode(self, text: str) -> np.ndarray:
     """uint8 (T,)."""
@@ -29,6 +56,8 @@ class ByteVocabulary:
 
 class CharVocabulary:
   """The characters of an alphabet, each once, sorted by code point: token i is `alphabet[i]`."""
+
+  special, begins = _NONE, ()
 
   def __init__(self, alphabet: str):
     if not alphabet:
@@ -67,6 +96,8 @@ class CharVocabulary:
 class IdVocabulary:
   """The tokens 0 .. size - 1 of a tokenizer that ran elsewhere; the text of a token is its number."""
 
+  special, begins = _NONE, ()
+
   def __init__(self, size: int):
     if size < 1:
       raise UserError(f'config.data.vocabulary_size must be at least 1, got {size}')
@@ -94,11 +125,19 @@ class Windows:
   Stride `length` reads every target once, stride 1 has a window at every token. What is left at the end and does not
   fill a window is not read.
 
+  Args:
+    tokens: the stream, (T,) or `TokenFiles`.
+    length, stride: in tokens.
+    facts: go into the fingerprint.
+    end: the token that ends a document. With it there are columns 'segments', int32 (B, T + 1), the number of a token's document within
+      the window, and 'weights', float32 (B, T), 0 where the target begins another document than that of the input.
+
   Raises:
     UserError: less text than one window.
   """
 
-  def __init__(self, tokens: np.ndarray, length: int, stride: int = 1, facts: Mapping[str, Any] | None = None):
+  def __init__(self, tokens: np.ndarray | TokenFiles, length: int, stride: int = 1, facts: Mapping[str, Any] | None = None,
+               end: int | None = None):
     if length < 1 or stride < 1:
       raise UserError(f'length and stride of windows must be at least 1, got length {length} and stride {stride}')
     if len(tokens) < length + 1:
@@ -106,51 +145,28 @@ class Windows:
         f'a window of length {length} takes {length + 1} tokens, the text has {len(tokens)}; '
         'give more text or a shorter context'
       )
-    self.tokens, self.length, self.stride = tokens, length, stride
+    self.tokens, self.length, self.stride, self.end = tokens, length, stride, end
     self._facts = dict(facts or {})
 
   def __len__(self) -> int:
     return (len(self.tokens) - self.length - 1) // self.stride + 1
 
   def get(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-    return {'tokens': self.tokens[indices[:, None] * self.stride + np.arange(self.length + 1)].astype(np.int32)}
+    tokens_BT = self.tokens[indices[:, None] * self.stride + np.arange(self.length + 1)].astype(np.int32)
+    if self.end is None:
+      return {'tokens': tokens_BT}
+    segments_BT = np.cumsum(tokens_BT == self.end, axis=1, dtype=np.int32)
+    segments_BT[:, 1:] = segments_BT[:, :-1].copy()  # the token that ends a document belongs to it
+    segments_BT[:, 0] = 0
+    return {'tokens': tokens_BT, 'segments': segments_BT,
+            'weights': (segments_BT[:, 1:] == segments_BT[:, :-1]).astype(np.float32)}
 
   def fingerprint(self) -> dict[str, Any]:
-    checksum = hashlib.sha256(np.ascontiguousarray(self.tokens).data).hexdigest()[:16]
-    own = {'tokens': len(self.tokens), 'length': self.length, 'stride': self.stride, 'checksum': checksum}
+    tokens = self.tokens
+    checksum = tokens.checksum if isinstance(tokens, TokenFiles) else hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest()[:16]
+    own = {'tokens': len(tokens), 'length': self.length, 'stride': self.stride, 'checksum': checksum}
+    own |= {} if self.end is None else {'end': self.end}
     return self._facts | own | {'examples': len(self)}
-
-
-def open_text(
-  name: str, split: str, data_dir: prepare.Path | None = None, originals: prepare.Path | None = None
-) -> str:
-  """The text of a split of a TFDS data set with a feature 'text', records joined in order; or of a file.
-
-  name: of a data set, or path of an existing file of UTF-8 text. split: as for `open_tfds`; a file has only 'train',
-  whose slices count characters: 'train[:90%]', 'train[90%:]'.
-
-  Raises:
-    UserError: unknown data set, file or split; a data set without text.
-  """
-  if os.path.isfile(name):
-    return _read_file(pathlib.Path(name), split)
-  if os.sep in name and (name.startswith(('.', '~', os.sep)) or pathlib.Path(name).suffix):
-    raise UserError(f'the text file {name} does not exist; expected a path of a file or the name of a data set')
-  builder = prepare.open_builder(name, data_dir, originals)
-  features: Any = builder.info.features
-  if 'text' not in features:
-    raise UserError(f"{name} has no feature 'text', it has {', '.join(features)}; choose a data set of text")
-  return ''.join(sources.read_texts(builder, split, 'text'))
-
-
-def _read_file(path: pathlib.Path, split: str) -> str:
-  try:
-    text = path.read_bytes().decode('utf-8')
-  except UnicodeDecodeError as error:
-    raise UserError(f'{path}: expected UTF-8 text, got {error}') from None
-  except OSError as error:
-    raise UserError(f'cannot read {path}: {error.strerror}') from None
-  return text[_slice(path, split, len(text), 'characters')]
 
 
 def open_tokens(path: prepare.Path, split: str, size: int) -> np.ndarray:
@@ -170,30 +186,11 @@ def open_tokens(path: prepare.Path, split: str, size: int) -> np.ndarray:
     raise UserError(f'cannot read tokens from {path}: {error}; expected a .npy file of integers, as numpy.save writes it') from error
   if tokens_T.ndim != 1 or tokens_T.dtype.kind not in 'iu':
     raise UserError(f'{path} must hold integers of shape (T,), got {tokens_T.dtype} of shape {tokens_T.shape}')
-  part_T = tokens_T[_slice(path, split, len(tokens_T), 'tokens')]
+  part_T = tokens_T[part_of(path, split, len(tokens_T), 'tokens')]
   if (largest := int(part_T.max())) >= size or int(part_T.min()) < 0:
     raise UserError(f'{path} holds tokens from {int(part_T.min())} to {largest}; set config.data.vocabulary_size, now {size}, to more '
                     'than that')
   return part_T
-
-
-def _slice(path: prepare.Path, split: str, total: int, what: str) -> slice:
-  """The part of a file of `total` characters or tokens that a split names."""
-  match = re.fullmatch(r'train(?:\[(-?\d+%?)?:(-?\d+%?)?\])?', split)
-  if match is None:
-    raise UserError(f"{path} has only the split 'train' and slices of it such as 'train[:90%]', got {split!r}")
-  part = slice(*(_characters(bound, total) for bound in match.groups()))
-  if not len(range(total)[part]):
-    raise UserError(f'split {split!r} of {path} ({total} {what}) is empty; choose a larger part')
-  return part
-
-
-def _characters(bound: str | None, total: int) -> int | None:
-  """A bound of a slice as a number; percents are rounded towards the start, -10% is 10% from the end."""
-  if bound is None or not bound.endswith('%'):
-    return None if bound is None else int(bound)
-  percent = int(bound[:-1])
-  return total * (percent if percent >= 0 else max(0, 100 + percent)) // 100
 
 
 def _codes(text: str) -> np.ndarray:

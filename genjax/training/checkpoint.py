@@ -36,12 +36,14 @@ class Checkpoints:
     best: name of an evaluation metric whose best checkpoint is kept too; '' for none.
     mode: 'min' or 'max', what is best.
     asynchronous: write in the background while training goes on.
+    at_once: bytes of arrays that are copied and compressed at a time, at least those of the largest; 0 for all, which is fastest.
 
   Raises:
     UserError: an unknown mode, or keep < 1.
   """
 
-  def __init__(self, directory: pathlib.Path, keep: int = 2, best: str = '', mode: str = 'min', asynchronous: bool = True):
+  def __init__(self, directory: pathlib.Path, keep: int = 2, best: str = '', mode: str = 'min', asynchronous: bool = True,
+               at_once: int = 0):
     if mode not in ('min', 'max'):
       raise UserError(f"config.checkpoint.mode must be 'min' or 'max', got {mode!r}")
     if keep < 1:
@@ -61,6 +63,8 @@ class Checkpoints:
     self._options = ocp.CheckpointManagerOptions(
       preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies), best_fn=get_best, best_mode=mode,
       enable_async_checkpointing=True, async_options=ocp.AsyncOptions(post_finalization_callback=self._seal), create=True)
+    limit: Any = {'save_concurrent_gb': at_once / 1e9}
+    self._handlers = {'state': ocp.StandardCheckpointHandler(**limit), 'run': ocp.JsonCheckpointHandler()} if at_once else None
     self._manager: ocp.CheckpointManager | None = None
 
   def save(self, step: int, state: TrainState, description: Mapping[str, Any], metrics: Mapping[str, float] | None,
@@ -260,7 +264,7 @@ class Checkpoints:
 
   def _open(self) -> ocp.CheckpointManager:
     if self._manager is None:
-      self._manager = ocp.CheckpointManager(self.directory.absolute(), options=self._options)
+      self._manager = ocp.CheckpointManager(self.directory.absolute(), options=self._options, item_handlers=self._handlers)
       self._interim.update(step for step in self._manager.all_steps()
                            if integrity.note(self.directory / str(step)).get('interim', False))
     return self._manager

@@ -78,8 +78,9 @@ class Experiment:
   frozen: parameters that are read and never trained. axes: group -> table of (path regex, logical axes). conditions: what
   `sample` accepts. preview: (params, context, first held-out batch) -> columns to render beside samples (reconstructions).
   render: columns -> name -> uint8 image H W C, or text. metrics: sample-based measures. assets:
-  JSON-able facts found in the data that a run must keep (an alphabet); they come back as `config.assets`. unit and
-  units_per_example: what throughput is counted in ('tokens', context length).
+  JSON-able facts found in the data that a run must keep (an alphabet); they come back as `config.assets`. files: name -> bytes that a
+  run must keep (a tokenizer); they come back in the folder `config.assets.folder`. unit and units_per_example: what throughput is
+  counted in ('tokens', context length).
   """
 
   objective: Objective
@@ -96,6 +97,7 @@ class Experiment:
   metrics: tuple[Metric, ...] = ()
   hooks: tuple = ()
   assets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
   unit: str = 'examples'
   units_per_example: int = 1
 

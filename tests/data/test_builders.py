@@ -10,8 +10,8 @@ import tensorflow_datasets as tfds
 
 from genjax.data import originals, prepare
 from genjax.data.builders import BUILDERS
+from genjax.data.documents import open_documents
 from genjax.data.sources import open_tfds
-from genjax.data.text import open_text
 from genjax.types import UserError
 
 
@@ -73,9 +73,9 @@ def test_tiny_shakespeare_is_split_as_by_tfds(tmp_path):
   text = ''.join(chr(97 + i % 26) for i in range(207)) + 'é'
   (tmp_path / 'input.txt').write_text(text, encoding='utf-8')
   splits = ('train', 'validation', 'test')
-  parts = [open_text('tiny_shakespeare', split, tmp_path / 'data', tmp_path) for split in splits]
+  parts = [''.join(open_documents('tiny_shakespeare', split, tmp_path / 'data', tmp_path)) for split in splits]
   assert ''.join(parts) == text and [len(part) for part in parts] == [187, 10, 11]
-  assert open_text('tiny_shakespeare', 'validation+test', tmp_path / 'data') == text[187:]
+  assert ''.join(open_documents('tiny_shakespeare', 'validation+test', tmp_path / 'data')) == text[187:]
 
 
 def test_digits_are_all_there_and_stratified(tmp_path):
@@ -104,10 +104,10 @@ def test_python_stdlib(tmp_path):
   everything = sum(modules.values(), [])
   assert {'argparse.py', 'json/decoder.py', 'pathlib.py'} <= set(everything)
   assert not {'test', 'tests', 'site-packages', 'idlelib'} & {part for name in everything for part in name.split('/')}
-  size = {split: len(open_text('python_stdlib', split, tmp_path)) for split in modules}
+  size = {split: len(''.join(open_documents('python_stdlib', split, tmp_path))) for split in modules}
   assert size['train'] > 5_000_000 and 0.8 < size['train'] / sum(size.values()) < 0.97
   with tokenize.open(tokenize.__file__) as file:
-    assert file.read() in ''.join(open_text('python_stdlib', split, tmp_path) for split in modules)
+    assert file.read() in ''.join(text for split in modules for text in open_documents('python_stdlib', split, tmp_path))
 
 
 def overwrite(path: pathlib.Path, change):
@@ -186,6 +186,6 @@ def test_real_cifar10(shared_data, tmp_path):
 
 def test_real_tiny_shakespeare(shared_data, tmp_path):
   folder = shared_data / 'tinyshakespeare'
-  parts = [open_text('tiny_shakespeare', split, tmp_path, folder) for split in ('train', 'validation+test')]
+  parts = [''.join(open_documents('tiny_shakespeare', split, tmp_path, folder)) for split in ('train', 'validation+test')]
   assert [len(part) for part in parts] == [1_003_854, 111_540]
   assert len(set(''.join(parts))) == 65

@@ -11,8 +11,8 @@ import threading
 import pytest
 
 from genjax.data import builders, prepare
+from genjax.data.documents import open_documents
 from genjax.data.sources import open_tfds
-from genjax.data.text import open_text
 from genjax.types import UserError
 
 TEXT = 'Now is the winter of our discontent. ' * 10
@@ -45,7 +45,7 @@ def test_download(tmp_path, monkeypatch, direct):
   with server(tmp_path) as address:
     checksum = hashlib.sha256(TEXT.encode()).hexdigest()
     monkeypatch.setattr(builders.TinyShakespeare, 'URLS', {f'{address}/input.txt': checksum})
-    parts = [open_text('tiny_shakespeare', split, tmp_path / 'data') for split in ('train', 'validation', 'test')]
+    parts = [''.join(open_documents('tiny_shakespeare', split, tmp_path / 'data')) for split in ('train', 'validation', 'test')]
   assert ''.join(parts) == TEXT
 
 
@@ -55,7 +55,7 @@ def test_failed_download_tells_how_to_go_on(tmp_path, monkeypatch, direct, path,
   with server(tmp_path) as address:
     monkeypatch.setattr(builders.TinyShakespeare, 'URLS', {f'{address}/{path}': '0000'})
     with pytest.raises(UserError, match=message) as error:
-      open_text('tiny_shakespeare', 'train', tmp_path / 'data')
+      open_documents('tiny_shakespeare', 'train', tmp_path / 'data')
   for part in (f'{address}/{path}', 'genjax data build tiny_shakespeare --from=FOLDER', 'input.txt', 'TFDS_DATA_DIR'):
     assert part in str(error.value)
   assert not list((tmp_path / 'data').iterdir())
@@ -64,7 +64,7 @@ def test_failed_download_tells_how_to_go_on(tmp_path, monkeypatch, direct, path,
 def test_unreachable_server(tmp_path, monkeypatch, direct):
   monkeypatch.setattr(builders.TinyShakespeare, 'URLS', {'http://127.0.0.1:9/input.txt': '0000'})
   with pytest.raises(UserError, match='fetching http://127.0.0.1:9/input.txt failed: .*refused'):
-    open_text('tiny_shakespeare', 'train', tmp_path)
+    open_documents('tiny_shakespeare', 'train', tmp_path)
 
 
 def test_bad_folders(tmp_path):

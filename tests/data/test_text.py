@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from genjax.data.text import ByteVocabulary, CharVocabulary, IdVocabulary, Windows, open_text, open_tokens
+from genjax.data.documents import open_documents
+from genjax.data.text import ByteVocabulary, CharVocabulary, IdVocabulary, Windows, open_tokens
 from genjax.types import UserError
 
 
@@ -68,28 +69,33 @@ def test_fingerprint_of_windows_follows_the_tokens():
   assert prints[0]['name'] == 'x' and prints[0]['examples'] == 1
 
 
+def text_of(path, split):
+  [text] = open_documents(str(path), split)
+  return text
+
+
 def test_text_of_a_file(tmp_path):
   path = tmp_path / 'notes.txt'
   path.write_text('abcdefghij' * 10 + 'é', encoding='utf-8')
   text = path.read_text(encoding='utf-8')
-  assert open_text(str(path), 'train') == text
-  assert open_text(str(path), 'train[:90%]') + open_text(str(path), 'train[90%:]') == text
-  assert len(open_text(str(path), 'train[:90%]')) == int(0.9 * 101)
-  assert open_text(str(path), 'train[-10%:]') == open_text(str(path), 'train[90%:]')
-  assert open_text(str(path), 'train[3:-90]') == text[3:-90]
+  assert text_of(path, 'train') == text
+  assert text_of(path, 'train[:90%]') + text_of(path, 'train[90%:]') == text
+  assert len(text_of(path, 'train[:90%]')) == int(0.9 * 101)
+  assert text_of(path, 'train[-10%:]') == text_of(path, 'train[90%:]')
+  assert text_of(path, 'train[3:-90]') == text[3:-90]
   for split in ('test', 'train[', 'train[:x]', 'train+train'):
     with pytest.raises(UserError, match="has only the split 'train'"):
-      open_text(str(path), split)
+      open_documents(str(path), split)
   with pytest.raises(UserError, match='is empty'):
-    open_text(str(path), 'train[:0]')
+    open_documents(str(path), 'train[:0]')
 
 
 def test_text_files_that_cannot_be_read(tmp_path):
   with pytest.raises(UserError, match='does not exist'):
-    open_text(str(tmp_path / 'absent.txt'), 'train')
+    open_documents(str(tmp_path / 'absent.txt'), 'train')
   (tmp_path / 'latin.txt').write_bytes(b'caf\xe9')
   with pytest.raises(UserError, match='expected UTF-8'):
-    open_text(str(tmp_path / 'latin.txt'), 'train')
+    open_documents(str(tmp_path / 'latin.txt'), 'train')
 
 
 def test_token_numbers_round_trip():

@@ -1,0 +1,85 @@
+"""What a run found in its data and keeps: facts in config.json under `assets`, and files beside it that these name."""
+
+from collections.abc import Mapping
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from genjax import config as config_lib
+from genjax import distributed
+from genjax.config import Config
+from genjax.types import UserError
+
+FILES = 'files'  # the asset that lists [name, SHA-256]
+FOLDER = 'folder'  # the asset that says, in memory only, where these files are
+
+
+def read_json(path: pathlib.Path) -> Any:
+  """A JSON file of a run.
+
+  Raises:
+    UserError: it is missing or damaged.
+  """
+  try:
+    return json.loads(path.read_text())
+  except FileNotFoundError as error:
+    raise UserError(f'{path.parent} is no run directory: {path.name} is missing; expected the --workdir of a `genjax train`') from error
+  except ValueError as error:
+    raise UserError(f'{path} is damaged: {error}') from error
+
+
+def read(workdir: pathlib.Path) -> dict[str, Any]:
+  """The assets of a run, with the folder of its files if it has any.
+
+  Raises:
+    UserError: no run directory, or a file that is missing, damaged or elsewhere.
+  """
+  assets = read_json(workdir / 'config.json').get('assets', {})
+  for name, checksum in assets.get(FILES, ()):
+    if pathlib.PurePath(name).name != name:
+      raise UserError(f'{workdir / "config.json"} names a file outside of its folder: {name!r}')
+    try:
+      data = (workdir / name).read_bytes()
+    except OSError as error:
+      raise UserError(f'{workdir / name} belongs to the run and cannot be read: {error.strerror}; restore it from a copy') from error
+    if _checksum(data) != checksum:
+      raise UserError(f'{workdir / name} is not the file that the run began with; restore it from a copy')
+  return {**assets, FOLDER: str(workdir.absolute())} if assets.get(FILES) else assets
+
+
+def read_config(workdir: pathlib.Path) -> Config:
+  """The config of a run, assets included.
+
+  Raises:
+    UserError: see `read`.
+  """
+  config = config_lib.from_plain(read_json(workdir / 'config.json'))
+  put(config, read(workdir))
+  return config
+
+
+def put(config: Config, assets: Mapping[str, Any]) -> None:
+  """Sets `config.assets`."""
+  with config.unlocked():
+    config.assets = ml_collections.ConfigDict(dict(assets))
+
+
+def described(assets: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
+  """The assets that config.json holds for facts and files."""
+  return {**assets, **({FILES: [[name, _checksum(data)] for name, data in sorted(files.items())]} if files else {})}
+
+
+def write(workdir: pathlib.Path, files: Mapping[str, bytes]) -> None:
+  """Writes the files of a run beside its config; of several processes the first does."""
+  if distributed.is_first():
+    for name, data in files.items():
+      partial = workdir / f'{name}.partial'
+      partial.write_bytes(data)
+      partial.replace(workdir / name)
+
+
+def _checksum(data: bytes) -> str:
+  return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,40 @@
+"""`genjax export --workdir=RUN --to=DIR`: writes the model of a run as a folder that Hugging Face's transformers loads.
+
+DIR gets config.json, model.safetensors (several, and their index, from 5 GB on) and the tokenizer, where it is one of pieces of words.
+Averaged parameters are used where the run has them.
+"""
+
+import argparse
+import contextlib
+import importlib
+import pathlib
+
+from genjax.cli import assets
+from genjax.cli import workdir as workdir_lib
+from genjax.cli.import_weights import DTYPES, PUBLIC
+from genjax.training import logs
+
+
+def main(argv: list[str]) -> int:
+  """Exports; returns the exit code.
+
+  Raises:
+    UserError: no run, no checkpoint, or a model that no public architecture has. Nothing is left behind.
+  """
+  parser = argparse.ArgumentParser('genjax export', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--workdir', required=True, help='a run directory')
+  parser.add_argument('--to', required=True, metavar='DIR', help='a new folder')
+  parser.add_argument('--step', type=int, help='a checkpoint other than the newest')
+  parser.add_argument('--raw', action='store_true', help='use the parameters themselves, not their averages')
+  parser.add_argument('--dtype', choices=DTYPES, help='of the tensors; by default that of the parameters')
+  args = parser.parse_args(argv)
+  workdir = pathlib.Path(args.workdir)
+  config = assets.read_config(workdir)
+  with contextlib.closing(workdir_lib.checkpoints(workdir, config)) as saved:
+    step, trees = saved.load(logs.say, args.step, ('params',) if args.raw else ('params', 'ema'))
+  kept = {name: (workdir / name).read_bytes() for name, _ in config.assets.get(assets.FILES, ())}
+  params = {**trees['params'], **(trees.get('ema') or {})}
+  importlib.import_module(PUBLIC).write(pathlib.Path(args.to), config, params, kept, args.dtype)
+  missing = '' if kept else f', without a tokenizer: transformers has none for the vocabulary {config.data.get("vocabulary")!r}'
+  logs.say(f'wrote step {step} of {workdir} to {args.to}{missing}')
+  return 0

@@ -1,0 +1,84 @@
+"""`genjax import --from=DIR --workdir=RUN`: makes a run directory of a public model in the layout of Hugging Face's transformers.
+
+DIR has config.json, model.safetensors or its shards, and perhaps tokenizer.json or tokenizer.model. The run stands before its first step
+and has no data of its own:
+
+  genjax sample   --workdir=RUN --prompt='Once upon a time'
+  genjax evaluate --workdir=RUN --set data.name=tiny_shakespeare data.heldout=test
+  genjax train    --config=RUN/config.json --config.init_from=RUN --workdir=TUNED --config.steps=1000 --config.optimizers.net.name=adamw \\
+                  --config.data.name=tiny_shakespeare --config.data.heldout=validation
+"""
+
+import argparse
+import contextlib
+import importlib
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+
+from genjax import config as config_lib
+from genjax.cli import assets, configs
+from genjax.cli import workdir as workdir_lib
+from genjax.config import Config
+from genjax.interop.files import new_folder
+from genjax.training import logs
+from genjax.training.run import Run
+from genjax.training.state import TrainState
+from genjax.types import UserError, listed, named_leaves
+
+PUBLIC = 'experiments.public'  # makes configs of public models
+MARGIN = 2**20  # bytes
+DTYPES = ('float32', 'bfloat16', 'float16')
+
+
+def main(argv: list[str]) -> int:
+  """Imports; returns the exit code.
+
+  Raises:
+    UserError: a folder that is no whole model, or one that genjax cannot run; a workdir that is not empty. Nothing is left behind.
+  """
+  parser = argparse.ArgumentParser('genjax import', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--from', dest='source', required=True, metavar='DIR', help='the folder, or its config.json or model.safetensors')
+  parser.add_argument('--workdir', required=True, help='a new run directory')
+  parser.add_argument('--dtype', choices=DTYPES, default='float32', help='of the parameters in the checkpoint; a run computes with float32')
+  args = parser.parse_args(argv)
+  source, workdir = pathlib.Path(args.source), pathlib.Path(args.workdir)
+  if source.is_file() and source.suffix not in ('.json', '.safetensors'):
+    raise UserError(f'--from={source}: expected a folder with config.json and safetensors, or one of these files; pickles and other '
+                    'formats are not opened')
+  if (workdir / 'config.json').exists():
+    raise UserError(f'--workdir={workdir} holds a run already; name a new folder')
+  workdir_lib.compilation_cache()
+  with new_folder(workdir) as partial:
+    imported = importlib.import_module(PUBLIC).read(source.parent if source.is_file() else source, args.dtype)
+    parameters = _write(partial, source, *imported)
+  logs.say(f'{workdir}: {parameters:,} parameters of {source}, a run at step 0\n'
+           f'next:\n  genjax sample --workdir={workdir} --num=1 --prompt=...\n  genjax import --help')
+  return 0
+
+
+def _write(folder: pathlib.Path, source: pathlib.Path, config: Config, params, mutable, files) -> int:
+  """Writes the run to a folder; returns the number of its parameters."""
+  paths = [os.getcwd()]
+  experiment = configs.build(config, paths)
+  run = Run(experiment, configs.settings(config))
+  files = {**experiment.files, **files}
+  kept = {**experiment.assets, 'vocabulary': config.data.vocabulary}
+  assets.write(folder, files)
+  assets.put(config, assets.described(kept, files))
+  state = TrainState(
+    step=jnp.zeros((), jnp.int32), params=params, mutable=mutable, ema={},
+    opt={group: experiment.optimizers[group].init(tree) for group, tree in params.items()})
+  here, there = ({name: leaf.shape for name, leaf in named_leaves(tree).items()} for tree in (state.params, run.target.params))
+  if here != there:
+    different = [f'{name} {shape}' for name, shape in sorted(set(here.items()) ^ set(there.items()))]
+    raise UserError(f'{source}: its parameters are not those of {config.experiment}: {listed(different)}')
+  description = workdir_lib.describe(config, {'imported_from': str(source.absolute())}, paths)
+  at_once = max(leaf.nbytes for leaf in jax.tree.leaves(params)) + MARGIN
+  with contextlib.closing(workdir_lib.checkpoints(folder, config, at_once)) as saved:
+    saved.save(0, state, {**description, 'config': config_lib.plain(config)}, None)
+  workdir_lib.write_json(folder / 'run.json', description)
+  workdir_lib.write_json(folder / 'config.json', config_lib.plain(config))
+  return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,113 @@
+"""Tokenizers: training is deterministic, texts come back, special tokens are found, and files make the same tokenizer again."""
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import sentencepiece
+
+from genjax.data import tokenizers
+from genjax.data.tokenizers import open_tokenizer
+from genjax.types import UserError
+
+TEXT = 'the cat sat on the mat, the dog sat on the log; "the end", they said. ' * 20 + 'Zürich\n\nnaïve'
+
+
+def test_bpe_encodes_every_text_and_learns_frequent_words():
+  bpe = tokenizers.train('bpe', [TEXT], 290)
+  for text in (TEXT, 'unseen: 日本 \U0001f600\x00\n\n  two  spaces ', ''):
+    tokens = bpe.encode(text)
+    assert bpe.decode(tokens) == text and len(tokens) <= len(text.encode())
+  assert bpe.size == 290 and len(bpe.encode(' the')) == 1 and bpe.encode(TEXT).dtype == np.uint16
+  assert bpe.special == {'eos': 0} and bpe.encode('a<|endoftext|>b').tolist()[1] == 0
+  assert [part.tolist() for part in bpe.encode_all(['the', 'log'])] == [bpe.encode('the').tolist(), bpe.encode('log').tolist()]
+  assert bpe.decode([*bpe.encode('cat'), 290, 5000]) == 'cat'
+  with pytest.raises(UserError, match='negative'):
+    bpe.decode([-1])
+
+
+def test_wordpiece_splits_words_and_knows_what_it_does_not_know():
+  wordpiece = tokenizers.train('wordpiece', [TEXT], 80)
+  assert wordpiece.decode(wordpiece.encode('the doat  sat')) == 'the doat sat' and len(wordpiece.encode('the cat')) == 2
+  assert wordpiece.special == {'unk': 0} and wordpiece.encode('the 日').tolist()[-1] == 0
+
+
+@pytest.mark.parametrize(('kind', 'size'), [('bpe', 320), ('wordpiece', 120)])
+def test_training_is_the_same_in_every_process(kind, size):
+  program = ('import hashlib; from genjax.data import tokenizers; '
+             f'made = tokenizers.train({kind!r}, [{TEXT!r}], {size}); print(hashlib.sha256(made.files()["tokenizer.json"]).hexdigest())')
+  here = hashlib.sha256(tokenizers.train(kind, [TEXT], size).files()['tokenizer.json']).hexdigest()
+  for _ in range(2):
+    assert subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True).stdout.strip() == here
+
+
+def test_training_says_what_is_wrong():
+  with pytest.raises(UserError, match='at least 257 .* got 100'):
+    tokenizers.train('bpe', [TEXT], 100)
+  with pytest.raises(UserError, match='vocabulary_size of a wordpiece'):
+    tokenizers.train('wordpiece', [TEXT], 5)
+  with pytest.raises(UserError, match='trained on text'):
+    tokenizers.train('bpe', ['', ''], 300)
+
+
+@pytest.mark.parametrize('kind', ['bpe', 'wordpiece'])
+def test_files_make_the_same_tokenizer(tmp_path, kind):
+  made = tokenizers.train(kind, [TEXT], 300)
+  for name, data in made.files().items():
+    (tmp_path / name).write_bytes(data)
+  for path in (tmp_path, tmp_path / 'tokenizer.json'):
+    again = open_tokenizer(path)
+    assert again.files() == made.files() and again.special == made.special and again.size == made.size
+    np.testing.assert_array_equal(again.encode(TEXT), made.encode(TEXT))
+
+
+def test_special_tokens_and_beginnings_come_from_the_files(tmp_path):
+  import tokenizers as library
+  from tokenizers import models, pre_tokenizers, processors
+  made = library.Tokenizer(models.WordLevel({'<s>': 0, '</s>': 1, 'a': 2, '<unk>': 3}, unk_token='<unk>'))
+  made.pre_tokenizer = pre_tokenizers.Whitespace()
+  made.add_special_tokens(['<s>', '</s>'])
+  (tmp_path / 'tokenizer.json').write_text(made.to_str())
+  assert open_tokenizer(tmp_path).special == {'bos': 0, 'eos': 1, 'unk': 3} and open_tokenizer(tmp_path).begins == ()
+  made.post_processor = processors.TemplateProcessing(single='<s> $A </s>', special_tokens=[('<s>', 0), ('</s>', 1)])
+  (tmp_path / 'tokenizer.json').write_text(made.to_str())
+  assert open_tokenizer(tmp_path).begins == (0,) and open_tokenizer(tmp_path).encode('a').tolist() == [2]
+  (tmp_path / 'tokenizer_config.json').write_text(json.dumps({'eos_token': {'content': 'a'}, 'bos_token': None}))
+  assert open_tokenizer(tmp_path).special == {'eos': 2} and open_tokenizer(tmp_path).begins == ()
+
+
+@pytest.fixture(scope='module')
+def piece_model():
+  model = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(TEXT.split('. ')), model_writer=model, vocab_size=40, pad_id=3,
+                                           hard_vocab_limit=False, character_coverage=1.0, minloglevel=2)
+  return model.getvalue()
+
+
+def test_sentencepiece(tmp_path, piece_model):
+  (tmp_path / 'tokenizer.model').write_bytes(piece_model)
+  plain = open_tokenizer(tmp_path / 'tokenizer.model')
+  size = plain.size
+  assert 20 < size <= 40 and plain.special == {'bos': 1, 'eos': 2, 'pad': 3, 'unk': 0} and plain.begins == ()
+  assert plain.decode(plain.encode('the cat sat on the dog')) == 'the cat sat on the dog'
+  assert plain.decode([*plain.encode('cat'), size]) == 'cat' and plain.encode('日').tolist()[-1] == 0
+  (tmp_path / 'tokenizer_config.json').write_text(json.dumps({'tokenizer_class': 'LlamaTokenizer'}))
+  llama = open_tokenizer(tmp_path)
+  assert llama.begins == (1,) and set(llama.files()) == {'tokenizer.model', 'tokenizer_config.json'}
+
+
+def test_files_that_are_no_tokenizers(tmp_path):
+  for name, data, words in (('tokenizer.json', b'{"model": 3}', 'no tokenizer of the library'), ('x.json', b'\xff', 'cannot read'),
+                            ('tokenizer.model', b'tiktoken', 'no model of SentencePiece'), ('x.txt', b'', 'expected a tokenizer.json')):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=words):
+      open_tokenizer(tmp_path / name)
+  with pytest.raises(UserError, match='cannot read'):
+    open_tokenizer(tmp_path / 'absent.json')
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(UserError, match='has no tokenizer'):
+    open_tokenizer(tmp_path / 'empty')

@@ -1,0 +1,106 @@
+"""The builder of language models: vocabularies of every kind, bits per byte, folders of tokens."""
+
+import json
+
+import numpy as np
+import pytest
+
+from configs import shakespeare_bpe
+from experiments import language
+from genjax.data import tokenizers
+from genjax.data.tokenization import tokenize
+from genjax.types import UserError
+
+TEXT = 'Now is the winter of our discontent\nMade glorious summer by this sun of York;\n' * 8
+
+
+@pytest.fixture
+def config(tmp_path):
+  """Text of a file, the last quarter held out, in bytes; an override is a keyword."""
+  (tmp_path / 'text.txt').write_text(TEXT)
+
+  def make(**data):
+    made = shakespeare_bpe.get_config('smoke')
+    made.data.update({'name': str(tmp_path / 'text.txt'), 'train': 'train[:75%]', 'heldout': 'train[75%:]', 'vocabulary_size': 0, **data})
+    return made.lock()
+
+  return make
+
+
+def keep(config, experiment, folder):
+  """The config as that of a run whose directory is `folder`."""
+  folder.mkdir()
+  for name, data in experiment.files.items():
+    (folder / name).write_bytes(data)
+  with config.unlocked():
+    config.assets = {**experiment.assets, **({'folder': str(folder)} if experiment.files else {})}
+  return config
+
+
+@pytest.mark.parametrize(('vocabulary', 'size'), [('byte', 0), ('char', 0), ('bpe', 280), ('wordpiece', 60)])
+def test_bits_per_byte_count_the_bytes_of_the_held_out_text(config, vocabulary, size, tmp_path):
+  made = config(vocabulary=vocabulary, vocabulary_size=size, start='Now')
+  experiment = language.build(made)
+  part = TEXT[len(TEXT) * 75 // 100:]
+  tokens = len(experiment.heldout.source.tokens)
+  assert experiment.objective.bytes_per_token == pytest.approx(len(part) / tokens)
+  # Without the text, what the run keeps gives the same.
+  (tmp_path / 'text.txt').unlink()
+  again = language.build(keep(made, experiment, tmp_path / 'run'))
+  assert again.objective.bytes_per_token == experiment.objective.bytes_per_token and again.files == experiment.files
+  prompt = experiment.conditions['prompt']
+  assert again.conditions['prompt'].parse('Now is').tolist() == prompt.parse('Now is').tolist()
+  assert again.render({'tokens': np.stack([prompt.parse('Now is')])})['samples'] == 'Now is'
+
+
+def test_bits_per_byte_follow_the_held_out_text(config, tmp_path):
+  made = config(vocabulary='bpe', vocabulary_size=280)
+  made = keep(made, language.build(made), tmp_path / 'run')
+  (tmp_path / 'other.txt').write_text('zzzz' * 99)  # a token a byte
+  with made.unlocked():
+    made.data.name, made.data.heldout = str(tmp_path / 'other.txt'), 'train'
+  assert language.build(made).objective.bytes_per_token == 1
+
+
+def test_a_kept_tokenizer_belongs_to_its_vocabulary(config, tmp_path):
+  made = config(vocabulary='bpe', vocabulary_size=280)
+  made = keep(made, language.build(made), tmp_path / 'run')
+  with made.unlocked():
+    made.data.update(vocabulary='wordpiece', vocabulary_size=60, start='Now')
+  assert b'WordPiece' in language.build(made).files['tokenizer.json']
+
+
+def test_folder_of_tokens(config, tmp_path):
+  bpe = tokenizers.train('bpe', [TEXT], 280)
+  texts = TEXT.splitlines()
+  (tmp_path / 'lines.jsonl').write_text(''.join(json.dumps({'text': line}) + '\n' for line in texts))
+  out = str(tmp_path / 'out')
+  index = tokenize([tmp_path / 'lines.jsonl'], bpe, tmp_path / 'out', 2)
+  experiment = language.build(config(name=out, vocabulary=out, segments=True))
+  assert experiment.objective.bytes_per_token == pytest.approx(index['bytes'] / index['tokens'])
+  batch = experiment.train.batch(0)
+  assert {name: column.shape[1:] for name, column in batch.items()} == {name: row.shape for name, row in experiment.example.items()}
+  assert set(batch) == {'tokens', 'segments', 'weights'} and (batch['weights'] == 0).any()
+  # The same stream from the file itself.
+  other = language.build(config(name=str(tmp_path / 'lines.jsonl'), vocabulary=out, separator='<|endoftext|>', train='train'))
+  whole = language.build(config(name=out, vocabulary=out, train='train')).train.source.tokens
+  np.testing.assert_array_equal(other.train.source.tokens, whole[np.arange(len(whole) - 1)])
+  for wrong in ('byte', 'char', 'bpe'):
+    with pytest.raises(UserError, match='of another tokenizer'):
+      language.build(config(name=out, vocabulary=wrong, vocabulary_size=0)).train.batch(0)
+
+
+def test_what_is_refused(config, tmp_path):
+  refused = (
+    ({'vocabulary': 'bpf'}, "'bpe'"), ({'vocabulary': 'absent/tokenizer.json'}, 'cannot read the tokenizer'),
+    ({'vocabulary': 'bpe', 'vocabulary_size': 9}, 'at least 257'), ({'vocabulary': 'byte', 'vocabulary_size': 255}, 'has 256 tokens'),
+    ({'vocabulary': 'wordpiece', 'vocabulary_size': 60}, 'config.data.start'),
+    ({'vocabulary': 'byte', 'segments': True}, 'needs an end-of-text token'), ({'name': '', 'vocabulary': 'char'}, 'no data'))
+  for data, words in refused:
+    with pytest.raises(UserError, match=words):
+      language.build(config(**data))
+  made = config(vocabulary='byte')
+  with made.unlocked():
+    made.model.context = 8
+  with pytest.raises(UserError, match='at most the 8 tokens of config.model.context, got 16'):
+    language.build(made)
