@@ -11,7 +11,8 @@ from genjax.data.pipeline import Pipeline
 from genjax.data.synthetic import Noise, random_tokens
 from genjax.data.text import ByteVocabulary, CharVocabulary, IdVocabulary, Windows, open_text, open_tokens
 from genjax.models import transformer
-from genjax.objectives.language import LanguageModel, SamplerOptions
+from genjax.objectives.decoding import END, SamplerOptions
+from genjax.objectives.language import LanguageModel
 from genjax.training import optimizers
 from genjax.training.experiment import Columns, Condition, Experiment
 from genjax.types import UserError
@@ -61,7 +62,7 @@ def build(config: Config) -> Experiment:
     example={'tokens': jax.ShapeDtypeStruct((data.context + 1,), np.int32)},
     ema=dict(config.ema),
     axes={'net': transformer.AXES if model.tied else (*transformer.AXES, *transformer.UNTIED_AXES)},
-    conditions={'prompt': Condition(prompt, lambda row: start, f'text of 1 to {data.context - 1} tokens')},
+    conditions={'prompt': Condition(prompt, lambda row: start, f'text of 1 to {data.context - 1} tokens', fill=END)},
     render=functools.partial(_render, vocabulary),
     assets=assets,
     unit='tokens',
@@ -97,5 +98,5 @@ def _vocabulary(config: Config, read) -> tuple[Vocabulary, dict]:
 
 def _render(vocabulary: Vocabulary, samples: Columns) -> dict[str, str]:
   """Texts, one after the other."""
-  texts = [vocabulary.decode(row) for row in samples['tokens']]
+  texts = [vocabulary.decode(row[row >= 0]) for row in samples['tokens']]
   return {'samples': ('\n' + '-' * 80 + '\n').join(texts)}
