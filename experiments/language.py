@@ -18,7 +18,8 @@ from genjax.data.text import ByteVocabulary, CharVocabulary, IdVocabulary, Vocab
 from genjax.data.token_files import TokenFiles, is_folder
 from genjax.data.tokenization import identity
 from genjax.models import transformer
-from genjax.objectives.language import LanguageModel, SamplerOptions
+from genjax.objectives.decoding import END, SamplerOptions
+from genjax.objectives.language import LanguageModel
 from genjax.training import optimizers
 from genjax.training.experiment import Columns, Condition, Experiment
 from genjax.types import UserError
@@ -86,7 +87,7 @@ def build(config: Config) -> Experiment:
     example=example,
     ema=dict(config.ema),
     axes={'net': transformer.AXES if model.tied else (*transformer.AXES, *transformer.UNTIED_AXES)},
-    conditions={'prompt': Condition(prompt, lambda row: start, f'text of 1 to {data.context - 1} tokens')},
+    conditions={'prompt': Condition(prompt, lambda row: start, f'text of 1 to {data.context - 1} tokens', fill=END)},
     render=functools.partial(_render, vocabulary),
     assets=text.assets,
     files=text.files,
@@ -211,5 +212,5 @@ def model_options(config: Config, vocab: int) -> transformer.TransformerConfig:
 
 def _render(vocabulary: Vocabulary, samples: Columns) -> dict[str, str]:
   """Texts, one after the other."""
-  texts = [vocabulary.decode(row) for row in samples['tokens']]
+  texts = [vocabulary.decode(row[row >= 0]) for row in samples['tokens']]
   return {'samples': ('\n' + '-' * 80 + '\n').join(texts)}

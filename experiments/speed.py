@@ -33,9 +33,10 @@ from genjax.diffusion import samplers, schedules
 from genjax.diffusion.parameterizations import PARAMETERIZATIONS
 from genjax.models import autoencoder, dit, gan, transformer, unet
 from genjax.objectives import base
+from genjax.objectives.decoding import SamplerOptions
 from genjax.objectives.diffusion import Codec, Diffusion, Sampler
 from genjax.objectives.gan import Gan
-from genjax.objectives.language import LanguageModel, SamplerOptions
+from genjax.objectives.language import LanguageModel
 from genjax.objectives.vae import Vae
 from genjax.training import allocator, flops, optimizers, state, step
 

@@ -100,12 +100,12 @@ class Embedding(nnx.Module):
       self.position = nnx.Embed(config.context, config.width, embedding_init=init, rngs=rngs)
     self.config = config
 
-  def __call__(self, tokens_BT: Array, position: Array | int = 0, key: Key | None = None) -> Array:
+  def __call__(self, tokens_BT: Array, positions_BT: Array, key: Key | None = None) -> Array:
     x_BTD = self.token(tokens_BT)
     if self.config.positions == 'learned':
       # Parameters of less precision than the compute type are added in the latter.
       x_BTD = x_BTD.astype(jnp.promote_types(x_BTD.dtype, self.config.dtype))
-      x_BTD += self.position(position + jnp.arange(tokens_BT.shape[1]))
+      x_BTD += self.position(positions_BT)
     return dropout(x_BTD, self.config.dropout, key).astype(self.config.dtype)
 
 
@@ -135,9 +135,10 @@ class Block(nnx.Module):
     self.down = linear(mlp_width, config.width, residual_init)
     self.config = config
 
-  def __call__(self, x_BTD: Array, key: Key | None = None, layer: Any = None, position: Array | int | None = None):
+  def __call__(self, x_BTD: Array, key: Key | None = None, layer: Any = None, **options: Any):
+    """`options`: of `Attention`."""
     keys = (None, None) if key is None else tuple(jax.random.split(key))
-    y_BTD = self.attention(self.attention_norm(x_BTD), layer=layer, position=position)
+    y_BTD = self.attention(self.attention_norm(x_BTD), layer=layer, **options)
     y_BTD, layer = (y_BTD, None) if layer is None else y_BTD
     x_BTD = x_BTD + dropout(y_BTD, self.config.dropout, keys[0])
     h_BTD = self.mlp_norm(x_BTD)
@@ -190,6 +191,10 @@ def transformer(config: TransformerConfig) -> Network:
   apply(params, mutable, tokens_BT, key=None) -> logits B T V, where logits at t depend on tokens up to t only.
   apply(..., cache=cache, position=p) -> (logits, cache): the tokens stand at positions p, p + 1, ..., earlier ones are read
   from the cache (see `init_cache`), and p + T must not exceed its length. Parameters that `lay_out` returned serve too.
+  apply(..., cache=cache, position=p, first_B=first_B): slots before first_B hold padding, and row b's positions count from first_B[b]:
+  texts of several lengths stand in one batch with their ends in line. What comes out for padding is not specified.
+  apply(..., segments_BT=segments_BT, positions_BT=positions_BT), without a cache: a token sees earlier tokens of its own segment (an
+  integer id) only, for packed texts and for padding on either side; positions default to 0, 1, ... whatever the segments.
   apply(..., project=False) -> (hidden_BTD, weight_VD) in the place of the logits, which are hidden weight^T: for losses that never hold
   all of them.
   """
@@ -203,11 +208,18 @@ def transformer(config: TransformerConfig) -> Network:
     return parts, {}
 
   def apply(params: Tree, mutable: Tree, tokens_BT: Array, key: Key | None = None, cache: Tree = None,
-            position: Array | int = 0, project: bool = True) -> tuple[Any, Tree]:
+            position: Array | int = 0, project: bool = True, first_B: Array | None = None, segments_BT: Array | None = None,
+            positions_BT: Array | None = None) -> tuple[Any, Tree]:
     keys = (None, None) if key is None else tuple(jax.random.split(key))
-    x_BTD, _ = embedding.apply(params['embedding'], {}, tokens_BT, position, key=keys[0])
+    if positions_BT is None:
+      positions_BT = position + jnp.arange(tokens_BT.shape[1])[None]
+      if first_B is not None:
+        positions_BT = jnp.maximum(positions_BT - first_B[:, None], 0)
+    x_BTD, _ = embedding.apply(params['embedding'], {}, tokens_BT, positions_BT, key=keys[0])
     x_BTD = sharding.constrain(x_BTD, 'batch', _sequence(cache), None, name='tokens B T D')
-    options = {} if cache is None else {'layers': cache, 'position': position}
+    options = {'segments_BT': segments_BT, 'positions_BT': positions_BT, 'first_B': first_B}
+    if cache is not None:
+      options |= {'layers': cache, 'position': position}
     if cache is not None and not isinstance(params['blocks'], tuple):
       params = lay_out(config, params)
     x_BTD, _ = blocks.apply(params['blocks'], {}, x_BTD, key=keys[1], **options)

@@ -137,7 +137,8 @@ class Attention(nnx.Module):
     self.out = linear(heads * head_dim, width, out_init)
 
   def __call__(self, x_BTD: Array, key: Key | None = None, positions_BT: Array | None = None,
-               layer: tuple[Array, Array] | None = None, position: Array | int | None = None) -> Any:
+               layer: tuple[Array, Array] | None = None, position: Array | int | None = None, segments_BT: Array | None = None,
+               first_B: Array | None = None) -> Any:
     """Attends.
 
     Args:
@@ -147,10 +148,17 @@ class Attention(nnx.Module):
       layer: cache (key_BKSD, value_BKSD) of S slots, see `init_layer`. The T new tokens are written to the slots from `position`
         on; slots beyond the last one written are masked. position + T must not exceed S.
       position: number of slots already filled, an integer scalar.
+      segments_BT: integer ids, without a cache; a token sees tokens of its own id only (packed texts; padding gets an id of its own).
+      first_B: with a cache, the first slot of each row that holds a token; those before are padding that no token sees.
 
     Returns:
       y_BTD, or (y_BTD, new layer) with a cache.
+
+    Raises:
+      ValueError: segments with a cache, or first slots without one.
     """
+    if (segments_BT if layer is not None else first_B) is not None:
+      raise ValueError('segments come without a cache of keys and values, and first slots with one')
     del key
     query_BTHD, key_BTKD, value_BTKD = (
         projection(x_BTD).reshape(*x_BTD.shape[:2], -1, self.head_dim)
@@ -166,20 +174,26 @@ class Attention(nnx.Module):
       place_BT = index_T[None] if positions_BT is None else positions_BT
       query_BTHD, key_BTKD = (rope(x, place_BT, self.rope_theta, self.rope_scaling) for x in (query_BTHD, key_BTKD))
     if layer is None:
+      segments = None if segments_BT is None else (segments_BT, segments_BT)
       if sequence and sharding.shards(sequence) > 1:
         if self.implementation != 'auto':
           raise UserError(f'attention implementation {self.implementation!r} holds whole sequences, and config.mesh splits them; '
                           "leave it at 'auto', or set config.rules.sequence to None")
-        y_BTHD = ring_attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, window=self.window)
+        y_BTHD = ring_attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, window=self.window, segments=segments)
       else:
-        y_BTHD = attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, window=self.window, implementation=self.implementation)
+        y_BTHD = attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, window=self.window, segments=segments,
+                        implementation=self.implementation)
       return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1))
     layer = _write(layer[0], key_BTKD, start), _write(layer[1], value_BTKD, start)
     key_BKSD, value_BKSD = (cache.reshape(x_BTD.shape[0], *cache.shape[-3:]).astype(query_BTHD.dtype) for cache in layer)
-    segments = None
-    if not self.causal:  # slots that are not written yet form a segment of their own
-      empty_S = jnp.arange(key_BKSD.shape[2]) >= start + length
-      segments = (jnp.zeros(x_BTD.shape[:2], bool), jnp.broadcast_to(empty_S, (x_BTD.shape[0], key_BKSD.shape[2])))
+    slot_S, hidden_BS = jnp.arange(key_BKSD.shape[2]), None
+    if not self.causal:
+      hidden_BS = jnp.broadcast_to(slot_S >= start + length, (x_BTD.shape[0], len(slot_S)))
+    if first_B is not None:
+      padding_BS = slot_S < first_B[:, None]
+      hidden_BS = padding_BS if hidden_BS is None else hidden_BS | padding_BS
+    # Slots that are not written yet, and padding, form a segment of their own.
+    segments = None if hidden_BS is None else (jnp.zeros(x_BTD.shape[:2], bool), hidden_BS)
     y_BTHD = attend_cached(query_BTHD, key_BKSD, value_BKSD, start, causal=self.causal, window=self.window, segments=segments)
     return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1)), layer
 

@@ -10,30 +10,8 @@ import jax.numpy as jnp
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context, Output, Phase, Variables, weighted_mean
 from genjax.objectives.cross_entropy import token_losses
+from genjax.objectives.decoding import Emit, SamplerOptions, beam_search, decode
 from genjax.types import Array, Batch, Key, Params, Tree, UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplerOptions:
-  """How tokens are drawn.
-
-  length: tokens to generate after the prompt. temperature: logits are divided by it; 0 takes the likeliest token. top_k: keep
-  the k likeliest tokens, 0 keeps all (Fan et al. 2018). top_p: keep the smallest set of likeliest tokens with at least
-  this probability, 1 keeps all (nucleus sampling, Holtzman et al. 2020).
-
-  Raises:
-    UserError: a value outside its range.
-  """
-
-  length: int = 256
-  temperature: float = 1.0
-  top_k: int = 0
-  top_p: float = 1.0
-
-  def __post_init__(self):
-    if self.length < 1 or self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
-      raise UserError('config.sampler of a language model takes length >= 1, temperature >= 0, top_k >= 0 and 0 < top_p <= 1, '
-                      f'got {dataclasses.asdict(self)}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +23,10 @@ class LanguageModel:
   bytes_per_token: mean bytes of text in a token, for bits per byte. lay_out: parameters of the network -> what its `apply` takes in
   their place, computed once before the loop over tokens.
 
-  Batches: 'tokens' int32 B T+1; optional 'weights' float32 B T weights the loss of each predicted token.
-  Conditions: 'prompt' int32 N P, with 1 <= P < context.
+  Batches: 'tokens' int32 B T+1; optional 'weights' float32 B T weights the loss of each predicted token; optional 'segments' int32 B T+1
+  has an id for each of several texts in a row, which see nothing of each other and predict no token of each other, with positions
+  from 0 on in each; id 0 is padding, which predicts nothing.
+  Conditions: 'prompt' int32 N P, with 1 <= P < context; shorter prompts end in -1.
   """
 
   network: Network
@@ -65,93 +45,112 @@ class LanguageModel:
 
   def loss(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
     """Mean negative log-likelihood in nats per token."""
-    nll_BT, correct_BT, mutable = self._score(params, context, batch, key)
-    weights_BT = batch.get('weights', jnp.ones_like(nll_BT))
+    nll_BT, correct_BT, weights_BT, mutable = self._score(params, context, batch, key)
     loss, weight = weighted_mean(nll_BT, weights_BT)
     return Output(loss, {'accuracy': weighted_mean(correct_BT, weights_BT)[0]}, mutable, weight)
 
   def _score(self, params: Params, context: Context, batch: Batch, key: Key | None):
-    tokens_BT = batch['tokens']
-    (hidden_BTD, weight_VD), mutable = self.network.apply(params['net'], context.mutable, tokens_BT[:, :-1], key=key, project=False)
+    """Losses, hits and weights of the predicted tokens, each B T."""
+    tokens_BT, options = batch['tokens'], {'key': key, 'project': False}
+    weights_BT = batch.get('weights', jnp.ones(tokens_BT[:, 1:].shape))
+    if 'segments' in batch:
+      inside_BT, next_BT = batch['segments'][:, :-1], batch['segments'][:, 1:]
+      options |= {'segments_BT': inside_BT, 'positions_BT': segment_positions(inside_BT)}
+      weights_BT *= (inside_BT == next_BT) & (next_BT > 0)
+    (hidden_BTD, weight_VD), mutable = self.network.apply(params['net'], context.mutable, tokens_BT[:, :-1], **options)
     nll_BT, correct_BT = token_losses(hidden_BTD, weight_VD, tokens_BT[:, 1:])
-    return nll_BT, correct_BT, mutable
+    return nll_BT, correct_BT, weights_BT, mutable
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
     """'loss' in nats per token, 'bits_per_byte' and 'accuracy', weighted by the number of tokens."""
-    nll_BT, correct_BT, _ = self._score(params, context, batch, None)
-    weights_BT = batch.get('weights', jnp.ones_like(nll_BT))
+    nll_BT, correct_BT, weights_BT, _ = self._score(params, context, batch, None)
     weight_B = jnp.sum(weights_BT, axis=1)
     safe_B = jnp.maximum(weight_B, 1e-12)
     loss_B = jnp.sum(nll_BT * weights_BT, axis=1) / safe_B
     accuracy_B = jnp.sum(correct_BT * weights_BT, axis=1) / safe_B
     return {'loss': loss_B, 'bits_per_byte': loss_B / (math.log(2) * self.bytes_per_token), 'accuracy': accuracy_B, 'weight': weight_B}
 
-  def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
-    """Continues prompts: 'tokens' int32 N P+length, the prompt included.
+  def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array],
+             emit: Emit | None = None) -> dict[str, Array]:
+    """Continues prompts: 'tokens' int32 N P+length, each row a prompt, its continuation and then `END` (-1).
 
     Where a text outgrows the context, generation goes on from its last half context, read anew.
 
+    Args:
+      params, context, keys: see `genjax.objectives.base.Objective`.
+      conditions: see the class.
+      emit: see `genjax.objectives.decoding.decode`; not with beams.
+
     Raises:
-      UserError: an empty prompt, or one that fills the context.
+      UserError: an empty prompt, one that fills the context, or with beams one that leaves too little of it.
     """
     prompt_NP = conditions['prompt']
-    size = prompt_NP.shape[1]
+    rows, size = prompt_NP.shape
     if not 0 < size < self.context:
       raise UserError(f'a prompt has 1 to {self.context - 1} tokens (the context is {self.context}), got {size}')
     params = {**params, 'net': self.lay_out(params['net'])}
     length = self.sampler.length
+    pad_N = jnp.sum(prompt_NP < 0, axis=1)
+    text_NP = _roll(prompt_NP, pad_N)  # ends in line, so that all rows go on at one slot
+    if self.sampler.beams > 1:
+      if size + length > self.context:
+        raise UserError(f'beams search within the context of {self.context} tokens; a prompt of {size} leaves less than the '
+                        f'{length} of config.sampler.length')
+      texts_NT = jnp.repeat(text_NP, self.sampler.beams, axis=0)
+      step, logits_NV, cache = self._read(params, context, texts_NT, jnp.repeat(pad_N, self.sampler.beams), length)
+      new_NT = beam_search(step, logits_NV, cache, texts_NT, length, self.sampler, _take_rows)
+      return {'tokens': _roll(jnp.concatenate([text_NP, new_NT], axis=1), -pad_N)}
     first = min(length, self.context - size)
-    parts = [prompt_NP, self._extend(params, context, keys, prompt_NP, 0, first)]
+    # The last window may go on past the length.
+    tell = None if emit is None else lambda index, token_N: emit(index, token_N) if index < length else None
+
+    def extend(text_NT: Array, pad_N: Array, done_N: Array, offset: Array | int, count: int) -> tuple[Array, Array]:
+      step, logits_NV, cache = self._read(params, context, text_NT, pad_N, count)
+      return decode(step, logits_NV, cache, keys, text_NT, done_N, count, self.sampler, offset, tell)
+
+    new_NT, done_N = extend(text_NP, pad_N, jnp.zeros(rows, bool), 0, first)
+    parts = [text_NP, new_NT]
     half = self.context // 2
     stride = self.context - half
     segments = -(-(length - first) // stride)
     if segments:
-      def segment(window_NP: Array, number: Array) -> tuple[Array, Array]:
-        new_NT = self._extend(params, context, keys, window_NP, first + number * stride, stride)
-        return jnp.concatenate([window_NP, new_NT], axis=1)[:, -half:], new_NT
+      def segment(carry, number: Array) -> tuple[tuple[Array, Array, Array], Array]:
+        window_NP, pad_N, done_N = carry
+        new_NT, done_N = extend(window_NP, pad_N, done_N, first + number * stride, stride)
+        return (jnp.concatenate([window_NP, new_NT], axis=1)[:, -half:], jnp.maximum(pad_N - stride, 0), done_N), new_NT
 
       window_NP = jnp.concatenate(parts, axis=1)[:, -half:]
-      _, new_MNT = jax.lax.scan(segment, window_NP, jnp.arange(segments))
-      parts.append(new_MNT.swapaxes(0, 1).reshape(prompt_NP.shape[0], -1)[:, :length - first])
-    return {'tokens': jnp.concatenate(parts, axis=1)}
+      carry = window_NP, jnp.maximum(pad_N - (size + first - half), 0), done_N
+      _, new_MNT = jax.lax.scan(segment, carry, jnp.arange(segments))
+      parts.append(new_MNT.swapaxes(0, 1).reshape(rows, -1)[:, :length - first])
+    return {'tokens': _roll(jnp.concatenate(parts, axis=1), -pad_N)}
 
-  def _extend(self, params: Params, context: Context, keys: Key, prefix_NP: Array, offset: Array | int, length: int) -> Array:
-    """`length` tokens after a prefix, with one pass over the prefix and one token a step after it."""
-    rows, size = prefix_NP.shape
+  def _read(self, params: Params, context: Context, text_NT: Array, pad_N: Array, room: int):
+    """One pass over texts that begin with `pad_N` slots of padding: (step, logits_NV, cache) as `decode` takes them, the cache with room
+    for `room` tokens more."""
+    rows, size = text_NT.shape
 
     def forward(tokens_NT: Array, cache: Tree, position: Array | int) -> tuple[Array, Tree]:
-      (logits_NTV, cache), _ = self.network.apply(params['net'], context.mutable, tokens_NT, cache=cache, position=position)
+      (logits_NTV, cache), _ = self.network.apply(params['net'], context.mutable, tokens_NT, cache=cache, position=position, first_B=pad_N)
       return logits_NTV[:, -1].astype(jnp.float32), cache
 
-    def step(carry, index: Array):
-      logits_NV, cache = carry
-      row_keys = jax.vmap(lambda key: jax.random.fold_in(key, offset + index))(keys)
-      token_N = draw(logits_NV, row_keys, self.sampler)
-      return forward(token_N[:, None], cache, size + index), token_N
-
-    state = forward(prefix_NP, self.init_cache(rows, size + length), 0)
-    _, token_TN = jax.lax.scan(step, state, jnp.arange(length))
-    return token_TN.T
+    logits_NV, cache = forward(jnp.maximum(text_NT, 0), self.init_cache(rows, size + room), 0)
+    return (lambda token_N, cache, index: forward(token_N[:, None], cache, size + index)), logits_NV, cache
 
 
-def draw(logits_NV: Array, keys: Key, options: SamplerOptions) -> Array:
-  """One token a row, int32 N; see `SamplerOptions`."""
-  if options.temperature == 0:
-    # The first of the maxima, as two reductions: XLA for CPUs does not vectorise an argmax.
-    most_N1 = jnp.max(logits_NV, axis=-1, keepdims=True)
-    vocab = logits_NV.shape[-1]
-    return jnp.min(jnp.where(logits_NV == most_N1, jnp.arange(vocab), vocab - 1), axis=-1)
-  logits_NV = logits_NV / options.temperature
-  if options.top_k or options.top_p < 1:
-    sorted_NV = jnp.sort(logits_NV, axis=-1, descending=True)
-    floor_N = sorted_NV[:, -1]
-    if options.top_k:
-      floor_N = sorted_NV[:, min(options.top_k, logits_NV.shape[-1]) - 1]
-      sorted_NV = jnp.where(sorted_NV >= floor_N[:, None], sorted_NV, -jnp.inf)
-    if options.top_p < 1:
-      probability_NV = jax.nn.softmax(sorted_NV, axis=-1)
-      before_NV = jnp.cumsum(probability_NV, axis=-1) - probability_NV
-      kept_N = jnp.sum(before_NV < options.top_p, axis=-1)
-      floor_N = jnp.maximum(floor_N, jnp.take_along_axis(sorted_NV, kept_N[:, None] - 1, axis=-1)[:, 0])
-    logits_NV = jnp.where(logits_NV >= floor_N[:, None], logits_NV, -jnp.inf)
-  return jax.vmap(jax.random.categorical)(keys, logits_NV).astype(jnp.int32)
+def _roll(text_NT: Array, shift_N: Array) -> Array:
+  """Each row turned by its shift to the right."""
+  length = text_NT.shape[1]
+  return jnp.take_along_axis(text_NT, (jnp.arange(length) - shift_N[:, None]) % length, axis=1)
+
+
+def _take_rows(cache: Tree, index_N: Array) -> Tree:
+  """A cache of keys and values whose rows are on the fourth axis from the end, as `genjax.nn.attention.init_layer` has them."""
+  return jax.tree.map(lambda leaf: jnp.take(leaf, index_N, axis=leaf.ndim - 4), cache)
+
+
+def segment_positions(segments_BT: Array) -> Array:
+  """Positions that start at 0 in each run of equal ids, int32 B T."""
+  index_T = jnp.arange(segments_BT.shape[1], dtype=jnp.int32)
+  starts_BT = jnp.pad(segments_BT[:, 1:] != segments_BT[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+  return index_T - jax.lax.cummax(jnp.where(starts_BT, index_T, 0), axis=1)

@@ -1,6 +1,6 @@
 """What a builder hands to the loop and to the command line."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 from typing import Any, Protocol
 
@@ -36,13 +36,21 @@ class Data(Protocol):
 class Condition:
   """A condition that `sample` accepts.
 
-  shape, dtype: of one row. parse: text of the command line -> one row (UserError on bad text). default: row i when the
-  user gives none. describe: what is allowed, for error messages.
+  parse: text of the command line -> one row (UserError on bad text). default: row i when the user gives none. describe: what is
+  allowed, for error messages. fill: rows may be lists of several lengths, and this number ends the shorter ones.
   """
 
   parse: Callable[[str], np.ndarray]
   default: Callable[[int], np.ndarray]
   describe: str
+  fill: int | None = None
+
+  def stack(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows as one array, N first."""
+    if self.fill is None:
+      return np.stack(rows)
+    length = max(map(len, rows))
+    return np.stack([np.pad(row, (0, length - len(row)), constant_values=self.fill) for row in rows])
 
   @staticmethod
   def label(num_classes: int) -> 'Condition':

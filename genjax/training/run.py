@@ -1,9 +1,10 @@
 """A run: an experiment placed on a mesh. Steps it, evaluates it and samples from it; knows no model family."""
 
 import collections
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
+import inspect
 import math
 from typing import Any
 
@@ -285,7 +286,7 @@ class Run:
     Returns:
       name -> N rows: what the objective generates, and the conditions.
     """
-    rows = {name: np.stack([condition.default(row) for row in range(num)])
+    rows = {name: condition.stack([condition.default(row) for row in range(num)])
             for name, condition in self.experiment.conditions.items()}
     rows.update(conditions or {})
     shards = sharding.batch_shards(self.mesh)
@@ -303,6 +304,28 @@ class Run:
       parts.append({name: np.asarray(value)[:num - start] for name, value in sampled.items()})
       self.clock.beat()
     return {**rows, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}}
+
+  def stream(self, seed: int, conditions: Mapping[str, np.ndarray], emit: Callable[[Any, Any], None], averaged: bool = True) -> Columns:
+    """Row 0 of `sample`, with each token handed out as it is drawn.
+
+    Args:
+      seed, conditions, averaged: as for `sample`.
+      emit: called with (index, token_N of one row).
+
+    Raises:
+      UserError: the experiment does not generate token by token, or several devices take part.
+    """
+    sample: Any = self.experiment.objective.sample
+    if 'emit' not in inspect.signature(sample).parameters:
+      raise UserError('--stream shows text token by token, and this run generates none')
+    if self.mesh.size > 1:
+      raise UserError(f'--stream runs on one device, and config.mesh has {self.mesh.size}; sample without it')
+    plain, telling = self._jit_sample, functools.partial(sample, emit=emit)
+    self._jit_sample = jax.jit(sharding.under(self.mesh, self.settings.rules, telling))
+    try:
+      return self.sample(1, seed, conditions, averaged)
+    finally:
+      self._jit_sample = plain
 
   def preview(self) -> Columns:
     """What the experiment shows beside samples, from averaged parameters and the first held-out batch."""

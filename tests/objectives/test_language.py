@@ -11,7 +11,8 @@ import pytest
 from genjax.models import transformer as models
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context
-from genjax.objectives.language import LanguageModel, SamplerOptions, draw
+from genjax.objectives.decoding import SamplerOptions, draw
+from genjax.objectives.language import LanguageModel
 from genjax.types import UserError
 
 CONFIG = models.llama(vocab=11, context=12, layers=2, heads=2, width=8, mlp_width=16)
