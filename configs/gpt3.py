@@ -35,7 +35,7 @@ def get_config(arg=None):
   config.data = common.tokens(arg.tokens, vocabulary_size=50_257, context=arg.context)
   config.model = dict(name='gpt', layers=layers, heads=heads, width=width, dropout=0.0, dtype='bfloat16',
                       remat='full', unroll=False)
-  config.sampler = dict(length=256, temperature=1.0, top_k=0, top_p=0.95)
+  config.sampler = dict(common.TOKENS, top_p=0.95)
   config.optimizers.net = dict(name='adamw', lr=rate, b2=0.95, weight_decay=0.1, clip=1.0, warmup=2000, schedule='cosine', end=0.1)
   config.mesh.update(data=1, fsdp=-1)
   config.rules.vocab = None  # 50,257 divides into no tensor axis

@@ -33,7 +33,7 @@ def get_config(arg=None):
   config.data = common.tokens(arg.tokens, vocabulary_size=vocabulary, context=context)
   config.model = dict(name='llama', layers=layers, heads=heads, kv_heads=kv_heads, width=width, mlp_width=mlp_width, rope_theta=theta,
                       norm_eps=epsilon, dropout=0.0, dtype='bfloat16', remat='full', unroll=False)
-  config.sampler = dict(length=256, temperature=0.8, top_k=0, top_p=0.95)
+  config.sampler = dict(common.TOKENS, temperature=0.8, top_p=0.95)
   config.optimizers.net = dict(name='adamw', lr=rate, b2=0.95, weight_decay=0.1, clip=1.0, warmup=2000, schedule='cosine', end=0.1)
   config.mesh.update(data=1, fsdp=-1)
   config.evaluate_every = 5000

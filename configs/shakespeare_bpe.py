@@ -22,7 +22,7 @@ def get_config(arg=None):
                      data_dir='', originals='')
   config.model = dict(name='gpt', layers=4, heads=4, width=128, mlp='gelu', bias=False, dropout=0.0, dtype='float32',
                       attention='auto', remat='none', unroll=True)
-  config.sampler = dict(length=250, temperature=0.8, top_k=0, top_p=1.0)
+  config.sampler = dict(common.TOKENS, length=250, temperature=0.8)
   config.optimizers.net = dict(name='adamw', lr=1e-3, b2=0.99, weight_decay=0.1, clip=1.0, warmup=100, schedule='cosine', end=0.1)
   config.log_every = 100
   config.evaluate_every = 500

@@ -86,7 +86,7 @@ def _language_model(options: TransformerConfig, folder: pathlib.Path) -> Config:
   given = dataclasses.asdict(options)
   del given['vocab']
   config.model = dict(name='gpt', **given)
-  config.sampler = dict(length=min(256, options.context), temperature=0.8, top_k=0, top_p=0.95)
+  config.sampler = dict(common.TOKENS, length=min(256, options.context), temperature=0.8, top_p=0.95)
   config.optimizers.net = dict(name='sgd', lr=1e-4, b2=0.95, weight_decay=0.0, clip=1.0, warmup=0, schedule='constant', end=0.1)
   return config.lock()
 

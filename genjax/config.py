@@ -115,6 +115,7 @@ def override(config: Config, assignment: str) -> None:
     value = text
   if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
     value = float(value)
+  value, old = _frozen(value), _frozen(old)
   if old is not None and type(value) is not type(old):
     raise UserError(f'config key {path} takes {type(old).__name__} (now {old!r}), got {text!r}')
   *parents, leaf = path.split('.')
@@ -122,7 +123,7 @@ def override(config: Config, assignment: str) -> None:
   for parent in parents:
     node = node[parent]
   with node.unlocked():
-    node[leaf] = _frozen(value)
+    node[leaf] = value
 
 
 def _frozen(value: Any) -> Any:
