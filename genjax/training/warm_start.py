@@ -102,7 +102,7 @@ def fill(frozen: Params, source: Checkpoints, step: int | None, say: Callable[[s
   digest = hashlib.sha256()
   for name, leaf in sorted(named_leaves(filled).items()):
     digest.update(f'{name} {leaf.shape} {leaf.dtype} '.encode())
-    digest.update(np.ascontiguousarray(leaf).view(np.uint8))
+    digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
   say('\n'.join([f'reading frozen {sorted(here)} from step {step} of {source.directory.parent}', *report.lines()]))
   return {**frozen, **filled}, {'step': step, 'sha256': digest.hexdigest()}
 
