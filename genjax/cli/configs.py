@@ -17,7 +17,6 @@ from genjax.training.experiment import Experiment
 from genjax.training.run import Settings
 from genjax.types import UserError
 
-
 ADAPTERS = 'experiments.lora'  # what makes of any experiment the one that trains its adapters
 
 

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     raise UserError(f'--workdir={args.workdir} is a run without adapters; there is nothing to merge')
   _, run = workdir_lib.open_run(args.workdir, args.set, args.step)
   merged: Any = run.experiment.objective  # the one that has adapters
-  plain = without_adapters(config_lib.plain(config))
+  plain = _without_adapters(config_lib.plain(config))
   experiment = configs.build(config_lib.from_plain(plain), paths)
   params = merged.merge(run.state.params, run.frozen)
   averages = merged.context(run.state.context(run.frozen)).ema
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
   return 0
 
 
-def without_adapters(config: dict[str, Any]) -> dict[str, Any]:
+def _without_adapters(config: dict[str, Any]) -> dict[str, Any]:
   """The config of the merged run."""
   assets = {name: value for name, value in config['assets'].items() if name != 'base'}
   return {**config, 'assets': assets, 'init_from': '', 'lora': {**config['lora'], 'rank': 0, 'paths': []}}

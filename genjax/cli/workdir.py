@@ -162,8 +162,9 @@ def load(workdir: str, assignments: Sequence[str] = ()) -> tuple[Config, Experim
   free = ('sampler.', 'evaluation.', 'data.', 'mesh.', 'batch_size', *(('init_from=',) if configs.adapted(config) else ()))
   for assignment in assignments:
     if not assignment.startswith(free):
-      raise UserError(f'--set changes how a run is sampled and evaluated: sampler.*, evaluation.*, data.*, mesh.*, batch_size, and '
-                      f'init_from where a run has adapters and its base was moved; got {assignment!r}. What a run was trained with stands in {pathlib.Path(workdir) / "config.json"}')
+      raise UserError('--set changes how a run is sampled and evaluated: sampler.*, evaluation.*, data.*, mesh.*, batch_size, and '
+                      f'init_from of a run with adapters whose base was moved; got {assignment!r}. What a run was trained with stands in '
+                      f'{pathlib.Path(workdir) / "config.json"}')
     config_lib.override(config, assignment)
   return config, attach(config, configs.build(config, paths))
 
@@ -187,7 +188,8 @@ def attach(config: Config, experiment: Experiment, report: Callable[[str], None]
                     'and name that one')
   pairs = config_lib.difference(base['model'], config.model)
   if pairs:
-    report('config.model is not that of the base: ' + ', '.join(f'{key} {there!r} there, {here!r} here' for key, (there, here) in pairs.items()))
+    report('config.model is not that of the base: '
+           + ', '.join(f'{key} {there!r} there, {here!r} here' for key, (there, here) in pairs.items()))
   known = config.assets.get('base')
   saved, step = source(config.init_from)
   with contextlib.closing(saved):

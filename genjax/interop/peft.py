@@ -67,17 +67,18 @@ def load(folder: str | os.PathLike, model: Model) -> Adapter:
   options = _read_options(entries)
   tensors = _without_base(folder, _read_tensors(folder), model)
   modules = _modules(model)
-  prefix = ARCHITECTURES[model.architecture].prefix
-  if bare := not any((match := _NAME.fullmatch(name)) and match['module'] in modules for name in tensors):
-    modules = {name.removeprefix(prefix): place for name, place in modules.items()}
+  named = {match['module'] for name in tensors if (match := _NAME.fullmatch(name))}
+  # Adapters of a model without its output layer's module have names without a prefix, as the weights of such a model.
+  prefix = '' if named & set(modules) else ARCHITECTURES[model.architecture].prefix
+  modules = {name.removeprefix(prefix): place for name, place in modules.items()}
   found = _match(folder, tensors, modules, options.rank)
   expected = _expected(entries, modules)
   if expected is not None and expected != set(found):
-    raise UserError(f'{folder}: {WEIGHTS} and the target_modules of {CONFIG} disagree; missing: '
-                    f'{listed(sorted(expected - set(found))) or "nothing"}; beyond them: {listed(sorted(set(found) - expected)) or "nothing"}')
+    missing, beyond = (listed(sorted(names)) or 'nothing' for names in (expected - set(found), set(found) - expected))
+    raise UserError(f'{folder}: {WEIGHTS} and the target_modules of {CONFIG} disagree; missing: {missing}; beyond them: {beyond}')
   leaves: dict[str, Any] = {}
   for row in dict.fromkeys(modules[name][0] for name in found):
-    names = [name.removesuffix('.weight').removeprefix(prefix if bare else '') for name in row.names]
+    names = [name.removesuffix('.weight').removeprefix(prefix) for name in row.names]
     leaves.update(_stacked(row, [found.get(name) for name in names], options.rank))
   kernels = sorted({name.rpartition('/')[0] for name in leaves})
   return Adapter(lora.Options(options.rank, options.alpha, tuple(map(re.escape, kernels)), options.dropout), mapping.unflatten(leaves))

@@ -57,6 +57,15 @@ def test_resumes_to_the_same_bytes(runs, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(resumed), jax.device_get(whole))
 
 
+def test_adapters_change_under_one_base(runs):
+  """What is compiled serves every adapter of its options."""
+  (_, run), (_, early) = (workdir.open_run(str(runs / 'adapter'), step=step) for step in (6, 3))
+  late, expected = (opened.sample(4, seed=0)['image'] for opened in (run, early))
+  assert not np.array_equal(late, expected)
+  run.restore(early.state)
+  np.testing.assert_array_equal(run.sample(4, seed=0)['image'], expected)
+
+
 def test_merged_run_samples_and_evaluates_alike_without_its_base(runs, tmp_path, capsys):
   on_base = images(f'--workdir={runs / "base"}', f'--adapter={runs / "adapter"}', out=tmp_path / 'on_base.npz')
   alone = images(f'--workdir={runs / "adapter"}', out=tmp_path / 'alone.npz')

@@ -118,4 +118,4 @@ def test_inspect_counts_what_is_trained(capsys):
   out = capsys.readouterr().out
   assert 'parameters in total: 393,216' in out and 'parameters of lora: 393,216' in out
   row = next(line for line in out.splitlines() if line.startswith('lora') and 'query/kernel/B' in line)
-  assert row.split()[2:] == '24 x 4 x 1024 98,304 - - tensor adamw'.split()
+  assert row.split()[2:] == ['24', 'x', '4', 'x', '1024', '98,304', '-', '-', 'tensor', 'adamw']

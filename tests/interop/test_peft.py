@@ -69,6 +69,15 @@ def test_round_trip(saved, tmp_path):
     assert (tmp_path / 'again' / file).read_bytes() == (folder / file).read_bytes()
 
 
+def test_adapters_of_a_bare_model(saved):
+  """Saved from a model without its output layer's module, names have no prefix."""
+  model, folder = saved
+  expected = peft.load(folder, model)
+  tensors = load_file(folder / peft.WEIGHTS)
+  save_file({name.replace('model.model.', 'model.', 1): tensor for name, tensor in tensors.items()}, folder / peft.WEIGHTS)
+  jax.tree.map(np.testing.assert_array_equal, peft.load(folder, model).params, expected.params)
+
+
 def test_kernels_side_by_side(tmp_path):
   """One public module for queries, keys and values: one A if they share it, blocks if not; a kernel without an adapter has zeros."""
   model = public('gpt2', tmp_path / 'base')

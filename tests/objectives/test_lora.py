@@ -129,7 +129,8 @@ def test_dropout_is_of_training_only_and_a_function_of_the_key():
   assert losses[0] == losses[1] and len(set(losses)) > 2
   plain, _, _, _ = adapted()
   key = jax.random.key(0)
-  np.testing.assert_array_equal(objective.evaluate(params, context, BATCH, key)['value'], plain.evaluate(params, context, BATCH, key)['value'])
+  found, expected = (one.evaluate(params, context, BATCH, key)['value'] for one in (objective, plain))
+  np.testing.assert_array_equal(found, expected)
 
 
 def test_paths_are_checked_at_init():
