@@ -105,3 +105,24 @@ def test_a_base_that_is_missing_or_another_one(runs, tmp_path, capsys):
   assert 'net/decoder/dense/kernel has shape (4, 64) here, and (3, 64) there' in capsys.readouterr().err
   assert main(['merge', f'--workdir={runs / "base"}', f'--out={tmp_path / "y"}']) == 2
   assert 'nothing to merge' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_another_text_is_read_in_the_alphabet_of_the_base(tmp_path, capsys):
+  texts = {'base': 'the quick brown fox jumps over the lazy dog. ' * 40, 'fewer': 'a fox or a dog. ' * 80, 'foreign': 'ÄÖÜ ' * 300}
+  for name, text in texts.items():
+    (tmp_path / f'{name}.txt').write_text(text)
+
+  def train_on(name, path, *flags):
+    return main(['train', f'--config={ROOT}/configs/shakespeare_char.py:smoke', f'--workdir={path}', *QUIET, *flags,
+                 f'--config.data.name={tmp_path / name}.txt', '--config.data.train=train[:80%]', '--config.data.heldout=train[80%:]',
+                 '--config.data.start=a', '--config.data.vocabulary=char'])
+
+  assert train_on('base', tmp_path / 'run') == 0
+  lora = (f'--config.init_from={tmp_path / "run"}', '--config.lora.rank=2', "--config.lora.paths=('blocks/attention/.*/kernel',)")
+  assert train_on('fewer', tmp_path / 'adapter', *lora) == 0
+  alphabets = [json.loads((tmp_path / name / 'config.json').read_text())['assets']['alphabet'] for name in ('run', 'adapter')]
+  assert alphabets[0] == alphabets[1] and len(alphabets[0]) == 28
+  capsys.readouterr()
+  assert train_on('foreign', tmp_path / 'other', *lora) == 2
+  assert 'Ä' in capsys.readouterr().err
