@@ -66,6 +66,9 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
   config.init_from = ''  # RUN_DIR or RUN_DIR@STEP: begin with its parameters
   # averaged: its averaged ones; rules: see genjax.training.warm_start; strict: whatever no rule covers is an error.
   config.init = ml_collections.ConfigDict(dict(averaged=False, strict=True, rules=()))
+  # Low-rank adapters of that run's parameters in place of training them: see `genjax.nn.lora.Options`; rank 0 and no paths is none.
+  # groups: those to adapt; () is all in which a path matches.
+  config.lora = ml_collections.ConfigDict(dict(rank=0, alpha=16.0, dropout=0.0, paths=(), groups=()))
   config.profile = ml_collections.ConfigDict(dict(start=0, steps=0))
   config.assets = ml_collections.ConfigDict()  # filled by a run with what it found in its data
   return config

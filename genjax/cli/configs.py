@@ -18,6 +18,8 @@ from genjax.training.experiment import Experiment
 from genjax.training.run import Settings
 from genjax.types import UserError
 
+ADAPTERS = 'experiments.lora'  # what makes of any experiment the one that trains its adapters
+
 
 def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda values: None) -> tuple[Any, list[str]]:
   """Parses `--config=FILE[:args] --config.key=value ...` and the flags that `define` adds. FILE may be the config.json of a run.
@@ -134,7 +136,14 @@ def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
                     "'experiments.diffusion', or the name of a Python file beside the config") from error
   if not hasattr(module, 'build'):
     raise UserError(f'module {name!r} ({module.__file__}) has no function build(config) -> Experiment')
-  return module.build(config)
+  experiment = module.build(config)
+  return importlib.import_module(ADAPTERS).wrap(config, experiment) if adapted(config) else experiment
+
+
+def adapted(config: Config) -> bool:
+  """Whether a config trains adapters of another run's parameters. Runs of before there was a choice do not."""
+  options = config.get('lora') or {}
+  return bool(options.get('rank') or options.get('paths'))
 
 
 def settings(config: Config, mesh: dict[str, int] | None = None) -> Settings:

@@ -35,7 +35,8 @@ def main(argv: list[str]) -> int:
   experiment = configs.build(config, paths)
   report = inspect(experiment, config.seed, abstract_mesh(values.mesh), dict(config.rules))
   for row in report['parameters']:
-    row['optimizer'] = config.optimizers[row['group']].get('name', '') if row['group'] in config.optimizers else 'frozen'
+    origin = experiment.origins.get(row['group'], row['group'])
+    row['optimizer'] = 'frozen' if row['group'] in experiment.frozen else config.optimizers[origin].get('name', '')
   print(json.dumps(report, indent=2) if values.json else render(report))
   return 0
 
@@ -92,7 +93,7 @@ def phase_flops(experiment: Experiment, shapes: state_lib.TrainState) -> dict[st
       return output.loss
 
     trained = {group: shapes.params[group] for group in phase.trains}
-    context = shapes.context(jax.eval_shape(lambda: experiment.frozen))
+    context = shapes.context(jax.eval_shape(lambda tree: tree, experiment.frozen))
     args = (trained, shapes.params, context, batch, key)
     result[phase.name] = {'every': phase.every, 'forward': flops.count(loss, *args) / size,
                           'forward_backward': flops.count(jax.grad(loss), *args) / size}

@@ -20,6 +20,7 @@ COMMANDS = {
   'train': 'train a config in a run directory, or resume it',
   'sample': 'draw samples from a run',
   'evaluate': 'held-out metrics of a run, as JSON',
+  'merge': 'write a run with adapters as a run of its own',
   'inspect': 'parameters, sharding and FLOPs of a config, without memory',
   'plan': 'what a run costs on a TPU slice, without a TPU',
   'data': 'list, build, tokenize and describe data sets',

@@ -27,6 +27,7 @@ def main(argv: list[str]) -> int:
   """Samples; returns the exit code."""
   parser = argparse.ArgumentParser('genjax sample', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--workdir', required=True, help='a run directory')
+  parser.add_argument('--adapter', metavar='RUN', help='a run with adapters that was trained on this one: sample with them')
   parser.add_argument('--num', type=int, default=64, help='how many samples')
   parser.add_argument('--out', help='.npz, .png, .txt or a folder')
   parser.add_argument('--conditions', default='',
@@ -46,6 +47,8 @@ def main(argv: list[str]) -> int:
     raise UserError('--stream shows one text as it comes, on standard output; give it one --prompt and no --out')
   out = None if args.out is None else pathlib.Path(args.out)
   distributed.join(hosts.options(args))
+  if args.adapter:
+    args.workdir, args.set = args.adapter, workdir_lib.adapter_of(args.workdir, args.adapter, args.set)
   _, run = workdir_lib.open_run(args.workdir, args.set, args.step)
   num = 1 if args.stream else args.num
   rows = parse_conditions(args.conditions, args.prompt, run.experiment.conditions, num)

@@ -63,13 +63,15 @@ def _train(config: Config, workdir: str, paths: list[str] | tuple[str, ...], clo
   path = workdir_lib.prepare(workdir)
   known = distributed.broadcast((path / 'config.json').exists(), 'whether the run exists')
   workdir_lib.check_alike(config)
-  if not known and config.get('init_from'):
+  if not known and config.get('init_from') and not configs.adapted(config):
     workdir_lib.source(config.init_from)[0].close()
   if known:
     workdir_lib.wait_for(path / 'config.json')
     workdir_lib.check_same(path, config)
     assets.put(config, assets.read(path))
-  experiment = configs.build(config, paths)
+  elif configs.adapted(config):
+    assets.put(config, workdir_lib.inherited(config))
+  experiment = workdir_lib.attach(config, configs.build(config, paths))
   run = Run(experiment, configs.settings(config), clock=clock)
   checkpoints = workdir_lib.checkpoints(path, config)
   run.step_flops()  # traces the step: losses that do not fit the shapes fail here
@@ -142,7 +144,7 @@ def _set_state(config: Config, path: pathlib.Path, run: Run, checkpoints: Checkp
     return
   checkpoints.discard_after(-1)
   run.initialise()
-  if config.get('init_from'):
+  if config.get('init_from') and not configs.adapted(config):
     source, step = workdir_lib.source(config.init_from)
     with contextlib.closing(source):
       warm_start.apply(run, source, step, logs.say, **config_lib.plain(config.init))

@@ -9,6 +9,8 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -25,6 +27,7 @@ from genjax import distributed
 from genjax.cli import assets, configs
 from genjax.cli.assets import read_json
 from genjax.config import Config
+from genjax.training import warm_start
 from genjax.training.checkpoint import Checkpoints
 from genjax.training.experiment import Experiment
 from genjax.training.logs import say
@@ -143,12 +146,60 @@ def load(workdir: str, assignments: Sequence[str] = ()) -> tuple[Config, Experim
     UserError: no run directory, or a change of something that is trained in.
   """
   config, paths = read_config(workdir)
+  free = ('sampler.', 'evaluation.', 'data.', 'mesh.', 'batch_size', *(('init_from=',) if configs.adapted(config) else ()))
   for assignment in assignments:
-    if not assignment.startswith(('sampler.', 'evaluation.', 'data.', 'mesh.', 'batch_size')):
-      raise UserError(f'--set changes how a run is sampled and evaluated: sampler.*, evaluation.*, data.*, mesh.*, batch_size; '
-                      f'got {assignment!r}. What a run was trained with stands in {pathlib.Path(workdir) / "config.json"}')
+    if not assignment.startswith(free):
+      raise UserError('--set changes how a run is sampled and evaluated: sampler.*, evaluation.*, data.*, mesh.*, batch_size, and '
+                      f'init_from of a run with adapters whose base was moved; got {assignment!r}. What a run was trained with stands in '
+                      f'{pathlib.Path(workdir) / "config.json"}')
     config_lib.override(config, assignment)
-  return config, configs.build(config, paths)
+  return config, attach(config, configs.build(config, paths))
+
+
+def inherited(config: Config) -> dict[str, Any]:
+  """What the base of a run with adapters found in its data, such as an alphabet: the adapters read and write in it, too."""
+  return {name: value for name, value in assets.read(_base(config)).items() if name != 'base'}
+
+
+def attach(config: Config, experiment: Experiment, report: Callable[[str], None] = say) -> Experiment:
+  """The experiment with the frozen groups that are shapes read from `config.init_from`; any other experiment as it is.
+
+  Raises:
+    UserError: no run is named, or it lacks what is wanted, has adapters of its own, or is not the one that this run began with.
+  """
+  if not configs.adapted(config):
+    return experiment
+  base = read_json(_base(config) / 'config.json')
+  if configs.adapted(base):
+    raise UserError(f'config.init_from={config.init_from!r} is itself a run with adapters; write it as a run of its own with genjax merge, '
+                    'and name that one')
+  pairs = config_lib.difference(base['model'], config.model)
+  if pairs:
+    report('config.model is not that of the base: '
+           + ', '.join(f'{key} {there!r} there, {here!r} here' for key, (there, here) in pairs.items()))
+  known = config.assets.get('base')
+  saved, step = source(config.init_from)
+  with contextlib.closing(saved):
+    step = known.step if known and step is None else step
+    if known and step not in (steps := saved.steps()):
+      raise UserError(f'these adapters were trained on step {step} of their base, and config.init_from={config.init_from!r} has {steps}')
+    frozen, facts = warm_start.fill(experiment.frozen, saved, step, report, **config_lib.plain(config.init))
+  if known and facts['sha256'] != known.sha256:
+    raise UserError(f'config.init_from={config.init_from!r}: its parameters of step {facts["step"]} are not the ones that these adapters '
+                    f'were trained on (step {known.step}, sha256 {known.sha256[:12]}, not {facts["sha256"][:12]}); name that run with '
+                    '--set init_from=RUN_DIR')
+  return dataclasses.replace(experiment, frozen=frozen, assets={**experiment.assets, 'base': facts})
+
+
+def _base(config: Config) -> pathlib.Path:
+  """The folder of the run whose parameters are adapted."""
+  if not config.init_from:
+    raise UserError('config.lora adapts the parameters of another run: name it, --config.init_from=RUN_DIR')
+  workdir = pathlib.Path(config.init_from.rpartition('@')[0] or config.init_from)
+  if not (workdir / 'config.json').exists():
+    raise UserError(f'config.init_from={config.init_from!r}, the run whose parameters are adapted, is not there: {workdir} has no '
+                    'config.json. Name it with --config.init_from=RUN_DIR; genjax sample and evaluate take --set init_from=RUN_DIR')
+  return workdir
 
 
 def checkpoints(workdir: pathlib.Path, config: Config, at_once: int = 0) -> Checkpoints:
@@ -172,6 +223,17 @@ def source(text: str) -> tuple[Checkpoints, int | None]:
   if not steps or at and int(step) not in steps:
     raise UserError(f'config.init_from={text!r}: no checkpoint{f" of step {step}" if at else ""} there; there are {steps}')
   return saved, int(step) if at else None
+
+
+def adapter_of(base: str, adapter: str, assignments: Sequence[str]) -> list[str]:
+  """The changes with which `load` opens a run with adapters on the base in `base`, wherever it was trained.
+
+  Raises:
+    UserError: `adapter` is no run with adapters.
+  """
+  if not configs.adapted(read_config(adapter)[0]):
+    raise UserError(f'--adapter={adapter} is a run without adapters; sample it with --workdir={adapter}')
+  return [*assignments, f'init_from={base}']
 
 
 def open_run(workdir: str, assignments: Sequence[str] = (), step: int | None = None,

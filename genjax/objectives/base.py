@@ -68,7 +68,10 @@ class Phase:
 
 
 class Objective(Protocol):
-  """What is learned and how it generates."""
+  """What is learned and how it generates.
+
+  One that generates token by token says so with `emits = True`; its `sample` then takes `emit`, see `genjax.objectives.decoding.decode`.
+  """
 
   def init(self, key: Key, frozen: Params) -> Variables:
     """Fresh variables; `frozen` holds the groups that are given and never trained."""

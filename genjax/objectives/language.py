@@ -36,6 +36,8 @@ class LanguageModel:
   bytes_per_token: float = 1.0
   lay_out: Callable[[Params], Params] = lambda params: params
 
+  emits = True
+
   def init(self, key: Key, frozen: Params) -> Variables:
     params, mutable = self.network.init(key)
     return Variables({'net': params}, mutable)

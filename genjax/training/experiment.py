@@ -83,7 +83,9 @@ class Experiment:
 
   objective: what is learned. train, heldout: data. optimizers: group -> optax transformation. example: column -> shape and
   dtype of one row of a training batch, known without opening the data. ema: group -> decay.
-  frozen: parameters that are read and never trained. axes: group -> table of (path regex, logical axes). conditions: what
+  frozen: parameters that are read and never trained; a group of `jax.ShapeDtypeStruct`s is read, before anything is computed, from the
+  run that config.init_from names. origins: trained group -> the group of config.optimizers that it is trained by, where that has
+  another name. axes: group -> table of (path regex, logical axes). conditions: what
   `sample` accepts. preview: (params, context, first held-out batch) -> columns to render beside samples (reconstructions).
   render: columns -> name -> uint8 image H W C, or text. metrics: sample-based measures. assets:
   JSON-able facts found in the data that a run must keep (an alphabet); they come back as `config.assets`. files: name -> bytes that a
@@ -98,6 +100,7 @@ class Experiment:
   example: Mapping[str, jax.ShapeDtypeStruct]
   ema: Mapping[str, float] = dataclasses.field(default_factory=dict)
   frozen: Params = dataclasses.field(default_factory=dict)
+  origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
   axes: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
   conditions: Mapping[str, Condition] = dataclasses.field(default_factory=dict)
   preview: Callable[[Params, Context, Batch], dict[str, Array]] | None = None

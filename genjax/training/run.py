@@ -4,7 +4,6 @@ import collections
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
-import inspect
 import math
 from typing import Any
 
@@ -306,21 +305,21 @@ class Run:
     return {**rows, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}}
 
   def stream(self, seed: int, conditions: Mapping[str, np.ndarray], emit: Callable[[Any, Any], None], averaged: bool = True) -> Columns:
-    """Row 0 of `sample`, with each token handed out as it is drawn.
+    """Row 0 of `sample`, handed out piece by piece as it is drawn.
 
     Args:
       seed, conditions, averaged: as for `sample`.
-      emit: called with (index, token_N of one row).
+      emit: called with (index, pieces of one row), see `genjax.objectives.base.Objective`.
 
     Raises:
-      UserError: the experiment does not generate token by token, or several devices take part.
+      UserError: the experiment does not generate piece by piece, or several devices take part.
     """
-    sample: Any = self.experiment.objective.sample
-    if 'emit' not in inspect.signature(sample).parameters:
-      raise UserError('--stream shows text token by token, and this run generates none')
+    objective: Any = self.experiment.objective
+    if not getattr(objective, 'emits', False):
+      raise UserError('--stream shows a text while it grows, and this run generates none')
     if self.mesh.size > 1:
       raise UserError(f'--stream runs on one device, and config.mesh has {self.mesh.size}; sample without it')
-    plain, telling = self._jit_sample, functools.partial(sample, emit=emit)
+    plain, telling = self._jit_sample, functools.partial(objective.sample, emit=emit)
     self._jit_sample = jax.jit(sharding.under(self.mesh, self.settings.rules, telling))
     try:
       return self.sample(1, seed, conditions, averaged)

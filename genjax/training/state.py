@@ -79,7 +79,7 @@ def shardings(shapes: TrainState, optimizers: Mapping[str, optax.GradientTransfo
 
 def frozen_target(frozen: Params, mesh: sharding.AnyMesh, axes: Mapping[str, sharding.AxesTable], rules: Mapping[str, Any]) -> Params:
   """Frozen parameters as shapes with layouts, placed like trained ones; see `shardings`."""
-  shapes = jax.eval_shape(lambda: frozen)
+  shapes = jax.eval_shape(lambda tree: tree, frozen)
   return {group: jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree,
                               sharding.param_shardings(tree, mesh, axes.get(group, ()), rules))
           for group, tree in shapes.items()}

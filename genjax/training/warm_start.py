@@ -13,6 +13,7 @@ What no rule covers is an error: nothing is left out, left as it was or fitted i
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import hashlib
 import re
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 from genjax import sharding
 from genjax.training.checkpoint import Checkpoints
 from genjax.training.run import Run
-from genjax.types import UserError, leaf_name, named_leaves
+from genjax.types import Params, UserError, leaf_name, listed, named_leaves
 
 _ARGUMENTS = {'rename': 2, 'drop': 1, 'keep': 1, 'reshape': 1}
 
@@ -64,12 +65,9 @@ def apply(run: Run, source: Checkpoints, step: int | None, say: Callable[[str], 
     UserError: bad rules; a rule that matches nothing; under `strict`, any leaf that is not covered (all are listed); averages asked
       for where there are none.
   """
-  step, there = source.load(say, step)
-  if averaged and not there.get('ema'):
-    raise UserError(f'config.init.averaged: the run in {source.directory.parent} has no averaged parameters; set it to False')
-  trees = {**there['params'], **(there.get('ema', {}) if averaged else {}), 'mutable': there.get('mutable') or {}}
+  step, leaves = read(source, step, say, averaged)
   here = {**run.state.params, 'mutable': run.state.mutable}
-  chosen, report = match(named_leaves(trees), {name: leaf.shape for name, leaf in named_leaves(here).items()}, rules, strict)
+  chosen, report = match(leaves, {name: leaf.shape for name, leaf in named_leaves(here).items()}, rules, strict)
 
   def place(path: tuple, leaf: jax.Array) -> jax.Array:
     name = leaf_name(path)
@@ -82,6 +80,44 @@ def apply(run: Run, source: Checkpoints, step: int | None, say: Callable[[str], 
   run.restore(dataclasses.replace(run.state, params=state, mutable=mutable, ema=ema))
   say('\n'.join([f'beginning with step {step} of {source.directory.parent}', *report.lines()]))
   return report
+
+
+def fill(frozen: Params, source: Checkpoints, step: int | None, say: Callable[[str], None], averaged: bool = False, strict: bool = True,
+         rules: Sequence[Sequence[str]] = ()) -> tuple[Params, dict[str, Any]]:
+  """Reads the frozen groups that are shapes from another run; arguments as of `apply`.
+
+  Returns:
+    The frozen groups, and what tells these parameters from others: the step, and a checksum of names, shapes and bytes.
+
+  Raises:
+    UserError: see `apply`; a leaf without a value is an error in any case.
+  """
+  here = {group: tree for group, tree in frozen.items()
+          if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree))}
+  step, leaves = read(source, step, say, averaged)
+  chosen, report = match(leaves, {name: leaf.shape for name, leaf in named_leaves(here).items()}, rules, strict)
+  if report.kept:
+    raise UserError(f'what stands still has no initial value to keep, and config.init_from gives none for {listed(report.kept)}')
+  filled = jax.tree_util.tree_map_with_path(lambda path, leaf: chosen[leaf_name(path)].astype(leaf.dtype), here)
+  digest = hashlib.sha256()
+  for name, leaf in sorted(named_leaves(filled).items()):
+    digest.update(f'{name} {leaf.shape} {leaf.dtype} '.encode())
+    digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
+  say('\n'.join([f'reading frozen {sorted(here)} from step {step} of {source.directory.parent}', *report.lines()]))
+  return {**frozen, **filled}, {'step': step, 'sha256': digest.hexdigest()}
+
+
+def read(source: Checkpoints, step: int | None, say: Callable[[str], None], averaged: bool) -> tuple[int, dict[str, np.ndarray]]:
+  """The step and the variables of a checkpoint by name; arguments as of `apply`.
+
+  Raises:
+    UserError: averages asked for where there are none; see also `Checkpoints.load`.
+  """
+  step, there = source.load(say, step)
+  if averaged and not there.get('ema'):
+    raise UserError(f'config.init.averaged: the run in {source.directory.parent} has no averaged parameters; set it to False')
+  trees = {**there['params'], **(there.get('ema', {}) if averaged else {}), 'mutable': there.get('mutable') or {}}
+  return step, named_leaves(trees)
 
 
 def match(there: Mapping[str, np.ndarray], here: Mapping[str, tuple[int, ...]], rules: Sequence[Sequence[str]],
@@ -139,8 +175,8 @@ def match(there: Mapping[str, np.ndarray], here: Mapping[str, tuple[int, ...]], 
     report.renamed += [f'{origin[name]} -> {name}'] if origin[name] != name else []
   idle = [f'the rule {tuple(rules[index])} matches nothing' for index in range(len(rules)) if index not in used]
   if idle or strict and problems:
-    listed = '\n'.join(f'  {line}' for line in idle + (problems if strict else []))
-    raise UserError(f'config.init does not fit config.init_from:\n{listed}\nLeaves there: {_some(there)}\nLeaves here: {_some(here)}\n'
+    lines = '\n'.join(f'  {line}' for line in idle + (problems if strict else []))
+    raise UserError(f'config.init does not fit config.init_from:\n{lines}\nLeaves there: {_some(there)}\nLeaves here: {_some(here)}\n'
                     'Write config.init.rules, or set config.init.strict=False to leave out what does not fit')
   return chosen, report
 

@@ -1,0 +1,261 @@
+"""Adapters of PEFT in and out: folders with adapter_config.json and adapter_model.safetensors, for the public decoders.
+
+    model = interop.load('path/of/a/llama', dtype='float32')
+    adapter = peft.load('path/of/an/adapter', model)
+    params = lora.merge(model.params, adapter.params, adapter.options.scale)   # of genjax.nn.lora
+    logits_BTV, _ = model.network.apply(params, model.mutable, tokens_BT)
+    interop.save('path/of/a/merged/model', model, params)
+    peft.save('path/of/a/copy', model, adapter)
+
+Where a public module holds several kernels side by side (GPT-2's c_attn: queries, keys and values), PEFT has one A for all of them.
+`load` gives each kernel a copy of it, and `save` writes one if they are still equal; else, as after training, A and B of all of them
+in blocks, whose rank is the sum.
+"""
+
+from collections.abc import Mapping
+import math
+import os
+import pathlib
+import re
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+from safetensors.numpy import load_file, save_file
+
+from genjax.interop import files, mapping
+from genjax.interop.decoders import ARCHITECTURES
+from genjax.interop.entries import Entries, read_json
+from genjax.interop.mapping import Row
+from genjax.interop.weights import Model
+from genjax.nn import lora
+from genjax.types import Tree, UserError, listed, named_leaves
+
+CONFIG = 'adapter_config.json'
+WEIGHTS = 'adapter_model.safetensors'
+_NAME = re.compile(r'base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight')
+# Entries that do not change what an adapter computes, and those that are read; any other one must be absent, false or empty.
+_READ = ('r', 'lora_alpha', 'lora_dropout', 'use_rslora', 'target_modules', 'exclude_modules', 'layers_to_transform', 'bias', 'peft_type',
+         'init_lora_weights')
+_WITHOUT_EFFECT = ('auto_mapping', 'base_model_name_or_path', 'fan_in_fan_out', 'inference_mode', 'layers_pattern', 'loftq_config',
+                   'eva_config', 'megatron_core', 'peft_version', 'qalora_group_size', 'revision', 'task_type')
+_INITIAL = (None, True, False, 'gaussian', 'eva', 'orthogonal')  # those that leave the weights of the base alone
+
+
+class Adapter(NamedTuple):
+  """An adapter of a public model. options: paths are those of the adapted kernels. params: see `genjax.nn.lora`."""
+
+  options: lora.Options
+  params: Tree
+
+
+def load(folder: str | os.PathLike, model: Model) -> Adapter:
+  """Reads an adapter; its numbers are float32 here.
+
+  Args:
+    folder: has adapter_config.json and adapter_model.safetensors.
+    model: the base, as `genjax.interop.load` gave it.
+
+  Raises:
+    UserError: options that genjax lacks (DoRA, trained biases, modules saved whole, ranks of their own for some modules, ...), pickles,
+      damaged files, or tensors that do not fit the base; the message lists them.
+  """
+  folder = pathlib.Path(folder)
+  path = folder / CONFIG
+  entries = Entries(read_json(path, 'the description of an adapter'), str(path))
+  options = _read_options(entries)
+  tensors = _without_base(folder, _read_tensors(folder), model)
+  modules = _modules(model)
+  named = {match['module'] for name in tensors if (match := _NAME.fullmatch(name))}
+  # Adapters of a model without its output layer's module have names without a prefix, as the weights of such a model.
+  prefix = '' if named & set(modules) else ARCHITECTURES[model.architecture].prefix
+  modules = {name.removeprefix(prefix): place for name, place in modules.items()}
+  found = _match(folder, tensors, modules, options.rank)
+  expected = _expected(entries, modules)
+  if expected is not None and expected != set(found):
+    missing, beyond = (listed(sorted(names)) or 'nothing' for names in (expected - set(found), set(found) - expected))
+    raise UserError(f'{folder}: {WEIGHTS} and the target_modules of {CONFIG} disagree; missing: {missing}; beyond them: {beyond}')
+  leaves: dict[str, Any] = {}
+  for row in dict.fromkeys(modules[name][0] for name in found):
+    names = [name.removesuffix('.weight').removeprefix(prefix) for name in row.names]
+    leaves.update(_stacked(row, [found.get(name) for name in names], options.rank))
+  kernels = sorted({name.rpartition('/')[0] for name in leaves})
+  return Adapter(lora.Options(options.rank, options.alpha, tuple(map(re.escape, kernels)), options.dropout), mapping.unflatten(leaves))
+
+
+def save(folder: str | os.PathLike, model: Model, adapter: Adapter, base: str | None = None) -> None:
+  """Writes a folder that PEFT loads; it appears when all of it is written.
+
+  Args:
+    folder: a new folder, or an empty one.
+    model: the base.
+    adapter: options, of which rank, alpha and dropout count, and the trained parameters.
+    base: the name or path of the base that is written down, which PEFT may load it from.
+
+  Raises:
+    UserError: adapted kernels that no public module has, or whose shapes are not those of the base, or a folder with something in it.
+    StorageError: the disk refuses.
+  """
+  leaves = {name: np.asarray(leaf, np.float32) for name, leaf in named_leaves(adapter.params).items()}
+  rows = _rows(model)
+  held = {leaf for row in rows for leaf in row.tensor.leaves}
+  if strange := sorted({name.rpartition('/')[0] for name in leaves} - held):
+    raise UserError(f'{model.architecture} has no modules for adapters of {listed(strange)}')
+  joined = {row: _joined(row, leaves) for row in rows if any(f'{leaf}/A' in leaves for leaf in row.tensor.leaves)}
+  if not joined:
+    raise UserError('there is no adapter to write: its parameters are empty')
+  rank = max(a.shape[-1] for a, _ in joined.values())
+  tensors: dict[str, np.ndarray] = {}
+  for row, (a_LIR, b_LRO) in joined.items():
+    more = rank - a_LIR.shape[-1]
+    for name, a_IR, b_RO in zip(row.names, a_LIR, b_LRO, strict=True):
+      module = f'base_model.model.{name.removesuffix(".weight")}'
+      tensors[f'{module}.lora_A.weight'] = np.ascontiguousarray(np.pad(a_IR, ((0, 0), (0, more))).T)
+      tensors[f'{module}.lora_B.weight'] = np.ascontiguousarray(np.pad(b_RO, ((0, more), (0, 0))).T)
+  alpha = adapter.options.scale * rank
+  config = {
+    'peft_type': 'LORA', 'task_type': 'CAUSAL_LM', 'inference_mode': True, 'base_model_name_or_path': base, 'bias': 'none', 'r': rank,
+    'lora_alpha': int(alpha) if alpha == int(alpha) else alpha, 'lora_dropout': adapter.options.dropout,
+    'target_modules': sorted(row.tensor.name.removesuffix('.weight').rpartition('{layer}.')[2] for row in joined),
+    'fan_in_fan_out': any(not row.tensor.transposed for row in joined), 'init_lora_weights': True, 'use_rslora': False}
+  with files.new_folder(pathlib.Path(folder)) as partial:
+    files.write_json(partial / CONFIG, config)
+    save_file(tensors, partial / WEIGHTS, metadata={'format': 'pt'})
+
+
+def _rows(model: Model) -> list[Row]:
+  """The rows of the architecture's table that are kernels."""
+  rows = mapping.rows(ARCHITECTURES[model.architecture], named_leaves(model.params))
+  return [row for row in rows if all(leaf.rpartition('/')[2] == lora.KERNEL for leaf in row.tensor.leaves)]
+
+
+def _modules(model: Model) -> dict[str, tuple[Row, int]]:
+  """Public module -> its row and layer."""
+  return {name.removesuffix('.weight'): (row, layer) for row in _rows(model) for layer, name in enumerate(row.names)}
+
+
+def _read_options(entries: Entries) -> lora.Options:
+  """Rank, alpha and dropout; paths are of no account here."""
+  entries.only('peft_type', 'LORA', 'other kinds of adapters have other mathematics')
+  entries.only('bias', 'none', 'biases are not trained')
+  initial = entries.values.get('init_lora_weights')
+  if not any(initial is known or initial == known for known in _INITIAL):
+    raise UserError(f'{entries.where}: init_lora_weights is {initial!r}, which may change the weights of the base, and genjax has only '
+                    f'{_INITIAL}; convert it in PEFT by save_pretrained(..., path_initial_model_for_weight_conversion=...)')
+  if foreign := {name: value for name, value in entries.values.items() if value and name not in (*_READ, *_WITHOUT_EFFECT)}:
+    raise UserError(f'{entries.where} has options that genjax does not have: '
+                    + ', '.join(f'{name}={value!r}' for name, value in sorted(foreign.items())))
+  rank, alpha = entries.integer('r'), entries.number('lora_alpha')
+  if entries.flag('use_rslora', False):
+    alpha *= math.sqrt(rank)  # the scale is alpha / sqrt(rank) there (Kalajdzievski 2023)
+  rate = entries.values.get('lora_dropout') or 0.0
+  return lora.Options(rank, alpha, ('.*',), float(rate))
+
+
+def _read_tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
+  path = folder / WEIGHTS
+  if not path.is_file():
+    pickles = sorted(file.name for pattern in files.PICKLES for file in folder.glob(pattern))
+    why = (f'; it has {listed(pickles)}, a pickle, which genjax does not open, since a pickle runs any code that its author put there: ask '
+           'for safetensors' if pickles else '')
+    raise UserError(f'{folder} lacks {WEIGHTS}{why}')
+  try:
+    return load_file(path)
+  except (OSError, safetensors.SafetensorError) as error:
+    raise UserError(f'{path} is no whole safetensors file ({error}): truncated or damaged; copy it again from its source') from error
+
+
+def _without_base(folder: pathlib.Path, tensors: dict[str, np.ndarray], model: Model) -> dict[str, np.ndarray]:
+  """The tensors without copies of the base's output layer, which PEFT saves beside its adapter; they must be those of this base."""
+  params = named_leaves(model.params)
+  for row in _rows(model):
+    copy = tensors.get(name := f'base_model.model.{row.names[0].removesuffix(".weight")}.base_layer.weight')
+    if copy is not None and not row.tensor.layered:
+      if not np.array_equal(copy, row.join([np.asarray(params[leaf]) for leaf in row.tensor.leaves])):
+        raise UserError(f'{folder}: {name} is not what the base has; the adapter was trained on another one')
+      tensors = {other: tensor for other, tensor in tensors.items() if other != name}
+  return tensors
+
+
+def _match(folder: pathlib.Path, tensors: Mapping[str, np.ndarray], modules: Mapping[str, tuple[Row, int]],
+           rank: int) -> dict[str, dict[str, np.ndarray]]:
+  """module -> its A (R I) and B (O R); an error lists all tensors that do not fit."""
+  found: dict[str, dict[str, np.ndarray]] = {}
+  unknown, wrong = [], []
+  for name, tensor in tensors.items():
+    match = _NAME.fullmatch(name)
+    if match is None or match['module'] not in modules:
+      unknown.append(name)
+      continue
+    row = modules[match['module']][0]
+    outputs, inputs = row.shape if row.tensor.transposed else row.shape[::-1]
+    shape = (rank, inputs) if match['part'] == 'A' else (outputs, rank)
+    if tensor.shape != shape:
+      wrong.append(f'{name} has {tensor.shape}, not {shape}')
+    found.setdefault(match['module'], {})[match['part']] = tensor
+  alone = sorted(module for module, parts in found.items() if len(parts) < 2)
+  problems = [f'{len(names)} {what}: {listed(names)}' for names, what in (
+    (sorted(unknown), 'without a place in the base'), (sorted(wrong), 'of another shape'), (alone, 'with A or B only')) if names]
+  if problems or not found:
+    raise UserError(f'{folder}: its tensors are no adapters of this base; ' + ('; '.join(problems) or f'{WEIGHTS} is empty'))
+  return found
+
+
+def _expected(entries: Entries, modules: Mapping[str, tuple[Row, int]]) -> set[str] | None:
+  """The modules that the config names, by PEFT's rules; None where it does not say which."""
+  wanted, without = (entries.values.get(name) for name in ('target_modules', 'exclude_modules'))
+  layers = entries.values.get('layers_to_transform')
+  layers = [layers] if isinstance(layers, int) else layers
+  if wanted is None or wanted == 'all-linear':
+    return None
+
+  def named(module: str, patterns: Any) -> bool:
+    if isinstance(patterns, str):
+      return re.fullmatch(patterns, module) is not None
+    return any(module == name or module.endswith(f'.{name}') for name in patterns or ())
+
+  return {module for module, (row, layer) in modules.items() if named(module, wanted) and not named(module, without)
+          and (not layers or row.tensor.layered and layer in layers)}
+
+
+def _stacked(row: Row, parts: list[dict[str, np.ndarray] | None], rank: int) -> dict[str, jnp.ndarray]:
+  """The adapters of the kernels of a row, one A and B a layer; a layer without an adapter has zeros."""
+  outputs, inputs = row.shape if row.tensor.transposed else row.shape[::-1]
+  a_LIR = np.zeros((len(parts), inputs, rank), np.float32)
+  b_LRO = np.zeros((len(parts), rank, outputs), np.float32)
+  for layer, part in enumerate(parts):
+    if part is not None:
+      a_LIR[layer], b_LRO[layer] = part['A'].T, part['B'].T
+  leaves = {}
+  for leaf, b in zip(row.tensor.leaves, np.split(b_LRO, np.cumsum(row.widths)[:-1], axis=-1)):
+    pair = {'A': a_LIR, 'B': b} if row.tensor.layered else {'A': a_LIR[0], 'B': b[0]}
+    leaves.update({f'{leaf}/{name}': jnp.asarray(value) for name, value in pair.items()})
+  return leaves
+
+
+def _joined(row: Row, leaves: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+  """A (L I R) and B (L R O) of the public modules of a row, of which some kernels may have no adapter."""
+  inputs = row.shape[1] if row.tensor.transposed else row.shape[0]
+  present: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+  for number, (leaf, width) in enumerate(zip(row.tensor.leaves, row.widths)):
+    if f'{leaf}/A' in leaves:
+      a, b = leaves[f'{leaf}/A'], leaves[f'{leaf}/B']
+      a, b = (a, b) if row.tensor.layered else (a[None], b[None])
+      if a.shape[:2] != (len(row.names), inputs) or b.shape != (len(row.names), a.shape[-1], width):
+        raise UserError(f'the adapter of {leaf} has A {a.shape} and B {b.shape}, which do not fit the base')
+      present[number] = a, b
+  first = next(iter(present.values()))[0]
+  shared = all(np.array_equal(a, first) for a, _ in present.values())
+  offset, blocks = 0, []
+  total = first.shape[-1] if shared else sum(a.shape[-1] for a, _ in present.values())
+  for number, width in enumerate(row.widths):
+    block = np.zeros((len(row.names), total, width), np.float32)
+    if number in present:
+      b = present[number][1]
+      start = 0 if shared else offset
+      block[:, start:start + b.shape[1]] = b
+      offset += b.shape[1]
+    blocks.append(block)
+  a = first if shared else np.concatenate([a for a, _ in present.values()], axis=-1)
+  return a, np.concatenate(blocks, axis=-1)

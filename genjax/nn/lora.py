@@ -1,0 +1,176 @@
+"""Low-rank adapters of kernels (LoRA, Hu et al. 2021): W + alpha / rank * A B, with W frozen.
+
+Adapters are trees beside the parameters that they change, with {'A': ..., 'B': ...} in the place of each adapted kernel. Of a kernel
+
+    I O          a dense layer                  A is I R         B is R O
+    L I O        L of them, stacked             A is L I R       B is L R O
+    H W I O      a convolution                  A is H W I R     B is R O
+    L H W I O    L of them, stacked             A is L H W I R   B is L R O
+
+with R the rank: of a convolution, A is one to R channels and B one of size 1. The product is added to the kernel before a network is
+applied, which works for every network and keeps it a pure function. It costs, a step and an adapted kernel, I O R multiply-adds and
+room for one more kernel, however large the batch; the backward pass computes the gradient of the whole kernel, as full training
+does, and projects it. What is saved is the optimizer's state, the averages, and what a checkpoint holds.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import math
+import re
+from typing import Any
+import zlib
+
+import jax
+import jax.numpy as jnp
+
+from genjax.types import Array, Key, Tree, UserError, listed, named_leaves
+
+KERNEL = 'kernel'  # the last name of a leaf that is one
+STACKED = (3, 5)  # ranks of the kernels with a leading axis of layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Which kernels are adapted, and how.
+
+  rank: R. alpha: the product of A and B is scaled by alpha / rank. paths: regular expressions; a kernel whose whole path one of them
+  matches is adapted. dropout: rate at which input features of A are dropped. Every feature of a kernel is kept or dropped for all
+  examples and positions of a microbatch alike, since the adapter is part of the kernel; PEFT draws for each of them. Without
+  dropout, training is PEFT's, and inference is in any case.
+
+  Raises:
+    UserError: a number out of range, or a path that is no regular expression.
+  """
+
+  rank: int
+  alpha: float
+  paths: tuple[str, ...]
+  dropout: float = 0.0
+
+  def __post_init__(self):
+    if self.rank < 1 or not self.alpha > 0 or not 0.0 <= self.dropout < 1.0:
+      raise UserError('a low-rank adapter takes rank >= 1, alpha > 0 and 0 <= dropout < 1, got '
+                      f'rank={self.rank}, alpha={self.alpha}, dropout={self.dropout}')
+    if not self.paths or isinstance(self.paths, str) or not all(isinstance(pattern, str) for pattern in self.paths):
+      raise UserError(f'a low-rank adapter needs paths, a tuple of regular expressions of the kernels that it adapts, got {self.paths!r}')
+    for pattern in self.paths:
+      try:
+        re.compile(pattern)
+      except re.error as error:
+        raise UserError(f'the path {pattern!r} of a low-rank adapter is no regular expression: {error}') from error
+
+  @property
+  def scale(self) -> float:
+    """Factor of the product of A and B."""
+    return self.alpha / self.rank
+
+
+def targets(options: Options, groups: Mapping[str, Tree]) -> dict[str, dict[str, Any]]:
+  """The kernels that are adapted.
+
+  Args:
+    options: has the paths.
+    groups: group -> its parameters, as arrays or shapes.
+
+  Returns:
+    group -> path within the group -> kernel.
+
+  Raises:
+    UserError: a path that matches nothing, or something that is no kernel; the message names the kernels.
+  """
+  leaves = {group: named_leaves(tree) for group, tree in groups.items()}
+  kernels = [name for named in leaves.values() for name, leaf in named.items() if _is_kernel(name, leaf)]
+  there = f'The kernels of {sorted(groups)}: {listed(kernels, 40)}'
+  chosen: dict[str, dict[str, Any]] = {group: {} for group in groups}
+  for pattern in options.paths:
+    matched = [(group, name) for group, named in leaves.items() for name in named if re.fullmatch(pattern, name)]
+    if not matched:
+      raise UserError(f'the path {pattern!r} of a low-rank adapter matches no parameter. {there}')
+    for group, name in matched:
+      leaf = leaves[group][name]
+      if not _is_kernel(name, leaf):
+        raise UserError(f'the path {pattern!r} of a low-rank adapter matches {name} {tuple(leaf.shape)}, which is the kernel of no '
+                        f'dense layer and no convolution. {there}')
+      chosen[group][name] = leaf
+  return chosen
+
+
+def _is_kernel(name: str, leaf: Any) -> bool:
+  rank = len(leaf.shape)
+  square = rank < 4 or leaf.shape[-4] == leaf.shape[-3]
+  return name.rsplit('/', 1)[-1] == KERNEL and 2 <= rank <= 5 and square
+
+
+def init(key: Key, kernels: Mapping[str, Any], rank: int) -> Tree:
+  """Fresh adapters of kernels by path: A uniform as PEFT has it, in +-1 / sqrt(fan in), and B zero, so that nothing changes at first.
+
+  The A of a kernel depends on the key and its path only.
+  """
+  adapters: dict[str, Any] = {}
+  for name, kernel in kernels.items():
+    *lead, inputs, outputs = kernel.shape
+    stack = lead[:1] if len(kernel.shape) in STACKED else []
+    bound = 1.0 / math.sqrt(inputs * math.prod(lead[len(stack):]))
+    own = jax.random.fold_in(key, zlib.crc32(name.encode()))
+    node = adapters
+    for part in name.split('/'):
+      node = node.setdefault(part, {})
+    node['A'] = jax.random.uniform(own, (*lead, inputs, rank), jnp.float32, -bound, bound)
+    node['B'] = jnp.zeros((*stack, rank, outputs), jnp.float32)
+  return adapters
+
+
+def product(a: Array, b: Array) -> Array:
+  """A B, of the shape of the kernel."""
+  if a.ndim == 5:
+    b = b[:, None, None]
+  return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def merge(params: Tree, adapters: Tree, scale: float) -> Tree:
+  """The parameters with `scale` A B added to the adapted kernels; other leaves are those of `params`.
+
+  Raises:
+    UserError: adapters of kernels that `params` does not have, or of other shapes.
+  """
+  if not isinstance(adapters, Mapping) or not isinstance(params, Mapping) or not set(adapters) <= set(params):
+    raise UserError(f'these adapters are of another model: they adapt {_names(adapters)}, and there is {_names(params)}')
+  return {name: _merged(leaf, adapters[name], scale, name) if name in adapters else leaf for name, leaf in params.items()}
+
+
+def _merged(leaf: Any, adapter: Tree, scale: float, name: str) -> Any:
+  if isinstance(leaf, Mapping):
+    return merge(leaf, adapter, scale)
+  a, b = adapter['A'], adapter['B']
+  shape = jax.eval_shape(product, a, b).shape if a.shape[-1] == b.shape[-2] else None
+  if shape != leaf.shape:
+    raise UserError(f'an adapter with A {a.shape} and B {b.shape} does not fit {name} {leaf.shape}')
+  return leaf + scale * product(a, b)
+
+
+def _names(tree: Any) -> str:
+  return listed(sorted(tree)) if isinstance(tree, Mapping) else f'an array {getattr(tree, "shape", "")}'
+
+
+def drop(key: Key, adapters: Tree, rate: float) -> Tree:
+  """The adapters with input features of A dropped, see `Options`."""
+  flat, structure = jax.tree_util.tree_flatten_with_path(adapters)
+  dropped = []
+  for number, (path, leaf) in enumerate(flat):
+    if path[-1].key == 'A':
+      shape = (*leaf.shape[:-4], 1, 1, leaf.shape[-2], 1) if leaf.ndim > 3 else (*leaf.shape[:-1], 1)
+      keep = jax.random.bernoulli(jax.random.fold_in(key, number), 1.0 - rate, shape)
+      leaf = jnp.where(keep, leaf / (1.0 - rate), 0.0)
+    dropped.append(leaf)
+  return jax.tree.unflatten(structure, dropped)
+
+
+def axes(table: tuple, kernels: Mapping[str, Any]) -> tuple:
+  """The table (path regex, logical axes) of adapters, from that of the parameters: A is split as the kernel's inputs, B as its outputs."""
+  rows = []
+  for name, kernel in kernels.items():
+    logical = next((axes for pattern, axes in table if re.fullmatch(pattern, name)), None)
+    if logical is not None:
+      stack = logical[:1] if len(kernel.shape) in STACKED else ()
+      rows += [(re.escape(f'{name}/A'), (*logical[:-1], None)), (re.escape(f'{name}/B'), (*stack, None, logical[-1]))]
+  return tuple(rows)

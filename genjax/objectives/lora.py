@@ -1,0 +1,95 @@
+"""Low-rank adaptation (Hu et al. 2021) of any objective: its groups stand still, and adapters of some of their kernels are trained."""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from genjax.nn import lora
+from genjax.objectives.base import Context, Objective, Output, Phase, Variables
+from genjax.types import Array, Batch, Key, Params
+
+MUTABLE = 'mutable'  # the name among the frozen groups of the variables that change without gradients
+
+
+@dataclasses.dataclass(frozen=True)
+class Lora:
+  """An objective whose losses are those of `base` with adapters merged into its parameters; see `genjax.nn.lora`.
+
+  base: what is adapted. options: rank, scale and paths. groups: the groups of `base` whose kernels are adapted; the others stand still,
+  and a phase that would train none but these is left out.
+
+  The trained group is 'lora', or 'lora_GROUP' for each of several `groups`. Frozen are the groups of `base`, its own frozen ones, and
+  `MUTABLE`: the mutable variables to start from.
+  """
+
+  base: Objective
+  options: lora.Options
+  groups: tuple[str, ...]
+
+  def adapter(self, group: str) -> str:
+    """The name of the trained group of a group of `base`."""
+    return 'lora' if len(self.groups) == 1 else f'lora_{group}'
+
+  def init(self, key: Key, frozen: Params) -> Variables:
+    """Adapters that change nothing yet.
+
+    Raises:
+      UserError: see `genjax.nn.lora.targets`.
+    """
+    kernels = lora.targets(self.options, {group: frozen[group] for group in self.groups})
+    params = {self.adapter(group): lora.init(jax.random.fold_in(key, number), kernels[group], self.options.rank)
+              for number, group in enumerate(self.groups)}
+    # A copy: the state is donated, and frozen variables are not.
+    return Variables(params, jax.tree.map(jnp.copy, frozen[MUTABLE]))
+
+  def phases(self) -> tuple[Phase, ...]:
+    """Those of `base` that train an adapted group."""
+    found = []
+    for phase in self.base.phases():
+      trains = tuple(self.adapter(group) for group in phase.trains if group in self.groups)
+      if trains:
+        found.append(Phase(phase.name, trains, self._loss(phase), phase.every))
+    return tuple(found)
+
+  def _loss(self, phase: Phase):
+    def loss(params: Params, context: Context, batch: Batch, key: Key) -> Output:
+      if self.options.dropout:
+        drop_key = jax.random.fold_in(key, 0xD309)
+        params = {name: lora.drop(jax.random.fold_in(drop_key, number), params[name], self.options.dropout)
+                  for number, name in enumerate(sorted(params))}
+      return phase.loss(self.merge(params, context.frozen), self.context(context), batch, key)
+
+    return loss
+
+  def merge(self, params: Params, frozen: Params) -> Params:
+    """The parameters of `base` with the adapters in `params` merged into them; a group without one is as it is."""
+    return {group: lora.merge(frozen[group], params[self.adapter(group)], self.options.scale) if group in self.groups else frozen[group]
+            for group in self._base_groups()}
+
+  def _base_groups(self) -> list[str]:
+    return sorted({group for phase in self.base.phases() for group in phase.trains})
+
+  def context(self, context: Context) -> Context:
+    """What `base` may read: averages are those of its own groups."""
+    own = self._base_groups()
+    averaged = {group: lora.merge(context.frozen[group], context.ema[self.adapter(group)], self.options.scale)
+                for group in self.groups if self.adapter(group) in context.ema}
+    still = {group: context.frozen[group] for group in own if group not in self.groups}
+    rest = {name: tree for name, tree in context.frozen.items() if name not in own and name != MUTABLE}
+    return dataclasses.replace(context, ema={**still, **averaged}, frozen=rest)
+
+  def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
+    """What `base` gives."""
+    return self.base.evaluate(self.merge(params, context.frozen), self.context(context), batch, key)
+
+  def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array], **options: Any) -> dict[str, Array]:
+    """What `base` gives; adapters are merged once, not in each step of sampling."""
+    return self.base.sample(self.merge(params, context.frozen), self.context(context), keys, conditions, **options)
+
+  @property
+  def emits(self) -> bool:
+    """See `genjax.objectives.base.Objective`."""
+    return getattr(self.base, 'emits', False)

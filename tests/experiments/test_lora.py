@@ -1,0 +1,121 @@
+"""Adapters of the families' experiments, from their configs: GPT, DiT, VAE, GAN, U-Net."""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from genjax.cli import configs
+from genjax.cli.main import main
+from genjax.objectives.lora import MUTABLE
+from genjax.training import state
+from genjax.training.run import Run
+from genjax.types import UserError, named_leaves
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+PATHS = {'python_code': ('blocks/attention/(query|value)/kernel',), 'quickstart': ('blocks/.*/kernel', 'embed/patch/kernel'),
+         'digits_vae': ('.*/kernel',), 'digits_gan': ('stages/.*/kernel',), 'mnist_ddpm_unet': ('down/.*/kernel', 'middle/.*/kernel')}
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ('digits_gan', 'mnist_ddpm_unet')]
+
+
+def experiment(name, *flags):
+  values, paths = configs.parse('train', [f'--config={ROOT}/configs/{name}.py:smoke', *flags], '')
+  return configs.build(values.config, paths), values.config
+
+
+@pytest.fixture
+def pair(request):
+  """name -> a run of the base, its parameters as they begin, and a run of its adapters."""
+
+  def make(name, **lora):
+    flags = ()
+    if name == 'mnist_ddpm_unet':
+      flags = (f'--config.data.originals={request.getfixturevalue("shared_data") / "mnist"}',)
+    base, config = experiment(name, *flags)
+    variables = jax.jit(base.objective.init)(state.init_key(3), base.frozen)
+    # A trained one: a layer that begins at zero passes no gradient on.
+    params = jax.tree.map(lambda leaf: leaf + 0.05 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), variables.params)
+    variables = variables._replace(params=params)
+    with config.unlocked():
+      config.lora.update(rank=2, paths=PATHS[name], **lora)
+    adapted = configs.build(config)
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(adapted.frozen))
+    frozen = {**base.frozen, **jax.device_get(variables.params), MUTABLE: jax.device_get(variables.mutable)}
+    adapted = dataclasses.replace(adapted, frozen=frozen)
+    runs = [Run(one, configs.settings(config)) for one in (base, adapted)]
+    for run in runs:
+      run.initialise()
+    # Separate buffers: the state is donated.
+    copy = jax.tree.map(lambda leaf: leaf.copy(), variables)
+    ema = {group: jax.tree.map(lambda leaf: leaf.copy(), copy.params[group]) for group in runs[0].state.ema}
+    runs[0].restore(dataclasses.replace(runs[0].state, params=copy.params, mutable=copy.mutable, ema=ema))
+    return runs
+
+  return make
+
+
+def samples(run):
+  return run.sample(3, seed=0, averaged=False)
+
+
+@pytest.mark.parametrize('name', ['python_code', 'quickstart', 'digits_vae', *SLOW])
+def test_begins_as_its_base_bit_for_bit_and_leaves_it_alone(name, pair):
+  base, adapted = pair(name)
+  before = jax.device_get(adapted.frozen)
+  for run in (base, adapted):
+    run.expected = samples(run)
+  for column, rows in base.expected.items():
+    np.testing.assert_array_equal(adapted.expected[column], rows)
+  batches = list(zip(range(50 if name == 'python_code' else 3), base.experiment.train.iterate(0, slice(0, 8))))
+  first = [jax.device_get(run.train_step(batches[0][1])) for run in (base, adapted)]
+  losses = [{key: float(value) for key, value in metrics.items() if key.endswith('/loss')} for metrics in first]
+  if name == 'digits_gan':  # the base's generator answers a discriminator that has moved already
+    losses = [{'discriminator/loss': loss['discriminator/loss']} for loss in losses]
+  assert losses[0] == losses[1]
+  initial = jax.device_get(adapted.state.params)
+  for _, batch in batches[1:]:
+    adapted.train_step(batch)
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(adapted.frozen), before)
+  still = [name for name, leaf in named_leaves(adapted.state.params).items() if np.array_equal(leaf, named_leaves(initial)[name])]
+  assert not still
+  assert set(adapted.state.params) == ({'lora_discriminator', 'lora_generator'} if name == 'digits_gan' else {'lora'})
+  assert set(adapted.state.ema) == {('lora' if group == 'net' else f'lora_{group}') for group in base.state.ema}
+
+
+def test_adapters_lie_on_a_mesh_as_their_kernels():
+  adapted, config = experiment('python_code', '--config.lora.rank=2', f'--config.lora.paths={PATHS["python_code"]}')
+  assert dict(adapted.axes['lora'])['blocks/attention/query/kernel/B'] == ('layers', None, 'heads')
+  assert adapted.origins == {'lora': 'net'} and adapted.optimizers.keys() == {'lora'}
+
+
+@pytest.mark.parametrize(('flags', 'said'), [
+  (("--config.lora.paths=('.*/kernel',)",), 'rank >= 1'),
+  (('--config.lora.rank=2',), 'needs paths'),
+  (('--config.lora.rank=2', "--config.lora.paths=('.*/kernel',)", "--config.lora.groups=('nett',)"), r"names \['nett'\]; the groups are"),
+  (('--config.lora.rank=2', "--config.lora.paths=('blocks/.*',)"), 'matches blocks/attention/key/bias'),
+  (('--config.lora.rank=2', "--config.lora.paths=('block/.*',)"), 'matches no parameter. The kernels of'),
+])
+def test_bad_options(flags, said):
+  with pytest.raises(UserError, match=said):
+    experiment('quickstart', *flags)
+
+
+def test_a_group_in_which_nothing_matches():
+  with pytest.raises(UserError, match=r"names \['discriminator'\], in which none of"):
+    experiment('digits_gan', '--config.lora.rank=2', "--config.lora.paths=('project/kernel',)",
+               "--config.lora.groups=('generator', 'discriminator')")
+  adapted, _ = experiment('digits_gan', '--config.lora.rank=2', "--config.lora.paths=('project/kernel',)")
+  assert adapted.origins == {'lora': 'generator'}
+  assert [phase.name for phase in adapted.objective.phases()] == ['generator']
+
+
+def test_inspect_counts_what_is_trained(capsys):
+  """GPT-2 medium's sizes, queries and values at rank 4, in the layout of a mesh."""
+  flags = ['--config.model.layers=24', '--config.model.heads=16', '--config.model.width=1024', '--config.lora.rank=4', '--mesh=tensor:2']
+  assert main(['inspect', f'--config={ROOT}/configs/gpt3.py', *flags, f'--config.lora.paths={PATHS["python_code"]}']) == 0
+  out = capsys.readouterr().out
+  assert 'parameters in total: 393,216' in out and 'parameters of lora: 393,216' in out
+  row = next(line for line in out.splitlines() if line.startswith('lora') and 'query/kernel/B' in line)
+  assert row.split()[2:] == ['24', 'x', '4', 'x', '1024', '98,304', '-', '-', 'tensor', 'adamw']
