@@ -107,20 +107,20 @@ def _write_mistral(config: TransformerConfig) -> dict[str, Any]:
 _ATTENTION = tuple(f'blocks/attention/{name}' for name in ('query', 'key', 'value'))
 _OUT = Tensor('lm_head.weight', ('head/out/kernel',), transposed=True)
 
+_GPT2_TENSORS = (
+  Tensor('transformer.wte.weight', ('embedding/token/embedding',)),
+  Tensor('transformer.wpe.weight', ('embedding/position/embedding',)),
+  *both('transformer.h.{layer}.ln_1', 'blocks/attention_norm', kernel='scale'),
+  *both('transformer.h.{layer}.attn.c_attn', *_ATTENTION, transposed=False),  # Conv1D: (in, out)
+  *both('transformer.h.{layer}.attn.c_proj', 'blocks/attention/out', transposed=False),
+  *both('transformer.h.{layer}.ln_2', 'blocks/mlp_norm', kernel='scale'),
+  *both('transformer.h.{layer}.mlp.c_fc', 'blocks/up', transposed=False),
+  *both('transformer.h.{layer}.mlp.c_proj', 'blocks/down', transposed=False),
+  *both('transformer.ln_f', 'head/norm', kernel='scale'),
+  _OUT,
+)
 GPT2 = Architecture(
-  'gpt2', TransformerConfig, transformer,
-  (
-    Tensor('transformer.wte.weight', ('embedding/token/embedding',)),
-    Tensor('transformer.wpe.weight', ('embedding/position/embedding',)),
-    *both('transformer.h.{layer}.ln_1', 'blocks/attention_norm', kernel='scale'),
-    *both('transformer.h.{layer}.attn.c_attn', *_ATTENTION, transposed=False),  # Conv1D: (in, out)
-    *both('transformer.h.{layer}.attn.c_proj', 'blocks/attention/out', transposed=False),
-    *both('transformer.h.{layer}.ln_2', 'blocks/mlp_norm', kernel='scale'),
-    *both('transformer.h.{layer}.mlp.c_fc', 'blocks/up', transposed=False),
-    *both('transformer.h.{layer}.mlp.c_proj', 'blocks/down', transposed=False),
-    *both('transformer.ln_f', 'head/norm', kernel='scale'),
-    _OUT,
-  ),
+  'gpt2', TransformerConfig, transformer, lambda config: _GPT2_TENSORS,
   prefix='transformer.', ignored=(r'h\.\d+\.attn\.(bias|masked_bias)',),  # the causal mask
   aliases={'lm_head.weight': 'transformer.wte.weight'}, read=_read_gpt2, write=_write_gpt2,
   defaults={'architectures': ['GPT2LMHeadModel'], 'resid_pdrop': 0.0, 'embd_pdrop': 0.0, 'attn_pdrop': 0.0, 'bos_token_id': None,
@@ -137,7 +137,7 @@ _LLAMA_TENSORS = (
   _OUT,
 )
 _LLAMA_REST: dict[str, Any] = dict(
-  tensors=_LLAMA_TENSORS, prefix='model.', ignored=(r'layers\.\d+\.self_attn\.rotary_emb\.inv_freq',),
+  tensors=lambda config: _LLAMA_TENSORS, prefix='model.', ignored=(r'layers\.\d+\.self_attn\.rotary_emb\.inv_freq',),
   aliases={'lm_head.weight': 'model.embed_tokens.weight'}, spellings={'hidden_act': SILUS})
 
 

@@ -46,26 +46,27 @@ def _write(config: BertConfig) -> dict[str, Any]:
 
 _LAYER = 'bert.encoder.layer.{layer}'
 
+_TENSORS = (
+  Tensor('bert.embeddings.word_embeddings.weight', ('embedding/token/embedding',)),
+  Tensor('bert.embeddings.position_embeddings.weight', ('embedding/position/embedding',)),
+  Tensor('bert.embeddings.token_type_embeddings.weight', ('embedding/type/embedding',)),
+  *both('bert.embeddings.LayerNorm', 'embedding/norm', kernel='scale'),
+  *(row for name in ('query', 'key', 'value') for row in both(f'{_LAYER}.attention.self.{name}', f'blocks/attention/{name}')),
+  *both(f'{_LAYER}.attention.output.dense', 'blocks/attention/out'),
+  *both(f'{_LAYER}.attention.output.LayerNorm', 'blocks/attention_norm', kernel='scale'),
+  *both(f'{_LAYER}.intermediate.dense', 'blocks/up'),
+  *both(f'{_LAYER}.output.dense', 'blocks/down'),
+  *both(f'{_LAYER}.output.LayerNorm', 'blocks/mlp_norm', kernel='scale'),
+  *both('bert.pooler.dense', 'heads/pooler'),
+  *both('cls.predictions.transform.dense', 'heads/transform'),
+  *both('cls.predictions.transform.LayerNorm', 'heads/transform_norm', kernel='scale'),
+  Tensor('cls.predictions.bias', ('heads/token_bias',)),
+  *both('cls.seq_relationship', 'heads/next_sentence'),
+  *both('classifier', 'heads/classifier'),
+)
+
 BERT = Architecture(
-  'bert', BertConfig, encoder,
-  (
-    Tensor('bert.embeddings.word_embeddings.weight', ('embedding/token/embedding',)),
-    Tensor('bert.embeddings.position_embeddings.weight', ('embedding/position/embedding',)),
-    Tensor('bert.embeddings.token_type_embeddings.weight', ('embedding/type/embedding',)),
-    *both('bert.embeddings.LayerNorm', 'embedding/norm', kernel='scale'),
-    *(row for name in ('query', 'key', 'value') for row in both(f'{_LAYER}.attention.self.{name}', f'blocks/attention/{name}')),
-    *both(f'{_LAYER}.attention.output.dense', 'blocks/attention/out'),
-    *both(f'{_LAYER}.attention.output.LayerNorm', 'blocks/attention_norm', kernel='scale'),
-    *both(f'{_LAYER}.intermediate.dense', 'blocks/up'),
-    *both(f'{_LAYER}.output.dense', 'blocks/down'),
-    *both(f'{_LAYER}.output.LayerNorm', 'blocks/mlp_norm', kernel='scale'),
-    *both('bert.pooler.dense', 'heads/pooler'),
-    *both('cls.predictions.transform.dense', 'heads/transform'),
-    *both('cls.predictions.transform.LayerNorm', 'heads/transform_norm', kernel='scale'),
-    Tensor('cls.predictions.bias', ('heads/token_bias',)),
-    *both('cls.seq_relationship', 'heads/next_sentence'),
-    *both('classifier', 'heads/classifier'),
-  ),
+  'bert', BertConfig, encoder, lambda config: _TENSORS,
   prefix='bert.', ignored=(r'embeddings\.position_ids',),
   aliases={'cls.predictions.decoder.weight': 'bert.embeddings.word_embeddings.weight',
            'cls.predictions.decoder.bias': 'cls.predictions.bias'},

@@ -44,7 +44,7 @@ class Architecture:
 
   name: its `model_type`.
   config: class of its options. network: options -> network; raises ValueError for options that do not fit together.
-  tensors: the table.
+  tensors: options -> the table.
   prefix: what the names of a bare model, saved without its output layer's module, lack.
   ignored: regular expressions of names that public files hold and that are no parameters.
   aliases: public name -> name of the tensor that it repeats where the output layer is tied; it may be absent.
@@ -60,7 +60,7 @@ class Architecture:
   name: str
   config: type
   network: Callable[[Any], Network]
-  tensors: tuple[Tensor, ...]
+  tensors: Callable[[Any], tuple[Tensor, ...]]
   prefix: str
   ignored: tuple[str, ...]
   aliases: Mapping[str, str]
@@ -133,18 +133,19 @@ def unflatten(leaves: Mapping[str, Any]) -> Tree:
   return tree
 
 
-def rows(architecture: Architecture, shapes: Mapping[str, Any]) -> list[Row]:
+def rows(architecture: Architecture, config: Any, shapes: Mapping[str, Any]) -> list[Row]:
   """The rows of a table that a model has.
 
   Args:
     architecture: has the table.
+    config: the options of the model.
     shapes: every parameter of the model by path, as anything with a shape.
 
   Raises:
     UserError: a parameter stands in no row.
   """
   found, mapped = [], set()
-  for tensor in architecture.tensors:
+  for tensor in architecture.tensors(config):
     present = [leaf for leaf in tensor.leaves if leaf in shapes]
     if len(present) < len(tensor.leaves):
       continue

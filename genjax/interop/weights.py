@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.interop import decoders, encoders, files, mapping
+from genjax.interop import decoders, encoders, files, mapping, seq2seq
 from genjax.interop.entries import Entries, read_json
 from genjax.interop.mapping import Architecture, Row
 from genjax.nn.functional import Network
 from genjax.types import Tree, UserError, listed, named_leaves
 
-ARCHITECTURES = {**decoders.ARCHITECTURES, **encoders.ARCHITECTURES}
+ARCHITECTURES = {**decoders.ARCHITECTURES, **encoders.ARCHITECTURES, **seq2seq.ARCHITECTURES}
 DTYPES = ('float32', 'bfloat16', 'float16')
 SHARD_BYTES = 5 * 10 ** 9  # what transformers 4 and the public repositories have
 ALIGNMENT = 64  # bytes; JAX takes such an array of the host as it lies, without a copy
@@ -72,7 +72,7 @@ def load(folder: str | os.PathLike, dtype: str | None = None) -> Model:
   except ValueError as error:
     raise UserError(f'{path}: {error}') from error
   network, shapes = _network(architecture, config, str(path))
-  rows = mapping.rows(architecture, shapes)
+  rows = mapping.rows(architecture, config, shapes)
   stored = _match(folder, architecture, rows, stored)
   leaves = {}
   for row in rows:
@@ -109,7 +109,7 @@ def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, architec
   types = {path: wanted or np.dtype(leaf.dtype) for path, leaf in leaves.items()}
   if strange := sorted(f'{path} ({kind})' for path, kind in types.items() if kind.name not in DTYPES):
     raise UserError(f'parameters of types other than {DTYPES}: {listed(strange)}')
-  rows = mapping.rows(chosen, shapes)
+  rows = mapping.rows(chosen, config, shapes)
   prefix = chosen.prefix if chosen.bare(config) else ''
   pending = [tensor._replace(name=tensor.name.removeprefix(prefix)) for row in rows for tensor in _pending(row, leaves, types)]
   same = source if source.get('model_type') == chosen.name else {}

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from genjax import sharding
 from genjax.nn.blocks import ACTIVATIONS, Block, BlockOptions
-from genjax.nn.functional import Network, dropout, network, stack
-from genjax.types import Array, Key, Tree
+from genjax.nn.functional import Network, absorb_bias, dropout, network, stack
+from genjax.types import Array, Key, Tree, UserError
 
 # Layers, heads and width of the published models: table 1 of Devlin et al. 2018, and Turc et al. 2019.
 SIZES = {'tiny': (2, 2, 128), 'mini': (4, 4, 256), 'small': (4, 8, 512), 'medium': (8, 8, 512), 'base': (12, 12, 768),
@@ -85,6 +85,8 @@ class Embedding(nnx.Module):
     self.config = config
 
   def __call__(self, tokens_BT: Array, types_BT: Array | None, key: Key | None = None) -> Array:
+    if tokens_BT.shape[1] > self.config.context:
+      raise UserError(f'the encoder has {self.config.context} positions (its context), got sequences of {tokens_BT.shape[1]} tokens')
     dtype = jnp.promote_types(self.token.embedding[...].dtype, self.config.dtype)
     types_BT = jnp.zeros((1, 1), jnp.int32) if types_BT is None else types_BT
     x_BTD = self.token(tokens_BT).astype(dtype) + self.type(types_BT) + self.position(jnp.arange(tokens_BT.shape[1]))
@@ -115,10 +117,11 @@ class Heads(nnx.Module):
       read_BPD = hidden_BTD if positions_BP is None else jnp.take_along_axis(hidden_BTD, positions_BP[..., None], axis=1)
       read_BPD = self.transform_norm(ACTIVATIONS[self.config.activation](self.transform(read_BPD)))
       bias_V = self.token_bias[...]
-      outputs['tokens'] = (read_BPD, embedding_VD, bias_V)
       if project:
         logits_BPV = jnp.einsum('bpd,vd->bpv', read_BPD, embedding_VD.astype(read_BPD.dtype)) + bias_V.astype(read_BPD.dtype)
         outputs['tokens'] = sharding.constrain(logits_BPV, 'batch', None, 'vocab', name='logits B P V')
+      else:
+        outputs['tokens'] = absorb_bias(read_BPD, embedding_VD, bias_V)
     if self.config.pooler:
       outputs['pooled'] = pooled_BD = jnp.tanh(self.pooler(hidden_BTD[:, 0]))
       if self.config.next_sentence:
@@ -136,7 +139,7 @@ def encoder(config: BertConfig) -> Network:
     does not), 'classes' logits B K.
   types_BT: the segment of each token, 0 for all if None. mask_BT: nonzero where there is a token, zero on padding, on either side; no
   token sees padding, and hidden states there mean nothing. positions_BP: logits of tokens are computed at these places only, B P V.
-  project=False: 'tokens' is (hidden_BPD, weight_VD, bias_V), whose logits are hidden weight^T + bias, for losses that never hold all.
+  project=False: 'tokens' is (hidden_BPE, weight_VE) with E = D + 1, whose logits are hidden weight^T, for losses that never hold all.
   """
   embedding = network(lambda rngs: Embedding(config, rngs))
   blocks = stack(network(lambda rngs: Block(config.block(), rngs=rngs)), config.layers, config.remat, config.unroll)

@@ -125,11 +125,8 @@ class MaskedLanguageModel:
     hidden = hide(mask_key, batch['tokens'], self.masking, mask_BT)
     outputs, mutable = self.network.apply(params['net'], context.mutable, hidden.tokens_BT, batch.get('types'), mask_BT,
                                           hidden.positions_BP, key=net_key, project=False)
-    states_BPD, weight_VD, bias_V = outputs['tokens']
-    # The bias of the output layer as the weight of one more channel, which is always 1.
-    states_BPD = jnp.concatenate([states_BPD, jnp.ones_like(states_BPD[..., :1])], axis=-1)
-    weight_VD = jnp.concatenate([weight_VD, bias_V[:, None].astype(weight_VD.dtype)], axis=-1)
-    loss_BP, hit_BP = token_losses(states_BPD, weight_VD, hidden.targets_BP)
+    states_BPE, weight_VE = outputs['tokens']
+    loss_BP, hit_BP = token_losses(states_BPE, weight_VE, hidden.targets_BP)
     scores = {'loss': loss_BP, 'accuracy': hit_BP}
     if self.next_sentence:
       logits_B2 = outputs['next_sentence'].astype(jnp.float32)

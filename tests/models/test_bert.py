@@ -10,6 +10,7 @@ import pytest
 from genjax import sharding
 from genjax.models.bert import AXES, MASKED_LM_AXES, BertConfig, bert, encoder
 from genjax.nn.functional import count
+from genjax.types import UserError
 
 SMALL = BertConfig(vocab=23, context=12, layers=2, heads=3, width=12, mlp_width=20, masked_lm=True, next_sentence=True, classes=4)
 
@@ -63,8 +64,8 @@ def test_logits_at_chosen_places_and_from_their_parts(model):
   chosen = apply(params, mutable, tokens_BT, positions_BP=positions_BP)[0]
   expected = jnp.take_along_axis(outputs['tokens'], positions_BP[..., None], axis=1)
   np.testing.assert_allclose(chosen['tokens'], expected, atol=1e-5)
-  hidden_BPD, weight_VD, bias_V = apply(params, mutable, tokens_BT, positions_BP=positions_BP, project=False)[0]['tokens']
-  np.testing.assert_allclose(hidden_BPD @ weight_VD.T + bias_V, expected, atol=1e-5)
+  hidden_BPE, weight_VE = apply(params, mutable, tokens_BT, positions_BP=positions_BP, project=False)[0]['tokens']
+  np.testing.assert_allclose(hidden_BPE @ weight_VE.T, expected, atol=1e-5)
 
 
 def test_heads_are_those_of_the_config(model):
@@ -92,6 +93,12 @@ def test_tensor_parallel_rules_match():
   config = dataclasses.replace(SMALL, heads=4)
   placed = sharding.param_shardings(shapes(config), mesh, (*AXES, *MASKED_LM_AXES), {'vocab': None})
   assert placed['blocks']['down']['kernel'].spec[1] == 'tensor'
+
+
+def test_sequences_beyond_the_context(model):
+  _, params, mutable, _ = model
+  with pytest.raises(UserError, match='12 positions .* 13 tokens'):
+    encoder(SMALL).apply(params, mutable, jnp.zeros((1, 13), int))
 
 
 @pytest.mark.parametrize(('options', 'message'), [

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from genjax.models.bert import BertConfig, encoder
-from genjax.nn.functional import Network
+from genjax.nn.functional import Network, absorb_bias
 from genjax.objectives.base import Context
 from genjax.objectives.masked import MaskedLanguageModel, MaskingOptions, hide
 from genjax.types import UserError
@@ -70,8 +70,8 @@ def test_short_rows_hide_one_token_and_empty_rows_none():
 def test_uniform_logits_cost_log_v_and_the_bias_of_tokens_counts():
   def flat(bias_V):
     def apply(params, mutable, tokens, types, mask, positions, key=None, project=True):
-      outputs = {'tokens': (jnp.ones((*positions.shape, 3)), jnp.zeros((50, 3)), bias_V), 'next_sentence': jnp.zeros((len(tokens), 2))}
-      return outputs, mutable
+      parts = absorb_bias(jnp.ones((*positions.shape, 3)), jnp.zeros((50, 3)), bias_V)
+      return {'tokens': parts, 'next_sentence': jnp.zeros((len(tokens), 2))}, mutable
     return MaskedLanguageModel(Network(lambda key: ({}, {}), apply), MASKING, next_sentence=True)
 
   batch = {'tokens': jnp.full((2, 40), 7), 'next_sentence': jnp.asarray([0, 1])}
