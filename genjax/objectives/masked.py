@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from genjax import sharding
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context, Output, Phase, Variables, weighted_mean
 from genjax.objectives.cross_entropy import token_losses
@@ -41,8 +42,8 @@ class MaskingOptions:
 class Masked(NamedTuple):
   """Tokens with some hidden.
 
-  tokens_BT: what the network reads. positions_BP: places of the chosen tokens, the most that a row of T tokens can have. targets_BP: the
-  tokens that stood there. weights_BP: 1 where a place is chosen, 0 for those left over.
+  tokens_BT: what the network reads. positions_BP: places of the chosen tokens, P being the most that a row of T tokens can have.
+  targets_BP: the tokens that stood there. weights_BP: 1 where a place is chosen, 0 for those left over.
   """
 
   tokens_BT: Array
@@ -66,14 +67,16 @@ def hide(key: Key, tokens_BT: Array, options: MaskingOptions, mask_BT: Array | N
   if mask_BT is not None:
     eligible_BT &= mask_BT != 0
   most = max(1, round(options.rate * length))
+  places = most + -most % sharding.shards('sequence')  # on a mesh that splits sequences, as many on each device
   count_B = jnp.sum(eligible_BT, axis=1)
   chosen_B = jnp.clip(jnp.round(options.rate * count_B), jnp.minimum(1, count_B), most)
   score_BT = jnp.where(eligible_BT, jax.random.uniform(choice_key, tokens_BT.shape), -1.0)
-  positions_BP = jax.lax.top_k(score_BT, most)[1]
-  weights_BP = (jnp.arange(most) < chosen_B[:, None]).astype(jnp.float32)
-  targets_BP = jnp.take_along_axis(tokens_BT, positions_BP, axis=1)
-  kind_BP = jax.random.uniform(kind_key, targets_BP.shape)
-  random_BP = jax.random.randint(random_key, targets_BP.shape, 0, options.vocab, tokens_BT.dtype)
+  positions_BP = jax.lax.top_k(score_BT, places)[1]
+  weights_BP = (jnp.arange(places) < chosen_B[:, None]).astype(jnp.float32)
+  # Drawn for every token, so that neither the rate nor the mesh changes what is drawn for one.
+  kind_BT = jax.random.uniform(kind_key, tokens_BT.shape)
+  random_BT = jax.random.randint(random_key, tokens_BT.shape, 0, options.vocab, tokens_BT.dtype)
+  targets_BP, kind_BP, random_BP = (jnp.take_along_axis(x_BT, positions_BP, axis=1) for x_BT in (tokens_BT, kind_BT, random_BT))
   new_BP = jnp.where(kind_BP < MASKED, options.mask, jnp.where(kind_BP < MASKED + RANDOM, random_BP, targets_BP))
   new_BP = jnp.where(weights_BP > 0, new_BP, targets_BP)
   rows_B1 = jnp.arange(len(tokens_BT))[:, None]

@@ -42,8 +42,9 @@ class Seq2Seq:
   `Tokens`. smoothing: share of the target's mass that is spread evenly over the vocabulary in training (Vaswani et al. 2017, section 5.4).
   sampler: how tokens are drawn, temperature 0 being greedy; its length counts the stop token.
 
-  Batches: 'source' int32 B S and 'target' int32 B T, in which each row ends with the stop token; both padded.
-  Conditions: 'source' int32 N S.
+  Batches: 'source' int32 B S and 'target' int32 B T, in which each row ends with the stop token; both padded. Optional 'source_weights'
+  B S and 'target_weights' B T are zero on padding; without them every padding token is.
+  Conditions: 'source' int32 N S, optional 'source_weights'.
 
   Raises:
     UserError: a smoothing out of range.
@@ -79,7 +80,8 @@ class Seq2Seq:
     """Losses, hits, how much more the loss of an even target is, and weights, each B T."""
     source_BS, target_BT = batch['source'], batch['target']
     read_BT = jnp.pad(target_BT[:, :-1], ((0, 0), (1, 0)), constant_values=self.tokens.start)
-    parts, mutable = self.network.apply(params['net'], context.mutable, source_BS, read_BT, self._mask(source_BS), key=key, project=False)
+    parts, mutable = self.network.apply(params['net'], context.mutable, source_BS, read_BT, self._weights(batch, 'source'), key=key,
+                                        project=False)
     hidden_BTD, weight_VD = parts
     nll_BT, correct_BT = token_losses(hidden_BTD, weight_VD, target_BT)
     spread_BT = jnp.zeros_like(nll_BT)
@@ -87,10 +89,12 @@ class Seq2Seq:
       # The mean over v of -log p_v, less -log p of the target: the target's logit less the mean one. No logits are needed for it.
       even_BTD = jnp.take(weight_VD, target_BT, axis=0) - jnp.mean(weight_VD, axis=0)
       spread_BT = jnp.sum(hidden_BTD.astype(jnp.float32) * even_BTD.astype(jnp.float32), axis=-1)
-    return nll_BT, correct_BT, spread_BT, self._mask(target_BT).astype(jnp.float32), mutable
+    return nll_BT, correct_BT, spread_BT, self._weights(batch, 'target'), mutable
 
-  def _mask(self, tokens_BT: Array) -> Array:
-    return tokens_BT != self.tokens.padding
+  def _weights(self, batch: Batch, side: str) -> Array:
+    """Weights of the tokens of a side, float32, zero on padding."""
+    weights_BT = batch.get(f'{side}_weights')
+    return (batch[side] != self.tokens.padding).astype(jnp.float32) if weights_BT is None else weights_BT
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
     """'loss' in nats per token without smoothing, whose exponential is the perplexity, and 'accuracy'; 'weight' is the number of tokens."""
@@ -100,10 +104,11 @@ class Seq2Seq:
     return {'loss': jnp.sum(nll_BT * weights_BT, axis=1) / safe_B, 'accuracy': jnp.sum(correct_BT * weights_BT, axis=1) / safe_B,
             'weight': weight_B}
 
-  def start(self, params: Params, source_NS: Array, length: int) -> tuple[Array, Tree]:
+  def start(self, params: Params, conditions: Batch, length: int) -> tuple[Array, Tree]:
     """What decoding begins with: the first token of each row, int32 N, and the cache for `length` steps."""
-    return jnp.full((source_NS.shape[0],), self.tokens.start, jnp.int32), self.start_cache(
-      params['net'], source_NS, self._mask(source_NS), length)
+    source_NS = conditions['source']
+    cache = self.start_cache(params['net'], source_NS, self._weights(conditions, 'source'), length)
+    return jnp.full((source_NS.shape[0],), self.tokens.start, jnp.int32), cache
 
   def step(self, params: Params, context: Context, token_N: Array, cache: Tree, position: Array | int) -> tuple[Array, Tree]:
     """One step of decoding.
@@ -122,7 +127,7 @@ class Seq2Seq:
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
     """Targets: 'tokens' int32 N length, padded after the stop token; ends when all rows have stopped."""
     length, rows = self.sampler.length, len(keys)
-    token_N, cache = self.start(params, conditions['source'], length)
+    token_N, cache = self.start(params, conditions, length)
 
     def going(carry) -> Array:
       index, _, stopped_N, _, _ = carry

@@ -1,5 +1,6 @@
 """Masked language models: which tokens are hidden and how, the loss, filling in."""
 
+import dataclasses
 import math
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from genjax import sharding
 from genjax.models.bert import BertConfig, encoder
 from genjax.nn.functional import Network, absorb_bias
 from genjax.objectives.base import Context
@@ -65,6 +67,17 @@ def test_short_rows_hide_one_token_and_empty_rows_none():
   np.testing.assert_array_equal(hidden.weights_BP.sum(axis=1), [1, 1, 0])
   assert int(hidden.positions_BP[1, 0]) == 1
   np.testing.assert_array_equal(hidden.tokens_BT[2], tokens_BT[2])
+
+
+def test_a_mesh_that_splits_sequences_hides_the_same_tokens():
+  tokens_BT = tokens_of(4, 16)
+  mesh = jax.sharding.AbstractMesh((1, 1, 1, 4, 1), sharding.MESH_AXES)
+  shapes = jax.eval_shape(sharding.under(mesh, {}, lambda key: hide(key, tokens_BT, MASKING)), jax.random.key(0))
+  assert shapes.positions_BP.shape == (4, 4)
+  few, more = (hide(jax.random.key(0), tokens_BT, dataclasses.replace(MASKING, rate=rate)) for rate in (0.15, 0.3))
+  np.testing.assert_array_equal(few.positions_BP, more.positions_BP[:, :2])
+  rows = jnp.arange(4)[:, None]
+  np.testing.assert_array_equal(few.tokens_BT[rows, few.positions_BP], more.tokens_BT[rows, few.positions_BP])
 
 
 def test_uniform_logits_cost_log_v_and_the_bias_of_tokens_counts():

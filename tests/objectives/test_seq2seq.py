@@ -76,6 +76,18 @@ def test_loss_is_that_of_the_logits(smoothing):
   np.testing.assert_array_equal(values['weight'], weights_BT.sum(axis=1))
 
 
+def test_weights_stand_above_the_padding_token():
+  """A source and a target may hold the token that elsewhere is padding."""
+  objective = model()
+  params = jax.jit(lambda key: objective.init(key, {}).params)(jax.random.key(0))
+  data = batch(4, 1)
+  weights = {f'{name}_weights': (rows != 0).astype(np.float32) for name, rows in data.items()}
+  other = {name: np.where(rows == 0, 5, rows) for name, rows in data.items()} | weights
+  loss = jax.jit(objective.loss)
+  assert float(loss(params, CONTEXT, data, jax.random.key(0)).loss) == pytest.approx(
+    float(loss(params, CONTEXT, other, jax.random.key(0)).loss), rel=1e-6)
+
+
 def test_padding_changes_nothing():
   objective = model(smoothing=0.1)
   params = jax.jit(lambda key: objective.init(key, {}).params)(jax.random.key(0))
@@ -114,7 +126,7 @@ def test_rows_are_generated_alike_alone_and_together(temperature):
 def test_steps_give_the_logits_of_the_whole():
   params, _, _ = trained()
   objective, data = model(), batch(3, 2)
-  token_N, cache = objective.start(params, jnp.asarray(data['source']), 8)
+  token_N, cache = objective.start(params, data, 8)
   whole, _ = jax.jit(seq2seq(CONFIG).apply)(params['net'], {}, data['source'], np.concatenate(
     [np.ones((3, 1), np.int32), data['target'][:, :-1]], axis=1), data['source'] != 0)
   step = jax.jit(objective.step)

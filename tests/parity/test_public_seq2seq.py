@@ -11,6 +11,9 @@ from safetensors.numpy import load_file, save_file
 from genjax import interop
 from genjax.models.seq2seq import start_cache
 from genjax.nn.embeddings import relative_buckets
+from genjax.objectives.base import Context
+from genjax.objectives.language import SamplerOptions
+from genjax.objectives.seq2seq import Seq2Seq, Tokens
 from genjax.types import UserError
 
 torch = pytest.importorskip('torch', reason='parity tests need the extra [parity]')
@@ -85,6 +88,25 @@ def test_logits_and_cache(name, padding, tmp_path):
     (logits, cache), _ = apply(ours.params, {}, None, jnp.asarray(target[:, position:position + size]), cache=cache, position=position)
     np.testing.assert_allclose(logits, expected[:, position:position + size], **tolerance)
     position += size
+
+
+@pytest.mark.parametrize('padding', ['left', 'right'])
+@pytest.mark.parametrize('name', ['marian', 't5_1.1'])
+def test_greedy_decoding(name, padding, tmp_path):
+  """The tokens that `generate` gives, to the stop token and past the cache's first slots."""
+  theirs = published(name, tmp_path / 'public')
+  ours = interop.load(tmp_path / 'public')
+  source, mask, _ = sources(padding)
+  start, stop, pad = theirs.config.decoder_start_token_id, theirs.config.eos_token_id, theirs.config.pad_token_id
+  expected = theirs.generate(torch.tensor(source), attention_mask=torch.tensor(mask), max_new_tokens=25, do_sample=False, num_beams=1,
+                             suppress_tokens=[pad], pad_token_id=pad, eos_token_id=stop)[:, 1:].numpy()
+  objective = Seq2Seq(ours.network, functools.partial(start_cache, ours.config), Tokens(start, stop, pad),
+                      sampler=SamplerOptions(length=25, temperature=0.0))
+  context = Context(step=0, mutable={}, ema={}, frozen={})
+  conditions = {'source': jnp.asarray(source), 'source_weights': jnp.asarray(mask)}
+  found = np.asarray(jax.jit(objective.sample)({'net': ours.params}, context, jax.random.split(jax.random.key(0), 3), conditions)['tokens'])
+  assert expected.shape[1] > 5 and not (found[:, expected.shape[1]:] != pad).any()
+  np.testing.assert_array_equal(found[:, :expected.shape[1]], expected)
 
 
 @pytest.mark.parametrize('name', CASES)
