@@ -66,7 +66,13 @@ class BertConfig:
 
 
 def bert(size: str, **options: Any) -> BertConfig:
-  """A published size by name, see `SIZES`, with the English vocabulary and context unless `options` has others."""
+  """A published size by name, see `SIZES`, with the English vocabulary and context unless `options` has others.
+
+  Raises:
+    ValueError: an unknown size.
+  """
+  if size not in SIZES:
+    raise ValueError(f'size must be one of {tuple(SIZES)}, got {size!r}')
   layers, heads, width = SIZES[size]
   return BertConfig(**{'vocab': 30522, 'context': 512, 'layers': layers, 'heads': heads, 'width': width, **options})
 

@@ -16,16 +16,18 @@ CONTEXT = 512  # of pre-training; relative positions have no limit of their own
 
 def t5(size: str, **options: Any) -> Seq2SeqConfig:
   """T5 1.0: norms before, no biases, ReLU, one embedding for source, target and output, which reads what is divided by sqrt(D)."""
-  return _t5(SIZES[size], **{'tied': True, 'output_scale': True, **options})
+  return _t5(SIZES, size, **{'tied': True, 'output_scale': True, **options})
 
 
 def t5_1_1(size: str, **options: Any) -> Seq2SeqConfig:
   """T5 1.1: gated GELU (Shazeer 2020) and an output layer of its own."""
-  return _t5(SIZES_1_1[size], **{'activation': 'gelu_tanh', 'gated': True, 'tied': False, **options})
+  return _t5(SIZES_1_1, size, **{'activation': 'gelu_tanh', 'gated': True, 'tied': False, **options})
 
 
-def _t5(size: tuple[int, int, int, int, int], **options: Any) -> Seq2SeqConfig:
-  layers, heads, width, mlp_width, head_dim = size
+def _t5(sizes: dict[str, tuple[int, int, int, int, int]], size: str, **options: Any) -> Seq2SeqConfig:
+  if size not in sizes:
+    raise ValueError(f'size must be one of {tuple(sizes)}, got {size!r}')
+  layers, heads, width, mlp_width, head_dim = sizes[size]
   return Seq2SeqConfig(**{
     'vocab': VOCAB, 'context': CONTEXT, 'layers': layers, 'heads': heads, 'width': width, 'mlp_width': mlp_width, 'head_dim': head_dim,
     'positions': 'relative', 'norm': 'rms', 'norm_eps': 1e-6, 'pre_norm': True, 'bias': False, 'scaled': False,

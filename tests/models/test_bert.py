@@ -108,3 +108,5 @@ def test_sequences_beyond_the_context(model):
 def test_bad_options(options, message):
   with pytest.raises(ValueError, match=message):
     BertConfig(**{**dict(vocab=23, context=12, layers=2, heads=3, width=12), **options})
+  with pytest.raises(ValueError, match="size must be one of .*got 'huge'"):
+    bert('huge')

@@ -158,3 +158,5 @@ def test_sequences_beyond_the_context():
 def test_bad_options(options, message):
   with pytest.raises(ValueError, match=message):
     Seq2SeqConfig(**{**SIZES, **options})
+  with pytest.raises(ValueError, match="size must be one of .*got 'xxl'"):
+    t5('xxl')
