@@ -225,7 +225,7 @@ def _side(config: Seq2SeqConfig, layers: int, decodes: bool) -> Network:
     x_BTD = sharding.constrain(x_BTD, 'batch', 'sequence' if cache is None else None, None, name='tokens B T D')
     options: dict[str, Any] = {'segments_BT': segments_BT, 'visible_BS': visible_BS}
     if cache is not None:
-      options = {'visible_BS': cache['visible'], 'layers': (cache['own'], cache['memory']), 'position': position}
+      options = {'visible_BS': cache['visible'][:, :, 0, 0], 'layers': (cache['own'], cache['memory']), 'position': position}
     if config.positions == 'relative':
       length = tokens_BT.shape[1]
       slots = length if cache is None else cache['own'][0].shape[-2]
@@ -249,15 +249,16 @@ def _init(parts: dict[str, Network]):
 def start_cache(config: Seq2SeqConfig, params: Tree, source_BS: Array, mask_BS: Array | None, length: int) -> Tree:
   """The cache for targets of `length` tokens: keys and values of the source for all layers, computed once, and none of the target yet.
 
-  Leaves of 'own' and 'memory' have leading axes L B, but for `own` of a single row (see `genjax.nn.attention.init_layer`); 'visible' is
-  B S.
+  Leaves of 'own' and 'memory' are L B K S D, but for `own` of a single row (see `genjax.nn.attention.init_layer`); 'visible' is B S 1 1, so
+  that rows are on the fourth axis from the end of all leaves, as in the caches of decoders.
   """
   memory_BSD, _ = seq2seq(config).apply(params, {}, source_BS, None, mask_BS)
   remember = network(lambda rngs: Remember(config.block(), causal=True, cross=True, rngs=rngs))
   memory = jax.vmap(lambda layer: remember.apply(layer, {}, memory_BSD)[0])(params['decoder']['blocks'])
   layer = init_layer(source_BS.shape[0], config.heads, length, config.head_dim or config.width // config.heads, config.dtype)
   own = jax.tree.map(lambda leaf: jnp.zeros((config.depth, *leaf.shape), leaf.dtype), layer)
-  return {'own': own, 'memory': memory, 'visible': jnp.ones(source_BS.shape, bool) if mask_BS is None else mask_BS != 0}
+  visible_BS = jnp.ones(source_BS.shape, bool) if mask_BS is None else mask_BS != 0
+  return {'own': own, 'memory': memory, 'visible': visible_BS[:, :, None, None]}
 
 
 def axes(config: Seq2SeqConfig) -> tuple[tuple[str, tuple[str | None, ...]], ...]:

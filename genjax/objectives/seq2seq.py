@@ -119,13 +119,14 @@ class Seq2Seq:
       position: number of steps done.
 
     Returns:
-      (logits_NV, cache): float32 logits of the next token, padding left out by -inf.
+      (logits_NV, cache): float32 logits of the next token. Rows of the cache may be reordered, as beam search does: they are on the fourth
+      axis from the end of each leaf.
     """
     (logits_N1V, cache), _ = self.network.apply(params['net'], context.mutable, None, token_N[:, None], cache=cache, position=position)
-    return logits_N1V[:, 0].astype(jnp.float32).at[:, self.tokens.padding].set(-jnp.inf), cache
+    return logits_N1V[:, 0].astype(jnp.float32), cache
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
-    """Targets: 'tokens' int32 N length, padded after the stop token; ends when all rows have stopped."""
+    """Targets: 'tokens' int32 N length, padded after the stop token; ends when all rows have stopped. Padding is never drawn."""
     length, rows = self.sampler.length, len(keys)
     token_N, cache = self.start(params, conditions, length)
 
@@ -136,6 +137,7 @@ class Seq2Seq:
     def advance(carry):
       index, token_N, stopped_N, cache, tokens_NT = carry
       logits_NV, cache = self.step(params, context, token_N, cache, index)
+      logits_NV = logits_NV.at[:, self.tokens.padding].set(-jnp.inf)
       row_keys = jax.vmap(lambda key: jax.random.fold_in(key, index))(keys)
       token_N = jnp.where(stopped_N, self.tokens.padding, draw(logits_NV, row_keys, self.sampler)).astype(jnp.int32)
       return index + 1, token_N, stopped_N | (token_N == self.tokens.stop), cache, tokens_NT.at[:, index].set(token_N)
