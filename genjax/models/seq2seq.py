@@ -122,8 +122,7 @@ class Input(nnx.Module):
     x_BTD = jnp.take(embedding_VD, tokens_BT, axis=0).astype(jnp.promote_types(embedding_VD.dtype, config.dtype))
     if config.embedding_scale:
       x_BTD *= math.sqrt(config.width)
-    if config.positions != 'relative' and length > config.context:
-      raise UserError(f'the model has {config.context} positions (its context), got sequences of {length} tokens')
+    _check_length(config, length)
     place_T = position + jnp.arange(length)
     if config.positions == 'learned':
       x_BTD += self.position(place_T)
@@ -251,7 +250,11 @@ def start_cache(config: Seq2SeqConfig, params: Tree, source_BS: Array, mask_BS: 
 
   Leaves of 'own' and 'memory' are L B K S D, but for `own` of a single row (see `genjax.nn.attention.init_layer`); 'visible' is B S 1 1, so
   that rows are on the fourth axis from the end of all leaves, as in the caches of decoders.
+
+  Raises:
+    UserError: a source, or a target to be, longer than the positions of the model.
   """
+  _check_length(config, length)
   memory_BSD, _ = seq2seq(config).apply(params, {}, source_BS, None, mask_BS)
   remember = network(lambda rngs: Remember(config.block(), causal=True, cross=True, rngs=rngs))
   memory = jax.vmap(lambda layer: remember.apply(layer, {}, memory_BSD)[0])(params['decoder']['blocks'])
@@ -259,6 +262,11 @@ def start_cache(config: Seq2SeqConfig, params: Tree, source_BS: Array, mask_BS: 
   own = jax.tree.map(lambda leaf: jnp.zeros((config.depth, *leaf.shape), leaf.dtype), layer)
   visible_BS = jnp.ones(source_BS.shape, bool) if mask_BS is None else mask_BS != 0
   return {'own': own, 'memory': memory, 'visible': visible_BS[:, :, None, None]}
+
+
+def _check_length(config: Seq2SeqConfig, length: int) -> None:
+  if config.positions != 'relative' and length > config.context:
+    raise UserError(f'the model has {config.context} positions (its context), got sequences of {length} tokens')
 
 
 def axes(config: Seq2SeqConfig) -> tuple[tuple[str, tuple[str | None, ...]], ...]:

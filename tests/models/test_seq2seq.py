@@ -83,7 +83,7 @@ def test_cached_equals_full(name, unroll, rows):
   mask_BS[0, :3] = 0
   full = apply(params, mutable, source_BS, target_BT, mask_BS)[0]
   config = dataclasses.replace(VARIANTS[name], unroll=unroll)
-  cache = jax.jit(functools.partial(start_cache, config, length=15))(params, source_BS, mask_BS)
+  cache = jax.jit(functools.partial(start_cache, config, length=12))(params, source_BS, mask_BS)
   advance, position, parts = jax.jit(seq2seq(config).apply), 0, []
   for size in (5, 1, 1, 5):
     (logits, cache), _ = advance(params, mutable, None, target_BT[:, position:position + size], cache=cache, position=position)
@@ -149,6 +149,8 @@ def test_sequences_beyond_the_context():
     _, params, mutable, _, target_BT = fixture(name)
     with pytest.raises(UserError, match='12 positions .* 13 tokens'):
       seq2seq(VARIANTS[name]).apply(params, mutable, jnp.zeros((2, 13), int), target_BT)
+    with pytest.raises(UserError, match='12 positions .* 13 tokens'):
+      start_cache(VARIANTS[name], params, jnp.zeros((2, 9), int), None, 13)
 
 
 @pytest.mark.parametrize(('options', 'message'), [
