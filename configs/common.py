@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-TOKENS = dict(length=256, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, stop=(), beams=1,
+TOKENS = dict(length=256, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, stop=(), suppress=(), beams=1,
               length_penalty=1.0)  # see `genjax.objectives.decoding.SamplerOptions`
 IMAGE_EVALUATION = dict(num_samples=2000, classifier='', neighbours=2000)  # see `experiments.measures.Options`
 

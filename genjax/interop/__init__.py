@@ -3,6 +3,9 @@
     model = interop.load('path/of/a/llama')                       # network, params, mutable, config, ...
     logits_BTV, _ = model.network.apply(model.params, model.mutable, tokens_BT)
     interop.save('path/of/a/copy', model)                         # what `transformers` loads
+
+What a network takes and gives stands with `genjax.models.transformer.transformer` (GPT-2, LLaMA, Mistral), `genjax.models.bert.encoder`
+(BERT) and `genjax.models.seq2seq.seq2seq` (Marian, T5).
 """
 
 from genjax.interop.weights import Model, load, save

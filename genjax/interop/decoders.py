@@ -1,18 +1,18 @@
 """Public decoders as options of `genjax.models.transformer`: GPT-2, LLaMA 1 to 3, Mistral."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from genjax.interop.entries import Entries
-from genjax.interop.mapping import Architecture, Tensor
-from genjax.models.transformer import TransformerConfig, llama
+from genjax.interop.mapping import GELUS, Architecture, Tensor, both, refuse
+from genjax.models.transformer import TransformerConfig, llama, transformer
 from genjax.nn.attention import RopeScaling
 from genjax.types import UserError
 
-GELUS = {'gelu': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_fast': 'gelu_tanh'}
 SILUS = {'silu': 'swiglu', 'swish': 'swiglu'}  # of the gate; the MLP is gated in any case
 
 
-def _read_gpt2(entries: Entries) -> TransformerConfig:
+def _read_gpt2(entries: Entries, stored: Mapping[str, Any]) -> TransformerConfig:
   entries.only('scale_attn_weights', True, 'scores are divided by the square root of the head size')
   entries.only('scale_attn_by_inverse_layer_idx', False, 'scores are scaled alike in all layers')
   entries.only('add_cross_attention', False, 'a decoder attends to its own tokens')
@@ -24,7 +24,7 @@ def _read_gpt2(entries: Entries) -> TransformerConfig:
 
 
 def _write_gpt2(config: TransformerConfig) -> dict[str, Any]:
-  _refuse('gpt2', config, positions=('learned',), norm=('layer',), mlp=('gelu', 'gelu_tanh'), bias=(True,), attention_bias=(None, True),
+  refuse('gpt2', config, positions=('learned',), norm=('layer',), mlp=('gelu', 'gelu_tanh'), bias=(True,), attention_bias=(None, True),
           mlp_bias=(None, True), window=(0,), kv_heads=(0, config.heads), head_dim=(0, config.width // config.heads))
   return {
     'vocab_size': config.vocab, 'n_positions': config.context, 'n_layer': config.layers, 'n_head': config.heads, 'n_embd': config.width,
@@ -70,7 +70,7 @@ def _read_rope(entries: Entries, context: int) -> tuple[float, RopeScaling | Non
 
 
 def _write_llama_core(name: str, config: TransformerConfig) -> dict[str, Any]:
-  _refuse(name, config, positions=('rope',), norm=('rms',), mlp=('swiglu',))
+  refuse(name, config, positions=('rope',), norm=('rms',), mlp=('swiglu',))
   scaling = config.rope_scaling
   rope = None if scaling is None else {'rope_type': scaling.kind, 'factor': scaling.factor}
   if rope and scaling and scaling.kind == 'llama3':
@@ -85,12 +85,12 @@ def _write_llama_core(name: str, config: TransformerConfig) -> dict[str, Any]:
 
 
 def _write_llama(config: TransformerConfig) -> dict[str, Any]:
-  _refuse('llama', config, window=(0,))
+  refuse('llama', config, window=(0,))
   attention, mlp = (config.bias if bias is None else bias for bias in (config.attention_bias, config.mlp_bias))
   return _write_llama_core('llama', config) | {'attention_bias': attention, 'mlp_bias': mlp}
 
 
-def _read_mistral(entries: Entries) -> TransformerConfig:
+def _read_mistral(entries: Entries, stored: Mapping[str, Any]) -> TransformerConfig:
   entries.only('layer_types', None, 'all layers of a mistral attend alike')
   # The default is that of transformers; null is no window.
   absent = 4096 if 'sliding_window' not in entries.values else 0
@@ -99,40 +99,28 @@ def _read_mistral(entries: Entries) -> TransformerConfig:
 
 def _write_mistral(config: TransformerConfig) -> dict[str, Any]:
   biases = dict.fromkeys(('attention_bias', 'mlp_bias'), (False, None) if config.bias is False else (False,))
-  _refuse('mistral', config, **biases)
+  refuse('mistral', config, **biases)
   return _write_llama_core('mistral', config) | {'sliding_window': config.window or None}
 
-
-def _refuse(name: str, config: TransformerConfig, **allowed: tuple) -> None:
-  wrong = [f'{option}={getattr(config, option)!r} (it has {" or ".join(map(repr, values))})'
-           for option, values in allowed.items() if getattr(config, option) not in values]
-  if wrong:
-    raise UserError(f'{name} has no {", ".join(wrong)}')
-
-
-def _both(theirs: str, *ours: str, kernel: str = 'kernel', transposed: bool = True) -> tuple[Tensor, ...]:
-  """Weight and bias of a layer."""
-  return (Tensor(f'{theirs}.weight', tuple(f'{path}/{kernel}' for path in ours), transposed and kernel == 'kernel'),
-          Tensor(f'{theirs}.bias', tuple(f'{path}/bias' for path in ours)))
 
 
 _ATTENTION = tuple(f'blocks/attention/{name}' for name in ('query', 'key', 'value'))
 _OUT = Tensor('lm_head.weight', ('head/out/kernel',), transposed=True)
 
+_GPT2_TENSORS = (
+  Tensor('transformer.wte.weight', ('embedding/token/embedding',)),
+  Tensor('transformer.wpe.weight', ('embedding/position/embedding',)),
+  *both('transformer.h.{layer}.ln_1', 'blocks/attention_norm', kernel='scale'),
+  *both('transformer.h.{layer}.attn.c_attn', *_ATTENTION, transposed=False),  # Conv1D: (in, out)
+  *both('transformer.h.{layer}.attn.c_proj', 'blocks/attention/out', transposed=False),
+  *both('transformer.h.{layer}.ln_2', 'blocks/mlp_norm', kernel='scale'),
+  *both('transformer.h.{layer}.mlp.c_fc', 'blocks/up', transposed=False),
+  *both('transformer.h.{layer}.mlp.c_proj', 'blocks/down', transposed=False),
+  *both('transformer.ln_f', 'head/norm', kernel='scale'),
+  _OUT,
+)
 GPT2 = Architecture(
-  'gpt2',
-  (
-    Tensor('transformer.wte.weight', ('embedding/token/embedding',)),
-    Tensor('transformer.wpe.weight', ('embedding/position/embedding',)),
-    *_both('transformer.h.{layer}.ln_1', 'blocks/attention_norm', kernel='scale'),
-    *_both('transformer.h.{layer}.attn.c_attn', *_ATTENTION, transposed=False),  # Conv1D: (in, out)
-    *_both('transformer.h.{layer}.attn.c_proj', 'blocks/attention/out', transposed=False),
-    *_both('transformer.h.{layer}.ln_2', 'blocks/mlp_norm', kernel='scale'),
-    *_both('transformer.h.{layer}.mlp.c_fc', 'blocks/up', transposed=False),
-    *_both('transformer.h.{layer}.mlp.c_proj', 'blocks/down', transposed=False),
-    *_both('transformer.ln_f', 'head/norm', kernel='scale'),
-    _OUT,
-  ),
+  'gpt2', TransformerConfig, transformer, lambda config: _GPT2_TENSORS,
   prefix='transformer.', ignored=(r'h\.\d+\.attn\.(bias|masked_bias)',),  # the causal mask
   aliases={'lm_head.weight': 'transformer.wte.weight'}, read=_read_gpt2, write=_write_gpt2,
   defaults={'architectures': ['GPT2LMHeadModel'], 'resid_pdrop': 0.0, 'embd_pdrop': 0.0, 'attn_pdrop': 0.0, 'bos_token_id': None,
@@ -141,26 +129,26 @@ GPT2 = Architecture(
 _LLAMA_TENSORS = (
   Tensor('model.embed_tokens.weight', ('embedding/token/embedding',)),
   Tensor('model.layers.{layer}.input_layernorm.weight', ('blocks/attention_norm/scale',)),
-  *(row for theirs, ours in zip('qkv', _ATTENTION) for row in _both(f'model.layers.{{layer}}.self_attn.{theirs}_proj', ours)),
-  *_both('model.layers.{layer}.self_attn.o_proj', 'blocks/attention/out'),
+  *(row for theirs, ours in zip('qkv', _ATTENTION) for row in both(f'model.layers.{{layer}}.self_attn.{theirs}_proj', ours)),
+  *both('model.layers.{layer}.self_attn.o_proj', 'blocks/attention/out'),
   Tensor('model.layers.{layer}.post_attention_layernorm.weight', ('blocks/mlp_norm/scale',)),
-  *(row for name in ('gate', 'up', 'down') for row in _both(f'model.layers.{{layer}}.mlp.{name}_proj', f'blocks/{name}')),
+  *(row for name in ('gate', 'up', 'down') for row in both(f'model.layers.{{layer}}.mlp.{name}_proj', f'blocks/{name}')),
   Tensor('model.norm.weight', ('head/norm/scale',)),
   _OUT,
 )
 _LLAMA_REST: dict[str, Any] = dict(
-  tensors=_LLAMA_TENSORS, prefix='model.', ignored=(r'layers\.\d+\.self_attn\.rotary_emb\.inv_freq',),
+  tensors=lambda config: _LLAMA_TENSORS, prefix='model.', ignored=(r'layers\.\d+\.self_attn\.rotary_emb\.inv_freq',),
   aliases={'lm_head.weight': 'model.embed_tokens.weight'}, spellings={'hidden_act': SILUS})
 
 
-def _read_plain_llama(entries: Entries) -> TransformerConfig:
+def _read_plain_llama(entries: Entries, stored: Mapping[str, Any]) -> TransformerConfig:
   return _read_llama(entries, attention_bias=entries.flag('attention_bias', False), mlp_bias=entries.flag('mlp_bias', False))
 
 
 _NO_TOKENS = {'bos_token_id': None, 'eos_token_id': None}
-LLAMA = Architecture('llama', read=_read_plain_llama, write=_write_llama,
+LLAMA = Architecture('llama', TransformerConfig, transformer, read=_read_plain_llama, write=_write_llama,
                      defaults={'architectures': ['LlamaForCausalLM'], **_NO_TOKENS}, **_LLAMA_REST)
-MISTRAL = Architecture('mistral', read=_read_mistral, write=_write_mistral,
+MISTRAL = Architecture('mistral', TransformerConfig, transformer, read=_read_mistral, write=_write_mistral,
                        defaults={'architectures': ['MistralForCausalLM'], **_NO_TOKENS}, **_LLAMA_REST)
 
 ARCHITECTURES = {architecture.name: architecture for architecture in (GPT2, LLAMA, MISTRAL)}

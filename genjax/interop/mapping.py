@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from genjax.interop.entries import Entries
-from genjax.models.transformer import TransformerConfig
+from genjax.nn.functional import Network
 from genjax.types import Tree, UserError, listed
+
+GELUS = {'gelu': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_fast': 'gelu_tanh'}
+ACTIVATIONS = {**GELUS, 'relu': 'relu', 'silu': 'silu', 'swish': 'silu'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Tensor:
   name: the public name, with '{layer}' where there is one a layer; the parameters then have a leading axis L.
   leaves: paths of the parameters; several lie side by side on the last axis, after the transposition.
   transposed: the public tensor has its axes in reverse, as the weights of torch's linear layers (out, in).
+  one_row: the public tensor has a leading axis of size 1.
 
   A row whose parameters a config does not have (biases, an output layer of its own) does not count for that config.
   """
@@ -26,6 +30,7 @@ class Tensor:
   name: str
   leaves: tuple[str, ...]
   transposed: bool = False
+  one_row: bool = False
 
   @property
   def layered(self) -> bool:
@@ -38,26 +43,33 @@ class Architecture:
   """A public architecture.
 
   name: its `model_type`.
-  tensors: the table.
+  config: class of its options. network: options -> network; raises ValueError for options that do not fit together.
+  tensors: options -> the table.
   prefix: what the names of a bare model, saved without its output layer's module, lack.
   ignored: regular expressions of names that public files hold and that are no parameters.
   aliases: public name -> name of the tensor that it repeats where the output layer is tied; it may be absent.
-  read: config.json -> config; raises UserError for options that genjax does not have.
+  read: (config.json, what is stored by name, each with a shape) -> config; raises UserError for options that genjax does not have.
   write: config -> entries of config.json; raises UserError for options that the architecture does not have.
   defaults: entries of config.json that `write` does not know, for models that never had one.
   spellings: entry -> option by value, where several values are one option: a model keeps the one that it came with, as the published
     implementations of an activation differ in their rounding.
+  renamed: regular expression -> replacement, for names that older files have.
+  bare: whether a model of these options is saved without the prefix.
   """
 
   name: str
-  tensors: tuple[Tensor, ...]
+  config: type
+  network: Callable[[Any], Network]
+  tensors: Callable[[Any], tuple[Tensor, ...]]
   prefix: str
   ignored: tuple[str, ...]
   aliases: Mapping[str, str]
-  read: Callable[[Entries], TransformerConfig]
-  write: Callable[[TransformerConfig], dict[str, Any]]
+  read: Callable[[Entries, Mapping[str, Any]], Any]
+  write: Callable[[Any], dict[str, Any]]
   defaults: Mapping[str, Any]
   spellings: Mapping[str, Mapping[str, str]]
+  renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  bare: Callable[[Any], bool] = lambda config: False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,18 +87,38 @@ class Row:
 
   def split(self, tensor: np.ndarray) -> list[np.ndarray]:
     """Views of the parts of a public tensor that belong to each of the parameters."""
+    tensor = tensor[0] if self.tensor.one_row else tensor
     tensor = tensor.T if self.tensor.transposed else tensor
     return np.split(tensor, np.cumsum(self.widths)[:-1], axis=-1) if len(self.widths) > 1 else [tensor]
 
   def join(self, parts: list[np.ndarray]) -> np.ndarray:
     """The inverse of `split`."""
     joined = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
-    return np.ascontiguousarray(joined.T if self.tensor.transposed else joined)
+    joined = joined.T if self.tensor.transposed else joined
+    return np.ascontiguousarray(joined[None] if self.tensor.one_row else joined)
 
   @property
   def size(self) -> int:
     """Scalars in one public tensor."""
     return math.prod(self.shape)
+
+
+def both(theirs: str, *ours: str, kernel: str = 'kernel', transposed: bool = True) -> tuple[Tensor, ...]:
+  """Weight and bias of a layer."""
+  return (Tensor(f'{theirs}.weight', tuple(f'{path}/{kernel}' for path in ours), transposed and kernel == 'kernel'),
+          Tensor(f'{theirs}.bias', tuple(f'{path}/bias' for path in ours)))
+
+
+def refuse(name: str, config: Any, **allowed: tuple) -> None:
+  """Refuses options that a public architecture does not have.
+
+  Raises:
+    UserError: an option is none of those allowed.
+  """
+  wrong = [f'{option}={getattr(config, option)!r} (it has {" or ".join(map(repr, values))})'
+           for option, values in allowed.items() if getattr(config, option) not in values]
+  if wrong:
+    raise UserError(f'{name} has no {", ".join(wrong)}')
 
 
 def unflatten(leaves: Mapping[str, Any]) -> Tree:
@@ -101,18 +133,19 @@ def unflatten(leaves: Mapping[str, Any]) -> Tree:
   return tree
 
 
-def rows(architecture: Architecture, shapes: Mapping[str, Any]) -> list[Row]:
+def rows(architecture: Architecture, config: Any, shapes: Mapping[str, Any]) -> list[Row]:
   """The rows of a table that a model has.
 
   Args:
     architecture: has the table.
+    config: the options of the model.
     shapes: every parameter of the model by path, as anything with a shape.
 
   Raises:
     UserError: a parameter stands in no row.
   """
   found, mapped = [], set()
-  for tensor in architecture.tensors:
+  for tensor in architecture.tensors(config):
     present = [leaf for leaf in tensor.leaves if leaf in shapes]
     if len(present) < len(tensor.leaves):
       continue
@@ -122,7 +155,8 @@ def rows(architecture: Architecture, shapes: Mapping[str, Any]) -> list[Row]:
     one = [shape[1:] if tensor.layered else shape for shape in full]
     shape = (*one[0][:-1], sum(part[-1] for part in one))
     names = tuple(tensor.name.format(layer=layer) for layer in range(layers))
-    found.append(Row(tensor, names, shape[::-1] if tensor.transposed else shape, tuple(part[-1] for part in one)))
+    shape = shape[::-1] if tensor.transposed else shape
+    found.append(Row(tensor, names, (1, *shape) if tensor.one_row else shape, tuple(part[-1] for part in one)))
   if left := sorted(set(shapes) - mapped):
     raise UserError(f'{architecture.name} has no tensors for the parameters {listed(left)}')
   return found

@@ -126,7 +126,7 @@ def save(folder: str | os.PathLike, model: Model, adapter: Adapter, base: str | 
 
 def _rows(model: Model) -> list[Row]:
   """The rows of the architecture's table that are kernels."""
-  rows = mapping.rows(ARCHITECTURES[model.architecture], named_leaves(model.params))
+  rows = mapping.rows(ARCHITECTURES[model.architecture], model.config, named_leaves(model.params))
   return [row for row in rows if all(leaf.rpartition('/')[2] == lora.KERNEL for leaf in row.tensor.leaves)]
 
 

@@ -12,14 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.interop import files, mapping
-from genjax.interop.decoders import ARCHITECTURES
+from genjax.interop import decoders, encoders, files, mapping, seq2seq
 from genjax.interop.entries import Entries, read_json
 from genjax.interop.mapping import Architecture, Row
-from genjax.models.transformer import TransformerConfig, transformer
 from genjax.nn.functional import Network
 from genjax.types import Tree, UserError, listed, named_leaves
 
+ARCHITECTURES = {**decoders.ARCHITECTURES, **encoders.ARCHITECTURES, **seq2seq.ARCHITECTURES}
 DTYPES = ('float32', 'bfloat16', 'float16')
 SHARD_BYTES = 5 * 10 ** 9  # what transformers 4 and the public repositories have
 ALIGNMENT = 64  # bytes; JAX takes such an array of the host as it lies, without a copy
@@ -30,13 +29,13 @@ _TYPE_ENTRIES = ('dtype', 'torch_dtype')
 class Model:
   """A public model.
 
-  architecture: its `model_type`. config: its options; it computes in float32, whatever the parameters have. network: its functions,
-  network.apply(params, mutable, tokens_BT)[0] being its logits B T V. params, mutable: its variables. source: the config.json that it
-  came with, of which `save` keeps what genjax has no options for.
+  architecture: its `model_type`. config: its options, of the class that the model file has; it computes in float32, whatever the
+  parameters have. network: its functions, network.apply(params, mutable, tokens_BT)[0] being the logits B T V of a decoder. params,
+  mutable: its variables. source: the config.json that it came with, of which `save` keeps what genjax has no options for.
   """
 
   architecture: str
-  config: TransformerConfig
+  config: Any
   network: Network
   params: Tree
   mutable: Tree
@@ -67,17 +66,21 @@ def load(folder: str | os.PathLike, dtype: str | None = None) -> Model:
   path = folder / 'config.json'
   source = read_json(path, 'the description of the model')
   architecture = Entries(source, str(path)).choice('model_type', ARCHITECTURES)
-  config = architecture.read(Entries(source, str(path)))
-  network, shapes = _network(config, str(path))
-  rows = mapping.rows(architecture, shapes)
-  stored = _match(folder, architecture, rows, files.open_folder(folder))
+  stored = _renamed(files.open_folder(folder), architecture.renamed)
+  try:
+    config = architecture.read(Entries(source, str(path)), stored)
+  except ValueError as error:
+    raise UserError(f'{path}: {error}') from error
+  network, shapes = _network(architecture, config, str(path))
+  rows = mapping.rows(architecture, config, shapes)
+  stored = _match(folder, architecture, rows, stored)
   leaves = {}
   for row in rows:
     leaves.update(_read(row, stored, shapes, wanted))
   return Model(architecture.name, config, network, mapping.unflatten(leaves), {}, source)
 
 
-def save(folder: str | os.PathLike, model: Model | TransformerConfig, params: Tree = None, *, architecture: str | None = None,
+def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, architecture: str | None = None,
          dtype: str | None = None, shard_bytes: int = SHARD_BYTES) -> None:
   """Writes a folder that `transformers` loads; it appears when all of it is written.
 
@@ -85,7 +88,7 @@ def save(folder: str | os.PathLike, model: Model | TransformerConfig, params: Tr
 
   Args:
     folder: a new folder, or an empty one.
-    model: what `load` gave, or the options of a decoder. Dropout is no part of it.
+    model: a `Model`, which `load` gave, or the options of one. Dropout is no part of it.
     params: its parameters; None for those of a `Model`.
     architecture: the `model_type` to write it as; None for that of a `Model`, else the first that has all options of the config.
     dtype: type of the tensors, one of `DTYPES`; None for that of the parameters.
@@ -100,14 +103,15 @@ def save(folder: str | os.PathLike, model: Model | TransformerConfig, params: Tr
     architecture, params = architecture or model.architecture, model.params if params is None else params
   chosen, entries = _describe(config, architecture)
   leaves = named_leaves(params)
-  _, shapes = _network(config, 'the config')
+  _, shapes = _network(chosen, config, 'the config')
   _check_params(leaves, shapes)
   wanted = _dtype(dtype)
   types = {path: wanted or np.dtype(leaf.dtype) for path, leaf in leaves.items()}
   if strange := sorted(f'{path} ({kind})' for path, kind in types.items() if kind.name not in DTYPES):
     raise UserError(f'parameters of types other than {DTYPES}: {listed(strange)}')
-  rows = mapping.rows(chosen, shapes)
-  pending = [tensor for row in rows for tensor in _pending(row, leaves, types)]
+  rows = mapping.rows(chosen, config, shapes)
+  prefix = chosen.prefix if chosen.bare(config) else ''
+  pending = [tensor._replace(name=tensor.name.removeprefix(prefix)) for row in rows for tensor in _pending(row, leaves, types)]
   same = source if source.get('model_type') == chosen.name else {}
   for name, options in chosen.spellings.items():
     if name in same and options.get(same[name]) == options[entries[name]]:
@@ -126,10 +130,16 @@ def _dtype(name: str | None) -> np.dtype | None:
   return None if name is None else np.dtype(jnp.dtype(name))
 
 
-def _network(config: TransformerConfig, where: str) -> tuple[Network, dict[str, Any]]:
+def _renamed(stored: dict[str, files.Stored], renamed: Mapping[str, str]) -> dict[str, files.Stored]:
+  for pattern, replacement in renamed.items():
+    stored = {re.sub(pattern, replacement, name): tensor for name, tensor in stored.items()}
+  return stored
+
+
+def _network(architecture: Architecture, config: Any, where: str) -> tuple[Network, dict[str, Any]]:
   """The network, and the shapes of its parameters by path."""
   try:
-    network = transformer(config)
+    network = architecture.network(config)
   except ValueError as error:
     raise UserError(f'{where}: {error}') from error
   return network, named_leaves(jax.eval_shape(network.init, jax.random.key(0))[0])
@@ -138,7 +148,8 @@ def _network(config: TransformerConfig, where: str) -> tuple[Network, dict[str, 
 def _match(folder: pathlib.Path, architecture: Architecture, rows: list[Row], stored: dict[str, files.Stored]) -> dict[str, files.Stored]:
   """What the files have for every name of the table; an error lists all names that do not fit."""
   shapes = {name: row.shape for row in rows for name in row.names}
-  known = {**shapes, **{alias: shapes[name] for alias, name in architecture.aliases.items()}}
+  aliases = {alias: name for alias, name in architecture.aliases.items() if name in shapes}
+  known = {**shapes, **{alias: shapes[name] for alias, name in aliases.items()}}
   found: dict[str, files.Stored] = {}
   unmapped, wrong = [], []
   for name, tensor in stored.items():
@@ -154,7 +165,7 @@ def _match(folder: pathlib.Path, architecture: Architecture, rows: list[Row], st
     (missing, 'missing'), (sorted(unmapped), 'without a place in the model'), (sorted(wrong), 'of another shape')) if names]
   if problems:
     raise UserError(f'{folder}: its tensors are not those of the {architecture.name} that config.json describes; ' + '; '.join(problems))
-  for alias, name in architecture.aliases.items():
+  for alias, name in aliases.items():
     if alias in found and alias not in shapes:
       repeated, tensor = found[alias].read(), found[name].read()
       if repeated.dtype != tensor.dtype or not np.array_equal(repeated.view(np.uint8), tensor.view(np.uint8)):
@@ -191,14 +202,16 @@ def _cast(values: np.ndarray, slot: np.ndarray, stored: Any) -> None:
     raise UserError(f"{getattr(stored, 'name', stored)} has numbers beyond float16's 65504; use bfloat16 or float32")
 
 
-def _describe(config: TransformerConfig, name: str | None) -> tuple[Architecture, dict[str, Any]]:
+def _describe(config: Any, name: str | None) -> tuple[Architecture, dict[str, Any]]:
   """The architecture, and the entries of its config.json."""
-  if name is not None:
-    if name not in ARCHITECTURES:
-      raise UserError(f'architecture must be one of {sorted(ARCHITECTURES)}, got {name!r}')
-    return ARCHITECTURES[name], ARCHITECTURES[name].write(config)
+  fitting = {key: architecture for key, architecture in ARCHITECTURES.items() if isinstance(config, architecture.config)}
+  if name is not None or not fitting:
+    if name not in fitting:
+      known = f'one of {sorted(fitting)}' if fitting else f'that of a config of genjax.models, and {type(config).__name__} is none'
+      raise UserError(f'architecture must be {known}, got {name!r}')
+    return fitting[name], fitting[name].write(config)
   reasons = []
-  for architecture in ARCHITECTURES.values():
+  for architecture in fitting.values():
     try:
       return architecture, architecture.write(config)
     except UserError as error:

@@ -79,6 +79,11 @@ def init_layer(batch: int, kv_heads: int, slots: int, head_dim: int, dtype: Any 
   return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
 
 
+def _smaller(init, divisor: float):
+  """The initializer, divided."""
+  return lambda key, shape, dtype: init(key, shape, dtype) / divisor
+
+
 def _write(cache: Array, new_BTKD: Array, start: Array) -> Array:
   """A cache (B) K S D with T new slots from `start` on."""
   new_BKTD = new_BTKD.swapaxes(1, 2).astype(cache.dtype)
@@ -103,6 +108,8 @@ class Attention(nnx.Module):
     rope_theta, rope_scaling: base and scaling of the rotary embedding, see `rope`; without a base it is left out.
     window: token t sees the last `window` tokens up to t only; None for all. Only with `causal`.
     kernel_init, out_init: initializers of the query/key/value kernels and of the output kernel.
+    scaled: scores are divided by sqrt(head_dim). False leaves that to the query kernel, which then begins smaller by this factor
+      (Raffel et al. 2020, as published).
     implementation: see `genjax.nn.dot_product_attention.attend`.
     split: on a mesh, heads are split by the logical axis 'heads' and tokens by 'sequence', these by ring attention; False leaves
       both whole.
@@ -115,7 +122,7 @@ class Attention(nnx.Module):
   def __init__(self, width: int, heads: int, kv_heads: int | None = None, *, head_dim: int | None = None,
                bias: bool = True, causal: bool = False, dtype=jnp.float32, rngs: nnx.Rngs,
                rope_theta: float | None = None, rope_scaling: RopeScaling | None = None, window: int | None = None,
-               kernel_init=_XAVIER, out_init=_XAVIER, implementation: str = 'auto', split: bool = True):
+               kernel_init=_XAVIER, out_init=_XAVIER, implementation: str = 'auto', split: bool = True, scaled: bool = True):
     kv_heads = kv_heads or heads
     if heads % kv_heads:
       raise ValueError(f'heads ({heads}) must be a multiple of kv_heads ({kv_heads})')
@@ -126,19 +133,19 @@ class Attention(nnx.Module):
       raise ValueError(f'rotary positions need an even head_dim, got {head_dim}')
     self.head_dim, self.causal, self.rope_theta, self.implementation = head_dim, causal, rope_theta, implementation
     check_window(causal, window)
-    self.rope_scaling, self.window, self.split = rope_scaling, window, split
+    self.rope_scaling, self.window, self.split, self.scaled = rope_scaling, window, split, scaled
 
     def linear(inputs: int, outputs: int, init) -> nnx.Linear:
       return nnx.Linear(inputs, outputs, use_bias=bias, dtype=dtype, kernel_init=init, rngs=rngs)
 
-    self.query = linear(width, heads * head_dim, kernel_init)
+    self.query = linear(width, heads * head_dim, kernel_init if scaled else _smaller(kernel_init, math.sqrt(head_dim)))
     self.key = linear(width, kv_heads * head_dim, kernel_init)
     self.value = linear(width, kv_heads * head_dim, kernel_init)
     self.out = linear(heads * head_dim, width, out_init)
 
   def __call__(self, x_BTD: Array, key: Key | None = None, positions_BT: Array | None = None,
                layer: tuple[Array, Array] | None = None, position: Array | int | None = None, segments_BT: Array | None = None,
-               first_B: Array | None = None) -> Any:
+               first_B: Array | None = None, bias_HTS: Array | None = None) -> Any:
     """Attends.
 
     Args:
@@ -150,6 +157,7 @@ class Attention(nnx.Module):
       position: number of slots already filled, an integer scalar.
       segments_BT: integer ids, without a cache; a token sees tokens of its own id only (packed texts; padding gets an id of its own).
       first_B: with a cache, the first slot of each row that holds a token; those before are padding that no token sees.
+      bias_HTS: see `genjax.nn.dot_product_attention.attend`; S is the number of slots with a cache, else T.
 
     Returns:
       y_BTD, or (y_BTD, new layer) with a cache.
@@ -170,6 +178,8 @@ class Attention(nnx.Module):
     length = x_BTD.shape[1]
     start = jnp.int32(0 if position is None else position)
     index_T = start + jnp.arange(length)
+    if not self.scaled:
+      query_BTHD = query_BTHD * math.sqrt(self.head_dim)  # undone by `attend`
     if self.rope_theta is not None:
       place_BT = index_T[None] if positions_BT is None else positions_BT
       query_BTHD, key_BTKD = (rope(x, place_BT, self.rope_theta, self.rope_scaling) for x in (query_BTHD, key_BTKD))
@@ -179,9 +189,11 @@ class Attention(nnx.Module):
         if self.implementation != 'auto':
           raise UserError(f'attention implementation {self.implementation!r} holds whole sequences, and config.mesh splits them; '
                           "leave it at 'auto', or set config.rules.sequence to None")
+        if bias_HTS is not None:
+          raise UserError('relative positions hold whole sequences, and config.mesh splits them; set config.rules.sequence to None')
         y_BTHD = ring_attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, window=self.window, segments=segments)
       else:
-        y_BTHD = attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, window=self.window, segments=segments,
+        y_BTHD = attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, window=self.window, segments=segments, bias_HTS=bias_HTS,
                         implementation=self.implementation)
       return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1))
     layer = _write(layer[0], key_BTKD, start), _write(layer[1], value_BTKD, start)
@@ -194,7 +206,8 @@ class Attention(nnx.Module):
       hidden_BS = padding_BS if hidden_BS is None else hidden_BS | padding_BS
     # Slots that are not written yet, and padding, form a segment of their own.
     segments = None if hidden_BS is None else (jnp.zeros(x_BTD.shape[:2], bool), hidden_BS)
-    y_BTHD = attend_cached(query_BTHD, key_BKSD, value_BKSD, start, causal=self.causal, window=self.window, segments=segments)
+    y_BTHD = attend_cached(query_BTHD, key_BKSD, value_BKSD, start, causal=self.causal, window=self.window, segments=segments,
+                           bias_HTS=bias_HTS)
     return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1)), layer
 
   def _place(self, x_BTHD: Array, name: str, sequence: str | None, grouped: bool = False) -> Array:

@@ -1,4 +1,4 @@
-"""Softmax attention, softmax(q k^T / sqrt(D) + mask) v (Vaswani et al. 2017, eq. 1), without its T x S matrix.
+"""Softmax attention, softmax(q k^T / sqrt(D) + bias + mask) v (Vaswani et al. 2017, eq. 1), without its T x S matrix.
 
 One function, `attend`, with an implementation for each backend; every one equals `reference` to rounding. Suffixes: B batch, T queries,
 S keys, H query heads, K key/value heads, G = H / K queries that share a key, D channels of a head, N chunks of queries.
@@ -28,7 +28,7 @@ Segments = tuple[Array, Array]
 
 
 def attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: bool = False, window: int | None = None,
-           segments: Segments | None = None, implementation: str = 'auto') -> Array:
+           segments: Segments | None = None, bias_HTS: Array | None = None, implementation: str = 'auto') -> Array:
   """Attention of T queries to S keys, with scores and softmax in float32.
 
   Args:
@@ -38,10 +38,11 @@ def attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: boo
     window: query t sees keys s > t - window only (sliding window); only with `causal`.
     segments: integer ids (B T, B S); a query sees keys of its own id only. For packed sequences, and for padding, which gets an
       id of its own. What a query without any key returns is not specified.
+    bias_HTS: added to the scaled scores of all rows, as relative positions are.
     implementation: 'reference' holds all scores. 'chunked' holds those of `CHUNK` queries, and computes them again for the gradient.
       'splash' is the TPU kernel of jax.experimental.pallas; T and S must be multiples of 128. 'cudnn' is NVIDIA's fused kernel,
-      for float16 and bfloat16 and without segments. 'auto' takes the kernel of the platform (see `genjax.sharding.platform`) where
-      the arguments suit it, else 'chunked'. Only 'reference' has forward-mode derivatives.
+      for float16 and bfloat16 and without segments. Neither kernel takes a bias. 'auto' takes the kernel of the platform (see
+      `genjax.sharding.platform`) where the arguments suit it, else 'chunked'. Only 'reference' has forward-mode derivatives.
 
   Returns:
     y_BTHD in the type of the queries.
@@ -50,25 +51,26 @@ def attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: boo
     UserError: the platform or the arguments do not suit the named implementation.
     ValueError: shapes that do not fit, a window without `causal`, or an unknown implementation.
   """
-  _check(query_BTHD, key_BSKD, value_BSKD, causal, window, implementation)
+  _check(query_BTHD, key_BSKD, value_BSKD, causal, window, bias_HTS, implementation)
   arrays = (query_BTHD, key_BSKD, value_BSKD, segments)
   if implementation == 'auto':
     kernel = {'tpu': 'splash', 'gpu': 'cudnn'}.get(sharding.platform(), 'chunked')
-    implementation = 'chunked' if _refusal(kernel, *arrays) else kernel
-  elif reason := _refusal(implementation, *arrays):
+    implementation = 'chunked' if _refusal(kernel, *arrays, bias_HTS) else kernel
+  elif reason := _refusal(implementation, *arrays, bias_HTS):
     raise UserError(f"attention implementation {implementation!r} {reason}; 'auto' chooses one that fits")
-  return _BY_NAME[implementation](*arrays, causal=causal, window=window)
+  biased = {} if bias_HTS is None else {'bias_HTS': bias_HTS}
+  return _BY_NAME[implementation](*arrays, causal=causal, window=window, **biased)
 
 
 def attend_cached(query_BTHD: Array, key_BKSD: Array, value_BKSD: Array, position: Array | int, *, causal: bool = False,
-                  window: int | None = None, segments: Segments | None = None) -> Array:
+                  window: int | None = None, segments: Segments | None = None, bias_HTS: Array | None = None) -> Array:
   """Attention of T queries to keys and values from a cache, in XLA on every backend, chunk by chunk of queries where they are many.
 
   Args:
     query_BTHD: queries; head h reads key/value head h // (H / K).
     key_BKSD, value_BKSD: heads before slots, as matrix products read them: any other order costs a copy of the cache at every token.
     position: slot of the first query, an integer scalar; with `causal`, query t sees slots s <= position + t.
-    window, segments: see `attend`.
+    window, segments, bias_HTS: see `attend`.
 
   Returns:
     y_BTHD in the type of the queries.
@@ -77,21 +79,27 @@ def attend_cached(query_BTHD: Array, key_BKSD: Array, value_BKSD: Array, positio
   if query_BTHD.shape[1] == 1:  # one token: products of plain matrices, for which XLA copies no cache
     visible = _visible(1, key_BKSD.shape[2], position, causal, window, segments)
     scores_BKGS = jnp.einsum('bkgd,bksd->bkgs', query_BKGTD[:, :, :, 0], key_BKSD, preferred_element_type=jnp.float32)
-    scores_BKGS = jnp.where(True if visible is None else jnp.squeeze(visible, -2), scores_BKGS * query_BTHD.shape[3] ** -0.5, _LOWEST)
+    scores_BKGS *= query_BTHD.shape[3] ** -0.5
+    if bias_HTS is not None:
+      scores_BKGS += bias_HTS.reshape(scores_BKGS.shape[1:])
+    scores_BKGS = jnp.where(True if visible is None else jnp.squeeze(visible, -2), scores_BKGS, _LOWEST)
     weight_BKGS = jnp.exp(scores_BKGS - jnp.max(scores_BKGS, axis=-1, keepdims=True))
     y_BKGD = jnp.einsum('bkgs,bksd->bkgd', weight_BKGS.astype(value_BKSD.dtype), value_BKSD, preferred_element_type=jnp.float32)
     y_BKGD /= jnp.sum(weight_BKGS, axis=-1, keepdims=True)
     return y_BKGD.reshape(query_BTHD.shape).astype(query_BTHD.dtype)
-  y_BKGTD = _chunks(query_BKGTD, key_BKSD, value_BKSD, segments, causal, window, position, query_BTHD.shape[1] > CHUNK)
+  bias_KGTS = _grouped_bias(bias_HTS, key_BKSD.shape[1])
+  y_BKGTD = _chunks(query_BKGTD, key_BKSD, value_BKSD, segments, bias_KGTS, causal, window, position, query_BTHD.shape[1] > CHUNK)
   return jnp.moveaxis(y_BKGTD, 3, 1).reshape(query_BTHD.shape)
 
 
 def reference(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None = None, *,
-              causal: bool = False, window: int | None = None) -> Array:
+              causal: bool = False, window: int | None = None, bias_HTS: Array | None = None) -> Array:
   """The formula as it stands."""
   query_BTKGD = _grouped(query_BTHD, key_BSKD.shape[2])
   scores_BKGTS = jnp.einsum('btkgd,bskd->bkgts', query_BTKGD, key_BSKD, preferred_element_type=jnp.float32)
   scores_BKGTS *= query_BTHD.shape[3] ** -0.5
+  if bias_HTS is not None:
+    scores_BKGTS += bias_HTS.reshape(scores_BKGTS.shape[1:])
   visible = _visible(query_BTHD.shape[1], key_BSKD.shape[1], 0, causal, window, segments)
   if visible is not None:
     scores_BKGTS = jnp.where(visible, scores_BKGTS, _LOWEST)
@@ -100,7 +108,7 @@ def reference(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: S
 
 
 def chunked(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None = None, *,
-            causal: bool = False, window: int | None = None) -> Array:
+            causal: bool = False, window: int | None = None, bias_HTS: Array | None = None) -> Array:
   """`reference` over chunks of queries, one after the other (Rabe and Staats 2021), recomputed in the backward pass.
 
   A sequence of one chunk keeps its weights for the backward pass. A causal sequence, short or long, is cut in `CAUSAL_PARTS` pieces
@@ -109,6 +117,7 @@ def chunked(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Seg
   length = query_BTHD.shape[1]
   query_BKGTD = jnp.moveaxis(_grouped(query_BTHD, key_BSKD.shape[2]), 1, 3)
   key_BKSD, value_BKSD = key_BSKD.swapaxes(1, 2), value_BSKD.swapaxes(1, 2)
+  bias_KGTS = _grouped_bias(bias_HTS, key_BSKD.shape[2])
   step = length
   if causal:
     unit = CHUNK if length > CHUNK else 1
@@ -120,68 +129,75 @@ def chunked(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Seg
     if causal:
       first, last = max(0, begin - window + 1) if window else 0, end
     ids = None if segments is None else (segments[0][:, begin:end], segments[1][:, first:last])
-    outputs.append(_chunks(query_BKGTD[:, :, :, begin:end], key_BKSD[:, :, first:last], value_BKSD[:, :, first:last], ids, causal,
+    bias = None if bias_KGTS is None else bias_KGTS[:, :, begin:end, first:last]
+    outputs.append(_chunks(query_BKGTD[:, :, :, begin:end], key_BKSD[:, :, first:last], value_BKSD[:, :, first:last], ids, bias, causal,
                            window, begin - first, length > CHUNK))
   y_BKGTD = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=3)
   return jnp.moveaxis(y_BKGTD, 3, 1).reshape(query_BTHD.shape)
 
 
-def _chunks(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, segments: Segments | None, causal: bool, window: int | None,
-            start: Array | int, recompute: bool) -> Array:
+def _chunks(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, segments: Segments | None, bias_KGTS: Array | None, causal: bool,
+            window: int | None, start: Array | int, recompute: bool) -> Array:
   """Chunks of queries against the same keys; `start` is the position of the first query among the keys."""
   length = query_BKGTD.shape[3]
 
-  def one(query_BKGTD: Array, ids_BT: Array | None, start: Array | int) -> Array:
+  def one(query_BKGTD: Array, ids_BT: Array | None, bias_KGTS: Array | None, start: Array | int) -> Array:
     ids = None if segments is None or ids_BT is None else (ids_BT, segments[1])
     visible = _visible(query_BKGTD.shape[3], key_BKSD.shape[2], start, causal, window, ids)
-    return _softmax_products(query_BKGTD, key_BKSD, value_BKSD, visible)
+    return _softmax_products(query_BKGTD, key_BKSD, value_BKSD, visible, bias_KGTS)
 
   ids_BT = None if segments is None else segments[0]
   if not recompute:
-    return one(query_BKGTD, ids_BT, start)
+    return one(query_BKGTD, ids_BT, bias_KGTS, start)
   count = -(-length // CHUNK)
   padding = (0, count * CHUNK - length)
 
-  def split(x: Array, axis: int) -> Array:
+  def split(x: Array | None, axis: int) -> Array | None:
+    if x is None:
+      return None
     padded = jnp.pad(x, [padding if index == axis else (0, 0) for index in range(x.ndim)])
     return jnp.moveaxis(padded.reshape(*x.shape[:axis], count, CHUNK, *x.shape[axis + 1:]), axis, 0)
 
-  chunks = (split(query_BKGTD, 3), None if ids_BT is None else split(ids_BT, 1), start + CHUNK * jnp.arange(count))
+  chunks = (split(query_BKGTD, 3), split(ids_BT, 1), split(bias_KGTS, 2), start + CHUNK * jnp.arange(count))
   y_NBKGTD = jax.lax.map(lambda chunk: jax.checkpoint(one)(*chunk), chunks)
   y_BKGTD = jnp.moveaxis(y_NBKGTD, 0, 3)
   return y_BKGTD.reshape(*query_BKGTD.shape[:3], count * CHUNK, -1)[:, :, :, :length]
 
 
 @jax.custom_vjp
-def _softmax_products(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Array | None) -> Array:
-  """softmax(q k^T / sqrt(D)) v where `visible`, with a gradient whose products suit XLA's CPU code.
+def _softmax_products(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Array | None, bias_KGTS: Array | None) -> Array:
+  """softmax(q k^T / sqrt(D) + bias) v where `visible`, with a gradient whose products suit XLA's CPU code.
 
   There a product whose large operand, T x S, is read transposed takes twice the time of one that reads it as it lies. The gradients of
   keys and values are such products; here they are computed as their transposes, from the small operands transposed.
   """
-  return _forward(query_BKGTD, key_BKSD, value_BKSD, visible)[0]
+  return _forward(query_BKGTD, key_BKSD, value_BKSD, visible, bias_KGTS)[0]
 
 
-def _forward(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Array | None):
+def _forward(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Array | None, bias_KGTS: Array | None):
   scores_BKGTS = jnp.einsum('bkgtd,bksd->bkgts', query_BKGTD, key_BKSD, preferred_element_type=jnp.float32)
   scores_BKGTS *= query_BKGTD.shape[-1] ** -0.5
+  if bias_KGTS is not None:
+    scores_BKGTS += bias_KGTS
   if visible is not None:
     scores_BKGTS = jnp.where(visible, scores_BKGTS, _LOWEST)
   weight_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1)
   y_BKGTD = jnp.einsum('bkgts,bksd->bkgtd', weight_BKGTS.astype(value_BKSD.dtype), value_BKSD).astype(query_BKGTD.dtype)
-  return y_BKGTD, (query_BKGTD, key_BKSD, value_BKSD, weight_BKGTS)
+  return y_BKGTD, (query_BKGTD, key_BKSD, value_BKSD, weight_BKGTS, bias_KGTS)
 
 
 def _backward(saved, gradient_BKGTD: Array):
-  query_BKGTD, key_BKSD, value_BKSD, weight_BKGTS = saved
+  query_BKGTD, key_BKSD, value_BKSD, weight_BKGTS, bias_KGTS = saved
   slope_BKGTS = jnp.einsum('bkgtd,bksd->bkgts', gradient_BKGTD, value_BKSD, preferred_element_type=jnp.float32)
   mean_BKGT1 = jnp.sum(weight_BKGTS * slope_BKGTS, axis=-1, keepdims=True)
-  slope_BKGTS = weight_BKGTS * (slope_BKGTS - mean_BKGT1) * query_BKGTD.shape[-1] ** -0.5  # of the products q k^T
-  slope_BKGTS = slope_BKGTS.astype(query_BKGTD.dtype)
+  slope_BKGTS = weight_BKGTS * (slope_BKGTS - mean_BKGT1)
+  bias_slope_KGTS = None if bias_KGTS is None else jnp.sum(slope_BKGTS, axis=0).astype(bias_KGTS.dtype)
+  slope_BKGTS = (slope_BKGTS * query_BKGTD.shape[-1] ** -0.5).astype(query_BKGTD.dtype)  # of the products q k^T
   query_slope_BKGTD = jnp.einsum('bkgts,bksd->bkgtd', slope_BKGTS, key_BKSD)
   key_slope_BKDS = jnp.einsum('bkgtd,bkgts->bkds', query_BKGTD, slope_BKGTS)
   value_slope_BKDS = jnp.einsum('bkgtd,bkgts->bkds', gradient_BKGTD, weight_BKGTS.astype(gradient_BKGTD.dtype))
-  return query_slope_BKGTD, key_slope_BKDS.swapaxes(2, 3), value_slope_BKDS.swapaxes(2, 3).astype(value_BKSD.dtype), None
+  key_slope_BKSD, value_slope_BKSD = key_slope_BKDS.swapaxes(2, 3), value_slope_BKDS.swapaxes(2, 3).astype(value_BKSD.dtype)
+  return query_slope_BKGTD, key_slope_BKSD, value_slope_BKSD, None, bias_slope_KGTS
 
 
 _softmax_products.defvjp(_forward, _backward)
@@ -255,6 +271,11 @@ def _grouped(query_BTHD: Array, kv_heads: int) -> Array:
   return query_BTHD.reshape(*query_BTHD.shape[:2], kv_heads, -1, query_BTHD.shape[3])
 
 
+def _grouped_bias(bias_HTS: Array | None, kv_heads: int) -> Array | None:
+  """H T S -> K G T S."""
+  return None if bias_HTS is None else bias_HTS.reshape(kv_heads, -1, *bias_HTS.shape[1:])
+
+
 def _visible(queries: int, keys: int, start: Array | int, causal: bool, window: int | None, segments: Segments | None) -> Array | None:
   """Which keys each query sees, broadcastable to B K G T S; None is all."""
   visible = None
@@ -272,13 +293,16 @@ def _block(length: int) -> int:
   return next(size for size in (512, 384, 256, LANES) if length % size == 0)
 
 
-def _refusal(implementation: str, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None) -> str:
+def _refusal(implementation: str, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None,
+             bias_HTS: Array | None) -> str:
   """Why a kernel does not take the arguments; '' if it does."""
   platform = {'splash': 'tpu', 'cudnn': 'gpu'}.get(implementation)
   if platform is None:
     return ''
   if sharding.platform() != platform:
     return f'runs on {platform}, and this is {sharding.platform()}'
+  if bias_HTS is not None:
+    return 'takes no bias'
   if implementation == 'splash':
     lengths = query_BTHD.shape[1], key_BSKD.shape[1]
     return f'needs lengths that are multiples of {LANES}, got {lengths}' if any(length % LANES for length in lengths) else ''
@@ -297,7 +321,8 @@ def check_window(causal: bool, window: int | None) -> None:
     raise ValueError(f'a window is at least 1 and comes with causal=True, got window={window}, causal={causal}')
 
 
-def _check(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, causal: bool, window: int | None, implementation: str) -> None:
+def _check(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, causal: bool, window: int | None, bias_HTS: Array | None,
+           implementation: str) -> None:
   shapes = query_BTHD.shape, key_BSKD.shape, value_BSKD.shape
   if key_BSKD.shape != value_BSKD.shape or query_BTHD.shape[0] != key_BSKD.shape[0] or query_BTHD.shape[3] != key_BSKD.shape[3]:
     raise ValueError(f'attention takes queries B T H D and keys and values B S K D, got shapes {shapes}')
@@ -306,6 +331,8 @@ def _check(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, causal: bool, 
   if causal and query_BTHD.shape[1] != key_BSKD.shape[1]:
     raise ValueError(f'causal attention needs as many queries as keys, got shapes {shapes}')
   check_window(causal, window)
+  if bias_HTS is not None and bias_HTS.shape != (query_BTHD.shape[2], query_BTHD.shape[1], key_BSKD.shape[1]):
+    raise ValueError(f'a bias has shape H T S, got {bias_HTS.shape} with queries and keys of shapes {shapes[:2]}')
   if implementation not in IMPLEMENTATIONS:
     raise ValueError(f'implementation must be one of {IMPLEMENTATIONS}, got {implementation!r}')
 

@@ -1,5 +1,7 @@
 """Embeddings of times, labels and positions, and images as sequences of patches."""
 
+import math
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -66,6 +68,13 @@ class LabelEmbedding(nnx.Module):
     return self.table(label_B)
 
 
+def sincos(position_T: np.ndarray, width: int) -> np.ndarray:
+  """Fixed positions T D (Vaswani et al. 2017, section 3.5) in float64, all sines before all cosines; of an odd width D one more sine."""
+  frequency = 10_000.0 ** (-np.arange(-(-width // 2)) / (width / 2))
+  angle = position_T[:, None] * frequency
+  return np.concatenate([np.sin(angle), np.cos(angle[:, :width // 2])], axis=-1)
+
+
 def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
   """Fixed 2D positions (Vaswani et al. 2017 per axis; the layout of MAE and DiT).
 
@@ -83,14 +92,53 @@ def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
   """
   if width % 4:
     raise ValueError(f'2D positions need a width that is a multiple of 4, got {width}')
-  frequency = 10_000.0 ** (-np.arange(width // 4) / (width // 4))
-
-  def encode(position_T: np.ndarray) -> np.ndarray:
-    angle = position_T[:, None] * frequency
-    return np.concatenate([np.sin(angle), np.cos(angle)], axis=-1)
-
   row, column = np.divmod(np.arange(rows * columns), columns)
-  return np.concatenate([encode(column), encode(row)], axis=-1).astype(np.float32)
+  return np.concatenate([sincos(column, width // 2), sincos(row, width // 2)], axis=-1).astype(np.float32)
+
+
+class RelativeBias(nnx.Module):
+  """What is added to the scores of attention for the distance of a key from a query, one number a head (Raffel et al. 2020, section 2.1).
+
+  Args:
+    heads: H.
+    buckets: distances are put in so many classes, see `relative_buckets`.
+    distance: from here on all distances are alike.
+    bidirectional: keys on both sides are told apart; else all keys after the query are as one at its own place.
+    init: of the table.
+  """
+
+  def __init__(self, heads: int, buckets: int, distance: int, bidirectional: bool, *, init=_NORMAL, rngs: nnx.Rngs):
+    self.table = nnx.Embed(buckets, heads, embedding_init=init, rngs=rngs)
+    self.buckets, self.distance, self.bidirectional = buckets, distance, bidirectional
+
+  def __call__(self, query_T: Array, key_S: Array, key: Key | None = None) -> Array:
+    """The bias H T S in float32, of queries and keys at these positions."""
+    bucket_TS = relative_buckets(key_S - query_T[:, None], self.buckets, self.distance, self.bidirectional)
+    return jnp.moveaxis(self.table(bucket_TS), -1, 0).astype(jnp.float32)
+
+
+def relative_buckets(offset_TS: Array, buckets: int, distance: int, bidirectional: bool) -> Array:
+  """Classes of relative positions, as published with T5: half of them are single distances, the others grow in size up to `distance`.
+
+  Args:
+    offset_TS: position of the key less that of the query.
+    buckets: their number; with `bidirectional`, the second half is of keys after the query.
+    distance, bidirectional: see `RelativeBias`.
+
+  Raises:
+    ValueError: fewer than 4 buckets in use, or a distance that they exceed.
+  """
+  share = buckets // 2 if bidirectional else buckets
+  exact = share // 2
+  if exact < 1 or distance <= exact:
+    raise ValueError(f'relative positions need 2 buckets on a side and a distance above half of these, got {buckets} and {distance}')
+  # In float32, as published: a logarithm on the border of two classes must fall where the published weights have it.
+  steps = np.arange(1, distance + 1, dtype=np.float32)
+  grown = exact + (np.log(steps / exact) / math.log(distance / exact) * (share - exact)).astype(np.int32)
+  table = np.concatenate([[0], np.where(steps < exact, steps, np.minimum(grown, share - 1))]).astype(np.int32)
+  size_TS = jnp.abs(offset_TS) if bidirectional else jnp.maximum(-offset_TS, 0)
+  bucket_TS = jnp.asarray(table)[jnp.minimum(size_TS, distance)]
+  return bucket_TS + jnp.where(offset_TS > 0, share, 0) if bidirectional else bucket_TS
 
 
 def patchify(x_BHWC: Array, patch: int) -> Array:

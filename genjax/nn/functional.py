@@ -156,6 +156,12 @@ def dropout(x: Array, rate: float, key: Key | None) -> Array:
   return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 
+def absorb_bias(x_BTD: Array, weight_VD: Array, bias_V: Array) -> tuple[Array, Array]:
+  """(x, weight) with one more channel each, whose product x weight^T has the bias in it."""
+  x_BTD = jnp.concatenate([x_BTD, jnp.ones_like(x_BTD[..., :1])], axis=-1)
+  return x_BTD, jnp.concatenate([weight_VD, bias_V[:, None].astype(weight_VD.dtype)], axis=-1)
+
+
 def _plain(state: nnx.State) -> Tree:
   """A state as nested dicts with string keys (list indices become '0', '1', ...), the form checkpoints keep as it is."""
   return _rename(nnx.to_pure_dict(state), str)

@@ -30,9 +30,9 @@ class SamplerOptions:
   this probability, 1 keeps all (nucleus sampling, Holtzman et al. 2020). min_p: keep tokens with at least this share of the
   probability of the likeliest, 0 keeps all (Nguyen et al. 2024). repetition_penalty: logits of tokens that the row has already, prompt
   included, are divided by it where positive and multiplied elsewhere; 1 changes nothing (Keskar et al. 2019, sec. 4.1). stop: tokens that
-  end a text; the one that does is its last. beams: number M of beams; above 1 the text is searched for and not drawn, see
-  `beam_search`, and the options of drawing stay at their defaults. length_penalty: the score of a finished text is its log-likelihood
-  divided by its length to this power.
+  end a text; the one that does is its last. suppress: tokens that are never chosen. beams: number M of beams; above 1 the text is
+  searched for and not drawn, see `beam_search`, and the options of drawing stay at their defaults. length_penalty: the score of a
+  finished text is its log-likelihood divided by its length to this power.
 
   Raises:
     UserError: a value outside its range.
@@ -45,17 +45,19 @@ class SamplerOptions:
   min_p: float = 0.0
   repetition_penalty: float = 1.0
   stop: tuple[int, ...] = ()
+  suppress: tuple[int, ...] = ()
   beams: int = 1
   length_penalty: float = 1.0
 
   def __post_init__(self):
-    object.__setattr__(self, 'stop', tuple(self.stop))  # a config has it as a list
+    for name in ('stop', 'suppress'):  # a config has them as lists
+      object.__setattr__(self, name, tuple(getattr(self, name)))
     if self.length < 1 or self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
       raise UserError('config.sampler of a language model takes length >= 1, temperature >= 0, top_k >= 0 and 0 < top_p <= 1, '
                       f'got {dataclasses.asdict(self)}')
-    if not 0 <= self.min_p <= 1 or self.repetition_penalty <= 0 or self.beams < 1 or any(token < 0 for token in self.stop):
-      raise UserError('config.sampler of a language model takes 0 <= min_p <= 1, repetition_penalty > 0, beams >= 1 and stop tokens >= 0, '
-                      f'got {dataclasses.asdict(self)}')
+    if not 0 <= self.min_p <= 1 or self.repetition_penalty <= 0 or self.beams < 1 or any(token < 0 for token in (*self.stop, *self.suppress)):
+      raise UserError('config.sampler of a language model takes 0 <= min_p <= 1, repetition_penalty > 0, beams >= 1 and tokens >= 0, got '
+                      f'{dataclasses.asdict(self)}')
     if self.beams > 1 and (self.temperature not in (0, 1) or self.top_k or self.top_p < 1 or self.min_p):
       raise UserError(f'config.sampler.beams={self.beams} searches for the likeliest text and draws nothing; leave temperature, top_k, '
                       f'top_p and min_p at their defaults, got {dataclasses.asdict(self)}')
@@ -100,6 +102,10 @@ def penalise(scores_NV: Array, seen_NV: Array, penalty: float) -> Array:
   return jnp.where(seen_NV, lower_NV, scores_NV)
 
 
+def _suppressed(scores_NV: Array, options: SamplerOptions) -> Array:
+  return scores_NV.at[:, jnp.asarray(options.suppress)].set(-jnp.inf) if options.suppress else scores_NV
+
+
 def decode(step: Step, logits_NV: Array, cache: Tree, keys: Key, text_NT: Array, done_N: Array, length: int, options: SamplerOptions,
            offset: Array | int = 0, emit: Emit | None = None) -> tuple[Array, Array]:
   """`length` more tokens of each row.
@@ -126,7 +132,7 @@ def decode(step: Step, logits_NV: Array, cache: Tree, keys: Key, text_NT: Array,
     if seen_NV is not None:
       logits_NV = penalise(logits_NV, seen_NV, options.repetition_penalty)
     row_keys = jax.vmap(lambda key: jax.random.fold_in(key, offset + index))(keys)
-    token_N = draw(logits_NV, row_keys, options)
+    token_N = draw(_suppressed(logits_NV, options), row_keys, options)
     shown_N = token_N
     if options.stop:
       shown_N = jnp.where(done_N, END, token_N)
@@ -153,8 +159,7 @@ def decode(step: Step, logits_NV: Array, cache: Tree, keys: Key, text_NT: Array,
   return tokens_TN.T, done_N
 
 
-def beam_search(step: Step, logits_NV: Array, cache: Tree, text_NT: Array, length: int, options: SamplerOptions,
-                rearrange: Callable[[Tree, Array], Tree]) -> Array:
+def beam_search(step: Step, logits_NV: Array, cache: Tree, text_NT: Array, length: int, options: SamplerOptions) -> Array:
   """The likeliest continuation found with M beams a row.
 
   A beam is a text that goes on; each step takes the best of all their continuations by one token. Those among the M best that end there
@@ -165,11 +170,10 @@ def beam_search(step: Step, logits_NV: Array, cache: Tree, text_NT: Array, lengt
   Args:
     step: as in `decode`, for N M rows: the M beams of a row are neighbours.
     logits_NV: what follows the prompt, of N M rows, the M of a row equal.
-    cache: after the prompt, of N M rows.
+    cache: after the prompt, of N M rows, which are on the fourth axis from the end of each leaf.
     text_NT: N M texts so far, as in `decode`.
     length: at most so many tokens.
-    options: `beams`, `length_penalty`, `stop`, `repetition_penalty`.
-    rearrange: (cache, index_N of N M rows) -> the cache with row i taken from row index[i].
+    options: `beams`, `length_penalty`, `stop`, `suppress`, `repetition_penalty`.
 
   Returns:
     tokens_NT: T = length, `END` after the end of a row.
@@ -192,6 +196,7 @@ def beam_search(step: Step, logits_NV: Array, cache: Tree, text_NT: Array, lengt
     scores_XV = jax.nn.log_softmax(logits_XV, axis=-1)
     if seen_NMV is not None:
       scores_XV = penalise(scores_XV, seen_NMV.reshape(-1, vocab), options.repetition_penalty)
+    scores_XV = _suppressed(scores_XV, options)
     total_NMV = scores_XV.reshape(rows, beams, vocab) + running['score'][:, :, None]
     score_NC, place_NC = jax.lax.top_k(total_NMV.reshape(rows, -1), candidates)
     beam_NC, token_NC = place_NC // vocab, (place_NC % vocab).astype(jnp.int32)
@@ -220,7 +225,8 @@ def beam_search(step: Step, logits_NV: Array, cache: Tree, text_NT: Array, lengt
   def advance(carry):
     state, cache, parent_X = carry
     token_X = jax.lax.dynamic_index_in_dim(state[1]['tokens'], state[0] - 1, axis=2, keepdims=False).reshape(-1)
-    logits_XV, cache = step(token_X, rearrange(cache, parent_X), state[0] - 1)
+    cache = jax.tree.map(lambda leaf: jnp.take(leaf, parent_X, axis=leaf.ndim - 4), cache)
+    logits_XV, cache = step(token_X, cache, state[0] - 1)
     state, parent_X = extend(state, logits_XV)
     return state, cache, parent_X
 

@@ -100,7 +100,7 @@ class LanguageModel:
                         f'{length} of config.sampler.length')
       texts_NT = jnp.repeat(text_NP, self.sampler.beams, axis=0)
       step, logits_NV, cache = self._read(params, context, texts_NT, jnp.repeat(pad_N, self.sampler.beams), length)
-      new_NT = beam_search(step, logits_NV, cache, texts_NT, length, self.sampler, _take_rows)
+      new_NT = beam_search(step, logits_NV, cache, texts_NT, length, self.sampler)
       return {'tokens': _roll(jnp.concatenate([text_NP, new_NT], axis=1), -pad_N)}
     first = min(length, self.context - size)
     # The last window may go on past the length.
@@ -144,11 +144,6 @@ def _roll(text_NT: Array, shift_N: Array) -> Array:
   """Each row turned by its shift to the right."""
   length = text_NT.shape[1]
   return jnp.take_along_axis(text_NT, (jnp.arange(length) - shift_N[:, None]) % length, axis=1)
-
-
-def _take_rows(cache: Tree, index_N: Array) -> Tree:
-  """A cache of keys and values whose rows are on the fourth axis from the end, as `genjax.nn.attention.init_layer` has them."""
-  return jax.tree.map(lambda leaf: jnp.take(leaf, index_N, axis=leaf.ndim - 4), cache)
 
 
 def segment_positions(segments_BT: Array) -> Array:

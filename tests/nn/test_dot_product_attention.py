@@ -107,6 +107,41 @@ def test_gradients_equal_the_reference(mask, segmented, length):
     np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
+@pytest.mark.usefixtures('small_chunks')
+@pytest.mark.parametrize('length', [30, 150])
+@pytest.mark.parametrize('causal', [False, True])
+def test_a_bias_is_added_to_the_scores(causal, length):
+  """As the query's and key's products with one more channel, where the bias is such a product; and its gradient is the reference's."""
+  query, key, value, segments = inputs(length, length, 4, 2, 8, True)
+  left_TH, right_S = jax.random.normal(jax.random.key(0), (length, 4)), jax.random.normal(jax.random.key(1), (length,))
+  bias_HTS = left_TH.T[:, :, None] * right_S
+  longer = [jnp.concatenate([x * factor, jnp.broadcast_to(extra, (*x.shape[:3], 1))], axis=-1) for x, factor, extra in (
+    (query, np.sqrt(9 / 8), 3 * left_TH[:, :, None]), (key, 1, right_S[:, None, None]), (value, 1, 0))]
+  expected = formula(*longer, segments, causal=causal)[..., :8]
+
+  @functools.partial(jax.jit, static_argnums=1)
+  def run(bias_HTS, implementation):
+    return attention.attend(query, key, value, segments=segments, causal=causal, bias_HTS=bias_HTS, implementation=implementation)
+
+  for implementation in ('reference', 'chunked'):
+    np.testing.assert_allclose(run(bias_HTS, implementation), expected, atol=2e-5)
+  ours, theirs = (jax.grad(lambda bias: jnp.sum(jnp.sin(run(bias, name))))(bias_HTS) for name in ('chunked', 'reference'))
+  np.testing.assert_allclose(ours, theirs, atol=2e-5)
+  assert np.abs(theirs).max() > 1e-3
+  if causal:
+    for count in (1, 20):
+      y = attention.attend_cached(query[:, 10:10 + count], key.swapaxes(1, 2), value.swapaxes(1, 2), 10, causal=True,
+                                  bias_HTS=bias_HTS[:, 10:10 + count])
+      whole = attention.attend(query, key, value, causal=True, bias_HTS=bias_HTS, implementation='reference')
+      np.testing.assert_allclose(y, whole[:, 10:10 + count], atol=2e-5)
+
+
+def test_a_bias_of_another_shape():
+  query, key, value, _ = inputs(5, 7, 4, 2, 8, False)
+  with pytest.raises(ValueError, match='a bias has shape H T S'):
+    attention.attend(query, key, value, bias_HTS=jnp.zeros((4, 7, 5)))
+
+
 def test_gradients_of_the_kernel_for_tpus_equal_the_reference():
   query, key, value, segments = inputs(128, 128, 4, 2, 40, True)
 

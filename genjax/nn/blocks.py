@@ -1,0 +1,147 @@
+"""Blocks of encoders and decoders: self-attention, attention to a memory, an MLP; normalised after each or before."""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from genjax import sharding
+from genjax.nn.attention import Attention
+from genjax.nn.cross_attention import CrossAttention
+from genjax.nn.dot_product_attention import IMPLEMENTATIONS
+from genjax.nn.functional import dropout
+from genjax.types import Array, Key
+
+NORMS = ('layer', 'rms')
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+  'relu': jax.nn.relu,
+  'gelu': lambda x: jax.nn.gelu(x, approximate=False),
+  'gelu_tanh': lambda x: jax.nn.gelu(x, approximate=True),
+  'silu': jax.nn.silu,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockOptions:
+  """Options of a `Block`.
+
+  width, heads: D, H. mlp_width: hidden units. head_dim: channels of a head, 0 for width / heads. activation: of the MLP, one of
+  `ACTIVATIONS`. gated: activation(gate x) * up x in the place of activation(up x) (Shazeer 2020). norm: 'layer' or 'rms'. pre_norm:
+  x + f(norm(x)) in the place of norm(x + f(x)). bias: in projections and layer norms. scaled: see `genjax.nn.attention.Attention`.
+  dropout: on what is added to x. kernel_init: of all kernels. dtype: compute type. attention: implementation, see
+  `genjax.nn.dot_product_attention.attend`.
+
+  Raises:
+    ValueError: an unknown name, or heads that do not divide the width.
+  """
+
+  width: int
+  heads: int
+  mlp_width: int
+  head_dim: int = 0
+  activation: str = 'gelu'
+  gated: bool = False
+  norm: str = 'layer'
+  norm_eps: float = 1e-5
+  pre_norm: bool = False
+  bias: bool = True
+  scaled: bool = True
+  dropout: float = 0.0
+  kernel_init: Callable[..., Array] = nnx.initializers.xavier_uniform()
+  dtype: str = 'float32'
+  attention: str = 'auto'
+
+  def __post_init__(self):
+    for name, known in (('activation', tuple(ACTIVATIONS)), ('norm', NORMS), ('attention', IMPLEMENTATIONS)):
+      if getattr(self, name) not in known:
+        raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
+    if not self.head_dim and self.width % self.heads:
+      raise ValueError(f'width ({self.width}) must be a multiple of heads ({self.heads}) unless head_dim is given')
+
+  def make_norm(self, rngs: nnx.Rngs) -> nnx.Module:
+    """A norm of width D."""
+    dtype = jnp.dtype(self.dtype)
+    if self.norm == 'rms':
+      return nnx.RMSNorm(self.width, epsilon=self.norm_eps, dtype=dtype, rngs=rngs)
+    return nnx.LayerNorm(self.width, epsilon=self.norm_eps, use_bias=self.bias, dtype=dtype, use_fast_variance=False, rngs=rngs)
+
+  def make_linear(self, inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
+    """A projection."""
+    return nnx.Linear(inputs, outputs, use_bias=self.bias, dtype=jnp.dtype(self.dtype), kernel_init=self.kernel_init, rngs=rngs)
+
+
+class Block(nnx.Module):
+  """Self-attention, attention to a memory if `cross`, and an MLP, each added to its input.
+
+  Args:
+    options: its options.
+    causal: token t sees the tokens up to t only.
+    cross: it reads a memory.
+  """
+
+  def __init__(self, options: BlockOptions, *, causal: bool = False, cross: bool = False, rngs: nnx.Rngs):
+    def attention(kind: type[Attention], causal: bool) -> Any:
+      return kind(options.width, options.heads, head_dim=options.head_dim or None, bias=options.bias, causal=causal, scaled=options.scaled,
+                  dtype=jnp.dtype(options.dtype), kernel_init=options.kernel_init, out_init=options.kernel_init,
+                  implementation=options.attention, rngs=rngs)
+
+    self.attention, self.attention_norm = attention(Attention, causal), options.make_norm(rngs)
+    if cross:
+      self.cross, self.cross_norm = attention(CrossAttention, False), options.make_norm(rngs)
+    self.up = options.make_linear(options.width, options.mlp_width, rngs)
+    if options.gated:
+      self.gate = options.make_linear(options.width, options.mlp_width, rngs)
+    self.down = options.make_linear(options.mlp_width, options.width, rngs)
+    self.mlp_norm = options.make_norm(rngs)
+    self.options = options
+
+  def __call__(self, x_BTD: Array, memory_BSD: Array | None = None, *, segments_BT: Array | None = None, visible_BS: Array | None = None,
+               bias_HTS: Array | None = None, key: Key | None = None, layer: Any = None, position: Array | int | None = None) -> Any:
+    """Applies the block.
+
+    Args:
+      x_BTD: tokens.
+      memory_BSD: what a block with `cross` reads, unless it has a cache.
+      segments_BT, bias_HTS: of self-attention, see `genjax.nn.attention.Attention`.
+      visible_BS: nonzero where the memory is seen.
+      key: for dropout.
+      layer: cache (own, memory): that of self-attention (see `genjax.nn.attention.init_layer`), and what `Remember` returned.
+      position: number of slots of the cache that are filled.
+
+    Returns:
+      x_BTD, or with a cache (x_BTD, its own part written to).
+    """
+    keys = (None,) * 3 if key is None else tuple(jax.random.split(key, 3))
+    own, memory = (None, None) if layer is None else layer
+    y_BTD = self.attention(self._read(self.attention_norm, x_BTD), layer=own, position=position, segments_BT=segments_BT, bias_HTS=bias_HTS)
+    y_BTD, own = (y_BTD, None) if layer is None else y_BTD
+    x_BTD = self._add(self.attention_norm, x_BTD, y_BTD, keys[0])
+    if memory_BSD is not None or memory is not None:
+      memory = self.cross.project(memory_BSD) if memory is None else memory
+      y_BTD = self.cross(self._read(self.cross_norm, x_BTD), memory, visible_BS=visible_BS, cached=layer is not None)
+      x_BTD = self._add(self.cross_norm, x_BTD, y_BTD, keys[1])
+    h_BTD = self._read(self.mlp_norm, x_BTD)
+    activation = ACTIVATIONS[self.options.activation]
+    h_BTM = activation(self.gate(h_BTD)) * self.up(h_BTD) if self.options.gated else activation(self.up(h_BTD))
+    sequence = 'sequence' if layer is None else None  # with a cache tokens come in pieces of any length
+    h_BTM = sharding.constrain(h_BTM, 'batch', sequence, 'mlp', name='hidden units B T M of the MLP')
+    x_BTD = self._add(self.mlp_norm, x_BTD, self.down(h_BTM), keys[2])
+    x_BTD = sharding.constrain(x_BTD, 'batch', sequence, None, name='tokens B T D')
+    return x_BTD if layer is None else (x_BTD, own)
+
+  def _read(self, norm: Any, x_BTD: Array) -> Array:
+    return norm(x_BTD) if self.options.pre_norm else x_BTD
+
+  def _add(self, norm: Any, x_BTD: Array, y_BTD: Array, key: Key | None) -> Array:
+    x_BTD = x_BTD + dropout(y_BTD, self.options.dropout, key)
+    return x_BTD if self.options.pre_norm else norm(x_BTD)
+
+
+class Remember(Block):
+  """What a block with `cross` computes of a memory B S D, for its cache; see `CrossAttention.project`."""
+
+  def __call__(self, memory_BSD: Array, key: Key | None = None) -> tuple[Array, Array]:  # type: ignore[override]
+    return self.cross.project(memory_BSD)

@@ -1,0 +1,149 @@
+"""Sequence to sequence: cross-entropy of a target given a source, and generation token by token with a cache."""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+
+import jax.numpy as jnp
+
+from genjax.nn.functional import Network
+from genjax.objectives.base import Context, Output, Phase, Variables, weighted_mean
+from genjax.objectives.cross_entropy import token_losses
+from genjax.objectives.decoding import END, Emit, SamplerOptions, beam_search, decode
+from genjax.types import Array, Batch, Key, Params, Tree, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+  """Tokens with a meaning of their own.
+
+  start: what the decoder reads first. stop: the last one of every target. padding: what fills rows, before or after a source and after a
+  target; it may be `start`.
+
+  Raises:
+    UserError: stop and padding are one, so that no row would end.
+  """
+
+  start: int
+  stop: int
+  padding: int
+
+  def __post_init__(self):
+    if self.stop == self.padding:
+      raise UserError(f'the token that stops a target must not be padding, which is never drawn; both are {self.stop}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Seq2Seq:
+  """p(target | source) = prod_t p(target_t | source, target before t); group 'net'.
+
+  network: (source_BS, target_BT, mask_BS) -> logits B T V, with `cache`, `position` and `project` as `genjax.models.seq2seq.seq2seq` has
+  them. start_cache: (parameters of the network, source_BS, mask_BS, length) -> the cache for targets of so many tokens. tokens: see
+  `Tokens`. smoothing: share of the target's mass that is spread evenly over the vocabulary in training (Vaswani et al. 2017, section 5.4).
+  sampler: how tokens are chosen, temperature 0 being greedy; its length counts the stop token.
+
+  Batches: 'source' int32 B S and 'target' int32 B T, in which each row ends with the stop token; both padded. Optional 'source_weights'
+  B S and 'target_weights' B T are zero on padding; without them every padding token is.
+  Conditions: 'source' int32 N S, optional 'source_weights'.
+
+  Raises:
+    UserError: a smoothing out of range.
+  """
+
+  network: Network
+  start_cache: Callable[[Tree, Array, Array, int], Tree]
+  tokens: Tokens
+  smoothing: float = 0.0
+  sampler: SamplerOptions = SamplerOptions(length=64, temperature=0.0)
+
+  def __post_init__(self):
+    if not 0.0 <= self.smoothing < 1.0:
+      raise UserError(f'config.objective.smoothing must lie in [0, 1), got {self.smoothing}')
+
+  def init(self, key: Key, frozen: Params) -> Variables:
+    params, mutable = self.network.init(key)
+    return Variables({'net': params}, mutable)
+
+  def phases(self) -> tuple[Phase, ...]:
+    return (Phase('seq2seq', ('net',), self.loss),)
+
+  def loss(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
+    """Mean cross-entropy in nats per token of the target; with smoothing, 'nll' is what it is without."""
+    nll_BT, correct_BT, spread_BT, weights_BT, mutable = self._score(params, context, batch, key)
+    nll, weight = weighted_mean(nll_BT, weights_BT)
+    metrics = {'accuracy': weighted_mean(correct_BT, weights_BT)[0]}
+    if not self.smoothing:
+      return Output(nll, metrics, mutable, weight)
+    return Output(nll + self.smoothing * weighted_mean(spread_BT, weights_BT)[0], metrics | {'nll': nll}, mutable, weight)
+
+  def _score(self, params: Params, context: Context, batch: Batch, key: Key | None):
+    """Losses, hits, how much more the loss of an even target is, and weights, each B T."""
+    source_BS, target_BT = batch['source'], batch['target']
+    read_BT = jnp.pad(target_BT[:, :-1], ((0, 0), (1, 0)), constant_values=self.tokens.start)
+    parts, mutable = self.network.apply(params['net'], context.mutable, source_BS, read_BT, self._weights(batch, 'source'), key=key,
+                                        project=False)
+    hidden_BTD, weight_VD = parts
+    nll_BT, correct_BT = token_losses(hidden_BTD, weight_VD, target_BT)
+    spread_BT = jnp.zeros_like(nll_BT)
+    if self.smoothing:
+      # The mean over v of -log p_v, less -log p of the target: the target's logit less the mean one. No logits are needed for it.
+      even_BTD = jnp.take(weight_VD, target_BT, axis=0) - jnp.mean(weight_VD, axis=0)
+      spread_BT = jnp.sum(hidden_BTD.astype(jnp.float32) * even_BTD.astype(jnp.float32), axis=-1)
+    return nll_BT, correct_BT, spread_BT, self._weights(batch, 'target'), mutable
+
+  def _weights(self, batch: Batch, side: str) -> Array:
+    """Weights of the tokens of a side, float32, zero on padding."""
+    weights_BT = batch.get(f'{side}_weights')
+    return (batch[side] != self.tokens.padding).astype(jnp.float32) if weights_BT is None else weights_BT
+
+  def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
+    """'loss' in nats per token without smoothing, whose exponential is the perplexity, and 'accuracy'; 'weight' is the number of tokens."""
+    nll_BT, correct_BT, _, weights_BT, _ = self._score(params, context, batch, None)
+    weight_B = jnp.sum(weights_BT, axis=1)
+    safe_B = jnp.maximum(weight_B, 1e-12)
+    return {'loss': jnp.sum(nll_BT * weights_BT, axis=1) / safe_B, 'accuracy': jnp.sum(correct_BT * weights_BT, axis=1) / safe_B,
+            'weight': weight_B}
+
+  def start(self, params: Params, conditions: Batch, length: int) -> tuple[Array, Tree]:
+    """What decoding begins with: the first token of each row, int32 N, and the cache for `length` steps."""
+    source_NS = conditions['source']
+    cache = self.start_cache(params['net'], source_NS, self._weights(conditions, 'source'), length)
+    return jnp.full((source_NS.shape[0],), self.tokens.start, jnp.int32), cache
+
+  def step(self, params: Params, context: Context, token_N: Array, cache: Tree, position: Array | int) -> tuple[Array, Tree]:
+    """One step of decoding.
+
+    Args:
+      token_N: the token at `position` of each row.
+      cache: of `start`, or of the step before.
+      position: number of steps done.
+
+    Returns:
+      (logits_NV, cache): float32 logits of the next token. Rows of the cache may be rearranged, they are on the fourth axis from the end.
+    """
+    (logits_N1V, cache), _ = self.network.apply(params['net'], context.mutable, None, token_N[:, None], cache=cache, position=position)
+    return logits_N1V[:, 0].astype(jnp.float32), cache
+
+  emits = True
+
+  def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array],
+             emit: Emit | None = None) -> dict[str, Array]:
+    """Targets: 'tokens' int32 N length, padded after the stop token; ends when all rows have stopped. Padding is never chosen.
+
+    Args:
+      params, context, keys: see `genjax.objectives.base.Objective`.
+      conditions: see the class.
+      emit: see `genjax.objectives.decoding.decode`; not with beams.
+    """
+    options = dataclasses.replace(self.sampler, stop=(*self.sampler.stop, self.tokens.stop),
+                                  suppress=(*self.sampler.suppress, self.tokens.padding))
+    step = lambda token_N, cache, index: self.step(params, context, token_N, cache, index + 1)
+    if options.beams > 1:
+      conditions = {name: jnp.repeat(value, options.beams, axis=0) for name, value in conditions.items()}
+    first_N, cache = self.start(params, conditions, options.length)
+    logits_NV, cache = self.step(params, context, first_N, cache, 0)
+    if options.beams > 1:
+      tokens_NT = beam_search(step, logits_NV, cache, first_N[:, None], options.length, options)
+    else:
+      done_N = jnp.zeros(len(keys), bool)
+      tokens_NT, _ = decode(step, logits_NV, cache, keys, first_N[:, None], done_N, options.length, options, emit=emit)
+    return {'tokens': jnp.where(tokens_NT == END, self.tokens.padding, tokens_NT)}
