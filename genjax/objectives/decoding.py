@@ -55,7 +55,8 @@ class SamplerOptions:
     if self.length < 1 or self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
       raise UserError('config.sampler of a language model takes length >= 1, temperature >= 0, top_k >= 0 and 0 < top_p <= 1, '
                       f'got {dataclasses.asdict(self)}')
-    if not 0 <= self.min_p <= 1 or self.repetition_penalty <= 0 or self.beams < 1 or any(token < 0 for token in (*self.stop, *self.suppress)):
+    tokens = (*self.stop, *self.suppress)
+    if not 0 <= self.min_p <= 1 or self.repetition_penalty <= 0 or self.beams < 1 or min(tokens, default=0) < 0:
       raise UserError('config.sampler of a language model takes 0 <= min_p <= 1, repetition_penalty > 0, beams >= 1 and tokens >= 0, got '
                       f'{dataclasses.asdict(self)}')
     if self.beams > 1 and (self.temperature not in (0, 1) or self.top_k or self.top_p < 1 or self.min_p):
