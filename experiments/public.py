@@ -1,6 +1,7 @@
 """Runs of public models: from a folder in the layout of `transformers` to a config with parameters, and back."""
 
 from collections.abc import Callable, Mapping
+import copy
 import dataclasses
 import json
 import pathlib
@@ -8,11 +9,13 @@ from typing import Any, NamedTuple
 
 from configs import common
 from experiments import language
+from genjax import config as config_lib
 from genjax import interop
 from genjax.config import Config
 from genjax.data import tokenizers
-from genjax.interop import files
+from genjax.interop import files, peft
 from genjax.models.transformer import TransformerConfig, transformer
+from genjax.nn import lora
 from genjax.types import Params, Tree, UserError
 
 
@@ -59,19 +62,67 @@ def write(folder: pathlib.Path, config: Config, params: Params, kept: Mapping[st
   Raises:
     UserError: see `genjax.interop.save`; or the run is not of a family with public architectures.
   """
+  options, model = _model(config, params, kept)
+  with files.new_folder(folder) as partial:
+    interop.save(partial, model or options, params['net'], dtype=dtype)
+    for name, data in kept.items():
+      if name != language.PUBLIC:
+        (partial / name).write_bytes(data)
+
+
+def read_adapter(folder: pathlib.Path, base: Config, params: Params, kept: Mapping[str, bytes]) -> Imported:
+  """The run with adapters that a folder of PEFT begins; its config names no base yet.
+
+  Args:
+    folder: see `genjax.interop.peft.load`.
+    base, params, kept: config, parameters and files of the run that the adapters are of.
+
+  Raises:
+    UserError: see `genjax.interop.peft.load`; or a base that is not in the tables of public architectures.
+  """
+  adapter = peft.load(folder, _public(base, params, kept))
+  config = copy.deepcopy(base)
+  with config.unlocked():
+    config.steps = 0
+    config.lora = {**dataclasses.asdict(adapter.options), 'groups': ('net',)}
+  return Imported(config, {'lora': adapter.params}, {}, {})
+
+
+def write_adapter(folder: pathlib.Path, config: Config, params: Params, frozen: Params, kept: Mapping[str, bytes]) -> None:
+  """Writes the adapters of a run as a folder that PEFT loads.
+
+  Args:
+    folder: a new folder.
+    config: of the run.
+    params: its adapters.
+    frozen: the parameters that they adapt.
+    kept: the files that the run keeps.
+
+  Raises:
+    UserError: see `genjax.interop.peft.save`.
+  """
+  given = config_lib.plain(config.lora)
+  del given['groups']
+  options = config_lib.build(lora.Options, given, 'config.lora')
+  peft.save(folder, _public(config, frozen, kept), peft.Adapter(options, params['lora']), config.init_from)
+
+
+def _model(config: Config, params: Params, kept: Mapping[str, bytes]) -> tuple[TransformerConfig, interop.Model | None]:
+  """The options of a run's model; and the model, if it was a public one."""
   if config.experiment != language.__name__:
     raise UserError(f'runs of {config.experiment} have no public architecture; those of {language.__name__} have')
   net = params['net']
   options = language.model_options(config, len(net['embedding']['token']['embedding']))
-  model: Any = options
-  if language.PUBLIC in kept:
-    told = json.loads(kept[language.PUBLIC])
-    model = interop.Model(told['architecture'], options, transformer(options), net, {}, told['config'])
-  with files.new_folder(folder) as partial:
-    interop.save(partial, model, net, dtype=dtype)
-    for name, data in kept.items():
-      if name != language.PUBLIC:
-        (partial / name).write_bytes(data)
+  if language.PUBLIC not in kept:
+    return options, None
+  told = json.loads(kept[language.PUBLIC])
+  return options, interop.Model(told['architecture'], options, transformer(options), net, {}, told['config'])
+
+
+def _public(config: Config, params: Params, kept: Mapping[str, bytes]) -> interop.Model:
+  """The model of a run under the name of its public architecture."""
+  options, model = _model(config, params, kept)
+  return model or interop.Model(interop.architecture_of(options), options, transformer(options), params['net'], {}, {})
 
 
 def _language_model(options: TransformerConfig, folder: pathlib.Path) -> Config:

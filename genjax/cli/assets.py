@@ -67,6 +67,11 @@ def put(config: Config, assets: Mapping[str, Any]) -> None:
     config.assets = ml_collections.ConfigDict(dict(assets))
 
 
+def contents(workdir: pathlib.Path, config: Config) -> dict[str, bytes]:
+  """The files of a run."""
+  return {name: (workdir / name).read_bytes() for name, _ in config.assets.get(FILES, ())}
+
+
 def described(assets: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
   """The assets that config.json holds for facts and files."""
   return {**assets, **({FILES: [[name, _checksum(data)] for name, data in sorted(files.items())]} if files else {})}

@@ -1,7 +1,7 @@
 """`genjax export --workdir=RUN --to=DIR`: writes the model of a run as a folder that Hugging Face's transformers loads.
 
 DIR gets config.json, model.safetensors (several, and their index, from 5 GB on) and the tokenizer, where it is one of pieces of words.
-Averaged parameters are used where the run has them.
+Averaged parameters are used where the run has them. Of a run with adapters, these are written, as a folder that PEFT loads.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import contextlib
 import importlib
 import pathlib
 
-from genjax.cli import assets
+from genjax.cli import assets, configs
 from genjax.cli import workdir as workdir_lib
 from genjax.cli.import_weights import DTYPES, PUBLIC
 from genjax.training import logs
@@ -32,9 +32,15 @@ def main(argv: list[str]) -> int:
   config = assets.read_config(workdir)
   with contextlib.closing(workdir_lib.checkpoints(workdir, config)) as saved:
     step, trees = saved.load(logs.say, args.step, ('params',) if args.raw else ('params', 'ema'))
-  kept = {name: (workdir / name).read_bytes() for name, _ in config.assets.get(assets.FILES, ())}
+  kept = assets.contents(workdir, config)
   params = {**trees['params'], **(trees.get('ema') or {})}
-  importlib.import_module(PUBLIC).write(pathlib.Path(args.to), config, params, kept, args.dtype)
+  public = importlib.import_module(PUBLIC)
+  if configs.adapted(config):
+    _, experiment = workdir_lib.load(args.workdir)
+    public.write_adapter(pathlib.Path(args.to), config, params, experiment.frozen, kept)
+    logs.say(f'wrote the adapters of step {step} of {workdir} to {args.to}')
+    return 0
+  public.write(pathlib.Path(args.to), config, params, kept, args.dtype)
   missing = '' if kept else f', without a tokenizer: transformers has none for the vocabulary {config.data.get("vocabulary")!r}'
   logs.say(f'wrote step {step} of {workdir} to {args.to}{missing}')
   return 0

@@ -7,6 +7,8 @@ and has no data of its own:
   genjax evaluate --workdir=RUN --set data.name=tiny_shakespeare data.heldout=test
   genjax train    --config=RUN/config.json --config.init_from=RUN --workdir=TUNED --config.steps=1000 --config.optimizers.net.name=adamw \\
                   --config.data.name=tiny_shakespeare --config.data.heldout=validation
+
+With --base, DIR is a folder of PEFT with adapter_config.json and adapter_model.safetensors, and the run has adapters of the run BASE.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import contextlib
 import importlib
 import os
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +45,7 @@ def main(argv: list[str]) -> int:
   parser = argparse.ArgumentParser('genjax import', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--from', dest='source', required=True, metavar='DIR', help='the folder, or its config.json or model.safetensors')
   parser.add_argument('--workdir', required=True, help='a new run directory')
+  parser.add_argument('--base', metavar='RUN', help='the run directory of the model whose adapters are imported')
   parser.add_argument('--dtype', choices=DTYPES, default='float32', help='of the parameters in the checkpoint; a run computes with float32')
   args = parser.parse_args(argv)
   source, workdir = pathlib.Path(args.source), pathlib.Path(args.workdir)
@@ -52,17 +56,30 @@ def main(argv: list[str]) -> int:
     raise UserError(f'--workdir={workdir} holds a run already; name a new folder')
   workdir_lib.compilation_cache()
   with new_folder(workdir) as partial:
-    imported = importlib.import_module(PUBLIC).read(source.parent if source.is_file() else source, args.dtype)
+    public, where = importlib.import_module(PUBLIC), source.parent if source.is_file() else source
+    imported = _read_adapter(public, where, pathlib.Path(args.base)) if args.base else public.read(where, args.dtype)
     parameters = _write(partial, source, *imported)
   logs.say(f'{workdir}: {parameters:,} parameters of {source}, a run at step 0\n'
            f'next:\n  genjax sample --workdir={workdir} --num=1 --prompt=...\n  genjax import --help')
   return 0
 
 
+def _read_adapter(public: Any, folder: pathlib.Path, base: pathlib.Path) -> Any:
+  """What `public` makes of adapters, for the newest step of their base."""
+  config = assets.read_config(base)
+  with contextlib.closing(workdir_lib.checkpoints(base, config)) as saved:
+    _, trees = saved.load(logs.say, parts=('params',))
+  imported = public.read_adapter(folder, config, trees['params'], assets.contents(base, config))
+  with imported.config.unlocked():
+    imported.config.init_from = str(base.absolute())
+  assets.put(imported.config, workdir_lib.inherited(imported.config))
+  return imported
+
+
 def _write(folder: pathlib.Path, source: pathlib.Path, config: Config, params, mutable, files) -> int:
   """Writes the run to a folder; returns the number of its parameters."""
   paths = [os.getcwd()]
-  experiment = configs.build(config, paths)
+  experiment = workdir_lib.attach(config, configs.build(config, paths))
   run = Run(experiment, configs.settings(config))
   files = {**experiment.files, **files}
   kept = {**experiment.assets, 'vocabulary': config.data.vocabulary}

@@ -8,6 +8,6 @@ What a network takes and gives stands with `genjax.models.transformer.transforme
 (BERT) and `genjax.models.seq2seq.seq2seq` (Marian, T5).
 """
 
-from genjax.interop.weights import Model, load, save
+from genjax.interop.weights import Model, architecture_of, load, save
 
-__all__ = ['Model', 'load', 'save']
+__all__ = ['Model', 'architecture_of', 'load', 'save']

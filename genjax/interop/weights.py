@@ -124,6 +124,15 @@ def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, architec
     files.write_tensors(partial, pending, shard_bytes)
 
 
+def architecture_of(config: Any) -> str:
+  """The `model_type` that `save` writes options as where it is told none.
+
+  Raises:
+    UserError: no public architecture has all of the options.
+  """
+  return _describe(config, None)[0].name
+
+
 def _dtype(name: str | None) -> np.dtype | None:
   if name is not None and name not in DTYPES:
     raise UserError(f'dtype must be one of {DTYPES} or None, got {name!r}')

@@ -12,7 +12,9 @@ from safetensors.numpy import load_file, save_file
 from genjax import interop
 from genjax.cli.main import main
 from genjax.data import tokenizers
+from genjax.interop import peft
 from genjax.models.transformer import TransformerConfig, llama, transformer
+from genjax.nn import lora
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 TEXT = 'To be, or not to be, that is the question:\nWhether \'tis nobler in the mind to suffer\n' * 12
@@ -161,6 +163,33 @@ def test_pickle_file_and_workdirs_that_are_taken(tmp_path, public, capsys):
   assert 'this run has no data' in fails(capsys, 'train', f'--config={tmp_path}/run/config.json', f'--workdir={tmp_path / "run"}')
   (tmp_path / 'run' / 'tokenizer.json').write_text('{}')
   assert 'is not the file that the run began with' in fails(capsys, 'sample', f'--workdir={tmp_path / "run"}')
+
+
+def test_adapters_of_peft_are_runs_on_their_base(tmp_path, public, capsys):
+  base, run, out = tmp_path / 'base', tmp_path / 'adapter', tmp_path / 'out'
+  assert main(['import', f'--from={public}', f'--workdir={base}']) == 0
+  model = interop.load(public)
+  options = lora.Options(3, 6.0, (r'blocks/attention/(query|key|value)/kernel', r'blocks/up/kernel'))
+  kernels = lora.targets(options, {'net': model.params})['net']
+  params = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(leaf.size), leaf.shape), lora.init(jax.random.key(0), kernels, 3))
+  peft.save(tmp_path / 'given', model, peft.Adapter(options, params))
+  assert main(['import', f'--from={tmp_path / "given"}', f'--base={base}', f'--workdir={run}']) == 0
+  texts = []
+  for flags in (['--workdir', base], ['--workdir', run], ['--workdir', base, '--adapter', run]):
+    capsys.readouterr()
+    assert main(['sample', *map(str, flags), '--num=1', '--prompt=To be', '--set', 'sampler.length=12']) == 0
+    texts.append(capsys.readouterr().out)
+  assert texts[0] != texts[1] == texts[2]
+  assert main(['export', f'--workdir={run}', f'--to={out}']) == 0
+  given, back = (peft.load(folder, model) for folder in (tmp_path / 'given', out))
+  assert given.options.scale == back.options.scale
+  merged = [lora.merge(model.params, adapter.params, adapter.options.scale) for adapter in (given, back)]
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), *merged)
+
+  write_public(tmp_path / 'llama', 'llama')
+  assert main(['import', f'--from={tmp_path / "llama"}', f'--workdir={tmp_path / "other"}']) == 0
+  said = fails(capsys, 'import', f'--from={tmp_path / "given"}', f'--base={tmp_path / "other"}', f'--workdir={tmp_path / "wrong"}')
+  assert 'no adapters of this base' in said and not (tmp_path / 'wrong').exists()
 
 
 def test_a_run_of_another_family_is_not_exported(tmp_path, capsys):
