@@ -25,7 +25,7 @@ class LanguageModel:
 
   Batches: 'tokens' int32 B T+1; optional 'weights' float32 B T weights the loss of each predicted token; optional 'segments' int32 B T+1
   has an id for each of several texts in a row, which see nothing of each other and predict no token of each other, with positions
-  from 0 on in each; id 0 is padding, which predicts nothing.
+  from 0 on in each.
   Conditions: 'prompt' int32 N P, with 1 <= P < context; shorter prompts end in -1.
   """
 
@@ -58,7 +58,7 @@ class LanguageModel:
     if 'segments' in batch:
       inside_BT, next_BT = batch['segments'][:, :-1], batch['segments'][:, 1:]
       options |= {'segments_BT': inside_BT, 'positions_BT': segment_positions(inside_BT)}
-      weights_BT *= (inside_BT == next_BT) & (next_BT > 0)
+      weights_BT *= inside_BT == next_BT
     (hidden_BTD, weight_VD), mutable = self.network.apply(params['net'], context.mutable, tokens_BT[:, :-1], **options)
     nll_BT, correct_BT = token_losses(hidden_BTD, weight_VD, tokens_BT[:, 1:])
     return nll_BT, correct_BT, weights_BT, mutable

@@ -112,8 +112,9 @@ def test_packed_texts_are_scored_as_each_alone(name):
   objective = LanguageModel(models.transformer(config), functools.partial(models.init_cache, config), config.context)
   params = jax.tree.map(lambda leaf: 4 * leaf, objective.init(jax.random.key(0), {}).params)
   text = np.random.default_rng(0).integers(0, 7, 14)
-  segments = np.array([1] * 6 + [2] * 5 + [0] * 3)
-  batch = {'tokens': jnp.asarray(text)[None], 'segments': jnp.asarray(segments)[None]}
+  segments = np.array([0] * 6 + [1] * 5 + [2] * 3)
+  weights = (segments[1:] < 2).astype(np.float32)  # the third is padding
+  batch = {'tokens': jnp.asarray(text)[None], 'segments': jnp.asarray(segments)[None], 'weights': jnp.asarray(weights)[None]}
   output = objective.loss(params, CONTEXT, batch, jax.random.key(0))
   parts = [{'tokens': jnp.asarray(text)[None, part]} for part in (slice(0, 6), slice(6, 11))]
   alone = [objective.loss(params, CONTEXT, part, jax.random.key(0)) for part in parts]
