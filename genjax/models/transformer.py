@@ -35,9 +35,9 @@ class TransformerConfig:
   options. window: tokens that a token sees, itself included (sliding window, Jiang et al. 2023), 0 for all. norm: 'layer' or 'rms'.
   mlp: 'gelu' (exact), 'gelu_tanh' or 'swiglu'. bias: in projections and norms; attention_bias, mlp_bias: in these alone, None for as
   `bias` says. experts: MLPs of a block of which each token has `experts_per_token`, 0 for one MLP that all have (see
-  `genjax.nn.experts`); they have no biases. balance: weight of their load-balancing loss in the training loss. tied: the output layer is the transposed embedding. dropout: on embeddings and on what each block adds. init_scale:
-  standard deviation of initial weights; what writes to the residual stream has it divided by sqrt(2 L). dtype: compute
-  type, 'float32' or 'bfloat16'. attention: implementation, see `genjax.nn.dot_product_attention.attend`. remat, unroll: see
+  `genjax.nn.experts`); they have no biases. balance: weight of their load-balancing loss in the training loss. tied: the output layer
+  is the transposed embedding. dropout: on embeddings and on what each block adds. init_scale: standard deviation of initial weights; what
+  writes to the residual stream has it divided by sqrt(2 L). dtype: compute type, 'float32' or 'bfloat16'. attention: implementation, see `genjax.nn.dot_product_attention.attend`. remat, unroll: see
   `genjax.nn.functional.stack`.
   """
 
@@ -76,8 +76,8 @@ class TransformerConfig:
         raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
     if self.window < 0:
       raise ValueError(f'window counts tokens, 0 for all, got {self.window}')
-    if self.experts and (self.bias if self.mlp_bias is None else self.mlp_bias):
-      raise ValueError(f'experts have no biases: set mlp_bias=False, got bias={self.bias} and mlp_bias={self.mlp_bias}')
+    if self.experts and self.mlp_bias:
+      raise ValueError('experts have no biases; leave mlp_bias at None or False')
     if self.experts < 0 or self.experts and not 1 <= self.experts_per_token <= self.experts:
       raise ValueError(f'a token has 1 to all of the experts, got experts={self.experts} and experts_per_token={self.experts_per_token}')
     if self.balance < 0 or self.balance and not self.experts:
