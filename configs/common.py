@@ -81,6 +81,22 @@ def tokens(path: str, vocabulary_size: int, context: int) -> dict[str, Any]:
               vocabulary_size=vocabulary_size, context=context, start='1', data_dir='', originals='')
 
 
+def decoder(path: str, *, steps: int, batch_size: int, vocabulary_size: int, context: int, rate: float, model: dict[str, Any]) -> Any:
+  """A decoder as large as pods train: on tokens from elsewhere, in bfloat16, its parameters over all devices."""
+  config = base(steps=steps, batch_size=batch_size)
+  config.experiment = 'experiments.language'
+  config.data = tokens(path, vocabulary_size=vocabulary_size, context=context)
+  config.model = dict(dict(dropout=0.0, dtype='bfloat16', remat='full', unroll=False), **model)
+  config.sampler = dict(TOKENS, temperature=0.8, top_p=0.95)
+  config.optimizers.net = dict(name='adamw', lr=rate, b2=0.95, weight_decay=0.1, clip=1.0, warmup=2000, schedule='cosine', end=0.1)
+  config.mesh.update(data=1, fsdp=-1)
+  config.evaluate_every = 5000
+  config.sample_every = 5000
+  config.sample_num = 4
+  config.checkpoint.every = 2000
+  return config
+
+
 def smoke_tokens(config: Any) -> None:
   """Makes a language model on random tokens small."""
   config.data.update(tokens('', vocabulary_size=61, context=16))

@@ -30,19 +30,10 @@ def get_config(arg=None):
   if arg.model not in SIZES:
     raise ValueError(f'config argument model must be one of {sorted(SIZES)}, got {arg.model!r}')
   layers, width, heads, rate, batch = SIZES[arg.model]
-  config = common.base(steps=150_000, batch_size=arg.batch or batch)
-  config.experiment = 'experiments.language'
-  config.data = common.tokens(arg.tokens, vocabulary_size=50_257, context=arg.context)
-  config.model = dict(name='gpt', layers=layers, heads=heads, width=width, dropout=0.0, dtype='bfloat16',
-                      remat='full', unroll=False)
-  config.sampler = dict(common.TOKENS, top_p=0.95)
-  config.optimizers.net = dict(name='adamw', lr=rate, b2=0.95, weight_decay=0.1, clip=1.0, warmup=2000, schedule='cosine', end=0.1)
-  config.mesh.update(data=1, fsdp=-1)
+  config = common.decoder(arg.tokens, steps=150_000, batch_size=arg.batch or batch, vocabulary_size=50_257, context=arg.context, rate=rate,
+                          model=dict(name='gpt', layers=layers, heads=heads, width=width))
+  config.sampler.temperature = 1.0
   config.rules.vocab = None  # 50,257 divides into no tensor axis
-  config.evaluate_every = 5000
-  config.sample_every = 5000
-  config.sample_num = 4
-  config.checkpoint.every = 2000
   if arg.smoke:
     config = common.smoke(config)
     common.smoke_tokens(config)

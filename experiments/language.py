@@ -57,7 +57,8 @@ def build(config: Config) -> Experiment:
   model = model_options(config, size)
   sampler = config_lib.build(SamplerOptions, config.sampler, 'config.sampler')
   objective = LanguageModel(transformer.transformer(model), functools.partial(transformer.init_cache, model), data.context,
-                            sampler, text.assets.get('bytes_per_token', 1.0), functools.partial(transformer.lay_out, model))
+                            sampler, text.assets.get('bytes_per_token', 1.0), functools.partial(transformer.lay_out, model),
+                            model.balance)
   end = _end(config, vocabulary)
 
   def windows(split: str, stride: int) -> Windows | Noise:
@@ -86,7 +87,7 @@ def build(config: Config) -> Experiment:
     optimizers=optimizers.from_config(config.optimizers, config.steps),
     example=example,
     ema=dict(config.ema),
-    axes={'net': transformer.AXES if model.tied else (*transformer.AXES, *transformer.UNTIED_AXES)},
+    axes={'net': transformer.axes(model)},
     conditions={'prompt': Condition(prompt, lambda row: start, f'text of 1 to {data.context - 1} tokens', fill=END)},
     render=functools.partial(_render, vocabulary),
     assets=text.assets,

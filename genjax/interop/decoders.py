@@ -1,4 +1,4 @@
-"""Public decoders as options of `genjax.models.transformer`: GPT-2, LLaMA 1 to 3, Mistral."""
+"""Public decoders as options of `genjax.models.transformer`: GPT-2, LLaMA 1 to 3, Mistral, Mixtral."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,21 +25,22 @@ def _read_gpt2(entries: Entries, stored: Mapping[str, Any]) -> TransformerConfig
 
 def _write_gpt2(config: TransformerConfig) -> dict[str, Any]:
   refuse('gpt2', config, positions=('learned',), norm=('layer',), mlp=('gelu', 'gelu_tanh'), bias=(True,), attention_bias=(None, True),
-          mlp_bias=(None, True), window=(0,), kv_heads=(0, config.heads), head_dim=(0, config.width // config.heads))
+         mlp_bias=(None, True), experts=(0,), window=(0,), kv_heads=(0, config.heads), head_dim=(0, config.width // config.heads))
   return {
     'vocab_size': config.vocab, 'n_positions': config.context, 'n_layer': config.layers, 'n_head': config.heads, 'n_embd': config.width,
     'n_inner': config.mlp_width or None, 'activation_function': {'gelu_tanh': 'gelu_new'}.get(config.mlp, config.mlp),
     'layer_norm_epsilon': config.norm_eps, 'initializer_range': config.init_scale, 'tie_word_embeddings': config.tied}
 
 
-def _read_llama(entries: Entries, kv_heads: int | None = None, **options: Any) -> TransformerConfig:
+def _read_llama(entries: Entries, kv_heads: int | None = None, theta: float = 1e4, norm_eps: float = 1e-6,
+                **options: Any) -> TransformerConfig:
   entries.only('partial_rotary_factor', 1.0, 'rotary positions are on all channels of a head')
   heads, context = entries.integer('num_attention_heads'), entries.integer('max_position_embeddings', options.pop('context', 2048))
-  theta, scaling = _read_rope(entries, context)
+  theta, scaling = _read_rope(entries, context, theta)
   return llama(
     vocab=entries.integer('vocab_size'), context=context, layers=entries.integer('num_hidden_layers'), heads=heads,
     kv_heads=_read_kv_heads(entries, heads, kv_heads or heads), head_dim=entries.integer('head_dim', 0),
-    width=entries.integer('hidden_size'), mlp_width=entries.integer('intermediate_size'), norm_eps=entries.number('rms_norm_eps', 1e-6),
+    width=entries.integer('hidden_size'), mlp_width=entries.integer('intermediate_size'), norm_eps=entries.number('rms_norm_eps', norm_eps),
     mlp=entries.choice('hidden_act', SILUS, 'silu'), tied=entries.flag('tie_word_embeddings', False), rope_theta=theta,
     rope_scaling=scaling, init_scale=entries.number('initializer_range', 0.02), **options)
 
@@ -49,11 +50,11 @@ def _read_kv_heads(entries: Entries, heads: int, absent: int) -> int:
   return entries.integer('num_key_value_heads', heads if 'num_key_value_heads' in entries.values else absent)
 
 
-def _read_rope(entries: Entries, context: int) -> tuple[float, RopeScaling | None]:
+def _read_rope(entries: Entries, context: int, absent: float) -> tuple[float, RopeScaling | None]:
   """Base and scaling of rotary positions, from the entries of transformers 4 (rope_theta, rope_scaling) or 5 (rope_parameters)."""
   inner = entries.inner('rope_scaling') or entries.inner('rope_parameters') or Entries({}, f'{entries.where}: rope_scaling')
   inner.only('partial_rotary_factor', 1.0, 'rotary positions are on all channels of a head')
-  theta = inner.number('rope_theta', entries.number('rope_theta', 10_000.0))
+  theta = inner.number('rope_theta', entries.number('rope_theta', absent))
   name = 'rope_type' if inner.values.get('rope_type') is not None else 'type'
   kind = inner.choice(name, {kind: kind for kind in ('default', 'linear', 'llama3')}, 'default')
   if kind == 'default':
@@ -85,7 +86,7 @@ def _write_llama_core(name: str, config: TransformerConfig) -> dict[str, Any]:
 
 
 def _write_llama(config: TransformerConfig) -> dict[str, Any]:
-  refuse('llama', config, window=(0,))
+  refuse('llama', config, window=(0,), experts=(0,))
   attention, mlp = (config.bias if bias is None else bias for bias in (config.attention_bias, config.mlp_bias))
   return _write_llama_core('llama', config) | {'attention_bias': attention, 'mlp_bias': mlp}
 
@@ -98,10 +99,31 @@ def _read_mistral(entries: Entries, stored: Mapping[str, Any]) -> TransformerCon
 
 
 def _write_mistral(config: TransformerConfig) -> dict[str, Any]:
-  biases = dict.fromkeys(('attention_bias', 'mlp_bias'), (False, None) if config.bias is False else (False,))
-  refuse('mistral', config, **biases)
-  return _write_llama_core('mistral', config) | {'sliding_window': config.window or None}
+  refuse('mistral', config, experts=(0,))
+  return _write_windowed('mistral', config)
 
+
+def _write_windowed(name: str, config: TransformerConfig) -> dict[str, Any]:
+  biases = dict.fromkeys(('attention_bias', 'mlp_bias'), (False, None) if config.bias is False else (False,))
+  refuse(name, config, **biases)
+  return _write_llama_core(name, config) | {'sliding_window': config.window or None}
+
+
+def _read_mixtral(entries: Entries, stored: Mapping[str, Any]) -> TransformerConfig:
+  entries.only('router_jitter_noise', 0.0, 'a router sees its tokens as they are')
+  coefficient = entries.values.get('router_aux_loss_coef')
+  return _read_llama(
+    entries, kv_heads=8, context=4096 * 32, theta=1e6, norm_eps=1e-5, window=entries.integer('sliding_window', 0),
+    experts=entries.integer('num_local_experts', 8), experts_per_token=entries.integer('num_experts_per_tok', 2),
+    balance=0.0 if coefficient == 0 else entries.number('router_aux_loss_coef', 0.001))
+
+
+def _write_mixtral(config: TransformerConfig) -> dict[str, Any]:
+  if not config.experts:
+    raise UserError('mixtral has no experts=0')
+  return _write_windowed('mixtral', config) | {
+    'head_dim': config.head_dim or None, 'num_local_experts': config.experts, 'num_experts_per_tok': config.experts_per_token,
+    'router_aux_loss_coef': config.balance}
 
 
 _ATTENTION = tuple(f'blocks/attention/{name}' for name in ('query', 'key', 'value'))
@@ -126,18 +148,30 @@ GPT2 = Architecture(
   defaults={'architectures': ['GPT2LMHeadModel'], 'resid_pdrop': 0.0, 'embd_pdrop': 0.0, 'attn_pdrop': 0.0, 'bos_token_id': None,
             'eos_token_id': None}, spellings={'activation_function': GELUS})
 
+_GATED = ('gate', 'up', 'down')
+
+
+def _llama_tensors(config: TransformerConfig) -> tuple[Tensor, ...]:
+  return _LLAMA_TENSORS + (_MIXTRAL_MLP if config.experts else _LLAMA_MLP)
+
+
 _LLAMA_TENSORS = (
   Tensor('model.embed_tokens.weight', ('embedding/token/embedding',)),
   Tensor('model.layers.{layer}.input_layernorm.weight', ('blocks/attention_norm/scale',)),
   *(row for theirs, ours in zip('qkv', _ATTENTION) for row in both(f'model.layers.{{layer}}.self_attn.{theirs}_proj', ours)),
   *both('model.layers.{layer}.self_attn.o_proj', 'blocks/attention/out'),
   Tensor('model.layers.{layer}.post_attention_layernorm.weight', ('blocks/mlp_norm/scale',)),
-  *(row for name in ('gate', 'up', 'down') for row in both(f'model.layers.{{layer}}.mlp.{name}_proj', f'blocks/{name}')),
   Tensor('model.norm.weight', ('head/norm/scale',)),
   _OUT,
 )
+_LLAMA_MLP = tuple(row for name in _GATED for row in both(f'model.layers.{{layer}}.mlp.{name}_proj', f'blocks/{name}'))
+_MIXTRAL_MLP = (
+  Tensor('model.layers.{layer}.block_sparse_moe.gate.weight', ('blocks/experts/router/kernel',), transposed=True),
+  *(Tensor(f'model.layers.{{layer}}.block_sparse_moe.experts.{{expert}}.{theirs}.weight', (f'blocks/experts/{ours}_kernel',),
+           transposed=True) for theirs, ours in zip(('w1', 'w3', 'w2'), _GATED)),
+)
 _LLAMA_REST: dict[str, Any] = dict(
-  tensors=lambda config: _LLAMA_TENSORS, prefix='model.', ignored=(r'layers\.\d+\.self_attn\.rotary_emb\.inv_freq',),
+  tensors=_llama_tensors, prefix='model.', ignored=(r'layers\.\d+\.self_attn\.rotary_emb\.inv_freq',),
   aliases={'lm_head.weight': 'model.embed_tokens.weight'}, spellings={'hidden_act': SILUS})
 
 
@@ -150,5 +184,7 @@ LLAMA = Architecture('llama', TransformerConfig, transformer, read=_read_plain_l
                      defaults={'architectures': ['LlamaForCausalLM'], **_NO_TOKENS}, **_LLAMA_REST)
 MISTRAL = Architecture('mistral', TransformerConfig, transformer, read=_read_mistral, write=_write_mistral,
                        defaults={'architectures': ['MistralForCausalLM'], **_NO_TOKENS}, **_LLAMA_REST)
+MIXTRAL = Architecture('mixtral', TransformerConfig, transformer, read=_read_mixtral, write=_write_mixtral,
+                       defaults={'architectures': ['MixtralForCausalLM'], **_NO_TOKENS}, **_LLAMA_REST)
 
-ARCHITECTURES = {architecture.name: architecture for architecture in (GPT2, LLAMA, MISTRAL)}
+ARCHITECTURES = {architecture.name: architecture for architecture in (GPT2, LLAMA, MISTRAL, MIXTRAL)}

@@ -19,7 +19,8 @@ ACTIVATIONS = {**GELUS, 'relu': 'relu', 'silu': 'silu', 'swish': 'silu'}
 class Tensor:
   """One row of a table: public tensors, and the parameters that they hold.
 
-  name: the public name, with '{layer}' where there is one a layer; the parameters then have a leading axis L.
+  name: the public name, with '{layer}' where there is one a layer; the parameters then have a leading axis L. With '{expert}' too there is
+  one for each expert of each layer, and they have a second one, E.
   leaves: paths of the parameters; several lie side by side on the last axis, after the transposition.
   transposed: the public tensor has its axes in reverse, as the weights of torch's linear layers (out, in).
   one_row: the public tensor has a leading axis of size 1.
@@ -36,6 +37,11 @@ class Tensor:
   def layered(self) -> bool:
     """Whether there is one tensor a layer."""
     return '{layer}' in self.name
+
+  @property
+  def stacked(self) -> int:
+    """How many leading axes the parameters have."""
+    return self.layered + ('{expert}' in self.name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +82,13 @@ class Architecture:
 class Row:
   """A row of a table under one config.
 
-  tensor: the row. names: public names, one a layer. shape: of each of the public tensors. widths: of the parameters, on the axis on
-  which they lie side by side.
+  tensor: the row. names: public names. places: of each the index in the leading axes of the parameters. shape: of each of the public
+  tensors. widths: of the parameters, on the axis on which they lie side by side.
   """
 
   tensor: Tensor
   names: tuple[str, ...]
+  places: tuple[tuple[int, ...], ...]
   shape: tuple[int, ...]
   widths: tuple[int, ...]
 
@@ -151,12 +158,12 @@ def rows(architecture: Architecture, config: Any, shapes: Mapping[str, Any]) -> 
       continue
     mapped.update(present)
     full = [tuple(shapes[leaf].shape) for leaf in present]
-    layers = full[0][0] if tensor.layered else 1
-    one = [shape[1:] if tensor.layered else shape for shape in full]
+    places = tuple(np.ndindex(full[0][:tensor.stacked]))
+    one = [shape[tensor.stacked:] for shape in full]
     shape = (*one[0][:-1], sum(part[-1] for part in one))
-    names = tuple(tensor.name.format(layer=layer) for layer in range(layers))
+    names = tuple(tensor.name.format(**dict(zip(('layer', 'expert'), place))) for place in places)
     shape = shape[::-1] if tensor.transposed else shape
-    found.append(Row(tensor, names, (1, *shape) if tensor.one_row else shape, tuple(part[-1] for part in one)))
+    found.append(Row(tensor, names, places, (1, *shape) if tensor.one_row else shape, tuple(part[-1] for part in one)))
   if left := sorted(set(shapes) - mapped):
     raise UserError(f'{architecture.name} has no tensors for the parameters {listed(left)}')
   return found

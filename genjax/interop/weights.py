@@ -188,11 +188,10 @@ def _read(row: Row, stored: Mapping[str, files.Stored], shapes: Mapping[str, Any
   kinds = {stored[name].dtype for name in row.names}
   dtype = wanted or np.dtype(jnp.result_type(*kinds))
   arrays = {leaf: _aligned(tuple(shapes[leaf].shape), dtype) for leaf in row.tensor.leaves}
-  for layer, name in enumerate(row.names):
+  for place, name in zip(row.places, row.names):
     tensor = stored[name].read()
     for array, part in zip(arrays.values(), row.split(tensor)):
-      slot = array[layer] if row.tensor.layered else array
-      _cast(part, slot, stored[name])
+      _cast(part, array[place], stored[name])
   return {leaf: jax.device_put(array) for leaf, array in arrays.items()}
 
 
@@ -242,14 +241,13 @@ def _pending(row: Row, leaves: Mapping[str, Any], types: Mapping[str, np.dtype])
   """The tensors of a row, made when they are written."""
   dtype = np.dtype(jnp.result_type(*(types[leaf] for leaf in row.tensor.leaves)))
 
-  def make(layer: int) -> np.ndarray:
+  def make(place: tuple[int, ...]) -> np.ndarray:
     parts = []
     for leaf in row.tensor.leaves:
-      values = np.asarray(leaves[leaf])
-      values = values[layer] if row.tensor.layered else values
+      values = np.asarray(leaves[leaf])[place]
       part = np.empty(values.shape, dtype)
       _cast(values, part, leaf)
       parts.append(part)
     return row.join(parts)
 
-  return [files.Pending(name, row.shape, dtype, lambda layer=layer: make(layer)) for layer, name in enumerate(row.names)]
+  return [files.Pending(name, row.shape, dtype, lambda place=place: make(place)) for place, name in zip(row.places, row.names)]

@@ -1,4 +1,4 @@
-"""Decoder-only transformers: GPT-2 and GPT-3, LLaMA, Mistral and everything between, by options."""
+"""Decoder-only transformers: GPT-2 and GPT-3, LLaMA, Mistral, Mixtral and everything between, by options."""
 
 from collections.abc import Callable
 import dataclasses
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from genjax import sharding
 from genjax.nn.attention import Attention, RopeScaling, init_layer
 from genjax.nn.dot_product_attention import IMPLEMENTATIONS
+from genjax.nn.experts import Experts, balance, empty_load
 from genjax.nn.functional import Network, dropout, network, stack, unstack
 from genjax.types import Array, Key, Tree
 
@@ -33,9 +34,10 @@ class TransformerConfig:
   'learned' or 'rope'. rope_theta, rope_scaling: base and scaling of rotary positions, the latter as a `RopeScaling` or a dict of its
   options. window: tokens that a token sees, itself included (sliding window, Jiang et al. 2023), 0 for all. norm: 'layer' or 'rms'.
   mlp: 'gelu' (exact), 'gelu_tanh' or 'swiglu'. bias: in projections and norms; attention_bias, mlp_bias: in these alone, None for as
-  `bias` says. tied: the output layer is the transposed embedding. dropout: on embeddings and on what each block adds. init_scale:
-  standard deviation of initial weights; what writes to the residual stream has it divided by sqrt(2 L). dtype: compute
-  type, 'float32' or 'bfloat16'. attention: implementation, see `genjax.nn.dot_product_attention.attend`. remat, unroll: see
+  `bias` says. experts: MLPs of a block of which each token has `experts_per_token`, 0 for one MLP that all have (see
+  `genjax.nn.experts`); they have no biases. balance: weight of their load-balancing loss in the training loss. tied: the output layer
+  is the transposed embedding. dropout: on embeddings and on what each block adds. init_scale: standard deviation of initial weights; what
+  writes to the residual stream has it divided by sqrt(2 L). dtype: compute type, 'float32' or 'bfloat16'. attention: implementation, see `genjax.nn.dot_product_attention.attend`. remat, unroll: see
   `genjax.nn.functional.stack`.
   """
 
@@ -54,6 +56,9 @@ class TransformerConfig:
   bias: bool = True
   attention_bias: bool | None = None
   mlp_bias: bool | None = None
+  experts: int = 0
+  experts_per_token: int = 2
+  balance: float = 0.0
   tied: bool = True
   dropout: float = 0.0
   rope_theta: float = 10_000.0
@@ -71,6 +76,12 @@ class TransformerConfig:
         raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
     if self.window < 0:
       raise ValueError(f'window counts tokens, 0 for all, got {self.window}')
+    if self.experts and self.mlp_bias:
+      raise ValueError('experts have no biases; leave mlp_bias at None or False')
+    if self.experts < 0 or self.experts and not 1 <= self.experts_per_token <= self.experts:
+      raise ValueError(f'a token has 1 to all of the experts, got experts={self.experts} and experts_per_token={self.experts_per_token}')
+    if self.balance < 0 or self.balance and not self.experts:
+      raise ValueError(f'balance is the weight of a loss of experts, at least 0, got {self.balance} with experts={self.experts}')
     if self.rope_scaling is not None:
       if self.positions != 'rope':
         raise ValueError(f"rope_scaling needs positions='rope', got {self.positions!r}")
@@ -110,7 +121,10 @@ class Embedding(nnx.Module):
 
 
 class Block(nnx.Module):
-  """Pre-norm attention and MLP, each added to its input."""
+  """Pre-norm attention and MLP, each added to its input.
+
+  With a mixture of experts, input and output are pairs of x_BTD and the load of the experts up to there.
+  """
 
   def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
     init = nnx.initializers.normal(config.init_scale)
@@ -129,26 +143,38 @@ class Block(nnx.Module):
       return nnx.Linear(inputs, outputs, use_bias=bias, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
 
     self.mlp_norm = _norm(config, rngs)
-    self.up = linear(config.width, mlp_width, init)
-    if config.mlp == 'swiglu':
-      self.gate = linear(config.width, mlp_width, init)
-    self.down = linear(mlp_width, config.width, residual_init)
+    if config.experts:
+      self.experts = Experts(config.width, mlp_width, config.experts, config.experts_per_token, activation=MLPS[config.mlp],
+                             gated=config.mlp == 'swiglu', dtype=dtype, kernel_init=init, out_init=residual_init, rngs=rngs)
+    else:
+      self.up = linear(config.width, mlp_width, init)
+      if config.mlp == 'swiglu':
+        self.gate = linear(config.width, mlp_width, init)
+      self.down = linear(mlp_width, config.width, residual_init)
     self.config = config
 
-  def __call__(self, x_BTD: Array, key: Key | None = None, layer: Any = None, **options: Any):
-    """`options`: of `Attention`."""
+  def __call__(self, x: Any, key: Key | None = None, layer: Any = None, balance_BT: Array | None = None, **options: Any):
+    """`balance_BT`: weights of the tokens in the load. `options`: of `Attention`."""
+    x_BTD, load = x if self.config.experts else (x, None)
     keys = (None, None) if key is None else tuple(jax.random.split(key))
     y_BTD = self.attention(self.attention_norm(x_BTD), layer=layer, **options)
     y_BTD, layer = (y_BTD, None) if layer is None else y_BTD
     x_BTD = x_BTD + dropout(y_BTD, self.config.dropout, keys[0])
-    h_BTD = self.mlp_norm(x_BTD)
+    h_BTD, sequence = self.mlp_norm(x_BTD), _sequence(layer)
+    if self.config.experts:
+      y_BTD, new_load = self.experts(h_BTD, balance_BT)
+      load += new_load
+    else:
+      y_BTD = self._mlp(h_BTD, sequence)
+    x_BTD = x_BTD + dropout(y_BTD, self.config.dropout, keys[1])
+    x_BTD = sharding.constrain(x_BTD, 'batch', sequence, None, name='tokens B T D')
+    x = (x_BTD, load) if self.config.experts else x_BTD
+    return x if layer is None else (x, layer)
+
+  def _mlp(self, h_BTD: Array, sequence: str | None) -> Array:
     activation = MLPS[self.config.mlp]
     h_BTM = activation(self.gate(h_BTD)) * self.up(h_BTD) if self.config.mlp == 'swiglu' else activation(self.up(h_BTD))
-    sequence = _sequence(layer)
-    h_BTM = sharding.constrain(h_BTM, 'batch', sequence, 'mlp', name='hidden units B T M of the MLP')
-    x_BTD = x_BTD + dropout(self.down(h_BTM), self.config.dropout, keys[1])
-    x_BTD = sharding.constrain(x_BTD, 'batch', sequence, None, name='tokens B T D')
-    return x_BTD if layer is None else (x_BTD, layer)
+    return self.down(sharding.constrain(h_BTM, 'batch', sequence, 'mlp', name='hidden units B T M of the MLP'))
 
 
 class Head(nnx.Module):
@@ -197,6 +223,8 @@ def transformer(config: TransformerConfig) -> Network:
   integer id) only, for packed texts and for padding on either side; positions default to 0, 1, ... whatever the segments.
   apply(..., project=False) -> (hidden_BTD, weight_VD) in the place of the logits, which are hidden weight^T: for losses that never hold
   all of them.
+  apply(..., balance_BT=weights_BT), with a mixture of experts -> (output, loss): the load-balancing loss of the experts, unscaled, to which
+  tokens add by their weights; see `genjax.nn.experts.balance`.
   """
   embedding = network(lambda rngs: Embedding(config, rngs))
   blocks = stack(network(lambda rngs: Block(config, rngs)), config.layers, config.remat, config.unroll)
@@ -209,7 +237,9 @@ def transformer(config: TransformerConfig) -> Network:
 
   def apply(params: Tree, mutable: Tree, tokens_BT: Array, key: Key | None = None, cache: Tree = None,
             position: Array | int = 0, project: bool = True, first_B: Array | None = None, segments_BT: Array | None = None,
-            positions_BT: Array | None = None) -> tuple[Any, Tree]:
+            positions_BT: Array | None = None, balance_BT: Array | None = None) -> tuple[Any, Tree]:
+    if balance_BT is not None and not config.experts:
+      raise ValueError('only a mixture of experts has a load to balance')
     keys = (None, None) if key is None else tuple(jax.random.split(key))
     if positions_BT is None:
       positions_BT = position + jnp.arange(tokens_BT.shape[1])[None]
@@ -222,13 +252,16 @@ def transformer(config: TransformerConfig) -> Network:
       options |= {'layers': cache, 'position': position}
     if cache is not None and not isinstance(params['blocks'], tuple):
       params = lay_out(config, params)
-    x_BTD, _ = blocks.apply(params['blocks'], {}, x_BTD, key=keys[1], **options)
+    x = (x_BTD, empty_load(config.experts)) if config.experts else x_BTD
+    x, _ = blocks.apply(params['blocks'], {}, x, key=keys[1], balance_BT=balance_BT, **options)
     sequence = _sequence(cache)
-    x_BTD, cache = (x_BTD, None) if cache is None else x_BTD
+    x, cache = (x, None) if cache is None else x
+    x_BTD, load = x if config.experts else (x, None)
     output, _ = head.apply(params['head'], {}, x_BTD, params['embedding']['token']['embedding'], project=project)
     if project:
       output = sharding.constrain(output, 'batch', sequence, 'vocab', name='logits B T V')
-    return (output if cache is None else (output, cache)), mutable
+    output = output if cache is None else (output, cache)
+    return (output if balance_BT is None else (output, balance(load))), mutable
 
   return Network(init, apply)
 
@@ -247,13 +280,27 @@ def lay_out(config: TransformerConfig, params: Tree) -> Tree:
   return {**params, 'blocks': unstack(params['blocks'], config.layers)} if config.unroll else params
 
 
-AXES = (
+def axes(config: TransformerConfig) -> sharding.AxesTable:
+  """The logical axes of the parameters."""
+  return (*_AXES, *(_EXPERT_AXES if config.experts else _MLP_AXES), *(() if config.tied else _UNTIED_AXES))
+
+
+_AXES = (
   (r'embedding/token/embedding', ('vocab', None)),
   (r'blocks/attention/(query|key|value)/kernel', ('layers', None, 'heads')),
   (r'blocks/attention/out/kernel', ('layers', 'heads', None)),
-  (r'blocks/(up|gate)/kernel', ('layers', None, 'mlp')),
-  (r'blocks/down/kernel', ('layers', 'mlp', None)),
   (r'blocks/.*/(scale|bias)', ('layers', None)),  # norms, which every variant has, and biases
 )
 
-UNTIED_AXES = ((r'head/out/kernel', (None, 'vocab')),)
+_MLP_AXES = (
+  (r'blocks/(up|gate)/kernel', ('layers', None, 'mlp')),
+  (r'blocks/down/kernel', ('layers', 'mlp', None)),
+)
+
+_EXPERT_AXES = (
+  (r'blocks/experts/(up|gate)_kernel', ('layers', 'experts', None, 'mlp')),
+  (r'blocks/experts/down_kernel', ('layers', 'experts', 'mlp', None)),
+  (r'blocks/experts/router/kernel', ('layers', None, None)),
+)
+
+_UNTIED_AXES = ((r'head/out/kernel', (None, 'vocab')),)

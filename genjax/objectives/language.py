@@ -18,10 +18,12 @@ from genjax.types import Array, Batch, Key, Params, Tree, UserError
 class LanguageModel:
   """p(tokens) = prod_t p(token_t | tokens before t).
 
-  network: tokens B T -> logits B T V, with `cache`, `position` and `project` as `genjax.models.transformer.transformer` has them.
+  network: tokens B T -> logits B T V, with `cache`, `position`, `project` and, if there is a balance, `balance_BT` as
+  `genjax.models.transformer.transformer` has them.
   init_cache: (batch, length) -> empty cache. context: longest sequence of the network. sampler: how tokens are drawn.
   bytes_per_token: mean bytes of text in a token, for bits per byte. lay_out: parameters of the network -> what its `apply` takes in
-  their place, computed once before the loop over tokens.
+  their place, computed once before the loop over tokens. balance: weight in the loss of the network's load-balancing loss, over the tokens
+  of the batch that predict one, or with accumulation of each microbatch.
 
   Batches: 'tokens' int32 B T+1; optional 'weights' float32 B T weights the loss of each predicted token; optional 'segments' int32 B T+1
   has an id for each of several texts in a row, which see nothing of each other and predict no token of each other, with positions
@@ -35,6 +37,7 @@ class LanguageModel:
   sampler: SamplerOptions = SamplerOptions()
   bytes_per_token: float = 1.0
   lay_out: Callable[[Params], Params] = lambda params: params
+  balance: float = 0.0
 
   emits = True
 
@@ -46,26 +49,32 @@ class LanguageModel:
     return (Phase('lm', ('net',), self.loss),)
 
   def loss(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
-    """Mean negative log-likelihood in nats per token."""
-    nll_BT, correct_BT, weights_BT, mutable = self._score(params, context, batch, key)
+    """Mean negative log-likelihood in nats per token, plus the weighted load-balancing loss, which then are 'nll' and 'balance'."""
+    nll_BT, correct_BT, weights_BT, balance, mutable = self._score(params, context, batch, key, bool(self.balance))
     loss, weight = weighted_mean(nll_BT, weights_BT)
-    return Output(loss, {'accuracy': weighted_mean(correct_BT, weights_BT)[0]}, mutable, weight)
+    metrics = {'accuracy': weighted_mean(correct_BT, weights_BT)[0]}
+    if balance is None:
+      return Output(loss, metrics, mutable, weight)
+    return Output(loss + self.balance * balance, metrics | {'nll': loss, 'balance': balance}, mutable, weight)
 
-  def _score(self, params: Params, context: Context, batch: Batch, key: Key | None):
-    """Losses, hits and weights of the predicted tokens, each B T."""
+  def _score(self, params: Params, context: Context, batch: Batch, key: Key | None, balanced: bool = False):
+    """Losses, hits and weights of the predicted tokens, each B T; the load-balancing loss if asked for; new mutable variables."""
     tokens_BT, options = batch['tokens'], {'key': key, 'project': False}
     weights_BT = batch.get('weights', jnp.ones(tokens_BT[:, 1:].shape))
     if 'segments' in batch:
       inside_BT, next_BT = batch['segments'][:, :-1], batch['segments'][:, 1:]
       options |= {'segments_BT': inside_BT, 'positions_BT': segment_positions(inside_BT)}
       weights_BT *= inside_BT == next_BT
-    (hidden_BTD, weight_VD), mutable = self.network.apply(params['net'], context.mutable, tokens_BT[:, :-1], **options)
+    if balanced:
+      options['balance_BT'] = (weights_BT > 0).astype(jnp.float32)
+    output, mutable = self.network.apply(params['net'], context.mutable, tokens_BT[:, :-1], **options)
+    (hidden_BTD, weight_VD), balance = output if balanced else (output, None)
     nll_BT, correct_BT = token_losses(hidden_BTD, weight_VD, tokens_BT[:, 1:])
-    return nll_BT, correct_BT, weights_BT, mutable
+    return nll_BT, correct_BT, weights_BT, balance, mutable
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
     """'loss' in nats per token, 'bits_per_byte' and 'accuracy', weighted by the number of tokens."""
-    nll_BT, correct_BT, weights_BT, _ = self._score(params, context, batch, None)
+    nll_BT, correct_BT, weights_BT, *_ = self._score(params, context, batch, None)
     weight_B = jnp.sum(weights_BT, axis=1)
     safe_B = jnp.maximum(weight_B, 1e-12)
     loss_B = jnp.sum(nll_BT * weights_BT, axis=1) / safe_B

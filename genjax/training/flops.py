@@ -22,6 +22,8 @@ def _count(jaxpr: Any) -> int:
     name = equation.primitive.name
     if name == 'dot_general':
       total += _dot(equation)
+    elif name == 'ragged_dot_general':
+      total += _ragged_dot(equation)
     elif name == 'conv_general_dilated':
       total += _convolution(equation)
     elif name == 'scan':
@@ -54,6 +56,15 @@ def _dot(equation: Any) -> int:
   (contracted, _), _ = equation.params['dimension_numbers']
   left = equation.invars[0].aval.shape
   return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+
+
+def _ragged_dot(equation: Any) -> int:
+  """As if there were one group: every row is multiplied by one matrix. Rows of no group count too."""
+  numbers = equation.params['ragged_dot_dimension_numbers']
+  (_, contracted), (_, batch) = numbers.dot_dimension_numbers
+  left, right = (variable.aval.shape for variable in equation.invars[:2])
+  shared = (*contracted, *batch, *numbers.rhs_group_dimensions)
+  return 2 * math.prod(left) * math.prod(size for axis, size in enumerate(right) if axis not in shared)
 
 
 def _convolution(equation: Any) -> int:

@@ -24,6 +24,7 @@ CONFIGS = {
   'llama_tied': llama(**SIZES, kv_heads=4, head_dim=6, mlp_width=15, tied=True, attention_bias=False, mlp_bias=False, rope_theta=77.0,
                       rope_scaling={'kind': 'linear', 'factor': 2.0}),
   'mistral': llama(**SIZES, kv_heads=1, head_dim=4, mlp_width=15, window=5),
+  'mixtral': llama(**SIZES, kv_heads=1, head_dim=4, mlp_width=15, window=5, experts=3, experts_per_token=2, balance=0.02),
 }
 
 
@@ -74,7 +75,7 @@ def test_round_trip(name, dtype, tmp_path):
   assert model.architecture == name.split('_')[0]
   ours = {**dataclasses.asdict(config), 'mlp_width': config.mlp_width or 0}
   found = dataclasses.asdict(model.config)
-  if name == 'mistral':
+  if name in ('mistral', 'mixtral'):
     assert (found['attention_bias'], found['mlp_bias']) == (None, None)
   assert found == ours
   assert_bitwise(model.params, params)
@@ -102,6 +103,10 @@ def test_layouts_of_tensors(saved):
   params, tensors = random_params(CONFIGS['llama']), load_file(saved('llama') / files.SINGLE)
   np.testing.assert_array_equal(tensors['model.layers.1.self_attn.k_proj.weight'], params['blocks']['attention']['key']['kernel'][1].T)
   np.testing.assert_array_equal(tensors['lm_head.weight'], params['head']['out']['kernel'].T)
+  params, tensors = random_params(CONFIGS['mixtral']), load_file(saved('mixtral') / files.SINGLE)
+  for theirs, ours in (('w1', 'gate'), ('w2', 'down'), ('w3', 'up')):
+    np.testing.assert_array_equal(tensors[f'model.layers.1.block_sparse_moe.experts.2.{theirs}.weight'],
+                                  params['blocks']['experts'][f'{ours}_kernel'][1, 2].T)
 
 
 def test_shards(saved, tmp_path):
@@ -221,6 +226,10 @@ BAD = {
   'yarn': ('mistral', lambda folder: edit(folder / 'config.json', rope_parameters={'rope_type': 'yarn'}), "rope_type is 'yarn'"),
   'half rotary': ('llama', lambda folder: edit(folder / 'config.json', partial_rotary_factor=0.5), 'partial_rotary_factor is 0.5'),
   'layer types': ('mistral', lambda folder: edit(folder / 'config.json', layer_types=['full_attention']), 'layer_types'),
+  'jitter': ('mixtral', lambda folder: edit(folder / 'config.json', router_jitter_noise=0.1), 'router_jitter_noise is 0.1'),
+  'experts': ('mixtral', lambda folder: edit(folder / 'config.json', num_experts_per_tok=4), '1 to all of the experts'),
+  'missing expert': ('mixtral', lambda folder: edit_tensors(folder, lambda tensors: tensors.pop(
+    'model.layers.1.block_sparse_moe.experts.2.w3.weight')), r'1 missing: model\.layers\.1\.block_sparse_moe\.experts\.2\.w3'),
   'pickle': ('llama', as_pickle, r'pickle files \(pytorch_model\.bin\).*runs any code'),
   'no weights': ('llama', lambda folder: (folder / files.SINGLE).unlink(), 'neither model.safetensors nor'),
   'truncated': ('llama', lambda folder: truncate(folder / files.SINGLE, -10), r'model\.safetensors is no whole safetensors file'),
@@ -266,6 +275,8 @@ def test_bad_shards(damage, message, saved):
 @pytest.mark.parametrize(('config', 'architecture', 'message'), [
   (llama(**SIZES, window=5, attention_bias=True), None, r'no public architecture.*gpt2.*llama has no window=5.*mistral has no attention'),
   (llama(**SIZES, window=5), 'llama', r'llama has no window=5'),
+  (CONFIGS['mixtral'], 'mistral', r'mistral has no experts=3'),
+  (CONFIGS['mistral'], 'mixtral', r'mixtral has no experts=0'),
   (llama(**SIZES), 'gpt2', r"gpt2 has no positions='rope' \(it has 'learned'\)"),
   (TransformerConfig(**SIZES, bias=False), 'gpt2', 'gpt2 has no bias=False'),
   (llama(**SIZES), 'bloom', r'architecture must be one of .*bloom'),

@@ -18,6 +18,7 @@ VARIANTS = {
   'llama': models.llama(**GPT, kv_heads=1, mlp_width=24),
   'window_and_scaling': models.llama(**GPT, kv_heads=1, mlp_width=24, window=5, attention_bias=True,
                                      rope_scaling={'kind': 'llama3', 'factor': 8.0, 'original_context': 6}),
+  'experts': models.llama(**GPT, kv_heads=1, mlp_width=24, experts=4, experts_per_token=2),
 }
 
 
@@ -101,10 +102,13 @@ def test_hidden_states_and_weights_make_the_logits():
 
 @pytest.mark.parametrize('config', VARIANTS.values(), ids=VARIANTS)
 def test_tensor_parallel_rules_match_every_variant(config):
-  mesh = jax.sharding.AbstractMesh((1, 2, 2, 1, 1), sharding.MESH_AXES)
-  table = models.AXES if config.tied else (*models.AXES, *models.UNTIED_AXES)
-  placed = sharding.param_shardings(shapes(config), mesh, table, {'vocab': None})
-  assert placed['blocks']['down']['kernel'].spec[1] == 'tensor'
+  mesh = jax.sharding.AbstractMesh((1, 2, 2, 1, 2), sharding.MESH_AXES)
+  blocks = sharding.param_shardings(shapes(config), mesh, models.axes(config), {'vocab': None})['blocks']
+  if config.experts:
+    assert blocks['experts']['up_kernel'].spec[1:] == ('expert', 'fsdp', 'tensor')
+    assert blocks['experts']['down_kernel'].spec[1:] == ('expert', 'tensor', 'fsdp')
+  else:
+    assert blocks['down']['kernel'].spec[1] == 'tensor'
 
 
 def test_bfloat16_computes_close_to_float32_with_float32_parameters():

@@ -1,4 +1,4 @@
-"""Imported GPT-2, LLaMA and Mistral models against `transformers`: random small ones, in and out."""
+"""Imported GPT-2, LLaMA, Mistral and Mixtral models against `transformers`: random small ones, in and out."""
 
 import json
 
@@ -38,6 +38,10 @@ def mistral(**options):
   return llama_like(transformers.MistralConfig, **options)
 
 
+def mixtral(**options):
+  return llama_like(transformers.MixtralConfig, **{'intermediate_size': 52, **options})  # torch's grouped products want such widths
+
+
 CASES = {
   'gpt2': lambda: gpt2(),
   'gpt2_untied_exact_gelu': lambda: gpt2(n_inner=70, activation_function='gelu', tie_word_embeddings=False, layer_norm_epsilon=1e-3),
@@ -51,6 +55,8 @@ CASES = {
   'llama_linear_scaling': lambda: llama(rope_scaling={'rope_type': 'linear', 'factor': 2.5}),
   'mistral_window': lambda: mistral(sliding_window=7),
   'mistral_whole_head_dim': lambda: mistral(sliding_window=None, head_dim=8),
+  'mixtral_window': lambda: mixtral(num_local_experts=4, sliding_window=7, router_aux_loss_coef=0.0),
+  'mixtral_eight': lambda: mixtral(num_local_experts=8, num_experts_per_tok=3, head_dim=8, router_aux_loss_coef=0.02),
 }
 
 
@@ -150,7 +156,7 @@ def test_bare_models(bare, tmp_path):
   np.testing.assert_allclose(hidden, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize('name', ['gpt2', 'llama3_scaling', 'mistral_window'])
+@pytest.mark.parametrize('name', ['gpt2', 'llama3_scaling', 'mistral_window', 'mixtral_window', 'mixtral_eight'])
 def test_greedy_decoding(name, tmp_path):
   """Token by token with a cache, the same tokens as `generate`, past the window."""
   theirs = published(CASES[name](), tmp_path / 'public')
@@ -173,3 +179,23 @@ def test_greedy_decoding(name, tmp_path):
     position += size
     found.append(tokens)
   np.testing.assert_array_equal(jnp.concatenate(found, axis=1), expected)
+
+
+@pytest.mark.parametrize('side', ['left', 'right', 'none'])
+def test_padding_and_balance_of_experts(side, tmp_path):
+  """Logits where there are tokens, and the load-balancing loss, in which padding has no part."""
+  theirs = published(mixtral(num_local_experts=8, sliding_window=7), tmp_path / 'public')
+  ours = interop.load(tmp_path / 'public')
+  tokens = np.random.default_rng(0).integers(0, 51, (3, 21))
+  real = np.ones((3, 21), np.int32)
+  for row, count in enumerate((0, 4, 9) if side != 'none' else ()):
+    real[row, slice(0, count) if side == 'left' else slice(21 - count, 21)] = 0
+  positions = np.maximum(np.cumsum(real, axis=1) - 1, 0)
+  with torch.no_grad():
+    expected = theirs(torch.tensor(tokens), attention_mask=torch.tensor(real), position_ids=torch.tensor(positions),
+                      output_router_logits=True)
+  (found, balance), _ = jax.jit(ours.network.apply)(ours.params, ours.mutable, jnp.asarray(tokens), segments_BT=jnp.asarray(real),
+                                                    positions_BT=jnp.asarray(positions), balance_BT=jnp.asarray(real, jnp.float32))
+  logits, mask = expected.logits.numpy(), real > 0
+  np.testing.assert_allclose(found[mask], logits[mask], rtol=0, atol=1e-4 * float(np.abs(logits[mask]).max()))
+  assert float(balance) == pytest.approx(float(expected.aux_loss), rel=1e-5)

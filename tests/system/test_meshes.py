@@ -18,6 +18,8 @@ DIGITS = ('--config.data.name=digits', '--config.data.shape=(8,8,1)')
 CASES = {
   'diffusion transformer': ('quickstart', CONTEXT, ()),
   'language': ('python_code', CONTEXT, ()),
+  'mixture of experts': ('mixtral', (
+    'data:2+expert:4', 'data:2+context:2+expert:2', 'fsdp:2+tensor:2+expert:2', 'fsdp:4+expert:2', *MESHES), ()),
   'vae': ('digits_vae', MESHES, ()),
   'gan': ('digits_gan', MESHES, ()),
   'u-net': ('mnist_flow', MESHES, (*DIGITS, '--config.model.attention=(4,)')),

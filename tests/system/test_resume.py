@@ -14,6 +14,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent.parent
 FAMILIES = {
   'language': ('python_code', 'experiments.language'),
+  'mixture of experts': ('mixtral', 'experiments.language'),
   'vae': ('digits_vae', 'experiments.vae'),
   'gan': ('digits_gan', 'experiments.gan'),
   'diffusion': ('quickstart', 'experiments.diffusion'),

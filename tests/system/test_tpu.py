@@ -37,7 +37,7 @@ def lower(devices, shape, **options):
   objective = LanguageModel(transformer.transformer(config), functools.partial(transformer.init_cache, config), config.context)
   optimizers = {'net': optax.adam(1e-3)}
   shapes = jax.eval_shape(functools.partial(state_lib.create, objective, optimizers, {}, 0), {})
-  layout = state_lib.shardings(shapes, optimizers, mesh, {'net': (*transformer.AXES, *transformer.UNTIED_AXES)}, {})
+  layout = state_lib.shardings(shapes, optimizers, mesh, {'net': transformer.axes(config)}, {})
   target = jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, layout)
   batch = {'tokens': jax.ShapeDtypeStruct((8, config.context + 1), jnp.int32, sharding=sharding.batch_sharding(mesh))}
   step = sharding.under(mesh, {}, step_lib.make_step(objective, optimizers, {}, 0))

@@ -1,0 +1,145 @@
+"""A mixture of experts: several MLPs, of which a router gives each token a few (Shazeer et al. 2017), without a limit on their load.
+
+Suffixes: B batch, T tokens, D width, M hidden units, E experts, C choices of a token, N tokens in a row, R = N C routed rows.
+
+Each token is multiplied by the experts that it chose and by no other: its copies are sorted by expert, and `jax.lax.ragged_dot`
+multiplies runs of rows by one matrix each. On TPUs that costs R D M multiply-adds a matrix, C times those of one MLP; XLA for CPUs
+makes E masked products of it, as many as a mixture that computes every expert for every token, E / C times as many. On a mesh that
+splits experts every device sorts all rows of its tokens and multiplies those of its own experts; the sum over devices joins them. No
+token is dropped, so a device must have room for all R rows, whoever chose them.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from genjax import sharding
+from genjax.types import Array
+
+Activation = Callable[[Array], Array]
+
+
+class Experts(nnx.Module):
+  """The MLPs and their router: y = sum over the chosen e of w_e down_e(activation(gate_e x) * up_e x).
+
+  The softmax of the router, in float32, is over all experts; w are its largest values, divided by their sum (Jiang et al. 2024).
+
+  Args:
+    width, mlp_width: D, M.
+    experts, choices: E, and C of them a token.
+    activation: of the hidden units.
+    gated: False for activation(up_e x) alone.
+    dtype: compute type; parameters are float32.
+    kernel_init, out_init: initializers of the kernels into and out of the hidden units; the first is the router's too.
+
+  Raises:
+    ValueError: choices that are not between 1 and the number of experts.
+  """
+
+  def __init__(self, width: int, mlp_width: int, experts: int, choices: int, *, activation: Activation, gated: bool = True,
+               dtype: Any = jnp.float32, kernel_init: Any, out_init: Any, rngs: nnx.Rngs):
+    if not 1 <= choices <= experts:
+      raise ValueError(f'a token has 1 to {experts} experts, as many as there are, got {choices}')
+    self.choices, self.activation, self.dtype = choices, activation, dtype
+    self.router = nnx.Linear(width, experts, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+    # One draw for each expert, so that what an initializer makes of the shape of a kernel holds for it.
+    stacked = lambda init, *shape: nnx.Param(jax.vmap(lambda key: init(key, shape, jnp.float32))(jax.random.split(rngs.params(), experts)))
+    self.up_kernel = stacked(kernel_init, width, mlp_width)
+    self.gate_kernel = stacked(kernel_init, width, mlp_width) if gated else None
+    self.down_kernel = stacked(out_init, mlp_width, width)
+
+  def __call__(self, x_BTD: Array, weights_BT: Array | None = None) -> tuple[Array, Array]:
+    """(y_BTD, load), the second for `balance`: tokens count by their weights, 1 by default."""
+    logits_BTE = jnp.einsum('btd,de->bte', x_BTD.astype(self.dtype), self.router.kernel[...].astype(self.dtype),
+                            preferred_element_type=jnp.float32)
+    probability_BTE = jax.nn.softmax(logits_BTE, axis=-1)
+    weight_BTC, expert_BTC = jax.lax.top_k(probability_BTE, self.choices)
+    weight_BTC /= jnp.sum(weight_BTC, axis=-1, keepdims=True)
+    kernels = [kernel[...].astype(self.dtype) for kernel in (self.up_kernel, self.gate_kernel, self.down_kernel) if kernel is not None]
+    y_BTD = _spread(self.activation, x_BTD.astype(self.dtype), weight_BTC, expert_BTC, *kernels)
+    return y_BTD, _load(probability_BTE, expert_BTC, weights_BT)
+
+
+def empty_load(experts: int) -> Array:
+  """The load of no tokens."""
+  return jnp.zeros((3, experts), jnp.float32)
+
+
+def balance(load: Array) -> Array:
+  """The load-balancing loss E sum_e f_e P_e (Fedus et al. 2021, eq. 4 to 6), C where all experts have the same share.
+
+  f is the share of tokens that chose an expert, which for C choices adds up to C, P the mean of its probability; both are over the
+  tokens of all layers whose loads were added up, as published with Mixtral. Gradients go through P.
+  """
+  chosen_E, probability_E, total_E = load
+  total_E = jnp.maximum(total_E, 1e-12)
+  return load.shape[1] * jnp.sum(chosen_E / total_E * (probability_E / total_E))
+
+
+def _load(probability_BTE: Array, expert_BTC: Array, weights_BT: Array | None) -> Array:
+  """Sums over tokens, 3 E: how many chose each expert, the probabilities of the experts, and of how many tokens."""
+  weights_BT = jnp.ones(expert_BTC.shape[:2]) if weights_BT is None else weights_BT
+  experts = probability_BTE.shape[-1]
+  chosen_E = jnp.einsum('bt,btce->e', weights_BT, jax.nn.one_hot(expert_BTC, experts))
+  probability_E = jnp.einsum('bt,bte->e', weights_BT, probability_BTE)
+  return jnp.stack([chosen_E, probability_E, jnp.broadcast_to(jnp.sum(weights_BT), (experts,))])
+
+
+def _spread(activation: Activation, x_BTD: Array, weight_BTC: Array, expert_BTC: Array, *kernels: Array) -> Array:
+  """`_mix`, on a mesh on every device for its tokens, experts and hidden units."""
+  placement = sharding.active()
+  if placement is None:
+    return _mix(activation, (), (), x_BTD, weight_BTC, expert_BTC, *kernels)
+  batch, length = x_BTD.shape[:2]
+  axes = lambda logical, size: placement.mesh_axes(logical) if size % placement.shards(logical) == 0 else ()
+  tokens = PartitionSpec(axes('batch', batch) or None, axes('sequence', length) or None, None)
+  experts, hidden = placement.mesh_axes('experts'), placement.mesh_axes('mlp')
+  inward, outward = PartitionSpec(experts or None, None, hidden or None), PartitionSpec(experts or None, hidden or None, None)
+  run = jax.shard_map(functools.partial(_mix, activation, experts, hidden), mesh=placement.mesh, out_specs=tokens,
+                      in_specs=(tokens, tokens, tokens, *[inward] * (len(kernels) - 1), outward))
+  return run(x_BTD, weight_BTC, expert_BTC, *kernels)
+
+
+def _mix(activation: Activation, axes: tuple[str, ...], hidden: tuple[str, ...], x_BTD: Array, weight_BTC: Array, expert_BTC: Array,
+         *kernels: Array) -> Array:
+  """The weighted sum of what the chosen experts make of each token.
+
+  Args:
+    activation: see `Experts`.
+    axes, hidden: mesh axes over which experts and hidden units are split; the sum over them is taken.
+    x_BTD, weight_BTC, expert_BTC: tokens, their weights and choices.
+    kernels: up, gate if there is one, and down, of the experts that are here.
+  """
+  inward, down_EMD = kernels[:-1], kernels[-1]
+  choices, experts = expert_BTC.shape[-1], down_EMD.shape[0]
+  expert_R = expert_BTC.reshape(-1)
+  if axes:
+    expert_R = expert_R - experts * jax.lax.axis_index(axes)
+    expert_R = jnp.where((expert_R >= 0) & (expert_R < experts), expert_R, experts)  # those of other devices come last
+  order_R = jnp.argsort(expert_R)
+  rank_R = jnp.argsort(order_R)
+  size_E = jnp.sum(expert_R[:, None] == jnp.arange(experts), axis=0, dtype=jnp.int32)
+  x_RD = _permute(jnp.repeat(x_BTD.reshape(-1, x_BTD.shape[-1]), choices, axis=0), order_R, rank_R)
+  up_RM, *gate_RM = (jax.lax.ragged_dot(x_RD, kernel, size_E) for kernel in inward)
+  h_RM = activation(gate_RM[0]) * up_RM if gate_RM else activation(up_RM)
+  y_RD = _permute(jax.lax.ragged_dot(h_RM, down_EMD, size_E), rank_R, order_R)
+  if axes:  # a product leaves rows beyond its groups open
+    y_RD = jnp.where(expert_R[:, None] < experts, y_RD, 0)
+  y_BTD = jnp.einsum('btcd,btc->btd', y_RD.reshape(*expert_BTC.shape, -1), weight_BTC.astype(y_RD.dtype))
+  return jax.lax.psum(y_BTD, (*axes, *hidden)) if axes or hidden else y_BTD
+
+
+@jax.custom_vjp
+def _permute(x_RD: Array, order_R: Array, inverse_R: Array) -> Array:
+  """x in an order; the gradient is that of the inverse, a gather where autodiff would scatter."""
+  del inverse_R
+  return x_RD[order_R]
+
+
+_permute.defvjp(lambda x_RD, order_R, inverse_R: (x_RD[order_R], inverse_R),
+                lambda inverse_R, gradient_RD: (gradient_RD[inverse_R], None, None))
