@@ -16,6 +16,7 @@ SIZES = {
 
 SOURCE_CONTEXT = 1500  # 30 seconds, 100 frames each, halved
 CONTEXT = 448
+OPTIONS = {'positions': 'learned', 'pre_norm': True, 'activation': 'gelu', 'key_bias': False, 'embedding_scale': False}  # of all sizes
 
 
 def whisper(size: str, **options: Any) -> Seq2SeqConfig:
@@ -29,5 +30,4 @@ def whisper(size: str, **options: Any) -> Seq2SeqConfig:
   layers, decoder_layers, heads, width, bands, vocab = SIZES[size]
   return Seq2SeqConfig(**{
     'vocab': vocab, 'context': CONTEXT, 'layers': layers, 'decoder_layers': decoder_layers, 'heads': heads, 'width': width,
-    'frames': bands, 'source_context': SOURCE_CONTEXT, 'positions': 'learned', 'pre_norm': True, 'activation': 'gelu', 'key_bias': False,
-    'embedding_scale': False, 'init': 'normal', **options})
+    'frames': bands, 'source_context': SOURCE_CONTEXT, 'init': 'normal', **OPTIONS, **options})

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from genjax import interop
+from genjax.data.audio import LogMel, fit, mel_filters
 from genjax.models.seq2seq import seq2seq, start_cache
 from genjax.models.whisper import SIZES, whisper
 from genjax.nn.functional import count
@@ -73,7 +74,7 @@ def test_logits_cache_and_round_trip(name, dtype, tmp_path):
 
   cache = jax.jit(functools.partial(start_cache, ours.config, length=31))(ours.params, frames, None)
   position = 0
-  for size in (9, 1, 1, 20):
+  for size in (10, 1, 10, 10):
     (found, cache), _ = apply(ours.params, {}, None, target[:, position:position + size], cache=cache, position=position)
     np.testing.assert_allclose(found, expected[:, position:position + size], **tolerance)
     position += size
@@ -114,3 +115,22 @@ def test_options_that_genjax_lacks(options, message, tmp_path):
   transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**{**TINY, **options})).save_pretrained(tmp_path / 'public')
   with pytest.raises(UserError, match=message):
     interop.load(tmp_path / 'public')
+
+
+@pytest.mark.parametrize(('bands', 'window', 'rate'), [(80, 400, 16_000), (128, 400, 16_000), (40, 200, 8_000), (23, 512, 22_050)])
+def test_mel_filters(bands, window, rate):
+  expected = transformers.audio_utils.mel_filter_bank(window // 2 + 1, bands, 0.0, rate / 2, rate, norm='slaney', mel_scale='slaney')
+  np.testing.assert_allclose(mel_filters(bands, window, rate), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(('bands', 'seconds'), [(80, 1.0), (128, 0.613)])
+def test_log_mel_frames(bands, seconds):
+  """Those of Whisper's own front end, for a chirp with noise that fades, and silence to the end of its window."""
+  time = np.arange(int(16_000 * seconds)) / 16_000
+  noise = np.random.default_rng(0).normal(size=time.size)
+  sound = (np.exp(-3 * time) * (0.3 * np.sin(2 * np.pi * (200 + 1500 * time) * time) + 0.02 * noise)).astype(np.float32)
+  extractor = transformers.WhisperFeatureExtractor(feature_size=bands, chunk_length=2)
+  expected = extractor(sound, sampling_rate=16_000, return_tensors='np').input_features[0].T
+  found = LogMel(bands=bands)(fit(sound, 32_000))
+  assert found.dtype == np.float32 and found.shape == expected.shape == (200, bands)
+  np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
