@@ -11,7 +11,7 @@ from genjax.types import UserError
 
 def _sides(entries: Entries, name: str) -> tuple[int, int]:
   """Height and width in pixels, of an entry that has them or one number for both."""
-  value = entries.values.get(name)
+  value: Any = entries.values.get(name)
   sides = value if isinstance(value, (list, tuple)) else [value, value]
   if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
     raise UserError(f'{entries.where}: {name} must be a whole number of at least 1, or two of them, got {value!r}')

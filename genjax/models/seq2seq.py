@@ -28,14 +28,15 @@ class Seq2SeqConfig:
   vocab: size of the source's vocabulary. target_vocab: that of the target's, with an embedding of its own; 0 for one vocabulary and
   embedding of both. context: longest source or target in tokens, where positions are not relative. frames: F, numbers in a frame of a
   source that has frames in the place of tokens, 0 for tokens; see `genjax.nn.frames.FrameEmbedding`, after which there are half as many
-  vectors, and source_context at most. The vocabulary is then the target's. layers: of the encoder. decoder_layers: None for as many; 0 for an encoder alone. heads, width: H, D. head_dim: channels of a head, 0 for width / heads.
-  mlp_width: 0 for 4 width. positions: 'sinusoidal' (fixed, all sines before all cosines), 'learned' or 'relative', of which
-  relative_buckets and relative_distance are options, see `genjax.nn.embeddings.relative_buckets`. norm, norm_eps, pre_norm, activation,
-  gated, bias, key_bias, scaled: see `genjax.nn.blocks.BlockOptions`; with pre_norm encoder and decoder end with a norm. embedding_scale: vectors of
-  tokens are multiplied by sqrt(D). tied: the output layer is the transposed embedding of the target. output_scale: what it reads is
-  divided by sqrt(D). output_bias: a bias for each token of the target. init: 'normal' with standard deviation init_scale; 'xavier'
-  uniform, embeddings included; 'fan_in' with variance 1 / inputs of kernels, 1 of embeddings and 1 / D of relative positions (T5).
-  dropout: on embeddings and on what each block adds. dtype: compute type, 'float32' or 'bfloat16'. attention: implementation, see
+  vectors, and source_context at most. The vocabulary is then the target's. layers: of the encoder. decoder_layers: None for as many; 0
+  for an encoder alone. heads, width: H, D. head_dim: channels of a head, 0 for width / heads. mlp_width: 0 for 4 width. positions:
+  'sinusoidal' (fixed, all sines before all cosines), 'learned' or 'relative', of which relative_buckets and relative_distance are options,
+  see `genjax.nn.embeddings.relative_buckets`. norm, norm_eps, pre_norm, activation, gated, bias, key_bias, scaled: see
+  `genjax.nn.blocks.BlockOptions`; with pre_norm encoder and decoder end with a norm. embedding_scale: vectors of tokens are multiplied by
+  sqrt(D). tied: the output layer is the transposed embedding of the target. output_scale: what it reads is divided by sqrt(D).
+  output_bias: a bias for each token of the target. init: 'normal' with standard deviation init_scale; 'xavier' uniform, embeddings
+  included; 'fan_in' with variance 1 / inputs of kernels, 1 of embeddings and 1 / D of relative positions (T5). dropout: on embeddings and
+  on what each block adds. dtype: compute type, 'float32' or 'bfloat16'. attention: implementation, see
   `genjax.nn.dot_product_attention.attend`. remat, unroll: see `genjax.nn.functional.stack`.
 
   Raises:
@@ -232,8 +233,8 @@ def _side(config: Seq2SeqConfig, layers: int, decodes: bool) -> Network:
   """The encoder or the decoder: tokens and the embedding of their vocabulary -> hidden states."""
   blocks = network(lambda rngs: Block(config.block(), causal=decodes, cross=decodes, rngs=rngs))
   reads_frames = bool(config.frames) and not decodes
-  parts = {'input': network(lambda rngs: (FrameInput if reads_frames else Input)(config, rngs)), 'blocks': stack(blocks, layers, config.remat, config.unroll),
-           'ending': network(lambda rngs: Ending(config, rngs))}
+  parts = {'input': network(lambda rngs: (FrameInput if reads_frames else Input)(config, rngs)),
+           'blocks': stack(blocks, layers, config.remat, config.unroll), 'ending': network(lambda rngs: Ending(config, rngs))}
   if config.positions == 'relative':
     parts['relative'] = network(lambda rngs: RelativeBias(
       config.heads, config.relative_buckets, config.relative_distance, not decodes, init=config.initializer('relative'), rngs=rngs))
