@@ -3,26 +3,33 @@
 from experiments import images
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.models import classifier
+from genjax.models import classifier, vit
 from genjax.objectives.classification import Classification
 from genjax.training import optimizers
 from genjax.training.experiment import Experiment
+from genjax.types import UserError
+
+# Name of a model -> its options, its network of them, and the logical axes of its parameters.
+MODELS = {'convolutional': (classifier.Classifier, classifier.network, classifier.AXES),
+          'vit': (vit.VitConfig, vit.classifier, vit.AXES)}
 
 
 def build(config: Config) -> Experiment:
   """The experiment of a config.
 
-  config.data: see `experiments.images.batches`; num_classes must not be 0. config.model: name 'convolutional' and
-  options of `genjax.models.classifier.Classifier`. config.objective: options of
+  config.data: see `experiments.images.batches`; num_classes must not be 0. config.model: name 'convolutional' and options of
+  `genjax.models.classifier.Classifier`, or name 'vit' and options of `genjax.models.vit.VitConfig`. config.objective: options of
   `genjax.objectives.classification.Classification`.
 
   Raises:
-    UserError: an unknown name or option.
+    UserError: an unknown name or option, or options that do not fit together.
   """
   data = config.data
-  options = config_lib.choose({'convolutional': classifier.Classifier}, config.model.name, 'config.model.name')
-  net = classifier.network(config_lib.build(options, config.model, 'config.model', shape=tuple(data.shape),
-                                            num_classes=data.num_classes))
+  options, network, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
+  try:
+    net = network(config_lib.build(options, config.model, 'config.model', shape=tuple(data.shape), num_classes=data.num_classes))
+  except ValueError as error:
+    raise UserError(f'config.model: {error}') from error
   return Experiment(
     objective=config_lib.build(Classification, config.objective, 'config.objective', net=net),
     train=images.batches(config, data.train),
@@ -30,4 +37,4 @@ def build(config: Config) -> Experiment:
     example=images.example(config),
     optimizers=optimizers.from_config(config.optimizers, config.steps),
     ema=dict(config.ema),
-    axes={'net': classifier.AXES})
+    axes={'net': axes})

@@ -5,7 +5,7 @@
     interop.save('path/of/a/copy', model)                         # what `transformers` loads
 
 What a network takes and gives stands with `genjax.models.transformer.transformer` (GPT-2, LLaMA, Mistral), `genjax.models.bert.encoder`
-(BERT) and `genjax.models.seq2seq.seq2seq` (Marian, T5).
+(BERT), `genjax.models.vit.encoder` (ViT) and `genjax.models.seq2seq.seq2seq` (Marian, T5, Whisper).
 """
 
 from genjax.interop.weights import Model, architecture_of, load, save

@@ -22,8 +22,9 @@ class Tensor:
   name: the public name, with '{layer}' where there is one a layer; the parameters then have a leading axis L. With '{expert}' too there is
   one for each expert of each layer, and they have a second one, E.
   leaves: paths of the parameters; several lie side by side on the last axis, after the transposition.
-  transposed: the public tensor has its axes in reverse, as the weights of torch's linear layers (out, in).
+  transposed: the public tensor has its axes in reverse, as the weights of torch's linear layers (out, in) and 1D convolutions.
   one_row: the public tensor has a leading axis of size 1.
+  image_kernel: the public tensor is O I H W, as the weights of torch's 2D convolutions, and the parameter H W I O.
 
   A row whose parameters a config does not have (biases, an output layer of its own) does not count for that config.
   """
@@ -32,6 +33,7 @@ class Tensor:
   leaves: tuple[str, ...]
   transposed: bool = False
   one_row: bool = False
+  image_kernel: bool = False
 
   @property
   def layered(self) -> bool:
@@ -96,12 +98,14 @@ class Row:
     """Views of the parts of a public tensor that belong to each of the parameters."""
     tensor = tensor[0] if self.tensor.one_row else tensor
     tensor = tensor.T if self.tensor.transposed else tensor
+    tensor = tensor.transpose(2, 3, 1, 0) if self.tensor.image_kernel else tensor
     return np.split(tensor, np.cumsum(self.widths)[:-1], axis=-1) if len(self.widths) > 1 else [tensor]
 
   def join(self, parts: list[np.ndarray]) -> np.ndarray:
     """The inverse of `split`."""
     joined = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
     joined = joined.T if self.tensor.transposed else joined
+    joined = joined.transpose(3, 2, 0, 1) if self.tensor.image_kernel else joined
     return np.ascontiguousarray(joined[None] if self.tensor.one_row else joined)
 
   @property
@@ -163,6 +167,7 @@ def rows(architecture: Architecture, config: Any, shapes: Mapping[str, Any]) -> 
     shape = (*one[0][:-1], sum(part[-1] for part in one))
     names = tuple(tensor.name.format(**dict(zip(('layer', 'expert'), place))) for place in places)
     shape = shape[::-1] if tensor.transposed else shape
+    shape = (shape[3], shape[2], *shape[:2]) if tensor.image_kernel else shape
     found.append(Row(tensor, names, places, (1, *shape) if tensor.one_row else shape, tuple(part[-1] for part in one)))
   if left := sorted(set(shapes) - mapped):
     raise UserError(f'{architecture.name} has no tensors for the parameters {listed(left)}')

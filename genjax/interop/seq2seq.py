@@ -1,4 +1,4 @@
-"""Public encoder-decoders as options of `genjax.models.seq2seq`: Marian, T5 1.0 and 1.1, and T5's encoder alone."""
+"""Public encoder-decoders as options of `genjax.models.seq2seq`: Marian, Whisper, T5 1.0 and 1.1, and T5's encoder alone."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,29 +19,44 @@ def _read_marian(entries: Entries, stored: Mapping[str, Any]) -> Seq2SeqConfig:
   entries.only('normalize_embedding', False, 'embeddings have no norm')
   entries.only('add_final_layer_norm', False, 'the last block ends with a norm already')
   entries.only('static_position_embeddings', True, 'positions are sinusoidal')
+  sizes = _read_sizes(entries)
+  entries.only('decoder_vocab_size', sizes['vocab'], 'source and target share a vocabulary')
+  return Seq2SeqConfig(**sizes, context=entries.integer('max_position_embeddings', 1024),
+                       embedding_scale=entries.flag('scale_embedding', False), output_bias='final_logits_bias' in stored)
+
+
+def _read_sizes(entries: Entries) -> dict[str, Any]:
+  """The options that Marian and Whisper call alike."""
   vocab, heads, mlp_width = (entries.integer(name) for name in ('vocab_size', 'encoder_attention_heads', 'encoder_ffn_dim'))
-  entries.only('decoder_vocab_size', vocab, 'source and target share a vocabulary')
   entries.only('decoder_attention_heads', heads, 'encoder and decoder have as many heads')
   entries.only('decoder_ffn_dim', mlp_width, 'encoder and decoder have as many hidden units')
-  return Seq2SeqConfig(
-    vocab=vocab, context=entries.integer('max_position_embeddings', 1024), layers=entries.integer('encoder_layers'),
-    decoder_layers=entries.integer('decoder_layers'), heads=heads, width=entries.integer('d_model'), mlp_width=mlp_width,
-    activation=entries.choice('activation_function', ACTIVATIONS, 'gelu'), embedding_scale=entries.flag('scale_embedding', False),
-    output_bias='final_logits_bias' in stored, init='normal', init_scale=entries.number('init_std', 0.02))
+  return {
+    'vocab': vocab, 'layers': entries.integer('encoder_layers'), 'decoder_layers': entries.integer('decoder_layers'), 'heads': heads,
+    'width': entries.integer('d_model'), 'mlp_width': mlp_width, 'init': 'normal', 'init_scale': entries.number('init_std', 0.02),
+    'activation': entries.choice('activation_function', ACTIVATIONS, 'gelu')}
+
+
+def _write_sizes(config: Seq2SeqConfig) -> dict[str, Any]:
+  mlp_width = config.mlp_width or 4 * config.width
+  return {
+    'vocab_size': config.vocab, 'encoder_layers': config.layers, 'decoder_layers': config.depth, 'd_model': config.width,
+    'encoder_attention_heads': config.heads, 'decoder_attention_heads': config.heads, 'encoder_ffn_dim': mlp_width,
+    'decoder_ffn_dim': mlp_width, 'activation_function': {'gelu_tanh': 'gelu_new'}.get(config.activation, config.activation),
+    'init_std': config.init_scale}
 
 
 def _write_marian(config: Seq2SeqConfig) -> dict[str, Any]:
-  refuse('marian', config, positions=('sinusoidal',), norm=('layer',), norm_eps=(1e-5,), pre_norm=(False,), gated=(False,), bias=(True,),
-         scaled=(True,), tied=(True,), output_scale=(False,), target_vocab=(0,), head_dim=(0, config.width // config.heads))
+  refuse('marian', config, positions=('sinusoidal',), pre_norm=(False,), key_bias=(True,), frames=(0,), **_alike(config))
   if not config.depth:
     raise UserError('marian has no decoder_layers=0')
-  mlp_width = config.mlp_width or 4 * config.width
-  return {
-    'vocab_size': config.vocab, 'decoder_vocab_size': config.vocab, 'max_position_embeddings': config.context,
-    'encoder_layers': config.layers, 'decoder_layers': config.depth, 'encoder_attention_heads': config.heads,
-    'decoder_attention_heads': config.heads, 'd_model': config.width, 'encoder_ffn_dim': mlp_width, 'decoder_ffn_dim': mlp_width,
-    'activation_function': {'gelu_tanh': 'gelu_new'}.get(config.activation, config.activation),
-    'scale_embedding': config.embedding_scale, 'init_std': config.init_scale}
+  return {**_write_sizes(config), 'decoder_vocab_size': config.vocab, 'max_position_embeddings': config.context,
+          'scale_embedding': config.embedding_scale}
+
+
+def _alike(config: Seq2SeqConfig) -> dict[str, tuple]:
+  """What Marian and Whisper have no other options for."""
+  return dict(norm=('layer',), norm_eps=(1e-5,), gated=(False,), bias=(True,), scaled=(True,), tied=(True,), output_scale=(False,),
+              target_vocab=(0,), head_dim=(0, config.width // config.heads))
 
 
 def _marian_attention(theirs: str, ours: str) -> tuple[Tensor, ...]:
@@ -79,6 +94,43 @@ MARIAN = Architecture(
   defaults={'architectures': ['MarianMTModel'], 'dropout': 0.0, 'share_encoder_decoder_embeddings': True, 'pad_token_id': 0,
             'decoder_start_token_id': 0, 'eos_token_id': 1, 'forced_eos_token_id': None})
 
+def _read_whisper(entries: Entries, stored: Mapping[str, Any]) -> Seq2SeqConfig:
+  entries.only('scale_embedding', False, 'embeddings are not scaled')
+  entries.only('tie_word_embeddings', True, 'the output layer is the transposed embedding')
+  return Seq2SeqConfig(
+    **_read_sizes(entries), context=entries.integer('max_target_positions', 448), frames=entries.integer('num_mel_bins', 80),
+    source_context=entries.integer('max_source_positions', 1500), positions='learned', pre_norm=True, key_bias=False,
+    embedding_scale=False)
+
+
+def _write_whisper(config: Seq2SeqConfig) -> dict[str, Any]:
+  refuse('whisper', config, positions=('learned',), pre_norm=(True,), key_bias=(False,), embedding_scale=(False,), output_bias=(False,),
+         **_alike(config))
+  if not config.depth or not config.frames:
+    raise UserError(f'whisper has no decoder_layers={config.depth} with frames={config.frames}; both are above 0')
+  return {**_write_sizes(config), 'max_target_positions': config.context, 'max_source_positions': config.source_context,
+          'num_mel_bins': config.frames, 'scale_embedding': False}
+
+
+_WHISPER_TENSORS = (
+  *both('model.encoder.conv1', 'encoder/input/frames/first'),
+  *both('model.encoder.conv2', 'encoder/input/frames/second'),
+  Tensor('model.encoder.embed_positions.weight', ('encoder/input/frames/sinusoids',)),
+  Tensor('model.decoder.embed_tokens.weight', ('embedding/embedding',)),
+  Tensor('model.decoder.embed_positions.weight', ('decoder/input/position/embedding',)),
+  *_marian_layer('encoder'),
+  *_marian_layer('decoder'),
+  *(row for side in ('encoder', 'decoder') for row in both(f'model.{side}.layer_norm', f'{side}/ending/norm', kernel='scale')),
+)
+
+WHISPER = Architecture(
+  'whisper', Seq2SeqConfig, seq2seq, lambda config: _WHISPER_TENSORS, prefix='model.', ignored=(),
+  aliases={'proj_out.weight': 'model.decoder.embed_tokens.weight'}, read=_read_whisper, write=_write_whisper,
+  spellings={'activation_function': ACTIVATIONS},
+  # Numbers of tokens that every vocabulary has; published ones come with the model.
+  defaults={'architectures': ['WhisperForConditionalGeneration'], 'dropout': 0.0, 'pad_token_id': 0, 'bos_token_id': 0,
+            'decoder_start_token_id': 0, 'eos_token_id': 1, 'begin_suppress_tokens': None})
+
 # feed_forward_proj -> (activation, gated)
 _FEED_FORWARD = {'relu': ('relu', False), 'gelu': ('gelu', False), 'gelu_new': ('gelu_tanh', False), 'silu': ('silu', False),
                  'gated-relu': ('relu', True), 'gated-gelu': ('gelu_tanh', True), 'gated-silu': ('silu', True)}
@@ -102,7 +154,7 @@ def _read_t5(entries: Entries, stored: Mapping[str, Any]) -> Seq2SeqConfig:
 
 def _write_t5(config: Seq2SeqConfig) -> dict[str, Any]:
   refuse('t5', config, positions=('relative',), norm=('rms',), pre_norm=(True,), bias=(False,), scaled=(False,), embedding_scale=(False,),
-         output_bias=(False,), target_vocab=(0,))
+         output_bias=(False,), target_vocab=(0,), frames=(0,))
   projections = [name for name, options in _FEED_FORWARD.items() if options == (config.activation, config.gated)]
   if not projections:
     raise UserError(f't5 has no activation={config.activation!r} with gated={config.gated}')
@@ -150,4 +202,4 @@ T5 = Architecture(
   read=_read_t5, write=_write_t5, spellings={},
   defaults={'dropout_rate': 0.0, 'pad_token_id': 0, 'eos_token_id': 1, 'decoder_start_token_id': 0})
 
-ARCHITECTURES = {architecture.name: architecture for architecture in (MARIAN, T5)}
+ARCHITECTURES = {architecture.name: architecture for architecture in (MARIAN, WHISPER, T5)}

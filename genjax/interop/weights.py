@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.interop import decoders, encoders, files, mapping, seq2seq
+from genjax.interop import decoders, encoders, files, images, mapping, seq2seq
 from genjax.interop.entries import Entries, read_json
 from genjax.interop.mapping import Architecture, Row
 from genjax.nn.functional import Network
 from genjax.types import Tree, UserError, listed, named_leaves
 
-ARCHITECTURES = {**decoders.ARCHITECTURES, **encoders.ARCHITECTURES, **seq2seq.ARCHITECTURES}
+ARCHITECTURES = {**decoders.ARCHITECTURES, **encoders.ARCHITECTURES, **images.ARCHITECTURES, **seq2seq.ARCHITECTURES}
 DTYPES = ('float32', 'bfloat16', 'float16')
 SHARD_BYTES = 5 * 10 ** 9  # what transformers 4 and the public repositories have
 ALIGNMENT = 64  # bytes; JAX takes such an array of the host as it lies, without a copy

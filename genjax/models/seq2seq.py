@@ -1,4 +1,4 @@
-"""Encoder-decoder transformers: the original (Vaswani et al. 2017), Marian, T5 and everything between, by options."""
+"""Encoder-decoder transformers: the original (Vaswani et al. 2017), Marian, T5, Whisper and everything between, by options."""
 
 import dataclasses
 import math
@@ -13,6 +13,7 @@ from genjax import sharding
 from genjax.nn.attention import init_layer
 from genjax.nn.blocks import Block, BlockOptions, Remember
 from genjax.nn.embeddings import RelativeBias, sincos
+from genjax.nn.frames import FrameEmbedding
 from genjax.nn.functional import Network, absorb_bias, dropout, network, stack
 from genjax.types import Array, Key, Tree, UserError
 
@@ -25,19 +26,22 @@ class Seq2SeqConfig:
   """Options of an encoder and a decoder. The defaults are those of the original Transformer.
 
   vocab: size of the source's vocabulary. target_vocab: that of the target's, with an embedding of its own; 0 for one vocabulary and
-  embedding of both. context: longest source or target in tokens, where positions are not relative. layers: of the encoder.
-  decoder_layers: None for as many; 0 for an encoder alone. heads, width: H, D. head_dim: channels of a head, 0 for width / heads.
-  mlp_width: 0 for 4 width. positions: 'sinusoidal' (fixed, all sines before all cosines), 'learned' or 'relative', of which
-  relative_buckets and relative_distance are options, see `genjax.nn.embeddings.relative_buckets`. norm, norm_eps, pre_norm, activation,
-  gated, bias, scaled: see `genjax.nn.blocks.BlockOptions`; with pre_norm encoder and decoder end with a norm. embedding_scale: vectors of
-  tokens are multiplied by sqrt(D). tied: the output layer is the transposed embedding of the target. output_scale: what it reads is
-  divided by sqrt(D). output_bias: a bias for each token of the target. init: 'normal' with standard deviation init_scale; 'xavier'
-  uniform, embeddings included; 'fan_in' with variance 1 / inputs of kernels, 1 of embeddings and 1 / D of relative positions (T5).
-  dropout: on embeddings and on what each block adds. dtype: compute type, 'float32' or 'bfloat16'. attention: implementation, see
+  embedding of both. context: longest source or target in tokens, where positions are not relative. frames: F, numbers in a frame of a
+  source that has frames in the place of tokens, 0 for tokens; see `genjax.nn.frames.FrameEmbedding`, after which there are half as many
+  vectors, and source_context at most. The vocabulary is then the target's. layers: of the encoder. decoder_layers: None for as many; 0
+  for an encoder alone. heads, width: H, D. head_dim: channels of a head, 0 for width / heads. mlp_width: 0 for 4 width. positions:
+  'sinusoidal' (fixed, all sines before all cosines), 'learned' or 'relative', of which relative_buckets and relative_distance are options,
+  see `genjax.nn.embeddings.relative_buckets`. norm, norm_eps, pre_norm, activation, gated, bias, key_bias, scaled: see
+  `genjax.nn.blocks.BlockOptions`; with pre_norm encoder and decoder end with a norm. embedding_scale: vectors of tokens are multiplied by
+  sqrt(D). tied: the output layer is the transposed embedding of the target. output_scale: what it reads is divided by sqrt(D).
+  output_bias: a bias for each token of the target. init: 'normal' with standard deviation init_scale; 'xavier' uniform, embeddings
+  included; 'fan_in' with variance 1 / inputs of kernels, 1 of embeddings and 1 / D of relative positions (T5). dropout: on embeddings and
+  on what each block adds. dtype: compute type, 'float32' or 'bfloat16'. attention: implementation, see
   `genjax.nn.dot_product_attention.attend`. remat, unroll: see `genjax.nn.functional.stack`.
 
   Raises:
-    ValueError: an unknown name, or heads that do not divide the width.
+    ValueError: an unknown name, heads that do not divide the width, or frames without source_context, with another vocabulary or with
+      relative positions.
   """
 
   vocab: int
@@ -46,6 +50,8 @@ class Seq2SeqConfig:
   heads: int
   width: int
   target_vocab: int = 0
+  frames: int = 0
+  source_context: int = 0
   decoder_layers: int | None = None
   head_dim: int = 0
   mlp_width: int = 0
@@ -58,6 +64,7 @@ class Seq2SeqConfig:
   activation: str = 'relu'
   gated: bool = False
   bias: bool = True
+  key_bias: bool = True
   scaled: bool = True
   embedding_scale: bool = True
   tied: bool = True
@@ -75,6 +82,9 @@ class Seq2SeqConfig:
     for name, known in (('positions', POSITIONS), ('init', INITS)):
       if getattr(self, name) not in known:
         raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
+    if bool(self.frames) != bool(self.source_context) or self.frames and (self.target_vocab or self.positions == 'relative'):
+      raise ValueError(f'frames={self.frames} and source_context={self.source_context} go together, without target_vocab '
+                       f"({self.target_vocab}), and with positions 'sinusoidal' or 'learned' of the target, got {self.positions!r}")
     self.block()
 
   @property
@@ -95,8 +105,8 @@ class Seq2SeqConfig:
     """Options of each block."""
     return BlockOptions(
       width=self.width, heads=self.heads, mlp_width=self.mlp_width or 4 * self.width, head_dim=self.head_dim, activation=self.activation,
-      gated=self.gated, norm=self.norm, norm_eps=self.norm_eps, pre_norm=self.pre_norm, bias=self.bias, scaled=self.scaled,
-      dropout=self.dropout, kernel_init=self.initializer('kernel'), dtype=self.dtype, attention=self.attention)
+      gated=self.gated, norm=self.norm, norm_eps=self.norm_eps, pre_norm=self.pre_norm, bias=self.bias, key_bias=self.key_bias,
+      scaled=self.scaled, dropout=self.dropout, kernel_init=self.initializer('kernel'), dtype=self.dtype, attention=self.attention)
 
 
 class Vocabulary(nnx.Module):
@@ -129,6 +139,18 @@ class Input(nnx.Module):
     elif config.positions == 'sinusoidal':
       x_BTD += jnp.asarray(sincos(np.arange(config.context), config.width), jnp.float32)[place_T]
     return dropout(x_BTD, config.dropout, key).astype(config.dtype)
+
+
+class FrameInput(nnx.Module):
+  """Frames B S F, and what tells them from padding -> vectors B T D with their positions."""
+
+  def __init__(self, config: Seq2SeqConfig, rngs: nnx.Rngs):
+    self.frames = FrameEmbedding(config.frames, config.width, config.source_context, kernel_init=config.initializer('kernel'),
+                                 dtype=jnp.dtype(config.dtype), rngs=rngs)
+    self.dropout = config.dropout
+
+  def __call__(self, frames_BSF: Array, mask_BS: Array | None, key: Key | None = None) -> Array:
+    return dropout(self.frames(frames_BSF, mask_BS), self.dropout, key)
 
 
 class Ending(nnx.Module):
@@ -169,9 +191,9 @@ def seq2seq(config: Seq2SeqConfig) -> Network:
 
   apply(params, mutable, source_BS, target_BT, mask_BS=None, key=None) -> logits B T V of the tokens after each of the target, which
     depend on the source and on the target up to t only. mask_BS: nonzero where the source has a token, zero on padding, on either side.
-    Padding of the target comes after its tokens and needs no mask.
+    Padding of the target comes after its tokens and needs no mask. With `config.frames` the source is float32 B S F.
   apply(..., project=False) -> (hidden_BTE, weight_VE) in the place of the logits, which are hidden weight^T.
-  apply(params, mutable, source_BS, None, mask_BS) -> what the encoder makes, B S D.
+  apply(params, mutable, source_BS, None, mask_BS) -> what the encoder makes, B S D; of frames, half as many vectors.
   apply(params, mutable, None, target_BT, cache=cache, position=p) -> (logits, cache): the target's tokens stand at p, p + 1, ..., and the
     source and earlier tokens are read from the cache (see `start_cache`), whose length p + T must not exceed.
   """
@@ -189,16 +211,15 @@ def seq2seq(config: Seq2SeqConfig) -> Network:
     keys = (None,) * 2 if key is None else tuple(jax.random.split(key))
     memory_BSD = None
     if cache is None:
-      segments_BS = None if mask_BS is None else (mask_BS != 0).astype(jnp.int32)
       source_VD = params['embedding']['embedding']
-      memory_BSD, _ = encoder.apply(params['encoder'], {}, source_BS, source_VD, segments_BT=segments_BS, key=keys[0])
+      memory_BSD, _ = encoder.apply(params['encoder'], {}, source_BS, source_VD, mask_BS=mask_BS, key=keys[0])
       if target_BT is None:
         return memory_BSD, mutable
     if not config.depth:
       raise UserError('the model is an encoder alone (decoder_layers=0) and takes no target; give None')
     embedding_VD = params.get('target_embedding', params['embedding'])['embedding']
-    x_BTD, _ = decoder.apply(params['decoder'], {}, target_BT, embedding_VD, memory_BSD, visible_BS=mask_BS, key=keys[1], cache=cache,
-                             position=position)
+    x_BTD, _ = decoder.apply(params['decoder'], {}, target_BT, embedding_VD, memory_BSD, visible_BS=_memory_mask(config, mask_BS),
+                             key=keys[1], cache=cache, position=position)
     x_BTD, cache = (x_BTD, None) if cache is None else x_BTD
     output, _ = head.apply(params.get('head', {}), {}, x_BTD, embedding_VD, project=project)
     if project:
@@ -211,18 +232,21 @@ def seq2seq(config: Seq2SeqConfig) -> Network:
 def _side(config: Seq2SeqConfig, layers: int, decodes: bool) -> Network:
   """The encoder or the decoder: tokens and the embedding of their vocabulary -> hidden states."""
   blocks = network(lambda rngs: Block(config.block(), causal=decodes, cross=decodes, rngs=rngs))
-  parts = {'input': network(lambda rngs: Input(config, rngs)), 'blocks': stack(blocks, layers, config.remat, config.unroll),
-           'ending': network(lambda rngs: Ending(config, rngs))}
+  reads_frames = bool(config.frames) and not decodes
+  parts = {'input': network(lambda rngs: (FrameInput if reads_frames else Input)(config, rngs)),
+           'blocks': stack(blocks, layers, config.remat, config.unroll), 'ending': network(lambda rngs: Ending(config, rngs))}
   if config.positions == 'relative':
     parts['relative'] = network(lambda rngs: RelativeBias(
       config.heads, config.relative_buckets, config.relative_distance, not decodes, init=config.initializer('relative'), rngs=rngs))
 
   def apply(params: Tree, mutable: Tree, tokens_BT: Array, embedding_VD: Array, *memory: Array | None, key: Key | None = None,
-            cache: Tree = None, position: Array | int = 0, visible_BS: Array | None = None, segments_BT: Array | None = None):
+            cache: Tree = None, position: Array | int = 0, visible_BS: Array | None = None, mask_BS: Array | None = None):
     keys = (None, None) if key is None else tuple(jax.random.split(key))
-    x_BTD, _ = parts['input'].apply(params.get('input', {}), {}, tokens_BT, embedding_VD, position, key=keys[0])
+    where = (mask_BS,) if reads_frames else (embedding_VD, position)
+    x_BTD, _ = parts['input'].apply(params.get('input', {}), {}, tokens_BT, *where, key=keys[0])
     x_BTD = sharding.constrain(x_BTD, 'batch', 'sequence' if cache is None else None, None, name='tokens B T D')
-    options: dict[str, Any] = {'segments_BT': segments_BT, 'visible_BS': visible_BS}
+    mask_BS = _memory_mask(config, mask_BS)
+    options: dict[str, Any] = {'segments_BT': None if mask_BS is None else (mask_BS != 0).astype(jnp.int32), 'visible_BS': visible_BS}
     if cache is not None:
       options = {'visible_BS': cache['visible'][:, :, 0, 0], 'layers': (cache['own'], cache['memory']), 'position': position}
     if config.positions == 'relative':
@@ -260,8 +284,14 @@ def start_cache(config: Seq2SeqConfig, params: Tree, source_BS: Array, mask_BS: 
   memory = jax.vmap(lambda layer: remember.apply(layer, {}, memory_BSD)[0])(params['decoder']['blocks'])
   layer = init_layer(source_BS.shape[0], config.heads, length, config.head_dim or config.width // config.heads, config.dtype)
   own = jax.tree.map(lambda leaf: jnp.zeros((config.depth, *leaf.shape), leaf.dtype), layer)
-  visible_BS = jnp.ones(source_BS.shape, bool) if mask_BS is None else mask_BS != 0
+  mask_BS = _memory_mask(config, mask_BS)
+  visible_BS = jnp.ones(memory_BSD.shape[:2], bool) if mask_BS is None else mask_BS != 0
   return {'own': own, 'memory': memory, 'visible': visible_BS[:, :, None, None]}
+
+
+def _memory_mask(config: Seq2SeqConfig, mask_BS: Array | None) -> Array | None:
+  """The mask of what the encoder makes, from that of the source."""
+  return mask_BS[:, ::2] if config.frames and mask_BS is not None else mask_BS
 
 
 def _check_length(config: Seq2SeqConfig, length: int) -> None:

@@ -103,6 +103,7 @@ class Attention(nnx.Module):
     heads, kv_heads: query heads and key/value heads; the first is a multiple of the second.
     head_dim: channels of a head, width / heads if None.
     bias: whether the four projections have one.
+    key_bias: False leaves out that of the keys, which adds one number to all scores of a query (Whisper).
     causal: token t sees the tokens up to t only.
     dtype: compute type; parameters are float32.
     rope_theta, rope_scaling: base and scaling of the rotary embedding, see `rope`; without a base it is left out.
@@ -122,7 +123,8 @@ class Attention(nnx.Module):
   def __init__(self, width: int, heads: int, kv_heads: int | None = None, *, head_dim: int | None = None,
                bias: bool = True, causal: bool = False, dtype=jnp.float32, rngs: nnx.Rngs,
                rope_theta: float | None = None, rope_scaling: RopeScaling | None = None, window: int | None = None,
-               kernel_init=_XAVIER, out_init=_XAVIER, implementation: str = 'auto', split: bool = True, scaled: bool = True):
+               kernel_init=_XAVIER, out_init=_XAVIER, implementation: str = 'auto', split: bool = True, scaled: bool = True,
+               key_bias: bool = True):
     kv_heads = kv_heads or heads
     if heads % kv_heads:
       raise ValueError(f'heads ({heads}) must be a multiple of kv_heads ({kv_heads})')
@@ -135,11 +137,11 @@ class Attention(nnx.Module):
     check_window(causal, window)
     self.rope_scaling, self.window, self.split, self.scaled = rope_scaling, window, split, scaled
 
-    def linear(inputs: int, outputs: int, init) -> nnx.Linear:
+    def linear(inputs: int, outputs: int, init, bias: bool = bias) -> nnx.Linear:
       return nnx.Linear(inputs, outputs, use_bias=bias, dtype=dtype, kernel_init=init, rngs=rngs)
 
     self.query = linear(width, heads * head_dim, kernel_init if scaled else _smaller(kernel_init, math.sqrt(head_dim)))
-    self.key = linear(width, kv_heads * head_dim, kernel_init)
+    self.key = linear(width, kv_heads * head_dim, kernel_init, bias and key_bias)
     self.value = linear(width, kv_heads * head_dim, kernel_init)
     self.out = linear(heads * head_dim, width, out_init)
 

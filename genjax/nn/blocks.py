@@ -30,9 +30,9 @@ class BlockOptions:
 
   width, heads: D, H. mlp_width: hidden units. head_dim: channels of a head, 0 for width / heads. activation: of the MLP, one of
   `ACTIVATIONS`. gated: activation(gate x) * up x in the place of activation(up x) (Shazeer 2020). norm: 'layer' or 'rms'. pre_norm:
-  x + f(norm(x)) in the place of norm(x + f(x)). bias: in projections and layer norms. scaled: see `genjax.nn.attention.Attention`.
-  dropout: on what is added to x. kernel_init: of all kernels. dtype: compute type. attention: implementation, see
-  `genjax.nn.dot_product_attention.attend`.
+  x + f(norm(x)) in the place of norm(x + f(x)). bias: in projections and layer norms. key_bias, scaled: see
+  `genjax.nn.attention.Attention`. dropout: on what is added to x. kernel_init: of all kernels. dtype: compute type. attention:
+  implementation, see `genjax.nn.dot_product_attention.attend`.
 
   Raises:
     ValueError: an unknown name, or heads that do not divide the width.
@@ -48,6 +48,7 @@ class BlockOptions:
   norm_eps: float = 1e-5
   pre_norm: bool = False
   bias: bool = True
+  key_bias: bool = True
   scaled: bool = True
   dropout: float = 0.0
   kernel_init: Callable[..., Array] = nnx.initializers.xavier_uniform()
@@ -84,9 +85,9 @@ class Block(nnx.Module):
 
   def __init__(self, options: BlockOptions, *, causal: bool = False, cross: bool = False, rngs: nnx.Rngs):
     def attention(kind: type[Attention], causal: bool) -> Any:
-      return kind(options.width, options.heads, head_dim=options.head_dim or None, bias=options.bias, causal=causal, scaled=options.scaled,
-                  dtype=jnp.dtype(options.dtype), kernel_init=options.kernel_init, out_init=options.kernel_init,
-                  implementation=options.attention, rngs=rngs)
+      return kind(options.width, options.heads, head_dim=options.head_dim or None, bias=options.bias, key_bias=options.key_bias,
+                  causal=causal, scaled=options.scaled, dtype=jnp.dtype(options.dtype), kernel_init=options.kernel_init,
+                  out_init=options.kernel_init, implementation=options.attention, rngs=rngs)
 
     self.attention, self.attention_norm = attention(Attention, causal), options.make_norm(rngs)
     if cross:

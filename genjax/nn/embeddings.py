@@ -68,9 +68,12 @@ class LabelEmbedding(nnx.Module):
     return self.table(label_B)
 
 
-def sincos(position_T: np.ndarray, width: int) -> np.ndarray:
-  """Fixed positions T D (Vaswani et al. 2017, section 3.5) in float64, all sines before all cosines; of an odd width D one more sine."""
-  frequency = 10_000.0 ** (-np.arange(-(-width // 2)) / (width / 2))
+def sincos(position_T: np.ndarray, width: int, shift: int = 0) -> np.ndarray:
+  """Fixed positions T D (Vaswani et al. 2017, section 3.5) in float64, all sines before all cosines; of an odd width D one more sine.
+
+  Frequency i is 10000^(-i / (D/2 - shift)). Whisper has a shift of 1, so that the last is 1 / 10000.
+  """
+  frequency = 10_000.0 ** (-np.arange(-(-width // 2)) / (width / 2 - shift))
   angle = position_T[:, None] * frequency
   return np.concatenate([np.sin(angle), np.cos(angle[:, :width // 2])], axis=-1)
 

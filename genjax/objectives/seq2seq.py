@@ -42,15 +42,16 @@ class Seq2Seq:
   sampler: how tokens are chosen, temperature 0 being greedy; its length counts the stop token.
 
   Batches: 'source' int32 B S and 'target' int32 B T, in which each row ends with the stop token; both padded. Optional 'source_weights'
-  B S and 'target_weights' B T are zero on padding; without them every padding token is.
-  Conditions: 'source' int32 N S, optional 'source_weights'.
+  B S and 'target_weights' B T are zero on padding; without them every padding token is. A source of features (speech) is float32 B S F;
+  without weights all of it is read.
+  Conditions: 'source' int32 N S or float32 N S F, optional 'source_weights'.
 
   Raises:
     UserError: a smoothing out of range.
   """
 
   network: Network
-  start_cache: Callable[[Tree, Array, Array, int], Tree]
+  start_cache: Callable[[Tree, Array, Array | None, int], Tree]
   tokens: Tokens
   smoothing: float = 0.0
   sampler: SamplerOptions = SamplerOptions(length=64, temperature=0.0)
@@ -79,7 +80,7 @@ class Seq2Seq:
     """Losses, hits, how much more the loss of an even target is, and weights, each B T."""
     source_BS, target_BT = batch['source'], batch['target']
     read_BT = jnp.pad(target_BT[:, :-1], ((0, 0), (1, 0)), constant_values=self.tokens.start)
-    parts, mutable = self.network.apply(params['net'], context.mutable, source_BS, read_BT, self._weights(batch, 'source'), key=key,
+    parts, mutable = self.network.apply(params['net'], context.mutable, source_BS, read_BT, self._source_weights(batch), key=key,
                                         project=False)
     hidden_BTD, weight_VD = parts
     nll_BT, correct_BT = token_losses(hidden_BTD, weight_VD, target_BT)
@@ -88,12 +89,16 @@ class Seq2Seq:
       # The mean over v of -log p_v, less -log p of the target: the target's logit less the mean one. No logits are needed for it.
       even_BTD = jnp.take(weight_VD, target_BT, axis=0) - jnp.mean(weight_VD, axis=0)
       spread_BT = jnp.sum(hidden_BTD.astype(jnp.float32) * even_BTD.astype(jnp.float32), axis=-1)
-    return nll_BT, correct_BT, spread_BT, self._weights(batch, 'target'), mutable
+    return nll_BT, correct_BT, spread_BT, self._token_weights(batch, 'target'), mutable
 
-  def _weights(self, batch: Batch, side: str) -> Array:
+  def _token_weights(self, batch: Batch, side: str) -> Array:
     """Weights of the tokens of a side, float32, zero on padding."""
     weights_BT = batch.get(f'{side}_weights')
     return (batch[side] != self.tokens.padding).astype(jnp.float32) if weights_BT is None else weights_BT
+
+  def _source_weights(self, batch: Batch) -> Array | None:
+    """Those of the source; of features that have none, None."""
+    return batch.get('source_weights') if batch['source'].ndim == 3 else self._token_weights(batch, 'source')
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
     """'loss' in nats per token without smoothing, whose exponential is the perplexity, and 'accuracy'; 'weight' is the number of tokens."""
@@ -106,7 +111,7 @@ class Seq2Seq:
   def start(self, params: Params, conditions: Batch, length: int) -> tuple[Array, Tree]:
     """What decoding begins with: the first token of each row, int32 N, and the cache for `length` steps."""
     source_NS = conditions['source']
-    cache = self.start_cache(params['net'], source_NS, self._weights(conditions, 'source'), length)
+    cache = self.start_cache(params['net'], source_NS, self._source_weights(conditions), length)
     return jnp.full((source_NS.shape[0],), self.tokens.start, jnp.int32), cache
 
   def step(self, params: Params, context: Context, token_N: Array, cache: Tree, position: Array | int) -> tuple[Array, Tree]:

@@ -1,0 +1,117 @@
+"""Sound as log-mel frames: what Whisper reads (Radford et al. 2022, section 2.2), in numpy.
+
+Suffixes: N samples, S frames, K frequencies, F mel bands.
+"""
+
+import dataclasses
+import functools
+import os
+import wave
+
+import numpy as np
+
+from genjax.types import UserError
+
+_LINEAR_HERTZ = 200 / 3  # width of a mel below `_BREAK`
+_BREAK = 1000.0  # Hz
+_LOG_STEP = np.log(6.4) / 27  # of ln(frequency) a mel above
+FLOOR = 1e-10  # of the power in a band
+RANGE = 8.0  # decades below the loudest band that are told apart
+
+
+@dataclasses.dataclass(frozen=True)
+class LogMel:
+  """Options of log-mel frames; the defaults are Whisper's.
+
+  rate: samples a second. bands: F, 128 in Whisper's large-v3. window: samples in a Hann window and its Fourier transform. hop: samples
+  between frames.
+
+  Raises:
+    UserError: a number below 1.
+  """
+
+  rate: int = 16_000
+  bands: int = 80
+  window: int = 400
+  hop: int = 160
+
+  def __post_init__(self):
+    if min(dataclasses.astuple(self)) < 1:
+      raise UserError(f'rate, bands, window and hop of log-mel frames must be at least 1, got {self}')
+
+  def frames(self, samples: int) -> int:
+    """Frames of so many samples."""
+    return samples // self.hop
+
+  def __call__(self, sound_N: np.ndarray) -> np.ndarray:
+    """float32 S F: (log10 of the power in each band, at most 8 below the loudest, + 4) / 4.
+
+    Frame s is centred on sample s hop; beyond the ends the sound is mirrored.
+
+    Args:
+      sound_N: samples, full scale being -1 to 1.
+
+    Raises:
+      UserError: fewer samples than a frame takes.
+    """
+    half = self.window // 2
+    if sound_N.ndim != 1 or len(sound_N) <= max(half, self.hop - 1):
+      raise UserError(f'log-mel frames need one channel of more than {max(half, self.hop - 1)} samples, got an array of shape '
+                      f'{sound_N.shape}; fill it up with zeros')
+    padded_N = np.pad(sound_N.astype(np.float64), half, mode='reflect')
+    pieces_SN = np.lib.stride_tricks.sliding_window_view(padded_N, self.window)[::self.hop][:self.frames(len(sound_N))]
+    hann_N = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
+    power_SK = np.abs(np.fft.rfft(pieces_SN * hann_N)) ** 2
+    log_SF = np.log10(np.maximum(power_SK @ mel_filters(self.bands, self.window, self.rate), FLOOR))
+    return ((np.maximum(log_SF, log_SF.max() - RANGE) + 4) / 4).astype(np.float32)
+
+
+@functools.cache
+def mel_filters(bands: int, window: int, rate: int) -> np.ndarray:
+  """Triangles K F over the frequencies of a Fourier transform, evenly spaced in mel from 0 to rate / 2, each of area 1 in Hz.
+
+  The mel scale is that of Slaney's Auditory Toolbox (1998), linear to 1 kHz and logarithmic above; as in librosa.
+
+  Args:
+    bands: F.
+    window: samples of the transform, whose K = window // 2 + 1 frequencies are spaced by rate / window.
+    rate: samples a second.
+  """
+  edge_F = _hertz(np.linspace(0.0, _mel(rate / 2), bands + 2))
+  frequency_K1 = np.fft.rfftfreq(window, 1 / rate)[:, None]
+  low_F, centre_F, high_F = edge_F[:-2], edge_F[1:-1], edge_F[2:]
+  rise_KF = (frequency_K1 - low_F) / (centre_F - low_F)
+  fall_KF = (high_F - frequency_K1) / (high_F - centre_F)
+  return np.maximum(0.0, np.minimum(rise_KF, fall_KF)) * (2 / (high_F - low_F))
+
+
+def _mel(hertz: float) -> float:
+  return hertz / _LINEAR_HERTZ if hertz < _BREAK else _BREAK / _LINEAR_HERTZ + np.log(hertz / _BREAK) / _LOG_STEP
+
+
+def _hertz(mel_F: np.ndarray) -> np.ndarray:
+  first = _BREAK / _LINEAR_HERTZ
+  return np.where(mel_F < first, mel_F * _LINEAR_HERTZ, _BREAK * np.exp(_LOG_STEP * (mel_F - first)))
+
+
+def read_wav(path: str | os.PathLike[str], rate: int) -> np.ndarray:
+  """The samples of a .wav file of 16 bits and one channel, float32 N, full scale being -1 to 1.
+
+  Raises:
+    UserError: it cannot be read, or is of another kind or rate.
+  """
+  try:
+    with wave.open(os.fspath(path), 'rb') as file:
+      kind = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
+      data = file.readframes(file.getnframes())
+  except (OSError, EOFError, wave.Error) as error:
+    raise UserError(f'cannot read {path} as a .wav file: {error}') from None
+  if kind != (1, 16, rate):
+    raise UserError(f'{path}: expected 1 channel of 16 bits and {rate} samples a second, got {kind[0]} of {kind[1]} and {kind[2]}; '
+                    'convert it first')
+  return np.frombuffer(data, '<i2').astype(np.float32) / 2**15
+
+
+def fit(sound_N: np.ndarray, samples: int) -> np.ndarray:
+  """The sound cut to so many samples, or with silence after it."""
+  return np.pad(sound_N[:samples], (0, max(0, samples - len(sound_N))))

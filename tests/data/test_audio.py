@@ -1,0 +1,64 @@
+"""Log-mel frames: bands of tones, time, loudness; .wav files."""
+
+import wave
+
+import numpy as np
+import pytest
+
+from genjax.data.audio import LogMel, fit, mel_filters, read_wav
+from genjax.types import UserError
+
+SMALL = LogMel(rate=8_000, bands=20, window=200, hop=80)
+
+
+def tone(hertz, samples=8_000):
+  return 0.5 * np.sin(2 * np.pi * hertz * np.arange(samples) / 8_000)
+
+
+def test_bands_have_unit_area_and_rise_as_mels_do():
+  filters_KF = mel_filters(10, 8_000, 8_000)  # frequencies 1 Hz apart
+  np.testing.assert_allclose(filters_KF.sum(axis=0), 1.0, atol=1e-3)
+  peaks_F = filters_KF.argmax(axis=0)
+  assert np.ptp(np.diff(peaks_F[peaks_F < 1000])) <= 1  # even below 1 kHz
+  ratios = peaks_F[5:] / peaks_F[4:-1]
+  np.testing.assert_allclose(ratios, ratios[0], atol=5e-3)  # and in ratio above
+
+
+@pytest.mark.parametrize('hertz', [300, 1000, 3200])
+def test_a_tone_is_loudest_in_its_band(hertz):
+  frames_SF = SMALL(tone(hertz))
+  assert frames_SF.shape == (100, 20) and frames_SF.dtype == np.float32
+  assert (frames_SF[2:-2].argmax(axis=1) == mel_filters(20, 200, 8_000)[hertz // 40].argmax()).all()
+
+
+def test_silence_and_loudness():
+  """Silence lies two units below the loudest band; ten times the amplitude is half a unit more."""
+  sound_N = fit(tone(500, 4_000), 8_000)
+  frames_SF = SMALL(sound_N)
+  np.testing.assert_allclose(frames_SF[55:], frames_SF.max() - 2.0, atol=1e-6)
+  np.testing.assert_allclose(SMALL(10 * sound_N), frames_SF + 0.5, atol=1e-5)
+  np.testing.assert_array_equal(SMALL(np.zeros(800)), -1.5)
+  assert len(fit(sound_N, 100)) == 100
+
+
+def test_wav_files(tmp_path):
+  values_N = np.asarray([0, 1, -1, 32767, -32768], '<i2')
+  for name, rate in (('good', 8_000), ('fast', 16_000)):
+    with wave.open(str(tmp_path / name), 'wb') as file:
+      file.setparams((1, 2, rate, 0, 'NONE', ''))
+      file.writeframes(values_N.tobytes())
+  np.testing.assert_array_equal(read_wav(tmp_path / 'good', 8_000) * 2**15, values_N)
+  with pytest.raises(UserError, match='8000 samples a second, got 1 of 16 and 16000'):
+    read_wav(tmp_path / 'fast', 8_000)
+  (tmp_path / 'text').write_text('no sound')
+  for name in ('text', 'absent'):
+    with pytest.raises(UserError, match='cannot read .*as a .wav file'):
+      read_wav(tmp_path / name, 8_000)
+
+
+def test_bad_options_and_sounds():
+  with pytest.raises(UserError, match='must be at least 1'):
+    LogMel(hop=0)
+  for sound in (np.zeros(100), np.zeros((2, 500))):
+    with pytest.raises(UserError, match='more than 100 samples'):
+      SMALL(sound)
