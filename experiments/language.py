@@ -215,13 +215,14 @@ def _beginning(vocabulary: Vocabulary, text: str) -> np.ndarray:
   return np.concatenate([np.asarray(vocabulary.begins, np.int32), vocabulary.encode(text).astype(np.int32)])
 
 
-def model_options(config: Config, vocab: int) -> transformer.TransformerConfig:
-  """The options of the config on top of what the named family chooses."""
+def model_options(config: Config, vocab: int, length: int = 0) -> transformer.TransformerConfig:
+  """The options of the config on top of what the named family chooses, for examples of `length` tokens, 0 for config.data.context."""
+  length = length or config.data.context
   family = config_lib.choose(MODELS, config.model.name, 'config.model.name')
   given = {key: value for key, value in config.model.items() if key not in ('name', 'context')}
-  context = config.model.get('context') or config.data.context
-  if context < config.data.context:
-    raise UserError(f'config.data.context must be at most the {context} tokens of config.model.context, got {config.data.context}')
+  context = config.model.get('context') or length
+  if context < length:
+    raise UserError(f'an example must have at most the {context} tokens of config.model.context, got {length}')
   computed = {'vocab': vocab, 'context': context}
   try:
     config_lib.build(transformer.TransformerConfig, given, 'config.model', **computed)
