@@ -12,7 +12,9 @@ from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import tokenizers
 from genjax.data.documents import open_documents
+from genjax.data.parallel import pad
 from genjax.data.pipeline import Pipeline
+from genjax.data.sources import Arrays
 from genjax.data.synthetic import Noise, random_tokens
 from genjax.data.text import ByteVocabulary, CharVocabulary, IdVocabulary, Vocabulary, Windows, open_tokens
 from genjax.data.token_files import TokenFiles, is_folder
@@ -41,7 +43,8 @@ def build(config: Config) -> Experiment:
     vocabulary_size: tokens of the model, by default those of the vocabulary.
     context: in tokens. heldout_stride: tokens from one held-out window to the next; by default the context, so that every target counts
       once. start: the prompt where there is none. segments: True for the columns 'segments' and 'weights' of `Windows`, which tell
-      documents apart by the end-of-text token.
+      documents apart by the end-of-text token. rows: True for an example a document, between two separators of one token each, which begin
+      and end it; what follows in the context is padding of weight 0.
   config.model: 'gpt' or 'llama' and options of `TransformerConfig`; its context may be longer than that of the data.
   config.sampler: see `SamplerOptions`.
   """
@@ -61,10 +64,12 @@ def build(config: Config) -> Experiment:
                             model.balance)
   end = _end(config, vocabulary)
 
-  def windows(split: str, stride: int) -> Windows | Noise:
+  def windows(split: str, stride: int) -> Windows | Noise | Arrays:
     if data.vocabulary == 'ids' and data.name == 'random_tokens':
       count = config_lib.choose(RANDOM_WINDOWS, split, 'the split of random_tokens')
       return random_tokens(size, data.context, count, seed=list(RANDOM_WINDOWS).index(split))
+    if data.get('rows'):
+      return text.rows(split)
     return Windows(text.tokens(split), data.context, stride, {'name': data.name, 'split': split, 'vocabulary': data.vocabulary}, end)
 
   def prompt(given: str) -> np.ndarray:
@@ -79,7 +84,9 @@ def build(config: Config) -> Experiment:
                     f'has {len(start)}')
   example = {'tokens': jax.ShapeDtypeStruct((data.context + 1,), np.int32)}
   if end is not None:
-    example |= {'segments': example['tokens'], 'weights': jax.ShapeDtypeStruct((data.context,), np.float32)}
+    example['segments'] = example['tokens']
+  if end is not None or data.get('rows'):
+    example['weights'] = jax.ShapeDtypeStruct((data.context,), np.float32)
   return Experiment(
     objective=objective,
     train=Pipeline(lambda: windows(data.train, 1), config.batch_size, config.seed),
@@ -168,6 +175,19 @@ class _Text:
     between = vocabulary.encode(separator)
     return np.concatenate([part for text in documents for part in (between, vocabulary.encode(text))][1:])
 
+  def rows(self, split: str) -> Arrays:
+    """The documents of a split one by one, see `build`."""
+    data = self._data
+    separator = self.vocabulary.encode(data.get('separator', ''))
+    if len(separator) != 1 or is_folder(data.name) or data.vocabulary == 'ids' or data.get('segments'):
+      raise UserError(f'config.data.rows takes documents of text, a config.data.separator of one token and no segments, got '
+                      f'{data.get("separator")!r} with {len(separator)} tokens')
+    documents = [np.concatenate([separator, self.vocabulary.encode(text), separator]) for text in self._documents(split)]
+    if (longest := max(map(len, documents))) > data.context + 1:
+      raise UserError(f'the longest document of {data.name} {split} needs config.data.context={longest - 1}, got {data.context}')
+    tokens_NT, weights_NT = pad(documents, data.context + 1)
+    return Arrays({'tokens': tokens_NT, 'weights': weights_NT[:, 1:]}, {'name': data.name, 'split': split, 'vocabulary': data.vocabulary})
+
   def _measured(self) -> dict[str, Any]:
     """Mean bytes of held-out text in a token, and of which text, where a token is no byte and the text is known."""
     data = self._data
@@ -196,13 +216,14 @@ def _beginning(vocabulary: Vocabulary, text: str) -> np.ndarray:
   return np.concatenate([np.asarray(vocabulary.begins, np.int32), vocabulary.encode(text).astype(np.int32)])
 
 
-def model_options(config: Config, vocab: int) -> transformer.TransformerConfig:
-  """The options of the config on top of what the named family chooses."""
+def model_options(config: Config, vocab: int, length: int = 0) -> transformer.TransformerConfig:
+  """The options of the config on top of what the named family chooses, for examples of `length` tokens, 0 for config.data.context."""
+  length = length or config.data.context
   family = config_lib.choose(MODELS, config.model.name, 'config.model.name')
   given = {key: value for key, value in config.model.items() if key not in ('name', 'context')}
-  context = config.model.get('context') or config.data.context
-  if context < config.data.context:
-    raise UserError(f'config.data.context must be at most the {context} tokens of config.model.context, got {config.data.context}')
+  context = config.model.get('context') or length
+  if context < length:
+    raise UserError(f'an example must have at most the {context} tokens of config.model.context, got {length}')
   computed = {'vocab': vocab, 'context': context}
   try:
     config_lib.build(transformer.TransformerConfig, given, 'config.model', **computed)

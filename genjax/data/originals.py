@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 import contextlib
 import gzip
 import io
+import itertools
+import json
 import pathlib
 import pickle
 import tarfile
@@ -50,19 +52,60 @@ def find(folder: pathlib.Path, *names: str) -> pathlib.Path:
   raise UserError(f'expected the file {" or ".join(names)} in {folder}; found {_listing(folder)}')
 
 
+def read_lines(path: pathlib.Path, encoding: str = 'utf-8') -> list[str]:
+  """The lines of a text file, without their ends.
+
+  Raises:
+    UserError: it cannot be read, or is in another encoding.
+  """
+  try:
+    # Not splitlines: a sentence may have characters at which that splits, too.
+    return [line.removesuffix('\r') for line in read_bytes(path).decode(encoding).removesuffix('\n').split('\n')]
+  except UnicodeDecodeError as error:
+    raise UserError(f'{path}: expected {encoding.upper()} text, got {error}') from None
+
+
+def read_labelled(path: pathlib.Path, classes: int) -> list[tuple[int, str]]:
+  """(label, sentence) of each line of a Latin-1 file: a label, a space, a sentence.
+
+  Raises:
+    UserError: it cannot be read, or a line is otherwise.
+  """
+  examples = []
+  for number, line in enumerate(read_lines(path, 'latin-1'), 1):
+    label, _, sentence = line.partition(' ')
+    if label not in map(str, range(classes)) or not sentence:
+      raise UserError(f'{path}, line {number}: expected a label from 0 to {classes - 1}, a space and a sentence, got {line[:40]!r}')
+    examples.append((int(label), sentence))
+  return examples
+
+
+def read_chorales(path: pathlib.Path) -> dict[str, list[list[list[int]]]]:
+  """Split -> chorales -> time steps -> MIDI numbers of at most four notes, ascending.
+
+  Raises:
+    UserError: the file cannot be read, or holds anything else.
+  """
+  expected = f'{path}: expected an object of "train", "valid" and "test", lists of chorales, each a list of steps of at most four MIDI numbers'
+  try:
+    parts = json.loads(read_bytes(path))
+    splits = {split: [[sorted(map(int, notes)) for notes in chorale] for chorale in parts[name]]
+              for split, name in (('train', 'train'), ('validation', 'valid'), ('test', 'test'))}
+  except (ValueError, TypeError, KeyError) as error:
+    raise UserError(f'{expected}; got {type(error).__name__}: {error}') from None
+  for chorale in itertools.chain.from_iterable(splits.values()):
+    if strange := [notes for notes in chorale if len(notes) > 4 or len(set(notes)) < len(notes) or not all(0 <= note < 128 for note in notes)]:
+      raise UserError(f'{expected}; got {strange[0]}')
+  return splits
+
+
 def read_parallel(paths: Sequence[pathlib.Path]) -> list[list[str]]:
   """The lines of text files of which line n is the same sentence in each, in another language.
 
   Raises:
     UserError: a file cannot be read or is no UTF-8, or they have different numbers of lines.
   """
-  sides = []
-  for path in paths:
-    try:
-      # Not splitlines: a sentence may have characters at which that splits, too.
-      sides.append([line.removesuffix('\r') for line in read_bytes(path).decode('utf-8').removesuffix('\n').split('\n')])
-    except UnicodeDecodeError as error:
-      raise UserError(f'{path}: expected UTF-8 text, got {error}') from None
+  sides = [read_lines(path) for path in paths]
   counts = {str(path): len(side) for path, side in zip(paths, sides)}
   if len(set(counts.values())) > 1:
     raise UserError(f'parallel text has as many lines in each file, got {counts}')

@@ -13,20 +13,22 @@ from typing import Any
 import numpy as np
 import sentencepiece
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from genjax.types import UserError
 
 LIBRARY = 'tokenizer.json'  # of the library `tokenizers`
 SENTENCEPIECE = 'tokenizer.model'
 SETTINGS = 'tokenizer_config.json'  # of `transformers`: which tokens are special
-TRAINED = ('bpe', 'wordpiece')
+TRAINED = ('bpe', 'wordpiece', 'bert')
 END = '<|endoftext|>'
 UNKNOWN = '[UNK]'
 SPECIAL = ('bos', 'eos', 'pad', 'unk')
 # What special tokens are called in files that do not say which they are.
 _USUAL = {'bos': ('<s>', '<|begin_of_text|>', '[CLS]', '<bos>'), 'eos': (END, '</s>', '<|end_of_text|>', '[SEP]', '<eos>'),
-          'pad': ('<pad>', '[PAD]'), 'unk': ('<unk>', UNKNOWN)}
+          'pad': ('<pad>', '[PAD]'), 'unk': ('<unk>', UNKNOWN), 'mask': ('<mask>', '[MASK]')}
+_BERT = ('[PAD]', UNKNOWN, '[CLS]', '[SEP]', '[MASK]')
+_BERT_KINDS = {'bos': 'cls', 'eos': 'sep'}  # what the settings of encoders call them
 
 
 class Pieces:
@@ -41,7 +43,7 @@ class Pieces:
 
   Attributes:
     size: one more than the largest token.
-    special: 'bos', 'eos', 'pad', 'unk' -> token, of those that there are.
+    special: 'bos', 'eos', 'pad', 'unk', 'mask' -> token, of those that there are; BERT's '[CLS]' and '[SEP]' are 'bos' and 'eos'.
     begins: tokens that stand before every text.
 
   Raises:
@@ -157,7 +159,7 @@ def train(kind: str, documents: Sequence[str], size: int) -> Pieces:
   'bpe': byte-level byte-pair encoding with GPT-2's splitting into words (Sennrich et al. 2016, Radford et al. 2019); every text can be
   encoded and comes back as it was; '<|endoftext|>' is token 0, its end of text. 'wordpiece': WordPiece (Wu et al. 2016) with BERT's
   splitting and cases kept; '[UNK]' stands for words with characters that training did not see, and white space comes back as single
-  spaces.
+  spaces. 'bert': WordPiece without cases and accents, and with the special tokens of BERT (Devlin et al. 2018), '[PAD]' being token 0.
 
   Args:
     kind: one of `TRAINED`.
@@ -171,6 +173,9 @@ def train(kind: str, documents: Sequence[str], size: int) -> Pieces:
     raise UserError(f'a tokenizer to train is one of {TRAINED}, got {kind!r}')
   if not any(documents):
     raise UserError(f'a tokenizer is trained on text, got {len(documents)} documents without any')
+  normalizer = normalizers.BertNormalizer(lowercase=True) if kind == 'bert' else None
+  if normalizer:
+    documents = [normalizer.normalize_str(document) for document in documents]
   model, splitter, decoder, trainer, special, alphabet = _recipe(kind, documents)
   if size < (least := len(special) + len(alphabet)):
     raise UserError(f'config.data.vocabulary_size of a {kind} tokenizer must be at least {least} (single characters and special tokens) '
@@ -180,11 +185,15 @@ def train(kind: str, documents: Sequence[str], size: int) -> Pieces:
   # Characters go in as special tokens: the library would number those of WordPiece in an order that changes from run to run.
   tokenizer.train_from_iterator(documents, trainer(vocab_size=size, special_tokens=[*special, *alphabet], show_progress=False))
   learned = json.loads(tokenizer.to_str())['model']
-  pieces = {'bpe': lambda: models.BPE(learned['vocab'], [tuple(pair) for pair in learned['merges']]),
-            'wordpiece': lambda: models.WordPiece(learned['vocab'], unk_token=UNKNOWN)}[kind]()
+  if kind == 'bpe':
+    pieces = models.BPE(learned['vocab'], [tuple(pair) for pair in learned['merges']])
+  else:
+    pieces = models.WordPiece(learned['vocab'], unk_token=UNKNOWN)
   made: Any = tokenizers.Tokenizer(pieces)
   made.pre_tokenizer, made.decoder = splitter, decoder
-  made.add_special_tokens([END] if kind == 'bpe' else [])
+  if normalizer:
+    made.normalizer = normalizer
+  made.add_special_tokens({'bpe': [END], 'wordpiece': [], 'bert': list(_BERT)}[kind])
   return Pieces(made.to_str(), where=f'the {kind} tokenizer')
 
 
@@ -196,7 +205,8 @@ def _recipe(kind: str, documents: Iterable[str]) -> tuple[Any, ...]:
   splitter = pre_tokenizers.BertPreTokenizer()
   words = {word for document in documents for word, _ in splitter.pre_tokenize_str(document)}
   alphabet = [*sorted({word[0] for word in words}), *sorted({f'##{character}' for word in words for character in word[1:]})]
-  return models.WordPiece(unk_token=UNKNOWN), splitter, decoders.WordPiece(), trainers.WordPieceTrainer, [UNKNOWN], alphabet
+  special = list(_BERT) if kind == 'bert' else [UNKNOWN]
+  return models.WordPiece(unk_token=UNKNOWN), splitter, decoders.WordPiece(), trainers.WordPieceTrainer, special, alphabet
 
 
 def _settings(text: str, where: str) -> Mapping[str, Any]:
@@ -210,8 +220,8 @@ def _settings(text: str, where: str) -> Mapping[str, Any]:
 def _special(settings: Mapping[str, Any], vocabulary: Mapping[str, int]) -> dict[str, int]:
   """Kind -> token, from a tokenizer_config.json; without one, by usual names."""
   found = {}
-  for kind in SPECIAL:
-    told = settings.get(f'{kind}_token')
+  for kind in _USUAL:
+    told = settings.get(f'{kind}_token') or settings.get(f'{_BERT_KINDS.get(kind)}_token')
     names = [told['content'] if isinstance(told, dict) and 'content' in told else told] if settings else _USUAL[kind]
     tokens = [vocabulary[name] for name in names if isinstance(name, str) and name in vocabulary]
     found.update({kind: tokens[0]} if tokens else {})

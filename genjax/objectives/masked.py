@@ -90,9 +90,9 @@ class MaskedLanguageModel:
   network: (tokens_BT, types_BT, mask_BT, positions_BP) -> outputs by name, 'tokens' and with `next_sentence` 'next_sentence', as
   `genjax.models.bert.encoder` has them. masking: see `MaskingOptions`. next_sentence: adds the loss of that (section 3.1, task 2).
 
-  Batches: 'tokens' int32 B T; optional 'types' int32 B T, the segment of each token; optional 'mask' B T, zero on padding; with
+  Batches: 'tokens' int32 B T; optional 'types' int32 B T, the segment of each token; optional 'weights' B T, zero on padding; with
   `next_sentence`, 'next_sentence' int32 B, 0 where the second segment follows the first and 1 where it does not.
-  Conditions: 'tokens' int32 N T, in which mask tokens stand for what is to be filled in; optional 'types' and 'mask' as above.
+  Conditions: 'tokens' int32 N T, in which mask tokens stand for what is to be filled in and -1 for padding; optional 'types' as above.
   """
 
   network: Network
@@ -124,7 +124,7 @@ class MaskedLanguageModel:
 
   def _score(self, params: Params, context: Context, batch: Batch, mask_key: Key, net_key: Key | None):
     """Losses and hits, of tokens B P and of segments B, and the weights of the former."""
-    mask_BT = batch.get('mask')
+    mask_BT = batch.get('weights')
     hidden = hide(mask_key, batch['tokens'], self.masking, mask_BT)
     outputs, mutable = self.network.apply(params['net'], context.mutable, hidden.tokens_BT, batch.get('types'), mask_BT,
                                           hidden.positions_BP, key=net_key, project=False)
@@ -152,8 +152,8 @@ class MaskedLanguageModel:
     return {name: mean(value) if value.ndim == 2 else value for name, value in scores.items()} | {'weight': weight_B}
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
-    """Fills in mask tokens, each drawn by itself given all that is not masked: 'tokens' int32 N T."""
+    """Fills in mask tokens, each drawn by itself given all that is not masked: 'tokens' int32 N T, -1 on padding."""
     tokens_NT = conditions['tokens']
-    outputs, _ = self.network.apply(params['net'], context.mutable, tokens_NT, conditions.get('types'), conditions.get('mask'))
+    outputs, _ = self.network.apply(params['net'], context.mutable, jnp.maximum(tokens_NT, 0), conditions.get('types'), tokens_NT >= 0)
     drawn_NT = jax.vmap(jax.random.categorical)(keys, outputs['tokens'].astype(jnp.float32))
     return {'tokens': jnp.where(tokens_NT == self.masking.mask, drawn_NT.astype(tokens_NT.dtype), tokens_NT)}

@@ -98,11 +98,11 @@ def test_uniform_logits_cost_log_v_and_the_bias_of_tokens_counts():
 def test_loss_is_that_of_the_logits():
   objective = model(next_sentence=True)
   params = jax.jit(lambda key: objective.init(key, {}).params)(jax.random.key(0))
-  batch = {'tokens': tokens_of(3, 12), 'types': jnp.tile(jnp.arange(12) // 6, (3, 1)), 'mask': jnp.ones((3, 12), int).at[1, 8:].set(0),
+  batch = {'tokens': tokens_of(3, 12), 'types': jnp.tile(jnp.arange(12) // 6, (3, 1)), 'weights': jnp.ones((3, 12), int).at[1, 8:].set(0),
            'next_sentence': jnp.asarray([0, 1, 1])}
   values = jax.jit(objective.evaluate)(params, CONTEXT, batch, jax.random.key(5))
-  hidden = hide(jax.random.key(5), batch['tokens'], MASKING, batch['mask'])
-  outputs, _ = jax.jit(encoder(CONFIG).apply)(params['net'], {}, hidden.tokens_BT, batch['types'], batch['mask'])
+  hidden = hide(jax.random.key(5), batch['tokens'], MASKING, batch['weights'])
+  outputs, _ = jax.jit(encoder(CONFIG).apply)(params['net'], {}, hidden.tokens_BT, batch['types'], batch['weights'])
   logits_BPV = jnp.take_along_axis(outputs['tokens'], hidden.positions_BP[..., None], axis=1)
   nll_BP = optax.softmax_cross_entropy_with_integer_labels(logits_BPV, hidden.targets_BP) * hidden.weights_BP
   np.testing.assert_allclose(values['loss'], nll_BP.sum(axis=1) / hidden.weights_BP.sum(axis=1), rtol=1e-4)

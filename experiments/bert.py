@@ -1,0 +1,171 @@
+"""Builder of bidirectional encoders: pre-trained as masked language models, and tuned as classifiers of sentences."""
+
+from collections.abc import Iterable
+import functools
+import itertools
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from genjax import config as config_lib
+from genjax.config import Config
+from genjax.data import prepare, sources, tokenizers
+from genjax.data.documents import open_documents
+from genjax.data.parallel import pad
+from genjax.data.pipeline import Pipeline
+from genjax.data.sources import Arrays
+from genjax.models import bert
+from genjax.objectives.decoding import END
+from genjax.objectives.masked import MaskedLanguageModel, MaskingOptions
+from genjax.objectives.sequence_classification import SequenceClassification
+from genjax.training import optimizers
+from genjax.training.experiment import Columns, Condition, Experiment
+from genjax.types import UserError
+
+OBJECTIVES = ('masked_lm', 'classification')
+
+
+def build(config: Config) -> Experiment:
+  """An encoder and what it learns.
+
+  config.data:
+    name, train, heldout, field: of the text, see `genjax.data.documents.open_documents`. label: the feature that is the class; used by
+      'classification', which reads a data set by name.
+    more: (name, split, field) of further texts to train on, used by 'masked_lm'; sets that need original files must be prepared.
+    vocabulary: 'bert', trained on the texts to train on to vocabulary_size tokens; or the path of a tokenizer with the special tokens of
+      BERT, such as that of a run.
+    context: tokens of an example. Of a sentence to classify, what does not fit is cut off at its end. For 'masked_lm' all sentences stand
+      one after the other, each ended by '[SEP]', and rows of that stream, each begun by '[CLS]', fill the context; the last tokens of a
+      split, fewer than a row, are not read.
+    start: what 'masked_lm' fills in where there is no prompt.
+  config.model: options of `genjax.models.bert.BertConfig`; its context may be longer than that of the data.
+  config.objective: name 'masked_lm' and rate, see `MaskingOptions`; or name 'classification' and smoothing, see `SequenceClassification`.
+
+  Raises:
+    UserError: an unknown name or option, or a tokenizer without the special tokens.
+  """
+  data = config.data
+  config_lib.choose(dict.fromkeys(OBJECTIVES), config.objective.name, 'config.objective.name')
+  masked = config.objective.name == 'masked_lm'
+  text = _Text(config)
+  vocabulary = text.vocabulary
+  if lacking := [kind for kind in ('bos', 'eos', 'pad', *(('mask',) if masked else ())) if kind not in vocabulary.special]:
+    raise UserError(f"config.data.vocabulary={data.vocabulary!r} has no token of the kind {lacking[0]!r}, and BERT needs it; train one "
+                    "with 'bert', or take the tokenizer of an encoder")
+  classes = 0 if masked else text.classes()
+  net = bert.encoder(_model(config, vocabulary.size, masked_lm=masked, pooler=not masked, classes=classes))
+  example: dict[str, Any] = {'tokens': jax.ShapeDtypeStruct((data.context,), np.int32)}
+  if not masked:
+    example |= {'weights': jax.ShapeDtypeStruct((data.context,), np.float32), 'label': jax.ShapeDtypeStruct((), np.int32)}
+  options: dict[str, Any] = {}
+  if masked:
+    special = tuple(sorted({vocabulary.special[kind] for kind in ('bos', 'eos', 'pad')}))
+    masking = config_lib.build(MaskingOptions, config.objective, 'config.objective', vocab=vocabulary.size,
+                               mask=vocabulary.special['mask'], special=special)
+    objective = MaskedLanguageModel(net, masking)
+    start = text.prompt(data.start)
+    options = {'conditions': {'tokens': Condition(text.prompt, lambda row: start, 'text with [MASK] in the place of what is to be filled in',
+                                                  fill=END)},
+               'render': functools.partial(_render, vocabulary)}
+  else:
+    objective = config_lib.build(SequenceClassification, config.objective, 'config.objective', network=net)
+  rows = text.packed if masked else text.labelled
+  return Experiment(
+    objective=objective,
+    train=Pipeline(lambda: rows(data.train, tuple(data.get('more') or ())), config.batch_size, config.seed),
+    heldout=Pipeline(lambda: rows(data.heldout, ()), config.batch_size, config.seed, shuffle=False),
+    example=example,
+    optimizers=optimizers.from_config(config.optimizers, config.steps),
+    ema=dict(config.ema),
+    axes={'net': (*bert.AXES, *bert.MASKED_LM_AXES) if masked else bert.AXES},
+    assets={'vocabulary': data.vocabulary},
+    files=vocabulary.files(),
+    unit='tokens',
+    units_per_example=data.context,
+    **options)
+
+
+class _Text:
+  """The texts of a config as rows of tokens.
+
+  Attributes:
+    vocabulary: trained on the text, read from a path, or the one that the run keeps.
+  """
+
+  def __init__(self, config: Config):
+    self._data = data = config.data
+    kept = config_lib.plain(config.assets)
+    if kept.get('vocabulary') == data.vocabulary and 'folder' in kept:
+      self.vocabulary = tokenizers.open_tokenizer(kept['folder'])
+    elif data.vocabulary == 'bert':
+      self.vocabulary = tokenizers.train('bert', list(self._documents(data.train, tuple(data.get('more') or ()))), data.vocabulary_size)
+    elif pathlib.Path(data.vocabulary).exists():
+      self.vocabulary = tokenizers.open_tokenizer(data.vocabulary)
+    else:
+      raise UserError("config.data.vocabulary must be 'bert', or the path of a tokenizer.json or of a folder with one, such as a run, got "
+                      f'{data.vocabulary!r}, which does not exist')
+
+  def _documents(self, split: str, more: Iterable[tuple[str, str, str]]) -> Iterable[str]:
+    data = self._data
+    texts = open_documents(data.name, split, data.data_dir or None, data.originals or None, data.field)
+    return itertools.chain(texts, *(open_documents(name, part, data.data_dir or None, None, field) for name, part, field in more))
+
+  def _facts(self, split: str) -> dict[str, Any]:
+    return {'name': self._data.name, 'split': split, 'vocabulary': self._data.vocabulary}
+
+  def prompt(self, given: str) -> np.ndarray:
+    """A text as the network reads it, int32 (T,)."""
+    special = self.vocabulary.special
+    tokens = np.asarray([special['bos'], *self.vocabulary.encode(given), special['eos']], np.int32)
+    if len(tokens) > self._data.context:
+      raise UserError(f'a text has at most {self._data.context - 2} tokens beside [CLS] and [SEP], got {len(tokens) - 2}')
+    return tokens
+
+  def packed(self, split: str, more: tuple[tuple[str, str, str], ...]) -> Arrays:
+    """Rows of the context, full of sentences: 'tokens'; see `build`."""
+    special, length = self.vocabulary.special, self._data.context - 1
+    encoded = self.vocabulary.encode_all(list(self._documents(split, more)))
+    stream = np.concatenate([part for tokens in encoded for part in (tokens, [special['eos']])]).astype(np.int32)
+    if len(stream) < length:
+      raise UserError(f'{self._data.name} {split} has {len(stream)} tokens, less than one row of config.data.context={length + 1}')
+    rows_NT = stream[:len(stream) // length * length].reshape(-1, length)
+    return Arrays({'tokens': np.pad(rows_NT, ((0, 0), (1, 0)), constant_values=special['bos'])},
+                  {**self._facts(split), 'more': [list(part) for part in more]})
+
+  def classes(self) -> int:
+    """How many classes there are."""
+    data = self._data
+    features: Any = prepare.open_builder(data.name, data.data_dir or None, data.originals or None).info.features
+    if data.label not in features or not hasattr(features[data.label], 'num_classes'):
+      raise UserError(f'config.data.label={data.label!r} is no feature of {data.name} with classes; its features are {", ".join(features)}')
+    return features[data.label].num_classes
+
+  def labelled(self, split: str, more: tuple[tuple[str, str, str], ...]) -> Arrays:
+    """A sentence a row: 'tokens', 'weights' and 'label'."""
+    if more:
+      raise UserError('config.data.more are texts without labels, which classification does not read; leave it empty')
+    data, special = self._data, self.vocabulary.special
+    read = sources.open_tfds(data.name, split, (data.field, data.label), data.data_dir or None, data.originals or None)
+    columns = read.get(np.arange(len(read)))
+    encoded = self.vocabulary.encode_all(columns[data.field].tolist())
+    rows = [np.asarray([special['bos'], *tokens[:data.context - 2], special['eos']]) for tokens in encoded]
+    tokens_NT, weights_NT = pad(rows, data.context, special['pad'])
+    return Arrays({'tokens': tokens_NT, 'weights': weights_NT, 'label': columns[data.label].astype(np.int32)}, self._facts(split))
+
+
+def _model(config: Config, vocab: int, **heads: Any) -> bert.BertConfig:
+  context = config.model.get('context') or config.data.context
+  if context < config.data.context:
+    raise UserError(f'config.data.context must be at most the {context} tokens of config.model.context, got {config.data.context}')
+  given = {key: value for key, value in config.model.items() if key != 'context'}
+  try:
+    return config_lib.build(bert.BertConfig, given, 'config.model', vocab=vocab, context=context, **heads)
+  except ValueError as error:
+    raise UserError(f'config.model: {error}') from error
+
+
+def _render(vocabulary: tokenizers.Tokenizer, samples: Columns) -> dict[str, str]:
+  """Texts, one a line, without what stands around them."""
+  return {'samples': '\n'.join(vocabulary.decode(row[row >= 0][1:-1]) for row in samples['tokens'])}

@@ -1,0 +1,82 @@
+"""Builder of models of chorales: the language model of `experiments.language` over notes."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import language
+from genjax import config as config_lib
+from genjax.config import Config
+from genjax.data import chorales
+from genjax.data.documents import open_documents
+from genjax.data.pipeline import Pipeline
+from genjax.data.sources import Arrays
+from genjax.models import transformer
+from genjax.objectives.base import Context
+from genjax.objectives.decoding import END, SamplerOptions
+from genjax.objectives.language import LanguageModel
+from genjax.training import optimizers
+from genjax.training.experiment import Columns, Condition, Experiment
+from genjax.types import Array, Batch, Key, Params, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Chorales(LanguageModel):
+  """A language model whose loss is told for a time step, too."""
+
+  def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
+    """'loss' in nats per note, 'step_nll' in nats per time step, the sum over its voices, and 'accuracy' of notes."""
+    values = super().evaluate(params, context, batch, key)
+    del values['bits_per_byte']
+    return {**values, 'step_nll': chorales.VOICES * values['loss']}
+
+
+def build(config: Config) -> Experiment:
+  """A causal model of chorales.
+
+  config.data: name, train, heldout, data_dir, originals: of texts as `genjax.data.chorales.encode` reads them. steps: time steps of an
+    example, see `genjax.data.chorales.windows`; each held-out token counts once.
+  config.model: 'gpt' or 'llama' and options of `TransformerConfig`. config.sampler: see `SamplerOptions`; four tokens are a time step.
+
+  Raises:
+    UserError: an unknown name or option.
+  """
+  data, length = config.data, chorales.VOICES * config.data.steps
+  model = language.model_options(config, chorales.VOCABULARY, length)
+  sampler = config_lib.build(SamplerOptions, config.sampler, 'config.sampler')
+
+  def windows(split: str, once: bool) -> Arrays:
+    texts = open_documents(data.name, split, data.data_dir or None, data.originals or None)
+    return Arrays(chorales.windows([chorales.encode(text) for text in texts], data.steps, once),
+                  {'name': data.name, 'split': split, 'steps': data.steps})
+
+  def prompt(given: str) -> np.ndarray:
+    tokens = chorales.encode(given)
+    if len(tokens) >= length:
+      raise UserError(f'a prompt has at most {data.steps - 1} time steps, got {len(tokens) // chorales.VOICES}')
+    return tokens
+
+  example: dict[str, Any] = {'tokens': jax.ShapeDtypeStruct((length + 1,), np.int32), 'weights': jax.ShapeDtypeStruct((length,), np.float32)}
+  return Experiment(
+    objective=Chorales(transformer.transformer(model), functools.partial(transformer.init_cache, model), length, sampler,
+                       lay_out=functools.partial(transformer.lay_out, model)),
+    train=Pipeline(lambda: windows(data.train, once=False), config.batch_size, config.seed),
+    heldout=Pipeline(lambda: windows(data.heldout, once=True), config.batch_size, config.seed, shuffle=False),
+    optimizers=optimizers.from_config(config.optimizers, config.steps),
+    example=example,
+    ema=dict(config.ema),
+    axes={'net': transformer.AXES if model.tied else (*transformer.AXES, *transformer.UNTIED_AXES)},
+    conditions={'prompt': Condition(prompt, lambda row: prompt(''), f'steps such as "48 60 64 67,50 57 65 69", less than {data.steps}',
+                                    fill=END)},
+    render=_render,
+    unit='tokens',
+    units_per_example=length,
+  )
+
+
+def _render(samples: Columns) -> dict[str, str]:
+  """Pieces in ABC notation."""
+  return {'samples': '\n\n'.join(chorales.abc(chorales.decode(row[row >= 0]), number) for number, row in enumerate(samples['tokens'], 1))}
