@@ -153,7 +153,8 @@ def _vocabularies(config: Config, pairs: Callable[[str], tuple[list[str], list[s
   if folder and (pathlib.Path(folder) / VOCABULARIES).is_file():
     known = json.loads((pathlib.Path(folder) / VOCABULARIES).read_text())
     if different := [name for name, value in facts.items() if known[name] != value]:
-      raise UserError(f'the words in {folder} belong to {different[0]} {known[different[0]]!r}, and config.data has {facts[different[0]]!r}')
+      raise UserError(f'the words in {folder} belong to {different[0]} {known[different[0]]!r}, and config.data has '
+                      f'{facts[different[0]]!r}')
     found: Sequence[WordVocabulary] = [WordVocabulary(known[side], split) for side, split in zip(SIDES, splits)]
   else:
     found = [WordVocabulary.learn(sentences, split, data.least_count) for sentences, split in zip(pairs(data.train), splits)]

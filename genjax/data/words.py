@@ -102,7 +102,8 @@ def _spacy(language: str) -> Any:
   try:
     import spacy  # takes seconds, and only some vocabularies need it
   except ImportError:
-    raise UserError("splitter 'spacy' needs spaCy, which is not installed: pip install 'genjax-research[text]' (or pip install spacy)") from None
+    raise UserError("splitter 'spacy' needs spaCy, which is not installed: pip install 'genjax-research[text]' (or pip install "
+                    'spacy)') from None
   try:
     return spacy.blank(language).tokenizer
   except ImportError as error:

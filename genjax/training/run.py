@@ -202,8 +202,9 @@ class Run:
     """
     names = base.due(self.phases, self.step) if due is None else due
     shapes = self.experiment.batch_shapes(self.settings.batch_size)
-    for name in self.experiment.cut if columns is not None else ():
-      shapes[name] = jax.ShapeDtypeStruct((self.settings.batch_size, *columns[name].shape[1:]), shapes[name].dtype)
+    given = columns or {}
+    for name in self.experiment.cut & given.keys():
+      shapes[name] = jax.ShapeDtypeStruct((self.settings.batch_size, *given[name].shape[1:]), shapes[name].dtype)
     known = names, tuple(shape.shape for shape in shapes.values())
     if known not in self._flops:
       self._flops[known] = flops.count(self._step, self.target, self.experiment.frozen, shapes, names, static_argnums=(3,))
