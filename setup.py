@@ -44,6 +44,7 @@ setup(
   ],
   extras_require={
     'test': TEST,
+    'text': ['spacy>=3.8,<4', 'sacrebleu>=2.4,<3'],
     'parity': ['torch>=2.6,<3', 'transformers>=4.50,<6', 'peft>=0.17,<1'],
     'tpu': ['jax[tpu]>=0.10,<0.12'],
     'cuda12': ['jax[cuda12]>=0.10,<0.12'],

@@ -13,7 +13,7 @@ from genjax.training.run import Run
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common'))
-ORIGINALS = {'mnist': 'mnist', 'cifar10': 'cifar10', 'tiny_shakespeare': 'tinyshakespeare'}
+ORIGINALS = {'mnist': 'mnist', 'cifar10': 'cifar10', 'tiny_shakespeare': 'tinyshakespeare', 'multi30k': 'multi30k'}
 
 
 @pytest.fixture
@@ -23,6 +23,8 @@ def flags_of(request):
   def flags(name: str, arguments: str = ':smoke') -> list[str]:
     argv = [f'--config={ROOT}/configs/{name}.py{arguments}']
     values, _ = configs.parse('train', argv, '')
+    if values.config.data.get('splitter') == 'spacy':
+      pytest.importorskip('spacy')
     if values.config.data.name in ORIGINALS:
       shared = request.getfixturevalue('shared_data')
       argv.append(f'--config.data.originals={shared / ORIGINALS[values.config.data.name]}')

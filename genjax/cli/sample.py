@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--out', help='.npz, .png, .txt or a folder')
   parser.add_argument('--conditions', default='',
                       help="what to generate, e.g. 'label=3', 'label=0-9', 'label=1,7'; lists go round the rows")
-  parser.add_argument('--prompt', action='append', help='a text to continue; several go round the rows')
+  parser.add_argument('--prompt', action='append', help='a text to continue or to translate; several go round the rows')
   parser.add_argument('--stream', action='store_true', help='one text, shown while it is generated')
   parser.add_argument('--seed', type=int, default=0, help='row i is a function of the seed and i')
   parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help='e.g. sampler.steps=25')
@@ -116,7 +116,8 @@ def parse_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[st
   Raises:
     UserError: an unknown condition, or a value that it does not take.
   """
-  given = {'prompt': list(prompts)} if prompts else {}
+  texts = [name for name, condition in known.items() if condition.fill is not None]
+  given = {texts[0] if len(texts) == 1 else 'prompt': list(prompts)} if prompts else {}
   for part in filter(None, (piece.strip() for piece in text.split(';'))):
     name, _, value = part.partition('=')
     given[name.strip()] = [item for entry in value.split(',') for item in _range(entry.strip())]

@@ -10,6 +10,12 @@ from genjax.data import originals, prepare, sources
 from genjax.data.sources import Arrays
 from genjax.types import UserError
 
+DIGITS = {
+  'de': ('null', 'eins', 'zwei', 'drei', 'vier', 'fünf', 'sechs', 'sieben', 'acht', 'neun'),
+  'en': ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine'),
+  'fr': ('zéro', 'un', 'deux', 'trois', 'quatre', 'cinq', 'six', 'sept', 'huit', 'neuf'),
+}
+
 
 def read_parallel(source: prepare.Path, target: prepare.Path) -> tuple[list[str], list[str]]:
   """The lines of two text files, perhaps .gz, line n of one being the translation of line n of the other.
@@ -38,6 +44,32 @@ def open_parallel(name: str, split: str, languages: tuple[str, str], data_dir: p
   if unknown := [language for language in languages if language not in features]:
     raise UserError(f'{name} has no feature {unknown[0]!r}; it has {", ".join(sorted(features))}')
   source, target = (sources.read_texts(builder, split, language) for language in languages)
+  return source, target
+
+
+def spoken_digits(split: str, languages: tuple[str, str], size: int = 512) -> tuple[list[str], list[str]]:
+  """Numbers of one to eight digits, read out digit by digit: data to translate that needs no files.
+
+  Args:
+    split: 'train' or 'validation', of which neither repeats what is in the other.
+    languages: of `DIGITS`.
+    size: sentences of the split.
+
+  Raises:
+    UserError: an unknown split or language.
+  """
+  parities = {'train': 0, 'validation': 1}
+  if split not in parities:
+    raise UserError(f'spoken_digits has the splits {tuple(parities)}, got {split!r}')
+  if unknown := [language for language in languages if language not in DIGITS]:
+    raise UserError(f'spoken_digits knows the languages {tuple(DIGITS)}, got {unknown[0]!r}')
+  generator = np.random.default_rng(0)
+  numbers: list[np.ndarray] = []
+  while len(numbers) < size:
+    digits = generator.integers(0, 10, generator.integers(1, 9))
+    if digits.sum() % 2 == parities[split]:
+      numbers.append(digits)
+  source, target = ([' '.join(DIGITS[language][digit] for digit in digits) for digits in numbers] for language in languages)
   return source, target
 
 

@@ -96,8 +96,8 @@ class Pipeline:
 
   def batch(self, step: int, rows: slice | np.ndarray = _EVERYTHING) -> Columns:
     """Rows `rows` of the global batch of `step`."""
-    positions_B = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)[rows]
-    return self._finish(self.source.get(self.indices(positions_B)), positions_B)
+    positions_B = self._positions(step)
+    return self._finish(self._read(self.indices, positions_B, rows), positions_B[rows])
 
   def indices(self, positions_B: np.ndarray) -> np.ndarray:
     """Positions in the run -> indices in the source; every index once an epoch."""
@@ -124,14 +124,21 @@ class Pipeline:
     examples = len(self.source)
 
     def read(number: int) -> Columns:
-      positions_B = number * self.batch_size + np.arange(self.batch_size, dtype=np.int64)[rows]
-      columns = self._finish(self.source.get(np.minimum(positions_B, examples - 1)), positions_B)
-      return dict(columns, mask=(positions_B < examples).astype(np.float32))
+      positions_B = self._positions(number)
+      columns = self._read(lambda positions_B: np.minimum(positions_B, examples - 1), positions_B, rows)
+      return dict(self._finish(columns, positions_B[rows]), mask=(positions_B[rows] < examples).astype(np.float32))
 
     return self._prefetched(read, 0, -(-examples // self.batch_size))
 
   def fingerprint(self) -> dict[str, Any]:
     return self.source.fingerprint()
+
+  def _positions(self, step: int) -> np.ndarray:
+    return step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
+
+  def _read(self, indices: Callable[[np.ndarray], np.ndarray], positions_B: np.ndarray, rows: slice | np.ndarray) -> Columns:
+    """Rows `rows` of the examples at `positions_B`, whose indices in the source `indices` gives."""
+    return self.source.get(indices(positions_B[rows]))
 
   def _finish(self, columns: Columns, positions_B: np.ndarray) -> Columns:
     return columns if self.transform is None else self.transform(columns, RowRandom(self.seed, positions_B))

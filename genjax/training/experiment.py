@@ -82,7 +82,8 @@ class Experiment:
   """One experiment: everything that the loop needs and nothing that tells the family.
 
   objective: what is learned. train, heldout: data. optimizers: group -> optax transformation. example: column -> shape and
-  dtype of one row of a training batch, known without opening the data. ema: group -> decay.
+  dtype of one row of a training batch, known without opening the data. cut: columns whose rows are at most as long as in `example`, and
+  in each batch as long as its longest. ema: group -> decay.
   frozen: parameters that are read and never trained; a group of `jax.ShapeDtypeStruct`s is read, before anything is computed, from the
   run that config.init_from names. origins: trained group -> the group of config.optimizers that it is trained by, where that has
   another name. axes: group -> table of (path regex, logical axes). conditions: what
@@ -98,6 +99,7 @@ class Experiment:
   heldout: Data
   optimizers: Mapping[str, optax.GradientTransformation]
   example: Mapping[str, jax.ShapeDtypeStruct]
+  cut: frozenset[str] = frozenset()
   ema: Mapping[str, float] = dataclasses.field(default_factory=dict)
   frozen: Params = dataclasses.field(default_factory=dict)
   origins: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -78,7 +78,7 @@ class Log(Hook):
     self._since = run.clock.training_seconds()
 
   def before_step(self, run: Run, columns: dict) -> None:
-    self._flops += run.step_flops()
+    self._flops += run.step_flops(columns=columns)
 
   def after_step(self, run: Run, metrics: Metrics) -> None:
     self._metrics.append(metrics)

@@ -97,10 +97,10 @@ class Run:
     self._jit_preview = distributed.compiled_together(preview, 'the preview') if preview else None
     self._jit_finite = distributed.compiled_together(jax.jit(_all_finite, out_shardings=everywhere), 'the check of the state')
     self._jit_keys = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)), out_shardings=sharding.batch_sharding(self.mesh))
-    self._flops: dict[tuple[str, ...], int] = {}
+    self._flops: dict[tuple[Any, ...], int] = {}
     self._pending: collections.deque[tuple[int, step_lib.Metrics]] = collections.deque()
     self._checked = False
-    self._compiled: set[tuple[str, ...]] = set()
+    self._compiled: set[tuple[Any, ...]] = set()
     self._skipped_in_a_row = 0
     self.step = self.reached = self.skipped = 0
     self.rollbacks: list[list[int]] = []
@@ -153,14 +153,15 @@ class Run:
 
   def train_step(self, columns: Columns) -> step_lib.Metrics:
     """One step on one batch (rows of this process); returns metrics that may still be computing."""
-    if not self._checked:
+    if not self._checked or self.experiment.cut:
       self._check_columns(columns)
       self._checked = True
     due = base.due(self.phases, self.step)
-    with self.clock.section('lost' if self.step < self.reached else 'step', '' if due in self._compiled else 'compile'):
+    program = due, tuple(column.shape for column in columns.values())
+    with self.clock.section('lost' if self.step < self.reached else 'step', '' if program in self._compiled else 'compile'):
       batch = sharding.put_batch(columns, self.mesh)
       self.state, metrics = self._jit_step(self.state, self.frozen, batch, due)
-      self._compiled.add(due)
+      self._compiled.add(program)
       self.step += 1
       self._pending.append((self.step, metrics))
       self.check_finite(behind=1)
@@ -192,13 +193,22 @@ class Run:
       raise NonFiniteError(self.step, ', '.join(base.due(self.phases, max(0, self.step - 1))), 'a parameter or optimizer entry',
                            math.nan)
 
-  def step_flops(self, due: tuple[str, ...] | None = None) -> int:
-    """Analytic FLOPs, over all devices, of a step with the phases `due`; by default of the next call of `train_step`."""
+  def step_flops(self, due: tuple[str, ...] | None = None, columns: Columns | None = None) -> int:
+    """Analytic FLOPs, over all devices, of a step with the phases `due`; by default of the next call of `train_step`.
+
+    Args:
+      due: names of phases.
+      columns: the batch, whose rows may be shorter than those of the experiment's `example`; without it they are as long.
+    """
     names = base.due(self.phases, self.step) if due is None else due
-    if names not in self._flops:
-      batch = self.experiment.batch_shapes(self.settings.batch_size)
-      self._flops[names] = flops.count(self._step, self.target, self.experiment.frozen, batch, names, static_argnums=(3,))
-    return self._flops[names]
+    shapes = self.experiment.batch_shapes(self.settings.batch_size)
+    given = columns or {}
+    for name in self.experiment.cut & given.keys():
+      shapes[name] = jax.ShapeDtypeStruct((self.settings.batch_size, *given[name].shape[1:]), shapes[name].dtype)
+    known = names, tuple(shape.shape for shape in shapes.values())
+    if known not in self._flops:
+      self._flops[known] = flops.count(self._step, self.target, self.experiment.frozen, shapes, names, static_argnums=(3,))
+    return self._flops[known]
 
   def evaluation_names(self) -> set[str]:
     """What `evaluate` will give, found without computing."""
@@ -212,6 +222,9 @@ class Run:
     """The data gives what the builder announced."""
     announced = {name: (tuple(row.shape), np.dtype(row.dtype).name) for name, row in self.experiment.example.items()}
     given = {name: (column.shape[1:], column.dtype.name) for name, column in columns.items()}
+    for name in self.experiment.cut & announced.keys() & given.keys():
+      longest, length = announced[name][0][0], given[name][0][0]
+      announced[name] = (min(longest, length), *announced[name][0][1:]), announced[name][1]
     if announced != given:
       raise UserError(f'the batches have columns {given} (shape of a row, dtype), but the experiment was built for {announced}; '
                       'change config.data or the builder')

@@ -1,0 +1,139 @@
+"""Measures of generated text against references: BLEU, ROUGE and word error rate. Texts are sequences of words (any hashable pieces)."""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+import math
+from typing import NamedTuple
+
+from genjax.types import UserError
+
+Words = Sequence[Hashable]
+
+
+class Bleu(NamedTuple):
+  """Corpus BLEU and what it is made of.
+
+  score: in [0, 1]. precisions: of n-grams for n = 1 .. order. brevity_penalty: 1 where the candidates are as long as the references.
+  length_ratio: words of the candidates by those of the references.
+  """
+
+  score: float
+  precisions: tuple[float, ...]
+  brevity_penalty: float
+  length_ratio: float
+
+
+def bleu(candidates: Sequence[Words], references: Sequence[Sequence[Words]], order: int = 4) -> Bleu:
+  """BLEU of a corpus (Papineni et al. 2002), without smoothing: 0 where no n-gram of some n is found, as `torchtext` has it.
+
+  Args:
+    candidates: one text each.
+    references: of each candidate its references, of which the one nearest in length (the shorter of two) counts for brevity.
+    order: longest n-grams; all weigh the same.
+
+  Raises:
+    UserError: no candidates, not as many lists of references, or an empty one.
+  """
+  _check(candidates, references)
+  matches, totals, length, reference_length = [0] * order, [0] * order, 0, 0
+  for candidate, texts in zip(candidates, references):
+    length += len(candidate)
+    reference_length += min((len(text) for text in texts), key=lambda size: (abs(size - len(candidate)), size))
+    for n in range(1, order + 1):
+      found, most = ngrams(candidate, n), Counter()
+      for text in texts:
+        most |= ngrams(text, n)
+      matches[n - 1] += (found & most).total()
+      totals[n - 1] += found.total()
+  precisions = tuple(match / total if total else 0.0 for match, total in zip(matches, totals))
+  penalty = math.exp(min(0.0, 1.0 - reference_length / length)) if length else 0.0
+  score = penalty * math.exp(sum(map(math.log, precisions)) / order) if all(precisions) else 0.0
+  return Bleu(score, precisions, penalty, length / reference_length if reference_length else math.inf)
+
+
+def rouge(candidates: Sequence[Words], references: Sequence[Words], n: int = 0) -> float:
+  """Mean F1 of ROUGE-n, the overlap of n-grams, or for n = 0 of ROUGE-L, the longest common subsequence (Lin 2004); in [0, 1].
+
+  Args:
+    candidates, references: one text each. Two empty texts agree.
+    n: length of n-grams.
+
+  Raises:
+    UserError: no texts, or not as many references.
+  """
+  _check(candidates, [[reference] for reference in references])
+  scores = []
+  for candidate, reference in zip(candidates, references):
+    if n:
+      shared = (ngrams(candidate, n) & ngrams(reference, n)).total()
+      sizes = [max(0, len(text) - n + 1) for text in (candidate, reference)]
+    else:
+      shared, sizes = _common(candidate, reference), [len(candidate), len(reference)]
+    scores.append(2 * shared / sum(sizes) if sum(sizes) else 1.0)
+  return sum(scores) / len(scores)
+
+
+def word_error_rate(candidates: Sequence[Words], references: Sequence[Words]) -> float:
+  """Least number of insertions, deletions and substitutions that turn candidates into references, by words of the references.
+
+  Raises:
+    UserError: no texts, not as many references, or references without words.
+  """
+  _check(candidates, [[reference] for reference in references])
+  if not (words := sum(map(len, references))):
+    raise UserError('word error rate needs references with words, got empty ones only')
+  return sum(map(edits, candidates, references)) / words
+
+
+def edits(candidate: Words, reference: Words) -> int:
+  """Levenshtein distance."""
+  row = list(range(len(reference) + 1))
+  for index, word in enumerate(candidate, 1):
+    before, row[0] = row[0], index
+    for place, other in enumerate(reference, 1):
+      before, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, before + (word != other))
+  return row[-1]
+
+
+def ngrams(text: Words, n: int) -> Counter:
+  """How often each n-gram stands in a text."""
+  return Counter(zip(*(text[start:] for start in range(n))))
+
+
+def sacrebleu(candidates: Sequence[str], references: Sequence[str], lowercase: bool = False) -> tuple[float, str]:
+  """BLEU of texts as `sacrebleu` computes it (Post 2018), in [0, 100], and its signature.
+
+  Args:
+    candidates, references: texts as people write them, one reference each.
+    lowercase: cases do not count.
+
+  Raises:
+    UserError: sacrebleu is not installed, or the lists do not fit.
+  """
+  _check(candidates, [[reference] for reference in references])
+  try:
+    from sacrebleu.metrics.bleu import BLEU
+  except ImportError:
+    raise UserError("this measure needs sacrebleu, which is not installed: pip install 'genjax-research[text]' (or pip install "
+                    'sacrebleu)') from None
+  measure = BLEU(lowercase=lowercase)
+  score = measure.corpus_score(list(candidates), [list(references)]).score
+  return score, str(measure.get_signature())
+
+
+def _common(first: Words, second: Words) -> int:
+  """Length of the longest common subsequence."""
+  row = [0] * (len(second) + 1)
+  for word in first:
+    before = 0
+    for place, other in enumerate(second, 1):
+      before, row[place] = row[place], before + 1 if word == other else max(row[place], row[place - 1])
+  return row[-1]
+
+
+def _check(candidates: Sequence, references: Sequence[Sequence]) -> None:
+  if not len(candidates) or len(candidates) != len(references):
+    raise UserError(f'expected as many references as candidates and at least one, got {len(candidates)} candidates and '
+                    f'{len(references)} references')
+  if not all(len(texts) for texts in references):
+    raise UserError('every candidate needs a reference, and one has none')
