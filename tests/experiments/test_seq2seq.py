@@ -9,6 +9,7 @@ import pytest
 from configs import multi30k
 from experiments import seq2seq
 from genjax.cli.main import main
+from genjax.cli.sample import parse_conditions
 from genjax.data import words
 from genjax.nn.functional import count
 from genjax.types import UserError
@@ -107,6 +108,15 @@ def test_what_is_refused(config):
   for given in ('', 'a ' * 11):
     with pytest.raises(UserError, match='has 1 to 10 words'):
       sentence.parse(given)
+
+
+def test_prompts_are_sources(config):
+  """Commas and semicolons belong to a sentence, which --conditions could not take."""
+  conditions = seq2seq.build(config()).conditions
+  rows = parse_conditions('', ['Ein Hund, eine Katze; x.', 'Ein Hund'], conditions, 3)['source']
+  assert rows.shape == (3, 10) and rows[1].tolist() == rows[1][:4].tolist() + [words.PADDING] * 6
+  np.testing.assert_array_equal(rows[0], rows[2])
+  np.testing.assert_array_equal(rows[0], conditions['source'].parse('Ein Hund, eine Katze; x.'))
 
 
 @pytest.mark.slow
