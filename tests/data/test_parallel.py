@@ -41,6 +41,16 @@ def test_files_of_lines(tmp_path):
     parallel.read_parallel(tmp_path / 'a.de', tmp_path / 'a.en')
 
 
+def test_spoken_digits_are_the_same_numbers_and_no_split_repeats_another():
+  train, heldout = (parallel.spoken_digits(split, ('de', 'en')) for split in ('train', 'validation'))
+  for source, target in (train, heldout):
+    assert len(source) == len(target) == 512
+    for first, second in zip(source, target):
+      numbers = [[parallel.DIGITS[language].index(word) for word in text.split()] for language, text in (('de', first), ('en', second))]
+      assert numbers[0] == numbers[1] and 1 <= len(numbers[0]) <= 8
+  assert not set(train[0]) & set(heldout[0])
+
+
 def test_multi30k_of_original_files(tmp_path):
   folder = tmp_path / 'originals'
   folder.mkdir()

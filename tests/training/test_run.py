@@ -80,6 +80,19 @@ def test_batches_must_be_what_the_builder_announced():
     run.train_step(next(experiment.train.iterate(0, run.rows(8))))
 
 
+def test_batches_that_are_cut_are_counted_as_they_are_and_never_longer_than_announced():
+  values, paths = configs.parse('train', [f'--config={ROOT}/configs/multi30k.py:smoke'], '')
+  run = Run(configs.build(values.config, paths), configs.settings(values.config))
+  columns = {name: np.ones((8, *row.shape), row.dtype) for name, row in run.experiment.example.items()}
+  half = {name: column[:, :6] for name, column in columns.items()}
+  assert run.step_flops(columns=columns) == run.step_flops() and 0.45 < run.step_flops(columns=half) / run.step_flops() < 0.5
+  with pytest.raises(UserError, match='built for'):
+    run.train_step({name: np.concatenate([column, column], axis=1) for name, column in columns.items()})
+  whole = Run(dataclasses.replace(run.experiment, cut=frozenset()), run.settings)
+  with pytest.raises(UserError, match='built for'):
+    whole.train_step(half)
+
+
 def test_names_of_the_evaluation_are_known_before_it(run):
   assert run.evaluation_names() == {'negative_elbo', 'distortion', 'kl', 'negative_bound_3'}
 
