@@ -37,8 +37,8 @@ class TransformerConfig:
   `bias` says. experts: MLPs of a block of which each token has `experts_per_token`, 0 for one MLP that all have (see
   `genjax.nn.experts`); they have no biases. balance: weight of their load-balancing loss in the training loss. tied: the output layer
   is the transposed embedding. dropout: on embeddings and on what each block adds. init_scale: standard deviation of initial weights; what
-  writes to the residual stream has it divided by sqrt(2 L). dtype: compute type, 'float32' or 'bfloat16'. attention: implementation, see `genjax.nn.dot_product_attention.attend`. remat, unroll: see
-  `genjax.nn.functional.stack`.
+  writes to the residual stream has it divided by sqrt(2 L). dtype: compute type, 'float32' or 'bfloat16'. attention:
+  implementation, see `genjax.nn.dot_product_attention.attend`. remat, unroll: see `genjax.nn.functional.stack`.
   """
 
   vocab: int

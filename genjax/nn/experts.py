@@ -3,25 +3,27 @@
 Suffixes: B batch, T tokens, D width, M hidden units, E experts, C choices of a token, N tokens in a row, R = N C routed rows.
 
 Each token is multiplied by the experts that it chose and by no other: its copies are sorted by expert, and `jax.lax.ragged_dot`
-multiplies runs of rows by one matrix each. On TPUs that costs R D M multiply-adds a matrix, C times those of one MLP; XLA for CPUs
-makes E masked products of it, as many as a mixture that computes every expert for every token, E / C times as many. On a mesh that
+multiplies runs of rows by one matrix each. On TPUs that costs R D M multiply-adds a matrix, C times those of one MLP; XLA for other
+platforms may make E masked products of it, which cost what computing every expert for every token does, E / C times as much. On a mesh that
 splits experts every device sorts all rows of its tokens and multiplies those of its own experts; the sum over devices joins them. No
 token is dropped, so a device must have room for all R rows, whoever chose them.
 """
 
 from collections.abc import Callable
-import functools
 from typing import Any
 
 from flax import nnx
 import jax
+from jax.experimental.pallas.ops.tpu.megablox.gmm import tgmm
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from genjax import sharding
-from genjax.types import Array
+from genjax.types import Array, Key
 
 Activation = Callable[[Array], Array]
+ROWS = (512, 128)  # of a block of the TPU kernel, the first that divides them; its other sides are at most `SIDE`
+SIDE = 1024
 
 
 class Experts(nnx.Module):
@@ -53,8 +55,9 @@ class Experts(nnx.Module):
     self.gate_kernel = stacked(kernel_init, width, mlp_width) if gated else None
     self.down_kernel = stacked(out_init, mlp_width, width)
 
-  def __call__(self, x_BTD: Array, weights_BT: Array | None = None) -> tuple[Array, Array]:
-    """(y_BTD, load), the second for `balance`: tokens count by their weights, 1 by default."""
+  def __call__(self, x_BTD: Array, weights_BT: Array | None = None, key: Key | None = None) -> tuple[Array, Array]:
+    """(y_BTD, load), the second for `balance`: tokens count by their weights, 1 by default. Routing has no use for a key."""
+    del key
     logits_BTE = jnp.einsum('btd,de->bte', x_BTD.astype(self.dtype), self.router.kernel[...].astype(self.dtype),
                             preferred_element_type=jnp.float32)
     probability_BTE = jax.nn.softmax(logits_BTE, axis=-1)
@@ -94,24 +97,25 @@ def _spread(activation: Activation, x_BTD: Array, weight_BTC: Array, expert_BTC:
   """`_mix`, on a mesh on every device for its tokens, experts and hidden units."""
   placement = sharding.active()
   if placement is None:
-    return _mix(activation, (), (), x_BTD, weight_BTC, expert_BTC, *kernels)
+    return _mix(activation, (), x_BTD, weight_BTC, expert_BTC, *kernels)
   batch, length = x_BTD.shape[:2]
   axes = lambda logical, size: placement.mesh_axes(logical) if size % placement.shards(logical) == 0 else ()
   tokens = PartitionSpec(axes('batch', batch) or None, axes('sequence', length) or None, None)
   experts, hidden = placement.mesh_axes('experts'), placement.mesh_axes('mlp')
   inward, outward = PartitionSpec(experts or None, None, hidden or None), PartitionSpec(experts or None, hidden or None, None)
-  run = jax.shard_map(functools.partial(_mix, activation, experts, hidden), mesh=placement.mesh, out_specs=tokens,
-                      in_specs=(tokens, tokens, tokens, *[inward] * (len(kernels) - 1), outward))
-  return run(x_BTD, weight_BTC, expert_BTC, *kernels)
+  # Each device adds to the sum; its gradient is the same for all of them and is not summed.
+  parts = PartitionSpec((*experts, *hidden) or None, *tokens)
+  run = jax.shard_map(lambda *arrays: _mix(activation, experts, *arrays)[None], mesh=placement.mesh, out_specs=parts,
+                      in_specs=(tokens, tokens, tokens, *[inward] * (len(kernels) - 1), outward), check_vma=False)
+  return jnp.sum(run(x_BTD, weight_BTC, expert_BTC, *kernels), axis=0)
 
 
-def _mix(activation: Activation, axes: tuple[str, ...], hidden: tuple[str, ...], x_BTD: Array, weight_BTC: Array, expert_BTC: Array,
-         *kernels: Array) -> Array:
+def _mix(activation: Activation, axes: tuple[str, ...], x_BTD: Array, weight_BTC: Array, expert_BTC: Array, *kernels: Array) -> Array:
   """The weighted sum of what the chosen experts make of each token.
 
   Args:
     activation: see `Experts`.
-    axes, hidden: mesh axes over which experts and hidden units are split; the sum over them is taken.
+    axes: mesh axes over which experts are split.
     x_BTD, weight_BTC, expert_BTC: tokens, their weights and choices.
     kernels: up, gate if there is one, and down, of the experts that are here.
   """
@@ -124,14 +128,14 @@ def _mix(activation: Activation, axes: tuple[str, ...], hidden: tuple[str, ...],
   order_R = jnp.argsort(expert_R)
   rank_R = jnp.argsort(order_R)
   size_E = jnp.sum(expert_R[:, None] == jnp.arange(experts), axis=0, dtype=jnp.int32)
+  # Products leave rows of no group open, and so do their gradients: they are masked on the way in and out.
+  kept = (lambda rows, here_R: jnp.where(here_R[:, None], rows, 0)) if axes else (lambda rows, here_R: rows)
   x_RD = _permute(jnp.repeat(x_BTD.reshape(-1, x_BTD.shape[-1]), choices, axis=0), order_R, rank_R)
-  up_RM, *gate_RM = (jax.lax.ragged_dot(x_RD, kernel, size_E) for kernel in inward)
+  x_RD = kept(x_RD, jnp.arange(len(order_R)) < jnp.sum(size_E))
+  up_RM, *gate_RM = (_product(x_RD, kernel, size_E) for kernel in inward)
   h_RM = activation(gate_RM[0]) * up_RM if gate_RM else activation(up_RM)
-  y_RD = _permute(jax.lax.ragged_dot(h_RM, down_EMD, size_E), rank_R, order_R)
-  if axes:  # a product leaves rows beyond its groups open
-    y_RD = jnp.where(expert_R[:, None] < experts, y_RD, 0)
-  y_BTD = jnp.einsum('btcd,btc->btd', y_RD.reshape(*expert_BTC.shape, -1), weight_BTC.astype(y_RD.dtype))
-  return jax.lax.psum(y_BTD, (*axes, *hidden)) if axes or hidden else y_BTD
+  y_RD = kept(_permute(_product(h_RM, down_EMD, size_E), rank_R, order_R), expert_R < experts)
+  return jnp.einsum('btcd,btc->btd', y_RD.reshape(*expert_BTC.shape, -1), weight_BTC.astype(y_RD.dtype))
 
 
 @jax.custom_vjp
@@ -143,3 +147,25 @@ def _permute(x_RD: Array, order_R: Array, inverse_R: Array) -> Array:
 
 _permute.defvjp(lambda x_RD, order_R, inverse_R: (x_RD[order_R], inverse_R),
                 lambda inverse_R, gradient_RD: (gradient_RD[inverse_R], None, None))
+
+
+@jax.custom_vjp
+def _product(x_RD: Array, kernel_EDM: Array, size_E: Array) -> Array:
+  """Rows times the kernel of their group: `size_E` counts the rows of the groups, which follow each other; R M."""
+  return jax.lax.ragged_dot(x_RD, kernel_EDM, size_E)
+
+
+def _product_backward(saved: tuple[Array, Array, Array], gradient_RM: Array):
+  x_RD, kernel_EDM, size_E = saved
+  across = jax.lax.RaggedDotDimensionNumbers((((1,), (2,)), ((), ())), [0], [0])
+  x_gradient_RD = jax.lax.ragged_dot_general(gradient_RM, kernel_EDM, size_E, across)
+  rows = next((rows for rows in ROWS if len(x_RD) % rows == 0), 0)
+  if sharding.platform() == 'tpu' and rows:  # where XLA has no kernel for these products and would compute each of them E times
+    blocks = rows, *(min(side, SIDE) for side in kernel_EDM.shape[1:])
+    return x_gradient_RD, tgmm(x_RD.T, gradient_RM, size_E, kernel_EDM.dtype, blocks, num_actual_groups=len(kernel_EDM)), None
+  down = jax.lax.RaggedDotDimensionNumbers((((0,), (0,)), ((), ())), [0], [])
+  return x_gradient_RD, jax.lax.ragged_dot_general(x_RD, gradient_RM, size_E, down), None
+
+
+_product.defvjp(lambda x_RD, kernel_EDM, size_E: (jax.lax.ragged_dot(x_RD, kernel_EDM, size_E), (x_RD, kernel_EDM, size_E)),
+                _product_backward)

@@ -33,7 +33,10 @@ def _count(jaxpr: Any) -> int:
     elif name == 'pallas_call':
       # A kernel may skip blocks that a mask leaves empty; which, stands in its data. Here every block of the grid counts.
       grid = equation.params['grid_mapping'].grid
-      total += math.prod(size for size in grid if isinstance(size, int)) * _count(equation.params['jaxpr'])
+      if all(isinstance(size, int) for size in grid):
+        total += math.prod(grid) * _count(equation.params['jaxpr'])
+      else:  # as long as the data says: only the kernel knows what to expect
+        total += equation.params['cost_estimate'].flops
     elif name == 'shard_map':
       # The body is what one device does. The name of its axes has changed within the versions of jax that are supported.
       axes = equation.params.get('newly_manual_axes', equation.params.get('manual_axes'))

@@ -1,5 +1,6 @@
 """Language models: the loss, drawing tokens, generation."""
 
+import dataclasses
 import functools
 import math
 
@@ -46,6 +47,39 @@ def test_weights_choose_tokens():
   alone = objective.loss(params, CONTEXT, {'tokens': tokens[:1]}, jax.random.key(0))
   assert float(part.loss) == pytest.approx(float(alone.loss), rel=1e-5) and float(part.weight) == 8
   assert float(part.loss) != pytest.approx(float(whole.loss), rel=1e-4)
+
+
+def test_the_load_of_experts_is_balanced_through_the_loss():
+  """It is added with its weight, reaches the router and does not count padding."""
+  config = dataclasses.replace(CONFIG, experts=4, balance=0.5)
+  network = models.transformer(config)
+  objective = LanguageModel(network, functools.partial(models.init_cache, config), config.context, balance=config.balance)
+  params = objective.init(jax.random.key(0), {}).params
+  tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, 11)
+  segments = jnp.ones((2, 9), jnp.int32).at[1, 5:].set(0)
+  batch = {'tokens': tokens, 'segments': segments}
+  plain = dataclasses.replace(objective, balance=0.0)
+
+  def gradient(objective):
+    def loss(params, batch):
+      output = objective.loss(params, CONTEXT, batch, None)
+      return output.loss, output.metrics
+
+    compiled = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    return lambda tokens: compiled(params, batch | {'tokens': tokens})
+
+  balanced = gradient(objective)
+  (loss, metrics), slope = balanced(tokens)
+  (nll, _), plain_slope = gradient(plain)(tokens)
+  assert float(metrics['nll']) == pytest.approx(float(nll), rel=1e-6)
+  assert float(loss) == pytest.approx(float(nll + 0.5 * metrics['balance']), rel=1e-6)
+  (_, changed), _ = balanced(tokens.at[1, 5:].set(3))
+  assert float(changed['balance']) == pytest.approx(float(metrics['balance']), rel=1e-6)
+  routers = [gradient['net']['blocks']['experts']['router']['kernel'] for gradient in (slope, plain_slope)]
+  assert float(jnp.max(jnp.abs(routers[0] - routers[1]))) > 1e-4
+  assert set(objective.evaluate(params, CONTEXT, batch, None)) == {'loss', 'bits_per_byte', 'accuracy', 'weight'}
+  with pytest.raises(ValueError, match='only a mixture of experts'):
+    models.transformer(CONFIG).apply({}, {}, tokens, balance_BT=jnp.ones((2, 9)))
 
 
 def test_drawn_tokens_follow_the_distribution():

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+from jax.experimental.pallas.ops.tpu.megablox.gmm import tgmm
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, PartitionSpec
 
@@ -42,6 +43,19 @@ def test_a_kernel_counts_every_block_of_its_grid():
   query = jax.ShapeDtypeStruct((2, 512, 4, 128), jnp.float32)
   kernel = functools.partial(dot_product_attention.splash_attention, causal=True, interpret=True)
   assert flops.count(kernel, query, query, query) == 4 * 2 * 4 * 512 * 512 * 128
+
+
+def test_ragged_products_count_every_row_once():
+  sizes = jax.ShapeDtypeStruct((4,), jnp.int32)
+  forward = 2 * 10 * 3 * 5
+  assert flops.count(jax.lax.ragged_dot, shape(10, 3), shape(4, 3, 5), sizes) == forward
+  both = jax.grad(lambda x, w, sizes: jax.lax.ragged_dot(x, w, sizes).sum(), argnums=(0, 1))
+  assert flops.count(both, shape(10, 3), shape(4, 3, 5), sizes) == 3 * forward
+
+
+def test_a_kernel_whose_grid_depends_on_data_counts_what_it_expects():
+  sizes = jax.ShapeDtypeStruct((4,), jnp.int32)
+  assert flops.count(tgmm, shape(128, 256), shape(256, 128), sizes) == 2 * 256 * 128 * 128
 
 
 def test_the_body_of_a_shard_map_runs_on_every_device():
