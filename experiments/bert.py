@@ -1,8 +1,7 @@
 """Builder of bidirectional encoders: pre-trained as masked language models, and tuned as classifiers of sentences."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 import functools
-import itertools
 import pathlib
 from typing import Any
 
@@ -24,6 +23,7 @@ from genjax.training import optimizers
 from genjax.training.experiment import Columns, Condition, Experiment
 from genjax.types import UserError
 
+Further = Sequence[tuple[str, str, str]]  # (name, split, field) of texts
 OBJECTIVES = ('masked_lm', 'classification')
 
 
@@ -49,6 +49,8 @@ def build(config: Config) -> Experiment:
   data = config.data
   config_lib.choose(dict.fromkeys(OBJECTIVES), config.objective.name, 'config.objective.name')
   masked = config.objective.name == 'masked_lm'
+  if data.get('more') and not masked:
+    raise UserError('config.data.more are texts without labels, which classification does not read; leave it empty')
   text = _Text(config)
   vocabulary = text.vocabulary
   if lacking := [kind for kind in ('bos', 'eos', 'pad', *(('mask',) if masked else ())) if kind not in vocabulary.special]:
@@ -66,16 +68,16 @@ def build(config: Config) -> Experiment:
                                mask=vocabulary.special['mask'], special=special)
     objective = MaskedLanguageModel(net, masking)
     start = text.prompt(data.start)
-    options = {'conditions': {'tokens': Condition(text.prompt, lambda row: start, 'text with [MASK] in the place of what is to be filled in',
-                                                  fill=END)},
-               'render': functools.partial(_render, vocabulary)}
+    prompt = Condition(text.prompt, lambda row: start, 'text with [MASK] for what is to be filled in', fill=END)
+    options = {'conditions': {'prompt': prompt}, 'render': functools.partial(_render, vocabulary)}
   else:
     objective = config_lib.build(SequenceClassification, config.objective, 'config.objective', network=net)
-  rows = text.packed if masked else text.labelled
+  rows: Callable[..., Arrays] = text.packed if masked else text.labelled
+  further = {'more': data.more} if data.get('more') else {}
   return Experiment(
     objective=objective,
-    train=Pipeline(lambda: rows(data.train, tuple(data.get('more') or ())), config.batch_size, config.seed),
-    heldout=Pipeline(lambda: rows(data.heldout, ()), config.batch_size, config.seed, shuffle=False),
+    train=Pipeline(lambda: rows(data.train, **further), config.batch_size, config.seed),
+    heldout=Pipeline(lambda: rows(data.heldout), config.batch_size, config.seed, shuffle=False),
     example=example,
     optimizers=optimizers.from_config(config.optimizers, config.steps),
     ema=dict(config.ema),
@@ -100,17 +102,17 @@ class _Text:
     if kept.get('vocabulary') == data.vocabulary and 'folder' in kept:
       self.vocabulary = tokenizers.open_tokenizer(kept['folder'])
     elif data.vocabulary == 'bert':
-      self.vocabulary = tokenizers.train('bert', list(self._documents(data.train, tuple(data.get('more') or ()))), data.vocabulary_size)
+      self.vocabulary = tokenizers.train('bert', self._documents(data.train, data.get('more') or ()), data.vocabulary_size)
     elif pathlib.Path(data.vocabulary).exists():
       self.vocabulary = tokenizers.open_tokenizer(data.vocabulary)
     else:
       raise UserError("config.data.vocabulary must be 'bert', or the path of a tokenizer.json or of a folder with one, such as a run, got "
                       f'{data.vocabulary!r}, which does not exist')
 
-  def _documents(self, split: str, more: Iterable[tuple[str, str, str]]) -> Iterable[str]:
+  def _documents(self, split: str, more: Further) -> list[str]:
     data = self._data
     texts = open_documents(data.name, split, data.data_dir or None, data.originals or None, data.field)
-    return itertools.chain(texts, *(open_documents(name, part, data.data_dir or None, None, field) for name, part, field in more))
+    return texts + [text for name, part, field in more for text in open_documents(name, part, data.data_dir or None, None, field)]
 
   def _facts(self, split: str) -> dict[str, Any]:
     return {'name': self._data.name, 'split': split, 'vocabulary': self._data.vocabulary}
@@ -123,10 +125,10 @@ class _Text:
       raise UserError(f'a text has at most {self._data.context - 2} tokens beside [CLS] and [SEP], got {len(tokens) - 2}')
     return tokens
 
-  def packed(self, split: str, more: tuple[tuple[str, str, str], ...]) -> Arrays:
+  def packed(self, split: str, more: Further = ()) -> Arrays:
     """Rows of the context, full of sentences: 'tokens'; see `build`."""
     special, length = self.vocabulary.special, self._data.context - 1
-    encoded = self.vocabulary.encode_all(list(self._documents(split, more)))
+    encoded = self.vocabulary.encode_all(self._documents(split, more))
     stream = np.concatenate([part for tokens in encoded for part in (tokens, [special['eos']])]).astype(np.int32)
     if len(stream) < length:
       raise UserError(f'{self._data.name} {split} has {len(stream)} tokens, less than one row of config.data.context={length + 1}')
@@ -142,10 +144,8 @@ class _Text:
       raise UserError(f'config.data.label={data.label!r} is no feature of {data.name} with classes; its features are {", ".join(features)}')
     return features[data.label].num_classes
 
-  def labelled(self, split: str, more: tuple[tuple[str, str, str], ...]) -> Arrays:
+  def labelled(self, split: str) -> Arrays:
     """A sentence a row: 'tokens', 'weights' and 'label'."""
-    if more:
-      raise UserError('config.data.more are texts without labels, which classification does not read; leave it empty')
     data, special = self._data, self.vocabulary.special
     read = sources.open_tfds(data.name, split, (data.field, data.label), data.data_dir or None, data.originals or None)
     columns = read.get(np.arange(len(read)))
