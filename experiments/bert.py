@@ -16,6 +16,7 @@ from genjax.data.parallel import pad
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import Arrays
 from genjax.models import bert
+from genjax.nn.functional import Network
 from genjax.objectives.decoding import END
 from genjax.objectives.masked import MaskedLanguageModel, MaskingOptions
 from genjax.objectives.sequence_classification import SequenceClassification
@@ -24,7 +25,6 @@ from genjax.training.experiment import Columns, Condition, Experiment
 from genjax.types import UserError
 
 Further = Sequence[tuple[str, str, str]]  # (name, split, field) of texts
-OBJECTIVES = ('masked_lm', 'classification')
 
 
 def build(config: Config) -> Experiment:
@@ -46,68 +46,87 @@ def build(config: Config) -> Experiment:
   Raises:
     UserError: an unknown name or option, or a tokenizer without the special tokens.
   """
+  make = config_lib.choose(OBJECTIVES, config.objective.name, 'config.objective.name')
+  return make(config)
+
+
+def _masked_lm(config: Config) -> Experiment:
+  data, more = config.data, config.data.get('more') or ()
+  text = _Text(config, more, ('bos', 'eos', 'pad', 'mask'))
+  special = text.vocabulary.special
+  masking = config_lib.build(MaskingOptions, config.objective, 'config.objective', vocab=text.vocabulary.size, mask=special['mask'],
+                             special=tuple(sorted({special[kind] for kind in ('bos', 'eos', 'pad')})))
+  start = text.prompt(data.start)
+  return _experiment(
+    config, text,
+    objective=MaskedLanguageModel(_network(config, text, masked_lm=True, pooler=False), masking),
+    train=lambda: text.packed(data.train, more),
+    heldout=lambda: text.packed(data.heldout),
+    example={'tokens': jax.ShapeDtypeStruct((data.context,), np.int32)},
+    axes={'net': (*bert.AXES, *bert.MASKED_LM_AXES)},
+    conditions={'prompt': Condition(text.prompt, lambda row: start, 'text with [MASK] for what is to be filled in', fill=END)},
+    render=functools.partial(_render, text.vocabulary))
+
+
+def _classification(config: Config) -> Experiment:
   data = config.data
-  config_lib.choose(dict.fromkeys(OBJECTIVES), config.objective.name, 'config.objective.name')
-  masked = config.objective.name == 'masked_lm'
-  if data.get('more') and not masked:
+  if data.get('more'):
     raise UserError('config.data.more are texts without labels, which classification does not read; leave it empty')
-  text = _Text(config)
-  vocabulary = text.vocabulary
-  if lacking := [kind for kind in ('bos', 'eos', 'pad', *(('mask',) if masked else ())) if kind not in vocabulary.special]:
-    raise UserError(f"config.data.vocabulary={data.vocabulary!r} has no token of the kind {lacking[0]!r}, and BERT needs it; train one "
-                    "with 'bert', or take the tokenizer of an encoder")
-  classes = 0 if masked else text.classes()
-  net = bert.encoder(_model(config, vocabulary.size, masked_lm=masked, pooler=not masked, classes=classes))
-  example: dict[str, Any] = {'tokens': jax.ShapeDtypeStruct((data.context,), np.int32)}
-  if not masked:
-    example |= {'weights': jax.ShapeDtypeStruct((data.context,), np.float32), 'label': jax.ShapeDtypeStruct((), np.int32)}
-  options: dict[str, Any] = {}
-  if masked:
-    special = tuple(sorted({vocabulary.special[kind] for kind in ('bos', 'eos', 'pad')}))
-    masking = config_lib.build(MaskingOptions, config.objective, 'config.objective', vocab=vocabulary.size,
-                               mask=vocabulary.special['mask'], special=special)
-    objective = MaskedLanguageModel(net, masking)
-    start = text.prompt(data.start)
-    prompt = Condition(text.prompt, lambda row: start, 'text with [MASK] for what is to be filled in', fill=END)
-    options = {'conditions': {'prompt': prompt}, 'render': functools.partial(_render, vocabulary)}
-  else:
-    objective = config_lib.build(SequenceClassification, config.objective, 'config.objective', network=net)
-  rows: Callable[..., Arrays] = text.packed if masked else text.labelled
-  further = {'more': data.more} if data.get('more') else {}
+  text = _Text(config, (), ('bos', 'eos', 'pad'))
+  network = _network(config, text, classes=text.classes())
+  return _experiment(
+    config, text,
+    objective=config_lib.build(SequenceClassification, config.objective, 'config.objective', network=network),
+    train=lambda: text.labelled(data.train),
+    heldout=lambda: text.labelled(data.heldout),
+    example={'tokens': jax.ShapeDtypeStruct((data.context,), np.int32), 'weights': jax.ShapeDtypeStruct((data.context,), np.float32),
+             'label': jax.ShapeDtypeStruct((), np.int32)},
+    axes={'net': bert.AXES})
+
+
+OBJECTIVES = {'masked_lm': _masked_lm, 'classification': _classification}
+
+
+def _experiment(config: Config, text: '_Text', train: Callable[[], Arrays], heldout: Callable[[], Arrays], **parts: Any) -> Experiment:
   return Experiment(
-    objective=objective,
-    train=Pipeline(lambda: rows(data.train, **further), config.batch_size, config.seed),
-    heldout=Pipeline(lambda: rows(data.heldout), config.batch_size, config.seed, shuffle=False),
-    example=example,
+    train=Pipeline(train, config.batch_size, config.seed),
+    heldout=Pipeline(heldout, config.batch_size, config.seed, shuffle=False),
     optimizers=optimizers.from_config(config.optimizers, config.steps),
     ema=dict(config.ema),
-    axes={'net': (*bert.AXES, *bert.MASKED_LM_AXES) if masked else bert.AXES},
-    assets={'vocabulary': data.vocabulary},
-    files=vocabulary.files(),
+    assets={'vocabulary': config.data.vocabulary},
+    files=text.vocabulary.files(),
     unit='tokens',
-    units_per_example=data.context,
-    **options)
+    units_per_example=config.data.context,
+    **parts)
 
 
 class _Text:
   """The texts of a config as rows of tokens.
 
+  Args:
+    config: the whole config.
+    more: see `build`.
+    needed: kinds of special tokens.
+
   Attributes:
     vocabulary: trained on the text, read from a path, or the one that the run keeps.
   """
 
-  def __init__(self, config: Config):
+  def __init__(self, config: Config, more: Further, needed: tuple[str, ...]):
     self._data = data = config.data
     kept = config_lib.plain(config.assets)
     if kept.get('vocabulary') == data.vocabulary and 'folder' in kept:
       self.vocabulary = tokenizers.open_tokenizer(kept['folder'])
     elif data.vocabulary == 'bert':
-      self.vocabulary = tokenizers.train('bert', self._documents(data.train, data.get('more') or ()), data.vocabulary_size)
+      self.vocabulary = tokenizers.train('bert', self._documents(data.train, more), data.vocabulary_size)
     elif pathlib.Path(data.vocabulary).exists():
       self.vocabulary = tokenizers.open_tokenizer(data.vocabulary)
     else:
       raise UserError("config.data.vocabulary must be 'bert', or the path of a tokenizer.json or of a folder with one, such as a run, got "
                       f'{data.vocabulary!r}, which does not exist')
+    if lacking := [kind for kind in needed if kind not in self.vocabulary.special]:
+      raise UserError(f"config.data.vocabulary={data.vocabulary!r} has no token of the kind {lacking[0]!r}, and BERT needs it; train one "
+                      "with 'bert', or take the tokenizer of an encoder")
 
   def _documents(self, split: str, more: Further) -> list[str]:
     data = self._data
@@ -155,13 +174,13 @@ class _Text:
     return Arrays({'tokens': tokens_NT, 'weights': weights_NT, 'label': columns[data.label].astype(np.int32)}, self._facts(split))
 
 
-def _model(config: Config, vocab: int, **heads: Any) -> bert.BertConfig:
+def _network(config: Config, text: _Text, **heads: Any) -> Network:
   context = config.model.get('context') or config.data.context
   if context < config.data.context:
     raise UserError(f'config.data.context must be at most the {context} tokens of config.model.context, got {config.data.context}')
   given = {key: value for key, value in config.model.items() if key != 'context'}
   try:
-    return config_lib.build(bert.BertConfig, given, 'config.model', vocab=vocab, context=context, **heads)
+    return bert.encoder(config_lib.build(bert.BertConfig, given, 'config.model', vocab=text.vocabulary.size, context=context, **heads))
   except ValueError as error:
     raise UserError(f'config.model: {error}') from error
 
