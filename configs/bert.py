@@ -17,9 +17,9 @@ def get_config(arg=None):
   arg = common.parse_arg(arg, smoke=False)
   config = common.base(steps=1500, batch_size=32)
   config.experiment = 'experiments.bert'
-  config.data = dict(name='sst2', train='train', heldout='validation', field='sentence', vocabulary='bert', vocabulary_size=5000, context=64,
-                     more=(('multi30k', 'train', 'en'), ('tiny_shakespeare', 'train', 'text')), start='a [MASK] film with great [MASK] .',
-                     data_dir='', originals='')
+  config.data = dict(name='sst2', train='train', heldout='validation', field='sentence', vocabulary='bert', vocabulary_size=5000,
+                     context=64, more=(('multi30k', 'train', 'en'), ('tiny_shakespeare', 'train', 'text')),
+                     start='a [MASK] film with great [MASK] .', data_dir='', originals='')
   config.model = dict(common.SMALL_BERT, dropout=0.0)
   config.objective = dict(name='masked_lm', rate=0.15)
   config.optimizers.net = dict(name='adamw', lr=1e-3, b2=0.98, weight_decay=0.01, clip=1.0, warmup=100, schedule='linear')

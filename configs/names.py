@@ -21,8 +21,8 @@ def get_config(arg=None):
   config.experiment = 'experiments.language'
   config.data = dict(name='names', train='train', heldout='test', vocabulary='char', separator='\n', rows=True, context=16, start='\n',
                      data_dir='', originals='')
-  config.model = dict(name='gpt', layers=4, heads=4, width=64, mlp='gelu_tanh', bias=True, tied=False, init_scale=0.07, dropout=0.0, dtype='float32',
-                      attention='auto', remat='none', unroll=True)
+  config.model = dict(name='gpt', layers=4, heads=4, width=64, mlp='gelu_tanh', bias=True, tied=False, init_scale=0.07, dropout=0.0,
+                      dtype='float32', attention='auto', remat='none', unroll=True)
   # A prompt, 15 letters at most, and the first symbol of the alphabet, which ends a name.
   config.sampler = dict(common.TOKENS, length=15, stop=(0,))
   config.optimizers.net = dict(name='adamw', lr=5e-4, b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.01)

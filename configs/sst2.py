@@ -2,7 +2,7 @@
 
     genjax train --config=configs/sst2.py --workdir=runs/sst2 --config.data.vocabulary=runs/bert
     genjax train --config=configs/sst2.py:pretrained=runs/bert --workdir=runs/sst2_pretrained
-    genjax evaluate --workdir=runs/sst2_pretrained --set data.heldout=test
+    genjax evaluate --workdir=runs/sst2_pretrained --step=BEST --set data.heldout=test
 
 6,920 whole sentences, no phrases of the treebank. Kept is the checkpoint of the highest accuracy on the 872 validation sentences; what is
 reported is that on the 1,821 test sentences. With `pretrained` the tokenizer and all but the heads come from that run; the pooler and the
@@ -14,13 +14,13 @@ from configs import common
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, pretrained='', smoke=False)
-  config = common.base(steps=864, batch_size=32)
+  config = common.base(steps=648, batch_size=32)
   config.experiment = 'experiments.bert'
   config.data = dict(name='sst2', train='train', heldout='validation', field='sentence', label='label', vocabulary=arg.pretrained or 'bert',
-                     vocabulary_size=5000, context=64, data_dir='', originals='')
-  config.model = dict(common.SMALL_BERT)
+                     vocabulary_size=5000, context=48, data_dir='', originals='')
+  config.model = dict(common.SMALL_BERT, context=64)  # of the pre-trained encoder
   config.objective = dict(name='classification', smoothing=0.0)
-  config.optimizers.net = dict(name='adamw', lr=3e-4, weight_decay=0.01, clip=1.0, warmup=100, schedule='linear')
+  config.optimizers.net = dict(name='adamw', lr=5e-4, weight_decay=0.01, clip=1.0, warmup=100, schedule='linear')
   if arg.pretrained:
     config.init_from = arg.pretrained
     config.init.rules = (('drop', r'net/heads/(transform|transform_norm)/.*'), ('drop', 'net/heads/token_bias'),
@@ -30,7 +30,7 @@ def get_config(arg=None):
   config.checkpoint.update(every=108, keep=1, best='accuracy', mode='max')
   if arg.smoke:
     config.data.update(train='validation[:100]', heldout='validation[100:130]', vocabulary_size=400, context=16)
-    config.model.update(layers=2, heads=2, width=16)
+    config.model.update(layers=2, heads=2, width=16, context=16)
     config.optimizers.net.warmup = 1
     config = common.smoke(config)
   config.sample_every = 0  # nothing to sample

@@ -1,8 +1,7 @@
 """Builder of bidirectional encoders: pre-trained as masked language models, and tuned as classifiers of sentences."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 import functools
-import itertools
 import pathlib
 from typing import Any
 
@@ -17,6 +16,7 @@ from genjax.data.parallel import pad
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import Arrays
 from genjax.models import bert
+from genjax.nn.functional import Network
 from genjax.objectives.decoding import END
 from genjax.objectives.masked import MaskedLanguageModel, MaskingOptions
 from genjax.objectives.sequence_classification import SequenceClassification
@@ -24,7 +24,7 @@ from genjax.training import optimizers
 from genjax.training.experiment import Columns, Condition, Experiment
 from genjax.types import UserError
 
-OBJECTIVES = ('masked_lm', 'classification')
+Further = Sequence[tuple[str, str, str]]  # (name, split, field) of texts
 
 
 def build(config: Config) -> Experiment:
@@ -46,71 +46,92 @@ def build(config: Config) -> Experiment:
   Raises:
     UserError: an unknown name or option, or a tokenizer without the special tokens.
   """
+  make = config_lib.choose(OBJECTIVES, config.objective.name, 'config.objective.name')
+  return make(config)
+
+
+def _masked_lm(config: Config) -> Experiment:
+  data, more = config.data, config.data.get('more') or ()
+  text = _Text(config, more, ('bos', 'eos', 'pad', 'mask'))
+  special = text.vocabulary.special
+  masking = config_lib.build(MaskingOptions, config.objective, 'config.objective', vocab=text.vocabulary.size, mask=special['mask'],
+                             special=tuple(sorted({special[kind] for kind in ('bos', 'eos', 'pad')})))
+  start = text.prompt(data.start)
+  return _experiment(
+    config, text,
+    objective=MaskedLanguageModel(_network(config, text, masked_lm=True, pooler=False), masking),
+    train=lambda: text.packed(data.train, more),
+    heldout=lambda: text.packed(data.heldout),
+    example={'tokens': jax.ShapeDtypeStruct((data.context,), np.int32)},
+    axes={'net': (*bert.AXES, *bert.MASKED_LM_AXES)},
+    conditions={'prompt': Condition(text.prompt, lambda row: start, 'text with [MASK] for what is to be filled in', fill=END)},
+    render=functools.partial(_render, text.vocabulary))
+
+
+def _classification(config: Config) -> Experiment:
   data = config.data
-  config_lib.choose(dict.fromkeys(OBJECTIVES), config.objective.name, 'config.objective.name')
-  masked = config.objective.name == 'masked_lm'
-  text = _Text(config)
-  vocabulary = text.vocabulary
-  if lacking := [kind for kind in ('bos', 'eos', 'pad', *(('mask',) if masked else ())) if kind not in vocabulary.special]:
-    raise UserError(f"config.data.vocabulary={data.vocabulary!r} has no token of the kind {lacking[0]!r}, and BERT needs it; train one "
-                    "with 'bert', or take the tokenizer of an encoder")
-  classes = 0 if masked else text.classes()
-  net = bert.encoder(_model(config, vocabulary.size, masked_lm=masked, pooler=not masked, classes=classes))
-  example: dict[str, Any] = {'tokens': jax.ShapeDtypeStruct((data.context,), np.int32)}
-  if not masked:
-    example |= {'weights': jax.ShapeDtypeStruct((data.context,), np.float32), 'label': jax.ShapeDtypeStruct((), np.int32)}
-  options: dict[str, Any] = {}
-  if masked:
-    special = tuple(sorted({vocabulary.special[kind] for kind in ('bos', 'eos', 'pad')}))
-    masking = config_lib.build(MaskingOptions, config.objective, 'config.objective', vocab=vocabulary.size,
-                               mask=vocabulary.special['mask'], special=special)
-    objective = MaskedLanguageModel(net, masking)
-    start = text.prompt(data.start)
-    options = {'conditions': {'tokens': Condition(text.prompt, lambda row: start, 'text with [MASK] in the place of what is to be filled in',
-                                                  fill=END)},
-               'render': functools.partial(_render, vocabulary)}
-  else:
-    objective = config_lib.build(SequenceClassification, config.objective, 'config.objective', network=net)
-  rows = text.packed if masked else text.labelled
+  if data.get('more'):
+    raise UserError('config.data.more are texts without labels, which classification does not read; leave it empty')
+  text = _Text(config, (), ('bos', 'eos', 'pad'))
+  network = _network(config, text, classes=text.classes())
+  return _experiment(
+    config, text,
+    objective=config_lib.build(SequenceClassification, config.objective, 'config.objective', network=network),
+    train=lambda: text.labelled(data.train),
+    heldout=lambda: text.labelled(data.heldout),
+    example={'tokens': jax.ShapeDtypeStruct((data.context,), np.int32), 'weights': jax.ShapeDtypeStruct((data.context,), np.float32),
+             'label': jax.ShapeDtypeStruct((), np.int32)},
+    axes={'net': bert.AXES})
+
+
+OBJECTIVES = {'masked_lm': _masked_lm, 'classification': _classification}
+
+
+def _experiment(config: Config, text: '_Text', train: Callable[[], Arrays], heldout: Callable[[], Arrays], **parts: Any) -> Experiment:
   return Experiment(
-    objective=objective,
-    train=Pipeline(lambda: rows(data.train, tuple(data.get('more') or ())), config.batch_size, config.seed),
-    heldout=Pipeline(lambda: rows(data.heldout, ()), config.batch_size, config.seed, shuffle=False),
-    example=example,
+    train=Pipeline(train, config.batch_size, config.seed),
+    heldout=Pipeline(heldout, config.batch_size, config.seed, shuffle=False),
     optimizers=optimizers.from_config(config.optimizers, config.steps),
     ema=dict(config.ema),
-    axes={'net': (*bert.AXES, *bert.MASKED_LM_AXES) if masked else bert.AXES},
-    assets={'vocabulary': data.vocabulary},
-    files=vocabulary.files(),
+    assets={'vocabulary': config.data.vocabulary},
+    files=text.vocabulary.files(),
     unit='tokens',
-    units_per_example=data.context,
-    **options)
+    units_per_example=config.data.context,
+    **parts)
 
 
 class _Text:
   """The texts of a config as rows of tokens.
 
+  Args:
+    config: the whole config.
+    more: see `build`.
+    needed: kinds of special tokens.
+
   Attributes:
     vocabulary: trained on the text, read from a path, or the one that the run keeps.
   """
 
-  def __init__(self, config: Config):
+  def __init__(self, config: Config, more: Further, needed: tuple[str, ...]):
     self._data = data = config.data
     kept = config_lib.plain(config.assets)
     if kept.get('vocabulary') == data.vocabulary and 'folder' in kept:
       self.vocabulary = tokenizers.open_tokenizer(kept['folder'])
     elif data.vocabulary == 'bert':
-      self.vocabulary = tokenizers.train('bert', list(self._documents(data.train, tuple(data.get('more') or ()))), data.vocabulary_size)
+      self.vocabulary = tokenizers.train('bert', self._documents(data.train, more), data.vocabulary_size)
     elif pathlib.Path(data.vocabulary).exists():
       self.vocabulary = tokenizers.open_tokenizer(data.vocabulary)
     else:
       raise UserError("config.data.vocabulary must be 'bert', or the path of a tokenizer.json or of a folder with one, such as a run, got "
                       f'{data.vocabulary!r}, which does not exist')
+    if lacking := [kind for kind in needed if kind not in self.vocabulary.special]:
+      raise UserError(f"config.data.vocabulary={data.vocabulary!r} has no token of the kind {lacking[0]!r}, and BERT needs it; train one "
+                      "with 'bert', or take the tokenizer of an encoder")
 
-  def _documents(self, split: str, more: Iterable[tuple[str, str, str]]) -> Iterable[str]:
+  def _documents(self, split: str, more: Further) -> list[str]:
     data = self._data
     texts = open_documents(data.name, split, data.data_dir or None, data.originals or None, data.field)
-    return itertools.chain(texts, *(open_documents(name, part, data.data_dir or None, None, field) for name, part, field in more))
+    return texts + [text for name, part, field in more for text in open_documents(name, part, data.data_dir or None, None, field)]
 
   def _facts(self, split: str) -> dict[str, Any]:
     return {'name': self._data.name, 'split': split, 'vocabulary': self._data.vocabulary}
@@ -123,10 +144,10 @@ class _Text:
       raise UserError(f'a text has at most {self._data.context - 2} tokens beside [CLS] and [SEP], got {len(tokens) - 2}')
     return tokens
 
-  def packed(self, split: str, more: tuple[tuple[str, str, str], ...]) -> Arrays:
+  def packed(self, split: str, more: Further = ()) -> Arrays:
     """Rows of the context, full of sentences: 'tokens'; see `build`."""
     special, length = self.vocabulary.special, self._data.context - 1
-    encoded = self.vocabulary.encode_all(list(self._documents(split, more)))
+    encoded = self.vocabulary.encode_all(self._documents(split, more))
     stream = np.concatenate([part for tokens in encoded for part in (tokens, [special['eos']])]).astype(np.int32)
     if len(stream) < length:
       raise UserError(f'{self._data.name} {split} has {len(stream)} tokens, less than one row of config.data.context={length + 1}')
@@ -142,10 +163,8 @@ class _Text:
       raise UserError(f'config.data.label={data.label!r} is no feature of {data.name} with classes; its features are {", ".join(features)}')
     return features[data.label].num_classes
 
-  def labelled(self, split: str, more: tuple[tuple[str, str, str], ...]) -> Arrays:
+  def labelled(self, split: str) -> Arrays:
     """A sentence a row: 'tokens', 'weights' and 'label'."""
-    if more:
-      raise UserError('config.data.more are texts without labels, which classification does not read; leave it empty')
     data, special = self._data, self.vocabulary.special
     read = sources.open_tfds(data.name, split, (data.field, data.label), data.data_dir or None, data.originals or None)
     columns = read.get(np.arange(len(read)))
@@ -155,13 +174,13 @@ class _Text:
     return Arrays({'tokens': tokens_NT, 'weights': weights_NT, 'label': columns[data.label].astype(np.int32)}, self._facts(split))
 
 
-def _model(config: Config, vocab: int, **heads: Any) -> bert.BertConfig:
+def _network(config: Config, text: _Text, **heads: Any) -> Network:
   context = config.model.get('context') or config.data.context
   if context < config.data.context:
     raise UserError(f'config.data.context must be at most the {context} tokens of config.model.context, got {config.data.context}')
   given = {key: value for key, value in config.model.items() if key != 'context'}
   try:
-    return config_lib.build(bert.BertConfig, given, 'config.model', vocab=vocab, context=context, **heads)
+    return bert.encoder(config_lib.build(bert.BertConfig, given, 'config.model', vocab=text.vocabulary.size, context=context, **heads))
   except ValueError as error:
     raise UserError(f'config.model: {error}') from error
 

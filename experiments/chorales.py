@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import numpy as np
@@ -59,16 +58,15 @@ def build(config: Config) -> Experiment:
       raise UserError(f'a prompt has at most {data.steps - 1} time steps, got {len(tokens) // chorales.VOICES}')
     return tokens
 
-  example: dict[str, Any] = {'tokens': jax.ShapeDtypeStruct((length + 1,), np.int32), 'weights': jax.ShapeDtypeStruct((length,), np.float32)}
   return Experiment(
     objective=Chorales(transformer.transformer(model), functools.partial(transformer.init_cache, model), length, sampler,
                        lay_out=functools.partial(transformer.lay_out, model)),
     train=Pipeline(lambda: windows(data.train, once=False), config.batch_size, config.seed),
     heldout=Pipeline(lambda: windows(data.heldout, once=True), config.batch_size, config.seed, shuffle=False),
     optimizers=optimizers.from_config(config.optimizers, config.steps),
-    example=example,
+    example={'tokens': jax.ShapeDtypeStruct((length + 1,), np.int32), 'weights': jax.ShapeDtypeStruct((length,), np.float32)},
     ema=dict(config.ema),
-    axes={'net': transformer.AXES if model.tied else (*transformer.AXES, *transformer.UNTIED_AXES)},
+    axes={'net': transformer.axes(model)},
     conditions={'prompt': Condition(prompt, lambda row: prompt(''), f'steps such as "48 60 64 67,50 57 65 69", less than {data.steps}',
                                     fill=END)},
     render=_render,

@@ -53,5 +53,9 @@ def test_dit(size):
   assert count('dit_imagenet', f'model={size},pixels=512', learn_sigma=True) == DIT[size][2]
 
 
+def test_makemore_counts_all_but_the_output_layer():
+  assert count('names', '') == 202_816 + 27 * 64
+
+
 def test_the_unet_of_ddpm_at_256_pixels():
   assert count('ddpm_256', '') == DDPM_256

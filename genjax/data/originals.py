@@ -86,7 +86,7 @@ def read_chorales(path: pathlib.Path) -> dict[str, list[list[list[int]]]]:
   Raises:
     UserError: the file cannot be read, or holds anything else.
   """
-  expected = f'{path}: expected an object of "train", "valid" and "test", lists of chorales, each a list of steps of at most four MIDI numbers'
+  expected = f'{path}: expected "train", "valid" and "test", lists of chorales, each a list of steps of at most four MIDI numbers'
   try:
     parts = json.loads(read_bytes(path))
     splits = {split: [[sorted(map(int, notes)) for notes in chorale] for chorale in parts[name]]
@@ -94,7 +94,8 @@ def read_chorales(path: pathlib.Path) -> dict[str, list[list[list[int]]]]:
   except (ValueError, TypeError, KeyError) as error:
     raise UserError(f'{expected}; got {type(error).__name__}: {error}') from None
   for chorale in itertools.chain.from_iterable(splits.values()):
-    if strange := [notes for notes in chorale if len(notes) > 4 or len(set(notes)) < len(notes) or not all(0 <= note < 128 for note in notes)]:
+    strange = [notes for notes in chorale if len(notes) > 4 or len(set(notes)) < len(notes) or not all(0 <= note < 128 for note in notes)]
+    if strange:
       raise UserError(f'{expected}; got {strange[0]}')
   return splits
 

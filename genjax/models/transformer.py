@@ -280,7 +280,7 @@ def lay_out(config: TransformerConfig, params: Tree) -> Tree:
   return {**params, 'blocks': unstack(params['blocks'], config.layers)} if config.unroll else params
 
 
-def axes(config: TransformerConfig) -> sharding.AxesTable:
+def axes(config: TransformerConfig) -> tuple:
   """The logical axes of the parameters."""
   return (*_AXES, *(_EXPERT_AXES if config.experts else _MLP_AXES), *(() if config.tied else _UNTIED_AXES))
 

@@ -92,7 +92,7 @@ class MaskedLanguageModel:
 
   Batches: 'tokens' int32 B T; optional 'types' int32 B T, the segment of each token; optional 'weights' B T, zero on padding; with
   `next_sentence`, 'next_sentence' int32 B, 0 where the second segment follows the first and 1 where it does not.
-  Conditions: 'tokens' int32 N T, in which mask tokens stand for what is to be filled in and -1 for padding; optional 'types' as above.
+  Conditions: 'prompt' int32 N T, in which mask tokens stand for what is to be filled in and -1 for padding; optional 'types' as above.
   """
 
   network: Network
@@ -153,7 +153,7 @@ class MaskedLanguageModel:
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
     """Fills in mask tokens, each drawn by itself given all that is not masked: 'tokens' int32 N T, -1 on padding."""
-    tokens_NT = conditions['tokens']
+    tokens_NT = conditions['prompt']
     outputs, _ = self.network.apply(params['net'], context.mutable, jnp.maximum(tokens_NT, 0), conditions.get('types'), tokens_NT >= 0)
     drawn_NT = jax.vmap(jax.random.categorical)(keys, outputs['tokens'].astype(jnp.float32))
     return {'tokens': jnp.where(tokens_NT == self.masking.mask, drawn_NT.astype(tokens_NT.dtype), tokens_NT)}

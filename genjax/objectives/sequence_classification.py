@@ -51,7 +51,8 @@ class SequenceClassification:
     return {'loss': cross_entropy(logits_BK, batch['label']), 'accuracy': _hits(logits_BK, batch['label'])}
 
   def _apply(self, params: Params, context: Context, batch: Batch, key: Key | None):
-    outputs, mutable = self.network.apply(params['net'], context.mutable, batch['tokens'], batch.get('types'), batch.get('weights'), key=key)
+    types_BT, mask_BT = batch.get('types'), batch.get('weights')
+    outputs, mutable = self.network.apply(params['net'], context.mutable, batch['tokens'], types_BT, mask_BT, key=key)
     return outputs['classes'].astype(jnp.float32), mutable
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:

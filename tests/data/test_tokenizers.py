@@ -36,7 +36,19 @@ def test_wordpiece_splits_words_and_knows_what_it_does_not_know():
   assert wordpiece.special == {'unk': 0} and wordpiece.encode('the 日').tolist()[-1] == 0
 
 
-@pytest.mark.parametrize(('kind', 'size'), [('bpe', 320), ('wordpiece', 120)])
+def test_bert_has_its_special_tokens_and_no_cases(tmp_path):
+  made = tokenizers.train('bert', [TEXT], 80)
+  assert made.special == {'pad': 0, 'unk': 1, 'bos': 2, 'eos': 3, 'mask': 4} and made.begins == ()
+  assert made.encode('THE Zurich cat').tolist() == made.encode('the zürich cat').tolist()
+  assert made.encode('the [MASK] 日').tolist() == [*made.encode('the').tolist(), 4, 1]
+  assert made.decode(made.encode('The mat')) == 'the mat'
+  # As the settings of published encoders call them.
+  (tmp_path / 'tokenizer.json').write_bytes(made.files()['tokenizer.json'])
+  (tmp_path / 'tokenizer_config.json').write_text(json.dumps({'cls_token': '[CLS]', 'sep_token': '[SEP]', 'mask_token': '[MASK]'}))
+  assert open_tokenizer(tmp_path).special == {'bos': 2, 'eos': 3, 'mask': 4}
+
+
+@pytest.mark.parametrize(('kind', 'size'), [('bpe', 320), ('wordpiece', 120), ('bert', 120)])
 def test_training_is_the_same_in_every_process(kind, size):
   program = ('import hashlib; from genjax.data import tokenizers; '
              f'made = tokenizers.train({kind!r}, [{TEXT!r}], {size}); print(hashlib.sha256(made.files()["tokenizer.json"]).hexdigest())')
@@ -54,7 +66,7 @@ def test_training_says_what_is_wrong():
     tokenizers.train('bpe', ['', ''], 300)
 
 
-@pytest.mark.parametrize('kind', ['bpe', 'wordpiece'])
+@pytest.mark.parametrize('kind', ['bpe', 'wordpiece', 'bert'])
 def test_files_make_the_same_tokenizer(tmp_path, kind):
   made = tokenizers.train(kind, [TEXT], 300)
   for name, data in made.files().items():

@@ -104,3 +104,28 @@ def test_what_is_refused(config, tmp_path):
     made.model.context = 8
   with pytest.raises(UserError, match='at most the 8 tokens of config.model.context, got 16'):
     language.build(made)
+
+
+def test_a_document_a_row(config, tmp_path):
+  lines = [{'text': 'ab'}, {'text': ''}, {'text': 'cab'}, {'text': 'b'}]
+  (tmp_path / 'names.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+  rows = {'name': str(tmp_path / 'names.jsonl'), 'train': 'train[:3]', 'heldout': 'train[3:]', 'vocabulary': 'char', 'separator': '\n',
+          'context': 5, 'start': '\n'}
+
+  def build(**data):
+    made = config(**{**rows, **data})
+    with made.unlocked():
+      made.data.rows = True
+    return language.build(made)
+
+  experiment = build()
+  columns = experiment.train.source.columns
+  assert columns['tokens'].tolist() == [[0, 1, 2, 0, 0, 0], [0, 0, 0, 0, 0, 0], [0, 3, 1, 2, 0, 0]]
+  assert columns['weights'].tolist() == [[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 0]]
+  assert {name: (value.shape, value.dtype) for name, value in experiment.example.items()} == {
+    name: (value.shape[1:], value.dtype) for name, value in columns.items()}
+  assert experiment.heldout.source.columns['tokens'].tolist() == [[0, 2, 0, 0, 0, 0]]
+  with pytest.raises(UserError, match='needs config.data.context=4, got 3'):
+    len(build(context=3).train.source)
+  with pytest.raises(UserError, match="a config.data.separator of one token and no segments, got '' with 0 tokens"):
+    len(build(separator='', start='a').train.source)

@@ -111,6 +111,20 @@ def test_loss_is_that_of_the_logits():
   np.testing.assert_allclose(values['next_sentence_loss'], next_B, rtol=1e-4)
 
 
+def test_padding_changes_nothing_that_is_filled_in():
+  objective = model()
+  params = jax.jit(lambda key: objective.init(key, {}).params)(jax.random.key(0))
+  tokens_NT = tokens_of(3, 8).at[:, 2].set(3).at[1, 5].set(3)
+  keys = jax.random.split(jax.random.key(1), 3)
+  sample = jax.jit(lambda tokens_NT: objective.sample(params, CONTEXT, keys, {'prompt': tokens_NT})['tokens'])
+  padded_NT = sample(jnp.pad(tokens_NT, ((0, 0), (0, 4)), constant_values=-1))
+  assert (padded_NT[:, 8:] == -1).all() and (padded_NT[:, :8] != 3).all()
+  kept = tokens_NT != 3
+  np.testing.assert_array_equal(padded_NT[:, :8][kept], tokens_NT[kept])
+  logits = lambda tokens_NT: encoder(CONFIG).apply(params['net'], {}, jnp.maximum(tokens_NT, 0), None, tokens_NT >= 0)[0]['tokens']
+  np.testing.assert_allclose(logits(jnp.pad(tokens_NT, ((0, 0), (0, 4)), constant_values=-1))[:, :8], logits(tokens_NT), atol=1e-5)
+
+
 @pytest.mark.slow
 def test_learns_and_fills_in():
   """Tokens in order, from a random one on: each is told by its neighbours."""
@@ -133,7 +147,7 @@ def test_learns_and_fills_in():
     params, state, last = step(params, state, seed)
   assert float(last) < 0.3 * float(first)
   tokens_NT = batch(1000)['tokens'][:20]
-  filled = objective.sample(params, CONTEXT, jax.random.split(jax.random.key(0), 20), {'tokens': tokens_NT.at[:, 5].set(3)})['tokens']
+  filled = objective.sample(params, CONTEXT, jax.random.split(jax.random.key(0), 20), {'prompt': tokens_NT.at[:, 5].set(3)})['tokens']
   assert (filled[:, 5] == tokens_NT[:, 5]).mean() > 0.6
   np.testing.assert_array_equal(jnp.delete(filled, 5, axis=1), jnp.delete(tokens_NT, 5, axis=1))
 
