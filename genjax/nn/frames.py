@@ -38,7 +38,8 @@ class FrameConv(nnx.Module):
 class FrameEmbedding(nnx.Module):
   """Two convolutions with GELU, the second of stride 2, and positions.
 
-  The table of positions is among the parameters, because public weights hold a rounded one; it has no gradient.
+  The table of positions is among the parameters, because public weights hold a rounded one. It has no gradient, and no name that weight
+  decay looks for.
 
   Args:
     features: F, numbers in a frame.

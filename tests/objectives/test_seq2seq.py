@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from genjax.models.seq2seq import Seq2SeqConfig, seq2seq, start_cache
+from genjax.nn.functional import Network
 from genjax.objectives.base import Context
 from genjax.objectives.decoding import SamplerOptions
 from genjax.objectives.seq2seq import Seq2Seq, Tokens
@@ -86,6 +87,22 @@ def test_weights_stand_above_the_padding_token():
   loss = jax.jit(objective.loss)
   assert float(loss(params, CONTEXT, data, jax.random.key(0)).loss) == pytest.approx(
     float(loss(params, CONTEXT, other, jax.random.key(0)).loss), rel=1e-6)
+
+
+def test_features_are_read_whole_unless_weights_say_otherwise():
+  masks = []
+
+  def apply(params, mutable, source_BSF, target_BT, mask_BS, **options):
+    masks.append(mask_BS)
+    return (np.zeros((2, 3, 4)), np.zeros((14, 4))), mutable
+
+  objective = dataclasses.replace(model(), network=Network(lambda key: ({}, {}), apply))
+  data = {'source': np.zeros((2, 5, 3), np.float32), 'target': np.asarray([[3, 4, 2], [5, 2, 0]])}
+  output = objective.loss({'net': {}}, CONTEXT, data, jax.random.key(0))
+  assert output.loss == pytest.approx(np.log(14)) and output.weight == 5 and masks.pop() is None
+  weights_BS = np.ones((2, 5))
+  objective.loss({'net': {}}, CONTEXT, {**data, 'source_weights': weights_BS}, jax.random.key(0))
+  assert masks.pop() is weights_BS
 
 
 def test_padding_changes_nothing():
