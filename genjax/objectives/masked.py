@@ -152,8 +152,9 @@ class MaskedLanguageModel:
     return {name: mean(value) if value.ndim == 2 else value for name, value in scores.items()} | {'weight': weight_B}
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
-    """Fills in mask tokens, each drawn by itself given all that is not masked: 'tokens' int32 N T, -1 on padding."""
+    """Fills in mask tokens, each drawn by itself given all that is not masked, never the mask: 'tokens' int32 N T, -1 on padding."""
     tokens_NT = conditions['prompt']
     outputs, _ = self.network.apply(params['net'], context.mutable, jnp.maximum(tokens_NT, 0), conditions.get('types'), tokens_NT >= 0)
-    drawn_NT = jax.vmap(jax.random.categorical)(keys, outputs['tokens'].astype(jnp.float32))
+    logits_NTV = outputs['tokens'].astype(jnp.float32).at[..., self.masking.mask].set(-jnp.inf)
+    drawn_NT = jax.vmap(jax.random.categorical)(keys, logits_NTV)
     return {'tokens': jnp.where(tokens_NT == self.masking.mask, drawn_NT.astype(tokens_NT.dtype), tokens_NT)}
