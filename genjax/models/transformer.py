@@ -155,7 +155,7 @@ class Block(nnx.Module):
 
   def __call__(self, x: Any, key: Key | None = None, layer: Any = None, balance_BT: Array | None = None, **options: Any):
     """`balance_BT`: weights of the tokens in the load. `options`: of `Attention`."""
-    x_BTD, load = x if self.config.experts else (x, None)
+    x_BTD, load = x if self.config.experts else (x, empty_load(0))
     keys = (None, None) if key is None else tuple(jax.random.split(key))
     y_BTD = self.attention(self.attention_norm(x_BTD), layer=layer, **options)
     y_BTD, layer = (y_BTD, None) if layer is None else y_BTD
@@ -256,7 +256,7 @@ def transformer(config: TransformerConfig) -> Network:
     x, _ = blocks.apply(params['blocks'], {}, x, key=keys[1], balance_BT=balance_BT, **options)
     sequence = _sequence(cache)
     x, cache = (x, None) if cache is None else x
-    x_BTD, load = x if config.experts else (x, None)
+    x_BTD, load = x if config.experts else (x, empty_load(0))
     output, _ = head.apply(params['head'], {}, x_BTD, params['embedding']['token']['embedding'], project=project)
     if project:
       output = sharding.constrain(output, 'batch', sequence, 'vocab', name='logits B T V')
