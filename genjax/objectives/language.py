@@ -49,7 +49,7 @@ class LanguageModel:
     return (Phase('lm', ('net',), self.loss),)
 
   def loss(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
-    """Mean negative log-likelihood in nats per token, plus the weighted load-balancing loss, which then are 'nll' and 'balance'."""
+    """Mean negative log-likelihood in nats per token; with a balance, the metric 'nll', to which the weighted 'balance' is added."""
     nll_BT, correct_BT, weights_BT, balance, mutable = self._score(params, context, batch, key, bool(self.balance))
     loss, weight = weighted_mean(nll_BT, weights_BT)
     metrics = {'accuracy': weighted_mean(correct_BT, weights_BT)[0]}
