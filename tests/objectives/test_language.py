@@ -57,7 +57,7 @@ def test_the_load_of_experts_is_balanced_through_the_loss():
   params = objective.init(jax.random.key(0), {}).params
   tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, 11)
   segments = jnp.ones((2, 9), jnp.int32).at[1, 5:].set(0)
-  batch = {'tokens': tokens, 'segments': segments}
+  batch = {'tokens': tokens, 'segments': segments, 'weights': segments[:, 1:].astype(jnp.float32)}
   plain = dataclasses.replace(objective, balance=0.0)
 
   def gradient(objective):
