@@ -9,6 +9,7 @@ import pytest
 
 from genjax.cli import configs
 from genjax.cli.main import main
+from genjax.data import prepare
 from genjax.training.run import Run
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -29,6 +30,8 @@ def flags_of(request):
     if values.config.data.name in ORIGINALS:
       shared = request.getfixturevalue('shared_data')
       argv.append(f'--config.data.originals={shared / ORIGINALS[values.config.data.name]}')
+    for further, _, _ in values.config.data.get('more', ()):
+      prepare.open_builder(further, None, request.getfixturevalue('shared_data') / ORIGINALS[further])
     return argv
 
   return flags
