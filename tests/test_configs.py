@@ -13,7 +13,7 @@ from genjax.training.run import Run
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common'))
-ORIGINALS = {'mnist': 'mnist', 'cifar10': 'cifar10', 'tiny_shakespeare': 'tinyshakespeare', 'spoken_digits': 'fsdd'}
+ORIGINALS = {'mnist': 'mnist', 'cifar10': 'cifar10', 'tiny_shakespeare': 'tinyshakespeare', 'free_spoken_digits': 'fsdd'}
 
 
 @pytest.fixture
