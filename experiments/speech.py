@@ -29,7 +29,7 @@ def build(config: Config) -> Experiment:
   """Recognition of spoken digits.
 
   config.data:
-    name: 'spoken_digits', see `genjax.data.spoken_digits`. train, heldout: splits. originals: folder of the recordings.
+    name: 'free_spoken_digits', see `genjax.data.spoken_digits`. train, heldout: splits. originals: folder of the recordings.
     seconds: of sound that the model reads; longer recordings are cut, and silence follows shorter ones.
     bands, window, hop: see `genjax.data.audio.LogMel`; window and hop in samples of 1/8000 s.
     shift: training recordings begin up to so many frames later.
@@ -40,7 +40,7 @@ def build(config: Config) -> Experiment:
     UserError: another name, or options that do not fit together.
   """
   data = config.data
-  config_lib.choose({'spoken_digits': spoken_digits}, data.name, 'config.data.name')
+  config_lib.choose({'free_spoken_digits': spoken_digits}, data.name, 'config.data.name')
   front = audio.LogMel(spoken_digits.RATE, data.bands, data.window, data.hop)
   samples = round(data.seconds * spoken_digits.RATE)
   frames = front.frames(samples)

@@ -15,7 +15,7 @@ from genjax.training.run import Run
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common'))
 ORIGINALS = {'mnist': 'mnist', 'cifar10': 'cifar10', 'tiny_shakespeare': 'tinyshakespeare', 'multi30k': 'multi30k', 'names': 'names',
-             'sst2': 'sst', 'jsb_chorales': 'jsb-chorales', 'spoken_digits': 'fsdd'}
+             'sst2': 'sst', 'jsb_chorales': 'jsb-chorales', 'free_spoken_digits': 'fsdd'}
 
 
 @pytest.fixture
