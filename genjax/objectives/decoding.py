@@ -152,11 +152,15 @@ def decode(step: Step, logits_NV: Array, cache: Tree, keys: Key, text_NT: Array,
 
   def unfinished(carry) -> Array:
     index, *_, done_N, _ = carry
-    return (index < length) & ~jnp.all(done_N) if options.stop else index < length
+    return (index < length) & ~jnp.all(done_N)
 
   token_N, shown_N, done_N, seen_NV = choose(0, logits_NV, done_N, seen(text_NT, vocab) if penalised else None)
   tokens_TN = jnp.full((length, rows), END, jnp.int32).at[0].set(shown_N)
-  _, _, tokens_TN, _, done_N, _ = jax.lax.while_loop(unfinished, advance, (jnp.int32(1), token_N, tokens_TN, cache, done_N, seen_NV))
+  start = jnp.int32(1), token_N, tokens_TN, cache, done_N, seen_NV
+  if options.stop:
+    _, _, tokens_TN, _, done_N, _ = jax.lax.while_loop(unfinished, advance, start)
+  else:  # a known number of rounds, which the count of FLOPs takes into account
+    _, _, tokens_TN, _, done_N, _ = jax.lax.fori_loop(1, length, lambda _, carry: advance(carry), start)
   return tokens_TN.T, done_N
 
 
