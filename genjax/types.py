@@ -33,6 +33,18 @@ def named_leaves(tree: Tree) -> dict[str, Any]:
   return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+def unflatten(leaves: Mapping[str, Any]) -> Tree:
+  """The tree whose `named_leaves` these are."""
+  tree: dict[str, Any] = {}
+  for path, leaf in leaves.items():
+    *folders, name = path.split('/')
+    node = tree
+    for folder in folders:
+      node = node.setdefault(folder, {})
+    node[name] = leaf
+  return tree
+
+
 def listed(names: Sequence[str], most: int = 12) -> str:
   """Names for a message, at most `most` of them."""
   return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')

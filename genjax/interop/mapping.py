@@ -9,7 +9,7 @@ import numpy as np
 
 from genjax.interop.entries import Entries
 from genjax.nn.functional import Network
-from genjax.types import Tree, UserError, listed
+from genjax.types import UserError, listed
 
 GELUS = {'gelu': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_fast': 'gelu_tanh'}
 ACTIVATIONS = {**GELUS, 'relu': 'relu', 'silu': 'silu', 'swish': 'silu'}
@@ -130,18 +130,6 @@ def refuse(name: str, config: Any, **allowed: tuple) -> None:
            for option, values in allowed.items() if getattr(config, option) not in values]
   if wrong:
     raise UserError(f'{name} has no {", ".join(wrong)}')
-
-
-def unflatten(leaves: Mapping[str, Any]) -> Tree:
-  """The tree whose `named_leaves` these are."""
-  tree: dict[str, Any] = {}
-  for path, leaf in leaves.items():
-    *folders, name = path.split('/')
-    node = tree
-    for folder in folders:
-      node = node.setdefault(folder, {})
-    node[name] = leaf
-  return tree
 
 
 def rows(architecture: Architecture, config: Any, shapes: Mapping[str, Any]) -> list[Row]:

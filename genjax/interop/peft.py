@@ -30,7 +30,7 @@ from genjax.interop.entries import Entries, read_json
 from genjax.interop.mapping import Row
 from genjax.interop.weights import Model
 from genjax.nn import lora
-from genjax.types import Tree, UserError, listed, named_leaves
+from genjax.types import Tree, UserError, listed, named_leaves, unflatten
 
 CONFIG = 'adapter_config.json'
 WEIGHTS = 'adapter_model.safetensors'
@@ -81,7 +81,7 @@ def load(folder: str | os.PathLike, model: Model) -> Adapter:
     names = [name.removesuffix('.weight').removeprefix(prefix) for name in row.names]
     leaves.update(_stacked(row, [found.get(name) for name in names], options.rank))
   kernels = sorted({name.rpartition('/')[0] for name in leaves})
-  return Adapter(lora.Options(options.rank, options.alpha, tuple(map(re.escape, kernels)), options.dropout), mapping.unflatten(leaves))
+  return Adapter(lora.Options(options.rank, options.alpha, tuple(map(re.escape, kernels)), options.dropout), unflatten(leaves))
 
 
 def save(folder: str | os.PathLike, model: Model, adapter: Adapter, base: str | None = None) -> None:

@@ -16,7 +16,7 @@ from genjax.interop import decoders, encoders, files, images, mapping, seq2seq
 from genjax.interop.entries import Entries, read_json
 from genjax.interop.mapping import Architecture, Row
 from genjax.nn.functional import Network
-from genjax.types import Tree, UserError, listed, named_leaves
+from genjax.types import Tree, UserError, listed, named_leaves, unflatten
 
 ARCHITECTURES = {**decoders.ARCHITECTURES, **encoders.ARCHITECTURES, **images.ARCHITECTURES, **seq2seq.ARCHITECTURES}
 DTYPES = ('float32', 'bfloat16', 'float16')
@@ -77,7 +77,7 @@ def load(folder: str | os.PathLike, dtype: str | None = None) -> Model:
   leaves = {}
   for row in rows:
     leaves.update(_read(row, stored, shapes, wanted))
-  return Model(architecture.name, config, network, mapping.unflatten(leaves), {}, source)
+  return Model(architecture.name, config, network, unflatten(leaves), {}, source)
 
 
 def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, architecture: str | None = None,

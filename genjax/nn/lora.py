@@ -23,7 +23,7 @@ import zlib
 import jax
 import jax.numpy as jnp
 
-from genjax.types import Array, Key, Tree, UserError, listed, named_leaves
+from genjax.types import Array, Key, Tree, UserError, listed, named_leaves, unflatten
 
 KERNEL = 'kernel'  # the last name of a leaf that is one
 STACKED = (3, 5)  # ranks of the kernels with a leading axis of layers
@@ -112,12 +112,9 @@ def init(key: Key, kernels: Mapping[str, Any], rank: int) -> Tree:
     stack = lead[:1] if len(kernel.shape) in STACKED else []
     bound = 1.0 / math.sqrt(inputs * math.prod(lead[len(stack):]))
     own = jax.random.fold_in(key, zlib.crc32(name.encode()))
-    node = adapters
-    for part in name.split('/'):
-      node = node.setdefault(part, {})
-    node['A'] = jax.random.uniform(own, (*lead, inputs, rank), jnp.float32, -bound, bound)
-    node['B'] = jnp.zeros((*stack, rank, outputs), jnp.float32)
-  return adapters
+    adapters[f'{name}/A'] = jax.random.uniform(own, (*lead, inputs, rank), jnp.float32, -bound, bound)
+    adapters[f'{name}/B'] = jnp.zeros((*stack, rank, outputs), jnp.float32)
+  return unflatten(adapters)
 
 
 def product(a: Array, b: Array) -> Array:

@@ -137,7 +137,7 @@ def check_groups(phases: tuple[Phase, ...], params: Mapping[str, Any], optimizer
       raise UserError(f'phase {phase.name!r} needs every >= 1, got {phase.every}')
 
 
-def weighted_mean(value_BX: Array, weight_BX: Array) -> tuple[Array, Array]:
-  """Weighted mean over all axes and the total weight, as `Output` takes them; 0 where the total weight is 0."""
-  total = jnp.sum(weight_BX)
-  return jnp.sum(value_BX * weight_BX) / jnp.maximum(total, 1e-12), total
+def weighted_mean(value_BX: Array, weight_BX: Array, axis: int | None = None) -> tuple[Array, Array]:
+  """Weighted mean over all axes, or one, and the total weight, as `Output` takes them; 0 where the total weight is 0."""
+  total = jnp.sum(weight_BX, axis=axis)
+  return jnp.sum(value_BX * weight_BX, axis=axis) / jnp.maximum(total, 1e-12), total

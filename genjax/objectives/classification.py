@@ -49,13 +49,13 @@ class Classification:
     image_BHWC = augment(augment_key, scale(batch['image']), self.shift, self.flip)
     (logits_BK, _), mutable = self.net.apply(params['net'], context.mutable['net'], image_BHWC, key=net_key)
     loss = jnp.mean(cross_entropy(logits_BK, batch['label'], self.smoothing))
-    metrics = {'accuracy': jnp.mean(_correct(logits_BK, batch['label']))}
+    metrics = {'accuracy': jnp.mean(hits(logits_BK, batch['label']))}
     return Output(loss, metrics, {'net': mutable}, weight=float(len(batch['label'])))
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
     """Per-example 'loss' (cross entropy in nats, without smoothing) and 'accuracy' (0 or 1), each of shape B."""
     logits_BK, _ = self.predict(params, context, batch['image'])
-    return {'loss': cross_entropy(logits_BK, batch['label']), 'accuracy': _correct(logits_BK, batch['label'])}
+    return {'loss': cross_entropy(logits_BK, batch['label']), 'accuracy': hits(logits_BK, batch['label'])}
 
   def predict(self, params: Params, context: Context, image_BHWC: Array) -> tuple[Array, Array]:
     """(logits_BK, features_BD) of uint8 images, without augmentation."""
@@ -99,5 +99,6 @@ def cross_entropy(logits_BK: Array, label_B: Array, smoothing: float = 0.0) -> A
   return -(1.0 - smoothing) * right_B - smoothing * jnp.mean(log_BK, axis=-1)
 
 
-def _correct(logits_BK: Array, label_B: Array) -> Array:
+def hits(logits_BK: Array, label_B: Array) -> Array:
+  """1 where the likeliest class is the label, else 0, float32 B."""
   return (jnp.argmax(logits_BK, axis=-1) == label_B).astype(jnp.float32)

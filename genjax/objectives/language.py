@@ -75,10 +75,8 @@ class LanguageModel:
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
     """'loss' in nats per token, 'bits_per_byte' and 'accuracy', weighted by the number of tokens."""
     nll_BT, correct_BT, weights_BT, *_ = self._score(params, context, batch, None)
-    weight_B = jnp.sum(weights_BT, axis=1)
-    safe_B = jnp.maximum(weight_B, 1e-12)
-    loss_B = jnp.sum(nll_BT * weights_BT, axis=1) / safe_B
-    accuracy_B = jnp.sum(correct_BT * weights_BT, axis=1) / safe_B
+    loss_B, weight_B = weighted_mean(nll_BT, weights_BT, axis=1)
+    accuracy_B, _ = weighted_mean(correct_BT, weights_BT, axis=1)
     return {'loss': loss_B, 'bits_per_byte': loss_B / (math.log(2) * self.bytes_per_token), 'accuracy': accuracy_B, 'weight': weight_B}
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array],

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from genjax import sharding
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context, Output, Phase, Variables, weighted_mean
+from genjax.objectives.classification import cross_entropy, hits
 from genjax.objectives.cross_entropy import token_losses
 from genjax.types import Array, Batch, Key, Params, UserError
 
@@ -133,9 +134,8 @@ class MaskedLanguageModel:
     scores = {'loss': loss_BP, 'accuracy': hit_BP}
     if self.next_sentence:
       logits_B2 = outputs['next_sentence'].astype(jnp.float32)
-      right_B1 = batch['next_sentence'][:, None]
-      scores['next_sentence_loss'] = -jnp.take_along_axis(jax.nn.log_softmax(logits_B2), right_B1, axis=-1)[:, 0]
-      scores['next_sentence_accuracy'] = (jnp.argmax(logits_B2, axis=-1) == right_B1[:, 0]).astype(jnp.float32)
+      scores['next_sentence_loss'] = cross_entropy(logits_B2, batch['next_sentence'])
+      scores['next_sentence_accuracy'] = hits(logits_B2, batch['next_sentence'])
     return scores, hidden.weights_BP, mutable
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
@@ -144,12 +144,8 @@ class MaskedLanguageModel:
     'weight', the number of hidden tokens, weights them all. Which tokens are hidden depends on the key.
     """
     scores, weights_BP, _ = self._score(params, context, batch, key, None)
-    weight_B = jnp.sum(weights_BP, axis=1)
-
-    def mean(value_BP: Array) -> Array:
-      return jnp.sum(value_BP * weights_BP, axis=1) / jnp.maximum(weight_B, 1e-12)
-
-    return {name: mean(value) if value.ndim == 2 else value for name, value in scores.items()} | {'weight': weight_B}
+    means = {name: weighted_mean(value, weights_BP, axis=1)[0] if value.ndim == 2 else value for name, value in scores.items()}
+    return means | {'weight': jnp.sum(weights_BP, axis=1)}
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
     """Fills in mask tokens, each drawn by itself given all that is not masked, never the mask: 'tokens' int32 N T, -1 on padding."""

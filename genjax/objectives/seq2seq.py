@@ -103,10 +103,8 @@ class Seq2Seq:
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
     """'loss' in nats per token without smoothing, whose exponential is the perplexity, and 'accuracy'; 'weight' is the number of tokens."""
     nll_BT, correct_BT, _, weights_BT, _ = self._score(params, context, batch, None)
-    weight_B = jnp.sum(weights_BT, axis=1)
-    safe_B = jnp.maximum(weight_B, 1e-12)
-    return {'loss': jnp.sum(nll_BT * weights_BT, axis=1) / safe_B, 'accuracy': jnp.sum(correct_BT * weights_BT, axis=1) / safe_B,
-            'weight': weight_B}
+    loss_B, weight_B = weighted_mean(nll_BT, weights_BT, axis=1)
+    return {'loss': loss_B, 'accuracy': weighted_mean(correct_BT, weights_BT, axis=1)[0], 'weight': weight_B}
 
   def start(self, params: Params, conditions: Batch, length: int) -> tuple[Array, Tree]:
     """What decoding begins with: the first token of each row, int32 N, and the cache for `length` steps."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context, Output, Phase, Variables
-from genjax.objectives.classification import cross_entropy
+from genjax.objectives.classification import cross_entropy, hits
 from genjax.types import Array, Batch, Key, Params, UserError
 
 
@@ -43,12 +43,12 @@ class SequenceClassification:
     """Mean cross entropy in nats; logs the accuracy."""
     logits_BK, mutable = self._apply(params, context, batch, key)
     loss = jnp.mean(cross_entropy(logits_BK, batch['label'], self.smoothing))
-    return Output(loss, {'accuracy': jnp.mean(_hits(logits_BK, batch['label']))}, mutable, weight=float(len(batch['label'])))
+    return Output(loss, {'accuracy': jnp.mean(hits(logits_BK, batch['label']))}, mutable, weight=float(len(batch['label'])))
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
     """'loss' (cross entropy in nats, without smoothing) and 'accuracy' (0 or 1)."""
     logits_BK, _ = self._apply(params, context, batch, None)
-    return {'loss': cross_entropy(logits_BK, batch['label']), 'accuracy': _hits(logits_BK, batch['label'])}
+    return {'loss': cross_entropy(logits_BK, batch['label']), 'accuracy': hits(logits_BK, batch['label'])}
 
   def _apply(self, params: Params, context: Context, batch: Batch, key: Key | None):
     types_BT, mask_BT = batch.get('types'), batch.get('weights')
@@ -63,7 +63,3 @@ class SequenceClassification:
     """
     raise UserError('expected a generative model, got a classifier of sequences, which has nothing to sample; look at it with '
                     'genjax evaluate, and train with config.sample_every=0')
-
-
-def _hits(logits_BK: Array, label_B: Array) -> Array:
-  return (jnp.argmax(logits_BK, axis=-1) == label_B).astype(jnp.float32)
