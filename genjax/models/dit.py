@@ -12,6 +12,7 @@ from genjax.nn.attention import Attention
 from genjax.nn.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.embeddings import LabelEmbedding, TimestepEmbedding, patchify, sincos_positions, unpatchify
 from genjax.nn.functional import Network
+from genjax.nn.linear import Linear
 from genjax.types import Array, Key, Tree, UserError
 
 _XAVIER = nnx.initializers.xavier_uniform()
@@ -100,7 +101,7 @@ class _Embed(nnx.Module):
     self.size, dtype = config.patch, jnp.dtype(config.dtype)
     self.grid = (height // config.patch, width // config.patch)
     self.width = config.width
-    self.patch = nnx.Linear(config.patch ** 2 * channels, config.width, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
+    self.patch = Linear(config.patch ** 2 * channels, config.width, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
     self.time = TimestepEmbedding(config.frequencies, config.width, dtype=dtype, rngs=rngs)
     self.label = LabelEmbedding(config.num_classes, config.width, dtype=dtype, rngs=rngs) if config.num_classes else None
 
@@ -121,9 +122,9 @@ class _Block(nnx.Module):
     width, dtype = config.width, jnp.dtype(config.dtype)
     hidden = int(width * config.mlp_ratio)
     self.attention = Attention(width, config.heads, dtype=dtype, implementation=config.attention, rngs=rngs)
-    self.mlp = nnx.Dict(up=nnx.Linear(width, hidden, kernel_init=_XAVIER, dtype=dtype, rngs=rngs),
-                        down=nnx.Linear(hidden, width, kernel_init=_XAVIER, dtype=dtype, rngs=rngs))
-    self.modulation = nnx.Linear(width, 6 * width, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
+    self.mlp = nnx.Dict(up=Linear(width, hidden, kernel_init=_XAVIER, dtype=dtype, rngs=rngs),
+                        down=Linear(hidden, width, kernel_init=_XAVIER, dtype=dtype, rngs=rngs))
+    self.modulation = Linear(width, 6 * width, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
 
   def __call__(self, x_BTD: Array, condition_BD: Array, key: Key | None = None) -> Array:
     modulation = self.modulation(jax.nn.silu(condition_BD))[:, None]
@@ -139,8 +140,8 @@ class _Head(nnx.Module):
 
   def __init__(self, config: DiT, channels: int, rngs: nnx.Rngs):
     dtype = jnp.dtype(config.dtype)
-    self.modulation = nnx.Linear(config.width, 2 * config.width, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
-    self.out = nnx.Linear(config.width, config.patch ** 2 * channels, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
+    self.modulation = Linear(config.width, 2 * config.width, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
+    self.out = Linear(config.width, config.patch ** 2 * channels, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
 
   def __call__(self, x_BTD: Array, condition_BD: Array, key: Key | None = None) -> Array:
     shift, scale = jnp.split(self.modulation(jax.nn.silu(condition_BD))[:, None], 2, axis=-1)

@@ -15,6 +15,7 @@ from genjax.nn.blocks import Block, BlockOptions, Remember
 from genjax.nn.embeddings import RelativeBias, sincos
 from genjax.nn.frames import FrameEmbedding
 from genjax.nn.functional import Network, absorb_bias, dropout, network, stack
+from genjax.nn.linear import Linear
 from genjax.types import Array, Key, Tree, UserError
 
 POSITIONS = ('sinusoidal', 'learned', 'relative')
@@ -171,7 +172,7 @@ class Head(nnx.Module):
   def __init__(self, config: Seq2SeqConfig, rngs: nnx.Rngs):
     vocab = config.target_vocab or config.vocab
     if not config.tied:
-      self.out = nnx.Linear(config.width, vocab, use_bias=False, kernel_init=config.initializer('kernel'), rngs=rngs)
+      self.out = Linear(config.width, vocab, use_bias=False, kernel_init=config.initializer('kernel'), rngs=rngs)
     if config.output_bias:
       self.token_bias = nnx.Param(jnp.zeros((vocab,)))
     self.config = config

@@ -14,6 +14,7 @@ from genjax.nn.attention import Attention, RopeScaling, init_layer
 from genjax.nn.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.experts import Experts, balance, empty_load
 from genjax.nn.functional import Network, dropout, network, stack, unstack
+from genjax.nn.linear import Linear
 from genjax.types import Array, Key, Tree
 
 POSITIONS = ('learned', 'rope')
@@ -138,9 +139,9 @@ class Block(nnx.Module):
       window=config.window or None, kernel_init=init, out_init=residual_init, implementation=config.attention)
     mlp_width = config.mlp_width or 4 * config.width
 
-    def linear(inputs: int, outputs: int, kernel_init) -> nnx.Linear:
+    def linear(inputs: int, outputs: int, kernel_init) -> Linear:
       bias = config.bias if config.mlp_bias is None else config.mlp_bias
-      return nnx.Linear(inputs, outputs, use_bias=bias, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+      return Linear(inputs, outputs, use_bias=bias, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
 
     self.mlp_norm = _norm(config, rngs)
     if config.experts:
@@ -183,7 +184,7 @@ class Head(nnx.Module):
   def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
     self.norm = _norm(config, rngs)
     if not config.tied:
-      self.out = nnx.Linear(config.width, config.vocab, use_bias=False, dtype=jnp.dtype(config.dtype),
+      self.out = Linear(config.width, config.vocab, use_bias=False, dtype=jnp.dtype(config.dtype),
                             kernel_init=nnx.initializers.normal(config.init_scale), rngs=rngs)
     self.tied = config.tied
 

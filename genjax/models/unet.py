@@ -13,6 +13,7 @@ from genjax.nn.conv import Conv
 from genjax.nn.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.embeddings import LabelEmbedding, TimestepEmbedding
 from genjax.nn.functional import Network
+from genjax.nn.linear import Linear
 from genjax.types import Array, Key, UserError
 
 _XAVIER = nnx.initializers.xavier_uniform()
@@ -152,11 +153,11 @@ class _Stage(nnx.Module):
     self.dropout = config.dropout
     self.norm_in = nnx.GroupNorm(inputs, config.groups, dtype=dtype, rngs=rngs)
     self.conv_in = Conv(inputs, outputs, init=_XAVIER, dtype=dtype, rngs=rngs, axes=(None, 'mlp'))
-    self.condition = nnx.Linear(embedding, outputs, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
+    self.condition = Linear(embedding, outputs, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
     self.norm_out = nnx.GroupNorm(outputs, config.groups, dtype=dtype, rngs=rngs)
     self.conv_out = Conv(outputs, outputs, init=_ZEROS, dtype=dtype, rngs=rngs, axes=('mlp', None))
     resized = inputs != outputs
-    self.shortcut = nnx.Linear(inputs, outputs, kernel_init=_XAVIER, dtype=dtype, rngs=rngs) if resized else None
+    self.shortcut = Linear(inputs, outputs, kernel_init=_XAVIER, dtype=dtype, rngs=rngs) if resized else None
     self.norm_attention = nnx.GroupNorm(outputs, config.groups, dtype=dtype, rngs=rngs) if attends else None
     self.attention = Attention(outputs, config.heads, dtype=dtype, out_init=_ZEROS, split=False,
                                implementation=config.attention_kernel, rngs=rngs) if attends else None

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from genjax import sharding
 from genjax.nn.dot_product_attention import attend, attend_cached, check_window
+from genjax.nn.linear import Linear
 from genjax.nn.ring_attention import ring_attend
 from genjax.types import Array, Key, UserError
 
@@ -137,8 +138,8 @@ class Attention(nnx.Module):
     check_window(causal, window)
     self.rope_scaling, self.window, self.split, self.scaled = rope_scaling, window, split, scaled
 
-    def linear(inputs: int, outputs: int, init, bias: bool = bias) -> nnx.Linear:
-      return nnx.Linear(inputs, outputs, use_bias=bias, dtype=dtype, kernel_init=init, rngs=rngs)
+    def linear(inputs: int, outputs: int, init, bias: bool = bias) -> Linear:
+      return Linear(inputs, outputs, use_bias=bias, dtype=dtype, kernel_init=init, rngs=rngs)
 
     self.query = linear(width, heads * head_dim, kernel_init if scaled else _smaller(kernel_init, math.sqrt(head_dim)))
     self.key = linear(width, kv_heads * head_dim, kernel_init, bias and key_bias)

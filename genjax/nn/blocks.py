@@ -13,6 +13,7 @@ from genjax.nn.attention import Attention
 from genjax.nn.cross_attention import CrossAttention
 from genjax.nn.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.functional import dropout
+from genjax.nn.linear import Linear
 from genjax.types import Array, Key
 
 NORMS = ('layer', 'rms')
@@ -69,9 +70,9 @@ class BlockOptions:
       return nnx.RMSNorm(self.width, epsilon=self.norm_eps, dtype=dtype, rngs=rngs)
     return nnx.LayerNorm(self.width, epsilon=self.norm_eps, use_bias=self.bias, dtype=dtype, use_fast_variance=False, rngs=rngs)
 
-  def make_linear(self, inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
+  def make_linear(self, inputs: int, outputs: int, rngs: nnx.Rngs) -> Linear:
     """A projection."""
-    return nnx.Linear(inputs, outputs, use_bias=self.bias, dtype=jnp.dtype(self.dtype), kernel_init=self.kernel_init, rngs=rngs)
+    return Linear(inputs, outputs, use_bias=self.bias, dtype=jnp.dtype(self.dtype), kernel_init=self.kernel_init, rngs=rngs)
 
 
 class Block(nnx.Module):

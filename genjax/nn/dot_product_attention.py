@@ -188,7 +188,7 @@ def _forward(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Ar
 
 def _backward(saved, gradient_BKGTD: Array):
   query_BKGTD, key_BKSD, value_BKSD, weight_BKGTS, bias_KGTS = saved
-  slope_BKGTS = jnp.einsum('bkgtd,bksd->bkgts', gradient_BKGTD, value_BKSD, preferred_element_type=jnp.float32)
+  slope_BKGTS = _apart(jnp.einsum('bkgtd,bksd->bkgts', gradient_BKGTD, value_BKSD, preferred_element_type=jnp.float32))
   mean_BKGT1 = jnp.sum(weight_BKGTS * slope_BKGTS, axis=-1, keepdims=True)
   slope_BKGTS = weight_BKGTS * (slope_BKGTS - mean_BKGT1)
   bias_slope_KGTS = None if bias_KGTS is None else jnp.sum(slope_BKGTS, axis=0).astype(bias_KGTS.dtype)
@@ -196,11 +196,17 @@ def _backward(saved, gradient_BKGTD: Array):
   query_slope_BKGTD = jnp.einsum('bkgts,bksd->bkgtd', slope_BKGTS, key_BKSD)
   key_slope_BKDS = jnp.einsum('bkgtd,bkgts->bkds', query_BKGTD, slope_BKGTS)
   value_slope_BKDS = jnp.einsum('bkgtd,bkgts->bkds', gradient_BKGTD, weight_BKGTS.astype(gradient_BKGTD.dtype))
+  key_slope_BKDS, value_slope_BKDS = _apart((key_slope_BKDS, value_slope_BKDS))
   key_slope_BKSD, value_slope_BKSD = key_slope_BKDS.swapaxes(2, 3), value_slope_BKDS.swapaxes(2, 3).astype(value_BKSD.dtype)
   return query_slope_BKGTD, key_slope_BKSD, value_slope_BKSD, None, bias_slope_KGTS
 
 
 _softmax_products.defvjp(_forward, _backward)
+
+
+def _apart(products: Any) -> Any:
+  """On CPUs, products that XLA may neither fuse with what reads them nor transpose back."""
+  return jax.lax.optimization_barrier(products) if sharding.platform() == 'cpu' else products
 
 
 def splash_attention(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None = None, *,

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genjax.nn.linear import Linear
 from genjax.types import Array, Key
 
 _NORMAL = nnx.initializers.normal(0.02)
@@ -43,8 +44,8 @@ class TimestepEmbedding(nnx.Module):
   def __init__(self, features: int, width: int, *, shift: int = 0, kernel_init=_NORMAL,
                dtype=jnp.float32, rngs: nnx.Rngs):
     self.features, self.shift = features, shift
-    self.up = nnx.Linear(features, width, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
-    self.down = nnx.Linear(width, width, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+    self.up = Linear(features, width, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+    self.down = Linear(width, width, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 
   def __call__(self, t_B: Array, key: Key | None = None) -> Array:
     return self.down(jax.nn.silu(self.up(timestep_embedding(t_B, self.features, self.shift))))

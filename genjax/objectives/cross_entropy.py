@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import sharding
+from genjax.nn.linear import project
 from genjax.types import Array
 
 LIMIT = 2 ** 26  # logits of one device that may exist at one time: 256 MiB in float32
@@ -53,7 +54,7 @@ def chunk_count(rows: int, length: int, vocab: int) -> int:
 
 
 def _logits(hidden_BTD: Array, weight_VD: Array) -> Array:
-  return jnp.einsum('btd,vd->btv', hidden_BTD, weight_VD.astype(hidden_BTD.dtype), preferred_element_type=jnp.float32)
+  return project(hidden_BTD, weight_VD.astype(hidden_BTD.dtype), jnp.float32)
 
 
 def _losses(logits_BTV: Array, target_BT: Array) -> tuple[Array, Array, Array]:
