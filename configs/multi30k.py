@@ -19,7 +19,8 @@ def get_config(arg=None):
   config.data = dict(name='multi30k', train='train', heldout='validation', source=arg.source, target=arg.target, splitter='spacy',
                      least_count=2, context=100, data_dir='', originals='')
   config.model = dict(context=100, layers=3, heads=8, width=256, mlp_width=512, positions='learned', tied=False, output_bias=True,
-                      dropout=0.1, dtype='float32', attention='auto', remat='none', unroll=True)
+                      dropout=0.1, attention_dropout=0.1, activation_dropout=0.1, dtype='float32', attention='auto', remat='none',
+                      unroll=True)
   config.objective = dict(smoothing=0.0)
   config.sampler = dict(common.TOKENS, length=50, temperature=0.0)
   config.evaluation = dict(sacrebleu=True)

@@ -3,6 +3,7 @@
     pip install -e '.[parity]'
     python -m experiments.speed                      # all cases, medians of 7 alternating rounds
     python -m experiments.speed --cases=gpt_train,dit_train --rounds=15 --json=speed.json
+    python -m experiments.speed --cases=gpt_decode,gpt_decode_8,gpt2_train,gpt2_decode,gpt2_decode_8  # language models of 14 M and 124 M
 
 Both run in this process, on the same device, in float32, on all cores that the process may use (`taskset -c 0,1` pins them), eager
 torch unless --compile. A round of each is as many calls, one after the other as a loop makes them, as fill a third of a second; one
@@ -196,27 +197,36 @@ def no_grad(function: Callable[[], Any]) -> Callable[[], None]:
   return run
 
 
-def _gpt(length: int = 128) -> tuple[transformer.TransformerConfig, Trained]:
-  config = transformer.TransformerConfig(vocab=8192, context=256, layers=6, heads=6, width=384, unroll=True)
-  tokens = np.random.default_rng(0).integers(0, config.vocab, (8, config.context + 1)).astype(np.int32)
+# Config, rows and tokens of a batch for training, setting.
+LANGUAGE = {
+  'gpt': (transformer.TransformerConfig(vocab=8192, context=256, layers=6, heads=6, width=384, unroll=True), 8, 256,
+          '6 layers, width 384, context 256, vocabulary 8,192, batch 8'),
+  'gpt2': (transformer.TransformerConfig(vocab=50257, context=1024, layers=12, heads=12, width=768, unroll=True), 2, 512,
+           'GPT-2 small, 124.4 M, 512 tokens, batch 2'),
+}
+
+
+def _gpt(size: str, length: int = 128) -> tuple[transformer.TransformerConfig, Trained]:
+  config, rows, context, _ = LANGUAGE[size]
+  tokens = np.random.default_rng(0).integers(0, config.vocab, (rows, context + 1)).astype(np.int32)
   objective = LanguageModel(transformer.transformer(config), functools.partial(transformer.init_cache, config), config.context,
                             SamplerOptions(length=length, temperature=0.0), lay_out=functools.partial(transformer.lay_out, config))
   return config, Trained(objective, {'tokens': tokens})
 
 
-def gpt_train(compiled: Callable) -> Case:
+def gpt_train(compiled: Callable, size: str) -> Case:
   """Language model."""
-  config, run = _gpt()
+  config, run = _gpt(size)
   params, tokens = run.twin('net'), tensor(np.asarray(run.batch['tokens'])).long()
   logits = compiled(lambda: twins.gpt(params, config, tokens[:, :-1]))
   theirs = torch_step(lambda: F.cross_entropy(logits().flatten(0, 1), tokens[:, 1:].flatten()), params)
-  return Case(run.step, theirs, '6 layers, width 384, context 256, vocabulary 8,192, batch 8', (8 * 256, 'tokens'), run.flops)
+  return Case(run.step, theirs, LANGUAGE[size][3], (tokens[:, 1:].numel(), 'tokens'), run.flops)
 
 
-def gpt_decode(compiled: Callable, rows: int = 1, length: int = 128) -> Case:
+def gpt_decode(compiled: Callable, size: str, rows: int = 1, length: int = 128) -> Case:
   """Greedy decoding with a cache, beside `generate` of transformers."""
   from transformers import GPT2Config, GPT2LMHeadModel
-  config, run = _gpt(length)
+  config, run = _gpt(size, length)
   model: Any = GPT2LMHeadModel(GPT2Config(vocab_size=config.vocab, n_positions=config.context, n_embd=config.width, n_layer=config.layers,
                                      n_head=config.heads, bos_token_id=0, eos_token_id=None)).eval()
   model.to(DEVICE)
@@ -322,9 +332,12 @@ def gan_case(compiled: Callable, train: bool) -> Case:
 
 
 CASES: dict[str, Callable[[Callable], Case]] = {
-  'gpt_train': gpt_train,
-  'gpt_decode': gpt_decode,
-  'gpt_decode_8': functools.partial(gpt_decode, rows=8),
+  'gpt_train': functools.partial(gpt_train, size='gpt'),
+  'gpt_decode': functools.partial(gpt_decode, size='gpt'),
+  'gpt_decode_8': functools.partial(gpt_decode, size='gpt', rows=8),
+  'gpt2_train': functools.partial(gpt_train, size='gpt2'),
+  'gpt2_decode': functools.partial(gpt_decode, size='gpt2'),
+  'gpt2_decode_8': functools.partial(gpt_decode, size='gpt2', rows=8),
   'dit_train': functools.partial(dit_case, train=True),
   'dit_sample': functools.partial(dit_case, train=False),
   'unet_train': functools.partial(unet_case, train=True),

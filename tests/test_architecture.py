@@ -20,7 +20,7 @@ ALLOWED = {
   'genjax.nn': ('genjax.types', 'genjax.sharding', 'genjax.nn'),
   'genjax.models': ('genjax.types', 'genjax.sharding', 'genjax.nn', 'genjax.models'),
   'genjax.diffusion': ('genjax.types', 'genjax.diffusion'),
-  'genjax.objectives': ('genjax.types', 'genjax.sharding', 'genjax.diffusion', 'genjax.nn.functional', 'genjax.nn.lora',
+  'genjax.objectives': ('genjax.types', 'genjax.sharding', 'genjax.diffusion', 'genjax.nn.functional', 'genjax.nn.linear', 'genjax.nn.lora',
                         'genjax.objectives'),
   'genjax.training': ('genjax.types', 'genjax.sharding', 'genjax.distributed', 'genjax.objectives.base', 'genjax.training'),
   'genjax.planning': ('genjax.types', 'genjax.training', 'genjax.planning'),

@@ -37,8 +37,8 @@ class Seq2SeqConfig:
   sqrt(D). tied: the output layer is the transposed embedding of the target. output_scale: what it reads is divided by sqrt(D).
   output_bias: a bias for each token of the target. init: 'normal' with standard deviation init_scale; 'xavier' uniform, embeddings
   included; 'fan_in' with variance 1 / inputs of kernels, 1 of embeddings and 1 / D of relative positions (T5). dropout: on embeddings and
-  on what each block adds. dtype: compute type, 'float32' or 'bfloat16'. attention: implementation, see
-  `genjax.nn.dot_product_attention.attend`. remat, unroll: see `genjax.nn.functional.stack`.
+  on what each block adds. attention_dropout, activation_dropout: see `genjax.nn.blocks.BlockOptions`. dtype: compute type, 'float32' or
+  'bfloat16'. attention: implementation, see `genjax.nn.dot_product_attention.attend`. remat, unroll: see `genjax.nn.functional.stack`.
 
   Raises:
     ValueError: an unknown name, heads that do not divide the width, or frames without source_context, with another vocabulary or with
@@ -74,6 +74,8 @@ class Seq2SeqConfig:
   init: str = 'xavier'
   init_scale: float = 0.02
   dropout: float = 0.0
+  attention_dropout: float = 0.0
+  activation_dropout: float = 0.0
   dtype: str = 'float32'
   attention: str = 'auto'
   remat: str = 'none'
@@ -107,7 +109,8 @@ class Seq2SeqConfig:
     return BlockOptions(
       width=self.width, heads=self.heads, mlp_width=self.mlp_width or 4 * self.width, head_dim=self.head_dim, activation=self.activation,
       gated=self.gated, norm=self.norm, norm_eps=self.norm_eps, pre_norm=self.pre_norm, bias=self.bias, key_bias=self.key_bias,
-      scaled=self.scaled, dropout=self.dropout, kernel_init=self.initializer('kernel'), dtype=self.dtype, attention=self.attention)
+      scaled=self.scaled, dropout=self.dropout, attention_dropout=self.attention_dropout, activation_dropout=self.activation_dropout,
+      kernel_init=self.initializer('kernel'), dtype=self.dtype, attention=self.attention)
 
 
 class Vocabulary(nnx.Module):

@@ -113,6 +113,7 @@ class Attention(nnx.Module):
     scaled: scores are divided by sqrt(head_dim). False leaves that to the query kernel, which then begins smaller by this factor
       (Raffel et al. 2020, as published).
     implementation: see `genjax.nn.dot_product_attention.attend`.
+    dropout: of the weights of attention, after the softmax, without a cache; see `genjax.nn.dot_product_attention.attend`.
     split: on a mesh, heads are split by the logical axis 'heads' and tokens by 'sequence', these by ring attention; False leaves
       both whole.
 
@@ -125,7 +126,7 @@ class Attention(nnx.Module):
                bias: bool = True, causal: bool = False, dtype=jnp.float32, rngs: nnx.Rngs,
                rope_theta: float | None = None, rope_scaling: RopeScaling | None = None, window: int | None = None,
                kernel_init=_XAVIER, out_init=_XAVIER, implementation: str = 'auto', split: bool = True, scaled: bool = True,
-               key_bias: bool = True):
+               key_bias: bool = True, dropout: float = 0.0):
     kv_heads = kv_heads or heads
     if heads % kv_heads:
       raise ValueError(f'heads ({heads}) must be a multiple of kv_heads ({kv_heads})')
@@ -136,7 +137,7 @@ class Attention(nnx.Module):
       raise ValueError(f'rotary positions need an even head_dim, got {head_dim}')
     self.head_dim, self.causal, self.rope_theta, self.implementation = head_dim, causal, rope_theta, implementation
     check_window(causal, window)
-    self.rope_scaling, self.window, self.split, self.scaled = rope_scaling, window, split, scaled
+    self.rope_scaling, self.window, self.split, self.scaled, self.dropout = rope_scaling, window, split, scaled, dropout
 
     def linear(inputs: int, outputs: int, init, bias: bool = bias) -> Linear:
       return Linear(inputs, outputs, use_bias=bias, dtype=dtype, kernel_init=init, rngs=rngs)
@@ -170,7 +171,6 @@ class Attention(nnx.Module):
     """
     if (segments_BT if layer is not None else first_B) is not None:
       raise ValueError('segments come without a cache of keys and values, and first slots with one')
-    del key
     query_BTHD, key_BTKD, value_BTKD = (
         projection(x_BTD).reshape(*x_BTD.shape[:2], -1, self.head_dim)
         for projection in (self.query, self.key, self.value))
@@ -194,10 +194,13 @@ class Attention(nnx.Module):
                           "leave it at 'auto', or set config.rules.sequence to None")
         if bias_HTS is not None:
           raise UserError('relative positions hold whole sequences, and config.mesh splits them; set config.rules.sequence to None')
+        if self.dropout and key is not None:
+          raise UserError(f'dropout of attention weights ({self.dropout}) holds whole sequences, and config.mesh splits them; set '
+                          'config.rules.sequence to None')
         y_BTHD = ring_attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, window=self.window, segments=segments)
       else:
         y_BTHD = attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, window=self.window, segments=segments, bias_HTS=bias_HTS,
-                        implementation=self.implementation)
+                        implementation=self.implementation, dropout_rate=self.dropout, key=key)
       return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1))
     layer = _write(layer[0], key_BTKD, start), _write(layer[1], value_BTKD, start)
     key_BKSD, value_BKSD = (cache.reshape(x_BTD.shape[0], *cache.shape[-3:]).astype(query_BTHD.dtype) for cache in layer)

@@ -32,7 +32,8 @@ class BlockOptions:
   width, heads: D, H. mlp_width: hidden units. head_dim: channels of a head, 0 for width / heads. activation: of the MLP, one of
   `ACTIVATIONS`. gated: activation(gate x) * up x in the place of activation(up x) (Shazeer 2020). norm: 'layer' or 'rms'. pre_norm:
   x + f(norm(x)) in the place of norm(x + f(x)). bias: in projections and layer norms. key_bias, scaled: see
-  `genjax.nn.attention.Attention`. dropout: on what is added to x. kernel_init: of all kernels. dtype: compute type. attention:
+  `genjax.nn.attention.Attention`. dropout: on what is added to x. attention_dropout: on the weights of attention, after the
+  softmax. activation_dropout: on the hidden units of the MLP. kernel_init: of all kernels. dtype: compute type. attention:
   implementation, see `genjax.nn.dot_product_attention.attend`.
 
   Raises:
@@ -52,6 +53,8 @@ class BlockOptions:
   key_bias: bool = True
   scaled: bool = True
   dropout: float = 0.0
+  attention_dropout: float = 0.0
+  activation_dropout: float = 0.0
   kernel_init: Callable[..., Array] = nnx.initializers.xavier_uniform()
   dtype: str = 'float32'
   attention: str = 'auto'
@@ -88,7 +91,7 @@ class Block(nnx.Module):
     def attention(kind: type[Attention], causal: bool) -> Any:
       return kind(options.width, options.heads, head_dim=options.head_dim or None, bias=options.bias, key_bias=options.key_bias,
                   causal=causal, scaled=options.scaled, dtype=jnp.dtype(options.dtype), kernel_init=options.kernel_init,
-                  out_init=options.kernel_init, implementation=options.attention, rngs=rngs)
+                  out_init=options.kernel_init, implementation=options.attention, dropout=options.attention_dropout, rngs=rngs)
 
     self.attention, self.attention_norm = attention(Attention, causal), options.make_norm(rngs)
     if cross:
@@ -117,17 +120,20 @@ class Block(nnx.Module):
       x_BTD, or with a cache (x_BTD, its own part written to).
     """
     keys = (None,) * 3 if key is None else tuple(jax.random.split(key, 3))
+    inner = (None,) * 3 if key is None else tuple(jax.random.fold_in(part, 1) for part in keys)
     own, memory = (None, None) if layer is None else layer
-    y_BTD = self.attention(self._read(self.attention_norm, x_BTD), layer=own, position=position, segments_BT=segments_BT, bias_HTS=bias_HTS)
+    y_BTD = self.attention(self._read(self.attention_norm, x_BTD), inner[0], layer=own, position=position, segments_BT=segments_BT,
+                           bias_HTS=bias_HTS)
     y_BTD, own = (y_BTD, None) if layer is None else y_BTD
     x_BTD = self._add(self.attention_norm, x_BTD, y_BTD, keys[0])
     if memory_BSD is not None or memory is not None:
       memory = self.cross.project(memory_BSD) if memory is None else memory
-      y_BTD = self.cross(self._read(self.cross_norm, x_BTD), memory, visible_BS=visible_BS, cached=layer is not None)
+      y_BTD = self.cross(self._read(self.cross_norm, x_BTD), memory, inner[1], visible_BS=visible_BS, cached=layer is not None)
       x_BTD = self._add(self.cross_norm, x_BTD, y_BTD, keys[1])
     h_BTD = self._read(self.mlp_norm, x_BTD)
     activation = ACTIVATIONS[self.options.activation]
     h_BTM = activation(self.gate(h_BTD)) * self.up(h_BTD) if self.options.gated else activation(self.up(h_BTD))
+    h_BTM = dropout(h_BTM, self.options.activation_dropout, inner[2])
     sequence = 'sequence' if layer is None else None  # with a cache tokens come in pieces of any length
     h_BTM = sharding.constrain(h_BTM, 'batch', sequence, 'mlp', name='hidden units B T M of the MLP')
     x_BTD = self._add(self.mlp_norm, x_BTD, self.down(h_BTM), keys[2])

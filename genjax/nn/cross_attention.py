@@ -28,11 +28,10 @@ class CrossAttention(Attention):
     Args:
       x_BTD: tokens.
       memory: what `project` returned.
-      key: unused, attention has no randomness of its own.
+      key: for dropout of the weights.
       visible_BS: nonzero where the memory is seen, None for all of it. A row that sees nothing gets no specified value.
       cached: the tokens come a few at a time.
     """
-    del key
     key_BKSD, value_BKSD = memory
     query_BTHD = self.query(x_BTD).reshape(*x_BTD.shape[:2], -1, self.head_dim)
     query_BTHD = self._place(query_BTHD, 'queries B T H D', 'sequence' if self.split and not cached else None)
@@ -45,5 +44,5 @@ class CrossAttention(Attention):
       y_BTHD = attend_cached(query_BTHD, key_BKSD.astype(query_BTHD.dtype), value_BKSD.astype(query_BTHD.dtype), 0, segments=segments)
     else:
       y_BTHD = attend(query_BTHD, key_BKSD.swapaxes(1, 2), value_BKSD.swapaxes(1, 2), segments=segments,
-                      implementation=self.implementation)
+                      implementation=self.implementation, dropout_rate=self.dropout, key=key)
     return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1))

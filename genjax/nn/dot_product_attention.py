@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from genjax import sharding
-from genjax.types import Array, UserError
+from genjax.nn.functional import dropout
+from genjax.types import Array, Key, UserError
 
 IMPLEMENTATIONS = ('auto', 'reference', 'chunked', 'splash', 'cudnn')
 CHUNK = 512  # queries whose scores exist at one time
@@ -28,7 +29,8 @@ Segments = tuple[Array, Array]
 
 
 def attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: bool = False, window: int | None = None,
-           segments: Segments | None = None, bias_HTS: Array | None = None, implementation: str = 'auto') -> Array:
+           segments: Segments | None = None, bias_HTS: Array | None = None, implementation: str = 'auto', dropout_rate: float = 0.0,
+           key: Key | None = None) -> Array:
   """Attention of T queries to S keys, with scores and softmax in float32.
 
   Args:
@@ -43,16 +45,21 @@ def attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: boo
       'splash' is the TPU kernel of jax.experimental.pallas; T and S must be multiples of 128. 'cudnn' is NVIDIA's fused kernel,
       for float16 and bfloat16 and without segments. Neither kernel takes a bias. 'auto' takes the kernel of the platform (see
       `genjax.sharding.platform`) where the arguments suit it, else 'chunked'. Only 'reference' has forward-mode derivatives.
+    dropout_rate, key: with a key, weights are dropped at this rate after the softmax; only 'reference' has them all, and 'auto' takes it.
 
   Returns:
     y_BTHD in the type of the queries.
 
   Raises:
-    UserError: the platform or the arguments do not suit the named implementation.
+    UserError: the platform or the arguments (dropout of weights among them) do not suit the named implementation.
     ValueError: shapes that do not fit, a window without `causal`, or an unknown implementation.
   """
   _check(query_BTHD, key_BSKD, value_BSKD, causal, window, bias_HTS, implementation)
   arrays = (query_BTHD, key_BSKD, value_BSKD, segments)
+  if dropout_rate and key is not None:
+    if implementation not in ('auto', 'reference'):
+      raise UserError(f"attention implementation {implementation!r} drops no weights, got dropout_rate={dropout_rate}; take 'auto'")
+    return reference(*arrays, causal=causal, window=window, bias_HTS=bias_HTS, dropout_rate=dropout_rate, key=key)
   if implementation == 'auto':
     kernel = {'tpu': 'splash', 'gpu': 'cudnn'}.get(sharding.platform(), 'chunked')
     implementation = 'chunked' if _refusal(kernel, *arrays, bias_HTS) else kernel
@@ -93,7 +100,8 @@ def attend_cached(query_BTHD: Array, key_BKSD: Array, value_BKSD: Array, positio
 
 
 def reference(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None = None, *,
-              causal: bool = False, window: int | None = None, bias_HTS: Array | None = None) -> Array:
+              causal: bool = False, window: int | None = None, bias_HTS: Array | None = None, dropout_rate: float = 0.0,
+              key: Key | None = None) -> Array:
   """The formula as it stands."""
   query_BTKGD = _grouped(query_BTHD, key_BSKD.shape[2])
   scores_BKGTS = jnp.einsum('btkgd,bskd->bkgts', query_BTKGD, key_BSKD, preferred_element_type=jnp.float32)
@@ -103,7 +111,7 @@ def reference(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: S
   visible = _visible(query_BTHD.shape[1], key_BSKD.shape[1], 0, causal, window, segments)
   if visible is not None:
     scores_BKGTS = jnp.where(visible, scores_BKGTS, _LOWEST)
-  weight_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(value_BSKD.dtype)
+  weight_BKGTS = dropout(jax.nn.softmax(scores_BKGTS, axis=-1).astype(value_BSKD.dtype), dropout_rate, key)
   return jnp.einsum('bkgts,bskd->btkgd', weight_BKGTS, value_BSKD).reshape(query_BTHD.shape).astype(query_BTHD.dtype)
 
 

@@ -162,3 +162,13 @@ def test_bad_options(options, message):
     Seq2SeqConfig(**{**SIZES, **options})
   with pytest.raises(ValueError, match="size must be one of .*got 'xxl'"):
     t5('xxl')
+
+
+@pytest.mark.parametrize('option', ['dropout', 'attention_dropout', 'activation_dropout'])
+def test_each_dropout_is_drawn_from_the_key_and_off_without_one(option):
+  _, params, mutable, source_BS, target_BT = fixture('original')
+  network = seq2seq(dataclasses.replace(VARIANTS['original'], **{option: 0.3}))
+  outputs = [network.apply(params, mutable, source_BS, target_BT, key=key)[0] for key in (None, *jax.random.split(jax.random.key(0)))]
+  plain = seq2seq(VARIANTS['original']).apply(params, mutable, source_BS, target_BT, key=jax.random.key(0))[0]
+  np.testing.assert_array_equal(outputs[0], plain)
+  assert min(np.abs(outputs[1] - plain).max(), np.abs(outputs[2] - outputs[1]).max()) > 1e-2

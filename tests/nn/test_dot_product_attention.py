@@ -287,3 +287,22 @@ def test_refusals(monkeypatch):
     attention.attend(query, key, value, window=3)
   with pytest.raises(ValueError, match='B S K D'):
     attention.attend(query, key, value[..., :4])
+
+
+def test_dropout_of_weights_keeps_their_mean_and_is_off_without_a_key():
+  query, key, _, _ = inputs(6, 6, 1, 1, 4, segmented=False)
+  value = jnp.broadcast_to(jnp.eye(6)[None, :, None], (2, 6, 1, 6))  # what comes out are the weights
+  query, key = (jnp.pad(x, [(0, 0)] * 3 + [(0, 2)]) for x in (query, key))
+  kept = attention.attend(query, key, value, causal=True)
+  np.testing.assert_array_equal(attention.attend(query, key, value, causal=True, dropout_rate=0.25), kept)
+  draw = jax.jit(jax.vmap(lambda seed: attention.attend(query, key, value, causal=True, dropout_rate=0.25, key=seed)))
+  dropped = draw(jax.random.split(jax.random.key(0), 4000))
+  share = np.asarray(dropped / jnp.where(kept, kept, 1))
+  assert np.all(np.isclose(share, 0) | np.isclose(share, 1 / 0.75, rtol=1e-4))
+  np.testing.assert_allclose(dropped.mean(axis=0), kept, atol=0.04)
+
+
+def test_kernels_drop_no_weights():
+  query, key, value, _ = inputs(6, 6, 1, 1, 4, segmented=False)
+  with pytest.raises(UserError, match="'chunked' drops no weights"):
+    attention.attend(query, key, value, implementation='chunked', dropout_rate=0.1, key=jax.random.key(0))
