@@ -1,15 +1,16 @@
 """Public decoders as options of `genjax.models.transformer`: GPT-2, LLaMA 1 to 3, Mistral, Mixtral."""
 
 from collections.abc import Mapping
+import math
 from typing import Any
 
-from genjax.interop.entries import Entries
-from genjax.interop.mapping import GELUS, Architecture, Tensor, both, refuse
-from genjax.models.transformer import TransformerConfig, llama, transformer
-from genjax.nn.attention import RopeScaling
+from genjax.interop.entries import REQUIRED, Entries
+from genjax.interop.mapping import ACTIVATIONS, Architecture, Tensor, both, refuse
+from genjax.models.transformer import GATED, TransformerConfig, llama, transformer
+from genjax.nn.attention import ROPE_SCALINGS, RopeScaling
 from genjax.types import UserError
 
-SILUS = {'silu': 'swiglu', 'swish': 'swiglu'}  # of the gate; the MLP is gated in any case
+GATES = {'silu': 'swiglu', 'swish': 'swiglu', 'gelu': 'geglu', 'relu': 'reglu'}  # the MLP is gated in any case
 
 
 def _read_gpt2(entries: Entries, stored: Mapping[str, Any]) -> TransformerConfig:
@@ -19,13 +20,14 @@ def _read_gpt2(entries: Entries, stored: Mapping[str, Any]) -> TransformerConfig
   return TransformerConfig(
     vocab=entries.integer('vocab_size'), context=entries.integer('n_positions'), layers=entries.integer('n_layer'),
     heads=entries.integer('n_head'), width=entries.integer('n_embd'), mlp_width=entries.integer('n_inner', 0),
-    mlp=entries.choice('activation_function', GELUS, 'gelu_new'), norm_eps=entries.number('layer_norm_epsilon', 1e-5),
+    mlp=entries.choice('activation_function', ACTIVATIONS, 'gelu_new'), norm_eps=entries.number('layer_norm_epsilon', 1e-5),
     init_scale=entries.number('initializer_range', 0.02), tied=entries.flag('tie_word_embeddings', True))
 
 
 def _write_gpt2(config: TransformerConfig) -> dict[str, Any]:
-  refuse('gpt2', config, positions=('learned',), norm=('layer',), mlp=('gelu', 'gelu_tanh'), bias=(True,), attention_bias=(None, True),
-         mlp_bias=(None, True), experts=(0,), window=(0,), kv_heads=(0, config.heads), head_dim=(0, config.width // config.heads))
+  refuse('gpt2', config, positions=('learned',), norm=('layer',), mlp=('gelu', 'gelu_tanh', 'relu', 'silu'), bias=(True,),
+         attention_bias=(None, True), mlp_bias=(None, True), experts=(0,), window=(0,), kv_heads=(0, config.heads),
+         head_dim=(0, config.width // config.heads))
   return {
     'vocab_size': config.vocab, 'n_positions': config.context, 'n_layer': config.layers, 'n_head': config.heads, 'n_embd': config.width,
     'n_inner': config.mlp_width or None, 'activation_function': {'gelu_tanh': 'gelu_new'}.get(config.mlp, config.mlp),
@@ -41,7 +43,7 @@ def _read_llama(entries: Entries, kv_heads: int | None = None, theta: float = 1e
     vocab=entries.integer('vocab_size'), context=context, layers=entries.integer('num_hidden_layers'), heads=heads,
     kv_heads=_read_kv_heads(entries, heads, kv_heads or heads), head_dim=entries.integer('head_dim', 0),
     width=entries.integer('hidden_size'), mlp_width=entries.integer('intermediate_size'), norm_eps=entries.number('rms_norm_eps', norm_eps),
-    mlp=entries.choice('hidden_act', SILUS, 'silu'), tied=entries.flag('tie_word_embeddings', False), rope_theta=theta,
+    mlp=entries.choice('hidden_act', GATES, 'silu'), tied=entries.flag('tie_word_embeddings', False), rope_theta=theta,
     rope_scaling=scaling, init_scale=entries.number('initializer_range', 0.02), **options)
 
 
@@ -56,32 +58,52 @@ def _read_rope(entries: Entries, context: int, absent: float) -> tuple[float, Ro
   inner.only('partial_rotary_factor', 1.0, 'rotary positions are on all channels of a head')
   theta = inner.number('rope_theta', entries.number('rope_theta', absent))
   name = 'rope_type' if inner.values.get('rope_type') is not None else 'type'
-  kind = inner.choice(name, {kind: kind for kind in ('default', 'linear', 'llama3')}, 'default')
+  kind = inner.choice(name, {kind: kind for kind in ('default', *ROPE_SCALINGS)}, 'default')
   if kind == 'default':
     return theta, None
   options = {}
-  if kind == 'llama3':
+  if kind in ('llama3', 'yarn'):
     original = inner.integer('original_max_position_embeddings', context)
-    options = {'low': inner.number('low_freq_factor'), 'high': inner.number('high_freq_factor'),
-               'original_context': entries.integer('original_max_position_embeddings', original)}
+    options['original_context'] = entries.integer('original_max_position_embeddings', original)
+  if kind == 'llama3':
+    options |= {'low': inner.number('low_freq_factor'), 'high': inner.number('high_freq_factor')}
+  if kind == 'yarn':
+    options |= {'low': inner.number('beta_slow', 1.0), 'high': inner.number('beta_fast', 32.0), 'truncate': inner.flag('truncate', True),
+                'amplitude': _read_amplitude(inner)}
+  absent_factor = context / options['original_context'] if kind == 'yarn' else REQUIRED
   try:
-    return theta, RopeScaling(kind, inner.number('factor'), **options)
+    return theta, RopeScaling(kind, inner.number('factor', absent_factor), **options)
   except ValueError as error:
     raise UserError(f'{inner.where}: {error}') from error
 
 
+def _read_amplitude(inner: Entries) -> float:
+  """Yarn's amplitude, 0 for that of its paper; transformers also has it as a quotient of two."""
+  over, under = inner.number('mscale', 0.0), inner.number('mscale_all_dim', 0.0)
+  if 'attention_factor' in inner.values or not (over and under):
+    return inner.number('attention_factor', 0.0)
+  growth = 0.1 * math.log(max(inner.number('factor'), 1.0))
+  return (over * growth + 1.0) / (under * growth + 1.0)
+
+
 def _write_llama_core(name: str, config: TransformerConfig) -> dict[str, Any]:
-  refuse(name, config, positions=('rope',), norm=('rms',), mlp=('swiglu',))
+  refuse(name, config, positions=('rope',), norm=('rms',), mlp=GATED)
   scaling = config.rope_scaling
   rope = None if scaling is None else {'rope_type': scaling.kind, 'factor': scaling.factor}
+  if rope and scaling and scaling.kind in ('llama3', 'yarn'):
+    rope['original_max_position_embeddings'] = scaling.original_context
   if rope and scaling and scaling.kind == 'llama3':
-    rope |= {'low_freq_factor': scaling.low, 'high_freq_factor': scaling.high,
-             'original_max_position_embeddings': scaling.original_context}
+    rope |= {'low_freq_factor': scaling.low, 'high_freq_factor': scaling.high}
+  if rope and scaling and scaling.kind == 'yarn':
+    entries = (('beta_slow', scaling.low, 1.0), ('beta_fast', scaling.high, 32.0), ('truncate', scaling.truncate, True),
+               ('attention_factor', scaling.amplitude, 0.0))
+    rope |= {name: value for name, value, absent in entries if value != absent}
   return {
     'vocab_size': config.vocab, 'max_position_embeddings': config.context, 'num_hidden_layers': config.layers,
     'num_attention_heads': config.heads, 'num_key_value_heads': config.kv_heads or config.heads,
     'head_dim': config.head_dim or config.width // config.heads, 'hidden_size': config.width,
-    'intermediate_size': config.mlp_width or 4 * config.width, 'rms_norm_eps': config.norm_eps, 'hidden_act': 'silu',
+    'intermediate_size': config.mlp_width or 4 * config.width, 'rms_norm_eps': config.norm_eps,
+    'hidden_act': {'swiglu': 'silu', 'geglu': 'gelu', 'reglu': 'relu'}[config.mlp],
     'initializer_range': config.init_scale, 'tie_word_embeddings': config.tied, 'rope_theta': config.rope_theta, 'rope_scaling': rope}
 
 
@@ -146,7 +168,7 @@ GPT2 = Architecture(
   prefix='transformer.', ignored=(r'h\.\d+\.attn\.(bias|masked_bias)',),  # the causal mask
   aliases={'lm_head.weight': 'transformer.wte.weight'}, read=_read_gpt2, write=_write_gpt2,
   defaults={'architectures': ['GPT2LMHeadModel'], 'resid_pdrop': 0.0, 'embd_pdrop': 0.0, 'attn_pdrop': 0.0, 'bos_token_id': None,
-            'eos_token_id': None}, spellings={'activation_function': GELUS})
+            'eos_token_id': None}, spellings={'activation_function': ACTIVATIONS})
 
 _GATED = ('gate', 'up', 'down')
 
@@ -172,7 +194,7 @@ _MIXTRAL_MLP = (
 )
 _LLAMA_REST: dict[str, Any] = dict(
   tensors=_llama_tensors, prefix='model.', ignored=(r'layers\.\d+\.self_attn\.rotary_emb\.inv_freq',),
-  aliases={'lm_head.weight': 'model.embed_tokens.weight'}, spellings={'hidden_act': SILUS})
+  aliases={'lm_head.weight': 'model.embed_tokens.weight'}, spellings={'hidden_act': GATES})
 
 
 def _read_plain_llama(entries: Entries, stored: Mapping[str, Any]) -> TransformerConfig:

@@ -7,7 +7,7 @@ from typing import Any
 
 from genjax.types import UserError
 
-_REQUIRED: Any = object()
+REQUIRED: Any = object()  # the default of an entry that has none
 
 
 class Entries:
@@ -23,7 +23,7 @@ class Entries:
   def __init__(self, values: Mapping[str, Any], where: str):
     self.values, self.where = values, where
 
-  def integer(self, name: str, default: Any = _REQUIRED, least: int = 1) -> int:
+  def integer(self, name: str, default: Any = REQUIRED, least: int = 1) -> int:
     """A whole number of at least `least`.
 
     Raises:
@@ -34,14 +34,14 @@ class Entries:
       raise UserError(f'{self.where}: {name} must be a whole number of at least {least}, got {value!r}')
     return value
 
-  def number(self, name: str, default: Any = _REQUIRED) -> float:
+  def number(self, name: str, default: Any = REQUIRED) -> float:
     """A number above 0.
 
     Raises:
       UserError: the entry is missing or is none.
     """
     value = self._value(name, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+    if value is not default and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
       raise UserError(f'{self.where}: {name} must be a number above 0, got {value!r}')
     return float(value)
 
@@ -56,7 +56,7 @@ class Entries:
       raise UserError(f'{self.where}: {name} must be true or false, got {value!r}')
     return value
 
-  def choice(self, name: str, known: Mapping[str, Any], default: Any = _REQUIRED) -> Any:
+  def choice(self, name: str, known: Mapping[str, Any], default: Any = REQUIRED) -> Any:
     """What `known` has for the entry.
 
     Raises:
@@ -90,7 +90,7 @@ class Entries:
 
   def _value(self, name: str, default: Any) -> Any:
     value = self.values.get(name)
-    if value is None and default is _REQUIRED:
+    if value is None and default is REQUIRED:
       raise UserError(f'{self.where} lacks {name}')
     return default if value is None else value
 

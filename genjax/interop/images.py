@@ -20,7 +20,6 @@ def _sides(entries: Entries, name: str) -> tuple[int, int]:
 
 def _read(entries: Entries, stored: Mapping[str, Any]) -> VitConfig:
   width, (patch, patch_width) = entries.integer('hidden_size'), _sides(entries, 'patch_size')
-  entries.only('qkv_bias', True, 'all projections have a bias')
   entries.only('pooler_output_size', width, 'the pooler keeps the width')
   entries.only('pooler_act', 'tanh', 'the pooler ends with tanh')
   if patch != patch_width:
@@ -30,7 +29,8 @@ def _read(entries: Entries, stored: Mapping[str, Any]) -> VitConfig:
     num_classes=stored['classifier.weight'].shape[0] if 'classifier.weight' in stored else 0, layers=entries.integer('num_hidden_layers'),
     heads=entries.integer('num_attention_heads'), mlp_width=entries.integer('intermediate_size'),
     norm_eps=entries.number('layer_norm_eps', 1e-12), activation=entries.choice('hidden_act', ACTIVATIONS, 'gelu'),
-    pooler=any(name.endswith('pooler.dense.weight') for name in stored), init_scale=entries.number('initializer_range', 0.02))
+    qkv_bias=entries.flag('qkv_bias', True), pooler=any(name.endswith('pooler.dense.weight') for name in stored),
+    init_scale=entries.number('initializer_range', 0.02))
 
 
 def _write(config: VitConfig) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def _write(config: VitConfig) -> dict[str, Any]:
   return {
     'architectures': ['ViTForImageClassification' if config.num_classes else 'ViTModel'],
     'image_size': height if height == width else [height, width], 'num_channels': channels, 'patch_size': config.patch,
-    'num_hidden_layers': config.layers, 'num_attention_heads': config.heads, 'hidden_size': config.width,
+    'qkv_bias': config.qkv_bias, 'num_hidden_layers': config.layers, 'num_attention_heads': config.heads, 'hidden_size': config.width,
     'intermediate_size': config.mlp_width or 4 * config.width, 'layer_norm_eps': config.norm_eps,
     'hidden_act': {'gelu_tanh': 'gelu_new'}.get(config.activation, config.activation), 'initializer_range': config.init_scale, **labels}
 
@@ -67,6 +67,6 @@ _TENSORS = (
 VIT = Architecture(
   'vit', VitConfig, encoder, lambda config: _TENSORS, prefix='vit.', ignored=(), aliases={}, read=_read, write=_write,
   spellings={'hidden_act': ACTIVATIONS}, bare=lambda config: not config.num_classes,
-  defaults={'hidden_dropout_prob': 0.0, 'attention_probs_dropout_prob': 0.0, 'qkv_bias': True})
+  defaults={'hidden_dropout_prob': 0.0, 'attention_probs_dropout_prob': 0.0})
 
 ARCHITECTURES = {VIT.name: VIT}

@@ -13,26 +13,30 @@ _PROJECTIONS = ('query', 'key', 'value', 'out')
 
 
 def _read_marian(entries: Entries, stored: Mapping[str, Any]) -> Seq2SeqConfig:
-  entries.only('share_encoder_decoder_embeddings', True, 'source and target share an embedding')
-  entries.only('tie_word_embeddings', True, 'the output layer is the transposed embedding')
   entries.only('normalize_before', False, 'norms come after what they are for')
   entries.only('normalize_embedding', False, 'embeddings have no norm')
   entries.only('add_final_layer_norm', False, 'the last block ends with a norm already')
   entries.only('static_position_embeddings', True, 'positions are sinusoidal')
   sizes = _read_sizes(entries)
-  entries.only('decoder_vocab_size', sizes['vocab'], 'source and target share a vocabulary')
-  return Seq2SeqConfig(**sizes, context=entries.integer('max_position_embeddings', 1024),
+  entries.only('tie_word_embeddings', True, 'the output layer is the transposed embedding')
+  target_vocab = 0
+  if entries.flag('share_encoder_decoder_embeddings', True):
+    entries.only('decoder_vocab_size', sizes['vocab'], 'source and target share a vocabulary')
+  else:
+    target_vocab = entries.integer('decoder_vocab_size', sizes['vocab'])
+  return Seq2SeqConfig(**sizes, target_vocab=target_vocab, context=entries.integer('max_position_embeddings', 1024),
                        embedding_scale=entries.flag('scale_embedding', False), output_bias='final_logits_bias' in stored)
 
 
 def _read_sizes(entries: Entries) -> dict[str, Any]:
   """The options that Marian and Whisper call alike."""
   vocab, heads, mlp_width = (entries.integer(name) for name in ('vocab_size', 'encoder_attention_heads', 'encoder_ffn_dim'))
-  entries.only('decoder_attention_heads', heads, 'encoder and decoder have as many heads')
-  entries.only('decoder_ffn_dim', mlp_width, 'encoder and decoder have as many hidden units')
+  decoder_heads, decoder_mlp_width = entries.integer('decoder_attention_heads', heads), entries.integer('decoder_ffn_dim', mlp_width)
   return {
     'vocab': vocab, 'layers': entries.integer('encoder_layers'), 'decoder_layers': entries.integer('decoder_layers'), 'heads': heads,
-    'width': entries.integer('d_model'), 'mlp_width': mlp_width, 'init': 'normal', 'init_scale': entries.number('init_std', 0.02),
+    'decoder_heads': 0 if decoder_heads == heads else decoder_heads, 'width': entries.integer('d_model'), 'mlp_width': mlp_width,
+    'decoder_mlp_width': 0 if decoder_mlp_width == mlp_width else decoder_mlp_width, 'init': 'normal',
+    'init_scale': entries.number('init_std', 0.02), 'tied': entries.flag('tie_word_embeddings', True),
     'activation': entries.choice('activation_function', ACTIVATIONS, 'gelu')}
 
 
@@ -40,23 +44,27 @@ def _write_sizes(config: Seq2SeqConfig) -> dict[str, Any]:
   mlp_width = config.mlp_width or 4 * config.width
   return {
     'vocab_size': config.vocab, 'encoder_layers': config.layers, 'decoder_layers': config.depth, 'd_model': config.width,
-    'encoder_attention_heads': config.heads, 'decoder_attention_heads': config.heads, 'encoder_ffn_dim': mlp_width,
-    'decoder_ffn_dim': mlp_width, 'activation_function': {'gelu_tanh': 'gelu_new'}.get(config.activation, config.activation),
+    'encoder_attention_heads': config.heads, 'decoder_attention_heads': config.decoder_heads or config.heads, 'encoder_ffn_dim': mlp_width,
+    'decoder_ffn_dim': config.decoder_mlp_width or mlp_width, 'tie_word_embeddings': config.tied,
+    'activation_function': {'gelu_tanh': 'gelu_new'}.get(config.activation, config.activation),
     'init_std': config.init_scale}
 
 
 def _write_marian(config: Seq2SeqConfig) -> dict[str, Any]:
-  refuse('marian', config, positions=('sinusoidal',), pre_norm=(False,), key_bias=(True,), frames=(0,), **_alike(config))
+  refuse('marian', config, positions=('sinusoidal',), pre_norm=(False,), key_bias=(True,), frames=(0,), tied=(True,),
+         **_alike(config))
   if not config.depth:
     raise UserError('marian has no decoder_layers=0')
-  return {**_write_sizes(config), 'decoder_vocab_size': config.vocab, 'max_position_embeddings': config.context,
+  return {**_write_sizes(config), 'decoder_vocab_size': config.target_vocab or config.vocab,
+          'share_encoder_decoder_embeddings': not config.target_vocab,
+          'max_position_embeddings': config.context,
           'scale_embedding': config.embedding_scale}
 
 
 def _alike(config: Seq2SeqConfig) -> dict[str, tuple]:
   """What Marian and Whisper have no other options for."""
-  return dict(norm=('layer',), norm_eps=(1e-5,), gated=(False,), bias=(True,), scaled=(True,), tied=(True,), output_scale=(False,),
-              target_vocab=(0,), head_dim=(0, config.width // config.heads))
+  return dict(norm=('layer',), norm_eps=(1e-5,), gated=(False,), bias=(True,), scaled=(True,), output_scale=(False,),
+              head_dim=(0, config.width // config.heads))
 
 
 def _marian_attention(theirs: str, ours: str) -> tuple[Tensor, ...]:
@@ -78,25 +86,31 @@ def _marian_layer(side: str) -> tuple[Tensor, ...]:
 
 
 _MARIAN_TENSORS = (
-  Tensor('model.shared.weight', ('embedding/embedding',)),
   *_marian_layer('encoder'),
   *_marian_layer('decoder'),
   Tensor('final_logits_bias', ('head/token_bias',), one_row=True),
 )
 
+
+def _marian_tensors(config: Seq2SeqConfig) -> tuple[Tensor, ...]:
+  tables = {'model.encoder.embed_tokens.weight': 'embedding', 'model.decoder.embed_tokens.weight': 'target_embedding'}
+  if not config.target_vocab:
+    tables = {'model.shared.weight': 'embedding'}
+  return (*(Tensor(name, (f'{path}/embedding',)) for name, path in tables.items()), *_MARIAN_TENSORS)
+
+
 MARIAN = Architecture(
-  'marian', Seq2SeqConfig, seq2seq, lambda config: _MARIAN_TENSORS,
+  'marian', Seq2SeqConfig, seq2seq, _marian_tensors,
   prefix='model.', ignored=(r'(encoder|decoder)\.embed_positions\.weight',),  # fixed sines and cosines
   aliases=dict.fromkeys(('model.encoder.embed_tokens.weight', 'model.decoder.embed_tokens.weight', 'lm_head.weight'),
                         'model.shared.weight'),
   read=_read_marian, write=_write_marian, spellings={'activation_function': ACTIVATIONS},
   # Public vocabularies end with padding, which also starts a target; these stand in where no other numbers are known.
-  defaults={'architectures': ['MarianMTModel'], 'dropout': 0.0, 'share_encoder_decoder_embeddings': True, 'pad_token_id': 0,
+  defaults={'architectures': ['MarianMTModel'], 'dropout': 0.0, 'pad_token_id': 0,
             'decoder_start_token_id': 0, 'eos_token_id': 1, 'forced_eos_token_id': None})
 
 def _read_whisper(entries: Entries, stored: Mapping[str, Any]) -> Seq2SeqConfig:
   entries.only('scale_embedding', False, 'embeddings are not scaled')
-  entries.only('tie_word_embeddings', True, 'the output layer is the transposed embedding')
   return Seq2SeqConfig(
     **_read_sizes(entries), context=entries.integer('max_target_positions', 448), frames=entries.integer('num_mel_bins', 80),
     source_context=entries.integer('max_source_positions', 1500), positions='learned', pre_norm=True, key_bias=False,
@@ -105,7 +119,7 @@ def _read_whisper(entries: Entries, stored: Mapping[str, Any]) -> Seq2SeqConfig:
 
 def _write_whisper(config: Seq2SeqConfig) -> dict[str, Any]:
   refuse('whisper', config, positions=('learned',), pre_norm=(True,), key_bias=(False,), embedding_scale=(False,), output_bias=(False,),
-         **_alike(config))
+         target_vocab=(0,), **_alike(config))
   if not config.depth or not config.frames:
     raise UserError(f'whisper has no decoder_layers={config.depth} with frames={config.frames}; both are above 0')
   return {**_write_sizes(config), 'max_target_positions': config.context, 'max_source_positions': config.source_context,
@@ -120,6 +134,7 @@ _WHISPER_TENSORS = (
   Tensor('model.decoder.embed_positions.weight', ('decoder/input/position/embedding',)),
   *_marian_layer('encoder'),
   *_marian_layer('decoder'),
+  Tensor('proj_out.weight', ('head/out/kernel',), transposed=True),
   *(row for side in ('encoder', 'decoder') for row in both(f'model.{side}.layer_norm', f'{side}/ending/norm', kernel='scale')),
 )
 
@@ -154,7 +169,8 @@ def _read_t5(entries: Entries, stored: Mapping[str, Any]) -> Seq2SeqConfig:
 
 def _write_t5(config: Seq2SeqConfig) -> dict[str, Any]:
   refuse('t5', config, positions=('relative',), norm=('rms',), pre_norm=(True,), bias=(False,), scaled=(False,), embedding_scale=(False,),
-         output_bias=(False,), target_vocab=(0,), frames=(0,))
+         output_bias=(False,), target_vocab=(0,), frames=(0,), decoder_heads=(0, config.heads),
+         decoder_mlp_width=(0, config.mlp_width))
   projections = [name for name, options in _FEED_FORWARD.items() if options == (config.activation, config.gated)]
   if not projections:
     raise UserError(f't5 has no activation={config.activation!r} with gated={config.gated}')

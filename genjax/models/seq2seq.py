@@ -29,16 +29,17 @@ class Seq2SeqConfig:
   vocab: size of the source's vocabulary. target_vocab: that of the target's, with an embedding of its own; 0 for one vocabulary and
   embedding of both. context: longest source or target in tokens, where positions are not relative. frames: F, numbers in a frame of a
   source that has frames in the place of tokens, 0 for tokens; see `genjax.nn.frames.FrameEmbedding`, after which there are half as many
-  vectors, and source_context at most. The vocabulary is then the target's. layers: of the encoder. decoder_layers: None for as many; 0
-  for an encoder alone. heads, width: H, D. head_dim: channels of a head, 0 for width / heads. mlp_width: 0 for 4 width. positions:
-  'sinusoidal' (fixed, all sines before all cosines), 'learned' or 'relative', of which relative_buckets and relative_distance are options,
-  see `genjax.nn.embeddings.relative_buckets`. norm, norm_eps, pre_norm, activation, gated, bias, key_bias, scaled: see
-  `genjax.nn.blocks.BlockOptions`; with pre_norm encoder and decoder end with a norm. embedding_scale: vectors of tokens are multiplied by
-  sqrt(D). tied: the output layer is the transposed embedding of the target. output_scale: what it reads is divided by sqrt(D).
-  output_bias: a bias for each token of the target. init: 'normal' with standard deviation init_scale; 'xavier' uniform, embeddings
-  included; 'fan_in' with variance 1 / inputs of kernels, 1 of embeddings and 1 / D of relative positions (T5). dropout: on embeddings and
-  on what each block adds. attention_dropout, activation_dropout: see `genjax.nn.blocks.BlockOptions`. dtype: compute type, 'float32' or
-  'bfloat16'. attention: implementation, see `genjax.nn.dot_product_attention.attend`. remat, unroll: see `genjax.nn.functional.stack`.
+  vectors, and source_context at most. The vocabulary is then the target's. layers: of the encoder. decoder_layers: None for as many; 0 for
+  an encoder alone. heads, width: H, D. head_dim: channels of a head, 0 for width / heads. mlp_width: 0 for 4 width. decoder_heads,
+  decoder_mlp_width: 0 for those of the encoder. positions: 'sinusoidal' (fixed, all sines before all cosines), 'learned' or 'relative', of
+  which relative_buckets and relative_distance are options, see `genjax.nn.embeddings.relative_buckets`. norm, norm_eps, pre_norm,
+  activation, gated, bias, key_bias, scaled: see `genjax.nn.blocks.BlockOptions`; with pre_norm encoder and decoder end with a norm.
+  embedding_scale: vectors of tokens are multiplied by sqrt(D). tied: the output layer is the transposed embedding of the target.
+  output_scale: what it reads is divided by sqrt(D). output_bias: a bias for each token of the target. init: 'normal' with standard
+  deviation init_scale; 'xavier' uniform, embeddings included; 'fan_in' with variance 1 / inputs of kernels, 1 of embeddings and 1 / D of
+  relative positions (T5). dropout: on embeddings and on what each block adds. attention_dropout, activation_dropout: see
+  `genjax.nn.blocks.BlockOptions`. dtype: compute type, 'float32' or 'bfloat16'. attention: implementation, see
+  `genjax.nn.dot_product_attention.attend`. remat, unroll: see `genjax.nn.functional.stack`.
 
   Raises:
     ValueError: an unknown name, heads that do not divide the width, or frames without source_context, with another vocabulary or with
@@ -56,6 +57,8 @@ class Seq2SeqConfig:
   decoder_layers: int | None = None
   head_dim: int = 0
   mlp_width: int = 0
+  decoder_heads: int = 0
+  decoder_mlp_width: int = 0
   positions: str = 'sinusoidal'
   relative_buckets: int = 32
   relative_distance: int = 128
@@ -89,6 +92,7 @@ class Seq2SeqConfig:
       raise ValueError(f'frames={self.frames} and source_context={self.source_context} go together, without target_vocab '
                        f"({self.target_vocab}), and with positions 'sinusoidal' or 'learned' of the target, got {self.positions!r}")
     self.block()
+    self.block(decodes=True)
 
   @property
   def depth(self) -> int:
@@ -104,10 +108,13 @@ class Seq2SeqConfig:
     return {'kernel': nnx.initializers.variance_scaling(1.0, 'fan_in', 'normal'), 'embedding': nnx.initializers.normal(1.0),
             'relative': nnx.initializers.normal(self.width ** -0.5)}[kind]
 
-  def block(self) -> BlockOptions:
-    """Options of each block."""
+  def block(self, decodes: bool = False) -> BlockOptions:
+    """Options of each block of the encoder, or of the decoder."""
+    heads, mlp_width = self.heads, self.mlp_width or 4 * self.width
+    if decodes:
+      heads, mlp_width = self.decoder_heads or heads, self.decoder_mlp_width or mlp_width
     return BlockOptions(
-      width=self.width, heads=self.heads, mlp_width=self.mlp_width or 4 * self.width, head_dim=self.head_dim, activation=self.activation,
+      width=self.width, heads=heads, mlp_width=mlp_width, head_dim=self.head_dim, activation=self.activation,
       gated=self.gated, norm=self.norm, norm_eps=self.norm_eps, pre_norm=self.pre_norm, bias=self.bias, key_bias=self.key_bias,
       scaled=self.scaled, dropout=self.dropout, attention_dropout=self.attention_dropout, activation_dropout=self.activation_dropout,
       kernel_init=self.initializer('kernel'), dtype=self.dtype, attention=self.attention)
@@ -235,13 +242,14 @@ def seq2seq(config: Seq2SeqConfig) -> Network:
 
 def _side(config: Seq2SeqConfig, layers: int, decodes: bool) -> Network:
   """The encoder or the decoder: tokens and the embedding of their vocabulary -> hidden states."""
-  blocks = network(lambda rngs: Block(config.block(), causal=decodes, cross=decodes, rngs=rngs))
+  blocks = network(lambda rngs: Block(config.block(decodes), causal=decodes, cross=decodes, rngs=rngs))
   reads_frames = bool(config.frames) and not decodes
   parts = {'input': network(lambda rngs: (FrameInput if reads_frames else Input)(config, rngs)),
            'blocks': stack(blocks, layers, config.remat, config.unroll), 'ending': network(lambda rngs: Ending(config, rngs))}
   if config.positions == 'relative':
     parts['relative'] = network(lambda rngs: RelativeBias(
-      config.heads, config.relative_buckets, config.relative_distance, not decodes, init=config.initializer('relative'), rngs=rngs))
+      config.block(decodes).heads, config.relative_buckets, config.relative_distance, not decodes, init=config.initializer('relative'),
+      rngs=rngs))
 
   def apply(params: Tree, mutable: Tree, tokens_BT: Array, embedding_VD: Array, *memory: Array | None, key: Key | None = None,
             cache: Tree = None, position: Array | int = 0, visible_BS: Array | None = None, mask_BS: Array | None = None):
@@ -284,9 +292,10 @@ def start_cache(config: Seq2SeqConfig, params: Tree, source_BS: Array, mask_BS: 
   """
   _check_length(config, length)
   memory_BSD, _ = seq2seq(config).apply(params, {}, source_BS, None, mask_BS)
-  remember = network(lambda rngs: Remember(config.block(), causal=True, cross=True, rngs=rngs))
+  options = config.block(decodes=True)
+  remember = network(lambda rngs: Remember(options, causal=True, cross=True, rngs=rngs))
   memory = jax.vmap(lambda layer: remember.apply(layer, {}, memory_BSD)[0])(params['decoder']['blocks'])
-  layer = init_layer(source_BS.shape[0], config.heads, length, config.head_dim or config.width // config.heads, config.dtype)
+  layer = init_layer(source_BS.shape[0], options.heads, length, options.head_dim or config.width // options.heads, config.dtype)
   own = jax.tree.map(lambda leaf: jnp.zeros((config.depth, *leaf.shape), leaf.dtype), layer)
   mask_BS = _memory_mask(config, mask_BS)
   visible_BS = jnp.ones(memory_BSD.shape[:2], bool) if mask_BS is None else mask_BS != 0

@@ -22,25 +22,29 @@ NORMS = ('layer', 'rms')
 MLPS: dict[str, Callable[[Array], Array]] = {
   'gelu': lambda x: jax.nn.gelu(x, approximate=False),
   'gelu_tanh': lambda x: jax.nn.gelu(x, approximate=True),
+  'relu': jax.nn.relu,
+  'silu': jax.nn.silu,
   'swiglu': jax.nn.silu,
+  'geglu': lambda x: jax.nn.gelu(x, approximate=False),
+  'reglu': jax.nn.relu,
 }
+GATED = ('swiglu', 'geglu', 'reglu')  # activation(gate x) * up x in the place of activation(up x) (Shazeer 2020)
 
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
   """Options of a decoder. The defaults are GPT-2's (Radford et al. 2019); `llama` gives LLaMA's (Touvron et al. 2023).
 
-  vocab: size V of the vocabulary. context: longest sequence T in tokens. layers, heads, width: L, H, D. kv_heads: key/value
-  heads, 0 for as many as heads. head_dim: channels of a head, 0 for width / heads. mlp_width: 0 for 4 width. positions:
-  'learned' or 'rope'. rope_theta, rope_scaling: base and scaling of rotary positions, the latter as a `RopeScaling` or a dict of its
-  options. window: tokens that a token sees, itself included (sliding window, Jiang et al. 2023), 0 for all. norm: 'layer' or 'rms'.
-  mlp: 'gelu' (exact), 'gelu_tanh' or 'swiglu'. bias: in projections and norms; attention_bias, mlp_bias: in these alone, None for as
-  `bias` says. experts: MLPs of a block of which each token has `experts_per_token`, 0 for one MLP that all have (see
-  `genjax.nn.experts`); they have no biases. balance: weight of their load-balancing loss in the training loss. tied: the output layer
-  is the transposed embedding. dropout: on embeddings and on what each block adds. init_scale: standard deviation of initial weights; what
-  writes to the residual stream has it divided by sqrt(2 L). dtype: compute type, 'float32' or 'bfloat16'. attention:
-  implementation, see `genjax.nn.dot_product_attention.attend`. remat, unroll: see `genjax.nn.functional.stack`.
-  """
+  vocab: size V of the vocabulary. context: longest sequence T in tokens. layers, heads, width: L, H, D. kv_heads: key/value heads, 0 for as
+  many as heads. head_dim: channels of a head, 0 for width / heads. mlp_width: 0 for 4 width. positions: 'learned' or 'rope'. rope_theta,
+  rope_scaling: base and scaling of rotary positions, the latter as a `RopeScaling` or a dict of its options. window: tokens that a token
+  sees, itself included (sliding window, Jiang et al. 2023), 0 for all. norm: 'layer' or 'rms'. mlp: 'gelu' (exact), 'gelu_tanh', 'relu',
+  'silu', or one of `GATED`. bias: in projections and norms; attention_bias, mlp_bias: in these alone, None for as `bias` says. experts:
+  MLPs of a block of which each token has `experts_per_token`, 0 for one MLP that all have (see `genjax.nn.experts`); they have no biases.
+  balance: weight of their load-balancing loss in the training loss. tied: the output layer is the transposed embedding. dropout: on
+  embeddings and on what each block adds. init_scale: standard deviation of initial weights; what writes to the residual stream has it
+  divided by sqrt(2 L). dtype: compute type, 'float32' or 'bfloat16'. attention: implementation, see
+  `genjax.nn.dot_product_attention.attend`. remat, unroll: see `genjax.nn.functional.stack`. """
 
   vocab: int
   context: int
@@ -146,10 +150,10 @@ class Block(nnx.Module):
     self.mlp_norm = _norm(config, rngs)
     if config.experts:
       self.experts = Experts(config.width, mlp_width, config.experts, config.experts_per_token, activation=MLPS[config.mlp],
-                             gated=config.mlp == 'swiglu', dtype=dtype, kernel_init=init, out_init=residual_init, rngs=rngs)
+                             gated=config.mlp in GATED, dtype=dtype, kernel_init=init, out_init=residual_init, rngs=rngs)
     else:
       self.up = linear(config.width, mlp_width, init)
-      if config.mlp == 'swiglu':
+      if config.mlp in GATED:
         self.gate = linear(config.width, mlp_width, init)
       self.down = linear(mlp_width, config.width, residual_init)
     self.config = config
@@ -174,7 +178,7 @@ class Block(nnx.Module):
 
   def _mlp(self, h_BTD: Array, sequence: str | None) -> Array:
     activation = MLPS[self.config.mlp]
-    h_BTM = activation(self.gate(h_BTD)) * self.up(h_BTD) if self.config.mlp == 'swiglu' else activation(self.up(h_BTD))
+    h_BTM = activation(self.gate(h_BTD)) * self.up(h_BTD) if self.config.mlp in GATED else activation(self.up(h_BTD))
     return self.down(sharding.constrain(h_BTM, 'batch', sequence, 'mlp', name='hidden units B T M of the MLP'))
 
 
@@ -242,6 +246,8 @@ def transformer(config: TransformerConfig) -> Network:
     if balance_BT is not None and not config.experts:
       raise ValueError('only a mixture of experts has a load to balance')
     keys = (None, None) if key is None else tuple(jax.random.split(key))
+    if config.rope_scaling is not None:
+      config.rope_scaling.check_length(tokens_BT.shape[1], config.context)
     if positions_BT is None:
       positions_BT = position + jnp.arange(tokens_BT.shape[1])[None]
       if first_B is not None:

@@ -23,10 +23,10 @@ class VitConfig:
   """Options of the encoder and its heads.
 
   shape: (H, W, C) of the images. num_classes: outputs K of a linear layer on the class token, 0 for none. patch: side of a square patch in
-  pixels. layers, heads, width: L, H, D. mlp_width: 0 for 4 width. activation: of the MLP, one of `genjax.nn.blocks.ACTIVATIONS`. pooler:
-  a layer with tanh on the class token. dropout: on embeddings and on what each block adds. init_scale: standard deviation of initial
-  weights. dtype: compute type, 'float32' or 'bfloat16'. attention: implementation, see `genjax.nn.dot_product_attention.attend`. remat,
-  unroll: see `genjax.nn.functional.stack`.
+  pixels. layers, heads, width: L, H, D. mlp_width: 0 for 4 width. activation: of the MLP, one of `genjax.nn.blocks.ACTIVATIONS`. qkv_bias:
+  of queries, keys and values. pooler: a layer with tanh on the class token. dropout: on embeddings and on what each block adds. init_scale:
+  standard deviation of initial weights. dtype: compute type, 'float32' or 'bfloat16'. attention: implementation, see
+  `genjax.nn.dot_product_attention.attend`. remat, unroll: see `genjax.nn.functional.stack`.
 
   Raises:
     ValueError: an unknown name, heads that do not divide the width, or patches that do not divide the image.
@@ -41,6 +41,7 @@ class VitConfig:
   mlp_width: int = 0
   norm_eps: float = 1e-6
   activation: str = 'gelu'
+  qkv_bias: bool = True
   pooler: bool = False
   dropout: float = 0.0
   init_scale: float = 0.02
@@ -62,8 +63,9 @@ class VitConfig:
   def block(self) -> BlockOptions:
     """Options of each block."""
     return BlockOptions(width=self.width, heads=self.heads, mlp_width=self.mlp_width or 4 * self.width, activation=self.activation,
-                        norm_eps=self.norm_eps, pre_norm=True, dropout=self.dropout, kernel_init=nnx.initializers.normal(self.init_scale),
-                        dtype=self.dtype, attention=self.attention)
+                        norm_eps=self.norm_eps, pre_norm=True, qkv_bias=self.qkv_bias, dropout=self.dropout,
+                        kernel_init=nnx.initializers.normal(self.init_scale), dtype=self.dtype,
+                        attention=self.attention)
 
 
 def vit(size: str, **options: Any) -> VitConfig:

@@ -15,16 +15,20 @@ from genjax.nn.ring_attention import ring_attend
 from genjax.types import Array, Key, UserError
 
 _XAVIER = nnx.initializers.xavier_uniform()
-ROPE_SCALINGS = ('linear', 'llama3')
+ROPE_SCALINGS = ('linear', 'dynamic', 'llama3', 'yarn')
 
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
   """How the frequencies of rotary positions are lowered for contexts longer than a model was first trained on.
 
-  kind: 'linear' divides all by `factor` (Chen et al. 2023, eq. 3). 'llama3' (Llama Team 2024, as published with Llama 3.1) divides
-  those whose wavelength exceeds original_context / low by `factor`, leaves those below original_context / high as they are, and goes
-  linearly in 1 / wavelength from one to the other. low, high, original_context (tokens) are of 'llama3' only.
+  kind: 'linear' divides all by `factor` (Chen et al. 2023, eq. 3). 'llama3' (Llama Team 2024, as published with Llama 3.1) divides those
+  whose wavelength exceeds original_context / low by `factor`, leaves those below original_context / high as they are, and goes linearly in
+  1 / wavelength from one to the other. 'yarn' (Peng et al. 2023, section 3.2) goes linearly in the number of the channel, from the channel
+  that turns `high` times in the original context, with truncate the one below it, to that (or above it) of `low` turns, and multiplies
+  sines and cosines by `amplitude`, 0 for 0.1 ln(factor) + 1 (eq. 22). 'dynamic' raises the base with the length of a sequence beyond the
+  context, and leaves shorter ones as they are; models here take no longer ones. low, high, original_context (tokens) are of 'llama3' and
+  'yarn', truncate and amplitude of 'yarn' only.
 
   Raises:
     ValueError: an unknown kind, or numbers out of range.
@@ -35,20 +39,47 @@ class RopeScaling:
   low: float = 1.0
   high: float = 4.0
   original_context: int = 8192
+  truncate: bool = True
+  amplitude: float = 0.0
 
   def __post_init__(self):
     if self.kind not in ROPE_SCALINGS:
       raise ValueError(f'the kind of rotary scaling must be one of {ROPE_SCALINGS}, got {self.kind!r}')
-    if self.factor <= 0 or self.low <= 0 or self.high <= self.low or self.original_context < 1:
-      raise ValueError(f'rotary scaling needs factor > 0, 0 < low < high and original_context >= 1, got {self}')
+    if self.factor <= 0 or self.low <= 0 or self.high <= self.low or self.original_context < 1 or self.amplitude < 0:
+      raise ValueError(f'rotary scaling needs factor > 0, 0 < low < high, original_context >= 1 and amplitude >= 0, got {self}')
 
-  def __call__(self, frequency_D: Array) -> Array:
-    """The scaled frequencies, radians a token."""
+  def __call__(self, frequency_D: Array, theta: float) -> Array:
+    """The scaled frequencies, radians a token, of frequencies theta^(-d / D)."""
+    if self.kind == 'dynamic':
+      return frequency_D
     if self.kind == 'linear':
       return frequency_D / self.factor
-    turns_D = self.original_context * frequency_D / (2 * math.pi)  # in the original context
-    kept_D = jnp.clip((turns_D - self.low) / (self.high - self.low), 0.0, 1.0)
+    if self.kind == 'yarn':
+      kept_D = 1.0 - self._ramp(frequency_D.shape[0], theta)
+    else:
+      turns_D = self.original_context * frequency_D / (2 * math.pi)  # in the original context
+      kept_D = jnp.clip((turns_D - self.low) / (self.high - self.low), 0.0, 1.0)
     return (kept_D + (1.0 - kept_D) / self.factor) * frequency_D
+
+  def _ramp(self, channels: int, theta: float) -> Array:
+    """0 up to the first channel that yarn changes, 1 from the last on, which it changes as 'linear' does."""
+    first, last = (channels * math.log(self.original_context / (turns * 2 * math.pi)) / math.log(theta) for turns in (self.high, self.low))
+    if self.truncate:
+      first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, 2 * channels - 1)
+    return jnp.clip((jnp.arange(channels) - first) / (last - first or 0.001), 0.0, 1.0)
+
+  @property
+  def height(self) -> float:
+    """What sines and cosines are multiplied by."""
+    if self.kind != 'yarn':
+      return 1.0
+    return self.amplitude or 0.1 * math.log(max(self.factor, 1.0)) + 1.0
+
+  def check_length(self, length: int, context: int) -> None:
+    """Raises UserError for a sequence of 'dynamic' frequencies beyond the context, in tokens."""
+    if self.kind == 'dynamic' and length > context:
+      raise UserError(f"rotary scaling 'dynamic' changes with the length beyond {context} tokens, which genjax does not have; got {length}")
 
 
 def rope(x_BTHD: Array, positions_BT: Array, theta: float = 10_000.0, scaling: RopeScaling | None = None) -> Array:
@@ -63,9 +94,11 @@ def rope(x_BTHD: Array, positions_BT: Array, theta: float = 10_000.0, scaling: R
   half = x_BTHD.shape[-1] // 2
   frequency_D = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
   if scaling is not None:
-    frequency_D = scaling(frequency_D)
+    frequency_D = scaling(frequency_D, theta)
   angle_BT1D = positions_BT[..., None, None].astype(jnp.float32) * frequency_D
   cosine, sine = jnp.cos(angle_BT1D), jnp.sin(angle_BT1D)
+  if scaling is not None and scaling.height != 1.0:
+    cosine, sine = scaling.height * cosine, scaling.height * sine
   first, second = jnp.split(x_BTHD.astype(jnp.float32), 2, axis=-1)
   rotated = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
   return rotated.astype(x_BTHD.dtype)
@@ -104,6 +137,7 @@ class Attention(nnx.Module):
     heads, kv_heads: query heads and key/value heads; the first is a multiple of the second.
     head_dim: channels of a head, width / heads if None.
     bias: whether the four projections have one.
+    qkv_bias: False leaves out those of queries, keys and values.
     key_bias: False leaves out that of the keys, which adds one number to all scores of a query (Whisper).
     causal: token t sees the tokens up to t only.
     dtype: compute type; parameters are float32.
@@ -126,7 +160,7 @@ class Attention(nnx.Module):
                bias: bool = True, causal: bool = False, dtype=jnp.float32, rngs: nnx.Rngs,
                rope_theta: float | None = None, rope_scaling: RopeScaling | None = None, window: int | None = None,
                kernel_init=_XAVIER, out_init=_XAVIER, implementation: str = 'auto', split: bool = True, scaled: bool = True,
-               key_bias: bool = True, dropout: float = 0.0):
+               key_bias: bool = True, qkv_bias: bool = True, dropout: float = 0.0):
     kv_heads = kv_heads or heads
     if heads % kv_heads:
       raise ValueError(f'heads ({heads}) must be a multiple of kv_heads ({kv_heads})')
@@ -142,9 +176,10 @@ class Attention(nnx.Module):
     def linear(inputs: int, outputs: int, init, bias: bool = bias) -> Linear:
       return Linear(inputs, outputs, use_bias=bias, dtype=dtype, kernel_init=init, rngs=rngs)
 
-    self.query = linear(width, heads * head_dim, kernel_init if scaled else _smaller(kernel_init, math.sqrt(head_dim)))
-    self.key = linear(width, kv_heads * head_dim, kernel_init, bias and key_bias)
-    self.value = linear(width, kv_heads * head_dim, kernel_init)
+    self.query = linear(width, heads * head_dim, kernel_init if scaled else _smaller(kernel_init, math.sqrt(head_dim)),
+                        bias and qkv_bias)
+    self.key = linear(width, kv_heads * head_dim, kernel_init, bias and qkv_bias and key_bias)
+    self.value = linear(width, kv_heads * head_dim, kernel_init, bias and qkv_bias)
     self.out = linear(heads * head_dim, width, out_init)
 
   def __call__(self, x_BTD: Array, key: Key | None = None, positions_BT: Array | None = None,

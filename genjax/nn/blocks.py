@@ -30,11 +30,11 @@ class BlockOptions:
   """Options of a `Block`.
 
   width, heads: D, H. mlp_width: hidden units. head_dim: channels of a head, 0 for width / heads. activation: of the MLP, one of
-  `ACTIVATIONS`. gated: activation(gate x) * up x in the place of activation(up x) (Shazeer 2020). norm: 'layer' or 'rms'. pre_norm:
-  x + f(norm(x)) in the place of norm(x + f(x)). bias: in projections and layer norms. key_bias, scaled: see
-  `genjax.nn.attention.Attention`. dropout: on what is added to x. attention_dropout: on the weights of attention, after the
-  softmax. activation_dropout: on the hidden units of the MLP. kernel_init: of all kernels. dtype: compute type. attention:
-  implementation, see `genjax.nn.dot_product_attention.attend`.
+  `ACTIVATIONS`. gated: activation(gate x) * up x in the place of activation(up x) (Shazeer 2020). norm: 'layer' or 'rms'. pre_norm: x +
+  f(norm(x)) in the place of norm(x + f(x)). bias: in projections and layer norms. qkv_bias, key_bias, scaled: see
+  `genjax.nn.attention.Attention`. dropout: on what is added to x. attention_dropout: on the weights of attention, after the softmax.
+  activation_dropout: on the hidden units of the MLP. kernel_init: of all kernels. dtype: compute type. attention: implementation, see
+  `genjax.nn.dot_product_attention.attend`.
 
   Raises:
     ValueError: an unknown name, or heads that do not divide the width.
@@ -50,6 +50,7 @@ class BlockOptions:
   norm_eps: float = 1e-5
   pre_norm: bool = False
   bias: bool = True
+  qkv_bias: bool = True
   key_bias: bool = True
   scaled: bool = True
   dropout: float = 0.0
@@ -89,9 +90,10 @@ class Block(nnx.Module):
 
   def __init__(self, options: BlockOptions, *, causal: bool = False, cross: bool = False, rngs: nnx.Rngs):
     def attention(kind: type[Attention], causal: bool) -> Any:
-      return kind(options.width, options.heads, head_dim=options.head_dim or None, bias=options.bias, key_bias=options.key_bias,
-                  causal=causal, scaled=options.scaled, dtype=jnp.dtype(options.dtype), kernel_init=options.kernel_init,
-                  out_init=options.kernel_init, implementation=options.attention, dropout=options.attention_dropout, rngs=rngs)
+      return kind(options.width, options.heads, head_dim=options.head_dim or None, bias=options.bias, qkv_bias=options.qkv_bias,
+                  key_bias=options.key_bias, causal=causal, scaled=options.scaled, dtype=jnp.dtype(options.dtype),
+                  kernel_init=options.kernel_init, out_init=options.kernel_init, implementation=options.attention,
+                  dropout=options.attention_dropout, rngs=rngs)
 
     self.attention, self.attention_norm = attention(Attention, causal), options.make_norm(rngs)
     if cross:
@@ -119,8 +121,10 @@ class Block(nnx.Module):
     Returns:
       x_BTD, or with a cache (x_BTD, its own part written to).
     """
-    keys = (None,) * 3 if key is None else tuple(jax.random.split(key, 3))
-    inner = (None,) * 3 if key is None else tuple(jax.random.fold_in(part, 1) for part in keys)
+    keys = inner = (None,) * 3
+    if key is not None:
+      keys = tuple(jax.random.split(key, 3))
+      inner = tuple(jax.random.fold_in(part, 1) for part in keys)
     own, memory = (None, None) if layer is None else layer
     y_BTD = self.attention(self._read(self.attention_norm, x_BTD), inner[0], layer=own, position=position, segments_BT=segments_BT,
                            bias_HTS=bias_HTS)

@@ -167,7 +167,7 @@ def test_parameters_of_half_precision_compute_in_float32(name, dtype):
   ({'balance': 0.1}, 'balance is the weight of a loss of experts'),
   ({'window': -1}, 'window counts tokens'),
   ({'rope_scaling': {'kind': 'linear', 'factor': 2.0}}, "rope_scaling needs positions='rope'"),
-  ({'positions': 'rope', 'rope_scaling': {'kind': 'yarn', 'factor': 2.0}}, 'must be one of .*llama3'),
+  ({'positions': 'rope', 'rope_scaling': {'kind': 'longrope', 'factor': 2.0}}, 'must be one of .*llama3'),
   ({'positions': 'rope', 'rope_scaling': {'kind': 'linear', 'scale': 2.0}}, "needs 'kind' and 'factor'"),
   ({'positions': 'rope', 'rope_scaling': {'kind': 'llama3', 'factor': 2.0, 'high': 0.5}}, '0 < low < high'),
 ])

@@ -95,7 +95,7 @@ def test_scaled_rope():
   frequency = np.array([1.0, 0.1, 0.01, 0.001])
   share = (100 / (2 * np.pi / 0.1) - 1.0) / (4.0 - 1.0)
   expected = [1.0, share * 0.1 + (1 - share) * 0.1 / 4, 0.01 / 4, 0.001 / 4]
-  np.testing.assert_allclose(scaling(jnp.asarray(frequency)), expected, rtol=1e-5)
+  np.testing.assert_allclose(scaling(jnp.asarray(frequency), 1e4), expected, rtol=1e-5)
 
 
 def test_a_window_needs_a_causal_mask():
@@ -156,3 +156,23 @@ def test_key_heads_that_are_fewer_than_devices_stay_whole():
   heads = {(equation.invars[0].aval.shape[2], equation.params['sharding'].spec[2])
            for equation in traced.eqns if equation.primitive.name == 'sharding_constraint'}
   assert heads == {(4, 'tensor'), (2, None)}
+
+
+def test_yarn():
+  """Channels that turn often stay, those that turn seldom are slowed, a ramp between; both ends and the height by hand."""
+  # Of 8 channels with base 10^4, channel d turns 1000 / (2 pi 10^(d / 2)) times in 1,000 tokens: 16 times at -> 1.99, once at -> 4.40.
+  scaling = RopeScaling('yarn', 4.0, low=1.0, high=16.0, original_context=1000)
+  frequency = 10.0 ** (-np.arange(8) / 2)
+  slowed = np.clip((np.arange(8) - 1) / (5 - 1), 0, 1)  # from the whole channel below to the one above
+  np.testing.assert_allclose(scaling(jnp.asarray(frequency), 1e4), frequency * (1 - slowed + slowed / 4), rtol=1e-5)
+  assert scaling.height == pytest.approx(0.1 * np.log(4) + 1)
+  x, positions = _random(0, 1, 3, 2, 16), jnp.arange(3)[None]
+  np.testing.assert_allclose(rope(x, positions, 1e4, scaling)[:, 0], scaling.height * x[:, 0], rtol=1e-6)  # nothing turns at position 0
+
+
+def test_dynamic_frequencies_stay_within_the_context():
+  scaling = RopeScaling('dynamic', 4.0)
+  np.testing.assert_array_equal(scaling(jnp.ones(4), 1e4), jnp.ones(4))
+  scaling.check_length(16, 16)
+  with pytest.raises(UserError, match='beyond 16 tokens.*got 17'):
+    scaling.check_length(17, 16)

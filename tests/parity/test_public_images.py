@@ -18,6 +18,7 @@ CASES = {
   'ViTModel': {'hidden_act': 'gelu_new', 'layer_norm_eps': 1e-6},
   'ViTModel_unpooled': {'image_size': (21, 35), 'num_channels': 1},
   'ViTForImageClassification': {'num_labels': 5},
+  'ViTModel_no_biases': {'qkv_bias': False},
 }
 
 
@@ -58,12 +59,12 @@ def test_outputs_and_round_trip(name, dtype, tmp_path):
     for output in set(found) - {'hidden'} if 'classes' in found else found:
       value = expected[pairs[output]].numpy()
       np.testing.assert_allclose(found[output], value, rtol=0, atol=1e-4 * np.abs(value).max())
-  assert set(found) == {'ViTModel': {'hidden', 'pooled'}, 'ViTModel_unpooled': {'hidden'},
+  assert set(found) == {'ViTModel': {'hidden', 'pooled'}, 'ViTModel_no_biases': {'hidden', 'pooled'}, 'ViTModel_unpooled': {'hidden'},
                         'ViTForImageClassification': {'hidden', 'classes'}}[name]
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-  ({'qkv_bias': False}, 'qkv_bias is False'), ({'pooler_act': 'relu'}, 'pooler_act is'), ({'patch_size': (7, 5)}, '7 by 5 pixels'),
+  ({'pooler_act': 'relu'}, 'pooler_act is'), ({'patch_size': (7, 5)}, '7 by 5 pixels'),
   ({'image_size': 36}, 'patch must divide')])
 def test_options_that_genjax_lacks(options, message, tmp_path):
   transformers.ViTModel(transformers.ViTConfig(**{**SIZES, **options})).save_pretrained(tmp_path / 'public')

@@ -38,6 +38,8 @@ def t5(**options):
 CASES = {
   'marian': lambda: marian(scale_embedding=True, activation_function='swish'),
   'marian_unscaled': lambda: marian(d_model=30, activation_function='relu', encoder_layers=1),
+  'marian_two_sizes': lambda: marian(decoder_attention_heads=11, decoder_ffn_dim=31),
+  'marian_two_vocabularies': lambda: marian(share_encoder_decoder_embeddings=False, decoder_vocab_size=55),
   't5_1.0': lambda: t5(),
   't5_1.1': lambda: t5(feed_forward_proj='gated-gelu', tie_word_embeddings=False, layer_norm_epsilon=1e-5),
   't5_gated_silu': lambda: t5(feed_forward_proj='gated-silu', num_decoder_layers=3, relative_attention_num_buckets=32,
@@ -55,7 +57,7 @@ def published(name, folder, dtype=torch.float32):
   with torch.no_grad():
     for parameter in model.parameters():
       parameter.add_(0.1 * torch.randn_like(parameter))
-    if name == 'marian':
+    if name.startswith('marian'):
       model.final_logits_bias.normal_()
   model.to(dtype).save_pretrained(folder)
   return kind.from_pretrained(folder, dtype=torch.float32).eval()

@@ -27,7 +27,8 @@ TINY = dict(vocab_size=53, d_model=36, encoder_layers=3, decoder_layers=2, encod
             encoder_ffn_dim=47, decoder_ffn_dim=47, max_source_positions=13, max_target_positions=33, num_mel_bins=7, init_std=0.2,
             decoder_start_token_id=START, eos_token_id=STOP, pad_token_id=PAD, bos_token_id=PAD, begin_suppress_tokens=None)
 CASES = {'gelu': {}, 'relu_one_layer': dict(activation_function='relu', encoder_layers=1, decoder_layers=3, d_model=22,
-                                            encoder_attention_heads=1, decoder_attention_heads=1)}
+                                            encoder_attention_heads=1, decoder_attention_heads=1),
+         'untied_sides': dict(tie_word_embeddings=False, decoder_attention_heads=9, decoder_ffn_dim=31)}
 
 
 def published(name, folder, dtype=torch.float32):
@@ -110,7 +111,7 @@ def test_parameter_counts(size):
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-  ({'scale_embedding': True}, 'scale_embedding is True'), ({'decoder_ffn_dim': 11}, 'decoder_ffn_dim is 11')])
+  ({'scale_embedding': True}, 'scale_embedding is True'), ({'activation_function': 'tanh'}, "activation_function is 'tanh'")])
 def test_options_that_genjax_lacks(options, message, tmp_path):
   transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**{**TINY, **options})).save_pretrained(tmp_path / 'public')
   with pytest.raises(UserError, match=message):
