@@ -12,9 +12,7 @@ SIZES = {'S': (384, 12, 6), 'B': (768, 12, 12), 'L': (1024, 24, 16), 'XL': (1152
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, model='S', dtype='bfloat16', smoke=False)
-  if arg.model not in SIZES:
-    raise ValueError(f'config argument model must be one of {sorted(SIZES)}, got {arg.model!r}')
-  width, depth, heads = SIZES[arg.model]
+  width, depth, heads = common.size(SIZES, arg.model)
   config = common.base(steps=400_000, batch_size=256)
   config.experiment = 'experiments.diffusion'
   config.data = dict(name='cifar10', train='train', heldout='test', shape=(32, 32, 3), num_classes=10, flip=True,

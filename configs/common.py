@@ -37,6 +37,17 @@ def parse_arg(arg: str | None, **defaults: Any) -> Any:
   return ml_collections.ConfigDict(values)
 
 
+def size(sizes: dict[str, tuple], name: str) -> tuple:
+  """The row of a table that the config argument `model` names.
+
+  Raises:
+    ValueError: there is none.
+  """
+  if name not in sizes:
+    raise ValueError(f'config argument model must be one of {sorted(sizes)}, got {name!r}')
+  return sizes[name]
+
+
 def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
   """What every config has, with its defaults. Steps count optimizer steps, `every` counts steps, 0 switches off."""
   config: Any = ml_collections.ConfigDict()  # its entries have no static types
@@ -95,6 +106,18 @@ def decoder(path: str, *, steps: int, batch_size: int, vocabulary_size: int, con
   config.sample_every = 5000
   config.sample_num = 4
   config.checkpoint.every = 2000
+  return config
+
+
+def gpt(arg: Any, *, steps: int, batch_size: int, rate: float, **sizes: int) -> Any:
+  """A decoder with the vocabulary of GPT-2; `arg` has context, tokens and smoke, `sizes` layers, heads and width."""
+  config = decoder(arg.tokens, steps=steps, batch_size=batch_size, vocabulary_size=50_257, context=arg.context, rate=rate,
+                   model=dict(name='gpt', **sizes))
+  config.sampler.temperature = 1.0
+  config.rules.vocab = None  # 50,257 divides into no tensor axis
+  if arg.smoke:
+    config = smoke(config)
+    smoke_tokens(config)
   return config
 
 

@@ -22,14 +22,5 @@ SIZES = {
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, model='124M', batch=512, context=1024, tokens='', smoke=False)
-  if arg.model not in SIZES:
-    raise ValueError(f'config argument model must be one of {sorted(SIZES)}, got {arg.model!r}')
-  layers, width, heads, rate = SIZES[arg.model]
-  config = common.decoder(arg.tokens, steps=600_000, batch_size=arg.batch, vocabulary_size=50_257, context=arg.context, rate=rate,
-                          model=dict(name='gpt', layers=layers, heads=heads, width=width))
-  config.sampler.temperature = 1.0
-  config.rules.vocab = None  # 50,257 divides into no tensor axis
-  if arg.smoke:
-    config = common.smoke(config)
-    common.smoke_tokens(config)
-  return config
+  layers, width, heads, rate = common.size(SIZES, arg.model)
+  return common.gpt(arg, steps=600_000, batch_size=arg.batch, rate=rate, layers=layers, heads=heads, width=width)

@@ -36,9 +36,7 @@ OPTIONS = {'llama3.2-1B': dict(tied=True), 'llama3.2-3B': dict(tied=True), 'mist
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, model='7B', context=0, batch=0, tokens='', smoke=False)
-  if arg.model not in SIZES:
-    raise ValueError(f'config argument model must be one of {sorted(SIZES)}, got {arg.model!r}')
-  layers, width, heads, kv_heads, mlp_width, vocabulary, context, theta, epsilon, rate = SIZES[arg.model]
+  layers, width, heads, kv_heads, mlp_width, vocabulary, context, theta, epsilon, rate = common.size(SIZES, arg.model)
   context = arg.context or context
   model = dict(name='llama', layers=layers, heads=heads, kv_heads=kv_heads, width=width, mlp_width=mlp_width, rope_theta=theta,
                norm_eps=epsilon, **OPTIONS.get(arg.model, {}))

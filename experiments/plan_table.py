@@ -35,6 +35,7 @@ ROWS = (
   Row('LLaMA 7B, 8,192 tokens', 'llama.py:model=7B,context=8192,batch=128 --topology=v5p:4x4x8'),
   Row('LLaMA 13B, 4,096 tokens', 'llama.py:model=13B,context=4096,batch=512 --topology=v5p:4x8x8'),
   Row('Llama 2 70B, 8,192 tokens', 'llama.py:model=llama2-70B,context=8192,batch=512 --topology=v5p:8x8x16 --mesh=fsdp:256,tensor:4'),
+  Row('Llama 3 8B, 8,192 tokens, v5p', 'llama.py:model=llama3-8B,batch=128 --topology=v5p:4x4x8'),
   Row('Llama 3 8B, 8,192 tokens', 'llama.py:model=llama3-8B,batch=256 --topology=v6e:16x16'),
   Row('Llama 3 70B, 8,192 tokens', 'llama.py:model=llama3-70B,batch=512 --topology=v5p:8x8x16 --mesh=fsdp:256,tensor:4'),
   Row('Llama 3 405B, 8,192 tokens', 'llama.py:model=llama3-405B,batch=512 --topology=v5p:8x16x16 --mesh=fsdp:256,tensor:8'),

@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
   """Evaluates; returns the exit code."""
   parser = argparse.ArgumentParser('genjax evaluate', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--workdir', required=True, help='a run directory')
-  parser.add_argument('--step', type=int, help='a checkpoint other than the newest')
+  workdir_lib.add_step(parser)
   parser.add_argument('--raw', action='store_true', help='use the parameters themselves, not their averages')
   parser.add_argument('--seed', type=int, default=0, help='of the samples that sample-based metrics draw')
   parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help='e.g. sampler.steps=25')

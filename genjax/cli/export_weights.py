@@ -24,14 +24,14 @@ def main(argv: list[str]) -> int:
   parser = argparse.ArgumentParser('genjax export', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--workdir', required=True, help='a run directory')
   parser.add_argument('--to', required=True, metavar='DIR', help='a new folder')
-  parser.add_argument('--step', type=int, help='a checkpoint other than the newest')
+  workdir_lib.add_step(parser)
   parser.add_argument('--raw', action='store_true', help='use the parameters themselves, not their averages')
   parser.add_argument('--dtype', choices=DTYPES, help='of the tensors; by default that of the parameters')
   args = parser.parse_args(argv)
   workdir = pathlib.Path(args.workdir)
   config = assets.read_config(workdir)
   with contextlib.closing(workdir_lib.checkpoints(workdir, config)) as saved:
-    step, trees = saved.load(logs.say, args.step, ('params',) if args.raw else ('params', 'ema'))
+    step, trees = saved.load(logs.say, workdir_lib.chosen(saved, args.step), ('params',) if args.raw else ('params', 'ema'))
   kept = assets.contents(workdir, config)
   params = {**trees['params'], **(trees.get('ema') or {})}
   public = importlib.import_module(PUBLIC)

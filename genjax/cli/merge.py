@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
   parser = argparse.ArgumentParser('genjax merge', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--workdir', required=True, help='a run with adapters')
   parser.add_argument('--out', required=True, help='the run directory to write, new or empty')
-  parser.add_argument('--step', type=int, help='a checkpoint other than the newest')
+  workdir_lib.add_step(parser)
   parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help='init_from=RUN_DIR if the base was moved')
   args = parser.parse_args(argv)
   out = pathlib.Path(args.out)

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--stream', action='store_true', help='one text, shown while it is generated')
   parser.add_argument('--seed', type=int, default=0, help='row i is a function of the seed and i')
   parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help='e.g. sampler.steps=25')
-  parser.add_argument('--step', type=int, help='a checkpoint other than the newest')
+  workdir_lib.add_step(parser)
   parser.add_argument('--raw', action='store_true', help='use the parameters themselves, not their averages')
   parser.add_argument('--chunk', type=int, default=256, help='how many samples are computed at once')
   hosts.add(parser)

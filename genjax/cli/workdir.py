@@ -8,6 +8,7 @@
     metrics.jsonl, tensorboard/, samples/, summary.json, evaluation.json, watchdog.txt
 """
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import dataclasses
@@ -36,6 +37,7 @@ from genjax.types import UserError
 
 # Where a run is computed, and what watches it; results do not depend on it, so a resumed run may change it.
 PLACEMENT = ('mesh.', 'rules.', 'watchdog_seconds')
+BEST = 'best'  # in the place of a step
 
 
 def compilation_cache() -> None:
@@ -225,6 +227,27 @@ def source(text: str) -> tuple[Checkpoints, int | None]:
   return saved, int(step) if at else None
 
 
+def add_step(parser: argparse.ArgumentParser) -> None:
+  """Adds the flag that chooses a checkpoint, for `chosen`."""
+  parser.add_argument('--step', type=_step, metavar='N|best', help="a checkpoint other than the newest: its step, or 'best', the one with "
+                      'the best config.checkpoint.best')
+
+
+def _step(text: str) -> int | str:
+  if text != BEST and not text.isdecimal():
+    raise argparse.ArgumentTypeError(f'expected the number of a step, or {BEST!r}, got {text!r}')
+  return text if text == BEST else int(text)
+
+
+def chosen(saved: Checkpoints, step: int | str | None) -> int | None:
+  """The step that --step names; None for the newest.
+
+  Raises:
+    UserError: the best one is asked for, and the run has none.
+  """
+  return saved.best_step() if step == BEST else None if step is None else int(step)
+
+
 def adapter_of(base: str, adapter: str, assignments: Sequence[str]) -> list[str]:
   """The changes with which `load` opens a run with adapters on the base in `base`, wherever it was trained.
 
@@ -236,19 +259,19 @@ def adapter_of(base: str, adapter: str, assignments: Sequence[str]) -> list[str]
   return [*assignments, f'init_from={base}']
 
 
-def open_run(workdir: str, assignments: Sequence[str] = (), step: int | None = None,
+def open_run(workdir: str, assignments: Sequence[str] = (), step: int | str | None = None,
              report: Callable[[str], None] = say) -> tuple[Config, Run]:
-  """A run with the state of its newest checkpoint, or of the one of `step`.
+  """A run with the state of its newest checkpoint, or of the one of `step`, a number or `BEST`.
 
   Raises:
-    UserError: no run directory, no checkpoint, or none that can be read.
+    UserError: no run directory, no checkpoint, none that can be read, or no best one.
   """
   compilation_cache()
   config, experiment = load(workdir, assignments)
   run = Run(experiment, configs.settings(config))
   saved = checkpoints(pathlib.Path(workdir), config)
   try:
-    state = saved.restore(run.target, report, step)
+    state = saved.restore(run.target, report, chosen(saved, step))
   finally:
     saved.close()
   if state is None:

@@ -4,7 +4,7 @@ The standard sets are written with the name, version, features and keys of TFDS'
 so that `tfds.data_source` reads them as its own. `digits` and `python_stdlib` come with installed packages.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 import hashlib
 import io
 import pathlib
@@ -30,6 +30,11 @@ def png(image_HWC: np.ndarray) -> io.BytesIO:
   Image.fromarray(image_HWC[..., 0] if image_HWC.shape[-1] == 1 else image_HWC).save(file, 'PNG')
   file.seek(0)
   return file
+
+
+def rows(splits: Mapping[str, Iterable[Iterable[Any]]]) -> dict[str, Iterable[Any]]:
+  """Split -> rows, from split -> columns, which are equally long."""
+  return {split: zip(*columns, strict=True) for split, columns in splits.items()}
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -58,12 +63,17 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return {split: self._generate_examples(part) for split, part in self.read().items()}
 
   def _generate_examples(self, part: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
-    for index, (image_HWC, label) in enumerate(zip(*part, strict=True)):
-      yield index, {'image': png(image_HWC), 'label': int(label)}
+    for index, row in enumerate(part):
+      yield index, self.example(row)
 
   def read(self) -> dict[str, Any]:
-    """Split -> what `_generate_examples` takes."""
+    """Split -> its rows, in the order of their keys, for `example`."""
     raise NotImplementedError
+
+  def example(self, row: Any) -> dict[str, Any]:
+    """What `FEATURES` describes, from a row: here an image and its label."""
+    image_HWC, label = row
+    return {'image': png(image_HWC), 'label': int(label)}
 
 
 class MNIST(Builder, skip_registration=True):
@@ -85,7 +95,7 @@ class MNIST(Builder, skip_registration=True):
   }
 
   def read(self) -> dict[str, Any]:
-    return originals.read_mnist(self.folder, self.COUNTS)
+    return rows(originals.read_mnist(self.folder, self.COUNTS))
 
 
 class FashionMNIST(MNIST, skip_registration=True):
@@ -132,13 +142,12 @@ class Cifar10(Builder, skip_registration=True):
   }
 
   def read(self) -> dict[str, Any]:
-    splits = originals.read_cifar10(self.folder, self.COUNTS)
-    return {split: (split, *columns) for split, columns in splits.items()}
+    splits = rows(originals.read_cifar10(self.folder, self.COUNTS))
+    return {split: [(f'{split}_{number:05d}', *row) for number, row in enumerate(part)] for split, part in splits.items()}
 
-  def _generate_examples(self, part: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
-    split, *columns = part
-    for key, example in super()._generate_examples(columns):
-      yield key, dict(example, id=f'{split}_{key:05d}')
+  def example(self, row: Any) -> dict[str, Any]:
+    name, *columns = row
+    return {**super().example(columns), 'id': name}
 
 
 class TinyShakespeare(Builder, skip_registration=True):
@@ -191,7 +200,7 @@ class Digits(Builder, skip_registration=True):
     image_NHWC = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
     order = np.argsort(digits.target, kind='stable')
     parts = {'train': np.delete(order, slice(None, None, 5)), 'test': order[::5]}
-    return {split: (image_NHWC[np.sort(part)], digits.target[np.sort(part)]) for split, part in parts.items()}
+    return rows({split: (image_NHWC[np.sort(part)], digits.target[np.sort(part)]) for split, part in parts.items()})
 
 
 class PythonStdlib(Builder, skip_registration=True):
@@ -230,10 +239,10 @@ class PythonStdlib(Builder, skip_registration=True):
         )
     return splits
 
-  def _generate_examples(self, part: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
-    for index, (name, path) in enumerate(part):
-      with tokenize.open(path) as file:
-        yield index, {'path': name, 'text': file.read()}
+  def example(self, row: Any) -> dict[str, Any]:
+    name, path = row
+    with tokenize.open(path) as file:
+      return {'path': name, 'text': file.read()}
 
 
 class Multi30k(Builder, skip_registration=True):
@@ -283,11 +292,10 @@ class Multi30k(Builder, skip_registration=True):
     for split, stem in self.PARTS.items():
       names = [f'{stem}.{language}' for language in self.LANGUAGES]
       parts[split] = originals.read_parallel([originals.find(self.folder, name, f'{name}.gz') for name in names])
-    return parts
+    return rows(parts)
 
-  def _generate_examples(self, part: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
-    for index, sentences in enumerate(zip(*part, strict=True)):
-      yield index, dict(zip(self.LANGUAGES, sentences))
+  def example(self, row: Any) -> dict[str, Any]:
+    return dict(zip(self.LANGUAGES, row))
 
 
 class Names(Builder, skip_registration=True):
@@ -313,9 +321,8 @@ class Names(Builder, skip_registration=True):
     test = set(np.random.RandomState(0).permutation(len(names))[:self.TEST].tolist())
     return {'train': [name for index, name in enumerate(names) if index not in test], 'test': [names[index] for index in sorted(test)]}
 
-  def _generate_examples(self, part: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
-    for index, name in enumerate(part):
-      yield index, {'text': name}
+  def example(self, row: Any) -> dict[str, Any]:
+    return {'text': row}
 
 
 class Sst2(Builder, skip_registration=True):
@@ -337,9 +344,9 @@ class Sst2(Builder, skip_registration=True):
     parts = {'train': 'train', 'validation': 'dev', 'test': 'test'}
     return {split: originals.read_labelled(originals.find(self.folder, f'stsa.binary.{part}'), 2) for split, part in parts.items()}
 
-  def _generate_examples(self, part: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
-    for index, (label, sentence) in enumerate(part):
-      yield index, {'sentence': sentence, 'label': label}
+  def example(self, row: Any) -> dict[str, Any]:
+    label, sentence = row
+    return {'sentence': sentence, 'label': label}
 
 
 class JSBChorales(Builder, skip_registration=True):
@@ -359,9 +366,8 @@ class JSBChorales(Builder, skip_registration=True):
   def read(self) -> dict[str, Any]:
     return originals.read_chorales(originals.find(self.folder, 'jsb-chorales-quarter.json'))
 
-  def _generate_examples(self, part: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
-    for index, steps in enumerate(part):
-      yield index, {'text': '\n'.join(' '.join(map(str, notes)) for notes in steps)}
+  def example(self, row: Any) -> dict[str, Any]:
+    return {'text': '\n'.join(' '.join(map(str, notes)) for notes in row)}
 
 
 BUILDERS: dict[str, type[Builder]] = {

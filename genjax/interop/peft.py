@@ -9,7 +9,8 @@
 
 Where a public module holds several kernels side by side (GPT-2's c_attn: queries, keys and values), PEFT has one A for all of them.
 `load` gives each kernel a copy of it, and `save` writes one if they are still equal; else, as after training, A and B of all of them
-in blocks, whose rank is the sum.
+in blocks, whose rank is the sum. Adapters of experts are written one a matrix of an expert, as PEFT has them where each expert is a
+module, and turns them into its own where transformers holds all experts in one tensor; `load` does not read the latter.
 """
 
 from collections.abc import Mapping
@@ -102,22 +103,26 @@ def save(folder: str | os.PathLike, model: Model, adapter: Adapter, base: str | 
   held = {leaf for row in rows for leaf in row.tensor.leaves}
   if strange := sorted({name.rpartition('/')[0] for name in leaves} - held):
     raise UserError(f'{model.architecture} has no modules for adapters of {listed(strange)}')
-  joined = {row: _joined(row, leaves) for row in rows if any(f'{leaf}/A' in leaves for leaf in row.tensor.leaves)}
-  if not joined:
+  adapted = [row for row in rows if any(f'{leaf}/A' in leaves for leaf in row.tensor.leaves)]
+  if not adapted:
     raise UserError('there is no adapter to write: its parameters are empty')
+  experts = any(map(_of_experts, adapted))
+  # Where transformers holds all experts in one tensor, PEFT reads their adapters only if none of the matrices of an expert lacks one.
+  joined = {row: _joined(row, leaves) for row in rows if row in adapted or experts and _of_experts(row)}
   rank = max(a.shape[-1] for a, _ in joined.values())
   tensors: dict[str, np.ndarray] = {}
-  for row, (a_LIR, b_LRO) in joined.items():
-    more = rank - a_LIR.shape[-1]
-    for name, a_IR, b_RO in zip(row.names, a_LIR, b_LRO, strict=True):
+  for row, (a_NIR, b_NRO) in joined.items():
+    more = rank - a_NIR.shape[-1]
+    for name, a_IR, b_RO in zip(row.names, a_NIR, b_NRO, strict=True):
       module = f'base_model.model.{name.removesuffix(".weight")}'
       tensors[f'{module}.lora_A.weight'] = np.ascontiguousarray(np.pad(a_IR, ((0, 0), (0, more))).T)
       tensors[f'{module}.lora_B.weight'] = np.ascontiguousarray(np.pad(b_RO, ((0, more), (0, 0))).T)
   alpha = adapter.options.scale * rank
   config = {
     'peft_type': 'LORA', 'task_type': 'CAUSAL_LM', 'inference_mode': True, 'base_model_name_or_path': base, 'bias': 'none', 'r': rank,
-    'lora_alpha': int(alpha) if alpha == int(alpha) else alpha, 'lora_dropout': adapter.options.dropout,
-    'target_modules': sorted(row.tensor.name.removesuffix('.weight').rpartition('{layer}.')[2] for row in joined),
+    'lora_alpha': int(alpha) if alpha == int(alpha) else alpha,
+    'lora_dropout': 0.0 if experts else adapter.options.dropout,  # PEFT refuses another rate for tensors of all experts
+    'target_modules': sorted(re.split(r'\{\w+\}\.', row.tensor.name.removesuffix('.weight'))[-1] for row in joined),
     'fan_in_fan_out': any(not row.tensor.transposed for row in joined), 'init_lora_weights': True, 'use_rslora': False}
   with files.new_folder(pathlib.Path(folder)) as partial:
     files.write_json(partial / CONFIG, config)
@@ -127,12 +132,16 @@ def save(folder: str | os.PathLike, model: Model, adapter: Adapter, base: str | 
 def _rows(model: Model) -> list[Row]:
   """The rows of the architecture's table that are kernels."""
   rows = mapping.rows(ARCHITECTURES[model.architecture], model.config, named_leaves(model.params))
-  return [row for row in rows if all(leaf.rpartition('/')[2] == lora.KERNEL for leaf in row.tensor.leaves)]
+  return [row for row in rows if all(map(lora.is_kernel, row.tensor.leaves))]
 
 
-def _modules(model: Model) -> dict[str, tuple[Row, int]]:
-  """Public module -> its row and layer."""
-  return {name.removesuffix('.weight'): (row, layer) for row in _rows(model) for layer, name in enumerate(row.names)}
+def _of_experts(row: Row) -> bool:
+  return any(leaf.endswith(lora.EXPERTS) for leaf in row.tensor.leaves)
+
+
+def _modules(model: Model) -> dict[str, tuple[Row, tuple[int, ...]]]:
+  """Public module -> its row, and its place there: layer and expert, as far as there are any."""
+  return {name.removesuffix('.weight'): (row, place) for row in _rows(model) for name, place in zip(row.names, row.places)}
 
 
 def _read_options(entries: Entries) -> lora.Options:
@@ -178,7 +187,7 @@ def _without_base(folder: pathlib.Path, tensors: dict[str, np.ndarray], model: M
   return tensors
 
 
-def _match(folder: pathlib.Path, tensors: Mapping[str, np.ndarray], modules: Mapping[str, tuple[Row, int]],
+def _match(folder: pathlib.Path, tensors: Mapping[str, np.ndarray], modules: Mapping[str, tuple[Row, tuple[int, ...]]],
            rank: int) -> dict[str, dict[str, np.ndarray]]:
   """module -> its A (R I) and B (O R); an error lists all tensors that do not fit."""
   found: dict[str, dict[str, np.ndarray]] = {}
@@ -202,7 +211,7 @@ def _match(folder: pathlib.Path, tensors: Mapping[str, np.ndarray], modules: Map
   return found
 
 
-def _expected(entries: Entries, modules: Mapping[str, tuple[Row, int]]) -> set[str] | None:
+def _expected(entries: Entries, modules: Mapping[str, tuple[Row, tuple[int, ...]]]) -> set[str] | None:
   """The modules that the config names, by PEFT's rules; None where it does not say which."""
   wanted, without = (entries.values.get(name) for name in ('target_modules', 'exclude_modules'))
   layers = entries.values.get('layers_to_transform')
@@ -215,37 +224,41 @@ def _expected(entries: Entries, modules: Mapping[str, tuple[Row, int]]) -> set[s
       return re.fullmatch(patterns, module) is not None
     return any(module == name or module.endswith(f'.{name}') for name in patterns or ())
 
-  return {module for module, (row, layer) in modules.items() if named(module, wanted) and not named(module, without)
-          and (not layers or row.tensor.layered and layer in layers)}
+  return {module for module, (row, place) in modules.items() if named(module, wanted) and not named(module, without)
+          and (not layers or row.tensor.layered and place[0] in layers)}
 
 
 def _stacked(row: Row, parts: list[dict[str, np.ndarray] | None], rank: int) -> dict[str, jnp.ndarray]:
-  """The adapters of the kernels of a row, one A and B a layer; a layer without an adapter has zeros."""
+  """The adapters of the kernels of a row, one A and B a public module; a module without an adapter has zeros."""
   outputs, inputs = row.shape if row.tensor.transposed else row.shape[::-1]
-  a_LIR = np.zeros((len(parts), inputs, rank), np.float32)
-  b_LRO = np.zeros((len(parts), rank, outputs), np.float32)
-  for layer, part in enumerate(parts):
+  lead = _lead(row)
+  a = np.zeros((*lead, inputs, rank), np.float32)
+  b = np.zeros((*lead, rank, outputs), np.float32)
+  for place, part in zip(row.places, parts):
     if part is not None:
-      a_LIR[layer], b_LRO[layer] = part['A'].T, part['B'].T
+      a[place], b[place] = part['A'].T, part['B'].T
   leaves = {}
-  for leaf, b in zip(row.tensor.leaves, np.split(b_LRO, np.cumsum(row.widths)[:-1], axis=-1)):
-    pair = {'A': a_LIR, 'B': b} if row.tensor.layered else {'A': a_LIR[0], 'B': b[0]}
-    leaves.update({f'{leaf}/{name}': jnp.asarray(value) for name, value in pair.items()})
+  for leaf, own in zip(row.tensor.leaves, np.split(b, np.cumsum(row.widths)[:-1], axis=-1)):
+    leaves.update({f'{leaf}/A': jnp.asarray(a), f'{leaf}/B': jnp.asarray(own)})
   return leaves
 
 
+def _lead(row: Row) -> tuple[int, ...]:
+  """How many layers and experts the kernels of a row have, as far as there are any."""
+  return tuple(last + 1 for last in row.places[-1])
+
+
 def _joined(row: Row, leaves: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-  """A (L I R) and B (L R O) of the public modules of a row, of which some kernels may have no adapter."""
+  """A (N I R) and B (N R O) of the N public modules of a row, of which some kernels may have no adapter; R is 0 if none has."""
   inputs = row.shape[1] if row.tensor.transposed else row.shape[0]
   present: dict[int, tuple[np.ndarray, np.ndarray]] = {}
   for number, (leaf, width) in enumerate(zip(row.tensor.leaves, row.widths)):
     if f'{leaf}/A' in leaves:
       a, b = leaves[f'{leaf}/A'], leaves[f'{leaf}/B']
-      a, b = (a, b) if row.tensor.layered else (a[None], b[None])
-      if a.shape[:2] != (len(row.names), inputs) or b.shape != (len(row.names), a.shape[-1], width):
+      if a.shape[:-1] != (*_lead(row), inputs) or b.shape != (*_lead(row), a.shape[-1], width):
         raise UserError(f'the adapter of {leaf} has A {a.shape} and B {b.shape}, which do not fit the base')
-      present[number] = a, b
-  first = next(iter(present.values()))[0]
+      present[number] = a.reshape(-1, *a.shape[-2:]), b.reshape(-1, *b.shape[-2:])
+  first = next(iter(present.values()))[0] if present else np.zeros((len(row.names), inputs, 0), np.float32)
   shared = all(np.array_equal(a, first) for a, _ in present.values())
   offset, blocks = 0, []
   total = first.shape[-1] if shared else sum(a.shape[-1] for a, _ in present.values())

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import sharding
-from genjax.nn.blocks import ACTIVATIONS, Block, BlockOptions
+from genjax.nn.blocks import ACTIVATIONS, Block, BlockOptions, block_axes, options_of
 from genjax.nn.functional import Network, absorb_bias, dropout, network, stack
 from genjax.types import Array, Key, Tree, UserError
 
@@ -60,9 +60,7 @@ class BertConfig:
 
   def block(self) -> BlockOptions:
     """Options of each block."""
-    return BlockOptions(width=self.width, heads=self.heads, mlp_width=self.mlp_width or 4 * self.width, activation=self.activation,
-                        norm_eps=self.norm_eps, dropout=self.dropout, kernel_init=nnx.initializers.normal(self.init_scale),
-                        dtype=self.dtype, attention=self.attention)
+    return options_of(self, kernel_init=nnx.initializers.normal(self.init_scale))
 
 
 def bert(size: str, **options: Any) -> BertConfig:
@@ -173,11 +171,7 @@ def encoder(config: BertConfig) -> Network:
 
 AXES = (
   (r'embedding/token/embedding', ('vocab', None)),
-  (r'blocks/attention/(query|key|value)/kernel', ('layers', None, 'heads')),
-  (r'blocks/attention/out/kernel', ('layers', 'heads', None)),
-  (r'blocks/up/kernel', ('layers', None, 'mlp')),
-  (r'blocks/down/kernel', ('layers', 'mlp', None)),
-  (r'blocks/.*/(scale|bias)', ('layers', None)),
+  *block_axes('blocks'),
 )
 
 MASKED_LM_AXES = ((r'heads/token_bias', ('vocab',)),)

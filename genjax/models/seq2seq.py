@@ -11,7 +11,7 @@ import numpy as np
 
 from genjax import sharding
 from genjax.nn.attention import init_layer
-from genjax.nn.blocks import Block, BlockOptions, Remember
+from genjax.nn.blocks import Block, BlockOptions, Remember, block_axes, options_of
 from genjax.nn.embeddings import RelativeBias, sincos
 from genjax.nn.frames import FrameEmbedding
 from genjax.nn.functional import Network, absorb_bias, dropout, network, stack
@@ -110,14 +110,10 @@ class Seq2SeqConfig:
 
   def block(self, decodes: bool = False) -> BlockOptions:
     """Options of each block of the encoder, or of the decoder."""
-    heads, mlp_width = self.heads, self.mlp_width or 4 * self.width
+    own: dict[str, Any] = {}
     if decodes:
-      heads, mlp_width = self.decoder_heads or heads, self.decoder_mlp_width or mlp_width
-    return BlockOptions(
-      width=self.width, heads=heads, mlp_width=mlp_width, head_dim=self.head_dim, activation=self.activation,
-      gated=self.gated, norm=self.norm, norm_eps=self.norm_eps, pre_norm=self.pre_norm, bias=self.bias, key_bias=self.key_bias,
-      scaled=self.scaled, dropout=self.dropout, attention_dropout=self.attention_dropout, activation_dropout=self.activation_dropout,
-      kernel_init=self.initializer('kernel'), dtype=self.dtype, attention=self.attention)
+      own = dict(heads=self.decoder_heads or self.heads, mlp_width=self.decoder_mlp_width or self.mlp_width or 4 * self.width)
+    return options_of(self, kernel_init=self.initializer('kernel'), **own)
 
 
 class Vocabulary(nnx.Module):
@@ -316,11 +312,7 @@ def axes(config: Seq2SeqConfig) -> tuple[tuple[str, tuple[str | None, ...]], ...
   """The table of logical axes of the parameters that the config has."""
   table = [
     (r'(target_)?embedding/embedding', ('vocab', None)),
-    (r'.*/blocks/(attention|cross)/(query|key|value)/kernel', ('layers', None, 'heads')),
-    (r'.*/blocks/(attention|cross)/out/kernel', ('layers', 'heads', None)),
-    (r'.*/blocks/(up|gate)/kernel', ('layers', None, 'mlp')),
-    (r'.*/blocks/down/kernel', ('layers', 'mlp', None)),
-    (r'.*/blocks/.*/(scale|bias)', ('layers', None)),
+    *block_axes('.*/blocks'),
   ]
   if config.depth and not config.tied:
     table.append((r'head/out/kernel', (None, 'vocab')))

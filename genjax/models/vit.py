@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import sharding
-from genjax.nn.blocks import Block, BlockOptions
+from genjax.nn.blocks import Block, BlockOptions, block_axes, options_of
 from genjax.nn.conv import Conv
 from genjax.nn.functional import Network, dropout, network, stack
 from genjax.types import Array, Key, Tree, UserError
@@ -62,10 +62,7 @@ class VitConfig:
 
   def block(self) -> BlockOptions:
     """Options of each block."""
-    return BlockOptions(width=self.width, heads=self.heads, mlp_width=self.mlp_width or 4 * self.width, activation=self.activation,
-                        norm_eps=self.norm_eps, pre_norm=True, qkv_bias=self.qkv_bias, dropout=self.dropout,
-                        kernel_init=nnx.initializers.normal(self.init_scale), dtype=self.dtype,
-                        attention=self.attention)
+    return options_of(self, pre_norm=True, kernel_init=nnx.initializers.normal(self.init_scale))
 
 
 def vit(size: str, **options: Any) -> VitConfig:
@@ -165,10 +162,4 @@ def classifier(config: VitConfig) -> Network:
   return Network(net.init, apply)
 
 
-AXES = (
-  (r'blocks/attention/(query|key|value)/kernel', ('layers', None, 'heads')),
-  (r'blocks/attention/out/kernel', ('layers', 'heads', None)),
-  (r'blocks/up/kernel', ('layers', None, 'mlp')),
-  (r'blocks/down/kernel', ('layers', 'mlp', None)),
-  (r'blocks/.*/(scale|bias)', ('layers', None)),
-)
+AXES = block_axes('blocks')

@@ -79,6 +79,12 @@ class BlockOptions:
     return Linear(inputs, outputs, use_bias=self.bias, dtype=jnp.dtype(self.dtype), kernel_init=self.kernel_init, rngs=rngs)
 
 
+def options_of(config: Any, **options: Any) -> BlockOptions:
+  """The options of a model's blocks: those of the model that have these names, unless `options` has others; mlp_width 0 is 4 width."""
+  own = {field.name: getattr(config, field.name) for field in dataclasses.fields(BlockOptions) if hasattr(config, field.name)}
+  return BlockOptions(**{**own, 'mlp_width': config.mlp_width or 4 * config.width, **options})
+
+
 class Block(nnx.Module):
   """Self-attention, attention to a memory if `cross`, and an MLP, each added to its input.
 
@@ -150,6 +156,17 @@ class Block(nnx.Module):
   def _add(self, norm: Any, x_BTD: Array, y_BTD: Array, key: Key | None) -> Array:
     x_BTD = x_BTD + dropout(y_BTD, self.options.dropout, key)
     return x_BTD if self.options.pre_norm else norm(x_BTD)
+
+
+def block_axes(blocks: str) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
+  """The table of logical axes of stacked blocks, whose paths `blocks` matches."""
+  return (
+    (rf'{blocks}/(attention|cross)/(query|key|value)/kernel', ('layers', None, 'heads')),
+    (rf'{blocks}/(attention|cross)/out/kernel', ('layers', 'heads', None)),
+    (rf'{blocks}/(up|gate)/kernel', ('layers', None, 'mlp')),
+    (rf'{blocks}/down/kernel', ('layers', 'mlp', None)),
+    (rf'{blocks}/.*/(scale|bias)', ('layers', None)),
+  )
 
 
 class Remember(Block):

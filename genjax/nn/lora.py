@@ -6,11 +6,13 @@ Adapters are trees beside the parameters that they change, with {'A': ..., 'B': 
     L I O        L of them, stacked             A is L I R       B is L R O
     H W I O      a convolution                  A is H W I R     B is R O
     L H W I O    L of them, stacked             A is L H W I R   B is L R O
+    E I O        a layer's experts              A is E I R       B is E R O
+    L E I O      those of L layers, stacked     A is L E I R     B is L E R O
 
-with R the rank: of a convolution, A is one to R channels and B one of size 1. The product is added to the kernel before a network is
-applied, which works for every network and keeps it a pure function. It costs, a step and an adapted kernel, I O R multiply-adds and
-room for one more kernel, however large the batch; the backward pass computes the gradient of the whole kernel, as full training
-does, and projects it. What is saved is the optimizer's state, the averages, and what a checkpoint holds.
+with R the rank: of a convolution, A is one to R channels and B one of size 1; every expert has a pair of its own. The product is added
+to the kernel before a network is applied, which works for every network and keeps it a pure function. It costs, a step and an adapted
+kernel, I O R multiply-adds and room for one more kernel, however large the batch; the backward pass computes the gradient of the whole
+kernel, as full training does, and projects it. What is saved is the optimizer's state, the averages, and what a checkpoint holds.
 """
 
 from collections.abc import Mapping
@@ -23,10 +25,10 @@ import zlib
 import jax
 import jax.numpy as jnp
 
-from genjax.types import Array, Key, Tree, UserError, listed, named_leaves, unflatten
+from genjax.types import Array, Key, Tree, UserError, leaf_name, listed, named_leaves, unflatten
 
 KERNEL = 'kernel'  # the last name of a leaf that is one
-STACKED = (3, 5)  # ranks of the kernels with a leading axis of layers
+EXPERTS = '_kernel'  # the end of the name of one that holds the matrices of experts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,15 +92,27 @@ def targets(options: Options, groups: Mapping[str, Tree]) -> dict[str, dict[str,
       leaf = leaves[group][name]
       if not _is_kernel(name, leaf):
         raise UserError(f'the path {pattern!r} of a low-rank adapter matches {name} {tuple(leaf.shape)}, which is the kernel of no '
-                        f'dense layer and no convolution. {there}')
+                        f'dense layer, no convolution and no experts. {there}')
       chosen[group][name] = leaf
   return chosen
 
 
+def is_kernel(name: str) -> bool:
+  """Whether a leaf of this path is a kernel, by its name."""
+  return name.endswith(EXPERTS) or name.rsplit('/', 1)[-1] == KERNEL
+
+
 def _is_kernel(name: str, leaf: Any) -> bool:
   rank = len(leaf.shape)
+  if name.endswith(EXPERTS):
+    return 3 <= rank <= 4
   square = rank < 4 or leaf.shape[-4] == leaf.shape[-3]
-  return name.rsplit('/', 1)[-1] == KERNEL and 2 <= rank <= 5 and square
+  return is_kernel(name) and 2 <= rank <= 5 and square
+
+
+def _stacked(name: str, rank: int) -> int:
+  """How many leading axes of a kernel, or of its A, count layers and experts: each place on them has an A and a B of its own."""
+  return rank - 2 if name.endswith(EXPERTS) else int(rank in (3, 5))
 
 
 def init(key: Key, kernels: Mapping[str, Any], rank: int) -> Tree:
@@ -109,7 +123,7 @@ def init(key: Key, kernels: Mapping[str, Any], rank: int) -> Tree:
   adapters: dict[str, Any] = {}
   for name, kernel in kernels.items():
     *lead, inputs, outputs = kernel.shape
-    stack = lead[:1] if len(kernel.shape) in STACKED else []
+    stack = lead[:_stacked(name, len(kernel.shape))]
     bound = 1.0 / math.sqrt(inputs * math.prod(lead[len(stack):]))
     own = jax.random.fold_in(key, zlib.crc32(name.encode()))
     adapters[f'{name}/A'] = jax.random.uniform(own, (*lead, inputs, rank), jnp.float32, -bound, bound)
@@ -119,8 +133,8 @@ def init(key: Key, kernels: Mapping[str, Any], rank: int) -> Tree:
 
 def product(a: Array, b: Array) -> Array:
   """A B, of the shape of the kernel."""
-  if a.ndim == 5:
-    b = b[:, None, None]
+  if a.ndim > b.ndim:  # the height and width of a convolution
+    b = b[..., None, None, :, :]
   return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -155,7 +169,8 @@ def drop(key: Key, adapters: Tree, rate: float) -> Tree:
   dropped = []
   for number, (path, leaf) in enumerate(flat):
     if path[-1].key == 'A':
-      shape = (*leaf.shape[:-4], 1, 1, leaf.shape[-2], 1) if leaf.ndim > 3 else (*leaf.shape[:-1], 1)
+      stacked = _stacked(leaf_name(path[:-1]), leaf.ndim)
+      shape = (*leaf.shape[:stacked], *[1] * (leaf.ndim - 2 - stacked), leaf.shape[-2], 1)
       keep = jax.random.bernoulli(jax.random.fold_in(key, number), 1.0 - rate, shape)
       leaf = jnp.where(keep, leaf / (1.0 - rate), 0.0)
     dropped.append(leaf)
@@ -168,6 +183,6 @@ def axes(table: tuple, kernels: Mapping[str, Any]) -> tuple:
   for name, kernel in kernels.items():
     logical = next((axes for pattern, axes in table if re.fullmatch(pattern, name)), None)
     if logical is not None:
-      stack = logical[:1] if len(kernel.shape) in STACKED else ()
+      stack = logical[:_stacked(name, len(kernel.shape))]
       rows += [(re.escape(f'{name}/A'), (*logical[:-1], None)), (re.escape(f'{name}/B'), (*stack, None, logical[-1]))]
   return tuple(rows)

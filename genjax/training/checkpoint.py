@@ -119,6 +119,21 @@ class Checkpoints:
       return []
     return distributed.broadcast([step for step in self._complete() if interim or step not in self._interim], 'steps of checkpoints')
 
+  def best_step(self) -> int:
+    """The step of the checkpoint with the best metric. Of several processes all call it, and get what process 0 sees.
+
+    Raises:
+      UserError: this run does not keep its best checkpoint, or none has been evaluated yet.
+    """
+    steps = self.steps()
+    if not self.best:
+      raise UserError(f'{self.directory} has no best checkpoint: the run was trained without config.checkpoint.best, the name of an '
+                      f'evaluation metric; name one of the steps {steps}')
+    best = distributed.broadcast(self._open().best_step() if steps else None, 'step of the best checkpoint')
+    if best is None:
+      raise UserError(f'no checkpoint in {self.directory} has the metric {self.best!r} yet; there are {steps}')
+    return best
+
   def _complete(self) -> list[int]:
     """Steps of the complete checkpoints, as this process sees them."""
     return sorted(self._open().all_steps()) if self.directory.exists() else []

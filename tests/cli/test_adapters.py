@@ -86,6 +86,17 @@ def test_merged_run_samples_and_evaluates_alike_without_its_base(runs, tmp_path,
   assert main(['merge', f'--workdir={runs / "adapter"}', f'--out={tmp_path / "merged"}']) == 2
 
 
+def test_the_best_checkpoint_is_merged(runs, tmp_path):
+  """The worst bound counts as the best here, so that it is not the newest."""
+  best = ('--config.checkpoint.best=negative_elbo', '--config.checkpoint.mode=max', '--config.checkpoint.keep=1')
+  assert train(tmp_path / 'adapter', f'--config.init_from={runs / "base"}', *LORA, *best, '--config.evaluate_every=3') == 0
+  for step in ('best', '3'):
+    assert main(['merge', f'--workdir={tmp_path / "adapter"}', f'--out={tmp_path / step}', f'--step={step}']) == 0
+  chosen, third = (workdir.open_run(str(tmp_path / step))[1].state for step in ('best', '3'))
+  assert int(chosen.step) == 3
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(chosen), jax.device_get(third))
+
+
 def test_a_base_that_is_missing_or_another_one(runs, tmp_path, capsys):
   moved = tmp_path / 'moved'
   shutil.copytree(runs / 'base', moved)

@@ -71,6 +71,33 @@ def test_evaluation_has_a_card(run, tmp_path, capsys):
   assert json.loads(capsys.readouterr().out)['card']['parameters'] == 'raw'
 
 
+def test_the_best_checkpoint_is_evaluated_sampled_and_exported(run, tmp_path, capsys):
+  """The worst loss counts as the best here, so that it is not the newest."""
+  folder = tmp_path / 'run'
+  assert main(['train', f'--config={ROOT}/configs/python_code.py:smoke', f'--workdir={folder}', '--config.steps=3',
+               '--config.checkpoint.every=1', '--config.checkpoint.keep=1', '--config.evaluate_every=1', '--config.sample_every=0',
+               '--config.checkpoint.best=loss', '--config.checkpoint.mode=max', '--config.optimizers.net.lr=0.01']) == 0
+  assert sorted(path.name for path in (folder / 'checkpoints').iterdir() if path.is_dir()) == ['1', '3']
+  capsys.readouterr()
+  found = []
+  for step in ('best', '1', '3'):
+    assert main(['evaluate', f'--workdir={folder}', '--no-samples', f'--step={step}']) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert main(['sample', f'--workdir={folder}', '--num=1', f'--out={tmp_path / step}.npz', f'--step={step}']) == 0
+    assert main(['export', f'--workdir={folder}', f'--to={tmp_path / step}', f'--step={step}']) == 0
+    said = capsys.readouterr().err
+    found.append((report['card']['step'], report['metrics'], np.load(tmp_path / f'{step}.npz')['tokens'].tolist(),
+                  (tmp_path / step / 'model.safetensors').read_bytes(), f'step {report["card"]["step"]}' in said))
+  assert found[0] == found[1] and found[0][0] == 1 and found[0][4]
+  assert all(best != newest for best, newest in zip(found[0][:4], found[2]))
+  for command, out in (('evaluate', []), ('sample', [f'--out={tmp_path / "x.npz"}'])):
+    assert main([command, f'--workdir={run}', '--step=best', *out]) == 2
+    assert 'without config.checkpoint.best' in capsys.readouterr().err
+  with pytest.raises(SystemExit, match='2'):
+    main(['evaluate', f'--workdir={folder}', '--step=bets'])
+  assert "expected the number of a step, or 'best', got 'bets'" in capsys.readouterr().err
+
+
 def test_inspect_counts_and_lays_out_without_memory(capsys):
   argv = ['inspect', f'--config={ROOT}/configs/python_code.py', '--json', '--mesh=fsdp:2,tensor:2', '--config.model.layers=80',
           '--config.model.heads=64', '--config.model.kv_heads=8', '--config.model.width=8192', '--config.model.mlp_width=28672',

@@ -16,7 +16,8 @@ from genjax.types import UserError, named_leaves
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PATHS = {'python_code': ('blocks/attention/(query|value)/kernel',), 'quickstart': ('blocks/.*/kernel', 'embed/patch/kernel'),
-         'digits_vae': ('.*/kernel',), 'digits_gan': ('stages/.*/kernel',), 'mnist_ddpm_unet': ('down/.*/kernel', 'middle/.*/kernel')}
+         'digits_vae': ('.*/kernel',), 'mixtral': ('blocks/experts/.*kernel',), 'digits_gan': ('stages/.*/kernel',),
+         'mnist_ddpm_unet': ('down/.*/kernel', 'middle/.*/kernel')}
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ('digits_gan', 'mnist_ddpm_unet')]
 
 
@@ -60,7 +61,7 @@ def samples(run):
   return run.sample(3, seed=0, averaged=False)
 
 
-@pytest.mark.parametrize('name', ['python_code', 'quickstart', 'digits_vae', *SLOW])
+@pytest.mark.parametrize('name', ['python_code', 'quickstart', 'digits_vae', 'mixtral', *SLOW])
 def test_begins_as_its_base_bit_for_bit_and_leaves_it_alone(name, pair):
   base, adapted = pair(name)
   before = jax.device_get(adapted.frozen)

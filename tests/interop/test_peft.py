@@ -1,5 +1,6 @@
 """Adapters of PEFT: what is refused and what does not fit, on folders that genjax wrote and that are then changed."""
 
+import dataclasses
 import json
 
 import jax
@@ -15,7 +16,8 @@ from genjax.types import UserError, named_leaves
 
 SIZES = dict(vocab=19, context=12, layers=2, heads=4, width=16)
 CONFIGS = {'gpt2': TransformerConfig(**SIZES, mlp='gelu'), 'llama': llama(**SIZES, kv_heads=2, mlp_width=15),
-           'wider': llama(**{**SIZES, 'width': 24}, kv_heads=2, mlp_width=15)}
+           'mixtral': llama(**SIZES, kv_heads=2, mlp_width=15, experts=3, experts_per_token=2),
+          'wider': llama(**{**SIZES, 'width': 24}, kv_heads=2, mlp_width=15)}
 
 
 def public(name, folder):
@@ -91,6 +93,29 @@ def test_kernels_side_by_side(tmp_path):
                lora.merge(model.params, again.params, again.options.scale), lora.merge(model.params, own.params, own.options.scale))
   peft.save(tmp_path / 'shared', model, again)  # its three A are equal now
   assert load_file(tmp_path / 'shared' / peft.WEIGHTS)['base_model.model.transformer.h.0.attn.c_attn.lora_A.weight'].shape == (4, 16)
+
+
+def test_experts(tmp_path):
+  """One A and B for each matrix of each expert; those without an adapter have zeros, since PEFT wants all of them or none."""
+  model = public('mixtral', tmp_path / 'base')
+  own = adapter(model, 'blocks/experts/(up|down)_kernel', 'blocks/attention/out/kernel')
+  own = own._replace(options=dataclasses.replace(own.options, dropout=0.1))
+  peft.save(tmp_path / 'out', model, own)
+  written = json.loads((tmp_path / 'out' / peft.CONFIG).read_text())
+  assert written['target_modules'] == ['self_attn.o_proj', 'w1', 'w2', 'w3'] and written['lora_dropout'] == 0
+  tensors = load_file(tmp_path / 'out' / peft.WEIGHTS)
+  assert len(tensors) == 2 * 2 * (1 + 3 * 3)
+  experts = own.params['blocks']['experts']
+  module = 'base_model.model.model.layers.1.block_sparse_moe.experts.2'
+  np.testing.assert_array_equal(tensors[f'{module}.w3.lora_A.weight'], experts['up_kernel']['A'][1, 2].T)
+  np.testing.assert_array_equal(tensors[f'{module}.w2.lora_B.weight'], experts['down_kernel']['B'][1, 2].T)
+  assert tensors[f'{module}.w1.lora_A.weight'].shape == (2, 16) and not tensors[f'{module}.w1.lora_B.weight'].any()
+  again = peft.load(tmp_path / 'out', model)
+  jax.tree.map(np.testing.assert_array_equal, lora.merge(model.params, again.params, 1.5), lora.merge(model.params, own.params, 1.5))
+  edit(tmp_path / 'out', layers_to_transform=[0])
+  assert 'beyond them: model.layers.1.block_sparse_moe.experts.0.w1' in refusal(model, tmp_path / 'out')
+  edit(tmp_path / 'out', layers_to_transform=None, target_parameters=['mlp.experts.down_proj'])
+  assert "target_parameters=['mlp.experts.down_proj']" in refusal(model, tmp_path / 'out')
 
 
 @pytest.mark.parametrize(('entries', 'said'), [

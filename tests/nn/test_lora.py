@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.models.transformer import TransformerConfig, transformer
+from genjax.models.transformer import TransformerConfig, axes, llama, transformer
 from genjax.nn import lora
 from genjax.nn.conv import conv
 from genjax.nn.functional import count
 from genjax.types import UserError, named_leaves
 
 SHAPES = {'dense': (6, 5), 'stack': (3, 6, 5), 'conv': (3, 3, 4, 7), 'convs': (2, 3, 3, 4, 7)}
+MIXTRAL = llama(vocab=16, context=8, layers=3, heads=2, width=8, mlp_width=12, experts=4, experts_per_token=2)
 
 
 def random(shape, seed=0):
@@ -60,6 +61,56 @@ def test_begins_as_the_base_bit_for_bit():
   alone = lora.init(jax.random.key(3), {'conv/kernel': kernels['conv/kernel']}, 2)
   np.testing.assert_array_equal(alone['conv']['kernel']['A'], fresh['conv']['kernel']['A'])
   assert not np.array_equal(fresh['stack']['kernel']['A'][0], fresh['stack']['kernel']['A'][1])
+
+
+def mixtral():
+  """Parameters of a small Mixtral, the matrices of its experts, and adapters of these, with neither A nor B zero."""
+  base, _ = transformer(MIXTRAL).init(jax.random.key(0))
+  kernels = lora.targets(lora.Options(2, 4.0, ('blocks/experts/.*_kernel',)), {'net': base})['net']
+  return base, kernels, jax.tree.map(lambda leaf: random(leaf.shape, leaf.size), lora.init(jax.random.key(1), kernels, 2))
+
+
+def test_each_expert_of_each_layer_has_a_pair_of_its_own():
+  base, kernels, pairs = mixtral()
+  assert sorted(kernels) == [f'blocks/experts/{name}_kernel' for name in ('down', 'gate', 'up')]
+  assert count(pairs) == 3 * 3 * 4 * 2 * (8 + 12)  # matrices, layers, experts, rank, width and hidden width
+  merged = lora.merge(base, pairs, 0.7)
+  for name, inputs in {'up': 8, 'gate': 8, 'down': 12}.items():
+    w_LEIO, whole_LEIO = (tree['blocks']['experts'][f'{name}_kernel'] for tree in (base, merged))
+    a_LEIR, b_LERO = pairs['blocks']['experts'][f'{name}_kernel'].values()
+    x = random((5, inputs), 6)
+    for place in np.ndindex(3, 4):
+      narrow = x @ w_LEIO[place] + 0.7 * (x @ a_LEIR[place]) @ b_LERO[place]
+      np.testing.assert_allclose(x @ whole_LEIO[place], narrow, rtol=1e-5, atol=1e-5)
+  np.testing.assert_array_equal(merged['blocks']['experts']['router']['kernel'], base['blocks']['experts']['router']['kernel'])
+  alone = lora.merge({'up_kernel': base['blocks']['experts']['up_kernel'][1]},  # a layer that is not stacked
+                     {'up_kernel': jax.tree.map(lambda leaf: leaf[1], pairs['blocks']['experts']['up_kernel'])}, 0.7)
+  np.testing.assert_allclose(alone['up_kernel'], merged['blocks']['experts']['up_kernel'][1], rtol=1e-6, atol=1e-6)
+
+
+def test_experts_begin_as_the_base_bit_for_bit():
+  base, kernels, _ = mixtral()
+  fresh = lora.init(jax.random.key(3), kernels, 2)
+  jax.tree.map(np.testing.assert_array_equal, lora.merge(base, fresh, 8.0), base)
+  a_LEIR = fresh['blocks']['experts']['down_kernel']['A']
+  bound = 1 / math.sqrt(12)
+  assert a_LEIR.shape == (3, 4, 12, 2) and 0.8 * bound < float(jnp.abs(a_LEIR).max()) <= bound
+  assert len(np.unique(a_LEIR)) > 0.99 * a_LEIR.size  # no two experts and no two layers begin alike
+
+
+def test_dropout_of_experts_is_drawn_for_each_of_them():
+  _, _, pairs = mixtral()
+  dropped = named_leaves(lora.drop(jax.random.key(0), pairs, 0.5))['blocks/experts/down_kernel/A']
+  kept_LEIR = np.asarray(dropped != 0)
+  assert (kept_LEIR == kept_LEIR[..., :1]).all()
+  assert len(np.unique(kept_LEIR[..., 0].reshape(12, 12), axis=0)) == 12
+
+
+def test_adapters_of_experts_are_split_as_their_kernels():
+  kernels = {name: tree for name, tree in mixtral()[1].items() if 'gate' not in name}
+  assert dict(lora.axes(axes(MIXTRAL), kernels)) == {
+    'blocks/experts/up_kernel/A': ('layers', 'experts', None, None), 'blocks/experts/up_kernel/B': ('layers', 'experts', None, 'mlp'),
+    'blocks/experts/down_kernel/A': ('layers', 'experts', 'mlp', None), 'blocks/experts/down_kernel/B': ('layers', 'experts', None, None)}
 
 
 def test_dropout_drops_input_features_and_keeps_the_mean():

@@ -1,6 +1,7 @@
 """Adapters of PEFT on random small models: read here, and written here for PEFT, against its logits."""
 
 import json
+import re
 import warnings
 
 import jax
@@ -20,9 +21,10 @@ with warnings.catch_warnings():
   theirs = pytest.importorskip('peft', reason='parity tests need the extra [parity]')
 torch.set_num_threads(1)  # its threads wait for each other on busy machines
 # PEFT's own calls of what transformers deprecates, its word that it found out by itself how Conv1D lies, and that it saves the weights of
-# an adapted output layer beside the adapter.
+# an adapted output layer beside the adapter, and that it does not find where it has just joined ranks and alphas of experts.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('ignore:.*is_gradient_checkpointing', 'ignore:fan_in_fan_out',
-                                                           'ignore:Setting `save_embedding_layers`')]
+                                                           'ignore:Setting `save_embedding_layers`',
+                                                           'ignore:The following (rank|alpha)_pattern keys did not match')]
 
 NO_TOKENS = {'bos_token_id': None, 'eos_token_id': None}
 SIZES = dict(vocab_size=53, max_position_embeddings=64, hidden_size=36, intermediate_size=50, num_hidden_layers=3, num_attention_heads=6,
@@ -32,6 +34,8 @@ BASES = {
   'llama': lambda: transformers.LlamaConfig(**{**SIZES, 'hidden_size': 30, 'num_attention_heads': 5, 'num_key_value_heads': 1,
                                                'intermediate_size': 41}),
   'mistral': lambda: transformers.MistralConfig(**SIZES, sliding_window=7),
+  # torch's grouped products want a hidden width of such a size
+  'mixtral': lambda: transformers.MixtralConfig(**{**SIZES, 'hidden_size': 24, 'intermediate_size': 52}, num_local_experts=4),
 }
 EVERY = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']
 ADAPTERS = {
@@ -72,7 +76,13 @@ def reloaded(folder, name):
   base = transformers.AutoModelForCausalLM.from_pretrained(folder / 'base')
   model = theirs.PeftModel.from_pretrained(base, folder / name).eval()
   there = set(theirs.get_peft_model_state_dict(model, save_embedding_layers=False))
-  assert there == set(load_file(folder / name / ours.WEIGHTS))
+  # It joins what belongs to the experts of a layer: gates and the matrices beside them, and around these the matrices after them.
+  renamed = {r'block_sparse_moe\.experts\.\d+\.w[13]': 'mlp.experts.base_layer', r'block_sparse_moe\.experts\.\d+\.w2': 'mlp.experts',
+             r'block_sparse_moe\.gate': 'mlp.gate'}
+  tensors = set(load_file(folder / name / ours.WEIGHTS))
+  for pattern, other in renamed.items():
+    tensors = {re.sub(pattern, other, tensor) for tensor in tensors}
+  assert there == tensors
   return model
 
 
@@ -103,6 +113,9 @@ def test_logits_and_round_trip(name, tmp_path):
 @pytest.mark.parametrize(('base', 'paths', 'rank'), [
   ('gpt2', ('blocks/attention/(query|value)/kernel', 'blocks/down/kernel'), 4),  # two A of rank 2 in the fused module
   ('llama', ('blocks/attention/.*/kernel', 'blocks/gate/kernel', 'head/out/kernel'), 2),
+  ('mixtral', ('blocks/attention/value/kernel', 'blocks/experts/.*kernel'), 2),
+  ('mixtral', ('blocks/experts/down_kernel',), 2),
+  ('mixtral', ('blocks/experts/up_kernel',), 2),
 ])
 def test_an_adapter_of_our_own_loads_in_peft(base, paths, rank, tmp_path):
   tokens, _ = published(base, tmp_path, target_modules=['c_attn' if base == 'gpt2' else 'q_proj'])

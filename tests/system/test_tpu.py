@@ -69,3 +69,16 @@ def test_offloaded_activations_lie_in_the_memory_of_the_host(devices):
   rows, inputs = 8 // 4, 3 * 512 * 256 * 2  # of a device; bytes of three block inputs of a row
   assert compiled('offload').host_temp_size_in_bytes >= rows * inputs
   assert compiled('full').host_temp_size_in_bytes == 0
+
+
+@pytest.mark.slow
+def test_each_device_multiplies_its_rows_by_its_experts(devices):
+  """8 rows of 512 tokens over fsdp, 4 experts over expert, each of 256 by 384: 4,096 routed tokens, 2 experts."""
+  text = lower(devices, {'fsdp': 2, 'expert': 2}, experts=4, experts_per_token=2, mlp_width=384).compile().as_text()
+  products = re.findall(r'%ragged-dot-none\S* = bf16\[([\d,]+)\]\S* custom-call', text)
+  assert sorted(products) == ['4096,256'] * 3 + ['4096,384'] * 3  # up, gate and down, forward and for the gradient of their rows
+  gradients = re.findall(r'%tgmm\S* = bf16\[([\d,]+)\]\S* custom-call', text)
+  assert sorted(gradients) == ['2,256,384'] * 2 + ['2,384,256']
+  assert not re.search(r'= \w+\[(\d+,)*384(,\d+)*\]\S* (dot|convolution)\(', text)  # no product of every token with every expert
+  together = {int(experts) for experts in re.findall(r'\[(?:\d+,)*(\d+),(?:256,384|384,256)\]', text)}
+  assert 2 in together and 4 not in together  # nothing holds the matrices of all experts

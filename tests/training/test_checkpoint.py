@@ -60,6 +60,27 @@ def test_the_best_is_still_known_after_a_restart_and_unmeasured_ones_do_not_pile
   assert checkpoints.steps() == [2, 7]
 
 
+@pytest.mark.parametrize(('mode', 'best'), [('min', 2), ('max', 4)])
+def test_the_best_is_found_in_another_process_too(tmp_path, mode, best):
+  checkpoints = filled(tmp_path, keep=1, best='loss', mode=mode)
+  checkpoints.save(5, state(5), {}, None)  # not evaluated
+  assert checkpoints.best_step() == best
+  checkpoints.close()
+  assert Checkpoints(tmp_path / 'checkpoints', keep=1, best='loss', mode=mode).best_step() == best
+
+
+def test_a_best_that_is_not_there_is_an_error(tmp_path):
+  with pytest.raises(UserError, match=r'without config\.checkpoint\.best.*\[3, 4\]'):
+    filled(tmp_path).best_step()
+  with pytest.raises(UserError, match=r"has the metric 'loss' yet; there are \[\]"):
+    Checkpoints(tmp_path / 'none', best='loss').best_step()
+  checkpoints = Checkpoints(tmp_path / 'unmeasured', best='loss')
+  checkpoints.save(1, state(1), {}, None)
+  checkpoints.wait()
+  with pytest.raises(UserError, match=r"has the metric 'loss' yet; there are \[1\]"):
+    checkpoints.best_step()
+
+
 # Orbax drops its own background tasks when a read fails.
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(tmp_path):
