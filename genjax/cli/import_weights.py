@@ -82,7 +82,7 @@ def _write(folder: pathlib.Path, source: pathlib.Path, config: Config, params, m
   experiment = workdir_lib.attach(config, configs.build(config, paths))
   run = Run(experiment, configs.settings(config))
   files = {**experiment.files, **files}
-  kept = {**experiment.assets, 'vocabulary': config.data.vocabulary}
+  kept = {**experiment.assets, **({'vocabulary': config.data.vocabulary} if 'vocabulary' in config.data else {})}
   assets.write(folder, files)
   assets.put(config, assets.described(kept, files))
   state = TrainState(
