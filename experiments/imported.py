@@ -7,9 +7,9 @@ from genjax.config import Config
 from genjax.types import UserError
 
 PUBLIC = 'public.json'  # of an imported run: what its model came with, see `experiments.public`
-# Further files of public models, which genjax does not need and gives back as they were.
+# Further files of public models, which genjax gives back as they were; it may have read others that say the same.
 CARRIED = ('generation_config.json', 'preprocessor_config.json', 'processor_config.json', 'special_tokens_map.json', 'added_tokens.json',
-           'normalizer.json')
+           'normalizer.json', 'spiece.model', 'tokenizer.model', 'vocab.txt', 'vocab.json', 'merges.txt')
 
 
 def folder(config: Config) -> pathlib.Path | None:
