@@ -222,4 +222,6 @@ def test_an_adapter_of_another_base(tmp_path, published, capsys):
   before = contents(other)
   said = fails(capsys, 'import', f'--from={tmp_path / "adapter"}', f'--base={other}', f'--workdir={tmp_path / "wrong"}')
   assert 'no adapters of this base' in said and [path.name for path in tmp_path.iterdir()] == ['adapter'] and contents(other) == before
+  said = fails(capsys, 'import', f'--from={tmp_path / "adapter"}', f'--base={published("bert")[1]}', f'--workdir={tmp_path / "wrong"}')
+  assert 'this model is a bert' in said and [path.name for path in tmp_path.iterdir()] == ['adapter']
   assert main(['import', f'--from={tmp_path / "adapter"}', f'--base={run}', f'--workdir={tmp_path / "right"}']) == 0
