@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments import imported
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import prepare, sources, tokenizers
@@ -22,8 +23,9 @@ from genjax.objectives.masked import MaskedLanguageModel, MaskingOptions
 from genjax.objectives.sequence_classification import SequenceClassification
 from genjax.training import optimizers
 from genjax.training.experiment import Columns, Condition, Experiment
-from genjax.types import UserError
+from genjax.types import Tree, UserError
 
+HEADS = ('pooler', 'next_sentence', 'classes')  # of config.model; which of them a run has is decided by what it learns
 Further = Sequence[tuple[str, str, str]]  # (name, split, field) of texts
 
 
@@ -40,8 +42,11 @@ def build(config: Config) -> Experiment:
       one after the other, each ended by '[SEP]', and rows of that stream, each begun by '[CLS]', fill the context; the last tokens of a
       split, fewer than a row, are not read.
     start: what 'masked_lm' fills in where there is no prompt.
-  config.model: options of `genjax.models.bert.BertConfig`; its context may be longer than that of the data.
+  config.model: options of `genjax.models.bert.BertConfig`; its context may be longer than that of the data, and its vocab larger than the
+    tokenizer. pooler and next_sentence are heads of an imported encoder that 'masked_lm' keeps and does not train; classes are those of an
+    imported classifier, by default those of the label.
   config.objective: name 'masked_lm' and rate, see `MaskingOptions`; or name 'classification' and smoothing, see `SequenceClassification`.
+    Of the option of the other one it takes no notice.
 
   Raises:
     UserError: an unknown name or option, or a tokenizer without the special tokens.
@@ -54,12 +59,13 @@ def _masked_lm(config: Config) -> Experiment:
   data, more = config.data, config.data.get('more') or ()
   text = _Text(config, more, ('bos', 'eos', 'pad', 'mask'))
   special = text.vocabulary.special
-  masking = config_lib.build(MaskingOptions, config.objective, 'config.objective', vocab=text.vocabulary.size, mask=special['mask'],
-                             special=tuple(sorted({special[kind] for kind in ('bos', 'eos', 'pad')})))
+  heads = {head: config.model.get(head, False) for head in ('pooler', 'next_sentence')}
+  masking = config_lib.build(MaskingOptions, _without(config.objective, 'smoothing'), 'config.objective', vocab=text.vocabulary.size,
+                             mask=special['mask'], special=tuple(sorted({special[kind] for kind in ('bos', 'eos', 'pad')})))
   start = text.prompt(data.start)
   return _experiment(
     config, text,
-    objective=MaskedLanguageModel(_network(config, text, masked_lm=True, pooler=False), masking),
+    objective=MaskedLanguageModel(_network(config, text, masked_lm=True, **heads), masking),
     train=lambda: text.packed(data.train, more),
     heldout=lambda: text.packed(data.heldout),
     example={'tokens': jax.ShapeDtypeStruct((data.context,), np.int32)},
@@ -76,7 +82,7 @@ def _classification(config: Config) -> Experiment:
   network = _network(config, text, classes=text.classes())
   return _experiment(
     config, text,
-    objective=config_lib.build(SequenceClassification, config.objective, 'config.objective', network=network),
+    objective=config_lib.build(SequenceClassification, _without(config.objective, 'rate'), 'config.objective', network=network),
     train=lambda: text.labelled(data.train),
     heldout=lambda: text.labelled(data.heldout),
     example={'tokens': jax.ShapeDtypeStruct((data.context,), np.int32), 'weights': jax.ShapeDtypeStruct((data.context,), np.float32),
@@ -94,7 +100,7 @@ def _experiment(config: Config, text: '_Text', train: Callable[[], Arrays], held
     optimizers=optimizers.from_config(config.optimizers, config.steps),
     ema=dict(config.ema),
     assets={'vocabulary': config.data.vocabulary},
-    files=text.vocabulary.files(),
+    files={**text.vocabulary.files(), **imported.files(config)},
     unit='tokens',
     units_per_example=config.data.context,
     **parts)
@@ -113,10 +119,10 @@ class _Text:
   """
 
   def __init__(self, config: Config, more: Further, needed: tuple[str, ...]):
-    self._data = data = config.data
-    kept = config_lib.plain(config.assets)
-    if kept.get('vocabulary') == data.vocabulary and 'folder' in kept:
-      self.vocabulary = tokenizers.open_tokenizer(kept['folder'])
+    self._config, self._data = config, config.data
+    data = config.data
+    if kept := imported.folder(config):
+      self.vocabulary = tokenizers.open_tokenizer(kept)
     elif data.vocabulary == 'bert':
       self.vocabulary = tokenizers.train('bert', self._documents(data.train, more), data.vocabulary_size)
     elif pathlib.Path(data.vocabulary).exists():
@@ -130,6 +136,7 @@ class _Text:
 
   def _documents(self, split: str, more: Further) -> list[str]:
     data = self._data
+    imported.check_data(self._config)
     texts = open_documents(data.name, split, data.data_dir or None, data.originals or None, data.field)
     return texts + [text for name, part, field in more for text in open_documents(name, part, data.data_dir or None, None, field)]
 
@@ -157,15 +164,22 @@ class _Text:
 
   def classes(self) -> int:
     """How many classes there are."""
-    data = self._data
+    data, known = self._data, self._config.model.get('classes', 0)
+    if known and not data.name:
+      return known
+    imported.check_data(self._config)
     features: Any = prepare.open_builder(data.name, data.data_dir or None, data.originals or None).info.features
     if data.label not in features or not hasattr(features[data.label], 'num_classes'):
       raise UserError(f'config.data.label={data.label!r} is no feature of {data.name} with classes; its features are {", ".join(features)}')
+    if known and known != features[data.label].num_classes:
+      raise UserError(f'config.model.classes={known}, and {data.name} has {features[data.label].num_classes}: set it to that, and '
+                      'config.init.strict=False if the classifier is to begin anew')
     return features[data.label].num_classes
 
   def labelled(self, split: str) -> Arrays:
     """A sentence a row: 'tokens', 'weights' and 'label'."""
     data, special = self._data, self.vocabulary.special
+    imported.check_data(self._config)
     read = sources.open_tfds(data.name, split, (data.field, data.label), data.data_dir or None, data.originals or None)
     columns = read.get(np.arange(len(read)))
     encoded = self.vocabulary.encode_all(columns[data.field].tolist())
@@ -178,11 +192,29 @@ def _network(config: Config, text: _Text, **heads: Any) -> Network:
   context = config.model.get('context') or config.data.context
   if context < config.data.context:
     raise UserError(f'config.data.context must be at most the {context} tokens of config.model.context, got {config.data.context}')
-  given = {key: value for key, value in config.model.items() if key != 'context'}
+  vocab = config.model.get('vocab') or text.vocabulary.size
+  imported.check_size(config, text.vocabulary.size, vocab, 'config.model.vocab')
+  return bert.encoder(_options(config, vocab=vocab, context=context, **heads))
+
+
+def exported_options(config: Config, net: Tree) -> bert.BertConfig:
+  """The options of a run's encoder with the heads that its parameters have."""
+  heads, embedding = net.get('heads', {}), net['embedding']
+  vocab, context = (len(embedding[table]['embedding']) for table in ('token', 'position'))
+  return _options(config, vocab=vocab, context=context, pooler='pooler' in heads, masked_lm='token_bias' in heads,
+                  next_sentence='next_sentence' in heads, classes=len(heads['classifier']['bias']) if 'classifier' in heads else 0)
+
+
+def _options(config: Config, **computed: Any) -> bert.BertConfig:
+  given = _without(config.model, 'vocab', 'context', *HEADS)
   try:
-    return bert.encoder(config_lib.build(bert.BertConfig, given, 'config.model', vocab=text.vocabulary.size, context=context, **heads))
+    return config_lib.build(bert.BertConfig, given, 'config.model', **computed)
   except ValueError as error:
     raise UserError(f'config.model: {error}') from error
+
+
+def _without(options: Config, *names: str) -> dict[str, Any]:
+  return {name: value for name, value in options.items() if name not in names}
 
 
 def _render(vocabulary: tokenizers.Tokenizer, samples: Columns) -> dict[str, str]:

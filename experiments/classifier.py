@@ -1,13 +1,13 @@
 """Image classifiers: the extractors of features and the judges of labels for samples of other families."""
 
-from experiments import images
+from experiments import images, imported
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.models import classifier, vit
 from genjax.objectives.classification import Classification
 from genjax.training import optimizers
 from genjax.training.experiment import Experiment
-from genjax.types import UserError
+from genjax.types import Tree, UserError
 
 # Name of a model -> its options, its network of them, and the logical axes of its parameters.
 MODELS = {'convolutional': (classifier.Classifier, classifier.network, classifier.AXES),
@@ -25,11 +25,8 @@ def build(config: Config) -> Experiment:
     UserError: an unknown name or option, or options that do not fit together.
   """
   data = config.data
-  options, network, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
-  try:
-    net = network(config_lib.build(options, config.model, 'config.model', shape=tuple(data.shape), num_classes=data.num_classes))
-  except ValueError as error:
-    raise UserError(f'config.model: {error}') from error
+  _, network, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
+  net = network(model_options(config))
   return Experiment(
     objective=config_lib.build(Classification, config.objective, 'config.objective', net=net),
     train=images.batches(config, data.train),
@@ -37,4 +34,14 @@ def build(config: Config) -> Experiment:
     example=images.example(config),
     optimizers=optimizers.from_config(config.optimizers, config.steps),
     ema=dict(config.ema),
-    axes={'net': axes})
+    axes={'net': axes},
+    files=imported.files(config))
+
+
+def model_options(config: Config, net: Tree = None) -> classifier.Classifier | vit.VitConfig:
+  """The options of the config's model; no parameters are needed to know them."""
+  options = config_lib.choose(MODELS, config.model.name, 'config.model.name')[0]
+  try:
+    return config_lib.build(options, config.model, 'config.model', shape=tuple(config.data.shape), num_classes=config.data.num_classes)
+  except ValueError as error:
+    raise UserError(f'config.model: {error}') from error

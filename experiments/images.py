@@ -8,6 +8,7 @@ import functools
 import jax
 import numpy as np
 
+from experiments import imported
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import pipeline, sources, synthetic
@@ -42,7 +43,12 @@ def batches(config: Config, split: str, shuffle: bool = True) -> pipeline.Pipeli
   transforms = [flip] if data.get('flip', False) and shuffle else []
   transforms += [bernoulli] if binarize == 'dynamic' else []
   transform = functools.partial(_chain, transforms) if transforms else None
-  return pipeline.Pipeline(functools.partial(open_source, data, split, config.seed), config.batch_size, config.seed, transform, shuffle)
+
+  def read() -> pipeline.Source:
+    imported.check_data(config)
+    return open_source(data, split, config.seed)
+
+  return pipeline.Pipeline(read, config.batch_size, config.seed, transform, shuffle)
 
 
 def open_source(data: Config, split: str, seed: int) -> pipeline.Source:

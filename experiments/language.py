@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 import functools
-import pathlib
 from typing import Any
 
 import jax
 import numpy as np
 
+from experiments import imported
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import tokenizers
@@ -28,7 +28,6 @@ from genjax.types import UserError
 
 MODELS = {'gpt': transformer.TransformerConfig, 'llama': transformer.llama}
 RANDOM_WINDOWS = {'train': 2**20, 'heldout': 64}  # splits of 'random_tokens' and their sizes
-PUBLIC = 'public.json'  # of an imported run: what its model came with, see `experiments.public`
 
 
 def build(config: Config) -> Experiment:
@@ -54,9 +53,7 @@ def build(config: Config) -> Experiment:
   text = _Text(config, read)
   vocabulary = text.vocabulary
   size = data.get('vocabulary_size') or vocabulary.size
-  if vocabulary.size > size:
-    raise UserError(f'the tokenizer {data.vocabulary!r} has {vocabulary.size} tokens and the model {size}: set config.data.vocabulary_size '
-                    'to at least as many, or take the tokenizer that belongs to the model')
+  imported.check_size(config, vocabulary.size, size, 'config.data.vocabulary_size')
   model = model_options(config, size)
   sampler = config_lib.build(SamplerOptions, config.sampler, 'config.sampler')
   objective = LanguageModel(transformer.transformer(model), functools.partial(transformer.init_cache, model), data.context,
@@ -113,16 +110,12 @@ class _Text:
   """
 
   def __init__(self, config: Config, read: Callable[[str], list[str]]):
-    self._data, self._kept = config.data, config_lib.plain(config.assets)
+    self._config, self._data, self._kept = config, config.data, config_lib.plain(config.assets)
     self._read = read
     self.tokens = functools.cache(self._open)
-    # The files that a run keeps belong to the vocabulary that it has.
-    same = self._kept.get('vocabulary') == self._data.vocabulary
-    self._folder = pathlib.Path(self._kept['folder']) if same and 'folder' in self._kept else None
+    self._folder = imported.folder(config)
     self.vocabulary: Vocabulary = self._vocabulary()
-    self.files = self.vocabulary.files() if isinstance(self.vocabulary, tokenizers.Tokenizer) else {}
-    if self._folder and (self._folder / PUBLIC).is_file():
-      self.files[PUBLIC] = (self._folder / PUBLIC).read_bytes()
+    self.files = {**(self.vocabulary.files() if isinstance(self.vocabulary, tokenizers.Tokenizer) else {}), **imported.files(config)}
     alphabet = {'alphabet': self.vocabulary.alphabet} if isinstance(self.vocabulary, CharVocabulary) else {}
     self.assets = {**alphabet, **({'vocabulary': self._data.vocabulary} if self.files else {}), **self._measured()}
 
@@ -146,9 +139,7 @@ class _Text:
                     f'got {name!r}.{config_lib.suggestion(name, known)}')
 
   def _documents(self, split: str) -> list[str]:
-    if not self._data.name:
-      raise UserError('this run has no data: name some with data.name, data.train and data.heldout (`--config.data.name=...` of train, '
-                      '`--set data.name=...` of evaluate)')
+    imported.check_data(self._config)
     if is_folder(self._data.name):
       raise self._another_tokenizer()
     return self._read(split)

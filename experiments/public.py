@@ -7,14 +7,11 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-from configs import common
-from experiments import language
+from experiments import bert, classifier, imported, language, public_configs, seq2seq, speech
 from genjax import config as config_lib
 from genjax import interop
 from genjax.config import Config
-from genjax.data import tokenizers
-from genjax.interop import files, peft
-from genjax.models.transformer import TransformerConfig, transformer
+from genjax.interop import files, peft, weights
 from genjax.nn import lora
 from genjax.types import Params, Tree, UserError
 
@@ -38,15 +35,14 @@ def read(folder: pathlib.Path, dtype: str | None) -> Imported:
     dtype: of the parameters; None for that of the files.
 
   Raises:
-    UserError: see `genjax.interop.load` and `genjax.data.tokenizers.open_tokenizer`; or no builder makes runs of such a model.
+    UserError: see `genjax.interop.load` and `experiments.public_configs.make`.
   """
   model = interop.load(folder, dtype)
-  if type(model.config) not in CONFIGS:
-    raise UserError(f'{folder}: a {model.architecture} can be loaded (genjax.interop.load), but no run can be made of it: no experiment '
-                    f'has a {type(model.config).__name__}')
-  config = CONFIGS[type(model.config)](model.config, folder)
+  config = public_configs.make(model, folder)
   told = {'architecture': model.architecture, 'config': dict(model.source)}
-  return Imported(config, {'net': model.params}, model.mutable, {language.PUBLIC: (json.dumps(told, indent=2) + '\n').encode()})
+  kept = {**imported.given(folder, imported.CARRIED), imported.PUBLIC: (json.dumps(told, indent=2) + '\n').encode()}
+  mutable = {'net': model.mutable} if config.experiment == classifier.__name__ else model.mutable
+  return Imported(config, {'net': model.params}, mutable, kept)
 
 
 def write(folder: pathlib.Path, config: Config, params: Params, kept: Mapping[str, bytes], dtype: str | None) -> None:
@@ -66,7 +62,7 @@ def write(folder: pathlib.Path, config: Config, params: Params, kept: Mapping[st
   with files.new_folder(folder) as partial:
     interop.save(partial, model or options, params['net'], dtype=dtype)
     for name, data in kept.items():
-      if name != language.PUBLIC:
+      if name != imported.PUBLIC:
         (partial / name).write_bytes(data)
 
 
@@ -107,48 +103,33 @@ def write_adapter(folder: pathlib.Path, config: Config, params: Params, frozen: 
   peft.save(folder, _public(config, frozen, kept), peft.Adapter(options, params['lora']), config.init_from)
 
 
-def _model(config: Config, params: Params, kept: Mapping[str, bytes]) -> tuple[TransformerConfig, interop.Model | None]:
+def _model(config: Config, params: Params, kept: Mapping[str, bytes]) -> tuple[Any, interop.Model | None]:
   """The options of a run's model; and the model, if it was a public one."""
-  if config.experiment != language.__name__:
-    raise UserError(f'runs of {config.experiment} have no public architecture; those of {language.__name__} have')
-  net = params['net']
-  options = language.model_options(config, len(net['embedding']['token']['embedding']))
-  if language.PUBLIC not in kept:
+  if config.experiment not in OPTIONS:
+    raise UserError(f'runs of {config.experiment} have no public architecture; those of {", ".join(OPTIONS)} have')
+  if config.experiment in FOREIGN and imported.PUBLIC not in kept:
+    raise UserError(f'a run of {config.experiment} that does not go back to a public model has a vocabulary of its own, which no public '
+                    'architecture has')
+  options = OPTIONS[config.experiment](config, params['net'])
+  if imported.PUBLIC not in kept:
     return options, None
-  told = json.loads(kept[language.PUBLIC])
-  return options, interop.Model(told['architecture'], options, transformer(options), net, {}, told['config'])
+  told = json.loads(kept[imported.PUBLIC])
+  return options, _named(told['architecture'], options, params['net'], told['config'])
 
 
 def _public(config: Config, params: Params, kept: Mapping[str, bytes]) -> interop.Model:
   """The model of a run under the name of its public architecture."""
   options, model = _model(config, params, kept)
-  return model or interop.Model(interop.architecture_of(options), options, transformer(options), params['net'], {}, {})
+  return model or _named(interop.architecture_of(options), options, params['net'], {})
 
 
-def _language_model(options: TransformerConfig, folder: pathlib.Path) -> Config:
-  config = common.base(steps=0, batch_size=8)
-  config.experiment = language.__name__
-  vocabulary, start = 'ids', '0'
-  if any((folder / name).is_file() for name in (tokenizers.LIBRARY, tokenizers.SENTENCEPIECE)):
-    vocabulary, start = str(folder.absolute()), _start(tokenizers.open_tokenizer(folder))
-  config.data = dict(name='', train='train', heldout='train', field='text', separator='', vocabulary=vocabulary,
-                     vocabulary_size=options.vocab, context=options.context, heldout_stride=0, start=start, segments=False, data_dir='',
-                     originals='')
-  given = dataclasses.asdict(options)
-  del given['vocab']
-  config.model = dict(name='gpt', **given)
-  config.sampler = dict(common.TOKENS, length=min(256, options.context), temperature=0.8, top_p=0.95)
-  config.optimizers.net = dict(name='sgd', lr=1e-4, b2=0.95, weight_decay=0.0, clip=1.0, warmup=0, schedule='constant', end=0.1)
-  return config.lock()
+def _named(architecture: str, options: Any, net: Tree, source: Mapping[str, Any]) -> interop.Model:
+  return interop.Model(architecture, options, weights.ARCHITECTURES[architecture].network(options), net, {}, source)
 
 
-def _start(tokenizer: tokenizers.Tokenizer) -> str:
-  """A prompt that stands for none: nothing but the beginning of a text, or as little as there is."""
-  if tokenizer.begins:
-    return ''
-  first = tokenizer.special.get('bos', tokenizer.special.get('eos'))
-  texts = [*([] if first is None else [tokenizer.decode([first])]), '\n', ' ', 'a']
-  return next((text for text in texts if len(tokenizer.encode(text))), texts[-1])
-
-
-CONFIGS: dict[type, Callable[[Any, pathlib.Path], Config]] = {TransformerConfig: _language_model}
+# Experiment -> (config, parameters of the network) -> the options of its model.
+OPTIONS: dict[str, Callable[[Config, Tree], Any]] = {
+  language.__name__: lambda config, net: language.model_options(config, len(net['embedding']['token']['embedding'])),
+  bert.__name__: bert.exported_options, seq2seq.__name__: seq2seq.exported_options, speech.__name__: speech.exported_options,
+  classifier.__name__: classifier.model_options}
+FOREIGN = (seq2seq.__name__, speech.__name__)  # of these, runs that were never public have words or characters for tokens

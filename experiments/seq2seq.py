@@ -1,30 +1,27 @@
-"""Builder of translation: pairs of sentences in words, an encoder-decoder transformer, BLEU."""
+"""Builder of translation: pairs of sentences in words or pieces of words, an encoder-decoder transformer, BLEU."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 import functools
-import json
 import pathlib
 from typing import Any
 
 import jax
 import numpy as np
 
+from experiments import imported
+from experiments.sentences import SIDES, Pairs, Sentences, open_sentences
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.data import parallel, words
+from genjax.data import parallel
 from genjax.data.buckets import Buckets
 from genjax.data.sources import Arrays
-from genjax.data.words import WordVocabulary
 from genjax.metrics import text
 from genjax.models import seq2seq
 from genjax.objectives.decoding import SamplerOptions
-from genjax.objectives.seq2seq import Seq2Seq, Tokens
+from genjax.objectives.seq2seq import Seq2Seq
 from genjax.training import optimizers
 from genjax.training.experiment import Columns, Condition, Experiment, Metric
-from genjax.types import UserError
-
-VOCABULARIES = 'words.json'  # of a run: the splitter, the languages and the words of both
-SIDES = ('source', 'target')
+from genjax.types import Tree, UserError
 
 
 def build(config: Config) -> Experiment:
@@ -36,33 +33,37 @@ def build(config: Config) -> Experiment:
     splitter: what splits sentences into words, see `genjax.data.words.splitter`. least_count: words that stand more seldom in the split
       `train` are unknown ones. context: longest source and target in tokens, start and stop tokens included; pairs with a longer side are
       left out, and the fingerprint of the data counts them.
+    vocabulary: '' or absent for words; or a folder with the tokenizer of a public model, see `open_pieces` of `experiments.sentences`. Then
+      vocabulary_size is the number of the model's tokens, tokens are those that start and stop a target and pad, prefix is a text before
+      each source, such as 'translate English to German: ', and the splitter makes the words of which BLEU counts.
   config.model: options of `Seq2SeqConfig`.
   config.objective: smoothing, see `Seq2Seq`. config.sampler: see `SamplerOptions`.
   config.evaluation: sacrebleu, whether to measure it.
   """
   data = config.data
-  pairs = functools.cache(functools.partial(open_pairs, data))
-  vocabularies, files = _vocabularies(config, pairs)
-  model = model_options(config, *(vocabulary.size for vocabulary in vocabularies))
-  tokens = Tokens(start=words.START, stop=words.STOP, padding=words.PADDING)
+  pairs = functools.cache(functools.partial(open_pairs, config))
+  sentences = open_sentences(config, pairs)
+  model, tokens = model_options(config, *sentences.sizes), sentences.tokens
+  sizes = f'1 to {data.context - sentences.around} {sentences.unit}'
   objective = config_lib.build(
     Seq2Seq, config.objective, 'config.objective', network=seq2seq.seq2seq(model), tokens=tokens,
     start_cache=functools.partial(seq2seq.start_cache, model), sampler=config_lib.build(SamplerOptions, config.sampler, 'config.sampler'))
 
   def examples(split: str) -> Arrays:
     facts = {'name': data.name, 'split': split, 'languages': [data.source, data.target], 'splitter': data.splitter}
-    return parallel.parallel(pairs(split), (functools.partial(_source, vocabularies[0]), functools.partial(_target, vocabularies[1])),
-                             (data.context, data.context), (words.PADDING, words.PADDING), facts)
+    facts |= {name: data[name] for name in ('vocabulary', 'prefix') if data.get(name)}
+    return parallel.parallel(pairs(split), (sentences.source, sentences.target), (data.context, data.context),
+                             (tokens.padding, tokens.padding), facts)
 
   def sentence(given: str) -> np.ndarray:
-    tokens_S = _source(vocabularies[0], given)
-    if not 2 < len(tokens_S) <= data.context:
-      raise UserError(f'a sentence to translate has 1 to {data.context - 2} words, got {len(tokens_S) - 2} in {given!r}')
+    tokens_S, around = sentences.source(given), sentences.around
+    if not around < len(tokens_S) <= data.context:
+      raise UserError(f'a sentence to translate has {sizes}, got {len(tokens_S) - around} in {given!r}')
     return tokens_S
 
   def heldout_sentence(row: int) -> np.ndarray:
-    sentences = pairs(data.heldout)[0]
-    return sentence(sentences[row % len(sentences)])
+    known = pairs(data.heldout)[0]
+    return sentence(known[row % len(known)])
 
   row = {'': jax.ShapeDtypeStruct((data.context,), np.int32), '_weights': jax.ShapeDtypeStruct((data.context,), np.float32)}
   example = {f'{side}{ending}': shape for side in SIDES for ending, shape in row.items()}
@@ -75,22 +76,31 @@ def build(config: Config) -> Experiment:
     cut=frozenset(example),
     ema=dict(config.ema),
     axes={'net': seq2seq.axes(model)},
-    conditions={'source': Condition(sentence, heldout_sentence, f'a sentence of 1 to {data.context - 2} words', fill=words.PADDING)},
-    render=functools.partial(_render, vocabularies),
-    metrics=(translation_metric(config, pairs, sentence, vocabularies[1]),),
-    files=files,
+    conditions={'source': Condition(sentence, heldout_sentence, f'a sentence of {sizes}', fill=tokens.padding)},
+    render=functools.partial(_render, sentences),
+    metrics=(translation_metric(config, pairs, sentence, sentences),),
+    assets={'vocabulary': data.vocabulary} if data.get('vocabulary') else {},
+    files=sentences.files,
     unit='pairs',
   )
 
 
-def open_pairs(data: Config, split: str) -> tuple[list[str], list[str]]:
+def open_pairs(config: Config, split: str) -> tuple[list[str], list[str]]:
   """Source and target sentences of a split; see `build`."""
+  imported.check_data(config)
+  data = config.data
   if data.name == 'spoken_digits':
     return parallel.spoken_digits(split, (data.source, data.target))
   if '/' in data.name:
     source, target = (pathlib.Path(data.name) / f'{split}.{language}' for language in (data.source, data.target))
     return parallel.read_parallel(source, target)
   return parallel.open_parallel(data.name, split, (data.source, data.target), data.data_dir or None, data.originals or None)
+
+
+def exported_options(config: Config, net: Tree) -> seq2seq.Seq2SeqConfig:
+  """The options of a run's model, of which the parameters are given."""
+  target = net.get('target_embedding')
+  return model_options(config, len(net['embedding']['embedding']), len(target['embedding']) if target else 0)
 
 
 def model_options(config: Config, source: int, target: int) -> seq2seq.Seq2SeqConfig:
@@ -106,8 +116,7 @@ def model_options(config: Config, source: int, target: int) -> seq2seq.Seq2SeqCo
   return model
 
 
-def translation_metric(config: Config, pairs: Callable[[str], tuple[list[str], list[str]]], sentence: Callable[[str], np.ndarray],
-                       vocabulary: WordVocabulary) -> Metric:
+def translation_metric(config: Config, pairs: Pairs, sentence: Callable[[str], np.ndarray], sentences: Sentences) -> Metric:
   """BLEU of translations of the held-out sentences, by words and, with config.evaluation.sacrebleu, of texts.
 
   bleu: 100 times `genjax.metrics.text.bleu` of words in lower case, the reference's own words counting where the vocabulary lacks them.
@@ -117,15 +126,14 @@ def translation_metric(config: Config, pairs: Callable[[str], tuple[list[str], l
 
   def compute(sample: Callable[[int, Mapping[str, np.ndarray]], Columns], seed: int) -> dict[str, float]:
     sources, targets = pairs(config.data.heldout)
-    source_NS, _ = parallel.pad([sentence(given) for given in sources], config.data.context, words.PADDING)
-    source_NS = source_NS[:, :int((source_NS != words.PADDING).sum(axis=1).max())]
+    source_NS, weights_NS = parallel.pad([sentence(given) for given in sources], config.data.context, sentences.tokens.padding)
+    source_NS = source_NS[:, :int(weights_NS.sum(axis=1).max())]
     drawn_NT = sample(len(sources), {'source': source_NS})['tokens']
-    sentences = [vocabulary.sentence(row) for row in drawn_NT]
-    found = text.bleu(sentences, [[vocabulary.split(target)] for target in targets])
+    found = text.bleu([sentences.words(row) for row in drawn_NT], [[sentences.split(target)] for target in targets])
     values = {'bleu': 100 * found.score, 'brevity_penalty': found.brevity_penalty, 'length_ratio': found.length_ratio}
     card['sentences'] = len(sources)
     if config.evaluation.sacrebleu:
-      joined = [words.join(words_of) for words_of in sentences]
+      joined = [sentences.texts[1](row) for row in drawn_NT]
       for name, lowercase in (('sacrebleu', False), ('sacrebleu_lowercase', True)):
         values[name], card[name] = text.sacrebleu(joined, targets, lowercase)
     return values
@@ -133,38 +141,9 @@ def translation_metric(config: Config, pairs: Callable[[str], tuple[list[str], l
   return Metric('translation', compute, card)
 
 
-def _source(vocabulary: WordVocabulary, sentence: str) -> np.ndarray:
-  """Tokens of a source: those of its words between start and stop."""
-  return np.concatenate([[words.START], vocabulary.encode(sentence), [words.STOP]]).astype(np.int32)
-
-
-def _target(vocabulary: WordVocabulary, sentence: str) -> np.ndarray:
-  """Tokens of a target: those of its words and stop."""
-  return np.concatenate([vocabulary.encode(sentence), [words.STOP]]).astype(np.int32)
-
-
-def _vocabularies(config: Config, pairs: Callable[[str], tuple[list[str], list[str]]],
-                  ) -> tuple[tuple[WordVocabulary, WordVocabulary], dict[str, bytes]]:
-  """Those of source and target: the ones that the run keeps, or of the words of the training split; and the file that keeps them."""
-  data = config.data
-  splits = tuple(words.splitter(data.splitter, language) for language in (data.source, data.target))
-  facts = {'splitter': data.splitter, 'languages': [data.source, data.target]}
-  folder = config.assets.get('folder')
-  if folder and (pathlib.Path(folder) / VOCABULARIES).is_file():
-    known = json.loads((pathlib.Path(folder) / VOCABULARIES).read_text())
-    if different := [name for name, value in facts.items() if known[name] != value]:
-      raise UserError(f'the words in {folder} belong to {different[0]} {known[different[0]]!r}, and config.data has '
-                      f'{facts[different[0]]!r}')
-    found: Sequence[WordVocabulary] = [WordVocabulary(known[side], split) for side, split in zip(SIDES, splits)]
-  else:
-    found = [WordVocabulary.learn(sentences, split, data.least_count) for sentences, split in zip(pairs(data.train), splits)]
-  kept = {**facts, **{side: vocabulary.words for side, vocabulary in zip(SIDES, found)}}
-  return (found[0], found[1]), {VOCABULARIES: (json.dumps(kept, ensure_ascii=False, indent=0) + '\n').encode()}
-
-
-def _render(vocabularies: tuple[WordVocabulary, WordVocabulary], samples: Columns) -> dict[str, str]:
+def _render(sentences: Sentences, samples: Columns) -> dict[str, str]:
   """Each source, where it is known, and below it the translation."""
-  lines = [vocabularies[1].decode(row[row >= 0]) for row in samples['tokens']]
+  lines = [sentences.texts[1](row[row >= 0]) for row in samples['tokens']]
   if 'source' in samples:
-    lines = [f'{vocabularies[0].decode(source)}\n  {line}' for source, line in zip(samples['source'], lines)]
+    lines = [f'{sentences.texts[0](source)}\n  {line}' for source, line in zip(samples['source'], lines)]
   return {'samples': '\n'.join(lines)}

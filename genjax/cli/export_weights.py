@@ -41,6 +41,8 @@ def main(argv: list[str]) -> int:
     logs.say(f'wrote the adapters of step {step} of {workdir} to {args.to}')
     return 0
   public.write(pathlib.Path(args.to), config, params, kept, args.dtype)
-  missing = '' if kept else f', without a tokenizer: transformers has none for the vocabulary {config.data.get("vocabulary")!r}'
+  missing = ''
+  if not kept and 'vocabulary' in config.data:
+    missing = f', without a tokenizer: transformers has none for the vocabulary {config.data.vocabulary!r}'
   logs.say(f'wrote step {step} of {workdir} to {args.to}{missing}')
   return 0

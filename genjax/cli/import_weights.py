@@ -1,7 +1,7 @@
 """`genjax import --from=DIR --workdir=RUN`: makes a run directory of a public model in the layout of Hugging Face's transformers.
 
-DIR has config.json, model.safetensors or its shards, and perhaps tokenizer.json or tokenizer.model. The run stands before its first step
-and has no data of its own:
+DIR has config.json, model.safetensors or its shards, and a tokenizer: tokenizer.json, tokenizer.model, spiece.model, vocab.txt, or Marian's
+source.spm, target.spm and vocab.json; a decoder may be without. The run stands before its first step and has no data of its own:
 
   genjax sample   --workdir=RUN --prompt='Once upon a time'
   genjax evaluate --workdir=RUN --set data.name=tiny_shakespeare data.heldout=test
@@ -12,6 +12,7 @@ With --base, DIR is a folder of PEFT with adapter_config.json and adapter_model.
 """
 
 import argparse
+from collections.abc import Mapping
 import contextlib
 import importlib
 import os
@@ -27,6 +28,7 @@ from genjax.cli import workdir as workdir_lib
 from genjax.config import Config
 from genjax.interop.files import new_folder
 from genjax.training import logs
+from genjax.training.experiment import Condition
 from genjax.training.run import Run
 from genjax.training.state import TrainState
 from genjax.types import UserError, listed, named_leaves
@@ -58,9 +60,11 @@ def main(argv: list[str]) -> int:
   with new_folder(workdir) as partial:
     public, where = importlib.import_module(PUBLIC), source.parent if source.is_file() else source
     imported = _read_adapter(public, where, pathlib.Path(args.base)) if args.base else public.read(where, args.dtype)
-    parameters = _write(partial, source, *imported)
+    parameters, conditions = _write(partial, source, *imported)
+  told = [f'sample --workdir={workdir} --num=1 ' + (f'--conditions={name}=...' if condition.fill is None else '--prompt=...')
+          for name, condition in conditions.items()] or [f'evaluate --workdir={workdir} --set data.name=...']
   logs.say(f'{workdir}: {parameters:,} parameters of {source}, a run at step 0\n'
-           f'next:\n  genjax sample --workdir={workdir} --num=1 --prompt=...\n  genjax import --help')
+           f'next:\n  genjax {told[0]}\n  genjax import --help')
   return 0
 
 
@@ -76,13 +80,13 @@ def _read_adapter(public: Any, folder: pathlib.Path, base: pathlib.Path) -> Any:
   return imported
 
 
-def _write(folder: pathlib.Path, source: pathlib.Path, config: Config, params, mutable, files) -> int:
-  """Writes the run to a folder; returns the number of its parameters."""
+def _write(folder: pathlib.Path, source: pathlib.Path, config: Config, params, mutable, files) -> tuple[int, Mapping[str, Condition]]:
+  """Writes the run to a folder; returns the number of its parameters, and what it can be asked for."""
   paths = [os.getcwd()]
   experiment = workdir_lib.attach(config, configs.build(config, paths))
   run = Run(experiment, configs.settings(config))
   files = {**experiment.files, **files}
-  kept = {**experiment.assets, 'vocabulary': config.data.vocabulary}
+  kept = {**experiment.assets, **({'vocabulary': config.data.vocabulary} if 'vocabulary' in config.data else {})}
   assets.write(folder, files)
   assets.put(config, assets.described(kept, files))
   state = TrainState(
@@ -98,4 +102,4 @@ def _write(folder: pathlib.Path, source: pathlib.Path, config: Config, params, m
     saved.save(0, state, {**description, 'config': config_lib.plain(config)}, None)
   workdir_lib.write_json(folder / 'run.json', description)
   workdir_lib.write_json(folder / 'config.json', config_lib.plain(config))
-  return sum(leaf.size for leaf in jax.tree.leaves(params))
+  return sum(leaf.size for leaf in jax.tree.leaves(params)), experiment.conditions

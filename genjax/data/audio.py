@@ -112,6 +112,14 @@ def read_wav(path: str | os.PathLike[str], rate: int) -> np.ndarray:
   return np.frombuffer(data, '<i2').astype(np.float32) / 2**15
 
 
+def resample(sound_N: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+  """The sound at another rate, in samples a second: no frequency is added, and those beyond half the new rate are left out."""
+  if rate == wanted:
+    return sound_N
+  samples = round(len(sound_N) * wanted / rate)
+  return (np.fft.irfft(np.fft.rfft(sound_N)[:samples // 2 + 1], samples) * (samples / len(sound_N))).astype(np.float32)
+
+
 def fit(sound_N: np.ndarray, samples: int) -> np.ndarray:
   """The sound cut to so many samples, or with silence after it."""
   return np.pad(sound_N[:samples], (0, max(0, samples - len(sound_N))))

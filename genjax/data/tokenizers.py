@@ -1,5 +1,7 @@
 """Tokenizers of pieces of words: byte-level BPE and WordPiece, trained here or read from a tokenizer.json, and SentencePiece models.
 
+BERT's vocab.txt is read, too, and kept as the tokenizer.json that means the same.
+
 A tokenizer is kept as the files in which it is published (`Pieces.files`): whatever folder has them, that of a public model, of a run or
 of tokens, is a tokenizer to `open_tokenizer`.
 """
@@ -13,12 +15,15 @@ from typing import Any
 import numpy as np
 import sentencepiece
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from genjax.types import UserError
 
 LIBRARY = 'tokenizer.json'  # of the library `tokenizers`
 SENTENCEPIECE = 'tokenizer.model'
+T5 = 'spiece.model'  # the same under the name that T5 has for it
+WORDPIECE = 'vocab.txt'  # of BERT: a piece a line
+FILES = (LIBRARY, SENTENCEPIECE, T5, WORDPIECE)  # in the order in which they are looked for
 SETTINGS = 'tokenizer_config.json'  # of `transformers`: which tokens are special
 TRAINED = ('bpe', 'wordpiece', 'bert')
 END = '<|endoftext|>'
@@ -94,6 +99,7 @@ class SentencePiece:
   """
 
   def __init__(self, model: bytes, settings: str = '', where: str = SENTENCEPIECE):
+    self._name = T5 if pathlib.Path(where).name == T5 else SENTENCEPIECE
     self._processor: Any = sentencepiece.SentencePieceProcessor()
     try:
       self._processor.LoadFromSerializedProto(model)
@@ -121,14 +127,14 @@ class SentencePiece:
 
   def files(self) -> dict[str, bytes]:
     """Name -> bytes of what `open_tokenizer` wants in a folder."""
-    return {SENTENCEPIECE: self._model, **({SETTINGS: self._settings.encode()} if self._settings else {})}
+    return {self._name: self._model, **({SETTINGS: self._settings.encode()} if self._settings else {})}
 
 
 Tokenizer = Pieces | SentencePiece
 
 
 def open_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
-  """Reads a tokenizer.json, a SentencePiece model (.model), or the folder of one: of a public model, of a run or of tokens.
+  """Reads a tokenizer.json, a SentencePiece model (.model), a vocab.txt, or the folder of one: of a public model, of a run or of tokens.
 
   Which tokens are special stands in the tokenizer_config.json or special_tokens_map.json beside it; without these they are found by
   their usual names.
@@ -138,17 +144,21 @@ def open_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
   """
   path = pathlib.Path(path)
   if path.is_dir():
-    found = [path / name for name in (LIBRARY, SENTENCEPIECE) if (path / name).is_file()]
+    found = [path / name for name in FILES if (path / name).is_file()]
     if not found:
-      raise UserError(f'the folder {path} has no tokenizer: expected {LIBRARY} or {SENTENCEPIECE} in it')
+      raise UserError(f'the folder {path} has no tokenizer: expected one of {FILES} in it')
     path = found[0]
-  if path.suffix not in ('.json', '.model'):
-    raise UserError(f'{path}: expected a {LIBRARY}, a SentencePiece model that ends in .model, or the folder of one')
+  if path.suffix not in ('.json', '.model') and path.name != WORDPIECE:
+    raise UserError(f'{path}: expected a {LIBRARY}, a SentencePiece model that ends in .model, a {WORDPIECE} of BERT, or the folder of one')
   beside = [path.with_name(name) for name in (SETTINGS, 'special_tokens_map.json') if path.with_name(name).is_file()]
   try:
     data = path.read_bytes()
     settings = beside[0].read_text('utf-8') if beside else ''
-    return SentencePiece(data, settings, str(path)) if path.suffix == '.model' else Pieces(data.decode(), settings, str(path))
+    if path.suffix == '.model':
+      return SentencePiece(data, settings, str(path))
+    text = data.decode()
+    text = _wordpiece(text, _settings(settings, str(path)), str(path)) if path.name == WORDPIECE else text
+    return Pieces(text, settings, str(path))
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(f'cannot read the tokenizer {path}: {error}') from None
 
@@ -209,6 +219,21 @@ def _recipe(kind: str, documents: Iterable[str]) -> tuple[Any, ...]:
   return models.WordPiece(unk_token=UNKNOWN), splitter, decoders.WordPiece(), trainers.WordPieceTrainer, special, alphabet
 
 
+def _wordpiece(text: str, settings: Mapping[str, Any], where: str) -> str:
+  """The tokenizer.json of a vocab.txt, in which token n is line n + 1; without settings cases are folded, as `transformers` does."""
+  vocabulary = {piece: token for token, piece in enumerate(text.splitlines())}
+  if lacking := [piece for piece in _BERT if piece not in vocabulary]:
+    raise UserError(f'{where} is no vocabulary of BERT: it lacks {lacking[0]}')
+  made: Any = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))
+  made.normalizer = normalizers.BertNormalizer(
+    lowercase=settings.get('do_lower_case', True), strip_accents=settings.get('strip_accents'),
+    handle_chinese_chars=settings.get('tokenize_chinese_chars', True))
+  made.pre_tokenizer, made.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+  made.post_processor = processors.BertProcessing(('[SEP]', vocabulary['[SEP]']), ('[CLS]', vocabulary['[CLS]']))
+  made.add_special_tokens(list(_BERT))
+  return made.to_str()
+
+
 def _settings(text: str, where: str) -> Mapping[str, Any]:
   try:
     settings = json.loads(text or '{}')
@@ -218,11 +243,12 @@ def _settings(text: str, where: str) -> Mapping[str, Any]:
 
 
 def _special(settings: Mapping[str, Any], vocabulary: Mapping[str, int]) -> dict[str, int]:
-  """Kind -> token, from a tokenizer_config.json; without one, by usual names."""
+  """Kind -> token, from a tokenizer_config.json; where it names none, by usual names."""
   found = {}
+  says = any(f'{kind}_token' in settings for kind in (*_USUAL, *_BERT_KINDS.values()))
   for kind in _USUAL:
     told = settings.get(f'{kind}_token') or settings.get(f'{_BERT_KINDS.get(kind)}_token')
-    names = [told['content'] if isinstance(told, dict) and 'content' in told else told] if settings else _USUAL[kind]
+    names = [told['content'] if isinstance(told, dict) and 'content' in told else told] if says else _USUAL[kind]
     tokens = [vocabulary[name] for name in names if isinstance(name, str) and name in vocabulary]
     found.update({kind: tokens[0]} if tokens else {})
   return found

@@ -131,6 +131,9 @@ def save(folder: str | os.PathLike, model: Model, adapter: Adapter, base: str | 
 
 def _rows(model: Model) -> list[Row]:
   """The rows of the architecture's table that are kernels."""
+  if model.architecture not in ARCHITECTURES:
+    raise UserError(f'adapters of PEFT are read and written for {sorted(ARCHITECTURES)}, and this model is a {model.architecture}; '
+                    'genjax merge makes a run of the adapted model, which genjax export writes')
   rows = mapping.rows(ARCHITECTURES[model.architecture], model.config, named_leaves(model.params))
   return [row for row in rows if all(map(lora.is_kernel, row.tensor.leaves))]
 

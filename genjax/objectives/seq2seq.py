@@ -16,7 +16,8 @@ from genjax.types import Array, Batch, Key, Params, Tree, UserError
 class Tokens:
   """Tokens with a meaning of their own.
 
-  start: what the decoder reads first. stop: the last one of every target. padding: what fills rows, before or after a source and after a
+  start: what the decoder reads first. begins: what it reads after that, before every target, and is no part of it: the language and the
+  task of Whisper. stop: the last one of every target. padding: what fills rows, before or after a source and after a
   target; it may be `start`.
 
   Raises:
@@ -26,6 +27,7 @@ class Tokens:
   start: int
   stop: int
   padding: int
+  begins: tuple[int, ...] = ()
 
   def __post_init__(self):
     if self.stop == self.padding:
@@ -79,10 +81,13 @@ class Seq2Seq:
   def _score(self, params: Params, context: Context, batch: Batch, key: Key | None):
     """Losses, hits, how much more the loss of an even target is, and weights, each B T."""
     source_BS, target_BT = batch['source'], batch['target']
-    read_BT = jnp.pad(target_BT[:, :-1], ((0, 0), (1, 0)), constant_values=self.tokens.start)
+    first = (self.tokens.start, *self.tokens.begins)
+    first_BP = jnp.broadcast_to(jnp.asarray(first, jnp.int32), (len(target_BT), len(first)))
+    read_BT = jnp.concatenate([first_BP, target_BT[:, :-1]], axis=1)
     parts, mutable = self.network.apply(params['net'], context.mutable, source_BS, read_BT, self._source_weights(batch), key=key,
                                         project=False)
     hidden_BTD, weight_VD = parts
+    hidden_BTD = hidden_BTD[:, len(first) - 1:]
     nll_BT, correct_BT = token_losses(hidden_BTD, weight_VD, target_BT)
     spread_BT = jnp.zeros_like(nll_BT)
     if self.smoothing:
@@ -107,9 +112,9 @@ class Seq2Seq:
     return {'loss': loss_B, 'accuracy': weighted_mean(correct_BT, weights_BT, axis=1)[0], 'weight': weight_B}
 
   def start(self, params: Params, conditions: Batch, length: int) -> tuple[Array, Tree]:
-    """What decoding begins with: the first token of each row, int32 N, and the cache for `length` steps."""
+    """What decoding begins with: the first token of each row, int32 N, and the cache for what begins and `length` more tokens."""
     source_NS = conditions['source']
-    cache = self.start_cache(params['net'], source_NS, self._source_weights(conditions), length)
+    cache = self.start_cache(params['net'], source_NS, self._source_weights(conditions), length + len(self.tokens.begins))
     return jnp.full((source_NS.shape[0],), self.tokens.start, jnp.int32), cache
 
   def step(self, params: Params, context: Context, token_N: Array, cache: Tree, position: Array | int) -> tuple[Array, Tree]:
@@ -139,11 +144,14 @@ class Seq2Seq:
     """
     options = dataclasses.replace(self.sampler, stop=(*self.sampler.stop, self.tokens.stop),
                                   suppress=(*self.sampler.suppress, self.tokens.padding))
-    step = lambda token_N, cache, index: self.step(params, context, token_N, cache, index + 1)
+    begins = self.tokens.begins
+    step = lambda token_N, cache, index: self.step(params, context, token_N, cache, index + 1 + len(begins))
     if options.beams > 1:
       conditions = {name: jnp.repeat(value, options.beams, axis=0) for name, value in conditions.items()}
     first_N, cache = self.start(params, conditions, options.length)
     logits_NV, cache = self.step(params, context, first_N, cache, 0)
+    for position, token in enumerate(begins, 1):
+      logits_NV, cache = self.step(params, context, jnp.full_like(first_N, token), cache, position)
     if options.beams > 1:
       tokens_NT = beam_search(step, logits_NV, cache, first_N[:, None], options.length, options)
     else:

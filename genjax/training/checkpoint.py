@@ -6,6 +6,7 @@ checksums of its files, which are verified before it is read.
 
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
+import logging
 import pathlib
 import shutil
 from typing import Any, TypeVar
@@ -23,6 +24,9 @@ from genjax.types import StorageError, UserError
 
 # Orbax's own notes of when a checkpoint was committed: they change in the moment of the commit, after the checksums.
 _NOTES = ('_CHECKPOINT_METADATA', 'commit_success.txt')
+_PIECE = 2**22  # bytes
+# Of a checkpoint without OCDBT it warns that it has none.
+logging.getLogger('absl').addFilter(lambda record: 'Skipping merge of OCDBT' not in record.getMessage())
 
 T = TypeVar('T')
 
@@ -36,7 +40,8 @@ class Checkpoints:
     best: name of an evaluation metric whose best checkpoint is kept too; '' for none.
     mode: 'min' or 'max', what is best.
     asynchronous: write in the background while training goes on.
-    at_once: bytes of arrays that are copied and compressed at a time, at least those of the largest; 0 for all, which is fastest.
+    at_once: bytes of arrays that are written at a time, at least those of the largest, in pieces with a file each, so that little but the
+      arrays themselves is in memory; 0 for all, whole and in few files, which is fastest.
 
   Raises:
     UserError: an unknown mode, or keep < 1.
@@ -63,8 +68,10 @@ class Checkpoints:
     self._options = ocp.CheckpointManagerOptions(
       preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies), best_fn=get_best, best_mode=mode,
       enable_async_checkpointing=True, async_options=ocp.AsyncOptions(post_finalization_callback=self._seal), create=True)
-    limit: Any = {'save_concurrent_gb': at_once / 1e9}
+    # Without OCDBT, which holds what it writes until it has 2 GiB of it.
+    limit: Any = {'save_concurrent_gb': at_once / 1e9, 'use_ocdbt': False}
     self._handlers = {'state': ocp.StandardCheckpointHandler(**limit), 'run': ocp.JsonCheckpointHandler()} if at_once else None
+    self._piece = max(_PIECE, at_once // 128) if at_once else None
     self._manager: ocp.CheckpointManager | None = None
 
   def save(self, step: int, state: TrainState, description: Mapping[str, Any], metrics: Mapping[str, float] | None,
@@ -87,7 +94,8 @@ class Checkpoints:
     if self.best and metrics is not None and self.best not in metrics:
       raise UserError(f'config.checkpoint.best={self.best!r} is not an evaluation metric; they are {sorted(metrics)}')
     best = {self.best: metrics[self.best]} if self.best and metrics else None
-    args = ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(dict(description)))  # type: ignore[call-arg]
+    pieces = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=self._piece), state)
+    args = ocp.args.Composite(state=ocp.args.StandardSave(state, pieces), run=ocp.args.JsonSave(dict(description)))  # type: ignore[call-arg]
     manager = self._open()
     self._writing = step
     self._interim.discard(step)

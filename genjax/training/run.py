@@ -298,9 +298,10 @@ class Run:
     Returns:
       name -> N rows: what the objective generates, and the conditions.
     """
-    rows = {name: condition.stack([condition.default(row) for row in range(num)])
+    given = conditions or {}  # a default may need data that a run does not have
+    rows = {name: given[name] if name in given else condition.stack([condition.default(row) for row in range(num)])
             for name, condition in self.experiment.conditions.items()}
-    rows.update(conditions or {})
+    rows.update(given)
     shards = sharding.batch_shards(self.mesh)
     chunk = -(-min(chunk, num) // shards) * shards
     params, context = self.params(averaged), self.state.context(self.frozen)

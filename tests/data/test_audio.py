@@ -5,7 +5,7 @@ import wave
 import numpy as np
 import pytest
 
-from genjax.data.audio import LogMel, fit, mel_filters, read_wav
+from genjax.data.audio import LogMel, fit, mel_filters, read_wav, resample
 from genjax.types import UserError
 
 SMALL = LogMel(rate=8_000, bands=20, window=200, hop=80)
@@ -39,6 +39,13 @@ def test_silence_and_loudness():
   np.testing.assert_allclose(SMALL(10 * sound_N), frames_SF + 0.5, atol=1e-5)
   np.testing.assert_array_equal(SMALL(np.zeros(800)), -1.5)
   assert len(fit(sound_N, 100)) == 100
+
+
+def test_a_tone_at_another_rate_is_the_same_tone():
+  """That of 400 Hz stays; that of 3 kHz is above half of 4 kHz and goes."""
+  np.testing.assert_allclose(resample(tone(400), 8_000, 16_000)[::2], tone(400), atol=1e-5)
+  np.testing.assert_allclose(resample(tone(400) + tone(3_000), 8_000, 4_000), tone(400)[::2], atol=1e-5)
+  assert len(resample(tone(400, 801), 8_000, 16_000)) == 1602
 
 
 def test_wav_files(tmp_path):

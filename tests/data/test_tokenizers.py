@@ -112,6 +112,30 @@ def test_sentencepiece(tmp_path, piece_model):
   assert llama.begins == (1,) and set(llama.files()) == {'tokenizer.model', 'tokenizer_config.json'}
 
 
+def test_sentencepiece_keeps_the_name_that_t5_has_for_it(tmp_path, piece_model):
+  (tmp_path / 'spiece.model').write_bytes(piece_model)
+  assert open_tokenizer(tmp_path).files() == {'spiece.model': piece_model}
+
+
+def test_vocabulary_of_bert(tmp_path):
+  """A vocab.txt becomes a tokenizer.json; settings that name no special tokens leave them what they usually are."""
+  pieces = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'a', 'film', '##s', 'A', 'é', '中']
+  (tmp_path / 'vocab.txt').write_text('\n'.join(pieces) + '\n')
+  (tmp_path / 'tokenizer_config.json').write_text('{"do_lower_case": false}')
+  cased = open_tokenizer(tmp_path)
+  assert cased.size == 11 and cased.special == {'pad': 0, 'unk': 1, 'bos': 2, 'eos': 3, 'mask': 4} and cased.begins == (2,)
+  assert cased.encode('A films é [MASK]中').tolist() == [8, 6, 7, 9, 4, 10]
+  (tmp_path / 'tokenizer_config.json').unlink()
+  uncased = open_tokenizer(tmp_path / 'vocab.txt')
+  assert uncased.encode('A FILMS').tolist() == [5, 6, 7] and uncased.encode('Á').tolist() == [5]
+  for name, data in uncased.files().items():
+    (tmp_path / name).write_bytes(data)
+  assert open_tokenizer(tmp_path).encode('A FILMS').tolist() == [5, 6, 7]  # of tokenizer.json now
+  (tmp_path / 'vocab.txt').write_text('a\nb\n')
+  with pytest.raises(UserError, match='it lacks .PAD.'):
+    open_tokenizer(tmp_path / 'vocab.txt')
+
+
 def test_files_that_are_no_tokenizers(tmp_path):
   for name, data, words in (('tokenizer.json', b'{"model": 3}', 'no tokenizer of the library'), ('x.json', b'\xff', 'cannot read'),
                             ('tokenizer.model', b'tiktoken', 'no model of SentencePiece'), ('x.txt', b'', 'expected a tokenizer.json')):

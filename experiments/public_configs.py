@@ -1,0 +1,164 @@
+"""Configs of the runs that public models begin: the experiment that has such models, no data yet, no step to train."""
+
+from collections.abc import Callable
+import dataclasses
+import pathlib
+from typing import Any
+
+from configs import common
+from experiments import bert, classifier, language, seq2seq, speech
+from experiments.sentences import open_pieces
+from genjax import interop
+from genjax.config import Config
+from genjax.data import audio, marian, tokenizers
+from genjax.interop.entries import Entries, read_json
+from genjax.models.bert import BertConfig
+from genjax.models.seq2seq import Seq2SeqConfig
+from genjax.models.transformer import TransformerConfig
+from genjax.models.vit import VitConfig
+from genjax.types import UserError
+
+GENERATION = 'generation_config.json'
+PREPROCESSING = 'preprocessor_config.json'
+MULTILINGUAL = 51865  # tokens from which on a published Whisper knows languages
+
+
+def make(model: interop.Model, folder: pathlib.Path) -> Config:
+  """The config, locked.
+
+  Args:
+    model: what `folder` holds.
+    folder: has the tokenizer, too.
+
+  Raises:
+    UserError: no experiment has such a model, or it lacks a tokenizer that it cannot do without.
+  """
+  if type(model.config) not in _MAKERS:
+    raise UserError(f'{folder}: a {model.architecture} can be loaded (genjax.interop.load), but no run can be made of it: no experiment '
+                    f'has a {type(model.config).__name__}')
+  config = common.base(steps=0, batch_size=8)
+  _MAKERS[type(model.config)](config, model, folder)
+  config.optimizers.net = dict(name='sgd', lr=1e-4, b2=0.95, weight_decay=0.0, clip=1.0, warmup=0, schedule='constant', end=0.1)
+  return config.lock()
+
+
+def _language_model(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
+  options: TransformerConfig = model.config
+  config.experiment = language.__name__
+  vocabulary, start = 'ids', '0'
+  if any((folder / name).is_file() for name in tokenizers.FILES):
+    vocabulary, start = str(folder.absolute()), _start(tokenizers.open_tokenizer(folder))
+  config.data = dict(_NO_DATA, field='text', separator='', vocabulary=vocabulary, vocabulary_size=options.vocab, context=options.context,
+                     heldout_stride=0, start=start, segments=False)
+  config.model = dict(name='gpt', **_without(options, 'vocab'))
+  config.sampler = dict(common.TOKENS, length=min(256, options.context), temperature=0.8, top_p=0.95)
+
+
+def _start(tokenizer: tokenizers.Tokenizer) -> str:
+  """A prompt that stands for none: nothing but the beginning of a text, or as little as there is."""
+  if tokenizer.begins:
+    return ''
+  first = tokenizer.special.get('bos', tokenizer.special.get('eos'))
+  texts = [*([] if first is None else [tokenizer.decode([first])]), '\n', ' ', 'a']
+  return next((text for text in texts if len(tokenizer.encode(text))), texts[-1])
+
+
+def _encoder(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
+  options: BertConfig = model.config
+  if not (options.masked_lm or options.classes):
+    raise UserError(f'{folder}: this bert has no head for masked tokens or for classes of sequences, so that there is nothing to train or '
+                    'to measure; a run can be made of a BertForMaskedLM, BertForPreTraining or BertForSequenceClassification')
+  config.experiment = bert.__name__
+  tokenizer = _tokenizer(folder, 'vocab.txt')
+  config.data = dict(_NO_DATA, field='text', label='label', vocabulary=str(folder.absolute()), vocabulary_size=options.vocab,
+                     context=options.context, more=(), start=tokenizer.decode([tokenizer.special.get('mask', 0)]))
+  config.model = _without(options, 'masked_lm')
+  config.objective = dict(name='masked_lm' if options.masked_lm else 'classification', rate=0.15, smoothing=0.0)
+
+
+def _encoder_decoder(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
+  options: Seq2SeqConfig = model.config
+  if not options.depth:
+    raise UserError(f'{folder}: this {model.architecture} is an encoder alone, and no experiment trains one; genjax.interop.load loads it')
+  (_speech if options.frames else _translation)(config, model, folder)
+  config.model = _without(options, 'vocab', 'target_vocab', *(_OF_WHISPER if options.frames else ()))
+  config.objective = dict(smoothing=0.0)
+
+
+def _translation(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
+  options: Seq2SeqConfig = model.config
+  config.experiment = seq2seq.__name__
+  marian_files = any((folder / name).is_file() for name in marian.SIDES)
+  if not marian_files:
+    _tokenizer(folder, f'{tokenizers.T5}, or {", ".join(marian.SIDES)} and {marian.VOCABULARY}')
+  open_pieces(folder)
+  config.data = dict(_NO_DATA, source='', target='', splitter='simple', least_count=1, vocabulary=str(folder.absolute()),
+                     vocabulary_size=options.vocab, tokens=_tokens(model, folder), prefix='', context=options.context)
+  config.sampler = dict(common.TOKENS, length=min(128, options.context), temperature=0.0)
+  config.evaluation = dict(sacrebleu=False)
+
+
+def _speech(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
+  options: Seq2SeqConfig = model.config
+  config.experiment = speech.__name__
+  tokenizer = _tokenizer(folder, '')
+  front = Entries(_beside(folder, PREPROCESSING), str(folder / PREPROCESSING))
+  usual = audio.LogMel()
+  front.only('feature_size', options.frames, 'as many bands as the model reads')
+  rate, window, hop = (front.integer(name, getattr(usual, ours)) for name, ours in (
+    ('sampling_rate', 'rate'), ('n_fft', 'window'), ('hop_length', 'hop')))
+  told = _beside(folder, GENERATION)
+  languages = ('<|en|>', '<|transcribe|>') if told.get('is_multilingual', options.vocab >= MULTILINGUAL) else ()
+  begin = ''.join(text for text in (*languages, '<|notimestamps|>') if len(tokenizer.encode(text)) == 1)
+  config.data = dict(_NO_DATA, seconds=2 * options.source_context * hop / rate, bands=options.frames, window=window, hop=hop, rate=rate,
+                     shift=0, vocabulary=str(folder.absolute()), vocabulary_size=options.vocab, tokens=_tokens(model, folder), begin=begin)
+  suppressed = told.get('suppress_tokens', model.source.get('suppress_tokens')) or ()
+  config.sampler = dict(common.TOKENS, length=min(128, options.context - 4), temperature=0.0,
+                        suppress=tuple(token for token in suppressed if 0 <= token < options.vocab))
+
+
+def _tokens(model: interop.Model, folder: pathlib.Path) -> dict[str, int]:
+  """Tokens that start and stop a target, and pad; where a model pads with what stops, what starts does: it is never drawn."""
+  entries = Entries({**model.source, **_beside(folder, GENERATION)}, str(folder / 'config.json'))
+  stop = entries.integer('eos_token_id', least=0)
+  padding = entries.integer('pad_token_id', stop, least=0)
+  start = entries.integer('decoder_start_token_id', padding, least=0)
+  return {'start': start, 'stop': stop, 'padding': start if padding == stop else padding}
+
+
+def _images(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
+  options: VitConfig = model.config
+  if not options.num_classes:
+    raise UserError(f'{folder}: this vit has no classifier, and no experiment trains one without; genjax.interop.load loads it')
+  front = Entries(_beside(folder, PREPROCESSING), str(folder / PREPROCESSING))
+  for name in ('image_mean', 'image_std'):
+    front.only(name, [0.5] * options.shape[-1], 'pixels are read in [-1, 1]')
+  config.experiment = classifier.__name__
+  config.data = dict(_NO_DATA, shape=options.shape, num_classes=options.num_classes)
+  config.model = dict(name='vit', **_without(options, 'shape', 'num_classes'))
+  config.objective = dict(smoothing=0.0, shift=0, flip=False)
+
+
+def _tokenizer(folder: pathlib.Path, others: str) -> tokenizers.Tokenizer:
+  """That of a model whose run cannot do without."""
+  if not any((folder / name).is_file() for name in tokenizers.FILES):
+    raise UserError(f'{folder} has no tokenizer, and a run of such a model reads text: expected {tokenizers.LIBRARY}'
+                    + (f', or {others}' if others else '')
+                    + '. If it is in other files, transformers writes this one: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)')
+  return tokenizers.open_tokenizer(folder)
+
+
+def _beside(folder: pathlib.Path, name: str) -> dict[str, Any]:
+  """A JSON file that a model may have."""
+  return read_json(folder / name, 'a part of the model') if (folder / name).is_file() else {}
+
+
+def _without(options: Any, *names: str) -> dict[str, Any]:
+  return {name: value for name, value in dataclasses.asdict(options).items() if name not in names}
+
+
+_NO_DATA = dict(name='', train='train', heldout='train', data_dir='', originals='')
+# What `genjax.models.whisper.OPTIONS` and config.data have.
+_OF_WHISPER = ('frames', 'positions', 'pre_norm', 'key_bias', 'embedding_scale')
+_MAKERS: dict[type, Callable[[Config, interop.Model, pathlib.Path], None]] = {
+  TransformerConfig: _language_model, BertConfig: _encoder, Seq2SeqConfig: _encoder_decoder, VitConfig: _images}
