@@ -23,7 +23,7 @@ def get_config(arg=None):
                       unroll=True)
   config.objective = dict(smoothing=0.0)
   config.sampler = dict(common.TOKENS, length=50, temperature=0.0)
-  config.evaluation = dict(sacrebleu=True)
+  config.evaluation = dict(sacrebleu=True, batch=128)
   config.optimizers.net = dict(name='adam', lr=5e-4, clip=1.0)
   config.log_every = 50
   config.evaluate_every = 227
@@ -34,6 +34,6 @@ def get_config(arg=None):
     config.data.update(name='spoken_digits', splitter='simple', context=12)
     config.model.update(context=12, layers=1, heads=2, width=16, mlp_width=32)
     config.sampler.length = 10
-    config.evaluation.sacrebleu = False
+    config.evaluation.update(sacrebleu=False, batch=4)
     config = common.smoke(config)
   return config

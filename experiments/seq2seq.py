@@ -38,7 +38,8 @@ def build(config: Config) -> Experiment:
       each source, such as 'translate English to German: ', and the splitter makes the words of which BLEU counts.
   config.model: options of `Seq2SeqConfig`.
   config.objective: smoothing, see `Seq2Seq`. config.sampler: see `SamplerOptions`.
-  config.evaluation: sacrebleu, whether to measure it.
+  config.evaluation: sacrebleu, whether to measure it. batch: sentences of a batch of `batch_loss`, 0 to leave it out, see
+    `genjax.metrics.text.sorted_batches_loss`.
   """
   data = config.data
   pairs = functools.cache(functools.partial(open_pairs, config))
@@ -67,10 +68,11 @@ def build(config: Config) -> Experiment:
 
   row = {'': jax.ShapeDtypeStruct((data.context,), np.int32), '_weights': jax.ShapeDtypeStruct((data.context,), np.float32)}
   example = {f'{side}{ending}': shape for side in SIDES for ending, shape in row.items()}
+  heldout, batch = Buckets(lambda: examples(data.heldout), config.batch_size, config.seed), config.evaluation.get('batch', 0)
   return Experiment(
     objective=objective,
     train=Buckets(lambda: examples(data.train), config.batch_size, config.seed),
-    heldout=Buckets(lambda: examples(data.heldout), config.batch_size, config.seed),
+    heldout=heldout,
     optimizers=optimizers.from_config(config.optimizers, config.steps),
     example=example,
     cut=frozenset(example),
@@ -79,6 +81,7 @@ def build(config: Config) -> Experiment:
     conditions={'source': Condition(sentence, heldout_sentence, f'a sentence of {sizes}', fill=tokens.padding)},
     render=functools.partial(_render, sentences),
     metrics=(translation_metric(config, pairs, sentence, sentences),),
+    summarise=functools.partial(_batched, heldout, sentences.around, batch) if batch else None,
     assets={'vocabulary': data.vocabulary} if data.get('vocabulary') else {},
     files=sentences.files,
     unit='pairs',
@@ -139,6 +142,14 @@ def translation_metric(config: Config, pairs: Pairs, sentence: Callable[[str], n
     return values
 
   return Metric('translation', compute, card)
+
+
+def _batched(heldout: Buckets, around: int, batch: int, values: Columns) -> dict[str, float]:
+  """Loss and perplexity by the rule of batches, see `genjax.metrics.text.sorted_batches_loss`."""
+  columns = heldout.source.columns
+  source_N, target_N = (columns[f'{side}_weights'].sum(axis=1).astype(int) for side in SIDES)
+  loss = text.sorted_batches_loss(values['loss'], source_N - around, target_N - 1, batch)
+  return {'batch_loss': loss, 'batch_perplexity': float(np.exp(loss))}
 
 
 def _render(sentences: Sentences, samples: Columns) -> dict[str, str]:

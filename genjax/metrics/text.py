@@ -5,6 +5,8 @@ from collections.abc import Hashable, Sequence
 import math
 from typing import NamedTuple
 
+import numpy as np
+
 from genjax.types import UserError
 
 Words = Sequence[Hashable]
@@ -137,3 +139,24 @@ def _check(candidates: Sequence, references: Sequence[Sequence]) -> None:
                     f'{len(references)} references')
   if not all(len(texts) for texts in references):
     raise UserError('every candidate needs a reference, and one has none')
+
+
+def sorted_batches_loss(loss_N: np.ndarray, source_N: np.ndarray, target_N: np.ndarray, batch: int) -> float:
+  """The mean of the losses of batches of like lengths, each the mean over the tokens of its targets, as torchtext's iterators made them.
+
+  Short batches count as much as long ones, so that it differs from the mean over all tokens. Sentences are sorted by the bits of both
+  lengths in turn, of the source's first (`torchtext.data.interleave_keys`).
+
+  Args:
+    loss_N: mean loss of each target per token.
+    source_N, target_N: lengths in tokens without what begins and ends them; a target counts one more, its stop token.
+    batch: sentences of a batch; the last may have fewer.
+  """
+  order_N = sorted(range(len(loss_N)), key=lambda row: _interleaved(int(source_N[row]), int(target_N[row])))
+  parts = [np.asarray(order_N[start:start + batch]) for start in range(0, len(order_N), batch)]
+  return float(np.mean([np.average(loss_N[part], weights=target_N[part] + 1) for part in parts]))
+
+
+def _interleaved(first: int, second: int) -> int:
+  """The bits of two numbers in turn, the highest of the first before all."""
+  return int(''.join(bits for pair in zip(f'{first:032b}', f'{second:032b}') for bits in pair), 2)

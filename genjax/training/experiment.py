@@ -88,7 +88,8 @@ class Experiment:
   run that config.init_from names. origins: trained group -> the group of config.optimizers that it is trained by, where that has
   another name. axes: group -> table of (path regex, logical axes). conditions: what
   `sample` accepts. preview: (params, context, first held-out batch) -> columns to render beside samples (reconstructions).
-  render: columns -> name -> uint8 image H W C, or text. metrics: sample-based measures. assets:
+  render: columns -> name -> uint8 image H W C, or text. metrics: sample-based measures. summarise: what `genjax evaluate` adds, from the
+  values of all held-out examples (name -> array in the order of the split). assets:
   JSON-able facts found in the data that a run must keep (an alphabet); they come back as `config.assets`. files: name -> bytes that a
   run must keep (a tokenizer); they come back in the folder `config.assets.folder`. unit and units_per_example: what throughput is
   counted in ('tokens', context length).
@@ -108,6 +109,7 @@ class Experiment:
   preview: Callable[[Params, Context, Batch], dict[str, Array]] | None = None
   render: Callable[[Columns], Mapping[str, np.ndarray | str]] = lambda samples: {}
   metrics: tuple[Metric, ...] = ()
+  summarise: Callable[[Columns], dict[str, float]] | None = None
   hooks: tuple = ()
   assets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)

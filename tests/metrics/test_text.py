@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from genjax.metrics import text
@@ -65,3 +66,13 @@ def test_empty_references_are_refused():
     text.bleu(words('a'), [[]])
   with pytest.raises(UserError, match='empty ones only'):
     text.word_error_rate(words('a'), [[]])
+
+
+def test_loss_of_sorted_batches():
+  """Batches as torchtext's iterator makes them: in the order of interleaved lengths, each a mean over tokens, all alike."""
+  source, target = np.array([5, 1, 3, 2]), np.array([2, 1, 6, 3])
+  # In binary 101 and 010 -> 100110, 001 and 001 -> 000011, 011 and 110 -> 011110, 010 and 011 -> 001101: rows 1, 3, 2, 0.
+  loss = np.array([1.0, 2.0, 3.0, 4.0])
+  expected = ((2.0 * 2 + 4.0 * 4) / 6 + (3.0 * 7 + 1.0 * 3) / 10) / 2
+  assert text.sorted_batches_loss(loss, source, target, 2) == pytest.approx(expected)
+  assert text.sorted_batches_loss(loss, source, target, 4) == pytest.approx((2.0 * 2 + 4.0 * 4 + 3.0 * 7 + 1.0 * 3) / 16)
