@@ -2,7 +2,7 @@
 
     genjax data build jsb_chorales --from=FOLDER_OF_JSON
     genjax train --config=configs/chorales.py --workdir=runs/chorales
-    genjax evaluate --workdir=runs/chorales --step=BEST --set data.heldout=test
+    genjax evaluate --workdir=runs/chorales --step=best --set data.heldout=test
     genjax sample --workdir=runs/chorales --num=4 --prompt='48 60 64 67'
 
 Data and split are those of Boulanger-Lewandowski et al. 2012, at a grid of quarter notes. A time step is four tokens, its notes from the

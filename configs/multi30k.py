@@ -2,7 +2,7 @@
 
     genjax data build multi30k --from=FOLDER
     genjax train    --config=configs/multi30k.py --workdir=runs/multi30k
-    genjax evaluate --workdir=runs/multi30k --set data.heldout=test_2016_flickr
+    genjax evaluate --workdir=runs/multi30k --step=best --set data.heldout=test_2016_flickr
     genjax sample   --workdir=runs/multi30k --num=1 --prompt='Ein Mann fährt Fahrrad.'
 
 Needs `pip install 'genjax-research[text]'`. docs/translation.md has what it reaches. The arguments source and target name other

@@ -2,7 +2,7 @@
 
     genjax train --config=configs/sst2.py --workdir=runs/sst2 --config.data.vocabulary=runs/bert
     genjax train --config=configs/sst2.py:pretrained=runs/bert --workdir=runs/sst2_pretrained
-    genjax evaluate --workdir=runs/sst2_pretrained --step=BEST --set data.heldout=test
+    genjax evaluate --workdir=runs/sst2_pretrained --step=best --set data.heldout=test
 
 6,920 whole sentences, no phrases of the treebank. Kept is the checkpoint of the highest accuracy on the 872 validation sentences; what is
 reported is that on the 1,821 test sentences. With `pretrained` the tokenizer and all but the heads come from that run; the pooler and the
