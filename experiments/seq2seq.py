@@ -146,7 +146,8 @@ def translation_metric(config: Config, pairs: Pairs, sentence: Callable[[str], n
 
 def _batched(heldout: Buckets, around: int, batch: int, values: Columns) -> dict[str, float]:
   """Loss and perplexity by the rule of batches, see `genjax.metrics.text.sorted_batches_loss`."""
-  columns = heldout.source.columns
+  source: Any = heldout.source
+  columns = source.columns
   source_N, target_N = (columns[f'{side}_weights'].sum(axis=1).astype(int) for side in SIDES)
   loss = text.sorted_batches_loss(values['loss'], source_N - around, target_N - 1, batch)
   return {'batch_loss': loss, 'batch_perplexity': float(np.exp(loss))}
