@@ -119,8 +119,7 @@ class _Text:
   """
 
   def __init__(self, config: Config, more: Further, needed: tuple[str, ...]):
-    self._config, self._data = config, config.data
-    data = config.data
+    self._config, self._data = config, (data := config.data)
     if kept := imported.folder(config):
       self.vocabulary = tokenizers.open_tokenizer(kept)
     elif data.vocabulary == 'bert':
@@ -207,10 +206,7 @@ def exported_options(config: Config, net: Tree) -> bert.BertConfig:
 
 def _options(config: Config, **computed: Any) -> bert.BertConfig:
   given = _without(config.model, 'vocab', 'context', *HEADS)
-  try:
-    return config_lib.build(bert.BertConfig, given, 'config.model', **computed)
-  except ValueError as error:
-    raise UserError(f'config.model: {error}') from error
+  return config_lib.build(bert.BertConfig, given, 'config.model', **computed)
 
 
 def _without(options: Config, *names: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from genjax.models import classifier, vit
 from genjax.objectives.classification import Classification
 from genjax.training import optimizers
 from genjax.training.experiment import Experiment
-from genjax.types import Tree, UserError
+from genjax.types import Tree
 
 # Name of a model -> its options, its network of them, and the logical axes of its parameters.
 MODELS = {'convolutional': (classifier.Classifier, classifier.network, classifier.AXES),
@@ -41,7 +41,4 @@ def build(config: Config) -> Experiment:
 def model_options(config: Config, net: Tree = None) -> classifier.Classifier | vit.VitConfig:
   """The options of the config's model; no parameters are needed to know them."""
   options = config_lib.choose(MODELS, config.model.name, 'config.model.name')[0]
-  try:
-    return config_lib.build(options, config.model, 'config.model', shape=tuple(config.data.shape), num_classes=config.data.num_classes)
-  except ValueError as error:
-    raise UserError(f'config.model: {error}') from error
+  return config_lib.build(options, config.model, 'config.model', shape=tuple(config.data.shape), num_classes=config.data.num_classes)

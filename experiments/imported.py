@@ -1,9 +1,11 @@
 """What runs of public models have in common: files that came with the model, a tokenizer by path, and no data until some is named."""
 
 import pathlib
+from typing import Any
 
 from genjax import config as config_lib
 from genjax.config import Config
+from genjax.objectives.seq2seq import Tokens
 from genjax.types import UserError
 
 PUBLIC = 'public.json'  # of an imported run: what its model came with, see `experiments.public`
@@ -49,3 +51,15 @@ def check_size(config: Config, vocabulary: int, model: int, option: str) -> None
   if vocabulary > model:
     raise UserError(f'the tokenizer {config.data.vocabulary!r} has {vocabulary} tokens and the model {model}: set {option} '
                     'to at least as many, or take the tokenizer that belongs to the model')
+
+
+def tokens(config: Config, **more: Any) -> Tokens:
+  """The tokens with a meaning of their own that config.data.tokens names; `more` are further fields of `Tokens`.
+
+  Raises:
+    UserError: one is beyond the vocabulary of the model.
+  """
+  found, size = Tokens(**config.data.tokens, **more), config.data.vocabulary_size
+  if outside := [token for token in (found.start, found.stop, found.padding) if not 0 <= token < size]:
+    raise UserError(f'config.data.tokens must be from 0 to {size - 1}, got {outside[0]}')
+  return found

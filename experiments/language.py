@@ -216,11 +216,8 @@ def model_options(config: Config, vocab: int, length: int = 0) -> transformer.Tr
   if context < length:
     raise UserError(f'an example must have at most the {context} tokens of config.model.context, got {length}')
   computed = {'vocab': vocab, 'context': context}
-  try:
-    config_lib.build(transformer.TransformerConfig, given, 'config.model', **computed)
-    return family(**given, **computed)
-  except ValueError as error:
-    raise UserError(f'config.model: {error}') from error
+  config_lib.build(transformer.TransformerConfig, given, 'config.model', **computed)  # knows all options by name
+  return config_lib.build(family, given, 'config.model', **computed)
 
 
 def _render(vocabulary: Vocabulary, samples: Columns) -> dict[str, str]:

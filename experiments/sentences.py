@@ -88,9 +88,7 @@ def _pieces(config: Config) -> Sentences:
   data = config.data
   vocabulary = open_pieces(imported.folder(config) or pathlib.Path(data.vocabulary))
   imported.check_size(config, vocabulary.size, data.vocabulary_size, 'config.data.vocabulary_size')
-  tokens = Tokens(**data.tokens)
-  if outside := [token for token in (tokens.start, tokens.stop, tokens.padding) if not 0 <= token < data.vocabulary_size]:
-    raise UserError(f'config.data.tokens must be from 0 to {data.vocabulary_size - 1}, got {outside[0]}')
+  tokens = imported.tokens(config)
   write = functools.partial(vocabulary.encode, side=1) if isinstance(vocabulary, Marian) else vocabulary.encode
   split = words.splitter(data.splitter, data.target)
   text = functools.partial(_text, vocabulary, tokens)

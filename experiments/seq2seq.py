@@ -108,10 +108,7 @@ def exported_options(config: Config, net: Tree) -> seq2seq.Seq2SeqConfig:
 
 def model_options(config: Config, source: int, target: int) -> seq2seq.Seq2SeqConfig:
   """The options of the config for vocabularies of so many tokens."""
-  try:
-    model = config_lib.build(seq2seq.Seq2SeqConfig, config.model, 'config.model', vocab=source, target_vocab=target)
-  except ValueError as error:
-    raise UserError(f'config.model: {error}') from error
+  model = config_lib.build(seq2seq.Seq2SeqConfig, config.model, 'config.model', vocab=source, target_vocab=target)
   longest = max(config.data.context, config.sampler.length)
   if model.positions != 'relative' and model.context < longest:
     raise UserError(f'config.model.context must be at least {longest}, the greater of config.data.context and config.sampler.length, got '

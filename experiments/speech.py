@@ -114,9 +114,7 @@ def _pieces(config: Config) -> Transcripts:
   data = config.data
   vocabulary = tokenizers.open_tokenizer(imported.folder(config) or pathlib.Path(data.vocabulary))
   imported.check_size(config, vocabulary.size, data.vocabulary_size, 'config.data.vocabulary_size')
-  tokens = Tokens(**data.tokens, begins=tuple(int(token) for token in vocabulary.encode(data.begin)))
-  if outside := [token for token in (tokens.start, tokens.stop, tokens.padding) if not 0 <= token < data.vocabulary_size]:
-    raise UserError(f'config.data.tokens must be from 0 to {data.vocabulary_size - 1}, got {outside[0]}')
+  tokens = imported.tokens(config, begins=tuple(int(token) for token in vocabulary.encode(data.begin)))
 
   def write(word: str) -> np.ndarray:
     return np.append(vocabulary.encode(f' {word}'), tokens.stop).astype(np.int32)
@@ -138,11 +136,8 @@ def exported_options(config: Config, net: Tree) -> seq2seq.Seq2SeqConfig:
 def _options(config: Config, vocab: int, context: int, source_context: int) -> seq2seq.Seq2SeqConfig:
   given = {key: value for key, value in config.model.items() if key not in ('context', 'source_context')}
   fixed = {**whisper.OPTIONS, **({'activation': given.pop('activation')} if 'activation' in given else {})}
-  try:
-    return config_lib.build(seq2seq.Seq2SeqConfig, given, 'config.model', **fixed, vocab=vocab, frames=config.data.bands, context=context,
-                            source_context=source_context)
-  except ValueError as error:
-    raise UserError(f'config.model: {error}') from error
+  return config_lib.build(seq2seq.Seq2SeqConfig, given, 'config.model', **fixed, vocab=vocab, frames=config.data.bands, context=context,
+                          source_context=source_context)
 
 
 def encode(word: str) -> np.ndarray:

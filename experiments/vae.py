@@ -9,7 +9,6 @@ from genjax.models import autoencoder
 from genjax.objectives.vae import Vae
 from genjax.training import optimizers
 from genjax.training.experiment import Columns, Experiment
-from genjax.types import UserError
 
 MODELS = {'mlp': (autoencoder.MlpConfig, autoencoder.MLP_AXES), 'conv': (autoencoder.ConvConfig, autoencoder.CONV_AXES)}
 PAIRS = 8  # images in a picture of reconstructions, and rows in one of interpolations
@@ -20,10 +19,7 @@ def build(config: Config) -> Experiment:
   """A VAE. config.data: see `experiments.images.batches`. config.model: 'mlp' or 'conv' with options of
   `genjax.models.autoencoder`. config.objective: options of `Vae`."""
   options, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
-  try:
-    model = config_lib.build(options, config.model, 'config.model', shape=tuple(config.data.shape))
-  except ValueError as error:
-    raise UserError(f'config.model: {error}') from error
+  model = config_lib.build(options, config.model, 'config.model', shape=tuple(config.data.shape))
   encoder, decoder = autoencoder.networks(model)
   objective = config_lib.build(Vae, config.objective, 'config.objective', encoder=encoder, decoder=decoder, latent=model.latent)
 

@@ -55,7 +55,7 @@ def build(function: Callable[..., T], options: Mapping[str, Any], where: str, **
     **extra: keywords that the builder computes; a config may not set them.
 
   Raises:
-    UserError: an unknown or missing keyword, or one that the builder computes.
+    UserError: an unknown or missing keyword, one that the builder computes, or values that the function refuses by a ValueError.
   """
   given = {key: _frozen(value) for key, value in options.items() if key != 'name'}
   parameters = inspect.signature(function).parameters
@@ -70,7 +70,10 @@ def build(function: Callable[..., T], options: Mapping[str, Any], where: str, **
              and name not in given and name not in extra]
   if missing:
     raise UserError(f'{where} lacks {missing}, which {function.__name__} needs; add them to the config')
-  return function(**given, **extra)
+  try:
+    return function(**given, **extra)
+  except ValueError as error:
+    raise UserError(f'{where}: {error}') from error
 
 
 def flatten(config: Any, prefix: str = '') -> dict[str, Any]:

@@ -38,15 +38,11 @@ def main(argv: list[str]) -> int:
   averaged = not args.raw
   if args.per_example:
     workdir_lib.prepare(str(pathlib.Path(args.per_example).parent))
-  summarise, each = run.experiment.summarise, {}
-  if args.per_example or summarise:
-    values, each = run.scores(averaged)
-  else:
-    values = run.evaluate(averaged)
+  values, each = run.scores(averaged)
   if args.per_example and distributed.is_first():
     np.savez_compressed(args.per_example, **each)  # type: ignore[arg-type]
-  if summarise:
-    values.update(summarise(each))
+  if run.experiment.summarise:
+    values.update(run.experiment.summarise(each))
   examples = int(values.pop('examples'))
   result = {f'heldout/{name}': value for name, value in values.items()}
   cards = {}

@@ -5,12 +5,12 @@ import math
 from typing import Any
 
 from genjax.interop.entries import REQUIRED, Entries
-from genjax.interop.mapping import ACTIVATIONS, Architecture, Tensor, both, refuse
+from genjax.interop.mapping import ACTIVATIONS, Architecture, Tensor, activation_name, both, refuse
 from genjax.models.transformer import GATED, TransformerConfig, llama, transformer
 from genjax.nn.attention import ROPE_SCALINGS, RopeScaling
 from genjax.types import UserError
 
-GATES = {'silu': 'swiglu', 'swish': 'swiglu', 'gelu': 'geglu', 'relu': 'reglu'}  # the MLP is gated in any case
+GATES = {name: gated for name, own in ACTIVATIONS.items() for gated, gate in GATED.items() if own == gate}  # the MLP is gated in any case
 
 
 def _read_gpt2(entries: Entries, stored: Mapping[str, Any]) -> TransformerConfig:
@@ -25,12 +25,12 @@ def _read_gpt2(entries: Entries, stored: Mapping[str, Any]) -> TransformerConfig
 
 
 def _write_gpt2(config: TransformerConfig) -> dict[str, Any]:
-  refuse('gpt2', config, positions=('learned',), norm=('layer',), mlp=('gelu', 'gelu_tanh', 'relu', 'silu'), bias=(True,),
+  refuse('gpt2', config, positions=('learned',), norm=('layer',), mlp=tuple(dict.fromkeys(ACTIVATIONS.values())), bias=(True,),
          attention_bias=(None, True), mlp_bias=(None, True), experts=(0,), window=(0,), kv_heads=(0, config.heads),
          head_dim=(0, config.width // config.heads))
   return {
     'vocab_size': config.vocab, 'n_positions': config.context, 'n_layer': config.layers, 'n_head': config.heads, 'n_embd': config.width,
-    'n_inner': config.mlp_width or None, 'activation_function': {'gelu_tanh': 'gelu_new'}.get(config.mlp, config.mlp),
+    'n_inner': config.mlp_width or None, 'activation_function': activation_name(config.mlp),
     'layer_norm_epsilon': config.norm_eps, 'initializer_range': config.init_scale, 'tie_word_embeddings': config.tied}
 
 
@@ -61,50 +61,55 @@ def _read_rope(entries: Entries, context: int, absent: float) -> tuple[float, Ro
   kind = inner.choice(name, {kind: kind for kind in ('default', *ROPE_SCALINGS)}, 'default')
   if kind == 'default':
     return theta, None
-  options = {}
+  original = context
   if kind in ('llama3', 'yarn'):
-    original = inner.integer('original_max_position_embeddings', context)
-    options['original_context'] = entries.integer('original_max_position_embeddings', original)
+    original = entries.integer('original_max_position_embeddings', inner.integer('original_max_position_embeddings', context))
+  factor = inner.number('factor', context / original if kind == 'yarn' else REQUIRED)
+  options = {}
   if kind == 'llama3':
-    options |= {'low': inner.number('low_freq_factor'), 'high': inner.number('high_freq_factor')}
-  if kind == 'yarn':
-    options |= {'low': inner.number('beta_slow', 1.0), 'high': inner.number('beta_fast', 32.0), 'truncate': inner.flag('truncate', True),
-                'amplitude': _read_amplitude(inner)}
-  absent_factor = context / options['original_context'] if kind == 'yarn' else REQUIRED
+    options = {'low': inner.number('low_freq_factor'), 'high': inner.number('high_freq_factor'), 'original_context': original}
+  elif kind == 'yarn':
+    options = {'low': inner.number('beta_slow', 1.0), 'high': inner.number('beta_fast', 32.0), 'original_context': original,
+               'truncate': inner.flag('truncate', True), 'amplitude': _read_amplitude(inner, factor)}
   try:
-    return theta, RopeScaling(kind, inner.number('factor', absent_factor), **options)
+    return theta, RopeScaling(kind, factor, **options)
   except ValueError as error:
     raise UserError(f'{inner.where}: {error}') from error
 
 
-def _read_amplitude(inner: Entries) -> float:
+def _read_amplitude(inner: Entries, factor: float) -> float:
   """Yarn's amplitude, 0 for that of its paper; transformers also has it as a quotient of two."""
-  over, under = inner.number('mscale', 0.0), inner.number('mscale_all_dim', 0.0)
-  if 'attention_factor' in inner.values or not (over and under):
-    return inner.number('attention_factor', 0.0)
-  growth = 0.1 * math.log(max(inner.number('factor'), 1.0))
+  amplitude, over, under = (inner.number(name, 0.0) for name in ('attention_factor', 'mscale', 'mscale_all_dim'))
+  if amplitude or not (over and under):
+    return amplitude
+  growth = 0.1 * math.log(max(factor, 1.0))
   return (over * growth + 1.0) / (under * growth + 1.0)
 
 
-def _write_llama_core(name: str, config: TransformerConfig) -> dict[str, Any]:
-  refuse(name, config, positions=('rope',), norm=('rms',), mlp=GATED)
-  scaling = config.rope_scaling
-  rope = None if scaling is None else {'rope_type': scaling.kind, 'factor': scaling.factor}
-  if rope and scaling and scaling.kind in ('llama3', 'yarn'):
-    rope['original_max_position_embeddings'] = scaling.original_context
-  if rope and scaling and scaling.kind == 'llama3':
-    rope |= {'low_freq_factor': scaling.low, 'high_freq_factor': scaling.high}
-  if rope and scaling and scaling.kind == 'yarn':
+def _write_rope(scaling: RopeScaling | None) -> dict[str, Any] | None:
+  if scaling is None:
+    return None
+  rope = {'rope_type': scaling.kind, 'factor': scaling.factor}
+  original = {'original_max_position_embeddings': scaling.original_context}
+  if scaling.kind == 'llama3':
+    return {**rope, **original, 'low_freq_factor': scaling.low, 'high_freq_factor': scaling.high}
+  if scaling.kind == 'yarn':
     entries = (('beta_slow', scaling.low, 1.0), ('beta_fast', scaling.high, 32.0), ('truncate', scaling.truncate, True),
                ('attention_factor', scaling.amplitude, 0.0))
-    rope |= {name: value for name, value, absent in entries if value != absent}
+    return {**rope, **original, **{name: value for name, value, absent in entries if value != absent}}
+  return rope
+
+
+def _write_llama_core(name: str, config: TransformerConfig) -> dict[str, Any]:
+  refuse(name, config, positions=('rope',), norm=('rms',), mlp=tuple(GATED))
   return {
     'vocab_size': config.vocab, 'max_position_embeddings': config.context, 'num_hidden_layers': config.layers,
     'num_attention_heads': config.heads, 'num_key_value_heads': config.kv_heads or config.heads,
     'head_dim': config.head_dim or config.width // config.heads, 'hidden_size': config.width,
     'intermediate_size': config.mlp_width or 4 * config.width, 'rms_norm_eps': config.norm_eps,
-    'hidden_act': {'swiglu': 'silu', 'geglu': 'gelu', 'reglu': 'relu'}[config.mlp],
-    'initializer_range': config.init_scale, 'tie_word_embeddings': config.tied, 'rope_theta': config.rope_theta, 'rope_scaling': rope}
+    'hidden_act': activation_name(GATED[config.mlp]),
+    'initializer_range': config.init_scale, 'tie_word_embeddings': config.tied, 'rope_theta': config.rope_theta,
+    'rope_scaling': _write_rope(config.rope_scaling)}
 
 
 def _write_llama(config: TransformerConfig) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from genjax.interop.entries import Entries
-from genjax.interop.mapping import ACTIVATIONS, Architecture, Tensor, both
+from genjax.interop.mapping import ACTIVATIONS, Architecture, Tensor, activation_name, both
 from genjax.models.bert import BertConfig, encoder
 from genjax.types import UserError
 
@@ -41,7 +41,7 @@ def _write(config: BertConfig) -> dict[str, Any]:
     'architectures': [_CLASSES[kind]], 'vocab_size': config.vocab, 'max_position_embeddings': config.context,
     'num_hidden_layers': config.layers, 'num_attention_heads': config.heads, 'hidden_size': config.width,
     'intermediate_size': config.mlp_width or 4 * config.width, 'type_vocab_size': config.types, 'layer_norm_eps': config.norm_eps,
-    'hidden_act': {'gelu_tanh': 'gelu_new'}.get(config.activation, config.activation), 'initializer_range': config.init_scale, **labels}
+    'hidden_act': activation_name(config.activation), 'initializer_range': config.init_scale, **labels}
 
 
 _LAYER = 'bert.encoder.layer.{layer}'

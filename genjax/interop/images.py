@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from genjax.interop.entries import Entries
-from genjax.interop.mapping import ACTIVATIONS, Architecture, Tensor, both, refuse
+from genjax.interop.mapping import ACTIVATIONS, Architecture, Tensor, activation_name, both, refuse
 from genjax.models.vit import VitConfig, encoder
 from genjax.types import UserError
 
@@ -43,7 +43,7 @@ def _write(config: VitConfig) -> dict[str, Any]:
     'image_size': height if height == width else [height, width], 'num_channels': channels, 'patch_size': config.patch,
     'qkv_bias': config.qkv_bias, 'num_hidden_layers': config.layers, 'num_attention_heads': config.heads, 'hidden_size': config.width,
     'intermediate_size': config.mlp_width or 4 * config.width, 'layer_norm_eps': config.norm_eps,
-    'hidden_act': {'gelu_tanh': 'gelu_new'}.get(config.activation, config.activation), 'initializer_range': config.init_scale, **labels}
+    'hidden_act': activation_name(config.activation), 'initializer_range': config.init_scale, **labels}
 
 
 _LAYER = 'vit.encoder.layer.{layer}'

@@ -11,8 +11,9 @@ from genjax.interop.entries import Entries
 from genjax.nn.functional import Network
 from genjax.types import UserError, listed
 
-GELUS = {'gelu': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_fast': 'gelu_tanh'}
-ACTIVATIONS = {**GELUS, 'relu': 'relu', 'silu': 'silu', 'swish': 'silu'}
+# Name in `transformers` -> `genjax.nn.blocks.ACTIVATIONS`; of several for one, the first is written.
+ACTIVATIONS = {'gelu': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_fast': 'gelu_tanh', 'relu': 'relu',
+               'silu': 'silu', 'swish': 'silu'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +119,11 @@ def both(theirs: str, *ours: str, kernel: str = 'kernel', transposed: bool = Tru
   """Weight and bias of a layer."""
   return (Tensor(f'{theirs}.weight', tuple(f'{path}/{kernel}' for path in ours), transposed and kernel == 'kernel'),
           Tensor(f'{theirs}.bias', tuple(f'{path}/bias' for path in ours)))
+
+
+def activation_name(activation: str) -> str:
+  """What `transformers` calls one of `genjax.nn.blocks.ACTIVATIONS`."""
+  return next(name for name, own in ACTIVATIONS.items() if own == activation)
 
 
 def refuse(name: str, config: Any, **allowed: tuple) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from genjax.interop.entries import Entries
-from genjax.interop.mapping import ACTIVATIONS, Architecture, Tensor, both, refuse
+from genjax.interop.mapping import ACTIVATIONS, Architecture, Tensor, activation_name, both, refuse
 from genjax.models.seq2seq import Seq2SeqConfig, seq2seq
 from genjax.models.t5 import CONTEXT
 from genjax.types import UserError
@@ -46,7 +46,7 @@ def _write_sizes(config: Seq2SeqConfig) -> dict[str, Any]:
     'vocab_size': config.vocab, 'encoder_layers': config.layers, 'decoder_layers': config.depth, 'd_model': config.width,
     'encoder_attention_heads': config.heads, 'decoder_attention_heads': config.decoder_heads or config.heads, 'encoder_ffn_dim': mlp_width,
     'decoder_ffn_dim': config.decoder_mlp_width or mlp_width, 'tie_word_embeddings': config.tied,
-    'activation_function': {'gelu_tanh': 'gelu_new'}.get(config.activation, config.activation),
+    'activation_function': activation_name(config.activation),
     'init_std': config.init_scale}
 
 

@@ -1,6 +1,5 @@
 """Decoder-only transformers: GPT-2 and GPT-3, LLaMA, Mistral, Mixtral and everything between, by options."""
 
-from collections.abc import Callable
 import dataclasses
 import math
 from typing import Any
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 
 from genjax import sharding
 from genjax.nn.attention import Attention, RopeScaling, init_layer
+from genjax.nn.blocks import ACTIVATIONS
 from genjax.nn.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.experts import Experts, balance, empty_load
 from genjax.nn.functional import Network, dropout, network, stack, unstack
@@ -19,16 +19,8 @@ from genjax.types import Array, Key, Tree
 
 POSITIONS = ('learned', 'rope')
 NORMS = ('layer', 'rms')
-MLPS: dict[str, Callable[[Array], Array]] = {
-  'gelu': lambda x: jax.nn.gelu(x, approximate=False),
-  'gelu_tanh': lambda x: jax.nn.gelu(x, approximate=True),
-  'relu': jax.nn.relu,
-  'silu': jax.nn.silu,
-  'swiglu': jax.nn.silu,
-  'geglu': lambda x: jax.nn.gelu(x, approximate=False),
-  'reglu': jax.nn.relu,
-}
-GATED = ('swiglu', 'geglu', 'reglu')  # activation(gate x) * up x in the place of activation(up x) (Shazeer 2020)
+GATED = {'swiglu': 'silu', 'geglu': 'gelu', 'reglu': 'relu'}  # activation(gate x) * up x in the place of activation(up x) (Shazeer 2020)
+MLPS = {**ACTIVATIONS, **{name: ACTIVATIONS[activation] for name, activation in GATED.items()}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +36,8 @@ class TransformerConfig:
   balance: weight of their load-balancing loss in the training loss. tied: the output layer is the transposed embedding. dropout: on
   embeddings and on what each block adds. init_scale: standard deviation of initial weights; what writes to the residual stream has it
   divided by sqrt(2 L). dtype: compute type, 'float32' or 'bfloat16'. attention: implementation, see
-  `genjax.nn.dot_product_attention.attend`. remat, unroll: see `genjax.nn.functional.stack`. """
+  `genjax.nn.dot_product_attention.attend`. remat, unroll: see `genjax.nn.functional.stack`.
+  """
 
   vocab: int
   context: int

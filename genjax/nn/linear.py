@@ -24,15 +24,11 @@ def dot_general(x: Array, kernel: Array, dimensions: Any, precision: Any = None,
   say, for these products: a stack of layers took twice the time. A sequence that is split over devices keeps its axis.
   """
   options = {'precision': precision, 'preferred_element_type': preferred_element_type, 'out_sharding': out_sharding}
-  if dimensions[0][0] != (x.ndim - 1,) or dimensions[1] != ((), ()) or not merges(x):
+  last = dimensions[0][0] == (x.ndim - 1,) and dimensions[1] == ((), ())
+  if not (last and x.ndim > 2 and sharding.platform() == 'cpu' and sharding.shards('sequence') == 1):
     return jax.lax.dot_general(x, kernel, dimensions, **options)
   y = jax.lax.dot_general(x.reshape(-1, x.shape[-1]), kernel, (((1,), dimensions[0][1]), ((), ())), **options)
   return y.reshape(*x.shape[:-1], y.shape[-1])
-
-
-def merges(x: Array) -> bool:
-  """Whether `dot_general` makes one axis of all of x but the last."""
-  return x.ndim > 2 and sharding.platform() == 'cpu' and sharding.shards('sequence') == 1
 
 
 def project(x: Array, weight_VD: Array, preferred_element_type: Any = None) -> Array:

@@ -162,6 +162,18 @@ def test_names_without_prefix_masks_and_repeated_embeddings(saved):
     interop.load(folder)
 
 
+def test_yarn_without_a_factor_and_with_its_amplitude_as_a_quotient(saved):
+  """transformers takes null for an entry that is absent; the factor is then that of the contexts."""
+  folder = saved('llama')
+  scaling = {'rope_type': 'yarn', 'factor': None, 'original_max_position_embeddings': SIZES['context'] // 4, 'attention_factor': None,
+             'mscale': 2.0, 'mscale_all_dim': 1.0}
+  edit(folder / 'config.json', rope_scaling=scaling)
+  found = interop.load(folder).config.rope_scaling
+  assert found.factor == SIZES['context'] / (SIZES['context'] // 4)
+  growth = 0.1 * np.log(found.factor)
+  assert found.amplitude == pytest.approx((2 * growth + 1) / (growth + 1))
+
+
 @pytest.mark.parametrize(('entries', 'theta', 'kind'), [
   ({'rope_theta': 5e5, 'rope_scaling': None}, 5e5, None),
   ({'rope_theta': None, 'rope_scaling': None}, 1e4, None),
