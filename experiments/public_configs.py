@@ -87,6 +87,9 @@ def _encoder_decoder(config: Config, model: interop.Model, folder: pathlib.Path)
 
 def _translation(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   options: Seq2SeqConfig = model.config
+  if options.target_vocab:
+    raise UserError(f'{folder}: this {model.architecture} has an embedding for each side, and runs of public models have one for both; '
+                    'genjax.interop.load loads it')
   config.experiment = seq2seq.__name__
   marian_files = any((folder / name).is_file() for name in marian.SIDES)
   if not marian_files:

@@ -126,6 +126,14 @@ def lost_shard(folder, name):
   next(folder.glob('model-00002*')).unlink()
 
 
+def two_embeddings(folder, name):
+  edited(share_encoder_decoder_embeddings=False, decoder_vocab_size=SIZES['vocab'])(folder, name)
+  tensors = load_file(folder / 'model.safetensors')
+  shared = tensors.pop('model.shared.weight')
+  tensors |= {f'model.{side}.embed_tokens.weight': shared + number for number, side in enumerate(('encoder', 'decoder'))}
+  save_file(tensors, folder / 'model.safetensors')
+
+
 def pickled(folder, name):
   (folder / 'model.safetensors').rename(folder / 'pytorch_model.bin')
 
@@ -178,6 +186,7 @@ BAD = [
   ('gpt2', pickled, 'pickle'),
   ('t5', edited(eos_token_id=400), 'config.data.tokens must be from 0 to 271, got 400'),
   ('marian', edited(pad_token_id='a'), 'pad_token_id must be a whole number'),
+  ('marian', two_embeddings, 'an embedding for each side'),
   ('whisper', preprocessing(feature_size=80), 'feature_size is 80'),
   ('vit', preprocessing(image_mean=[0.48]), 'image_mean is [0.48]'),
   ('bert', without_heads, 'no head for masked tokens or for classes'),
