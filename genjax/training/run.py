@@ -13,7 +13,7 @@ import numpy as np
 
 from genjax import distributed, sharding
 from genjax.objectives import base
-from genjax.training import checkpoint, flops, stopping
+from genjax.training import allocator, checkpoint, flops, stopping
 from genjax.training import state as state_lib
 from genjax.training import step as step_lib
 from genjax.training.clock import Clock
@@ -165,8 +165,11 @@ class Run:
       self.step += 1
       self._pending.append((self.step, metrics))
       self.check_finite(behind=1)
-      if self.clock.first_step is None:
+      on_cpu = sharding.platform() == 'cpu'
+      if self.clock.first_step is None or on_cpu:  # there, two steps at a time would hold the temporary arrays of both
         jax.block_until_ready(metrics)
+      if on_cpu:
+        allocator.return_excess()
     self.clock.finished_step(self.step)
     return metrics
 

@@ -39,6 +39,13 @@ def test_three_steps_compile_once(run):
   assert run._jit_step._cache_size() == 1 and run.step == int(run.state.step) == 3
 
 
+def test_a_step_is_done_before_the_next_is_asked_for_where_both_would_hold_temporary_arrays():
+  other = Run(*make())
+  other.initialise()
+  metrics = other.train_step(next(other.experiment.train.iterate(0, other.rows(8))))
+  assert all(leaf.is_ready() for leaf in jax.tree.leaves((metrics, other.state)))
+
+
 def test_the_state_is_donated():
   run = Run(*make())
   run.initialise()
