@@ -5,8 +5,8 @@ from typing import Any
 
 import ml_collections
 
-TOKENS = dict(length=256, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, stop=(), suppress=(), beams=1,
-              length_penalty=1.0)  # see `genjax.objectives.decoding.SamplerOptions`
+TOKENS = dict(length=256, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, stop=(), suppress=(),
+              begin_suppress=(), beams=1, length_penalty=1.0)  # see `genjax.objectives.decoding.SamplerOptions`
 SMALL_BERT = dict(layers=2, heads=2, width=128, types=1, dropout=0.1, init_scale=0.02, dtype='float32', attention='auto', remat='none',
                   unroll=True)
 IMAGE_EVALUATION = dict(num_samples=2000, classifier='', neighbours=2000)  # see `experiments.measures.Options`

@@ -30,9 +30,9 @@ class SamplerOptions:
   this probability, 1 keeps all (nucleus sampling, Holtzman et al. 2020). min_p: keep tokens with at least this share of the
   probability of the likeliest, 0 keeps all (Nguyen et al. 2024). repetition_penalty: logits of tokens that the row has already, prompt
   included, are divided by it where positive and multiplied elsewhere; 1 changes nothing (Keskar et al. 2019, sec. 4.1). stop: tokens that
-  end a text; the one that does is its last. suppress: tokens that are never chosen. beams: number M of beams; above 1 the text is
-  searched for and not drawn, see `beam_search`, and the options of drawing stay at their defaults. length_penalty: the score of a
-  finished text is its log-likelihood divided by its length to this power.
+  end a text; the one that does is its last. suppress: tokens that are never chosen. begin_suppress: tokens that are not chosen as the
+  first after the prompt. beams: number M of beams; above 1 the text is searched for and not drawn, see `beam_search`, and the options of
+  drawing stay at their defaults. length_penalty: the score of a finished text is its log-likelihood divided by its length to this power.
 
   Raises:
     UserError: a value outside its range.
@@ -46,16 +46,17 @@ class SamplerOptions:
   repetition_penalty: float = 1.0
   stop: tuple[int, ...] = ()
   suppress: tuple[int, ...] = ()
+  begin_suppress: tuple[int, ...] = ()
   beams: int = 1
   length_penalty: float = 1.0
 
   def __post_init__(self):
-    for name in ('stop', 'suppress'):  # a config has them as lists
+    for name in ('stop', 'suppress', 'begin_suppress'):  # a config has them as lists
       object.__setattr__(self, name, tuple(getattr(self, name)))
     if self.length < 1 or self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
       raise UserError('config.sampler of a language model takes length >= 1, temperature >= 0, top_k >= 0 and 0 < top_p <= 1, '
                       f'got {dataclasses.asdict(self)}')
-    tokens = (*self.stop, *self.suppress)
+    tokens = (*self.stop, *self.suppress, *self.begin_suppress)
     if not 0 <= self.min_p <= 1 or self.repetition_penalty <= 0 or self.beams < 1 or min(tokens, default=0) < 0:
       raise UserError('config.sampler of a language model takes 0 <= min_p <= 1, repetition_penalty > 0, beams >= 1 and tokens >= 0, got '
                       f'{dataclasses.asdict(self)}')
@@ -103,8 +104,9 @@ def penalise(scores_NV: Array, seen_NV: Array, penalty: float) -> Array:
   return jnp.where(seen_NV, lower_NV, scores_NV)
 
 
-def _suppressed(scores_NV: Array, options: SamplerOptions) -> Array:
-  return scores_NV.at[:, jnp.asarray(options.suppress)].set(-jnp.inf) if options.suppress else scores_NV
+def _suppressed(scores_NV: Array, options: SamplerOptions, begin: bool) -> Array:
+  tokens = options.suppress + (options.begin_suppress if begin else ())
+  return scores_NV.at[:, jnp.asarray(tokens)].set(-jnp.inf) if tokens else scores_NV
 
 
 def decode(step: Step, logits_NV: Array, cache: Tree, keys: Key, text_NT: Array, done_N: Array, length: int, options: SamplerOptions,
@@ -129,11 +131,11 @@ def decode(step: Step, logits_NV: Array, cache: Tree, keys: Key, text_NT: Array,
   rows, vocab = logits_NV.shape
   penalised = options.repetition_penalty != 1
 
-  def choose(index: Array | int, logits_NV: Array, done_N: Array, seen_NV: Array | None):
+  def choose(index: Array | int, logits_NV: Array, done_N: Array, seen_NV: Array | None, begin: bool = False):
     if seen_NV is not None:
       logits_NV = penalise(logits_NV, seen_NV, options.repetition_penalty)
     row_keys = jax.vmap(lambda key: jax.random.fold_in(key, offset + index))(keys)
-    token_N = draw(_suppressed(logits_NV, options), row_keys, options)
+    token_N = draw(_suppressed(logits_NV, options, begin), row_keys, options)
     shown_N = token_N
     if options.stop:
       shown_N = jnp.where(done_N, END, token_N)
@@ -154,7 +156,8 @@ def decode(step: Step, logits_NV: Array, cache: Tree, keys: Key, text_NT: Array,
     index, *_, done_N, _ = carry
     return (index < length) & ~jnp.all(done_N)
 
-  token_N, shown_N, done_N, seen_NV = choose(0, logits_NV, done_N, seen(text_NT, vocab) if penalised else None)
+  token_N, shown_N, done_N, seen_NV = choose(0, logits_NV, done_N, seen(text_NT, vocab) if penalised else None,
+                                              begin=isinstance(offset, int) and offset == 0)
   tokens_TN = jnp.full((length, rows), END, jnp.int32).at[0].set(shown_N)
   start = jnp.int32(1), token_N, tokens_TN, cache, done_N, seen_NV
   if options.stop:
@@ -178,7 +181,7 @@ def beam_search(step: Step, logits_NV: Array, cache: Tree, text_NT: Array, lengt
     cache: after the prompt, of N M rows, which are on the fourth axis from the end of each leaf.
     text_NT: N M texts so far, as in `decode`.
     length: at most so many tokens.
-    options: `beams`, `length_penalty`, `stop`, `suppress`, `repetition_penalty`.
+    options: `beams`, `length_penalty`, `stop`, `suppress`, `begin_suppress`, `repetition_penalty`.
 
   Returns:
     tokens_NT: T = length, `END` after the end of a row.
@@ -195,13 +198,13 @@ def beam_search(step: Step, logits_NV: Array, cache: Tree, text_NT: Array, lengt
     """Of every row, the entries that `index_NM` names."""
     return jax.tree.map(lambda leaf: jnp.take_along_axis(leaf, index_NM.reshape(*index_NM.shape, *[1] * (leaf.ndim - 2)), axis=1), tree)
 
-  def extend(carry, logits_XV: Array):
+  def extend(carry, logits_XV: Array, begin: bool = False):
     """One token more, from the logits of all beams (X = N M)."""
     index, running, finished, improvable_N, seen_NMV = carry
     scores_XV = jax.nn.log_softmax(logits_XV, axis=-1)
     if seen_NMV is not None:
       scores_XV = penalise(scores_XV, seen_NMV.reshape(-1, vocab), options.repetition_penalty)
-    scores_XV = _suppressed(scores_XV, options)
+    scores_XV = _suppressed(scores_XV, options, begin)
     total_NMV = scores_XV.reshape(rows, beams, vocab) + running['score'][:, :, None]
     score_NC, place_NC = jax.lax.top_k(total_NMV.reshape(rows, -1), candidates)
     beam_NC, token_NC = place_NC // vocab, (place_NC % vocab).astype(jnp.int32)
@@ -240,7 +243,7 @@ def beam_search(step: Step, logits_NV: Array, cache: Tree, text_NT: Array, lengt
   running = {'score': jnp.full((rows, beams), _LOWEST).at[:, 0].set(0.0), 'tokens': empty_NMT}
   finished = {'score': jnp.full((rows, beams), _LOWEST), 'tokens': empty_NMT, 'full': jnp.zeros((rows, beams), bool)}
   seen_NMV = seen(text_NT, vocab).reshape(rows, beams, vocab) if options.repetition_penalty != 1 else None
-  state, parent_X = extend((jnp.int32(0), running, finished, jnp.ones(rows, bool), seen_NMV), logits_NV)
+  state, parent_X = extend((jnp.int32(0), running, finished, jnp.ones(rows, bool), seen_NMV), logits_NV, begin=True)
   unfinished = lambda carry: (carry[0][0] < length) & jnp.any(carry[0][3])
   (_, _, finished, _, _), _, _ = jax.lax.while_loop(unfinished, advance, (state, cache, parent_X))
   return finished['tokens'][:, 0]

@@ -68,6 +68,16 @@ def test_the_penalty_counts_prompt_and_new_tokens():
   assert rows[0].tolist() == text and rows[0].tolist() != sampled(config, [[1, 5]], length=12, temperature=0)[0].tolist()
 
 
+def test_tokens_that_may_not_begin_come_later_in_every_window():
+  prompts = np.full((200, 3), 1)
+  tokens = sampled(CONFIGS['learned'], prompts, length=40, temperature=9.0, begin_suppress=[0, 2, 3, 4, 6])[:, 3:]
+  assert set(np.unique(tokens[:, 0])) == {1, 5}
+  assert all(set(np.unique(tokens[:, place])) == set(range(7)) for place in range(1, 40))
+  found = sampled(CONFIGS['rope'], [[1, 2]], length=3, beams=49, begin_suppress=[2, 3])[0, 2:]
+  free = sampled(CONFIGS['rope'], [[1, 2]], length=3, beams=49, begin_suppress=[])[0, 2:]
+  assert found[0] not in (2, 3) and (free[0] in (2, 3) or found.tolist() == free.tolist())
+
+
 @pytest.mark.parametrize('name', CONFIGS)
 def test_prompts_of_several_lengths_go_on_as_each_alone(name):
   prompts = [[1, 2, 3, 4, 5], [6, 2, END, END, END], [3, END, END, END, END]]

@@ -217,7 +217,8 @@ def test_whisper(tmp_path, capsys, shared_data):
     decoder_start_token_id=size, eos_token_id=0, pad_token_id=0, bos_token_id=0, begin_suppress_tokens=None, suppress_tokens=[9])))
   theirs.save_pretrained(public)
   generation = json.loads((public / 'generation_config.json').read_text())
-  (public / 'generation_config.json').write_text(json.dumps({**generation, 'is_multilingual': True, 'suppress_tokens': [9]}))
+  (public / 'generation_config.json').write_text(json.dumps({
+    **generation, 'is_multilingual': True, 'suppress_tokens': [9], 'begin_suppress_tokens': list(range(0, size, 2))}))
   (public / 'tokenizer.json').write_text(json.dumps(made))
   (public / 'tokenizer_config.json').write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}')
   transformers.WhisperFeatureExtractor(feature_size=10).save_pretrained(public)
@@ -234,7 +235,7 @@ def test_whisper(tmp_path, capsys, shared_data):
     ['--set', *data])], logits, capsys)
   config = json.loads((tmp_path / 'tuned' / 'config.json').read_text())
   assert config['data']['begin'] == '<|en|><|transcribe|><|notimestamps|>' and config['data']['seconds'] == 1.0
-  assert config['sampler']['suppress'] == [9]
+  assert config['sampler']['suppress'] == [9] and config['sampler']['begin_suppress'] == list(range(0, size, 2))
   from experiments import speech
   from genjax import config as config_lib
   drawn = np.load(tmp_path / 'drawn.npz')
@@ -242,7 +243,7 @@ def test_whisper(tmp_path, capsys, shared_data):
   before = [size, size + 1, size + 2, size + 3]
   expected = transformers.GenerationMixin.generate(
     after, input_features=sound, decoder_input_ids=torch.tensor([before]), max_new_tokens=5, do_sample=False, num_beams=1,
-    suppress_tokens=[9, size])[0].tolist()
+    suppress_tokens=[9, size], begin_suppress_tokens=list(range(0, size, 2)))[0].tolist()
   expected = expected[expected.index(size + 3) + 1:] if size + 3 in expected else expected
   assert drawn['tokens'][0].tolist()[:len(expected)] == expected
   # The loss of a target counts its own tokens alone, after the marks.
