@@ -34,9 +34,9 @@ class TransformerConfig:
   'silu', or one of `GATED`. bias: in projections and norms; attention_bias, mlp_bias: in these alone, None for as `bias` says. experts:
   MLPs of a block of which each token has `experts_per_token`, 0 for one MLP that all have (see `genjax.nn.experts`); they have no biases.
   balance: weight of their load-balancing loss in the training loss. tied: the output layer is the transposed embedding. dropout: on
-  embeddings and on what each block adds. init_scale: standard deviation of initial weights; what writes to the residual stream has it
-  divided by sqrt(2 L). dtype: compute type, 'float32' or 'bfloat16'. attention: implementation, see
-  `genjax.nn.dot_product_attention.attend`. remat, unroll: see `genjax.nn.functional.stack`.
+  embeddings and on what each block adds. attention_dropout: on the weights of attention, after the softmax. init_scale: standard deviation
+  of initial weights; what writes to the residual stream has it divided by sqrt(2 L). dtype: compute type, 'float32' or 'bfloat16'.
+  attention: implementation, see `genjax.nn.dot_product_attention.attend`. remat, unroll: see `genjax.nn.functional.stack`.
   """
 
   vocab: int
@@ -59,6 +59,7 @@ class TransformerConfig:
   balance: float = 0.0
   tied: bool = True
   dropout: float = 0.0
+  attention_dropout: float = 0.0
   rope_theta: float = 10_000.0
   rope_scaling: RopeScaling | None = None
   window: int = 0
@@ -133,7 +134,8 @@ class Block(nnx.Module):
       config.width, config.heads, config.kv_heads or config.heads, head_dim=config.head_dim or None,
       bias=config.bias if config.attention_bias is None else config.attention_bias, causal=True, dtype=dtype, rngs=rngs,
       rope_theta=config.rope_theta if config.positions == 'rope' else None, rope_scaling=config.rope_scaling,
-      window=config.window or None, kernel_init=init, out_init=residual_init, implementation=config.attention)
+      window=config.window or None, kernel_init=init, out_init=residual_init, implementation=config.attention,
+      dropout=config.attention_dropout)
     mlp_width = config.mlp_width or 4 * config.width
 
     def linear(inputs: int, outputs: int, kernel_init) -> Linear:
@@ -155,7 +157,8 @@ class Block(nnx.Module):
     """`balance_BT`: weights of the tokens in the load. `options`: of `Attention`."""
     x_BTD, load = x if self.config.experts else (x, empty_load(0))
     keys = (None, None) if key is None else tuple(jax.random.split(key))
-    y_BTD = self.attention(self.attention_norm(x_BTD), layer=layer, **options)
+    weights_key = None if key is None else jax.random.fold_in(key, 2)
+    y_BTD = self.attention(self.attention_norm(x_BTD), weights_key, layer=layer, **options)
     y_BTD, layer = (y_BTD, None) if layer is None else y_BTD
     x_BTD = x_BTD + dropout(y_BTD, self.config.dropout, keys[0])
     h_BTD, sequence = self.mlp_norm(x_BTD), _sequence(layer)

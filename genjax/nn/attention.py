@@ -189,7 +189,7 @@ class Attention(nnx.Module):
 
     Args:
       x_BTD: tokens.
-      key: unused, attention has no randomness of its own.
+      key: for dropout of the weights.
       positions_BT: positions for the rotary embedding, by default 0, 1, ... (from `position` on with a cache).
       layer: cache (key_BKSD, value_BKSD) of S slots, see `init_layer`. The T new tokens are written to the slots from `position`
         on; slots beyond the last one written are masked. position + T must not exceed S.

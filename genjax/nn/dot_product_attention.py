@@ -5,6 +5,7 @@ S keys, H query heads, K key/value heads, G = H / K queries that share a key, D 
 """
 
 from collections.abc import Callable
+import functools
 import math
 from typing import Any
 
@@ -45,7 +46,7 @@ def attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: boo
       'splash' is the TPU kernel of jax.experimental.pallas; T and S must be multiples of 128. 'cudnn' is NVIDIA's fused kernel,
       for float16 and bfloat16 and without segments. Neither kernel takes a bias. 'auto' takes the kernel of the platform (see
       `genjax.sharding.platform`) where the arguments suit it, else 'chunked'. Only 'reference' has forward-mode derivatives.
-    dropout_rate, key: with a key, weights are dropped at this rate after the softmax; only 'reference' has them all, and 'auto' takes it.
+    dropout_rate, key: with a key, weights are dropped at this rate after the softmax. The kernels drop none, and 'auto' takes 'chunked'.
 
   Returns:
     y_BTHD in the type of the queries.
@@ -57,9 +58,10 @@ def attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: boo
   _check(query_BTHD, key_BSKD, value_BSKD, causal, window, bias_HTS, implementation)
   arrays = (query_BTHD, key_BSKD, value_BSKD, segments)
   if dropout_rate and key is not None:
-    if implementation not in ('auto', 'reference'):
+    if implementation not in ('auto', 'reference', 'chunked'):
       raise UserError(f"attention implementation {implementation!r} drops no weights, got dropout_rate={dropout_rate}; take 'auto'")
-    return reference(*arrays, causal=causal, window=window, bias_HTS=bias_HTS, dropout_rate=dropout_rate, key=key)
+    function = reference if implementation == 'reference' else chunked
+    return function(*arrays, causal=causal, window=window, bias_HTS=bias_HTS, dropout_rate=dropout_rate, key=key)
   if implementation == 'auto':
     kernel = {'tpu': 'splash', 'gpu': 'cudnn'}.get(sharding.platform(), 'chunked')
     implementation = 'chunked' if _refusal(kernel, *arrays, bias_HTS) else kernel
@@ -116,11 +118,12 @@ def reference(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: S
 
 
 def chunked(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None = None, *,
-            causal: bool = False, window: int | None = None, bias_HTS: Array | None = None) -> Array:
+            causal: bool = False, window: int | None = None, bias_HTS: Array | None = None, dropout_rate: float = 0.0,
+            key: Key | None = None) -> Array:
   """`reference` over chunks of queries, one after the other (Rabe and Staats 2021), recomputed in the backward pass.
 
   A sequence of one chunk keeps its weights for the backward pass. A causal sequence, short or long, is cut in `CAUSAL_PARTS` pieces
-  that skip the keys after their end.
+  that skip the keys after their end. A sequence of one piece drops the weights that `reference` drops.
   """
   length = query_BTHD.shape[1]
   query_BKGTD = jnp.moveaxis(_grouped(query_BTHD, key_BSKD.shape[2]), 1, 3)
@@ -138,25 +141,31 @@ def chunked(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Seg
       first, last = max(0, begin - window + 1) if window else 0, end
     ids = None if segments is None else (segments[0][:, begin:end], segments[1][:, first:last])
     bias = None if bias_KGTS is None else bias_KGTS[:, :, begin:end, first:last]
+    seed = None
+    if dropout_rate and key is not None:
+      seed = key if step >= length else jax.random.fold_in(key, begin)
     outputs.append(_chunks(query_BKGTD[:, :, :, begin:end], key_BKSD[:, :, first:last], value_BKSD[:, :, first:last], ids, bias, causal,
-                           window, begin - first, length > CHUNK))
+                           window, begin - first, length > CHUNK, dropout_rate, seed))
   y_BKGTD = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=3)
   return jnp.moveaxis(y_BKGTD, 3, 1).reshape(query_BTHD.shape)
 
 
 def _chunks(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, segments: Segments | None, bias_KGTS: Array | None, causal: bool,
-            window: int | None, start: Array | int, recompute: bool) -> Array:
+            window: int | None, start: Array | int, recompute: bool, dropout_rate: float = 0.0, key: Key | None = None) -> Array:
   """Chunks of queries against the same keys; `start` is the position of the first query among the keys."""
   length = query_BKGTD.shape[3]
 
-  def one(query_BKGTD: Array, ids_BT: Array | None, bias_KGTS: Array | None, start: Array | int) -> Array:
+  def one(query_BKGTD: Array, ids_BT: Array | None, bias_KGTS: Array | None, key: Key | None, start: Array | int) -> Array:
     ids = None if segments is None or ids_BT is None else (ids_BT, segments[1])
     visible = _visible(query_BKGTD.shape[3], key_BKSD.shape[2], start, causal, window, ids)
-    return _softmax_products(query_BKGTD, key_BKSD, value_BKSD, visible, bias_KGTS)
+    kept_BKGTS = None
+    if key is not None:
+      kept_BKGTS = jax.random.bernoulli(key, 1.0 - dropout_rate, (*query_BKGTD.shape[:4], key_BKSD.shape[2]))
+    return _softmax_products(query_BKGTD, key_BKSD, value_BKSD, visible, bias_KGTS, kept_BKGTS, dropout_rate)
 
   ids_BT = None if segments is None else segments[0]
   if not recompute:
-    return one(query_BKGTD, ids_BT, bias_KGTS, start)
+    return one(query_BKGTD, ids_BT, bias_KGTS, key, start)
   count = -(-length // CHUNK)
   padding = (0, count * CHUNK - length)
 
@@ -166,23 +175,26 @@ def _chunks(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, segments: Se
     padded = jnp.pad(x, [padding if index == axis else (0, 0) for index in range(x.ndim)])
     return jnp.moveaxis(padded.reshape(*x.shape[:axis], count, CHUNK, *x.shape[axis + 1:]), axis, 0)
 
-  chunks = (split(query_BKGTD, 3), split(ids_BT, 1), split(bias_KGTS, 2), start + CHUNK * jnp.arange(count))
+  keys = None if key is None else jax.random.split(key, count)
+  chunks = (split(query_BKGTD, 3), split(ids_BT, 1), split(bias_KGTS, 2), keys, start + CHUNK * jnp.arange(count))
   y_NBKGTD = jax.lax.map(lambda chunk: jax.checkpoint(one)(*chunk), chunks)
   y_BKGTD = jnp.moveaxis(y_NBKGTD, 0, 3)
   return y_BKGTD.reshape(*query_BKGTD.shape[:3], count * CHUNK, -1)[:, :, :, :length]
 
 
-@jax.custom_vjp
-def _softmax_products(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Array | None, bias_KGTS: Array | None) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
+def _softmax_products(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Array | None, bias_KGTS: Array | None,
+                      kept_BKGTS: Array | None, dropout_rate: float) -> Array:
   """softmax(q k^T / sqrt(D) + bias) v where `visible`, with a gradient whose products suit XLA's CPU code.
 
   There a product whose large operand, T x S, is read transposed takes twice the time of one that reads it as it lies. The gradients of
   keys and values are such products; here they are computed as their transposes, from the small operands transposed.
   """
-  return _forward(query_BKGTD, key_BKSD, value_BKSD, visible, bias_KGTS)[0]
+  return _forward(query_BKGTD, key_BKSD, value_BKSD, visible, bias_KGTS, kept_BKGTS, dropout_rate)[0]
 
 
-def _forward(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Array | None, bias_KGTS: Array | None):
+def _forward(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Array | None, bias_KGTS: Array | None,
+             kept_BKGTS: Array | None, dropout_rate: float):
   scores_BKGTS = jnp.einsum('bkgtd,bksd->bkgts', query_BKGTD, key_BKSD, preferred_element_type=jnp.float32)
   scores_BKGTS *= query_BKGTD.shape[-1] ** -0.5
   if bias_KGTS is not None:
@@ -190,23 +202,30 @@ def _forward(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Ar
   if visible is not None:
     scores_BKGTS = jnp.where(visible, scores_BKGTS, _LOWEST)
   weight_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1)
-  y_BKGTD = jnp.einsum('bkgts,bksd->bkgtd', weight_BKGTS.astype(value_BKSD.dtype), value_BKSD).astype(query_BKGTD.dtype)
-  return y_BKGTD, (query_BKGTD, key_BKSD, value_BKSD, weight_BKGTS, bias_KGTS)
+  dropped_BKGTS = _drop(weight_BKGTS, kept_BKGTS, dropout_rate).astype(value_BKSD.dtype)
+  y_BKGTD = jnp.einsum('bkgts,bksd->bkgtd', dropped_BKGTS, value_BKSD).astype(query_BKGTD.dtype)
+  return y_BKGTD, (query_BKGTD, key_BKSD, value_BKSD, weight_BKGTS, bias_KGTS, kept_BKGTS)
 
 
-def _backward(saved, gradient_BKGTD: Array):
-  query_BKGTD, key_BKSD, value_BKSD, weight_BKGTS, bias_KGTS = saved
+def _drop(x_BKGTS: Array, kept_BKGTS: Array | None, dropout_rate: float) -> Array:
+  return x_BKGTS if kept_BKGTS is None else jnp.where(kept_BKGTS, x_BKGTS / (1.0 - dropout_rate), 0.0)
+
+
+def _backward(dropout_rate: float, saved, gradient_BKGTD: Array):
+  query_BKGTD, key_BKSD, value_BKSD, weight_BKGTS, bias_KGTS, kept_BKGTS = saved
   slope_BKGTS = _apart(jnp.einsum('bkgtd,bksd->bkgts', gradient_BKGTD, value_BKSD, preferred_element_type=jnp.float32))
+  slope_BKGTS = _drop(slope_BKGTS, kept_BKGTS, dropout_rate)
   mean_BKGT1 = jnp.sum(weight_BKGTS * slope_BKGTS, axis=-1, keepdims=True)
   slope_BKGTS = weight_BKGTS * (slope_BKGTS - mean_BKGT1)
   bias_slope_KGTS = None if bias_KGTS is None else jnp.sum(slope_BKGTS, axis=0).astype(bias_KGTS.dtype)
   slope_BKGTS = (slope_BKGTS * query_BKGTD.shape[-1] ** -0.5).astype(query_BKGTD.dtype)  # of the products q k^T
   query_slope_BKGTD = jnp.einsum('bkgts,bksd->bkgtd', slope_BKGTS, key_BKSD)
   key_slope_BKDS = jnp.einsum('bkgtd,bkgts->bkds', query_BKGTD, slope_BKGTS)
-  value_slope_BKDS = jnp.einsum('bkgtd,bkgts->bkds', gradient_BKGTD, weight_BKGTS.astype(gradient_BKGTD.dtype))
+  dropped_BKGTS = _drop(weight_BKGTS, kept_BKGTS, dropout_rate).astype(gradient_BKGTD.dtype)
+  value_slope_BKDS = jnp.einsum('bkgtd,bkgts->bkds', gradient_BKGTD, dropped_BKGTS)
   key_slope_BKDS, value_slope_BKDS = _apart((key_slope_BKDS, value_slope_BKDS))
   key_slope_BKSD, value_slope_BKSD = key_slope_BKDS.swapaxes(2, 3), value_slope_BKDS.swapaxes(2, 3).astype(value_BKSD.dtype)
-  return query_slope_BKGTD, key_slope_BKSD, value_slope_BKSD, None, bias_slope_KGTS
+  return query_slope_BKGTD, key_slope_BKSD, value_slope_BKSD, None, bias_slope_KGTS, None
 
 
 _softmax_products.defvjp(_forward, _backward)

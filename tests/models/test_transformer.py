@@ -77,7 +77,7 @@ def test_unrolled_and_rematerialised_are_the_same_network():
   tokens_BT = jax.random.randint(jax.random.key(1), (2, 12), 0, 11)
 
   def value_and_gradient(**options):
-    network = models.transformer(models.llama(**GPT, kv_heads=1, mlp_width=24, dropout=0.2, **options))
+    network = models.transformer(models.llama(**GPT, kv_heads=1, mlp_width=24, dropout=0.2, attention_dropout=0.2, **options))
 
     def loss(params):
       return jnp.mean(jax.nn.log_softmax(network.apply(params, mutable, tokens_BT, key=jax.random.key(2))[0])[..., 0])
@@ -88,6 +88,16 @@ def test_unrolled_and_rematerialised_are_the_same_network():
   for options in ({'unroll': True}, {'remat': 'full'}, {'remat': 'dots'}, {'remat': 'full', 'unroll': True}, {'attention': 'reference'}):
     actual = value_and_gradient(**options)
     jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6), actual, expected)
+
+
+def test_weights_of_attention_are_dropped_by_the_key():
+  config = VARIANTS['gpt']
+  params, mutable = models.transformer(config).init(jax.random.key(0))
+  tokens_BT = jax.random.randint(jax.random.key(1), (2, 12), 0, 11)
+  network = models.transformer(dataclasses.replace(config, attention_dropout=0.5))
+  plain, *drawn = (network.apply(params, mutable, tokens_BT, key=key)[0] for key in (None, *jax.random.split(jax.random.key(2))))
+  np.testing.assert_array_equal(plain, models.transformer(config).apply(params, mutable, tokens_BT)[0])
+  assert min(np.abs(drawn[0] - plain).max(), np.abs(drawn[1] - drawn[0]).max()) > 1e-4
 
 
 def test_hidden_states_and_weights_make_the_logits():

@@ -304,5 +304,27 @@ def test_dropout_of_weights_keeps_their_mean_and_is_off_without_a_key():
 
 def test_kernels_drop_no_weights():
   query, key, value, _ = inputs(6, 6, 1, 1, 4, segmented=False)
-  with pytest.raises(UserError, match="'chunked' drops no weights"):
-    attention.attend(query, key, value, implementation='chunked', dropout_rate=0.1, key=jax.random.key(0))
+  with pytest.raises(UserError, match="'splash' drops no weights"):
+    attention.attend(query, key, value, implementation='splash', dropout_rate=0.1, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize('causal', [False, True])
+def test_a_sequence_of_one_piece_drops_the_weights_of_the_reference(causal):
+  query, key, value, _ = inputs(6, 6, 4, 2, 4, segmented=False)
+
+  def value_and_gradients(function):
+    loss = lambda query, key, value: jnp.sum(jnp.sin(function(query, key, value, causal=causal, dropout_rate=0.4, key=jax.random.key(1))))
+    return jax.tree.leaves(jax.value_and_grad(loss, (0, 1, 2))(query, key, value))
+
+  for got, wanted in zip(value_and_gradients(attention.chunked), value_and_gradients(attention.reference), strict=True):
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures('small_chunks')
+def test_dropped_weights_are_the_same_when_chunks_are_computed_again():
+  query, key, value, _ = inputs(40, 40, 2, 2, 4, segmented=False)
+  loss = lambda value: jnp.sum(attention.chunked(query, key, value, causal=True, dropout_rate=0.4, key=jax.random.key(2)) ** 2)
+  value, direction = value.astype(jnp.float32), jax.random.normal(jax.random.key(3), value.shape)
+  slope = jnp.vdot(jax.grad(loss)(value), direction)
+  # The loss is a polynomial of degree 2 in the values, whose central difference is exact.
+  np.testing.assert_allclose((loss(value + direction) - loss(value - direction)) / 2, slope, rtol=1e-3)
