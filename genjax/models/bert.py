@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import sharding
+from genjax.nn import linear as linear_lib
 from genjax.nn.blocks import ACTIVATIONS, Block, BlockOptions, block_axes, options_of
 from genjax.nn.functional import Network, absorb_bias, dropout, network, stack
 from genjax.types import Array, Key, Tree, UserError
@@ -122,7 +123,7 @@ class Heads(nnx.Module):
       read_BPD = self.transform_norm(ACTIVATIONS[self.config.activation](self.transform(read_BPD)))
       bias_V = self.token_bias[...]
       if project:
-        logits_BPV = jnp.einsum('bpd,vd->bpv', read_BPD, embedding_VD.astype(read_BPD.dtype)) + bias_V.astype(read_BPD.dtype)
+        logits_BPV = linear_lib.project(read_BPD, embedding_VD.astype(read_BPD.dtype)) + bias_V.astype(read_BPD.dtype)
         outputs['tokens'] = sharding.constrain(logits_BPV, 'batch', None, 'vocab', name='logits B P V')
       else:
         outputs['tokens'] = absorb_bias(read_BPD, embedding_VD, bias_V)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax import sharding
+from genjax.nn import linear as linear_lib
 from genjax.nn.attention import init_layer
 from genjax.nn.blocks import Block, BlockOptions, Remember, block_axes, options_of
 from genjax.nn.embeddings import RelativeBias, sincos
@@ -189,7 +190,10 @@ class Head(nnx.Module):
     weight_VD = embedding_VD if self.config.tied else self.out.kernel[...].T
     if not project:
       return absorb_bias(x_BTD, weight_VD, self.token_bias[...]) if self.config.output_bias else (x_BTD, weight_VD)
-    logits_BTV = jnp.einsum('btd,vd->btv', x_BTD, weight_VD.astype(x_BTD.dtype))
+    if self.config.tied:
+      logits_BTV = linear_lib.project(x_BTD, weight_VD.astype(x_BTD.dtype))
+    else:
+      logits_BTV = linear_lib.dot_general(x_BTD, self.out.kernel[...].astype(x_BTD.dtype), (((2,), (0,)), ((), ())))
     return logits_BTV + self.token_bias[...].astype(x_BTD.dtype) if self.config.output_bias else logits_BTV
 
 

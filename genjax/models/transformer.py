@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import sharding
+from genjax.nn import linear as linear_lib
 from genjax.nn.attention import Attention, RopeScaling, init_layer
 from genjax.nn.blocks import ACTIVATIONS
 from genjax.nn.dot_product_attention import IMPLEMENTATIONS
@@ -192,12 +193,7 @@ class Head(nnx.Module):
     x_BTD = self.norm(x_BTD)
     if not project:
       return x_BTD, embedding_VD if self.tied else self.out.kernel[...].T
-    if self.tied:
-      if x_BTD.shape[1] == 1:  # a decoding step: few rows, which XLA for CPUs multiplies faster as the columns of the right operand
-        x_DB = jax.lax.optimization_barrier(x_BTD[:, 0].T)
-        return jax.lax.optimization_barrier(embedding_VD.astype(x_BTD.dtype) @ x_DB).T[:, None]
-      return jnp.einsum('btd,vd->btv', x_BTD, embedding_VD.astype(x_BTD.dtype))
-    return self.out(x_BTD)
+    return linear_lib.project(x_BTD, embedding_VD.astype(x_BTD.dtype)) if self.tied else self.out(x_BTD)
 
 
 def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.Module:

@@ -4,9 +4,14 @@ from typing import Any
 
 from flax import nnx
 import jax
+import jax.numpy as jnp
 
 from genjax import sharding
 from genjax.types import Array
+
+PARTS = 4  # of a kernel, for one row
+LEAST = 2**16  # entries of a kernel of which parts pay
+FEW = 32  # rows
 
 
 class Linear(nnx.Linear):
@@ -22,13 +27,37 @@ def dot_general(x: Array, kernel: Array, dimensions: Any, precision: Any = None,
 
   With several of them, the gradient of the kernel contracts several axes, and XLA for CPUs then lays out what comes before it, norms
   say, for these products: a stack of layers took twice the time. A sequence that is split over devices keeps its axis.
+
+  The product of one row is that of `PARTS` parts of the kernel, which XLA for CPUs computes on several cores, and a whole one on one.
+  Few rows are the columns of the right operand where they meet the rows of a matrix (V D), which is then read as it lies.
   """
   options = {'precision': precision, 'preferred_element_type': preferred_element_type, 'out_sharding': out_sharding}
   last = dimensions[0][0] == (x.ndim - 1,) and dimensions[1] == ((), ())
-  if not (last and x.ndim > 2 and sharding.platform() == 'cpu' and sharding.shards('sequence') == 1):
+  if not (last and sharding.platform() == 'cpu' and sharding.shards('sequence') == 1):
     return jax.lax.dot_general(x, kernel, dimensions, **options)
-  y = jax.lax.dot_general(x.reshape(-1, x.shape[-1]), kernel, (((1,), dimensions[0][1]), ((), ())), **options)
+  axis, rows = dimensions[0][1][0], x.size // x.shape[-1]
+  if sharding.active() is None and rows == 1 and kernel.size >= LEAST and kernel.shape[0] % PARTS == 0:
+    y = _of_one_row(x.reshape(-1), kernel, axis, precision, preferred_element_type)
+  elif sharding.active() is None and rows <= FEW and axis == 1:
+    columns = jax.lax.optimization_barrier(x.reshape(rows, -1).T)
+    y = jax.lax.optimization_barrier(jax.lax.dot_general(kernel, columns, (((1,), (0,)), ((), ())), **options)).T
+  elif x.ndim > 2:
+    y = jax.lax.dot_general(x.reshape(rows, -1), kernel, (((1,), dimensions[0][1]), ((), ())), **options)
+  else:
+    return jax.lax.dot_general(x, kernel, dimensions, **options)
   return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+def _of_one_row(x_D: Array, kernel: Array, axis: int, precision: Any, preferred_element_type: Any) -> Array:
+  """The product by parts of the kernel's first axis, which is contracted (axis 0) or not (axis 1)."""
+  parts = kernel.reshape(PARTS, -1, kernel.shape[1])
+  dtype = preferred_element_type or jnp.result_type(x_D, kernel)
+  options = {'precision': precision, 'preferred_element_type': jnp.promote_types(dtype, jnp.float32)}
+  if axis == 0:
+    y_P1N = jax.lax.dot_general(x_D.reshape(PARTS, 1, -1), parts, (((2,), (1,)), ((0,), (0,))), **options)
+    return y_P1N.sum(axis=0).astype(dtype)
+  x_P1D = jax.lax.optimization_barrier(jnp.broadcast_to(x_D, (PARTS, 1, x_D.size)))  # or XLA makes one product of the parts again
+  return jax.lax.dot_general(x_P1D, parts, (((2,), (2,)), ((0,), (0,))), **options).reshape(1, -1).astype(dtype)
 
 
 def project(x: Array, weight_VD: Array, preferred_element_type: Any = None) -> Array:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from genjax import sharding
-from genjax.nn.linear import Linear, project
+from genjax.nn.linear import PARTS, Linear, dot_general, project
 
 
 @pytest.mark.parametrize('shape', [(5,), (3, 5), (2, 3, 5), (2, 3, 4, 5)])
@@ -44,3 +44,31 @@ def test_the_gradient_of_a_kernel_contracts_one_axis_unless_the_sequence_is_spli
   devices = {'axis_types': (jax.sharding.AxisType.Auto,) * 2}
   assert '(([0], [0]), ([], []))' in products(jax.sharding.AbstractMesh((2, 1), ('data', 'context'), **devices))
   assert '(([0, 1], [0, 1]), ([], []))' in products(jax.sharding.AbstractMesh((1, 2), ('data', 'context'), **devices))
+
+
+@pytest.mark.parametrize('axis', [0, 1])
+@pytest.mark.parametrize('rows', [1, 3, 40])
+@pytest.mark.parametrize('shape', [(512, 256), (511, 257)])
+def test_products_of_few_rows_are_those_of_many(shape, rows, axis):
+  random = np.random.default_rng(0)
+  kernel = jnp.asarray(random.normal(size=shape), jnp.float32)
+  x = jnp.asarray(random.normal(size=(rows, 1, shape[axis])), jnp.float32)
+  function = jax.jit(lambda x, kernel: dot_general(x, kernel, (((2,), (axis,)), ((), ()))))
+  wanted = np.asarray(x, np.float64) @ (np.asarray(kernel, np.float64) if axis == 0 else np.asarray(kernel, np.float64).T)
+  np.testing.assert_allclose(function(x, kernel), wanted, atol=2e-4)
+  slopes = jax.grad(lambda x, kernel: jnp.sum(jnp.sin(function(x, kernel))), (0, 1))(x, kernel)
+  expected = jax.grad(lambda x, kernel: jnp.sum(jnp.sin(x @ (kernel if axis == 0 else kernel.T))), (0, 1))(x, kernel)
+  jax.tree.map(lambda got, wanted: np.testing.assert_allclose(got, wanted, atol=1e-3), slopes, expected)
+
+
+@pytest.mark.skipif(jax.default_backend() != 'cpu', reason='parts are for CPUs')
+@pytest.mark.parametrize('axis', [0, 1])
+def test_one_row_meets_parts_of_a_kernel_but_not_on_a_mesh(axis):
+  x, kernel = jnp.ones((1, 1, 512), jnp.bfloat16), jnp.ones((512, 512), jnp.bfloat16)
+
+  def product(x, kernel):
+    return dot_general(x, kernel, (((2,), (axis,)), ((), ())))
+
+  assert f'[{PARTS},' in str(jax.make_jaxpr(lambda *arrays: product(*arrays))(x, kernel)) and product(x, kernel).dtype == jnp.bfloat16
+  with sharding.use(jax.sharding.AbstractMesh((2, 1), ('data', 'context'), axis_types=(jax.sharding.AxisType.Auto,) * 2)):
+    assert f'[{PARTS},' not in str(jax.make_jaxpr(lambda *arrays: product(*arrays))(x, kernel))
