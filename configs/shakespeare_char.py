@@ -39,7 +39,7 @@ def get_config(arg=None):
   config.evaluate_batches = batches
   config.sample_every = 500
   config.sample_num = 2
-  config.checkpoint.update(every=every, best='loss')
+  config.checkpoint.update(every=every, best='loss' if dropout else '')
   if arg.smoke:
     config.data.name = 'python_stdlib'
     config.data.train = 'validation[:3]'

@@ -6,7 +6,7 @@ import pathlib
 import sys
 from typing import Any
 
-# Parameters of mallopt(3), and what they are without this module.
+# Parameters of mallopt(3); the settings that keep freed memory, and those near the C library's own, which return it.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -2, -3, -4, -8
 _KEEPING = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, 2**28))
 _RETURNING = ((_TRIM_THRESHOLD, 2**26), (_TOP_PAD, 2**17), (_MMAP_THRESHOLD, 2**25), (_MMAP_MAX, 2**16))
