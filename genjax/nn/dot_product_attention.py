@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from genjax import sharding
-from genjax.nn.functional import dropout
+from genjax.nn.functional import drop, dropout
 from genjax.types import Array, Key, UserError
 
 IMPLEMENTATIONS = ('auto', 'reference', 'chunked', 'splash', 'cudnn')
@@ -57,18 +57,15 @@ def attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: boo
   """
   _check(query_BTHD, key_BSKD, value_BSKD, causal, window, bias_HTS, implementation)
   arrays = (query_BTHD, key_BSKD, value_BSKD, segments)
+  options: dict[str, Any] = {} if bias_HTS is None else {'bias_HTS': bias_HTS}
   if dropout_rate and key is not None:
-    if implementation not in ('auto', 'reference', 'chunked'):
-      raise UserError(f"attention implementation {implementation!r} drops no weights, got dropout_rate={dropout_rate}; take 'auto'")
-    function = reference if implementation == 'reference' else chunked
-    return function(*arrays, causal=causal, window=window, bias_HTS=bias_HTS, dropout_rate=dropout_rate, key=key)
+    options |= {'dropout_rate': dropout_rate, 'key': key}
   if implementation == 'auto':
     kernel = {'tpu': 'splash', 'gpu': 'cudnn'}.get(sharding.platform(), 'chunked')
-    implementation = 'chunked' if _refusal(kernel, *arrays, bias_HTS) else kernel
-  elif reason := _refusal(implementation, *arrays, bias_HTS):
+    implementation = 'chunked' if _refusal(kernel, *arrays, options) else kernel
+  elif reason := _refusal(implementation, *arrays, options):
     raise UserError(f"attention implementation {implementation!r} {reason}; 'auto' chooses one that fits")
-  biased = {} if bias_HTS is None else {'bias_HTS': bias_HTS}
-  return _BY_NAME[implementation](*arrays, causal=causal, window=window, **biased)
+  return _BY_NAME[implementation](*arrays, causal=causal, window=window, **options)
 
 
 def attend_cached(query_BTHD: Array, key_BKSD: Array, value_BKSD: Array, position: Array | int, *, causal: bool = False,
@@ -202,26 +199,22 @@ def _forward(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Ar
   if visible is not None:
     scores_BKGTS = jnp.where(visible, scores_BKGTS, _LOWEST)
   weight_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1)
-  dropped_BKGTS = _drop(weight_BKGTS, kept_BKGTS, dropout_rate).astype(value_BKSD.dtype)
+  dropped_BKGTS = drop(weight_BKGTS, kept_BKGTS, dropout_rate).astype(value_BKSD.dtype)
   y_BKGTD = jnp.einsum('bkgts,bksd->bkgtd', dropped_BKGTS, value_BKSD).astype(query_BKGTD.dtype)
   return y_BKGTD, (query_BKGTD, key_BKSD, value_BKSD, weight_BKGTS, bias_KGTS, kept_BKGTS)
-
-
-def _drop(x_BKGTS: Array, kept_BKGTS: Array | None, dropout_rate: float) -> Array:
-  return x_BKGTS if kept_BKGTS is None else jnp.where(kept_BKGTS, x_BKGTS / (1.0 - dropout_rate), 0.0)
 
 
 def _backward(dropout_rate: float, saved, gradient_BKGTD: Array):
   query_BKGTD, key_BKSD, value_BKSD, weight_BKGTS, bias_KGTS, kept_BKGTS = saved
   slope_BKGTS = _apart(jnp.einsum('bkgtd,bksd->bkgts', gradient_BKGTD, value_BKSD, preferred_element_type=jnp.float32))
-  slope_BKGTS = _drop(slope_BKGTS, kept_BKGTS, dropout_rate)
+  slope_BKGTS = drop(slope_BKGTS, kept_BKGTS, dropout_rate)
   mean_BKGT1 = jnp.sum(weight_BKGTS * slope_BKGTS, axis=-1, keepdims=True)
   slope_BKGTS = weight_BKGTS * (slope_BKGTS - mean_BKGT1)
   bias_slope_KGTS = None if bias_KGTS is None else jnp.sum(slope_BKGTS, axis=0).astype(bias_KGTS.dtype)
   slope_BKGTS = (slope_BKGTS * query_BKGTD.shape[-1] ** -0.5).astype(query_BKGTD.dtype)  # of the products q k^T
   query_slope_BKGTD = jnp.einsum('bkgts,bksd->bkgtd', slope_BKGTS, key_BKSD)
   key_slope_BKDS = jnp.einsum('bkgtd,bkgts->bkds', query_BKGTD, slope_BKGTS)
-  dropped_BKGTS = _drop(weight_BKGTS, kept_BKGTS, dropout_rate).astype(gradient_BKGTD.dtype)
+  dropped_BKGTS = drop(weight_BKGTS, kept_BKGTS, dropout_rate).astype(gradient_BKGTD.dtype)
   value_slope_BKDS = jnp.einsum('bkgtd,bkgts->bkds', gradient_BKGTD, dropped_BKGTS)
   key_slope_BKDS, value_slope_BKDS = _apart((key_slope_BKDS, value_slope_BKDS))
   key_slope_BKSD, value_slope_BKSD = key_slope_BKDS.swapaxes(2, 3), value_slope_BKDS.swapaxes(2, 3).astype(value_BKSD.dtype)
@@ -327,14 +320,16 @@ def _block(length: int) -> int:
 
 
 def _refusal(implementation: str, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None,
-             bias_HTS: Array | None) -> str:
-  """Why a kernel does not take the arguments; '' if it does."""
+             options: dict[str, Any]) -> str:
+  """Why a kernel does not take the arguments, `options` of `chunked` among them; '' if it does."""
   platform = {'splash': 'tpu', 'cudnn': 'gpu'}.get(implementation)
   if platform is None:
     return ''
+  if 'dropout_rate' in options:
+    return f'drops no weights, got dropout_rate={options["dropout_rate"]}'
   if sharding.platform() != platform:
     return f'runs on {platform}, and this is {sharding.platform()}'
-  if bias_HTS is not None:
+  if 'bias_HTS' in options:
     return 'takes no bias'
   if implementation == 'splash':
     lengths = query_BTHD.shape[1], key_BSKD.shape[1]

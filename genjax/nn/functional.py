@@ -152,8 +152,12 @@ def dropout(x: Array, rate: float, key: Key | None) -> Array:
   """Inverted dropout (Srivastava et al. 2014); the identity without a key or at rate 0."""
   if key is None or rate == 0.0:
     return x
-  keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
-  return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+  return drop(x, jax.random.bernoulli(key, 1.0 - rate, x.shape), rate)
+
+
+def drop(x: Array, kept: Array | None, rate: float) -> Array:
+  """`dropout` with what it draws: which entries are kept, or None for all of them, undivided."""
+  return x if kept is None else jnp.where(kept, x / (1.0 - rate), jnp.zeros_like(x))
 
 
 def absorb_bias(x_BTD: Array, weight_VD: Array, bias_V: Array) -> tuple[Array, Array]:

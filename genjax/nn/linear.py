@@ -36,15 +36,14 @@ def dot_general(x: Array, kernel: Array, dimensions: Any, precision: Any = None,
   if not (last and sharding.platform() == 'cpu' and sharding.shards('sequence') == 1):
     return jax.lax.dot_general(x, kernel, dimensions, **options)
   axis, rows = dimensions[0][1][0], x.size // x.shape[-1]
-  if sharding.active() is None and rows == 1 and kernel.size >= LEAST and kernel.shape[0] % PARTS == 0:
+  alone = sharding.active() is None
+  if alone and rows == 1 and kernel.size >= LEAST and kernel.shape[0] % PARTS == 0:
     y = _of_one_row(x.reshape(-1), kernel, axis, precision, preferred_element_type)
-  elif sharding.active() is None and rows <= FEW and axis == 1:
+  elif alone and rows <= FEW and axis == 1:
     columns = jax.lax.optimization_barrier(x.reshape(rows, -1).T)
     y = jax.lax.optimization_barrier(jax.lax.dot_general(kernel, columns, (((1,), (0,)), ((), ())), **options)).T
-  elif x.ndim > 2:
-    y = jax.lax.dot_general(x.reshape(rows, -1), kernel, (((1,), dimensions[0][1]), ((), ())), **options)
   else:
-    return jax.lax.dot_general(x, kernel, dimensions, **options)
+    y = jax.lax.dot_general(x.reshape(rows, -1), kernel, (((1,), dimensions[0][1]), ((), ())), **options)
   return y.reshape(*x.shape[:-1], y.shape[-1])
 
 

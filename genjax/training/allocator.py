@@ -1,6 +1,7 @@
 """How the C library hands out memory of the host."""
 
 import ctypes
+import functools
 import os
 import pathlib
 import sys
@@ -18,7 +19,7 @@ class _Keeper:
   """The settings of this process and what it held after earlier steps, in bytes; None where it is to be measured."""
 
   def __init__(self) -> None:
-    self.library: Any = None
+    self.libc: Any = None
     self.held: int | None = None
 
 
@@ -39,7 +40,7 @@ def keep_freed_memory() -> bool:
   library = ctypes.CDLL(None) if sys.platform == 'linux' else None
   if getattr(library, 'mallopt', None) is None or not _set(library, _KEEPING):
     return False
-  _keeper.library, _keeper.held = library, None
+  _keeper.libc, _keeper.held = library, None
   return True
 
 
@@ -49,17 +50,17 @@ def return_excess() -> None:
   A process that needs half of the machine's memory stops keeping what it frees, as there is no place for it twice. Nothing happens
   without `keep_freed_memory`.
   """
-  if _keeper.library is None:
+  if _keeper.libc is None:
     return
   held = _resident()
   if held > _MOST * _available():
-    _set(_keeper.library, _RETURNING)
-    _keeper.library.malloc_trim(0)
-    _keeper.library = None
+    _set(_keeper.libc, _RETURNING)
+    _keeper.libc.malloc_trim(0)
+    _keeper.libc = None
   elif _keeper.held is None:
     _keeper.held = held
   elif held > _GROWTH * _keeper.held:
-    _keeper.library.malloc_trim(0)
+    _keeper.libc.malloc_trim(0)
     _keeper.held = None  # the next step shows what is needed
 
 
@@ -73,6 +74,7 @@ def _resident() -> int:
   return int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
 
+@functools.cache
 def _available() -> int:
   """Bytes of the machine, or of the container."""
   limit = pathlib.Path('/sys/fs/cgroup/memory.max')

@@ -75,5 +75,5 @@ print(held())
 
 def test_without_the_settings_nothing_is_given_back():
   done = subprocess.run([sys.executable, '-c', 'from genjax.training import allocator; allocator.return_excess(); '
-                         'print(allocator._keeper.library, allocator._keeper.held)'], capture_output=True, text=True, check=True)
+                         'print(allocator._keeper.libc, allocator._keeper.held)'], capture_output=True, text=True, check=True)
   assert done.stdout.split() == ['None', 'None']
