@@ -19,7 +19,7 @@ def get_config(arg=None):
   config.experiment = 'experiments.diffusion'
   split = dict(name=arg.data, train='train[:-1000]', heldout='train[-1000:]') if arg.data else dict(
     name='random_images', train='train', heldout='heldout')
-  config.data = dict(split, shape=(256, 256, 3), num_classes=0, flip=True, data_dir='', originals='')
+  config.data = dict(split, shape=(256, 256, 3), num_classes=0, flip=True, **common.IMAGES)
   config.model = dict(name='unet', base=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention=(16,), groups=32, dropout=0.0,
                       dtype='bfloat16')
   config.objective = dict(process=dict(name='vp_linear', steps=1000), parameterization=dict(name='epsilon'),

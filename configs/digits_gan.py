@@ -12,8 +12,7 @@ def get_config(arg=None):
   width = 8 if arg.smoke else 64
   config = common.base(steps=3_000, batch_size=64)
   config.experiment = 'experiments.gan'
-  config.data = dict(name='digits', train='train', heldout='test', shape=(8, 8, 1), num_classes=10, data_dir='',
-                     originals='')
+  config.data = dict(name='digits', train='train', heldout='test', shape=(8, 8, 1), num_classes=10, **common.IMAGES)
   config.model = dict(name='dcgan', latent=32, generator_width=width, discriminator_width=width, norm='batch',
                       discriminator_norm='none', spectral=True, pack=1, momentum=0.99, dtype='float32')
   config.objective = dict(loss='hinge', distribution='normal', r1_gamma=0.0, r1_every=16, discriminator_steps=1,

@@ -10,7 +10,7 @@ def get_config(arg=None):
   arg = common.parse_arg(arg, smoke=False)
   config = common.base(steps=3000, batch_size=64)
   config.experiment = 'experiments.vae'
-  config.data = dict(name='digits', train='train', heldout='test', shape=(8, 8, 1), num_classes=0, data_dir='', originals='')
+  config.data = dict(name='digits', train='train', heldout='test', shape=(8, 8, 1), num_classes=0, **common.IMAGES)
   config.model = dict(name='conv', latent=8, channels=(32, 64), dtype='float32')
   config.objective = dict(likelihood='gaussian', scale=0.15, beta=1.0, kl_warmup=500, importance_samples=50)
   config.optimizers.net = dict(name='adam', lr=1e-3, warmup=100, schedule='cosine', end=0.05)

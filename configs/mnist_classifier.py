@@ -16,8 +16,7 @@ def get_config(arg=None):
   arg = common.parse_arg(arg, model='convolutional', smoke=False)
   config = common.base(steps=12 * 60_000 // 128, batch_size=128)
   config.experiment = 'experiments.classifier'
-  config.data = dict(name='mnist', train='train', heldout='test', shape=(28, 28, 1), num_classes=10, data_dir='',
-                     originals='')
+  config.data = dict(name='mnist', train='train', heldout='test', shape=(28, 28, 1), num_classes=10, **common.IMAGES)
   config.model = dict(name=arg.model, **MODELS[arg.model])
   config.objective = dict(smoothing=0.0, shift=1, flip=False)
   config.optimizers = dict(net=dict(name='adam', lr=2e-3, warmup=0, schedule='cosine'))

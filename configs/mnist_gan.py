@@ -12,8 +12,7 @@ def get_config(arg=None):
   width = 4 if arg.smoke else 32
   config = common.base(steps=8_000, batch_size=64)
   config.experiment = 'experiments.gan'
-  config.data = dict(name='mnist', train='train', heldout='test', shape=(28, 28, 1), num_classes=10, data_dir='',
-                     originals='')
+  config.data = dict(name='mnist', train='train', heldout='test', shape=(28, 28, 1), num_classes=10, **common.IMAGES)
   config.model = dict(name='dcgan', latent=64, generator_width=width, discriminator_width=width, norm='batch',
                       discriminator_norm='none', spectral=False, pack=1, momentum=0.99, dtype='float32')
   config.objective = dict(loss='non_saturating', distribution='normal', r1_gamma=1.0, r1_every=2 if arg.smoke else 8,

@@ -11,7 +11,7 @@ import numpy as np
 from experiments import imported
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.data import pipeline, sources, synthetic
+from genjax.data import pipeline, resizing, sources, synthetic
 from genjax.training.experiment import Condition
 from genjax.types import UserError
 
@@ -25,8 +25,9 @@ def batches(config: Config, split: str, shuffle: bool = True) -> pipeline.Pipeli
   """Batches of 'image' uint8 B H W C (float32 for latents) and, with classes, 'label' int32 B.
 
   config.data: name, data_dir and originals (see `genjax.data.sources.open_tfds`), shape (H, W, C), num_classes (0: no labels);
-  optional content ('pixels', or 'latents' of an encoder that ran before), flip (mirror half of the training images) and binarize:
-  'none', 'fixed' (one Bernoulli draw of each image, the same in every epoch) or 'dynamic' (drawn anew whenever an image is read).
+  optional content ('pixels', or 'latents' of an encoder that ran before), resize and crop (bring images of other sizes to `shape`, by the
+  filter of that name, see `genjax.data.resizing.Resized`), flip (mirror half of the training images) and binarize: 'none', 'fixed' (one
+  Bernoulli draw of each image, the same in every epoch) or 'dynamic' (drawn anew whenever an image is read).
 
   Args:
     config: the whole config.
@@ -34,7 +35,8 @@ def batches(config: Config, split: str, shuffle: bool = True) -> pipeline.Pipeli
     shuffle: whether to shuffle, and to augment: held-out data is neither.
 
   Raises:
-    UserError: images of another shape than config.data.shape, labels outside the classes, an unknown binarization.
+    UserError: images of another shape than config.data.shape that no filter changes, labels outside the classes, an unknown filter or
+      binarization.
   """
   data = config.data
   binarize = data.get('binarize', 'none')
@@ -53,16 +55,21 @@ def batches(config: Config, split: str, shuffle: bool = True) -> pipeline.Pipeli
 
 def open_source(data: Config, split: str, seed: int) -> pipeline.Source:
   """The images of a split; see `batches`."""
+  source: pipeline.Source
   if data.name in NOISE:
     size = config_lib.choose(NOISE_SPLITS, split, f'the split of {data.name}')
     source = NOISE[data.name](tuple(data.shape), data.num_classes, size, seed=list(NOISE_SPLITS).index(split))
   else:
     columns = ('image', 'label') if data.num_classes else ('image',)
     source = sources.open_tfds(data.name, split, columns, data.data_dir or None, data.originals or None)
+    if data.num_classes:
+      _check_labels(source, data)
+    if data.get('resize', ''):
+      source = resizing.Resized(source, tuple(data.shape), data.resize, data.get('crop', False))
   first = source.get(np.zeros(1, np.int64))
   if first['image'].shape[1:] != tuple(data.shape):
     raise UserError(f'config.data.shape is {tuple(data.shape)}, but images of {data.name} are {first["image"].shape[1:]}; '
-                    'set it to that')
+                    'set it to that, or resize images by config.data.resize=bilinear')
   if data.get('binarize', 'none') != 'fixed':
     return source
   everything = source.get(np.arange(len(source)))
@@ -71,6 +78,15 @@ def open_source(data: Config, split: str, seed: int) -> pipeline.Source:
   drawn = random.random(everything['image'].shape, np.float32) * 255 < everything['image']
   facts = {**source.fingerprint(), 'binarize': 'fixed', 'binarize_seed': seed}
   return sources.Arrays({**everything, 'image': drawn.astype(np.uint8) * np.uint8(255)}, facts)
+
+
+def _check_labels(source: pipeline.Source, data: Config) -> None:
+  """Checks those that are in memory; sets that are decoded when they are read are too large to look through."""
+  if isinstance(source, sources.Arrays):
+    least, largest = source.columns['label'].min(), source.columns['label'].max()
+    if least < 0 or largest >= data.num_classes:
+      raise UserError(f'config.data.num_classes is {data.num_classes}, but labels of {data.name} are {least} to {largest}; '
+                      f'set it to at least {largest + 1}')
 
 
 def example(config: Config) -> dict[str, jax.ShapeDtypeStruct]:

@@ -5,12 +5,14 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from PIL import Image
+
 from configs import common
 from experiments import bert, classifier, language, seq2seq, speech
 from experiments.sentences import open_pieces
 from genjax import interop
 from genjax.config import Config
-from genjax.data import audio, marian, tokenizers
+from genjax.data import audio, marian, resizing, tokenizers
 from genjax.interop.entries import Entries, read_json
 from genjax.models.bert import BertConfig
 from genjax.models.seq2seq import Seq2SeqConfig
@@ -136,10 +138,25 @@ def _images(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   front = Entries(_beside(folder, PREPROCESSING), str(folder / PREPROCESSING))
   for name in ('image_mean', 'image_std'):
     front.only(name, [0.5] * options.shape[-1], 'pixels are read in [-1, 1]')
+  front.only('do_center_crop', False, 'whole images are resized, unless config.data.crop is set')
   config.experiment = classifier.__name__
-  config.data = dict(_NO_DATA, shape=options.shape, num_classes=options.num_classes)
+  config.data = dict(_NO_DATA, shape=options.shape, num_classes=options.num_classes, resize=_resize(front, options.shape), crop=False)
   config.model = dict(name='vit', **_without(options, 'shape', 'num_classes'))
   config.objective = dict(smoothing=0.0, shift=0, flip=False)
+
+
+def _resize(front: Entries, shape: tuple[int, int, int]) -> str:
+  """The filter by which images are resized; '' if they are not."""
+  if not front.flag('do_resize', True):
+    return ''
+  size = front.values.get('size')
+  if size not in (None, {'height': shape[0], 'width': shape[1]}) and [size, size] != list(shape[:2]):
+    raise UserError(f'{front.where}: images are resized to {size!r}, and those of the model are {shape[0]} by {shape[1]} pixels')
+  number = front.integer('resample', Image.Resampling.BILINEAR.value, least=0)
+  names = {filter.value: name for name, filter in resizing.FILTERS.items()}
+  if number not in names:
+    raise UserError(f'{front.where}: resample must be one of {names} as Pillow numbers its filters, got {number}')
+  return names[number]
 
 
 def _tokenizer(folder: pathlib.Path, others: str) -> tokenizers.Tokenizer:

@@ -36,3 +36,15 @@ def test_options_that_do_not_fit():
     classifier.build(config(patch=5))
   with pytest.raises(UserError, match='config.model.name'):
     classifier.build(config(name='resnet'))
+
+
+def test_images_of_another_size_or_other_labels():
+  small = config()
+  small.data.update(name='digits', shape=(28, 28, 1))
+  with pytest.raises(UserError, match=r'config.data.shape is \(28, 28, 1\), but images of digits are \(8, 8, 1\); .*resize=bilinear'):
+    classifier.build(small).train.batch(0)
+  small.data.update(resize='bilinear')
+  assert classifier.build(small).train.batch(0)['image'].shape[1:] == (28, 28, 1)
+  small.data.update(num_classes=9)
+  with pytest.raises(UserError, match='config.data.num_classes is 9, but labels of digits are 0 to 9; set it to at least 10'):
+    classifier.build(small).train.batch(0)

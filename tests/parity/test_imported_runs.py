@@ -3,13 +3,14 @@
 import io
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 import sentencepiece
 
 from genjax.cli.main import main
-from genjax.data import tokenizers
+from genjax.data import sources, tokenizers
 
 torch = pytest.importorskip('torch', reason='parity tests need the extra [parity]')
 transformers = pytest.importorskip('transformers', reason='parity tests need the extra [parity]')
@@ -258,17 +259,44 @@ def test_whisper(tmp_path, capsys, shared_data):
   assert metrics['heldout/loss'] == pytest.approx(loss, abs=1e-4) and 0 <= metrics['recognition/wer'] <= 1
 
 
-def test_vit(tmp_path, capsys):
+@pytest.mark.parametrize(('size', 'channels', 'resample'), [(8, 1, None), (12, 3, 3)])
+def test_vit(tmp_path, capsys, size, channels, resample):
+  """On images of 8 x 8 grey pixels, which the second case resizes; what is measured is the loss of the published preprocessing."""
   theirs = random(transformers.ViTForImageClassification(transformers.ViTConfig(
-    hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, image_size=8, patch_size=4, num_channels=1,
-    num_labels=10)))
+    hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, image_size=size, patch_size=4,
+    num_channels=channels, num_labels=10)))
   public = tmp_path / 'public'
   theirs.save_pretrained(public)
-  image = torch.tensor(np.random.default_rng(0).normal(size=(2, 1, 8, 8)), dtype=torch.float32)
+  processor = transformers.models.vit.image_processing_pil_vit.ViTImageProcessorPil(
+    size={'height': size, 'width': size}, **({} if resample is None else {'resample': resample}))
+  if resample is not None:
+    processor.save_pretrained(public)
+  image = torch.tensor(np.random.default_rng(0).normal(size=(2, channels, size, size)), dtype=torch.float32)
 
   def logits(model):
     with torch.no_grad():
       return model(image).logits
 
   data = ['data.name=digits', 'data.train=train', 'data.heldout=test']
-  there_and_back(theirs, public, tmp_path, [], data, None, logits, capsys)
+  _, after = there_and_back(theirs, public, tmp_path, [], data, None, logits, capsys)
+  columns = sources.open_tfds('digits', 'test').columns
+  if channels == 1:
+    pixels = torch.tensor(columns['image'].transpose(0, 3, 1, 2) / 127.5 - 1, dtype=torch.float32)
+  else:
+    pixels = processor(list(np.repeat(columns['image'], 3, axis=-1)), return_tensors='pt')['pixel_values']
+  with torch.no_grad():
+    loss = torch.nn.functional.cross_entropy(after(pixels).logits, torch.tensor(columns['label']).long()).item()
+  metrics = json.loads((tmp_path / 'tuned' / 'evaluation.json').read_text())['metrics']
+  assert metrics['heldout/loss'] == pytest.approx(loss, rel=1e-4)
+
+
+@pytest.mark.parametrize(('entries', 'message'), [
+  ({'size': {'height': 9, 'width': 8}}, 'images are resized to .* and those of the model are 8 by 8 pixels'),
+  ({'resample': 7}, "resample must be one of .*'bilinear'.* got 7"), ({'do_center_crop': True}, 'do_center_crop is True'),
+  ({'image_mean': [0.4] * 3}, 'image_mean is')])
+def test_preprocessing_that_genjax_lacks(entries, message, tmp_path, capsys):
+  transformers.ViTForImageClassification(transformers.ViTConfig(
+    hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=8, patch_size=4)).save_pretrained(tmp_path)
+  (tmp_path / 'preprocessor_config.json').write_text(json.dumps({'size': 8, **entries}))
+  assert main(['import', f'--from={tmp_path}', f'--workdir={tmp_path / "run"}']) == 2
+  assert re.search(message, capsys.readouterr().err) and not (tmp_path / 'run').exists()

@@ -1,0 +1,66 @@
+"""Images brought to one size when they are read."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from genjax.data.pipeline import Columns, Source
+from genjax.types import UserError
+
+FILTERS = {'nearest': Image.Resampling.NEAREST, 'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC,
+           'lanczos': Image.Resampling.LANCZOS}
+_MODES = {1: 'L', 3: 'RGB'}  # number of channels -> Pillow's name
+
+
+class Resized:
+  """A source whose images have one shape.
+
+  Pillow computes them; its filters widen when an image shrinks. Grey images become coloured ones of three equal channels, coloured
+  ones grey by their luma (ITU-R BT.601).
+
+  Args:
+    source: examples with a column 'image', uint8, H W C each with 1 or 3 channels, of any sizes.
+    shape: height, width and channels (1 or 3) of the results.
+    filter: one of `FILTERS`.
+    crop: cut the largest part in the middle that has the proportions of `shape`; False stretches whole images.
+
+  Raises:
+    UserError: an unknown filter, other numbers of channels, or, when an example is read, an image of another type.
+  """
+
+  def __init__(self, source: Source, shape: tuple[int, int, int], filter: str, crop: bool = False):
+    if filter not in FILTERS:
+      raise UserError(f'config.data.resize must be one of {sorted(FILTERS)}, or empty to leave images as they are, got {filter!r}')
+    if shape[2] not in _MODES:
+      raise UserError(f'images can be resized to 1 or 3 channels, got config.data.shape {shape}')
+    self._source, self._shape, self._filter, self._crop = source, shape, filter, crop
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def get(self, indices: np.ndarray) -> Columns:
+    columns = self._source.get(indices)
+    images: Iterable[Any] = columns['image']
+    return dict(columns, image=np.stack([self._resize(np.asarray(image)) for image in images]))
+
+  def fingerprint(self) -> dict[str, Any]:
+    return {**self._source.fingerprint(), 'resize': self._filter, 'shape': list(self._shape), 'crop': self._crop}
+
+  def _resize(self, image_HWC: np.ndarray) -> np.ndarray:
+    if image_HWC.dtype != np.uint8 or image_HWC.ndim != 3 or image_HWC.shape[2] not in _MODES:
+      raise UserError(f'only images uint8 H W C with 1 or 3 channels can be resized, got {image_HWC.dtype} {image_HWC.shape}; '
+                      "set config.data.resize=''")
+    height, width, channels = self._shape
+    picture = Image.fromarray(image_HWC[..., 0] if image_HWC.shape[2] == 1 else image_HWC).convert(_MODES[channels])
+    box = _middle(picture.size, width / height) if self._crop else None
+    return np.asarray(picture.resize((width, height), FILTERS[self._filter], box)).reshape(self._shape)
+
+
+def _middle(size: tuple[int, int], proportion: float) -> tuple[float, float, float, float]:
+  """Left, top, right and bottom of the largest part in the middle, in pixels, whose width is `proportion` times its height."""
+  width, height = size
+  part = min(width, height * proportion), min(height, width / proportion)
+  left, top = (width - part[0]) / 2, (height - part[1]) / 2
+  return left, top, left + part[0], top + part[1]
