@@ -37,6 +37,7 @@ setup(
     'pillow>=11,<14',
     'safetensors>=0.5,<1',
     'scikit-learn>=1.5,<2',
+    'scipy>=1.14,<2',
     'tensorboard>=2.18,<3',
     'tokenizers>=0.21,<0.24',
     'sentencepiece>=0.2,<0.3',

@@ -116,7 +116,8 @@ def _speech(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   languages = ('<|en|>', '<|transcribe|>') if told.get('is_multilingual', options.vocab >= MULTILINGUAL) else ()
   begin = ''.join(text for text in (*languages, '<|notimestamps|>') if len(tokenizer.encode(text)) == 1)
   config.data = dict(_NO_DATA, seconds=2 * options.source_context * hop / rate, bands=options.frames, window=window, hop=hop, rate=rate,
-                     shift=0, vocabulary=str(folder.absolute()), vocabulary_size=options.vocab, tokens=_tokens(model, folder), begin=begin)
+                     shift=0, audio='audio', field='text', longest=0, vocabulary=str(folder.absolute()), vocabulary_size=options.vocab,
+                     tokens=_tokens(model, folder), begin=begin)
   suppressed = {ours: tuple(token for token in told.get(theirs, model.source.get(theirs)) or () if 0 <= token < options.vocab)
                 for ours, theirs in (('suppress', 'suppress_tokens'), ('begin_suppress', 'begin_suppress_tokens'))}
   config.sampler = dict(common.TOKENS, length=min(128, options.context - 4), temperature=0.0, **suppressed)

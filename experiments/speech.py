@@ -1,6 +1,6 @@
-"""Builder of speech recognition: log-mel frames of a spoken word to its characters or pieces, by an encoder-decoder as Whisper is."""
+"""Builder of speech recognition: log-mel frames of a recording to its transcript, by an encoder-decoder as Whisper is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import pathlib
@@ -11,10 +11,11 @@ import numpy as np
 from experiments import imported
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.data import audio, spoken_digits, tokenizers
+from genjax.data import audio, recordings, spoken_digits, tokenizers
 from genjax.data.parallel import pad
-from genjax.data.pipeline import Pipeline, RowRandom
+from genjax.data.pipeline import Pipeline, RowRandom, Source
 from genjax.data.sources import Arrays
+from genjax.metrics.text import word_error_rate
 from genjax.models import seq2seq, whisper
 from genjax.objectives.decoding import SamplerOptions
 from genjax.objectives.seq2seq import Seq2Seq, Tokens
@@ -22,21 +23,26 @@ from genjax.training import optimizers
 from genjax.training.experiment import Columns, Condition, Experiment, Metric
 from genjax.types import Tree, UserError
 
+DIGITS = 'free_spoken_digits'
 TOKENS = Tokens(start=1, stop=2, padding=0)
-FIRST = 3  # the token of the first character
+FIRST = 3  # the token of the first character or byte
+CHUNK = 256  # recordings recognised at a time
 ALPHABET = ''.join(sorted(set(''.join(spoken_digits.WORDS))))
 LONGEST = max(map(len, spoken_digits.WORDS)) + 1  # tokens of a word, the stop token included
 
 
 def build(config: Config) -> Experiment:
-  """Recognition of spoken digits.
+  """Speech recognition.
 
   config.data:
-    name: 'free_spoken_digits', see `genjax.data.spoken_digits`. train, heldout: splits. originals: folder of the recordings.
+    name: 'free_spoken_digits', see `genjax.data.spoken_digits`; or the path of JSON lines, see `genjax.data.recordings.open_recordings`,
+      whose fields audio and field name. train, heldout: splits. originals: folder of the spoken digits.
     seconds: of sound that the model reads; longer recordings are cut, and silence follows shorter ones.
     bands, window, hop, rate: see `genjax.data.audio.LogMel`; the rate is by default that of the recordings, which are resampled to another.
     shift: training recordings begin up to so many frames later.
-    vocabulary: '' or absent for characters; or the path of Whisper's tokenizer. Then vocabulary_size is the number of the model's tokens,
+    longest: most tokens of a transcript, the one that stops it included; 0 with spoken digits.
+    vocabulary: '' or absent for the characters of the digits' names, and for the UTF-8 bytes of other transcripts; or the path of Whisper's
+      tokenizer. Then vocabulary_size is the number of the model's tokens,
       tokens are those that start and stop a target and pad, and begin is a text of special tokens that stands before every target, such as
       '<|en|><|transcribe|><|notimestamps|>'.
   config.model: options of `Seq2SeqConfig` but for those that `genjax.models.whisper.OPTIONS` and the data fix; those of the context and of
@@ -44,16 +50,14 @@ def build(config: Config) -> Experiment:
   config.objective: smoothing, see `Seq2Seq`. config.sampler: see `SamplerOptions`.
 
   Raises:
-    UserError: another name, or options that do not fit together.
+    UserError: options that do not fit together; when data is read, a transcript that is too long, and what `open_recordings` raises.
   """
   data = config.data
-  if data.name:
-    config_lib.choose({'free_spoken_digits': spoken_digits}, data.name, 'config.data.name')
   rate = data.get('rate') or spoken_digits.RATE
   front = audio.LogMel(rate, data.bands, data.window, data.hop)
   samples = round(data.seconds * rate)
   frames = front.frames(samples)
-  speech = _pieces(config) if data.get('vocabulary') else Transcripts(encode, decode, TOKENS, FIRST + len(ALPHABET), LONGEST, {})
+  speech = _transcripts(config)
   length = len(speech.tokens.begins) + max(speech.longest, config.sampler.length)
   model = _options(config, speech.size, config.model.get('context') or length, config.model.get('source_context') or -(-frames // 2))
   if model.context < length or model.source_context < -(-frames // 2):
@@ -64,14 +68,25 @@ def build(config: Config) -> Experiment:
   def read(sound_N: np.ndarray) -> np.ndarray:
     return front(audio.fit(sound_N, samples))
 
+  def targets(texts: Sequence[str]) -> np.ndarray:
+    tokens = [speech.encode(text) for text in texts]
+    if (most := max(map(len, tokens))) > speech.longest:
+      raise UserError(f'a transcript of {data.name} has {most} tokens, and config.data.longest is {speech.longest}; set it to at least '
+                      f'{most}, or leave longer ones out')
+    return pad(tokens, speech.longest, speech.tokens.padding)[0]
+
   @functools.cache
-  def examples(split: str) -> Arrays:
+  def examples(split: str) -> Source:
     imported.check_data(config)
-    found = spoken_digits.read(data.originals or '.', split)
-    target_NT, _ = pad([speech.encode(spoken_digits.WORDS[digit]) for digit in found.digits], speech.longest, speech.tokens.padding)
-    sounds = (audio.resample(sound_N, spoken_digits.RATE, rate) for sound_N in found.sounds)
-    columns = {'source': np.stack([read(sound_N) for sound_N in sounds]), 'target': target_NT}
-    return Arrays(columns, {'name': data.name, 'split': split})
+    facts = {'name': data.name, 'split': split}
+    if data.name == DIGITS:  # short enough to keep
+      digits = spoken_digits.read(data.originals or '.', split)
+      sounds = (audio.resample(sound_N, spoken_digits.RATE, rate) for sound_N in digits.sounds)
+      columns = {'source': np.stack([read(sound_N) for sound_N in sounds]),
+                 'target': targets([spoken_digits.WORDS[digit] for digit in digits.digits])}
+      return Arrays(columns, facts)
+    found = recordings.open_recordings(data.name, split, data.audio, data.field)
+    return recordings.Transcribed(found.paths, lambda path: read(audio.read_wav(path, rate)), targets(found.texts), facts)
 
   heldout = lambda: examples(data.heldout)
   example = {'source': jax.ShapeDtypeStruct((frames, data.bands), np.float32), 'target': jax.ShapeDtypeStruct((speech.longest,), np.int32)}
@@ -85,8 +100,8 @@ def build(config: Config) -> Experiment:
     ema=dict(config.ema),
     axes={'net': seq2seq.axes(model)},
     conditions={'source': Condition(
-      lambda path: read(audio.read_wav(path, rate)), lambda row: heldout().columns['source'][row % len(heldout())],
-      f'the path of a .wav file of 16 bits, one channel and {rate} samples a second')},
+      lambda path: read(audio.read_wav(path, rate)), lambda row: heldout().get(np.asarray([row % len(heldout())]))['source'][0],
+      'the path of a .wav file')},
     render=lambda columns: {'samples': '\n'.join(map(speech.decode, columns['tokens']))},
     metrics=(word_errors(heldout, speech.decode),),
     assets={'vocabulary': data.vocabulary} if speech.files else {},
@@ -95,10 +110,10 @@ def build(config: Config) -> Experiment:
 
 @dataclasses.dataclass(frozen=True)
 class Transcripts:
-  """Words as targets.
+  """Texts as targets.
 
-  encode: word -> tokens int32 (T,), the stop token at the end. decode: tokens -> word. tokens: those with a meaning of their own. size: of
-  the vocabulary. longest: tokens of a word. files: what a run keeps.
+  encode: text -> tokens int32 (T,), the stop token at the end. decode: tokens -> text. tokens: those with a meaning of their own. size: of
+  the vocabulary. longest: tokens of a text. files: what a run keeps.
   """
 
   encode: Callable[[str], np.ndarray]
@@ -109,21 +124,35 @@ class Transcripts:
   files: dict[str, bytes]
 
 
-def _pieces(config: Config) -> Transcripts:
-  """Words as pieces of the tokenizer that a config names; as in published transcripts, a space comes before them."""
+def _transcripts(config: Config) -> Transcripts:
+  data = config.data
+  digits = data.name in ('', DIGITS)
+  longest = data.get('longest', 0)
+  if not (longest or digits):
+    raise UserError(f'config.data.longest must be set for recordings of your own, {data.name!r}: the most tokens of a transcript, the one '
+                    f'that stops it included. The only set with a name is {DIGITS}')
+  if data.get('vocabulary'):
+    return _pieces(config, longest)
+  if digits:
+    return Transcripts(encode, decode, TOKENS, FIRST + len(ALPHABET), longest or LONGEST, {})
+  return Transcripts(encode_bytes, decode_bytes, TOKENS, FIRST + 256, longest, {})
+
+
+def _pieces(config: Config, longest: int) -> Transcripts:
+  """Texts as pieces of the tokenizer that a config names; as in published transcripts, a space comes before them."""
   data = config.data
   vocabulary = tokenizers.open_tokenizer(imported.folder(config) or pathlib.Path(data.vocabulary))
   imported.check_size(config, vocabulary.size, data.vocabulary_size, 'config.data.vocabulary_size')
   tokens = imported.tokens(config, begins=tuple(int(token) for token in vocabulary.encode(data.begin)))
 
-  def write(word: str) -> np.ndarray:
-    return np.append(vocabulary.encode(f' {word}'), tokens.stop).astype(np.int32)
+  def write(text: str) -> np.ndarray:
+    return np.append(vocabulary.encode(f' {text}'), tokens.stop).astype(np.int32)
 
   def read(tokens_T: np.ndarray) -> str:
     stops_S = np.flatnonzero((tokens_T == tokens.stop) | (tokens_T == tokens.padding) | (tokens_T < 0))
     return vocabulary.decode(tokens_T[:stops_S[0]] if len(stops_S) else tokens_T).strip()
 
-  longest = max(len(write(word)) for word in spoken_digits.WORDS)
+  longest = longest or max(len(write(word)) for word in spoken_digits.WORDS)
   return Transcripts(write, read, tokens, data.vocabulary_size, longest, {**vocabulary.files(), **imported.files(config)})
 
 
@@ -150,6 +179,16 @@ def decode(tokens_T: np.ndarray) -> str:
   return ''.join(ALPHABET[token - FIRST] for token in tokens_T if token >= FIRST)
 
 
+def encode_bytes(text: str) -> np.ndarray:
+  """The tokens of the UTF-8 bytes of a text, and the stop token."""
+  return np.asarray([FIRST + byte for byte in text.encode()] + [TOKENS.stop], np.int32)
+
+
+def decode_bytes(tokens_T: np.ndarray) -> str:
+  """The text of the bytes before the stop token; bytes that are no UTF-8 become U+FFFD."""
+  return bytes(int(token) - FIRST for token in tokens_T if token >= FIRST).decode(errors='replace')
+
+
 def later(columns: Columns, random: RowRandom, most: int) -> Columns:
   """Each recording moved by 0 to `most` frames; its softest number, which silence has, comes before."""
   source_BSF = columns['source']
@@ -158,19 +197,22 @@ def later(columns: Columns, random: RowRandom, most: int) -> Columns:
   return {**columns, 'source': np.where(place_BS[..., None] < 0, source_BSF.min(axis=(1, 2), keepdims=True), moved_BSF)}
 
 
-def word_errors(heldout: Callable[[], Arrays], read: Callable[[np.ndarray], str] = decode) -> Metric:
-  """wer: word error rate on the held-out recordings.
+def word_errors(heldout: Callable[[], Source], read: Callable[[np.ndarray], str] = decode) -> Metric:
+  """wer: word error rate on the held-out recordings: substitutions, insertions and deletions by words of the transcripts.
 
-  Word errors are substitutions, insertions and deletions. Every recording has one word, and what is recognised has no spaces, so it is one
-  word or none: the errors are the words that differ, and no alignment is needed.
+  Words are what spaces separate, as they are written.
   """
-  card: dict[str, object] = {'wer': 'share of the words that differ; one word a recording'}
+  card: dict[str, object] = {'wer': 'substitutions, insertions and deletions by words of the transcripts'}
 
   def compute(sample: Callable[[int, Mapping[str, np.ndarray]], Columns], seed: int) -> dict[str, float]:
-    columns = heldout().columns
-    card['words'] = len(heldout())
-    drawn_NT = sample(len(heldout()), {'source': columns['source']})['tokens']
-    wrong = [read(found_T) != read(target_T) for found_T, target_T in zip(drawn_NT, columns['target'], strict=True)]
-    return {'wer': float(np.mean(wrong))}
+    source = heldout()
+    found, expected = [], []
+    for start in range(0, len(source), CHUNK):
+      columns = source.get(np.arange(start, min(start + CHUNK, len(source))))
+      drawn_BT = sample(len(columns['source']), {'source': columns['source']})['tokens']
+      found += [read(tokens_T).split() for tokens_T in drawn_BT]
+      expected += [read(tokens_T).split() for tokens_T in columns['target']]
+    card.update(recordings=len(source), words=sum(map(len, expected)))
+    return {'wer': word_error_rate(found, expected)}
 
   return Metric('recognition', compute, card)

@@ -6,9 +6,11 @@ Suffixes: N samples, S frames, K frequencies, F mel bands.
 import dataclasses
 import functools
 import os
-import wave
+import struct
+import warnings
 
 import numpy as np
+from scipy.io import wavfile
 
 from genjax.types import UserError
 
@@ -95,21 +97,28 @@ def _hertz(mel_F: np.ndarray) -> np.ndarray:
 
 
 def read_wav(path: str | os.PathLike[str], rate: int) -> np.ndarray:
-  """The samples of a .wav file of 16 bits and one channel, float32 N, full scale being -1 to 1.
+  """The samples of a .wav file, float32 N, full scale being -1 to 1: the mean of its channels, resampled if it has another rate.
+
+  Args:
+    path: the file, of integers of 8 to 32 bits or of floating-point numbers.
+    rate: wanted samples a second.
 
   Raises:
-    UserError: it cannot be read, or is of another kind or rate.
+    UserError: it cannot be read, or has no samples.
   """
   try:
-    with wave.open(os.fspath(path), 'rb') as file:
-      kind = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
-      data = file.readframes(file.getnframes())
-  except (OSError, EOFError, wave.Error) as error:
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore', wavfile.WavFileWarning)  # of chunks that hold no sound
+      stored_rate, sound = wavfile.read(path)
+  except (OSError, ValueError, EOFError, struct.error) as error:
     raise UserError(f'cannot read {path} as a .wav file: {error}') from None
-  if kind != (1, 16, rate):
-    raise UserError(f'{path}: expected 1 channel of 16 bits and {rate} samples a second, got {kind[0]} of {kind[1]} and {kind[2]}; '
-                    'convert it first')
-  return np.frombuffer(data, '<i2').astype(np.float32) / 2**15
+  if not sound.size:
+    raise UserError(f'{path} has no samples')
+  if sound.dtype.kind in 'iu':
+    middle = 128 if sound.dtype == np.uint8 else 0
+    sound = (sound.astype(np.float32) - middle) / np.float32(2 ** (8 * sound.dtype.itemsize - 1))
+  sound_N = sound.astype(np.float32).reshape(len(sound), -1).mean(axis=1)
+  return resample(sound_N, stored_rate, rate)
 
 
 def resample(sound_N: np.ndarray, rate: int, wanted: int) -> np.ndarray:

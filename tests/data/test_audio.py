@@ -4,6 +4,7 @@ import wave
 
 import numpy as np
 import pytest
+from scipy.io import wavfile
 
 from genjax.data.audio import LogMel, fit, mel_filters, read_wav, resample
 from genjax.types import UserError
@@ -49,16 +50,26 @@ def test_a_tone_at_another_rate_is_the_same_tone():
 
 
 def test_wav_files(tmp_path):
-  values_N = np.asarray([0, 1, -1, 32767, -32768], '<i2')
-  for name, rate in (('good', 8_000), ('fast', 16_000)):
-    with wave.open(str(tmp_path / name), 'wb') as file:
-      file.setparams((1, 2, rate, 0, 'NONE', ''))
-      file.writeframes(values_N.tobytes())
-  np.testing.assert_array_equal(read_wav(tmp_path / 'good', 8_000) * 2**15, values_N)
-  with pytest.raises(UserError, match='8000 samples a second, got 1 of 16 and 16000'):
-    read_wav(tmp_path / 'fast', 8_000)
+  values_N = np.asarray([0, 1, -1, 32767, -32768], np.int16)
+  kinds = {'int16': values_N, 'int32': values_N.astype(np.int32) * 2**16, 'float32': values_N.astype(np.float32) / 2**15,
+           'stereo': np.stack([values_N, values_N], axis=1)}
+  for name, stored in kinds.items():
+    wavfile.write(tmp_path / name, 8_000, stored)
+    np.testing.assert_array_equal(read_wav(tmp_path / name, 8_000) * 2**15, values_N)
+  wavfile.write(tmp_path / 'uint8', 8_000, np.asarray([0, 128, 255], np.uint8))
+  np.testing.assert_array_equal(read_wav(tmp_path / 'uint8', 8_000) * 128, [-128, 0, 127])
+  with wave.open(str(tmp_path / 'int24'), 'wb') as file:
+    file.setparams((1, 3, 8_000, 0, 'NONE', ''))
+    file.writeframes(b''.join((256 * value).to_bytes(3, 'little', signed=True) for value in values_N.tolist()))
+  np.testing.assert_array_equal(read_wav(tmp_path / 'int24', 8_000) * 2**15, values_N)
+  wavfile.write(tmp_path / 'fast', 16_000, tone(400).astype(np.float32))
+  np.testing.assert_array_equal(read_wav(tmp_path / 'fast', 8_000), resample(tone(400).astype(np.float32), 16_000, 8_000))
+  wavfile.write(tmp_path / 'empty', 8_000, values_N[:0])
+  with pytest.raises(UserError, match='empty has no samples'):
+    read_wav(tmp_path / 'empty', 8_000)
   (tmp_path / 'text').write_text('no sound')
-  for name in ('text', 'absent'):
+  (tmp_path / 'cut').write_bytes((tmp_path / 'int16').read_bytes()[:30])
+  for name in ('text', 'cut', 'absent'):
     with pytest.raises(UserError, match='cannot read .*as a .wav file'):
       read_wav(tmp_path / name, 8_000)
 
