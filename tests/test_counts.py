@@ -30,8 +30,10 @@ DIT = {'S': (33_142_016, 32_920_448, 32_865_056), 'B': (130_869_248, 130_426_496
 DDPM_256 = 113_673_219
 
 
-def count(name: str, arguments: str, **model) -> int:
+def count(name: str, arguments: str, originals: str = '', **model) -> int:
   config = importlib.import_module(f'configs.{name}').get_config(arguments)
+  if originals:
+    config.data.originals = originals
   config.model.update(model)
   objective = configs.build(config).objective
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(objective.init, jax.random.key(0), {}).params))
@@ -53,8 +55,8 @@ def test_dit(size):
   assert count('dit_imagenet', f'model={size},pixels=512', learn_sigma=True) == DIT[size][2]
 
 
-def test_makemore_counts_all_but_the_output_layer():
-  assert count('names', '') == 202_816 + 27 * 64
+def test_makemore_counts_all_but_the_output_layer(shared_data):
+  assert count('names', '', originals=str(shared_data / 'names')) == 202_816 + 27 * 64
 
 
 def test_the_unet_of_ddpm_at_256_pixels():

@@ -256,7 +256,7 @@ def test_whisper(tmp_path, capsys, shared_data):
     scores = after(torch.tensor(columns['source'][:4]).transpose(1, 2), decoder_input_ids=read).logits[:, 3:]
   loss = torch.nn.functional.cross_entropy(scores.flatten(0, 1), target.flatten(), ignore_index=size).item()
   metrics = json.loads((tmp_path / 'tuned' / 'evaluation.json').read_text())['metrics']
-  assert metrics['heldout/loss'] == pytest.approx(loss, abs=1e-4) and 0 <= metrics['recognition/wer'] <= 1
+  assert metrics['heldout/loss'] == pytest.approx(loss, abs=1e-4) and metrics['recognition/wer'] >= 0  # above 1 with words too many
 
 
 @pytest.mark.parametrize(('size', 'channels', 'resample'), [(8, 1, None), (12, 3, 3)])
