@@ -5,8 +5,6 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from PIL import Image
-
 from configs import common
 from experiments import bert, classifier, language, seq2seq, speech
 from experiments.sentences import open_pieces
@@ -153,7 +151,7 @@ def _resize(front: Entries, shape: tuple[int, int, int]) -> str:
   size = front.values.get('size')
   if size not in (None, {'height': shape[0], 'width': shape[1]}) and [size, size] != list(shape[:2]):
     raise UserError(f'{front.where}: images are resized to {size!r}, and those of the model are {shape[0]} by {shape[1]} pixels')
-  number = front.integer('resample', Image.Resampling.BILINEAR.value, least=0)
+  number = front.integer('resample', resizing.FILTERS['bilinear'].value, least=0)
   names = {filter.value: name for name, filter in resizing.FILTERS.items()}
   if number not in names:
     raise UserError(f'{front.where}: resample must be one of {names} as Pillow numbers its filters, got {number}')

@@ -85,8 +85,8 @@ def build(config: Config) -> Experiment:
       columns = {'source': np.stack([read(sound_N) for sound_N in sounds]),
                  'target': targets([spoken_digits.WORDS[digit] for digit in digits.digits])}
       return Arrays(columns, facts)
-    found = recordings.open_recordings(data.name, split, data.audio, data.field)
-    return recordings.Transcribed(found.paths, lambda path: read(audio.read_wav(path, rate)), targets(found.texts), facts)
+    paths, texts = zip(*recordings.open_recordings(data.name, split, data.audio, data.field))
+    return recordings.Transcribed(paths, lambda path: read(audio.read_wav(path, rate)), targets(texts), facts)
 
   heldout = lambda: examples(data.heldout)
   example = {'source': jax.ShapeDtypeStruct((frames, data.bands), np.float32), 'target': jax.ShapeDtypeStruct((speech.longest,), np.int32)}

@@ -69,6 +69,11 @@ def find(name: str) -> list[pathlib.Path] | None:
   return None
 
 
+def has_lines(path: pathlib.Path) -> bool:
+  """Whether a file is called as JSON lines are, each of them a document; any other file is one."""
+  return path.name.removesuffix('.gz').endswith('.jsonl')
+
+
 def read(path: pathlib.Path, field: str = 'text', first: int = 0) -> Iterator[str]:
   """The documents of a file from number `first` on: its lines where it is called .jsonl, else its text; either may be compressed (.gz).
 
@@ -77,7 +82,7 @@ def read(path: pathlib.Path, field: str = 'text', first: int = 0) -> Iterator[st
   """
   try:
     with gzip.open(path, 'rb') if path.suffix == '.gz' else open(path, 'rb') as file:
-      if not path.name.removesuffix('.gz').endswith('.jsonl'):
+      if not has_lines(path):
         yield from [file.read().decode('utf-8')][first:]
         return
       lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
@@ -91,7 +96,7 @@ def read(path: pathlib.Path, field: str = 'text', first: int = 0) -> Iterator[st
 
 def count(path: pathlib.Path) -> int:
   """How many documents `read` gives, without reading a text and without parsing JSON; errors as there."""
-  if not path.name.removesuffix('.gz').endswith('.jsonl'):
+  if not has_lines(path):
     return 1
   try:
     with gzip.open(path, 'rb') if path.suffix == '.gz' else open(path, 'rb') as file:

@@ -1,7 +1,6 @@
 """Recordings of your own with their transcripts: JSON lines that name sound files."""
 
 from collections.abc import Callable, Sequence
-import dataclasses
 import hashlib
 import pathlib
 from typing import Any
@@ -13,16 +12,8 @@ from genjax.data.pipeline import Columns
 from genjax.types import UserError
 
 
-@dataclasses.dataclass(frozen=True)
-class Recordings:
-  """paths: of the sound files. texts: what is said in each."""
-
-  paths: list[pathlib.Path]
-  texts: list[str]
-
-
-def open_recordings(name: str, split: str, audio: str = 'audio', field: str = 'text') -> Recordings:
-  """The recordings of a split, in order.
+def open_recordings(name: str, split: str, audio: str = 'audio', field: str = 'text') -> list[tuple[pathlib.Path, str]]:
+  """The recordings of a split, in order: of each its sound file and what is said in it.
 
   Args:
     name: path of a file of JSON lines, of a folder of such files, or a pattern, see `genjax.data.documents.find`.
@@ -33,7 +24,7 @@ def open_recordings(name: str, split: str, audio: str = 'audio', field: str = 't
     UserError: no such file or split, a line without the fields, or a recording that does not exist.
   """
   files = documents.find(name)
-  if files is None or not all(path.name.removesuffix('.gz').endswith('.jsonl') for path in files):
+  if files is None or not all(map(documents.has_lines, files)):
     raise UserError(f'{name!r} is no data set of recordings: expected free_spoken_digits, or the path of .jsonl files whose lines have the '
                     f'path of a .wav file ({audio!r}) and its transcript ({field!r})')
   rows = [(path.parent / sound, text) for path in files
@@ -42,7 +33,7 @@ def open_recordings(name: str, split: str, audio: str = 'audio', field: str = 't
   if absent := [str(path) for path, _ in rows if not path.is_file()]:
     raise UserError(f'{name}: {len(absent)} of {len(rows)} recordings do not exist, the first is {absent[0]}; paths are relative to the '
                     'file that names them')
-  return Recordings([path for path, _ in rows], [text for _, text in rows])
+  return rows
 
 
 class Transcribed:
