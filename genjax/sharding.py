@@ -41,10 +41,16 @@ AxesTable = Sequence[tuple[str, tuple[str | None, ...]]]
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-  """A mesh, and the rules (logical axis -> mesh axis or tuple of them) by which arrays lie on it."""
+  """A mesh, and the rules (logical axis -> mesh axis or tuple of them) by which arrays lie on it.
+
+  mesh: the devices.
+  rules: logical axis -> mesh axis or tuple of them.
+  whole: nothing is split: what is traced is what one of the devices does.
+  """
 
   mesh: AnyMesh
   rules: Mapping[str, Any]
+  whole: bool = False
 
   def mesh_axes(self, logical: str | None) -> tuple[str, ...]:
     """The mesh axes of size above 1 that a logical axis is split over.
@@ -72,6 +78,17 @@ def use(mesh: AnyMesh, rules: Mapping[str, Any] | None = None) -> Iterator[None]
     _ACTIVE.reset(token)
 
 
+@contextlib.contextmanager
+def on_one_device() -> Iterator[None]:
+  """What is traced inside computes on one device of the active mesh, as the body of a `jax.shard_map` over all its axes does."""
+  placement = _ACTIVE.get()
+  token = _ACTIVE.set(None if placement is None else dataclasses.replace(placement, whole=True))
+  try:
+    yield
+  finally:
+    _ACTIVE.reset(token)
+
+
 def under(mesh: AnyMesh, rules: Mapping[str, Any] | None, function: F) -> F:
   """The function, traced with this mesh whoever calls it. `jax.jit(under(...))` has a cache of its own for each mesh."""
 
@@ -86,7 +103,7 @@ def under(mesh: AnyMesh, rules: Mapping[str, Any] | None, function: F) -> F:
 def active() -> Placement | None:
   """The placement of what is being traced; None without a mesh, and on a mesh of one device."""
   placement = _ACTIVE.get()
-  return placement if placement is not None and placement.mesh.size > 1 else None
+  return placement if placement is not None and placement.mesh.size > 1 and not placement.whole else None
 
 
 def shards(logical: str) -> int:

@@ -13,13 +13,14 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
-from genjax import sharding
+from genjax import reduction, sharding
 from genjax.types import Array, Key, Tree, UserError
 
 REMAT_POLICIES = {
   'none': None,
   'full': jax.checkpoint_policies.nothing_saveable,
-  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  'dots': lambda primitive, *avals, **options: (primitive.name == reduction.PRODUCT or
+                                                jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *avals, **options)),
   'offload': jax.checkpoint_policies.save_and_offload_only_these_names(
     names_which_can_be_saved=[], names_which_can_be_offloaded=['block_input'], offload_src='device', offload_dst='pinned_host'),
 }
@@ -43,14 +44,16 @@ def network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
 
   The module is called as `module(*inputs, key=key, **options)`. Variables other than `nnx.Param` become `mutable`.
   """
-  graph, param_spec, mutable_spec = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param, ...)
+  template = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+  graph, param_spec, mutable_spec = nnx.split(template, nnx.Param, ...)
+  aware = {tuple(map(str, path)) for path, module in nnx.iter_modules(template) if getattr(module, 'reads_unreduced', False)}
 
   def init(key: Key) -> tuple[Tree, Tree]:
     _, params, mutable = nnx.split(build(nnx.Rngs(key)), nnx.Param, ...)
     return _plain(params), _plain(mutable)
 
   def apply(params: Tree, mutable: Tree, *inputs, key: Key | None = None, **options) -> tuple[Any, Tree]:
-    module = nnx.merge(graph, _fill(param_spec, params), _fill(mutable_spec, mutable))
+    module = nnx.merge(graph, _fill(param_spec, _readable(params, aware)), _fill(mutable_spec, mutable))
     output = module(*inputs, key=key, **options)  # type: ignore[operator]  # every module of the project is callable
     return output, _plain(nnx.state(module, nnx.Not(nnx.Param)))
 
@@ -99,6 +102,7 @@ def stack(block: Network, depth: int, remat: str = 'none', unroll: bool = False)
       mutable = jax.tree.map(lambda *leaves: jnp.stack(leaves), *mutables)
       return (x if layers is None else (x, slices)), mutable
 
+    params = reduction.stacked(params)
     # Inside a scan XLA cannot merge the recomputation with the first computation, so nothing need prevent it.
     body = rematerialise(body, remat, prevent_cse=unroll)
     x, (mutable, slices) = jax.lax.scan(body, x, (params, mutable, keys, layers), unroll=depth if unroll else 1)
@@ -176,6 +180,13 @@ def _fill(spec: nnx.State, tree: Tree) -> nnx.State:
   state = jax.tree.map(lambda leaf: leaf, spec)
   nnx.replace_by_pure_dict(state, _rename(tree, lambda name: int(name) if name.isdigit() else name))
   return state
+
+
+def _readable(params: Tree, aware: set[tuple[str, ...]], path: tuple[str, ...] = ()) -> Tree:
+  """Parameters as modules read them: `genjax.reduction.Unreduced` ones only where the module at that path says that it does."""
+  if isinstance(params, dict):
+    return {name: _readable(value, aware, (*path, name)) for name, value in params.items()}
+  return params if path[:-1] in aware else reduction.plain(params)
 
 
 def _rename(tree: Tree, rename: Callable[[Any], Any]) -> Tree:

@@ -26,6 +26,9 @@ def _count(jaxpr: Any) -> int:
       total += _ragged_dot(equation)
     elif name == 'conv_general_dilated':
       total += _convolution(equation)
+    elif name == 'parameter_product':  # see genjax.reduction
+      operands = (jax.ShapeDtypeStruct(variable.aval.shape, variable.aval.dtype) for variable in equation.invars)
+      total += _count(jax.make_jaxpr(equation.params['product'])(*operands).jaxpr)
     elif name == 'scan':
       total += equation.params['length'] * _count(equation.params['jaxpr'].jaxpr)
     elif name == 'cond':

@@ -81,7 +81,7 @@ class Run:
     everywhere = sharding.replicated(self.mesh)
     under = functools.partial(sharding.under, self.mesh, settings.rules)  # whoever traces it, with the mesh of this run
     self._step = under(step_lib.make_step(objective, experiment.optimizers, experiment.ema, settings.seed, settings.microbatches,
-                                          skip_nonfinite=settings.nonfinite == 'skip'))
+                                          skip_nonfinite=settings.nonfinite == 'skip', layout=layout.params))
     if self.mesh.size > sharding.batch_shards(self.mesh):
       # Axes beside the batch's may not divide what a network computes: found by tracing, which costs nothing but a second.
       due = tuple(phase.name for phase in self.phases)

@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from genjax.objectives.base import Context, Objective, Phase
+from genjax.objectives.base import Context, Objective
+from genjax.training import accumulation
+from genjax.training.accumulation import Metrics
 from genjax.training.state import TrainState
-from genjax.types import Array, Batch, Key, Params, Tree
-
-Metrics = dict[str, Array]
+from genjax.types import Batch, Params, Tree
 
 
 def make_step(objective: Objective, optimizers: Mapping[str, optax.GradientTransformation], ema: Mapping[str, float], seed: int,
-              microbatches: int = 1, skip_nonfinite: bool = False,
+              microbatches: int = 1, skip_nonfinite: bool = False, layout: Mapping[str, Tree] | None = None,
               ) -> Callable[[TrainState, Params, Batch, tuple[str, ...]], tuple[TrainState, Metrics]]:
   """The step as a pure function (state, frozen, batch, due) -> (state, metrics); `due` is static.
 
@@ -35,6 +35,8 @@ def make_step(objective: Objective, optimizers: Mapping[str, optax.GradientTrans
     microbatches: into how many parts a batch is split for accumulation.
     skip_nonfinite: a step in which a loss or gradient norm is not finite changes nothing but the step counter; the metric
       'skipped' is then 1, else 0. Without it nothing of this is computed.
+    layout: group -> `NamedSharding` of each parameter. With several microbatches on a mesh with an axis 'data', gradients are then
+      summed over it once a step, see `genjax.training.accumulation`.
   """
   phases = objective.phases()
 
@@ -47,7 +49,7 @@ def make_step(objective: Objective, optimizers: Mapping[str, optax.GradientTrans
         continue
       context = Context(step=state.step, mutable=mutable, ema=state.ema, frozen=frozen)
       key = jax.random.fold_in(step_key, index)
-      gradients, values, mutable = _gradients(phase, params, context, batch, key, microbatches)
+      gradients, values, mutable = accumulation.gradients(phase, params, context, batch, key, microbatches, layout or {})
       for group in phase.trains:
         updates, opt[group] = optimizers[group].update(gradients[group], opt[group], params[group])
         params[group] = optax.apply_updates(params[group], updates)
@@ -72,43 +74,6 @@ def _unless_finite(before: TrainState, after: TrainState, metrics: Metrics, due:
   before = dataclasses.replace(before, step=after.step)
   state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
   return state, {**metrics, 'skipped': 1.0 - finite.astype(jnp.float32)}
-
-
-def _gradients(phase: Phase, params: Params, context: Context, batch: Batch, key: Key,
-               microbatches: int) -> tuple[Params, Metrics, Tree]:
-  """Gradients of a phase by group, its metrics and the new mutable tree."""
-
-  def loss(trained: Params, mutable: Tree, batch: Batch, key: Key):
-    output = phase.loss({**params, **trained}, dataclasses.replace(context, mutable=mutable), batch, key)
-    mutable = mutable if output.mutable is None else output.mutable
-    return output.loss, ({'loss': output.loss, **output.metrics}, mutable, jnp.asarray(output.weight, jnp.float32))
-
-  gradient = jax.grad(loss, has_aux=True)
-  trained = {group: params[group] for group in phase.trains}
-  if microbatches == 1:
-    gradients, (metrics, mutable, _) = gradient(trained, context.mutable, batch, key)
-    return gradients, metrics, mutable
-
-  def accumulate(carry, scanned):
-    sums, mutable = carry
-    part, index = scanned
-    gradients, (metrics, mutable, weight) = gradient(trained, mutable, part, jax.random.fold_in(key, index))
-    terms = (gradients, metrics, jnp.ones(()))
-    return (jax.tree.map(lambda total, term: total + weight * term, sums, terms), mutable), None
-
-  parts = jax.tree.map(lambda column: _split(column, microbatches), dict(batch))
-  shapes = jax.eval_shape(gradient, trained, context.mutable, jax.tree.map(lambda part: part[0], parts), key)
-  zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[0], shapes[1][0], jnp.zeros(())))
-  (sums, mutable), _ = jax.lax.scan(accumulate, (zeros, context.mutable), (parts, jnp.arange(microbatches)))
-  gradients, metrics, weight = sums
-  scale = 1.0 / jnp.maximum(weight, 1e-12)
-  gradients, metrics = jax.tree.map(lambda total: total * scale, (gradients, metrics))
-  return gradients, metrics, mutable
-
-
-def _split(column: Array, parts: int) -> Array:
-  """B ... -> M B/M ...; microbatch m takes the rows m, m + M, ..., which leaves every row on its device."""
-  return column.reshape(column.shape[0] // parts, parts, *column.shape[1:]).swapaxes(0, 1)
 
 
 def _average(average: Tree, params: Tree, decay: Any) -> Tree:

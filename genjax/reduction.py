@@ -1,0 +1,310 @@
+"""How gradients of parameters are summed over rows and over devices.
+
+A layer computes in its compute type, say bfloat16, from parameters in float32. Left to autodiff, the gradient of a parameter has the
+compute type until the very end: on a mesh, devices then add their shares in bfloat16. Layers that multiply through `multiply` hand the
+gradient on in float32, so that the sum over rows and devices is one of float32 numbers. Weights are still gathered in the compute type.
+
+With several microbatches autodiff has a second cost: devices would sum every microbatch's gradient. A parameter that comes as
+`Unreduced` gets one term of its gradient for each part of the batch, part d lying on the devices of place d of the mesh axis 'data'. No
+device sends anything for it; the train step adds the terms up once, after the last microbatch. Layers that know nothing of this class
+read the parameter through `plain`: their gradients are summed as autodiff does it, and are correct too.
+
+Suffixes: N rows, I inputs, O outputs, D parts of the batch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import contextvars
+import dataclasses
+import functools
+from typing import Any, Protocol
+
+import jax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+import numpy as np
+
+from genjax import sharding
+from genjax.types import Array, Tree
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Unreduced:
+  """A parameter whose gradient stays one term for each part of the batch.
+
+  value: the parameter; no gradient flows to it.
+  terms: zeros of shape D and that of the parameter, float32; their gradient is what the parameter's would be, in D terms.
+  """
+
+  value: Array
+  terms: Array
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    return self.value.shape
+
+  @property
+  def ndim(self) -> int:
+    return self.value.ndim
+
+  @property
+  def size(self) -> int:
+    return self.value.size
+
+  @property
+  def dtype(self) -> Any:
+    return self.value.dtype
+
+  def astype(self, dtype: Any) -> Any:
+    return plain(self).astype(dtype)
+
+  def __getitem__(self, index: Any) -> Any:
+    return self if index is Ellipsis else plain(self)[index]
+
+  def __jax_array__(self) -> Array:
+    return plain(self)
+
+  @property
+  def T(self) -> Array:  # noqa: N802  # numpy's name
+    return plain(self).T
+
+
+def is_unreduced(leaf: Any) -> bool:
+  """Whether a leaf of a tree of parameters is `Unreduced`."""
+  return isinstance(leaf, Unreduced)
+
+
+def stacked(params: Tree) -> Tree:
+  """Parameters with a leading axis L of layers, to be sliced by a scan: terms get that axis as their first, too."""
+  return jax.tree.map(lambda leaf: Unreduced(leaf.value, jnp.moveaxis(leaf.terms, 0, 1)) if is_unreduced(leaf) else leaf, params,
+                      is_leaf=is_unreduced)
+
+
+def plain(leaf: Any) -> Any:
+  """A parameter as an array. The gradient of one that is `Unreduced` is summed at once and divided evenly among its terms."""
+  return _plain(leaf.value, leaf.terms) if is_unreduced(leaf) else leaf
+
+
+@jax.custom_vjp
+def _plain(value: Array, terms: Array) -> Array:
+  del terms
+  return value
+
+
+_plain.defvjp(lambda value, terms: (value, (value[:0], terms)),
+              lambda saved, slope: (jnp.zeros(slope.shape, saved[0].dtype), spread(slope, saved[1].shape[0])))
+
+
+def spread(gradient: Array, parts: int) -> Array:
+  """A gradient that is summed already, as terms whose sum it is."""
+  return jnp.broadcast_to(gradient.astype(jnp.float32) / parts, (parts, *gradient.shape))
+
+
+_SUM_TYPE: contextvars.ContextVar[Any] = contextvars.ContextVar('sum_type', default=jnp.float32)
+
+
+@contextlib.contextmanager
+def sums_in(dtype: Any) -> Iterator[None]:
+  """Gradients of what is traced inside are summed over rows and devices in this type, in the place of float32."""
+  token = _SUM_TYPE.set(jnp.dtype(dtype))
+  try:
+    yield
+  finally:
+    _SUM_TYPE.reset(token)
+
+
+def sum_type(dtype: Any) -> Any:
+  """The type in which the gradient of a parameter that meets activations of type `dtype` is summed."""
+  return jnp.promote_types(dtype, _SUM_TYPE.get())
+
+
+class Product(Protocol):
+  """A function that is linear in activations and linear in a parameter. Hashable: it is a static part of a traced program."""
+
+  def __call__(self, x: Array, weight: Array) -> Array:
+    """The product, computed in the type of x."""
+    ...
+
+  def gradient(self, x: Array, slope: Array, shape: tuple[int, ...], parts: int) -> Array:
+    """The gradient of the weight in float32: of its shape, or with `parts` > 0 one term a part of the batch, on a new first axis."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _Adjoint:
+  """The adjoint of a product in x: (slope of the product, weight) -> slope of x."""
+
+  product: Product
+  shape: tuple[int, ...]
+  dtype: Any
+
+  def __call__(self, slope: Array, weight: Array) -> Array:
+    return jax.vjp(lambda x: self.product(x, weight), jnp.zeros(self.shape, self.dtype))[1](slope)[0]
+
+  def gradient(self, x: Array, slope: Array, shape: tuple[int, ...], parts: int) -> Array:
+    return self.product.gradient(slope, x, shape, parts)
+
+
+def multiply(x: Array, weight: Any, product: Product) -> Array:
+  """product(x, weight), with gradients of the weight summed in float32.
+
+  Args:
+    x: activations in the compute type.
+    weight: a parameter of any type, an array or `Unreduced`.
+    product: what is computed.
+  """
+  if is_unreduced(weight):
+    return product(x, jax.lax.stop_gradient(weight.value)) + _term_p.bind(x, weight.terms, product=product)
+  if weight.dtype == x.dtype:
+    return product(x, weight)
+  return _product_p.bind(x, weight, product=product)
+
+
+def _adjoint(product: Any, x: Any) -> Any:
+  return product.product if isinstance(product, _Adjoint) else _Adjoint(product, x.aval.shape, x.aval.dtype)
+
+
+def _zeros(x: Array, terms: Array, product: Product) -> Array:
+  """The value of what carries gradients to the terms of `Unreduced`. XLA leaves out what adds it."""
+  out = jax.eval_shape(product, x, jax.ShapeDtypeStruct(terms.shape[1:], x.dtype))
+  return jnp.zeros(out.shape, out.dtype)
+
+
+def _define(name: str, function: Callable[..., Array], parts_of: Callable[[tuple[int, ...]], tuple[int, tuple[int, ...]]]) -> Primitive:
+  """A primitive that is bilinear in (x, weight), whose gradient in the weight is that of its product."""
+  primitive = Primitive(name)
+
+  def abstract(x, weight, *, product):
+    out = jax.eval_shape(functools.partial(function, product=product), jax.ShapeDtypeStruct(x.shape, x.dtype),
+                         jax.ShapeDtypeStruct(weight.shape, weight.dtype))
+    return jax.core.ShapedArray(out.shape, out.dtype)
+
+  def x_slope(slope, x, weight, *, product):
+    return primitive.bind(slope.astype(x.aval.dtype), weight, product=_adjoint(product, x))
+
+  def weight_slope(slope, x, weight, *, product):
+    parts, shape = parts_of(weight.aval.shape)
+    return product.gradient(x, slope.astype(x.dtype), shape, parts).astype(weight.aval.dtype)
+
+  def batch(operands, dims, *, product):
+    return jax.vmap(functools.partial(function, product=product), in_axes=dims)(*operands), 0
+
+  primitive.def_abstract_eval(abstract)
+  primitive.def_impl(jax.jit(function, static_argnames='product'))
+  mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
+  ad.defbilinear(primitive, x_slope, weight_slope)
+  batching.primitive_batchers[primitive] = batch
+  return primitive
+
+
+def _compute(x: Array, weight: Array, product: Product) -> Array:
+  return product(x, weight)
+
+
+PRODUCT = 'parameter_product'  # the name of the primitive of `multiply`
+_product_p = _define(PRODUCT, _compute, lambda shape: (0, shape))
+_term_p = _define('parameter_terms', _zeros, lambda shape: (shape[0], shape[1:]))
+
+
+def by_parts(x: Array, parts: int) -> Array | None:
+  """B ... -> D B/D ..., each part of the batch on its devices; None if the batch has no such parts."""
+  if x.ndim < 2 or x.shape[0] % parts:
+    return None
+  x = x.reshape(parts, -1, *x.shape[1:])
+  placement = sharding.active()
+  if placement is None:
+    return x
+  rest = 'fsdp' if x.shape[1] % placement.mesh.shape['fsdp'] == 0 else PartitionSpec.UNCONSTRAINED
+  spec = PartitionSpec('data', rest, *[PartitionSpec.UNCONSTRAINED] * (x.ndim - 2))
+  return jax.lax.with_sharding_constraint(x, NamedSharding(placement.mesh, spec))
+
+
+def on_each_device(gradient: Callable[..., Array], columns: Sequence[Array], parts: int) -> Array:
+  """A sum over rows in float32, to which each device adds for its own rows; see `Product.gradient` for `parts`.
+
+  Args:
+    gradient: columns, B ... each -> the sum over their rows.
+    columns: arrays of B rows.
+    parts: 0, or the size of the mesh axis 'data'.
+  """
+  placement = sharding.active()
+  shards = 1 if placement is None else sharding.batch_shards(placement.mesh)
+  if placement is None or shards == 1 or any(column.shape[0] % shards for column in columns):
+    total = gradient(*columns)
+    return spread(total, parts) if parts else total.astype(jnp.float32)
+
+  def local(*rows):
+    with sharding.on_one_device():
+      total = gradient(*rows)
+      return total.astype(sum_type(total.dtype))[None]
+
+  place = PartitionSpec(sharding.BATCH_AXES)
+  terms = jax.shard_map(local, mesh=placement.mesh, in_specs=(place,) * len(columns), out_specs=place, check_vma=False)(*columns)
+  if not parts:
+    return jnp.sum(terms, axis=0).astype(jnp.float32)
+  return jnp.sum(terms.reshape(parts, -1, *terms.shape[1:]), axis=1).astype(jnp.float32)
+
+
+def broadcast(bias: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+  """A parameter as so many rows of the compute type: what is added to each row, or multiplied with it.
+
+  Args:
+    bias: of the last axes of `shape`; an array or `Unreduced`.
+    shape: of the result.
+    dtype: of the result.
+  """
+  if is_unreduced(bias):
+    return _broadcast(shape, dtype, jax.lax.stop_gradient(bias.value), bias.terms)
+  if bias.dtype == dtype:
+    return jnp.broadcast_to(bias, shape)
+  return _broadcast(shape, dtype, bias, None)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _broadcast(shape: tuple[int, ...], dtype: Any, bias: Array, terms: Array | None) -> Array:
+  del terms
+  return jnp.broadcast_to(bias.astype(dtype), shape)
+
+
+def _broadcast_backward(shape: tuple[int, ...], dtype: Any, saved: tuple[Array, Array | None], slope: Array):
+  bias, terms = saved
+  slope = slope.astype(sum_type(slope.dtype))
+  axes = tuple(range(slope.ndim - bias.ndim))
+  if terms is None:
+    return jnp.sum(slope, axis=axes).astype(bias.dtype), None
+  split = by_parts(slope, len(terms)) if axes else None
+  if split is None:
+    return jnp.zeros_like(bias), spread(jnp.sum(slope, axis=axes), len(terms))
+  return jnp.zeros_like(bias), jnp.sum(split, axis=tuple(axis + 1 for axis in axes)).astype(jnp.float32)
+
+
+_broadcast.defvjp(lambda shape, dtype, bias, terms: (_broadcast(shape, dtype, bias, terms), (bias, terms)), _broadcast_backward)
+
+
+def take(table: Any, index: Array, dtype: Any) -> Array:
+  """Rows of a table V C by index, of any shape B ..., in the compute type; the gradient of the table is float32."""
+  if not is_unreduced(table):
+    return jnp.take(table, index, axis=0).astype(dtype)
+  return _take(jax.lax.stop_gradient(table.value), table.terms, index).astype(dtype)
+
+
+@jax.custom_vjp
+def _take(table_VC: Array, terms_DVC: Array, index: Array) -> Array:
+  del terms_DVC
+  return jnp.take(table_VC, index, axis=0)
+
+
+def _take_backward(saved: tuple[Array, Array, Array], slope: Array):
+  table_VC, terms_DVC, index = saved
+
+  def gradient(index: Array, slope: Array) -> Array:
+    return jax.vjp(lambda table: jnp.take(table, index, axis=0), jnp.zeros(table_VC.shape, slope.dtype))[1](slope)[0]
+
+  return (jnp.zeros_like(table_VC), on_each_device(gradient, (index, slope), len(terms_DVC)),
+          np.zeros(index.shape, jax.dtypes.float0))
+
+
+_take.defvjp(lambda table_VC, terms_DVC, index: (_take(table_VC, terms_DVC, index), (table_VC, terms_DVC, index)), _take_backward)

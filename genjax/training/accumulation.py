@@ -1,0 +1,95 @@
+"""Gradients of a phase, accumulated over the microbatches of a step."""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from genjax import reduction, sharding
+from genjax.objectives.base import Context, Phase
+from genjax.training import logs
+from genjax.types import Array, Batch, Key, Params, Tree
+
+Metrics = dict[str, Array]
+
+
+def gradients(phase: Phase, params: Params, context: Context, batch: Batch, key: Key, microbatches: int,
+              layout: Mapping[str, Tree]) -> tuple[Params, Metrics, Tree]:
+  """Gradients of a phase by group, its metrics and the new mutable tree.
+
+  Args:
+    phase: its loss.
+    params: of all groups.
+    context: see `Context`.
+    batch: of the step.
+    key: of the step and phase.
+    microbatches: into how many parts the batch is split.
+    layout: see `genjax.training.step.make_step`.
+  """
+
+  def loss(trained: Params, mutable: Tree, batch: Batch, key: Key):
+    output = phase.loss({**params, **trained}, dataclasses.replace(context, mutable=mutable), batch, key)
+    mutable = mutable if output.mutable is None else output.mutable
+    return output.loss, ({'loss': output.loss, **output.metrics}, mutable, jnp.asarray(output.weight, jnp.float32))
+
+  trained = {group: params[group] for group in phase.trains}
+  if microbatches == 1:
+    total, (metrics, mutable, _) = jax.grad(loss, has_aux=True)(trained, context.mutable, batch, key)
+    return total, metrics, mutable
+
+  parts = jax.tree.map(lambda column: _split(column, microbatches), dict(batch))
+  example = (context.mutable, jax.tree.map(lambda part: part[0], parts), key)
+  gradient, finish = _summed_once(phase.name, loss, trained, layout, example)
+
+  def accumulate(carry, scanned):
+    sums, mutable = carry
+    part, index = scanned
+    terms, (metrics, mutable, weight) = gradient(mutable, part, jax.random.fold_in(key, index))
+    added = (terms, metrics, jnp.ones(()))
+    return (jax.tree.map(lambda total, term: total + weight * term, sums, added), mutable), None
+
+  shapes = jax.eval_shape(gradient, *example)
+  zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[0], shapes[1][0], jnp.zeros(())))
+  (sums, mutable), _ = jax.lax.scan(accumulate, (zeros, context.mutable), (parts, jnp.arange(microbatches)))
+  terms, metrics, weight = sums
+  scale = 1.0 / jnp.maximum(weight, 1e-12)
+  total, metrics = jax.tree.map(lambda total: total * scale, (finish(terms), metrics))
+  return total, metrics, mutable
+
+
+def _summed_once(name: str, loss: Callable, trained: Params, layout: Mapping[str, Tree], example: tuple) -> tuple[Callable, Callable]:
+  """(gradient, finish): finish(gradient(...)) is the gradient of the loss.
+
+  On a mesh with an axis 'data', `gradient` leaves one term for each of its places, and `finish` adds them up, which is when devices
+  exchange them. Without such a mesh, `finish` does nothing.
+  """
+  whole = lambda *rest: jax.grad(loss, has_aux=True)(trained, *rest)
+  placement = sharding.active()
+  data = 1 if placement is None else placement.mesh.shape['data']
+  if data == 1 or not set(trained) <= set(layout):
+    return whole, lambda terms: terms
+  places = {group: jax.tree.map(lambda place: NamedSharding(place.mesh, PartitionSpec('data', *place.spec)), layout[group])
+            for group in trained}
+  placed = lambda terms: jax.tree.map(jax.lax.with_sharding_constraint, terms, places)
+
+  def gradient(*rest):
+    zeros = jax.tree.map(lambda leaf: jnp.zeros((data, *leaf.shape), jnp.float32), trained)
+    terms, aux = jax.grad(lambda zeros: loss(jax.tree.map(reduction.Unreduced, trained, zeros), *rest), has_aux=True)(zeros)
+    return placed(terms), aux
+
+  try:
+    jax.eval_shape(gradient, *example)
+  except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+    logs.say(f'gradients of phase {name!r} are summed over devices for each microbatch, not once a step, because its loss uses parameters '
+             f'outside the layers of genjax.nn: {error}')
+    return whole, lambda terms: terms
+  return gradient, lambda terms: jax.tree.map(lambda term: jnp.sum(term, axis=0), terms)
+
+
+def _split(column: Array, parts: int) -> Array:
+  """B ... -> M B/M ...; microbatch m takes the rows m, m + M, ..., which leaves every row on its device."""
+  return column.reshape(column.shape[0] // parts, parts, *column.shape[1:]).swapaxes(0, 1)
+
+
