@@ -1,5 +1,6 @@
 """Dense layers, whose products XLA's CPU code sees as products of two matrices."""
 
+import functools
 from typing import Any
 
 from flax import nnx
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import sharding
+from genjax.nn.kernels import Kernel
 from genjax.types import Array
 
 PARTS = 4  # of a kernel, for one row
@@ -20,10 +22,22 @@ class Linear(nnx.Linear):
   def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs, **options: Any):
     super().__init__(inputs, outputs, dot_general=dot_general, rngs=rngs, **options)
 
+  def __call__(self, x: Array, out_sharding: Any = None) -> Array:
+    kernel = self.kernel.get_value()
+    if not isinstance(kernel, Kernel):
+      return super().__call__(x, out_sharding)
+    bias = None if self.bias is None else self.bias.get_value()
+    dtype = self.dtype or jnp.result_type(x, kernel.dtype, *(() if bias is None else (bias,)))
+    y = dot_general(x.astype(dtype), kernel.astype(dtype), (((x.ndim - 1,), (0,)), ((), ())), self.precision, self.preferred_element_type,
+                    out_sharding)
+    return y if bias is None else y + bias.astype(dtype)
 
-def dot_general(x: Array, kernel: Array, dimensions: Any, precision: Any = None, preferred_element_type: Any = None,
+
+def dot_general(x: Array, kernel: Array | Kernel, dimensions: Any, precision: Any = None, preferred_element_type: Any = None,
                 out_sharding: Any = None) -> Array:
   """`jax.lax.dot_general` of x and a matrix; on CPUs the axes of x that are not contracted, all but its last, are one.
+
+  A `Kernel` is multiplied by its own method, which multiplies its arrays by this function.
 
   With several of them, the gradient of the kernel contracts several axes, and XLA for CPUs then lays out what comes before it, norms
   say, for these products: a stack of layers took twice the time. A sequence that is split over devices keeps its axis.
@@ -32,6 +46,8 @@ def dot_general(x: Array, kernel: Array, dimensions: Any, precision: Any = None,
   Few rows are the columns of the right operand where they meet the rows of a matrix (V D), which is then read as it lies.
   """
   options = {'precision': precision, 'preferred_element_type': preferred_element_type, 'out_sharding': out_sharding}
+  if isinstance(kernel, Kernel):
+    return kernel.product(x, dimensions, functools.partial(dot_general, **options))
   last = dimensions[0][0] == (x.ndim - 1,) and dimensions[1] == ((), ())
   if not (last and sharding.platform() == 'cpu' and sharding.shards('sequence') == 1):
     return jax.lax.dot_general(x, kernel, dimensions, **options)
