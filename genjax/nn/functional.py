@@ -14,6 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from genjax import reduction, sharding
+from genjax.nn import kernels
 from genjax.types import Array, Key, Tree, UserError
 
 REMAT_POLICIES = {
@@ -29,6 +30,8 @@ OFFLOAD_PLATFORMS = ('gpu', 'tpu')  # XLA for CPUs has no second memory to move 
 
 class Network(NamedTuple):
   """A network as two pure functions over plain nested dicts of arrays.
+
+  Kernels among the parameters may be `genjax.nn.kernels.Kernel`s.
 
   init: key -> (params, mutable). `mutable` holds what changes without gradients (batch statistics, codebooks, ...).
   apply: (params, mutable, *inputs, key=None, **options) -> (output, mutable). A key means training: dropout is drawn
@@ -53,7 +56,7 @@ def network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
     return _plain(params), _plain(mutable)
 
   def apply(params: Tree, mutable: Tree, *inputs, key: Key | None = None, **options) -> tuple[Any, Tree]:
-    module = nnx.merge(graph, _fill(param_spec, _readable(params, aware)), _fill(mutable_spec, mutable))
+    module = nnx.merge(graph, _fill(param_spec, kernels.keyed(_readable(params, aware), key)), _fill(mutable_spec, mutable))
     output = module(*inputs, key=key, **options)  # type: ignore[operator]  # every module of the project is callable
     return output, _plain(nnx.state(module, nnx.Not(nnx.Param)))
 
@@ -176,7 +179,7 @@ def _plain(state: nnx.State) -> Tree:
 
 
 def _fill(spec: nnx.State, tree: Tree) -> nnx.State:
-  """The abstract state `spec` filled with the arrays of a plain tree."""
+  """The abstract state `spec` filled with the arrays, or what stands in their place (`genjax.nn.kernels`), of a plain tree."""
   state = jax.tree.map(lambda leaf: leaf, spec)
   nnx.replace_by_pure_dict(state, _rename(tree, lambda name: int(name) if name.isdigit() else name))
   return state
@@ -186,7 +189,7 @@ def _readable(params: Tree, aware: set[tuple[str, ...]], path: tuple[str, ...] =
   """Parameters as modules read them: `genjax.reduction.Unreduced` ones only where the module at that path says that it does."""
   if isinstance(params, dict):
     return {name: _readable(value, aware, (*path, name)) for name, value in params.items()}
-  return params if path[:-1] in aware else reduction.plain(params)
+  return params if path[:-1] in aware else reduction.plain(params)  # a kernel that is a tree is no `Unreduced`, whatever is in it
 
 
 def _rename(tree: Tree, rename: Callable[[Any], Any]) -> Tree:

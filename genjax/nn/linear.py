@@ -1,6 +1,7 @@
 """Dense layers, whose products XLA's CPU code sees as products of two matrices."""
 
 import dataclasses
+import functools
 from typing import Any
 
 from flax import nnx
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import reduction, sharding
+from genjax.nn.kernels import Kernel
 from genjax.types import Array
 
 PARTS = 4  # of a kernel, for one row
@@ -29,6 +31,7 @@ class Linear(nnx.Linear):
   def __call__(self, x: Array, out_sharding: Any = None) -> Array:
     kernel, bias = (None if leaf is None else leaf.get_value() for leaf in (self.kernel, self.bias))
     dtype = self.dtype or jnp.result_type(x.dtype, *(leaf.dtype for leaf in (kernel, bias) if leaf is not None))
+    kernel = kernel.astype(dtype) if isinstance(kernel, Kernel) else kernel
     y = dot_general(x.astype(dtype), kernel, (((x.ndim - 1,), (0,)), ((), ())), self.precision, self.preferred_element_type, out_sharding)
     return y if bias is None else y + reduction.broadcast(bias, y.shape, y.dtype)
 
@@ -36,6 +39,8 @@ class Linear(nnx.Linear):
 def dot_general(x: Array, kernel: Any, dimensions: Any, precision: Any = None, preferred_element_type: Any = None,
                 out_sharding: Any = None) -> Array:
   """`jax.lax.dot_general` of x and a matrix; on CPUs the axes of x that are not contracted, all but its last, are one.
+
+  A `Kernel` is multiplied by its own method, which multiplies its arrays by this function.
 
   With several of them, the gradient of the kernel contracts several axes, and XLA for CPUs then lays out what comes before it, norms
   say, for these products: a stack of layers took twice the time. A sequence that is split over devices keeps its axis.
@@ -47,6 +52,8 @@ def dot_general(x: Array, kernel: Any, dimensions: Any, precision: Any = None, p
   `genjax.reduction.Unreduced`.
   """
   options = {'precision': precision, 'preferred_element_type': preferred_element_type, 'out_sharding': out_sharding}
+  if isinstance(kernel, Kernel):
+    return kernel.product(x, dimensions, functools.partial(dot_general, **options))
   last = dimensions[0][0] == (x.ndim - 1,) and dimensions[1] == ((), ())
   flat = last and sharding.platform() == 'cpu' and sharding.shards('sequence') == 1
   alone = flat and sharding.active() is None
