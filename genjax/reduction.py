@@ -215,11 +215,27 @@ def by_parts(x: Array, parts: int) -> Array | None:
     return None
   x = x.reshape(parts, -1, *x.shape[1:])
   placement = sharding.active()
-  if placement is None:
+  if placement is None or placement.mesh.shape['data'] != parts:
     return x
   rest = 'fsdp' if x.shape[1] % placement.mesh.shape['fsdp'] == 0 else PartitionSpec.UNCONSTRAINED
   spec = PartitionSpec('data', rest, *[PartitionSpec.UNCONSTRAINED] * (x.ndim - 2))
   return jax.lax.with_sharding_constraint(x, NamedSharding(placement.mesh, spec))
+
+
+def data_parts(rows: int) -> int:
+  """The size of the mesh axis 'data', where it divides so many rows; else 1."""
+  placement = sharding.active()
+  data = 1 if placement is None else placement.mesh.shape['data']
+  return data if rows % data == 0 else 1
+
+
+def place_terms(terms: Array, *logical: str | None) -> Array:
+  """Terms of a gradient on their devices; `logical` as of `genjax.sharding.layout`, of the axes after the first."""
+  place = sharding.layout(terms.shape[1:], *logical, name='gradient of a parameter')
+  if place is None:
+    return terms
+  first = 'data' if len(terms) == place.mesh.shape['data'] else None
+  return jax.lax.with_sharding_constraint(terms, NamedSharding(place.mesh, PartitionSpec(first, *place.spec)))
 
 
 def on_each_device(gradient: Callable[..., Array], columns: Sequence[Array], parts: int) -> Array:
@@ -246,6 +262,45 @@ def on_each_device(gradient: Callable[..., Array], columns: Sequence[Array], par
   if not parts:
     return jnp.sum(terms, axis=0).astype(jnp.float32)
   return jnp.sum(terms.reshape(parts, -1, *terms.shape[1:]), axis=1).astype(jnp.float32)
+
+
+def carriers(weight: Any, dtype: Any, count: int) -> tuple[Array, Array]:
+  """A parameter for code that runs on each device by itself, under `jax.shard_map`.
+
+  Args:
+    weight: an array or `Unreduced`.
+    dtype: compute type.
+    count: into how many parts the code's rows are split; the outermost axis of the split is 'data'.
+
+  Returns:
+    value: the parameter in the compute type, without a gradient.
+    terms: float32 zeros of shape `count` and that of the parameter, to be split like the rows. `carried(value, terms[0])` on a device is
+      the parameter, with its gradient from this device's rows.
+  """
+  if not is_unreduced(weight):
+    return jax.lax.stop_gradient(weight).astype(dtype), _no_terms(count, weight)
+  lead = (len(weight.terms), count // len(weight.terms))
+  terms = jnp.broadcast_to(weight.terms[:, None], (*lead, *weight.shape)).reshape(count, *weight.shape)
+  return jax.lax.stop_gradient(weight.value).astype(dtype), terms
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _no_terms(count: int, weight: Array) -> Array:
+  return jnp.zeros((count, *weight.shape), jnp.float32)
+
+
+_no_terms.defvjp(lambda count, weight: (_no_terms(count, weight), weight[:0]),
+                 lambda count, saved, slopes: (jnp.sum(slopes, axis=0).astype(saved.dtype),))
+
+
+@jax.custom_vjp
+def carried(value: Array, terms: Array) -> Array:
+  """The value, whose gradient goes to `terms`, of the same shape; see `carriers`."""
+  del terms
+  return value
+
+
+carried.defvjp(lambda value, terms: (value, None), lambda _, slope: (jnp.zeros_like(slope), slope.astype(jnp.float32)))
 
 
 def broadcast(bias: Any, shape: tuple[int, ...], dtype: Any) -> Array:

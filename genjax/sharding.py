@@ -128,7 +128,22 @@ def constrain(x: Array, *logical: str | None, name: str = 'activation') -> Array
 
   Args:
     x: the array.
-    logical: a logical axis, or None, for each axis of `x`. An axis that no rule places is whole on every device. A 'batch' that its
+    logical: a logical axis, or None, for each axis of `x`; see `layout`.
+    name: what the array is, for messages.
+
+  Raises:
+    UserError: an axis that its mesh axes do not divide, or two logical axes on one mesh axis.
+  """
+  place = layout(x.shape, *logical, name=name)
+  return x if place is None else jax.lax.with_sharding_constraint(x, place)
+
+
+def layout(shape: Sequence[int], *logical: str | None, name: str = 'activation') -> NamedSharding | None:
+  """Where an intermediate array lies on the active mesh; None without a mesh.
+
+  Args:
+    shape: of the array.
+    logical: a logical axis, or None, for each axis. An axis that no rule places is whole on every device. A 'batch' that its
       mesh axes do not divide is whole too: the rows of a preview are fewer than the devices.
     name: what the array is, for messages.
 
@@ -137,12 +152,12 @@ def constrain(x: Array, *logical: str | None, name: str = 'activation') -> Array
   """
   placement = active()
   if placement is None:
-    return x
-  if len(logical) != x.ndim:
-    raise ValueError(f'{name} has shape {x.shape}, but {len(logical)} logical axes were named: {logical}')
-  axes = tuple(None if axis == 'batch' and size % placement.shards(axis) else axis for size, axis in zip(x.shape, logical))
-  spec = _rule_spec(name, x.shape, axes, placement.mesh, placement.rules)
-  return jax.lax.with_sharding_constraint(x, NamedSharding(placement.mesh, _partition_spec(spec)))
+    return None
+  if len(logical) != len(shape):
+    raise ValueError(f'{name} has shape {tuple(shape)}, but {len(logical)} logical axes were named: {logical}')
+  axes = tuple(None if axis == 'batch' and size % placement.shards(axis) else axis for size, axis in zip(shape, logical))
+  spec = _rule_spec(name, shape, axes, placement.mesh, placement.rules)
+  return NamedSharding(placement.mesh, _partition_spec(spec))
 
 
 def make_mesh(shape: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:

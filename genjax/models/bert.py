@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from genjax import sharding
 from genjax.nn import linear as linear_lib
 from genjax.nn.blocks import ACTIVATIONS, Block, BlockOptions, block_axes, options_of
+from genjax.nn.embeddings import Embed
 from genjax.nn.functional import Network, absorb_bias, dropout, network, stack
 from genjax.types import Array, Key, Tree, UserError
 
@@ -82,8 +83,8 @@ class Embedding(nnx.Module):
   def __init__(self, config: BertConfig, rngs: nnx.Rngs):
     init = nnx.initializers.normal(config.init_scale)
 
-    def embed(rows: int) -> nnx.Embed:
-      return nnx.Embed(rows, config.width, embedding_init=init, rngs=rngs)
+    def embed(rows: int) -> Embed:
+      return Embed(rows, config.width, embedding_init=init, rngs=rngs)
 
     self.token, self.position, self.type = embed(config.vocab), embed(config.context), embed(config.types)
     self.norm = config.block().make_norm(rngs)

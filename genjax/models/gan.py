@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax.nn.conv import Conv, ConvTranspose, Dense, Initializer
+from genjax.nn.embeddings import Embed
 from genjax.nn.functional import Network, network
 from genjax.nn.norms import BatchNorm
 from genjax.types import Array, Key, UserError
@@ -240,14 +241,14 @@ def _init(norm: str) -> Initializer:
   return nnx.initializers.normal(0.02) if norm == 'batch' else nnx.initializers.he_normal()
 
 
-def _embed(config: Dcgan | PointGan, rngs: nnx.Rngs) -> nnx.Embed | None:
+def _embed(config: Dcgan | PointGan, rngs: nnx.Rngs) -> Embed | None:
   """A label as a vector of the size and the scale of the latent."""
   if config.num_classes is None:
     return None
-  return nnx.Embed(config.num_classes, config.latent, embedding_init=nnx.initializers.normal(1.0), rngs=rngs)
+  return Embed(config.num_classes, config.latent, embedding_init=nnx.initializers.normal(1.0), rngs=rngs)
 
 
-def _with_label(latent_BZ: Array, embed: nnx.Embed | None, label_B: Array | None) -> Array:
+def _with_label(latent_BZ: Array, embed: Embed | None, label_B: Array | None) -> Array:
   return latent_BZ if embed is None else jnp.concatenate([latent_BZ, embed(jnp.asarray(label_B))], axis=-1)
 
 

@@ -13,7 +13,7 @@ from genjax import sharding
 from genjax.nn import linear as linear_lib
 from genjax.nn.attention import init_layer
 from genjax.nn.blocks import Block, BlockOptions, Remember, block_axes, options_of
-from genjax.nn.embeddings import RelativeBias, sincos
+from genjax.nn.embeddings import Embed, RelativeBias, sincos
 from genjax.nn.frames import FrameEmbedding
 from genjax.nn.functional import Network, absorb_bias, dropout, network, stack
 from genjax.nn.linear import Linear
@@ -132,7 +132,7 @@ class Input(nnx.Module):
 
   def __init__(self, config: Seq2SeqConfig, rngs: nnx.Rngs):
     if config.positions == 'learned':
-      self.position = nnx.Embed(config.context, config.width, embedding_init=config.initializer('embedding'), rngs=rngs)
+      self.position = Embed(config.context, config.width, embedding_init=config.initializer('embedding'), rngs=rngs)
     self.config = config
 
   def __call__(self, tokens_BT: Array, embedding_VD: Array, position: Array | int = 0, key: Key | None = None) -> Array:

@@ -13,6 +13,7 @@ from genjax.nn import linear as linear_lib
 from genjax.nn.attention import Attention, RopeScaling, init_layer
 from genjax.nn.blocks import ACTIVATIONS
 from genjax.nn.dot_product_attention import IMPLEMENTATIONS
+from genjax.nn.embeddings import Embed
 from genjax.nn.experts import Experts, balance, empty_load
 from genjax.nn.functional import Network, dropout, network, stack, unstack
 from genjax.nn.linear import Linear
@@ -106,9 +107,9 @@ class Embedding(nnx.Module):
 
   def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
     init = nnx.initializers.normal(config.init_scale)
-    self.token = nnx.Embed(config.vocab, config.width, embedding_init=init, rngs=rngs)
+    self.token = Embed(config.vocab, config.width, embedding_init=init, rngs=rngs)
     if config.positions == 'learned':
-      self.position = nnx.Embed(config.context, config.width, embedding_init=init, rngs=rngs)
+      self.position = Embed(config.context, config.width, embedding_init=init, rngs=rngs)
     self.config = config
 
   def __call__(self, tokens_BT: Array, positions_BT: Array, key: Key | None = None) -> Array:

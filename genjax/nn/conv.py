@@ -11,15 +11,18 @@ test of equal losses on all meshes catches it).
 """
 
 from collections.abc import Callable
+import dataclasses
 import math
 from typing import Any
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
-from genjax import sharding
+from genjax import reduction, sharding
 from genjax.nn import conv_products
+from genjax.nn.linear import dot_general
 from genjax.nn.norms import SpectralNorm
 from genjax.types import Array, Key
 
@@ -27,30 +30,27 @@ Initializer = Callable[..., Array]
 ChannelAxes = tuple[str | None, str | None]  # logical axes of the channels that a layer reads and writes
 
 
-def conv(x_BHWC: Array, kernel_HWIO: Array, stride: int = 1, axes: ChannelAxes = (None, None)) -> Array:
+def conv(x_BHWC: Array, kernel_HWIO: Any, stride: int = 1, axes: ChannelAxes = (None, None)) -> Array:
   """Convolution (cross-correlation) with 'SAME' zero padding as `jax.lax` defines it.
 
   Args:
     x_BHWC: images.
-    kernel_HWIO: square kernel of size k.
+    kernel_HWIO: square kernel of size k; of another type than the images, it is cast and its gradient is summed in float32, see
+      `genjax.reduction`.
     stride: step s along both axes.
     axes: logical axes of input and output channels, by which a mesh splits them.
 
   Returns:
     Images of ceil(H / s) by ceil(W / s) pixels. For k = 4, s = 2 and even sizes this is `torch.nn.Conv2d(..., 4, 2, 1)`.
   """
-  x_BHWC, kernel_HWIO = _place(x_BHWC, axes[0]), _place_kernel(kernel_HWIO, *axes)
-  y_BHWC: Any  # pyright takes what custom_vjp returns for an object
-  if kernel_HWIO.shape[0] == stride == 1:
-    y_BHWC = x_BHWC @ kernel_HWIO[0, 0]
-  elif sharding.platform() == 'cpu':
-    y_BHWC = conv_products.conv(x_BHWC, kernel_HWIO, stride)
-  else:
-    y_BHWC = conv_products.native(x_BHWC, kernel_HWIO, stride)
-  return _place(y_BHWC, axes[1])
+  x_BHWC = _place(x_BHWC, axes[0])
+  kernel_place = sharding.layout(kernel_HWIO.shape, None, None, *axes, name='kernel H W I O of a convolution')
+  local = all(axis is None or sharding.shards(axis) == 1 for axis in axes)
+  product = Convolution(stride, False, sharding.platform() == 'cpu', kernel_place, None, local)
+  return _place(reduction.multiply(x_BHWC, kernel_HWIO, product), axes[1])
 
 
-def conv_transpose(x_BHWC: Array, kernel_HWIO: Array, stride: int = 2) -> Array:
+def conv_transpose(x_BHWC: Array, kernel_HWIO: Any, stride: int = 2) -> Array:
   """Transposed convolution with 'SAME' padding: equal to `jax.lax.conv_transpose(x, kernel, (s, s), 'SAME')`.
 
   Output pixels whose coordinates agree modulo s read the same taps of the kernel, so each of the s * s phases is a
@@ -58,7 +58,7 @@ def conv_transpose(x_BHWC: Array, kernel_HWIO: Array, stride: int = 2) -> Array:
 
   Args:
     x_BHWC: images.
-    kernel_HWIO: square kernel of size k, a multiple of the stride.
+    kernel_HWIO: square kernel of size k, a multiple of the stride; see `conv` for its type.
     stride: upsampling factor s.
 
   Returns:
@@ -68,24 +68,69 @@ def conv_transpose(x_BHWC: Array, kernel_HWIO: Array, stride: int = 2) -> Array:
   Raises:
     ValueError: the kernel is no multiple of the stride.
   """
+  if kernel_HWIO.shape[0] % stride:
+    raise ValueError(f'the kernel of a transposed convolution must be a multiple of its stride {stride}, got {kernel_HWIO.shape[0]}')
+  x_BHWC = _place(x_BHWC)
+  kernel_place = sharding.layout(kernel_HWIO.shape, *[None] * 4, name='kernel H W I O of a convolution')
+  image_place = sharding.layout(x_BHWC.shape, 'batch', *[None] * 3, name='images B H W C of a convolution')
+  product = Convolution(stride, True, sharding.platform() == 'cpu', kernel_place, image_place, True)
+  return _place(reduction.multiply(x_BHWC, kernel_HWIO, product))
+
+
+@dataclasses.dataclass(frozen=True)
+class Convolution:
+  """A convolution, or a transposed one, as a `genjax.reduction.Product`.
+
+  stride: step, or upsampling factor.
+  transposed: which of the two.
+  cpu: as matrix products, see `genjax.nn.conv_products`.
+  kernel_place, image_place: layouts of the kernel, and of the phases of a transposed convolution; None without a mesh.
+  local: each device computes whole images with the whole kernel.
+  """
+
+  stride: int
+  transposed: bool
+  cpu: bool
+  kernel_place: NamedSharding | None
+  image_place: NamedSharding | None
+  local: bool
+
+  def __call__(self, x_BHWC: Array, kernel_HWIO: Array) -> Array:
+    kernel_HWIO = _lay(kernel_HWIO.astype(x_BHWC.dtype), self.kernel_place)
+    if self.transposed:
+      if self.cpu:
+        return conv_products.spread(x_BHWC, kernel_HWIO[::-1, ::-1].swapaxes(2, 3), self.stride)
+      return _phases(x_BHWC, kernel_HWIO, self.stride, self.image_place)
+    if kernel_HWIO.shape[0] == self.stride == 1:
+      return x_BHWC @ kernel_HWIO[0, 0]
+    y_BHWC: Any = (conv_products.conv if self.cpu else conv_products.native)(x_BHWC, kernel_HWIO, self.stride)
+    return y_BHWC  # typed by hand: pyright takes what custom_vjp returns for an object
+
+  def gradient(self, x: Array, slope: Array, shape: tuple[int, ...], parts: int) -> Array:
+    """See `genjax.reduction.Product`."""
+    if not self.local:
+      total = jax.vjp(lambda kernel: self(x, kernel), jnp.zeros(shape, x.dtype))[1](slope)[0].astype(jnp.float32)
+      return reduction.spread(total, parts) if parts else total
+    alone = dataclasses.replace(self, kernel_place=None, image_place=None)
+    return reduction.on_each_device(
+      lambda x, slope: jax.vjp(lambda kernel: alone(x, kernel), jnp.zeros(shape, x.dtype))[1](slope)[0], (x, slope), parts)
+
+
+def _phases(x_BHWC: Array, kernel_HWIO: Array, stride: int, place: NamedSharding | None) -> Array:
+  """A transposed convolution as interleaved convolutions of stride 1."""
   size = kernel_HWIO.shape[0]
-  if size % stride:
-    raise ValueError(f'the kernel of a transposed convolution must be a multiple of its stride {stride}, got {size}')
   taps, pad = size // stride, math.ceil((size + stride - 2) / 2)
 
   def phase(row: int, column: int) -> Array:
     first = [(pad - offset) % stride for offset in (row, column)]
     before = [(pad - offset - tap) // stride for offset, tap in zip((row, column), first)]
-    return _place(jax.lax.conv_general_dilated(
+    return _lay(jax.lax.conv_general_dilated(
       x_BHWC, kernel_HWIO[first[0]::stride, first[1]::stride], (1, 1), [(b, taps - 1 - b) for b in before],
-      dimension_numbers=conv_products.NHWC))
+      dimension_numbers=conv_products.NHWC), place)
 
-  x_BHWC, kernel_HWIO = _place(x_BHWC), _place_kernel(kernel_HWIO)
-  if sharding.platform() == 'cpu':
-    return _place(conv_products.spread(x_BHWC, kernel_HWIO[::-1, ::-1].swapaxes(2, 3), stride))
   rows = [jnp.stack([phase(row, column) for column in range(stride)], axis=3) for row in range(stride)]
   batch, height, width, _ = x_BHWC.shape
-  return _place(jnp.stack(rows, axis=2).reshape(batch, height * stride, width * stride, -1))
+  return jnp.stack(rows, axis=2).reshape(batch, height * stride, width * stride, -1)
 
 
 def _place(x_BHWC: Array, channels: str | None = None) -> Array:
@@ -93,8 +138,8 @@ def _place(x_BHWC: Array, channels: str | None = None) -> Array:
   return sharding.constrain(x_BHWC, 'batch', None, None, channels, name='images B H W C of a convolution')
 
 
-def _place_kernel(kernel_HWIO: Array, inputs: str | None = None, outputs: str | None = None) -> Array:
-  return sharding.constrain(kernel_HWIO, None, None, inputs, outputs, name='kernel H W I O of a convolution')
+def _lay(x: Array, place: NamedSharding | None) -> Array:
+  return x if place is None else jax.lax.with_sharding_constraint(x, place)
 
 
 class Dense(nnx.Module):
@@ -108,6 +153,8 @@ class Dense(nnx.Module):
     dtype: of the computation; parameters are float32.
   """
 
+  reads_unreduced = True
+
   def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs, bias: bool = True, spectral: bool = False,
                init: Initializer = nnx.initializers.lecun_normal(), dtype=jnp.float32):
     self.kernel = nnx.Param(init(rngs.params(), (inputs, outputs), jnp.float32))
@@ -116,7 +163,7 @@ class Dense(nnx.Module):
     self.dtype = dtype
 
   def __call__(self, x: Array, key: Key | None = None) -> Array:
-    return _affine(self, lambda kernel: x.astype(self.dtype) @ kernel, key)
+    return _affine(self, lambda kernel: dot_general(x.astype(self.dtype), kernel, (((x.ndim - 1,), (0,)), ((), ()))), key)
 
 
 class Conv(nnx.Module):
@@ -129,6 +176,8 @@ class Conv(nnx.Module):
     axes: see `conv`.
     bias, spectral, init, dtype: as in `Dense`.
   """
+
+  reads_unreduced = True
 
   def __init__(self, inputs: int, outputs: int, size: int = 3, stride: int = 1, *, rngs: nnx.Rngs, bias: bool = True,
                spectral: bool = False, init: Initializer = nnx.initializers.lecun_normal(), dtype=jnp.float32,
@@ -152,6 +201,8 @@ class ConvTranspose(nnx.Module):
     bias, init, dtype: as in `Dense`.
   """
 
+  reads_unreduced = True
+
   def __init__(self, inputs: int, outputs: int, size: int = 4, stride: int = 2, *, rngs: nnx.Rngs, bias: bool = True,
                init: Initializer = nnx.initializers.lecun_normal(), dtype=jnp.float32):
     self.kernel = nnx.Param(init(rngs.params(), (size, size, inputs, outputs), jnp.float32))
@@ -163,9 +214,9 @@ class ConvTranspose(nnx.Module):
     return _affine(self, lambda kernel: conv_transpose(x_BHWC.astype(self.dtype), kernel, self.stride), key)
 
 
-def _affine(layer: Dense | Conv | ConvTranspose, linear: Callable[[Array], Array], key: Key | None) -> Array:
+def _affine(layer: Dense | Conv | ConvTranspose, linear: Callable[[Any], Array], key: Key | None) -> Array:
   """`linear` with the layer's kernel, normalised if the layer says so, plus its bias."""
   kernel = layer.kernel.get_value()
-  kernel = kernel if layer.spectral is None else layer.spectral(kernel, key)
-  y = linear(kernel.astype(layer.dtype))
-  return y if layer.bias is None else y + layer.bias.get_value().astype(layer.dtype)
+  kernel = kernel if layer.spectral is None else layer.spectral(reduction.plain(kernel), key)
+  y = linear(kernel)
+  return y if layer.bias is None else y + reduction.broadcast(layer.bias.get_value(), y.shape, y.dtype)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genjax import reduction
 from genjax.nn.linear import Linear
 from genjax.types import Array, Key
 
@@ -51,6 +52,17 @@ class TimestepEmbedding(nnx.Module):
     return self.down(jax.nn.silu(self.up(timestep_embedding(t_B, self.features, self.shift))))
 
 
+class Embed(nnx.Embed):
+  """A table of vectors, read by whole numbers, as `flax.nnx.Embed`; the gradient of the table is float32."""
+
+  reads_unreduced = True
+
+  def __call__(self, inputs: Array, out_sharding: None = None) -> Array:
+    del out_sharding
+    table = self.embedding.get_value()
+    return reduction.take(table, inputs, self.dtype or table.dtype)
+
+
 class LabelEmbedding(nnx.Module):
   """A table of one row per class and, as its last row, one for "no label" (index `num_classes`).
 
@@ -63,7 +75,7 @@ class LabelEmbedding(nnx.Module):
   """
 
   def __init__(self, num_classes: int, width: int, *, std: float = 0.02, dtype=jnp.float32, rngs: nnx.Rngs):
-    self.table = nnx.Embed(num_classes + 1, width, embedding_init=nnx.initializers.normal(std), dtype=dtype, rngs=rngs)
+    self.table = Embed(num_classes + 1, width, embedding_init=nnx.initializers.normal(std), dtype=dtype, rngs=rngs)
 
   def __call__(self, label_B: Array, key: Key | None = None) -> Array:
     return self.table(label_B)
@@ -112,7 +124,7 @@ class RelativeBias(nnx.Module):
   """
 
   def __init__(self, heads: int, buckets: int, distance: int, bidirectional: bool, *, init=_NORMAL, rngs: nnx.Rngs):
-    self.table = nnx.Embed(buckets, heads, embedding_init=init, rngs=rngs)
+    self.table = Embed(buckets, heads, embedding_init=init, rngs=rngs)
     self.buckets, self.distance, self.bidirectional = buckets, distance, bidirectional
 
   def __call__(self, query_T: Array, key_S: Array, key: Key | None = None) -> Array:

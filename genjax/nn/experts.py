@@ -10,6 +10,7 @@ token is dropped, so a device must have room for all R rows, whoever chose them.
 """
 
 from collections.abc import Callable
+import math
 from typing import Any
 
 from flax import nnx
@@ -18,7 +19,8 @@ from jax.experimental.pallas.ops.tpu.megablox.gmm import tgmm
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from genjax import sharding
+from genjax import reduction, sharding
+from genjax.nn.linear import Linear, dot_general
 from genjax.types import Array, Key
 
 Activation = Callable[[Array], Array]
@@ -43,12 +45,14 @@ class Experts(nnx.Module):
     ValueError: choices that are not between 1 and the number of experts.
   """
 
+  reads_unreduced = True
+
   def __init__(self, width: int, mlp_width: int, experts: int, choices: int, *, activation: Activation, gated: bool = True,
                dtype: Any = jnp.float32, kernel_init: Any, out_init: Any, rngs: nnx.Rngs):
     if not 1 <= choices <= experts:
       raise ValueError(f'a token has 1 to {experts} experts, as many as there are, got {choices}')
     self.choices, self.activation, self.dtype = choices, activation, dtype
-    self.router = nnx.Linear(width, experts, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+    self.router = Linear(width, experts, use_bias=False, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
     # One draw for each expert, so that what an initializer makes of the shape of a kernel holds for it.
     stacked = lambda init, *shape: nnx.Param(jax.vmap(lambda key: init(key, shape, jnp.float32))(jax.random.split(rngs.params(), experts)))
     self.up_kernel = stacked(kernel_init, width, mlp_width)
@@ -58,12 +62,12 @@ class Experts(nnx.Module):
   def __call__(self, x_BTD: Array, weights_BT: Array | None = None, key: Key | None = None) -> tuple[Array, Array]:
     """(y_BTD, load), the second for `balance`: tokens count by their weights, 1 by default. Routing has no use for a key."""
     del key
-    logits_BTE = jnp.einsum('btd,de->bte', x_BTD.astype(self.dtype), self.router.kernel[...].astype(self.dtype),
-                            preferred_element_type=jnp.float32)
+    logits_BTE = dot_general(x_BTD.astype(self.dtype), self.router.kernel.get_value(), (((2,), (0,)), ((), ())),
+                             preferred_element_type=jnp.float32)
     probability_BTE = jax.nn.softmax(logits_BTE, axis=-1)
     weight_BTC, expert_BTC = jax.lax.top_k(probability_BTE, self.choices)
     weight_BTC /= jnp.sum(weight_BTC, axis=-1, keepdims=True)
-    kernels = [kernel[...].astype(self.dtype) for kernel in (self.up_kernel, self.gate_kernel, self.down_kernel) if kernel is not None]
+    kernels = [kernel.get_value() for kernel in (self.up_kernel, self.gate_kernel, self.down_kernel) if kernel is not None]
     y_BTD = _spread(self.activation, x_BTD.astype(self.dtype), weight_BTC, expert_BTC, *kernels)
     return y_BTD, _load(probability_BTE, expert_BTC, weights_BT)
 
@@ -93,11 +97,11 @@ def _load(probability_BTE: Array, expert_BTC: Array, weights_BT: Array | None) -
   return jnp.stack([chosen_E, probability_E, jnp.broadcast_to(jnp.sum(weights_BT), (experts,))])
 
 
-def _spread(activation: Activation, x_BTD: Array, weight_BTC: Array, expert_BTC: Array, *kernels: Array) -> Array:
+def _spread(activation: Activation, x_BTD: Array, weight_BTC: Array, expert_BTC: Array, *kernels: Any) -> Array:
   """`_mix`, on a mesh on every device for its tokens, experts and hidden units."""
   placement = sharding.active()
   if placement is None:
-    return _mix(activation, (), x_BTD, weight_BTC, expert_BTC, *kernels)
+    return _mix(activation, (), x_BTD, weight_BTC, expert_BTC, *(kernel.astype(x_BTD.dtype) for kernel in kernels))
   batch, length = x_BTD.shape[:2]
   axes = lambda logical, size: placement.mesh_axes(logical) if size % placement.shards(logical) == 0 else ()
   tokens = PartitionSpec(axes('batch', batch) or None, axes('sequence', length) or None, None)
@@ -105,9 +109,19 @@ def _spread(activation: Activation, x_BTD: Array, weight_BTC: Array, expert_BTC:
   inward, outward = PartitionSpec(experts or None, None, hidden or None), PartitionSpec(experts or None, hidden or None, None)
   # Each device adds to the sum; its gradient is the same for all of them and is not summed.
   parts = PartitionSpec((*experts, *hidden) or None, *tokens)
-  run = jax.shard_map(lambda *arrays: _mix(activation, experts, *arrays)[None], mesh=placement.mesh, out_specs=parts,
-                      in_specs=(tokens, tokens, tokens, *[inward] * (len(kernels) - 1), outward), check_vma=False)
-  return jnp.sum(run(x_BTD, weight_BTC, expert_BTC, *kernels), axis=0)
+  rows = (*axes('batch', batch), *axes('sequence', length))
+  split = math.prod(placement.mesh.shape[axis] for axis in rows)
+  places = [*[inward] * (len(kernels) - 1), outward]
+  values, terms = zip(*(reduction.carriers(kernel, x_BTD.dtype, split) for kernel in kernels))
+
+  def local(x_BTD: Array, weight_BTC: Array, expert_BTC: Array, values: tuple[Array, ...], terms: tuple[Array, ...]) -> Array:
+    own = (reduction.carried(value, term[0]) for value, term in zip(values, terms))
+    return _mix(activation, experts, x_BTD, weight_BTC, expert_BTC, *own)[None]
+
+  own_places = tuple(PartitionSpec(rows or None, *place) for place in places)
+  run = jax.shard_map(local, mesh=placement.mesh, out_specs=parts, in_specs=(tokens, tokens, tokens, tuple(places), own_places),
+                      check_vma=False)
+  return jnp.sum(run(x_BTD, weight_BTC, expert_BTC, values, terms), axis=0)
 
 
 def _mix(activation: Activation, axes: tuple[str, ...], x_BTD: Array, weight_BTC: Array, expert_BTC: Array, *kernels: Array) -> Array:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from genjax import sharding
+from genjax import reduction, sharding
 from genjax.nn.linear import project
 from genjax.types import Array
 
@@ -39,9 +39,10 @@ def token_losses(hidden_BTD: Array, weight_VD: Array, target_BT: Array, chunks: 
   padding = -length % chunks
   if padding:
     hidden_BTD, target_BT = (jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2)) for x in (hidden_BTD, target_BT))
+  weight_VD, terms_NVD = (weight_VD.value, weight_VD.terms) if reduction.is_unreduced(weight_VD) else (weight_VD, None)
   # Gathered once and not by each chunk, where it is split over fsdp.
   weight_VD = sharding.constrain(weight_VD, 'vocab', None, name='weights of the output layer')
-  losses: Any = _chunked(hidden_BTD, weight_VD, target_BT, chunks)
+  losses: Any = _chunked(hidden_BTD, weight_VD, terms_NVD, target_BT, chunks)
   loss_BT, hit_BT = losses
   return loss_BT[:, :length], hit_BT[:, :length]
 
@@ -54,7 +55,7 @@ def chunk_count(rows: int, length: int, vocab: int) -> int:
 
 
 def _logits(hidden_BTD: Array, weight_VD: Array) -> Array:
-  return project(hidden_BTD, weight_VD.astype(hidden_BTD.dtype), jnp.float32)
+  return project(hidden_BTD, weight_VD, jnp.float32)
 
 
 def _losses(logits_BTV: Array, target_BT: Array) -> tuple[Array, Array, Array]:
@@ -69,37 +70,48 @@ def _losses(logits_BTV: Array, target_BT: Array) -> tuple[Array, Array, Array]:
   return total_BT - target_logit_BT, hit_BT, total_BT
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _chunked(hidden_BTD: Array, weight_VD: Array, target_BT: Array, chunks: int) -> tuple[Array, Array]:
-  return _forward(hidden_BTD, weight_VD, target_BT, chunks)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _chunked(hidden_BTD: Array, weight_VD: Array, terms_NVD: Array | None, target_BT: Array, chunks: int) -> tuple[Array, Array]:
+  """Losses and hits; terms_NVD as of `genjax.reduction.Unreduced`, N parts of the batch, or None."""
+  return _forward(hidden_BTD, weight_VD, terms_NVD, target_BT, chunks)[0]
 
 
-def _forward(hidden_BTD: Array, weight_VD: Array, target_BT: Array, chunks: int):
+def _forward(hidden_BTD: Array, weight_VD: Array, terms_NVD: Array | None, target_BT: Array, chunks: int):
+  compute_VD = weight_VD.astype(hidden_BTD.dtype)
+
   def one(chunk: tuple[Array, Array]) -> tuple[Array, Array, Array]:
-    return _losses(_logits(chunk[0], weight_VD), chunk[1])
+    return _losses(_logits(chunk[0], compute_VD), chunk[1])
 
   parts = jax.lax.map(one, (_split(hidden_BTD, chunks), _split(target_BT, chunks)))
   loss_BT, hit_BT, total_BT = (_join(part) for part in parts)
-  return (loss_BT, hit_BT), (hidden_BTD, weight_VD, target_BT, total_BT)
+  return (loss_BT, hit_BT), (hidden_BTD, weight_VD, terms_NVD, target_BT, total_BT)
 
 
 def _backward(chunks: int, saved, gradients: tuple[Array, Array]):
-  hidden_BTD, weight_VD, target_BT, total_BT = saved
-  compute = hidden_BTD.dtype
+  hidden_BTD, weight_VD, terms_NVD, target_BT, total_BT = saved
+  compute_VD = weight_VD.astype(hidden_BTD.dtype)
+  data = reduction.data_parts(len(hidden_BTD))
 
-  def one(weight_slope_DV: Array, chunk: tuple[Array, ...]) -> tuple[Array, Array]:
+  def one(weight_slope_NDV: Array, chunk: tuple[Array, ...]) -> tuple[Array, Array]:
     hidden_BTD, target_BT, total_BT, slope_BT = chunk
-    probability_BTV = jnp.exp(_logits(hidden_BTD, weight_VD) - total_BT[..., None])
+    probability_BTV = jnp.exp(_logits(hidden_BTD, compute_VD) - total_BT[..., None])
     is_target_BTV = jax.lax.broadcasted_iota(jnp.int32, probability_BTV.shape, 2) == target_BT[..., None]
-    slope_BTV = ((probability_BTV - is_target_BTV) * slope_BT[..., None]).astype(compute)
+    slope_BTV = ((probability_BTV - is_target_BTV) * slope_BT[..., None]).astype(compute_VD.dtype)
     # The small operand transposed, not the large one; see genjax.nn.dot_product_attention.
-    added_DV = jnp.einsum('btd,btv->dv', hidden_BTD, slope_BTV, preferred_element_type=jnp.float32)
-    return weight_slope_DV + added_DV, jnp.einsum('btv,vd->btd', slope_BTV, weight_VD.astype(compute))
+    added_NDV = jnp.einsum('nbtd,nbtv->ndv', *(reduction.by_parts(x, data) for x in (hidden_BTD, slope_BTV)),
+                           preferred_element_type=reduction.sum_type(compute_VD.dtype))
+    return weight_slope_NDV + added_NDV, jnp.einsum('btv,vd->btd', slope_BTV, compute_VD)
 
-  zeros = sharding.constrain(jnp.zeros(weight_VD.shape[::-1], jnp.float32), None, 'vocab', name='gradient of the output layer')
+  zeros = reduction.place_terms(jnp.zeros((data, *weight_VD.shape[::-1]), jnp.float32), None, 'vocab')
   columns = tuple(_split(x, chunks) for x in (hidden_BTD, target_BT, total_BT, gradients[0]))
-  weight_slope_DV, hidden_slope_NBTD = jax.lax.scan(one, zeros, columns)
-  return _join(hidden_slope_NBTD), weight_slope_DV.T.astype(weight_VD.dtype), None
+  weight_slope_NDV, hidden_slope_NBTD = jax.lax.scan(one, zeros, columns)
+  hidden_slope_BTD = _join(hidden_slope_NBTD)
+  if terms_NVD is not None and data == len(terms_NVD):
+    return hidden_slope_BTD, jnp.zeros_like(weight_VD), weight_slope_NDV.swapaxes(1, 2), None
+  weight_slope_VD = jnp.sum(weight_slope_NDV, axis=0).T
+  if terms_NVD is not None:
+    return hidden_slope_BTD, jnp.zeros_like(weight_VD), reduction.spread(weight_slope_VD, len(terms_NVD)), None
+  return hidden_slope_BTD, weight_slope_VD.astype(weight_VD.dtype), None, None
 
 
 _chunked.defvjp(_forward, _backward)
