@@ -13,7 +13,7 @@ import numpy as np
 
 from genjax import distributed, sharding
 from genjax.objectives import base
-from genjax.training import allocator, checkpoint, flops, stopping
+from genjax.training import allocator, checkpoint, flops, keys, stopping
 from genjax.training import state as state_lib
 from genjax.training import step as step_lib
 from genjax.training.clock import Clock
@@ -268,7 +268,7 @@ class Run:
 
   def _evaluated(self, averaged: bool, max_batches: int) -> Iterator[tuple[Columns, Columns]]:
     """Sums and per-example values of each held-out batch."""
-    key = jax.random.fold_in(jax.random.key(self.settings.seed), 0xE7A1)
+    key = keys.of(self.settings.seed, 'evaluation')
     params, context = self.params(averaged), self.state.context(self.frozen)
     data = self.experiment.heldout
     for index, columns in enumerate(data.epoch(self.rows(data.batch_size))):
@@ -308,15 +308,15 @@ class Run:
     shards = sharding.batch_shards(self.mesh)
     chunk = -(-min(chunk, num) // shards) * shards
     params, context = self.params(averaged), self.state.context(self.frozen)
-    seeds = jax.random.fold_in(jax.random.key(seed), 0x5A3)
+    seeds = keys.of(seed, 'sample', keys.ROWS)
     parts = []
     for start in range(0, num, chunk):
       stopping.check()
       take = np.minimum(np.arange(start, start + chunk), num - 1)  # the last chunk repeats its last row as padding
       mine = take[self.rows(chunk)]
-      keys = self._jit_keys(seeds, sharding.put_batch({'row': mine.astype(np.int32)}, self.mesh)['row'])
+      row_keys = self._jit_keys(seeds, sharding.put_batch({'row': mine.astype(np.int32)}, self.mesh)['row'])
       columns = sharding.put_batch({name: value[mine] for name, value in rows.items()}, self.mesh)
-      sampled = jax.device_get(self._jit_sample(params, context, keys, columns))
+      sampled = jax.device_get(self._jit_sample(params, context, row_keys, columns))
       parts.append({name: np.asarray(value)[:num - start] for name, value in sampled.items()})
       self.clock.beat()
     return {**rows, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}}
