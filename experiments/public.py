@@ -13,7 +13,7 @@ from genjax import interop
 from genjax.config import Config
 from genjax.interop import files, peft, weights
 from genjax.nn import lora
-from genjax.types import Params, Tree, UserError
+from genjax.types import Params, Tree, UserError, strict_json
 
 
 class Imported(NamedTuple):
@@ -40,7 +40,7 @@ def read(folder: pathlib.Path, dtype: str | None) -> Imported:
   model = interop.load(folder, dtype)
   config = public_configs.make(model, folder)
   told = {'architecture': model.architecture, 'config': dict(model.source)}
-  kept = {**imported.given(folder, imported.CARRIED), imported.PUBLIC: (json.dumps(told, indent=2) + '\n').encode()}
+  kept = {**imported.given(folder, imported.CARRIED), imported.PUBLIC: (strict_json(told, indent=2) + '\n').encode()}
   mutable = {'net': model.mutable} if config.experiment == classifier.__name__ else model.mutable
   return Imported(config, {'net': model.params}, mutable, kept)
 

@@ -15,7 +15,6 @@ import argparse
 from collections.abc import Callable, Sequence
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 import platform
@@ -42,6 +41,7 @@ from genjax.objectives.gan import Gan
 from genjax.objectives.language import LanguageModel
 from genjax.objectives.vae import Vae
 from genjax.training import allocator, flops, optimizers, state, step
+from genjax.types import strict_json
 
 ROUND_SECONDS = 0.33
 UNCOUNTED_ROUNDS = 8  # at most, before those that count
@@ -90,7 +90,7 @@ def main(argv: Sequence[str]) -> None:
     speed = f'{row["units_per_second"]:.4g} {row["unit"]}/s, {row["flops_per_second"] / 1e9:.4g} GFLOP/s{share}'
     print(f'{name:<14}{row["genjax_ms"]:>11.1f}{row["torch_ms"]:>11.1f}{row["ratio"]:>8.2f}   {speed}; {row["setting"]}', flush=True)
   if args.json:
-    args.json.write_text(json.dumps({'machine': machine(), 'threads': threads, 'rounds': args.rounds, 'cases': rows}, indent=1) + '\n')
+    args.json.write_text(strict_json({'machine': machine(), 'threads': threads, 'rounds': args.rounds, 'cases': rows}, indent=1) + '\n')
 
 
 def measure(case: Case, rounds: int) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Averaged parameters are used where the run has them. The result goes to standard
 """
 
 import argparse
-import json
 import pathlib
 
 import numpy as np
@@ -14,7 +13,7 @@ from genjax import distributed
 from genjax.cli import hosts
 from genjax.cli import workdir as workdir_lib
 from genjax.metrics.card import Card
-from genjax.types import UserError
+from genjax.types import UserError, strict_json
 
 
 def main(argv: list[str]) -> int:
@@ -65,6 +64,6 @@ def main(argv: list[str]) -> int:
   )
   report = {'metrics': result, 'card': card.as_json()}
   if distributed.is_first():
-    print(json.dumps(report, indent=2))
+    print(strict_json(report, indent=2))
   workdir_lib.write_json(pathlib.Path(args.workdir) / 'evaluation.json', report)
   return 0

@@ -6,7 +6,6 @@ are present. `--workdir=DIR` plans the config of a run directory. Exit code 4 if
 """
 
 from collections.abc import Callable
-import json
 import pathlib
 from typing import Any
 
@@ -19,7 +18,7 @@ from genjax.cli import workdir as workdir_lib
 from genjax.config import Config
 from genjax.planning import plan, topology
 from genjax.training.run import Run
-from genjax.types import UserError
+from genjax.types import UserError, strict_json
 
 DOES_NOT_FIT = 4
 
@@ -52,7 +51,7 @@ def main(argv: list[str]) -> int:
   if values.hlo and not pathlib.Path(values.hlo).absolute().parent.is_dir():
     raise UserError(f'--hlo={values.hlo} cannot be written: its folder does not exist')
   report = make(config, paths, values.topology, values.mesh, pathlib.Path(values.hlo).write_text if values.hlo else None)
-  print(json.dumps(report, indent=2) if values.json else plan.render(report))
+  print(strict_json(report, indent=2) if values.json else plan.render(report))
   return DOES_NOT_FIT if report['fits'] is False else 0
 
 

@@ -59,6 +59,7 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (),
 
 
 def _train(config: Config, workdir: str, paths: list[str] | tuple[str, ...], clock: Clock) -> Run:
+  config_lib.check_finite(config)
   workdir_lib.compilation_cache()
   path = workdir_lib.prepare(workdir)
   known = distributed.broadcast((path / 'config.json').exists(), 'whether the run exists')
@@ -68,6 +69,7 @@ def _train(config: Config, workdir: str, paths: list[str] | tuple[str, ...], clo
   if known:
     workdir_lib.wait_for(path / 'config.json')
     workdir_lib.check_same(path, config)
+    workdir_lib.check_random(path)
     assets.put(config, assets.read(path))
   elif configs.adapted(config):
     assets.put(config, workdir_lib.inherited(config))

@@ -2,7 +2,7 @@
 
     config.json     the config, with what the run found in its data under `assets`
     tokenizer.json, tokenizer_config.json, ...      files that `assets` names
-    run.json        versions, seed, data fingerprint, import paths, command
+    run.json        versions, seed, implementation of random numbers, data fingerprint, import paths, command
     checkpoints/    Orbax checkpoints, by step
     status.json     what the run is doing, overwritten in place
     metrics.jsonl, tensorboard/, samples/, summary.json, evaluation.json, watchdog.txt
@@ -28,12 +28,12 @@ from genjax import distributed
 from genjax.cli import assets, configs
 from genjax.cli.assets import read_json
 from genjax.config import Config
-from genjax.training import warm_start
+from genjax.training import keys, warm_start
 from genjax.training.checkpoint import Checkpoints
 from genjax.training.experiment import Experiment
 from genjax.training.logs import say
 from genjax.training.run import Run
-from genjax.types import UserError
+from genjax.types import UserError, strict_json
 
 # Where a run is computed, and what watches it; results do not depend on it, so a resumed run may change it.
 PLACEMENT = ('mesh.', 'rules.', 'watchdog_seconds')
@@ -77,7 +77,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   if not distributed.is_first():
     return
   partial = path.with_name(path.name + '.partial')
-  partial.write_text(json.dumps(value, indent=2) + '\n')
+  partial.write_text(strict_json(value, indent=2) + '\n')
   partial.replace(path)
 
 
@@ -101,7 +101,7 @@ def check_alike(config: Config) -> None:
   Raises:
     UserError: they do not; the message shows the differing keys.
   """
-  facts = json.loads(json.dumps({'config': config_lib.plain(config), 'versions': versions()}))
+  facts = json.loads(json.dumps({'config': config_lib.plain(config), 'versions': versions(), 'random': keys.implementation()}))
   pairs = config_lib.difference(distributed.broadcast(facts, 'config and versions'), facts)
   found = [f'{key} is {here!r} there and {first!r} in process 0' for key, (first, here) in pairs.items()]
   for process, different in enumerate(distributed.gather(found, 'differences of config and versions')):
@@ -112,7 +112,7 @@ def check_alike(config: Config) -> None:
 
 def describe(config: Config, data: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
   """What run.json holds, and what goes into every checkpoint beside the config. `data`: what identifies the data."""
-  return {'versions': versions(), 'seed': config.seed, 'data': dict(data),
+  return {'versions': versions(), 'seed': config.seed, 'random': keys.implementation(), 'data': dict(data),
           'paths': list(paths), 'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
           'processes': jax.process_count(), 'machine': platform.platform(), 'cpus': os.cpu_count()}
 
@@ -129,6 +129,18 @@ def check_same(workdir: pathlib.Path, config: Config) -> None:
   if pairs:
     lines = '\n'.join(f'  {key}: {was!r} there, {now!r} now' for key, (was, now) in pairs.items())
     raise UserError(f'--workdir={workdir} holds a run of another config:\n{lines}\nUse another --workdir, or the config of that run')
+
+
+def check_random(workdir: pathlib.Path) -> None:
+  """Checks that random numbers are drawn as those of an existing run directory were.
+
+  Raises:
+    UserError: by another implementation; the steps would go on with other numbers than those of one undisturbed run.
+  """
+  before, now = read_json(workdir / 'run.json').get('random'), keys.implementation()
+  if before is not None and before != now:  # runs of before it was recorded have none
+    raise UserError(f'--workdir={workdir} holds a run whose random numbers are drawn by {before!r}, and this process draws them by '
+                    f'{now!r}; set JAX_DEFAULT_PRNG_IMPL and JAX_THREEFRY_PARTITIONABLE as they were, or use another --workdir')
 
 
 def read_config(workdir: str) -> tuple[Config, list[str]]:
@@ -155,6 +167,7 @@ def load(workdir: str, assignments: Sequence[str] = ()) -> tuple[Config, Experim
                       f'init_from of a run with adapters whose base was moved; got {assignment!r}. What a run was trained with stands in '
                       f'{pathlib.Path(workdir) / "config.json"}')
     config_lib.override(config, assignment)
+  config_lib.check_finite(config)
   return config, attach(config, configs.build(config, paths))
 
 

@@ -15,12 +15,14 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING  # pyright: ignore[repo
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from genjax import distributed
+from genjax.types import strict_json
 
 
 class Writer:
   """Logs of one run below `workdir`; processes other than the first write nothing.
 
-  metrics.jsonl: one object a line, {'step': s, name: value, ...}. tensorboard/: the same, with images and text.
+  metrics.jsonl: one object a line, {'step': s, name: value, ...}; null stands for NaN and infinities. tensorboard/: the same, with
+  images and text.
   samples/: step_<s>_<name>.png or .txt.
   """
 
@@ -61,7 +63,7 @@ class Writer:
     if self._board is None:
       return
     with open(self.workdir / 'metrics.jsonl', 'a') as lines:
-      lines.write(json.dumps({'step': step, **{name: float(f'{value:.8g}') for name, value in values.items()}}) + '\n')
+      lines.write(strict_json({'step': step, **{name: float(f'{value:.8g}') for name, value in values.items()}}) + '\n')
     self._log(step, [Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
 
   def artifact(self, step: int, name: str, value: np.ndarray | str) -> pathlib.Path | None:
