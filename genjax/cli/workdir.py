@@ -5,6 +5,7 @@
     run.json        versions, seed, implementation of random numbers, data fingerprint, import paths, command
     checkpoints/    Orbax checkpoints, by step
     status.json     what the run is doing, overwritten in place
+    train.lock      held while the run trains, see `genjax.cli.lock`
     metrics.jsonl, tensorboard/, samples/, summary.json, evaluation.json, watchdog.txt
 """
 
@@ -56,19 +57,21 @@ def versions() -> dict[str, str]:
   return {'genjax': __version__, 'python': platform.python_version(), **found}
 
 
-def prepare(path: str) -> pathlib.Path:
-  """Makes the folder and checks that it can be written.
+def prepare(path: str, flag: str = '--workdir') -> pathlib.Path:
+  """Makes the folder that a flag names, and checks that it can be written.
 
   Raises:
-    UserError: it cannot be made or written.
+    UserError: it cannot be made or written, or is the address of a bucket.
   """
+  if '://' in path:
+    raise UserError(f'{flag}={path} is an address, and a folder is needed: mount the bucket (gcsfuse, s3fs) and name its folder')
   workdir = pathlib.Path(path)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=workdir):
       pass
   except OSError as error:
-    raise UserError(f'--workdir={path} cannot be written: {error.strerror or error}; choose a folder that can') from error
+    raise UserError(f'{flag}={path} cannot be written: {error.strerror or error}; choose a folder that can') from error
   return workdir
 
 
@@ -117,8 +120,11 @@ def describe(config: Config, data: Mapping[str, Any], paths: Sequence[str]) -> d
           'processes': jax.process_count(), 'machine': platform.platform(), 'cpus': os.cpu_count()}
 
 
-def check_same(workdir: pathlib.Path, config: Config) -> None:
-  """Checks that a config is the one of an existing run directory, placement aside.
+def check_same(workdir: pathlib.Path, config: Config) -> int:
+  """Checks that a config is the one of an existing run directory, placement aside, and perhaps of more steps.
+
+  Returns:
+    config.steps of that run.
 
   Raises:
     UserError: it is another; the message shows the differing keys.
@@ -126,9 +132,13 @@ def check_same(workdir: pathlib.Path, config: Config) -> None:
   old = read_json(workdir / 'config.json')
   new = config_lib.plain(config)
   pairs = {key: pair for key, pair in config_lib.difference(old, new).items() if not key.startswith((*PLACEMENT, 'assets.'))}
+  if pairs.get('steps') and new['steps'] > old['steps']:
+    del pairs['steps']
   if pairs:
-    lines = '\n'.join(f'  {key}: {was!r} there, {now!r} now' for key, (was, now) in pairs.items())
+    lines = '\n'.join(f'  {key}: {was!r} there, {now!r} now' + (' (it may only grow)' if key == 'steps' else '')
+                      for key, (was, now) in pairs.items())
     raise UserError(f'--workdir={workdir} holds a run of another config:\n{lines}\nUse another --workdir, or the config of that run')
+  return old['steps']
 
 
 def check_random(workdir: pathlib.Path) -> None:

@@ -143,7 +143,8 @@ class Checkpoints:
                       f'evaluation metric; name one of the steps {steps}')
     best = distributed.broadcast(self._best() if steps else None, 'step of the best checkpoint')
     if best is None:
-      raise UserError(f'no checkpoint in {self.directory} has the metric {self.best!r} yet; there are {steps} (NaN and infinity do not count)')
+      raise UserError(f'no checkpoint in {self.directory} has the metric {self.best!r} yet; there are {steps} (NaN and infinity do not '
+                      'count)')
     return best
 
   def _best(self) -> int | None:

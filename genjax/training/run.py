@@ -215,11 +215,15 @@ class Run:
 
   def evaluation_names(self) -> set[str]:
     """What `evaluate` will give, found without computing."""
-    size = self.experiment.heldout.batch_size
-    batch = {**self.experiment.batch_shapes(size), 'mask': jax.ShapeDtypeStruct((size,), np.float32)}
     context = self.target.context(self.experiment.frozen)
-    values = jax.eval_shape(self.experiment.objective.evaluate, self.target.averaged(), context, batch, jax.random.key(0))
+    evaluate = sharding.under(self.mesh, self.settings.rules, self.experiment.objective.evaluate)
+    values = jax.eval_shape(evaluate, self.target.averaged(), context, self.heldout_shapes(), jax.random.key(0))
     return set(values) - {'weight'}
+
+  def heldout_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+    """A held-out batch as shapes."""
+    size = self.experiment.heldout.batch_size
+    return {**self.experiment.batch_shapes(size), 'mask': jax.ShapeDtypeStruct((size,), np.float32)}
 
   def _check_columns(self, columns: Columns) -> None:
     """The data gives what the builder announced."""
@@ -301,12 +305,10 @@ class Run:
     Returns:
       name -> N rows: what the objective generates, and the conditions.
     """
-    given = conditions or {}  # a default may need data that a run does not have
-    rows = {name: given[name] if name in given else condition.stack([condition.default(row) for row in range(num)])
-            for name, condition in self.experiment.conditions.items()}
-    rows.update(given)
-    shards = sharding.batch_shards(self.mesh)
-    chunk = -(-min(chunk, num) // shards) * shards
+    if num < 1:
+      raise UserError(f'the number of samples must be at least 1, got {num}')
+    rows = self.conditions(num, conditions)
+    chunk = -(-min(chunk, num) // self.batch_shards) * self.batch_shards
     params, context = self.params(averaged), self.state.context(self.frozen)
     seeds = keys.of(seed, 'sample', keys.ROWS)
     parts = []
@@ -320,6 +322,18 @@ class Run:
       parts.append({name: np.asarray(value)[:num - start] for name, value in sampled.items()})
       self.clock.beat()
     return {**rows, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}}
+
+  def conditions(self, num: int, given: Mapping[str, np.ndarray] | None = None) -> Columns:
+    """Rows of all conditions: those given, and the experiment's defaults for the others. A default may need data that a run lacks."""
+    given = given or {}
+    rows = {name: given[name] if name in given else condition.stack([condition.default(row) for row in range(num)])
+            for name, condition in self.experiment.conditions.items()}
+    return {**rows, **given}
+
+  @property
+  def batch_shards(self) -> int:
+    """Into how many parts the mesh splits a batch."""
+    return sharding.batch_shards(self.mesh)
 
   def stream(self, seed: int, conditions: Mapping[str, np.ndarray], emit: Callable[[Any, Any], None], averaged: bool = True) -> Columns:
     """Row 0 of `sample`, handed out piece by piece as it is drawn.
