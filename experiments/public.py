@@ -103,13 +103,26 @@ def write_adapter(folder: pathlib.Path, config: Config, params: Params, frozen: 
   peft.save(folder, _public(config, frozen, kept), peft.Adapter(options, params['lora']), config.init_from)
 
 
-def _model(config: Config, params: Params, kept: Mapping[str, bytes]) -> tuple[Any, interop.Model | None]:
-  """The options of a run's model; and the model, if it was a public one."""
+def check(config: Config, kept: Mapping[str, bytes]) -> None:
+  """Checks that runs like this one have a public architecture, before their parameters are read.
+
+  Args:
+    config: of the run.
+    kept: the files that the run keeps.
+
+  Raises:
+    UserError: they have none.
+  """
   if config.experiment not in OPTIONS:
     raise UserError(f'runs of {config.experiment} have no public architecture; those of {", ".join(OPTIONS)} have')
   if config.experiment in FOREIGN and imported.PUBLIC not in kept:
     raise UserError(f'a run of {config.experiment} that does not go back to a public model has a vocabulary of its own, which no public '
                     'architecture has')
+
+
+def _model(config: Config, params: Params, kept: Mapping[str, bytes]) -> tuple[Any, interop.Model | None]:
+  """The options of a run's model; and the model, if it was a public one."""
+  check(config, kept)
   options = OPTIONS[config.experiment](config, params['net'])
   if imported.PUBLIC not in kept:
     return options, None

@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 
 from experiments import torch_twins as twins
+from genjax.cli import outputs
 from genjax.diffusion import samplers, schedules
 from genjax.diffusion.parameterizations import PARAMETERIZATIONS
 from genjax.models import autoencoder, dit, gan, transformer, unet
@@ -76,6 +77,8 @@ def main(argv: Sequence[str]) -> None:
   unknown = set(args.cases.split(',')) - set(CASES)
   if unknown or args.rounds < 1:
     parser.error(f'--cases takes {", ".join(CASES)}, and --rounds at least 1; got {args.cases} and {args.rounds}')
+  if args.json:
+    outputs.file(str(args.json), '--json')
   allocator.keep_freed_memory()  # as the commands of genjax do; torch has the same memory in this process
   threads = len(os.sched_getaffinity(0))
   torch.set_num_threads(threads)

@@ -283,8 +283,14 @@ def adapter_of(base: str, adapter: str, assignments: Sequence[str]) -> list[str]
 
 
 def open_run(workdir: str, assignments: Sequence[str] = (), step: int | str | None = None,
-             report: Callable[[str], None] = say) -> tuple[Config, Run]:
+             report: Callable[[str], None] = say, check: Callable[[Run], None] = lambda run: None) -> tuple[Config, Run]:
   """A run with the state of its newest checkpoint, or of the one of `step`, a number or `BEST`.
+
+  Args:
+    workdir, assignments: see `load`.
+    step: of the checkpoint.
+    report: called with lines for the user.
+    check: called with the run before its state is read, to refuse what will not go.
 
   Raises:
     UserError: no run directory, no checkpoint, none that can be read, or no best one.
@@ -292,6 +298,7 @@ def open_run(workdir: str, assignments: Sequence[str] = (), step: int | str | No
   compilation_cache()
   config, experiment = load(workdir, assignments)
   run = Run(experiment, configs.settings(config))
+  check(run)
   saved = checkpoints(pathlib.Path(workdir), config)
   try:
     state = saved.restore(run.target, report, chosen(saved, step))

@@ -74,7 +74,7 @@ class Writer:
     path = write_artifact(stem, value)
     if isinstance(value, str):
       metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name='text'))
-      tensor = TensorProto(dtype=DT_STRING, string_val=[f'```\n{value}\n```'.encode()])
+      tensor = TensorProto(dtype=DT_STRING, string_val=[f'```\n{value}\n```'.encode(errors='backslashreplace')])
       self._log(step, [Summary.Value(tag=name, metadata=metadata, tensor=tensor)])
     else:
       height, width, channels = value.shape
@@ -94,11 +94,11 @@ class Writer:
 
 
 def write_artifact(stem: pathlib.Path, value: np.ndarray | str) -> pathlib.Path:
-  """Writes `stem`.png for an image (uint8 H W C), `stem`.txt for a text; returns the path."""
+  """Writes `stem`.png for an image (uint8 H W C), `stem`.txt for a text, halves of surrogate pairs as escapes; returns the path."""
   stem.parent.mkdir(parents=True, exist_ok=True)
   path = stem.with_name(f'{stem.name}{".txt" if isinstance(value, str) else ".png"}')
   if isinstance(value, str):
-    path.write_text(value, encoding='utf-8')
+    path.write_text(value, encoding='utf-8', errors='backslashreplace')
   else:
     Image.fromarray(value[..., 0] if value.shape[-1] == 1 else value).save(path)
   return path

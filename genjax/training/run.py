@@ -343,19 +343,27 @@ class Run:
       emit: called with (index, pieces of one row), see `genjax.objectives.base.Objective`.
 
     Raises:
-      UserError: the experiment does not generate piece by piece, or several devices take part.
+      UserError: see `check_stream`.
     """
+    self.check_stream()
     objective: Any = self.experiment.objective
-    if not getattr(objective, 'emits', False):
-      raise UserError('--stream shows a text while it grows, and this run generates none')
-    if self.mesh.size > 1:
-      raise UserError(f'--stream runs on one device, and config.mesh has {self.mesh.size}; sample without it')
     plain, telling = self._jit_sample, functools.partial(objective.sample, emit=emit)
     self._jit_sample = jax.jit(sharding.under(self.mesh, self.settings.rules, telling))
     try:
       return self.sample(1, seed, conditions, averaged)
     finally:
       self._jit_sample = plain
+
+  def check_stream(self) -> None:
+    """Checks that `stream` can be called.
+
+    Raises:
+      UserError: the experiment does not generate piece by piece, or several devices take part.
+    """
+    if not getattr(self.experiment.objective, 'emits', False):
+      raise UserError('--stream shows a text while it grows, and this run generates none')
+    if self.mesh.size > 1:
+      raise UserError(f'--stream runs on one device, and config.mesh has {self.mesh.size}; sample without it')
 
   def preview(self) -> Columns:
     """What the experiment shows beside samples, from averaged parameters and the first held-out batch."""

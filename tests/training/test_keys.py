@@ -41,7 +41,7 @@ class Recorder:
     self.function, self.keys = function, []
 
   def __call__(self, *args):
-    self.keys += [leaf for leaf in jax.tree.leaves(args) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
+    self.keys += [leaf for leaf in jax.tree.leaves(args) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
     return self.function(*args)
 
 
