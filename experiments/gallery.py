@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from experiments import render
-from genjax.cli import workdir
+from genjax.cli import outputs, workdir
 from genjax.training import logs
 from genjax.types import UserError
 
@@ -33,6 +33,7 @@ def main(argv: Sequence[str]) -> None:
   try:
     if args.out.suffix != '.png':
       raise UserError(f'--out takes a .png file, got {args.out}')
+    outputs.file(str(args.out), '--out')
     panels = [panel(path, args.num, args.seed, args.height) for path in args.workdirs]
   except UserError as error:
     parser.error(str(error))

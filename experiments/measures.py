@@ -50,6 +50,10 @@ class Options:
   classifier: str = ''
   neighbours: int = 2000
 
+  def __post_init__(self):
+    if self.num_samples < 2 or self.neighbours < 1:
+      raise ValueError(f'num_samples is at least 2 and neighbours at least 1, got {self.num_samples} and {self.neighbours}')
+
 
 def image_metrics(config: Config) -> tuple[Metric, ...]:
   """Measures of image samples against a labelled set: one `Metric` named 'samples', computed from one draw.
@@ -88,7 +92,12 @@ def image_metrics(config: Config) -> tuple[Metric, ...]:
     return image_values(drawn['image'], drawn.get('label'), train_set, heldout_set, _predictor(run),
                         judge.data.num_classes, options.neighbours, seed)
 
-  return (Metric('samples', compute, card),)
+  def check() -> None:
+    classifier.build(judge)
+    for split in (judge.data.train, judge.data.heldout):
+      images.open_source(judge.data, split, seed=0)
+
+  return (Metric('samples', compute, card, check),)
 
 
 def image_values(image_NHWC: np.ndarray, label_N: np.ndarray | None, train_set: Columns, heldout_set: Columns,

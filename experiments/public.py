@@ -13,7 +13,7 @@ from genjax import interop
 from genjax.config import Config
 from genjax.interop import files, peft, weights
 from genjax.nn import lora
-from genjax.types import Params, Tree, UserError
+from genjax.types import Params, Tree, UserError, strict_json
 
 
 class Imported(NamedTuple):
@@ -40,7 +40,7 @@ def read(folder: pathlib.Path, dtype: str | None) -> Imported:
   model = interop.load(folder, dtype)
   config = public_configs.make(model, folder)
   told = {'architecture': model.architecture, 'config': dict(model.source)}
-  kept = {**imported.given(folder, imported.CARRIED), imported.PUBLIC: (json.dumps(told, indent=2) + '\n').encode()}
+  kept = {**imported.given(folder, imported.CARRIED), imported.PUBLIC: (strict_json(told, indent=2) + '\n').encode()}
   mutable = {'net': model.mutable} if config.experiment == classifier.__name__ else model.mutable
   return Imported(config, {'net': model.params}, mutable, kept)
 
@@ -103,13 +103,26 @@ def write_adapter(folder: pathlib.Path, config: Config, params: Params, frozen: 
   peft.save(folder, _public(config, frozen, kept), peft.Adapter(options, params['lora']), config.init_from)
 
 
-def _model(config: Config, params: Params, kept: Mapping[str, bytes]) -> tuple[Any, interop.Model | None]:
-  """The options of a run's model; and the model, if it was a public one."""
+def check(config: Config, kept: Mapping[str, bytes]) -> None:
+  """Checks that runs like this one have a public architecture, before their parameters are read.
+
+  Args:
+    config: of the run.
+    kept: the files that the run keeps.
+
+  Raises:
+    UserError: they have none.
+  """
   if config.experiment not in OPTIONS:
     raise UserError(f'runs of {config.experiment} have no public architecture; those of {", ".join(OPTIONS)} have')
   if config.experiment in FOREIGN and imported.PUBLIC not in kept:
     raise UserError(f'a run of {config.experiment} that does not go back to a public model has a vocabulary of its own, which no public '
                     'architecture has')
+
+
+def _model(config: Config, params: Params, kept: Mapping[str, bytes]) -> tuple[Any, interop.Model | None]:
+  """The options of a run's model; and the model, if it was a public one."""
+  check(config, kept)
   options = OPTIONS[config.experiment](config, params['net'])
   if imported.PUBLIC not in kept:
     return options, None

@@ -16,7 +16,7 @@ from genjax.data.marian import SIDES as MARIAN_SIDES
 from genjax.data.marian import Marian
 from genjax.data.words import WordVocabulary
 from genjax.objectives.seq2seq import Tokens
-from genjax.types import UserError
+from genjax.types import UserError, strict_json
 
 VOCABULARIES = 'words.json'  # of a run: the splitter, the languages and the words of both
 SIDES = ('source', 'target')
@@ -81,7 +81,7 @@ def _vocabularies(config: Config, pairs: Pairs) -> tuple[tuple[WordVocabulary, W
   else:
     found = [WordVocabulary.learn(sentences, split, data.least_count) for sentences, split in zip(pairs(data.train), splits)]
   kept = {**facts, **{side: vocabulary.words for side, vocabulary in zip(SIDES, found)}}
-  return (found[0], found[1]), {VOCABULARIES: (json.dumps(kept, ensure_ascii=False, indent=0) + '\n').encode()}
+  return (found[0], found[1]), {VOCABULARIES: (strict_json(kept, ensure_ascii=False, indent=0) + '\n').encode()}
 
 
 def _pieces(config: Config) -> Sentences:

@@ -138,7 +138,12 @@ def translation_metric(config: Config, pairs: Pairs, sentence: Callable[[str], n
         values[name], card[name] = text.sacrebleu(joined, targets, lowercase)
     return values
 
-  return Metric('translation', compute, card)
+  def check() -> None:
+    pairs(config.data.heldout)
+    if config.evaluation.sacrebleu:
+      text.check_sacrebleu()
+
+  return Metric('translation', compute, card, check)
 
 
 def _batched(heldout: Buckets, around: int, batch: int, values: Columns) -> dict[str, float]:

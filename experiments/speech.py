@@ -101,7 +101,7 @@ def build(config: Config) -> Experiment:
     axes={'net': seq2seq.axes(model)},
     conditions={'source': Condition(
       lambda path: read(audio.read_wav(path, rate)), lambda row: heldout().get(np.asarray([row % len(heldout())]))['source'][0],
-      'the path of a .wav file')},
+      'the path of a .wav file', path=True)},
     render=lambda columns: {'samples': '\n'.join(map(speech.decode, columns['tokens']))},
     metrics=(word_errors(heldout, speech.decode),),
     assets={'vocabulary': data.vocabulary} if speech.files else {},
@@ -215,4 +215,4 @@ def word_errors(heldout: Callable[[], Source], read: Callable[[np.ndarray], str]
     card.update(recordings=len(source), words=sum(map(len, expected)))
     return {'wer': word_error_rate(found, expected)}
 
-  return Metric('recognition', compute, card)
+  return Metric('recognition', compute, card, check=heldout)

@@ -15,7 +15,6 @@ import argparse
 from collections.abc import Callable, Sequence
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 import platform
@@ -32,6 +31,7 @@ import torch
 import torch.nn.functional as F
 
 from experiments import torch_twins as twins
+from genjax.cli import outputs
 from genjax.diffusion import samplers, schedules
 from genjax.diffusion.parameterizations import PARAMETERIZATIONS
 from genjax.models import autoencoder, dit, gan, transformer, unet
@@ -42,6 +42,7 @@ from genjax.objectives.gan import Gan
 from genjax.objectives.language import LanguageModel
 from genjax.objectives.vae import Vae
 from genjax.training import allocator, flops, optimizers, state, step
+from genjax.types import strict_json
 
 ROUND_SECONDS = 0.33
 UNCOUNTED_ROUNDS = 8  # at most, before those that count
@@ -76,6 +77,8 @@ def main(argv: Sequence[str]) -> None:
   unknown = set(args.cases.split(',')) - set(CASES)
   if unknown or args.rounds < 1:
     parser.error(f'--cases takes {", ".join(CASES)}, and --rounds at least 1; got {args.cases} and {args.rounds}')
+  if args.json:
+    outputs.file(str(args.json), '--json')
   allocator.keep_freed_memory()  # as the commands of genjax do; torch has the same memory in this process
   threads = len(os.sched_getaffinity(0))
   torch.set_num_threads(threads)
@@ -90,7 +93,7 @@ def main(argv: Sequence[str]) -> None:
     speed = f'{row["units_per_second"]:.4g} {row["unit"]}/s, {row["flops_per_second"] / 1e9:.4g} GFLOP/s{share}'
     print(f'{name:<14}{row["genjax_ms"]:>11.1f}{row["torch_ms"]:>11.1f}{row["ratio"]:>8.2f}   {speed}; {row["setting"]}', flush=True)
   if args.json:
-    args.json.write_text(json.dumps({'machine': machine(), 'threads': threads, 'rounds': args.rounds, 'cases': rows}, indent=1) + '\n')
+    args.json.write_text(strict_json({'machine': machine(), 'threads': threads, 'rounds': args.rounds, 'cases': rows}, indent=1) + '\n')
 
 
 def measure(case: Case, rounds: int) -> dict[str, Any]:

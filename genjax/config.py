@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import difflib
 import inspect
 import json
+import math
 from typing import Any, TypeVar
 
 import ml_collections
@@ -92,6 +93,24 @@ def difference(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
   keys = sorted(set(old_flat) | set(new_flat))
   pairs = {key: (old_flat.get(key, '(absent)'), new_flat.get(key, '(absent)')) for key in keys}
   return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def check_finite(config: Any) -> None:
+  """Checks that a config can be kept as JSON.
+
+  Raises:
+    UserError: an entry is NaN or infinite.
+  """
+  bad = [f'config.{key}={value!r}' for key, value in flatten(config).items() if not _is_finite(value)]
+  if bad:
+    raise UserError(f'numbers of a config are finite, got {", ".join(bad)}; where something is to be without a limit, leave the entry out, '
+                    'or set it as its comment says')
+
+
+def _is_finite(value: Any) -> bool:
+  if isinstance(value, list):
+    return all(map(_is_finite, value))
+  return not isinstance(value, float) or math.isfinite(value)
 
 
 def from_plain(tree: Mapping[str, Any]) -> Config:

@@ -178,7 +178,7 @@ def _keep_standard_output() -> None:
   sys.stdout.flush()
   results = os.dup(1)
   os.dup2(2, 1)
-  sys.stdout = os.fdopen(results, 'w', buffering=1, encoding=sys.stdout.encoding)
+  sys.stdout = os.fdopen(results, 'w', buffering=1, encoding=sys.stdout.encoding, errors='backslashreplace')
 
 
 def _free_port() -> int:

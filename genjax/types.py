@@ -12,6 +12,8 @@ A letter with two meanings is told apart by its neighbours: `image_BHWC` has hei
 """
 
 from collections.abc import Mapping, Sequence
+import json
+import math
 from typing import Any
 
 import jax
@@ -48,6 +50,19 @@ def unflatten(leaves: Mapping[str, Any]) -> Tree:
 def listed(names: Sequence[str], most: int = 12) -> str:
   """Names for a message, at most `most` of them."""
   return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
+
+
+def strict_json(value: Any, **options: Any) -> str:
+  """JSON text. It has no words for NaN and infinities, which become null; `options` are those of `json.dumps`."""
+  return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+  if isinstance(value, Mapping):
+    return {name: _finite(item) for name, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_finite(item) for item in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class UserError(Exception):

@@ -54,6 +54,14 @@ def test_override():
   assert (config.steps, config.checkpoint.asynchronous, config.checkpoint.best) == (7, False, 'loss')
 
 
+def test_numbers_that_json_lacks_are_named():
+  config = common.base(steps=3, batch_size=4)
+  config_lib.check_finite(config)
+  config.sampler = dict(scale=float('nan'), interval=(0.0, float('inf')))
+  with pytest.raises(UserError, match=r'config\.sampler\.interval=\[0\.0, inf\], config\.sampler\.scale=nan'):
+    config_lib.check_finite(config)
+
+
 def test_arguments_are_typed_by_their_defaults():
   arg = common.parse_arg('model=B,smoke,rate=2', model='S', smoke=False, rate=0.5)
   assert arg == ml_collections.ConfigDict(dict(model='B', smoke=True, rate=2.0))

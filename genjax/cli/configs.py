@@ -45,6 +45,8 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
     raise SystemExit(0)
   path = _config_path(argv)
   paths = [str(path.parent.absolute()), os.getcwd()]
+  if path.suffix == '.json' and (path.parent / 'run.json').is_file():
+    paths += [known for known in assets.read_json(path.parent / 'run.json')['paths'] if known not in paths]
   _extend_path(paths)
   values = flags.FlagValues()
   if path.suffix == '.json':  # of a run
@@ -68,6 +70,18 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
   return values, paths
 
 
+def of_workdir(argv: Sequence[str]) -> list[str]:
+  """Arguments with the config of the run that `--workdir` names, where there is one and they name no config."""
+  argv = list(argv)
+  if any(arg == '--config' or arg.startswith('--config=') for arg in argv):
+    return argv
+  for arg, following in zip(argv, [*argv[1:], '']):
+    if arg.startswith('--workdir=') or arg == '--workdir':
+      path = pathlib.Path(arg.partition('=')[2] if '=' in arg else following) / 'config.json'
+      return [f'--config={path}', *argv] if path.is_file() else argv
+  return argv
+
+
 def _define_config(path: pathlib.Path, argv: Sequence[str], values: Any) -> None:
   """Defines the flags of a config file, or of the config of a run."""
   if path.suffix == '.json':
@@ -86,13 +100,13 @@ def _config_path(argv: Sequence[str]) -> pathlib.Path:
   for arg, following in zip(argv, [*argv[1:], '']):
     if arg.startswith('--config=') or arg == '--config':
       text = arg.partition('=')[2] if '=' in arg else following
-      path = pathlib.Path(text.partition(':')[0])
+      path = pathlib.Path(text if pathlib.Path(text).is_file() else text.partition(':')[0])
       if not path.is_file():
         known = [str(candidate) for candidate in sorted(path.parent.glob('*.py'))] if path.parent.is_dir() else []
         raise UserError(f'config file {str(path)!r} does not exist.{suggestion(str(path), known)} '
                         'Expected --config=FILE[:key=value,...], a Python file with a function get_config, or RUN_DIR/config.json')
       return path
-  raise UserError('--config=FILE[:args] is needed, for example --config=configs/quickstart.py')
+  raise UserError('--config=FILE[:args] is needed, for example --config=configs/quickstart.py, where --workdir holds no run yet')
 
 
 def _explain(path: pathlib.Path, argv: Sequence[str], error: AttributeError) -> UserError:

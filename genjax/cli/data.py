@@ -7,6 +7,7 @@ import sys
 import textwrap
 from typing import Any
 
+from genjax.cli import outputs
 from genjax.data import documents, prepare, sources
 from genjax.data.builders import BUILDERS
 from genjax.data.text import ByteVocabulary
@@ -126,6 +127,7 @@ def _tokenize(arguments: argparse.Namespace) -> None:
   paths = documents.find(arguments.input)
   if paths is None:
     raise UserError(f'--input={arguments.input}: no such file or folder; expected one, or a pattern')
+  outputs.folder(arguments.out, '--out')
   vocabulary = ByteVocabulary() if arguments.tokenizer == 'byte' else open_tokenizer(arguments.tokenizer)
   index = tokenize(paths, vocabulary, pathlib.Path(arguments.out), arguments.shards, arguments.field, arguments.end)
   mean = index['bytes'] / index['tokens']

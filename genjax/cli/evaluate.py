@@ -4,17 +4,19 @@ Averaged parameters are used where the run has them. The result goes to standard
 """
 
 import argparse
-import json
+import os
 import pathlib
 
 import numpy as np
 
 from genjax import config as config_lib
 from genjax import distributed
-from genjax.cli import hosts
+from genjax.cli import hosts, outputs
 from genjax.cli import workdir as workdir_lib
 from genjax.metrics.card import Card
-from genjax.types import UserError
+from genjax.training import logs, rehearsal
+from genjax.training.run import Run
+from genjax.types import UserError, strict_json
 
 
 def main(argv: list[str]) -> int:
@@ -33,14 +35,21 @@ def main(argv: list[str]) -> int:
     raise UserError(f'--per-example takes a path that ends in .npz, got {args.per_example}')
   if args.seed < 0:
     raise UserError(f'--seed must not be negative, got {args.seed}')
+  each_out = outputs.file(args.per_example, '--per-example') if args.per_example else None
   distributed.join(hosts.options(args))
-  config, run = workdir_lib.open_run(args.workdir, args.set, args.step)
+
+  def check(run: Run) -> None:
+    rehearsal.check(run, None)
+    for metric in () if args.no_samples else run.experiment.metrics:
+      metric.check()
+
+  config, run = workdir_lib.open_run(args.workdir, args.set, args.step, check=check)
   averaged = not args.raw
-  if args.per_example:
-    workdir_lib.prepare(str(pathlib.Path(args.per_example).parent))
+  if each_out:
+    workdir_lib.prepare(str(each_out.parent), '--per-example')
   values, each = run.scores(averaged)
-  if args.per_example and distributed.is_first():
-    np.savez_compressed(args.per_example, **each)  # type: ignore[arg-type]
+  if each_out and distributed.is_first():
+    np.savez_compressed(each_out, **each)  # type: ignore[arg-type]
   if run.experiment.summarise:
     values.update(run.experiment.summarise(each))
   examples = int(values.pop('examples'))
@@ -65,6 +74,10 @@ def main(argv: list[str]) -> int:
   )
   report = {'metrics': result, 'card': card.as_json()}
   if distributed.is_first():
-    print(json.dumps(report, indent=2))
-  workdir_lib.write_json(pathlib.Path(args.workdir) / 'evaluation.json', report)
+    print(strict_json(report, indent=2))
+  kept = pathlib.Path(args.workdir) / 'evaluation.json'
+  if os.access(args.workdir, os.W_OK):
+    workdir_lib.write_json(kept, report)
+  else:
+    logs.say(f'{kept} is not written: the run belongs to another user, or to a read-only disk')
   return 0

@@ -9,7 +9,7 @@ import contextlib
 import importlib
 import pathlib
 
-from genjax.cli import assets, configs
+from genjax.cli import assets, configs, outputs
 from genjax.cli import workdir as workdir_lib
 from genjax.cli.import_weights import DTYPES, PUBLIC
 from genjax.training import logs
@@ -28,21 +28,22 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--raw', action='store_true', help='use the parameters themselves, not their averages')
   parser.add_argument('--dtype', choices=DTYPES, help='of the tensors; by default that of the parameters')
   args = parser.parse_args(argv)
-  workdir = pathlib.Path(args.workdir)
+  workdir, to = pathlib.Path(args.workdir), outputs.folder(args.to, '--to', new=True)
   config = assets.read_config(workdir)
+  kept = assets.contents(workdir, config)
+  public = importlib.import_module(PUBLIC)
+  public.check(config, kept)
   with contextlib.closing(workdir_lib.checkpoints(workdir, config)) as saved:
     step, trees = saved.load(logs.say, workdir_lib.chosen(saved, args.step), ('params',) if args.raw else ('params', 'ema'))
-  kept = assets.contents(workdir, config)
   params = {**trees['params'], **(trees.get('ema') or {})}
-  public = importlib.import_module(PUBLIC)
   if configs.adapted(config):
     _, experiment = workdir_lib.load(args.workdir)
-    public.write_adapter(pathlib.Path(args.to), config, params, experiment.frozen, kept)
-    logs.say(f'wrote the adapters of step {step} of {workdir} to {args.to}')
+    public.write_adapter(to, config, params, experiment.frozen, kept)
+    logs.say(f'wrote the adapters of step {step} of {workdir} to {to}')
     return 0
-  public.write(pathlib.Path(args.to), config, params, kept, args.dtype)
+  public.write(to, config, params, kept, args.dtype)
   missing = ''
   if not kept and 'vocabulary' in config.data:
     missing = f', without a tokenizer: transformers has none for the vocabulary {config.data.vocabulary!r}'
-  logs.say(f'wrote step {step} of {workdir} to {args.to}{missing}')
+  logs.say(f'wrote step {step} of {workdir} to {to}{missing}')
   return 0

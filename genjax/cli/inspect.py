@@ -6,7 +6,6 @@ analytic FLOPs of each phase, two FLOPs a multiply-add. Shapes are derived abstr
 
 from collections.abc import Mapping
 import functools
-import json
 import math
 from typing import Any
 
@@ -20,7 +19,7 @@ from genjax.objectives import base
 from genjax.training import checkpoint, flops, memory
 from genjax.training import state as state_lib
 from genjax.training.experiment import Experiment
-from genjax.types import UserError, leaf_name
+from genjax.types import UserError, leaf_name, strict_json
 
 
 def main(argv: list[str]) -> int:
@@ -37,7 +36,7 @@ def main(argv: list[str]) -> int:
   for row in report['parameters']:
     origin = experiment.origins.get(row['group'], row['group'])
     row['optimizer'] = 'frozen' if row['group'] in experiment.frozen else config.optimizers[origin].get('name', '')
-  print(json.dumps(report, indent=2) if values.json else render(report))
+  print(strict_json(report, indent=2) if values.json else render(report))
   return 0
 
 

@@ -10,6 +10,7 @@ Nothing slow is imported above `main`: `genjax train` takes over the signals fir
 from collections.abc import Callable, Sequence
 import errno
 import importlib
+import io
 import sys
 import time
 import traceback
@@ -41,6 +42,7 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command; returns the exit code."""
   begin = time.perf_counter()
+  _spell_everything()
   argv = list(sys.argv[1:] if argv is None else argv)
   if not argv or argv[0] in ('-h', '--help', 'help'):
     print(usage(), file=sys.stdout if argv else sys.stderr)
@@ -65,6 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
   finally:
     if name == 'train':
       stopping.uninstall()
+
+
+def _spell_everything() -> None:
+  """From now on characters that the encoding of standard output or error lacks are escaped, and end nothing."""
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='backslashreplace')
 
 
 def _command(name: str, rest: list[str], begin: float) -> int:

@@ -6,11 +6,10 @@ be a base itself. Averages are merged, too; the state of the optimizer begins an
 
 import argparse
 import contextlib
-import pathlib
 from typing import Any
 
 from genjax import config as config_lib
-from genjax.cli import assets, configs
+from genjax.cli import assets, configs, outputs
 from genjax.cli import workdir as workdir_lib
 from genjax.training import logs
 from genjax.training.state import TrainState
@@ -25,9 +24,7 @@ def main(argv: list[str]) -> int:
   workdir_lib.add_step(parser)
   parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help='init_from=RUN_DIR if the base was moved')
   args = parser.parse_args(argv)
-  out = pathlib.Path(args.out)
-  if out.exists() and (not out.is_dir() or any(out.iterdir())):
-    raise UserError(f'--out={out} exists and is no empty folder; name a new one')
+  out = outputs.folder(args.out, '--out', new=True)
   config, paths = workdir_lib.read_config(args.workdir)
   if not configs.adapted(config):
     raise UserError(f'--workdir={args.workdir} is a run without adapters; there is nothing to merge')
@@ -41,7 +38,7 @@ def main(argv: list[str]) -> int:
   state = TrainState(step=run.state.step, params=params, mutable=run.state.mutable,
                      opt={group: experiment.optimizers[group].init(tree) for group, tree in params.items()},
                      ema={group: averages[group] for group in experiment.ema})
-  workdir_lib.prepare(args.out)
+  workdir_lib.prepare(str(out), '--out')
   description = workdir_lib.describe(plain, experiment.train.fingerprint(), paths)
   with contextlib.closing(workdir_lib.checkpoints(out, config)) as saved:
     saved.save(run.step, state, {**description, 'config': config_lib.plain(plain)}, None)

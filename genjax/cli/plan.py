@@ -6,20 +6,19 @@ are present. `--workdir=DIR` plans the config of a run directory. Exit code 4 if
 """
 
 from collections.abc import Callable
-import json
-import pathlib
+import functools
 from typing import Any
 
 from absl import flags
 import jax
 
 from genjax import config as config_lib
-from genjax.cli import configs
+from genjax.cli import configs, outputs
 from genjax.cli import workdir as workdir_lib
 from genjax.config import Config
 from genjax.planning import plan, topology
 from genjax.training.run import Run
-from genjax.types import UserError
+from genjax.types import UserError, strict_json
 
 DOES_NOT_FIT = 4
 
@@ -49,10 +48,12 @@ def main(argv: list[str]) -> int:
     config = values.config
   if not values.topology:
     raise UserError('--topology=NAME is needed: the slice to plan for, such as v5p:8x8x16, v5e:4x4, cpu:8 or gpu')
-  if values.hlo and not pathlib.Path(values.hlo).absolute().parent.is_dir():
+  hlo = outputs.file(values.hlo, '--hlo') if values.hlo else None
+  if hlo and not hlo.absolute().parent.is_dir():
     raise UserError(f'--hlo={values.hlo} cannot be written: its folder does not exist')
-  report = make(config, paths, values.topology, values.mesh, pathlib.Path(values.hlo).write_text if values.hlo else None)
-  print(json.dumps(report, indent=2) if values.json else plan.render(report))
+  save = functools.partial(hlo.write_text, encoding='utf-8') if hlo else None
+  report = make(config, paths, values.topology, values.mesh, save)
+  print(strict_json(report, indent=2) if values.json else plan.render(report))
   return DOES_NOT_FIT if report['fits'] is False else 0
 
 

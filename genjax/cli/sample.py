@@ -1,11 +1,17 @@
 """`genjax sample --workdir=DIR --num=N --out=PATH`: draws samples from a run.
 
 --out ends in .npz for raw arrays (the samples and their conditions, one row each), in .png or .txt for a rendering, or
-is a folder. Without --out, text goes to standard output. --stream shows one text while it is generated.
+is a folder; a new folder with a dot in its name is written with / at its end. Without --out, text goes to standard output, with escapes for
+characters that the terminal cannot show. --stream shows one text while it is generated.
+
+--num counts all samples. Several prompts, and lists of conditions, go round the rows, and each is used at least once: --num=1 with two
+prompts gives one sample of each.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import os
 import pathlib
 import re
 import sys
@@ -15,12 +21,15 @@ from typing import Any
 import numpy as np
 
 from genjax import distributed
-from genjax.cli import hosts
+from genjax.cli import hosts, outputs
 from genjax.cli import workdir as workdir_lib
 from genjax.config import suggestion
-from genjax.training import logs
+from genjax.training import logs, rehearsal
 from genjax.training.experiment import Columns, Condition
+from genjax.training.run import Run
 from genjax.types import UserError
+
+ENDINGS = ('.npz', '.png', '.txt')
 
 
 def main(argv: list[str]) -> int:
@@ -28,10 +37,10 @@ def main(argv: list[str]) -> int:
   parser = argparse.ArgumentParser('genjax sample', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--workdir', required=True, help='a run directory')
   parser.add_argument('--adapter', metavar='RUN', help='a run with adapters that was trained on this one: sample with them')
-  parser.add_argument('--num', type=int, default=64, help='how many samples')
+  parser.add_argument('--num', type=int, default=64, help='how many samples in all; at least one of each prompt and listed condition')
   parser.add_argument('--out', help='.npz, .png, .txt or a folder')
   parser.add_argument('--conditions', default='',
-                      help="what to generate, e.g. 'label=3', 'label=0-9', 'label=1,7'; lists go round the rows")
+                      help="what to generate, e.g. 'label=3', 'label=0-9', 'label=1,7', 'source=A.wav,B.wav'; lists go round the rows")
   parser.add_argument('--prompt', action='append', help='a text to continue or to translate; several go round the rows')
   parser.add_argument('--stream', action='store_true', help='one text, shown while it is generated')
   parser.add_argument('--seed', type=int, default=0, help='row i is a function of the seed and i')
@@ -41,33 +50,52 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--chunk', type=int, default=256, help='how many samples are computed at once')
   hosts.add(parser)
   args = parser.parse_args(argv)
-  if args.num < 1 or args.chunk < 1:
-    raise UserError(f'--num and --chunk are at least 1, got {args.num} and {args.chunk}')
+  if args.num < 1 or args.chunk < 1 or args.seed < 0:
+    raise UserError(f'--num and --chunk are at least 1 and --seed at least 0, got {args.num}, {args.chunk} and {args.seed}')
   if args.stream and (args.out is not None or len(args.prompt or ()) > 1):
     raise UserError('--stream shows one text as it comes, on standard output; give it one --prompt and no --out')
-  out = None if args.out is None else pathlib.Path(args.out)
+  out = None if args.out is None else destination(args.out)
   distributed.join(hosts.options(args))
   if args.adapter:
     args.workdir, args.set = args.adapter, workdir_lib.adapter_of(args.workdir, args.adapter, args.set)
-  _, run = workdir_lib.open_run(args.workdir, args.set, args.step)
-  num = 1 if args.stream else args.num
-  rows = parse_conditions(args.conditions, args.prompt, run.experiment.conditions, num)
+  rows: Columns = {}
+
+  def check(run: Run) -> None:
+    rows.update(parse_conditions(args.conditions, args.prompt, run.experiment.conditions, 1 if args.stream else args.num))
+    if args.stream:
+      if _count(rows, 1) > 1:
+        raise UserError('--stream shows one text; give it one value of each condition')
+      run.check_stream()
+    elif out is None or out.is_folder or out.path.suffix != '.npz':
+      check_ending(rehearsal.rendered(run, run.conditions(_count(rows, args.num), rows)), out)
+    else:
+      rehearsal.sampled(run, run.conditions(_count(rows, args.num), rows))
+
+  _, run = workdir_lib.open_run(args.workdir, args.set, args.step, check=check)
   start = time.perf_counter()
   if args.stream:
     given = run.experiment.conditions.get('prompt')
     told = Told(run.experiment.render, rows['prompt'][0] if 'prompt' in rows else given.default(0) if given else ())
     samples = run.stream(args.seed, rows, told, averaged=not args.raw)
     told.end()
-    _report(samples, num, time.perf_counter() - start)
+    _report(samples, 1, time.perf_counter() - start)
     return 0
   if out is not None:
-    workdir_lib.prepare(str(out if out.suffix == '' else out.parent))
+    workdir_lib.prepare(str(out.path if out.is_folder else out.path.parent), '--out')
+  num = _count(rows, args.num)
+  if num > args.num:
+    logs.say(f'{num} samples instead of --num={args.num}: one for each prompt or listed condition')
   samples = run.sample(num, args.seed, rows, averaged=not args.raw, chunk=args.chunk)
   if distributed.is_first():
     _report(samples, num, time.perf_counter() - start)
     for path in write(samples, run.experiment.render, out):
       logs.say(f'wrote {path}')
   return 0
+
+
+def _count(rows: Columns, num: int) -> int:
+  """How many samples there will be."""
+  return max([num, *map(len, rows.values())])
 
 
 def _report(samples: Columns, num: int, seconds: float) -> None:
@@ -111,24 +139,51 @@ class Told:
 
 
 def parse_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[str, Condition], num: int) -> Columns:
-  """`name=value;name=value` -> rows. A value may be a list 'a,b' or, for whole numbers, a range 'a-b'.
+  """`name=value;name=value` -> rows: `num`, or as many as the longest list has values.
+
+  A value may be a list 'a,b' or, for whole numbers, a range 'a-b'. A text is one value, commas included. In a list of paths a comma that
+  belongs to the name of a file that exists separates nothing.
 
   Raises:
-    UserError: an unknown condition, or a value that it does not take.
+    UserError: an unknown condition, one that is given twice, or a value that it does not take.
   """
   texts = [name for name, condition in known.items() if condition.fill is not None]
   given = {texts[0] if len(texts) == 1 else 'prompt': list(prompts)} if prompts else {}
-  for part in filter(None, (piece.strip() for piece in text.split(';'))):
+  for part in filter(None, (piece.strip() for piece in re.split(r';(?=\s*\w+\s*=)|;\s*$', text))):
     name, _, value = part.partition('=')
-    given[name.strip()] = [item for entry in value.split(',') for item in _range(entry.strip())]
-  rows = {}
+    name = name.strip()
+    if name in given:
+      raise UserError(f'condition {name!r} is given twice; write its values as one list, or as several --prompt')
+    given[name] = _values(value, known.get(name))
+  parsed = {}
   for name, values in given.items():
     if name not in known:
       what = f'it takes {({key: condition.describe for key, condition in known.items()})}' if known else 'it takes none'
       raise UserError(f'this run knows no condition {name!r}; {what}.{suggestion(name, known)}')
-    parsed = [known[name].parse(value) for value in values]
-    rows[name] = known[name].stack([parsed[row % len(parsed)] for row in range(num)])
-  return rows
+    parsed[name] = [known[name].parse(value) for value in values]
+  num = max([num, *map(len, parsed.values())])
+  return {name: known[name].stack([values[row % len(values)] for row in range(num)]) for name, values in parsed.items()}
+
+
+def _values(text: str, condition: Condition | None) -> list[str]:
+  """The values of a condition's text."""
+  if condition is not None and condition.fill is not None:
+    return [text]
+  pieces = text.split(',')
+  if condition is not None and condition.path:
+    return _paths(pieces)
+  return [item for piece in pieces for item in _range(piece.strip())]
+
+
+def _paths(pieces: Sequence[str]) -> list[str]:
+  """Paths that were split at commas: as many pieces as name a file that exists are one, else each is."""
+  found, start = [], 0
+  while start < len(pieces):
+    ends = (end for end in range(len(pieces), start, -1) if pathlib.Path(','.join(pieces[start:end]).strip()).expanduser().exists())
+    end = next(ends, start + 1)
+    found.append(str(pathlib.Path(','.join(pieces[start:end]).strip()).expanduser()))
+    start = end
+  return found
 
 
 def _range(text: str) -> list[str]:
@@ -136,28 +191,60 @@ def _range(text: str) -> list[str]:
   return [str(value) for value in range(int(match[1]), int(match[2]) + 1)] if match else [text]
 
 
-def write(samples: Columns, render, out: pathlib.Path | None) -> list[pathlib.Path]:
-  """Writes samples as `out` asks; returns the files.
+@dataclasses.dataclass(frozen=True)
+class Destination:
+  """Where samples go: a file with an ending of `ENDINGS`, or a folder."""
+
+  path: pathlib.Path
+  is_folder: bool
+
+
+def destination(text: str) -> Destination:
+  """What --out names.
 
   Raises:
-    UserError: the ending of `out` does not fit what the run generates.
+    UserError: an ending that is not written, or a place that cannot be written.
   """
-  if out is not None and out.suffix == '.npz':
-    np.savez_compressed(out, **samples)  # type: ignore[arg-type]
-    return [out]
+  given = pathlib.Path(text).expanduser()
+  if text.endswith(('/', os.sep)) or given.is_dir() or not given.suffix:
+    return Destination(outputs.folder(text, '--out'), True)
+  if given.suffix not in ENDINGS:
+    raise UserError(f'--out ends in {", ".join(ENDINGS)}, or is a folder, got {text}; write a new folder with a dot in its name as {text}/')
+  return Destination(outputs.file(text, '--out'), False)
+
+
+def check_ending(kinds: Mapping[str, bool], out: Destination | None) -> None:
+  """Checks that samples can be written as `out` asks.
+
+  Args:
+    kinds: what is rendered, name -> whether it is a text.
+    out: where to; None for standard output.
+
+  Raises:
+    UserError: the ending does not fit, or nothing is rendered that may be written without one.
+  """
+  if out is None:
+    if not any(kinds.values()):
+      raise UserError('--out=PATH is needed: .npz for raw arrays, .png for a grid, or a folder')
+    return
+  if not kinds:
+    raise UserError(f'this run renders nothing, got --out={out.path}; use .npz')
+  for name, is_text in kinds.items():
+    ending = '.txt' if is_text else '.png'
+    if not out.is_folder and out.path.suffix != ending:
+      raise UserError(f'this run renders {name!r} as {ending}, got --out={out.path}; use {ending}, .npz or a folder')
+
+
+def write(samples: Columns, render: Callable[[Columns], Mapping[str, Any]], out: Destination | None) -> list[pathlib.Path]:
+  """Writes samples as `out` asks, see `check_ending`; returns the files."""
+  if out is not None and not out.is_folder and out.path.suffix == '.npz':
+    np.savez_compressed(out.path, **samples)  # type: ignore[arg-type]
+    return [out.path]
   rendered = render(samples)
   if out is None:
-    texts = [value for value in rendered.values() if isinstance(value, str)]
-    if not texts:
-      raise UserError('--out=PATH is needed: .npz for raw arrays, .png for a grid, or a folder')
-    print('\n'.join(texts))
+    print('\n'.join(value for value in rendered.values() if isinstance(value, str)))
     return []
-  if out.suffix == '':
-    return [logs.write_artifact(out / name, value) for name, value in rendered.items()]
-  files = []
-  for name, value in rendered.items():
-    ending = '.txt' if isinstance(value, str) else '.png'
-    if out.suffix != ending:
-      raise UserError(f'this run renders {name!r} as {ending}, got --out={out}; use {ending}, .npz or a folder')
-    files.append(logs.write_artifact(out.with_suffix('') if name == 'samples' else out.with_name(f'{out.stem}_{name}'), value))
-  return files
+  if out.is_folder:
+    return [logs.write_artifact(out.path / name, value) for name, value in rendered.items()]
+  return [logs.write_artifact(out.path.with_suffix('') if name == 'samples' else out.path.with_name(f'{out.path.stem}_{name}'), value)
+          for name, value in rendered.items()]

@@ -2,6 +2,7 @@
 
 Trains a config in a run directory. Run again on the same directory, it resumes from the newest checkpoint; on the
 directory of another config it refuses and shows the differing keys. SIGTERM, or Ctrl-C once, saves the last finished step.
+A run takes more steps with `genjax train --workdir=DIR --config.steps=MORE`; without --config it goes on with its own config.
 """
 
 import contextlib
@@ -12,10 +13,10 @@ from absl import flags
 
 from genjax import config as config_lib
 from genjax import distributed
-from genjax.cli import assets, configs, hosts
+from genjax.cli import assets, configs, hosts, lock
 from genjax.cli import workdir as workdir_lib
 from genjax.config import Config
-from genjax.training import hooks, logs, loop, stopping, warm_start
+from genjax.training import hooks, logs, loop, rehearsal, stopping, warm_start
 from genjax.training.checkpoint import Checkpoints
 from genjax.training.clock import Clock, Status
 from genjax.training.run import Run
@@ -30,7 +31,7 @@ def main(argv: list[str], begin: float | None = None) -> int:
     flags.DEFINE_string('workdir', '', 'the run directory; it is made if it does not exist', flag_values=values)
     hosts.define(values)
 
-  values, paths = configs.parse('train', argv, __doc__ or '', define)
+  values, paths = configs.parse('train', configs.of_workdir(argv), __doc__ or '', define)
   if not values.workdir:
     raise UserError('--workdir=DIR is needed: the folder of the run')
   distributed.join(hosts.options(values), stops=True)
@@ -53,21 +54,24 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (),
     StorageError: a checkpoint could not be written.
     Stopped: the process was asked to stop; what was finished is saved.
   """
-  with contextlib.closing(Clock(begin)) as clock:
-    clock.listen()
-    return _train(config, workdir, paths, clock)
-
-
-def _train(config: Config, workdir: str, paths: list[str] | tuple[str, ...], clock: Clock) -> Run:
-  workdir_lib.compilation_cache()
+  config_lib.check_finite(config)
   path = workdir_lib.prepare(workdir)
+  with lock.hold(path), contextlib.closing(Clock(begin)) as clock:
+    clock.listen()
+    return _train(config, path, paths, clock)
+
+
+def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...], clock: Clock) -> Run:
+  workdir_lib.compilation_cache()
+  before = config.steps
   known = distributed.broadcast((path / 'config.json').exists(), 'whether the run exists')
   workdir_lib.check_alike(config)
   if not known and config.get('init_from') and not configs.adapted(config):
     workdir_lib.source(config.init_from)[0].close()
   if known:
     workdir_lib.wait_for(path / 'config.json')
-    workdir_lib.check_same(path, config)
+    before = workdir_lib.check_same(path, config)
+    workdir_lib.check_random(path)
     assets.put(config, assets.read(path))
   elif configs.adapted(config):
     assets.put(config, workdir_lib.inherited(config))
@@ -75,12 +79,15 @@ def _train(config: Config, workdir: str, paths: list[str] | tuple[str, ...], clo
   run = Run(experiment, configs.settings(config), clock=clock)
   checkpoints = workdir_lib.checkpoints(path, config)
   run.step_flops()  # traces the step: losses that do not fit the shapes fail here
+  rehearsal.check(run, config.sample_num if config.sample_every else None)
   _check_best(config, run)
   assets.put(config, assets.described(experiment.assets, experiment.files))
   description = workdir_lib.describe(config, experiment.train.fingerprint(), paths)
   distributed.check_equal(description['data'], 'the data')
   if known:
     _check_data(path, description)
+    if config.steps > before:
+      _grow(config, path, before)
   else:
     # In this order: a process that dies in between leaves no config, and so a run that has not begun.
     assets.write(path, experiment.files)
@@ -121,6 +128,18 @@ def _train(config: Config, workdir: str, paths: list[str] | tuple[str, ...], clo
   finally:
     checkpoints.close()
   return run
+
+
+def _grow(config: Config, path: pathlib.Path, before: int) -> None:
+  """Gives a run more steps: it is not finished any more, and keeps its new number."""
+  if distributed.is_first():
+    (path / 'summary.json').unlink(missing_ok=True)
+  workdir_lib.write_json(path / 'config.json', config_lib.plain(config))
+  bent = [f'{group} ({options.schedule})' for group, options in config.optimizers.items()
+          if options.get('schedule', 'constant') != 'constant' and 'steps' not in options]
+  logs.say(f'{path}: config.steps grows from {before} to {config.steps}. '
+           + (f'The learning rates of {", ".join(bent)} now end there: the steps to come have other rates than they would have had'
+              if bent else 'No learning rate depends on it'))
 
 
 def _status(path: pathlib.Path) -> Status | None:

@@ -2,9 +2,10 @@
 
     config.json     the config, with what the run found in its data under `assets`
     tokenizer.json, tokenizer_config.json, ...      files that `assets` names
-    run.json        versions, seed, data fingerprint, import paths, command
+    run.json        versions, seed, implementation of random numbers, data fingerprint, import paths, command
     checkpoints/    Orbax checkpoints, by step
     status.json     what the run is doing, overwritten in place
+    train.lock      held while the run trains, see `genjax.cli.lock`
     metrics.jsonl, tensorboard/, samples/, summary.json, evaluation.json, watchdog.txt
 """
 
@@ -28,12 +29,12 @@ from genjax import distributed
 from genjax.cli import assets, configs
 from genjax.cli.assets import read_json
 from genjax.config import Config
-from genjax.training import warm_start
+from genjax.training import keys, warm_start
 from genjax.training.checkpoint import Checkpoints
 from genjax.training.experiment import Experiment
 from genjax.training.logs import say
 from genjax.training.run import Run
-from genjax.types import UserError
+from genjax.types import UserError, strict_json
 
 # Where a run is computed, and what watches it; results do not depend on it, so a resumed run may change it.
 PLACEMENT = ('mesh.', 'rules.', 'watchdog_seconds')
@@ -56,19 +57,21 @@ def versions() -> dict[str, str]:
   return {'genjax': __version__, 'python': platform.python_version(), **found}
 
 
-def prepare(path: str) -> pathlib.Path:
-  """Makes the folder and checks that it can be written.
+def prepare(path: str, flag: str = '--workdir') -> pathlib.Path:
+  """Makes the folder that a flag names, and checks that it can be written.
 
   Raises:
-    UserError: it cannot be made or written.
+    UserError: it cannot be made or written, or is the address of a bucket.
   """
+  if '://' in path:
+    raise UserError(f'{flag}={path} is an address, and a folder is needed: mount the bucket (gcsfuse, s3fs) and name its folder')
   workdir = pathlib.Path(path)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=workdir):
       pass
   except OSError as error:
-    raise UserError(f'--workdir={path} cannot be written: {error.strerror or error}; choose a folder that can') from error
+    raise UserError(f'{flag}={path} cannot be written: {error.strerror or error}; choose a folder that can') from error
   return workdir
 
 
@@ -77,7 +80,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   if not distributed.is_first():
     return
   partial = path.with_name(path.name + '.partial')
-  partial.write_text(json.dumps(value, indent=2) + '\n')
+  partial.write_text(strict_json(value, indent=2) + '\n')
   partial.replace(path)
 
 
@@ -101,7 +104,7 @@ def check_alike(config: Config) -> None:
   Raises:
     UserError: they do not; the message shows the differing keys.
   """
-  facts = json.loads(json.dumps({'config': config_lib.plain(config), 'versions': versions()}))
+  facts = json.loads(json.dumps({'config': config_lib.plain(config), 'versions': versions(), 'random': keys.implementation()}))
   pairs = config_lib.difference(distributed.broadcast(facts, 'config and versions'), facts)
   found = [f'{key} is {here!r} there and {first!r} in process 0' for key, (first, here) in pairs.items()]
   for process, different in enumerate(distributed.gather(found, 'differences of config and versions')):
@@ -112,13 +115,16 @@ def check_alike(config: Config) -> None:
 
 def describe(config: Config, data: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
   """What run.json holds, and what goes into every checkpoint beside the config. `data`: what identifies the data."""
-  return {'versions': versions(), 'seed': config.seed, 'data': dict(data),
+  return {'versions': versions(), 'seed': config.seed, 'random': keys.implementation(), 'data': dict(data),
           'paths': list(paths), 'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
           'processes': jax.process_count(), 'machine': platform.platform(), 'cpus': os.cpu_count()}
 
 
-def check_same(workdir: pathlib.Path, config: Config) -> None:
-  """Checks that a config is the one of an existing run directory, placement aside.
+def check_same(workdir: pathlib.Path, config: Config) -> int:
+  """Checks that a config is the one of an existing run directory, placement aside, and perhaps of more steps.
+
+  Returns:
+    config.steps of that run.
 
   Raises:
     UserError: it is another; the message shows the differing keys.
@@ -126,9 +132,25 @@ def check_same(workdir: pathlib.Path, config: Config) -> None:
   old = read_json(workdir / 'config.json')
   new = config_lib.plain(config)
   pairs = {key: pair for key, pair in config_lib.difference(old, new).items() if not key.startswith((*PLACEMENT, 'assets.'))}
+  if pairs.get('steps') and new['steps'] > old['steps']:
+    del pairs['steps']
   if pairs:
-    lines = '\n'.join(f'  {key}: {was!r} there, {now!r} now' for key, (was, now) in pairs.items())
+    lines = '\n'.join(f'  {key}: {was!r} there, {now!r} now' + (' (it may only grow)' if key == 'steps' else '')
+                      for key, (was, now) in pairs.items())
     raise UserError(f'--workdir={workdir} holds a run of another config:\n{lines}\nUse another --workdir, or the config of that run')
+  return old['steps']
+
+
+def check_random(workdir: pathlib.Path) -> None:
+  """Checks that random numbers are drawn as those of an existing run directory were.
+
+  Raises:
+    UserError: by another implementation; the steps would go on with other numbers than those of one undisturbed run.
+  """
+  before, now = read_json(workdir / 'run.json').get('random'), keys.implementation()
+  if before is not None and before != now:  # runs of before it was recorded have none
+    raise UserError(f'--workdir={workdir} holds a run whose random numbers are drawn by {before!r}, and this process draws them by '
+                    f'{now!r}; set JAX_DEFAULT_PRNG_IMPL and JAX_THREEFRY_PARTITIONABLE as they were, or use another --workdir')
 
 
 def read_config(workdir: str) -> tuple[Config, list[str]]:
@@ -155,6 +177,7 @@ def load(workdir: str, assignments: Sequence[str] = ()) -> tuple[Config, Experim
                       f'init_from of a run with adapters whose base was moved; got {assignment!r}. What a run was trained with stands in '
                       f'{pathlib.Path(workdir) / "config.json"}')
     config_lib.override(config, assignment)
+  config_lib.check_finite(config)
   return config, attach(config, configs.build(config, paths))
 
 
@@ -260,8 +283,14 @@ def adapter_of(base: str, adapter: str, assignments: Sequence[str]) -> list[str]
 
 
 def open_run(workdir: str, assignments: Sequence[str] = (), step: int | str | None = None,
-             report: Callable[[str], None] = say) -> tuple[Config, Run]:
+             report: Callable[[str], None] = say, check: Callable[[Run], None] = lambda run: None) -> tuple[Config, Run]:
   """A run with the state of its newest checkpoint, or of the one of `step`, a number or `BEST`.
+
+  Args:
+    workdir, assignments: see `load`.
+    step: of the checkpoint.
+    report: called with lines for the user.
+    check: called with the run before its state is read, to refuse what will not go.
 
   Raises:
     UserError: no run directory, no checkpoint, none that can be read, or no best one.
@@ -269,6 +298,7 @@ def open_run(workdir: str, assignments: Sequence[str] = (), step: int | str | No
   compilation_cache()
   config, experiment = load(workdir, assignments)
   run = Run(experiment, configs.settings(config))
+  check(run)
   saved = checkpoints(pathlib.Path(workdir), config)
   try:
     state = saved.restore(run.target, report, chosen(saved, step))

@@ -15,7 +15,7 @@ import tqdm
 from genjax.data import documents, token_files
 from genjax.data.text import ByteVocabulary
 from genjax.data.tokenizers import Tokenizer
-from genjax.types import StorageError, UserError
+from genjax.types import StorageError, UserError, strict_json
 
 _CHUNK = 256  # documents that are encoded at a time, on all cores
 _STATE = 'unfinished.json'  # what is being written; gone when all of it is
@@ -163,7 +163,7 @@ def _write(path: pathlib.Path, value: Any) -> None:
   """A reader, or who comes after an interruption, sees all of it or nothing."""
   partial = path.with_name(f'{path.name}.partial')
   with open(partial, 'w') as file:
-    file.write(json.dumps(value, indent=2) + '\n')
+    file.write(strict_json(value, indent=2) + '\n')
     file.flush()
     os.fsync(file.fileno())
   partial.replace(path)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -16,7 +15,7 @@ import safetensors
 from safetensors.numpy import save_file
 
 from genjax.interop.entries import read_json
-from genjax.types import StorageError, UserError, listed
+from genjax.types import StorageError, UserError, listed, strict_json
 
 SINGLE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
@@ -132,7 +131,7 @@ def write_tensors(folder: pathlib.Path, tensors: list[Pending], shard_bytes: int
 
 def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
   """Writes an object, its keys in order."""
-  path.write_text(json.dumps(value, indent=2, sort_keys=True) + '\n', encoding='utf-8')
+  path.write_text(strict_json(value, indent=2, sort_keys=True) + '\n', encoding='utf-8')
 
 
 @contextlib.contextmanager

@@ -102,6 +102,19 @@ def ngrams(text: Words, n: int) -> Counter:
   return Counter(zip(*(text[start:] for start in range(n))))
 
 
+def check_sacrebleu() -> None:
+  """Checks that there is what `sacrebleu` needs.
+
+  Raises:
+    UserError: the package is not installed.
+  """
+  try:
+    import sacrebleu.metrics.bleu  # noqa: F401
+  except ImportError:
+    raise UserError("this measure needs sacrebleu, which is not installed: pip install 'genjax-research[text]' (or pip install "
+                    'sacrebleu)') from None
+
+
 def sacrebleu(candidates: Sequence[str], references: Sequence[str], lowercase: bool = False) -> tuple[float, str]:
   """BLEU of texts as `sacrebleu` computes it (Post 2018), in [0, 100], and its signature.
 
@@ -113,11 +126,8 @@ def sacrebleu(candidates: Sequence[str], references: Sequence[str], lowercase: b
     UserError: sacrebleu is not installed, or the lists do not fit.
   """
   _check(candidates, [[reference] for reference in references])
-  try:
-    from sacrebleu.metrics.bleu import BLEU
-  except ImportError:
-    raise UserError("this measure needs sacrebleu, which is not installed: pip install 'genjax-research[text]' (or pip install "
-                    'sacrebleu)') from None
+  check_sacrebleu()
+  from sacrebleu.metrics.bleu import BLEU
   measure = BLEU(lowercase=lowercase)
   score = measure.corpus_score(list(candidates), [list(references)]).score
   return score, str(measure.get_signature())

@@ -7,6 +7,7 @@ checksums of its files, which are verified before it is read.
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import logging
+import math
 import pathlib
 import shutil
 from typing import Any, TypeVar
@@ -37,7 +38,8 @@ class Checkpoints:
   Args:
     directory: folder; made when the first checkpoint is saved.
     keep: how many of the newest to keep.
-    best: name of an evaluation metric whose best checkpoint is kept too; '' for none.
+    best: name of an evaluation metric whose best checkpoint is kept too; '' for none. A metric that is NaN or infinite is as good as
+      none: its checkpoint is never the best one.
     mode: 'min' or 'max', what is best.
     asynchronous: write in the background while training goes on.
     at_once: bytes of arrays that are written at a time, at least those of the largest, in pieces with a file each, so that little but the
@@ -55,7 +57,9 @@ class Checkpoints:
       raise UserError(f'config.checkpoint.keep must be at least 1, got {keep}')
     self._interim: set[int] = set()
     policies: list[Any] = [_Newest(keep, self._interim)]
-    get_best = (lambda metrics: metrics[best]) if best else None
+    # Only finite metrics are saved; this is for checkpoints that others wrote.
+    worst = math.inf if mode == 'min' else -math.inf
+    get_best = (lambda metrics: metrics[best] if _is_number(metrics[best]) else worst) if best else None
     if get_best:
       policies.append(checkpoint_managers.BestN(get_metric_fn=get_best, reverse=mode == 'min', n=1,
                                                 keep_checkpoints_without_metrics=False))
@@ -93,7 +97,7 @@ class Checkpoints:
     self.wait()
     if self.best and metrics is not None and self.best not in metrics:
       raise UserError(f'config.checkpoint.best={self.best!r} is not an evaluation metric; they are {sorted(metrics)}')
-    best = {self.best: metrics[self.best]} if self.best and metrics else None
+    best = {self.best: metrics[self.best]} if self.best and metrics and _is_number(metrics[self.best]) else None
     pieces = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=self._piece), state)
     args = ocp.args.Composite(state=ocp.args.StandardSave(state, pieces), run=ocp.args.JsonSave(dict(description)))  # type: ignore[call-arg]
     manager = self._open()
@@ -137,10 +141,16 @@ class Checkpoints:
     if not self.best:
       raise UserError(f'{self.directory} has no best checkpoint: the run was trained without config.checkpoint.best, the name of an '
                       f'evaluation metric; name one of the steps {steps}')
-    best = distributed.broadcast(self._open().best_step() if steps else None, 'step of the best checkpoint')
+    best = distributed.broadcast(self._best() if steps else None, 'step of the best checkpoint')
     if best is None:
-      raise UserError(f'no checkpoint in {self.directory} has the metric {self.best!r} yet; there are {steps}')
+      raise UserError(f'no checkpoint in {self.directory} has the metric {self.best!r} yet; there are {steps} (NaN and infinity do not '
+                      'count)')
     return best
+
+  def _best(self) -> int | None:
+    best = self._open().best_step()
+    measured = None if best is None else self._open().metrics(best)
+    return best if measured and _is_number(measured[self.best]) else None
 
   def _complete(self) -> list[int]:
     """Steps of the complete checkpoints, as this process sees them."""
@@ -335,6 +345,10 @@ class _Newest:
     regular = [info.step for info in checkpoints if info.step not in self.interim]
     kept, newest = set(regular[-self.keep:]), regular[-1] if regular else -1
     return [info.step in kept or info.step in self.interim and info.step > newest for info in checkpoints]
+
+
+def _is_number(value: Any) -> bool:
+  return value is not None and math.isfinite(value)
 
 
 def _told(step: int, error: Exception) -> str:

@@ -16,6 +16,8 @@ from typing import Any
 
 import jax
 
+from genjax.types import strict_json
+
 SECTIONS = ('startup', 'compile', 'data', 'step', 'lost', 'evaluate', 'sample', 'save', 'other')
 TRAINING = ('data', 'step', 'lost', 'other')  # what throughput is measured over
 _COMPILING = ('/jax/core/compile/jaxpr_trace_duration', '/jax/core/compile/jaxpr_to_mlir_module_duration',
@@ -56,7 +58,7 @@ class Status:
       return
     record = {'attempt': self.attempt, 'process': os.getpid(), 'doing': doing, 'step': step, 'reached': self.reached,
               'seconds': {name: round(value, 4) for name, value in self.total(seconds).items()}}
-    os.pwrite(self._file, json.dumps(record).encode().ljust(_RECORD - 1) + b'\n', 0)
+    os.pwrite(self._file, strict_json(record).encode().ljust(_RECORD - 1) + b'\n', 0)
 
   def total(self, seconds: Mapping[str, float]) -> dict[str, float]:
     """Seconds by section of this attempt and those before."""

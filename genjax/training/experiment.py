@@ -37,13 +37,15 @@ class Condition:
   """A condition that `sample` accepts.
 
   parse: text of the command line -> one row (UserError on bad text). default: row i when the user gives none. describe: what is
-  allowed, for error messages. fill: rows may be lists of several lengths, and this number ends the shorter ones.
+  allowed, for error messages. fill: rows are texts, lists of several lengths, and this number ends the shorter ones. path: the text is the
+  path of a file.
   """
 
   parse: Callable[[str], np.ndarray]
   default: Callable[[int], np.ndarray]
   describe: str
   fill: int | None = None
+  path: bool = False
 
   def stack(self, rows: Sequence[np.ndarray]) -> np.ndarray:
     """Rows as one array, N first."""
@@ -69,12 +71,14 @@ class Metric:
   """A measure of samples against data, computed by `genjax evaluate` and, if asked, while training.
 
   name: prefix of its values. compute: (sample, seed) -> values, where `sample(num, conditions)` draws columns. card: what
-  a reader needs to know of the measure (feature extractor, counts).
+  a reader needs to know of the measure (feature extractor, counts). check: raises UserError where `compute` would, before anything is
+  computed: data or packages that are missing.
   """
 
   name: str
   compute: Callable[[Callable[[int, Mapping[str, np.ndarray]], Columns], int], dict[str, float]]
   card: dict[str, Any]
+  check: Callable[[], Any] = lambda: None
 
 
 @dataclasses.dataclass(frozen=True)

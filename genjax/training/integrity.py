@@ -7,6 +7,8 @@ import json
 import pathlib
 from typing import Any
 
+from genjax.types import strict_json
+
 NAME = 'checksums.json'
 
 
@@ -23,8 +25,8 @@ def write(folder: pathlib.Path, facts: Mapping[str, Any], without: Sequence[str]
   files.update(_digests(folder, [path for path in _files(folder) if not (path.parent == folder and path.name in without)
                                  and (only is None or path.parent == folder and path.name in only)]))
   partial = folder / f'{NAME}.partial'
-  text = json.dumps({**facts, 'algorithm': 'sha256', 'files': files}, indent=1)
-  partial.write_text(json.dumps({'sha256': _sha256(text.encode())}) + '\n' + text + '\n')
+  text = strict_json({**facts, 'algorithm': 'sha256', 'files': files}, indent=1)
+  partial.write_text(strict_json({'sha256': _sha256(text.encode())}) + '\n' + text + '\n')
   partial.replace(folder / NAME)
 
 

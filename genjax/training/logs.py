@@ -15,12 +15,14 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING  # pyright: ignore[repo
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from genjax import distributed
+from genjax.types import strict_json
 
 
 class Writer:
   """Logs of one run below `workdir`; processes other than the first write nothing.
 
-  metrics.jsonl: one object a line, {'step': s, name: value, ...}. tensorboard/: the same, with images and text.
+  metrics.jsonl: one object a line, {'step': s, name: value, ...}; null stands for NaN and infinities. tensorboard/: the same, with
+  images and text.
   samples/: step_<s>_<name>.png or .txt.
   """
 
@@ -61,7 +63,7 @@ class Writer:
     if self._board is None:
       return
     with open(self.workdir / 'metrics.jsonl', 'a') as lines:
-      lines.write(json.dumps({'step': step, **{name: float(f'{value:.8g}') for name, value in values.items()}}) + '\n')
+      lines.write(strict_json({'step': step, **{name: float(f'{value:.8g}') for name, value in values.items()}}) + '\n')
     self._log(step, [Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
 
   def artifact(self, step: int, name: str, value: np.ndarray | str) -> pathlib.Path | None:
@@ -72,7 +74,7 @@ class Writer:
     path = write_artifact(stem, value)
     if isinstance(value, str):
       metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name='text'))
-      tensor = TensorProto(dtype=DT_STRING, string_val=[f'```\n{value}\n```'.encode()])
+      tensor = TensorProto(dtype=DT_STRING, string_val=[f'```\n{value}\n```'.encode(errors='backslashreplace')])
       self._log(step, [Summary.Value(tag=name, metadata=metadata, tensor=tensor)])
     else:
       height, width, channels = value.shape
@@ -92,11 +94,11 @@ class Writer:
 
 
 def write_artifact(stem: pathlib.Path, value: np.ndarray | str) -> pathlib.Path:
-  """Writes `stem`.png for an image (uint8 H W C), `stem`.txt for a text; returns the path."""
+  """Writes `stem`.png for an image (uint8 H W C), `stem`.txt for a text, halves of surrogate pairs as escapes; returns the path."""
   stem.parent.mkdir(parents=True, exist_ok=True)
   path = stem.with_name(f'{stem.name}{".txt" if isinstance(value, str) else ".png"}')
   if isinstance(value, str):
-    path.write_text(value, encoding='utf-8')
+    path.write_text(value, encoding='utf-8', errors='backslashreplace')
   else:
     Image.fromarray(value[..., 0] if value.shape[-1] == 1 else value).save(path)
   return path

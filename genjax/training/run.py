@@ -13,7 +13,7 @@ import numpy as np
 
 from genjax import distributed, sharding
 from genjax.objectives import base
-from genjax.training import allocator, checkpoint, flops, stopping
+from genjax.training import allocator, checkpoint, flops, keys, stopping
 from genjax.training import state as state_lib
 from genjax.training import step as step_lib
 from genjax.training.clock import Clock
@@ -215,11 +215,15 @@ class Run:
 
   def evaluation_names(self) -> set[str]:
     """What `evaluate` will give, found without computing."""
-    size = self.experiment.heldout.batch_size
-    batch = {**self.experiment.batch_shapes(size), 'mask': jax.ShapeDtypeStruct((size,), np.float32)}
     context = self.target.context(self.experiment.frozen)
-    values = jax.eval_shape(self.experiment.objective.evaluate, self.target.averaged(), context, batch, jax.random.key(0))
+    evaluate = sharding.under(self.mesh, self.settings.rules, self.experiment.objective.evaluate)
+    values = jax.eval_shape(evaluate, self.target.averaged(), context, self.heldout_shapes(), jax.random.key(0))
     return set(values) - {'weight'}
+
+  def heldout_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+    """A held-out batch as shapes."""
+    size = self.experiment.heldout.batch_size
+    return {**self.experiment.batch_shapes(size), 'mask': jax.ShapeDtypeStruct((size,), np.float32)}
 
   def _check_columns(self, columns: Columns) -> None:
     """The data gives what the builder announced."""
@@ -268,7 +272,7 @@ class Run:
 
   def _evaluated(self, averaged: bool, max_batches: int) -> Iterator[tuple[Columns, Columns]]:
     """Sums and per-example values of each held-out batch."""
-    key = jax.random.fold_in(jax.random.key(self.settings.seed), 0xE7A1)
+    key = keys.of(self.settings.seed, 'evaluation')
     params, context = self.params(averaged), self.state.context(self.frozen)
     data = self.experiment.heldout
     for index, columns in enumerate(data.epoch(self.rows(data.batch_size))):
@@ -301,25 +305,35 @@ class Run:
     Returns:
       name -> N rows: what the objective generates, and the conditions.
     """
-    given = conditions or {}  # a default may need data that a run does not have
-    rows = {name: given[name] if name in given else condition.stack([condition.default(row) for row in range(num)])
-            for name, condition in self.experiment.conditions.items()}
-    rows.update(given)
-    shards = sharding.batch_shards(self.mesh)
-    chunk = -(-min(chunk, num) // shards) * shards
+    if num < 1:
+      raise UserError(f'the number of samples must be at least 1, got {num}')
+    rows = self.conditions(num, conditions)
+    chunk = -(-min(chunk, num) // self.batch_shards) * self.batch_shards
     params, context = self.params(averaged), self.state.context(self.frozen)
-    seeds = jax.random.fold_in(jax.random.key(seed), 0x5A3)
+    seeds = keys.of(seed, 'sample', keys.ROWS)
     parts = []
     for start in range(0, num, chunk):
       stopping.check()
       take = np.minimum(np.arange(start, start + chunk), num - 1)  # the last chunk repeats its last row as padding
       mine = take[self.rows(chunk)]
-      keys = self._jit_keys(seeds, sharding.put_batch({'row': mine.astype(np.int32)}, self.mesh)['row'])
+      row_keys = self._jit_keys(seeds, sharding.put_batch({'row': mine.astype(np.int32)}, self.mesh)['row'])
       columns = sharding.put_batch({name: value[mine] for name, value in rows.items()}, self.mesh)
-      sampled = jax.device_get(self._jit_sample(params, context, keys, columns))
+      sampled = jax.device_get(self._jit_sample(params, context, row_keys, columns))
       parts.append({name: np.asarray(value)[:num - start] for name, value in sampled.items()})
       self.clock.beat()
     return {**rows, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}}
+
+  def conditions(self, num: int, given: Mapping[str, np.ndarray] | None = None) -> Columns:
+    """Rows of all conditions: those given, and the experiment's defaults for the others. A default may need data that a run lacks."""
+    given = given or {}
+    rows = {name: given[name] if name in given else condition.stack([condition.default(row) for row in range(num)])
+            for name, condition in self.experiment.conditions.items()}
+    return {**rows, **given}
+
+  @property
+  def batch_shards(self) -> int:
+    """Into how many parts the mesh splits a batch."""
+    return sharding.batch_shards(self.mesh)
 
   def stream(self, seed: int, conditions: Mapping[str, np.ndarray], emit: Callable[[Any, Any], None], averaged: bool = True) -> Columns:
     """Row 0 of `sample`, handed out piece by piece as it is drawn.
@@ -329,19 +343,27 @@ class Run:
       emit: called with (index, pieces of one row), see `genjax.objectives.base.Objective`.
 
     Raises:
-      UserError: the experiment does not generate piece by piece, or several devices take part.
+      UserError: see `check_stream`.
     """
+    self.check_stream()
     objective: Any = self.experiment.objective
-    if not getattr(objective, 'emits', False):
-      raise UserError('--stream shows a text while it grows, and this run generates none')
-    if self.mesh.size > 1:
-      raise UserError(f'--stream runs on one device, and config.mesh has {self.mesh.size}; sample without it')
     plain, telling = self._jit_sample, functools.partial(objective.sample, emit=emit)
     self._jit_sample = jax.jit(sharding.under(self.mesh, self.settings.rules, telling))
     try:
       return self.sample(1, seed, conditions, averaged)
     finally:
       self._jit_sample = plain
+
+  def check_stream(self) -> None:
+    """Checks that `stream` can be called.
+
+    Raises:
+      UserError: the experiment does not generate piece by piece, or several devices take part.
+    """
+    if not getattr(self.experiment.objective, 'emits', False):
+      raise UserError('--stream shows a text while it grows, and this run generates none')
+    if self.mesh.size > 1:
+      raise UserError(f'--stream runs on one device, and config.mesh has {self.mesh.size}; sample without it')
 
   def preview(self) -> Columns:
     """What the experiment shows beside samples, from averaged parameters and the first held-out batch."""

@@ -10,7 +10,8 @@ import optax
 
 from genjax import sharding
 from genjax.objectives.base import Context, Objective
-from genjax.types import Array, Params, Tree
+from genjax.training import keys
+from genjax.types import Array, Key, Params, Tree
 
 
 @flax.struct.dataclass
@@ -46,9 +47,9 @@ def create(objective: Objective, optimizers: Mapping[str, optax.GradientTransfor
   )
 
 
-def init_key(seed: int):
-  """The key of the initial variables; steps use other keys of the same seed."""
-  return jax.random.fold_in(jax.random.key(seed), 0x1217)
+def init_key(seed: int) -> Key:
+  """The key of the initial variables; see `genjax.training.keys`."""
+  return keys.of(seed, 'init')
 
 
 def shardings(shapes: TrainState, optimizers: Mapping[str, optax.GradientTransformation], mesh: sharding.AnyMesh,

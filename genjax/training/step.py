@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from genjax.objectives.base import Context, Objective
-from genjax.training import accumulation
+from genjax.training import accumulation, keys
 from genjax.training.accumulation import Metrics
 from genjax.training.state import TrainState
 from genjax.types import Batch, Params, Tree
@@ -42,7 +42,7 @@ def make_step(objective: Objective, optimizers: Mapping[str, optax.GradientTrans
 
   def step(state: TrainState, frozen: Params, batch: Batch, due: tuple[str, ...]) -> tuple[TrainState, Metrics]:
     params, mutable, opt, metrics = dict(state.params), state.mutable, dict(state.opt), {}
-    step_key = jax.random.fold_in(jax.random.key(seed), state.step)
+    step_key = jax.random.fold_in(keys.of(seed, 'step'), state.step)
     trained: set[str] = set()
     for index, phase in enumerate(phases):
       if phase.name not in due:

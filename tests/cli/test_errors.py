@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from genjax.cli.main import main
+from genjax.training.run import Run
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 VAE = f'--config={ROOT}/configs/digits_vae.py:smoke'
@@ -49,6 +50,22 @@ def trained(tmp_path_factory):
 def test_bad_config(capsys, tmp_path, override, words):
   said = fails(capsys, 'train', VAE, f'--workdir={tmp_path / "run"}', override)
   assert all(word in said for word in words), said
+  assert not (tmp_path / 'run' / 'config.json').exists()
+
+
+@pytest.mark.parametrize(('config', 'overrides', 'words'), [
+  ('digits_vae', ['data.heldout=nothing'], "'nothing'"),
+  ('python_code', ['data.heldout=test[:0%]'], ''),
+  ('digits_vae', ['sample_num=0', 'sample_every=1'], 'config.sample_num must be at least 1, got 0'),
+  ('digits_classifier', ['sample_every=1'], 'a classifier'),
+  ('python_code', ['sampler.beams=1000'], 'beams'),
+  ('digits_vae', ['checkpoint.best=fid', 'evaluate_every=1'], "'fid'"),
+])
+def test_what_would_fail_at_the_end_fails_before_the_first_step(capsys, tmp_path, monkeypatch, config, overrides, words):
+  monkeypatch.setattr(Run, 'initialise', lambda self: pytest.fail('the initial state was computed'))
+  said = fails(capsys, 'train', f'--config={ROOT}/configs/{config}.py:smoke', f'--workdir={tmp_path / "run"}',
+               *(f'--config.{override}' for override in overrides))
+  assert words in said, said
   assert not (tmp_path / 'run' / 'config.json').exists()
 
 

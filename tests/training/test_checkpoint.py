@@ -1,6 +1,7 @@
 """Checkpoints: kept, chosen, damaged, and what is said when they cannot be written."""
 
 import errno
+import math
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.training import integrity
+from genjax.training import checkpoint, integrity
 from genjax.training.checkpoint import Checkpoints
 from genjax.training.state import TrainState
 from genjax.types import StorageError, UserError
@@ -69,6 +70,43 @@ def test_the_best_is_found_in_another_process_too(tmp_path, mode, best):
   assert Checkpoints(tmp_path / 'checkpoints', keep=1, best='loss', mode=mode).best_step() == best
 
 
+@pytest.mark.parametrize(('mode', 'losses', 'kept', 'best'), [
+  ('min', [1.0, math.nan, 2.0, 3.0], [1, 4], 1),
+  ('max', [3.0, math.nan, 2.0, 1.0], [1, 4], 1),
+  ('min', [math.nan, 2.0, math.nan, 1.5, math.nan], [4, 5], 4),
+  ('min', [1.0, -math.inf, 2.0], [1, 3], 1),
+  ('max', [1.0, math.inf, math.nan, 0.5], [1, 4], 1),
+  ('min', [math.inf, 5.0, math.nan], [2, 3], 2),
+])
+def test_what_is_not_finite_is_never_best_and_deletes_nothing(tmp_path, mode, losses, kept, best):
+  checkpoints = Checkpoints(tmp_path / 'checkpoints', keep=1, best='loss', mode=mode)
+  for step, loss in enumerate(losses, 1):
+    checkpoints.save(step, state(step), {}, {'loss': loss})
+  checkpoints.wait()
+  assert checkpoints.steps() == kept and checkpoints.best_step() == best
+  checkpoints.close()
+  again = Checkpoints(tmp_path / 'checkpoints', keep=1, best='loss', mode=mode)
+  assert again.best_step() == best
+  again.save(9, state(9), {}, {'loss': math.nan})
+  again.wait()
+  assert again.steps() == [best, 9] and again.best_step() == best
+
+
+@pytest.mark.parametrize('mode', ['min', 'max'])
+def test_a_nan_that_an_older_version_saved_as_a_metric_is_not_best(tmp_path, mode, monkeypatch):
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint, '_is_number', lambda value: value is not None)
+    filled(tmp_path, steps=(1,), keep=3, best='loss', mode=mode).close()
+    old = Checkpoints(tmp_path / 'checkpoints', keep=3, best='loss', mode=mode)
+    old.save(2, state(2), {}, {'loss': math.nan})
+    old.close()
+  checkpoints = Checkpoints(tmp_path / 'checkpoints', keep=1, best='loss', mode=mode)
+  assert checkpoints.best_step() == 1
+  checkpoints.save(3, state(3), {}, {'loss': 0.8})
+  checkpoints.wait()
+  assert checkpoints.steps() == ([3] if mode == 'min' else [1, 3])
+
+
 def test_a_best_that_is_not_there_is_an_error(tmp_path):
   with pytest.raises(UserError, match=r'without config\.checkpoint\.best.*\[3, 4\]'):
     filled(tmp_path).best_step()
@@ -78,6 +116,10 @@ def test_a_best_that_is_not_there_is_an_error(tmp_path):
   checkpoints.save(1, state(1), {}, None)
   checkpoints.wait()
   with pytest.raises(UserError, match=r"has the metric 'loss' yet; there are \[1\]"):
+    checkpoints.best_step()
+  checkpoints.save(2, state(2), {}, {'loss': math.nan})
+  checkpoints.wait()
+  with pytest.raises(UserError, match=r'there are \[1, 2\] \(NaN'):
     checkpoints.best_step()
 
 

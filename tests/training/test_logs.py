@@ -30,6 +30,20 @@ def test_what_is_written_can_be_read(tmp_path):
   assert b'To be' in board.Tensors('text')[0].tensor_proto.string_val[0]
 
 
+def test_nan_and_infinity_are_null_in_json_lines(tmp_path):
+  writer = logs.Writer(tmp_path)
+  writer.start(0)
+  writer.scalars(1, {'loss': float('nan'), 'rate': float('inf'), 'other': 2.0})
+  writer.close()
+
+  def refuse(word):
+    raise AssertionError(word)
+
+  line = json.loads((tmp_path / 'metrics.jsonl').read_text(), parse_constant=refuse)
+  assert line == {'step': 1, 'loss': None, 'rate': None, 'other': 2.0}
+  assert logs.Writer(tmp_path).has(1, 'loss')
+
+
 def test_a_resumed_run_drops_lines_that_will_be_written_again(tmp_path):
   for start, steps in ((0, (1, 2, 3, 4)), (2, (3,))):
     writer = logs.Writer(tmp_path)

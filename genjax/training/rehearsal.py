@@ -1,0 +1,61 @@
+"""What a run does at its end, found to be possible before its first step: nothing is computed, shapes are traced."""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from genjax import sharding
+from genjax.training import keys
+from genjax.training.experiment import Columns
+from genjax.training.run import Run
+from genjax.types import UserError
+
+
+def check(run: Run, samples: int | None) -> None:
+  """Checks that held-out data is there, and that evaluation, previews and sampling fit the model.
+
+  Args:
+    run: not yet initialised.
+    samples: how many are drawn while training; None for no sampling.
+
+  Raises:
+    UserError: a split that does not exist or is empty, an objective that does not generate, options of the sampler that do not fit.
+  """
+  heldout = run.experiment.heldout
+  heldout.fingerprint()  # opens it
+  run.evaluation_names()
+  if samples is None:
+    return
+  if samples < 1:
+    raise UserError(f'config.sample_num must be at least 1, got {samples}; to draw no samples set config.sample_every=0')
+  sampled(run, run.conditions(samples))
+  if run.experiment.preview:
+    preview = sharding.under(run.mesh, run.settings.rules, run.experiment.preview)
+    context = run.target.context(run.experiment.frozen)
+    jax.eval_shape(preview, run.target.averaged(), context, run.heldout_shapes())
+
+
+def sampled(run: Run, conditions: Mapping[str, np.ndarray], num: int = 1) -> dict[str, jax.ShapeDtypeStruct]:
+  """The shapes of what `run.sample` computes from conditions, or of `num` samples without any; rows to fill the mesh are added.
+
+  Raises:
+    UserError: the experiment does not generate, or not from these conditions.
+  """
+  rows = max([num, *map(len, conditions.values())])
+  rows = -(-rows // run.batch_shards) * run.batch_shards
+  shapes = {name: jax.ShapeDtypeStruct((rows, *column.shape[1:]), column.dtype) for name, column in conditions.items()}
+  row_keys = jax.eval_shape(lambda: jax.random.split(keys.of(0, 'sample', keys.ROWS), rows))
+  sample = sharding.under(run.mesh, run.settings.rules, run.experiment.objective.sample)
+  return jax.eval_shape(sample, run.target.averaged(), run.target.context(run.experiment.frozen), row_keys, shapes)
+
+
+def rendered(run: Run, conditions: Mapping[str, np.ndarray]) -> dict[str, bool]:
+  """What `Experiment.render` will make of samples: name -> whether it is a text. Found from one row of zeros.
+
+  Raises:
+    UserError: see `sampled`.
+  """
+  columns: Columns = {name: column[:1] for name, column in conditions.items()}
+  columns.update({name: np.zeros((1, *shape.shape[1:]), shape.dtype) for name, shape in sampled(run, columns).items()})
+  return {name: isinstance(value, str) for name, value in run.experiment.render(columns).items()}

@@ -1,0 +1,163 @@
+"""What `genjax sample` is asked for: prompts, lists, paths, places to write; found out before anything is sampled."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from genjax.cli import outputs, sample
+from genjax.cli import workdir as workdir_lib
+from genjax.cli.main import main
+from genjax.training import logs
+from genjax.training.checkpoint import Checkpoints
+from genjax.training.experiment import Condition
+from genjax.training.run import Run
+from genjax.types import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+TEXT = Condition(lambda text: np.frombuffer(text.encode(), np.uint8).astype(np.int32), lambda row: np.zeros(1, np.int32), 'a text', fill=-1)
+SOUND = Condition(lambda path: np.frombuffer(pathlib.Path(path).read_bytes()[:2], np.uint8), lambda row: np.zeros(2, np.uint8),
+                  'a path', path=True)
+KNOWN = {'prompt': TEXT, 'label': Condition.label(10), 'source': SOUND}
+
+
+@pytest.fixture(scope='module')
+def text_run(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('runs') / 'text'
+  assert main(['train', f'--config={ROOT}/configs/python_code.py:smoke', f'--workdir={folder}', '--config.sample_every=0']) == 0
+  return folder
+
+
+@pytest.fixture
+def unread(monkeypatch):
+  """Fails when a checkpoint is read: what is refused is refused before."""
+  monkeypatch.setattr(Checkpoints, 'restore', lambda *_, **__: pytest.fail('a checkpoint was read'))
+  monkeypatch.setattr(Checkpoints, 'load', lambda *_, **__: pytest.fail('a checkpoint was read'))
+
+
+def text_of(row):
+  return bytes(row[row >= 0].astype(np.uint8)).decode()
+
+
+def test_every_prompt_and_every_listed_value_is_used_at_least_once():
+  rows = sample.parse_conditions('label=3,7,8', ['a', 'bc'], KNOWN, 1)
+  assert [text_of(row) for row in rows['prompt']] == ['a', 'bc', 'a'] and rows['label'].tolist() == [3, 7, 8]
+  assert [text_of(row) for row in sample.parse_conditions('', ['a', 'b'], KNOWN, 1)['prompt']] == ['a', 'b']
+  assert [text_of(row) for row in sample.parse_conditions('', ['a', 'b'], KNOWN, 3)['prompt']] == ['a', 'b', 'a']
+  assert len(sample.parse_conditions('label=0-9', None, KNOWN, 4)['label']) == 10
+
+
+def test_two_prompts_give_two_texts_whatever_the_number(text_run, capsys):
+  assert main(['sample', f'--workdir={text_run}', '--num=1', '--prompt=def a', '--prompt=import b']) == 0
+  said = capsys.readouterr()
+  assert 'def a' in said.out and 'import b' in said.out and '2 samples instead of --num=1' in said.err
+
+
+def test_commas_of_texts_and_of_names_of_files_separate_nothing(tmp_path, monkeypatch):
+  rows = sample.parse_conditions('prompt=Hello, world; 3-5, bye.;label=1', None, KNOWN, 1)
+  assert text_of(rows['prompt'][0]) == 'Hello, world; 3-5, bye.' and rows['label'].tolist() == [1]
+  names = ('a,b.wav', 'c.wav', '1-3', 'my , song;x.wav', 'a')
+  for number, name in enumerate(names):
+    (tmp_path / name).write_bytes(bytes([number, 0]))
+  folder = str(tmp_path)
+  for asked, found in (('F/a,b.wav', [0]), ('F/a,b.wav,F/c.wav', [0, 1]), ('F/c.wav, F/a,b.wav', [1, 0]), ('F/1-3', [2]),
+                       ('F/my , song;x.wav', [3]), ('F/a,F/c.wav', [4, 1])):
+    rows = sample.parse_conditions(f'source={asked.replace("F", folder)};label=2', None, KNOWN, 1)
+    assert rows['source'][:, 0].tolist() == found and rows['label'].tolist() == [2] * len(found)
+  monkeypatch.setenv('HOME', folder)
+  assert sample.parse_conditions('source=~/c.wav', None, KNOWN, 1)['source'][0, 0] == 1
+
+
+def test_a_condition_that_is_given_twice():
+  with pytest.raises(UserError, match="'label' is given twice"):
+    sample.parse_conditions('label=1;label=2', None, KNOWN, 1)
+  with pytest.raises(UserError, match="'prompt' is given twice"):
+    sample.parse_conditions('prompt=a', ['b'], KNOWN, 1)
+
+
+@pytest.mark.parametrize(('argv', 'words'), [
+  (['--out={here}/x.jpg'], '.npz, .png, .txt'),
+  (['--out={here}/x.png'], "renders 'samples' as .txt"),
+  (['--out={here}/samples.v2'], 'samples.v2/'),
+  (['--out='], '--out is empty'),
+  (['--out={here}/file/x.txt'], 'no folder'),
+  (['--out={here}/file/new'], 'no folder'),
+  (['--out={here}/file/x.npz'], '--out='),
+  (['--seed=-1'], '--seed'),
+  (['--prompt='], '1 to 15 tokens'),
+  (['--conditions=promt=a'], "'prompt'"),
+  (['--stream', '--conditions=prompt=a', '--set', 'sampler.beams=1000', 'sampler.temperature=1.0'], 'beams'),
+  (['--set', 'sampler.min_p=NaN'], 'config.sampler.min_p=nan'),
+])
+def test_what_cannot_be_sampled_or_written_is_refused_before_a_checkpoint_is_read(text_run, tmp_path, capsys, unread, argv, words):
+  (tmp_path / 'file').write_text('')
+  assert main(['sample', f'--workdir={text_run}', *(arg.format(here=tmp_path) for arg in argv)]) == 2
+  said = capsys.readouterr().err
+  assert words in said and '--workdir=' not in said, said
+  assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+@pytest.mark.parametrize(('command', 'argv', 'words'), [
+  ('evaluate', ['--per-example={here}/file/x.npz'], '--per-example={here}/file/x.npz cannot be written'),
+  ('evaluate', ['--per-example={here}/folder.npz'], 'is a folder'),
+  ('evaluate', ['--set', 'data.heldout=nothing'], "'nothing'"),
+  ('export', ['--to={here}/file/x'], '--to={here}/file/x cannot be written'),
+  ('export', ['--to={here}'], 'no empty folder'),
+])
+def test_other_commands_refuse_before_a_checkpoint_is_read_too(text_run, tmp_path, capsys, unread, command, argv, words):
+  (tmp_path / 'file').write_text('')
+  (tmp_path / 'folder.npz').mkdir()
+  assert main([command, f'--workdir={text_run}', *(arg.format(here=tmp_path) for arg in argv)]) == 2
+  assert words.format(here=tmp_path) in capsys.readouterr().err
+
+
+def test_measures_whose_data_is_missing_are_refused_before_a_checkpoint_is_read(tmp_path, capsys, unread, monkeypatch):
+  argv = ['train', f'--config={ROOT}/configs/quickstart.py:smoke', f'--workdir={tmp_path / "run"}', '--config.sample_every=0']
+  with monkeypatch.context() as patch:
+    patch.setattr(Run, 'train_step', lambda *_: pytest.fail('a step was computed'))
+    patch.setattr(Checkpoints, 'restore', lambda *_, **__: (_ for _ in ()).throw(UserError('stop here')))
+    assert main(argv) == 2
+  capsys.readouterr()
+  # The run reads its held-out split, and the classifier that judges the samples its training split as well.
+  assert main(['evaluate', f'--workdir={tmp_path / "run"}', '--set', 'data.train=nothing']) == 2
+  assert "'nothing'" in capsys.readouterr().err
+
+
+def test_a_folder_may_have_a_dot_in_its_name(text_run, tmp_path):
+  (tmp_path / 'there.d').mkdir()
+  for out in ('there.d', 'new.d/', 'plain'):
+    assert main(['sample', f'--workdir={text_run}', '--num=1', f'--out={tmp_path}/{out}']) == 0
+    assert (tmp_path / out / 'samples.txt').is_file()
+
+
+def test_a_home_folder_is_one_in_outputs_too(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert outputs.file('~/x.npz', '--out') == tmp_path / 'x.npz' and sample.destination('~/new').path == tmp_path / 'new'
+
+
+def test_what_a_terminal_cannot_spell_is_escaped(text_run):
+  program = ('import sys\nfrom genjax.cli import main, sample\n'
+             "sample.write = lambda samples, render, out: print('caf\\xe9 \\u4e16 \\ud800 end') or []\n"
+             'sys.exit(main.main(sys.argv[1:]))')
+  done = subprocess.run(
+    [sys.executable, '-c', program, 'sample', f'--workdir={text_run}', '--num=1'], capture_output=True,
+    env={**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONIOENCODING': 'ascii', 'JAX_PLATFORMS': 'cpu'})
+  assert done.returncode == 0, done.stderr.decode()
+  assert done.stdout == b'caf\\xe9 \\u4e16 \\ud800 end\n'
+
+
+def test_half_of_a_surrogate_pair_is_written_as_an_escape(tmp_path):
+  assert logs.write_artifact(tmp_path / 'x', 'a \ud800 é').read_text(encoding='utf-8') == 'a \\ud800 é'
+  writer = logs.Writer(tmp_path)
+  writer.start(0)
+  assert writer.artifact(1, 'samples', 'a \ud800').read_text() == 'a \\ud800'
+  writer.close()
+
+
+def test_the_flag_that_cannot_be_written_is_named(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match='--out=.* cannot be written'):
+    workdir_lib.prepare(str(tmp_path / 'file' / 'x'), '--out')
