@@ -116,6 +116,17 @@ def sums_in(dtype: Any) -> Iterator[None]:
     _SUM_TYPE.reset(token)
 
 
+def summed_in(dtype: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+  """The function, whose gradients are summed in this type; see `sums_in`."""
+
+  @functools.wraps(function)
+  def wrapped(*args: Any, **options: Any) -> Any:
+    with sums_in(dtype):
+      return function(*args, **options)
+
+  return wrapped
+
+
 def sum_type(dtype: Any) -> Any:
   """The type in which the gradient of a parameter that meets activations of type `dtype` is summed."""
   return jnp.promote_types(dtype, _SUM_TYPE.get())

@@ -252,9 +252,9 @@ def local_rows(mesh: AnyMesh, batch_size: int, process: int | None = None) -> sl
   return np.concatenate([np.arange(first, end) for first, end in parts])
 
 
-def put_batch(columns: Mapping[str, np.ndarray], mesh: AnyMesh) -> dict[str, jax.Array]:
-  """Rows of this process -> global arrays laid out by `batch_sharding`."""
-  sharding = batch_sharding(mesh)
+def put_batch(columns: Mapping[str, np.ndarray], mesh: AnyMesh, axis: int = 0) -> dict[str, jax.Array]:
+  """Rows of this process -> global arrays laid out by `batch_sharding`; `axis` is the one that counts rows."""
+  sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, BATCH_AXES))
   return {name: jax.make_array_from_process_local_data(sharding, column) for name, column in columns.items()}
 
 

@@ -163,6 +163,7 @@ def adapted(config: Config) -> bool:
 def settings(config: Config, mesh: dict[str, int] | None = None) -> Settings:
   """The numbers of the run; `mesh` takes the place of the config's."""
   return Settings(steps=config.steps, batch_size=config.batch_size, seed=config.seed, microbatches=config.microbatches,
+                  steps_per_call=config.get('steps_per_call', 1), reduce=config.get('reduce', 'float32'),
                   mesh=plain(config.mesh) if mesh is None else mesh, rules=plain(config.rules), **_nonfinite(config))
 
 

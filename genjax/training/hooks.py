@@ -33,6 +33,10 @@ class Hook:
   def after_step(self, run: Run, metrics: Metrics) -> None:
     """See `genjax.training.loop.Hook`."""
 
+  def reads(self, run: Run, step: int) -> bool:
+    """See `genjax.training.loop.Hook`. A hook of one's own that overrides `after_step` reads every step unless it says otherwise."""
+    return type(self).after_step is not Hook.after_step
+
   def end(self, run: Run) -> None:
     """See `genjax.training.loop.Hook`."""
 
@@ -52,9 +56,10 @@ def is_due(step: int, every: int) -> bool:
   return bool(every) and step % every == 0
 
 
-def is_due_before_the_end(run: Run, every: int) -> bool:
-  """The same for what happens at the end anyway, and not before the first step."""
-  return 0 < run.step < run.settings.steps and is_due(run.step, every)
+def is_due_before_the_end(run: Run, every: int, step: int | None = None) -> bool:
+  """The same, by default for the step of now, for what happens at the end anyway, and not before the first step."""
+  step = run.step if step is None else step
+  return 0 < step < run.settings.steps and is_due(step, every)
 
 
 class Log(Hook):
@@ -86,6 +91,9 @@ class Log(Hook):
       self._bar.update(1)
     if is_due(run.step, self.every) or run.step == run.settings.steps:
       self._write(run)
+
+  def reads(self, run: Run, step: int) -> bool:
+    return is_due(step, self.every) or step == run.settings.steps
 
   def recover(self, run: Run, error: NonFiniteError) -> bool:
     self._begin_interval(run)
@@ -152,6 +160,9 @@ class Evaluate(Hook):
     if is_due_before_the_end(run, self.every):
       self._evaluate(run, self.max_batches)
 
+  def reads(self, run: Run, step: int) -> bool:
+    return is_due_before_the_end(run, self.every, step)
+
   def end(self, run: Run) -> None:
     # A process that went on at the last step evaluates again, for its summary; the line may be there already.
     self._evaluate(run, 0, write=not self.writer.has(run.step, 'heldout/'))
@@ -179,6 +190,9 @@ class Sample(Hook):
   def after_step(self, run: Run, metrics: Metrics) -> None:
     if is_due_before_the_end(run, self.every):
       self._sample(run)
+
+  def reads(self, run: Run, step: int) -> bool:
+    return is_due_before_the_end(run, self.every, step)
 
   def end(self, run: Run) -> None:
     if self.every:
@@ -211,6 +225,9 @@ class Save(Hook):
     last = run.step == run.settings.steps
     if not self.checkpoints.best if last else is_due(run.step, self.every):
       self.save(run)
+
+  def reads(self, run: Run, step: int) -> bool:
+    return is_due(step, self.every) or step == run.settings.steps
 
   def end(self, run: Run) -> None:
     if self._saved != run.step:
@@ -274,6 +291,9 @@ class StopTogether(Hook):
   def after_step(self, run: Run, metrics: Metrics) -> None:
     distributed.stop_together(run.step)
 
+  def reads(self, run: Run, step: int) -> bool:
+    return False
+
 
 class Profile(Hook):
   """A trace for TensorBoard or Perfetto of `steps` steps, from step `begin` on."""
@@ -291,6 +311,9 @@ class Profile(Hook):
     if self._tracing and run.step >= self.begin + self.steps:
       jax.block_until_ready(metrics)
       self.close()
+
+  def reads(self, run: Run, step: int) -> bool:
+    return bool(self.steps) and step in (self.begin, self.begin + self.steps)
 
   def close(self) -> None:
     if self._tracing:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from genjax.training import stopping
+from genjax.training import calls, stopping
 from genjax.training.run import Run
 from genjax.training.step import Metrics
 from genjax.types import NonFiniteError
@@ -20,6 +20,13 @@ class Hook(Protocol):
 
   def after_step(self, run: Run, metrics: Metrics) -> None:
     """After step number `run.step`; the metrics may still be computing."""
+
+  def reads(self, run: Run, step: int) -> bool:
+    """Whether `after_step` reads the state or the time of exactly this step.
+
+    Such a step ends a call of several (`config.steps_per_call`). A hook without this method is taken to read every step.
+    """
+    ...
 
   def end(self, run: Run) -> None:
     """After the last step."""
@@ -70,12 +77,18 @@ def train(run: Run, hooks: Sequence[Hook]) -> None:
 def _finish(run: Run, hooks: Sequence[Hook]) -> bool:
   """Runs the remaining steps; False if that met a number that is not finite and a hook recovered."""
   try:
-    for columns in _batches(run):
-      for hook in hooks:
-        hook.before_step(run, columns)
-      metrics = run.train_step(columns)
-      for hook in hooks:
-        hook.after_step(run, metrics)
+    for batches in _calls(run, hooks):
+      for columns in batches:
+        for hook in hooks:
+          hook.before_step(run, columns)
+      first, entries = run.step, run.train_steps(batches)
+      last = run.step
+      try:
+        for run.step, metrics in zip(range(first + 1, last + 1), entries):
+          for hook in hooks:
+            hook.after_step(run, metrics)
+      finally:
+        run.step = last  # the step of the state, whatever stopped a hook
     run.check_finite()
   except NonFiniteError as error:
     recovered = [hook.recover(run, error) for hook in hooks]
@@ -85,10 +98,27 @@ def _finish(run: Run, hooks: Sequence[Hook]) -> bool:
   return True
 
 
+def _calls(run: Run, hooks: Sequence[Hook]) -> Iterator[list[dict]]:
+  """The batches of the remaining steps, those of one call together."""
+  batches, kept = _batches(run), []
+  reads = lambda step: any(getattr(hook, 'reads', _always)(run, step) for hook in hooks)
+  while run.step < run.settings.steps:
+    count = run.steps_of_next_call(reads)
+    while len(kept) < count:
+      kept.append(next(batches))
+    count = count if calls.same_shapes(kept[:count]) else 1
+    call, kept = kept[:count], kept[count:]
+    yield call
+
+
+def _always(run: Run, step: int) -> bool:
+  return True
+
+
 def _batches(run: Run) -> Iterator[dict]:
   """The batches of the remaining steps. A process that is asked to stop stops here, also while it waits for data."""
   batches = None
-  while run.step < run.settings.steps:
+  while True:
     with run.clock.section('data'), stopping.at_once():
       if batches is None:
         batches = iter(run.experiment.train.iterate(run.step, run.rows(run.settings.batch_size)))

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax import distributed, sharding
+from genjax import distributed, reduction, sharding
 from genjax.objectives import base
-from genjax.training import allocator, checkpoint, flops, keys, stopping
+from genjax.training import allocator, calls, checkpoint, flops, keys, stopping
 from genjax.training import state as state_lib
 from genjax.training import step as step_lib
 from genjax.training.clock import Clock
@@ -30,6 +30,8 @@ class Settings:
   batch_size: int
   seed: int = 0
   microbatches: int = 1
+  steps_per_call: int = 1
+  reduce: str = 'float32'
   mesh: Mapping[str, int] = dataclasses.field(default_factory=lambda: {'data': -1})
   rules: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   nonfinite: str = 'abort'  # or 'skip', or 'rollback'
@@ -65,6 +67,10 @@ class Run:
     if settings.nonfinite not in ('abort', 'skip', 'rollback') or settings.nonfinite_limit < 1:
       raise UserError("config.nonfinite takes policy='abort', 'skip' or 'rollback' and a limit of at least 1, got "
                       f'{settings.nonfinite!r} and {settings.nonfinite_limit}')
+    if settings.steps_per_call < 1:
+      raise UserError(f'config.steps_per_call must be at least 1, got {settings.steps_per_call}')
+    if settings.reduce not in ('float32', 'bfloat16'):
+      raise UserError(f"config.reduce must be 'float32' or 'bfloat16', got {settings.reduce!r}")
     self.experiment, self.settings = experiment, settings
     self.clock = clock or Clock()
     self.mesh = sharding.make_mesh(settings.mesh, devices)
@@ -80,8 +86,9 @@ class Run:
     self._layout = layout
     everywhere = sharding.replicated(self.mesh)
     under = functools.partial(sharding.under, self.mesh, settings.rules)  # whoever traces it, with the mesh of this run
-    self._step = under(step_lib.make_step(objective, experiment.optimizers, experiment.ema, settings.seed, settings.microbatches,
-                                          skip_nonfinite=settings.nonfinite == 'skip', layout=layout.params))
+    self._step = under(reduction.summed_in(settings.reduce, step_lib.make_step(
+      objective, experiment.optimizers, experiment.ema, settings.seed, settings.microbatches,
+      skip_nonfinite=settings.nonfinite == 'skip', layout=layout.params)))
     if self.mesh.size > sharding.batch_shards(self.mesh):
       # Axes beside the batch's may not divide what a network computes: found by tracing, which costs nothing but a second.
       due = tuple(phase.name for phase in self.phases)
@@ -90,6 +97,8 @@ class Run:
     # Without out_shardings the second call would see other layouts than the first and compile again.
     step = jax.jit(self._step, static_argnums=3, donate_argnums=0, out_shardings=(layout, everywhere))
     self._jit_step = distributed.compiled_together(step, 'the step')
+    steps = jax.jit(calls.looped(self._step), static_argnums=3, donate_argnums=0, out_shardings=(layout, everywhere))
+    self._jit_steps = distributed.compiled_together(steps, 'the steps of a call')
     evaluate, sample = (jax.jit(under(function), out_shardings=everywhere) for function in (self._evaluate_batch, objective.sample))
     self._jit_evaluate = distributed.compiled_together(evaluate, 'evaluation')
     self._jit_sample = distributed.compiled_together(sample, 'sampling')
@@ -153,25 +162,44 @@ class Run:
 
   def train_step(self, columns: Columns) -> step_lib.Metrics:
     """One step on one batch (rows of this process); returns metrics that may still be computing."""
-    if not self._checked or self.experiment.cut:
-      self._check_columns(columns)
-      self._checked = True
-    due = base.due(self.phases, self.step)
-    program = due, tuple(column.shape for column in columns.values())
+    return self.train_steps([columns])[0]
+
+  def train_steps(self, batches: Sequence[Columns]) -> list[step_lib.Metrics]:
+    """One call of as many steps as there are batches (rows of this process), at most `settings.steps_per_call`; see
+    `genjax.training.calls`.
+
+    Returns:
+      The metrics of each step, which may still be computing.
+    """
+    for columns in batches:
+      if not self._checked or self.experiment.cut:
+        self._check_columns(columns)
+        self._checked = True
+    due, count = base.due(self.phases, self.step), len(batches)
+    program = due, tuple(column.shape for column in batches[0].values())
     with self.clock.section('lost' if self.step < self.reached else 'step', '' if program in self._compiled else 'compile'):
-      batch = sharding.put_batch(columns, self.mesh)
-      self.state, metrics = self._jit_step(self.state, self.frozen, batch, due)
+      if self.settings.steps_per_call == 1:
+        self.state, metrics = self._jit_step(self.state, self.frozen, sharding.put_batch(batches[0], self.mesh), due)
+        entries = [metrics]
+      else:
+        stacked = sharding.put_batch(calls.stack(batches, self.settings.steps_per_call), self.mesh, axis=1)
+        self.state, metrics = self._jit_steps(self.state, self.frozen, stacked, due, np.int32(count))
+        entries = calls.split(metrics, count)
       self._compiled.add(program)
-      self.step += 1
-      self._pending.append((self.step, metrics))
-      self.check_finite(behind=1)
+      self._pending.extend(zip(range(self.step + 1, self.step + count + 1), entries))
+      self.step += count
+      self.check_finite(behind=count)
       on_cpu = sharding.platform() == 'cpu'
       if self.clock.first_step is None or on_cpu:  # there, two steps at a time would hold the temporary arrays of both
         jax.block_until_ready(metrics)
       if on_cpu:
         allocator.return_excess()
     self.clock.finished_step(self.step)
-    return metrics
+    return entries
+
+  def steps_of_next_call(self, reads: Callable[[int], bool]) -> int:
+    """See `genjax.training.calls.length`."""
+    return calls.length(self.settings, self.phases, self.step, reads, self.reached)
 
   def check_finite(self, behind: int = 0) -> None:
     """Checks the metrics of the steps that have not been checked, except the newest `behind`.
