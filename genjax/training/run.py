@@ -218,7 +218,8 @@ class Run:
     size = self.experiment.heldout.batch_size
     batch = {**self.experiment.batch_shapes(size), 'mask': jax.ShapeDtypeStruct((size,), np.float32)}
     context = self.target.context(self.experiment.frozen)
-    values = jax.eval_shape(self.experiment.objective.evaluate, self.target.averaged(), context, batch, jax.random.key(0))
+    params = jax.eval_shape(TrainState.averaged, self.target)
+    values = jax.eval_shape(self.experiment.objective.evaluate, params, context, batch, jax.random.key(0))
     return set(values) - {'weight'}
 
   def _check_columns(self, columns: Columns) -> None:
@@ -233,8 +234,8 @@ class Run:
                       'change config.data or the builder')
 
   def params(self, averaged: bool) -> Params:
-    """Trained parameters, the averaged ones where there are any and they are asked for."""
-    return self.state.averaged() if averaged else self.state.params
+    """Trained parameters as they are used, the averaged ones where there are any and they are asked for."""
+    return self.state.averaged() if averaged else self.state.evaluated()
 
   def evaluate(self, averaged: bool = True, max_batches: int = 0) -> dict[str, float]:
     """Means of the objective's per-example values over the held-out split.

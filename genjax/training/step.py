@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import optax
 
 from genjax.objectives.base import Context, Objective, Phase
+from genjax.training import directions
+from genjax.training import optimizers as optimizers_lib
 from genjax.training.state import TrainState
 from genjax.types import Array, Batch, Key, Params, Tree
 
@@ -47,7 +49,7 @@ def make_step(objective: Objective, optimizers: Mapping[str, optax.GradientTrans
         continue
       context = Context(step=state.step, mutable=mutable, ema=state.ema, frozen=frozen)
       key = jax.random.fold_in(step_key, index)
-      gradients, values, mutable = _gradients(phase, params, context, batch, key, microbatches)
+      gradients, values, mutable = _gradients(phase, optimizers, params, context, batch, key, microbatches)
       for group in phase.trains:
         updates, opt[group] = optimizers[group].update(gradients[group], opt[group], params[group])
         params[group] = optax.apply_updates(params[group], updates)
@@ -56,7 +58,7 @@ def make_step(objective: Objective, optimizers: Mapping[str, optax.GradientTrans
       metrics.update({f'{phase.name}/{name}': value for name, value in values.items()})
     ramp = (1.0 + state.step) / (10.0 + state.step)
     averages = {
-      group: _average(average, params[group], jnp.minimum(ema[group], ramp)) if group in trained else average
+      group: _average(average, directions.evaluated(opt[group], params[group]), jnp.minimum(ema[group], ramp)) if group in trained else average
       for group, average in state.ema.items()
     }
     after = TrainState(step=state.step + 1, params=params, mutable=mutable, opt=opt, ema=averages)
@@ -74,11 +76,12 @@ def _unless_finite(before: TrainState, after: TrainState, metrics: Metrics, due:
   return state, {**metrics, 'skipped': 1.0 - finite.astype(jnp.float32)}
 
 
-def _gradients(phase: Phase, params: Params, context: Context, batch: Batch, key: Key,
-               microbatches: int) -> tuple[Params, Metrics, Tree]:
+def _gradients(phase: Phase, optimizers: Mapping[str, optax.GradientTransformation], params: Params, context: Context, batch: Batch,
+               key: Key, microbatches: int) -> tuple[Params, Metrics, Tree]:
   """Gradients of a phase by group, its metrics and the new mutable tree."""
 
   def loss(trained: Params, mutable: Tree, batch: Batch, key: Key):
+    trained = {group: optimizers_lib.stop_frozen(optimizers[group], tree) for group, tree in trained.items()}
     output = phase.loss({**params, **trained}, dataclasses.replace(context, mutable=mutable), batch, key)
     mutable = mutable if output.mutable is None else output.mutable
     return output.loss, ({'loss': output.loss, **output.metrics}, mutable, jnp.asarray(output.weight, jnp.float32))
