@@ -38,7 +38,7 @@ def make(model: interop.Model, folder: pathlib.Path) -> Config:
                     f'has a {type(model.config).__name__}')
   config = common.base(steps=0, batch_size=8)
   _MAKERS[type(model.config)](config, model, folder)
-  config.optimizers.net = dict(name='sgd', lr=1e-4, b2=0.95, weight_decay=0.0, clip=1.0, warmup=0, schedule='constant', end=0.1)
+  config.optimizers.net = dict(name='sgd', lr=1e-4, weight_decay=0.0, clip=1.0, warmup=0, schedule='constant', end=0.1)
   return config.lock()
 
 

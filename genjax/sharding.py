@@ -301,6 +301,19 @@ def param_shardings(shapes: Tree, mesh: AnyMesh, table: AxesTable = (), rules: M
   return jax.tree.unflatten(structure, [NamedSharding(mesh, _partition_spec(spec)) for spec in specs])
 
 
+def shape_shardings(shapes: Sequence[Any], mesh: AnyMesh, beside: Tree = ()) -> list[NamedSharding]:
+  """The layout of arrays whose axes have no names: those that weigh over the axis 'fsdp', the others whole on every device.
+
+  Args:
+    shapes: arrays or `jax.ShapeDtypeStruct`s.
+    mesh: see `make_mesh`.
+    beside: tree of the arrays next to which these weigh little or much.
+  """
+  places = [_Place(tuple(leaf.shape), (None,) * len(leaf.shape), [()] * len(leaf.shape)) for leaf in shapes]
+  whole = _largest_whole(places, mesh, sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(beside)))
+  return [NamedSharding(mesh, _partition_spec(place.fsdp_spec(mesh) if math.prod(place.shape) > whole else place.spec)) for place in places]
+
+
 @dataclasses.dataclass(frozen=True)
 class _Place:
   """One parameter: its shape, its logical axes and the mesh axes of each of its axes by the rules."""
@@ -341,9 +354,12 @@ def _place_by_rules(name: str, shape: Sequence[int], mesh: AnyMesh, table: AxesT
   return _Place(tuple(shape), logical, _rule_spec(f'parameter {name}', shape, logical, mesh, rules))
 
 
-def _largest_whole(places: Sequence[_Place], mesh: AnyMesh) -> int:
-  """Arrays of up to so many elements stay whole under FSDP; what cannot be split counts against the budget first."""
-  budget = WHOLE_SHARE * sum(place.local(mesh) for place in places) / mesh.shape['fsdp']
+def _largest_whole(places: Sequence[_Place], mesh: AnyMesh, beside: int = 0) -> int:
+  """Arrays of up to so many elements stay whole under FSDP; what cannot be split counts against the budget first.
+
+  `beside` elements of other arrays make the budget larger.
+  """
+  budget = WHOLE_SHARE * (beside + sum(place.local(mesh) for place in places)) / mesh.shape['fsdp']
   spent = sum(place.local(mesh) for place in places
               if place.fsdp_axis(mesh) is None and not any('fsdp' in axes for axes in place.spec))
   sizes = collections.Counter(place.local(mesh) for place in places if place.fsdp_axis(mesh) is not None)

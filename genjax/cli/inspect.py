@@ -16,7 +16,7 @@ from jax.sharding import AbstractMesh
 from genjax.cli import configs
 from genjax.nn.functional import count
 from genjax.objectives import base
-from genjax.training import checkpoint, flops, memory
+from genjax.training import checkpoint, flops, memory, optimizers
 from genjax.training import state as state_lib
 from genjax.training.experiment import Experiment
 from genjax.types import UserError, leaf_name, strict_json
@@ -33,9 +33,12 @@ def main(argv: list[str]) -> int:
   config = values.config
   experiment = configs.build(config, paths)
   report = inspect(experiment, config.seed, abstract_mesh(values.mesh), dict(config.rules))
-  for row in report['parameters']:
-    origin = experiment.origins.get(row['group'], row['group'])
-    row['optimizer'] = 'frozen' if row['group'] in experiment.frozen else config.optimizers[origin].get('name', '')
+  for group in {row['group']: None for row in report['parameters']}:
+    rows = [row for row in report['parameters'] if row['group'] == group]
+    words = {} if group in experiment.frozen else optimizers.describe(config.optimizers[experiment.origins.get(group, group)],
+                                                                       {row['path']: row['shape'] for row in rows})
+    for row in rows:
+      row['optimizer'] = words.get(row['path'], 'frozen')
   print(strict_json(report, indent=2) if values.json else render(report))
   return 0
 

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
   plain = config_lib.from_plain(_without_adapters(config_lib.plain(config)))
   experiment = configs.build(plain, paths)
   assets.put(plain, assets.described(experiment.assets, experiment.files))
-  params = merged.merge(run.state.params, run.frozen)
+  params = merged.merge(run.params(averaged=False), run.frozen)
   averages = merged.context(run.state.context(run.frozen)).ema
   state = TrainState(step=run.state.step, params=params, mutable=run.state.mutable,
                      opt={group: experiment.optimizers[group].init(tree) for group, tree in params.items()},

@@ -6,10 +6,12 @@ examples and how to generate. The loop, the step, checkpoints and the command li
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import numbers
 from typing import Any, NamedTuple, Protocol
 
 import flax.struct
 import jax.numpy as jnp
+import numpy as np
 
 from genjax.types import Array, Batch, Key, Params, Tree, UserError
 
@@ -114,7 +116,7 @@ def check_groups(phases: tuple[Phase, ...], params: Mapping[str, Any], optimizer
 
   Raises:
     UserError: a group without a phase, a phase with an unknown group, two phases of one name, a missing or superfluous
-      optimizer, an average of an unknown group. The message prints both sets.
+      optimizer, an average of an unknown group, a decay out of range. The message prints both sets.
   """
   groups = set(params)
   trained = {group for phase in phases for group in phase.trains}
@@ -132,6 +134,10 @@ def check_groups(phases: tuple[Phase, ...], params: Mapping[str, Any], optimizer
                     f'Optimizers: {sorted(optimizers)}. Change config.optimizers to match')
   if set(ema) - groups:
     raise UserError(f'config.ema names unknown groups {sorted(set(ema) - groups)}. Groups: {sorted(groups)}')
+  for group, decay in ema.items():
+    real = isinstance(decay, numbers.Real) and not isinstance(decay, bool)
+    if not real or not 0.0 <= np.float32(decay) < 1.0:  # float32, which the average is kept in, may round to 1
+      raise UserError(f'config.ema.{group} must be a number from 0 up to, not including, 1: the decay of an average; got {decay!r}')
   for phase in phases:
     if phase.every < 1:
       raise UserError(f'phase {phase.name!r} needs every >= 1, got {phase.every}')

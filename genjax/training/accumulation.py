@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ Metrics = dict[str, Array]
 
 
 def gradients(phase: Phase, params: Params, context: Context, batch: Batch, key: Key, microbatches: int,
-              layout: Mapping[str, Tree]) -> tuple[Params, Metrics, Tree]:
+              stop: Callable[[str, Tree], Tree], layout: Mapping[str, Tree]) -> tuple[Params, Metrics, Tree]:
   """Gradients of a phase by group, its metrics and the new mutable tree.
 
   Args:
@@ -26,6 +27,7 @@ def gradients(phase: Phase, params: Params, context: Context, batch: Batch, key:
     batch: of the step.
     key: of the step and phase.
     microbatches: into how many parts the batch is split.
+    stop: (group, its parameters) -> the same, from those of which an optimizer trains none no gradient flows.
     layout: see `genjax.training.step.make_step`.
   """
 
@@ -35,13 +37,16 @@ def gradients(phase: Phase, params: Params, context: Context, batch: Batch, key:
     return output.loss, ({'loss': output.loss, **output.metrics}, mutable, jnp.asarray(output.weight, jnp.float32))
 
   trained = {group: params[group] for group in phase.trains}
+  stopped = lambda trees: {group: stop(group, tree) for group, tree in trees.items()}
+  whole = lambda *rest: jax.grad(lambda trained: loss(stopped(trained), *rest), has_aux=True)(trained)
   if microbatches == 1:
-    total, (metrics, mutable, _) = jax.grad(loss, has_aux=True)(trained, context.mutable, batch, key)
+    total, (metrics, mutable, _) = whole(context.mutable, batch, key)
     return total, metrics, mutable
 
   parts = jax.tree.map(lambda column: _split(column, microbatches), dict(batch))
   example = (context.mutable, jax.tree.map(lambda part: part[0], parts), key)
-  gradient, finish = _summed_once(phase.name, loss, trained, layout, example)
+  in_terms = _in_terms(phase.name, loss, trained, stopped, layout, example)
+  gradient, finish = (whole, lambda total: total) if in_terms is None else (in_terms, _sum_terms)
 
   def accumulate(carry, scanned):
     sums, mutable = carry
@@ -59,33 +64,36 @@ def gradients(phase: Phase, params: Params, context: Context, batch: Batch, key:
   return total, metrics, mutable
 
 
-def _summed_once(name: str, loss: Callable, trained: Params, layout: Mapping[str, Tree], example: tuple) -> tuple[Callable, Callable]:
-  """(gradient, finish): finish(gradient(...)) is the gradient of the loss.
+def _in_terms(name: str, loss: Callable[..., Any], trained: Params, stopped: Callable[[Params], Params], layout: Mapping[str, Tree],
+              example: tuple[Any, ...]) -> Callable[..., Any] | None:
+  """The gradient of the loss in one term for each place of the mesh axis 'data', which devices do not exchange; see `genjax.reduction`.
 
-  On a mesh with an axis 'data', `gradient` leaves one term for each of its places, and `finish` adds them up, which is when devices
-  exchange them. Without such a mesh, `finish` does nothing.
+  None without such an axis, or for a loss that such parameters do not suit.
   """
-  whole = lambda *rest: jax.grad(loss, has_aux=True)(trained, *rest)
   placement = sharding.active()
   data = 1 if placement is None else placement.mesh.shape['data']
   if data == 1 or not set(trained) <= set(layout):
-    return whole, lambda terms: terms
+    return None
   places = {group: jax.tree.map(lambda place: NamedSharding(place.mesh, PartitionSpec('data', *place.spec)), layout[group])
             for group in trained}
-  placed = lambda terms: jax.tree.map(jax.lax.with_sharding_constraint, terms, places)
 
-  def gradient(*rest):
+  def gradient(*rest: Any) -> Any:
     zeros = jax.tree.map(lambda leaf: jnp.zeros((data, *leaf.shape), jnp.float32), trained)
-    terms, aux = jax.grad(lambda zeros: loss(jax.tree.map(reduction.Unreduced, trained, zeros), *rest), has_aux=True)(zeros)
-    return placed(terms), aux
+    split = lambda zeros: jax.tree.map(reduction.Unreduced, trained, stopped(zeros))
+    terms, aux = jax.grad(lambda zeros: loss(split(zeros), *rest), has_aux=True)(zeros)
+    return jax.tree.map(jax.lax.with_sharding_constraint, terms, places), aux
 
   try:
     jax.eval_shape(gradient, *example)
   except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
     logs.say(f'gradients of phase {name!r} are summed over devices for each microbatch, not once a step, because its loss uses parameters '
              f'outside the layers of genjax.nn: {error}')
-    return whole, lambda terms: terms
-  return gradient, lambda terms: jax.tree.map(lambda term: jnp.sum(term, axis=0), terms)
+    return None
+  return gradient
+
+
+def _sum_terms(terms: Tree) -> Tree:
+  return jax.tree.map(lambda term: jnp.sum(term, axis=0), terms)
 
 
 def _split(column: Array, parts: int) -> Array:

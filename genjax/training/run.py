@@ -245,7 +245,8 @@ class Run:
     """What `evaluate` will give, found without computing."""
     context = self.target.context(self.experiment.frozen)
     evaluate = sharding.under(self.mesh, self.settings.rules, self.experiment.objective.evaluate)
-    values = jax.eval_shape(evaluate, self.target.averaged(), context, self.heldout_shapes(), jax.random.key(0))
+    params = jax.eval_shape(TrainState.averaged, self.target)
+    values = jax.eval_shape(evaluate, params, context, self.heldout_shapes(), jax.random.key(0))
     return set(values) - {'weight'}
 
   def heldout_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -265,8 +266,8 @@ class Run:
                       'change config.data or the builder')
 
   def params(self, averaged: bool) -> Params:
-    """Trained parameters, the averaged ones where there are any and they are asked for."""
-    return self.state.averaged() if averaged else self.state.params
+    """Trained parameters as they are used, the averaged ones where there are any and they are asked for."""
+    return self.state.averaged() if averaged else self.state.evaluated()
 
   def evaluate(self, averaged: bool = True, max_batches: int = 0) -> dict[str, float]:
     """Means of the objective's per-example values over the held-out split.

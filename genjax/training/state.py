@@ -10,7 +10,7 @@ import optax
 
 from genjax import sharding
 from genjax.objectives.base import Context, Objective
-from genjax.training import keys
+from genjax.training import directions, keys
 from genjax.types import Array, Key, Params, Tree
 
 
@@ -28,9 +28,13 @@ class TrainState:
     """What losses, evaluation and sampling may read."""
     return Context(step=self.step, mutable=self.mutable, ema=self.ema, frozen=frozen)
 
+  def evaluated(self) -> Params:
+    """The parameters that training stands for: `params`, but where an optimizer takes gradients elsewhere than at its result."""
+    return {group: directions.evaluated(self.opt[group], tree) for group, tree in self.params.items()}
+
   def averaged(self) -> Params:
     """Parameters for evaluation and sampling: the averaged ones where a group has them."""
-    return {**self.params, **self.ema}
+    return {**self.evaluated(), **self.ema}
 
 
 def create(objective: Objective, optimizers: Mapping[str, optax.GradientTransformation], ema: Mapping[str, float],
@@ -54,11 +58,14 @@ def init_key(seed: int) -> Key:
 
 def shardings(shapes: TrainState, optimizers: Mapping[str, optax.GradientTransformation], mesh: sharding.AnyMesh,
               axes: Mapping[str, sharding.AxesTable], rules: Mapping[str, Any]) -> Any:
-  """The layout of a state: optimizer state and averages lie where their parameters lie, the rest on every device.
+  """The layout of a state: averages and what optimizers keep lie where their parameters lie, the rest on every device.
+
+  What an optimizer keeps in another shape than the parameter's (factored moments, say) is on every device too; if it weighs beside the
+  parameters, it is split over the axis 'fsdp'.
 
   Args:
     shapes: the state as `jax.ShapeDtypeStruct`s.
-    optimizers: group -> transformation.
+    optimizers: group -> transformation, any that optax knows.
     mesh: see `genjax.sharding.make_mesh`.
     axes: group -> table of logical axes.
     rules: logical axis -> mesh axis.
@@ -68,14 +75,29 @@ def shardings(shapes: TrainState, optimizers: Mapping[str, optax.GradientTransfo
   """
   everywhere = sharding.replicated(mesh)
   params = {group: sharding.param_shardings(tree, mesh, axes.get(group, ()), rules) for group, tree in shapes.params.items()}
-  opt = {
-    group: optax.tree_map_params(optimizers[group], lambda _, place: place, state, params[group],
-                                 transform_non_params=lambda _: everywhere)
-    for group, state in shapes.opt.items()
-  }
+  opt = {group: _beside(shapes.opt[group], shapes.params[group], params[group], mesh) for group in optimizers}
   layout: Any = TrainState  # holds layouts in place of arrays
   return layout(step=everywhere, params=params, mutable=jax.tree.map(lambda _: everywhere, shapes.mutable), opt=opt,
                 ema={group: params[group] for group in shapes.ema})
+
+
+def _beside(state: Tree, params: Tree, places: Tree, mesh: sharding.AnyMesh) -> Tree:
+  """The layout of an optimizer's state. A part of the path of a leaf is the path of its parameter, whatever stands around it."""
+  known = {path: (leaf.shape, place) for (path, leaf), place in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(places))}
+
+  def place(path: tuple, leaf: Any) -> Any:
+    for start in range(len(path) + 1):
+      for stop in range(len(path), start - 1, -1):
+        shape, place = known.get(path[start:stop], (None, None))
+        if shape == leaf.shape:
+          return place
+    return leaf
+
+  mixed = jax.tree_util.tree_map_with_path(place, state)  # layouts, and shapes without one
+  is_place = lambda leaf: isinstance(leaf, jax.sharding.Sharding)
+  leaves, structure = jax.tree.flatten(mixed)
+  others = iter(sharding.shape_shardings([leaf for leaf in leaves if not is_place(leaf)], mesh, beside=params))
+  return jax.tree.unflatten(structure, [leaf if is_place(leaf) else next(others) for leaf in leaves])
 
 
 def frozen_target(frozen: Params, mesh: sharding.AnyMesh, axes: Mapping[str, sharding.AxesTable], rules: Mapping[str, Any]) -> Params:

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import optax
 
 from genjax.objectives.base import Context, Objective
-from genjax.training import accumulation, keys
+from genjax.training import accumulation, directions, keys
+from genjax.training import optimizers as optimizers_lib
 from genjax.training.accumulation import Metrics
 from genjax.training.state import TrainState
 from genjax.types import Batch, Params, Tree
@@ -49,7 +50,8 @@ def make_step(objective: Objective, optimizers: Mapping[str, optax.GradientTrans
         continue
       context = Context(step=state.step, mutable=mutable, ema=state.ema, frozen=frozen)
       key = jax.random.fold_in(step_key, index)
-      gradients, values, mutable = accumulation.gradients(phase, params, context, batch, key, microbatches, layout or {})
+      stop = lambda group, tree: optimizers_lib.stop_frozen(optimizers[group], tree)
+      gradients, values, mutable = accumulation.gradients(phase, params, context, batch, key, microbatches, stop, layout or {})
       for group in phase.trains:
         updates, opt[group] = optimizers[group].update(gradients[group], opt[group], params[group])
         params[group] = optax.apply_updates(params[group], updates)
@@ -58,7 +60,7 @@ def make_step(objective: Objective, optimizers: Mapping[str, optax.GradientTrans
       metrics.update({f'{phase.name}/{name}': value for name, value in values.items()})
     ramp = (1.0 + state.step) / (10.0 + state.step)
     averages = {
-      group: _average(average, params[group], jnp.minimum(ema[group], ramp)) if group in trained else average
+      group: _average(average, directions.evaluated(opt[group], params[group]), jnp.minimum(ema[group], ramp)) if group in trained else average
       for group, average in state.ema.items()
     }
     after = TrainState(step=state.step + 1, params=params, mutable=mutable, opt=opt, ema=averages)

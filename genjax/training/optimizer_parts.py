@@ -1,0 +1,132 @@
+"""Rules by which parts of a tree of parameters are trained in their own way.
+
+A rule is (regex, how); the first whose regex matches the whole path of a parameter counts. How is one of
+
+    dict(frozen=True)               the parameter stands still, and has no optimizer state
+    dict(scale=0.01)                its whole update, weight decay with it, is multiplied by a number
+    dict(name='sgd', lr=0.1, ...)   another optimizer has it
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from genjax.types import Tree, UserError, leaf_name, listed
+
+OWN, FROZEN = 'own', 'frozen'  # labels of what no rule gives to another optimizer, and of what stands still
+_FORMS = "(regex, dict(frozen=True)), (regex, dict(scale=0.01)) or (regex, dict(name='sgd', lr=0.1))"
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """One rule.
+
+  Attributes:
+    pattern: regular expression of whole paths.
+    label: `OWN`, `FROZEN`, or the name of the part that another optimizer has.
+    scale: factor of the update.
+    options: those of the other optimizer.
+  """
+
+  pattern: str
+  label: str
+  scale: float = 1.0
+  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def parse(parts: Any, where: str) -> tuple[Rule, ...]:
+  """Rules as users write them -> rules.
+
+  Args:
+    parts: sequence of (regex, how), see the module.
+    where: the option that holds them, for messages.
+
+  Raises:
+    UserError: something else; the message shows the three forms.
+  """
+  if isinstance(parts, (str, Mapping)) or not isinstance(parts, Sequence):
+    raise UserError(f'{where} must be a sequence of {_FORMS}, got {parts!r}')
+  return tuple(_rule(part, f'part_{index}', f'{where}[{index}]') for index, part in enumerate(parts))
+
+
+def _rule(part: Any, label: str, where: str) -> Rule:
+  pair = isinstance(part, Sequence) and not isinstance(part, str) and len(part) == 2
+  if not pair or not isinstance(part[0], str) or not isinstance(part[1], Mapping):
+    raise UserError(f'{where} must be {_FORMS}, got {part!r}')
+  pattern, how = part[0], dict(part[1])
+  regex(pattern, where)
+  if set(how) == {'frozen'}:
+    if how['frozen'] is not True:
+      raise UserError(f'{where}: frozen is True or left out, got {how["frozen"]!r}; scale=1.0 trains as if there were no rule')
+    return Rule(pattern, FROZEN)
+  if set(how) == {'scale'}:
+    return Rule(pattern, OWN, scale=how['scale'])
+  if 'name' in how:
+    return Rule(pattern, label, options=how)
+  raise UserError(f'{where} must be {_FORMS}, got {part!r}')
+
+
+def regex(pattern: Any, where: str) -> re.Pattern[str]:
+  """The compiled regular expression.
+
+  Raises:
+    UserError: it is none.
+  """
+  if not isinstance(pattern, str):
+    raise UserError(f'{where} must be a regular expression of paths, got {pattern!r}')
+  try:
+    return re.compile(pattern)
+  except re.error as error:
+    raise UserError(f'{where}: {pattern!r} is no regular expression: {error}') from error
+
+
+def of(rules: Sequence[Rule], name: str) -> Rule:
+  """The rule of a parameter."""
+  return next((rule for rule in rules if re.fullmatch(rule.pattern, name)), Rule('', OWN))
+
+
+def check(rules: Sequence[Rule], names: Sequence[str], where: str) -> None:
+  """Checks that every rule has a parameter, and that something is trained.
+
+  Raises:
+    UserError: a rule that matches nothing, or only what earlier rules have; rules that freeze everything. Parameters are listed.
+  """
+  there = f'The parameters are {listed(list(names), 40)}'
+  taken = [of(rules, name) for name in names]
+  for index, rule in enumerate(rules):
+    if not any(re.fullmatch(rule.pattern, name) for name in names):
+      raise UserError(f'{where}[{index}]: {rule.pattern!r} matches no parameter. {there}')
+    if not any(rule is other for other in taken):
+      raise UserError(f'{where}[{index}]: earlier rules match whatever {rule.pattern!r} matches, and the first counts. {there}')
+  if all(rule.label == FROZEN for rule in taken):
+    raise UserError(f'{where}: every parameter is frozen, and nothing is left to train. {there}')
+
+
+def labels(rules: Sequence[Rule], tree: Tree) -> Tree:
+  """The label of each leaf."""
+  return jax.tree_util.tree_map_with_path(lambda path, _: of(rules, leaf_name(path)).label, tree)
+
+
+def trained(rules: Sequence[Rule], tree: Tree) -> Tree:
+  """Whether each leaf is trained."""
+  return jax.tree.map(lambda label: label != FROZEN, labels(rules, tree))
+
+
+def scaled(rules: Sequence[Rule]) -> optax.GradientTransformation:
+  """Multiplies the update of each leaf by the scale of its rule; it is the last link of a chain."""
+
+  def update(updates: Tree, params: Tree) -> Tree:
+    factors = jax.tree_util.tree_map_with_path(lambda path, _: of(rules, leaf_name(path)).scale, updates)
+    return jax.tree.map(lambda value, factor: value if factor == 1.0 else value * factor, updates, factors)
+
+  return optax.stateless(update)
+
+
+def still() -> optax.GradientTransformation:
+  """Updates that change no bit: -0 added to a number gives that number, +0 would turn -0 into +0."""
+  return optax.stateless(lambda updates, _: jax.tree.map(lambda value: jnp.full_like(value, -0.0), updates))
