@@ -12,6 +12,8 @@ A letter with two meanings is told apart by its neighbours: `image_BHWC` has hei
 """
 
 from collections.abc import Mapping, Sequence
+import os
+import pathlib
 from typing import Any
 
 import jax
@@ -48,6 +50,19 @@ def unflatten(leaves: Mapping[str, Any]) -> Tree:
 def listed(names: Sequence[str], most: int = 12) -> str:
   """Names for a message, at most `most` of them."""
   return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
+
+
+def expanded(path: str | os.PathLike[str]) -> pathlib.Path:
+  """A path as a user writes it: a `~` or `~name` at its beginning stands for a home folder.
+
+  Raises:
+    UserError: there is no user of that name.
+  """
+  try:
+    return pathlib.Path(path).expanduser()
+  except RuntimeError:
+    raise UserError(f'{path}: ~ begins the home folder of a user, and there is none of this name; write ./{path} for what is called so '
+                    'here') from None
 
 
 class UserError(Exception):

@@ -18,7 +18,7 @@ from tensorflow_datasets.core.download import downloader
 
 from genjax import distributed
 from genjax.data.builders import BUILDERS, Builder
-from genjax.types import UserError
+from genjax.types import UserError, expanded
 
 Path = str | os.PathLike[str]
 
@@ -34,7 +34,13 @@ _TFDS_GROUPS = (
 
 def data_directory(data_dir: Path | None = None) -> pathlib.Path:
   """The argument, else the environment variable TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-  return pathlib.Path(data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets').expanduser()
+  return expanded(data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
+
+
+def is_known(name: str) -> bool:
+  """Whether a name is that of a data set of genjax or TFDS, perhaps with a config and a version."""
+  base = _base(name)
+  return base in BUILDERS or base in tfds.list_builders(with_community_datasets=False)
 
 
 def prepared(name: str, data_dir: Path | None = None) -> tfds.core.DatasetBuilder | None:
@@ -75,7 +81,8 @@ def build(name: str, data_dir: Path | None = None, originals: Path | None = None
   """Prepares a data set that is not; see `open_builder`. Nothing is left behind when it fails."""
   root = data_directory(data_dir)
   base = _base(name)
-  if originals is not None and not pathlib.Path(originals).is_dir():
+  originals = None if originals is None else expanded(originals)
+  if originals is not None and not originals.is_dir():
     raise UserError(f'the folder {originals} does not exist; expected a folder with the original files of {base}')
   try:
     if base in BUILDERS:
