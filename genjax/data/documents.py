@@ -62,7 +62,7 @@ def place(name: str) -> pathlib.Path | None:
   if not name:
     return None
   path = expanded(name)
-  if not prepare.is_known(name) or os.sep in name and (path.exists() or glob.has_magic(name)):
+  if os.sep in name and (path.exists() or glob.has_magic(name)) or not prepare.is_known(name):
     return path
   if path.exists():
     _say_hidden(name)

@@ -9,6 +9,7 @@ import importlib
 import logging
 import os
 import pathlib
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -40,7 +41,12 @@ def data_directory(data_dir: Path | None = None) -> pathlib.Path:
 def is_known(name: str) -> bool:
   """Whether a name is that of a data set of genjax or TFDS, perhaps with a config and a version."""
   base = _base(name)
-  return base in BUILDERS or base in tfds.list_builders(with_community_datasets=False)
+  if base in BUILDERS:
+    return True
+  if not re.fullmatch('[A-Za-z0-9_]+', base):
+    return False
+  _import_groups()
+  return base in tfds.list_builders(with_community_datasets=False)
 
 
 def prepared(name: str, data_dir: Path | None = None) -> tfds.core.DatasetBuilder | None:
@@ -173,9 +179,7 @@ def _tfds_builder(name: str, root: pathlib.Path) -> tfds.core.DatasetBuilder:
   try:
     with contextlib.suppress(tfds.core.DatasetNotFoundError):
       return tfds.builder(name, data_dir=os.fspath(root))
-    for group in _TFDS_GROUPS:
-      with contextlib.suppress(ImportError):
-        importlib.import_module(f'tensorflow_datasets.{group}')
+    _import_groups()
     return tfds.builder(name, data_dir=os.fspath(root))
   except tfds.core.DatasetNotFoundError:
     known = sorted({*BUILDERS, *tfds.list_builders(with_community_datasets=False)})
@@ -185,6 +189,12 @@ def _tfds_builder(name: str, root: pathlib.Path) -> tfds.core.DatasetBuilder:
   except Exception as error:  # a version or config that does not exist, a builder that needs another package
     raise UserError(f'TFDS cannot open the data set {name!r}: {first_line(error)}; `tfds build --help` and the catalog '
                     'of TFDS tell its versions and configs') from None
+
+
+def _import_groups() -> None:
+  for group in _TFDS_GROUPS:
+    with contextlib.suppress(ImportError):
+      importlib.import_module(f'tensorflow_datasets.{group}')
 
 
 def first_line(error: BaseException) -> str:
