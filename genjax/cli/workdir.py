@@ -36,7 +36,7 @@ from genjax.training.run import Run
 from genjax.types import UserError
 
 # Where a run is computed, and what watches it; results do not depend on it, so a resumed run may change it.
-PLACEMENT = ('mesh.', 'rules.', 'watchdog_seconds')
+PLACEMENT = ('mesh.', 'rules.', 'watchdog_seconds', 'data.threads')
 BEST = 'best'  # in the place of a step
 
 

@@ -133,8 +133,8 @@ def _with_size(data: bytes) -> bytes:
   if data[:4] != b'RIFF' or data[8:12] != b'WAVE' or (start := _chunk(data, 12, b'data')) is None:
     return data
   size = len(data) - start - 8
-  if data[start + 4:start + 8] != bytes(4) or _chunk(data, start + 8) in (len(data), len(data) + 1):  # what follows are chunks: there is no sound
-    return data
+  if data[start + 4:start + 8] != bytes(4) or _chunk(data, start + 8) in (len(data), len(data) + 1):
+    return data  # the size is known, or what follows are chunks and there is no sound
   return b''.join([data[:4], struct.pack('<I', min(len(data) - 8, _LARGEST)), data[8:start + 4], struct.pack('<I', min(size, _LARGEST)),
                    data[start + 8:]])
 

@@ -29,6 +29,7 @@ class Marian:
 
   Attributes:
     size: one more than the largest token.
+    unused: tokens below it that have no text.
     special: 'eos', 'pad', 'unk' -> token.
 
   Raises:
@@ -48,6 +49,7 @@ class Marian:
         raise UserError(f'{folder} has a vocabulary for each language (separate_vocabs), and genjax has one for both')
       self._pieces = {token: piece for piece, token in self._tokens.items()}
       self.size = max(self._pieces) + 1
+      self.unused = tuple(sorted(set(range(self.size)).difference(self._pieces)))
       self.special = {kind: self._tokens[piece] for kind, piece in SPECIAL.items()}
     except (ValueError, AttributeError, TypeError, KeyError) as error:
       raise UserError(f'{folder / VOCABULARY} must be an object of pieces and their tokens with {", ".join(SPECIAL.values())}: '

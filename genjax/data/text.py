@@ -19,7 +19,8 @@ _NONE: Mapping[str, int] = types.MappingProxyType({})
 class Vocabulary(Protocol):
   """Text <-> tokens 0 .. size - 1.
 
-  special: 'bos', 'eos', 'pad', 'unk' -> token, of those that there are. begins: tokens that stand before every text.
+  special: 'bos', 'eos', 'pad', 'unk' -> token, of those that there are. begins: tokens that stand before every text. unused: tokens below
+  the size that no text has.
   """
 
   @property
@@ -30,6 +31,9 @@ class Vocabulary(Protocol):
 
   @property
   def begins(self) -> tuple[int, ...]: ...
+
+  @property
+  def unused(self) -> tuple[int, ...]: ...
 
   def encode(self, text: str) -> np.ndarray:
     """Integers (T,)."""
@@ -44,7 +48,7 @@ class ByteVocabulary:
   """The 256 values of a byte of UTF-8. Every text can be encoded."""
 
   size = 256
-  special, begins = _NONE, ()
+  special, begins, unused = _NONE, (), ()
 
   def encode(self, text: str) -> np.ndarray:
     """uint8 (T,).
@@ -62,7 +66,7 @@ class ByteVocabulary:
 class CharVocabulary:
   """The characters of an alphabet, each once, sorted by code point: token i is `alphabet[i]`."""
 
-  special, begins = _NONE, ()
+  special, begins, unused = _NONE, (), ()
 
   def __init__(self, alphabet: str):
     if not alphabet:
@@ -101,7 +105,7 @@ class CharVocabulary:
 class IdVocabulary:
   """The tokens 0 .. size - 1 of a tokenizer that ran elsewhere; the text of a token is its number."""
 
-  special, begins = _NONE, ()
+  special, begins, unused = _NONE, (), ()
 
   def __init__(self, size: int):
     if size < 1:

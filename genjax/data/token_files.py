@@ -26,8 +26,7 @@ BLOCK = 4096
 
 def is_folder(name: str) -> bool:
   """Whether a name is that of a folder of tokens, and of no data set; see `genjax.data.documents.place`."""
-  folder = place(name)
-  return folder is not None and (folder / INDEX).is_file()
+  return (expanded(name) / INDEX).is_file() and place(name) is not None
 
 
 class TokenFiles:

@@ -50,6 +50,7 @@ class Pieces:
 
   Attributes:
     size: one more than the largest token.
+    unused: tokens below it that have no text.
     special: 'bos', 'eos', 'pad', 'unk', 'mask' -> token, of those that there are; BERT's '[CLS]' and '[SEP]' are 'bos' and 'eos'.
     begins: tokens that stand before every text.
 
@@ -72,6 +73,7 @@ class Pieces:
     self.size = max(vocabulary.values(), default=-1) + 1
     if not self.size:
       raise UserError(f'{where} has no tokens')
+    self.unused = tuple(sorted(set(range(self.size)).difference(vocabulary.values())))
     self.special = _special(_settings(settings, where), vocabulary)
     self.begins = tuple(self._tokenizer.encode('', add_special_tokens=True).ids[:1])
     if self.begins != (self.special.get('bos'),):  # a template may also end a text: that is none of its beginning
@@ -105,6 +107,8 @@ class SentencePiece:
 
   Control tokens have no text: they cannot be written into one, and decode to nothing.
   """
+
+  unused = ()
 
   def __init__(self, model: bytes, settings: str = '', where: str = SENTENCEPIECE):
     self._name = T5 if pathlib.Path(where).name == T5 else SENTENCEPIECE
