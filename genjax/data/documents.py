@@ -77,18 +77,17 @@ def _say_hidden(name: str) -> None:
 def find(name: str) -> list[pathlib.Path] | None:
   """The files that a name stands for, in order; None if it is the name of a data set. See `place` and `files`."""
   path = place(name)
-  return None if path is None else files(os.fspath(path), or_name=os.sep not in name and not name.startswith(('.', '~')))
+  if path is None:
+    return None
+  meant = os.sep in name or name.startswith(('.', '~')) or glob.has_magic(name) or _bare(path).endswith(ENDINGS)
+  return files(os.fspath(path)) if meant or path.exists() else None
 
 
-def files(text: str, or_name: bool = False) -> list[pathlib.Path] | None:
+def files(text: str) -> list[pathlib.Path]:
   """The files of documents that a path stands for, in order.
 
   It is the path of a file; of a folder, which stands for the files below it that end in `ENDINGS`, in any case of letters, hidden ones and
   those in hidden folders left out; or a pattern with *, ?, [...] or **.
-
-  Args:
-    text: the path.
-    or_name: None, and no error, for what is absent and may be a name of something else.
 
   Raises:
     UserError: it is none of these, stands for no file, or for one in a format that is not read.
@@ -106,8 +105,6 @@ def files(text: str, or_name: bool = False) -> list[pathlib.Path] | None:
     found = sorted(pathlib.Path(file) for file in glob.glob(os.fspath(path), recursive=True) if os.path.isfile(file))
     if not found:
       raise UserError(f'no file is called {text}')
-  elif or_name and not _bare(path).endswith(ENDINGS):
-    return None
   else:
     raise UserError(f'the text file {path} does not exist; expected a path of a file or the name of a data set')
   if foreign := [file for file in found if _bare(file).endswith(FOREIGN)]:
