@@ -41,6 +41,7 @@ setup(
     'tensorboard>=2.18,<3',
     'tokenizers>=0.21,<0.24',
     'sentencepiece>=0.2,<0.3',
+    'soundfile>=0.13,<1',
     'tqdm>=4.66,<5',
   ],
   extras_require={

@@ -27,7 +27,8 @@ def get_config(arg=None):
   config.experiment = 'experiments.diffusion'
   split = dict(name=arg.data, train='train', heldout='validation') if arg.data else dict(
     name='random_latents', train='train', heldout='heldout')
-  config.data = dict(split, shape=(side, side, 4), num_classes=1000, content='latents', flip=False, data_dir='', originals='')
+  config.data = dict(split, shape=(side, side, 4), num_classes=1000, content='latents', flip=False, data_dir='', originals='',
+                     threads=1)
   config.model = dict(name='dit', patch=arg.patch, width=width, depth=depth, heads=heads, learn_sigma=False, dtype='bfloat16',
                       remat='full')
   config.objective = dict(process=dict(name='flow'), parameterization=dict(name='velocity'),

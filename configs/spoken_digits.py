@@ -15,7 +15,7 @@ def get_config(arg=None):
   config = common.base(steps=1500, batch_size=64)
   config.experiment = 'experiments.speech'
   config.data = dict(name='free_spoken_digits', train='train', heldout='test', seconds=1.0, bands=40, window=200, hop=80, shift=20,
-                     originals='', audio='audio', field='text', longest=0, rate=8_000)
+                     originals='', audio='audio', field='text', longest=0, rate=8_000, threads=1)
   config.model = dict(layers=2, decoder_layers=1, heads=4, width=96, mlp_width=384, dropout=0.1, init='xavier', dtype='float32',
                       attention='auto', remat='none', unroll=True)
   config.objective = dict(smoothing=0.1)

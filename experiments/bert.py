@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 import functools
-import pathlib
 from typing import Any
 
 import jax
@@ -23,7 +22,7 @@ from genjax.objectives.masked import MaskedLanguageModel, MaskingOptions
 from genjax.objectives.sequence_classification import SequenceClassification
 from genjax.training import optimizers
 from genjax.training.experiment import Columns, Condition, Experiment
-from genjax.types import Tree, UserError
+from genjax.types import Tree, UserError, expanded
 
 HEADS = ('pooler', 'next_sentence', 'classes')  # of config.model; which of them a run has is decided by what it learns
 Further = Sequence[tuple[str, str, str]]  # (name, split, field) of texts
@@ -124,7 +123,7 @@ class _Text:
       self.vocabulary = tokenizers.open_tokenizer(kept)
     elif data.vocabulary == 'bert':
       self.vocabulary = tokenizers.train('bert', self._documents(data.train, more), data.vocabulary_size)
-    elif pathlib.Path(data.vocabulary).exists():
+    elif expanded(data.vocabulary).exists():
       self.vocabulary = tokenizers.open_tokenizer(data.vocabulary)
     else:
       raise UserError("config.data.vocabulary must be 'bert', or the path of a tokenizer.json or of a folder with one, such as a run, got "

@@ -29,7 +29,6 @@ class Chorales(LanguageModel):
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
     """'loss' in nats per note, 'step_nll' in nats per time step, the sum over its voices, and 'accuracy' of notes."""
     values = super().evaluate(params, context, batch, key)
-    del values['bits_per_byte']
     return {**values, 'step_nll': chorales.VOICES * values['loss']}
 
 

@@ -32,6 +32,7 @@ import jax
 import numpy as np
 
 from genjax.training.checkpoint import Checkpoints
+from genjax.types import expanded
 
 ROOT = pathlib.Path(__file__).parent.parent
 FAMILIES = {'vae': 'digits_vae', 'gan': 'digits_gan', 'diffusion': 'quickstart', 'language': 'python_code'}
@@ -285,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   families = options.families.split(',')
   if options.kills < 1 or set(families) - set(FAMILIES):
     parser.error(f'at least one kill, and families of {sorted(FAMILIES)}')
-  folder = pathlib.Path(options.workdir or tempfile.mkdtemp(prefix='faults-')).absolute()
+  folder = expanded(options.workdir or tempfile.mkdtemp(prefix='faults-')).absolute()
   try:
     return 1 if run(options.kills, families, options.steps, options.every, options.seed, folder) else 0
   finally:

@@ -5,7 +5,6 @@ python -m experiments.gallery --out=docs/samples.png runs/mnist_flow runs/mnist_
 
 import argparse
 from collections.abc import Sequence
-import pathlib
 import sys
 import textwrap
 
@@ -15,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from experiments import render
 from genjax.cli import outputs, workdir
 from genjax.training import logs
-from genjax.types import UserError
+from genjax.types import UserError, expanded
 
 FONT_SIZE = 13
 MARGIN = 12
@@ -25,7 +24,7 @@ def main(argv: Sequence[str]) -> None:
   """Draws samples from every run and writes the picture; exits with 2 on bad input."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('workdirs', nargs='+', help='run directories')
-  parser.add_argument('--out', required=True, type=pathlib.Path, help='a .png file')
+  parser.add_argument('--out', required=True, type=expanded, help='a .png file')
   parser.add_argument('--num', type=int, default=64, help='images of each run; of a run that generates text, the first one is shown')
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--height', type=int, default=456, help='of the picture, in pixels')

@@ -25,7 +25,8 @@ def batches(config: Config, split: str, shuffle: bool = True) -> pipeline.Pipeli
   """Batches of 'image' uint8 B H W C (float32 for latents) and, with classes, 'label' int32 B.
 
   config.data: name, data_dir and originals (see `genjax.data.sources.open_tfds`), shape (H, W, C), num_classes (0: no labels);
-  optional content ('pixels', or 'latents' of an encoder that ran before), resize and crop (bring images of other sizes to `shape`, by the
+  optional threads (batches that are decoded at a time, 1 by default; it changes no batch),
+  content ('pixels', or 'latents' of an encoder that ran before), resize and crop (bring images of other sizes to `shape`, by the
   filter of that name, see `genjax.data.resizing.Resized`), flip (mirror half of the training images) and binarize: 'none', 'fixed' (one
   Bernoulli draw of each image, the same in every epoch) or 'dynamic' (drawn anew whenever an image is read).
 
@@ -50,7 +51,7 @@ def batches(config: Config, split: str, shuffle: bool = True) -> pipeline.Pipeli
     imported.check_data(config)
     return open_source(data, split, config.seed)
 
-  return pipeline.Pipeline(read, config.batch_size, config.seed, transform, shuffle)
+  return pipeline.Pipeline(read, config.batch_size, config.seed, transform, shuffle, threads=data.get('threads', 1))
 
 
 def open_source(data: Config, split: str, seed: int) -> pipeline.Source:

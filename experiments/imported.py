@@ -1,10 +1,12 @@
 """What runs of public models have in common: files that came with the model, a tokenizer by path, and no data until some is named."""
 
+from collections.abc import Sequence
 import pathlib
 from typing import Any
 
 from genjax import config as config_lib
 from genjax.config import Config
+from genjax.objectives.decoding import SamplerOptions
 from genjax.objectives.seq2seq import Tokens
 from genjax.types import UserError
 
@@ -40,6 +42,21 @@ def check_data(config: Config) -> None:
   if not config.data.name:
     raise UserError('this run has no data: name some with data.name, data.train and data.heldout (`--config.data.name=...` of train, '
                     '`--set data.name=...` of evaluate)')
+
+
+def sampler(config: Config, size: int, unused: Sequence[int] = ()) -> SamplerOptions:
+  """The sampler of a config, which chooses none of the tokens of a padded vocabulary that no text has.
+
+  Args:
+    config: the whole config.
+    size: of the vocabulary: tokens from this number on have no text.
+    unused: tokens below it that have none.
+
+  Raises:
+    UserError: an unknown option, or a value out of its range.
+  """
+  given = {**config.sampler, **({'suppress': (*config.sampler.get('suppress', ()), *unused)} if unused else {})}
+  return config_lib.build(SamplerOptions, given, 'config.sampler', vocabulary=size)
 
 
 def check_size(config: Config, vocabulary: int, model: int, option: str) -> None:

@@ -20,11 +20,11 @@ from genjax.data.text import ByteVocabulary, CharVocabulary, IdVocabulary, Vocab
 from genjax.data.token_files import TokenFiles, is_folder
 from genjax.data.tokenization import identity
 from genjax.models import transformer
-from genjax.objectives.decoding import END, SamplerOptions
+from genjax.objectives.decoding import END
 from genjax.objectives.language import LanguageModel
 from genjax.training import optimizers
 from genjax.training.experiment import Columns, Condition, Experiment
-from genjax.types import UserError
+from genjax.types import UserError, expanded
 
 MODELS = {'gpt': transformer.TransformerConfig, 'llama': transformer.llama}
 RANDOM_WINDOWS = {'train': 2**20, 'heldout': 64}  # splits of 'random_tokens' and their sizes
@@ -55,9 +55,9 @@ def build(config: Config) -> Experiment:
   size = data.get('vocabulary_size') or vocabulary.size
   imported.check_size(config, vocabulary.size, size, 'config.data.vocabulary_size')
   model = model_options(config, size)
-  sampler = config_lib.build(SamplerOptions, config.sampler, 'config.sampler')
+  sampler = imported.sampler(config, vocabulary.size, vocabulary.unused)
   objective = LanguageModel(transformer.transformer(model), functools.partial(transformer.init_cache, model), data.context,
-                            sampler, text.assets.get('bytes_per_token', 1.0), functools.partial(transformer.lay_out, model),
+                            sampler, text.bytes_per_token, functools.partial(transformer.lay_out, model),
                             model.balance)
   end = _end(config, vocabulary)
 
@@ -107,6 +107,7 @@ class _Text:
   Attributes:
     vocabulary: made for the text, or the one that the run keeps.
     assets, files: what the run must keep, see `Experiment`.
+    bytes_per_token: mean bytes of held-out text in a token; None where the text is not known.
   """
 
   def __init__(self, config: Config, read: Callable[[str], list[str]]):
@@ -118,6 +119,7 @@ class _Text:
     self.files = {**(self.vocabulary.files() if isinstance(self.vocabulary, tokenizers.Tokenizer) else {}), **imported.files(config)}
     alphabet = {'alphabet': self.vocabulary.alphabet} if isinstance(self.vocabulary, CharVocabulary) else {}
     self.assets = {**alphabet, **({'vocabulary': self._data.vocabulary} if self.files else {}), **self._measured()}
+    self.bytes_per_token: float | None = 1.0 if isinstance(self.vocabulary, ByteVocabulary) else self.assets.get('bytes_per_token')
 
   def _vocabulary(self) -> Vocabulary:
     data, name = self._data, self._data.vocabulary
@@ -132,7 +134,7 @@ class _Text:
       return tokenizers.open_tokenizer(self._folder)
     if name in tokenizers.TRAINED:
       return tokenizers.train(name, self._documents(data.train), data.get('vocabulary_size', 0))
-    if '/' in name or name.endswith(('.json', '.model')):
+    if '/' in name or name.endswith(('.json', '.model')) or expanded(name).exists():
       return tokenizers.open_tokenizer(name)
     known = ('byte', 'char', 'ids', *tokenizers.TRAINED)
     raise UserError(f'config.data.vocabulary must be one of {known}, or the path of a tokenizer.json, of a .model or of a folder with one, '
@@ -182,7 +184,8 @@ class _Text:
   def _measured(self) -> dict[str, Any]:
     """Mean bytes of held-out text in a token, and of which text, where a token is no byte and the text is known."""
     data = self._data
-    if isinstance(self.vocabulary, (ByteVocabulary, IdVocabulary)) or not data.name:
+    without = isinstance(self.vocabulary, IdVocabulary) and not is_folder(data.name)  # numbers, of which nobody knows the text
+    if isinstance(self.vocabulary, ByteVocabulary) or without or not data.name:
       return {}
     which = f'{data.name} {data.heldout}'
     if 'bytes_per_token' in self._kept and self._kept.get('measured', which) == which:

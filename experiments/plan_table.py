@@ -16,6 +16,7 @@ import sys
 from typing import Any
 
 from genjax.planning.topology import GIB
+from genjax.types import expanded
 
 ROOT = pathlib.Path(__file__).parent.parent
 BEGIN, END = '<!-- the table: python -m experiments.plan_table -->', '<!-- end of the table -->'
@@ -52,7 +53,7 @@ def main() -> int:
   """Writes the table; returns 0, or 1 if a plan failed for another reason than memory."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--only', default='', help='plan the rows whose name or arguments hold this text')
-  parser.add_argument('--out', type=pathlib.Path, default=ROOT / 'docs' / 'plans.md')
+  parser.add_argument('--out', type=expanded, default=ROOT / 'docs' / 'plans.md')
   options = parser.parse_args()
   text = options.out.read_text()
   before, rest = text.split(BEGIN)

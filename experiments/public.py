@@ -61,6 +61,9 @@ def write(folder: pathlib.Path, config: Config, params: Params, kept: Mapping[st
   options, model = _model(config, params, kept)
   with files.new_folder(folder) as partial:
     interop.save(partial, model or options, params['net'], dtype=dtype)
+    stop = list(config.sampler.get('stop', ()))
+    if stop and model is None:  # a public model says where it stops in the files that it came with
+      files.write_json(partial / 'generation_config.json', {'eos_token_id': stop[0] if len(stop) == 1 else stop})
     for name, data in kept.items():
       if name != imported.PUBLIC:
         (partial / name).write_bytes(data)

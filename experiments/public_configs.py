@@ -51,7 +51,7 @@ def _language_model(config: Config, model: interop.Model, folder: pathlib.Path) 
   config.data = dict(_NO_DATA, field='text', separator='', vocabulary=vocabulary, vocabulary_size=options.vocab, context=options.context,
                      heldout_stride=0, start=start, segments=False)
   config.model = dict(name='gpt', **_without(options, 'vocab'))
-  config.sampler = dict(common.TOKENS, length=min(256, options.context), temperature=0.8, top_p=0.95)
+  config.sampler = dict(common.TOKENS, length=min(256, options.context), temperature=0.8, top_p=0.95, stop=_stops(model, folder))
 
 
 def _start(tokenizer: tokenizers.Tokenizer) -> str:
@@ -97,7 +97,7 @@ def _translation(config: Config, model: interop.Model, folder: pathlib.Path) -> 
   open_pieces(folder)
   config.data = dict(_NO_DATA, source='', target='', splitter='simple', least_count=1, vocabulary=str(folder.absolute()),
                      vocabulary_size=options.vocab, tokens=_tokens(model, folder), prefix='', context=options.context)
-  config.sampler = dict(common.TOKENS, length=min(128, options.context), temperature=0.0)
+  config.sampler = dict(common.TOKENS, length=min(128, options.context), temperature=0.0, stop=_stops(model, folder)[1:])
   config.evaluation = dict(sacrebleu=False)
 
 
@@ -115,19 +115,35 @@ def _speech(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   begin = ''.join(text for text in (*languages, '<|notimestamps|>') if len(tokenizer.encode(text)) == 1)
   config.data = dict(_NO_DATA, seconds=2 * options.source_context * hop / rate, bands=options.frames, window=window, hop=hop, rate=rate,
                      shift=0, audio='audio', field='text', longest=0, vocabulary=str(folder.absolute()), vocabulary_size=options.vocab,
-                     tokens=_tokens(model, folder), begin=begin)
+                     tokens=_tokens(model, folder), begin=begin, threads=1)
   suppressed = {ours: tuple(token for token in told.get(theirs, model.source.get(theirs)) or () if 0 <= token < options.vocab)
                 for ours, theirs in (('suppress', 'suppress_tokens'), ('begin_suppress', 'begin_suppress_tokens'))}
-  config.sampler = dict(common.TOKENS, length=min(128, options.context - 4), temperature=0.0, **suppressed)
+  config.sampler = dict(common.TOKENS, length=min(128, options.context - 4), temperature=0.0, stop=_stops(model, folder)[1:],
+                        **suppressed)
+
+
+def _stops(model: interop.Model, folder: pathlib.Path) -> tuple[int, ...]:
+  """Tokens that end a text where `generate` of transformers ends it: those of generation_config.json, or without that file of config.json.
+
+  Raises:
+    UserError: the entry is neither a token nor a list of tokens.
+  """
+  path = folder / GENERATION if (folder / GENERATION).is_file() else folder / 'config.json'
+  told = _beside(folder, path.name).get('eos_token_id')
+  tokens = told if isinstance(told, list) else [] if told is None else [told]
+  if wrong := [token for token in tokens if isinstance(token, bool) or not isinstance(token, int)]:
+    raise UserError(f'{path}: eos_token_id must be a token, a list of tokens or null, got {wrong[0]!r}')
+  vocab = model.config.vocab
+  return tuple(dict.fromkeys(token for token in tokens if 0 <= token < vocab))
 
 
 def _tokens(model: interop.Model, folder: pathlib.Path) -> dict[str, int]:
   """Tokens that start and stop a target, and pad; where a model pads with what stops, what starts does: it is never drawn."""
   entries = Entries({**model.source, **_beside(folder, GENERATION)}, str(folder / 'config.json'))
-  stop = entries.integer('eos_token_id', least=0)
-  padding = entries.integer('pad_token_id', stop, least=0)
+  stops = _stops(model, folder) or (entries.integer('eos_token_id', least=0),)
+  padding = entries.integer('pad_token_id', stops[0], least=0)
   start = entries.integer('decoder_start_token_id', padding, least=0)
-  return {'start': start, 'stop': stop, 'padding': start if padding == stop else padding}
+  return {'start': start, 'stop': stops[0], 'padding': start if padding in stops else padding}
 
 
 def _images(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
@@ -139,7 +155,8 @@ def _images(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
     front.only(name, [0.5] * options.shape[-1], 'pixels are read in [-1, 1]')
   front.only('do_center_crop', False, 'whole images are resized, unless config.data.crop is set')
   config.experiment = classifier.__name__
-  config.data = dict(_NO_DATA, shape=options.shape, num_classes=options.num_classes, resize=_resize(front, options.shape), crop=False)
+  config.data = dict(_NO_DATA, shape=options.shape, num_classes=options.num_classes, resize=_resize(front, options.shape), crop=False,
+                     threads=1)
   config.model = dict(name='vit', **_without(options, 'shape', 'num_classes'))
   config.objective = dict(smoothing=0.0, shift=0, flip=False)
 

@@ -16,7 +16,7 @@ from genjax.data.marian import SIDES as MARIAN_SIDES
 from genjax.data.marian import Marian
 from genjax.data.words import WordVocabulary
 from genjax.objectives.seq2seq import Tokens
-from genjax.types import UserError, strict_json
+from genjax.types import UserError, expanded, strict_json
 
 VOCABULARIES = 'words.json'  # of a run: the splitter, the languages and the words of both
 SIDES = ('source', 'target')
@@ -29,8 +29,9 @@ class Sentences:
 
   source, target: sentence -> tokens int32 (T,), with what begins and ends them. around: how many tokens stand around a source. unit: what
   a token is called in messages. texts: tokens of a side -> text, for source and target. words: tokens of the target -> words in lower case,
-  as split makes them of a text: what BLEU counts. tokens: those with a meaning of their own. sizes: of the vocabularies of source and
-  target; the second is 0 where there is one for both. files: what a run keeps.
+  as split makes them of a text: what BLEU counts. tokens: those with a meaning of their own. sizes: of the networks' vocabularies of source
+  and target; the second is 0 where there is one for both. known, unused: tokens of the target from the first on, and the others, have no
+  text. files: what a run keeps.
   """
 
   source: Callable[[str], np.ndarray]
@@ -42,6 +43,8 @@ class Sentences:
   split: Callable[[str], list[str]]
   tokens: Tokens
   sizes: tuple[int, int]
+  known: int
+  unused: tuple[int, ...]
   files: dict[str, bytes]
 
 
@@ -63,7 +66,8 @@ def _words(config: Config, pairs: Pairs) -> Sentences:
   return Sentences(
     source=read, target=lambda sentence: _ended(target.encode(sentence), words.STOP), around=2, unit='words',
     texts=(source.decode, target.decode), words=target.sentence, split=target.split,
-    tokens=Tokens(start=words.START, stop=words.STOP, padding=words.PADDING), sizes=(source.size, target.size), files=files)
+    tokens=Tokens(start=words.START, stop=words.STOP, padding=words.PADDING), sizes=(source.size, target.size), known=target.size,
+    unused=target.unused, files=files)
 
 
 def _vocabularies(config: Config, pairs: Pairs) -> tuple[tuple[WordVocabulary, WordVocabulary], dict[str, bytes]]:
@@ -86,17 +90,17 @@ def _vocabularies(config: Config, pairs: Pairs) -> tuple[tuple[WordVocabulary, W
 
 def _pieces(config: Config) -> Sentences:
   data = config.data
-  vocabulary = open_pieces(imported.folder(config) or pathlib.Path(data.vocabulary))
+  vocabulary = open_pieces(imported.folder(config) or expanded(data.vocabulary))
   imported.check_size(config, vocabulary.size, data.vocabulary_size, 'config.data.vocabulary_size')
   tokens = imported.tokens(config)
   write = functools.partial(vocabulary.encode, side=1) if isinstance(vocabulary, Marian) else vocabulary.encode
   split = words.splitter(data.splitter, data.target)
-  text = functools.partial(_text, vocabulary, tokens)
+  text = functools.partial(_text, vocabulary, tokens, (tokens.stop, *config.sampler.get('stop', ())))
   return Sentences(
     source=lambda sentence: _ended(vocabulary.encode(data.prefix + sentence), tokens.stop),
     target=lambda sentence: _ended(write(sentence), tokens.stop), around=len(vocabulary.encode(data.prefix)) + 1, unit='tokens',
     texts=(text, text), words=lambda tokens_T: split(text(tokens_T)), split=split, tokens=tokens, sizes=(data.vocabulary_size, 0),
-    files={**vocabulary.files(), **imported.files(config)})
+    known=vocabulary.size, unused=vocabulary.unused, files={**vocabulary.files(), **imported.files(config)})
 
 
 def open_pieces(folder: pathlib.Path) -> tokenizers.Tokenizer | Marian:
@@ -112,8 +116,8 @@ def _ended(tokens_T: np.ndarray, stop: int) -> np.ndarray:
   return np.append(tokens_T, stop).astype(np.int32)
 
 
-def _text(vocabulary: Any, tokens: Tokens, tokens_T: np.ndarray) -> str:
+def _text(vocabulary: Any, tokens: Tokens, stop: tuple[int, ...], tokens_T: np.ndarray) -> str:
   """The text before the first stop token, without padding and what begins."""
-  stops_S = np.flatnonzero(tokens_T == tokens.stop)
+  stops_S = np.flatnonzero(np.isin(tokens_T, stop))
   tokens_T = tokens_T[:stops_S[0]] if len(stops_S) else tokens_T
   return vocabulary.decode(tokens_T[(tokens_T >= 0) & ~np.isin(tokens_T, (tokens.padding, tokens.start))])

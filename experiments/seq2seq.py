@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 import functools
-import pathlib
 from typing import Any
 
 import jax
@@ -17,11 +16,10 @@ from genjax.data.buckets import Buckets
 from genjax.data.sources import Arrays
 from genjax.metrics import text
 from genjax.models import seq2seq
-from genjax.objectives.decoding import SamplerOptions
 from genjax.objectives.seq2seq import Seq2Seq
 from genjax.training import optimizers
 from genjax.training.experiment import Columns, Condition, Experiment, Metric
-from genjax.types import Tree, UserError
+from genjax.types import Tree, UserError, expanded
 
 
 def build(config: Config) -> Experiment:
@@ -48,7 +46,7 @@ def build(config: Config) -> Experiment:
   sizes = f'1 to {data.context - sentences.around} {sentences.unit}'
   objective = config_lib.build(
     Seq2Seq, config.objective, 'config.objective', network=seq2seq.seq2seq(model), tokens=tokens,
-    start_cache=functools.partial(seq2seq.start_cache, model), sampler=config_lib.build(SamplerOptions, config.sampler, 'config.sampler'))
+    start_cache=functools.partial(seq2seq.start_cache, model), sampler=imported.sampler(config, sentences.known, sentences.unused))
 
   def examples(split: str) -> Arrays:
     facts = {'name': data.name, 'split': split, 'languages': [data.source, data.target], 'splitter': data.splitter}
@@ -95,7 +93,7 @@ def open_pairs(config: Config, split: str) -> tuple[list[str], list[str]]:
   if data.name == 'spoken_digits':
     return parallel.spoken_digits(split, (data.source, data.target))
   if '/' in data.name:
-    source, target = (pathlib.Path(data.name) / f'{split}.{language}' for language in (data.source, data.target))
+    source, target = (expanded(data.name) / f'{split}.{language}' for language in (data.source, data.target))
     return parallel.read_parallel(source, target)
   return parallel.open_parallel(data.name, split, (data.source, data.target), data.data_dir or None, data.originals or None)
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
-import pathlib
 
 import jax
 import numpy as np
@@ -17,7 +16,6 @@ from genjax.data.pipeline import Pipeline, RowRandom, Source
 from genjax.data.sources import Arrays
 from genjax.metrics.text import word_error_rate
 from genjax.models import seq2seq, whisper
-from genjax.objectives.decoding import SamplerOptions
 from genjax.objectives.seq2seq import Seq2Seq, Tokens
 from genjax.training import optimizers
 from genjax.training.experiment import Columns, Condition, Experiment, Metric
@@ -39,6 +37,7 @@ def build(config: Config) -> Experiment:
       whose fields audio and field name. train, heldout: splits. originals: folder of the spoken digits.
     seconds: of sound that the model reads; longer recordings are cut, and silence follows shorter ones.
     bands, window, hop, rate: see `genjax.data.audio.LogMel`; the rate is by default that of the recordings, which are resampled to another.
+    threads: batches whose recordings are read at a time, 1 by default; it changes no batch.
     shift: training recordings begin up to so many frames later.
     longest: most tokens of a transcript, the one that stops it included; 0 with spoken digits.
     vocabulary: '' or absent for the characters of the digits' names, and for the UTF-8 bytes of other transcripts; or the path of Whisper's
@@ -63,7 +62,7 @@ def build(config: Config) -> Experiment:
   if model.context < length or model.source_context < -(-frames // 2):
     raise UserError(f'the model writes {model.context} tokens and reads {2 * model.source_context} frames; asked for are {length} and '
                     f'{frames}: make config.sampler.length or config.data.seconds less')
-  sampler = config_lib.build(SamplerOptions, config.sampler, 'config.sampler')
+  sampler = imported.sampler(config, speech.known or speech.size, speech.unused)
 
   def read(sound_N: np.ndarray) -> np.ndarray:
     return front(audio.fit(sound_N, samples))
@@ -88,13 +87,14 @@ def build(config: Config) -> Experiment:
     paths, texts = zip(*recordings.open_recordings(data.name, split, data.audio, data.field))
     return recordings.Transcribed(paths, lambda path: read(audio.read_wav(path, rate)), targets(texts), facts)
 
-  heldout = lambda: examples(data.heldout)
+  heldout, threads = lambda: examples(data.heldout), data.get('threads', 1)
   example = {'source': jax.ShapeDtypeStruct((frames, data.bands), np.float32), 'target': jax.ShapeDtypeStruct((speech.longest,), np.int32)}
   return Experiment(
     objective=config_lib.build(Seq2Seq, config.objective, 'config.objective', network=seq2seq.seq2seq(model),
                                start_cache=functools.partial(seq2seq.start_cache, model), tokens=speech.tokens, sampler=sampler),
-    train=Pipeline(lambda: examples(data.train), config.batch_size, config.seed, functools.partial(later, most=data.shift)),
-    heldout=Pipeline(heldout, config.batch_size, config.seed, shuffle=False),
+    train=Pipeline(lambda: examples(data.train), config.batch_size, config.seed, functools.partial(later, most=data.shift),
+                   threads=threads),
+    heldout=Pipeline(heldout, config.batch_size, config.seed, shuffle=False, threads=threads),
     optimizers=optimizers.from_config(config.optimizers, config.steps),
     example=example,
     ema=dict(config.ema),
@@ -112,8 +112,9 @@ def build(config: Config) -> Experiment:
 class Transcripts:
   """Texts as targets.
 
-  encode: text -> tokens int32 (T,), the stop token at the end. decode: tokens -> text. tokens: those with a meaning of their own. size: of
-  the vocabulary. longest: tokens of a text. files: what a run keeps.
+  encode: text -> tokens int32 (T,), the stop token at the end. decode: tokens -> text. tokens: those with a meaning of their own.
+  size: of the network's vocabulary. longest: tokens of a text. files: what a run keeps.
+  known, unused: tokens from the first on, and the others, have no text; 0 is none of that kind.
   """
 
   encode: Callable[[str], np.ndarray]
@@ -122,6 +123,8 @@ class Transcripts:
   size: int
   longest: int
   files: dict[str, bytes]
+  known: int = 0
+  unused: tuple[int, ...] = ()
 
 
 def _transcripts(config: Config) -> Transcripts:
@@ -141,7 +144,7 @@ def _transcripts(config: Config) -> Transcripts:
 def _pieces(config: Config, longest: int) -> Transcripts:
   """Texts as pieces of the tokenizer that a config names; as in published transcripts, a space comes before them."""
   data = config.data
-  vocabulary = tokenizers.open_tokenizer(imported.folder(config) or pathlib.Path(data.vocabulary))
+  vocabulary = tokenizers.open_tokenizer(imported.folder(config) or data.vocabulary)
   imported.check_size(config, vocabulary.size, data.vocabulary_size, 'config.data.vocabulary_size')
   tokens = imported.tokens(config, begins=tuple(int(token) for token in vocabulary.encode(data.begin)))
 
@@ -149,11 +152,12 @@ def _pieces(config: Config, longest: int) -> Transcripts:
     return np.append(vocabulary.encode(f' {text}'), tokens.stop).astype(np.int32)
 
   def read(tokens_T: np.ndarray) -> str:
-    stops_S = np.flatnonzero((tokens_T == tokens.stop) | (tokens_T == tokens.padding) | (tokens_T < 0))
+    stops_S = np.flatnonzero(np.isin(tokens_T, (tokens.stop, tokens.padding, *config.sampler.get('stop', ()))) | (tokens_T < 0))
     return vocabulary.decode(tokens_T[:stops_S[0]] if len(stops_S) else tokens_T).strip()
 
   longest = longest or max(len(write(word)) for word in spoken_digits.WORDS)
-  return Transcripts(write, read, tokens, data.vocabulary_size, longest, {**vocabulary.files(), **imported.files(config)})
+  return Transcripts(write, read, tokens, data.vocabulary_size, longest, {**vocabulary.files(), **imported.files(config)},
+                     vocabulary.size, vocabulary.unused)
 
 
 def exported_options(config: Config, net: Tree) -> seq2seq.Seq2SeqConfig:

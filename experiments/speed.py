@@ -42,7 +42,7 @@ from genjax.objectives.gan import Gan
 from genjax.objectives.language import LanguageModel
 from genjax.objectives.vae import Vae
 from genjax.training import allocator, flops, optimizers, state, step
-from genjax.types import strict_json
+from genjax.types import expanded, strict_json
 
 ROUND_SECONDS = 0.33
 UNCOUNTED_ROUNDS = 8  # at most, before those that count
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
   parser.add_argument('--rounds', type=int, default=7)
   parser.add_argument('--compile', action='store_true', help='torch.compile the twins')
   parser.add_argument('--peak', type=float, default=0.0, help='TFLOP/s of the device at the precision used: prints model FLOP utilisation')
-  parser.add_argument('--json', type=pathlib.Path, help='write the figures here too')
+  parser.add_argument('--json', type=expanded, help='write the figures here too')
   args = parser.parse_args(argv)
   unknown = set(args.cases.split(',')) - set(CASES)
   if unknown or args.rounds < 1:

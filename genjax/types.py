@@ -14,6 +14,8 @@ A letter with two meanings is told apart by its neighbours: `image_BHWC` has hei
 from collections.abc import Mapping, Sequence
 import json
 import math
+import os
+import pathlib
 from typing import Any
 
 import jax
@@ -63,6 +65,19 @@ def _finite(value: Any) -> Any:
   if isinstance(value, (list, tuple)):
     return [_finite(item) for item in value]
   return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def expanded(path: str | os.PathLike[str]) -> pathlib.Path:
+  """A path as a user writes it: a `~` or `~name` at its beginning stands for a home folder.
+
+  Raises:
+    UserError: there is no user of that name.
+  """
+  try:
+    return pathlib.Path(path).expanduser()
+  except RuntimeError:
+    raise UserError(f'{path}: ~ begins the home folder of a user, and there is none of this name; write ./{path} for what is called so '
+                    'here') from None
 
 
 class UserError(Exception):

@@ -124,9 +124,7 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _tokenize(arguments: argparse.Namespace) -> None:
-  paths = documents.find(arguments.input)
-  if paths is None:
-    raise UserError(f'--input={arguments.input}: no such file or folder; expected one, or a pattern')
+  paths = documents.files(arguments.input)
   outputs.folder(arguments.out, '--out')
   vocabulary = ByteVocabulary() if arguments.tokenizer == 'byte' else open_tokenizer(arguments.tokenizer)
   index = tokenize(paths, vocabulary, pathlib.Path(arguments.out), arguments.shards, arguments.field, arguments.end)

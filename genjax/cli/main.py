@@ -30,6 +30,8 @@ COMMANDS = {
 }
 MODULES = {'import': 'import_weights', 'export': 'export_weights'}  # of commands that are not called like theirs
 COMPUTING = ('train', 'sample', 'evaluate')
+# Flags that take a path. Shells leave a ~ alone that comes after '='.
+PATHS = ('adapter', 'base', 'config', 'data_dir', 'from', 'hlo', 'input', 'out', 'per-example', 'to', 'tokenizer', 'workdir')
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
@@ -76,6 +78,24 @@ def _spell_everything() -> None:
       stream.reconfigure(errors='backslashreplace')
 
 
+def with_homes(argv: Sequence[str]) -> list[str]:
+  """The arguments, in which a `~` that begins the path of one of the flags `PATHS` is a home folder.
+
+  Raises:
+    UserError: a `~name` of which there is no user.
+  """
+  from genjax.types import expanded
+  changed = []
+  for before, arg in zip(['', *argv], argv):
+    name, equals, path = arg.partition('=')
+    if name.startswith('-') and name.lstrip('-') in PATHS and equals and path.startswith('~'):
+      arg = f'{name}={expanded(path)}'
+    elif before.startswith('-') and before.lstrip('-') in PATHS and arg.startswith('~'):
+      arg = str(expanded(arg))
+    changed.append(arg)
+  return changed
+
+
 def _command(name: str, rest: list[str], begin: float) -> int:
   from genjax.types import NonFiniteError, PeerError, StorageError, UserError
   if name not in COMMANDS:
@@ -88,6 +108,7 @@ def _command(name: str, rest: list[str], begin: float) -> int:
   command: Callable[..., int] = importlib.import_module(f'genjax.cli.{MODULES.get(name, name)}').main
   code, said = 0, ''
   try:
+    rest = with_homes(rest)
     code = command(rest, begin) if name == 'train' else command(rest)
   except UserError as error:
     if stopping.in_start_up():

@@ -34,10 +34,10 @@ from genjax.training.checkpoint import Checkpoints
 from genjax.training.experiment import Experiment
 from genjax.training.logs import say
 from genjax.training.run import Run
-from genjax.types import UserError, strict_json
+from genjax.types import UserError, expanded, strict_json
 
 # Where a run is computed, and what watches it; results do not depend on it, so a resumed run may change it.
-PLACEMENT = ('mesh.', 'rules.', 'watchdog_seconds')
+PLACEMENT = ('mesh.', 'rules.', 'watchdog_seconds', 'data.threads')
 BEST = 'best'  # in the place of a step
 
 
@@ -65,7 +65,7 @@ def prepare(path: str, flag: str = '--workdir') -> pathlib.Path:
   """
   if '://' in path:
     raise UserError(f'{flag}={path} is an address, and a folder is needed: mount the bucket (gcsfuse, s3fs) and name its folder')
-  workdir = pathlib.Path(path)
+  workdir = expanded(path)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=workdir):
@@ -159,7 +159,7 @@ def read_config(workdir: str) -> tuple[Config, list[str]]:
   Raises:
     UserError: no run directory.
   """
-  path = pathlib.Path(workdir)
+  path = expanded(workdir)
   return assets.read_config(path), read_json(path / 'run.json')['paths']
 
 
@@ -220,7 +220,7 @@ def _base(config: Config) -> pathlib.Path:
   """The folder of the run whose parameters are adapted."""
   if not config.init_from:
     raise UserError('config.lora adapts the parameters of another run: name it, --config.init_from=RUN_DIR')
-  workdir = pathlib.Path(config.init_from.rpartition('@')[0] or config.init_from)
+  workdir, _ = run_and_step(config.init_from)
   if not (workdir / 'config.json').exists():
     raise UserError(f'config.init_from={config.init_from!r}, the run whose parameters are adapted, is not there: {workdir} has no '
                     'config.json. Name it with --config.init_from=RUN_DIR; genjax sample and evaluate take --set init_from=RUN_DIR')
@@ -239,15 +239,29 @@ def source(text: str) -> tuple[Checkpoints, int | None]:
   Raises:
     UserError: no run directory, a step that is no number, or no such checkpoint.
   """
-  path, at, step = text.rpartition('@') if '@' in text else (text, '', '')
-  if at and not step.isdigit():
-    raise UserError(f'config.init_from={text!r}: expected RUN_DIR or RUN_DIR@STEP, and {step!r} is no step')
-  workdir = pathlib.Path(path)
+  workdir, step = run_and_step(text)
   saved = checkpoints(workdir, config_lib.from_plain(read_json(workdir / 'config.json')))
   steps = saved.steps()
-  if not steps or at and int(step) not in steps:
-    raise UserError(f'config.init_from={text!r}: no checkpoint{f" of step {step}" if at else ""} there; there are {steps}')
-  return saved, int(step) if at else None
+  if not steps or step is not None and step not in steps:
+    raise UserError(f'config.init_from={text!r}: no checkpoint{"" if step is None else f" of step {step}"} there; there are {steps}')
+  return saved, step
+
+
+def run_and_step(text: str) -> tuple[pathlib.Path, int | None]:
+  """The folder and the step of RUN_DIR or RUN_DIR@STEP; where there is a folder of the whole name, with its @, it is that one.
+
+  Raises:
+    UserError: there is the folder before the last @, and what comes after it is no step.
+  """
+  whole = expanded(text)
+  path, at, step = text.rpartition('@')
+  if not at or whole.exists() or os.sep in step:
+    return whole, None
+  if not (step.isascii() and step.isdecimal()):
+    if not expanded(path).exists():
+      return whole, None
+    raise UserError(f'config.init_from={text!r}: expected RUN_DIR or RUN_DIR@STEP, and {step!r} is no step')
+  return expanded(path), int(step)
 
 
 def add_step(parser: argparse.ArgumentParser) -> None:
@@ -299,7 +313,7 @@ def open_run(workdir: str, assignments: Sequence[str] = (), step: int | str | No
   config, experiment = load(workdir, assignments)
   run = Run(experiment, configs.settings(config))
   check(run)
-  saved = checkpoints(pathlib.Path(workdir), config)
+  saved = checkpoints(expanded(workdir), config)
   try:
     state = saved.restore(run.target, report, chosen(saved, step))
   finally:

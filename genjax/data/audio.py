@@ -5,20 +5,22 @@ Suffixes: N samples, S frames, K frequencies, F mel bands.
 
 import dataclasses
 import functools
+import io
 import os
 import struct
-import warnings
 
 import numpy as np
-from scipy.io import wavfile
+import soundfile
 
-from genjax.types import UserError
+from genjax.types import UserError, expanded
 
 _LINEAR_HERTZ = 200 / 3  # width of a mel below `_BREAK`
 _BREAK = 1000.0  # Hz
 _LOG_STEP = np.log(6.4) / 27  # of ln(frequency) a mel above
 FLOOR = 1e-10  # of the power in a band
 RANGE = 8.0  # decades below the loudest band that are told apart
+_BLOCK = 2**18  # samples read at a time
+_LARGEST = 2**32 - 2  # bytes of a chunk of a .wav file, an even number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,35 +99,59 @@ def _hertz(mel_F: np.ndarray) -> np.ndarray:
 
 
 def read_wav(path: str | os.PathLike[str], rate: int) -> np.ndarray:
-  """The samples of a .wav file, float32 N, full scale being -1 to 1: the mean of its channels, resampled if it has another rate.
+  """The samples of a sound file, float32 N, full scale being -1 to 1: the mean of its channels, resampled if it has another rate.
+
+  Of a file that is shorter than its header says, or whose header leaves its length open, this is the sound that is there.
 
   Args:
-    path: the file, of integers of 8 to 32 bits or of floating-point numbers.
+    path: a .wav file of integers or floating-point numbers of any depth, or another format of libsndfile, such as .flac and .mp3.
     rate: wanted samples a second.
 
   Raises:
-    UserError: it cannot be read, or has no samples.
+    UserError: it cannot be read, has no samples, or some that are no finite numbers.
   """
+  path = expanded(path)
   try:
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore', wavfile.WavFileWarning)  # of chunks that hold no sound
-      stored_rate, sound = wavfile.read(path)
-  except (OSError, ValueError, EOFError, struct.error) as error:
-    raise UserError(f'cannot read {path} as a .wav file: {error}') from None
-  if not sound.size:
+    with soundfile.SoundFile(io.BytesIO(_with_size(path.read_bytes()))) as file:
+      stored_rate, blocks = file.samplerate, [file.read(_BLOCK, 'float32', always_2d=True)]
+      while len(blocks[-1]) == _BLOCK:  # not all at once: a header may promise more than there is memory
+        blocks.append(file.read(_BLOCK, 'float32', always_2d=True))
+  except (OSError, soundfile.SoundFileError) as error:
+    reason = getattr(error, 'strerror', None) or getattr(error, 'error_string', error)
+    raise UserError(f'cannot read {path} as a {path.suffix or ".wav"} file: {reason}') from None
+  sound_NC = np.concatenate(blocks)
+  if not sound_NC.size:
     raise UserError(f'{path} has no samples')
-  if sound.dtype.kind in 'iu':
-    middle = 128 if sound.dtype == np.uint8 else 0
-    sound = (sound.astype(np.float32) - middle) / np.float32(2 ** (8 * sound.dtype.itemsize - 1))
-  sound_N = sound.astype(np.float32).reshape(len(sound), -1).mean(axis=1)
-  return resample(sound_N, stored_rate, rate)
+  if len(wrong_N := np.flatnonzero(~np.isfinite(sound_NC).all(axis=1))):
+    raise UserError(f'{path}: {len(wrong_N)} of its {len(sound_NC)} samples are NaN or infinite, the first is number {wrong_N[0] + 1}; '
+                    'write it anew from its source')
+  return resample(sound_NC.mean(axis=1), stored_rate, rate)
+
+
+def _with_size(data: bytes) -> bytes:
+  """The bytes of a .wav file, of which the writer may have been a stream that left 0 for the size of the sound; any other file as it is."""
+  if data[:4] != b'RIFF' or data[8:12] != b'WAVE' or (start := _chunk(data, 12, b'data')) is None:
+    return data
+  size = len(data) - start - 8
+  if data[start + 4:start + 8] != bytes(4) or _chunk(data, start + 8) in (len(data), len(data) + 1):
+    return data  # the size is known, or what follows are chunks and there is no sound
+  return b''.join([data[:4], struct.pack('<I', min(len(data) - 8, _LARGEST)), data[8:start + 4], struct.pack('<I', min(size, _LARGEST)),
+                   data[start + 8:]])
+
+
+def _chunk(data: bytes, place: int, name: bytes = b'') -> int | None:
+  """Where the chunk of a name begins, from a place on at which one begins; without a name, where the last chunk ends."""
+  while place + 8 <= len(data) and data[place:place + 4] != name and all(32 <= byte < 127 for byte in data[place:place + 4]):
+    place += 8 + int.from_bytes(data[place + 4:place + 8], 'little')
+    place += place % 2  # chunks begin at even places
+  return place if not name or data[place:place + 4] == name and place + 8 <= len(data) else None
 
 
 def resample(sound_N: np.ndarray, rate: int, wanted: int) -> np.ndarray:
   """The sound at another rate, in samples a second: no frequency is added, and those beyond half the new rate are left out."""
   if rate == wanted:
     return sound_N
-  samples = round(len(sound_N) * wanted / rate)
+  samples = max(1, round(len(sound_N) * wanted / rate))
   return (np.fft.irfft(np.fft.rfft(sound_N)[:samples // 2 + 1], samples) * (samples / len(sound_N))).astype(np.float32)
 
 

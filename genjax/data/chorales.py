@@ -34,7 +34,7 @@ def encode(text: str) -> np.ndarray:
   tokens = [START]
   for step in re.split('[\n,]', text) if text else ():
     words = step.split()
-    notes = sorted({int(word) for word in words if word.isdigit()})
+    notes = sorted({int(word) for word in words if word.isdecimal()})
     if len(notes) < len(words) or len(notes) > VOICES or any(not LOWEST <= note <= HIGHEST for note in notes):
       raise UserError(f'a step is at most {VOICES} different MIDI numbers from {LOWEST} to {HIGHEST}, such as "48 60 64 67", got {step!r}')
     choices = [note - LOWEST + 1 for note in notes] + [0] * (VOICES - len(notes))

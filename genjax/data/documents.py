@@ -1,6 +1,9 @@
 """Documents of text: of a TFDS data set, of text files and of JSON lines, by name, path, folder or pattern."""
 
-from collections.abc import Iterator
+import codecs
+from collections.abc import Callable, Iterator
+import contextlib
+import functools
 import glob
 import gzip
 import itertools
@@ -8,12 +11,18 @@ import json
 import os
 import pathlib
 import re
-from typing import Any
+import sys
+from typing import IO, Any, cast
+import zlib
 
 from genjax.data import prepare, sources
-from genjax.types import UserError
+from genjax.types import UserError, expanded, listed
 
-ENDINGS = ('.txt', '.jsonl')  # of the files that are read in a folder, each perhaps with .gz after it
+LINES = ('.jsonl', '.jsonlines', '.ndjson')  # a JSON object a line, each a document
+ENDINGS = ('.txt', *LINES)  # of the files that are read in a folder, each perhaps with .gz after it
+# Of files that are no plain text, or text of which a document is a part.
+FOREIGN = ('.json', '.tar', '.tgz', '.zip', '.zst', '.bz2', '.xz', '.7z', '.parquet', '.arrow', '.npy', '.npz', '.pdf')
+_ENDINGS = ' or '.join([', '.join(ENDINGS[:-1]), ENDINGS[-1]])
 
 
 def open_documents(name: str, split: str, data_dir: prepare.Path | None = None, originals: prepare.Path | None = None,
@@ -33,6 +42,8 @@ def open_documents(name: str, split: str, data_dir: prepare.Path | None = None, 
   paths = find(name)
   if paths is not None:
     documents = [document for path in paths for document in read(path, field)]
+    if not documents:
+      raise UserError(f'{name} has no text: {listed([str(path) for path in paths], 4)} {"are" if len(paths) > 1 else "is"} empty')
     if len(documents) == 1:
       return [documents[0][part_of(name, split, len(documents[0]), 'characters')]]
     return documents[part_of(name, split, len(documents), 'documents')]
@@ -43,66 +54,129 @@ def open_documents(name: str, split: str, data_dir: prepare.Path | None = None, 
   return sources.read_texts(builder, split, field)
 
 
-def find(name: str) -> list[pathlib.Path] | None:
-  """The files that a name stands for, in order; None if it is the name of a data set.
+def place(name: str) -> pathlib.Path | None:
+  """The path that a name means, whether or not something is there; None for the name of a data set.
 
-  A path of a file; a folder, which stands for the files below it that end in `ENDINGS`; or a pattern with *, ?, [...] or **.
+  What is called like a data set does not hide it: './mnist' is a path, and so is 'mnist/part' where there is such a file.
+  """
+  if not name:
+    return None
+  path = expanded(name)
+  if os.sep in name and (path.exists() or glob.has_magic(name)) or not prepare.is_known(name):
+    return path
+  if path.exists():
+    _say_hidden(name)
+  return None
+
+
+@functools.cache
+def _say_hidden(name: str) -> None:
+  print(f'{name} is taken for the data set of this name; for what is called so here write ./{name}', file=sys.stderr, flush=True)
+
+
+def find(name: str) -> list[pathlib.Path] | None:
+  """The files that a name stands for, in order; None if it is the name of a data set. See `place` and `files`."""
+  path = place(name)
+  if path is None:
+    return None
+  meant = os.sep in name or name.startswith(('.', '~')) or glob.has_magic(name) or _bare(path).endswith(ENDINGS)
+  return files(os.fspath(path)) if meant or path.exists() else None
+
+
+def files(text: str) -> list[pathlib.Path]:
+  """The files of documents that a path stands for, in order.
+
+  It is the path of a file; of a folder, which stands for the files below it that end in `ENDINGS`, in any case of letters, hidden ones and
+  those in hidden folders left out; or a pattern with *, ?, [...] or **.
 
   Raises:
-    UserError: it is none of these and looks like a path, or stands for no file.
+    UserError: it is none of these, stands for no file, or for one in a format that is not read.
   """
-  if os.path.isfile(name):
-    return [pathlib.Path(name)]
-  if os.path.isdir(name):
-    found = sorted(path for path in pathlib.Path(name).rglob('*')
-                   if path.is_file() and path.name.removesuffix('.gz').endswith(ENDINGS))
+  path = expanded(text)
+  if path.is_dir():
+    found = sorted(file for file in path.rglob('*') if file.is_file() and _bare(file).endswith(ENDINGS)
+                   and not any(part.startswith('.') for part in file.relative_to(path).parts))
     if not found:
-      raise UserError(f'the folder {name} has no files that end in {" or ".join(ENDINGS)}; name a pattern, as {name}/*.md')
+      raise UserError(f'the folder {path} has no files that end in {_ENDINGS}; name a pattern, as {path}/*.md')
     return found
-  if glob.has_magic(name):
-    found = sorted(pathlib.Path(path) for path in glob.glob(name, recursive=True) if os.path.isfile(path))
+  if path.is_file():
+    found = [path]
+  elif glob.has_magic(text):
+    found = sorted(pathlib.Path(file) for file in glob.glob(os.fspath(path), recursive=True) if os.path.isfile(file))
     if not found:
-      raise UserError(f'no file is called {name}')
-    return found
-  if os.sep in name and (name.startswith(('.', '~', os.sep)) or pathlib.Path(name).suffix):
-    raise UserError(f'the text file {name} does not exist; expected a path of a file or the name of a data set')
-  return None
+      raise UserError(f'no file is called {text}')
+  else:
+    raise UserError(f'the text file {path} does not exist; expected a path of a file or the name of a data set')
+  if foreign := [file for file in found if _bare(file).endswith(FOREIGN)]:
+    raise UserError(f'{foreign[0]}: text is read from files that end in {_ENDINGS}, a JSON object a line but for .txt, either perhaps '
+                    'with .gz after it, and from other files of plain text. JSON lines under another name want that ending; a JSON list '
+                    "becomes JSON lines by jq -c '.[]'")
+  return found
 
 
 def has_lines(path: pathlib.Path) -> bool:
   """Whether a file is called as JSON lines are, each of them a document; any other file is one."""
-  return path.name.removesuffix('.gz').endswith('.jsonl')
+  return _bare(path).endswith(LINES)
+
+
+def _bare(path: pathlib.Path) -> str:
+  """The name of a file in lower case, without what says that it is compressed."""
+  return path.name.lower().removesuffix('.gz')
 
 
 def read(path: pathlib.Path, field: str = 'text', first: int = 0) -> Iterator[str]:
-  """The documents of a file from number `first` on: its lines where it is called .jsonl, else its text; either may be compressed (.gz).
+  """The documents of a file from number `first` on: its lines where it is called as JSON lines are, else its text.
+
+  Either may be compressed (.gz). A byte order mark at the beginning is left out; an empty text file has no document.
 
   Raises:
-    UserError: it cannot be read, is no UTF-8, or a line has no such field.
+    UserError: it cannot be read, is no UTF-8, or a line has no such field; the message names the line.
   """
-  try:
-    with gzip.open(path, 'rb') if path.suffix == '.gz' else open(path, 'rb') as file:
-      if not has_lines(path):
-        yield from [file.read().decode('utf-8')][first:]
-        return
-      lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
-      for number, line in itertools.islice(lines, first, None):
-        yield _field(line, field, f'{path}, line {number}')
-  except UnicodeDecodeError as error:
-    raise UserError(f'{path}: expected UTF-8 text, got {error}') from None
-  except (OSError, EOFError) as error:
-    raise UserError(f'cannot read {path}: {getattr(error, "strerror", None) or error}') from None
+  if has_lines(path):
+    for number, line in itertools.islice(_lines(path), first, None):
+      yield _field(line, field, f'{path}, line {number}')
+  elif not first:
+    with _reading(path) as file:
+      data = file.read().removeprefix(codecs.BOM_UTF8)
+    if data:
+      yield _decoded(data, path)
 
 
 def count(path: pathlib.Path) -> int:
   """How many documents `read` gives, without reading a text and without parsing JSON; errors as there."""
-  if not has_lines(path):
-    return 1
+  if has_lines(path):
+    return sum(1 for _ in _lines(path))
+  with _reading(path) as file:
+    return int(bool(file.read(len(codecs.BOM_UTF8) + 1).removeprefix(codecs.BOM_UTF8)))
+
+
+def _lines(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
+  """Numbers and bytes of the lines that are not empty, the first being number 1."""
+  number = 0
+  with _reading(path, lambda: f' after line {number}') as file:
+    for number, line in enumerate(file, 1):  # split at newlines only
+      text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+      if text.strip():
+        yield number, text
+
+
+@contextlib.contextmanager
+def _reading(path: pathlib.Path, where: Callable[[], str] = str) -> Iterator[IO[bytes]]:
+  """A file open for reading its bytes, which may be compressed; what goes wrong becomes an error with the path and `where`."""
   try:
-    with gzip.open(path, 'rb') if path.suffix == '.gz' else open(path, 'rb') as file:
-      return sum(1 for line in file if line.strip())
-  except (OSError, EOFError) as error:
-    raise UserError(f'cannot read {path}: {getattr(error, "strerror", None) or error}') from None
+    with gzip.open(path, 'rb') if path.suffix.lower() == '.gz' else open(path, 'rb') as file:
+      yield cast(IO[bytes], file)
+  except (OSError, EOFError, zlib.error) as error:
+    raise UserError(f'cannot read {path}{where()}: {getattr(error, "strerror", None) or error}') from None
+
+
+def _decoded(data: bytes, path: pathlib.Path) -> str:
+  try:
+    return data.decode('utf-8')
+  except UnicodeDecodeError as error:
+    wide = ' (it begins as UTF-16 does)' if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ''
+    line = data.count(b'\n', 0, error.start) + 1
+    raise UserError(f'{path}, line {line}: expected UTF-8 text, got {error}{wide}; convert it with iconv -t utf-8') from None
 
 
 def part_of(name: prepare.Path, split: str, total: int, what: str) -> slice:
@@ -123,12 +197,26 @@ def part_of(name: prepare.Path, split: str, total: int, what: str) -> slice:
 def _field(line: bytes, field: str, where: str) -> str:
   try:
     value = json.loads(line.decode('utf-8'))
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise UserError(f'{where}: expected a JSON object, got {error}') from None
   if not isinstance(value, dict) or not isinstance(value.get(field), str):
     has = sorted(value) if isinstance(value, dict) else type(value).__name__
     raise UserError(f'{where}: expected a JSON object with a text {field!r}, got {has}; config.data.field (--field) names it')
-  return value[field]
+  return whole(value[field], where)
+
+
+def whole(text: str, where: str) -> str:
+  """The text, if all of its characters are some.
+
+  Raises:
+    UserError: it has half of a surrogate pair, which no encoding can write.
+  """
+  try:
+    text.encode('utf-8')
+  except UnicodeEncodeError as error:
+    raise UserError(f'{where}: character {error.start + 1} of the text is {text[error.start]!a}, half of a surrogate pair and no '
+                    'character; replace it, for example by \\ufffd') from None
+  return text
 
 
 def _bound(bound: str | None, total: int) -> int | None:

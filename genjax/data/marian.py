@@ -10,7 +10,8 @@ import numpy as np
 import sentencepiece
 
 from genjax.data import tokenizers
-from genjax.types import UserError
+from genjax.data.documents import whole
+from genjax.types import UserError, expanded
 
 SIDES = ('source.spm', 'target.spm')
 VOCABULARY = 'vocab.json'  # piece -> token
@@ -28,6 +29,7 @@ class Marian:
 
   Attributes:
     size: one more than the largest token.
+    unused: tokens below it that have no text.
     special: 'eos', 'pad', 'unk' -> token.
 
   Raises:
@@ -35,7 +37,7 @@ class Marian:
   """
 
   def __init__(self, folder: str | os.PathLike[str]):
-    folder = pathlib.Path(folder)
+    folder = expanded(folder)
     names = (*SIDES, VOCABULARY)
     if missing := [name for name in names if not (folder / name).is_file()]:
       raise UserError(f'{folder} has no tokenizer of Marian: it lacks {missing[0]}; expected {", ".join(names)}')
@@ -47,6 +49,7 @@ class Marian:
         raise UserError(f'{folder} has a vocabulary for each language (separate_vocabs), and genjax has one for both')
       self._pieces = {token: piece for piece, token in self._tokens.items()}
       self.size = max(self._pieces) + 1
+      self.unused = tuple(sorted(set(range(self.size)).difference(self._pieces)))
       self.special = {kind: self._tokens[piece] for kind, piece in SPECIAL.items()}
     except (ValueError, AttributeError, TypeError, KeyError) as error:
       raise UserError(f'{folder / VOCABULARY} must be an object of pieces and their tokens with {", ".join(SPECIAL.values())}: '
@@ -54,7 +57,7 @@ class Marian:
 
   def encode(self, text: str, side: int = 0) -> np.ndarray:
     """Tokens of a sentence of the source (side 0) or of the target (1), int32 (T,), without the one that ends it."""
-    code, text = [], text
+    code, text = [], whole(text, 'a text to encode')
     if side == 0 and text.startswith('>>') and '<<' in text:
       end = text.index('<<') + 2
       code, text = [text[:end]], text[end:]

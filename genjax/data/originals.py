@@ -1,5 +1,6 @@
 """Readers of the files in which standard data sets were first published; each is checked before it is believed."""
 
+import codecs
 from collections.abc import Iterator, Sequence
 import contextlib
 import gzip
@@ -33,7 +34,7 @@ def read_bytes(path: pathlib.Path) -> bytes:
   """
   try:
     data = path.read_bytes()
-    return gzip.decompress(data) if path.suffix == '.gz' else data
+    return gzip.decompress(data) if path.suffix.lower() == '.gz' else data
   except (EOFError, gzip.BadGzipFile, zlib.error) as error:
     raise UserError(f'{path} is not a whole gzip file ({error}); download or copy it again') from None
   except OSError as error:
@@ -53,16 +54,19 @@ def find(folder: pathlib.Path, *names: str) -> pathlib.Path:
 
 
 def read_lines(path: pathlib.Path, encoding: str = 'utf-8') -> list[str]:
-  """The lines of a text file, without their ends.
+  """The lines of a text file, without their ends and without a byte order mark.
 
   Raises:
     UserError: it cannot be read, or is in another encoding.
   """
+  data = read_bytes(path)
+  data = data.removeprefix(codecs.BOM_UTF8) if encoding == 'utf-8' else data
   try:
     # Not splitlines: a sentence may have characters at which that splits, too.
-    return [line.removesuffix('\r') for line in read_bytes(path).decode(encoding).removesuffix('\n').split('\n')]
+    return [line.removesuffix('\r') for line in data.decode(encoding).removesuffix('\n').split('\n')] if data else []
   except UnicodeDecodeError as error:
-    raise UserError(f'{path}: expected {encoding.upper()} text, got {error}') from None
+    line = data.count(b'\n', 0, error.start) + 1
+    raise UserError(f'{path}, line {line}: expected {encoding.upper()} text, got {error}') from None
 
 
 def read_labelled(path: pathlib.Path, classes: int) -> list[tuple[int, str]]:

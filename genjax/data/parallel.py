@@ -1,14 +1,13 @@
 """Parallel text: pairs of sentences as padded columns 'source' and 'target', for translation."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-import pathlib
 from typing import Any
 
 import numpy as np
 
 from genjax.data import originals, prepare, sources
 from genjax.data.sources import Arrays
-from genjax.types import UserError
+from genjax.types import UserError, expanded
 
 DIGITS = {
   'de': ('null', 'eins', 'zwei', 'drei', 'vier', 'fünf', 'sechs', 'sieben', 'acht', 'neun'),
@@ -23,7 +22,7 @@ def read_parallel(source: prepare.Path, target: prepare.Path) -> tuple[list[str]
   Raises:
     UserError: see `genjax.data.originals.read_parallel`.
   """
-  source_lines, target_lines = originals.read_parallel([pathlib.Path(source), pathlib.Path(target)])
+  source_lines, target_lines = originals.read_parallel([expanded(source), expanded(target)])
   return source_lines, target_lines
 
 

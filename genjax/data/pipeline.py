@@ -72,8 +72,8 @@ class Pipeline:
 
   open: opens the source, on first use. batch_size: rows of a global batch. seed: of shuffling and augmentation.
   transform: (columns, random) -> columns for a batch of any number of rows; row i of the result may depend on row i of
-  both arguments only. shuffle: False reads every epoch in the order of the source. prefetch: batches prepared ahead by
-  a background thread.
+  both arguments only. shuffle: False reads every epoch in the order of the source. prefetch: batches prepared ahead in
+  the background. threads: how many of them are prepared at a time; they come in their order whatever the number.
   """
 
   open: Callable[[], Source]
@@ -82,10 +82,13 @@ class Pipeline:
   transform: Transform | None = None
   shuffle: bool = True
   prefetch: int = 8
+  threads: int = 1
 
   def __post_init__(self):
     if self.batch_size < 1:
       raise UserError(f'batch_size must be at least 1, got {self.batch_size}')
+    if isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 1:
+      raise UserError(f'config.data.threads must be a whole number of at least 1, got {self.threads!r}')
 
   @functools.cached_property
   def source(self) -> Source:
@@ -145,8 +148,8 @@ class Pipeline:
 
   def _prefetched(self, read: Callable[[int], Columns], start: int, stop: int) -> Iterator[Columns]:
     len(self.source)  # what is wrong with the data is said here and not by a background thread
-    # One thread: numpy indexing holds the interpreter lock, so that more of them only wait for each other.
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=self.prefetch)
+    # More than one thread is for sources that decode: numpy indexing holds the interpreter lock, so that they would only wait.
+    options = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=max(self.prefetch, self.threads))
     return iter(grain.MapDataset.range(start, stop).map(read).to_iter_dataset(options))
 
 

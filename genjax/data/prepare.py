@@ -9,6 +9,7 @@ import importlib
 import logging
 import os
 import pathlib
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -18,7 +19,7 @@ from tensorflow_datasets.core.download import downloader
 
 from genjax import distributed
 from genjax.data.builders import BUILDERS, Builder
-from genjax.types import UserError
+from genjax.types import UserError, expanded
 
 Path = str | os.PathLike[str]
 
@@ -34,7 +35,18 @@ _TFDS_GROUPS = (
 
 def data_directory(data_dir: Path | None = None) -> pathlib.Path:
   """The argument, else the environment variable TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-  return pathlib.Path(data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets').expanduser()
+  return expanded(data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
+
+
+def is_known(name: str) -> bool:
+  """Whether a name is that of a data set of genjax or TFDS, perhaps with a config and a version."""
+  base = _base(name)
+  if base in BUILDERS:
+    return True
+  if not re.fullmatch('[A-Za-z0-9_]+', base):
+    return False
+  _import_groups()
+  return base in tfds.list_builders(with_community_datasets=False)
 
 
 def prepared(name: str, data_dir: Path | None = None) -> tfds.core.DatasetBuilder | None:
@@ -75,7 +87,8 @@ def build(name: str, data_dir: Path | None = None, originals: Path | None = None
   """Prepares a data set that is not; see `open_builder`. Nothing is left behind when it fails."""
   root = data_directory(data_dir)
   base = _base(name)
-  if originals is not None and not pathlib.Path(originals).is_dir():
+  originals = None if originals is None else expanded(originals)
+  if originals is not None and not originals.is_dir():
     raise UserError(f'the folder {originals} does not exist; expected a folder with the original files of {base}')
   try:
     if base in BUILDERS:
@@ -166,9 +179,7 @@ def _tfds_builder(name: str, root: pathlib.Path) -> tfds.core.DatasetBuilder:
   try:
     with contextlib.suppress(tfds.core.DatasetNotFoundError):
       return tfds.builder(name, data_dir=os.fspath(root))
-    for group in _TFDS_GROUPS:
-      with contextlib.suppress(ImportError):
-        importlib.import_module(f'tensorflow_datasets.{group}')
+    _import_groups()
     return tfds.builder(name, data_dir=os.fspath(root))
   except tfds.core.DatasetNotFoundError:
     known = sorted({*BUILDERS, *tfds.list_builders(with_community_datasets=False)})
@@ -178,6 +189,12 @@ def _tfds_builder(name: str, root: pathlib.Path) -> tfds.core.DatasetBuilder:
   except Exception as error:  # a version or config that does not exist, a builder that needs another package
     raise UserError(f'TFDS cannot open the data set {name!r}: {first_line(error)}; `tfds build --help` and the catalog '
                     'of TFDS tell its versions and configs') from None
+
+
+def _import_groups() -> None:
+  for group in _TFDS_GROUPS:
+    with contextlib.suppress(ImportError):
+      importlib.import_module(f'tensorflow_datasets.{group}')
 
 
 def first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from genjax.data import documents
 from genjax.data.pipeline import Columns
-from genjax.types import UserError
+from genjax.types import UserError, expanded
 
 
 def open_recordings(name: str, split: str, audio: str = 'audio', field: str = 'text') -> list[tuple[pathlib.Path, str]]:
@@ -26,8 +26,8 @@ def open_recordings(name: str, split: str, audio: str = 'audio', field: str = 't
   files = documents.find(name)
   if files is None or not all(map(documents.has_lines, files)):
     raise UserError(f'{name!r} is no data set of recordings: expected free_spoken_digits, or the path of .jsonl files whose lines have the '
-                    f'path of a .wav file ({audio!r}) and its transcript ({field!r})')
-  rows = [(path.parent / sound, text) for path in files
+                    f'path of a sound file ({audio!r}) and its transcript ({field!r})')
+  rows = [(path.parent / expanded(sound), text) for path in files
           for sound, text in zip(documents.read(path, audio), documents.read(path, field), strict=True)]
   rows = rows[documents.part_of(name, split, len(rows), 'recordings')]
   if absent := [str(path) for path, _ in rows if not path.is_file()]:

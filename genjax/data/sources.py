@@ -151,7 +151,11 @@ def read_texts(builder: tfds.core.DatasetBuilder, split: str, column: str) -> li
   texts = []
   for part, first, end in split_parts(builder.info, split):
     source = _data_source(builder, f'{part}[{first}:{end}]')
-    texts.extend(example[column].decode('utf-8') for example in source.__getitems__(list(range(len(source)))))
+    for number, example in enumerate(source.__getitems__(list(range(len(source)))), first):
+      try:
+        texts.append(example[column].decode('utf-8'))
+      except UnicodeDecodeError as error:
+        raise UserError(f'{builder.name}, {column} of record {number} of {part}: expected UTF-8 text, got {error}') from None
   return texts
 
 

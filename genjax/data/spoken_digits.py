@@ -8,11 +8,13 @@ import os
 import pathlib
 import re
 from typing import NamedTuple
+import zipfile
+import zlib
 
 import numpy as np
 
 from genjax.data.audio import read_wav
-from genjax.types import UserError
+from genjax.types import UserError, expanded
 
 RATE = 8_000
 WORDS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
@@ -43,7 +45,7 @@ def read(folder: str | os.PathLike[str], split: str) -> Recordings:
   match = re.fullmatch(r'(\w+)(?:\[:(\d+)\])?', split)
   if match is None or match[1] not in SPLITS or match[2] == '0':
     raise UserError(f"split of spoken digits must be one of {SPLITS}, or the first of one as in 'train[:100]', got {split!r}")
-  folder = pathlib.Path(folder)
+  folder = expanded(folder)
   if (folder / PACKED).is_file():
     found = _packed(folder / PACKED)
   else:
@@ -65,5 +67,5 @@ def _packed(path: pathlib.Path) -> list[tuple[int, str, int, np.ndarray]]:
       sounds = np.split(file['audio'], file['offsets'][1:-1])
       labels = zip(file['digit'], file['speakers'][file['speaker']], file['index'], sounds, strict=True)
       return [(int(digit), str(speaker), int(index), sound) for digit, speaker, index, sound in labels]
-  except (OSError, ValueError, KeyError, IndexError) as error:
+  except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error) as error:
     raise UserError(f'{path} is not the file of recordings that genjax reads ({error}); see genjax.data.spoken_digits.read') from None

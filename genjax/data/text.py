@@ -4,13 +4,14 @@ from collections.abc import Mapping
 import hashlib
 import types
 from typing import Any, Protocol
+import zipfile
 
 import numpy as np
 
 from genjax.data import prepare
-from genjax.data.documents import part_of
+from genjax.data.documents import part_of, whole
 from genjax.data.token_files import TokenFiles
-from genjax.types import UserError
+from genjax.types import UserError, expanded
 
 _NONE: Mapping[str, int] = types.MappingProxyType({})
 
@@ -18,7 +19,8 @@ _NONE: Mapping[str, int] = types.MappingProxyType({})
 class Vocabulary(Protocol):
   """Text <-> tokens 0 .. size - 1.
 
-  special: 'bos', 'eos', 'pad', 'unk' -> token, of those that there are. begins: tokens that stand before every text.
+  special: 'bos', 'eos', 'pad', 'unk' -> token, of those that there are. begins: tokens that stand before every text. unused: tokens below
+  the size that no text has.
   """
 
   @property
@@ -29,6 +31,9 @@ class Vocabulary(Protocol):
 
   @property
   def begins(self) -> tuple[int, ...]: ...
+
+  @property
+  def unused(self) -> tuple[int, ...]: ...
 
   def encode(self, text: str) -> np.ndarray:
     """Integers (T,)."""
@@ -43,11 +48,15 @@ class ByteVocabulary:
   """The 256 values of a byte of UTF-8. Every text can be encoded."""
 
   size = 256
-  special, begins = _NONE, ()
+  special, begins, unused = _NONE, (), ()
 
   def encode(self, text: str) -> np.ndarray:
-    """uint8 (T,)."""
-    return np.frombuffer(text.encode('utf-8'), np.uint8)
+    """uint8 (T,).
+
+    Raises:
+      UserError: half of a surrogate pair, which has no bytes.
+    """
+    return np.frombuffer(whole(text, 'a text in bytes').encode('utf-8'), np.uint8)
 
   def decode(self, tokens: Any) -> str:
     """The text of integers (T,); bytes that are no UTF-8 become U+FFFD."""
@@ -57,7 +66,7 @@ class ByteVocabulary:
 class CharVocabulary:
   """The characters of an alphabet, each once, sorted by code point: token i is `alphabet[i]`."""
 
-  special, begins = _NONE, ()
+  special, begins, unused = _NONE, (), ()
 
   def __init__(self, alphabet: str):
     if not alphabet:
@@ -96,7 +105,7 @@ class CharVocabulary:
 class IdVocabulary:
   """The tokens 0 .. size - 1 of a tokenizer that ran elsewhere; the text of a token is its number."""
 
-  special, begins = _NONE, ()
+  special, begins, unused = _NONE, (), ()
 
   def __init__(self, size: int):
     if size < 1:
@@ -110,7 +119,7 @@ class IdVocabulary:
       UserError: something else than numbers of tokens, separated by spaces.
     """
     words = text.split()
-    if unknown := [word for word in words if not word.isdigit()]:
+    if unknown := [word for word in words if not word.isdecimal()]:
       raise UserError(f'expected numbers of tokens separated by spaces, such as "464 3290 318", got {unknown[0]!r}')
     return _checked([int(word) for word in words], self.size)
 
@@ -181,9 +190,11 @@ def open_tokens(path: prepare.Path, split: str, size: int) -> np.ndarray:
     UserError: no such file, something else than a list of integers, a token outside the vocabulary, an empty split.
   """
   try:
-    tokens_T = np.load(path, mmap_mode='r', allow_pickle=False)
-  except (OSError, ValueError) as error:
+    tokens_T = np.load(expanded(path), mmap_mode='r', allow_pickle=False)
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
     raise UserError(f'cannot read tokens from {path}: {error}; expected a .npy file of integers, as numpy.save writes it') from error
+  if not isinstance(tokens_T, np.ndarray):
+    raise UserError(f'{path} holds several arrays (.npz); tokens are one array in a .npy file, as numpy.save writes it')
   if tokens_T.ndim != 1 or tokens_T.dtype.kind not in 'iu':
     raise UserError(f'{path} must hold integers of shape (T,), got {tokens_T.dtype} of shape {tokens_T.shape}')
   part_T = tokens_T[part_of(path, split, len(tokens_T), 'tokens')]

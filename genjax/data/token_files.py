@@ -16,8 +16,8 @@ from typing import Any
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 import numpy as np
 
-from genjax.data.documents import part_of
-from genjax.types import UserError
+from genjax.data.documents import part_of, place
+from genjax.types import UserError, expanded
 
 INDEX = 'index.json'
 FORMAT = 1
@@ -25,8 +25,8 @@ BLOCK = 4096
 
 
 def is_folder(name: str) -> bool:
-  """Whether a name is that of a folder of tokens."""
-  return os.path.isfile(os.path.join(name, INDEX))
+  """Whether a name is that of a folder of tokens, and of no data set; see `genjax.data.documents.place`."""
+  return (expanded(name) / INDEX).is_file() and place(name) is not None
 
 
 class TokenFiles:
@@ -46,7 +46,7 @@ class TokenFiles:
   """
 
   def __init__(self, folder: str | os.PathLike[str], split: str):
-    folder = pathlib.Path(folder)
+    folder = expanded(folder)
     self.index = _read_index(folder)
     shards = self.index['shards']
     paths = [folder / shard['file'] for shard in shards]

@@ -15,7 +15,7 @@ import tqdm
 from genjax.data import documents, token_files
 from genjax.data.text import ByteVocabulary
 from genjax.data.tokenizers import Tokenizer
-from genjax.types import StorageError, UserError, strict_json
+from genjax.types import StorageError, UserError, listed, strict_json
 
 _CHUNK = 256  # documents that are encoded at a time, on all cores
 _STATE = 'unfinished.json'  # what is being written; gone when all of it is
@@ -46,6 +46,8 @@ def tokenize(paths: Sequence[pathlib.Path], vocabulary: Tokenizer | ByteVocabula
     raise UserError(f'--end must be a token from 0 to {vocabulary.size - 1}, got {end}')
   counts = [documents.count(path) for path in paths]
   total = sum(counts)
+  if not total:
+    raise UserError(f'there is no text to tokenize: {listed([str(path) for path in paths], 4)} {"are" if len(paths) > 1 else "is"} empty')
   if not 1 <= shards <= total:
     raise UserError(f'--shards must be from 1 to the number of documents, {total}, got {shards}')
   files = {} if isinstance(vocabulary, ByteVocabulary) else vocabulary.files()
@@ -59,7 +61,7 @@ def tokenize(paths: Sequence[pathlib.Path], vocabulary: Tokenizer | ByteVocabula
       _check_same(out / _STATE, plan, shards)
     for path in out.glob('*.partial'):
       path.unlink()
-  elif out.exists() and (not out.is_dir() or any(path.suffix != '.partial' for path in out.iterdir())):
+  elif out.exists() and (not out.is_dir() or any(path.suffix != '.partial' and not path.name.startswith('.') for path in out.iterdir())):
     raise UserError(f'{out} exists and holds something else than tokens; name a new folder')
   try:
     if not (out / token_files.INDEX).is_file():

@@ -17,7 +17,8 @@ import sentencepiece
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from genjax.types import UserError
+from genjax.data.documents import whole
+from genjax.types import UserError, expanded
 
 LIBRARY = 'tokenizer.json'  # of the library `tokenizers`
 SENTENCEPIECE = 'tokenizer.model'
@@ -39,7 +40,8 @@ _BERT_KINDS = {'bos': 'cls', 'eos': 'sep'}  # what the settings of encoders call
 class Pieces:
   """A tokenizer of the library `tokenizers`.
 
-  Special tokens that stand in a text, such as '<|endoftext|>', are encoded as the tokens that they are.
+  Special tokens that stand in a text, such as '<|endoftext|>', are encoded as the tokens that they are. A text is encoded as a whole and
+  always alike, whatever the file says of truncation, padding and dropout; `files` gives the file back as it was.
 
   Args:
     text: a tokenizer.json.
@@ -48,6 +50,7 @@ class Pieces:
 
   Attributes:
     size: one more than the largest token.
+    unused: tokens below it that have no text.
     special: 'bos', 'eos', 'pad', 'unk', 'mask' -> token, of those that there are; BERT's '[CLS]' and '[SEP]' are 'bos' and 'eos'.
     begins: tokens that stand before every text.
 
@@ -60,11 +63,17 @@ class Pieces:
       self._tokenizer = tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises nothing narrower
       raise UserError(f'{where} is no tokenizer of the library tokenizers: {error}') from None
+    # A file may also say how its author fed a model: texts cut or padded to some length, or split at random.
+    self._tokenizer.no_truncation()
+    self._tokenizer.no_padding()
+    if getattr(self._tokenizer.model, 'dropout', None):
+      self._tokenizer.model.dropout = None
     self._text, self._settings = text, settings
     vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
     self.size = max(vocabulary.values(), default=-1) + 1
     if not self.size:
       raise UserError(f'{where} has no tokens')
+    self.unused = tuple(sorted(set(range(self.size)).difference(vocabulary.values())))
     self.special = _special(_settings(settings, where), vocabulary)
     self.begins = tuple(self._tokenizer.encode('', add_special_tokens=True).ids[:1])
     if self.begins != (self.special.get('bos'),):  # a template may also end a text: that is none of its beginning
@@ -77,7 +86,8 @@ class Pieces:
   def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
     """`encode` of many texts, on all cores."""
     dtype = np.min_scalar_type(self.size - 1)
-    return [np.asarray(found.ids, dtype) for found in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+    texts = [whole(text, 'a text to encode') for text in texts]
+    return [np.asarray(found.ids, dtype) for found in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
   def decode(self, tokens: Any) -> str:
     """The text of integers (T,). Tokens beyond the vocabulary, which a padded model may draw, are left out."""
@@ -97,6 +107,8 @@ class SentencePiece:
 
   Control tokens have no text: they cannot be written into one, and decode to nothing.
   """
+
+  unused = ()
 
   def __init__(self, model: bytes, settings: str = '', where: str = SENTENCEPIECE):
     self._name = T5 if pathlib.Path(where).name == T5 else SENTENCEPIECE
@@ -119,7 +131,8 @@ class SentencePiece:
 
   def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
     """`encode` of many texts, on all cores."""
-    return [np.asarray(tokens, np.min_scalar_type(self.size - 1)) for tokens in self._processor.encode(list(texts))]
+    texts = [whole(text, 'a text to encode') for text in texts]
+    return [np.asarray(tokens, np.min_scalar_type(self.size - 1)) for tokens in self._processor.encode(texts)]
 
   def decode(self, tokens: Any) -> str:
     """The text of integers (T,). Tokens beyond the vocabulary, which a padded model may draw, are left out."""
@@ -142,12 +155,14 @@ def open_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
   Raises:
     UserError: nothing of the kind is there, or it is damaged.
   """
-  path = pathlib.Path(path)
+  path = expanded(path)
   if path.is_dir():
     found = [path / name for name in FILES if (path / name).is_file()]
     if not found:
       raise UserError(f'the folder {path} has no tokenizer: expected one of {FILES} in it')
     path = found[0]
+  if not path.exists():
+    raise UserError(f'cannot read the tokenizer {path}: it does not exist; expected one of {FILES}, or a folder with one')
   if path.suffix not in ('.json', '.model') and path.name != WORDPIECE:
     raise UserError(f'{path}: expected a {LIBRARY}, a SentencePiece model that ends in .model, a {WORDPIECE} of BERT, or the folder of one')
   beside = [path.with_name(name) for name in (SETTINGS, 'special_tokens_map.json') if path.with_name(name).is_file()]
@@ -156,7 +171,7 @@ def open_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     settings = beside[0].read_text('utf-8') if beside else ''
     if path.suffix == '.model':
       return SentencePiece(data, settings, str(path))
-    text = data.decode()
+    text = data.decode('utf-8-sig')
     text = _wordpiece(text, _settings(settings, str(path)), str(path)) if path.name == WORDPIECE else text
     return Pieces(text, settings, str(path))
   except (OSError, UnicodeDecodeError) as error:
@@ -221,7 +236,9 @@ def _recipe(kind: str, documents: Iterable[str]) -> tuple[Any, ...]:
 
 def _wordpiece(text: str, settings: Mapping[str, Any], where: str) -> str:
   """The tokenizer.json of a vocab.txt, in which token n is line n + 1; without settings cases are folded, as `transformers` does."""
-  vocabulary = {piece: token for token, piece in enumerate(text.splitlines())}
+  # At newlines only: a piece may be a character at which str.splitlines splits, too.
+  pieces = [line.removesuffix('\r') for line in text.removesuffix('\n').split('\n')]
+  vocabulary = {piece: token for token, piece in enumerate(pieces)}
   if lacking := [piece for piece in _BERT if piece not in vocabulary]:
     raise UserError(f'{where} is no vocabulary of BERT: it lacks {lacking[0]}')
   made: Any = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))

@@ -36,7 +36,7 @@ class WordVocabulary:
   """
 
   special = {'unk': UNKNOWN, 'pad': PADDING, 'bos': START, 'eos': STOP}
-  begins = ()
+  begins, unused = (), ()
 
   def __init__(self, words: Sequence[str], split: Callable[[str], list[str]]):
     self.words, self.split = tuple(words), split

@@ -31,7 +31,7 @@ from genjax.interop.entries import Entries, read_json
 from genjax.interop.mapping import Row
 from genjax.interop.weights import Model
 from genjax.nn import lora
-from genjax.types import Tree, UserError, listed, named_leaves, unflatten
+from genjax.types import Tree, UserError, expanded, listed, named_leaves, unflatten
 
 CONFIG = 'adapter_config.json'
 WEIGHTS = 'adapter_model.safetensors'
@@ -62,7 +62,7 @@ def load(folder: str | os.PathLike, model: Model) -> Adapter:
     UserError: options that genjax lacks (DoRA, trained biases, modules saved whole, ranks of their own for some modules, ...), pickles,
       damaged files, or tensors that do not fit the base; the message lists them.
   """
-  folder = pathlib.Path(folder)
+  folder = expanded(folder)
   path = folder / CONFIG
   entries = Entries(read_json(path, 'the description of an adapter'), str(path))
   options = _read_options(entries)
@@ -124,7 +124,7 @@ def save(folder: str | os.PathLike, model: Model, adapter: Adapter, base: str | 
     'lora_dropout': 0.0 if experts else adapter.options.dropout,  # PEFT refuses another rate for tensors of all experts
     'target_modules': sorted(re.split(r'\{\w+\}\.', row.tensor.name.removesuffix('.weight'))[-1] for row in joined),
     'fan_in_fan_out': any(not row.tensor.transposed for row in joined), 'init_lora_weights': True, 'use_rslora': False}
-  with files.new_folder(pathlib.Path(folder)) as partial:
+  with files.new_folder(expanded(folder)) as partial:
     files.write_json(partial / CONFIG, config)
     save_file(tensors, partial / WEIGHTS, metadata={'format': 'pt'})
 

@@ -16,7 +16,7 @@ from genjax.interop import decoders, encoders, files, images, mapping, seq2seq
 from genjax.interop.entries import Entries, read_json
 from genjax.interop.mapping import Architecture, Row
 from genjax.nn.functional import Network
-from genjax.types import Tree, UserError, listed, named_leaves, unflatten
+from genjax.types import Tree, UserError, expanded, listed, named_leaves, unflatten
 
 ARCHITECTURES = {**decoders.ARCHITECTURES, **encoders.ARCHITECTURES, **images.ARCHITECTURES, **seq2seq.ARCHITECTURES}
 DTYPES = ('float32', 'bfloat16', 'float16')
@@ -59,7 +59,7 @@ def load(folder: str | os.PathLike, dtype: str | None = None) -> Model:
     UserError: an unknown architecture, options that genjax lacks, pickles, missing or damaged files, tensors that are missing, without a
       place or of another shape, or numbers that `dtype` cannot hold.
   """
-  folder = pathlib.Path(folder)
+  folder = expanded(folder)
   wanted = _dtype(dtype)
   if not folder.is_dir():
     raise UserError(f'{folder} is no folder; it should have config.json and {files.SINGLE}')
@@ -119,7 +119,7 @@ def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, architec
   kept = {name: value for name, value in same.items() if name not in ('rope_parameters', *_TYPE_ENTRIES)}
   # Every version reads the older of the two names of the type.
   described = {**chosen.defaults, **kept, **entries, 'model_type': chosen.name, 'torch_dtype': pending[0].dtype.name}
-  with files.new_folder(pathlib.Path(folder)) as partial:
+  with files.new_folder(expanded(folder)) as partial:
     files.write_json(partial / 'config.json', described)
     files.write_tensors(partial, pending, shard_bytes)
 

@@ -33,6 +33,7 @@ class SamplerOptions:
   end a text; the one that does is its last. suppress: tokens that are never chosen. begin_suppress: tokens that are not chosen as the
   first after the prompt. beams: number M of beams; above 1 the text is searched for and not drawn, see `beam_search`, and the options of
   drawing stay at their defaults. length_penalty: the score of a finished text is its log-likelihood divided by its length to this power.
+  vocabulary: tokens from this number on, which a padded vocabulary has and no text, are never chosen; 0 for none of that kind.
 
   Raises:
     UserError: a value outside its range.
@@ -49,6 +50,7 @@ class SamplerOptions:
   begin_suppress: tuple[int, ...] = ()
   beams: int = 1
   length_penalty: float = 1.0
+  vocabulary: int = 0
 
   def __post_init__(self):
     for name in ('stop', 'suppress', 'begin_suppress'):  # a config has them as lists
@@ -105,6 +107,8 @@ def penalise(scores_NV: Array, seen_NV: Array, penalty: float) -> Array:
 
 
 def _suppressed(scores_NV: Array, options: SamplerOptions, begin: bool) -> Array:
+  if options.vocabulary and options.vocabulary < (vocab := scores_NV.shape[1]):
+    scores_NV = jnp.where(jnp.arange(vocab) < options.vocabulary, scores_NV, -jnp.inf)
   tokens = options.suppress + (options.begin_suppress if begin else ())
   return scores_NV.at[:, jnp.asarray(tokens)].set(-jnp.inf) if tokens else scores_NV
 
@@ -189,8 +193,9 @@ def beam_search(step: Step, logits_NV: Array, cache: Tree, text_NT: Array, lengt
   beams, stop = options.beams, jnp.asarray(options.stop, jnp.int32)
   rows, vocab = logits_NV.shape[0] // beams, logits_NV.shape[1]
   candidates = max(2, 1 + len(options.stop)) * beams
-  if candidates > beams * vocab:
-    raise UserError(f'{beams} beams need {candidates} candidates at each step, and a vocabulary of {vocab} gives {beams * vocab}; '
+  known = min(vocab, options.vocabulary or vocab)
+  if candidates > beams * known:
+    raise UserError(f'{beams} beams need {candidates} candidates at each step, and a vocabulary of {known} gives {beams * known}; '
                     'take fewer beams or stop tokens')
   first_N1 = beams * jnp.arange(rows)[:, None]
 

@@ -21,8 +21,9 @@ class LanguageModel:
   network: tokens B T -> logits B T V, with `cache`, `position`, `project` and, if there is a balance, `balance_BT` as
   `genjax.models.transformer.transformer` has them.
   init_cache: (batch, length) -> empty cache. context: longest sequence of the network. sampler: how tokens are drawn.
-  bytes_per_token: mean bytes of text in a token, for bits per byte. lay_out: parameters of the network -> what its `apply` takes in
-  their place, computed once before the loop over tokens. balance: weight in the loss of the network's load-balancing loss, over the tokens
+  bytes_per_token: mean bytes of text in a token, for bits per byte; None where no text is known, and then there are none.
+  lay_out: parameters of the network -> what its `apply` takes in their place, computed once before the loop over tokens.
+  balance: weight in the loss of the network's load-balancing loss, over the tokens
   of the batch that predict one, or with accumulation of each microbatch.
 
   Batches: 'tokens' int32 B T+1; optional 'weights' float32 B T weights the loss of each predicted token; optional 'segments' int32 B T+1
@@ -35,7 +36,7 @@ class LanguageModel:
   init_cache: Callable[[int, int], Tree]
   context: int
   sampler: SamplerOptions = SamplerOptions()
-  bytes_per_token: float = 1.0
+  bytes_per_token: float | None = None
   lay_out: Callable[[Params], Params] = lambda params: params
   balance: float = 0.0
 
@@ -73,11 +74,12 @@ class LanguageModel:
     return nll_BT, correct_BT, weights_BT, balance, mutable
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
-    """'loss' in nats per token, 'bits_per_byte' and 'accuracy', weighted by the number of tokens."""
+    """'loss' in nats per token, 'accuracy' and, with `bytes_per_token`, 'bits_per_byte', weighted by the number of tokens."""
     nll_BT, correct_BT, weights_BT, *_ = self._score(params, context, batch, None)
     loss_B, weight_B = weighted_mean(nll_BT, weights_BT, axis=1)
     accuracy_B, _ = weighted_mean(correct_BT, weights_BT, axis=1)
-    return {'loss': loss_B, 'bits_per_byte': loss_B / (math.log(2) * self.bytes_per_token), 'accuracy': accuracy_B, 'weight': weight_B}
+    values = {'loss': loss_B, 'accuracy': accuracy_B, 'weight': weight_B}
+    return values if self.bytes_per_token is None else values | {'bits_per_byte': loss_B / (math.log(2) * self.bytes_per_token)}
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array],
              emit: Emit | None = None) -> dict[str, Array]:

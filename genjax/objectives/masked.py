@@ -148,9 +148,14 @@ class MaskedLanguageModel:
     return means | {'weight': jnp.sum(weights_BP, axis=1)}
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
-    """Fills in mask tokens, each drawn by itself given all that is not masked, never the mask: 'tokens' int32 N T, -1 on padding."""
+    """Fills in mask tokens, each drawn by itself given all that is not masked: 'tokens' int32 N T, -1 on padding.
+
+    Neither the mask is drawn nor a token beyond the vocabulary of `masking`, which a padded network has and no text.
+    """
     tokens_NT = conditions['prompt']
     outputs, _ = self.network.apply(params['net'], context.mutable, jnp.maximum(tokens_NT, 0), conditions.get('types'), tokens_NT >= 0)
     logits_NTV = outputs['tokens'].astype(jnp.float32).at[..., self.masking.mask].set(-jnp.inf)
+    if self.masking.vocab < (vocab := logits_NTV.shape[-1]):
+      logits_NTV = jnp.where(jnp.arange(vocab) < self.masking.vocab, logits_NTV, -jnp.inf)
     drawn_NT = jax.vmap(jax.random.categorical)(keys, logits_NTV)
     return {'tokens': jnp.where(tokens_NT == self.masking.mask, drawn_NT.astype(tokens_NT.dtype), tokens_NT)}

@@ -1,10 +1,13 @@
-"""Log-mel frames: bands of tones, time, loudness; .wav files."""
+"""Log-mel frames: bands of tones, time, loudness; sound files, whole, streamed and damaged."""
 
+import io
+import struct
 import wave
 
 import numpy as np
 import pytest
 from scipy.io import wavfile
+import soundfile
 
 from genjax.data.audio import LogMel, fit, mel_filters, read_wav, resample
 from genjax.types import UserError
@@ -72,6 +75,71 @@ def test_wav_files(tmp_path):
   for name in ('text', 'cut', 'absent'):
     with pytest.raises(UserError, match='cannot read .*as a .wav file'):
       read_wav(tmp_path / name, 8_000)
+
+
+VALUES_N = (np.arange(-50, 50) * 300).astype(np.int16)
+
+
+def wav(data, rate=8_000, channels=1, bits=16, kind=1, size=None, riff=None, after=b''):
+  """The bytes of a .wav file; `size` and `riff` stand in the places of the true sizes."""
+  size, riff = len(data) if size is None else size, 36 + len(data) if riff is None else riff
+  form = struct.pack('<IHHIIHH', 16, kind, channels, rate, rate * channels * bits // 8, channels * bits // 8, bits)
+  return b''.join([b'RIFF', struct.pack('<I', riff), b'WAVEfmt ', form, b'data', struct.pack('<I', size), data, after])
+
+
+@pytest.mark.parametrize('sizes', [dict(size=0), dict(size=0, riff=0), dict(size=2**32 - 1, riff=2**32 - 1), dict(size=2**31 - 1),
+                                   dict(size=400)], ids=str)
+def test_sizes_that_a_stream_left_open_or_a_copy_cut(tmp_path, sizes):
+  (tmp_path / 'x.wav').write_bytes(wav(VALUES_N.tobytes(), **sizes))
+  np.testing.assert_array_equal(read_wav(tmp_path / 'x.wav', 8_000) * 2**15, VALUES_N)
+  (tmp_path / 'silent.wav').write_bytes(wav(bytes(160), **sizes))
+  np.testing.assert_array_equal(read_wav(tmp_path / 'silent.wav', 8_000), np.zeros(80))
+
+
+def test_half_a_sample_at_the_end_is_left_out(tmp_path):
+  (tmp_path / 'x.wav').write_bytes(wav(VALUES_N.tobytes())[:-1])
+  np.testing.assert_array_equal(read_wav(tmp_path / 'x.wav', 8_000) * 2**15, VALUES_N[:-1])
+
+
+def test_one_sample_is_a_sound_at_any_rate(tmp_path):
+  (tmp_path / 'x.wav').write_bytes(wav(VALUES_N[:1].tobytes()))
+  for rate in (8_000, 16_000, 1_000):
+    assert len(read_wav(tmp_path / 'x.wav', rate)) == max(1, rate // 8_000)
+
+
+def test_headers_and_samples_that_are_no_sound(tmp_path):
+  note = b'LIST' + struct.pack('<I', 5) + b'notes'
+  broken = {'rate': wav(VALUES_N.tobytes(), rate=0), 'channels': wav(VALUES_N.tobytes(), channels=0), 'none': wav(b'', after=note),
+            'bits': wav(VALUES_N.tobytes(), bits=0), 'nothing': b'', 'header': wav(VALUES_N.tobytes())[:20]}
+  for bad in (np.nan, np.inf, -np.inf):
+    broken[str(bad)] = wav(np.asarray([0, bad, 0.5], np.float32).tobytes(), kind=3, bits=32)
+  broken['large'] = wav(np.asarray([0, 1e300, 0.5], np.float64).tobytes(), kind=3, bits=64)
+  for name, data in broken.items():
+    (tmp_path / f'{name}.wav').write_bytes(data)
+    words = r'.*number 2' if name in ('nan', 'inf', '-inf', 'large') else ' has no samples' if name == 'none' else ' as a .wav file: '
+    with pytest.raises(UserError, match=rf'{name}\.wav{words}'):
+      read_wav(tmp_path / f'{name}.wav', 8_000)
+
+
+@pytest.mark.parametrize('ending', ['flac', 'ogg', 'aiff'])
+def test_other_formats_are_what_soundfile_reads(tmp_path, ending):
+  path = tmp_path / f'a b@c.v2 ü.{ending}'
+  stereo_NC = np.stack([VALUES_N, VALUES_N // 2], axis=1)
+  soundfile.write(path, np.tile(stereo_NC, (40, 1)), 8_000)
+  expected_NC, rate = soundfile.read(path, dtype='float32')
+  np.testing.assert_array_equal(read_wav(path, rate), expected_NC.mean(axis=1))
+
+
+def test_flac_of_unknown_length(tmp_path):
+  """A stream cannot write the number of samples into what it began with; libsndfile does not read such files to their end."""
+  file = io.BytesIO()
+  soundfile.write(file, VALUES_N, 8_000, format='FLAC')
+  data = bytearray(file.getvalue())
+  data[21] &= 0xF0  # the number's high four bits, and the low 32
+  data[22:26] = bytes(4)
+  (tmp_path / 'x.flac').write_bytes(bytes(data))
+  with pytest.raises(UserError, match=r'cannot read .*x\.flac'):
+    read_wav(tmp_path / 'x.flac', 8_000)
 
 
 def test_bad_options_and_sounds():

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from genjax.data import documents
+from genjax.data import documents, token_files
 from genjax.data.documents import open_documents
 from genjax.types import UserError
 
@@ -49,3 +49,84 @@ def test_what_cannot_be_read(folder, tmp_path):
     open_documents(str(tmp_path / 'empty'), 'train')
   with pytest.raises(UserError, match='is empty'):
     open_documents(str(folder / 'deep'), 'train[:0]')
+
+
+def test_marks_line_ends_and_other_separators(tmp_path):
+  """A byte order mark is no text; line ends are, and in JSON lines only newlines end a document."""
+  bom, inside = b'\xef\xbb\xbf', 'a\u2028b\x85c\x0bd\x0ce\x1cf'
+  (tmp_path / 'mark.txt').write_bytes(bom + b'a\r\nb\n')
+  assert open_documents(str(tmp_path / 'mark.txt'), 'train') == ['a\r\nb\n']
+  (tmp_path / 'mark.jsonl').write_bytes(bom + f'{{"text": "{inside[:3]}"}}\r\n\r\n{{"text": "z"}}\r\n'.encode())
+  assert open_documents(str(tmp_path / 'mark.jsonl'), 'train') == [inside[:3], 'z']
+  (tmp_path / 'only.jsonl').write_bytes(bom + b'\n{"text": "z"}')
+  (tmp_path / 'inside.txt').write_text(inside)
+  assert open_documents(str(tmp_path / 'inside.txt'), 'train') == [inside]
+  for path in documents.find(str(tmp_path)):
+    assert documents.count(path) == len(list(documents.read(path)))
+
+
+@pytest.mark.parametrize(('name', 'data', 'words'), [
+  ('a.jsonl', b'{"text": "x"}\n\n{"text": "\\ud83d"}\n', r'a\.jsonl, line 3: character 1 of the text .*surrogate'),
+  ('a.jsonl', b'{"text": "x"}\n{"text": "\xff"}\n', r'a\.jsonl, line 2: '),
+  ('a.jsonl', b'{"text": "x"}\n' + b'[' * 100_000, r'a\.jsonl, line 2: expected a JSON object'),
+  ('a.txt', b'x\n\ny\xed\xa0\x80\n', r'a\.txt, line 3: expected UTF-8'),
+  ('a.txt', 'x\n'.encode('utf-16'), r'a\.txt, line 1: expected UTF-8 .*UTF-16'),
+  ('a.jsonl.gz', gzip.compress(b'{"text": "x"}\n' * 9)[:-9], r'cannot read .*a\.jsonl\.gz after line '),
+  ('a.txt.gz', gzip.compress(b'abc' * 99)[:12] + b'\xff' * 99, r'cannot read .*a\.txt\.gz'),
+  ('a.txt.gz', b'abc', r'cannot read .*a\.txt\.gz.*[Nn]ot a gzip'),
+  ('a.txt', b'', 'has no text'), ('a.txt', b'\xef\xbb\xbf', 'has no text'), ('a.jsonl', b'\n \n', 'has no text'),
+  ('a.json', b'[{"text": "x"}]', r'a\.json: text is read from .*\.txt, \.jsonl'), ('a.JSON.gz', gzip.compress(b'{}'), r'\.txt, \.jsonl'),
+  ('a.tar.gz', gzip.compress(b'x' * 600), r'\.txt, \.jsonl'), ('a.jsonl.zst', b'(\xb5/\xfd', r'\.txt, \.jsonl')],
+  ids=lambda value: value if isinstance(value, str) and len(value) < 12 else '')
+def test_bad_text_names_its_file_and_line(tmp_path, name, data, words):
+  (tmp_path / name).write_bytes(data)
+  with pytest.raises(UserError, match=words):
+    open_documents(str(tmp_path / name), 'train')
+
+
+@pytest.mark.parametrize('name', ['a.JSONL', 'a.ndjson', 'a.Jsonl.GZ', 'a.jsonlines', 'a.NDJSON.gz'])
+def test_other_spellings_of_json_lines(tmp_path, name):
+  data = b'{"text": "x"}\n{"text": "y"}\n'
+  (tmp_path / name).write_bytes(gzip.compress(data) if name.lower().endswith('.gz') else data)
+  for path in (tmp_path / name, tmp_path):
+    assert open_documents(str(path), 'train') == ['x', 'y']
+
+
+def test_hidden_and_empty_files_are_no_documents(tmp_path):
+  root = tmp_path / '.cache' / 'books.v2'  # that the folder is hidden itself is meant
+  (root / '.ipynb_checkpoints').mkdir(parents=True)
+  for name in ('a.txt', 'empty.txt', '.b.txt', '._a.txt', '.DS_Store', '.ipynb_checkpoints/a-checkpoint.txt'):
+    (root / name).write_text('' if name == 'empty.txt' else name)
+  assert open_documents(str(root), 'train') == ['a.txt']
+  assert open_documents(f'{root}/**/*.txt', 'train') == ['a.txt']
+  assert [documents.count(path) for path in documents.find(str(root))] == [1, 0]
+
+
+def test_a_folder_called_like_a_data_set_does_not_hide_it(tmp_path, monkeypatch, capsys):
+  """Such as that of the run that was trained on it, with its samples."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('HOME', str(tmp_path))
+  for name in ('names', 'glue', 'mine'):
+    (tmp_path / name / 'samples').mkdir(parents=True)
+    (tmp_path / name / 'samples' / '1.txt').write_text(name)
+    (tmp_path / name / 'index.json').write_text('{}')
+  assert documents.find('names') is None and documents.find('names:1.0.0') is None and documents.find('glue/cola') is None
+  assert './names' in capsys.readouterr().err
+  assert not token_files.is_folder('names') and token_files.is_folder('./names') and token_files.is_folder('mine')
+  for path in ('./names', 'names/samples', 'names/*/*.txt', str(tmp_path / 'names'), '~/names'):
+    assert open_documents(path, 'train') == ['names']
+  assert open_documents('mine', 'train') == ['mine']
+  (tmp_path / 'mnist').write_text('x')
+  assert documents.find('mnist') is None
+  assert documents.find('wikipedia/20220301.en:1.0.0') is None  # dots do not make a path of it
+  with pytest.raises(UserError, match='does not exist'):
+    documents.find('corpus.txt')
+
+
+@pytest.mark.parametrize('name', ['a b', 'run@5', 'books.v2', 'Bücher 日本', "it's"])
+def test_any_name_of_a_folder(tmp_path, monkeypatch, name):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  (tmp_path / name).mkdir()
+  (tmp_path / name / 'a.txt').write_text('text')
+  for path in (tmp_path / name, tmp_path / name / 'a.txt', f'~/{name}', f'~/{name}/*.txt'):
+    assert open_documents(str(path), 'train') == ['text']

@@ -1,6 +1,7 @@
 """The batch is a function of the step: purity, shuffling, rows, resume, prefetching."""
 
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -158,3 +159,35 @@ def test_row_random_draws_do_not_repeat():
   once, twice = RowRandom(5, np.arange(3)), RowRandom(5, np.arange(3))
   joined = np.concatenate([twice.uniform(2), twice.uniform(1)], axis=1)
   np.testing.assert_array_equal(once.uniform(3), joined)
+
+
+class Meeting:
+  """A source each of whose reads waits for another one."""
+
+  def __init__(self, readers):
+    self._barrier = threading.Barrier(readers)
+
+  def __len__(self):
+    return EXAMPLES
+
+  def get(self, indices):
+    self._barrier.wait(timeout=20)
+    return {'index': indices}
+
+  def fingerprint(self):
+    return {}
+
+
+def test_threads_prepare_batches_together_and_in_their_order():
+  """A source that decodes keeps as many cores busy; the batches are those of one thread."""
+  batches = make(threads=3, transform=jitter)
+  assert [batch['index'].tolist() for batch in itertools.islice(batches.iterate(4), 20)] == [
+    make().batch(step)['index'].tolist() for step in range(4, 24)]
+  for left, right in zip(batches.epoch(), make(transform=jitter).epoch(), strict=True):
+    assert_equal(left, right)
+  together = Pipeline(lambda: Meeting(2), batch_size=BATCH, seed=3, threads=2)
+  assert [batch['index'].tolist() for batch in itertools.islice(together.iterate(0), 6)] == [
+    make().batch(step)['index'].tolist() for step in range(6)]
+  for threads in (0, -1, 1.5, True):
+    with pytest.raises(UserError, match='config.data.threads must be'):
+      make(threads=threads)

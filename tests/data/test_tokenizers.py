@@ -9,8 +9,10 @@ import sys
 import numpy as np
 import pytest
 import sentencepiece
+import tokenizers as tokenizers_library
 
 from genjax.data import tokenizers
+from genjax.data.text import ByteVocabulary
 from genjax.data.tokenizers import open_tokenizer
 from genjax.types import UserError
 
@@ -147,3 +149,46 @@ def test_files_that_are_no_tokenizers(tmp_path):
   (tmp_path / 'empty').mkdir()
   with pytest.raises(UserError, match='has no tokenizer'):
     open_tokenizer(tmp_path / 'empty')
+
+
+@pytest.mark.parametrize('kind', ['bpe', 'bert'])
+def test_whole_texts_are_encoded_whatever_the_file_says(tmp_path, kind):
+  """Truncation, padding and dropout of merges are how an author fed a model; the file comes back as it was."""
+  made = tokenizers.train(kind, [TEXT], 290)
+  library = tokenizers_library.Tokenizer.from_str(made.files()['tokenizer.json'].decode())
+  library.enable_truncation(17)
+  library.enable_padding(length=17)
+  if kind == 'bpe':
+    library.model.dropout = 0.9
+  library.save(str(tmp_path / 'tokenizer.json'))
+  read = open_tokenizer(tmp_path)
+  assert read.encode(TEXT).tolist() == made.encode(TEXT).tolist() and read.encode('the').tolist() == made.encode('the').tolist()
+  assert read.begins == made.begins and read.files()['tokenizer.json'] == (tmp_path / 'tokenizer.json').read_bytes()
+
+
+def test_only_newlines_end_an_entry_of_a_vocabulary(tmp_path):
+  odd = ['\u2028', '\x85', '\x0b', '\x0c', '\x1c', '\u2029']
+  pieces = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *odd, 'a\u2028b', 'films']
+  for ending, mark in (('\n', ''), ('\r\n', '\ufeff')):
+    (tmp_path / 'vocab.txt').write_bytes((mark + ''.join(piece + ending for piece in pieces)).encode())
+    read = open_tokenizer(tmp_path)
+    assert read.size == len(pieces) and read.encode('films').tolist() == [len(pieces) - 1] and read.special['pad'] == 0
+
+
+def test_half_of_a_surrogate_pair_is_no_text():
+  model = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter([TEXT]), model_writer=model, vocab_size=30, minloglevel=2)
+  for vocabulary in (tokenizers.train('bpe', [TEXT], 290), tokenizers.SentencePiece(model.getvalue()), ByteVocabulary()):
+    with pytest.raises(UserError, match='character 2 of the text .*surrogate'):
+      vocabulary.encode('a\ud83d')
+
+
+def test_paths_of_tokenizers(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  folder = tmp_path / 'run.v2@5 ü'
+  folder.mkdir()
+  (folder / 'tokenizer.json').write_bytes(tokenizers.train('bpe', [TEXT], 290).files()['tokenizer.json'])
+  for path in (folder, '~/run.v2@5 ü', '~/run.v2@5 ü/tokenizer.json'):
+    assert open_tokenizer(path).size == 290
+  with pytest.raises(UserError, match='there is none of this name'):
+    open_tokenizer('~nobody-is-called-so/tokenizer.json')

@@ -2,13 +2,16 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
+import tokenizers as tokenizers_library
 
 from configs import shakespeare_bpe
 from experiments import language
 from genjax.data import tokenizers
 from genjax.data.tokenization import tokenize
+from genjax.objectives.base import Context
 from genjax.types import UserError
 
 TEXT = 'Now is the winter of our discontent\nMade glorious summer by this sun of York;\n' * 8
@@ -129,3 +132,46 @@ def test_a_document_a_row(config, tmp_path):
     len(build(context=3).train.source)
   with pytest.raises(UserError, match="a config.data.separator of one token and no segments, got '' with 0 tokens"):
     len(build(separator='', start='a').train.source)
+
+
+def test_numbers_of_tokens_have_no_bytes_but_those_of_a_folder(config, tmp_path):
+  np.save(tmp_path / 'tokens.npy', np.arange(400) % 60)
+  numbers = language.build(config(name=str(tmp_path / 'tokens.npy'), vocabulary='ids', vocabulary_size=60, start='1'))
+  assert numbers.objective.bytes_per_token is None
+  (tmp_path / 'lines.jsonl').write_text(''.join(json.dumps({'text': line}) + '\n' for line in TEXT.split('\n')))
+  index = tokenize([tmp_path / 'lines.jsonl'], tokenizers.train('bpe', [TEXT], 280), tmp_path / 'out', 1)
+  known = language.build(config(name=str(tmp_path / 'out'), vocabulary='ids', vocabulary_size=280, start='1'))
+  assert known.objective.bytes_per_token == pytest.approx(index['bytes'] / index['tokens'])
+
+
+def test_a_padded_vocabulary_is_sampled_without_its_padding(config):
+  """Bytes have no text beyond 255: sampling such tokens would fail when they are shown."""
+  made = config(vocabulary='byte', vocabulary_size=1024)
+  experiment = language.build(made)
+  params = experiment.objective.init(jax.random.key(0), {}).params
+  prompts = np.stack([experiment.conditions['prompt'].parse('Now')] * 4)
+  rows = jax.jit(experiment.objective.sample)(
+    params, Context(step=0, mutable={}, ema={}, frozen={}), jax.random.split(jax.random.key(1), 4), {'prompt': prompts})
+  assert rows['tokens'].max() < 256 and experiment.render(jax.device_get(rows))['samples'].startswith('Now')
+
+
+def test_gaps_in_a_vocabulary_are_not_sampled(config, tmp_path):
+  """A tokenizer.json may leave numbers out."""
+  library = tokenizers_library.Tokenizer(tokenizers_library.models.WordLevel({'the': 0, 'winter': 5}, unk_token='the'))
+  library.pre_tokenizer = tokenizers_library.pre_tokenizers.Whitespace()
+  library.save(str(tmp_path / 'tokenizer.json'))
+  made = config(vocabulary=str(tmp_path / 'tokenizer.json'), vocabulary_size=8, start='winter')
+  sampler = language.build(made).objective.sampler
+  assert sampler.vocabulary == 6 and sampler.suppress == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize('name', ['a b', 'run@5', 'tok.v2', 'Wörter 日本'])
+def test_paths_of_text_and_tokenizers(config, tmp_path, monkeypatch, name):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / name).mkdir()
+  (tmp_path / name / 'text.txt').write_text(TEXT)
+  (tmp_path / name / 'tokenizer.json').write_bytes(tokenizers.train('bpe', [TEXT], 280).files()['tokenizer.json'])
+  for data, vocabulary in ((f'~/{name}/text.txt', f'~/{name}'), (f'{name}/text.txt', name)):
+    experiment = language.build(config(name=data, vocabulary=vocabulary))
+    assert len(experiment.train.source) and experiment.files

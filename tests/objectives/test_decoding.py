@@ -142,3 +142,17 @@ def test_bad_options(options):
 def test_beams_stay_within_the_context():
   with pytest.raises(UserError, match='within the context of 24'):
     sampled(CONFIGS['learned'], [[1, 2]], length=23, beams=2)
+
+
+@pytest.mark.parametrize('options', [dict(), dict(temperature=0.0), dict(top_k=7), dict(beams=2, length=8)], ids=str)
+def test_tokens_that_no_text_has_are_never_chosen(options):
+  """Those of a padded vocabulary; what is chosen is what a model without them chooses."""
+  options = {'length': 20, **options}
+  config, keys = CONFIGS['learned'], jax.random.split(jax.random.key(1), 4)
+  params = jax.tree.map(lambda leaf: 4 * leaf, models.transformer(config).init(jax.random.key(0))[0])
+  prompts = [[1, 2], [3, 0], [2, 2], [0, 1]]
+  free = sampled(config, prompts, keys, {'net': params}, **options)
+  assert free.max() > 4  # it would
+  held = sampled(config, prompts, keys, {'net': params}, vocabulary=5, **options)
+  assert held.min() >= 0 and held.max() < 5
+  np.testing.assert_array_equal(held, sampled(config, prompts, keys, {'net': params}, suppress=(5, 6), **options))

@@ -29,12 +29,14 @@ def test_uniform_logits_cost_log_v():
     return (jnp.ones((*tokens.shape, 3)), jnp.zeros((7, 3))), mutable
 
   flat = Network(lambda key: ({}, {}), apply)
-  objective = LanguageModel(flat, lambda batch, length: None, 8)
+  objective = LanguageModel(flat, lambda batch, length: None, 8, bytes_per_token=2.0)
   tokens = jnp.arange(10).reshape(2, 5) % 7
   output = objective.loss({'net': {}}, CONTEXT, {'tokens': tokens}, jax.random.key(0))
   assert float(output.loss) == pytest.approx(math.log(7), rel=1e-6) and output.weight == 8
   values = objective.evaluate({'net': {}}, CONTEXT, {'tokens': tokens}, jax.random.key(0))
-  np.testing.assert_allclose(values['bits_per_byte'], math.log2(7), rtol=1e-6)
+  np.testing.assert_allclose(values['bits_per_byte'], math.log2(7) / 2, rtol=1e-6)
+  unknown = dataclasses.replace(objective, bytes_per_token=None)  # no text, no bytes
+  assert set(unknown.evaluate({'net': {}}, CONTEXT, {'tokens': tokens}, None)) == {'loss', 'accuracy', 'weight'}
 
 
 def test_weights_choose_tokens():
@@ -77,7 +79,7 @@ def test_the_load_of_experts_is_balanced_through_the_loss():
   assert float(changed['balance']) == pytest.approx(float(metrics['balance']), rel=1e-6)
   routers = [gradient['net']['blocks']['experts']['router']['kernel'] for gradient in (slope, plain_slope)]
   assert float(jnp.max(jnp.abs(routers[0] - routers[1]))) > 1e-4
-  assert set(objective.evaluate(params, CONTEXT, batch, None)) == {'loss', 'bits_per_byte', 'accuracy', 'weight'}
+  assert set(objective.evaluate(params, CONTEXT, batch, None)) == {'loss', 'accuracy', 'weight'}
   with pytest.raises(ValueError, match='only a mixture of experts'):
     models.transformer(CONFIG).apply({}, {}, tokens, balance_BT=jnp.ones((2, 9)))
 

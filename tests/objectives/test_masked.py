@@ -125,6 +125,15 @@ def test_padding_changes_nothing_that_is_filled_in():
   np.testing.assert_allclose(logits(jnp.pad(tokens_NT, ((0, 0), (0, 4)), constant_values=-1))[:, :8], logits(tokens_NT), atol=1e-5)
 
 
+def test_tokens_beyond_the_vocabulary_are_not_filled_in():
+  small = dataclasses.replace(MASKING, vocab=6)
+  objective = MaskedLanguageModel(encoder(CONFIG), small)
+  params = objective.init(jax.random.key(0), {}).params
+  keys = jax.random.split(jax.random.key(1), 8)
+  drawn_NT = jax.jit(objective.sample)(params, CONTEXT, keys, {'prompt': jnp.full((8, 12), 3)})['tokens']
+  assert int(drawn_NT.max()) == 5 and not bool((drawn_NT == 3).any())
+
+
 @pytest.mark.slow
 def test_learns_and_fills_in():
   """Tokens in order, from a random one on: each is told by its neighbours."""
