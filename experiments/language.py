@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from experiments import imported
+from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import tokenizers
@@ -48,6 +49,12 @@ def build(config: Config) -> Experiment:
   config.sampler: see `SamplerOptions`.
   """
   data = config.data
+  with checks.under('config.data'):
+    given = config_lib.plain(data)
+    checks.whole(given, 2, 'context')  # a prompt, and a token that follows
+    checks.whole(given, 0, 'vocabulary_size', 'heldout_stride')
+  model_options(config, data.get('vocabulary_size') or 1)  # refused, if at all, before a tokenizer is trained
+  sampler = config_lib.build(SamplerOptions, config.sampler, 'config.sampler')
   read = functools.partial(open_documents, data.name, data_dir=data.data_dir or None, originals=data.originals or None,
                            field=data.get('field') or 'text')
   text = _Text(config, read)
@@ -55,7 +62,6 @@ def build(config: Config) -> Experiment:
   size = data.get('vocabulary_size') or vocabulary.size
   imported.check_size(config, vocabulary.size, size, 'config.data.vocabulary_size')
   model = model_options(config, size)
-  sampler = config_lib.build(SamplerOptions, config.sampler, 'config.sampler')
   objective = LanguageModel(transformer.transformer(model), functools.partial(transformer.init_cache, model), data.context,
                             sampler, text.assets.get('bytes_per_token', 1.0), functools.partial(transformer.lay_out, model),
                             model.balance)

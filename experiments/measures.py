@@ -17,8 +17,8 @@ import jax
 import numpy as np
 
 from experiments import classifier, images
+from genjax import checks, distributed, sharding
 from genjax import config as config_lib
-from genjax import distributed, sharding
 from genjax.cli import train, workdir
 from genjax.config import Config
 from genjax.metrics import diversity, frechet, modes
@@ -49,6 +49,9 @@ class Options:
   num_samples: int = 2000
   classifier: str = ''
   neighbours: int = 2000
+
+  def __post_init__(self):
+    checks.whole(self, 1, 'num_samples', 'neighbours')
 
 
 def image_metrics(config: Config) -> tuple[Metric, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments import imported
 from experiments.sentences import SIDES, Pairs, Sentences, open_sentences
+from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import parallel
@@ -42,13 +43,22 @@ def build(config: Config) -> Experiment:
     `genjax.metrics.text.sorted_batches_loss`.
   """
   data = config.data
+  with checks.under('config.data'):
+    given = config_lib.plain(data)
+    checks.whole(given, 3, 'context')  # a word between the tokens that start and stop
+    checks.whole(given, 1, 'least_count')
+    checks.whole(given, 0, 'vocabulary_size')
+  with checks.under('config.evaluation'):
+    checks.whole(config_lib.plain(config.evaluation), 0, 'batch')
+  sampler = config_lib.build(SamplerOptions, config.sampler, 'config.sampler')
+  model_options(config, 1, 0)  # refused, if at all, before data is read
   pairs = functools.cache(functools.partial(open_pairs, config))
   sentences = open_sentences(config, pairs)
   model, tokens = model_options(config, *sentences.sizes), sentences.tokens
   sizes = f'1 to {data.context - sentences.around} {sentences.unit}'
   objective = config_lib.build(
     Seq2Seq, config.objective, 'config.objective', network=seq2seq.seq2seq(model), tokens=tokens,
-    start_cache=functools.partial(seq2seq.start_cache, model), sampler=config_lib.build(SamplerOptions, config.sampler, 'config.sampler'))
+    start_cache=functools.partial(seq2seq.start_cache, model), sampler=sampler)
 
   def examples(split: str) -> Arrays:
     facts = {'name': data.name, 'split': split, 'languages': [data.source, data.target], 'splitter': data.splitter}

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from experiments import imported
+from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import audio, recordings, spoken_digits, tokenizers
@@ -53,6 +54,12 @@ def build(config: Config) -> Experiment:
     UserError: options that do not fit together; when data is read, a transcript that is too long, and what `open_recordings` raises.
   """
   data = config.data
+  with checks.under('config.data'):
+    given = config_lib.plain(data)
+    checks.whole(given, 1, 'bands', 'window', 'hop')
+    checks.whole(given, 0, 'shift', 'longest', 'rate', 'vocabulary_size')
+    checks.positive(given, 'seconds')
+  sampler = config_lib.build(SamplerOptions, config.sampler, 'config.sampler')
   rate = data.get('rate') or spoken_digits.RATE
   front = audio.LogMel(rate, data.bands, data.window, data.hop)
   samples = round(data.seconds * rate)
@@ -63,7 +70,6 @@ def build(config: Config) -> Experiment:
   if model.context < length or model.source_context < -(-frames // 2):
     raise UserError(f'the model writes {model.context} tokens and reads {2 * model.source_context} frames; asked for are {length} and '
                     f'{frames}: make config.sampler.length or config.data.seconds less')
-  sampler = config_lib.build(SamplerOptions, config.sampler, 'config.sampler')
 
   def read(sound_N: np.ndarray) -> np.ndarray:
     return front(audio.fit(sound_N, samples))

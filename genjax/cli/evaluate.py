@@ -9,8 +9,8 @@ import pathlib
 
 import numpy as np
 
+from genjax import checks, distributed
 from genjax import config as config_lib
-from genjax import distributed
 from genjax.cli import hosts
 from genjax.cli import workdir as workdir_lib
 from genjax.metrics.card import Card
@@ -31,8 +31,7 @@ def main(argv: list[str]) -> int:
   args = parser.parse_args(argv)
   if args.per_example and not args.per_example.endswith('.npz'):
     raise UserError(f'--per-example takes a path that ends in .npz, got {args.per_example}')
-  if args.seed < 0:
-    raise UserError(f'--seed must not be negative, got {args.seed}')
+  checks.seed('--seed', args.seed)
   distributed.join(hosts.options(args))
   config, run = workdir_lib.open_run(args.workdir, args.set, args.step)
   averaged = not args.raw

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from genjax import distributed
+from genjax import checks, distributed
 from genjax.cli import hosts
 from genjax.cli import workdir as workdir_lib
 from genjax.config import suggestion
@@ -43,6 +43,7 @@ def main(argv: list[str]) -> int:
   args = parser.parse_args(argv)
   if args.num < 1 or args.chunk < 1:
     raise UserError(f'--num and --chunk are at least 1, got {args.num} and {args.chunk}')
+  checks.seed('--seed', args.seed)
   if args.stream and (args.out is not None or len(args.prompt or ()) > 1):
     raise UserError('--stream shows one text as it comes, on standard output; give it one --prompt and no --out')
   out = None if args.out is None else pathlib.Path(args.out)
@@ -133,6 +134,8 @@ def parse_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[st
 
 def _range(text: str) -> list[str]:
   match = re.fullmatch(r'(\d+)-(\d+)', text)
+  if match and int(match[1]) > int(match[2]):
+    raise UserError(f'--conditions: the range {text} is empty; write the smaller number first, {match[2]}-{match[1]}')
   return [str(value) for value in range(int(match[1]), int(match[2]) + 1)] if match else [text]
 
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import grain
 import numpy as np
 
+from genjax import checks
 from genjax.types import UserError
 
 Columns = dict[str, np.ndarray]
@@ -84,8 +85,8 @@ class Pipeline:
   prefetch: int = 8
 
   def __post_init__(self):
-    if self.batch_size < 1:
-      raise UserError(f'batch_size must be at least 1, got {self.batch_size}')
+    checks.whole(self, 1, 'batch_size', 'prefetch')
+    checks.seed('seed', self.seed)
 
   @functools.cached_property
   def source(self) -> Source:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax import distributed, sharding
+from genjax import checks, distributed, sharding
 from genjax.objectives import base
 from genjax.training import allocator, checkpoint, flops, stopping
 from genjax.training import state as state_lib
@@ -34,6 +34,11 @@ class Settings:
   rules: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   nonfinite: str = 'abort'  # or 'skip', or 'rollback'
   nonfinite_limit: int = 5
+
+  def __post_init__(self):
+    with checks.under('config'):
+      checks.whole(self, 0, 'steps')
+      checks.seed('seed', self.seed)
 
 
 class Run:
@@ -60,8 +65,6 @@ class Run:
 
   def __init__(self, experiment: Experiment, settings: Settings, devices: Sequence[Any] | None = None, clock: Clock | None = None):
     """Lays the experiment out on `devices`: by default all that are present, or those of a topology, to compile for it only."""
-    if settings.steps < 0:
-      raise UserError(f'config.steps must not be negative, got {settings.steps}')
     if settings.nonfinite not in ('abort', 'skip', 'rollback') or settings.nonfinite_limit < 1:
       raise UserError("config.nonfinite takes policy='abort', 'skip' or 'rollback' and a limit of at least 1, got "
                       f'{settings.nonfinite!r} and {settings.nonfinite_limit}')
@@ -301,6 +304,7 @@ class Run:
     Returns:
       name -> N rows: what the objective generates, and the conditions.
     """
+    checks.seed('seed', seed)
     given = conditions or {}  # a default may need data that a run does not have
     rows = {name: given[name] if name in given else condition.stack([condition.default(row) for row in range(num)])
             for name, condition in self.experiment.conditions.items()}
