@@ -51,10 +51,14 @@ def size(sizes: dict[str, tuple], name: str) -> tuple:
 
 
 def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
-  """What every config has, with its defaults. Steps count optimizer steps, `every` counts steps, 0 switches off."""
+  """What every config has, with its defaults. Steps count optimizer steps, `every` counts steps.
+
+  With an `every` of 0 nothing happens in between: what is due at the end of a run (its last line, evaluation and checkpoint) still is,
+  except samples. `genjax.config.LEAST` has the smallest values.
+  """
   config: Any = ml_collections.ConfigDict()  # its entries have no static types
   config.experiment = ''  # module path of the builder
-  config.seed = seed
+  config.seed = seed  # from 0 to 2^32 - 1
   config.steps = steps
   config.batch_size = batch_size
   config.microbatches = 1  # gradient accumulation
@@ -72,10 +76,12 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
   config.log_every = 50
   config.evaluate_every = 0
   config.evaluate_batches = 0  # batches of an evaluation while training; 0 is the whole split
-  config.sample_every = 0
+  config.sample_every = 0  # 0: not at the end either
   config.sample_num = 64
+  # keep: the newest so many, at least 1; best: held-out metric whose best checkpoint is kept too, '' for none.
   config.checkpoint = ml_collections.ConfigDict(dict(every=1000, keep=2, best='', mode='min', asynchronous=True))
-  config.watchdog_seconds = 0.0  # end with exit code 5 when nothing was finished for so long; longer than any compilation
+  # End with exit code 5 when nothing was finished for so long, 0 never; longer than any compilation.
+  config.watchdog_seconds = 0.0
   # What a NaN or infinity does: 'abort'; 'skip' the update, at most `limit` in a row; 'rollback' to the last checkpoint, at most
   # `limit` times. Then exit code 3.
   config.nonfinite = ml_collections.ConfigDict(dict(policy='abort', limit=5))
@@ -85,7 +91,7 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
   # Low-rank adapters of that run's parameters in place of training them: see `genjax.nn.lora.Options`; rank 0 and no paths is none.
   # groups: those to adapt; () is all in which a path matches.
   config.lora = ml_collections.ConfigDict(dict(rank=0, alpha=16.0, dropout=0.0, paths=(), groups=()))
-  config.profile = ml_collections.ConfigDict(dict(start=0, steps=0))
+  config.profile = ml_collections.ConfigDict(dict(start=0, steps=0))  # a trace of so many steps, 0 for none
   config.assets = ml_collections.ConfigDict()  # filled by a run with what it found in its data
   return config
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from experiments import imported
+from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import prepare, sources, tokenizers
@@ -50,6 +51,13 @@ def build(config: Config) -> Experiment:
   Raises:
     UserError: an unknown name or option, or a tokenizer without the special tokens.
   """
+  with checks.under('config.data'):
+    data = config_lib.plain(config.data)
+    checks.whole(data, 3, 'context')  # a token between [CLS] and [SEP]
+    checks.whole(data, 1, 'vocabulary_size')
+  with checks.under('config.model'):
+    checks.whole(config_lib.plain(config.model), 0, 'vocab', 'context', 'classes')  # 0: what the data needs
+  _options(config, vocab=1, context=1)  # refused, if at all, before a tokenizer is trained
   make = config_lib.choose(OBJECTIVES, config.objective.name, 'config.objective.name')
   return make(config)
 

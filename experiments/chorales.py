@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from experiments import language
+from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import chorales
@@ -42,6 +43,8 @@ def build(config: Config) -> Experiment:
   Raises:
     UserError: an unknown name or option.
   """
+  with checks.under('config.data'):
+    checks.whole(config_lib.plain(config.data), 1, 'steps')
   data, length = config.data, chorales.VOICES * config.data.steps
   model = language.model_options(config, chorales.VOCABULARY, length)
   sampler = config_lib.build(SamplerOptions, config.sampler, 'config.sampler')

@@ -24,6 +24,7 @@ def build(config: Config) -> Experiment:
   Raises:
     UserError: an unknown name or option, or options that do not fit together.
   """
+  images.check(config.data)
   data = config.data
   _, network, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
   net = network(model_options(config))

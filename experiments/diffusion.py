@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 from experiments import images, measures, render
+from genjax import checks
 from genjax import config as config_lib
 from genjax.diffusion import parameterizations, samplers, schedules
 from genjax.models import dit, unet
@@ -24,6 +25,7 @@ def build(config: Any) -> Experiment:
   Raises:
     UserError: an unknown name or option, or guidance that the model cannot give.
   """
+  images.check(config.data)
   data = config.data
   options, make, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
   model = config_lib.build(options, config.model, 'config.model', shape=tuple(data.shape), num_classes=data.num_classes)
@@ -68,9 +70,14 @@ def sampler(config: Any, process: schedules.Process) -> Sampler:
   """
   method = config_lib.choose(samplers.SAMPLERS, config.name, 'config.sampler.name')
   config_lib.build(_check_only(method), config.options, 'config.sampler.options', **dict.fromkeys(_SHARED))
+  options = config_lib.plain(config.options)
+  with checks.under('config.sampler.options'):
+    checks.between(options, ('eta',), at_least=0)
+  with checks.under('config.sampler'):
+    checks.whole(config_lib.plain(config), 1, 'steps')
   times = schedules.sampling_times(process, config.steps, config.spacing or None)
-  return Sampler(functools.partial(method, **config_lib.plain(config.options)), tuple(times.tolist()),
-                 guidance=config.guidance, clip=config.clip)
+  with checks.under('config.sampler'):
+    return Sampler(functools.partial(method, **options), tuple(times.tolist()), guidance=config.guidance, clip=config.clip)
 
 
 _SHARED = ('denoise', 'x_BX', 'process', 'times', 'keys_B')  # arguments that every sampler has

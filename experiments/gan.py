@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from experiments import images, measures, render
+from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import synthetic
@@ -34,6 +35,11 @@ def build(config: Config) -> Experiment:
     UserError: unknown names or options; networks and losses that do not fit each other.
   """
   points = config_lib.choose({'dcgan': False, 'points': True}, config.model.name, 'config.model.name')
+  if points:
+    with checks.under('config.data'):
+      checks.whole(config_lib.plain(config.data), 1, 'size')
+  else:
+    images.check(config.data)
   objective_options = dict(config.objective)
   conditional = objective_options.pop('conditional', False)
   if conditional and points:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from experiments import imported
+from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import pipeline, resizing, sources, synthetic
@@ -19,6 +20,20 @@ NOISE = {'random_images': synthetic.random_images, 'random_latents': synthetic.r
 NOISE_SPLITS = {'train': 2**20, 'heldout': 64}  # and their sizes
 CONTENTS = {'pixels': np.uint8, 'latents': np.float32}  # what a column 'image' holds, and its type
 BINARIZATIONS = ('none', 'fixed', 'dynamic')
+
+
+def check(data: Config) -> None:
+  """Checks the numbers of config.data.
+
+  Raises:
+    UserError: one is out of range.
+  """
+  with checks.under('config.data'):
+    given = config_lib.plain(data)
+    checks.whole(given, 1, 'shape')
+    checks.whole(given, 0, 'num_classes')
+    if len(given['shape']) != 3:
+      raise checks.OutOfRange(f'shape must be height, width and channels, got {tuple(given["shape"])}')
 
 
 def batches(config: Config, split: str, shuffle: bool = True) -> pipeline.Pipeline:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from experiments import imported
+from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import tokenizers
@@ -48,6 +49,12 @@ def build(config: Config) -> Experiment:
   config.sampler: see `SamplerOptions`.
   """
   data = config.data
+  with checks.under('config.data'):
+    given = config_lib.plain(data)
+    checks.whole(given, 2, 'context')  # a prompt, and a token that follows
+    checks.whole(given, 0, 'vocabulary_size', 'heldout_stride')
+  model_options(config, data.get('vocabulary_size') or 1)  # refused, if at all, before a tokenizer is trained
+  config_lib.build(SamplerOptions, config.sampler, 'config.sampler')  # before data is read
   read = functools.partial(open_documents, data.name, data_dir=data.data_dir or None, originals=data.originals or None,
                            field=data.get('field') or 'text')
   text = _Text(config, read)

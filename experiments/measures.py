@@ -17,8 +17,8 @@ import jax
 import numpy as np
 
 from experiments import classifier, images
+from genjax import checks, distributed, sharding
 from genjax import config as config_lib
-from genjax import distributed, sharding
 from genjax.cli import train, workdir
 from genjax.config import Config
 from genjax.metrics import diversity, frechet, modes
@@ -51,8 +51,8 @@ class Options:
   neighbours: int = 2000
 
   def __post_init__(self):
-    if self.num_samples < 2 or self.neighbours < 1:
-      raise ValueError(f'num_samples is at least 2 and neighbours at least 1, got {self.num_samples} and {self.neighbours}')
+    checks.whole(self, 2, 'num_samples')
+    checks.whole(self, 1, 'neighbours')
 
 
 def image_metrics(config: Config) -> tuple[Metric, ...]:

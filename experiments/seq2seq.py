@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments import imported
 from experiments.sentences import SIDES, Pairs, Sentences, open_sentences
+from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import parallel
@@ -40,6 +41,15 @@ def build(config: Config) -> Experiment:
     `genjax.metrics.text.sorted_batches_loss`.
   """
   data = config.data
+  with checks.under('config.data'):
+    given = config_lib.plain(data)
+    checks.whole(given, 3, 'context')  # a word between the tokens that start and stop
+    checks.whole(given, 1, 'least_count')
+    checks.whole(given, 0, 'vocabulary_size')
+  with checks.under('config.evaluation'):
+    checks.whole(config_lib.plain(config.evaluation), 0, 'batch')
+  config_lib.build(SamplerOptions, config.sampler, 'config.sampler')  # before data is read
+  model_options(config, 1, 0)  # refused, if at all, before data is read
   pairs = functools.cache(functools.partial(open_pairs, config))
   sentences = open_sentences(config, pairs)
   model, tokens = model_options(config, *sentences.sizes), sentences.tokens

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from experiments import imported
+from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import audio, recordings, spoken_digits, tokenizers
@@ -52,6 +53,12 @@ def build(config: Config) -> Experiment:
     UserError: options that do not fit together; when data is read, a transcript that is too long, and what `open_recordings` raises.
   """
   data = config.data
+  with checks.under('config.data'):
+    given = config_lib.plain(data)
+    checks.whole(given, 1, 'bands', 'window', 'hop')
+    checks.whole(given, 0, 'shift', 'longest', 'rate', 'vocabulary_size')
+    checks.positive(given, 'seconds')
+  config_lib.build(SamplerOptions, config.sampler, 'config.sampler')  # before data is read
   rate = data.get('rate') or spoken_digits.RATE
   front = audio.LogMel(rate, data.bands, data.window, data.hop)
   samples = round(data.seconds * rate)

@@ -31,17 +31,12 @@ import torch
 import torch.nn.functional as F
 
 from experiments import torch_twins as twins
+from experiments.timing import Trained, flow_matching, language_model, random_latents, random_tokens, seconds_of
 from genjax.cli import outputs
-from genjax.diffusion import samplers, schedules
-from genjax.diffusion.parameterizations import PARAMETERIZATIONS
 from genjax.models import autoencoder, dit, gan, transformer, unet
-from genjax.objectives import base
-from genjax.objectives.decoding import SamplerOptions
-from genjax.objectives.diffusion import Codec, Diffusion, Sampler
 from genjax.objectives.gan import Gan
-from genjax.objectives.language import LanguageModel
 from genjax.objectives.vae import Vae
-from genjax.training import allocator, flops, optimizers, state, step
+from genjax.training import allocator
 from genjax.types import expanded, strict_json
 
 ROUND_SECONDS = 0.33
@@ -100,11 +95,11 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
   """Milliseconds of a call of both, rounds of each in turn, and what follows from them."""
   times: tuple[list[float], list[float]] = ([], [])
   case.ours()
-  calls = max(1, round(ROUND_SECONDS / _seconds(case.ours, 1)))
+  calls = max(1, round(ROUND_SECONDS / seconds_of(case.ours, 1)))
 
   def both() -> None:
     for function, taken in zip((case.ours, case.theirs), times):
-      taken.append(_seconds(function, calls))
+      taken.append(seconds_of(function, calls))
       time.sleep(0.05)  # lets the threads of the one go to sleep before the other begins
 
   for _ in range(UNCOUNTED_ROUNDS):
@@ -121,13 +116,6 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
           'units_per_second': case.units[0] / ours, 'unit': case.units[1], 'flops_per_second': case.flops / ours, 'setting': case.setting}
 
 
-def _seconds(function: Callable[[], Any], calls: int) -> float:
-  begin = time.perf_counter()
-  for _ in range(calls):
-    function()
-  return (time.perf_counter() - begin) / calls
-
-
 def _pages() -> int:
   """Pages of memory that this process has taken."""
   return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -142,45 +130,18 @@ def machine() -> str:
   return names[0] if names else platform.processor() or platform.machine()
 
 
-class Trained:
-  """An objective with its state and its jitted step, as the loop has them."""
-
-  def __init__(self, objective: base.Objective, batch: dict[str, np.ndarray]):
-    self.objective, self.batch = objective, {name: jnp.asarray(column) for name, column in batch.items()}
-    groups = jax.eval_shape(lambda: objective.init(jax.random.key(0), {}).params)
-    tx = {group: optimizers.make('adam', lr=1e-4, steps=10**6) for group in groups}
-    create = functools.partial(state.create, objective, tx, {}, 0)
-    self.state = jax.jit(create)({})
-    function = step.make_step(objective, tx, {}, 0)
-    self.due = tuple(phase.name for phase in objective.phases())
-    self.flops = flops.count(function, self.state, {}, self.batch, self.due, static_argnums=(3,))
-    self._step = jax.jit(function, static_argnums=3, donate_argnums=0)
-    self._sample = jax.jit(objective.sample)
-
-  def step(self) -> None:
-    """One train step."""
-    self.state, metrics = self._step(self.state, {}, self.batch, self.due)
-    jax.block_until_ready((self.state, metrics))
-
-  def sample(self, rows: int, conditions: dict[str, Any]) -> None:
-    """`rows` samples."""
-    keys = jax.random.split(jax.random.key(1), rows)
-    jax.block_until_ready(self._sample(self.state.params, self.state.context({}), keys, conditions))
-
-  def sample_flops(self, rows: int, conditions: dict[str, Any]) -> int:
-    keys = jax.random.split(jax.random.key(1), rows)
-    return flops.count(self.objective.sample, self.state.params, self.state.context({}), keys, conditions)
-
-  def twin(self, group: str, transposed: Sequence[str] = ()) -> Any:
-    """Parameters of a group for `torch_twins`."""
-    tree = twins.convert(jax.device_get(self.state.params[group]), transposed)
-    return tree if DEVICE == 'cpu' else _to_device(tree)
+def twin(run: Trained, group: str, transposed: Sequence[str] = ()) -> Any:
+  """Parameters of a group for `torch_twins`."""
+  return on_device(twins.convert(jax.device_get(run.state.params[group]), transposed))
 
 
-def _to_device(tree: Any) -> Any:
+def on_device(tree: Any) -> Any:
+  """Leaf tensors on the device."""
+  if DEVICE == 'cpu':
+    return tree
   if isinstance(tree, dict):
-    return {name: _to_device(value) for name, value in tree.items()}
-  return [_to_device(value) for value in tree] if isinstance(tree, list) else tree.detach().to(DEVICE).requires_grad_()
+    return {name: on_device(value) for name, value in tree.items()}
+  return [on_device(value) for value in tree] if isinstance(tree, list) else tree.detach().to(DEVICE).requires_grad_()
 
 
 def tensor(array: np.ndarray) -> torch.Tensor:
@@ -209,6 +170,11 @@ def wait() -> None:
     torch.cuda.synchronize()
 
 
+def precision(dtype: str) -> Any:
+  """Computes in a type with parameters of float32, as networks do here."""
+  return torch.autocast(DEVICE, getattr(torch, dtype), enabled=dtype != 'float32')
+
+
 def no_grad(function: Callable[[], Any]) -> Callable[[], None]:
   """`function` without gradients, to its end."""
   def run() -> None:
@@ -229,68 +195,107 @@ LANGUAGE = {
 
 def _gpt(size: str, length: int = 128) -> tuple[transformer.TransformerConfig, Trained]:
   config, rows, context, _ = LANGUAGE[size]
-  tokens = np.random.default_rng(0).integers(0, config.vocab, (rows, context + 1)).astype(np.int32)
-  objective = LanguageModel(transformer.transformer(config), functools.partial(transformer.init_cache, config), config.context,
-                            SamplerOptions(length=length, temperature=0.0), lay_out=functools.partial(transformer.lay_out, config))
-  return config, Trained(objective, {'tokens': tokens})
+  return config, Trained(language_model(config, length), random_tokens(config, rows, context))
 
 
 def gpt_train(compiled: Callable, size: str) -> Case:
   """Language model."""
   config, run = _gpt(size)
-  params, tokens = run.twin('net'), tensor(np.asarray(run.batch['tokens'])).long()
-  logits = compiled(lambda: twins.gpt(params, config, tokens[:, :-1]))
-  theirs = torch_step(lambda: F.cross_entropy(logits().flatten(0, 1), tokens[:, 1:].flatten()), params)
+  tokens = tensor(np.asarray(run.batch['tokens'])).long()
+  theirs = torch_language_step(twin(run, 'net'), config, tokens, compiled)
   return Case(run.step, theirs, LANGUAGE[size][3], (tokens[:, 1:].numel(), 'tokens'), run.flops)
+
+
+def torch_language_step(params: Any, config: transformer.TransformerConfig, tokens: torch.Tensor, compiled: Callable) -> Callable[[], None]:
+  """A train step of a language model on tokens B T+1."""
+  logits = compiled(lambda: twins.gpt(params, config, tokens[:, :-1]))
+
+  def loss() -> torch.Tensor:
+    with precision(config.dtype):
+      return F.cross_entropy(logits().flatten(0, 1), tokens[:, 1:].flatten())
+
+  return torch_step(loss, params)
 
 
 def gpt_decode(compiled: Callable, size: str, rows: int = 1, length: int = 128) -> Case:
   """Greedy decoding with a cache, beside `generate` of transformers."""
-  from transformers import GPT2Config, GPT2LMHeadModel
   config, run = _gpt(size, length)
-  model: Any = GPT2LMHeadModel(GPT2Config(vocab_size=config.vocab, n_positions=config.context, n_embd=config.width, n_layer=config.layers,
-                                     n_head=config.heads, bos_token_id=0, eos_token_id=None)).eval()
-  model.to(DEVICE)
-  model.load_state_dict(twins.gpt2_weights(jax.device_get(run.state.params['net'])), strict=False)
+  weights = twins.gpt2_weights(jax.device_get(run.state.params['net']))
   prompt = np.random.default_rng(1).integers(0, config.vocab, (rows, 16)).astype(np.int32)
-  conditions, ids = {'prompt': jnp.asarray(prompt)}, torch.tensor(prompt, device=DEVICE).long()
-  generate = lambda: model.generate(ids, max_new_tokens=length, do_sample=False, attention_mask=torch.ones_like(ids), pad_token_id=0)
-  return Case(lambda: run.sample(rows, conditions), no_grad(generate), f'the same model, batch {rows}, prompt 16, {length} new tokens',
+  conditions, theirs = {'prompt': jnp.asarray(prompt)}, torch_decode(weights, config, prompt, length)
+  return Case(lambda: run.sample(rows, conditions), theirs, f'the same model, batch {rows}, prompt 16, {length} new tokens',
               (rows * length, 'tokens'), run.sample_flops(rows, conditions))
 
 
+def torch_decode(weights: dict[str, torch.Tensor] | None, config: transformer.TransformerConfig, prompt: np.ndarray,
+                 length: int) -> Callable[[], None]:
+  """Greedy continuations by `generate` of transformers; without weights, of a fresh model."""
+  from transformers import GPT2Config, GPT2LMHeadModel
+  model: Any = GPT2LMHeadModel(GPT2Config(vocab_size=config.vocab, n_positions=config.context, n_embd=config.width, n_layer=config.layers,
+                                     n_head=config.heads, bos_token_id=0, eos_token_id=None)).eval()
+  if weights:
+    model.load_state_dict(weights, strict=False)
+  model.to(DEVICE, getattr(torch, config.dtype))
+  ids = torch.tensor(prompt, device=DEVICE).long()
+  return no_grad(lambda: model.generate(ids, max_new_tokens=length, do_sample=False, attention_mask=torch.ones_like(ids), pad_token_id=0))
+
+
 def _diffusion(net: Any, shape: tuple[int, int, int], batch: int, classes: int, steps: int) -> Trained:
-  process = schedules.PROCESSES['flow']()
-  sampler = Sampler(samplers.euler, tuple(schedules.sampling_times(process, steps, None).tolist()))
-  codec = Codec(lambda frozen, x: x, lambda frozen, x: x)
-  objective = Diffusion(net, shape, process, PARAMETERIZATIONS['velocity'](), sampler, num_classes=classes, label_dropout=0.0, codec=codec)
-  rng = np.random.default_rng(0)
-  columns: dict[str, np.ndarray] = {'image': rng.normal(size=(batch, *shape)).astype(np.float32)}
-  if classes:
-    columns['label'] = rng.integers(0, classes, batch).astype(np.int32)
-  return Trained(objective, columns)
+  return Trained(flow_matching(net, shape, classes, steps), random_latents(shape, batch, classes))
 
 
 def _denoising(run: Trained, forward: Callable, compiled: Callable, steps: int, setting: str, train: bool) -> Case:
   """Flow matching of a denoiser, or Euler's method with it; `forward` is (parameters, x, time, label)."""
-  params, x0 = run.twin('net'), tensor(np.asarray(run.batch['image']))
+  x0 = tensor(np.asarray(run.batch['image']))
   label = tensor(np.asarray(run.batch['label'])).long() if 'label' in run.batch else None
+  theirs = torch_denoising(twin(run, 'net'), forward, x0, label, compiled, 0 if train else steps)
   size = len(x0)
-  net = compiled(lambda x, t: forward(params, x, t, label))
   if train:
+    return Case(run.step, theirs, setting, (size, 'images'), run.flops)
+  conditions = {'label': run.batch['label']} if 'label' in run.batch else {}
+  return Case(lambda: run.sample(size, conditions), theirs, setting, (size, 'images'), run.sample_flops(size, conditions))
+
+
+def torch_denoising(params: Any, forward: Callable, x0: torch.Tensor, label: torch.Tensor | None, compiled: Callable, steps: int = 0,
+                    dtype: str = 'float32', guidance: float = 1.0, classes: int = 0) -> Callable[[], None]:
+  """A train step of flow matching, or with `steps` the sampling by as many steps of Euler's method.
+
+  Args:
+    params: leaf tensors.
+    forward: (parameters, x, time, label) -> velocity.
+    x0, label: a batch.
+    compiled: what makes a function faster, such as torch.compile.
+    steps: of sampling, 0 for a train step.
+    dtype: compute type.
+    guidance: see `genjax.diffusion.guidance.classifier_free`; the label `classes` stands for none.
+  """
+  size = len(x0)
+  net = compiled(lambda x, t, label: forward(params, x, t, label))
+  if not steps:
     def loss() -> torch.Tensor:
       noise, t = torch.randn_like(x0), torch.rand(size, device=DEVICE)
       mix = t[:, None, None, None]
-      return F.mse_loss(net((1 - mix) * x0 + mix * noise, 1000 * t), noise - x0)
-    return Case(run.step, torch_step(loss, params), setting, (size, 'images'), run.flops)
+      with precision(dtype):
+        return F.mse_loss(net((1 - mix) * x0 + mix * noise, 1000 * t, label), noise - x0)
+    return torch_step(loss, params)
+  if guidance != 1.0:
+    label = None if label is None else torch.cat([label, torch.full_like(label, classes)])
 
   def sample() -> torch.Tensor:
     x = torch.randn_like(x0)
     for index in range(steps):
-      x = x - net(x, torch.full((size,), 1000 * (1 - index / steps), device=DEVICE)) / steps
+      t = torch.full((size,), 1000 * (1 - index / steps), device=DEVICE)
+      with precision(dtype):
+        velocity = net(x, t, label) if guidance == 1.0 else _guided(net(torch.cat([x, x]), torch.cat([t, t]), label), guidance)
+      x = x - velocity.to(x.dtype) / steps
     return x
-  conditions = {'label': run.batch['label']} if 'label' in run.batch else {}
-  return Case(lambda: run.sample(size, conditions), no_grad(sample), setting, (size, 'images'), run.sample_flops(size, conditions))
+
+  return no_grad(sample)
+
+
+def _guided(both: torch.Tensor, guidance: float) -> torch.Tensor:
+  conditional, null = both.chunk(2)
+  return null + guidance * (conditional - null)
 
 
 def dit_case(compiled: Callable, train: bool, steps: int = 10) -> Case:
@@ -315,7 +320,7 @@ def vae_case(compiled: Callable, train: bool) -> Case:
   encoder, decoder = autoencoder.networks(config)
   x = (np.random.default_rng(0).random((rows, *config.shape)) < 0.3).astype(np.uint8) * 255
   run = Trained(Vae(encoder, decoder, config.latent), {'image': x})
-  params, x0 = run.twin('net', transposed=('decoder',)), tensor(x.astype(np.float32) / 255)
+  params, x0 = twin(run, 'net', transposed=('decoder',)), tensor(x.astype(np.float32) / 255)
   encode, decode = compiled(lambda: twins.encoder(params['encoder'], x0)), compiled(lambda z: twins.decoder(params['decoder'], z, 7))
 
   def loss() -> torch.Tensor:
@@ -336,7 +341,7 @@ def gan_case(compiled: Callable, train: bool) -> Case:
   config, rows = gan.Dcgan(size=64, discriminator_norm='none'), 16
   x = np.random.default_rng(0).integers(0, 256, (rows, 64, 64, 3)).astype(np.uint8)
   run = Trained(Gan(config.generator(), config.discriminator(), config.latent), {'image': x})
-  g, d, real = run.twin('generator', transposed=('stages',)), run.twin('discriminator'), tensor(x.astype(np.float32) / 127.5 - 1)
+  g, d, real = twin(run, 'generator', transposed=('stages',)), twin(run, 'discriminator'), tensor(x.astype(np.float32) / 127.5 - 1)
   generate, judge = compiled(lambda z: twins.generator(g, config, z)), compiled(lambda x: twins.discriminator(d, config, x))
   latent = lambda: torch.randn(rows, config.latent, device=DEVICE)
 

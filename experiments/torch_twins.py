@@ -112,8 +112,9 @@ def times(p: dict, t_B: torch.Tensor, features: int, shift: int) -> torch.Tensor
   return linear(p['down'], F.silu(linear(p['up'], torch.cat([angle.cos(), angle.sin()], -1))))
 
 
-def dit(p: dict, config: DiT, x_BCHW: torch.Tensor, t_B: torch.Tensor, label_B: torch.Tensor | None = None) -> torch.Tensor:
-  """See `genjax.models.dit.network`."""
+def dit(p: dict, config: DiT, x_BCHW: torch.Tensor, t_B: torch.Tensor, label_B: torch.Tensor | None = None,
+        positions_TD: torch.Tensor | None = None) -> torch.Tensor:
+  """See `genjax.models.dit.network`. positions_TD: the fixed positions, where they are on the device already."""
   height, width, channels = config.shape
   size, rows, columns = config.patch, height // config.patch, width // config.patch
 
@@ -121,7 +122,9 @@ def dit(p: dict, config: DiT, x_BCHW: torch.Tensor, t_B: torch.Tensor, label_B: 
     return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
 
   patches = x_BCHW.reshape(-1, channels, rows, size, columns, size).permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
-  x_BTD = linear(p['embed']['patch'], patches) + torch.as_tensor(sincos_positions(rows, columns, config.width), device=x_BCHW.device)
+  if positions_TD is None:
+    positions_TD = torch.as_tensor(sincos_positions(rows, columns, config.width), device=x_BCHW.device)
+  x_BTD = linear(p['embed']['patch'], patches) + positions_TD
   condition = times(p['embed']['time'], t_B, config.frequencies, 0)
   if label_B is not None:
     condition = condition + F.embedding(label_B, p['embed']['label']['table']['embedding'])

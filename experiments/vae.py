@@ -18,6 +18,7 @@ POINTS = 9  # images in a row of interpolations
 def build(config: Config) -> Experiment:
   """A VAE. config.data: see `experiments.images.batches`. config.model: 'mlp' or 'conv' with options of
   `genjax.models.autoencoder`. config.objective: options of `Vae`."""
+  images.check(config.data)
   options, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
   model = config_lib.build(options, config.model, 'config.model', shape=tuple(config.data.shape))
   encoder, decoder = autoencoder.networks(model)

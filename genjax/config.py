@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import ml_collections
 
+from genjax import checks
 from genjax.types import UserError
 
 T = TypeVar('T')
@@ -73,6 +74,8 @@ def build(function: Callable[..., T], options: Mapping[str, Any], where: str, **
     raise UserError(f'{where} lacks {missing}, which {function.__name__} needs; add them to the config')
   try:
     return function(**given, **extra)
+  except checks.OutOfRange as error:
+    raise UserError(f'{where}.{error}') from error
   except ValueError as error:
     raise UserError(f'{where}: {error}') from error
 
@@ -95,22 +98,40 @@ def difference(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
   return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def check_finite(config: Any) -> None:
-  """Checks that a config can be kept as JSON.
+STEPS = 2**31 - 1  # more, and the counter of steps, 32 bits, would overflow
+# Key of configs.common.base -> the smallest number that it takes.
+LEAST = {'steps': 0, 'batch_size': 1, 'microbatches': 1, 'log_every': 0, 'evaluate_every': 0, 'evaluate_batches': 0, 'sample_every': 0,
+         'sample_num': 1, 'checkpoint.every': 0, 'checkpoint.keep': 1, 'nonfinite.limit': 1, 'profile.start': 0, 'profile.steps': 0,
+         'lora.rank': 0}
+
+
+def check(config: Config) -> None:
+  """Checks what can be known of a config without its builder, so that nothing is begun with numbers that mean nothing.
+
+  Numbers are finite everywhere, keys called dtype name a type to compute in, and the keys that every config has lie in their ranges.
 
   Raises:
-    UserError: an entry is NaN or infinite.
+    UserError: one does not; the message names its key.
   """
-  bad = [f'config.{key}={value!r}' for key, value in flatten(config).items() if not _is_finite(value)]
-  if bad:
-    raise UserError(f'numbers of a config are finite, got {", ".join(bad)}; where something is to be without a limit, leave the entry out, '
-                    'or set it as its comment says')
+  flat = flatten(config)
+  with checks.under('config'):
+    for key, value in flat.items():
+      if any(isinstance(number, float) and not math.isfinite(number) for number in _numbers(value)):
+        raise checks.OutOfRange(f'{key} must be finite, got {value!r}')
+      if key.rpartition('.')[2] == 'dtype':
+        checks.dtype({key: value}, key)
+    for key, least in LEAST.items():
+      checks.whole(flat, least, key)
+    checks.between(flat, ('steps',), at_most=STEPS)
+    checks.between(flat, ('watchdog_seconds', 'lora.alpha'), at_least=0)
+    checks.rates(flat, 'lora.dropout')
+    if flat.get('seed') is not None:
+      checks.seed('seed', flat['seed'])
 
 
-def _is_finite(value: Any) -> bool:
-  if isinstance(value, list):
-    return all(map(_is_finite, value))
-  return not isinstance(value, float) or math.isfinite(value)
+def _numbers(value: Any) -> list[Any]:
+  """What stands in nested sequences."""
+  return [number for item in value for number in _numbers(item)] if isinstance(value, (list, tuple)) else [value]
 
 
 def from_plain(tree: Mapping[str, Any]) -> Config:

@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from genjax import sharding
 from genjax.cli import assets
-from genjax.config import Config, flatten, plain, suggestion
+from genjax.config import Config, check, flatten, plain, suggestion
 from genjax.training.experiment import Experiment
 from genjax.training.run import Settings
 from genjax.types import UserError
@@ -35,7 +35,7 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
 
   Raises:
     UserError: a missing or failing config file, an unknown key or flag (with a suggestion), a value of a wrong type, a
-      positional argument.
+      positional argument, a number out of range.
   """
   argv = [f'genjax {command}', *argv]
   if any(arg in ('-h', '--help') for arg in argv):
@@ -67,6 +67,7 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
     raise UserError(f'unexpected arguments {rest[1:]}; flags are written --name=value')
   if not isinstance(config, ml_collections.ConfigDict):
     raise UserError(f'get_config in {path} must return an ml_collections.ConfigDict, got {type(config).__name__}')
+  check(config)
   return values, paths
 
 
@@ -137,8 +138,9 @@ def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
   """The experiment that a config describes.
 
   Raises:
-    UserError: the builder's module cannot be found, or has no function `build`.
+    UserError: numbers out of range, or the builder's module cannot be found, or has no function `build`.
   """
+  check(config)
   _extend_path(paths)
   name = config.experiment
   try:

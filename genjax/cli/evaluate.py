@@ -9,8 +9,8 @@ import pathlib
 
 import numpy as np
 
+from genjax import checks, distributed
 from genjax import config as config_lib
-from genjax import distributed
 from genjax.cli import hosts, outputs
 from genjax.cli import workdir as workdir_lib
 from genjax.metrics.card import Card
@@ -33,9 +33,8 @@ def main(argv: list[str]) -> int:
   args = parser.parse_args(argv)
   if args.per_example and not args.per_example.endswith('.npz'):
     raise UserError(f'--per-example takes a path that ends in .npz, got {args.per_example}')
-  if args.seed < 0:
-    raise UserError(f'--seed must not be negative, got {args.seed}')
   each_out = outputs.file(args.per_example, '--per-example') if args.per_example else None
+  checks.seed('--seed', args.seed)
   distributed.join(hosts.options(args))
 
   def check(run: Run) -> None:

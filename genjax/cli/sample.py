@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from genjax import distributed
+from genjax import checks, distributed
 from genjax.cli import hosts, outputs
 from genjax.cli import workdir as workdir_lib
 from genjax.config import suggestion
@@ -50,8 +50,9 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--chunk', type=int, default=256, help='how many samples are computed at once')
   hosts.add(parser)
   args = parser.parse_args(argv)
-  if args.num < 1 or args.chunk < 1 or args.seed < 0:
-    raise UserError(f'--num and --chunk are at least 1 and --seed at least 0, got {args.num}, {args.chunk} and {args.seed}')
+  if args.num < 1 or args.chunk < 1:
+    raise UserError(f'--num and --chunk are at least 1, got {args.num} and {args.chunk}')
+  checks.seed('--seed', args.seed)
   if args.stream and (args.out is not None or len(args.prompt or ()) > 1):
     raise UserError('--stream shows one text as it comes, on standard output; give it one --prompt and no --out')
   out = None if args.out is None else destination(args.out)
@@ -188,6 +189,8 @@ def _paths(pieces: Sequence[str]) -> list[str]:
 
 def _range(text: str) -> list[str]:
   match = re.fullmatch(r'(\d+)-(\d+)', text)
+  if match and int(match[1]) > int(match[2]):
+    raise UserError(f'--conditions: the range {text} is empty; write the smaller number first, {match[2]}-{match[1]}')
   return [str(value) for value in range(int(match[1]), int(match[2]) + 1)] if match else [text]
 
 

@@ -54,7 +54,7 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (),
     StorageError: a checkpoint could not be written.
     Stopped: the process was asked to stop; what was finished is saved.
   """
-  config_lib.check_finite(config)
+  config_lib.check(config)
   path = workdir_lib.prepare(workdir)
   with lock.hold(path), contextlib.closing(Clock(begin)) as clock:
     clock.listen()

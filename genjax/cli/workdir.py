@@ -177,7 +177,7 @@ def load(workdir: str, assignments: Sequence[str] = ()) -> tuple[Config, Experim
                       f'init_from of a run with adapters whose base was moved; got {assignment!r}. What a run was trained with stands in '
                       f'{pathlib.Path(workdir) / "config.json"}')
     config_lib.override(config, assignment)
-  config_lib.check_finite(config)
+  config_lib.check(config)
   return config, attach(config, configs.build(config, paths))
 
 

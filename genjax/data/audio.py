@@ -12,6 +12,7 @@ import struct
 import numpy as np
 import soundfile
 
+from genjax import checks
 from genjax.types import UserError, expanded
 
 _LINEAR_HERTZ = 200 / 3  # width of a mel below `_BREAK`
@@ -40,8 +41,7 @@ class LogMel:
   hop: int = 160
 
   def __post_init__(self):
-    if min(dataclasses.astuple(self)) < 1:
-      raise UserError(f'rate, bands, window and hop of log-mel frames must be at least 1, got {self}')
+    checks.whole(self, 1, 'rate', 'bands', 'window', 'hop')
 
   def frames(self, samples: int) -> int:
     """Frames of so many samples."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from genjax import checks
 from genjax.data.pipeline import Columns, Pipeline
 from genjax.data.sources import Arrays
 from genjax.types import UserError
@@ -28,8 +29,7 @@ class Buckets(Pipeline):
 
   def __post_init__(self):
     super().__post_init__()
-    if self.pool < 1 or self.multiple < 1:
-      raise UserError(f'pool and multiple are at least 1, got {self.pool} and {self.multiple}')
+    checks.whole(self, 1, 'pool', 'multiple')
     self._order = functools.lru_cache(maxsize=2)(self._ordered)
 
   @functools.cached_property

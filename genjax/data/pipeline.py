@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import grain
 import numpy as np
 
+from genjax import checks
 from genjax.types import UserError
 
 Columns = dict[str, np.ndarray]
@@ -85,10 +86,8 @@ class Pipeline:
   threads: int = 1
 
   def __post_init__(self):
-    if self.batch_size < 1:
-      raise UserError(f'batch_size must be at least 1, got {self.batch_size}')
-    if isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 1:
-      raise UserError(f'config.data.threads must be a whole number of at least 1, got {self.threads!r}')
+    checks.whole(self, 1, 'batch_size', 'prefetch', 'threads')
+    checks.seed('seed', self.seed)
 
   @functools.cached_property
   def source(self) -> Source:

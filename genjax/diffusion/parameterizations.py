@@ -15,6 +15,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from genjax import checks
 from genjax.diffusion.schedules import Process, expand
 from genjax.types import Array
 
@@ -81,6 +82,7 @@ def edm(data_std: float = 0.5) -> Parameterization:
 
   Written for any alpha: the target is orthogonal to x_t, and equals the paper's for alpha = 1.
   """
+  checks.positive({'data_std': data_std}, 'data_std')
 
   def norm(process: Process, t: Array) -> Array:
     return jnp.sqrt((data_std * process.alpha(t)) ** 2 + process.sigma(t) ** 2)

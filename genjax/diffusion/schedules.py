@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genjax import checks
 from genjax.types import Array, UserError
 
 Quantile = Callable[[Array], Array]  # level u in (0, 1) -> time; a distribution of times is its quantile function
@@ -66,11 +67,18 @@ def flow() -> Process:
 
 def vp_linear(steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Process:
   """DDPM's variance-preserving process with linearly growing beta (Ho et al. 2020, section 4)."""
+  options = {'steps': steps, 'beta_start': beta_start, 'beta_end': beta_end}
+  checks.whole(options, 1, 'steps')
+  checks.between(options, ('beta_start', 'beta_end'), above=0, at_most=1)
   return _table(np.linspace(beta_start, beta_end, steps, dtype=np.float64))
 
 
 def vp_cosine(steps: int = 1000, offset: float = 0.008, beta_max: float = 0.999) -> Process:
   """The cosine schedule with beta clipped (Nichol & Dhariwal 2021, eq. 17)."""
+  options = {'steps': steps, 'offset': offset, 'beta_max': beta_max}
+  checks.whole(options, 1, 'steps')
+  checks.between(options, ('offset',), at_least=0)
+  checks.between(options, ('beta_max',), above=0, at_most=1)
   time = np.arange(steps + 1, dtype=np.float64) / steps
   alpha_bar = np.cos((time + offset) / (1 + offset) * np.pi / 2) ** 2
   return _table(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], beta_max))
@@ -78,6 +86,7 @@ def vp_cosine(steps: int = 1000, offset: float = 0.008, beta_max: float = 0.999)
 
 def edm(sigma_max: float = 80.0, mean: float = -1.2, std: float = 1.2) -> Process:
   """alpha = 1, sigma = t; ln sigma ~ N(mean, std^2) in training (Karras et al. 2022, table 1)."""
+  checks.positive({'sigma_max': sigma_max, 'std': std}, 'sigma_max', 'std')
   return Process(alpha=jnp.ones_like, sigma=lambda t: 1.0 * t, start=sigma_max, embed=lambda t: jnp.log(t) / 4,
                  quantile=log_normal(mean, std), spacing='karras')
 
@@ -110,11 +119,13 @@ def uniform(start: float, whole: bool = False) -> Quantile:
 
 def logit_normal(mean: float = 0.0, std: float = 1.0) -> Quantile:
   """Times on (0, 1) with logit t ~ N(mean, std^2) (Esser et al. 2024, section 3.1)."""
+  checks.positive({'std': std}, 'std')
   return lambda u: jax.nn.sigmoid(mean + std * _standard_normal(u))
 
 
 def log_normal(mean: float = -1.2, std: float = 1.2) -> Quantile:
   """Times on (0, inf) with ln t ~ N(mean, std^2) (Karras et al. 2022, table 1)."""
+  checks.positive({'std': std}, 'std')
   return lambda u: jnp.exp(mean + std * _standard_normal(u))
 
 

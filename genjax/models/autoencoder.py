@@ -7,6 +7,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from genjax import checks
 from genjax.nn.conv import Conv, ConvTranspose, Dense
 from genjax.nn.functional import Network, network
 from genjax.types import Array, Key
@@ -21,6 +22,10 @@ class MlpConfig:
   latent: int = 20
   hidden: tuple[int, ...] = (500,)
   dtype: str = 'float32'
+
+  def __post_init__(self):
+    checks.whole(self, 1, 'shape', 'latent', 'hidden')
+    checks.dtype(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +43,10 @@ class ConvConfig:
   dtype: str = 'float32'
 
   def __post_init__(self):
+    checks.whole(self, 1, 'shape', 'latent', 'channels')
+    checks.dtype(self)
+    if not self.channels:
+      raise checks.OutOfRange(f'channels must name at least one stage, got {self.channels}')
     factor = 2 ** len(self.channels)
     if self.shape[0] % factor or self.shape[1] % factor:
       raise ValueError(f'{len(self.channels)} stages halve the image {factor}-fold, which does not divide its shape {self.shape}')

@@ -7,7 +7,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from genjax import sharding
+from genjax import checks, sharding
 from genjax.nn import linear as linear_lib
 from genjax.nn.blocks import ACTIVATIONS, Block, BlockOptions, block_axes, options_of
 from genjax.nn.embeddings import Embed
@@ -56,6 +56,9 @@ class BertConfig:
   unroll: bool = False
 
   def __post_init__(self):
+    checks.whole(self, 1, 'vocab', 'context', 'layers', 'heads', 'width', 'types')
+    checks.whole(self, 0, 'mlp_width', 'classes')
+    checks.positive(self, 'init_scale')
     if (self.next_sentence or self.classes) and not self.pooler:
       raise ValueError('next_sentence and classes read what the pooler makes; set pooler=True')
     self.block()

@@ -6,6 +6,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from genjax import checks
 from genjax.nn import functional
 from genjax.nn.conv import Conv, Dense
 from genjax.nn.functional import Network
@@ -35,16 +36,14 @@ class Classifier:
   dtype: str = 'float32'
 
   def __post_init__(self):
-    for name in ('width', 'layers', 'convolutions', 'features'):
-      if getattr(self, name) < 1:
-        raise UserError(f'config.model.{name} must be at least 1, got {getattr(self, name)}')
+    checks.whole(self, 1, 'shape', 'width', 'layers', 'convolutions', 'features')
+    checks.rates(self, 'dropout')
+    checks.dtype(self)
     if 2 ** self.layers > min(self.shape[:2]):
       raise UserError(f'config.model.layers halves images of {self.shape[:2]} pixels {self.layers} times, which leaves '
                       'less than one pixel; make it smaller')
     if self.num_classes < 2:
       raise UserError(f'a classifier needs at least 2 classes, got {self.num_classes}')
-    if not 0.0 <= self.dropout < 1.0:
-      raise UserError(f'config.model.dropout must lie in [0, 1), got {self.dropout}')
 
 
 def network(config: Classifier) -> Network:

@@ -6,14 +6,14 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from genjax import sharding
+from genjax import checks, sharding
 from genjax.nn import functional
 from genjax.nn.attention import Attention
 from genjax.nn.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.embeddings import LabelEmbedding, TimestepEmbedding, patchify, sincos_positions, unpatchify
 from genjax.nn.functional import Network
 from genjax.nn.linear import Linear
-from genjax.types import Array, Key, Tree, UserError
+from genjax.types import Array, Key, Tree
 
 _XAVIER = nnx.initializers.xavier_uniform()
 _ZEROS = nnx.initializers.zeros_init()
@@ -48,12 +48,20 @@ class DiT:
   unroll: bool = False
 
   def __post_init__(self):
+    checks.whole(self, 1, 'shape', 'patch', 'width', 'depth', 'heads')
+    checks.whole(self, 0, 'num_classes')
+    checks.whole(self, 2, 'frequencies')
+    checks.positive(self, 'mlp_ratio')
+    checks.dtype(self)
+    if self.frequencies % 2 or self.width * self.mlp_ratio < 1:
+      raise checks.OutOfRange(f'frequencies must be even, and mlp_ratio leave at least one hidden unit, got {self.frequencies} and '
+                              f'{self.mlp_ratio}')
     if self.shape[0] % self.patch or self.shape[1] % self.patch:
-      raise UserError(f'model.patch must divide the image size {self.shape[:2]}, got {self.patch}')
+      raise checks.OutOfRange(f'patch must divide the image size {self.shape[:2]}, got {self.patch}')
     if self.width % self.heads or self.width % 4:
-      raise UserError(f'model.width must be a multiple of 4 and of model.heads ({self.heads}), got {self.width}')
+      raise checks.OutOfRange(f'width must be a multiple of 4 and of heads ({self.heads}), got {self.width}')
     if self.attention not in IMPLEMENTATIONS:
-      raise UserError(f'model.attention must be one of {IMPLEMENTATIONS}, got {self.attention!r}')
+      raise checks.OutOfRange(f'attention must be one of {IMPLEMENTATIONS}, got {self.attention!r}')
 
 
 # Peebles & Xie 2023, table 1

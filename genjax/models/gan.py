@@ -10,6 +10,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from genjax import checks
 from genjax.nn.conv import Conv, ConvTranspose, Dense, Initializer
 from genjax.nn.embeddings import Embed
 from genjax.nn.functional import Network, network
@@ -51,6 +52,7 @@ class Dcgan:
 
   def __post_init__(self):
     _check(self)
+    checks.whole(self, 1, 'size', 'channels', 'generator_width', 'discriminator_width')
     start, halvings = _start(self.size)
     if start > 7 or not halvings:
       raise UserError(f'DCGAN needs an image size of 4 or 7 times a power of two (8, 14, 16, 28, 32, 56, 64, ...), got '
@@ -95,6 +97,8 @@ class PointGan:
 
   def __post_init__(self):
     _check(self)
+    checks.whole(self, 1, 'dimensions', 'generator_widths', 'discriminator_widths', 'pieces')
+    checks.positive(self, 'scale')
     if not self.generator_widths or not self.discriminator_widths:
       raise UserError('generator_widths and discriminator_widths need at least one hidden layer each')
 
@@ -256,9 +260,9 @@ def _check(config: Dcgan | PointGan) -> None:
   for name in ('norm', 'discriminator_norm'):
     if getattr(config, name) not in NORMS:
       raise UserError(f'config.model.{name} must be one of {NORMS}, got {getattr(config, name)!r}')
-  if config.pack < 1 or (config.num_classes is not None and config.num_classes < 1):
-    raise UserError(f'pack and num_classes are at least 1 (num_classes None: unconditional), got pack={config.pack} and '
-                    f'num_classes={config.num_classes}')
+  checks.whole(config, 1, 'latent', 'pack', 'num_classes')  # num_classes None: unconditional
+  checks.rates(config, 'momentum')
+  checks.dtype(config)
 
 
 # Path regex -> logical axes, by group. Tensor parallelism splits what a dense layer makes. Kernels of convolutions are stored split,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax import sharding
+from genjax import checks, sharding
 from genjax.nn import linear as linear_lib
 from genjax.nn.attention import init_layer
 from genjax.nn.blocks import Block, BlockOptions, Remember, block_axes, options_of
@@ -86,6 +86,16 @@ class Seq2SeqConfig:
   unroll: bool = False
 
   def __post_init__(self):
+    checks.whole(self, 1, 'vocab', 'context', 'layers', 'heads', 'width')
+    checks.whole(self, 0, 'target_vocab', 'frames', 'source_context', 'decoder_layers', 'head_dim', 'mlp_width', 'decoder_heads',
+                 'decoder_mlp_width')
+    checks.rates(self, 'dropout', 'attention_dropout', 'activation_dropout')
+    checks.positive(self, 'init_scale')
+    if self.decoder_heads:
+      checks.heads(self, name='decoder_heads')
+    if self.positions == 'relative' and (self.relative_buckets < 4 or self.relative_distance <= self.relative_buckets // 2):
+      raise checks.OutOfRange('relative_buckets must be at least 4, and relative_distance above half of them, got '
+                              f'{self.relative_buckets} and {self.relative_distance}')
     for name, known in (('positions', POSITIONS), ('init', INITS)):
       if getattr(self, name) not in known:
         raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')

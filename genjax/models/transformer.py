@@ -8,7 +8,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from genjax import sharding
+from genjax import checks, sharding
 from genjax.nn import linear as linear_lib
 from genjax.nn.attention import Attention, RopeScaling, init_layer
 from genjax.nn.blocks import ACTIVATIONS
@@ -72,17 +72,27 @@ class TransformerConfig:
   unroll: bool = False
 
   def __post_init__(self):
+    checks.whole(self, 1, 'vocab', 'context', 'layers', 'heads', 'width')
+    checks.whole(self, 0, 'kv_heads', 'head_dim', 'mlp_width', 'window', 'experts')
+    checks.rates(self, 'dropout', 'attention_dropout')
+    checks.positive(self, 'norm_eps', 'init_scale', 'rope_theta')
+    checks.between(self, ('balance',), at_least=0)
+    checks.dtype(self)
+    checks.heads(self)
+    if self.kv_heads and self.heads % self.kv_heads:
+      raise checks.OutOfRange(f'kv_heads ({self.kv_heads}) must divide heads ({self.heads})')
+    if self.positions == 'rope' and (self.head_dim or self.width // self.heads) % 2:
+      raise checks.OutOfRange(f'head_dim must be even for rotary positions, got {self.head_dim or self.width // self.heads}')
     for name, known in (('positions', POSITIONS), ('norm', NORMS), ('mlp', tuple(MLPS)), ('attention', IMPLEMENTATIONS)):
       if getattr(self, name) not in known:
         raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
-    if self.window < 0:
-      raise ValueError(f'window counts tokens, 0 for all, got {self.window}')
     if self.experts and self.mlp_bias:
       raise ValueError('experts have no biases; leave mlp_bias at None or False')
-    if self.experts < 0 or self.experts and not 1 <= self.experts_per_token <= self.experts:
-      raise ValueError(f'a token has 1 to all of the experts, got experts={self.experts} and experts_per_token={self.experts_per_token}')
-    if self.balance < 0 or self.balance and not self.experts:
-      raise ValueError(f'balance is the weight of a loss of experts, at least 0, got {self.balance} with experts={self.experts}')
+    if self.experts and not 1 <= self.experts_per_token <= self.experts:
+      raise checks.OutOfRange(f'experts_per_token must be 1 to all of the experts, got experts={self.experts} and '
+                              f'experts_per_token={self.experts_per_token}')
+    if self.balance and not self.experts:
+      raise ValueError(f'balance is the weight of a loss of experts, got {self.balance} with experts={self.experts}')
     if self.rope_scaling is not None:
       if self.positions != 'rope':
         raise ValueError(f"rope_scaling needs positions='rope', got {self.positions!r}")

@@ -6,7 +6,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from genjax import sharding
+from genjax import checks, sharding
 from genjax.nn import functional
 from genjax.nn.attention import Attention
 from genjax.nn.conv import Conv
@@ -14,7 +14,7 @@ from genjax.nn.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.embeddings import LabelEmbedding, TimestepEmbedding
 from genjax.nn.functional import Network
 from genjax.nn.linear import Linear
-from genjax.types import Array, Key, UserError
+from genjax.types import Array, Key
 
 _XAVIER = nnx.initializers.xavier_uniform()
 _ZEROS = nnx.initializers.zeros_init()
@@ -49,19 +49,26 @@ class UNet:
   remat: str = 'none'
 
   def __post_init__(self):
+    checks.whole(self, 1, 'shape', 'multipliers', 'blocks', 'attention', 'heads', 'groups')
+    checks.whole(self, 4, 'base')
+    checks.whole(self, 0, 'num_classes')
+    checks.rates(self, 'dropout')
+    checks.dtype(self)
+    if not self.multipliers or self.base % 2:
+      raise checks.OutOfRange(f'multipliers must name at least one level, and base be even, got {self.multipliers} and {self.base}')
     factor = 2 ** (len(self.multipliers) - 1)
     if self.shape[0] % factor or self.shape[1] % factor:
-      raise UserError(f'{len(self.multipliers)} levels (model.multipliers) need an image size that is a multiple of '
-                      f'{factor}, got {self.shape[:2]}; use fewer levels or another size')
+      raise checks.OutOfRange(f'multipliers has {len(self.multipliers)} levels, which need an image size that is a multiple of '
+                              f'{factor}, got {self.shape[:2]}; use fewer levels or another size')
     resolutions = [self.shape[0] >> level for level in range(len(self.multipliers))]
     if set(self.attention) - set(resolutions):
-      raise UserError(f'model.attention must be resolutions among {resolutions}, got {self.attention}')
+      raise checks.OutOfRange(f'attention must be resolutions among {resolutions}, got {self.attention}')
     if self.attention_kernel not in IMPLEMENTATIONS:
-      raise UserError(f'model.attention_kernel must be one of {IMPLEMENTATIONS}, got {self.attention_kernel!r}')
+      raise checks.OutOfRange(f'attention_kernel must be one of {IMPLEMENTATIONS}, got {self.attention_kernel!r}')
     for channels in (self.base * multiplier for multiplier in self.multipliers):
       if channels % self.groups or channels % self.heads:
-        raise UserError(f'model.groups ({self.groups}) and model.heads ({self.heads}) must divide the channels of every '
-                        f'level, got a level of {channels}')
+        raise checks.OutOfRange(f'groups ({self.groups}) and heads ({self.heads}) must divide the channels of every '
+                                f'level, got a level of {channels}')
 
 
 def network(config: UNet) -> Network:

@@ -7,7 +7,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from genjax import sharding
+from genjax import checks, sharding
 from genjax.nn.blocks import Block, BlockOptions, block_axes, options_of
 from genjax.nn.conv import Conv
 from genjax.nn.functional import Network, dropout, network, stack
@@ -51,6 +51,9 @@ class VitConfig:
   unroll: bool = False
 
   def __post_init__(self):
+    checks.whole(self, 1, 'shape', 'patch', 'layers', 'heads', 'width')
+    checks.whole(self, 0, 'num_classes', 'mlp_width')
+    checks.positive(self, 'init_scale')
     if self.patch < 1 or self.shape[0] % self.patch or self.shape[1] % self.patch:
       raise ValueError(f'patch must divide height and width of the images, {self.shape[:2]}, got {self.patch}')
     self.block()

@@ -8,7 +8,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from genjax import sharding
+from genjax import checks, sharding
 from genjax.nn.attention import Attention
 from genjax.nn.cross_attention import CrossAttention
 from genjax.nn.dot_product_attention import IMPLEMENTATIONS
@@ -61,11 +61,15 @@ class BlockOptions:
   attention: str = 'auto'
 
   def __post_init__(self):
+    checks.whole(self, 1, 'width', 'heads', 'mlp_width')
+    checks.whole(self, 0, 'head_dim')
+    checks.rates(self, 'dropout', 'attention_dropout', 'activation_dropout')
+    checks.positive(self, 'norm_eps')
+    checks.dtype(self)
     for name, known in (('activation', tuple(ACTIVATIONS)), ('norm', NORMS), ('attention', IMPLEMENTATIONS)):
       if getattr(self, name) not in known:
         raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
-    if not self.head_dim and self.width % self.heads:
-      raise ValueError(f'width ({self.width}) must be a multiple of heads ({self.heads}) unless head_dim is given')
+    checks.heads(self)
 
   def make_norm(self, rngs: nnx.Rngs) -> nnx.Module:
     """A norm of width D."""

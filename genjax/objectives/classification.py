@@ -6,6 +6,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from genjax import checks
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context, Output, Phase, Variables
 from genjax.types import Array, Batch, Key, Params, UserError
@@ -29,10 +30,8 @@ class Classification:
   flip: bool = False
 
   def __post_init__(self):
-    if not 0.0 <= self.smoothing < 1.0:
-      raise UserError(f'config.objective.smoothing must lie in [0, 1), got {self.smoothing}')
-    if self.shift < 0:
-      raise UserError(f'config.objective.shift must not be negative, got {self.shift}')
+    checks.rates(self, 'smoothing')
+    checks.whole(self, 0, 'shift')
 
   def init(self, key: Key, frozen: Params) -> Variables:
     """Fresh variables; nothing is frozen."""

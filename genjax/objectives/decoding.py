@@ -12,6 +12,7 @@ import jax
 from jax.experimental import io_callback
 import jax.numpy as jnp
 
+from genjax import checks
 from genjax.types import Array, Key, Tree, UserError
 
 END = -1  # in the place of a token: the text ended before
@@ -55,13 +56,13 @@ class SamplerOptions:
   def __post_init__(self):
     for name in ('stop', 'suppress', 'begin_suppress'):  # a config has them as lists
       object.__setattr__(self, name, tuple(getattr(self, name)))
-    if self.length < 1 or self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
-      raise UserError('config.sampler of a language model takes length >= 1, temperature >= 0, top_k >= 0 and 0 < top_p <= 1, '
-                      f'got {dataclasses.asdict(self)}')
-    tokens = (*self.stop, *self.suppress, *self.begin_suppress)
-    if not 0 <= self.min_p <= 1 or self.repetition_penalty <= 0 or self.beams < 1 or min(tokens, default=0) < 0:
-      raise UserError('config.sampler of a language model takes 0 <= min_p <= 1, repetition_penalty > 0, beams >= 1 and tokens >= 0, got '
-                      f'{dataclasses.asdict(self)}')
+    checks.whole(self, 1, 'length', 'beams')
+    checks.whole(self, 0, 'top_k', 'stop', 'suppress', 'begin_suppress')
+    checks.between(self, ('temperature',), at_least=0)
+    checks.require('top_p', self.top_p, above=0, at_most=1)
+    checks.require('min_p', self.min_p, at_least=0, at_most=1)
+    checks.positive(self, 'repetition_penalty')
+    checks.require('length_penalty', self.length_penalty)
     if self.beams > 1 and (self.temperature not in (0, 1) or self.top_k or self.top_p < 1 or self.min_p):
       raise UserError(f'config.sampler.beams={self.beams} searches for the likeliest text and draws nothing; leave temperature, top_k, '
                       f'top_p and min_p at their defaults, got {dataclasses.asdict(self)}')

@@ -6,6 +6,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from genjax import checks
 from genjax.diffusion import guidance, samplers, schedules
 from genjax.diffusion.parameterizations import Parameterization
 from genjax.diffusion.schedules import Process, Quantile
@@ -50,6 +51,9 @@ class Sampler:
   interval: tuple[float, float] | None = None
   clip: float = 0.0
 
+  def __post_init__(self):
+    checks.between(self, ('guidance', 'clip'), at_least=0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Diffusion:
@@ -74,6 +78,11 @@ class Diffusion:
   codec: Codec = dataclasses.field(default_factory=pixels)
   column: str = 'image'
   evaluation_times: int = 8
+
+  def __post_init__(self):
+    checks.whole(self, 0, 'num_classes')
+    checks.whole(self, 1, 'shape', 'evaluation_times')
+    checks.rates(self, 'label_dropout')
 
   def init(self, key: Key, frozen: Params) -> Variables:
     params, mutable = self.net.init(key)

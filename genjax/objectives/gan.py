@@ -19,6 +19,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from genjax import checks
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context, Output, Phase, Variables
 from genjax.types import Array, Batch, Key, Params, UserError
@@ -79,11 +80,8 @@ class Gan:
     for name, known in (('loss', sorted(LOSSES)), ('distribution', ('normal', 'uniform')), ('kind', KINDS)):
       if getattr(self, name) not in known:
         raise UserError(f'config.objective.{name} must be one of {list(known)}, got {getattr(self, name)!r}')
-    for name in ('r1_every', 'discriminator_steps', 'pack', 'latent'):
-      if getattr(self, name) < 1:
-        raise UserError(f'{name} of a GAN must be at least 1, got {getattr(self, name)}')
-    if self.r1_gamma < 0 or self.penalty < 0:
-      raise UserError(f'r1_gamma and penalty must not be negative, got {self.r1_gamma} and {self.penalty}')
+    checks.whole(self, 1, 'r1_every', 'discriminator_steps', 'pack', 'latent')
+    checks.between(self, ('r1_gamma', 'penalty'), at_least=0)
 
   def init(self, key: Key, frozen: Params) -> Variables:
     """Fresh variables of both networks."""

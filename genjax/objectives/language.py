@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from genjax import checks
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context, Output, Phase, Variables, weighted_mean
 from genjax.objectives.cross_entropy import token_losses
@@ -41,6 +42,11 @@ class LanguageModel:
   balance: float = 0.0
 
   emits = True
+
+  def __post_init__(self):
+    checks.whole(self, 1, 'context')
+    checks.positive(self, 'bytes_per_token')
+    checks.between(self, ('balance',), at_least=0)
 
   def init(self, key: Key, frozen: Params) -> Variables:
     params, mutable = self.network.init(key)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from genjax import sharding
+from genjax import checks, sharding
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context, Output, Phase, Variables, weighted_mean
 from genjax.objectives.classification import cross_entropy, hits
@@ -36,8 +36,7 @@ class MaskingOptions:
   def __post_init__(self):
     if outside := [token for token in (self.mask, *self.special) if not 0 <= token < self.vocab]:
       raise UserError(f'tokens must lie in the vocabulary, 0 .. {self.vocab - 1}, got {outside}')
-    if not 0 < self.rate < 1:
-      raise UserError(f'the rate of masking must lie in (0, 1), got {self.rate}')
+    checks.require('rate', self.rate, above=0, below=1)
 
 
 class Masked(NamedTuple):

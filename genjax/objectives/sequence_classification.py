@@ -5,6 +5,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from genjax import checks
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context, Output, Phase, Variables
 from genjax.objectives.classification import cross_entropy, hits
@@ -29,8 +30,7 @@ class SequenceClassification:
   smoothing: float = 0.0
 
   def __post_init__(self):
-    if not 0.0 <= self.smoothing < 1.0:
-      raise UserError(f'config.objective.smoothing must lie in [0, 1), got {self.smoothing}')
+    checks.rates(self, 'smoothing')
 
   def init(self, key: Key, frozen: Params) -> Variables:
     params, mutable = self.network.init(key)

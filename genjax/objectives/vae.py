@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from genjax import checks
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context, Output, Phase, Variables
 from genjax.types import Array, Batch, Key, Params, UserError
@@ -41,9 +42,10 @@ class Vae:
   def __post_init__(self):
     if self.likelihood not in LIKELIHOODS:
       raise UserError(f'config.objective.likelihood must be one of {LIKELIHOODS}, got {self.likelihood!r}')
-    if self.scale <= 0 or self.beta < 0 or self.kl_warmup < 0 or self.importance_samples < 1:
-      raise UserError('config.objective takes scale > 0, beta >= 0, kl_warmup >= 0 and importance_samples >= 1, got '
-                      f'{self.scale}, {self.beta}, {self.kl_warmup}, {self.importance_samples}')
+    checks.positive(self, 'scale')
+    checks.between(self, ('beta',), at_least=0)
+    checks.whole(self, 0, 'kl_warmup')
+    checks.whole(self, 1, 'latent', 'importance_samples')
 
   def init(self, key: Key, frozen: Params) -> Variables:
     encoder_key, decoder_key = jax.random.split(key)

@@ -39,12 +39,32 @@ TPUS = {
   'v6e': Hardware(918e12, 1638e9, 100e9, 31.25 * GIB),
 }
 
-# Dense bfloat16 without sparsity, and NVLink in one direction: NVIDIA's data sheets of A100 80GB SXM, H100 SXM and H200 SXM.
+# Dense bfloat16 without sparsity, and NVLink in one direction (L4, L40S: PCIe): NVIDIA's data sheets, of the SXM form where none is named
+# and of A100 with 80 GB.
 GPUS = {
   'A100': Hardware(312e12, 2.039e12, 300e9),
   'H100': Hardware(989e12, 3.35e12, 450e9),
+  'H100 PCIe': Hardware(756e12, 2.0e12, 300e9),
+  'H100 NVL': Hardware(835e12, 3.9e12, 300e9),
   'H200': Hardware(989e12, 4.8e12, 450e9),
+  'GH200': Hardware(989e12, 4.0e12, 450e9),
+  'H20': Hardware(148e12, 4.0e12, 450e9),
+  'B200': Hardware(2250e12, 8.0e12, 900e9),
+  'GB200': Hardware(2500e12, 8.0e12, 900e9),
+  'L4': Hardware(121e12, 300e9, 32e9),
+  'L40S': Hardware(362e12, 864e9, 32e9),
 }
+
+# What backends call them.
+_TPU_KINDS = {'TPU v4': 'v4', 'TPU v5 lite': 'v5e', 'TPU v5e': 'v5e', 'TPU v5': 'v5p', 'TPU v5p': 'v5p', 'TPU v6 lite': 'v6e', 'TPU v6e': 'v6e'}
+
+
+def hardware_of(kind: str) -> Hardware | None:
+  """What a device can do by the name that its backend gives it, `device_kind`; None where that is not known."""
+  if kind in _TPU_KINDS:
+    return TPUS[_TPU_KINDS[kind]]
+  names = [name for name in GPUS if re.search(rf'(?<![A-Za-z0-9]){name}(?![A-Za-z0-9])', kind)]
+  return GPUS[max(names, key=len)] if names else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +135,7 @@ def find(name: str) -> Target:
     devices = jax.devices('gpu')
   except RuntimeError as error:
     raise UserError(f'--topology=gpu needs a GPU and jax for it (pip install "genjax-research[cuda12]"): {_first_line(error)}') from error
-  hardware = next((known for part, known in GPUS.items() if part in devices[0].device_kind), None)
+  hardware = hardware_of(devices[0].device_kind)
   if hardware:
     hardware = dataclasses.replace(hardware, memory=(devices[0].memory_stats() or {}).get('bytes_limit'))
   return Target(name, devices, devices[0].device_kind, hardware, f'jaxlib {importlib.metadata.version("jaxlib")}')

@@ -65,15 +65,15 @@ def is_due_before_the_end(run: Run, every: int, step: int | None = None) -> bool
 class Log(Hook):
   """Mean metrics since the last line, throughput and model FLOP/s: to the terminal, JSON lines and TensorBoard.
 
-  On a terminal there is one live line; elsewhere a line is printed each time.
+  On a terminal there is one live line; elsewhere a line is printed each time. With `every` 0 there is one for the last step alone.
   """
 
   def __init__(self, writer: logs.Writer, every: int):
-    self.writer, self.every = writer, max(1, every)
+    self.writer, self.every = writer, every
     self.last: dict[str, float] = {}
     self._bar: tqdm.tqdm | None = None
     self._metrics: list[Metrics] = []
-    self._flops = 0
+    self._steps = self._flops = 0
     self._since = 0.0
 
   def start(self, run: Run) -> None:
@@ -86,7 +86,10 @@ class Log(Hook):
     self._flops += run.step_flops(columns=columns)
 
   def after_step(self, run: Run, metrics: Metrics) -> None:
+    if not self.every:
+      self._metrics.clear()  # those of all steps would fill the memory
     self._metrics.append(metrics)
+    self._steps += 1
     if self._bar is not None:
       self._bar.update(1)
     if is_due(run.step, self.every) or run.step == run.settings.steps:
@@ -104,7 +107,7 @@ class Log(Hook):
       self._write(run)
 
   def _begin_interval(self, run: Run) -> None:
-    self._metrics, self._flops, self._since = [], 0, run.clock.training_seconds()
+    self._metrics, self._steps, self._flops, self._since = [], 0, 0, run.clock.training_seconds()
 
   def _write(self, run: Run) -> None:
     values: dict[str, list[float]] = {}
@@ -116,7 +119,7 @@ class Log(Hook):
         if name == 'skipped' or not metrics.get('skipped', 0.0) or math.isfinite(value):
           values.setdefault(name, []).append(float(value))
     seconds = max(run.clock.training_seconds() - self._since, 1e-9)
-    steps = len(self._metrics)
+    steps = self._steps
     unit = run.experiment.unit
     rate = steps * run.settings.batch_size * run.experiment.units_per_example / seconds
     means = {name: float(np.mean(entries)) for name, entries in values.items()}
@@ -132,7 +135,7 @@ class Log(Hook):
       logs.say(f'step {run.step}/{run.settings.steps}  {losses}  {speed}  ETA {tqdm.tqdm.format_interval(remaining)}')
     skipped = round(sum(values.get('skipped', [])))
     if skipped:
-      logs.say(f'step {run.step}  {skipped} of the last {steps} updates skipped: a loss or gradient was not finite')
+      logs.say(f'step {run.step}  {skipped} of the last {len(fetched)} updates skipped: a loss or gradient was not finite')
     self._begin_interval(run)
 
   def close(self) -> None:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax import distributed, reduction, sharding
+from genjax import checks, distributed, reduction, sharding
 from genjax.objectives import base
 from genjax.training import allocator, calls, checkpoint, flops, keys, stopping
 from genjax.training import state as state_lib
@@ -36,6 +36,11 @@ class Settings:
   rules: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   nonfinite: str = 'abort'  # or 'skip', or 'rollback'
   nonfinite_limit: int = 5
+
+  def __post_init__(self):
+    with checks.under('config'):
+      checks.whole(self, 0, 'steps')
+      checks.seed('seed', self.seed)
 
 
 class Run:
@@ -62,8 +67,6 @@ class Run:
 
   def __init__(self, experiment: Experiment, settings: Settings, devices: Sequence[Any] | None = None, clock: Clock | None = None):
     """Lays the experiment out on `devices`: by default all that are present, or those of a topology, to compile for it only."""
-    if settings.steps < 0:
-      raise UserError(f'config.steps must not be negative, got {settings.steps}')
     if settings.nonfinite not in ('abort', 'skip', 'rollback') or settings.nonfinite_limit < 1:
       raise UserError("config.nonfinite takes policy='abort', 'skip' or 'rollback' and a limit of at least 1, got "
                       f'{settings.nonfinite!r} and {settings.nonfinite_limit}')
@@ -336,6 +339,7 @@ class Run:
     """
     if num < 1:
       raise UserError(f'the number of samples must be at least 1, got {num}')
+    checks.seed('seed', seed)
     rows = self.conditions(num, conditions)
     chunk = -(-min(chunk, num) // self.batch_shards) * self.batch_shards
     params, context = self.params(averaged), self.state.context(self.frozen)

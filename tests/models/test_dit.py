@@ -104,5 +104,5 @@ def test_bad_sizes_are_user_errors(options, match):
 
 
 def test_unknown_attention():
-  with pytest.raises(UserError, match="model.attention must be one of .*'splash'.*got 'flash'"):
+  with pytest.raises(UserError, match="attention must be one of .*'splash'.*got 'flash'"):
     _small(attention='flash')

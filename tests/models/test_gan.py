@@ -109,7 +109,7 @@ def test_axes_fit_the_parameters(model, axes):
   (dict(size=30), 'image size of 4 or 7 times a power of two'),
   (dict(size=4), 'image size of 4 or 7 times a power of two'),
   (dict(norm='layer'), 'config.model.norm must be one of'),
-  (dict(pack=0), 'pack and num_classes are at least 1'),
+  (dict(pack=0), 'pack must be at least 1'),
 ])
 def test_bad_options(options, message):
   with pytest.raises(UserError, match=message):
