@@ -18,8 +18,10 @@ def get_config(arg=None):
   config.data = dict(name='cifar10', train='train', heldout='test', shape=(32, 32, 3), num_classes=10, flip=True, **common.IMAGES)
   config.model = dict(name='dit', patch=2, width=width, depth=depth, heads=heads, dtype=arg.dtype, attention='auto', remat='none')
   config.objective = dict(process=dict(name='flow'), parameterization=dict(name='velocity'),
-                          times=dict(name='logit_normal', mean=0.0, std=1.0), label_dropout=0.1, stratified=True)
-  config.sampler = dict(name='heun', steps=25, spacing='', guidance=1.5, clip=0.0, options=dict())
+                          times=dict(name='logit_normal', mean=0.0, std=1.0), weighting=dict(name='uniform'),
+                          label_dropout=0.1, stratified=True)
+  config.sampler = dict(name='heun', steps=25, spacing='', guidance=1.5, clip=0.0, options=dict(),
+                        **common.SAMPLING)
   config.evaluation = common.IMAGE_EVALUATION
   config.optimizers = dict(net=dict(name='adamw', lr=1e-4, b2=0.99, warmup=1000))
   config.ema = dict(net=0.9999)

@@ -9,6 +9,8 @@ TOKENS = dict(length=256, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repeti
               begin_suppress=(), beams=1, length_penalty=1.0)  # see `genjax.objectives.decoding.SamplerOptions`
 SMALL_BERT = dict(layers=2, heads=2, width=128, types=1, dropout=0.1, init_scale=0.02, dtype='float32', attention='auto', remat='none',
                   unroll=True)
+# What a sampler of diffusion has beside its name, steps and guidance: `experiments.diffusion.SamplerOptions`.
+SAMPLING = dict(interval=(), shift=1.0, rho=7.0, sigma_min=0.002, sigma_max=0.0)
 IMAGES = dict(data_dir='', originals='', resize='', crop=False, threads=1)  # see `experiments.images.batches`
 IMAGE_EVALUATION = dict(num_samples=2000, classifier='', neighbours=2000)  # see `experiments.measures.Options`
 

@@ -22,9 +22,11 @@ def get_config(arg=None):
   config.data = dict(split, shape=(256, 256, 3), num_classes=0, flip=True, **common.IMAGES)
   config.model = dict(name='unet', base=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention=(16,), groups=32, dropout=0.0,
                       dtype='bfloat16')
-  config.objective = dict(process=dict(name='vp_linear', steps=1000), parameterization=dict(name='epsilon'),
-                          times=dict(name='default'), label_dropout=0.0, stratified=False)
-  config.sampler = dict(name='ancestral', steps=1000, spacing='', guidance=1.0, clip=1.0, options=dict(variance='large'))
+  config.objective = dict(process=dict(name='vp_linear', steps=1000, rescale=False),
+                          parameterization=dict(name='epsilon'), times=dict(name='default'), weighting=dict(name='uniform'),
+                          label_dropout=0.0, stratified=False)
+  config.sampler = dict(name='ancestral', steps=1000, spacing='', guidance=1.0, clip=1.0,
+                        options=dict(variance='large'), **common.SAMPLING)
   config.evaluation = common.IMAGE_EVALUATION
   config.optimizers = dict(net=dict(name='adam', lr=2e-5, clip=1.0, warmup=5000))
   config.ema = dict(net=0.9999)

@@ -14,8 +14,10 @@ def get_config(arg=None):
   config.model = dict(name='dit', patch=2, width=96, depth=4, heads=4, attention='auto', remat='none', unroll=True)
   # The pixels of the digits, in [-1, 1], have standard deviation 0.75.
   config.objective = dict(process=dict(name='edm', sigma_max=80.0), parameterization=dict(name='edm', data_std=0.75),
-                          times=dict(name='log_normal', mean=-0.8, std=1.2), label_dropout=0.1, stratified=True)
-  config.sampler = dict(name='heun', steps=18, spacing='karras', guidance=1.5, clip=0.0, options=dict())
+                          times=dict(name='log_normal', mean=-0.8, std=1.2), weighting=dict(name='uniform'),
+                          label_dropout=0.1, stratified=True)
+  config.sampler = dict(name='heun', steps=18, spacing='karras', guidance=1.5, clip=0.0, options=dict(),
+                        **common.SAMPLING)
   config.evaluation = common.IMAGE_EVALUATION
   config.optimizers = dict(net=dict(name='adamw', lr=1e-3, b2=0.99, warmup=100, schedule='cosine', end=0.02))
   config.ema = dict(net=0.995)

@@ -12,10 +12,12 @@ def get_config(arg=None):
   config.experiment = 'experiments.diffusion'
   config.data = dict(name='mnist', train='train', heldout='test', shape=(28, 28, 1), num_classes=10, flip=False, **common.IMAGES)
   config.model = dict(name='unet', base=16, multipliers=(1, 2, 4), blocks=1, attention=(7,), groups=8, dropout=0.0)
-  config.objective = dict(process=dict(name='vp_cosine', steps=1000), parameterization=dict(name='v'),
-                          times=dict(name='default'), label_dropout=0.1, stratified=True,
+  config.objective = dict(process=dict(name='vp_cosine', steps=1000, rescale=False), parameterization=dict(name='v'),
+                          times=dict(name='default'), weighting=dict(name='uniform'),
+                          label_dropout=0.1, stratified=True,
                           evaluation_times=4)
-  config.sampler = dict(name='dpmpp_2m', steps=20, spacing='', guidance=2.0, clip=1.0, options=dict())
+  config.sampler = dict(name='dpmpp_2m', steps=20, spacing='', guidance=2.0, clip=1.0, options=dict(),
+                        **common.SAMPLING)
   config.evaluation = common.IMAGE_EVALUATION
   config.optimizers = dict(net=dict(name='adam', lr=2e-3, b2=0.99, warmup=100, schedule='cosine', end=0.02))
   config.ema = dict(net=0.998)

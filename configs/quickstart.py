@@ -13,8 +13,10 @@ def get_config(arg=None):
   config.data = dict(name='digits', train='train', heldout='test', shape=(8, 8, 1), num_classes=10, flip=False, **common.IMAGES)
   config.model = dict(name='dit', patch=2, width=96, depth=4, heads=4, attention='auto', remat='none', unroll=True)
   config.objective = dict(process=dict(name='flow'), parameterization=dict(name='velocity'),
-                          times=dict(name='default'), label_dropout=0.1, stratified=True)
-  config.sampler = dict(name='dpmpp_2m', steps=16, spacing='', guidance=1.3, clip=0.0, options=dict())
+                          times=dict(name='default'), weighting=dict(name='uniform'),
+                          label_dropout=0.1, stratified=True)
+  config.sampler = dict(name='dpmpp_2m', steps=16, spacing='', guidance=1.3, clip=0.0, options=dict(),
+                        **common.SAMPLING)
   config.evaluation = common.IMAGE_EVALUATION
   config.optimizers = dict(net=dict(name='adamw', lr=1e-3, b2=0.99, warmup=100, schedule='cosine', end=0.02))
   config.ema = dict(net=0.995)

@@ -1,12 +1,15 @@
 """Diffusion and flow matching on images: DiT or U-Net, any process, parameterization and sampler."""
 
+from collections.abc import Mapping
+import dataclasses
 import functools
+import math
 from typing import Any
 
 from experiments import images, measures, render
 from genjax import checks
 from genjax import config as config_lib
-from genjax.diffusion import parameterizations, samplers, schedules
+from genjax.diffusion import parameterizations, samplers, schedules, weightings
 from genjax.models import dit, unet
 from genjax.objectives.diffusion import Diffusion, Sampler, identity, pixels
 from genjax.training import optimizers
@@ -20,29 +23,33 @@ def build(config: Any) -> Experiment:
   """A diffusion model. config.data: see `experiments.images.batches`. config.model: name and options of `MODELS`.
 
   config.objective: process and parameterization (each a name with options), times (name 'default' for the process's own,
-  or one of `schedules.QUANTILES` with options), label_dropout, stratified. config.sampler: see `sampler`.
+  or one of `schedules.QUANTILES` with options), weighting (one of `weightings.WEIGHTINGS` with options; 'uniform' if
+  absent), label_dropout, stratified. config.sampler: see `SamplerOptions`.
 
   Raises:
-    UserError: an unknown name or option, or guidance that the model cannot give.
+    UserError: an unknown name or option, guidance that the model cannot give, or parts that do not fit together, see
+      `Diffusion`.
   """
   images.check(config.data)
   data = config.data
-  options, make, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
-  model = config_lib.build(options, config.model, 'config.model', shape=tuple(data.shape), num_classes=data.num_classes)
+  kind, make, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
+  model = config_lib.build(kind, config.model, 'config.model', shape=tuple(data.shape), num_classes=data.num_classes)
   goal = config_lib.plain(config.objective)
   process = _named(schedules.PROCESSES, goal.pop('process'), 'config.objective.process')
   parameterization = _named(parameterizations.PARAMETERIZATIONS, goal.pop('parameterization'),
                             'config.objective.parameterization')
-  times = goal.pop('times')
-  quantile = None if times['name'] == 'default' else _named(schedules.QUANTILES, times, 'config.objective.times')
-  if quantile and process.steps:
-    raise UserError(f"config.objective.times must be 'default' for a process of {process.steps} whole steps, got {times['name']!r}")
-  if config.sampler.guidance != 1.0 and not (data.num_classes and config.objective.label_dropout):
-    raise UserError(f'config.sampler.guidance={config.sampler.guidance} needs config.data.num_classes and '
+  quantile = _times(goal.pop('times'), process)
+  weighting = _named(weightings.WEIGHTINGS, goal.pop('weighting', {'name': 'uniform'}), 'config.objective.weighting')
+  learned = getattr(model, 'learn_sigma', False)
+  options = config_lib.build(SamplerOptions, config_lib.plain(config.sampler), 'config.sampler',
+                             name=config.sampler.name)
+  if options.guidance != 1.0 and not (data.num_classes and config.objective.label_dropout):
+    raise UserError(f'config.sampler.guidance={options.guidance} needs config.data.num_classes and '
                     'config.objective.label_dropout above 0; without them set it to 1.0')
   objective = config_lib.build(
     Diffusion, goal, 'config.objective', net=make(model), shape=tuple(data.shape), process=process,
-    parameterization=parameterization, quantile=quantile, num_classes=data.num_classes, sampler=sampler(config.sampler, process),
+    parameterization=parameterization, quantile=quantile, num_classes=data.num_classes,
+    sampler=sampler(options, process, learned), weighting=weighting, learned_variance=learned,
     codec=identity() if images.content(config) == 'latents' else pixels())
   return Experiment(
     objective=objective,
@@ -57,27 +64,88 @@ def build(config: Any) -> Experiment:
     metrics=measures.image_metrics(config))
 
 
-def sampler(config: Any, process: schedules.Process) -> Sampler:
-  """The sampler of config.sampler.
+@dataclasses.dataclass(frozen=True)
+class SamplerOptions:
+  """config.sampler.
 
-  Args:
-    config: name (one of `samplers.SAMPLERS`), options (keywords of that function), steps, spacing ('' for the process's
-      own; see `schedules.sampling_times`), guidance, clip (bound on |x0_hat|, 0 for none).
-    process: the process.
+  name: one of `samplers.SAMPLERS`.
+  steps: number of steps.
+  spacing: '' for the process's own, see `schedules.sampling_times`.
+  shift, rho, sigma_min, sigma_max: constants of the spacing, see `schedules.sampling_times`.
+  guidance: scale of classifier-free guidance; 1 is the conditional model.
+  interval: (low, high), only noise levels sigma / alpha above low and up to high are guided; () for all. On `flow`,
+    sigma / alpha is t / (1 - t).
+  clip: bound on |x0_hat|, 0 for none.
+  options: keywords of the sampler's function.
 
   Raises:
-    UserError: an unknown sampler, spacing or option, or a number of steps out of range.
+    UserError: an interval that is none, or a negative clip.
   """
-  method = config_lib.choose(samplers.SAMPLERS, config.name, 'config.sampler.name')
-  config_lib.build(_check_only(method), config.options, 'config.sampler.options', **dict.fromkeys(_SHARED))
-  options = config_lib.plain(config.options)
-  with checks.under('config.sampler.options'):
-    checks.between(options, ('eta',), at_least=0)
-  with checks.under('config.sampler'):
-    checks.whole(config_lib.plain(config), 1, 'steps')
-  times = schedules.sampling_times(process, config.steps, config.spacing or None)
-  with checks.under('config.sampler'):
-    return Sampler(functools.partial(method, **options), tuple(times.tolist()), guidance=config.guidance, clip=config.clip)
+
+  name: str
+  steps: int
+  spacing: str = ''
+  shift: float = 1.0
+  rho: float = 7.0
+  sigma_min: float = 0.002
+  sigma_max: float = 0.0
+  guidance: float = 1.0
+  interval: tuple[float, ...] = ()
+  clip: float = 0.0
+  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    checks.whole(self, 1, 'steps')
+    checks.between(self, ('guidance', 'clip'), at_least=0)
+    checks.between(self.options, ('eta',), at_least=0)
+    interval = self.interval
+    numbers = all(isinstance(value, (int, float)) for value in interval)
+    if interval and not (numbers and len(interval) == 2 and 0 <= interval[0] < interval[1]):
+      raise UserError('config.sampler.interval must be () or two noise levels sigma / alpha, the lower of at least 0 '
+                      f'first, got {tuple(interval)}')
+
+
+def sampler(options: SamplerOptions, process: schedules.Process, learned: bool = False) -> Sampler:
+  """The sampler that config.sampler describes.
+
+  Args:
+    options: config.sampler.
+    process: the process.
+    learned: the model learns variances; `ancestral` takes them unless its options name others.
+
+  Raises:
+    UserError: an unknown sampler, spacing or option, or a number out of range.
+  """
+  method = config_lib.choose(samplers.SAMPLERS, options.name, 'config.sampler.name')
+  keywords = dict(options.options)
+  config_lib.build(_check_only(method), keywords, 'config.sampler.options', **dict.fromkeys(_SHARED))
+  if method is samplers.ancestral:
+    keywords.setdefault('variance', 'learned' if learned else 'small')
+    if keywords['variance'] not in samplers.VARIANCES:
+      raise UserError(f'config.sampler.options.variance must be one of {samplers.VARIANCES}, got '
+                      f'{keywords["variance"]!r}')
+  times = schedules.sampling_times(process, options.steps, options.spacing or None, shift=options.shift,
+                                   rho=options.rho, sigma_min=options.sigma_min, sigma_max=options.sigma_max)
+  low_high = (float(options.interval[0]), float(options.interval[1])) if options.interval else None
+  return Sampler(functools.partial(method, **keywords), tuple(times.tolist()), guidance=options.guidance,
+                 interval=low_high, clip=options.clip, learned=keywords.get('variance') == 'learned')
+
+
+def _times(options: dict, process: schedules.Process) -> schedules.Quantile | None:
+  """The distribution of training times of config.objective.times; None for the process's own."""
+  name = options['name']
+  if name == 'default':
+    return None
+  quantile = _named(schedules.QUANTILES, options, 'config.objective.times')
+  if process.steps:
+    raise UserError(f"config.objective.times must be 'default' for a process of {process.steps} whole steps, got "
+                    f'{name!r}')
+  unbounded = process.spacing == 'karras'
+  if unbounded == (name in schedules.UNIT_TIMES):
+    known = sorted(set(schedules.QUANTILES) - set(schedules.UNIT_TIMES) if unbounded else schedules.UNIT_TIMES)
+    raise UserError(f"config.objective.times must be 'default' or one of {known} for a process with times from 0 to "
+                    f'{process.start:g}, got {name!r}')
+  return quantile
 
 
 _SHARED = ('denoise', 'x_BX', 'process', 'times', 'keys_B')  # arguments that every sampler has

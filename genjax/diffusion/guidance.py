@@ -7,23 +7,30 @@ import jax.numpy as jnp
 
 from genjax.types import Array
 
+Estimate = Array | tuple[Array, Array]  # x0_hat, and what else a network predicts
 
-def classifier_free(denoise: Callable[[Array, Array, Array], Array], label_B: Array, null: int, scale: float,
-                    interval: tuple[float, float] | None = None) -> Callable[[Array, Array], Array]:
+
+def classifier_free(denoise: Callable[[Array, Array, Array], Estimate], label_B: Array, null: int, scale: float,
+                    interval: tuple[float, float] | None = None,
+                    level: Callable[[Array], Array] = lambda t: t) -> Callable[[Array, Array], Estimate]:
   """Classifier-free guidance (Ho & Salimans 2022), x0_null + scale (x0_label - x0_null).
 
   Since x0_hat is linear in every network prediction at a given x_t, this equals guiding the noise or the velocity.
   Conditional and null predictions are computed as one batch of 2B.
 
   Args:
-    denoise: (x_BX, scalar t, label_B) -> x0_hat.
+    denoise: (x_BX, scalar t, label_B) -> x0_hat, or (x0_hat, what else the network predicts), of which only x0_hat is
+      guided: the rest is that of the labels, as in the published sampler of Peebles & Xie (2023).
     label_B: the labels.
     null: the label that stands for "none".
     scale: 1 is the conditional model, 0 the unconditional one, above 1 guides.
-    interval: (low, high): guide only at times in between, conditional elsewhere (Kynkäänniemi et al. 2024).
+    interval: (low, high): guide only where low < level(t) <= high, conditional elsewhere (Kynkäänniemi et
+      al. 2024).
+    level: what the interval is about, by default the time; `Process.noise_to_signal` is the paper's sigma on any
+      process.
 
   Returns:
-    (x_BX, scalar t) -> x0_hat.
+    (x_BX, scalar t) -> what `denoise` gives.
   """
   null_B = jnp.full_like(label_B, null)
   if scale == 1.0:
@@ -31,12 +38,15 @@ def classifier_free(denoise: Callable[[Array, Array, Array], Array], label_B: Ar
   if scale == 0.0 and interval is None:
     return lambda x_BX, t: denoise(x_BX, t, null_B)
 
-  def guided(x_BX: Array, t: Array) -> Array:
+  def guided(x_BX: Array, t: Array) -> Estimate:
     both = denoise(jnp.concatenate([x_BX, x_BX]), t, jnp.concatenate([label_B, null_B]))
+    both, rest = both if isinstance(both, tuple) else (both, None)
     conditional_BX, null_BX = jnp.split(both, 2)
-    return null_BX + scale * (conditional_BX - null_BX)
+    guided_BX = null_BX + scale * (conditional_BX - null_BX)
+    return guided_BX if rest is None else (guided_BX, jnp.split(rest, 2)[0])
 
   if interval is None:
     return guided
   low, high = interval
-  return lambda x_BX, t: jax.lax.cond((t >= low) & (t <= high), guided, lambda x, t: denoise(x, t, label_B), x_BX, t)
+  inside = lambda t: (level(t) > low) & (level(t) <= high)
+  return lambda x_BX, t: jax.lax.cond(inside(t), guided, lambda x, t: denoise(x, t, label_B), x_BX, t)

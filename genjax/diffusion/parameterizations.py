@@ -17,18 +17,32 @@ import jax.numpy as jnp
 
 from genjax import checks
 from genjax.diffusion.schedules import Process, expand
-from genjax.types import Array
+from genjax.types import Array, UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Parameterization:
   """The prediction a(t) x0 + b(t) eps of a network with inputs scaled by c_in(t).
 
-  target: (process, t) -> (a, b). scale_input: (process, t) -> c_in.
+  target: (process, t) -> (a, b). scale_input: (process, t) -> c_in. name: for messages.
   """
 
   target: Callable[[Process, Array], tuple[Array, Array]]
   scale_input: Callable[[Process, Array], Array] = lambda process, t: jnp.ones_like(t)
+  name: str = ''
+
+  def check(self, process: Process) -> None:
+    """Refuses a process at whose start the prediction does not determine the data.
+
+    Raises:
+      UserError: alpha b = a sigma at the process's start, as for the noise where alpha vanishes.
+    """
+    start = jnp.float32(process.start)
+    (a, b), alpha = self.target(process, start), process.alpha(start)
+    if not abs(float(alpha * b - a * process.sigma(start))) > 0:
+      raise UserError(f'config.objective.parameterization {self.name!r} gives no estimate of the data at '
+                      f't={process.start:g}, where sampling starts: alpha is {float(alpha):g} there, pure noise. '
+                      "Use 'v' or 'x0', or 'velocity' with the process 'flow'")
 
   def prediction(self, process: Process, x0_BX: Array, noise_BX: Array, t_B: Array) -> Array:
     """What a perfect network would predict."""
@@ -59,22 +73,22 @@ class Parameterization:
 
 def epsilon() -> Parameterization:
   """The noise (Ho et al. 2020, eq. 14)."""
-  return Parameterization(lambda process, t: (jnp.zeros_like(t), jnp.ones_like(t)))
+  return Parameterization(lambda process, t: (jnp.zeros_like(t), jnp.ones_like(t)), name='epsilon')
 
 
 def x0() -> Parameterization:
   """The data."""
-  return Parameterization(lambda process, t: (jnp.ones_like(t), jnp.zeros_like(t)))
+  return Parameterization(lambda process, t: (jnp.ones_like(t), jnp.zeros_like(t)), name='x0')
 
 
 def v() -> Parameterization:
   """alpha eps - sigma x0 (Salimans & Ho 2022, section 4)."""
-  return Parameterization(lambda process, t: (-process.sigma(t), process.alpha(t)))
+  return Parameterization(lambda process, t: (-process.sigma(t), process.alpha(t)), name='v')
 
 
 def velocity() -> Parameterization:
   """dx_t / dt = alpha' x0 + sigma' eps (Lipman et al. 2023; Albergo & Vanden-Eijnden 2023)."""
-  return Parameterization(lambda process, t: process.derivatives(t))
+  return Parameterization(lambda process, t: process.derivatives(t), name='velocity')
 
 
 def edm(data_std: float = 0.5) -> Parameterization:
@@ -90,7 +104,7 @@ def edm(data_std: float = 0.5) -> Parameterization:
   return Parameterization(
       target=lambda process, t: (process.sigma(t) / (data_std * norm(process, t)),
                                  -data_std * process.alpha(t) / norm(process, t)),
-      scale_input=lambda process, t: 1.0 / norm(process, t))
+      scale_input=lambda process, t: 1.0 / norm(process, t), name='edm')
 
 
 PARAMETERIZATIONS = {'epsilon': epsilon, 'x0': x0, 'v': v, 'velocity': velocity, 'edm': edm}

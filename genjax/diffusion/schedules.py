@@ -49,8 +49,18 @@ class Process:
     return jax.jvp(self.alpha, (t,), (one,))[1], jax.jvp(self.sigma, (t,), (one,))[1]
 
   def log_snr(self, t: Array) -> Array:
-    """Logarithm of the signal-to-noise ratio alpha^2 / sigma^2."""
+    """Logarithm of the signal-to-noise ratio alpha^2 / sigma^2; -inf at pure noise, +inf at clean data."""
     return 2 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
+
+  def noise_to_signal(self, t: Array) -> Array:
+    """sigma / alpha, the noise level of Karras et al. (2022) on any process; +inf at pure noise."""
+    return self.sigma(t) / self.alpha(t)
+
+  def polar(self, t: Array) -> tuple[Array, Array]:
+    """(r, phi) with alpha = r cos(phi), sigma = r sin(phi): the angle is arctan(sigma / alpha), finite at pure
+    noise too."""
+    alpha, sigma = self.alpha(t), self.sigma(t)
+    return jnp.hypot(alpha, sigma), jnp.arctan2(sigma, alpha)
 
 
 def expand(value_B: Array, like_BX: Array) -> Array:
@@ -59,29 +69,56 @@ def expand(value_B: Array, like_BX: Array) -> Array:
   return value_B.reshape(value_B.shape + (1,) * (like_BX.ndim - value_B.ndim)) if value_B.ndim else value_B
 
 
+def transition(process: Process, t: Array, s: Array) -> tuple[Array, Array]:
+  """q(x_t | x_s) = N(r x_s, w I) for s < t: returns r = alpha_t / alpha_s and w = sigma_t^2 - r^2 sigma_s^2."""
+  alpha_s = process.alpha(s)
+  # Between two times of pure noise any r is right; 0 draws it anew.
+  ratio = jnp.where(alpha_s > 0, process.alpha(t) / jnp.where(alpha_s > 0, alpha_s, 1.0), 0.0)
+  return ratio, jnp.maximum(process.sigma(t) ** 2 - ratio ** 2 * process.sigma(s) ** 2, 0.0)
+
+
 def flow() -> Process:
   """Straight paths from data to noise: alpha = 1 - t, sigma = t (Lipman et al. 2023; Liu et al. 2023)."""
   return Process(alpha=lambda t: 1.0 - t, sigma=lambda t: 1.0 * t, start=1.0, embed=lambda t: 1000.0 * t,
                  quantile=uniform(1.0))
 
 
-def vp_linear(steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Process:
-  """DDPM's variance-preserving process with linearly growing beta (Ho et al. 2020, section 4)."""
+def vp_linear(steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, rescale: bool = False) -> Process:
+  """DDPM's variance-preserving process with linearly growing beta (Ho et al. 2020, section 4).
+
+  Args:
+    steps: number of discrete steps.
+    beta_start, beta_end: beta of the first and the last step; beta_end=1 ends at pure noise.
+    rescale: end at pure noise, see `rescaled`.
+
+  Raises:
+    UserError: fewer than one step, or a beta out of range.
+  """
   options = {'steps': steps, 'beta_start': beta_start, 'beta_end': beta_end}
   checks.whole(options, 1, 'steps')
   checks.between(options, ('beta_start', 'beta_end'), above=0, at_most=1)
-  return _table(np.linspace(beta_start, beta_end, steps, dtype=np.float64))
+  return _table(np.linspace(beta_start, beta_end, steps, dtype=np.float64), 'vp_linear', rescale)
 
 
-def vp_cosine(steps: int = 1000, offset: float = 0.008, beta_max: float = 0.999) -> Process:
-  """The cosine schedule with beta clipped (Nichol & Dhariwal 2021, eq. 17)."""
+def vp_cosine(steps: int = 1000, offset: float = 0.008, beta_max: float = 0.999, rescale: bool = False) -> Process:
+  """The cosine schedule with beta clipped (Nichol & Dhariwal 2021, eq. 17).
+
+  Args:
+    steps: number of discrete steps.
+    offset: keeps beta from being tiny near the data.
+    beta_max: bound on beta; 1 ends at pure noise.
+    rescale: end at pure noise, see `rescaled`.
+
+  Raises:
+    UserError: fewer than one step, or a beta out of range.
+  """
   options = {'steps': steps, 'offset': offset, 'beta_max': beta_max}
   checks.whole(options, 1, 'steps')
   checks.between(options, ('offset',), at_least=0)
   checks.between(options, ('beta_max',), above=0, at_most=1)
   time = np.arange(steps + 1, dtype=np.float64) / steps
   alpha_bar = np.cos((time + offset) / (1 + offset) * np.pi / 2) ** 2
-  return _table(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], beta_max))
+  return _table(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], beta_max), 'vp_cosine', rescale)
 
 
 def edm(sigma_max: float = 80.0, mean: float = -1.2, std: float = 1.2) -> Process:
@@ -94,27 +131,55 @@ def edm(sigma_max: float = 80.0, mean: float = -1.2, std: float = 1.2) -> Proces
 PROCESSES = {'flow': flow, 'vp_linear': vp_linear, 'vp_cosine': vp_cosine, 'edm': edm}
 
 
-def _table(beta_T: np.ndarray) -> Process:
-  """Variance-preserving process of a table of betas: exact at whole times, log alpha^2 linear in between."""
+def rescaled(alpha_T: np.ndarray) -> np.ndarray:
+  """alpha shifted and scaled so that the last is 0 and the first is kept (Lin et al. 2024, algorithm 1)."""
+  if len(alpha_T) < 2:
+    raise UserError('rescale=True needs a process of at least 2 steps, got 1')
+  return (alpha_T - alpha_T[-1]) * alpha_T[0] / (alpha_T[0] - alpha_T[-1])
+
+
+def _table(beta_T: np.ndarray, name: str, rescale: bool) -> Process:
+  """Variance-preserving process of a table of betas: exact at whole times, log alpha^2 linear in between.
+
+  Where alpha leaves the range of float32 the process is pure noise: alpha is exactly 0 from there on, and linear in the
+  one step before.
+  """
+  if not ((beta_T > 0) & (beta_T <= 1)).all() or (beta_T[:-1] == 1).any():
+    raise UserError(f'process {name} needs betas above 0 and below 1, of which only the last may be 1; got '
+                    f'{beta_T.min():g} to {beta_T.max():g}')
+  with np.errstate(divide='ignore'):  # the logarithm of 0, at pure noise
+    log_alpha_bar_T = np.cumsum(np.log1p(-beta_T))
+    if rescale:
+      log_alpha_bar_T = 2 * np.log(rescaled(np.exp(0.5 * log_alpha_bar_T)))
   steps = len(beta_T)
-  log_alpha_bar = np.concatenate([[0.0], np.cumsum(np.log1p(-beta_T))]).astype(np.float32)
-  grid = np.arange(steps + 1, dtype=np.float32)
+  last = int(np.sum(log_alpha_bar_T > _LEAST))  # the last whole time with any signal
+  log_alpha_bar = np.concatenate([[0.0], log_alpha_bar_T[:last]]).astype(np.float32)
+  grid = np.arange(last + 1, dtype=np.float32)
 
   def log_square(t: Array) -> Array:
     return jnp.interp(t, grid, log_alpha_bar)
 
-  return Process(alpha=lambda t: jnp.exp(0.5 * log_square(t)),
-                 # expm1 keeps the digits of 1 - alpha^2 where alpha is close to 1
-                 sigma=lambda t: jnp.sqrt(-jnp.expm1(log_square(t))),
-                 start=float(steps), embed=lambda t: t - 1.0, quantile=uniform(float(steps), whole=True), steps=steps)
+  def alpha(t: Array) -> Array:
+    signal = jnp.exp(0.5 * log_square(t))
+    return signal if last == steps else signal * jnp.where(t > last + 1, 0.0, jnp.where(t > last, last + 1 - t, 1.0))
+
+  def sigma(t: Array) -> Array:
+    # expm1 keeps the digits of 1 - alpha^2 where alpha is close to 1
+    square = -jnp.expm1(log_square(t))
+    return jnp.sqrt(square if last == steps else jnp.where(t > last, 1.0 - alpha(t) ** 2, square))
+
+  return Process(alpha=alpha, sigma=sigma, start=float(steps), embed=lambda t: t - 1.0,
+                 quantile=uniform(float(steps), whole=True), steps=steps)
+
+
+_LEAST = -87.0  # log alpha^2 of what still counts as signal; alpha^2 of less is no normal float32
 
 
 def uniform(start: float, whole: bool = False) -> Quantile:
   """Times uniform on (0, start), or on the whole numbers 1 .. start."""
   if whole:
     return lambda u: jnp.clip(jnp.floor(u * start) + 1.0, 1.0, start)
-  # The ends are left out: at t = 0 some targets divide by sigma = 0.
-  return lambda u: start * jnp.clip(u, 1e-4, 1.0 - 1e-4)
+  return lambda u: start * _inside(u)
 
 
 def logit_normal(mean: float = 0.0, std: float = 1.0) -> Quantile:
@@ -129,11 +194,46 @@ def log_normal(mean: float = -1.2, std: float = 1.2) -> Quantile:
   return lambda u: jnp.exp(mean + std * _standard_normal(u))
 
 
+def mode(scale: float = 1.29) -> Quantile:
+  """Times on (0, 1) with more mass in the middle and heavy tails, u + scale (u - sin^2(pi u / 2)) (Esser et al. 2024,
+  eq. 20).
+
+  Args:
+    scale: 0 is uniform; positive favours the middle, negative the ends.
+
+  Raises:
+    UserError: a scale outside of [-1, 2 / (pi - 2)], where the map is no longer monotonic.
+  """
+  largest = 2.0 / (np.pi - 2.0)
+  if not -1.0 <= scale <= largest:
+    raise UserError(f'times mode needs a scale from -1 to {largest:.4f}, got {scale}')
+  # The paper's map falls from 1 to 0; here it is taken at 1 - u, so that it is a quantile function.
+  quantile = lambda u: u + scale * (u - jnp.sin(0.5 * jnp.pi * u) ** 2)
+  return lambda u: quantile(_inside(u))
+
+
+def cosmap() -> Quantile:
+  """Times on (0, 1) whose signal-to-noise ratios are those of the cosine schedule; the density is
+  2 / (pi (1 - 2 t + 2 t^2)) (Esser et al. 2024, section 3.1)."""
+
+  def quantile(u: Array) -> Array:
+    angle = 0.5 * jnp.pi * _inside(u)
+    return jnp.sin(angle) / (jnp.sin(angle) + jnp.cos(angle))
+
+  return quantile
+
+
+def _inside(u: Array) -> Array:
+  """Levels without the ends: at t = 0 some targets divide by sigma = 0."""
+  return jnp.clip(u, 1e-4, 1.0 - 1e-4)
+
+
 def _standard_normal(u: Array) -> Array:
   return jax.scipy.special.ndtri(jnp.clip(u, 1e-6, 1.0 - 1e-6))
 
 
-QUANTILES = {'logit_normal': logit_normal, 'log_normal': log_normal}
+QUANTILES = {'logit_normal': logit_normal, 'log_normal': log_normal, 'mode': mode, 'cosmap': cosmap}
+UNIT_TIMES = ('logit_normal', 'mode', 'cosmap')  # those on (0, 1), for `flow`; the others have no bound, for `edm`
 
 
 def levels(key: Array, count: int, stratified: bool) -> Array:
@@ -146,7 +246,7 @@ def levels(key: Array, count: int, stratified: bool) -> Array:
 
 
 def sampling_times(process: Process, steps: int, spacing: str | None = None, *, rho: float = 7.0,
-                   sigma_min: float = 0.002, shift: float = 1.0) -> np.ndarray:
+                   sigma_min: float = 0.002, sigma_max: float = 0.0, shift: float = 1.0) -> np.ndarray:
   """Decreasing times t_0 = start, ..., t_steps = 0 at which a sampler stands.
 
   Args:
@@ -154,30 +254,27 @@ def sampling_times(process: Process, steps: int, spacing: str | None = None, *, 
     steps: number of steps N; the result has N + 1 times.
     spacing: 'uniform', 'quadratic' (denser near the data; Song et al. 2021, appendix D.2), 'karras' (for processes with
       sigma = t; Karras et al. 2022, eq. 5), or None for the process's own.
-    rho, sigma_min: constants of 'karras'.
+    rho, sigma_min, sigma_max: constants of 'karras'; a sigma_max of 0 is the process's start.
     shift: for 'uniform', above 1 moves times towards noise: s t / (1 + (s - 1) t) (Esser et al. 2024, eq. 23).
 
   Raises:
-    UserError: an unknown spacing, fewer than one step, more steps than a discrete process has, or 'karras' on a process
-      where time is not sigma.
+    UserError: an unknown spacing, fewer than one step, more steps than a discrete process has, 'karras' on a process
+      where time is not sigma, an option that the spacing has no use for, or one out of range.
   """
   spacing = spacing or process.spacing
   if steps < 1 or (process.steps and steps > process.steps):
     limit = f' to {process.steps}, the number of steps of the process' if process.steps else ''
     raise UserError(f'sampler.steps must be a whole number from 1{limit}, got {steps}')
+  _check_spacing(process, spacing, rho=rho, sigma_min=sigma_min, sigma_max=sigma_max, shift=shift)
   level = np.linspace(1.0, 0.0, steps + 1)
   if spacing == 'uniform':
     times = process.start * shift * level / (1 + (shift - 1) * level)
   elif spacing == 'quadratic':
     times = process.start * level ** 2
-  elif spacing == 'karras':
-    if process.spacing != 'karras':
-      raise UserError("sampler.spacing='karras' needs the process 'edm'; use 'uniform' or 'quadratic'")
-    ramp = np.linspace(0.0, 1.0, steps) if steps > 1 else np.zeros(1)
-    large, small = process.start ** (1 / rho), sigma_min ** (1 / rho)
-    times = np.append((large + ramp * (small - large)) ** rho, 0.0)
   else:
-    raise UserError(f"sampler.spacing must be 'uniform', 'quadratic' or 'karras', got {spacing!r}")
+    ramp = np.linspace(0.0, 1.0, steps) if steps > 1 else np.zeros(1)
+    large, small = (sigma_max or process.start) ** (1 / rho), sigma_min ** (1 / rho)
+    times = np.append((large + ramp * (small - large)) ** rho, 0.0)
   if process.steps:
     times = np.round(times)
     # Rounding may merge times; each is at least one step above the next.
@@ -185,3 +282,28 @@ def sampling_times(process: Process, steps: int, spacing: str | None = None, *, 
       times[i] = max(times[i], times[i + 1] + 1)
     times = np.minimum(times, process.steps - np.arange(steps + 1))
   return times.astype(np.float32)
+
+
+def _check_spacing(process: Process, spacing: str, **options: float) -> None:
+  """Refuses what `sampling_times` would have to ignore, and numbers out of range."""
+  if spacing not in _SPACINGS:
+    raise UserError(f'sampler.spacing must be one of {sorted(_SPACINGS)}, got {spacing!r}')
+  if spacing == 'karras' and process.spacing != 'karras':
+    raise UserError("sampler.spacing='karras' needs the process 'edm'; use 'uniform' or 'quadratic'")
+  for name, default in _CONSTANTS.items():
+    if name not in _SPACINGS[spacing] and options[name] != default:
+      needs = next(known for known, names in _SPACINGS.items() if name in names)
+      raise UserError(f'sampler.{name} belongs to the spacing {needs!r} and has no effect on {spacing!r}; leave it at '
+                      f'{default:g}, got {options[name]}')
+    least = 0.0 if name == 'sigma_max' else np.nextafter(0.0, 1.0)
+    if not least <= options[name] < np.inf:
+      zero = '0 or ' if not least else ''
+      raise UserError(f'sampler.{name} must be {zero}a finite number above 0, got {options[name]}')
+  largest = options['sigma_max'] or process.start
+  if spacing == 'karras' and not options['sigma_min'] < largest:
+    raise UserError(f'sampler.sigma_min must be below the largest sigma, {largest:g}, got {options["sigma_min"]}')
+
+
+# spacing -> its constants
+_SPACINGS = {'uniform': ('shift',), 'quadratic': (), 'karras': ('rho', 'sigma_min', 'sigma_max')}
+_CONSTANTS = {'shift': 1.0, 'rho': 7.0, 'sigma_min': 0.002, 'sigma_max': 0.0}  # those that change nothing

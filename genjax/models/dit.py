@@ -26,11 +26,12 @@ class DiT:
   shape: (H, W, C) of the images or latents. patch: side of a patch in pixels. width, depth, heads: of the transformer.
   mlp_ratio: hidden width of the MLP over the width. num_classes: number of classes, 0 without labels. learn_sigma:
   twice the output channels, the second half for a learned variance. frequencies: Fourier features of the time.
-  dtype: compute type. attention: implementation, see `genjax.nn.dot_product_attention.attend`. remat, unroll: see
-  `functional.stack`.
+  dtype: compute type. residual_dtype: type of the sum that runs through all blocks, '' for the compute type or
+  'float32', with which modulation and gates are float32 too. attention: implementation, see
+  `genjax.nn.dot_product_attention.attend`. remat, unroll: see `functional.stack`.
 
   Raises:
-    UserError: sizes that do not divide, or an unknown attention.
+    UserError: sizes that do not divide, an unknown attention, or another residual type.
   """
 
   shape: tuple[int, int, int]
@@ -43,6 +44,7 @@ class DiT:
   learn_sigma: bool = False
   frequencies: int = 256
   dtype: str = 'float32'
+  residual_dtype: str = ''
   attention: str = 'auto'
   remat: str = 'none'
   unroll: bool = False
@@ -62,6 +64,9 @@ class DiT:
       raise checks.OutOfRange(f'width must be a multiple of 4 and of heads ({self.heads}), got {self.width}')
     if self.attention not in IMPLEMENTATIONS:
       raise checks.OutOfRange(f'attention must be one of {IMPLEMENTATIONS}, got {self.attention!r}')
+    if self.residual_dtype not in ('', 'float32'):
+      raise checks.OutOfRange("residual_dtype must be '', for the compute type dtype, or 'float32', got "
+                              f'{self.residual_dtype!r}')
 
 
 # Peebles & Xie 2023, table 1
@@ -106,7 +111,7 @@ class _Embed(nnx.Module):
 
   def __init__(self, config: DiT, rngs: nnx.Rngs):
     height, width, channels = config.shape
-    self.size, dtype = config.patch, jnp.dtype(config.dtype)
+    self.size, dtype, self.residual = config.patch, jnp.dtype(config.dtype), _residual(config)
     self.grid = (height // config.patch, width // config.patch)
     self.width = config.width
     self.patch = Linear(config.patch ** 2 * channels, config.width, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
@@ -114,7 +119,7 @@ class _Embed(nnx.Module):
     self.label = LabelEmbedding(config.num_classes, config.width, dtype=dtype, rngs=rngs) if config.num_classes else None
 
   def __call__(self, x_BHWC: Array, time_B: Array, label_B: Array | None = None, key: Key | None = None):
-    x_BTD = self.patch(patchify(x_BHWC, self.size))
+    x_BTD = self.patch(patchify(x_BHWC, self.size)).astype(self.residual)
     x_BTD = x_BTD + sincos_positions(*self.grid, self.width).astype(x_BTD.dtype)
     condition_BD = self.time(time_B)
     if self.label is not None:
@@ -128,6 +133,7 @@ class _Block(nnx.Module):
 
   def __init__(self, config: DiT, rngs: nnx.Rngs):
     width, dtype = config.width, jnp.dtype(config.dtype)
+    self.residual = _residual(config)
     hidden = int(width * config.mlp_ratio)
     self.attention = Attention(width, config.heads, dtype=dtype, implementation=config.attention, rngs=rngs)
     self.mlp = nnx.Dict(up=Linear(width, hidden, kernel_init=_XAVIER, dtype=dtype, rngs=rngs),
@@ -135,7 +141,7 @@ class _Block(nnx.Module):
     self.modulation = Linear(width, 6 * width, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
 
   def __call__(self, x_BTD: Array, condition_BD: Array, key: Key | None = None) -> Array:
-    modulation = self.modulation(jax.nn.silu(condition_BD))[:, None]
+    modulation = self.modulation(jax.nn.silu(condition_BD))[:, None].astype(self.residual)
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, axis=-1)
     x_BTD = x_BTD + gate_a * self.attention(_normalize(x_BTD) * (1 + scale_a) + shift_a)
     hidden = jax.nn.gelu(self.mlp.up(_normalize(x_BTD) * (1 + scale_m) + shift_m), approximate=True)
@@ -147,13 +153,17 @@ class _Head(nnx.Module):
   """Modulated norm and the projection to patches."""
 
   def __init__(self, config: DiT, channels: int, rngs: nnx.Rngs):
-    dtype = jnp.dtype(config.dtype)
+    dtype, self.residual = jnp.dtype(config.dtype), _residual(config)
     self.modulation = Linear(config.width, 2 * config.width, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
     self.out = Linear(config.width, config.patch ** 2 * channels, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
 
   def __call__(self, x_BTD: Array, condition_BD: Array, key: Key | None = None) -> Array:
-    shift, scale = jnp.split(self.modulation(jax.nn.silu(condition_BD))[:, None], 2, axis=-1)
+    shift, scale = jnp.split(self.modulation(jax.nn.silu(condition_BD))[:, None].astype(self.residual), 2, axis=-1)
     return self.out(_normalize(x_BTD) * (1 + scale) + shift)
+
+
+def _residual(config: DiT) -> jnp.dtype:
+  return jnp.dtype(config.residual_dtype or config.dtype)
 
 
 def _place(x_BTD: Array) -> Array:

@@ -24,6 +24,7 @@ class BatchNorm(nnx.Module):
   def __init__(self, features: int, *, rngs: nnx.Rngs, momentum: float = 0.9, epsilon: float = 1e-5,
                scale_sd: float = 0.0, dtype=jnp.float32):
     self.norm = nnx.BatchNorm(features, momentum=momentum, epsilon=epsilon, rngs=rngs, use_running_average=False,
+                              use_fast_variance=False,  # E[x^2] - E[x]^2 loses its digits where the mean is large
                               scale_init=lambda key, shape, kind: 1 + scale_sd * jax.random.normal(key, shape, kind))
     self.dtype = dtype
 

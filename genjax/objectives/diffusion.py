@@ -7,29 +7,35 @@ import jax
 import jax.numpy as jnp
 
 from genjax import checks
-from genjax.diffusion import guidance, samplers, schedules
+from genjax.diffusion import guidance, samplers, schedules, variance, weightings
 from genjax.diffusion.parameterizations import Parameterization
 from genjax.diffusion.schedules import Process, Quantile
+from genjax.diffusion.weightings import Weighting
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context, Output, Phase, Variables
-from genjax.types import Array, Batch, Key, Params
+from genjax.types import Array, Batch, Key, Params, UserError
+
+Denoise = Callable[[Array, Array], guidance.Estimate]
 
 
 @dataclasses.dataclass(frozen=True)
 class Codec:
   """The way from data to the space that is diffused, and back.
 
-  encode: (frozen parameters, data) -> x_BX float32 of a scale near 1. decode: the inverse, on samples.
+  encode: (frozen parameters, data) -> x_BX float32 of a scale near 1. decode: the inverse, on samples. bounded: x_BX
+  ends at -1 and 1, as pixels do; learned variances ask.
   """
 
   encode: Callable[[Params, Array], Array]
   decode: Callable[[Params, Array], Array]
+  bounded: bool = False
 
 
 def pixels() -> Codec:
   """uint8 images <-> [-1, 1]."""
   return Codec(encode=lambda frozen, image: image.astype(jnp.float32) / 127.5 - 1.0,
-               decode=lambda frozen, x: jnp.round(127.5 * (jnp.clip(x, -1.0, 1.0) + 1.0)).astype(jnp.uint8))
+               decode=lambda frozen, x: jnp.round(127.5 * (jnp.clip(x, -1.0, 1.0) + 1.0)).astype(jnp.uint8),
+               bounded=True)
 
 
 def identity() -> Codec:
@@ -42,7 +48,10 @@ class Sampler:
   """How samples are made.
 
   method: a function of `samplers` with its options bound. times: decreasing times of `schedules.sampling_times`.
-  guidance, interval: see `guidance.classifier_free`. clip: bound on |x0_hat| in every step, 0 for none.
+  guidance: see `guidance.classifier_free`. interval: (low, high), guidance where low < sigma / alpha <= high only; None
+  for all noise levels. sigma / alpha is the sigma of Karras et al. (2022) and Kynkäänniemi et al. (2024), on any
+  process. clip: bound on |x0_hat| in every step, 0 for none. learned: the method reads what the network learned of
+  variances.
   """
 
   method: Callable[..., Array]
@@ -50,6 +59,7 @@ class Sampler:
   guidance: float = 1.0
   interval: tuple[float, float] | None = None
   clip: float = 0.0
+  learned: bool = False
 
   def __post_init__(self):
     checks.between(self, ('guidance', 'clip'), at_least=0)
@@ -63,7 +73,13 @@ class Diffusion:
   parameterization: see `genjax.diffusion`. sampler: see `Sampler`. quantile: distribution of training times, None for
   the process's own. stratified: see `schedules.levels`. num_classes: classes of column 'label', 0 to ignore labels.
   label_dropout: probability with which training replaces a label by "no label", which guidance needs. codec: see
-  `Codec`. column: what is modelled, and the name of the samples. evaluation_times: see `evaluate`.
+  `Codec`. column: what is modelled, and the name of the samples. evaluation_times: see `evaluate`. weighting: weights of
+  training's error by time, see `weightings`. learned_variance: the network has twice the channels, the second half for the variance of
+  the reverse process, see `variance`.
+
+  Raises:
+    UserError: a parameterization that gives no estimate at the start of the process, learned variances on a process
+      that has none to learn, or a sampler that reads learned variances where none are learned.
   """
 
   net: Network
@@ -78,11 +94,19 @@ class Diffusion:
   codec: Codec = dataclasses.field(default_factory=pixels)
   column: str = 'image'
   evaluation_times: int = 8
+  weighting: Weighting = dataclasses.field(default_factory=weightings.uniform)
+  learned_variance: bool = False
 
   def __post_init__(self):
     checks.whole(self, 0, 'num_classes')
     checks.whole(self, 1, 'shape', 'evaluation_times')
     checks.rates(self, 'label_dropout')
+    self.parameterization.check(self.process)
+    if self.learned_variance:
+      variance.check(self.process)
+    elif self.sampler.learned:
+      raise UserError('config.sampler.options.variance="learned" needs a model trained with '
+                      "config.model.learn_sigma=True; use 'small' or 'large'")
 
   def init(self, key: Key, frozen: Params) -> Variables:
     params, mutable = self.net.init(key)
@@ -92,7 +116,12 @@ class Diffusion:
     return (Phase('diffusion', ('net',), self.loss),)
 
   def loss(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
-    """Mean squared error of the prediction at random times."""
+    """Mean squared error of the prediction at random times, weighted by `weighting`.
+
+    With a learned variance, plus steps / 1000 times the variational bound in bits a dimension, whose gradient does not
+    reach the estimate of the data: the hybrid of Nichol & Dhariwal (2021, eq. 16), 0.001 times the sum over all steps,
+    as in the published code.
+    """
     x0_BX = self.codec.encode(context.frozen, batch[self.column])
     size = x0_BX.shape[0]
     time_key, noise_key, label_key, net_key = jax.random.split(key, 4)
@@ -102,11 +131,16 @@ class Diffusion:
       dropped_B = jax.random.bernoulli(label_key, self.label_dropout, (size,))
       label_B = jnp.where(dropped_B, self.num_classes, batch['label'])
     noise_BX = jax.random.normal(noise_key, x0_BX.shape)
-    error_B, mutable = self._error(params, context.mutable, x0_BX, noise_BX, t_B, label_B, net_key)
-    return Output(jnp.mean(error_B), mutable={'net': mutable} if mutable else None, weight=float(size))
+    error_B, bound_B, mutable = self._error(params, context.mutable, x0_BX, noise_BX, t_B, label_B, net_key)
+    error_B = self.weighting(self.process, self.parameterization, t_B) * error_B
+    metrics = {}
+    if bound_B is not None:
+      metrics = {'error': jnp.mean(error_B), 'bound': jnp.mean(bound_B)}
+      error_B = error_B + self.process.steps / 1000 * bound_B
+    return Output(jnp.mean(error_B), metrics, mutable={'net': mutable} if mutable else None, weight=float(size))
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
-    """The loss of each example, averaged over `evaluation_times` times.
+    """The squared error of each example, without weights, averaged over `evaluation_times` times.
 
     The times are the middles of equal strata of the training distribution, the same for all examples and runs.
     """
@@ -124,20 +158,26 @@ class Diffusion:
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
     """Samples in column `column`; condition 'label' if there are classes."""
     keys_N2 = jax.vmap(jax.random.split)(keys)
-    x_NX = samplers.prior(self.process, keys_N2[:, 0], self.shape)
+    x_NX = samplers.prior(self.process, keys_N2[:, 0], self.shape, self.sampler.times[0])
 
-    def denoise(x_NX: Array, t: Array, label_N: Array | None = None) -> Array:
-      predict = lambda scaled_NX, time_N: self._apply(params, context.mutable, scaled_NX, time_N, label_N, None)[0]
-      return self.parameterization.denoise(self.process, predict, x_NX, t)
+    def denoise(x_NX: Array, t: Array, label_N: Array | None = None) -> guidance.Estimate:
+      raw_NX = None
+
+      def predict(scaled_NX: Array, time_N: Array) -> Array:
+        nonlocal raw_NX
+        prediction_NX, raw_NX, _ = self._apply(params, context.mutable, scaled_NX, time_N, label_N, None)
+        return prediction_NX
+
+      x0_hat_NX = self.parameterization.denoise(self.process, predict, x_NX, t)
+      return (x0_hat_NX, raw_NX) if self.sampler.learned and raw_NX is not None else x0_hat_NX
 
     if self.num_classes:
       guided = guidance.classifier_free(denoise, conditions['label'], self.num_classes, self.sampler.guidance,
-                                        self.sampler.interval)
+                                        self.sampler.interval, self.process.noise_to_signal)
     else:
       guided = denoise
-    bound = self.sampler.clip
-    clipped = (lambda x_NX, t: jnp.clip(guided(x_NX, t), -bound, bound)) if bound else guided
-    x_NX = self.sampler.method(clipped, x_NX, self.process, jnp.asarray(self.sampler.times), keys_N2[:, 1])
+    guided = _clipped(guided, self.sampler.clip) if self.sampler.clip else guided
+    x_NX = self.sampler.method(guided, x_NX, self.process, jnp.asarray(self.sampler.times), keys_N2[:, 1])
     return {self.column: self.codec.decode(context.frozen, x_NX)}
 
   @property
@@ -145,14 +185,34 @@ class Diffusion:
     return self.quantile or self.process.quantile
 
   def _apply(self, params: Params, mutable, x_BX: Array, time_B: Array, label_B: Array | None, key: Key | None):
-    return self.net.apply(params['net'], mutable.get('net', {}), x_BX, time_B, label_B, key=key)
+    """The prediction, what the network says of variances or None, and the new mutable tree."""
+    output_BX, mutable = self.net.apply(params['net'], mutable.get('net', {}), x_BX, time_B, label_B, key=key)
+    return (*jnp.split(output_BX, 2, axis=-1), mutable) if self.learned_variance else (output_BX, None, mutable)
 
   def _error(self, params: Params, mutable, x0_BX: Array, noise_BX: Array, t_B: Array, label_B: Array | None,
              key: Key | None):
-    """Squared error of the prediction, averaged over the axes of each example, and the new mutable tree."""
+    """Squared error of the prediction, averaged over the axes of each example, the bound of a learned variance or None,
+    and the new mutable tree."""
     x_BX = self.process.diffuse(x0_BX, noise_BX, t_B)
     scaled_BX = schedules.expand(self.parameterization.scale_input(self.process, t_B), x_BX) * x_BX
-    prediction_BX, mutable = self._apply(params, mutable, scaled_BX, self.process.embed(t_B), label_B, key)
+    prediction_BX, raw_BX, mutable = self._apply(params, mutable, scaled_BX, self.process.embed(t_B), label_B, key)
+    prediction_BX = prediction_BX.astype(jnp.float32)
     target_BX = self.parameterization.prediction(self.process, x0_BX, noise_BX, t_B)
-    square_BX = (prediction_BX.astype(jnp.float32) - target_BX) ** 2
-    return jnp.mean(square_BX.reshape(x0_BX.shape[0], -1), axis=1), mutable
+    error_B = jnp.mean(((prediction_BX - target_BX) ** 2).reshape(x0_BX.shape[0], -1), axis=1)
+    if raw_BX is None:
+      return error_B, None, mutable
+    known_BX = jax.lax.stop_gradient(prediction_BX)
+    x0_hat_BX = self.parameterization.denoise(self.process, lambda scaled_BX, time_B: known_BX, x_BX, t_B)
+    return error_B, variance.bound(self.process, raw_BX, x0_hat_BX, x0_BX, x_BX, t_B, self.codec.bounded), mutable
+
+
+def _clipped(denoise: Denoise, bound: float) -> Denoise:
+  """The denoiser with x0_hat between -bound and bound."""
+
+  def clipped(x_NX: Array, t: Array) -> guidance.Estimate:
+    estimate = denoise(x_NX, t)
+    if isinstance(estimate, tuple):
+      return jnp.clip(estimate[0], -bound, bound), estimate[1]
+    return jnp.clip(estimate, -bound, bound)
+
+  return clipped

@@ -1,0 +1,70 @@
+"""Weights of the loss, by name, as functions of the signal-to-noise ratio.
+
+Papers state them for the error of x0_hat, of the noise or of v. Here a weighting is that of |x0 - x0_hat|^2, w(alpha^2,
+sigma^2), and since x0_hat = c_skip x_t + c_out F, the error of a prediction F is weighted by w c_out^2: one formula for
+every parameterization and process. Ratios are written so that pure noise (alpha = 0) divides by nothing.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from genjax.diffusion.parameterizations import Parameterization
+from genjax.diffusion.schedules import Process
+from genjax.types import Array, UserError
+
+# times -> weights of the squared error of the prediction
+Weighting = Callable[[Process, Parameterization, Array], Array]
+
+
+def uniform() -> Weighting:
+  """1 for the prediction: DDPM's simple loss, flow matching, and EDM's own weighting."""
+  return lambda process, parameterization, t: jnp.ones_like(t)
+
+
+def min_snr(gamma: float = 5.0) -> Weighting:
+  """min(snr, gamma) for x0, min(snr, gamma) / snr for epsilon and / (snr + 1) for v (Hang et al. 2023, eq. 9 and
+  section 3.4).
+
+  At pure noise the weights of x0 and v are 0; 'truncated_snr' has none that vanish.
+  """
+  _positive('min_snr', gamma=gamma)
+  return _of_x0(lambda signal, noise: jnp.minimum(signal / noise, gamma))
+
+
+def truncated_snr(least: float = 1.0) -> Weighting:
+  """max(snr, least) for x0 (Salimans & Ho 2022, section 4, with least = 1)."""
+  _positive('truncated_snr', least=least)
+  return _of_x0(lambda signal, noise: jnp.maximum(signal / noise, least))
+
+
+def p2(gamma: float = 1.0, k: float = 1.0) -> Weighting:
+  """1 / (k + snr)^gamma for epsilon (Choi et al. 2022, eq. 8)."""
+  _positive('p2', gamma=gamma, k=k)
+  return _of_x0(lambda signal, noise: signal / noise / (k + signal / noise) ** gamma)
+
+
+def sigmoid(bias: float = 2.0) -> Weighting:
+  """sigmoid(bias - log snr) for epsilon (Kingma & Gao 2023, appendix; Hoogeboom et al. 2024)."""
+  if not abs(bias) < 80:  # its exponential is a float32
+    raise UserError(f'weighting sigmoid needs a bias between -80 and 80, got {bias}')
+  return _of_x0(lambda signal, noise: signal / (noise + signal * jnp.exp(-bias)))
+
+
+WEIGHTINGS = {'uniform': uniform, 'min_snr': min_snr, 'truncated_snr': truncated_snr, 'p2': p2, 'sigmoid': sigmoid}
+
+
+def _of_x0(weight: Callable[[Array, Array], Array]) -> Weighting:
+  """A weighting from that of x0, as a function of alpha^2 and sigma^2."""
+
+  def weights(process: Process, parameterization: Parameterization, t: Array) -> Array:
+    _, out = parameterization.coefficients(process, t)
+    return weight(process.alpha(t) ** 2, process.sigma(t) ** 2) * out ** 2
+
+  return weights
+
+
+def _positive(name: str, **options: float) -> None:
+  for option, value in options.items():
+    if not 0 < value < float('inf'):
+      raise UserError(f'weighting {name} needs {option} above 0, got {value}')
