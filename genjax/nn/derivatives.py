@@ -98,8 +98,9 @@ def _tangent(y: Any, saved: Any, tangents: Any, derivative: Callable[..., Any], 
   y_leaves, y_structure = jax.tree.flatten(y)
   saved_leaves, saved_structure = jax.tree.flatten(saved)
   leaves, structure = jax.tree.flatten(tangents)
-  live = [not isinstance(leaf, SymbolicZero) and leaf.dtype != jax.dtypes.float0 for leaf in leaves]
-  shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
+  kinds = [leaf.aval if isinstance(leaf, SymbolicZero) else jax.typeof(leaf) for leaf in leaves]
+  live = [not isinstance(leaf, SymbolicZero) and kind.dtype != jax.dtypes.float0 for leaf, kind in zip(leaves, kinds)]
+  shapes = [jax.ShapeDtypeStruct(kind.shape, kind.dtype) for kind in kinds]
 
   def along_leaves(saved_leaves: Leaves, tangent_leaves: Leaves) -> list[Array]:
     given = jax.tree.unflatten(structure, tangent_leaves)
