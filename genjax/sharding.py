@@ -123,6 +123,13 @@ def platform() -> str:
   return jax.default_backend()
 
 
+def compute_capability() -> str:
+  """What the GPUs that what is being traced will run on say of themselves, as '9.0' for Hopper; '' for devices that say nothing."""
+  placement = _ACTIVE.get()
+  devices = placement.mesh.devices.flat if placement is not None and isinstance(placement.mesh, Mesh) else jax.devices()
+  return str(getattr(devices[0], 'compute_capability', ''))
+
+
 def constrain(x: Array, *logical: str | None, name: str = 'activation') -> Array:
   """Splits an intermediate array by logical axes; the identity without a mesh. Values do not change.
 

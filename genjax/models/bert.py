@@ -114,9 +114,9 @@ class Heads(nnx.Module):
       self.transform_norm = options.make_norm(rngs)
       self.token_bias = nnx.Param(jnp.zeros((config.vocab,)))
     if config.next_sentence:
-      self.next_sentence = options.make_linear(config.width, 2, rngs)
+      self.next_sentence = options.make_classifier(2, rngs)
     if config.classes:
-      self.classifier = options.make_linear(config.width, config.classes, rngs)
+      self.classifier = options.make_classifier(config.classes, rngs)
     self.config = config
 
   def __call__(self, hidden_BTD: Array, embedding_VD: Array, positions_BP: Array | None, key: Key | None = None,
@@ -127,7 +127,7 @@ class Heads(nnx.Module):
       read_BPD = self.transform_norm(ACTIVATIONS[self.config.activation](self.transform(read_BPD)))
       bias_V = self.token_bias[...]
       if project:
-        logits_BPV = linear_lib.project(read_BPD, embedding_VD.astype(read_BPD.dtype)) + bias_V.astype(read_BPD.dtype)
+        logits_BPV = linear_lib.project(read_BPD, embedding_VD.astype(read_BPD.dtype), jnp.float32) + bias_V.astype(jnp.float32)
         outputs['tokens'] = sharding.constrain(logits_BPV, 'batch', None, 'vocab', name='logits B P V')
       else:
         outputs['tokens'] = absorb_bias(read_BPD, embedding_VD, bias_V)
@@ -145,7 +145,7 @@ def encoder(config: BertConfig) -> Network:
 
   apply(params, mutable, tokens_BT, types_BT=None, mask_BT=None, positions_BP=None, key=None, project=True) -> outputs by name:
     'hidden' B T D; and as the config has them, 'tokens' logits B T V, 'pooled' B D, 'next_sentence' logits B 2 (0: it follows, 1: it
-    does not), 'classes' logits B K.
+    does not), 'classes' logits B K; logits are float32 in every compute type.
   types_BT: the segment of each token, 0 for all if None. mask_BT: nonzero where there is a token, zero on padding, on either side; no
   token sees padding, and hidden states there mean nothing. positions_BP: logits of tokens are computed at these places only, B P V.
   project=False: 'tokens' is (hidden_BPE, weight_VE) with E = D + 1, whose logits are hidden weight^T, for losses that never hold all.
@@ -165,8 +165,7 @@ def encoder(config: BertConfig) -> Network:
     keys = (None,) * 3 if key is None else tuple(jax.random.split(key, 3))
     x_BTD, _ = embedding.apply(params['embedding'], {}, tokens_BT, types_BT, key=keys[0])
     x_BTD = sharding.constrain(x_BTD, 'batch', 'sequence', None, name='tokens B T D')
-    segments_BT = None if mask_BT is None else (mask_BT != 0).astype(jnp.int32)
-    hidden_BTD, _ = blocks.apply(params['blocks'], {}, x_BTD, key=keys[1], segments_BT=segments_BT)
+    hidden_BTD, _ = blocks.apply(params['blocks'], {}, x_BTD, key=keys[1], mask_BT=mask_BT)
     embedding_VD = params['embedding']['token']['embedding']
     outputs, _ = heads.apply(params.get('heads', {}), {}, hidden_BTD, embedding_VD, positions_BP, key=keys[2], project=project)
     return outputs, mutable

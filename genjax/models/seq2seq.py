@@ -184,7 +184,7 @@ class Ending(nnx.Module):
 
 
 class Head(nnx.Module):
-  """Logits of the target's vocabulary, or with project=False the (hidden, weight) whose products they are."""
+  """Logits of the target's vocabulary in float32, or with project=False the (hidden, weight) whose products they are."""
 
   def __init__(self, config: Seq2SeqConfig, rngs: nnx.Rngs):
     vocab = config.target_vocab or config.vocab
@@ -201,10 +201,11 @@ class Head(nnx.Module):
     if not project:
       return absorb_bias(x_BTD, weight_VD, self.token_bias[...]) if self.config.output_bias else (x_BTD, weight_VD)
     if self.config.tied:
-      logits_BTV = linear_lib.project(x_BTD, weight_VD.astype(x_BTD.dtype))
+      logits_BTV = linear_lib.project(x_BTD, weight_VD.astype(x_BTD.dtype), jnp.float32)
     else:
-      logits_BTV = linear_lib.dot_general(x_BTD, self.out.kernel[...].astype(x_BTD.dtype), (((2,), (0,)), ((), ())))
-    return logits_BTV + self.token_bias[...].astype(x_BTD.dtype) if self.config.output_bias else logits_BTV
+      logits_BTV = linear_lib.dot_general(x_BTD, self.out.kernel[...].astype(x_BTD.dtype), (((2,), (0,)), ((), ())),
+                                          preferred_element_type=jnp.float32)
+    return logits_BTV + self.token_bias[...].astype(jnp.float32) if self.config.output_bias else logits_BTV
 
 
 def seq2seq(config: Seq2SeqConfig) -> Network:
@@ -268,7 +269,7 @@ def _side(config: Seq2SeqConfig, layers: int, decodes: bool) -> Network:
     x_BTD, _ = parts['input'].apply(params.get('input', {}), {}, tokens_BT, *where, key=keys[0])
     x_BTD = sharding.constrain(x_BTD, 'batch', 'sequence' if cache is None else None, None, name='tokens B T D')
     mask_BS = _memory_mask(config, mask_BS)
-    options: dict[str, Any] = {'segments_BT': None if mask_BS is None else (mask_BS != 0).astype(jnp.int32), 'visible_BS': visible_BS}
+    options: dict[str, Any] = {'mask_BT': mask_BS, 'visible_BS': visible_BS}
     if cache is not None:
       options = {'visible_BS': cache['visible'][:, :, 0, 0], 'layers': (cache['own'], cache['memory']), 'position': position}
     if config.positions == 'relative':

@@ -197,21 +197,21 @@ class Head(nnx.Module):
     self.norm = _norm(config, rngs)
     if not config.tied:
       self.out = Linear(config.width, config.vocab, use_bias=False, dtype=jnp.dtype(config.dtype),
-                            kernel_init=nnx.initializers.normal(config.init_scale), rngs=rngs)
+                        preferred_element_type=jnp.float32, kernel_init=nnx.initializers.normal(config.init_scale), rngs=rngs)
     self.tied = config.tied
 
   def __call__(self, x_BTD: Array, embedding_VD: Array, key: Key | None = None, project: bool = True) -> Any:
     x_BTD = self.norm(x_BTD)
     if not project:
       return x_BTD, embedding_VD if self.tied else self.out.kernel[...].T
-    return linear_lib.project(x_BTD, embedding_VD.astype(x_BTD.dtype)) if self.tied else self.out(x_BTD)
+    return linear_lib.project(x_BTD, embedding_VD.astype(x_BTD.dtype), jnp.float32) if self.tied else self.out(x_BTD)
 
 
 def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.Module:
   dtype = jnp.dtype(config.dtype)
   if config.norm == 'rms':
     return nnx.RMSNorm(config.width, epsilon=config.norm_eps, dtype=dtype, rngs=rngs)
-  return nnx.LayerNorm(config.width, epsilon=config.norm_eps, use_bias=config.bias, dtype=dtype, rngs=rngs)
+  return nnx.LayerNorm(config.width, epsilon=config.norm_eps, use_bias=config.bias, dtype=dtype, use_fast_variance=False, rngs=rngs)
 
 
 def _sequence(cache: Any) -> str | None:
@@ -222,7 +222,7 @@ def _sequence(cache: Any) -> str | None:
 def transformer(config: TransformerConfig) -> Network:
   """The network.
 
-  apply(params, mutable, tokens_BT, key=None) -> logits B T V, where logits at t depend on tokens up to t only.
+  apply(params, mutable, tokens_BT, key=None) -> logits B T V in float32, where logits at t depend on tokens up to t only.
   apply(..., cache=cache, position=p) -> (logits, cache): the tokens stand at positions p, p + 1, ..., earlier ones are read
   from the cache (see `init_cache`), and p + T must not exceed its length. Parameters that `lay_out` returned serve too.
   apply(..., cache=cache, position=p, first_B=first_B): slots before first_B hold padding, and row b's positions count from first_B[b]:

@@ -110,7 +110,7 @@ class Heads(nnx.Module):
     if config.pooler:
       self.pooler = options.make_linear(config.width, config.width, rngs)
     if config.num_classes:
-      self.classifier = options.make_linear(config.width, config.num_classes, rngs)
+      self.classifier = options.make_classifier(config.num_classes, rngs)
     self.config = config
 
   def __call__(self, x_BTD: Array, key: Key | None = None) -> dict[str, Array]:
@@ -127,7 +127,7 @@ def encoder(config: VitConfig) -> Network:
   """The network.
 
   apply(params, mutable, image_BHWC, key=None) -> outputs by name: 'hidden' B T D, the class token first; and as the config has them,
-    'pooled' B D, 'classes' logits B K. Published weights read pixels in [-1, 1].
+    'pooled' B D, 'classes' logits B K in float32. Published weights read pixels in [-1, 1].
   """
   embedding = network(lambda rngs: Embedding(config, rngs))
   blocks = stack(network(lambda rngs: Block(config.block(), rngs=rngs)), config.layers, config.remat, config.unroll)
@@ -160,7 +160,7 @@ def classifier(config: VitConfig) -> Network:
 
   def apply(params: Tree, mutable: Tree, image_BHWC: Array, key: Key | None = None) -> tuple[tuple[Array, Array], Tree]:
     outputs, mutable = net.apply(params, mutable, image_BHWC, key=key)
-    return (outputs['classes'].astype(jnp.float32), outputs['hidden'][:, 0].astype(jnp.float32)), mutable
+    return (outputs['classes'], outputs['hidden'][:, 0].astype(jnp.float32)), mutable
 
   return Network(net.init, apply)
 

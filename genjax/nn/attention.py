@@ -184,7 +184,7 @@ class Attention(nnx.Module):
 
   def __call__(self, x_BTD: Array, key: Key | None = None, positions_BT: Array | None = None,
                layer: tuple[Array, Array] | None = None, position: Array | int | None = None, segments_BT: Array | None = None,
-               first_B: Array | None = None, bias_HTS: Array | None = None) -> Any:
+               first_B: Array | None = None, bias_HTS: Array | None = None, mask_BT: Array | None = None) -> Any:
     """Attends.
 
     Args:
@@ -195,6 +195,7 @@ class Attention(nnx.Module):
         on; slots beyond the last one written are masked. position + T must not exceed S.
       position: number of slots already filled, an integer scalar.
       segments_BT: integer ids, without a cache; a token sees tokens of its own id only (packed texts; padding gets an id of its own).
+      mask_BT: nonzero where there is a token, zero on padding, on either side, which no token sees; without a cache and segments.
       first_B: with a cache, the first slot of each row that holds a token; those before are padding that no token sees.
       bias_HTS: see `genjax.nn.dot_product_attention.attend`; S is the number of slots with a cache, else T.
 
@@ -202,10 +203,10 @@ class Attention(nnx.Module):
       y_BTD, or (y_BTD, new layer) with a cache.
 
     Raises:
-      ValueError: segments with a cache, or first slots without one.
+      ValueError: segments or a mask with a cache, or first slots without one; segments with a mask.
     """
-    if (segments_BT if layer is not None else first_B) is not None:
-      raise ValueError('segments come without a cache of keys and values, and first slots with one')
+    if any(given is not None for given in ((segments_BT, mask_BT) if layer is not None else (first_B,))):
+      raise ValueError('segments and masks come without a cache of keys and values, and first slots with one')
     query_BTHD, key_BTKD, value_BTKD = (
         projection(x_BTD).reshape(*x_BTD.shape[:2], -1, self.head_dim)
         for projection in (self.query, self.key, self.value))
@@ -232,10 +233,12 @@ class Attention(nnx.Module):
         if self.dropout and key is not None:
           raise UserError(f'dropout of attention weights ({self.dropout}) holds whole sequences, and config.mesh splits them; set '
                           'config.rules.sequence to None')
+        if mask_BT is not None:
+          segments = jnp.ones(mask_BT.shape, jnp.int32), (mask_BT != 0).astype(jnp.int32)
         y_BTHD = ring_attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, window=self.window, segments=segments)
       else:
-        y_BTHD = attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, window=self.window, segments=segments, bias_HTS=bias_HTS,
-                        implementation=self.implementation, dropout_rate=self.dropout, key=key)
+        y_BTHD = attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, window=self.window, segments=segments, visible_BS=mask_BT,
+                        bias_HTS=bias_HTS, implementation=self.implementation, dropout_rate=self.dropout, key=key)
       return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1))
     layer = _write(layer[0], key_BTKD, start), _write(layer[1], value_BTKD, start)
     key_BKSD, value_BKSD = (cache.reshape(x_BTD.shape[0], *cache.shape[-3:]).astype(query_BTHD.dtype) for cache in layer)

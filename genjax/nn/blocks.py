@@ -82,6 +82,11 @@ class BlockOptions:
     """A projection."""
     return Linear(inputs, outputs, use_bias=self.bias, dtype=jnp.dtype(self.dtype), kernel_init=self.kernel_init, rngs=rngs)
 
+  def make_classifier(self, classes: int, rngs: nnx.Rngs) -> Linear:
+    """A projection to logits, which are float32 in every compute type."""
+    return Linear(self.width, classes, use_bias=self.bias, dtype=jnp.dtype(self.dtype), preferred_element_type=jnp.float32,
+                  kernel_init=self.kernel_init, rngs=rngs)
+
 
 def options_of(config: Any, **options: Any) -> BlockOptions:
   """The options of a model's blocks: those of the model that have these names, unless `options` has others; mlp_width 0 is 4 width."""
@@ -115,14 +120,14 @@ class Block(nnx.Module):
     self.mlp_norm = options.make_norm(rngs)
     self.options = options
 
-  def __call__(self, x_BTD: Array, memory_BSD: Array | None = None, *, segments_BT: Array | None = None, visible_BS: Array | None = None,
+  def __call__(self, x_BTD: Array, memory_BSD: Array | None = None, *, mask_BT: Array | None = None, visible_BS: Array | None = None,
                bias_HTS: Array | None = None, key: Key | None = None, layer: Any = None, position: Array | int | None = None) -> Any:
     """Applies the block.
 
     Args:
       x_BTD: tokens.
       memory_BSD: what a block with `cross` reads, unless it has a cache.
-      segments_BT, bias_HTS: of self-attention, see `genjax.nn.attention.Attention`.
+      mask_BT, bias_HTS: of self-attention, see `genjax.nn.attention.Attention`.
       visible_BS: nonzero where the memory is seen.
       key: for dropout.
       layer: cache (own, memory): that of self-attention (see `genjax.nn.attention.init_layer`), and what `Remember` returned.
@@ -136,7 +141,7 @@ class Block(nnx.Module):
       keys = tuple(jax.random.split(key, 3))
       inner = tuple(jax.random.fold_in(part, 1) for part in keys)
     own, memory = (None, None) if layer is None else layer
-    y_BTD = self.attention(self._read(self.attention_norm, x_BTD), inner[0], layer=own, position=position, segments_BT=segments_BT,
+    y_BTD = self.attention(self._read(self.attention_norm, x_BTD), inner[0], layer=own, position=position, mask_BT=mask_BT,
                            bias_HTS=bias_HTS)
     y_BTD, own = (y_BTD, None) if layer is None else y_BTD
     x_BTD = self._add(self.attention_norm, x_BTD, y_BTD, keys[0])

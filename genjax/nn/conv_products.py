@@ -5,7 +5,7 @@ kernels as large as images, a third, and convolutions with a dilated input less.
 and what spreads pixels (a transposed convolution, and the gradient of the input of a strided one) is one product and a sum of shifted
 blocks. docs/speed.md has the measurements.
 
-Both functions differentiate into one another, to any order, in reverse mode. Suffixes: B batch, H W pixels of the larger images, h w
+Both functions differentiate into one another, to any order and in both modes. Suffixes: B batch, H W pixels of the larger images, h w
 those of the smaller ones, I and O channels of the larger and the smaller ones.
 """
 
@@ -14,13 +14,13 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from genjax.nn import derivatives
 from genjax.types import Array
 
 FEW_CHANNELS, FEW_PIXELS = 16, 256  # with fewer to read or to write, the product of one tap is too small to pay
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x_BHWI: Array, kernel_HWIO: Array, stride: int) -> Array:
   """Convolution with 'SAME' padding: equal to `jax.lax.conv_general_dilated`.
 
@@ -32,7 +32,12 @@ def conv(x_BHWI: Array, kernel_HWIO: Array, stride: int) -> Array:
   Returns:
     Images B h w O with h = ceil(H / stride).
   """
-  return native(x_BHWI, kernel_HWIO, stride)
+  return _conv(x_BHWI, kernel_HWIO, stride)
+
+
+def native(x_BHWI: Array, kernel_HWIO: Array, stride: int) -> Array:
+  """XLA's own `conv`."""
+  return jax.lax.conv_general_dilated(x_BHWI, kernel_HWIO, (stride, stride), 'SAME', dimension_numbers=NHWC)
 
 
 def _conv_forward(x_BHWI: Array, kernel_HWIO: Array, stride: int):
@@ -48,10 +53,13 @@ def _conv_backward(stride: int, saved: tuple[Array, Array], slope_BhwO: Array):
   return x_slope_BHWI, _kernel_slope(x_BHWI, slope_BhwO, kernel_HWIO, stride)
 
 
-conv.defvjp(_conv_forward, _conv_backward)
+def _conv_derivative(stride: int, saved: tuple[Array, Array], tangents: tuple[Array | None, ...]) -> Array:
+  return derivatives.along(lambda x_BHWI, kernel_HWIO: native(x_BHWI, kernel_HWIO, stride), saved, tangents)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+_conv = derivatives.define(native, _conv_forward, _conv_derivative, _conv_backward, static=1)
+
+
 def spread(y_BhwO: Array, kernel_HWIO: Array, stride: int) -> Array:
   """The adjoint of `conv` in its images: each pixel adds its kernel, weighted, to the larger image.
 
@@ -63,6 +71,10 @@ def spread(y_BhwO: Array, kernel_HWIO: Array, stride: int) -> Array:
   Returns:
     Images B H W I with H = s h.
   """
+  return _spread(y_BhwO, kernel_HWIO, stride)
+
+
+def _spread_value(y_BhwO: Array, kernel_HWIO: Array, stride: int) -> Array:
   size, _, inputs, outputs = kernel_HWIO.shape
   batch, height, width, _ = y_BhwO.shape
   count, before = size // stride, (size - stride) // 2
@@ -87,12 +99,11 @@ def _spread_backward(stride: int, saved: tuple[Array, Array], slope_BHWI: Array)
   return conv(slope_BHWI, kernel_HWIO, stride), _kernel_slope(slope_BHWI, y_BhwO, kernel_HWIO, stride)
 
 
-spread.defvjp(_spread_forward, _spread_backward)
+def _spread_derivative(stride: int, saved: tuple[Array, Array], tangents: tuple[Array | None, ...]) -> Array:
+  return derivatives.along(lambda y_BhwO, kernel_HWIO: _spread_value(y_BhwO, kernel_HWIO, stride), saved, tangents)
 
 
-def native(x_BHWI: Array, kernel_HWIO: Array, stride: int) -> Array:
-  """XLA's own `conv`."""
-  return jax.lax.conv_general_dilated(x_BHWI, kernel_HWIO, (stride, stride), 'SAME', dimension_numbers=NHWC)
+_spread = derivatives.define(_spread_value, _spread_forward, _spread_derivative, _spread_backward, static=1)
 
 
 def _kernel_slope(x_BHWI: Array, slope_BhwO: Array, kernel_HWIO: Array, stride: int) -> Array:

@@ -37,12 +37,10 @@ class CrossAttention(Attention):
     query_BTHD = self._place(query_BTHD, 'queries B T H D', 'sequence' if self.split and not cached else None)
     if not self.scaled:
       query_BTHD = query_BTHD * math.sqrt(self.head_dim)  # undone by `attend`
-    segments = None
-    if visible_BS is not None:
-      segments = jnp.ones(x_BTD.shape[:2], bool), visible_BS != 0
     if cached:
+      segments = None if visible_BS is None else (jnp.ones(x_BTD.shape[:2], bool), visible_BS != 0)
       y_BTHD = attend_cached(query_BTHD, key_BKSD.astype(query_BTHD.dtype), value_BKSD.astype(query_BTHD.dtype), 0, segments=segments)
     else:
-      y_BTHD = attend(query_BTHD, key_BKSD.swapaxes(1, 2), value_BKSD.swapaxes(1, 2), segments=segments,
+      y_BTHD = attend(query_BTHD, key_BKSD.swapaxes(1, 2), value_BKSD.swapaxes(1, 2), visible_BS=visible_BS,
                       implementation=self.implementation, dropout_rate=self.dropout, key=key)
     return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1))

@@ -6,16 +6,14 @@ S keys, H query heads, K key/value heads, G = H / K queries that share a key, D 
 
 from collections.abc import Callable
 import functools
-import math
 from typing import Any
 
 import jax
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_masks
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from genjax import sharding
+from genjax.nn import derivatives
+from genjax.nn.attention_kernels import Segments, cudnn, refusal, say_once, splash_attention
 from genjax.nn.functional import drop, dropout
 from genjax.types import Array, Key, UserError
 
@@ -23,15 +21,12 @@ IMPLEMENTATIONS = ('auto', 'reference', 'chunked', 'splash', 'cudnn')
 CHUNK = 512  # queries whose scores exist at one time
 CAUSAL_PARTS = 4  # pieces of a causal sequence; each reads the keys up to its own end only
 MIN_PART = 64  # queries; smaller matrix products cost more than the skipped keys
-LANES = 128  # of a TPU register: block sizes and padded head sizes are multiples of it
 _LOWEST = -0.7 * float(jnp.finfo(jnp.float32).max)  # finite, so that a row without any key gives no NaN
-
-Segments = tuple[Array, Array]
 
 
 def attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: bool = False, window: int | None = None,
-           segments: Segments | None = None, bias_HTS: Array | None = None, implementation: str = 'auto', dropout_rate: float = 0.0,
-           key: Key | None = None) -> Array:
+           segments: Segments | None = None, visible_BS: Array | None = None, bias_HTS: Array | None = None,
+           implementation: str = 'auto', dropout_rate: float = 0.0, key: Key | None = None) -> Array:
   """Attention of T queries to S keys, with scores and softmax in float32.
 
   Args:
@@ -39,33 +34,46 @@ def attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: boo
     key_BSKD, value_BSKD: keys and values.
     causal: query t sees keys s <= t; T and S must be equal.
     window: query t sees keys s > t - window only (sliding window); only with `causal`.
-    segments: integer ids (B T, B S); a query sees keys of its own id only. For packed sequences, and for padding, which gets an
-      id of its own. What a query without any key returns is not specified.
+    segments: integer ids (B T, B S); a query sees keys of its own id only. For packed sequences. What a query without any key
+      returns is not specified.
+    visible_BS: nonzero where a key is seen by the queries of its row, zero on padding, wherever it stands; not with `segments`.
     bias_HTS: added to the scaled scores of all rows, as relative positions are.
     implementation: 'reference' holds all scores. 'chunked' holds those of `CHUNK` queries, and computes them again for the gradient.
       'splash' is the TPU kernel of jax.experimental.pallas; T and S must be multiples of 128. 'cudnn' is NVIDIA's fused kernel,
-      for float16 and bfloat16 and without segments. Neither kernel takes a bias. 'auto' takes the kernel of the platform (see
-      `genjax.sharding.platform`) where the arguments suit it, else 'chunked'. Only 'reference' has forward-mode derivatives.
+      for float16 and bfloat16, without segments, with heads of up to 128 channels, 256 on Hopper. Neither kernel takes a bias or has
+      forward-mode derivatives (`jax.jvp`), which 'reference' and 'chunked' have. 'auto' takes the kernel of the platform (see
+      `genjax.sharding.platform`) where the arguments suit it; else 'chunked', and says so once in the log.
     dropout_rate, key: with a key, weights are dropped at this rate after the softmax. The kernels drop none, and 'auto' takes 'chunked'.
 
   Returns:
     y_BTHD in the type of the queries.
 
   Raises:
-    UserError: the platform or the arguments (dropout of weights among them) do not suit the named implementation.
-    ValueError: shapes that do not fit, a window without `causal`, or an unknown implementation.
+    UserError: the platform or the arguments (dropout of weights among them) do not suit the named implementation; or in forward mode,
+      a kernel.
+    ValueError: shapes that do not fit, a window without `causal`, segments with visible keys, or an unknown implementation.
   """
   _check(query_BTHD, key_BSKD, value_BSKD, causal, window, bias_HTS, implementation)
-  arrays = (query_BTHD, key_BSKD, value_BSKD, segments)
+  if segments is not None and visible_BS is not None:
+    raise ValueError('attention takes segments or visible keys, not both: give padding a segment of its own')
+  arrays = (query_BTHD, key_BSKD, value_BSKD)
   options: dict[str, Any] = {} if bias_HTS is None else {'bias_HTS': bias_HTS}
+  if visible_BS is not None:
+    options['visible_BS'] = visible_BS
   if dropout_rate and key is not None:
     options |= {'dropout_rate': dropout_rate, 'key': key}
-  if implementation == 'auto':
-    kernel = {'tpu': 'splash', 'gpu': 'cudnn'}.get(sharding.platform(), 'chunked')
-    implementation = 'chunked' if _refusal(kernel, *arrays, options) else kernel
-  elif reason := _refusal(implementation, *arrays, options):
-    raise UserError(f"attention implementation {implementation!r} {reason}; 'auto' chooses one that fits")
-  return _BY_NAME[implementation](*arrays, causal=causal, window=window, **options)
+  auto = implementation == 'auto'
+  if auto:
+    implementation = {'tpu': 'splash', 'gpu': 'cudnn'}.get(sharding.platform(), 'chunked')
+  if reason := refusal(implementation, *arrays, segments, causal, options):
+    if not auto:
+      raise UserError(f"attention implementation {implementation!r} {reason}; 'auto' chooses one that fits")
+    say_once(f"attention kernel {implementation!r} {reason}; 'chunked' takes its place")
+    implementation = 'chunked'
+  if visible_BS is not None and implementation != 'cudnn':
+    del options['visible_BS']
+    segments = jnp.ones(query_BTHD.shape[:2], bool), visible_BS != 0
+  return _BY_NAME[implementation](*arrays, segments, causal=causal, window=window, **options)
 
 
 def attend_cached(query_BTHD: Array, key_BKSD: Array, value_BKSD: Array, position: Array | int, *, causal: bool = False,
@@ -179,7 +187,6 @@ def _chunks(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, segments: Se
   return y_BKGTD.reshape(*query_BKGTD.shape[:3], count * CHUNK, -1)[:, :, :, :length]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
 def _softmax_products(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Array | None, bias_KGTS: Array | None,
                       kept_BKGTS: Array | None, dropout_rate: float) -> Array:
   """softmax(q k^T / sqrt(D) + bias) v where `visible`, with a gradient whose products suit XLA's CPU code.
@@ -187,7 +194,7 @@ def _softmax_products(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, vi
   There a product whose large operand, T x S, is read transposed takes twice the time of one that reads it as it lies. The gradients of
   keys and values are such products; here they are computed as their transposes, from the small operands transposed.
   """
-  return _forward(query_BKGTD, key_BKSD, value_BKSD, visible, bias_KGTS, kept_BKGTS, dropout_rate)[0]
+  return _products(query_BKGTD, key_BKSD, value_BKSD, visible, bias_KGTS, kept_BKGTS, dropout_rate)
 
 
 def _forward(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Array | None, bias_KGTS: Array | None,
@@ -202,6 +209,25 @@ def _forward(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Ar
   dropped_BKGTS = drop(weight_BKGTS, kept_BKGTS, dropout_rate).astype(value_BKSD.dtype)
   y_BKGTD = jnp.einsum('bkgts,bksd->bkgtd', dropped_BKGTS, value_BKSD).astype(query_BKGTD.dtype)
   return y_BKGTD, (query_BKGTD, key_BKSD, value_BKSD, weight_BKGTS, bias_KGTS, kept_BKGTS, y_BKGTD)
+
+
+def _derivative(dropout_rate: float, saved, tangents) -> Array:
+  query_BKGTD, key_BKSD, value_BKSD, weight_BKGTS, _, kept_BKGTS, _ = saved
+  query_tangent, key_tangent, value_tangent, _, bias_tangent, _ = tangents
+  product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+  scores_BKGTS, scale, y_BKGTD = jnp.zeros_like(weight_BKGTS), query_BKGTD.shape[-1] ** -0.5, jnp.zeros(query_BKGTD.shape, jnp.float32)
+  if query_tangent is not None:
+    scores_BKGTS += scale * product('bkgtd,bksd->bkgts', query_tangent, key_BKSD)
+  if key_tangent is not None:
+    scores_BKGTS += scale * product('bkgtd,bksd->bkgts', query_BKGTD, key_tangent)
+  if bias_tangent is not None:
+    scores_BKGTS += bias_tangent
+  if any(tangent is not None for tangent in (query_tangent, key_tangent, bias_tangent)):
+    change_BKGTS = weight_BKGTS * (scores_BKGTS - jnp.sum(weight_BKGTS * scores_BKGTS, axis=-1, keepdims=True))
+    y_BKGTD += product('bkgts,bksd->bkgtd', drop(change_BKGTS, kept_BKGTS, dropout_rate).astype(value_BKSD.dtype), value_BKSD)
+  if value_tangent is not None:
+    y_BKGTD += product('bkgts,bksd->bkgtd', drop(weight_BKGTS, kept_BKGTS, dropout_rate).astype(value_BKSD.dtype), value_tangent)
+  return y_BKGTD.astype(query_BKGTD.dtype)
 
 
 def _backward(dropout_rate: float, saved, gradient_BKGTD: Array):
@@ -222,75 +248,12 @@ def _backward(dropout_rate: float, saved, gradient_BKGTD: Array):
   return query_slope_BKGTD, key_slope_BKSD, value_slope_BKSD, None, bias_slope_KGTS, None
 
 
-_softmax_products.defvjp(_forward, _backward)
+_products = derivatives.define(lambda *arguments: _forward(*arguments)[0], _forward, _derivative, _backward, static=1)
 
 
 def _apart(products: Any) -> Any:
   """On CPUs, products that XLA may neither fuse with what reads them nor transpose back."""
   return jax.lax.optimization_barrier(products) if sharding.platform() == 'cpu' else products
-
-
-def splash_attention(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None = None, *,
-                     causal: bool = False, window: int | None = None, interpret: bool = False) -> Array:
-  """The block-sparse flash kernel for TPUs that ships with jax; `interpret` runs it on any backend, slowly.
-
-  On a mesh each device runs it on its own rows and heads: the partitioner cannot look into a kernel and would gather them.
-  """
-
-  def local(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None) -> Array:
-    return _splash(query_BTHD, key_BSKD, value_BSKD, segments, causal, window, interpret)
-
-  placement = sharding.active()
-  if placement is None:
-    return local(query_BTHD, key_BSKD, value_BSKD, segments)
-  rows = placement.mesh_axes('batch') if query_BTHD.shape[0] % placement.shards('batch') == 0 else ()
-  heads = placement.mesh_axes('heads')
-  parts = placement.shards('heads')
-  if query_BTHD.shape[2] % parts:
-    heads = ()
-  elif key_BSKD.shape[2] % parts:  # fewer key heads than devices: each device gets the copies that its queries read
-    copies = parts // math.gcd(parts, key_BSKD.shape[2])
-    key_BSKD, value_BSKD = (jnp.repeat(x, copies, axis=2) for x in (key_BSKD, value_BSKD))
-  array, ids = PartitionSpec(rows or None, None, heads or None, None), PartitionSpec(rows or None, None)
-  mapped = jax.shard_map(local, mesh=placement.mesh, in_specs=(array, array, array, None if segments is None else (ids, ids)),
-                         out_specs=array, check_vma=False)
-  return mapped(query_BTHD, key_BSKD, value_BSKD, segments)
-
-
-def _splash(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None, causal: bool, window: int | None,
-            interpret: bool) -> Array:
-  """The kernel on one device."""
-  (_, length, heads, channels), keys = query_BTHD.shape, key_BSKD.shape[1]
-  shape = (length, keys)
-  if window:
-    mask = splash_masks.LocalMask(shape, (window - 1, 0), 0)
-  else:
-    mask = splash_masks.CausalMask(shape) if causal else splash_masks.FullMask(shape)
-  block_q, block_k = _block(length), _block(keys)
-  sizes = splash.BlockSizes(block_q=block_q, block_kv=block_k, block_kv_compute=block_k, block_q_dkv=block_q, block_kv_dkv=block_k,
-                            block_kv_dkv_compute=block_k, block_q_dq=block_q, block_kv_dq=block_k)
-  with jax.ensure_compile_time_eval():  # the mask's tables are constants of the program
-    kernel = splash.make_splash_mha(splash_masks.MultiHeadMask([mask] * heads), block_sizes=sizes, head_shards=1, q_seq_shards=1,
-                                    interpret=interpret)
-  padding = [(0, 0)] * 3 + [(0, -channels % LANES)]  # channels of zeros change neither scores nor values
-
-  def heads_first(x_BTHD: Array) -> Array:
-    return jnp.pad(x_BTHD, padding).swapaxes(1, 2)
-
-  query_BHTD = heads_first(query_BTHD * channels ** -0.5).astype(query_BTHD.dtype)
-  ids = None if segments is None else splash.SegmentIds(*segments)
-  rows: Any = jax.vmap(kernel)  # jax declares its value with residuals, which it has only when asked
-  y_BHTD = rows(query_BHTD, heads_first(key_BSKD), heads_first(value_BSKD), segment_ids=ids)
-  return y_BHTD[..., :channels].swapaxes(1, 2).astype(query_BTHD.dtype)
-
-
-def cudnn(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None = None, *,
-          causal: bool = False, window: int | None = None) -> Array:
-  """NVIDIA's fused kernel, through `jax.nn.dot_product_attention`."""
-  del segments
-  local = None if window is None else (window - 1, 0)
-  return jax.nn.dot_product_attention(query_BTHD, key_BSKD, value_BSKD, is_causal=causal, local_window_size=local,
-                                      implementation='cudnn')
 
 
 def _grouped(query_BTHD: Array, kv_heads: int) -> Array:
@@ -313,35 +276,6 @@ def _visible(queries: int, keys: int, start: Array | int, causal: bool, window: 
     same = (segments[0][:, :, None] == segments[1][:, None, :])[:, None, None]
     visible = same if visible is None else visible & same
   return visible
-
-
-def _block(length: int) -> int:
-  """The largest block size up to 512 that divides a sequence."""
-  return next(size for size in (512, 384, 256, LANES) if length % size == 0)
-
-
-def _refusal(implementation: str, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None,
-             options: dict[str, Any]) -> str:
-  """Why a kernel does not take the arguments, `options` of `chunked` among them; '' if it does."""
-  platform = {'splash': 'tpu', 'cudnn': 'gpu'}.get(implementation)
-  if platform is None:
-    return ''
-  if 'dropout_rate' in options:
-    return f'drops no weights, got dropout_rate={options["dropout_rate"]}'
-  if sharding.platform() != platform:
-    return f'runs on {platform}, and this is {sharding.platform()}'
-  if 'bias_HTS' in options:
-    return 'takes no bias'
-  if implementation == 'splash':
-    lengths = query_BTHD.shape[1], key_BSKD.shape[1]
-    return f'needs lengths that are multiples of {LANES}, got {lengths}' if any(length % LANES for length in lengths) else ''
-  if segments is not None:
-    return 'takes no segments'
-  types = query_BTHD.dtype, key_BSKD.dtype, value_BSKD.dtype
-  if any(dtype not in (jnp.float16, jnp.bfloat16) for dtype in types):
-    return f'computes in float16 or bfloat16, got {types}'
-  channels = query_BTHD.shape[3]
-  return '' if channels % 8 == 0 and channels <= 128 else f'needs a head size that is a multiple of 8 up to 128, got {channels}'
 
 
 def check_window(causal: bool, window: int | None) -> None:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from genjax import reduction, sharding
+from genjax.nn import derivatives
 from genjax.nn.linear import Linear, dot_general
 from genjax.types import Array, Key
 
@@ -152,21 +153,16 @@ def _mix(activation: Activation, axes: tuple[str, ...], x_BTD: Array, weight_BTC
   return jnp.einsum('btcd,btc->btd', y_RD.reshape(*expert_BTC.shape, -1), weight_BTC.astype(y_RD.dtype))
 
 
-@jax.custom_vjp
-def _permute(x_RD: Array, order_R: Array, inverse_R: Array) -> Array:
-  """x in an order; the gradient is that of the inverse, a gather where autodiff would scatter."""
-  del inverse_R
-  return x_RD[order_R]
+# x in an order; the gradient is that of the inverse, a gather where autodiff would scatter.
+_permute = derivatives.define(lambda x_RD, order_R, inverse_R: x_RD[order_R],
+                              lambda x_RD, order_R, inverse_R: (x_RD[order_R], (order_R, inverse_R)),
+                              lambda saved, tangents: tangents[0][saved[0]],
+                              lambda saved, gradient_RD: (gradient_RD[saved[1]], None, None))
 
 
-_permute.defvjp(lambda x_RD, order_R, inverse_R: (x_RD[order_R], inverse_R),
-                lambda inverse_R, gradient_RD: (gradient_RD[inverse_R], None, None))
-
-
-@jax.custom_vjp
-def _product(x_RD: Array, kernel_EDM: Array, size_E: Array) -> Array:
-  """Rows times the kernel of their group: `size_E` counts the rows of the groups, which follow each other; R M."""
-  return jax.lax.ragged_dot(x_RD, kernel_EDM, size_E)
+def _product_derivative(saved: tuple[Array, Array, Array], tangents: tuple[Array | None, ...]) -> Array:
+  x_RD, kernel_EDM, size_E = saved
+  return derivatives.along(lambda x_RD, kernel_EDM: jax.lax.ragged_dot(x_RD, kernel_EDM, size_E), (x_RD, kernel_EDM), tangents[:2])
 
 
 def _product_backward(saved: tuple[Array, Array, Array], gradient_RM: Array):
@@ -181,5 +177,7 @@ def _product_backward(saved: tuple[Array, Array, Array], gradient_RM: Array):
   return x_gradient_RD, jax.lax.ragged_dot_general(x_RD, gradient_RM, size_E, down), None
 
 
-_product.defvjp(lambda x_RD, kernel_EDM, size_E: (jax.lax.ragged_dot(x_RD, kernel_EDM, size_E), (x_RD, kernel_EDM, size_E)),
-                _product_backward)
+# Rows R D times the kernel E D M of their group: `size_E` counts the rows of the groups, which follow each other; R M.
+_product = derivatives.define(jax.lax.ragged_dot,
+                              lambda x_RD, kernel_EDM, size_E: (jax.lax.ragged_dot(x_RD, kernel_EDM, size_E), (x_RD, kernel_EDM, size_E)),
+                              _product_derivative, _product_backward)

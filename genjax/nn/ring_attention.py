@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from genjax import sharding
+from genjax.nn import derivatives
 from genjax.nn.dot_product_attention import check_window
 from genjax.types import Array
 
@@ -63,7 +64,7 @@ def ring_attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal
                 segments: tuple[Array, Array] | None = None) -> Array:
   """Attention of T queries to S keys, both split over the mesh axes of the logical axis 'sequence'.
 
-  To be traced under a mesh (`genjax.sharding.under`) that splits 'sequence' into more than one part. Gradients by reverse mode only.
+  To be traced under a mesh (`genjax.sharding.under`) that splits 'sequence' into more than one part.
 
   Args:
     query_BTHD: queries; head h reads key/value head h // (H / K).
@@ -98,8 +99,7 @@ def ring_attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal
   return _attend(query_BTHD, key_BSKD, value_BSKD, segments or (), ring)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments, ring: _Ring) -> Array:
+def _attend_value(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments, ring: _Ring) -> Array:
   return _attend_forward(query_BTHD, key_BSKD, value_BSKD, segments, ring)[0]
 
 
@@ -108,6 +108,11 @@ def _attend_forward(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segme
                                      out_specs=(ring.array, ring.statistics), check_vma=False)(
                                        query_BTHD, key_BSKD, value_BSKD, segments)
   return y_BTHD, (query_BTHD, key_BSKD, value_BSKD, segments, y_BTHD, total_BKGT)
+
+
+def _attend_derivative(ring: _Ring, saved, tangents) -> Array:
+  *arrays, segments, _, _ = saved
+  return derivatives.along(lambda *arrays: _attend_value(*arrays, segments, ring), arrays, tangents[:3])
 
 
 def _attend_backward(ring: _Ring, saved, gradient_BTHD: Array):
@@ -119,7 +124,7 @@ def _attend_backward(ring: _Ring, saved, gradient_BTHD: Array):
   return *gradients, None
 
 
-_attend.defvjp(_attend_forward, _attend_backward)
+_attend = derivatives.define(_attend_value, _attend_forward, _attend_derivative, _attend_backward, static=1)
 
 
 def _forward(ring: _Ring, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments) -> tuple[Array, Array]:

@@ -29,6 +29,10 @@ def _count(jaxpr: Any) -> int:
     elif name == 'parameter_product':  # see genjax.reduction
       operands = (jax.ShapeDtypeStruct(variable.aval.shape, variable.aval.dtype) for variable in equation.invars)
       total += _count(jax.make_jaxpr(equation.params['product'])(*operands).jaxpr)
+    elif name in _FUSED_ATTENTION:
+      total += _fused_attention(equation)
+    elif name == 'derivative':
+      total += _derivative(equation)
     elif name == 'scan':
       total += equation.params['length'] * _count(equation.params['jaxpr'].jaxpr)
     elif name == 'cond':
@@ -48,6 +52,32 @@ def _count(jaxpr: Any) -> int:
       # A while loop has no known length: its body counts once. Everything else that nests runs its body once.
       total += sum(_count(inner) for value in equation.params.values() for inner in _jaxprs(value))
   return total
+
+
+def _fused_attention(equation: Any) -> int:
+  """Scores and weighted values, 2 T S (D + D) a head, and in the backward pass their four gradients: what the formula as it stands costs.
+
+  Neither the half of the scores that a causal mask hides is left out, nor are those counted that the kernel computes again; a sliding
+  window leaves no more keys than it is long.
+  """
+  query, key, value = (variable.aval.shape for variable in equation.invars[:3])
+  axes = (0, 2, 1, 3) if equation.params['layout'] else (0, 1, 2, 3)  # batch, length, heads, channels
+  batch, queries, heads, channels = (query[axis] for axis in axes)
+  keys = key[axes[1]]
+  keys = min(keys, equation.params['sliding_window_length'] or keys)
+  return _FUSED_ATTENTION[equation.primitive.name] * 2 * batch * heads * queries * keys * (channels + value[3])
+
+
+# Primitives of cuDNN's attention in `jax.nn.dot_product_attention`, whose work no jaxpr shows -> products, in those of the forward pass.
+_FUSED_ATTENTION = {'dot_product_attention_fwd_wrapper': 1, 'dot_product_attention_fwd': 1, 'dot_product_attention_bwd_wrapper': 2,
+                    'dot_product_attention_bwd': 2}
+
+
+def _derivative(equation: Any) -> int:
+  """The forward-mode derivative of a function of `genjax.nn.derivatives`, which is traced when it is lowered."""
+  rule = equation.params['rule']
+  shapes = [jax.ShapeDtypeStruct(variable.aval.shape, variable.aval.dtype) for variable in equation.invars]
+  return count(lambda *values: rule.derivative(values[:rule.saved], values[rule.saved:]), *shapes)
 
 
 def _jaxprs(value: Any) -> list[Any]:
