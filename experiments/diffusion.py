@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 import dataclasses
 import functools
-import math
 from typing import Any
 
 from experiments import images, measures, render

@@ -21,7 +21,7 @@ from genjax.data.text import ByteVocabulary, CharVocabulary, IdVocabulary, Vocab
 from genjax.data.token_files import TokenFiles, is_folder
 from genjax.data.tokenization import identity
 from genjax.models import transformer
-from genjax.objectives.decoding import END
+from genjax.objectives.decoding import END, SamplerOptions
 from genjax.objectives.language import LanguageModel
 from genjax.training import optimizers
 from genjax.training.experiment import Columns, Condition, Experiment

@@ -17,6 +17,7 @@ from genjax.data.buckets import Buckets
 from genjax.data.sources import Arrays
 from genjax.metrics import text
 from genjax.models import seq2seq
+from genjax.objectives.decoding import SamplerOptions
 from genjax.objectives.seq2seq import Seq2Seq
 from genjax.training import optimizers
 from genjax.training.experiment import Columns, Condition, Experiment, Metric

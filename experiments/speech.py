@@ -17,6 +17,7 @@ from genjax.data.pipeline import Pipeline, RowRandom, Source
 from genjax.data.sources import Arrays
 from genjax.metrics.text import word_error_rate
 from genjax.models import seq2seq, whisper
+from genjax.objectives.decoding import SamplerOptions
 from genjax.objectives.seq2seq import Seq2Seq, Tokens
 from genjax.training import optimizers
 from genjax.training.experiment import Columns, Condition, Experiment, Metric

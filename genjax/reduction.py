@@ -68,8 +68,8 @@ class Unreduced:
     return plain(self)
 
   @property
-  def T(self) -> Array:  # noqa: N802  # numpy's name
-    return plain(self).T
+  def T(self) -> 'Unreduced':
+    return Unreduced(self.value.T, self.terms.swapaxes(1, 2))
 
 
 def is_unreduced(leaf: Any) -> bool:

@@ -14,8 +14,8 @@ from genjax.cli import configs, sample
 from genjax.cli.main import main
 from genjax.data.pipeline import Pipeline
 from genjax.diffusion import parameterizations, schedules
-from genjax.training.experiment import Condition
 from genjax.training import keys
+from genjax.training.experiment import Condition
 from genjax.training.run import Settings
 from genjax.types import UserError
 

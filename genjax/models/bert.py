@@ -127,7 +127,7 @@ class Heads(nnx.Module):
       read_BPD = self.transform_norm(ACTIVATIONS[self.config.activation](self.transform(read_BPD)))
       bias_V = self.token_bias[...]
       if project:
-        logits_BPV = linear_lib.project(read_BPD, embedding_VD.astype(read_BPD.dtype), jnp.float32) + bias_V.astype(jnp.float32)
+        logits_BPV = linear_lib.project(read_BPD, embedding_VD, jnp.float32) + bias_V.astype(jnp.float32)
         outputs['tokens'] = sharding.constrain(logits_BPV, 'batch', None, 'vocab', name='logits B P V')
       else:
         outputs['tokens'] = absorb_bias(read_BPD, embedding_VD, bias_V)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax import checks, sharding
+from genjax import checks, reduction, sharding
 from genjax.nn import linear as linear_lib
 from genjax.nn.attention import init_layer
 from genjax.nn.blocks import Block, BlockOptions, Remember, block_axes, options_of
@@ -147,7 +147,7 @@ class Input(nnx.Module):
 
   def __call__(self, tokens_BT: Array, embedding_VD: Array, position: Array | int = 0, key: Key | None = None) -> Array:
     config, length = self.config, tokens_BT.shape[1]
-    x_BTD = jnp.take(embedding_VD, tokens_BT, axis=0).astype(jnp.promote_types(embedding_VD.dtype, config.dtype))
+    x_BTD = reduction.take(embedding_VD, tokens_BT, jnp.promote_types(embedding_VD.dtype, config.dtype))
     if config.embedding_scale:
       x_BTD *= math.sqrt(config.width)
     _check_length(config, length)
@@ -201,9 +201,9 @@ class Head(nnx.Module):
     if not project:
       return absorb_bias(x_BTD, weight_VD, self.token_bias[...]) if self.config.output_bias else (x_BTD, weight_VD)
     if self.config.tied:
-      logits_BTV = linear_lib.project(x_BTD, weight_VD.astype(x_BTD.dtype), jnp.float32)
+      logits_BTV = linear_lib.project(x_BTD, weight_VD, jnp.float32)
     else:
-      logits_BTV = linear_lib.dot_general(x_BTD, self.out.kernel[...].astype(x_BTD.dtype), (((2,), (0,)), ((), ())),
+      logits_BTV = linear_lib.dot_general(x_BTD, self.out.kernel[...], (((2,), (0,)), ((), ())),
                                           preferred_element_type=jnp.float32)
     return logits_BTV + self.token_bias[...].astype(jnp.float32) if self.config.output_bias else logits_BTV
 

@@ -204,7 +204,7 @@ class Head(nnx.Module):
     x_BTD = self.norm(x_BTD)
     if not project:
       return x_BTD, embedding_VD if self.tied else self.out.kernel[...].T
-    return linear_lib.project(x_BTD, embedding_VD.astype(x_BTD.dtype), jnp.float32) if self.tied else self.out(x_BTD)
+    return linear_lib.project(x_BTD, embedding_VD, jnp.float32) if self.tied else self.out(x_BTD)
 
 
 def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.Module:

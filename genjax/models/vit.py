@@ -7,7 +7,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from genjax import checks, sharding
+from genjax import checks, reduction, sharding
 from genjax.nn.blocks import Block, BlockOptions, block_axes, options_of
 from genjax.nn.conv import Conv
 from genjax.nn.functional import Network, dropout, network, stack
@@ -96,8 +96,9 @@ class Embedding(nnx.Module):
     if image_BHWC.shape[1:] != self.config.shape:
       raise UserError(f'the model reads images of shape {self.config.shape}, got {image_BHWC.shape[1:]}')
     x_BTD = self.patches(image_BHWC).reshape(image_BHWC.shape[0], -1, self.config.width)
-    class_B1D = jnp.broadcast_to(self.class_token[...].astype(x_BTD.dtype), (len(x_BTD), 1, self.config.width))
-    x_BTD = jnp.concatenate([class_B1D, x_BTD], axis=1) + self.position[...].astype(x_BTD.dtype)
+    class_B1D = reduction.broadcast(self.class_token[...], (len(x_BTD), 1, self.config.width), x_BTD.dtype)
+    x_BTD = jnp.concatenate([class_B1D, x_BTD], axis=1)
+    x_BTD = x_BTD + reduction.broadcast(self.position[...], x_BTD.shape, x_BTD.dtype)
     return dropout(x_BTD, self.config.dropout, key)
 
 

@@ -169,7 +169,7 @@ def drop(x: Array, kept: Array | None, rate: float) -> Array:
 
 def absorb_bias(x_BTD: Array, weight_VD: Array, bias_V: Array) -> tuple[Array, Array]:
   """(x, weight) with one more channel each, whose product x weight^T has the bias in it."""
-  x_BTD = jnp.concatenate([x_BTD, jnp.ones_like(x_BTD[..., :1])], axis=-1)
+  x_BTD, weight_VD = jnp.concatenate([x_BTD, jnp.ones_like(x_BTD[..., :1])], axis=-1), reduction.plain(weight_VD)
   return x_BTD, jnp.concatenate([weight_VD, bias_V[:, None].astype(weight_VD.dtype)], axis=-1)
 
 

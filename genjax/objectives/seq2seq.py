@@ -5,7 +5,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from genjax import checks
+from genjax import checks, reduction
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context, Output, Phase, Variables, weighted_mean
 from genjax.objectives.cross_entropy import token_losses
@@ -92,6 +92,7 @@ class Seq2Seq:
     spread_BT = jnp.zeros_like(nll_BT)
     if self.smoothing:
       # The mean over v of -log p_v, less -log p of the target: the target's logit less the mean one. No logits are needed for it.
+      weight_VD = reduction.plain(weight_VD)
       even_BTD = jnp.take(weight_VD, target_BT, axis=0) - jnp.mean(weight_VD, axis=0)
       spread_BT = jnp.sum(hidden_BTD.astype(jnp.float32) * even_BTD.astype(jnp.float32), axis=-1)
     return nll_BT, correct_BT, spread_BT, self._token_weights(batch, 'target'), mutable

@@ -107,7 +107,8 @@ def stop_frozen(optimizer: optax.GradientTransformation, params: Tree) -> Tree:
   rules = getattr(optimizer, 'rules', ())
   if not rules:
     return params
-  return jax.tree.map(lambda leaf, trained: leaf if trained else jax.lax.stop_gradient(leaf), params, optimizer_parts.trained(rules, params))
+  return jax.tree.map(lambda leaf, trained: leaf if trained else jax.lax.stop_gradient(leaf), params,
+                      optimizer_parts.trained(rules, params))
 
 
 def takes(name: str) -> list[str]:
