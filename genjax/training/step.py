@@ -58,8 +58,8 @@ def make_step(objective: Objective, optimizers: Mapping[str, optax.GradientTrans
       metrics.update({f'{phase.name}/{name}': value for name, value in values.items()})
     ramp = (1.0 + state.step) / (10.0 + state.step)
     averages = {
-      group: _average(average, directions.evaluated(opt[group], params[group]), jnp.minimum(ema[group], ramp)) if group in trained else average
-      for group, average in state.ema.items()
+      group: _average(average, directions.evaluated(opt[group], params[group]), jnp.minimum(ema[group], ramp))
+      if group in trained else average for group, average in state.ema.items()
     }
     after = TrainState(step=state.step + 1, params=params, mutable=mutable, opt=opt, ema=averages)
     return _unless_finite(state, after, metrics, due) if skip_nonfinite else (after, metrics)
