@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from genjax import distributed
-from genjax.training import integrity
+from genjax.training import directions, integrity
 from genjax.training.state import TrainState
 from genjax.types import StorageError, UserError
 
@@ -190,7 +190,7 @@ class Checkpoints:
 
     Args:
       report, step: see `restore`.
-      parts: fields of `TrainState`; the others are not read.
+      parts: fields of `TrainState`; the others are not read. 'params' are those that training stands for, see `TrainState.evaluated`.
 
     Returns:
       The step, and part -> nested dicts of NumPy arrays.
@@ -208,9 +208,17 @@ class Checkpoints:
       with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
         saved: Any = handler.metadata(epath.Path(folder))
         tree = {name: part for name, part in saved.tree.items() if name in parts}
+        averages = directions.averages(saved.tree.get('opt'))
+        if 'params' in parts and 'opt' not in parts and jax.tree.leaves(averages):
+          tree['opt'] = averages
         how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         args = ocp.args.PyTreeRestore(item=tree, restore_args=how, partial_restore=True)  # type: ignore[call-arg]
-        return candidate, handler.restore(epath.Path(folder), args=args)
+        found = handler.restore(epath.Path(folder), args=args)
+      if 'params' in parts:
+        kept = found.get('opt', {})
+        found['params'] = {group: jax.tree.map(np.asarray, directions.evaluated(kept.get(group), params))
+                           for group, params in found['params'].items()}
+      return candidate, {name: part for name, part in found.items() if name in parts}
 
     return self._first_readable(steps if step is None else [step], read, report)
 

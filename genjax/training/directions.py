@@ -15,7 +15,8 @@ from genjax.types import Tree, leaf_name
 
 KERNELS = r'(.*/)?(kernel|\w+_kernel)'
 # The first and the last layers of the networks of this library.
-ENDS = (r'(.*/)?(embed|embedding|input|first|last|head|logits|output|project|((encoder|decoder)/out)|((layers|stages)/0))/.*')
+ENDS = (r'(.*/)?(embed|embedding|input|first|last|head|logits|output|project|(encoder|decoder)/out|(layers|stages)/0)'
+        r'/.*')
 
 
 def adam(*, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
@@ -41,7 +42,8 @@ def lion(*, b1: float = 0.9, b2: float = 0.99) -> optax.GradientTransformation:
 def adafactor(*, momentum: float = 0.0, eps: float = 1e-30, factor_from: int = 128) -> optax.GradientTransformation:
   """Adafactor (Shazeer & Stern 2018), with steps relative to the root mean square of each parameter.
 
-  The second moment of an array whose two largest axes have `factor_from` entries or more is kept as a product of two averages.
+  The second moment of an array whose two largest axes have `factor_from` entries or more is kept as a product of two
+  averages.
   """
   factored = optax.scale_by_factored_rms(min_dim_size_to_factor=factor_from, epsilon=eps)
   relative = (factored, optax.clip_by_block_rms(1.0), optax.scale_by_param_block_rms())
@@ -65,7 +67,7 @@ def _with_axis(tree: Tree) -> Tree:
 
 
 def schedule_free(*, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
-  """The direction of z in schedule-free AdamW (Defazio et al. 2024); `b1` is that of the interpolation, see `averaging`."""
+  """The direction of z in schedule-free AdamW (Defazio et al. 2024); `b1` interpolates, see `averaging`."""
   del b1
   return rmsprop(b2=b2, eps=eps)
 
@@ -79,18 +81,19 @@ def averaging(inner: optax.GradientTransformation, rate: optax.Schedule, b1: flo
   return optax.contrib.schedule_free(inner, lambda count: rate(count - 1), b1=b1)
 
 
-def muon(*, momentum: float = 0.95, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, rms: float = 0.2, matrices: str = KERNELS,
-         ends: str = ENDS) -> optax.GradientTransformation:
+def muon(*, momentum: float = 0.95, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, rms: float = 0.2,
+         matrices: str = KERNELS, ends: str = ENDS) -> optax.GradientTransformation:
   """Muon (Jordan et al. 2024) for the matrices of a network, Adam for everything else.
 
-  A momentum of the gradient is replaced by the nearest matrix with orthonormal rows or columns, by five Newton-Schulz iterations.
+  A momentum of the gradient is replaced by the nearest matrix with orthonormal rows or columns, nearly, by five
+  Newton-Schulz iterations.
 
   Args:
     momentum: of the matrices.
     b1, b2, eps: of Adam.
-    rms: the update of a matrix I O is multiplied by rms * sqrt(max(I, O)), which gives it the root mean square that Adam's updates
-      have, about 0.2, so that one learning rate and one weight decay serve both (Liu et al. 2025, Eq. 4). 0 multiplies by
-      sqrt(max(1, O / I)) instead, as Jordan has it, which wants a learning rate of its own.
+    rms: the update of a matrix I O is multiplied by rms * sqrt(max(I, O)), which gives it the root mean square that
+      Adam's updates have, about 0.2, so that one learning rate and one weight decay serve both (Liu et al. 2025,
+      Eq. 4). 0 multiplies by sqrt(max(1, O / I)) instead, as Jordan has it, which wants a learning rate of its own.
     matrices: paths of the kernels that are matrices.
     ends: paths of those among them that Adam has: the first and the last layers.
   """
@@ -103,10 +106,12 @@ def muon(*, momentum: float = 0.95, b1: float = 0.9, b2: float = 0.999, eps: flo
       lambda path, leaf: 'muon' if is_matrix(leaf_name(path), leaf.ndim, matrices, ends) else 'adam', tree)
 
   def by_shape(updates: Tree, params: Tree) -> Tree:
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf * _factor(leaf_name(path), leaf.shape, rms), updates)
+    size = lambda path, leaf: leaf * _factor(leaf_name(path), leaf.shape, rms)
+    return jax.tree_util.tree_map_with_path(size, updates)
 
   orthogonal = optax.contrib.scale_by_muon(beta=momentum, weight_dimension_numbers=dimensions)
-  return optax.partition({'muon': optax.chain(orthogonal, optax.stateless(by_shape)), 'adam': adam(b1=b1, b2=b2, eps=eps)}, labels)
+  matrix = optax.chain(orthogonal, optax.stateless(by_shape))
+  return optax.partition({'muon': matrix, 'adam': adam(b1=b1, b2=b2, eps=eps)}, labels)
 
 
 def is_matrix(name: str, rank: int, matrices: str = KERNELS, ends: str = ENDS) -> bool:
@@ -117,8 +122,9 @@ def is_matrix(name: str, rank: int, matrices: str = KERNELS, ends: str = ENDS) -
 def axes(name: str, rank: int) -> optax.contrib.MuonDimensionNumbers:
   """The axes of a kernel that are the inputs and outputs of a matrix; the others count matrices.
 
-  I O of a dense layer, L I O of a stack of them, also those of attention, whose outputs or inputs are all heads together; H W I O of a
-  convolution and L H W I O of a stack, whose inputs are H W I; E I O and L E I O of experts, whose names end in `_kernel`.
+  I O of a dense layer, L I O of a stack of them, also those of attention, whose outputs or inputs are all heads
+  together; H W I O of a convolution and L H W I O of a stack, whose inputs are H W I; E I O and L E I O of experts, whose
+  names end in `_kernel`.
   """
   convolution = rank > 3 and not name.endswith('_kernel')
   return optax.contrib.MuonDimensionNumbers((rank - 4, rank - 3, rank - 2) if convolution else (rank - 2,), (rank - 1,))
@@ -132,7 +138,7 @@ def _factor(name: str, shape: tuple[int, ...], rms: float) -> float:
 
 
 def evaluated(state: Any, params: Tree) -> Tree:
-  """The parameters that training stands for: the x of schedule-free learning, and for every other optimizer `params` themselves.
+  """The parameters that training stands for: the x of schedule-free learning, else `params` themselves.
 
   Args:
     state: of any optax transformation, or the nested dicts that a checkpoint has in its place.
@@ -144,7 +150,8 @@ def evaluated(state: Any, params: Tree) -> Tree:
     if found:
       b1, z = found
       at = dict(jax.tree_util.tree_leaves_with_path(z))
-      params = jax.tree_util.tree_map_with_path(lambda path, y, b1=b1, at=at: _x(y, at[path], b1) if path in at else y, params)
+      params = jax.tree_util.tree_map_with_path(
+        lambda path, y, b1=b1, at=at: _x(y, at[path], b1) if path in at else y, params)
   return params
 
 
@@ -157,6 +164,19 @@ def _averages(node: Any) -> tuple[Any, Tree] | None:
   """b1 and z of a schedule-free state; None of anything else."""
   if isinstance(node, optax.contrib.ScheduleFreeState):
     return node.b1, node.z
-  if isinstance(node, dict) and set(node) == set(optax.contrib.ScheduleFreeState._fields):
+  if _is_saved_average(node):
     return node['b1'], node['z']
   return None
+
+
+def _is_saved_average(node: Any) -> bool:
+  return isinstance(node, dict) and {'b1', 'z'} <= set(node) <= set(optax.contrib.ScheduleFreeState._fields)
+
+
+def averages(saved: Any) -> Any:
+  """What `evaluated` reads of a state as a checkpoint has it, nested dicts and lists; None in the place of the rest."""
+  if _is_saved_average(saved):
+    return {name: saved[name] for name in ('b1', 'z')}
+  if isinstance(saved, dict):
+    return {name: averages(node) for name, node in saved.items()}
+  return [averages(node) for node in saved] if isinstance(saved, (list, tuple)) else None

@@ -55,14 +55,14 @@ def parse(parts: Any, where: str) -> tuple[Rule, ...]:
 
 
 def _rule(part: Any, label: str, where: str) -> Rule:
-  pair = isinstance(part, Sequence) and not isinstance(part, str) and len(part) == 2
-  if not pair or not isinstance(part[0], str) or not isinstance(part[1], Mapping):
+  pair: Any = part if isinstance(part, (tuple, list)) and len(part) == 2 else (None, None)
+  if not isinstance(pair[0], str) or not isinstance(pair[1], Mapping):
     raise UserError(f'{where} must be {_FORMS}, got {part!r}')
-  pattern, how = part[0], dict(part[1])
+  pattern, how = pair[0], dict(pair[1])
   regex(pattern, where)
   if set(how) == {'frozen'}:
     if how['frozen'] is not True:
-      raise UserError(f'{where}: frozen is True or left out, got {how["frozen"]!r}; scale=1.0 trains as if there were no rule')
+      raise UserError(f'{where}: frozen is True or left out, got {how["frozen"]!r}; scale=1.0 trains as without a rule')
     return Rule(pattern, FROZEN)
   if set(how) == {'scale'}:
     return Rule(pattern, OWN, scale=how['scale'])
@@ -94,7 +94,8 @@ def check(rules: Sequence[Rule], names: Sequence[str], where: str) -> None:
   """Checks that every rule has a parameter, and that something is trained.
 
   Raises:
-    UserError: a rule that matches nothing, or only what earlier rules have; rules that freeze everything. Parameters are listed.
+    UserError: a rule that matches nothing, or only what earlier rules have; rules that freeze everything. The message
+      lists the parameters.
   """
   there = f'The parameters are {listed(list(names), 40)}'
   taken = [of(rules, name) for name in names]
@@ -102,7 +103,8 @@ def check(rules: Sequence[Rule], names: Sequence[str], where: str) -> None:
     if not any(re.fullmatch(rule.pattern, name) for name in names):
       raise UserError(f'{where}[{index}]: {rule.pattern!r} matches no parameter. {there}')
     if not any(rule is other for other in taken):
-      raise UserError(f'{where}[{index}]: earlier rules match whatever {rule.pattern!r} matches, and the first counts. {there}')
+      raise UserError(f'{where}[{index}]: earlier rules match whatever {rule.pattern!r} matches, and the first counts. '
+                      f'{there}')
   if all(rule.label == FROZEN for rule in taken):
     raise UserError(f'{where}: every parameter is frozen, and nothing is left to train. {there}')
 

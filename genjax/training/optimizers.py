@@ -1,4 +1,4 @@
-"""Optimizers by name, and by part of a tree: optax transformations with clipping, a schedule and decoupled weight decay.
+"""Optimizers by name, and by part of a tree: optax chains of clipping, a direction, decoupled weight decay and a schedule.
 
 Every optimizer is a direction (see `genjax.training.directions`), then weight decay, then the rate:
 
@@ -23,16 +23,18 @@ from genjax.types import Tree, UserError, leaf_name, listed, named_leaves
 SCHEDULES = ('constant', 'linear', 'cosine')
 DECAYED = r'.*(kernel|embedding)'  # what weight decay acts on by default: neither biases nor norms
 _DIRECTIONS: dict[str, Callable[..., optax.GradientTransformation]] = {
-  'adam': directions.adam, 'adamw': directions.adam, 'sgd': directions.sgd, 'rmsprop': directions.rmsprop, 'lion': directions.lion,
-  'adafactor': directions.adafactor, 'sm3': directions.sm3, 'muon': directions.muon, 'schedule_free': directions.schedule_free}
+  'adam': directions.adam, 'adamw': directions.adam, 'sgd': directions.sgd, 'rmsprop': directions.rmsprop,
+  'lion': directions.lion, 'adafactor': directions.adafactor, 'sm3': directions.sm3, 'muon': directions.muon,
+  'schedule_free': directions.schedule_free}
 OPTIMIZERS = tuple(_DIRECTIONS)
 _WITHOUT_DECAY = ('adam', 'rmsprop')
 _RATE = dict(warmup=0, schedule='constant', end=0.0)  # options of every rate, and their defaults
 _UNIT = (lambda x: 0 <= x < 1, 'a number from 0 up to, not including, 1')
 _NOT_NEGATIVE = (lambda x: x >= 0, 'a number that is not negative')
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-  'b1': _UNIT, 'b2': _UNIT, 'momentum': _UNIT, 'eps': (lambda x: x > 0, 'a number above 0'), 'weight_decay': _NOT_NEGATIVE,
-  'lr': _NOT_NEGATIVE, 'clip': _NOT_NEGATIVE, 'end': (lambda x: 0 <= x <= 1, 'a number from 0 to 1'), 'rms': _NOT_NEGATIVE,
+  'b1': _UNIT, 'b2': _UNIT, 'momentum': _UNIT, 'eps': (lambda x: x > 0, 'a number above 0'), 'rms': _NOT_NEGATIVE,
+  'lr': _NOT_NEGATIVE, 'weight_decay': _NOT_NEGATIVE, 'clip': _NOT_NEGATIVE,
+  'end': (lambda x: 0 <= x <= 1, 'a number from 0 to 1'),
   'scale': (lambda x: x > 0, 'a number above 0; frozen=True lets parameters stand still')}
 _WHOLE = ('steps', 'warmup', 'factor_from')
 _PATTERNS = ('decay', 'matrices', 'ends')
@@ -48,8 +50,9 @@ class Optimizer(optax.GradientTransformationExtraArgs):
   rules: tuple[optimizer_parts.Rule, ...] = ()
 
 
-def make(name: str, lr: float, steps: int, *, clip: float = 0.0, warmup: int = 0, schedule: str = 'constant', end: float = 0.0,
-         parts: Sequence[Any] = (), where: str = 'optimizer', **options: Any) -> optax.GradientTransformation:
+def make(name: str, lr: float, steps: int, *, clip: float = 0.0, warmup: int = 0, schedule: str = 'constant',
+         end: float = 0.0, parts: Sequence[Any] = (), where: str = 'optimizer',
+         **options: Any) -> optax.GradientTransformation:
   """An optax transformation.
 
   Args:
@@ -60,16 +63,17 @@ def make(name: str, lr: float, steps: int, *, clip: float = 0.0, warmup: int = 0
     warmup: updates of linear growth from 0 to `lr`.
     schedule: shape after the warm-up, one of `SCHEDULES`; schedule_free has none.
     end: final learning rate as a fraction of `lr`.
-    parts: rules by which parts of the tree are trained in their own way, see `genjax.training.optimizer_parts`. The optimizer of a
-      part takes these options but `clip`, `parts` and `steps`; its rate is this one where it says nothing else.
+    parts: rules by which parts of the tree are trained in their own way, see `genjax.training.optimizer_parts`. The
+      optimizer of a part takes these options but `clip`, `parts` and `steps`; its rate is this one where it says nothing
+      else.
     where: what the options are called in messages.
-    **options: of the optimizer: the keywords of its function in `genjax.training.directions`, and, but for adam and rmsprop,
-      weight_decay: decoupled decay (Loshchilov & Hutter 2019), multiplied by the rate;
+    **options: of the optimizer: the keywords of its function in `genjax.training.directions`, and, but for adam and
+      rmsprop, weight_decay: decoupled decay (Loshchilov & Hutter 2019), multiplied by the rate;
       decay: regular expression of the paths that it acts on, `DECAYED` by default.
 
   Raises:
-    UserError: an unknown name or schedule; an option that this optimizer does not take, or that is no number in its range; a warm-up
-      that is longer than the run. From `init`: rules that do not fit the parameters.
+    UserError: an unknown name or schedule; an option that this optimizer does not take, or that is no number in its
+      range; a warm-up that is longer than the run. From `init`: rules that do not fit the parameters.
   """
   _check({'clip': clip, 'steps': steps}, where)
   rules = optimizer_parts.parse(parts, f'{where}.parts')
@@ -84,17 +88,19 @@ def make(name: str, lr: float, steps: int, *, clip: float = 0.0, warmup: int = 0
   frozen = any(rule.label == optimizer_parts.FROZEN for rule in rules)
   if frozen:
     made[optimizer_parts.FROZEN] = optimizer_parts.still()
-  core = made[optimizer_parts.OWN] if len(made) == 1 else optax.partition(made, lambda tree: optimizer_parts.labels(rules, tree))
+  core = made[optimizer_parts.OWN]
+  if len(made) > 1:
+    core = optax.partition({**made}, lambda tree: optimizer_parts.labels(rules, tree))
   if clip:
     clipping = optax.clip_by_global_norm(clip)
     trained = lambda tree: optimizer_parts.trained(rules, tree)
     core = optax.chain(optax.masked(clipping, trained) if frozen else clipping, core)
 
+  given = {optimizer_parts.OWN: {'name': name, **options}, **{rule.label: rule.options for rule in rules if rule.options}}
+
   def init(params: Tree) -> Any:
-    names = list(named_leaves(params))
-    optimizer_parts.check(rules, names, f'{where}.parts')
-    _check_matrices(params, rules, {optimizer_parts.OWN: {'name': name, **options}, **{rule.label: rule.options for rule in rules
-                                                                                      if rule.options}}, where)
+    optimizer_parts.check(rules, list(named_leaves(params)), f'{where}.parts')
+    _check_matrices(params, rules, given, where)
     return core.init(params)
 
   optimizer = Optimizer(init, optax.with_extra_args_support(core).update)
@@ -107,8 +113,8 @@ def stop_frozen(optimizer: optax.GradientTransformation, params: Tree) -> Tree:
   rules = getattr(optimizer, 'rules', ())
   if not rules:
     return params
-  return jax.tree.map(lambda leaf, trained: leaf if trained else jax.lax.stop_gradient(leaf), params,
-                      optimizer_parts.trained(rules, params))
+  trained = optimizer_parts.trained(rules, params)
+  return jax.tree.map(lambda leaf, moves: leaf if moves else jax.lax.stop_gradient(leaf), params, trained)
 
 
 def takes(name: str) -> list[str]:
@@ -117,7 +123,8 @@ def takes(name: str) -> list[str]:
   return own if name in _WITHOUT_DECAY else [*own, 'weight_decay', 'decay']
 
 
-def _single(steps: int, where: str, last: optax.GradientTransformation | None, **given: Any) -> optax.GradientTransformation:
+def _single(steps: int, where: str, last: optax.GradientTransformation | None,
+            **given: Any) -> optax.GradientTransformation:
   """One optimizer, without clipping; `last` is the last link of its chain."""
   name = given.pop('name')
   if name not in OPTIMIZERS:
@@ -127,8 +134,9 @@ def _single(steps: int, where: str, last: optax.GradientTransformation | None, *
     if option not in allowed:
       near = difflib.get_close_matches(option, allowed, n=1)
       hint = ' adamw has it.' if option in ('weight_decay', 'decay') else f' Did you mean {near[0]!r}?' if near else ''
-      raise UserError(f'{where}: {name} has no option {option!r}, got {given[option]!r}; it takes {allowed}.{hint} Leave it out; '
-                      f'a flag that gives all options anew: --config.optimizers.GROUP="{{\'name\': \'{name}\', \'lr\': 0.001}}"')
+      anew = f'; one flag gives all options anew: --{where}="{dict(name=name, lr=given["lr"])}"'
+      raise UserError(f'{where}: {name} has no option {option!r}, got {given[option]!r}; it takes {allowed}.{hint} Leave '
+                      f'it out{anew if re.fullmatch("config.optimizers.[^.]+", where) else ""}')
   _check(given, where)
   rate = {key: given.pop(key) for key in ('lr', *_RATE)}
   if not steps >= rate['warmup'] >= 0:
@@ -143,10 +151,12 @@ def _single(steps: int, where: str, last: optax.GradientTransformation | None, *
   if name != 'schedule_free':
     return optax.chain(*links)
   if rate['schedule'] != 'constant':
-    raise UserError(f'{where}: schedule_free has no schedule but a warm-up, got schedule={rate["schedule"]!r}; leave it out')
+    raise UserError(f'{where}: schedule_free has no schedule but a warm-up, got schedule={rate["schedule"]!r}; leave it '
+                    'out')
   b1 = given.get('b1', inspect.signature(directions.schedule_free).parameters['b1'].default)
   if not np.float32(b1) > 0:
-    raise UserError(f'{where}.b1 must be a number above 0 and below 1, with which schedule_free weighs an average, got {b1!r}')
+    raise UserError(f'{where}.b1 must be a number above 0 and below 1, by which schedule_free weighs an average, got '
+                    f'{b1!r}')
   return directions.averaging(optax.chain(*links), schedule, b1)
 
 
@@ -155,13 +165,15 @@ def _decayed(decay: str, params: Tree) -> Tree:
   return jax.tree_util.tree_map_with_path(lambda path, _: bool(re.fullmatch(decay, leaf_name(path))), params)
 
 
-def _check_matrices(params: Tree, rules: Sequence[optimizer_parts.Rule], made: Mapping[str, Mapping[str, Any]], where: str) -> None:
-  """Checks that Muon has something to do; `made` has the options of the optimizer of each label."""
-  for label, options in made.items():
-    ranks = {name: leaf.ndim for name, leaf in named_leaves(params).items() if optimizer_parts.of(rules, name).label == label}
+def _check_matrices(params: Tree, rules: Sequence[optimizer_parts.Rule], given: Mapping[str, Mapping[str, Any]],
+                    where: str) -> None:
+  """Checks that Muon has something to do; `given` has the options of the optimizer of each label."""
+  leaves = named_leaves(params)
+  for label, options in given.items():
+    ranks = {name: leaf.ndim for name, leaf in leaves.items() if optimizer_parts.of(rules, name).label == label}
     if options['name'] == 'muon' and not any(_is_matrix(name, rank, options) for name, rank in ranks.items()):
-      raise UserError(f'{where}: muon finds no matrix among {listed(list(ranks), 40)}; matrices and ends, regular expressions of paths, say '
-                      'which kernels are, and adamw is the optimizer of everything else')
+      raise UserError(f'{where}: muon finds no matrix among {listed(list(ranks), 40)}; matrices and ends, regular '
+                      'expressions of paths, say which kernels are, and adamw is the optimizer of everything else')
 
 
 def _is_matrix(name: str, rank: int, options: Mapping[str, Any]) -> bool:
@@ -183,13 +195,14 @@ def _check(values: Mapping[str, Any], where: str) -> None:
         raise UserError(f'{key} must be a whole number that is not negative, got {value!r}')
     elif option in _RANGES:
       fits, expected = _RANGES[option]
-      # Beyond what float32 can tell, 1 - b is 0.
-      real = not isinstance(value, bool) and isinstance(value, numbers.Real) and abs(value) <= float(np.finfo(np.float32).max)
-      if not real or not math.isfinite(value) or not fits(np.float32(value)):
+      real = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+      # In float32, in which it is computed with: b2 = 1 - 1e-9 is 1 there. What is too large, or NaN, is in no range.
+      if not abs(real) <= np.finfo(np.float32).max or not fits(float(np.float32(real))):
         raise UserError(f'{key} must be {expected}, got {value!r}')
 
 
-def learning_rate(lr: float, steps: int, warmup: int, schedule: str, end: float, where: str = 'optimizer') -> optax.Schedule:
+def learning_rate(lr: float, steps: int, warmup: int, schedule: str, end: float,
+                  where: str = 'optimizer') -> optax.Schedule:
   """Learning rate by update: linear warm-up, then constant, linear or cosine to `end * lr` at `steps`."""
   rest = max(1, steps - warmup)
   if schedule == 'constant':
@@ -238,7 +251,8 @@ def describe(options: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) ->
     text = chosen.get('name', '')
     if text == 'muon':
       text = text if _is_matrix(name, len(shape), chosen) else 'adamw'
-    words[name] = 'frozen' if rule.label == optimizer_parts.FROZEN else text if rule.scale == 1.0 else f'{text} x {rule.scale:g}'
+    text = text if rule.scale == 1.0 else f'{text} x {rule.scale:g}'
+    words[name] = 'frozen' if rule.label == optimizer_parts.FROZEN else text
   return words
 
 

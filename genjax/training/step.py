@@ -59,9 +59,10 @@ def make_step(objective: Objective, optimizers: Mapping[str, optax.GradientTrans
       values['gradient_norm'] = optax.tree.norm(gradients)
       metrics.update({f'{phase.name}/{name}': value for name, value in values.items()})
     ramp = (1.0 + state.step) / (10.0 + state.step)
-    values = {group: directions.evaluated(opt[group], params[group]) for group in trained}
-    averages = {group: _average(average, values[group], jnp.minimum(ema[group], ramp)) if group in trained else average
-                for group, average in state.ema.items()}
+    averages = {
+      group: _average(average, directions.evaluated(opt[group], params[group]), jnp.minimum(ema[group], ramp))
+      if group in trained else average for group, average in state.ema.items()
+    }
     after = TrainState(step=state.step + 1, params=params, mutable=mutable, opt=opt, ema=averages)
     return _unless_finite(state, after, metrics, due) if skip_nonfinite else (after, metrics)
 
