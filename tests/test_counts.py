@@ -51,8 +51,8 @@ def test_every_named_size_is_counted(name):
 
 @pytest.mark.parametrize('size', DIT)
 def test_dit(size):
-  assert tuple(count('dit_imagenet', f'model={size},patch={patch}', learn_sigma=True) for patch in (8, 4, 2)) == DIT[size]
-  assert count('dit_imagenet', f'model={size},pixels=512', learn_sigma=True) == DIT[size][2]
+  assert tuple(count('dit_imagenet', f'model={size},patch={patch},learn_sigma') for patch in (8, 4, 2)) == DIT[size]
+  assert count('dit_imagenet', f'model={size},pixels=512,learn_sigma') == DIT[size][2]
 
 
 def test_makemore_counts_all_but_the_output_layer(shared_data):

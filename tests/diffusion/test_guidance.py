@@ -42,3 +42,21 @@ def test_interval_limits_guidance():
   for t in (0.1, 0.7):
     np.testing.assert_allclose(guided(x, jnp.float32(t)), _denoise(x, t, label), rtol=1e-6)
   np.testing.assert_allclose(guided(x, jnp.float32(0.4)), always(x, jnp.float32(0.4)))
+
+
+def test_interval_may_be_of_another_level_than_the_time():
+  x, label = jnp.ones((2, 2)), jnp.array([0, 2])
+  guided = classifier_free(_denoise, label, NULL, 3.0, interval=(0.5, 2.0), level=lambda t: t / (1 - t))
+  always = classifier_free(_denoise, label, NULL, 3.0)
+  for t, inside in ((0.3, False), (0.4, True), (0.6, True), (0.7, False), (1.0, False)):  # levels 0.43, 0.67, 1.5, 2.3, inf
+    expected = always(x, jnp.float32(t)) if inside else _denoise(x, t, label)
+    np.testing.assert_allclose(guided(x, jnp.float32(t)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize('interval', [None, (0.2, 0.6)])
+def test_what_else_a_network_predicts_is_that_of_the_labels(interval):
+  pair = lambda x, t, label: (_denoise(x, t, label), 7.0 * label[:, None] + x)
+  x, t, label = jnp.ones((2, 2)), jnp.float32(0.4), jnp.array([0, 2])
+  estimate, rest = classifier_free(pair, label, NULL, 3.0, interval=interval)(x, t)
+  np.testing.assert_allclose(estimate, classifier_free(_denoise, label, NULL, 3.0)(x, t))
+  np.testing.assert_allclose(rest, pair(x, t, label)[1])

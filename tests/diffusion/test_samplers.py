@@ -69,6 +69,25 @@ def test_error_falls_with_the_order(process_name, name, order):
   assert order - 0.2 < measured < order + 0.6, (errors, measured)
 
 
+@pytest.mark.parametrize('process', [schedules.vp_linear(), schedules.vp_cosine(), schedules.vp_cosine(beta_max=1.0),
+                                     schedules.vp_linear(rescale=True)], ids=['linear', 'cosine', 'cosine_1', 'rescaled'])
+@pytest.mark.parametrize('name, order', [('euler', 1), ('ddim', 1), ('heun', 2)])
+def test_error_falls_with_the_order_on_whole_times(process, name, order):
+  """From t = 1000 to 40 in equal steps, which divide 960: no time is rounded. The last evaluation is at t = 40 for all."""
+  x, errors = jnp.linspace(-2.0, 2.0, 9)[:, None], []
+  alpha, sigma = process.alpha(jnp.float32(40)), process.sigma(jnp.float32(40))
+  start, noise = process.alpha(jnp.float32(1000)), process.sigma(jnp.float32(1000))
+  spread = lambda alpha, sigma: jnp.sqrt(alpha ** 2 * STD ** 2 + sigma ** 2)
+  x_end = alpha * MEAN + (x - start * MEAN) * spread(alpha, sigma) / spread(start, noise)
+  for steps in (24, 48, 96):
+    times = np.append(np.linspace(1000, 40, steps + 1), 0.0)
+    assert (times == np.round(times)).all()
+    result = samplers.SAMPLERS[name](_denoiser(process), x, process, times, _keys(9))
+    errors.append(float(jnp.max(jnp.abs(result - _denoiser(process)(x_end, jnp.float32(40))))))
+  measured = np.log2(errors[0] / errors[2]) / 2
+  assert order - 0.25 < measured < order + 0.5, (errors, measured)
+
+
 @pytest.mark.parametrize('process_name', sorted(schedules.PROCESSES))
 @pytest.mark.parametrize('name', DETERMINISTIC)
 def test_real_grids_reach_the_exact_solution(process_name, name):
@@ -165,6 +184,24 @@ def test_prior_has_the_scale_of_the_process():
   for process in (schedules.flow(), schedules.edm()):
     x = samplers.prior(process, keys, (2,))
     assert jnp.std(x) == pytest.approx(process.start, rel=0.03)
+
+
+@pytest.mark.parametrize('name', DETERMINISTIC)
+def test_whole_times_are_the_only_ones_that_a_network_of_whole_times_sees(name):
+  process, seen = schedules.vp_linear(), []
+
+  def denoise(x, t):
+    jax.debug.callback(lambda t: seen.append(float(t)), t)
+    return _denoiser(process)(x, t)
+
+  samplers.SAMPLERS[name](denoise, jnp.ones((1, 1)), process, schedules.sampling_times(process, 7), _keys(1))
+  jax.effects_barrier()
+  assert seen and all(t == round(t) and 1 <= t <= 1000 for t in seen)
+
+
+def test_prior_may_begin_later():
+  x = samplers.prior(schedules.edm(), _keys(4000), (2,), 5.0)
+  assert jnp.std(x) == pytest.approx(5.0, rel=0.03)
 
 
 def test_unknown_variance_is_an_error():

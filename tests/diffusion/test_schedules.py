@@ -80,6 +80,37 @@ def test_quantiles_have_their_distributions():
   assert 0 < ends[0] and ends[1] < 1
 
 
+@pytest.mark.parametrize('scale', [-1.0, 0.0, 1.29, 1.75])
+def test_mode_times_have_the_density_of_the_paper(scale):
+  t = np.asarray(schedules.mode(scale)(jnp.linspace(0.0, 1.0, 200_001)), np.float64)
+  assert (np.diff(t) > -1e-6).all() and 0 <= t[0] < 1e-3 and 1 - 1e-3 < t[-1] <= 1
+  u = np.linspace(0, 1, 400_001)
+  paper = 1 - u - scale * (np.cos(np.pi / 2 * u) ** 2 - 1 + u)  # Esser et al. 2024, eq. 20
+  share, edges = np.histogram(t, 25, range=(0, 1))
+  expected, _ = np.histogram(paper, edges)
+  np.testing.assert_allclose(share / share.sum(), expected / expected.sum(), atol=2e-4)
+  if scale == 1.29:  # the density is 1 / |f'|, most in the middle
+    middle = t[np.abs(t - 0.5) < 0.002].size / t.size / 0.004
+    assert middle == pytest.approx(1 / abs(-1 - scale * (1 - np.pi / 2)), rel=0.01) and middle > 1
+
+
+def test_cosmap_times_have_the_density_of_the_paper():
+  t = np.asarray(schedules.cosmap()(jnp.linspace(0.0, 1.0, 200_001)), np.float64)
+  assert (np.diff(t) > -1e-6).all()
+  share, edges = np.histogram(t, 25, range=(0, 1))
+  integral = np.arctan(2 * edges - 1) * 2 / np.pi  # of 2 / (pi - 2 pi t + 2 pi t^2)
+  np.testing.assert_allclose(share / share.sum(), np.diff(integral), atol=2e-4)
+  u = jnp.linspace(0.1, 0.9, 5)
+  np.testing.assert_allclose(schedules.flow().log_snr(schedules.cosmap()(u)),
+                             2 * np.log(1 / np.tan(np.pi / 2 * np.asarray(u))), atol=1e-5)
+
+
+@pytest.mark.parametrize('scale', [-1.1, 1.8, float('nan')])
+def test_mode_times_outside_of_the_monotonic_range_are_user_errors(scale):
+  with pytest.raises(UserError, match='times mode needs a scale from -1 to 1.75'):
+    schedules.mode(scale)
+
+
 def test_stratified_levels_fill_every_stratum_once():
   u = schedules.levels(jax.random.key(3), 64, stratified=True)
   np.testing.assert_array_equal(np.sort(np.floor(np.asarray(u) * 64)), np.arange(64))
@@ -117,6 +148,28 @@ def test_karras_times_have_their_closed_form():
 def test_shift_moves_times_towards_noise():
   plain, shifted = (schedules.sampling_times(schedules.flow(), 4, shift=shift) for shift in (1.0, 3.0))
   assert shifted[2] == pytest.approx(3 * 0.5 / (1 + 2 * 0.5)) and (shifted[1:-1] > plain[1:-1]).all()
+
+
+def test_sampling_may_begin_below_the_start_and_end_elsewhere():
+  times = schedules.sampling_times(schedules.edm(), 10, rho=5.0, sigma_min=0.01, sigma_max=20.0)
+  ramp = np.arange(10) / 9
+  expected = (20 ** (1 / 5) + ramp * (0.01 ** (1 / 5) - 20 ** (1 / 5))) ** 5
+  np.testing.assert_allclose(times[:-1], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('process, spacing, options, match', [
+    ('flow', None, dict(rho=5.0), "rho belongs to the spacing 'karras'"),
+    ('flow', None, dict(sigma_min=0.01), "sigma_min belongs to the spacing 'karras'"),
+    ('vp_linear', None, dict(sigma_max=10.0), "sigma_max belongs to the spacing 'karras'"),
+    ('edm', None, dict(shift=3.0), "shift belongs to the spacing 'uniform'"),
+    ('flow', 'quadratic', dict(shift=3.0), "shift belongs to the spacing 'uniform'"),
+    ('flow', None, dict(shift=0.0), 'shift must be a finite number above 0'),
+    ('edm', None, dict(rho=float('nan')), 'rho must be a finite number'),
+    ('edm', None, dict(sigma_max=-1.0), 'sigma_max must be 0 or a finite number'),
+    ('edm', None, dict(sigma_min=90.0), 'sigma_min must be below the largest sigma, 80')])
+def test_constants_without_a_use_or_out_of_range_are_user_errors(process, spacing, options, match):
+  with pytest.raises(UserError, match=match):
+    schedules.sampling_times(schedules.PROCESSES[process](), 5, spacing, **options)
 
 
 @pytest.mark.parametrize('process, steps, spacing', [

@@ -91,6 +91,29 @@ def test_bfloat16_computes_and_keeps_float32_parameters():
   assert jnp.max(jnp.abs(output.astype(jnp.float32) - expected)) < 0.05 * jnp.max(jnp.abs(expected))
 
 
+def test_a_float32_residual_stream_cuts_the_error_of_bfloat16():
+  options = dict(shape=(8, 8, 4), width=64, depth=12, heads=4)
+  x, label, t = jax.random.normal(jax.random.key(1), (4, 8, 8, 4)), jnp.array([0, 5, 1, 2]), jnp.array([3., 99., 700., 900.])
+  networks = [dit.network(_small(**options, **types)) for types in (
+    {}, dict(dtype='bfloat16'), dict(dtype='bfloat16', residual_dtype='float32'))]
+  generator = np.random.default_rng(0)
+  fresh, mutable = networks[0].init(jax.random.key(0))
+  params = jax.tree.map(lambda leaf: leaf if jnp.any(leaf) else 0.05 * generator.standard_normal(leaf.shape, np.float32),
+                        fresh)
+  exact, low, mixed = (jax.jit(lambda net=net: net.apply(params, mutable, x, t, label)[0])() for net in networks)
+  error = lambda output: float(jnp.linalg.norm(output.astype(jnp.float32) - exact) / jnp.linalg.norm(exact))
+  assert error(low) > 0.008 and error(mixed) < 0.005, (error(low), error(mixed))  # measured: 0.0099 and 0.0040
+  assert low.dtype == mixed.dtype == jnp.bfloat16
+
+
+def test_a_residual_type_changes_nothing_in_float32():
+  plain, kept = (dit.network(_small(residual_dtype=name)) for name in ('', 'float32'))
+  params, mutable = _random_params(plain)
+  np.testing.assert_array_equal(plain.apply(params, mutable, *_inputs())[0], kept.apply(params, mutable, *_inputs())[0])
+  with pytest.raises(UserError, match='model.residual_dtype must be'):
+    _small(residual_dtype='float16')
+
+
 @pytest.mark.parametrize('num_classes', [0, 5])
 def test_sharding_table_fits(num_classes):
   params, _ = jax.eval_shape(dit.network(_small(num_classes=num_classes)).init, jax.random.key(0))

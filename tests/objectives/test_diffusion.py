@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.diffusion import parameterizations, samplers, schedules
+from genjax.diffusion import parameterizations, samplers, schedules, weightings
 from genjax.nn.functional import Network
 from genjax.objectives import diffusion
 from genjax.objectives.base import Context
 from genjax.objectives.diffusion import Codec, Diffusion, Sampler
+from genjax.types import UserError
 
 SHAPE = (2, 3, 1)
 PLAIN = Codec(lambda frozen, x: x, lambda frozen, x: x)
@@ -128,6 +129,96 @@ def test_clipping_bounds_the_estimate_of_the_data():
     objective = _objective(far, parameterization='x0', clip=clip)
     sampled = objective.sample(_variables(objective), _context(), jax.random.split(jax.random.key(0), 2), {})['image']
     np.testing.assert_allclose(sampled, expected, rtol=1e-6)
+
+
+def _learned(apply, parameterization='epsilon', method='ancestral', **options):
+  process = schedules.vp_linear()
+  net = Network(lambda key: ({'w': jnp.ones(()), 'raw': jnp.zeros(())}, {}), apply)
+  keywords = {'variance': 'learned'} if method == 'ancestral' else {}
+  sampler = Sampler(functools.partial(samplers.SAMPLERS[method], **keywords),
+                    tuple(schedules.sampling_times(process, 20).tolist()), learned=method == 'ancestral',
+                    clip=options.pop('clip', 0.0), guidance=options.pop('guidance', 1.0))
+  return Diffusion(net, SHAPE, process, parameterizations.PARAMETERIZATIONS[parameterization](), sampler,
+                   learned_variance=True, **{'codec': PLAIN, **options})
+
+
+def _halves(params, mutable, x, time, label, key=None):
+  return jnp.concatenate([params['w'] * 0.1 * x, jnp.zeros_like(x) + params['raw']], axis=-1), mutable
+
+
+@pytest.mark.parametrize('parameterization', ['epsilon', 'x0', 'v'])
+def test_the_variance_learns_from_the_bound_and_the_prediction_does_not(parameterization):
+  objective, batch = _learned(_halves, parameterization), _batch(64)
+  plain = lambda params, mutable, x, time, label, key=None: (params['w'] * 0.1 * x, mutable)
+  simple = _objective(plain, 'vp_linear', parameterization)
+  params = {'net': {'w': jnp.float32(1.0), 'raw': jnp.float32(0.3)}}
+  loss = lambda objective: lambda params: objective.loss(params, _context(), batch, jax.random.key(1))
+  gradient = jax.grad(lambda params: loss(objective)(params).loss)(params)['net']
+  alone = jax.grad(lambda params: loss(simple)(params).loss)(params)['net']
+  assert gradient['w'] == pytest.approx(float(alone['w']), rel=1e-5) and gradient['w'] != 0
+  assert gradient['raw'] != 0
+  output = loss(objective)(params)
+  assert output.metrics['error'] == pytest.approx(float(loss(simple)(params).loss), rel=1e-5)
+  assert output.loss == pytest.approx(float(output.metrics['error'] + output.metrics['bound']), rel=1e-5)  # 1000 steps
+  values = [one.evaluate(params, _context(), batch, jax.random.key(0))['loss'] for one in (objective, simple)]
+  np.testing.assert_allclose(*values, rtol=1e-5)
+
+
+@pytest.mark.parametrize('method, options', [('ancestral', dict(num_classes=3, guidance=2.0, clip=1.0)), ('ancestral', {}),
+                                             ('ddim', dict(clip=1.0))])
+def test_sampling_a_learned_variance(method, options):
+  objective = _learned(_halves, 'v', method, **options)
+  params, keys = objective.init(jax.random.key(0), {}).params, jax.random.split(jax.random.key(1), 4)
+  sample = lambda raw: objective.sample({'net': {**params['net'], 'raw': jnp.float32(raw)}}, _context(), keys,
+                                        {'label': jnp.arange(4) % 3})['image']
+  assert sample(0.0).shape == (4, *SHAPE) and jnp.isfinite(sample(0.0)).all()
+  assert (sample(-1.0) != sample(1.0)).any() == (method == 'ancestral')
+
+
+def test_objectives_that_cannot_be_are_refused():
+  with pytest.raises(UserError, match="'epsilon' gives no estimate"):
+    _objective(_zero, 'flow', 'epsilon')
+  with pytest.raises(UserError, match='learn_sigma=True learns the variances'):
+    Diffusion(**{**vars(_objective(_zero)), 'learned_variance': True})
+  with pytest.raises(UserError, match='variance="learned" needs a model trained with'):
+    Diffusion(**{**vars(_learned(_halves)), 'learned_variance': False})
+
+
+def test_weights_change_the_loss_and_not_the_evaluation():
+  weighted = dict(weighting=weightings.min_snr())
+  objective, plain = (_objective(_zero, 'vp_linear', 'v', **options) for options in (weighted, {}))
+  params, batch = _variables(plain), _batch(4000)
+  t = jnp.arange(1.0, 1001.0)
+  snr = (plain.process.alpha(t) / plain.process.sigma(t)) ** 2
+  expected = jnp.mean(jnp.minimum(snr, 5) / (snr + 1))  # the target has unit power at every time
+  assert objective.loss(params, _context(), batch, jax.random.key(1)).loss == pytest.approx(float(expected), rel=0.05)
+  values = [one.evaluate(params, _context(), batch, jax.random.key(0))['loss'] for one in (objective, plain)]
+  np.testing.assert_array_equal(*values)
+
+
+def test_sampling_begins_at_the_first_time_of_the_sampler():
+  objective = _objective(lambda params, mutable, x, time, label, key=None: (0 * x, mutable), 'edm', 'velocity')
+  times = schedules.sampling_times(objective.process, 1, sigma_max=3.0)
+  objective = Diffusion(**{**vars(objective), 'sampler': Sampler(samplers.euler, tuple(times.tolist()))})
+  keys = jax.random.split(jax.random.key(0), 500)  # the velocity 0 leaves x where it began
+  assert jnp.std(objective.sample(_variables(objective), _context(), keys, {})['image']) == pytest.approx(3.0, rel=0.05)
+
+
+def test_guidance_keeps_to_an_interval_of_noise_levels():
+  seen = []
+
+  def record(params, mutable, x, time, label, key=None):
+    jax.debug.callback(lambda time: seen.append((time.shape[0], float(time[0]) / 1000)), time)
+    return 0 * x, mutable
+
+  objective = _objective(record, num_classes=3, guidance=2.0)
+  sampler = Sampler(objective.sampler.method, objective.sampler.times, guidance=2.0, interval=(0.5, 2.0))
+  objective = Diffusion(**{**vars(objective), 'sampler': sampler})
+  keys = jax.random.split(jax.random.key(0), 2)
+  jax.block_until_ready(objective.sample(_variables(objective), _context(), keys, {'label': jnp.array([0, 1])}))
+  jax.effects_barrier()
+  guided = sorted(t for rows, t in seen if rows == 4)
+  assert guided == pytest.approx([0.375, 0.5, 0.625]) and len(seen) == 8  # t / (1 - t) of 0.6, 1 and 1.67
 
 
 def test_pixels_map_bytes_to_a_symmetric_interval_and_back():
