@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any
 
 import jax
+from jax.core import ShapedArray
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
@@ -98,7 +99,7 @@ def _tangent(y: Any, saved: Any, tangents: Any, derivative: Callable[..., Any], 
   y_leaves, y_structure = jax.tree.flatten(y)
   saved_leaves, saved_structure = jax.tree.flatten(saved)
   leaves, structure = jax.tree.flatten(tangents)
-  kinds = [leaf.aval if isinstance(leaf, SymbolicZero) else jax.typeof(leaf) for leaf in leaves]
+  kinds: list[Any] = [leaf.aval if isinstance(leaf, SymbolicZero) else jax.typeof(leaf) for leaf in leaves]
   live = [not isinstance(leaf, SymbolicZero) and kind.dtype != jax.dtypes.float0 for leaf, kind in zip(leaves, kinds)]
   shapes = [jax.ShapeDtypeStruct(kind.shape, kind.dtype) for kind in kinds]
 
@@ -159,7 +160,7 @@ def _batch(values: Any, axes: Any, *, rule: _Rule, types: Any) -> Any:
   saved_axes = [None if axis is None else 0 for axis in axes[:rule.saved]]
   mapped = _Rule(rule.saved, lambda saved, tangents: jax.vmap(rule.derivative, (saved_axes, 0))(list(saved), list(tangents)),
                  lambda saved, gradients: jax.vmap(rule.transpose, (saved_axes, 0))(list(saved), list(gradients)))
-  wide = tuple(jax.core.ShapedArray((size, *kind.shape), kind.dtype) for kind in types)
+  wide = tuple(ShapedArray((size, *kind.shape), kind.dtype) for kind in types)
   return _LINEAR.bind(*saved, *linear, rule=mapped, types=wide), [0] * len(types)
 
 

@@ -111,8 +111,8 @@ def _attend_forward(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segme
 
 
 def _attend_derivative(ring: _Ring, saved, tangents) -> Array:
-  *arrays, segments, _, _ = saved
-  return derivatives.along(lambda *arrays: _attend_value(*arrays, segments, ring), arrays, tangents[:3])
+  function = lambda query_BTHD, key_BSKD, value_BSKD: _attend_value(query_BTHD, key_BSKD, value_BSKD, saved[3], ring)
+  return derivatives.along(function, saved[:3], tangents[:3])
 
 
 def _attend_backward(ring: _Ring, saved, gradient_BTHD: Array):

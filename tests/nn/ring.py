@@ -27,7 +27,7 @@ def formula(query, key, value, causal, window, segments):
 
 
 def errors(shape, heads, kv_heads, length, keys, causal, window, packed):
-  """Largest absolute differences of output and gradients."""
+  """Largest absolute differences of output and gradients, and of derivatives in forward mode, of packed texts."""
   generator = np.random.default_rng(length)
   draw = lambda *sizes: jnp.asarray(generator.normal(size=sizes), jnp.float32)
   query, key, value, weight = draw(4, length, heads, 8), draw(4, keys, kv_heads, 8), draw(4, keys, kv_heads, 8), draw(4, length, heads, 8)
@@ -42,7 +42,8 @@ def errors(shape, heads, kv_heads, length, keys, causal, window, packed):
 
   def run(function):
     loss = lambda *arrays: jnp.sum(function(*arrays) * weight)
-    return jax.jit(lambda *arrays: (function(*arrays), jax.grad(loss, argnums=(0, 1, 2))(*arrays)))(query, key, value)
+    forward = lambda *arrays: jax.jvp(function, arrays, tuple(jnp.cos(x) for x in arrays))[1] if packed else ()
+    return jax.jit(lambda *arrays: (function(*arrays), jax.grad(loss, argnums=(0, 1, 2))(*arrays), forward(*arrays)))(query, key, value)
 
   actual = run(sharding.under(mesh, {}, ring))
   expected = run(lambda *arrays: formula(*arrays, causal, window, segments))
