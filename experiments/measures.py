@@ -94,6 +94,7 @@ def image_metrics(config: Config) -> tuple[Metric, ...]:
 
   def check() -> None:
     classifier.build(judge)
+    workdir.prepare(str(_cache()), 'GENJAX_CACHE')
     for split in (judge.data.train, judge.data.heldout):
       images.open_source(judge.data, split, seed=0)
 
@@ -163,14 +164,14 @@ def trained_classifier(config: Config) -> tuple[Run, dict[str, Any]]:
   Returns:
     The run at its last step, and the facts for a metric card: data, model, held-out accuracy.
   """
-  root = pathlib.Path(os.environ.get('GENJAX_CACHE') or '~/.cache/genjax').expanduser() / 'classifiers'
+  root = _cache()
   checksum = classifier.build(config).train.fingerprint()['checksum']
   text = json.dumps([config_lib.plain(config), workdir.versions()['genjax']], sort_keys=True)
   folder = root / f'{checksum}-{hashlib.sha256(text.encode()).hexdigest()[:12]}'
   if not distributed.broadcast((folder / 'summary.json').exists(), 'whether there is a classifier'):
     say(f'measures of samples need a classifier of {config.data.name}: training one for {config.steps} steps, to be '
         f'kept in {folder}')
-    workdir.prepare(str(root))
+    workdir.prepare(str(root), 'GENJAX_CACHE')
     # Trained aside and moved, so that another process finds a finished classifier or none.
     with tempfile.TemporaryDirectory(dir=root, prefix='training-') as aside:
       # Several processes train it together, in the folder of the first.
@@ -188,6 +189,10 @@ def trained_classifier(config: Config) -> tuple[Run, dict[str, Any]]:
   return run, {'data': config.data.name, 'trained_on': config.data.train, 'steps': config.steps,
                'model': config_lib.plain(config.model), 'heldout_accuracy': heldout['accuracy'],
                'heldout_examples': int(heldout['examples']), 'folder': str(folder)}
+
+
+def _cache() -> pathlib.Path:
+  return pathlib.Path(os.environ.get('GENJAX_CACHE') or '~/.cache/genjax').expanduser() / 'classifiers'
 
 
 def _classifier_config(name: str, data: Config) -> Config:

@@ -34,6 +34,42 @@ ENDINGS = ('.npz', '.png', '.txt')
 
 def main(argv: list[str]) -> int:
   """Samples; returns the exit code."""
+  args = _parser().parse_args(argv)
+  if args.num < 1 or args.chunk < 1:
+    raise UserError(f'--num and --chunk are at least 1, got {args.num} and {args.chunk}')
+  checks.seed('--seed', args.seed)
+  if args.stream and (args.out is not None or len(args.prompt or ()) > 1):
+    raise UserError('--stream shows one text as it comes, on standard output; give it one --prompt and no --out')
+  out = None if args.out is None else destination(args.out)
+  distributed.join(hosts.options(args))
+  if args.adapter:
+    args.workdir, args.set = args.adapter, workdir_lib.adapter_of(args.workdir, args.adapter, args.set)
+  rows: Columns = {}
+
+  def check(run: Run) -> None:
+    rows.update(parse_conditions(args.conditions, args.prompt, run.experiment.conditions, 1 if args.stream else args.num))
+    _check(run, rows, out, args.stream)
+
+  _, run = workdir_lib.open_run(args.workdir, args.set, args.step, check=check)
+  start = time.perf_counter()
+  if args.stream:
+    samples = _stream(run, rows, args.seed, not args.raw)
+    _report(samples, 1, time.perf_counter() - start)
+    return 0
+  if out is not None:
+    workdir_lib.prepare(str(out.path if out.is_folder else out.path.parent), '--out')
+  num = max([args.num, *map(len, rows.values())])
+  if num > args.num:
+    logs.say(f'{num} samples instead of --num={args.num}: one for each prompt or listed condition')
+  samples = run.sample(num, args.seed, rows, averaged=not args.raw, chunk=args.chunk)
+  if distributed.is_first():
+    _report(samples, num, time.perf_counter() - start)
+    for path in write(samples, run.experiment.render, out):
+      logs.say(f'wrote {path}')
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser('genjax sample', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--workdir', required=True, help='a run directory')
   parser.add_argument('--adapter', metavar='RUN', help='a run with adapters that was trained on this one: sample with them')
@@ -49,54 +85,29 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--raw', action='store_true', help='use the parameters themselves, not their averages')
   parser.add_argument('--chunk', type=int, default=256, help='how many samples are computed at once')
   hosts.add(parser)
-  args = parser.parse_args(argv)
-  if args.num < 1 or args.chunk < 1:
-    raise UserError(f'--num and --chunk are at least 1, got {args.num} and {args.chunk}')
-  checks.seed('--seed', args.seed)
-  if args.stream and (args.out is not None or len(args.prompt or ()) > 1):
-    raise UserError('--stream shows one text as it comes, on standard output; give it one --prompt and no --out')
-  out = None if args.out is None else destination(args.out)
-  distributed.join(hosts.options(args))
-  if args.adapter:
-    args.workdir, args.set = args.adapter, workdir_lib.adapter_of(args.workdir, args.adapter, args.set)
-  rows: Columns = {}
-
-  def check(run: Run) -> None:
-    rows.update(parse_conditions(args.conditions, args.prompt, run.experiment.conditions, 1 if args.stream else args.num))
-    if args.stream:
-      if _count(rows, 1) > 1:
-        raise UserError('--stream shows one text; give it one value of each condition')
-      run.check_stream()
-    elif out is None or out.is_folder or out.path.suffix != '.npz':
-      check_ending(rehearsal.rendered(run, run.conditions(_count(rows, args.num), rows)), out)
-    else:
-      rehearsal.sampled(run, run.conditions(_count(rows, args.num), rows))
-
-  _, run = workdir_lib.open_run(args.workdir, args.set, args.step, check=check)
-  start = time.perf_counter()
-  if args.stream:
-    given = run.experiment.conditions.get('prompt')
-    told = Told(run.experiment.render, rows['prompt'][0] if 'prompt' in rows else given.default(0) if given else ())
-    samples = run.stream(args.seed, rows, told, averaged=not args.raw)
-    told.end()
-    _report(samples, 1, time.perf_counter() - start)
-    return 0
-  if out is not None:
-    workdir_lib.prepare(str(out.path if out.is_folder else out.path.parent), '--out')
-  num = _count(rows, args.num)
-  if num > args.num:
-    logs.say(f'{num} samples instead of --num={args.num}: one for each prompt or listed condition')
-  samples = run.sample(num, args.seed, rows, averaged=not args.raw, chunk=args.chunk)
-  if distributed.is_first():
-    _report(samples, num, time.perf_counter() - start)
-    for path in write(samples, run.experiment.render, out):
-      logs.say(f'wrote {path}')
-  return 0
+  return parser
 
 
-def _count(rows: Columns, num: int) -> int:
-  """How many samples there will be."""
-  return max([num, *map(len, rows.values())])
+def _check(run: Run, rows: Columns, out: 'Destination | None', stream: bool) -> None:
+  """Checks, before the parameters are read, that such samples can be drawn and written."""
+  if stream:
+    if max(map(len, rows.values()), default=1) > 1:
+      raise UserError('--stream shows one text; give it one value of each condition')
+    run.check_stream()
+  first = run.conditions(1, {name: values[:1] for name, values in rows.items()})
+  if stream or out is not None and out.path.suffix == '.npz' and not out.is_folder:
+    rehearsal.sampled(run, first)
+  else:
+    check_ending(rehearsal.rendered(run, first), out)
+
+
+def _stream(run: Run, rows: Columns, seed: int, averaged: bool) -> Columns:
+  """One text, shown while it grows."""
+  given = run.experiment.conditions.get('prompt')
+  told = Told(run.experiment.render, rows['prompt'][0] if 'prompt' in rows else given.default(0) if given else ())
+  samples = run.stream(seed, rows, told, averaged)
+  told.end()
+  return samples
 
 
 def _report(samples: Columns, num: int, seconds: float) -> None:
