@@ -4,7 +4,6 @@ from collections.abc import Mapping
 import hashlib
 import types
 from typing import Any, Protocol
-import zipfile
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from genjax.data.documents import part_of, whole
 from genjax.data.token_files import TokenFiles
 from genjax.types import UserError, expanded
 
+_NPY = b'\x93NUMPY'  # how such a file begins
 _NONE: Mapping[str, int] = types.MappingProxyType({})
 
 
@@ -189,12 +189,14 @@ def open_tokens(path: prepare.Path, split: str, size: int) -> np.ndarray:
   Raises:
     UserError: no such file, something else than a list of integers, a token outside the vocabulary, an empty split.
   """
+  place = expanded(path)
   try:
-    tokens_T = np.load(expanded(path), mmap_mode='r', allow_pickle=False)
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    with open(place, 'rb') as file:
+      if file.read(len(_NPY)) != _NPY:
+        raise ValueError('it is none of the .npy files that hold one array')
+    tokens_T = np.load(place, mmap_mode='r', allow_pickle=False)
+  except (OSError, ValueError, EOFError) as error:
     raise UserError(f'cannot read tokens from {path}: {error}; expected a .npy file of integers, as numpy.save writes it') from error
-  if not isinstance(tokens_T, np.ndarray):
-    raise UserError(f'{path} holds several arrays (.npz); tokens are one array in a .npy file, as numpy.save writes it')
   if tokens_T.ndim != 1 or tokens_T.dtype.kind not in 'iu':
     raise UserError(f'{path} must hold integers of shape (T,), got {tokens_T.dtype} of shape {tokens_T.shape}')
   part_T = tokens_T[part_of(path, split, len(tokens_T), 'tokens')]

@@ -66,3 +66,19 @@ def test_multi30k_of_original_files(tmp_path):
 def test_multi30k_of_the_published_files(shared_data, tmp_path):
   source, target = parallel.open_parallel('multi30k', 'train[:2]', ('en', 'de'), tmp_path, shared_data / 'multi30k')
   assert source[0] == 'Two young, White males are outside near many bushes.' and target[0].startswith('Zwei junge weiße Männer')
+
+
+def test_lines_of_text_files_as_they_come(tmp_path, monkeypatch):
+  """A byte order mark is no part of the first line, an empty file has none, and only newlines end one."""
+  monkeypatch.setenv('HOME', str(tmp_path))
+  folder = tmp_path / 'a b@5.v2'
+  folder.mkdir()
+  (folder / 'train.de').write_bytes('\ufeffeins\r\nzw\u2028ei\x85\r\n'.encode())
+  (folder / 'train.en').write_bytes(b'one\ntwo\n')
+  assert parallel.read_parallel('~/a b@5.v2/train.de', f'{folder}/train.en') == (['eins', 'zw\u2028ei\x85'], ['one', 'two'])
+  (folder / 'train.en').write_bytes(b'')
+  with pytest.raises(UserError, match='as many lines'):
+    parallel.read_parallel(folder / 'train.de', folder / 'train.en')
+  (folder / 'train.en').write_bytes(b'one\nt\xffo\n')
+  with pytest.raises(UserError, match=r'train\.en, line 2: expected UTF-8'):
+    parallel.read_parallel(folder / 'train.de', folder / 'train.en')

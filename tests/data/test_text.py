@@ -127,3 +127,14 @@ def test_tokens_of_a_file(tmp_path):
   np.save(path, np.zeros((2, 3)))
   with pytest.raises(UserError, match=r'integers of shape \(T,\), got float64'):
     open_tokens(path, 'train', 100)
+
+
+def test_files_and_prompts_that_are_no_tokens(tmp_path):
+  (tmp_path / 'empty.npy').write_bytes(b'')
+  np.savez(tmp_path / 'two.npz', a=np.arange(3))
+  (tmp_path / 'cut.npz').write_bytes((tmp_path / 'two.npz').read_bytes()[:-30])
+  for name in ('empty.npy', 'two.npz', 'cut.npz'):
+    with pytest.raises(UserError, match=rf'{name}'):
+      open_tokens(tmp_path / name, 'train', 100)
+  with pytest.raises(UserError, match='expected numbers of tokens'):
+    IdVocabulary(9).encode('1 ²')

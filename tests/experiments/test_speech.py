@@ -114,6 +114,24 @@ def test_recordings_that_are_gone(written):
     speech.build(own(written, train='train')).train.batch(0)
 
 
+def test_recordings_in_a_folder_of_any_name_by_several_threads(written, monkeypatch):
+  expected = list(speech.build(own(written)).heldout.epoch())
+  monkeypatch.setenv('HOME', str(written.parent))
+  folder = written.rename(written.parent / 'a b@5.v2 ü')
+  experiment = speech.build(own(folder, name='~/a b@5.v2 ü/tones.jsonl', threads=3))
+  for batch, same in zip(experiment.heldout.epoch(), expected, strict=True):
+    np.testing.assert_array_equal(batch['source'], same['source'])
+  sounds = experiment.conditions['source']
+  np.testing.assert_array_equal(sounds.parse('~/a b@5.v2 ü/8.wav'), expected[0]['source'][0])
+
+
+def test_a_sample_that_is_no_number_names_its_recording(written):
+  rate, sound_N = wavfile.read(written / '3.wav')
+  wavfile.write(written / '3.wav', rate, np.where(np.arange(len(sound_N)) == 5, np.nan, sound_N).astype(np.float32))
+  with pytest.raises(UserError, match=r'3\.wav: 1 of its .* samples are NaN or infinite, the first is number 6'):
+    speech.build(own(written, heldout='train')).heldout.source.get(np.arange(10))
+
+
 @pytest.mark.slow
 def test_learns_tones_by_the_command_line(written, tmp_path, capsys):
   """Three tones and their names, from training to a recording by its path; the run alone is enough to recognise one."""

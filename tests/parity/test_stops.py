@@ -6,8 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from configs import shakespeare_bpe
 from experiments import language, public, seq2seq
 from genjax.data import tokenizers
+from genjax.models import transformer
 from genjax.objectives.base import Context
 from genjax.types import UserError
 
@@ -85,3 +87,15 @@ def test_several_stops_of_an_encoder_decoder(tmp_path):
   assert experiment.objective.sampler.vocabulary == 273
   shown = experiment.render({'tokens': np.asarray([[30, 9, 31, 31], [30, 7, 31, 31], [30, 0, 0, 0]])})['samples'].split('\n')
   assert shown[0] == shown[1] == shown[2]
+
+
+def test_export_says_where_a_run_stops(tmp_path):
+  """A run that was never public has it in its sampler only."""
+  config = shakespeare_bpe.get_config('smoke')
+  config.model.bias = True
+  config.sampler.stop = (5, 9)
+  options = language.model_options(config, 300)
+  params = {'net': transformer.transformer(options).init(jax.random.key(0))[0]}
+  public.write(tmp_path / 'out', config.lock(), params, {}, None)
+  assert transformers.GPT2LMHeadModel.from_pretrained(tmp_path / 'out').generation_config.eos_token_id == [5, 9]
+  assert public.read(tmp_path / 'out', None).config.sampler.stop == (5, 9)
