@@ -26,7 +26,7 @@ from typing import Any
 import jax
 
 from experiments import accelerator_cases
-from experiments.accelerator_cases import CASES, SIDES, Unavailable
+from experiments.accelerator_cases import CASES, SIDES, Skipped, Unavailable
 from genjax.planning import topology
 from genjax.training import logs
 
@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   return 0 if any(row[side]['status'] == 'ok' for row in report['cases'].values() for side in sides) else 1
 
 
-def run(cases: Sequence[str], sides: Sequence[str], budget: float, measuring: Callable[[str, str, int, float], Report], dry: bool) -> Report:
+def run(cases: Sequence[str], sides: Sequence[str], budget: float, measuring: Callable[[str, str, int, float], Report],
+        dry: bool) -> Report:
   """Measures all cases, side by side, within a budget of seconds.
 
   The sides come one after the other, so that what is cut off by the budget is the comparison and not the thing itself. Others take the
@@ -140,7 +141,7 @@ def measure(name: str, side: str, batch: int = 0, dry: bool = False) -> Report:
     dry: tiny shapes, one round.
 
   Returns:
-    status 'ok', 'failed' or 'unavailable', with a reason unless it is ok; device; and of what is ok, the figures that
+    status 'ok', 'failed', 'skipped' or 'unavailable', with a reason unless it is ok; device; and of what is ok, the figures that
     docs/accelerators.md lists.
   """
   case, tried = CASES[name], []
@@ -152,6 +153,8 @@ def measure(name: str, side: str, batch: int = 0, dry: bool = False) -> Report:
       break
     except Unavailable as error:
       return {'status': 'unavailable', 'reason': str(error), 'device': describe_device()}
+    except Skipped as error:
+      return {'status': 'skipped', 'reason': str(error), 'device': describe_device()}
     except Exception as error:  # whatever a backend raises; the others are measured all the same
       message = f'{type(error).__name__}: {error}'
     # Outside of the handler, whose traceback holds the arrays of the failed attempt.
@@ -197,7 +200,8 @@ def render(report: Report) -> str:
   peak = f'peak {device["peak_flops"] / 1e12:.0f} TFLOP/s' if device.get('peak_flops') else 'peak unknown'
   lines = [f'{device.get("kind", "no device")}, {peak}; {", ".join(known)}; {report["seconds"]:.0f} s'
            + ('; dry: tiny shapes, these are no measurements' if report['dry'] else ''), '',
-           f'{"case":<14}{"side":<15}{"batch":>6}{"step ms":>10}{"units/s":>11}{"MFU":>8}{"peak GiB":>10}{"compile s":>11}  attention; setting']
+           f'{"case":<14}{"side":<15}{"batch":>6}{"step ms":>10}{"units/s":>11}{"MFU":>8}{"peak GiB":>10}{"compile s":>11}'
+           '  attention; setting; unit']
   for name, row in report['cases'].items():
     for side in (side for side in SIDES if side in row):
       found = row[side]
@@ -207,8 +211,9 @@ def render(report: Report) -> str:
       share = f'{100 * found["mfu"]:.1f} %' if found['mfu'] is not None else '-'
       memory = f'{found["peak_bytes"] / 2**30:.2f}' if found['peak_bytes'] else '-'
       compiling = f'{found["compile_seconds"]:.1f}' if found['compile_seconds'] is not None else '-'
-      lines.append(f'{name:<14}{side:<15}{found["batch"]:>6}{1e3 * found["step_seconds"]:>10.2f}{found["units_per_second"]:>11.4g}{share:>8}'
-                   f'{memory:>10}{compiling:>11}  {found["attention"]["ran"]}; {row["setting"]}, {found["unit"]}')
+      speed = f'{found["batch"]:>6}{1e3 * found["step_seconds"]:>10.2f}{found["units_per_second"]:>11.4g}{share:>8}'
+      lines.append(f'{name:<14}{side:<15}{speed}{memory:>10}{compiling:>11}  {found["attention"]["ran"]}; {row["setting"]}; '
+                   f'{found["unit"]}')
   return '\n'.join(lines)
 
 

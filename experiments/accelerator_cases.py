@@ -30,14 +30,18 @@ class Unavailable(Exception):
   """A side that no case can have here."""
 
 
+class Skipped(Exception):
+  """A side that this case does not have."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
   """One thing that is measured.
 
   setting: for the reader. unit: what is counted, and `units` how many a row makes. batch: rows to begin with. seconds: side -> about how
-  long it takes on a GPU of today, for the budget. make: (dry, attention, compute type) -> objective. data: (rows, dry) -> a batch.
-  conditions: (rows, dry) -> conditions of samples, for a case that samples; None for one that trains. twin: name of the function here
-  that makes the twin.
+  long it takes on a GPU of today, for the budget. make: (dry, attention) -> objective. data: (rows, dry) -> a batch.
+  conditions: (rows, dry) -> conditions of samples, for a case that samples; None for one that trains. twin: (shapes of
+  parameters, what compiles, batch, dry) -> the same step in PyTorch.
   """
 
   setting: str
@@ -58,20 +62,28 @@ def measure(case: Case, side: str, rows: int, dry: bool, rounds: int) -> dict[st
 
 
 def model_flops(case: Case, rows: int, dry: bool) -> int:
-  """Analytic FLOPs of a step, with attention as its formula has it: what any kernel computes, with nothing computed twice."""
+  """Analytic FLOPs of a step, with attention as its formula has it: what any kernel computes.
+
+  Of a train step three times those of the loss: each product has two in its gradient, and nothing is computed twice.
+  """
   objective, batch = case.make(dry, 'reference'), case.data(rows, dry)
   variables = jax.eval_shape(lambda: objective.init(jax.random.key(0), {}))
-  context = base.Context(step=jax.ShapeDtypeStruct((), jnp.int32), mutable=variables.mutable, ema={}, frozen={})
+  context = base.Context(step=jax.eval_shape(lambda: jnp.zeros((), jnp.int32)), mutable=variables.mutable, ema={}, frozen={})
   if case.conditions is not None:
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
     return flops.count(objective.sample, variables.params, context, keys, case.conditions(rows, dry))
   phase, = objective.phases()
-  gradient = jax.grad(lambda params, context, batch, key: phase.loss(params, context, batch, key).loss)
-  return flops.count(gradient, variables.params, context, batch, jax.eval_shape(lambda: jax.random.key(0)))
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  return 3 * flops.count(lambda *given: phase.loss(*given).loss, variables.params, context, batch, key)
 
 
-def attention_of(program: str) -> str:
-  """What computes attention in the text of a program, lowered or compiled: a fused kernel, or XLA's products and softmax."""
+def attention_of(program: str | None) -> str:
+  """What computes attention in the text of a program, lowered or compiled: a fused kernel, or XLA's products and softmax.
+
+  'unknown' where a backend gives no text.
+  """
+  if program is None:
+    return 'unknown'
   for words, name in KERNELS.items():
     if words in program:
       return name
@@ -111,7 +123,7 @@ def _theirs(case: Case, rows: int, dry: bool, rounds: int, compiles: bool) -> di
   if compiles and dry:
     raise Unavailable('a dry run compiles nothing with PyTorch')
   if compiles and case.twin is _gpt2_decode_twin:
-    raise RuntimeError('generate of transformers is not compiled here; it stands beside genjax as it is')
+    raise Skipped('generate of transformers is not compiled here; it stands beside genjax as it is')
   torch.set_float32_matmul_precision('high')
   objective = case.make(dry, 'auto')
   shapes = jax.eval_shape(lambda: objective.init(jax.random.key(0), {}).params['net'])
@@ -162,7 +174,7 @@ def _gpt2_train_twin(shapes: Any, compiled: Callable, batch: dict[str, np.ndarra
 
 def _gpt2_decode_twin(shapes: Any, compiled: Callable, batch: dict[str, np.ndarray], dry: bool) -> Callable[[], None]:
   if importlib.util.find_spec('transformers') is None:
-    raise RuntimeError('transformers, whose generate decodes beside genjax, is not installed')
+    raise Skipped('transformers, whose generate decodes beside genjax, is not installed')
   speed: Any = importlib.import_module('experiments.speed')
   return speed.torch_decode(None, _gpt2_config(dry), batch['tokens'][:, :PROMPT], _new_tokens(dry))
 
@@ -170,7 +182,8 @@ def _gpt2_decode_twin(shapes: Any, compiled: Callable, batch: dict[str, np.ndarr
 def _dit_config(dry: bool, attention: str = 'auto') -> dit.DiT:
   if dry:
     return dit.DiT((8, 8, 4), patch=2, width=16, depth=2, heads=2, num_classes=10, dtype=DTYPE, attention=attention)
-  return dit.DiT((32, 32, 4), patch=2, **dit.SIZES['XL'], num_classes=1000, dtype=DTYPE, attention=attention)
+  size: dict[str, Any] = dict(dit.SIZES['XL'])
+  return dit.DiT((32, 32, 4), patch=2, **size, num_classes=1000, dtype=DTYPE, attention=attention)
 
 
 GUIDANCE = 1.5

@@ -44,7 +44,7 @@ def build(config: Config) -> Experiment:
   data = config.data
   with checks.under('config.data'):
     given = config_lib.plain(data)
-    checks.whole(given, 3, 'context')  # a word between the tokens that start and stop
+    checks.whole(given, 2, 'context')  # a token, and the one that stops
     checks.whole(given, 1, 'least_count')
     checks.whole(given, 0, 'vocabulary_size')
   with checks.under('config.evaluation'):

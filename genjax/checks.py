@@ -81,7 +81,7 @@ def whole(options: Any, least: int, *names: str) -> None:
 def rates(options: Any, *names: str) -> None:
   """Checks that options are probabilities with which something is dropped: at least 0 and below 1. See `whole`."""
   for name, value in _chosen(options, names):
-    if not isinstance(value, numbers.Real) or not 0 <= value < 1:
+    if not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
       raise OutOfRange(f'{name} must lie in [0, 1), got {value!r}')
 
 
@@ -90,7 +90,7 @@ def positive(options: Any, *names: str) -> None:
   between(options, names, above=0)
 
 
-def between(options: Any, names: tuple[str, ...], **bounds: float) -> None:
+def between(options: Any, names: tuple[str, ...], **bounds: Any) -> None:
   """Checks that options lie between bounds, see `require`; `options` and `names` as for `whole`."""
   for name, value in _chosen(options, names):
     require(name, value, **bounds)

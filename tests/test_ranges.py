@@ -73,7 +73,7 @@ BAD = {
     ('sampler.repetition_penalty', '0', 'above 0'), ('sampler.beams', '0', 'at least 1'),
     ('sampler.length_penalty', 'inf', 'must be finite')),
   'llama': (
-    ('model.kv_heads', '3', 'must divide heads'), ('model.rope_theta', '0', 'above 0'),
+    ('model.kv_heads', '3', r'config.model.heads .2. must be a multiple of kv_heads .3.'), ('model.rope_theta', '0', 'above 0'),
     ('model.norm_eps', '-1e-6', 'above 0'), ('data.vocabulary_size', '-5', 'must not be negative'),
     ('model.heads', '16', 'config.model.head_dim must be even')),
   'mixtral': (
@@ -93,7 +93,7 @@ BAD = {
     ('model.context', '-1', 'must not be negative'), ('model.width', '0', 'at least 1'),
     ('model.dtype', 'half', 'one of')),
   'multi30k': (
-    ('data.context', '0', 'at least 3'), ('data.least_count', '0', 'at least 1'), ('model.layers', '0', 'at least 1'),
+    ('data.context', '0', 'at least 2'), ('data.least_count', '0', 'at least 1'), ('model.layers', '0', 'at least 1'),
     ('model.heads', '3', 'config.model.width .16. must be a multiple'),
     ('model.dropout', '2', r'must lie in \[0, 1\)'), ('evaluation.batch', '-1', 'must not be negative'),
     ('sampler.beams', '-1', 'at least 1')),

@@ -80,7 +80,7 @@ class TransformerConfig:
     checks.dtype(self)
     checks.heads(self)
     if self.kv_heads and self.heads % self.kv_heads:
-      raise checks.OutOfRange(f'kv_heads ({self.kv_heads}) must divide heads ({self.heads})')
+      raise checks.OutOfRange(f'heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})')
     if self.positions == 'rope' and (self.head_dim or self.width // self.heads) % 2:
       raise checks.OutOfRange(f'head_dim must be even for rotary positions, got {self.head_dim or self.width // self.heads}')
     for name, known in (('positions', POSITIONS), ('norm', NORMS), ('mlp', tuple(MLPS)), ('attention', IMPLEMENTATIONS)):

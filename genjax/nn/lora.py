@@ -25,7 +25,6 @@ import zlib
 import jax
 import jax.numpy as jnp
 
-from genjax import checks
 from genjax.types import Array, Key, Tree, UserError, leaf_name, listed, named_leaves, unflatten
 
 KERNEL = 'kernel'  # the last name of a leaf that is one
@@ -51,9 +50,9 @@ class Options:
   dropout: float = 0.0
 
   def __post_init__(self):
-    checks.whole(self, 1, 'rank')
-    checks.positive(self, 'alpha')
-    checks.rates(self, 'dropout')
+    if self.rank < 1 or not self.alpha > 0 or not 0.0 <= self.dropout < 1.0:
+      raise UserError('a low-rank adapter takes rank >= 1, alpha > 0 and 0 <= dropout < 1, got '
+                      f'rank={self.rank}, alpha={self.alpha}, dropout={self.dropout}')
     if not self.paths or isinstance(self.paths, str) or not all(isinstance(pattern, str) for pattern in self.paths):
       raise UserError(f'a low-rank adapter needs paths, a tuple of regular expressions of the kernels that it adapts, got {self.paths!r}')
     for pattern in self.paths:

@@ -56,8 +56,8 @@ GPUS = {
 }
 
 # What backends call them.
-_TPU_KINDS = {'TPU v4': 'v4', 'TPU v5 lite': 'v5e', 'TPU v5e': 'v5e', 'TPU v5': 'v5p', 'TPU v5p': 'v5p',
-              'TPU v6 lite': 'v6e', 'TPU v6e': 'v6e'}
+_TPU_KINDS = {'TPU v4': 'v4', 'TPU v5 lite': 'v5e', 'TPU v5e': 'v5e', 'TPU v5': 'v5p', 'TPU v5p': 'v5p', 'TPU v6 lite': 'v6e',
+              'TPU v6e': 'v6e'}
 
 
 def hardware_of(kind: str) -> Hardware | None:

@@ -70,5 +70,5 @@ def test_fewer_examples_than_a_batch():
 
 
 def test_bad_options_are_refused():
-  with pytest.raises(UserError, match='at least 1, got 0 and 4'):
+  with pytest.raises(UserError, match='pool must be at least 1, got 0'):
     make(pool=0)

@@ -206,7 +206,7 @@ def test_gradient_penalties_see_each_sample_alone():
 @pytest.mark.parametrize(('options', 'message'), [
   (dict(loss='hing'), 'config.objective.loss must be one of'),
   (dict(distribution='cauchy'), 'config.objective.distribution must be one of'),
-  (dict(discriminator_steps=0), 'discriminator_steps of a GAN must be at least 1'),
+  (dict(discriminator_steps=0), 'discriminator_steps must be at least 1'),
   (dict(r1_gamma=-1.0), 'must not be negative'),
 ])
 def test_bad_options(options, message):

@@ -163,7 +163,7 @@ def test_learns_and_fills_in():
 
 @pytest.mark.parametrize(('options', 'message'), [
   ({'mask': 50}, r'must lie in the vocabulary, 0 .. 49, got \[50\]'), ({'special': (-1,)}, r'got \[-1\]'),
-  ({'rate': 1.0}, r'rate of masking'),
+  ({'rate': 1.0}, r'rate must be above 0 and below 1, got 1.0'),
 ])
 def test_bad_options(options, message):
   with pytest.raises(UserError, match=message):
