@@ -11,6 +11,7 @@ test of equal losses on all meshes catches it).
 """
 
 from collections.abc import Callable
+import functools
 import math
 from typing import Any
 
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 
 from genjax import sharding
 from genjax.nn import conv_products
+from genjax.nn.kernels import Kernel, Linear, dense
 from genjax.nn.norms import SpectralNorm
 from genjax.types import Array, Key
 
@@ -116,7 +118,7 @@ class Dense(nnx.Module):
     self.dtype = dtype
 
   def __call__(self, x: Array, key: Key | None = None) -> Array:
-    return _affine(self, lambda kernel: x.astype(self.dtype) @ kernel, key)
+    return _affine(self, x, jnp.matmul, key)
 
 
 class Conv(nnx.Module):
@@ -139,7 +141,10 @@ class Conv(nnx.Module):
     self.stride, self.dtype, self.axes = stride, dtype, axes
 
   def __call__(self, x_BHWC: Array, key: Key | None = None) -> Array:
-    return _affine(self, lambda kernel: conv(x_BHWC.astype(self.dtype), kernel, self.stride, self.axes), key)
+    def convolve(x_BHWC: Array, kernel_HWIO: Array, outputs: str | None = self.axes[1]) -> Array:
+      return conv(x_BHWC, kernel_HWIO, self.stride, (self.axes[0], outputs))
+
+    return _affine(self, x_BHWC, convolve, key, functools.partial(convolve, outputs=None))
 
 
 class ConvTranspose(nnx.Module):
@@ -157,15 +162,20 @@ class ConvTranspose(nnx.Module):
     self.kernel = nnx.Param(init(rngs.params(), (size, size, inputs, outputs), jnp.float32))
     self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
     self.spectral = None
-    self.stride, self.dtype = stride, dtype
+    self.stride, self.dtype, self.axes = stride, dtype, (None, None)
 
   def __call__(self, x_BHWC: Array, key: Key | None = None) -> Array:
-    return _affine(self, lambda kernel: conv_transpose(x_BHWC.astype(self.dtype), kernel, self.stride), key)
+    return _affine(self, x_BHWC, functools.partial(conv_transpose, stride=self.stride), key)
 
 
-def _affine(layer: Dense | Conv | ConvTranspose, linear: Callable[[Array], Array], key: Key | None) -> Array:
-  """`linear` with the layer's kernel, normalised if the layer says so, plus its bias."""
-  kernel = layer.kernel.get_value()
-  kernel = kernel if layer.spectral is None else layer.spectral(kernel, key)
-  y = linear(kernel.astype(layer.dtype))
+def _affine(layer: Dense | Conv | ConvTranspose, x: Array, linear: Linear, key: Key | None, narrow: Linear | None = None) -> Array:
+  """`linear` of x and the layer's kernel, normalised if the layer says so, plus its bias; `narrow`: see `Kernel.apply`."""
+  x, kernel = x.astype(layer.dtype), layer.kernel.get_value()
+  kernel = kernel if layer.spectral is None else layer.spectral(dense(kernel), key)
+  kernel = kernel.astype(layer.dtype)
+  if not isinstance(kernel, Kernel):
+    y = linear(x, kernel)
+  else:
+    y = kernel.apply(x, linear, narrow)
+    y = y if isinstance(layer, Dense) else _place(y, layer.axes[1])
   return y if layer.bias is None else y + layer.bias.get_value().astype(layer.dtype)

@@ -10,6 +10,7 @@ token is dropped, so a device must have room for all R rows, whoever chose them.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
 from flax import nnx
@@ -19,11 +20,13 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from genjax import sharding
+from genjax.nn.kernels import Kernel, Multiply
 from genjax.types import Array, Key
 
 Activation = Callable[[Array], Array]
 ROWS = (512, 128)  # of a block of the TPU kernel, the first that divides them; its other sides are at most `SIDE`
 SIDE = 1024
+LANES = 128  # the least side of a block
 
 
 class Experts(nnx.Module):
@@ -58,12 +61,13 @@ class Experts(nnx.Module):
   def __call__(self, x_BTD: Array, weights_BT: Array | None = None, key: Key | None = None) -> tuple[Array, Array]:
     """(y_BTD, load), the second for `balance`: tokens count by their weights, 1 by default. Routing has no use for a key."""
     del key
-    logits_BTE = jnp.einsum('btd,de->bte', x_BTD.astype(self.dtype), self.router.kernel[...].astype(self.dtype),
-                            preferred_element_type=jnp.float32)
+    logits_BTE = _multiply(x_BTD.astype(self.dtype), self.router.kernel.get_value().astype(self.dtype),
+                           functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32))
     probability_BTE = jax.nn.softmax(logits_BTE, axis=-1)
     weight_BTC, expert_BTC = jax.lax.top_k(probability_BTE, self.choices)
     weight_BTC /= jnp.sum(weight_BTC, axis=-1, keepdims=True)
-    kernels = [kernel[...].astype(self.dtype) for kernel in (self.up_kernel, self.gate_kernel, self.down_kernel) if kernel is not None]
+    kernels = [kernel.get_value().astype(self.dtype)
+               for kernel in (self.up_kernel, self.gate_kernel, self.down_kernel) if kernel is not None]
     y_BTD = _spread(self.activation, x_BTD.astype(self.dtype), weight_BTC, expert_BTC, *kernels)
     return y_BTD, _load(probability_BTE, expert_BTC, weights_BT)
 
@@ -93,7 +97,13 @@ def _load(probability_BTE: Array, expert_BTC: Array, weights_BT: Array | None) -
   return jnp.stack([chosen_E, probability_E, jnp.broadcast_to(jnp.sum(weights_BT), (experts,))])
 
 
-def _spread(activation: Activation, x_BTD: Array, weight_BTC: Array, expert_BTC: Array, *kernels: Array) -> Array:
+def _multiply(x: Array, kernel: Array | Kernel, multiply: Multiply) -> Array:
+  """The product of the last axis of x with a matrix, or, as `multiply` has it, with one of several."""
+  dimensions = (((x.ndim - 1,), (0,)), ((), ()))
+  return kernel.product(x, dimensions, multiply) if isinstance(kernel, Kernel) else multiply(x, kernel, dimensions)
+
+
+def _spread(activation: Activation, x_BTD: Array, weight_BTC: Array, expert_BTC: Array, *kernels: Array | Kernel) -> Array:
   """`_mix`, on a mesh on every device for its tokens, experts and hidden units."""
   placement = sharding.active()
   if placement is None:
@@ -105,12 +115,26 @@ def _spread(activation: Activation, x_BTD: Array, weight_BTC: Array, expert_BTC:
   inward, outward = PartitionSpec(experts or None, None, hidden or None), PartitionSpec(experts or None, hidden or None, None)
   # Each device adds to the sum; its gradient is the same for all of them and is not summed.
   parts = PartitionSpec((*experts, *hidden) or None, *tokens)
-  run = jax.shard_map(lambda *arrays: _mix(activation, experts, *arrays)[None], mesh=placement.mesh, out_specs=parts,
-                      in_specs=(tokens, tokens, tokens, *[inward] * (len(kernels) - 1), outward), check_vma=False)
+  specs = [kernel.layout(spec) if isinstance(kernel, Kernel) else spec
+           for kernel, spec in zip(kernels, [*[inward] * (len(kernels) - 1), outward])]
+  rows = (*axes('batch', batch), *axes('sequence', length))
+
+  def mix(x_BTD: Array, weight_BTC: Array, expert_BTC: Array, *kernels: Array | Kernel) -> Array:
+    *into, out = (kernel.on_part(_index(rows)) if isinstance(kernel, Kernel) else kernel for kernel in kernels)
+    out = out.on_part(_index(hidden)) if isinstance(out, Kernel) else out  # it reads a part of the hidden units
+    return _mix(activation, experts, x_BTD, weight_BTC, expert_BTC, *into, out)[None]
+
+  run = jax.shard_map(mix, mesh=placement.mesh, out_specs=parts, in_specs=(tokens, tokens, tokens, *specs), check_vma=False)
   return jnp.sum(run(x_BTD, weight_BTC, expert_BTC, *kernels), axis=0)
 
 
-def _mix(activation: Activation, axes: tuple[str, ...], x_BTD: Array, weight_BTC: Array, expert_BTC: Array, *kernels: Array) -> Array:
+def _index(axes: tuple[str, ...]) -> Array:
+  """The number of this device along mesh axes; 0 for none."""
+  return jax.lax.axis_index(axes) if axes else jnp.int32(0)
+
+
+def _mix(activation: Activation, axes: tuple[str, ...], x_BTD: Array, weight_BTC: Array, expert_BTC: Array,
+         *kernels: Array | Kernel) -> Array:
   """The weighted sum of what the chosen experts make of each token.
 
   Args:
@@ -132,9 +156,10 @@ def _mix(activation: Activation, axes: tuple[str, ...], x_BTD: Array, weight_BTC
   kept = (lambda rows, here_R: jnp.where(here_R[:, None], rows, 0)) if axes else (lambda rows, here_R: rows)
   x_RD = _permute(jnp.repeat(x_BTD.reshape(-1, x_BTD.shape[-1]), choices, axis=0), order_R, rank_R)
   x_RD = kept(x_RD, jnp.arange(len(order_R)) < jnp.sum(size_E))
-  up_RM, *gate_RM = (_product(x_RD, kernel, size_E) for kernel in inward)
+  grouped = lambda x_RD, kernel_EDM, dimensions: _product(x_RD, kernel_EDM, size_E)
+  up_RM, *gate_RM = (_multiply(x_RD, kernel, grouped) for kernel in inward)
   h_RM = activation(gate_RM[0]) * up_RM if gate_RM else activation(up_RM)
-  y_RD = kept(_permute(_product(h_RM, down_EMD, size_E), rank_R, order_R), expert_R < experts)
+  y_RD = kept(_permute(_multiply(h_RM, down_EMD, grouped), rank_R, order_R), expert_R < experts)
   return jnp.einsum('btcd,btc->btd', y_RD.reshape(*expert_BTC.shape, -1), weight_BTC.astype(y_RD.dtype))
 
 
@@ -160,7 +185,8 @@ def _product_backward(saved: tuple[Array, Array, Array], gradient_RM: Array):
   across = jax.lax.RaggedDotDimensionNumbers((((1,), (2,)), ((), ())), [0], [0])
   x_gradient_RD = jax.lax.ragged_dot_general(gradient_RM, kernel_EDM, size_E, across)
   rows = next((rows for rows in ROWS if len(x_RD) % rows == 0), 0)
-  if sharding.platform() == 'tpu' and rows:  # where XLA has no kernel for these products and would compute each of them E times
+  # Where XLA has no kernel for these products and would compute each of them E times; the matrices of adapters are too narrow for tiles.
+  if sharding.platform() == 'tpu' and rows and min(kernel_EDM.shape[1:]) >= LANES:
     blocks = rows, *(min(side, SIDE) for side in kernel_EDM.shape[1:])
     return x_gradient_RD, tgmm(x_RD.T, gradient_RM, size_E, kernel_EDM.dtype, blocks, num_actual_groups=len(kernel_EDM)), None
   down = jax.lax.RaggedDotDimensionNumbers((((0,), (0,)), ((), ())), [0], [])

@@ -7,6 +7,7 @@ import numpy as np
 
 from genjax.nn.blocks import ACTIVATIONS
 from genjax.nn.embeddings import sincos
+from genjax.nn.kernels import dense
 from genjax.types import Array, Key, UserError
 
 TAPS = 3
@@ -31,7 +32,7 @@ class FrameConv(nnx.Module):
     frames = x_BSF.shape[1]
     padded_BSF = jnp.pad(x_BSF.astype(self.dtype), ((0, 0), (1, 1), (0, 0)))
     taps_BTF = jnp.concatenate([padded_BSF[:, tap:tap + frames:self.stride] for tap in range(TAPS)], axis=-1)
-    kernel_FD = self.kernel[...].astype(self.dtype).reshape(taps_BTF.shape[-1], -1)
+    kernel_FD = dense(self.kernel.get_value()).astype(self.dtype).reshape(taps_BTF.shape[-1], -1)
     return taps_BTF @ kernel_FD + self.bias[...].astype(self.dtype)
 
 
