@@ -91,8 +91,8 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
   # averaged: its averaged ones; rules: see genjax.training.warm_start; strict: whatever no rule covers is an error.
   config.init = ml_collections.ConfigDict(dict(averaged=False, strict=True, rules=()))
   # Low-rank adapters of that run's parameters in place of training them: see `genjax.nn.lora.Options`; rank 0 and no paths is none.
-  # groups: those to adapt; () is all in which a path matches.
-  config.lora = ml_collections.ConfigDict(dict(rank=0, alpha=16.0, dropout=0.0, paths=(), groups=()))
+  # groups: those to adapt; () is all in which a path matches. dtype: in which the base is kept; '' is that in which it is computed with.
+  config.lora = ml_collections.ConfigDict(dict(rank=0, alpha=16.0, dropout=0.0, paths=(), groups=(), dtype=''))
   config.profile = ml_collections.ConfigDict(dict(start=0, steps=0))  # a trace of so many steps, 0 for none
   config.assets = ml_collections.ConfigDict()  # filled by a run with what it found in its data
   return config

@@ -83,7 +83,7 @@ def read_adapter(folder: pathlib.Path, base: Config, params: Params, kept: Mappi
   config = copy.deepcopy(base)
   with config.unlocked():
     config.steps = 0
-    config.lora = {**dataclasses.asdict(adapter.options), 'groups': ('net',)}
+    config.lora = {**dataclasses.asdict(adapter.options), 'groups': ('net',), 'dtype': ''}
   return Imported(config, {'lora': adapter.params}, {}, {})
 
 
@@ -101,8 +101,8 @@ def write_adapter(folder: pathlib.Path, config: Config, params: Params, frozen: 
     UserError: see `genjax.interop.peft.save`.
   """
   given = config_lib.plain(config.lora)
-  del given['groups']
-  options = config_lib.build(lora.Options, given, 'config.lora')
+  options = {name: given[name] for name in given if name not in ('groups', 'dtype')}
+  options = config_lib.build(lora.Options, options, 'config.lora')
   peft.save(folder, _public(config, frozen, kept), peft.Adapter(options, params['lora']), config.init_from)
 
 

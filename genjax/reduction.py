@@ -67,6 +67,9 @@ class Unreduced:
   def __jax_array__(self) -> Array:
     return plain(self)
 
+  def __rmatmul__(self, x: Array) -> Array:
+    return x @ plain(self)
+
   @property
   def T(self) -> 'Unreduced':
     return Unreduced(self.value.T, self.terms.swapaxes(1, 2))

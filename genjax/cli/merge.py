@@ -28,13 +28,13 @@ def main(argv: list[str]) -> int:
   config, paths = workdir_lib.read_config(args.workdir)
   if not configs.adapted(config):
     raise UserError(f'--workdir={args.workdir} is a run without adapters; there is nothing to merge')
-  _, run = workdir_lib.open_run(args.workdir, args.set, args.step)
+  _, run = workdir_lib.open_run(args.workdir, args.set, args.step, exact=True)  # not the base as it was rounded for training
   merged: Any = run.experiment.objective  # the one that has adapters
   plain = config_lib.from_plain(_without_adapters(config_lib.plain(config)))
   experiment = configs.build(plain, paths)
   assets.put(plain, assets.described(experiment.assets, experiment.files))
   params = merged.merge(run.params(averaged=False), run.frozen)
-  averages = merged.context(run.state.context(run.frozen)).ema
+  averages = merged.context(run.state.context(run.frozen), merged=True).ema
   state = TrainState(step=run.state.step, params=params, mutable=run.state.mutable,
                      opt={group: experiment.optimizers[group].init(tree) for group, tree in params.items()},
                      ema={group: averages[group] for group in experiment.ema})

@@ -163,8 +163,8 @@ def read_config(workdir: str) -> tuple[Config, list[str]]:
   return assets.read_config(path), read_json(path / 'run.json')['paths']
 
 
-def load(workdir: str, assignments: Sequence[str] = ()) -> tuple[Config, Experiment]:
-  """The config of a run, with changes such as 'sampler.steps=25', and its experiment.
+def load(workdir: str, assignments: Sequence[str] = (), exact: bool = False) -> tuple[Config, Experiment]:
+  """The config of a run, with changes such as 'sampler.steps=25', and its experiment; `exact`: with the base of adapters in float32.
 
   Raises:
     UserError: no run directory, or a change of something that is trained in.
@@ -178,6 +178,9 @@ def load(workdir: str, assignments: Sequence[str] = ()) -> tuple[Config, Experim
                       f'{pathlib.Path(workdir) / "config.json"}')
     config_lib.override(config, assignment)
   config_lib.check(config)
+  if exact and configs.adapted(config):
+    with config.unlocked():
+      config.lora.dtype = 'float32'
   return config, attach(config, configs.build(config, paths))
 
 
@@ -297,7 +300,8 @@ def adapter_of(base: str, adapter: str, assignments: Sequence[str]) -> list[str]
 
 
 def open_run(workdir: str, assignments: Sequence[str] = (), step: int | str | None = None,
-             report: Callable[[str], None] = say, check: Callable[[Run], None] = lambda run: None) -> tuple[Config, Run]:
+             report: Callable[[str], None] = say, check: Callable[[Run], None] = lambda run: None,
+             exact: bool = False) -> tuple[Config, Run]:
   """A run with the state of its newest checkpoint, or of the one of `step`, a number or `BEST`.
 
   Args:
@@ -310,7 +314,7 @@ def open_run(workdir: str, assignments: Sequence[str] = (), step: int | str | No
     UserError: no run directory, no checkpoint, none that can be read, or no best one.
   """
   compilation_cache()
-  config, experiment = load(workdir, assignments)
+  config, experiment = load(workdir, assignments, exact)
   run = Run(experiment, configs.settings(config))
   check(run)
   saved = checkpoints(expanded(workdir), config)

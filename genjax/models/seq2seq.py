@@ -16,6 +16,7 @@ from genjax.nn.blocks import Block, BlockOptions, Remember, block_axes, options_
 from genjax.nn.embeddings import Embed, RelativeBias, sincos
 from genjax.nn.frames import FrameEmbedding
 from genjax.nn.functional import Network, absorb_bias, dropout, network, stack
+from genjax.nn.kernels import dense
 from genjax.nn.linear import Linear
 from genjax.types import Array, Key, Tree, UserError
 
@@ -197,13 +198,13 @@ class Head(nnx.Module):
   def __call__(self, x_BTD: Array, embedding_VD: Array, key: Key | None = None, project: bool = True) -> Any:
     if self.config.output_scale:
       x_BTD = x_BTD * self.config.width ** -0.5
-    weight_VD = embedding_VD if self.config.tied else self.out.kernel[...].T
     if not project:
+      weight_VD = embedding_VD if self.config.tied else dense(self.out.kernel.get_value()).T
       return absorb_bias(x_BTD, weight_VD, self.token_bias[...]) if self.config.output_bias else (x_BTD, weight_VD)
     if self.config.tied:
-      logits_BTV = linear_lib.project(x_BTD, weight_VD, jnp.float32)
+      logits_BTV = linear_lib.project(x_BTD, embedding_VD, jnp.float32)
     else:
-      logits_BTV = linear_lib.dot_general(x_BTD, self.out.kernel[...], (((2,), (0,)), ((), ())),
+      logits_BTV = linear_lib.dot_general(x_BTD, self.out.kernel.get_value(), (((2,), (0,)), ((), ())),
                                           preferred_element_type=jnp.float32)
     return logits_BTV + self.token_bias[...].astype(jnp.float32) if self.config.output_bias else logits_BTV
 

@@ -16,6 +16,7 @@ from genjax.nn.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.embeddings import Embed
 from genjax.nn.experts import Experts, balance, empty_load
 from genjax.nn.functional import Network, dropout, network, stack, unstack
+from genjax.nn.kernels import dense
 from genjax.nn.linear import Linear
 from genjax.types import Array, Key, Tree
 
@@ -203,7 +204,7 @@ class Head(nnx.Module):
   def __call__(self, x_BTD: Array, embedding_VD: Array, key: Key | None = None, project: bool = True) -> Any:
     x_BTD = self.norm(x_BTD)
     if not project:
-      return x_BTD, embedding_VD if self.tied else self.out.kernel[...].T
+      return x_BTD, embedding_VD if self.tied else dense(self.out.kernel.get_value()).T
     return linear_lib.project(x_BTD, embedding_VD, jnp.float32) if self.tied else self.out(x_BTD)
 
 

@@ -12,6 +12,7 @@ test of equal losses on all meshes catches it).
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -22,6 +23,7 @@ from jax.sharding import NamedSharding
 
 from genjax import reduction, sharding
 from genjax.nn import conv_products
+from genjax.nn.kernels import Kernel, Linear, dense
 from genjax.nn.linear import dot_general
 from genjax.nn.norms import SpectralNorm
 from genjax.types import Array, Key
@@ -163,7 +165,7 @@ class Dense(nnx.Module):
     self.dtype = dtype
 
   def __call__(self, x: Array, key: Key | None = None) -> Array:
-    return _affine(self, lambda kernel: dot_general(x.astype(self.dtype), kernel, (((x.ndim - 1,), (0,)), ((), ()))), key)
+    return _affine(self, x, _matmul, key)
 
 
 class Conv(nnx.Module):
@@ -188,7 +190,10 @@ class Conv(nnx.Module):
     self.stride, self.dtype, self.axes = stride, dtype, axes
 
   def __call__(self, x_BHWC: Array, key: Key | None = None) -> Array:
-    return _affine(self, lambda kernel: conv(x_BHWC.astype(self.dtype), kernel, self.stride, self.axes), key)
+    def convolve(x_BHWC: Array, kernel_HWIO: Array, outputs: str | None = self.axes[1]) -> Array:
+      return conv(x_BHWC, kernel_HWIO, self.stride, (self.axes[0], outputs))
+
+    return _affine(self, x_BHWC, convolve, key, functools.partial(convolve, outputs=None))
 
 
 class ConvTranspose(nnx.Module):
@@ -208,15 +213,23 @@ class ConvTranspose(nnx.Module):
     self.kernel = nnx.Param(init(rngs.params(), (size, size, inputs, outputs), jnp.float32))
     self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
     self.spectral = None
-    self.stride, self.dtype = stride, dtype
+    self.stride, self.dtype, self.axes = stride, dtype, (None, None)
 
   def __call__(self, x_BHWC: Array, key: Key | None = None) -> Array:
-    return _affine(self, lambda kernel: conv_transpose(x_BHWC.astype(self.dtype), kernel, self.stride), key)
+    return _affine(self, x_BHWC, functools.partial(conv_transpose, stride=self.stride), key)
 
 
-def _affine(layer: Dense | Conv | ConvTranspose, linear: Callable[[Any], Array], key: Key | None) -> Array:
-  """`linear` with the layer's kernel, normalised if the layer says so, plus its bias."""
-  kernel = layer.kernel.get_value()
-  kernel = kernel if layer.spectral is None else layer.spectral(reduction.plain(kernel), key)
-  y = linear(kernel)
+def _matmul(x: Array, kernel: Any) -> Array:
+  return dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+
+
+def _affine(layer: Dense | Conv | ConvTranspose, x: Array, linear: Linear, key: Key | None, narrow: Linear | None = None) -> Array:
+  """`linear` of x and the layer's kernel, normalised if the layer says so, plus its bias; `narrow`: see `Kernel.apply`."""
+  x, kernel = x.astype(layer.dtype), layer.kernel.get_value()
+  kernel = kernel if layer.spectral is None else layer.spectral(reduction.plain(dense(kernel)), key)
+  if not isinstance(kernel, Kernel):
+    y = linear(x, kernel)
+  else:
+    y = kernel.astype(layer.dtype).apply(x, linear, narrow)
+    y = y if isinstance(layer, Dense) else _place(y, layer.axes[1])
   return y if layer.bias is None else y + reduction.broadcast(layer.bias.get_value(), y.shape, y.dtype)

@@ -21,12 +21,14 @@ from jax.sharding import PartitionSpec
 
 from genjax import reduction, sharding
 from genjax.nn import derivatives
+from genjax.nn.kernels import Kernel, Multiply
 from genjax.nn.linear import Linear, dot_general
 from genjax.types import Array, Key
 
 Activation = Callable[[Array], Array]
 ROWS = (512, 128)  # of a block of the TPU kernel, the first that divides them; its other sides are at most `SIDE`
 SIDE = 1024
+LANES = 128  # the least side of a block
 
 
 class Experts(nnx.Module):
@@ -98,6 +100,12 @@ def _load(probability_BTE: Array, expert_BTC: Array, weights_BT: Array | None) -
   return jnp.stack([chosen_E, probability_E, jnp.broadcast_to(jnp.sum(weights_BT), (experts,))])
 
 
+def _multiply(x: Array, kernel: Array | Kernel, multiply: Multiply) -> Array:
+  """The product of the last axis of x with a matrix, or, as `multiply` has it, with one of several."""
+  dimensions = (((x.ndim - 1,), (0,)), ((), ()))
+  return kernel.product(x, dimensions, multiply) if isinstance(kernel, Kernel) else multiply(x, kernel, dimensions)
+
+
 def _spread(activation: Activation, x_BTD: Array, weight_BTC: Array, expert_BTC: Array, *kernels: Any) -> Array:
   """`_mix`, on a mesh on every device for its tokens, experts and hidden units."""
   placement = sharding.active()
@@ -111,21 +119,37 @@ def _spread(activation: Activation, x_BTD: Array, weight_BTC: Array, expert_BTC:
   # Each device adds to the sum; its gradient is the same for all of them and is not summed.
   parts = PartitionSpec((*experts, *hidden) or None, *tokens)
   rows = (*axes('batch', batch), *axes('sequence', length))
+  operands, specs = zip(*(_operand(kernel, spec, x_BTD.dtype, rows)
+                                for kernel, spec in zip(kernels, [*[inward] * (len(kernels) - 1), outward])))
+
+  def mix(x_BTD: Array, weight_BTC: Array, expert_BTC: Array, *operands: Any) -> Array:
+    *into, out = (operand.on_part(_index(rows)) if isinstance(operand, Kernel) else reduction.carried(operand[0], operand[1][0])
+                  for operand in operands)
+    out = out.on_part(_index(hidden)) if isinstance(out, Kernel) else out  # it reads a part of the hidden units
+    return _mix(activation, experts, x_BTD, weight_BTC, expert_BTC, *into, out)[None]
+
+  run = jax.shard_map(mix, mesh=placement.mesh, out_specs=parts, in_specs=(tokens, tokens, tokens, *specs), check_vma=False)
+  return jnp.sum(run(x_BTD, weight_BTC, expert_BTC, *operands), axis=0)
+
+
+def _operand(kernel: Any, spec: PartitionSpec, dtype: Any, rows: tuple[str, ...]) -> tuple[Any, Any]:
+  """What devices get of the kernels of experts, and how it lies: a `Kernel`, or what `genjax.reduction.carriers` gives."""
+  if isinstance(kernel, Kernel):
+    kernel = jax.tree.map(reduction.plain, kernel, is_leaf=reduction.is_unreduced).astype(dtype)
+    return kernel, kernel.layout(spec)
+  placement = sharding.active()
+  assert placement is not None
   split = math.prod(placement.mesh.shape[axis] for axis in rows)
-  places = [*[inward] * (len(kernels) - 1), outward]
-  values, terms = zip(*(reduction.carriers(kernel, x_BTD.dtype, split) for kernel in kernels))
-
-  def local(x_BTD: Array, weight_BTC: Array, expert_BTC: Array, values: tuple[Array, ...], terms: tuple[Array, ...]) -> Array:
-    own = (reduction.carried(value, term[0]) for value, term in zip(values, terms))
-    return _mix(activation, experts, x_BTD, weight_BTC, expert_BTC, *own)[None]
-
-  own_places = tuple(PartitionSpec(rows or None, *place) for place in places)
-  run = jax.shard_map(local, mesh=placement.mesh, out_specs=parts, in_specs=(tokens, tokens, tokens, tuple(places), own_places),
-                      check_vma=False)
-  return jnp.sum(run(x_BTD, weight_BTC, expert_BTC, values, terms), axis=0)
+  return reduction.carriers(kernel, dtype, split), (spec, PartitionSpec(rows or None, *spec))
 
 
-def _mix(activation: Activation, axes: tuple[str, ...], x_BTD: Array, weight_BTC: Array, expert_BTC: Array, *kernels: Array) -> Array:
+def _index(axes: tuple[str, ...]) -> Array:
+  """The number of this device along mesh axes; 0 for none."""
+  return jax.lax.axis_index(axes) if axes else jnp.int32(0)
+
+
+def _mix(activation: Activation, axes: tuple[str, ...], x_BTD: Array, weight_BTC: Array, expert_BTC: Array,
+         *kernels: Array | Kernel) -> Array:
   """The weighted sum of what the chosen experts make of each token.
 
   Args:
@@ -147,9 +171,10 @@ def _mix(activation: Activation, axes: tuple[str, ...], x_BTD: Array, weight_BTC
   kept = (lambda rows, here_R: jnp.where(here_R[:, None], rows, 0)) if axes else (lambda rows, here_R: rows)
   x_RD = _permute(jnp.repeat(x_BTD.reshape(-1, x_BTD.shape[-1]), choices, axis=0), order_R, rank_R)
   x_RD = kept(x_RD, jnp.arange(len(order_R)) < jnp.sum(size_E))
-  up_RM, *gate_RM = (_product(x_RD, kernel, size_E) for kernel in inward)
+  grouped = lambda x_RD, kernel_EDM, dimensions: _product(x_RD, kernel_EDM, size_E)
+  up_RM, *gate_RM = (_multiply(x_RD, kernel, grouped) for kernel in inward)
   h_RM = activation(gate_RM[0]) * up_RM if gate_RM else activation(up_RM)
-  y_RD = kept(_permute(_product(h_RM, down_EMD, size_E), rank_R, order_R), expert_R < experts)
+  y_RD = kept(_permute(_multiply(h_RM, down_EMD, grouped), rank_R, order_R), expert_R < experts)
   return jnp.einsum('btcd,btc->btd', y_RD.reshape(*expert_BTC.shape, -1), weight_BTC.astype(y_RD.dtype))
 
 
@@ -170,7 +195,8 @@ def _product_backward(saved: tuple[Array, Array, Array], gradient_RM: Array):
   across = jax.lax.RaggedDotDimensionNumbers((((1,), (2,)), ((), ())), [0], [0])
   x_gradient_RD = jax.lax.ragged_dot_general(gradient_RM, kernel_EDM, size_E, across)
   rows = next((rows for rows in ROWS if len(x_RD) % rows == 0), 0)
-  if sharding.platform() == 'tpu' and rows:  # where XLA has no kernel for these products and would compute each of them E times
+  # Where XLA has no kernel for these products and would compute each of them E times; the matrices of adapters are too narrow for tiles.
+  if sharding.platform() == 'tpu' and rows and min(kernel_EDM.shape[1:]) >= LANES:
     blocks = rows, *(min(side, SIDE) for side in kernel_EDM.shape[1:])
     return x_gradient_RD, tgmm(x_RD.T, gradient_RM, size_E, kernel_EDM.dtype, blocks, num_actual_groups=len(kernel_EDM)), None
   down = jax.lax.RaggedDotDimensionNumbers((((0,), (0,)), ((), ())), [0], [])

@@ -10,6 +10,7 @@ from typing import Any
 import zlib
 
 import jax
+from jax.sharding import PartitionSpec
 
 from genjax.types import Array, Key, Tree, leaf_name
 
@@ -39,6 +40,14 @@ class Kernel:
     """The one array that it stands for."""
     raise NotImplementedError
 
+  def __jax_array__(self) -> Array:
+    """For functions of `jax.numpy`, so that whatever else an objective does with a kernel is right."""
+    return self.dense()
+
+  def __rmatmul__(self, x: Array) -> Array:
+    """x @ kernel, of a matrix."""
+    return self.product(x, (((x.ndim - 1,), (0,)), ((), ())), jax.lax.dot_general)
+
   def product(self, x: Array, dimensions: Any, multiply: Multiply) -> Array:
     """multiply(x, kernel, dimensions), a product of x with a matrix.
 
@@ -64,6 +73,15 @@ class Kernel:
     """The kernel for one application in training; `key` is for what it draws."""
     del key
     return self
+
+  def on_part(self, index: Array) -> 'Kernel':
+    """The kernel where each device has a part of the input and `index` tells these parts from each other."""
+    del index
+    return self
+
+  def layout(self, spec: PartitionSpec) -> Any:
+    """The kernel with `PartitionSpec`s in the place of its arrays, where the array that it stands for would lie by `spec`."""
+    raise NotImplementedError
 
 
 def dense(kernel: Any) -> Array:

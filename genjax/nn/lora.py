@@ -9,13 +9,16 @@ Adapters are trees beside the parameters that they change, with {'A': ..., 'B': 
     E I O        a layer's experts              A is E I R       B is E R O
     L E I O      those of L layers, stacked     A is L E I R     B is L E R O
 
-with R the rank: of a convolution, A is one to R channels and B one of size 1; every expert has a pair of its own. The product is added
-to the kernel before a network is applied, which works for every network and keeps it a pure function. It costs, a step and an adapted
-kernel, I O R multiply-adds and room for one more kernel, however large the batch; the backward pass computes the gradient of the whole
-kernel, as full training does, and projects it. What is saved is the optimizer's state, the averages, and what a checkpoint holds.
+with R the rank: of a convolution, A is one to R channels and B one of size 1; every expert has a pair of its own.
+
+In training an adapted kernel stands in a network's parameters as `Adapted`, and a layer computes x W + scale (x A) B: no array of the
+size of W is made beside W, and none has a gradient. A and B, their products and their gradients are float32, whatever the compute type
+is and in whatever type W is kept. `merge` adds scale A B to W: for generation, where it is done once, and to write a model out. Layers
+that use a kernel otherwise than by a product (a spectral norm divides it, a chunked output layer transposes it, a convolution over frames
+of sounds joins its taps) take the merged kernel too, through `genjax.nn.kernels.dense`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import math
 import re
@@ -24,8 +27,11 @@ import zlib
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
-from genjax.types import Array, Key, Tree, UserError, leaf_name, listed, named_leaves, unflatten
+from genjax.nn.functional import dropout
+from genjax.nn.kernels import Kernel, Linear, Multiply
+from genjax.types import Array, Key, Tree, UserError, listed, named_leaves, unflatten
 
 KERNEL = 'kernel'  # the last name of a leaf that is one
 EXPERTS = '_kernel'  # the end of the name of one that holds the matrices of experts
@@ -36,9 +42,8 @@ class Options:
   """Which kernels are adapted, and how.
 
   rank: R. alpha: the product of A and B is scaled by alpha / rank. paths: regular expressions; a kernel whose whole path one of them
-  matches is adapted. dropout: rate at which input features of A are dropped. Every feature of a kernel is kept or dropped for all
-  examples and positions of a microbatch alike, since the adapter is part of the kernel; PEFT draws for each of them. Without
-  dropout, training is PEFT's, and inference is in any case.
+  matches is adapted. dropout: rate at which what A reads is dropped in training, drawn for each example, position and channel, as PEFT
+  does. Where a layer takes the merged kernel, there is none.
 
   Raises:
     UserError: a number out of range, or a path that is no regular expression.
@@ -131,6 +136,77 @@ def init(key: Key, kernels: Mapping[str, Any], rank: int) -> Tree:
   return unflatten(adapters)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Adapted(Kernel):
+  """A kernel with its adapter: W + scale A B, multiplied as x W + scale (x A) B.
+
+  base: W. a, b: A and B, float32. key: for dropout, in one application in training. scale: see `Options`. rate: of dropout.
+  """
+
+  base: Array
+  a: Array
+  b: Array
+  key: Key | None = None
+  scale: float = dataclasses.field(default=1.0, metadata={'static': True})
+  rate: float = dataclasses.field(default=0.0, metadata={'static': True})
+
+  @property
+  def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+    """Of W."""
+    return self.base.shape
+
+  @property
+  def dtype(self) -> Any:  # type: ignore[override]
+    """Of W."""
+    return self.base.dtype
+
+  def astype(self, dtype: Any) -> 'Adapted':
+    """W in the compute type; A and B stay float32, which keeps their gradients so."""
+    return dataclasses.replace(self, base=self.base.astype(dtype))
+
+  def dense(self) -> Array:
+    """The merged kernel, summed in float32."""
+    return _add(self.base, self.a, self.b, self.scale)
+
+  def keyed(self, key: Key) -> 'Adapted':
+    """With the key that dropout is drawn from, if there is any."""
+    return dataclasses.replace(self, key=key) if self.rate else self
+
+  def on_part(self, index: Array) -> 'Adapted':
+    """Dropout is drawn for each part."""
+    return self if self.key is None else dataclasses.replace(self, key=jax.random.fold_in(self.key, index))
+
+  def layout(self, spec: PartitionSpec) -> Any:
+    """A lies as the inputs of W do, and B as its outputs."""
+    *stack, inputs, outputs = spec
+    tree: Any = Adapted  # of layouts in the place of arrays
+    return tree(spec, PartitionSpec(*stack, inputs, None), PartitionSpec(*stack, None, outputs),
+                None if self.key is None else PartitionSpec(), self.scale, self.rate)
+
+  def product(self, x: Array, dimensions: Any, multiply: Multiply) -> Array:
+    """See `Kernel`."""
+    first, second = (self.a, self.b) if dimensions[0][1] == (0,) else (self.b, self.a)
+    narrow = multiply(self.scale * multiply(self.read(x), first, dimensions), second, dimensions)
+    wide = multiply(x, self.base, dimensions)
+    return wide + narrow.astype(wide.dtype)
+
+  def apply(self, x: Array, function: Linear, narrow: Linear | None = None) -> Array:
+    """See `Kernel`."""
+    y = self.scale * (narrow or function)(self.read(x), self.a) @ self.b
+    wide = function(x, self.base)
+    return wide + y.astype(wide.dtype)
+
+  def read(self, x: Array) -> Array:
+    """What A reads of the input of the layer: float32, with dropout."""
+    return dropout(x.astype(jnp.float32), self.rate, self.key)
+
+
+def _add(kernel: Array, a: Array, b: Array, scale: float) -> Array:
+  """kernel + scale A B in the type of the kernel, summed in float32 or a longer type."""
+  return (kernel + scale * product(a, b)).astype(kernel.dtype)
+
+
 def product(a: Array, b: Array) -> Array:
   """A B, of the shape of the kernel."""
   if a.ndim > b.ndim:  # the height and width of a convolution
@@ -144,37 +220,36 @@ def merge(params: Tree, adapters: Tree, scale: float) -> Tree:
   Raises:
     UserError: adapters of kernels that `params` does not have, or of other shapes.
   """
+  return _joined(params, adapters, lambda kernel, a, b: _add(kernel, a, b, scale))
+
+
+def attach(params: Tree, adapters: Tree, options: Options) -> Tree:
+  """The parameters with `Adapted` kernels; other leaves are those of `params`.
+
+  Raises:
+    UserError: see `merge`.
+  """
+  return _joined(params, adapters, lambda kernel, a, b: Adapted(kernel, a, b, scale=options.scale, rate=options.dropout))
+
+
+def _joined(params: Tree, adapters: Tree, join: Callable[[Any, Array, Array], Any]) -> Tree:
   if not isinstance(adapters, Mapping) or not isinstance(params, Mapping) or not set(adapters) <= set(params):
     raise UserError(f'these adapters are of another model: they adapt {_names(adapters)}, and there is {_names(params)}')
-  return {name: _merged(leaf, adapters[name], scale, name) if name in adapters else leaf for name, leaf in params.items()}
+  return {name: _join(leaf, adapters[name], join, name) if name in adapters else leaf for name, leaf in params.items()}
 
 
-def _merged(leaf: Any, adapter: Tree, scale: float, name: str) -> Any:
+def _join(leaf: Any, adapter: Tree, join: Callable[[Any, Array, Array], Any], name: str) -> Any:
   if isinstance(leaf, Mapping):
-    return merge(leaf, adapter, scale)
+    return _joined(leaf, adapter, join)
   a, b = adapter['A'], adapter['B']
   shape = jax.eval_shape(product, a, b).shape if a.shape[-1] == b.shape[-2] else None
   if shape != leaf.shape:
     raise UserError(f'an adapter with A {a.shape} and B {b.shape} does not fit {name} {leaf.shape}')
-  return leaf + scale * product(a, b)
+  return join(leaf, a, b)
 
 
 def _names(tree: Any) -> str:
   return listed(sorted(tree)) if isinstance(tree, Mapping) else f'an array {getattr(tree, "shape", "")}'
-
-
-def drop(key: Key, adapters: Tree, rate: float) -> Tree:
-  """The adapters with input features of A dropped, see `Options`."""
-  flat, structure = jax.tree_util.tree_flatten_with_path(adapters)
-  dropped = []
-  for number, (path, leaf) in enumerate(flat):
-    if path[-1].key == 'A':
-      stacked = _stacked(leaf_name(path[:-1]), leaf.ndim)
-      shape = (*leaf.shape[:stacked], *[1] * (leaf.ndim - 2 - stacked), leaf.shape[-2], 1)
-      keep = jax.random.bernoulli(jax.random.fold_in(key, number), 1.0 - rate, shape)
-      leaf = jnp.where(keep, leaf / (1.0 - rate), 0.0)
-    dropped.append(leaf)
-  return jax.tree.unflatten(structure, dropped)
 
 
 def axes(table: tuple, kernels: Mapping[str, Any]) -> tuple:

@@ -1,6 +1,6 @@
 """Low-rank adaptation (Hu et al. 2021) of any objective: its groups stand still, and adapters of some of their kernels are trained."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 from typing import Any
 
@@ -9,14 +9,15 @@ import jax.numpy as jnp
 
 from genjax.nn import lora
 from genjax.objectives.base import Context, Objective, Output, Phase, Variables
-from genjax.types import Array, Batch, Key, Params
+from genjax.types import Array, Batch, Key, Params, Tree
 
+Join = Callable[[Tree, Tree], Tree]  # (parameters of a group, its adapters) -> parameters
 MUTABLE = 'mutable'  # the name among the frozen groups of the variables that change without gradients
 
 
 @dataclasses.dataclass(frozen=True)
 class Lora:
-  """An objective whose losses are those of `base` with adapters merged into its parameters; see `genjax.nn.lora`.
+  """An objective whose losses are those of `base` with adapters beside its kernels; see `genjax.nn.lora`.
 
   base: what is adapted. options: rank, scale and paths. groups: the groups of `base` whose kernels are adapted; the others stand still,
   and a phase that would train none but these is left out.
@@ -56,26 +57,35 @@ class Lora:
 
   def _loss(self, phase: Phase):
     def loss(params: Params, context: Context, batch: Batch, key: Key) -> Output:
-      if self.options.dropout:
-        drop_key = jax.random.fold_in(key, 0xD309)
-        params = {name: lora.drop(jax.random.fold_in(drop_key, number), params[name], self.options.dropout)
-                  for number, name in enumerate(sorted(params))}
-      return phase.loss(self.merge(params, context.frozen), self.context(context), batch, key)
+      return phase.loss(self.attach(params, context.frozen), self.context(context), batch, key)
 
     return loss
 
+  def attach(self, params: Params, frozen: Params) -> Params:
+    """The parameters of `base` with the adapters in `params` beside their kernels; a group without one is as it is."""
+    return self._joined(params, frozen, self._attach)
+
   def merge(self, params: Params, frozen: Params) -> Params:
     """The parameters of `base` with the adapters in `params` merged into them; a group without one is as it is."""
-    return {group: lora.merge(frozen[group], params[self.adapter(group)], self.options.scale) if group in self.groups else frozen[group]
+    return self._joined(params, frozen, self._merge)
+
+  def _joined(self, params: Params, frozen: Params, join: Join) -> Params:
+    return {group: join(frozen[group], params[self.adapter(group)]) if group in self.groups else frozen[group]
             for group in self._base_groups()}
+
+  def _attach(self, params: Tree, adapters: Tree) -> Tree:
+    return lora.attach(params, adapters, self.options)
+
+  def _merge(self, params: Tree, adapters: Tree) -> Tree:
+    return lora.merge(params, adapters, self.options.scale)
 
   def _base_groups(self) -> list[str]:
     return sorted({group for phase in self.base.phases() for group in phase.trains})
 
-  def context(self, context: Context) -> Context:
-    """What `base` may read: averages are those of its own groups."""
-    own = self._base_groups()
-    averaged = {group: lora.merge(context.frozen[group], context.ema[self.adapter(group)], self.options.scale)
+  def context(self, context: Context, merged: bool = False) -> Context:
+    """What `base` may read: averages are those of its own groups, with adapters as `merge` or as `attach` has them."""
+    own, join = self._base_groups(), self._merge if merged else self._attach
+    averaged = {group: join(context.frozen[group], context.ema[self.adapter(group)])
                 for group in self.groups if self.adapter(group) in context.ema}
     still = {group: context.frozen[group] for group in own if group not in self.groups}
     rest = {name: tree for name, tree in context.frozen.items() if name not in own and name != MUTABLE}
@@ -83,11 +93,11 @@ class Lora:
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
     """What `base` gives."""
-    return self.base.evaluate(self.merge(params, context.frozen), self.context(context), batch, key)
+    return self.base.evaluate(self.attach(params, context.frozen), self.context(context), batch, key)
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array], **options: Any) -> dict[str, Array]:
-    """What `base` gives; adapters are merged once, not in each step of sampling."""
-    return self.base.sample(self.merge(params, context.frozen), self.context(context), keys, conditions, **options)
+    """What `base` gives; adapters are merged once, which keeps each step of sampling as fast as that of `base`."""
+    return self.base.sample(self.merge(params, context.frozen), self.context(context, merged=True), keys, conditions, **options)
 
   @property
   def emits(self) -> bool:

@@ -149,14 +149,16 @@ def _tpu(name: str, kind: str) -> Target:
     raise UserError(f"--topology={name} compiles with libtpu, which is not installed; pip install 'genjax-research[tpu]' (from a clone: "
                     "pip install -e '.[tpu]'). No TPU is needed") from error
   # A chip of v4 has two cores, which by default are two devices; programs for training see them as one, as they do on v5p.
-  options = {'chip_config_name': 'megacore'} if kind == 'v4' else {}
+  options: dict[str, Any] = {'chip_config_name': 'megacore'} if kind == 'v4' else {}
+  if re.fullmatch(r'\w+:1(x1)*', name):  # one chip is a part of a host, which is to be said
+    options['chips_per_host_bounds'] = [1, 1, 1]
   try:
     devices = topologies.get_topology_desc(platform='tpu', topology_name=name, **options).devices
   except Exception as error:  # whatever the plugin raises: a refused shape, or a library that jax cannot load
     message = _first_line(error)
     if 'opology' in message:
       raise UserError(f'--topology={name} is no slice that libtpu knows ({message}); shapes are in chips and made of whole hosts, such as '
-                      'v5p:4x4x8 or v5e:4x4') from error
+                      'v5p:4x4x8 or v5e:4x4, or of one chip, such as v5p:1x1x1 or v5e:1x1') from error
     raise UserError(f'libtpu {version} cannot be used by jax {jax.__version__} ({message}); install the pair that belongs together: pip '
                     "install 'genjax-research[tpu]' (from a clone: pip install -e '.[tpu]')") from error
   return Target(name, devices, devices[0].device_kind, TPUS[kind], f'libtpu {version}')

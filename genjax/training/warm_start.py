@@ -18,6 +18,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from genjax import sharding
@@ -101,6 +102,8 @@ def fill(frozen: Params, source: Checkpoints, step: int | None, say: Callable[[s
   filled = jax.tree_util.tree_map_with_path(lambda path, leaf: chosen[leaf_name(path)].astype(leaf.dtype), here)
   digest = hashlib.sha256()
   for name, leaf in sorted(named_leaves(filled).items()):
+    if jnp.issubdtype(leaf.dtype, jnp.floating):  # whatever type it is kept in here, the checksum is that of the base
+      leaf = chosen[name].astype(np.float32)
     digest.update(f'{name} {leaf.shape} {leaf.dtype} '.encode())
     digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
   say('\n'.join([f'reading frozen {sorted(here)} from step {step} of {source.directory.parent}', *report.lines()]))

@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import jax
-from jax.sharding import AbstractMesh
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh
 import numpy as np
 import optax
 import optax.contrib

@@ -1,0 +1,87 @@
+"""In which types a function reads arrays, found on its jaxpr.
+
+An array that is only ever converted to one narrower type may be kept in that type: the function then gives the same bits.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from genjax.types import Tree
+
+# What changes no entry of its first operand, so that converting before it is converting after it.
+VIEWS = ('reshape', 'transpose', 'squeeze', 'slice', 'dynamic_slice', 'broadcast_in_dim', 'expand_dims', 'copy', 'rev',
+         'sharding_constraint')
+# What runs a jaxpr once on its operands, and the parameter that holds it.
+CALLS = {'jit': 'jaxpr', 'pjit': 'jaxpr', 'closed_call': 'call_jaxpr', 'remat2': 'jaxpr', 'checkpoint': 'jaxpr',
+         'custom_jvp_call': 'call_jaxpr', 'custom_vjp_call': 'call_jaxpr', 'shard_map': 'jaxpr'}
+
+
+def read_types(function: Callable[..., Any], tree: Tree, *rest: Any) -> Tree:
+  """The type in which each array can be kept without a change in what a function computes of it.
+
+  Args:
+    function: called as function(tree, *rest).
+    tree: arrays or shapes.
+    rest: further arguments, likewise.
+
+  Returns:
+    A tree of dtypes: the one that a floating array is converted to wherever the function reads it, if it is one and narrower, else its
+    own.
+  """
+  leaves, structure = jax.tree.flatten(tree)
+  jaxpr = jax.make_jaxpr(function)(tree, *rest).jaxpr
+  found: list[set[Any]] = [set() for _ in leaves]
+  numbers = [*range(len(leaves)), *[None] * (len(jaxpr.invars) - len(leaves))]
+  _as_they_are(_follow(jaxpr, numbers, found), found)
+  return jax.tree.unflatten(structure, [_narrowed(leaf.dtype, types) for leaf, types in zip(leaves, found)])
+
+
+def _narrowed(dtype: Any, types: set[Any]) -> Any:
+  dtype, only = jnp.dtype(dtype), next(iter(types)) if len(types) == 1 else None
+  if only is None or not (jnp.issubdtype(only, jnp.floating) and jnp.issubdtype(dtype, jnp.floating)):
+    return dtype
+  return only if only.itemsize < dtype.itemsize else dtype
+
+
+def _follow(jaxpr: Any, numbers: Sequence[int | None], found: list[set[Any]]) -> list[int | None]:
+  """Notes in `found` the types in which a jaxpr reads the arrays with `numbers` among its arguments; the numbers of its results."""
+  known = {variable: number for variable, number in zip(jaxpr.invars, numbers) if number is not None}
+  for equation in jaxpr.eqns:
+    given = [None if hasattr(variable, 'val') else known.get(variable) for variable in equation.invars]  # literals have values
+    if any(number is not None for number in given):
+      results = _results(equation, given, found)
+      known.update({variable: number for variable, number in zip(equation.outvars, results) if number is not None})
+  return [None if hasattr(variable, 'val') else known.get(variable) for variable in jaxpr.outvars]
+
+
+def _results(equation: Any, given: list[int | None], found: list[set[Any]]) -> list[int | None]:
+  """The numbers of the results of an equation that reads arrays with numbers."""
+  name = equation.primitive.name
+  nothing: list[int | None] = [None] * len(equation.outvars)
+  if name == 'convert_element_type':
+    found[given[0]].add(jnp.dtype(equation.params['new_dtype']))  # type: ignore[index]
+    return nothing
+  if name in VIEWS:
+    return given[:1]
+  if name == 'optimization_barrier':
+    return given
+  if name in CALLS:
+    inner = equation.params[CALLS[name]]
+    return _follow(getattr(inner, 'jaxpr', inner), given, found)
+  if name == 'scan':
+    inner, consts, carry = equation.params['jaxpr'].jaxpr, equation.params['num_consts'], equation.params['num_carry']
+    results = _follow(inner, [*given[:consts], *[None] * carry, *given[consts + carry:]], found)
+    _as_they_are([*given[consts:consts + carry], *results], found)
+    return nothing
+  _as_they_are(given, found)
+  return nothing
+
+
+def _as_they_are(numbers: Sequence[int | None], found: list[set[Any]]) -> None:
+  """Notes that arrays are read, or given back, in another way than by a conversion."""
+  for number in numbers:
+    if number is not None:
+      found[number].add(None)
