@@ -118,7 +118,7 @@ def check(config: Config) -> None:
     for key, value in flat.items():
       if any(isinstance(number, float) and not math.isfinite(number) for number in _numbers(value)):
         raise checks.OutOfRange(f'{key} must be finite, got {value!r}')
-      if key.rpartition('.')[2] == 'dtype':
+      if key.rpartition('.')[2] == 'dtype' and not (key == 'lora.dtype' and value == ''):
         checks.dtype({key: value}, key)
     for key, least in LEAST.items():
       checks.whole(flat, least, key)

@@ -142,6 +142,10 @@ class Product(Protocol):
     """The product, computed in the type of x."""
     ...
 
+  def in_type_of_x(self, x: Array, weight: Array) -> Array:
+    """The same in the type of x, where the product itself gives another, such as logits in float32."""
+    ...
+
   def gradient(self, x: Array, slope: Array, shape: tuple[int, ...], parts: int) -> Array:
     """The gradient of the weight in float32: of its shape, or with `parts` > 0 one term a part of the batch, on a new first axis."""
     ...
@@ -156,7 +160,10 @@ class _Adjoint:
   dtype: Any
 
   def __call__(self, slope: Array, weight: Array) -> Array:
-    return jax.vjp(lambda x: self.product(x, weight), jnp.zeros(self.shape, self.dtype))[1](slope)[0]
+    like_x = jnp.zeros(self.shape, self.dtype)
+    return jax.vjp(lambda x: self.product.in_type_of_x(x, weight), like_x)[1](slope.astype(self.dtype))[0]
+
+  in_type_of_x = __call__
 
   def gradient(self, x: Array, slope: Array, shape: tuple[int, ...], parts: int) -> Array:
     return self.product.gradient(slope, x, shape, parts)

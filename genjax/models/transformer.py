@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from genjax import checks, sharding
 from genjax.nn import linear as linear_lib
+from genjax.nn import norms
 from genjax.nn.attention import Attention, RopeScaling, init_layer
 from genjax.nn.blocks import ACTIVATIONS
 from genjax.nn.dot_product_attention import IMPLEMENTATIONS
@@ -211,8 +212,8 @@ class Head(nnx.Module):
 def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.Module:
   dtype = jnp.dtype(config.dtype)
   if config.norm == 'rms':
-    return nnx.RMSNorm(config.width, epsilon=config.norm_eps, dtype=dtype, rngs=rngs)
-  return nnx.LayerNorm(config.width, epsilon=config.norm_eps, use_bias=config.bias, dtype=dtype, use_fast_variance=False, rngs=rngs)
+    return norms.RMSNorm(config.width, epsilon=config.norm_eps, dtype=dtype, rngs=rngs)
+  return norms.LayerNorm(config.width, epsilon=config.norm_eps, use_bias=config.bias, dtype=dtype, rngs=rngs)
 
 
 def _sequence(cache: Any) -> str | None:

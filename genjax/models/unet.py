@@ -14,6 +14,7 @@ from genjax.nn.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.embeddings import LabelEmbedding, TimestepEmbedding
 from genjax.nn.functional import Network
 from genjax.nn.linear import Linear
+from genjax.nn.norms import GroupNorm
 from genjax.types import Array, Key
 
 _XAVIER = nnx.initializers.xavier_uniform()
@@ -182,9 +183,9 @@ class _Stage(nnx.Module):
     return x_BHWC + self.attention(x_BTD).reshape(x_BHWC.shape)
 
 
-def _group_norm(channels: int, config: UNet, rngs: nnx.Rngs) -> nnx.GroupNorm:
+def _group_norm(channels: int, config: UNet, rngs: nnx.Rngs) -> GroupNorm:
   # The variance by two passes: E[x^2] - E[x]^2 loses its digits where the mean is large.
-  return nnx.GroupNorm(channels, config.groups, dtype=jnp.dtype(config.dtype), use_fast_variance=False, rngs=rngs)
+  return GroupNorm(channels, config.groups, dtype=jnp.dtype(config.dtype), rngs=rngs)
 
 
 def _double(x_BHWC: Array) -> Array:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import checks, sharding
+from genjax.nn import norms
 from genjax.nn.attention import Attention
 from genjax.nn.cross_attention import CrossAttention
 from genjax.nn.dot_product_attention import IMPLEMENTATIONS
@@ -75,8 +76,8 @@ class BlockOptions:
     """A norm of width D."""
     dtype = jnp.dtype(self.dtype)
     if self.norm == 'rms':
-      return nnx.RMSNorm(self.width, epsilon=self.norm_eps, dtype=dtype, rngs=rngs)
-    return nnx.LayerNorm(self.width, epsilon=self.norm_eps, use_bias=self.bias, dtype=dtype, use_fast_variance=False, rngs=rngs)
+      return norms.RMSNorm(self.width, epsilon=self.norm_eps, dtype=dtype, rngs=rngs)
+    return norms.LayerNorm(self.width, epsilon=self.norm_eps, use_bias=self.bias, dtype=dtype, rngs=rngs)
 
   def make_linear(self, inputs: int, outputs: int, rngs: nnx.Rngs) -> Linear:
     """A projection."""

@@ -108,6 +108,8 @@ class Convolution:
     y_BHWC: Any = (conv_products.conv if self.cpu else conv_products.native)(x_BHWC, kernel_HWIO, self.stride)
     return y_BHWC  # typed by hand: pyright takes what custom_vjp returns for an object
 
+  in_type_of_x = __call__
+
   def gradient(self, x: Array, slope: Array, shape: tuple[int, ...], parts: int) -> Array:
     """See `genjax.reduction.Product`."""
     if not self.local:

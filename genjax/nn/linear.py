@@ -98,6 +98,10 @@ class Matrix:
       return _flat(x, weight.astype(x.dtype), self.axis, self.alone, options)
     return jax.lax.dot_general(x, weight.astype(x.dtype), (((x.ndim - 1,), (self.axis,)), ((), ())), **options)
 
+  def in_type_of_x(self, x: Array, weight: Array) -> Array:
+    """See `genjax.reduction.Product`."""
+    return dataclasses.replace(self, preferred_element_type=None)(x, weight)
+
   def gradient(self, x: Array, slope: Array, shape: tuple[int, ...], parts: int) -> Array:
     """See `genjax.reduction.Product`."""
     split = (x, slope) if not parts else tuple(reduction.by_parts(column, parts) for column in (x, slope))

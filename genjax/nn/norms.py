@@ -1,9 +1,12 @@
-"""Normalisation of convolutional networks: batch statistics and spectral norms."""
+"""Normalisation: of layers, groups of channels and batches, and of kernels by their spectral norm."""
+
+from typing import Any
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from genjax import reduction
 from genjax.types import Array, Key
 
 
@@ -30,6 +33,61 @@ class BatchNorm(nnx.Module):
 
   def __call__(self, x: Array, key: Key | None = None) -> Array:
     return self.norm(x.astype(jnp.float32), use_running_average=key is None).astype(self.dtype)
+
+
+class LayerNorm(nnx.LayerNorm):
+  """Layer normalisation over the last axis, as `flax.nnx.LayerNorm`.
+
+  Statistics, scale and bias are float32 whatever the compute type, the variance is the mean square of what is left without the mean, and
+  gradients of scale and bias are summed in float32, see `genjax.reduction`.
+  """
+
+  reads_unreduced = True
+
+  def __call__(self, x: Array, *, mask: None = None) -> Array:
+    del mask
+    x32 = x.astype(jnp.float32)
+    mean = jnp.mean(x32, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(x32 - mean), axis=-1, keepdims=True)
+    return _scaled(self, x, x32 - mean, variance)
+
+
+class RMSNorm(nnx.RMSNorm):
+  """Normalisation by the root mean square of the last axis, as `flax.nnx.RMSNorm`; see `LayerNorm`."""
+
+  reads_unreduced = True
+
+  def __call__(self, x: Array, mask: None = None) -> Array:
+    del mask
+    x32 = x.astype(jnp.float32)
+    return _scaled(self, x, x32, jnp.mean(jnp.square(x32), axis=-1, keepdims=True))
+
+
+class GroupNorm(nnx.GroupNorm):
+  """Normalisation of groups of channels of each example (Wu and He 2018), as `flax.nnx.GroupNorm`; see `LayerNorm`."""
+
+  reads_unreduced = True
+
+  def __call__(self, x: Array, *, mask: None = None) -> Array:
+    del mask
+    x32 = x.astype(jnp.float32)
+    groups = x32.reshape(*x.shape[:-1], self.num_groups, self.group_size)
+    axes = (*range(1, x.ndim - 1), x.ndim)
+    mean = jnp.mean(groups, axis=axes, keepdims=True)
+    variance = jnp.mean(jnp.square(groups - mean), axis=axes, keepdims=True)
+    channels = lambda value: jnp.repeat(value[..., 0], self.group_size, axis=-1)
+    return _scaled(self, x, x32 - channels(mean), channels(variance))
+
+
+def _scaled(norm: Any, x: Array, centred: Array, variance: Array) -> Array:
+  """The normalised x with the scale and bias of a layer, in its compute type."""
+  scale, bias = (None if leaf is None else leaf.get_value() for leaf in (norm.scale, getattr(norm, 'bias', None)))
+  factor = jax.lax.rsqrt(variance + norm.epsilon)
+  if scale is not None:
+    factor = factor * reduction.broadcast(scale, x.shape, jnp.float32)
+  y = centred * factor
+  y = y if bias is None else y + reduction.broadcast(bias, x.shape, jnp.float32)
+  return y.astype(norm.dtype or x.dtype)
 
 
 class PowerIteration(nnx.Variable):
