@@ -136,7 +136,8 @@ def check_groups(phases: tuple[Phase, ...], params: Mapping[str, Any], optimizer
     raise UserError(f'config.ema names unknown groups {sorted(set(ema) - groups)}. Groups: {sorted(groups)}')
   for group, decay in ema.items():
     real = isinstance(decay, numbers.Real) and not isinstance(decay, bool)
-    if not real or not 0.0 <= np.float32(decay) < 1.0:  # float32, which the average is kept in, may round to 1
+    # An average is kept in float32, in which a number below 1 may be 1.
+    if not real or not 0.0 <= decay < 1.0 or np.float32(decay) == 1.0:
       raise UserError(f'config.ema.{group} must be a number from 0 up to, not including, 1: the decay of an average; got {decay!r}')
   for phase in phases:
     if phase.every < 1:

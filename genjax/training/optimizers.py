@@ -36,6 +36,7 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
   'lr': _NOT_NEGATIVE, 'weight_decay': _NOT_NEGATIVE, 'clip': _NOT_NEGATIVE,
   'end': (lambda x: 0 <= x <= 1, 'a number from 0 to 1'),
   'scale': (lambda x: x > 0, 'a number above 0; frozen=True lets parameters stand still')}
+_LARGEST = float(np.finfo(np.float32).max)
 _WHOLE = ('steps', 'warmup', 'factor_from')
 _PATTERNS = ('decay', 'matrices', 'ends')
 
@@ -143,10 +144,11 @@ def _single(steps: int, where: str, last: optax.GradientTransformation | None,
     raise UserError(f'{where} warmup must lie between 0 and the {steps} updates of the run, got {rate["warmup"]}')
   schedule = learning_rate(rate['lr'], steps, rate['warmup'], rate['schedule'], rate['end'], where)
   weight_decay, decay = given.pop('weight_decay', 0.0), given.pop('decay', DECAYED)
-  links = [_DIRECTIONS[name](**given)]
-  if name not in _WITHOUT_DECAY:
-    links.append(optax.add_decayed_weights(weight_decay, lambda params: _decayed(decay, params)))
-  links.append(optax.scale_by_learning_rate(schedule))
+  direction, rated = _DIRECTIONS[name](**given), optax.scale_by_learning_rate(schedule)
+  decayed = optax.add_decayed_weights(weight_decay, lambda params: _decayed(decay, params))
+  links = [direction, rated] if name in _WITHOUT_DECAY else [direction, decayed, rated]
+  if name == 'sgd' and not given.get('momentum'):  # the same in the order of optax.sgd, whose states checkpoints hold
+    links = [decayed, optax.chain(direction, rated)]
   links += [] if last is None else [last]
   if name != 'schedule_free':
     return optax.chain(*links)
@@ -195,9 +197,9 @@ def _check(values: Mapping[str, Any], where: str) -> None:
         raise UserError(f'{key} must be a whole number that is not negative, got {value!r}')
     elif option in _RANGES:
       fits, expected = _RANGES[option]
-      real = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+      real: Any = value if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
       # In float32, in which it is computed with: b2 = 1 - 1e-9 is 1 there. What is too large, or NaN, is in no range.
-      if not abs(real) <= np.finfo(np.float32).max or not fits(float(np.float32(real))):
+      if not abs(real) <= _LARGEST or not fits(float(np.float32(real))):
         raise UserError(f'{key} must be {expected}, got {value!r}')
 
 

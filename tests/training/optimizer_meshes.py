@@ -24,7 +24,8 @@ from genjax.types import leaf_name
 STEPS = 3
 AXES = {'net': (('blocks/kernel', ('layers', None, 'mlp')), ('embedding/embedding', ('vocab', None)))}
 WIDE = lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree)
-MAKE = {name: {'name': name, 'lr': 0.01, **({} if name in ('adam', 'rmsprop') else {'weight_decay': 0.1})} for name in optimizers.OPTIMIZERS}
+MAKE = {name: {'name': name, 'lr': 0.01, **({'weight_decay': 0.1} if 'decay' in optimizers.takes(name) else {})}
+        for name in optimizers.OPTIMIZERS}
 MAKE['adafactor']['factor_from'] = 8
 MAKE['parts'] = {'name': 'adamw', 'lr': 0.01, 'clip': 1.0, 'weight_decay': 0.1, 'parts': (
   ('embedding/.*', {'frozen': True}), ('head/.*', {'scale': 0.1}), ('.*bias', {'name': 'sgd', 'lr': 0.1}))}
@@ -60,7 +61,8 @@ class Network:
 
   def init(self, key, frozen):
     draw = lambda number, *shape: 0.2 * jax.random.normal(jax.random.fold_in(key, number), shape)
-    net = {'embedding': {'embedding': draw(0, 32, 16)}, 'blocks': {'kernel': draw(1, 2, 16, 16), 'bias': draw(2, 2, 16)},
+    blocks = {'kernel': draw(1, 2, 16, 16), 'bias': draw(2, 2, 16)}
+    net = {'embedding': {'embedding': draw(0, 32, 16)}, 'blocks': blocks,
            'head': {'kernel': draw(3, 16, 32), 'scale': jnp.ones(())}}
     return Variables({'net': net}, {})
 
@@ -84,8 +86,13 @@ class Network:
 
 def host(tree):
   """Path -> array, keys as numbers."""
-  return {leaf_name(path): np.asarray(jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
+  is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+  return {leaf_name(path): np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
           for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def same(first, second):
+  return first.keys() == second.keys() and all(first[name].tobytes() == second[name].tobytes() for name in first)
 
 
 def train(experiment, mesh, devices):
@@ -102,8 +109,8 @@ def train(experiment, mesh, devices):
 def measure(optimizer) -> dict:
   """What holds of one optimizer."""
   data = Data()
-  experiment = Experiment(Network(), data, data, {'net': optimizer}, {'token': jax.ShapeDtypeStruct((4,), np.int32)}, axes=AXES,
-                          ema={'net': 0.9})
+  example = {'token': jax.ShapeDtypeStruct((4,), np.int32)}
+  experiment = Experiment(Network(), data, data, {'net': optimizer}, example, axes=AXES, ema={'net': 0.9})
   alone, initial = train(experiment, {'data': 1}, jax.devices()[:1])
   run, _ = train(experiment, {'data': 2, 'fsdp': 2, 'tensor': 2}, jax.devices())
   places = {leaf.shape: leaf.sharding for leaf in jax.tree.leaves(run.state.params)}
@@ -121,12 +128,12 @@ def measure(optimizer) -> dict:
     'moved': {name: float(np.max(np.abs(first[name] - value))) for name, value in initial.items()},
     'placed': all(leaf.sharding.is_equivalent_to(places[leaf.shape], leaf.ndim) for leaf in large),
     'large': len(large),
-    'restored': all(host(state).keys() == saved.keys() and all(value.tobytes() == saved[name].tobytes() for name, value in host(state).items())
-                    for state in restored),
+    'restored': all(same(host(state), saved) for state in restored),
   }
 
 
 if __name__ == '__main__':
-  made = {name: (lambda options=options: optimizers.from_config({'net': options}, STEPS)['net']) for name, options in MAKE.items()}
+  configured = lambda options: lambda: optimizers.from_config({'net': options}, STEPS)['net']
+  made = {name: configured(options) for name, options in MAKE.items()}
   chosen = sys.argv[1].split(',') if len(sys.argv) > 1 else [*made, *OTHERS]
   print(json.dumps({name: measure({**made, **OTHERS}[name]()) for name in chosen}))

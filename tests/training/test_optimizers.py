@@ -9,10 +9,11 @@ import optax
 import pytest
 
 from genjax.training import directions, optimizers
-from genjax.types import UserError
+from genjax.types import UserError, named_leaves, unflatten
 
 GRADIENTS = np.array([[0.3, -5.0, 2.0], [1e-3, 0.0, -0.7], [0.2, 4.0, -0.1]])  # step, entry
 START = np.array([1.0, -2.0, 0.5])
+WIDE = {'kernel': True, 'bias': False}
 
 
 def run(name, gradients=GRADIENTS, start=START, **options):
@@ -110,7 +111,8 @@ def maxima(beta):
   ('adafactor', dict(weight_decay=0.1), unfactored(0.0)), ('adafactor', dict(momentum=0.9), unfactored(0.9)),
   ('sm3', dict(weight_decay=0.1), maxima(0.9))])
 def test_updates_are_those_of_the_papers(name, options, direction):
-  np.testing.assert_allclose(run(name, **options), expected(direction, weight_decay=options.get('weight_decay', 0.0)), rtol=2e-5)
+  right = expected(direction, weight_decay=options.get('weight_decay', 0.0))
+  np.testing.assert_allclose(run(name, **options), right, rtol=2e-5)
 
 
 def test_factored_moments_are_those_of_optax():
@@ -153,6 +155,17 @@ def test_clipping_limits_the_norm_of_the_group():
   assert float(optax.tree.norm(updates)) == pytest.approx(1.0, rel=1e-5)
 
 
+@pytest.mark.parametrize(('name', 'make'), [
+  ('adam', optax.adam), ('adamw', lambda rate: optax.adamw(rate, mask=WIDE)),
+  ('lion', lambda rate: optax.lion(rate, mask=WIDE)),
+  ('sgd', lambda rate: optax.chain(optax.add_decayed_weights(0.0, WIDE), optax.sgd(rate)))])
+def test_states_are_those_that_checkpoints_hold(name, make):
+  params = {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}
+  reference = optax.chain(optax.clip_by_global_norm(1.0), make(optax.constant_schedule(0.1)))
+  state = optimizers.make(name, 0.1, 10, clip=1.0).init(params)
+  assert jax.tree.structure(state) == jax.tree.structure(reference.init(params))
+
+
 def test_scalars_have_a_second_moment_too():
   assert run('sm3', np.array([0.5, 0.5]), np.array(1.0), momentum=0.0)[0] == pytest.approx(0.9, rel=1e-5)
 
@@ -166,7 +179,7 @@ def test_schedules():
 
 
 def test_schedule_free_learning_evaluates_the_weighted_average_of_its_own_sequence():
-  """Defazio et al. 2024, Eq. 10-12 and algorithm 1, with warm-up: weights are squares of the largest rate so far."""
+  """Defazio et al. 2024, with a warm-up: the weight of a step is the square of the largest rate so far."""
   optimizer = optimizers.make('schedule_free', 0.1, 10, warmup=3, b1=0.8, b2=0.9)
   params = {'layer': {'kernel': jnp.asarray(START, jnp.float32)}}
   state, z, x, second, total = optimizer.init(params), START, START, 0.0, 0.0
@@ -199,16 +212,15 @@ def orthogonal(matrix):
 
 @pytest.mark.parametrize('rms', [0.2, 0.0])
 def test_muon_makes_every_matrix_of_a_stack_orthogonal(rms):
-  shapes = {'blocks': {'attention': {'query': {'kernel': (2, 4, 6), 'bias': (2, 6)}}, 'experts': {'up_kernel': (2, 3, 6, 4)}},
-            'middle': {'conv': {'kernel': (3, 3, 2, 5)}}, 'stages': {'1': {'conv': {'kernel': (2, 3, 3, 2, 5)}}},
-            'dense': {'kernel': (5, 7)}, 'embedding': {'token': {'embedding': (9, 4)}}, 'head': {'out': {'kernel': (4, 9)}}}
-  is_shape = lambda node: isinstance(node, tuple)
+  matrices = {'blocks/attention/query/kernel': (2, 4, 6), 'blocks/experts/up_kernel': (2, 3, 6, 4),
+              'dense/kernel': (5, 7), 'middle/conv/kernel': (3, 3, 2, 5), 'stages/1/conv/kernel': (2, 3, 3, 2, 5)}
+  others = {'blocks/attention/query/bias': (2, 6), 'embedding/token/embedding': (9, 4), 'head/out/kernel': (4, 9)}
   draw = np.random.default_rng(0)
-  gradients = jax.tree.map(lambda shape: draw.normal(size=shape), shapes, is_leaf=is_shape)
-  params = jax.tree.map(lambda shape: jnp.zeros(shape), shapes, is_leaf=is_shape)
+  gradients = {name: draw.normal(size=shape) for name, shape in {**matrices, **others}.items()}
+  params = unflatten({name: jnp.zeros(value.shape) for name, value in gradients.items()})
   optimizer = optimizers.make('muon', 0.1, 10, rms=rms)
-  single = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
-  updates, _ = optimizer.update(single(gradients), optimizer.init(params), params)
+  single = unflatten({name: jnp.asarray(value, jnp.float32) for name, value in gradients.items()})
+  updates = named_leaves(optimizer.update(single, optimizer.init(params), params)[0])
 
   def matrix(gradient):
     inputs, outputs = gradient.shape
@@ -221,32 +233,33 @@ def test_muon_makes_every_matrix_of_a_stack_orthogonal(rms):
     flat = gradient.reshape(-1, math.prod(gradient.shape[gradient.ndim - last:-1]), gradient.shape[-1])
     return np.stack([matrix(part) for part in flat]).reshape(*lead, *gradient.shape[gradient.ndim - last:])
 
-  for *path, last in [('blocks', 'attention', 'query', 'kernel', 2), ('blocks', 'experts', 'up_kernel', 2), ('middle', 'conv', 'kernel', 4),
-                      ('stages', '1', 'conv', 'kernel', 4), ('dense', 'kernel', 2)]:
-    gradient, update = gradients, updates
-    for name in path:
-      gradient, update = gradient[name], update[name]
-    np.testing.assert_allclose(update, each(gradient, last), rtol=2e-3, atol=2e-5, err_msg='/'.join(path))
+  for name in matrices:
+    right = each(gradients[name], 4 if 'conv' in name else 2)
+    np.testing.assert_allclose(updates[name], right, rtol=2e-3, atol=2e-5, err_msg=name)
   # What is no matrix, and the ends of the network, are Adam's, whose first update is the rate.
-  for leaf in (updates['blocks']['attention']['query']['bias'], updates['embedding']['token']['embedding'], updates['head']['out']['kernel']):
-    np.testing.assert_allclose(np.abs(leaf), 0.1, rtol=1e-3)
+  for name in others:
+    np.testing.assert_allclose(np.abs(updates[name]), 0.1, rtol=1e-3, err_msg=name)
 
 
 @pytest.mark.parametrize(('options', 'words'), [
-  (dict(name='adamm'), 'adamm'), (dict(name=3), 'name'), (dict(schedule='step'), 'step'), (dict(warmup=11), 'warmup'), (dict(wd=1.0), 'wd'),
-  (dict(weight_decay=0.1), 'adamw'), (dict(momentum=0.9), 'adam has no option .momentum'), (dict(name='sgd', b1=0.9), 'b1'),
+  (dict(name='adamm'), 'adamm'), (dict(name=3), 'name'), (dict(schedule='step'), 'step'),
+  (dict(warmup=11), 'warmup'), (dict(wd=1.0), 'wd'), (dict(weight_decay=0.1), 'adamw'),
+  (dict(momentum=0.9), 'adam has no option .momentum'), (dict(name='sgd', b1=0.9), 'b1'),
   (dict(name='sgd', eps=1e-8), 'eps'), (dict(name='lion', eps=1e-8), 'eps'), (dict(name='adafactor', b2=0.9), 'b2'),
-  (dict(name='rmsprop', momentum=0.9), 'momentum'), (dict(name='sm3', b2=0.9), 'b2'), (dict(name='schedule_free', momentum=0.9), 'momentum'),
+  (dict(name='rmsprop', momentum=0.9), 'momentum'), (dict(name='sm3', b2=0.9), 'b2'),
+  (dict(name='schedule_free', momentum=0.9), 'momentum'),
   (dict(name='schedule_free', schedule='cosine'), 'schedule'), (dict(name='schedule_free', b1=0.0), 'b1'),
-  (dict(clip=-1.0), r'\.clip'), (dict(clip=float('inf')), r'\.clip'), (dict(lr=-0.1), r'\.lr'), (dict(lr=float('nan')), r'\.lr'),
-  (dict(lr=True), r'\.lr'), (dict(lr='0.1'), r'\.lr'), (dict(lr=None), r'\.lr'), (dict(lr=1e39), r'\.lr'),
-  (dict(b1=1.0), r'\.b1'), (dict(b1=-0.1), r'\.b1'), (dict(b2=1.5), r'\.b2'), (dict(b2=1 - 1e-9), r'\.b2'),
-  (dict(eps=-1e-8), r'\.eps'), (dict(eps=0.0), r'\.eps'), (dict(eps=float('inf')), r'\.eps'),
-  (dict(name='adamw', weight_decay=-0.1), r'\.weight_decay'), (dict(name='adamw', weight_decay=float('nan')), r'\.weight_decay'),
+  (dict(clip=-1.0), r'\.clip'), (dict(clip=float('inf')), r'\.clip'), (dict(lr=-0.1), r'\.lr'),
+  (dict(lr=float('nan')), r'\.lr'), (dict(lr=True), r'\.lr'), (dict(lr='0.1'), r'\.lr'), (dict(lr=None), r'\.lr'),
+  (dict(lr=1e39), r'\.lr'), (dict(b1=1.0), r'\.b1'), (dict(b1=-0.1), r'\.b1'), (dict(b2=1.5), r'\.b2'),
+  (dict(b2=1 - 1e-9), r'\.b2'), (dict(eps=-1e-8), r'\.eps'), (dict(eps=0.0), r'\.eps'),
+  (dict(eps=float('inf')), r'\.eps'), (dict(name='adamw', weight_decay=-0.1), r'\.weight_decay'),
+  (dict(name='adamw', weight_decay=float('nan')), r'\.weight_decay'),
   (dict(name='sgd', momentum=1.0), r'\.momentum'), (dict(name='sgd', momentum=-0.5), r'\.momentum'),
   (dict(warmup=-1), r'\.warmup'), (dict(warmup=1.5), r'\.warmup'), (dict(warmup=True), r'\.warmup'),
-  (dict(end=-0.1), r'\.end'), (dict(end=2.0), r'\.end'), (dict(end=float('nan')), r'\.end'), (dict(schedule=3), 'schedule'),
-  (dict(name='adamw', decay='('), r'\.decay'), (dict(name='adamw', decay=3), r'\.decay'), (dict(name='muon', rms=-1.0), r'\.rms'),
+  (dict(end=-0.1), r'\.end'), (dict(end=2.0), r'\.end'), (dict(end=float('nan')), r'\.end'),
+  (dict(schedule=3), 'schedule'), (dict(name='adamw', decay='('), r'\.decay'),
+  (dict(name='adamw', decay=3), r'\.decay'), (dict(name='muon', rms=-1.0), r'\.rms'),
   (dict(name='adafactor', factor_from=1.5), r'\.factor_from')])
 def test_bad_options_name_the_config_key(options, words):
   with pytest.raises(UserError, match=f'config.optimizers.net.*{words}'):
