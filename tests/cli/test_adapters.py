@@ -88,7 +88,8 @@ def test_merged_run_samples_and_evaluates_alike_without_its_base(runs, tmp_path,
 
 def test_the_best_checkpoint_is_merged(runs, tmp_path):
   """The worst bound counts as the best here, so that it is not the newest."""
-  best = ('--config.checkpoint.best=negative_elbo', '--config.checkpoint.mode=max', '--config.checkpoint.keep=1')
+  best = ('--config.checkpoint.best=negative_elbo', '--config.checkpoint.mode=max', '--config.checkpoint.keep=1',
+          '--config.evaluate_batches=0', '--config.optimizers.net.lr=0.01')
   assert train(tmp_path / 'adapter', f'--config.init_from={runs / "base"}', *LORA, *best, '--config.evaluate_every=3') == 0
   for step in ('best', '3'):
     assert main(['merge', f'--workdir={tmp_path / "adapter"}', f'--out={tmp_path / step}', f'--step={step}']) == 0
