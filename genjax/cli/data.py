@@ -124,7 +124,10 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _tokenize(arguments: argparse.Namespace) -> None:
-  paths = documents.files(arguments.input)
+  try:
+    paths = documents.files(arguments.input)
+  except UserError as error:
+    raise UserError(f'--input={arguments.input}: {error}') from None
   outputs.folder(arguments.out, '--out')
   vocabulary = ByteVocabulary() if arguments.tokenizer == 'byte' else open_tokenizer(arguments.tokenizer)
   index = tokenize(paths, vocabulary, pathlib.Path(arguments.out), arguments.shards, arguments.field, arguments.end)
