@@ -1,11 +1,12 @@
 """Hooks: what is on disk when something goes wrong."""
 
+import json
 import pathlib
 
 import pytest
 
 from genjax.cli import configs
-from genjax.training import hooks, loop
+from genjax.training import hooks, logs, loop
 from genjax.training.checkpoint import Checkpoints
 from genjax.training.run import Run
 
@@ -44,3 +45,25 @@ def test_where_the_best_is_kept_the_last_step_is_saved_with_its_metric(tmp_path)
 
   loop.train(run, [Evaluated(), hooks.Save(checkpoints, 100, {})])
   assert checkpoints.steps() == [2]
+
+
+def test_a_log_of_every_0_steps_has_the_last_alone(tmp_path, small_run):
+  """0 switches off the lines in between, as the comment of config.log_every says; the metrics of all steps are not kept."""
+  steps = {}
+  for every in (0, 5):
+    folder = tmp_path / str(every)
+    folder.mkdir()
+    run, log = small_run(), hooks.Log(logs.Writer(folder), every)
+    kept = []
+
+    class Kept(hooks.Hook):
+      def after_step(self, run, metrics, log=log, kept=kept):
+        kept.append(len(log._metrics))
+
+    loop.train(run, [log, Kept()])
+    log.close()
+    lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+    steps[every] = [line['step'] for line in lines if 'first/loss' in line]
+    assert max(kept) == (1 if every == 0 else 4)
+    assert log.last['steps_per_second'] > 0
+  assert steps == {0: [12], 5: [5, 10, 12]}
