@@ -1,0 +1,97 @@
+"""Products of activations and parameters of two types: values, gradients of both orders, forward mode, batches, sums."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax import reduction
+from genjax.nn.conv import conv, conv_transpose
+from genjax.nn.functional import network, rematerialise
+from genjax.nn.linear import Linear, dot_general, project
+
+
+def terms(leaf, parts=4):
+  return reduction.Unreduced(leaf, jnp.zeros((parts, *leaf.shape)))
+
+
+def drawn(*shape, seed=0, dtype=jnp.float32):
+  return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+CASES = {
+  'matrix': (lambda x, w: dot_general(x, w, (((2,), (0,)), ((), ()))), (8, 3, 5), (5, 7)),
+  'logits': (lambda x, w: project(x, w, jnp.float32), (8, 3, 5), (7, 5)),
+  'convolution': (lambda x, w: conv(x, w, 2), (8, 6, 6, 3), (3, 3, 3, 4)),
+  'transposed convolution': (lambda x, w: conv_transpose(x, w, 2), (8, 3, 3, 4), (4, 4, 4, 2)),
+}
+
+
+@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('wrap', [lambda w: w, terms], ids=['plain', 'in terms'])
+def test_bfloat16_activations_meet_float32_parameters(case, wrap):
+  function, x_shape, w_shape = CASES[case]
+  x, w = drawn(*x_shape, dtype=jnp.bfloat16), drawn(*w_shape, seed=1)
+  loss = lambda w, x: jnp.sum(jnp.sin(function(x, w).astype(jnp.float32)))
+  wanted = jax.grad(loss, (0, 1))(w, x.astype(jnp.float32))
+  w_slope, x_slope = jax.grad(loss, (0, 1))(wrap(w), x)
+  whole = w_slope.terms.sum(0) if reduction.is_unreduced(w_slope) else w_slope
+  assert whole.dtype == jnp.float32 and x_slope.dtype == jnp.bfloat16
+  for got, expected in ((whole, wanted[0]), (x_slope, wanted[1])):
+    np.testing.assert_allclose(got, expected, atol=0.03 * float(jnp.max(jnp.abs(expected))))
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_second_derivatives_forward_mode_and_batches(case):
+  function, x_shape, w_shape = CASES[case]
+  x, w = drawn(*x_shape), drawn(*w_shape, seed=1)
+  half = w.astype(jnp.bfloat16).astype(jnp.float32)
+  loss = lambda w, x: jnp.sum(jnp.sin(function(x, w)))
+  penalty = lambda w, x: jnp.sum(jax.grad(loss, 1)(w, x) ** 2)
+  expected = jax.grad(penalty)(half, x)
+  # In float32, with a parameter that is stored in bfloat16: a product of two types that rounds nothing.
+  np.testing.assert_allclose(jax.grad(penalty)(half.astype(jnp.bfloat16), x).astype(jnp.float32), expected,
+                             atol=0.02 * float(jnp.max(jnp.abs(expected))))
+  np.testing.assert_allclose(jax.grad(penalty)(terms(half), x).terms.sum(0), expected, rtol=1e-4, atol=1e-4)
+  moved = jax.jvp(lambda x: loss(half.astype(jnp.bfloat16), x), (x,), (x,))[1]
+  np.testing.assert_allclose(moved, jax.jvp(lambda x: loss(half, x), (x,), (x,))[1], rtol=1e-4)
+  many = jax.vmap(lambda x: function(x, half.astype(jnp.bfloat16)))(x[:, None])
+  np.testing.assert_allclose(many[:, 0], function(x, half), rtol=1e-5, atol=1e-5)
+
+
+def gradient_of_many_rows():
+  """A sum of 4,095 equal products."""
+  x, w = jnp.ones((4095, 1), jnp.bfloat16), jnp.ones((1, 1))
+  slope = jnp.full((4095, 1), 1 + 2.0 ** -7, jnp.bfloat16)
+  return float(jax.vjp(lambda w: project(x, w), w)[1](slope)[0][0, 0])
+
+
+def test_the_type_of_sums():
+  exact = 4095 * (1 + 2.0 ** -7)
+  assert gradient_of_many_rows() == exact
+  with reduction.sums_in('bfloat16'):
+    assert gradient_of_many_rows() == float(jnp.bfloat16(exact)) != exact
+
+
+def test_products_are_kept_where_dots_are():
+  x, w = drawn(4, 5, dtype=jnp.bfloat16), drawn(5, 5, seed=1)
+  layer = lambda x: jnp.sin(dot_general(jnp.sin(x), w, (((1,), (0,)), ((), ()))))
+  count = lambda remat: str(jax.make_jaxpr(jax.grad(lambda x: jnp.sum(rematerialise(layer, remat)(x).astype(jnp.float32))))(x)).count(
+    f'= {reduction.PRODUCT}[')
+  assert count('dots') == count('none') < count('full')
+
+
+def test_a_layer_that_knows_nothing_of_terms_reads_arrays():
+  class Own(Linear):
+    reads_unreduced = False
+
+    def __call__(self, x, key=None):
+      assert isinstance(self.kernel[...], jax.Array)
+      return x @ self.kernel[...] + self.bias[...]
+
+  net = network(lambda rngs: Own(5, 7, rngs=rngs))
+  params, x = net.init(jax.random.key(0))[0], drawn(8, 5)
+  loss = lambda params: jnp.sum(jnp.sin(net.apply(params, {}, x)[0]))
+  split = jax.grad(loss)(jax.tree.map(terms, params))
+  jax.tree.map(lambda got, wanted: np.testing.assert_allclose(got.terms.sum(0), wanted, rtol=1e-5), split, jax.grad(loss)(params),
+               is_leaf=reduction.is_unreduced)
