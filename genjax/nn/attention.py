@@ -206,7 +206,7 @@ class Attention(nnx.Module):
       ValueError: segments or a mask with a cache, or first slots without one; segments with a mask.
     """
     if any(given is not None for given in ((segments_BT, mask_BT) if layer is not None else (first_B,))):
-      raise ValueError('segments and masks come without a cache of keys and values, and first slots with one')
+      raise ValueError('segments come without a cache of keys and values, as masks do, and first slots with one')
     query_BTHD, key_BTKD, value_BTKD = (
         projection(x_BTD).reshape(*x_BTD.shape[:2], -1, self.head_dim)
         for projection in (self.query, self.key, self.value))
