@@ -41,12 +41,8 @@ class Kernel:
     raise NotImplementedError
 
   def __jax_array__(self) -> Array:
-    """For functions of `jax.numpy`, so that whatever else an objective does with a kernel is right."""
+    """For `jax.numpy` and operators, so that whatever else an objective does with a kernel is right."""
     return self.dense()
-
-  def __rmatmul__(self, x: Array) -> Array:
-    """x @ kernel, of a matrix."""
-    return self.product(x, (((x.ndim - 1,), (0,)), ((), ())), jax.lax.dot_general)
 
   def product(self, x: Array, dimensions: Any, multiply: Multiply) -> Array:
     """multiply(x, kernel, dimensions), a product of x with a matrix.

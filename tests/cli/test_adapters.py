@@ -86,6 +86,24 @@ def test_merged_run_samples_and_evaluates_alike_without_its_base(runs, tmp_path,
   assert main(['merge', f'--workdir={runs / "adapter"}', f'--out={tmp_path / "merged"}']) == 2
 
 
+def test_a_base_kept_in_bfloat16_is_merged_and_known_in_float32(runs, tmp_path):
+  adapter = tmp_path / 'half'
+  assert train(adapter, f'--config.init_from={runs / "base"}', *LORA, *QUIET, '--config.model.dtype=bfloat16') == 0
+  facts = [json.loads((path / 'config.json').read_text())['assets']['base'] for path in (runs / 'adapter', adapter)]
+  assert facts[0] == facts[1]  # the checksum is that of the base, in whatever type it is kept
+  _, run = workdir.open_run(str(adapter))
+  kernel = run.frozen['net']['decoder']['dense']['kernel']
+  assert kernel.dtype == 'bfloat16' and {leaf.dtype.name for leaf in jax.tree.leaves(run.state.params)} == {'float32'}
+  _, base = workdir.open_run(str(runs / 'base'))
+  exact = base.params(averaged=False)['net']['decoder']['dense']['kernel']
+  np.testing.assert_array_equal(kernel, exact.astype('bfloat16'))
+  assert main(['merge', f'--workdir={adapter}', f'--out={tmp_path / "merged"}']) == 0
+  merged = workdir.open_run(str(tmp_path / 'merged'))[1].params(averaged=False)['net']['decoder']['dense']['kernel']
+  a, b = (np.asarray(run.state.params['lora']['decoder']['dense']['kernel'][name], np.float64) for name in 'AB')
+  assert merged.dtype == 'float32' and np.abs(32 * a @ b).max() > 0.01
+  np.testing.assert_allclose(merged, exact + 32 * a @ b, rtol=1e-5, atol=1e-6)
+
+
 def test_the_best_checkpoint_is_merged(runs, tmp_path):
   """The worst bound counts as the best here, so that it is not the newest."""
   best = ('--config.checkpoint.best=negative_elbo', '--config.checkpoint.mode=max', '--config.checkpoint.keep=1',

@@ -7,8 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from genjax.cli import configs
+from genjax import sharding
+from genjax.cli import configs, inspect
 from genjax.cli.main import main
+from genjax.objectives.base import Context
 from genjax.objectives.lora import MUTABLE
 from genjax.training import state
 from genjax.training.run import Run
@@ -83,6 +85,60 @@ def test_begins_as_its_base_bit_for_bit_and_leaves_it_alone(name, pair):
   assert not still
   assert set(adapted.state.params) == ({'lora_discriminator', 'lora_generator'} if name == 'digits_gan' else {'lora'})
   assert set(adapted.state.ema) == {('lora' if group == 'net' else f'lora_{group}') for group in base.state.ema}
+
+
+HALF = {'python_code': ('--config.model.remat=full', '--config.model.unroll=False'), 'mixtral': (), 'quickstart': (), 'digits_gan': ()}
+
+
+@pytest.mark.parametrize('name', ['python_code', 'mixtral', *SLOW[:1], pytest.param('quickstart', marks=pytest.mark.slow)])
+def test_the_base_is_kept_in_the_compute_type_with_the_same_bits(name):
+  """Losses, evaluation and gradients of adapters over a base in float32 and over one as small as losses read it."""
+  paths = 'blocks/.*kernel' if name in ('python_code', 'mixtral') else PATHS[name][0]
+  flags = ('--config.model.dtype=bfloat16', '--config.lora.rank=2', f"--config.lora.paths=('{paths}',)", *HALF[name])
+  whole, config = experiment(name, *flags, '--config.lora.dtype=float32')
+  small, _ = experiment(name, *flags)
+  types = {path: leaf.dtype.name for path, leaf in named_leaves(small.frozen).items() if path.endswith('kernel')}
+  if name == 'digits_gan':  # a spectral norm is computed in float32
+    assert {types[path] for path in types if path.startswith('discriminator')} == {'float32'}
+    assert {types[path] for path in types if path.startswith('generator')} == {'bfloat16'}
+  else:
+    assert set(types.values()) == {'bfloat16'}
+  assert {leaf.dtype.name for path, leaf in named_leaves(whole.frozen).items() if path.endswith('kernel')} == {'float32'}
+  values = jax.tree.map(lambda leaf: 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape).astype(leaf.dtype), whole.frozen)
+  found = []
+  for adapted in (whole, small):
+    frozen = jax.device_get(jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), values, adapted.frozen))
+    run = Run(dataclasses.replace(adapted, frozen=frozen), configs.settings(config))
+    run.initialise()
+    batch = next(iter(whole.train.iterate(0, slice(0, 8))))
+    metrics = run.train_step(batch)
+    found.append(jax.device_get((metrics, run.state.params, run.evaluate(max_batches=1))))
+  losses = [{key: value for key, value in part[0].items() if key.endswith('loss')} for part in found]
+  assert losses[0] == losses[1]
+  jax.tree.map(np.testing.assert_array_equal, *found)
+
+
+def test_the_type_of_the_base_is_an_option():
+  flags = ('--config.lora.rank=2', f'--config.lora.paths={PATHS["python_code"]}')
+  for dtype in ('', 'float32', 'bfloat16'):
+    adapted, _ = experiment('python_code', *flags, f'--config.lora.dtype={dtype}')
+    types = {leaf.dtype.name for name, leaf in named_leaves(adapted.frozen).items() if name.endswith('kernel')}
+    assert types == {dtype or 'float32'}  # the compute type of this config
+    assert {leaf.dtype.name for name, leaf in named_leaves(adapted.frozen).items() if not name.endswith('kernel')} == {'float32'}
+  with pytest.raises(UserError, match='config.lora.dtype is one of'):
+    experiment('python_code', *flags, '--config.lora.dtype=int8')
+
+
+@pytest.mark.parametrize('name, mesh', [('python_code', dict(fsdp=2, tensor=2)), ('mixtral', dict(fsdp=2, expert=2, tensor=2))])
+def test_the_step_of_adapters_is_split_as_its_base_is(name, mesh):
+  """Traced under the mesh: what does not divide would raise."""
+  adapted, config = experiment(name, '--config.lora.rank=2', f'--config.lora.paths={PATHS[name]}', '--config.lora.dropout=0.1')
+  abstract = inspect.abstract_mesh(','.join(f'{axis}:{size}' for axis, size in mesh.items()))
+  step = sharding.under(abstract, {}, lambda *args: adapted.objective.phases()[0].loss(*args).loss)
+  variables = jax.eval_shape(adapted.objective.init, jax.random.key(0), adapted.frozen)
+  context = Context(jax.ShapeDtypeStruct((), np.int32), variables.mutable, {}, adapted.frozen)
+  slopes = jax.eval_shape(jax.grad(step), variables.params, context, adapted.batch_shapes(config.batch_size), jax.random.key(0))
+  assert {leaf.dtype.name for leaf in jax.tree.leaves(slopes)} == {'float32'}
 
 
 def test_adapters_lie_on_a_mesh_as_their_kernels():

@@ -1,7 +1,10 @@
 """Low-rank adapters of kernels: what they compute, which kernels are chosen, how they begin."""
 
+import dataclasses
+import functools
 import math
 
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +12,25 @@ import pytest
 
 from genjax.models.transformer import TransformerConfig, axes, llama, transformer
 from genjax.nn import lora
-from genjax.nn.conv import conv
-from genjax.nn.functional import count
-from genjax.types import UserError, named_leaves
+from genjax.nn.conv import Conv, ConvTranspose, Dense, conv
+from genjax.nn.frames import FrameConv
+from genjax.nn.functional import count, network, stack
+from genjax.nn.linear import Linear, project
+from genjax.types import UserError, named_leaves, unflatten
 
 SHAPES = {'dense': (6, 5), 'stack': (3, 6, 5), 'conv': (3, 3, 4, 7), 'convs': (2, 3, 3, 4, 7)}
 MIXTRAL = llama(vocab=16, context=8, layers=3, heads=2, width=8, mlp_width=12, experts=4, experts_per_token=2)
+
+
+class Row(nnx.Module):
+  """A dense layer that takes a key."""
+
+  def __init__(self, inputs, outputs, rngs):
+    self.layer = Linear(inputs, outputs, rngs=rngs)
+    self.layer.bias[...] += 0.5
+
+  def __call__(self, x, key=None):
+    return self.layer(x)
 
 
 def random(shape, seed=0):
@@ -98,14 +114,6 @@ def test_experts_begin_as_the_base_bit_for_bit():
   assert len(np.unique(a_LEIR)) > 0.99 * a_LEIR.size  # no two experts and no two layers begin alike
 
 
-def test_dropout_of_experts_is_drawn_for_each_of_them():
-  _, _, pairs = mixtral()
-  dropped = named_leaves(lora.drop(jax.random.key(0), pairs, 0.5))['blocks/experts/down_kernel/A']
-  kept_LEIR = np.asarray(dropped != 0)
-  assert (kept_LEIR == kept_LEIR[..., :1]).all()
-  assert len(np.unique(kept_LEIR[..., 0].reshape(12, 12), axis=0)) == 12
-
-
 def test_adapters_of_experts_are_split_as_their_kernels():
   kernels = {name: tree for name, tree in mixtral()[1].items() if 'gate' not in name}
   assert dict(lora.axes(axes(MIXTRAL), kernels)) == {
@@ -113,25 +121,149 @@ def test_adapters_of_experts_are_split_as_their_kernels():
     'blocks/experts/down_kernel/A': ('layers', 'experts', 'mlp', None), 'blocks/experts/down_kernel/B': ('layers', 'experts', None, None)}
 
 
-def test_dropout_drops_input_features_and_keeps_the_mean():
-  fresh, rate = adapters(), 0.25
-  dropped = lora.drop(jax.random.key(0), fresh, rate)
-  for name, leaf in named_leaves(dropped).items():
-    original = named_leaves(fresh)[name]
-    if name.endswith('B'):
-      np.testing.assert_array_equal(leaf, original)
-      continue
-    kept = np.asarray(leaf != 0)
-    np.testing.assert_allclose(leaf, np.where(kept, original / (1 - rate), 0), rtol=1e-6)
-    assert (kept == kept[..., :1]).all()  # a feature is dropped for all of the rank
-    if 'conv' in name:
-      assert (kept == kept[..., :1, :1, :, :]).all()  # and an input channel at all places
-  many = jax.vmap(lambda key: lora.drop(key, fresh, rate))(jax.random.split(jax.random.key(1), 4000))
-  mean = jnp.mean(many['stack']['kernel']['A'], axis=0)
-  np.testing.assert_allclose(mean, fresh['stack']['kernel']['A'], atol=0.1)
-  kept = np.asarray(many['stack']['kernel']['A'][..., 0] != 0)
-  assert abs(kept.mean() - 0.75) < 0.01
-  assert abs(np.corrcoef(kept[:, 0, 0], kept[:, 1, 0])[0, 1]) < 0.1  # layers are dropped apart from each other
+OPTIONS = lora.Options(2, 1.4, ('.*',))  # a scale of 0.7
+
+
+def adapted(network, options=OPTIONS, paths=('.*kernel',)):
+  """Parameters of a network that are all random, with adapters beside the kernels that paths match, and merged."""
+  base, mutable = network.init(jax.random.key(0))
+  base = jax.tree.map(lambda leaf: leaf + 0.1 * random(leaf.shape, leaf.size), base)
+  kernels = lora.targets(lora.Options(2, 1.4, paths), {'net': base})['net']
+  pairs = jax.tree.map(lambda leaf: 0.3 * random(leaf.shape, leaf.size), lora.init(jax.random.key(1), kernels, 2))
+  return base, pairs, mutable, lora.attach(base, pairs, options), lora.merge(base, pairs, options.scale)
+
+
+def one(build):
+  return network(lambda rngs: build(rngs=rngs))
+
+
+LAYERS = {
+  'dense': (one(functools.partial(Dense, 4, 6)), (2, 4)),
+  'linear': (one(functools.partial(Row, 4, 6)), (2, 5, 4)),
+  'conv': (one(functools.partial(Conv, 4, 6, stride=2)), (2, 8, 8, 4)),
+  'pointwise': (one(functools.partial(Conv, 4, 6, 1)), (2, 8, 8, 4)),
+  'transposed': (one(functools.partial(ConvTranspose, 4, 6)), (2, 4, 4, 4)),
+  'spectral': (one(functools.partial(Conv, 4, 6, spectral=True)), (2, 8, 8, 4)),  # takes the merged kernel
+  'frames': (one(functools.partial(FrameConv, 4, 6, kernel_init=jax.nn.initializers.lecun_normal())), (2, 8, 4)),  # and so does this
+  'stack': (stack(one(functools.partial(Row, 4, 4)), 3, remat='full'), (2, 5, 4)),
+}
+
+
+@pytest.mark.parametrize('name', LAYERS)
+def test_a_layer_multiplies_by_an_adapter_as_by_the_merged_kernel(name):
+  layer, shape = LAYERS[name]
+  base, pairs, mutable, beside, merged = adapted(layer)
+  x = random(shape, 5)
+  found, expected = (layer.apply(params, mutable, x)[0] for params in (beside, merged))
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+  assert np.abs(np.asarray(found - layer.apply(base, mutable, x)[0])).max() > 0.1
+
+  def loss(pairs, join):
+    return jnp.sum(jnp.sin(layer.apply(join(base, pairs), mutable, x)[0]))
+
+  slopes = [jax.grad(loss)(pairs, join) for join in (lambda *trees: lora.attach(*trees, OPTIONS), lambda *trees: lora.merge(*trees, 0.7))]
+  jax.tree.map(lambda got, wanted: np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4), *slopes)
+
+
+def shapes_of(jaxpr):
+  """Types and shapes of everything that a jaxpr computes."""
+  found = set()
+  for equation in jaxpr.eqns:
+    found |= {(variable.aval.dtype.name, variable.aval.shape) for variable in equation.outvars if hasattr(variable.aval, 'shape')}
+    for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda value: hasattr(value, 'eqns')):
+      inner = getattr(value, 'jaxpr', value)
+      found |= shapes_of(inner) if hasattr(inner, 'eqns') else set()
+  return found
+
+
+@pytest.mark.parametrize('experts', [0, 4])
+def test_training_adapters_makes_nothing_of_the_size_of_a_kernel(experts):
+  """No merged stack, no gradient of a whole kernel; adapters have float32 gradients over a base in bfloat16."""
+  config = llama(vocab=16, context=8, layers=3, heads=2, width=20, mlp_width=28, experts=experts, dtype='bfloat16', remat='full')
+  base, pairs, *_ = adapted(transformer(config), paths=('blocks/.*kernel',))
+  kept = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), base)
+  tokens = jax.random.randint(jax.random.key(2), (2, 8), 0, 16)
+
+  def loss(pairs):
+    return jnp.sum(transformer(config).apply(lora.attach(kept, pairs, OPTIONS), {}, tokens)[0] ** 2).astype(jnp.float32)
+
+  computed = shapes_of(jax.make_jaxpr(jax.grad(loss))(pairs).jaxpr)
+  sizes = [leaf.shape for name, leaf in named_leaves(base).items() if name.endswith('kernel') and 'blocks' in name]
+  assert not {(dtype, shape) for dtype, shape in computed if shape in sizes or dtype == 'float32' and (3, *shape) in sizes}
+  slopes = jax.jit(jax.grad(loss))(pairs)
+  assert all(leaf.dtype == jnp.float32 and np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(slopes))
+
+
+def test_experts_and_their_router_are_multiplied_as_if_merged():
+  model = transformer(dataclasses.replace(MIXTRAL, width=8))
+  base, pairs, _, beside, merged = adapted(model, paths=('.*kernel',))
+  tokens = jax.random.randint(jax.random.key(2), (2, 8), 0, 16)
+  for options in ({}, {'project': False}):
+    jax.tree.map(lambda got, wanted: np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5),
+                 *(model.apply(params, {}, tokens, **options)[0] for params in (beside, merged)))
+  slopes = [jax.grad(lambda pairs, join=join: jnp.sum(model.apply(join(base, pairs), {}, tokens)[0] ** 2))(pairs)
+            for join in (lambda *trees: lora.attach(*trees, OPTIONS), lambda *trees: lora.merge(*trees, 0.7))]
+  jax.tree.map(lambda got, wanted: np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-3), *slopes)
+
+
+@pytest.mark.parametrize('experts', [0, 4])
+def test_a_fresh_adapter_changes_no_bit_in_bfloat16(experts):
+  config = llama(vocab=16, context=8, layers=2, heads=2, width=16, experts=experts, dtype='bfloat16')
+  base, pairs, *_ = adapted(transformer(config))
+  fresh = {name: leaf * (not name.endswith('B')) for name, leaf in named_leaves(pairs).items()}
+  kept = jax.tree_util.tree_map_with_path(lambda path, leaf: leaf.astype(jnp.bfloat16) if 'kernel' in path[-1].key else leaf, base)
+  tokens = jax.random.randint(jax.random.key(2), (2, 8), 0, 16)
+  apply = jax.jit(lambda params: transformer(config).apply(params, {}, tokens)[0])
+  np.testing.assert_array_equal(apply(lora.attach(kept, unflatten(fresh), OPTIONS)), apply(base))
+
+
+def test_dropout_is_drawn_for_each_example_position_and_channel():
+  layer, (base, pairs, _, _, _) = LAYERS['linear'][0], adapted(LAYERS['linear'][0])
+  params = lora.attach(base, pairs, dataclasses.replace(OPTIONS, dropout=0.5))
+  x = jnp.ones((50, 40, 4))
+  plain, dropped, again, other = (layer.apply(params, {}, x, key=key)[0] for key in (None, *map(jax.random.key, (0, 0, 1))))
+  np.testing.assert_allclose(plain, layer.apply(lora.merge(base, pairs, OPTIONS.scale), {}, x)[0], rtol=1e-5, atol=1e-5)
+  np.testing.assert_array_equal(dropped, again)
+  assert not np.array_equal(dropped, other)
+  a, b = (pairs['layer']['kernel'][name] for name in 'AB')
+  outcomes = {tuple(kept): np.asarray(x[0, 0] @ base['layer']['kernel'] + 0.7 * (jnp.asarray(kept) * 2.0) @ a @ b + base['layer']['bias'])
+              for kept in np.ndindex(2, 2, 2, 2)}
+  drawn = [min(outcomes, key=lambda kept: np.abs(outcomes[kept] - row).max()) for row in np.asarray(dropped).reshape(-1, 6)]
+  for kept, row in zip(drawn, np.asarray(dropped).reshape(-1, 6)):
+    np.testing.assert_allclose(row, outcomes[kept], rtol=1e-4, atol=1e-4)
+  kept_NC = np.asarray(drawn)
+  assert np.abs(kept_NC.mean(axis=0) - 0.5).max() < 0.06
+  assert np.abs(np.corrcoef(kept_NC.T) - np.eye(4)).max() < 0.1  # channels
+  assert np.abs(np.corrcoef(kept_NC[:-1, 0], kept_NC[1:, 0])[0, 1]) < 0.1  # positions
+
+
+def test_experts_drop_apart_and_the_backward_pass_draws_the_same_again():
+  base, pairs, *_ = adapted(transformer(MIXTRAL), paths=('blocks/experts/.*_kernel',))
+  tokens = jnp.zeros((2, 8), jnp.int32)  # all alike: without dropout, equal tokens that see equal ones are equal
+
+  def run(pairs, key, remat='none'):
+    params = lora.attach(base, pairs, dataclasses.replace(OPTIONS, dropout=0.5))
+    return transformer(dataclasses.replace(MIXTRAL, remat=remat)).apply(params, {}, tokens, key=key)[0]
+
+  plain, dropped = (run(pairs, key) for key in (None, jax.random.key(0)))
+  np.testing.assert_allclose(plain[0], plain[1], rtol=1e-5, atol=1e-6)
+  assert np.abs(np.asarray(dropped[0] - dropped[1])).max(axis=-1).min() > 1e-3
+  slopes = [jax.jit(jax.grad(lambda pairs, remat=remat: jnp.sum(jnp.sin(run(pairs, jax.random.key(0), remat)))))(pairs)
+            for remat in ('none', 'full')]
+  jax.tree.map(lambda got, wanted: np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4), *slopes)
+
+
+def test_whatever_else_reads_a_kernel_reads_the_merged_one():
+  """An objective that takes parameters apart itself."""
+  kernel = lora.Adapted(random((4, 6)), random((4, 2), 1), random((2, 6), 2), scale=0.7)
+  x, merged = random((3, 4), 3), kernel.dense()
+  np.testing.assert_allclose(merged, kernel.base + 0.7 * kernel.a @ kernel.b, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(x @ kernel, x @ merged, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(jnp.sum(kernel), jnp.sum(merged), rtol=1e-5)
+  np.testing.assert_allclose(project(random((3, 6), 3), kernel), random((3, 6), 3) @ merged.T, rtol=1e-5, atol=1e-5)
+  half = dataclasses.replace(kernel, base=kernel.base.astype(jnp.bfloat16))
+  wanted = half.base.astype(jnp.float32) + 0.7 * kernel.a @ kernel.b
+  np.testing.assert_array_equal(half.dense(), wanted.astype(jnp.bfloat16))  # summed in float32
 
 
 def test_the_count_of_gpt2_medium():

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.nn import lora
+from genjax.nn import kernels, lora
+from genjax.nn.linear import dot_general
 from genjax.objectives.base import Context, Output, Phase, Variables
 from genjax.objectives.lora import MUTABLE, Lora
 from genjax.types import UserError
@@ -38,7 +39,8 @@ class Toy:
     return Output(jnp.mean((error + 0.1 * noise) ** 2) + pull, {'pull': pull}, {'count': context.mutable['count'] + 1}, len(error))
 
   def judge(self, params, context, batch, key):
-    return Output(jnp.mean((self.forward(params, batch) @ params['judge']['kernel']) ** 2))
+    params = kernels.keyed(params, key)  # as networks do
+    return Output(jnp.mean(dot_general(self.forward(params, batch), params['judge']['kernel'], (((1,), (0,)), ((), ()))) ** 2))
 
   def evaluate(self, params, context, batch, key):
     return {'value': jnp.sum(self.forward(params, batch), axis=-1) + context.mutable['count']}
@@ -114,10 +116,12 @@ def test_averages_are_merged_for_the_base():
   objective, variables, frozen, context = adapted()
   average = moved(variables.params['lora_student'])
   context = dataclasses.replace(context, ema={'lora_student': average})
-  seen = objective.context(context)
+  seen = objective.context(context, merged=True)
   assert set(seen.ema) == {'student'} and set(seen.frozen) == {'teacher'}
   expected = lora.merge(frozen['student'], average, OPTIONS.scale)
   jax.tree.map(np.testing.assert_array_equal, seen.ema['student'], expected)
+  beside = objective.context(context).ema['student']['layer']['kernel']  # what losses see
+  np.testing.assert_array_equal(beside.dense(), expected['layer']['kernel'])
   output = objective.phases()[0].loss(variables.params, context, BATCH, jax.random.key(0))
   assert float(output.metrics['pull']) == pytest.approx(float(jnp.sum(expected['layer']['kernel'])), rel=1e-5)
 
