@@ -6,6 +6,7 @@ examples and how to generate. The loop, the step, checkpoints and the command li
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import math
 import numbers
 from typing import Any, NamedTuple, Protocol
 
@@ -135,9 +136,9 @@ def check_groups(phases: tuple[Phase, ...], params: Mapping[str, Any], optimizer
   if set(ema) - groups:
     raise UserError(f'config.ema names unknown groups {sorted(set(ema) - groups)}. Groups: {sorted(groups)}')
   for group, decay in ema.items():
-    real = isinstance(decay, numbers.Real) and not isinstance(decay, bool)
+    real: Any = decay if isinstance(decay, numbers.Real) and not isinstance(decay, bool) else math.nan
     # An average is kept in float32, in which a number below 1 may be 1.
-    if not real or not 0.0 <= decay < 1.0 or np.float32(decay) == 1.0:
+    if not 0.0 <= real < 1.0 or np.float32(real) == 1.0:
       raise UserError(f'config.ema.{group} must be a number from 0 up to, not including, 1: the decay of an average; got {decay!r}')
   for phase in phases:
     if phase.every < 1:
