@@ -38,7 +38,7 @@ CASES = {
   'converted to two types': (lambda w: product(w) + jnp.sum(w.astype(jnp.float16)), (3, 3), jnp.float32),
   'stacked first': (layers, (3, 3), jnp.float32),
   'given back': (lambda w: w, (3, 3), jnp.float32),
-  'carried by a loop': (lambda w: jax.lax.fori_loop(0, 3, lambda _, w: w, w).astype(HALF), (3, 3), jnp.float32),
+  'carried by a loop': (lambda w: jax.lax.fori_loop(0, 3, lambda _, w: w + 1, w).astype(HALF), (3, 3), jnp.float32),
   'unused': (lambda w: jnp.ones(()), (3, 3), jnp.float32),
   'to integers': (lambda w: jnp.sum(w.astype(jnp.int8)), (3, 3), jnp.float32),
   'wider': (lambda w: jnp.sum(w.astype(jnp.float32)), (3, 3), jnp.float32),
