@@ -27,6 +27,8 @@ def read_json(path: pathlib.Path) -> Any:
     return json.loads(path.read_text())
   except FileNotFoundError as error:
     raise UserError(f'{path.parent} is no run directory: {path.name} is missing; expected the --workdir of a `genjax train`') from error
+  except NotADirectoryError as error:
+    raise UserError(f'{path.parent} is a file; expected the --workdir of a `genjax train`, a folder') from error
   except ValueError as error:
     raise UserError(f'{path} is damaged: {error}') from error
 

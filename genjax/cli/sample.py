@@ -27,7 +27,7 @@ from genjax.config import suggestion
 from genjax.training import logs, rehearsal
 from genjax.training.experiment import Columns, Condition
 from genjax.training.run import Run
-from genjax.types import UserError
+from genjax.types import UserError, expanded
 
 ENDINGS = ('.npz', '.png', '.txt')
 
@@ -191,9 +191,9 @@ def _paths(pieces: Sequence[str]) -> list[str]:
   """Paths that were split at commas: as many pieces as name a file that exists are one, else each is."""
   found, start = [], 0
   while start < len(pieces):
-    ends = (end for end in range(len(pieces), start, -1) if pathlib.Path(','.join(pieces[start:end]).strip()).expanduser().exists())
+    ends = (end for end in range(len(pieces), start, -1) if os.path.exists(expanded(','.join(pieces[start:end]).strip())))
     end = next(ends, start + 1)
-    found.append(str(pathlib.Path(','.join(pieces[start:end]).strip()).expanduser()))
+    found.append(str(expanded(','.join(pieces[start:end]).strip())))
     start = end
   return found
 
@@ -219,7 +219,7 @@ def destination(text: str) -> Destination:
   Raises:
     UserError: an ending that is not written, or a place that cannot be written.
   """
-  given = pathlib.Path(text).expanduser()
+  given = expanded(text)
   if text.endswith(('/', os.sep)) or given.is_dir() or not given.suffix:
     return Destination(outputs.folder(text, '--out'), True)
   if given.suffix not in ENDINGS:

@@ -51,3 +51,21 @@ def test_a_run_in_a_folder_of_any_name(tmp_path, monkeypatch, capsys):
   assert json.loads((folder / 'run.2' / 'evaluation.json').read_text())['metrics']
   assert f'beginning with step 2 of {folder}/run.1' in capsys.readouterr().err
   assert not (pathlib.Path.cwd() / '~').exists()
+
+
+@pytest.mark.parametrize('argv', [
+  ['sample', '--workdir=LONG'], ['sample', '--workdir=FILE'], ['sample', '--workdir=FILE', '--out=LONG.npz'],
+  ['sample', '--workdir=FILE', '--ou=~nobody-is-called-so/x.npz'], ['evaluate', '--workdir=FILE', '--per-example=LONG.npz'],
+  ['merge', '--workdir=FILE', '--out=LONG'], ['export', '--workdir=FILE', '--to=LONG'], ['import', '--from=LONG', '--workdir=new'],
+  ['import', '--from=FILE', '--workdir=LONG'], ['train', '--config=LONG', '--workdir=new'], ['train', VAE[0], '--workdir=LONG'],
+  ['train', VAE[0], '--workdir=FILE'], ['plan', '--config=FILE/x.py'],
+  ['data', 'tokenize', '--input=FILE', '--tokenizer=LONG', '--out=new'], ['data', 'info', 'mnist', '--data_dir=LONG']],
+  ids=lambda argv: ' '.join(argv)[:60])
+def test_a_path_that_cannot_be_is_named(tmp_path, monkeypatch, capsys, argv):
+  """Too long a name, a file in the place of a folder: an error of one line, whoever stumbles over it."""
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'FILE').write_text('{}')
+  assert main([arg.replace('LONG', 'a' * 300) for arg in argv]) == 2
+  said = capsys.readouterr().err
+  assert len(said.strip().splitlines()) == 1 and any(word in said for word in ('a' * 300, 'FILE', '~nobody')), said
+  assert not (tmp_path / 'new').exists()
