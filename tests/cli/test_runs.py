@@ -190,3 +190,22 @@ def test_a_config_that_json_cannot_hold_is_refused(tmp_path, capsys):
   assert train(tmp_path / 'run', '--config.optimizers.net.lr=nan') == 2
   assert 'optimizers.net.lr' in capsys.readouterr().err
   assert not (tmp_path / 'run' / 'config.json').exists()
+
+
+@pytest.mark.parametrize(('name', 'text'), [
+  ('config.json', '[]'), ('config.json', 'null'), ('config.json', '{"architectures": ["GPT2LMHeadModel"], "vocab_size": 5}'),
+  ('config.json', '{'), ('run.json', '{}'), ('run.json', '[]')])
+def test_a_folder_of_something_else_is_no_run(run, tmp_path, capsys, name, text):
+  """Such as that of a public model, whose config has the same name."""
+  folder = tmp_path / 'other'
+  folder.mkdir()
+  for file in ('config.json', 'run.json'):
+    shutil.copy(run / file, folder / file)
+  (folder / name).write_text(text)
+  commands = [['sample', f'--workdir={folder}', '--num=1'], ['train', f'--workdir={folder}'], ['evaluate', f'--workdir={folder}'],
+              ['plan', f'--config={folder}/config.json']]
+  if name == 'config.json':
+    commands.append(['train', VAE, f'--workdir={tmp_path / "new"}', f'--config.init_from={folder}'])
+  for command in commands:
+    assert main(command) == 2, command
+    assert str(folder / name) in capsys.readouterr().err
