@@ -184,7 +184,7 @@ def mesh_sizes(text: str) -> dict[str, int]:
   sizes: dict[str, int] = dict.fromkeys(sharding.MESH_AXES, 1)
   for part in filter(None, text.split(',')):
     axis, _, size = part.partition(':')
-    if axis not in sizes or not (size == '-1' or size.isdigit() and int(size) > 0):
+    if axis not in sizes or not (size == '-1' or size.isdecimal() and int(size) > 0):
       raise UserError(f'--mesh takes axis:size pairs with axes {sharding.MESH_AXES}, e.g. fsdp:8,tensor:2, got {part!r}')
     sizes[axis] = int(size)
   return sizes

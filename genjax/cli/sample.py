@@ -30,6 +30,7 @@ from genjax.training.run import Run
 from genjax.types import UserError, expanded
 
 ENDINGS = ('.npz', '.png', '.txt')
+_MOST = 1_000_000  # values of a range
 
 
 def main(argv: list[str]) -> int:
@@ -199,9 +200,11 @@ def _paths(pieces: Sequence[str]) -> list[str]:
 
 
 def _range(text: str) -> list[str]:
-  match = re.fullmatch(r'(\d+)-(\d+)', text)
+  match = re.fullmatch(r'(\d{1,18})-(\d{1,18})', text)
   if match and int(match[1]) > int(match[2]):
     raise UserError(f'--conditions: the range {text} is empty; write the smaller number first, {match[2]}-{match[1]}')
+  if match and int(match[2]) - int(match[1]) >= _MOST:
+    raise UserError(f'--conditions: the range {text} has more than {_MOST:,} values, a sample for each; write a shorter one')
   return [str(value) for value in range(int(match[1]), int(match[2]) + 1)] if match else [text]
 
 
