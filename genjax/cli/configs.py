@@ -143,6 +143,9 @@ def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
   check(config)
   _extend_path(paths)
   name = config.experiment
+  if not all(part.isidentifier() for part in name.split('.')):
+    raise UserError(f"config.experiment={name!r} is no path of a module; expected one such as 'experiments.diffusion', or the name of a "
+                    'Python file beside the config')
   try:
     module = importlib.import_module(name)
   except ModuleNotFoundError as error:

@@ -91,12 +91,18 @@ def with_homes(argv: Sequence[str]) -> list[str]:
   changed = []
   for before, arg in zip(['', *argv], argv):
     name, equals, path = arg.partition('=')
-    if name.startswith('-') and name.lstrip('-') in PATHS and equals and path.startswith('~'):
+    if _takes_path(name) and equals and path.startswith('~'):
       arg = f'{name}={expanded(path)}'
-    elif before.startswith('-') and before.lstrip('-') in PATHS and arg.startswith('~'):
+    elif _takes_path(before) and arg.startswith('~'):
       arg = str(expanded(arg))
     changed.append(arg)
   return changed
+
+
+def _takes_path(flag: str) -> bool:
+  """Whether a flag is one of `PATHS`, which may be cut short where no other begins so."""
+  name = flag.lstrip('-')
+  return flag.startswith('-') and bool(name) and any(path.startswith(name) for path in PATHS)
 
 
 def _command(name: str, rest: list[str], begin: float) -> int:

@@ -18,7 +18,9 @@ def test_home_folders_in_every_flag_of_a_path(monkeypatch):
   monkeypatch.setenv('HOME', '/home/me')
   for name in PATHS:
     assert with_homes([f'--{name}=~/x y', f'--{name}', '~/z', '~/rest']) == [f'--{name}=/home/me/x y', f'--{name}', '/home/me/z', '~/rest']
-  others = ['--prompt=~/x', '--set', 'data.name=~/x', '--config.init_from=~/x', '--workdir=a~b', '--workdir=/~']
+  assert with_homes(['--work=~/x', '--fro', '~/y', '--to=~/z']) == ['--work=/home/me/x', '--fro', '/home/me/y', '--to=/home/me/z']
+  others = ['--prompt=~/x', '--', '~/x', '-', '~/x', 'work=~/x', '--set', 'data.name=~/x',
+            '--config.init_from=~/x', '--workdir=a~b', '--workdir=/~']
   assert with_homes(others) == others
   with pytest.raises(UserError, match='there is none of this name'):
     with_homes(['--workdir=~nobody-is-called-so/x'])
