@@ -60,7 +60,7 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
   """
   config: Any = ml_collections.ConfigDict()  # its entries have no static types
   config.experiment = ''  # module path of the builder
-  config.seed = seed  # from 0 to 2^32 - 1
+  config.seed = seed  # from 0 to 2^63 - 1
   config.steps = steps
   config.batch_size = batch_size
   config.microbatches = 1  # gradient accumulation

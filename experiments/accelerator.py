@@ -29,6 +29,7 @@ from experiments import accelerator_cases
 from experiments.accelerator_cases import CASES, SIDES, Skipped, Unavailable
 from genjax.planning import topology
 from genjax.training import logs
+from genjax.types import strict_json
 
 FORMAT = 1
 ROUNDS = 7
@@ -59,12 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.error(f'--out={args.out} cannot be written: its folder does not exist')
   if args.one:
     name, _, side = args.one.partition(':')
-    args.out.write_text(json.dumps(measure(name, side, args.batch)))
+    args.out.write_text(strict_json(measure(name, side, args.batch)))
     return 0
   report = run(cases, sides, args.budget, measure_dry if args.dry else measure_apart, args.dry)
   print(render(report))
   if args.out:
-    args.out.write_text(json.dumps(report, indent=1, allow_nan=False) + '\n')
+    args.out.write_text(strict_json(report, indent=1) + '\n')
   return 0 if any(row[side]['status'] == 'ok' for row in report['cases'].values() for side in sides) else 1
 
 

@@ -1,6 +1,6 @@
 """Configs of the runs that public models begin: the experiment that has such models, no data yet, no step to train."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 import pathlib
 from typing import Any
@@ -116,7 +116,7 @@ def _speech(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   config.data = dict(_NO_DATA, seconds=2 * options.source_context * hop / rate, bands=options.frames, window=window, hop=hop, rate=rate,
                      shift=0, audio='audio', field='text', longest=0, vocabulary=str(folder.absolute()), vocabulary_size=options.vocab,
                      tokens=_tokens(model, folder), begin=begin, threads=1)
-  suppressed = {ours: tuple(token for token in told.get(theirs, model.source.get(theirs)) or () if 0 <= token < options.vocab)
+  suppressed = {ours: _listed(told if theirs in told else model.source, theirs, folder / GENERATION, options.vocab)
                 for ours, theirs in (('suppress', 'suppress_tokens'), ('begin_suppress', 'begin_suppress_tokens'))}
   config.sampler = dict(common.TOKENS, length=min(128, options.context - 4), temperature=0.0, stop=_stops(model, folder)[1:],
                         **suppressed)
@@ -129,11 +129,19 @@ def _stops(model: interop.Model, folder: pathlib.Path) -> tuple[int, ...]:
     UserError: the entry is neither a token nor a list of tokens.
   """
   path = folder / GENERATION if (folder / GENERATION).is_file() else folder / 'config.json'
-  told = _beside(folder, path.name).get('eos_token_id')
-  tokens = told if isinstance(told, list) else [] if told is None else [told]
+  return _listed(_beside(folder, path.name), 'eos_token_id', path, model.config.vocab)
+
+
+def _listed(told: Mapping[str, Any], name: str, path: pathlib.Path, vocab: int) -> tuple[int, ...]:
+  """The tokens of an entry, each once, without those that the model does not have.
+
+  Raises:
+    UserError: the entry is neither a token nor a list of tokens.
+  """
+  entry = told.get(name)
+  tokens = entry if isinstance(entry, list) else [] if entry is None else [entry]
   if wrong := [token for token in tokens if isinstance(token, bool) or not isinstance(token, int)]:
-    raise UserError(f'{path}: eos_token_id must be a token, a list of tokens or null, got {wrong[0]!r}')
-  vocab = model.config.vocab
+    raise UserError(f'{path}: {name} must be a token, a list of tokens or null, got {wrong[0]!r}')
   return tuple(dict.fromkeys(token for token in tokens if 0 <= token < vocab))
 
 

@@ -76,7 +76,7 @@ def find(options: Options, environment: Mapping[str, str] = os.environ) -> Place
 def _number(flag: str, given: int | None, variable: str, environment: Mapping[str, str]) -> int | None:
   if given is not None or not environment.get(variable):
     return given
-  if not environment[variable].isdigit():
+  if not environment[variable].isdecimal():
     raise UserError(f'{variable} must be a whole number, got {environment[variable]!r}' + (f'; {flag} goes before it' if flag else ''))
   return int(environment[variable])
 

@@ -9,6 +9,7 @@ import difflib
 import inspect
 import json
 import math
+import numbers
 from typing import Any, TypeVar
 
 import ml_collections
@@ -102,7 +103,7 @@ STEPS = 2**31 - 1  # more, and the counter of steps, 32 bits, would overflow
 # Key of configs.common.base -> the smallest number that it takes.
 LEAST = {'steps': 0, 'batch_size': 1, 'microbatches': 1, 'log_every': 0, 'evaluate_every': 0, 'evaluate_batches': 0, 'sample_every': 0,
          'sample_num': 1, 'checkpoint.every': 0, 'checkpoint.keep': 1, 'nonfinite.limit': 1, 'profile.start': 0, 'profile.steps': 0,
-         'lora.rank': 0}
+         'lora.rank': 0, 'data.threads': 1}
 
 
 def check(config: Config) -> None:
@@ -116,8 +117,11 @@ def check(config: Config) -> None:
   flat = flatten(config)
   with checks.under('config'):
     for key, value in flat.items():
-      if any(isinstance(number, float) and not math.isfinite(number) for number in _numbers(value)):
+      if any(isinstance(number, numbers.Real) and not isinstance(number, int) and not math.isfinite(number) for number in _numbers(value)):
         raise checks.OutOfRange(f'{key} must be finite, got {value!r}')
+      if strange := [entry for entry in _numbers(value) if not isinstance(entry, (str, int, float, type(None)))]:
+        raise checks.OutOfRange(f'{key} must be text, a number, True, False, None or a list of such, got {strange[0]!r} of type '
+                                f'{type(strange[0]).__name__}; of numpy numbers take .item()')
       if key.rpartition('.')[2] == 'dtype' and not (key == 'lora.dtype' and value == ''):
         checks.dtype({key: value}, key)
     for key, least in LEAST.items():
@@ -154,10 +158,10 @@ def override(config: Config, assignment: str) -> None:
   old = known[path]
   try:
     value = text if isinstance(old, str) else json.loads(text.lower() if isinstance(old, bool) else text)
-  except json.JSONDecodeError:
+  except (ValueError, RecursionError):  # no JSON, or more digits or brackets than Python reads
     value = text
   if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
-    value = float(value)
+    value = float(text)  # of the text: an int may be too large
   value, old = _frozen(value), _frozen(old)
   if old is not None and type(value) is not type(old):
     raise UserError(f'config key {path} takes {type(old).__name__} (now {old!r}), got {text!r}')

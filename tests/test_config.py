@@ -1,8 +1,11 @@
 """Configs: strict keywords, suggestions, comparison, round trip."""
 
 import json
+import pathlib
 
+import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import pytest
 
 from configs import common
@@ -56,10 +59,31 @@ def test_override():
 
 def test_numbers_that_json_lacks_are_named():
   config = common.base(steps=3, batch_size=4)
-  config_lib.check_finite(config)
-  config.sampler = dict(scale=float('nan'), interval=(0.0, float('inf')))
-  with pytest.raises(UserError, match=r'config\.sampler\.interval=\[0\.0, inf\], config\.sampler\.scale=nan'):
-    config_lib.check_finite(config)
+  config_lib.check(config)
+  for value in (float('nan'), (0.0, float('inf')), ((1.0, float('-inf')),), np.float32('nan')):
+    config.sampler = dict(scale=value)
+    with pytest.raises(UserError, match=r'config\.sampler\.scale must be finite, got '):
+      config_lib.check(config)
+
+
+@pytest.mark.parametrize('value', [np.float32(0.1), np.int64(3), pathlib.Path('x'), {1, 2}, len, b'x', (1, np.ones(2)), jnp.bfloat16])
+def test_what_json_cannot_write_is_named(value):
+  config = common.base(steps=3, batch_size=4)
+  config.data = dict(inner=dict(entry=value))
+  with pytest.raises(UserError, match=r'config\.data\.inner\.entry must be '):
+    config_lib.check(config)
+
+
+@pytest.mark.parametrize('text', ['1' * 5000, '1' * 400, '[' * 100_000])
+def test_overrides_of_many_digits(text):
+  def override(key):
+    config = common.base(steps=3, batch_size=4).lock()
+    config_lib.override(config, f'{key}={text}')
+    config_lib.check(config)
+
+  for key in ('steps', 'lora.alpha'):
+    with pytest.raises(UserError, match=rf'config.*{key}'):
+      override(key)
 
 
 def test_arguments_are_typed_by_their_defaults():

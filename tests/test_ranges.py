@@ -48,7 +48,8 @@ BAD = {
     ('data.num_classes', '-1', 'must not be negative'), ('objective.label_dropout', '1.5', r'must lie in \[0, 1\)'),
     ('objective.label_dropout', '-0.1', r'must lie in \[0, 1\)'), ('sampler.guidance', '-1', 'must not be negative'),
     ('sampler.clip', '-1', 'must not be negative'), ('sampler.steps', '0', 'at least 1'),
-    ('evaluation.num_samples', '0', 'at least 1'), ('evaluation.neighbours', '-1', 'at least 1')),
+    ('data.threads', '0', 'config.data.threads must be at least 1'), ('sampler.spacing', 'cubic', 'config.sampler.spacing must be one of'),
+    ('evaluation.num_samples', '0', 'at least 2'), ('evaluation.neighbours', '-1', 'at least 1')),
   'digits_edm': (
     ('objective.process.sigma_max', '0', 'above 0'), ('objective.parameterization.data_std', '-0.5', 'above 0'),
     ('objective.times.std', '0', 'above 0')),

@@ -14,6 +14,8 @@ from genjax.config import Config
 from genjax.types import UserError
 
 FILES = 'files'  # the asset that lists [name, SHA-256]
+# What the files of every run have, by which those of others, such as the config.json of a public model, are told apart.
+NEEDED = {'config.json': ('experiment', 'steps', 'batch_size', 'seed', 'checkpoint', 'optimizers'), 'run.json': ('paths', 'data')}
 FOLDER = 'folder'  # the asset that says, in memory only, where these files are
 
 
@@ -24,11 +26,16 @@ def read_json(path: pathlib.Path) -> Any:
     UserError: it is missing or damaged.
   """
   try:
-    return json.loads(path.read_text())
+    found = json.loads(path.read_text())
   except FileNotFoundError as error:
     raise UserError(f'{path.parent} is no run directory: {path.name} is missing; expected the --workdir of a `genjax train`') from error
+  except NotADirectoryError as error:
+    raise UserError(f'{path.parent} is a file; expected the --workdir of a `genjax train`, a folder') from error
   except ValueError as error:
     raise UserError(f'{path} is damaged: {error}') from error
+  if lacking := [name for name in NEEDED.get(path.name, ()) if not isinstance(found, dict) or name not in found]:
+    raise UserError(f'{path} is damaged, or no file of a run: it has no {lacking[0]!r}. A public model becomes a run by genjax import')
+  return found
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any]:

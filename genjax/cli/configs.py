@@ -143,6 +143,9 @@ def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
   check(config)
   _extend_path(paths)
   name = config.experiment
+  if not all(part.isidentifier() for part in name.split('.')):
+    raise UserError(f"config.experiment={name!r} is no path of a module; expected one such as 'experiments.diffusion', or the name of a "
+                    'Python file beside the config')
   try:
     module = importlib.import_module(name)
   except ModuleNotFoundError as error:
@@ -184,7 +187,7 @@ def mesh_sizes(text: str) -> dict[str, int]:
   sizes: dict[str, int] = dict.fromkeys(sharding.MESH_AXES, 1)
   for part in filter(None, text.split(',')):
     axis, _, size = part.partition(':')
-    if axis not in sizes or not (size == '-1' or size.isdigit() and int(size) > 0):
+    if axis not in sizes or not (size == '-1' or size.isdecimal() and int(size) > 0):
       raise UserError(f'--mesh takes axis:size pairs with axes {sharding.MESH_AXES}, e.g. fsdp:8,tensor:2, got {part!r}')
     sizes[axis] = int(size)
   return sizes

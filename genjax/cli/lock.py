@@ -74,7 +74,7 @@ def _lock(file: int, path: pathlib.Path) -> None:
     elif error.errno in (errno.EWOULDBLOCK, errno.EACCES):
       raise UserError(f'{path.parent} is being trained by {_holder(file)}; wait for it or stop it, or use another --workdir') from error
     else:
-      raise
+      raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def _holder(file: int) -> str:

@@ -32,6 +32,9 @@ MODULES = {'import': 'import_weights', 'export': 'export_weights'}  # of command
 COMPUTING = ('train', 'sample', 'evaluate')
 # Flags that take a path. Shells leave a ~ alone that comes after '='.
 PATHS = ('adapter', 'base', 'config', 'data_dir', 'from', 'hlo', 'input', 'out', 'per-example', 'to', 'tokenizer', 'workdir')
+# A path that a user named is no such thing: too long, below a file, a folder in the place of a file, of another user, a loop of links.
+_PATH = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP,
+         errno.ESTALE)
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
@@ -88,12 +91,18 @@ def with_homes(argv: Sequence[str]) -> list[str]:
   changed = []
   for before, arg in zip(['', *argv], argv):
     name, equals, path = arg.partition('=')
-    if name.startswith('-') and name.lstrip('-') in PATHS and equals and path.startswith('~'):
+    if _takes_path(name) and equals and path.startswith('~'):
       arg = f'{name}={expanded(path)}'
-    elif before.startswith('-') and before.lstrip('-') in PATHS and arg.startswith('~'):
+    elif _takes_path(before) and arg.startswith('~'):
       arg = str(expanded(arg))
     changed.append(arg)
   return changed
+
+
+def _takes_path(flag: str) -> bool:
+  """Whether a flag is one of `PATHS`, which may be cut short where no other begins so."""
+  name = flag.lstrip('-')
+  return flag.startswith('-') and bool(name) and any(path.startswith(name) for path in PATHS)
 
 
 def _command(name: str, rest: list[str], begin: float) -> int:
@@ -131,6 +140,8 @@ def _command(name: str, rest: list[str], begin: float) -> int:
     if isinstance(error, OSError) and error.errno in _DISK:
       code, said = 6, (f'stopped: the disk is full or cannot be written: {error}. Make room, or make it writable, and run the same '
                        'command to go on')
+    elif isinstance(error, OSError) and error.errno in _PATH and error.filename is not None and not stopping.in_start_up():
+      code, said = 2, f'error: {error.filename}: {error.strerror}; name another path'
     elif not distributed.joined():
       raise
     else:

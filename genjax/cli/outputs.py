@@ -4,7 +4,7 @@ import os
 import pathlib
 from typing import Any
 
-from genjax.types import UserError
+from genjax.types import UserError, expanded
 
 
 def file(text: str, flag: str) -> pathlib.Path:
@@ -43,7 +43,7 @@ def folder(text: str, flag: str, new: bool = False) -> pathlib.Path:
 def _path(text: Any, flag: str) -> pathlib.Path:
   if not str(text).strip():
     raise UserError(f'{flag} is empty; name a path')
-  return pathlib.Path(text).expanduser()
+  return expanded(text)
 
 
 def _check_parent(path: pathlib.Path, flag: str, text: str) -> None:

@@ -27,9 +27,10 @@ from genjax.config import suggestion
 from genjax.training import logs, rehearsal
 from genjax.training.experiment import Columns, Condition
 from genjax.training.run import Run
-from genjax.types import UserError
+from genjax.types import UserError, expanded
 
 ENDINGS = ('.npz', '.png', '.txt')
+_MOST = 1_000_000  # values of a range
 
 
 def main(argv: list[str]) -> int:
@@ -191,17 +192,19 @@ def _paths(pieces: Sequence[str]) -> list[str]:
   """Paths that were split at commas: as many pieces as name a file that exists are one, else each is."""
   found, start = [], 0
   while start < len(pieces):
-    ends = (end for end in range(len(pieces), start, -1) if pathlib.Path(','.join(pieces[start:end]).strip()).expanduser().exists())
+    ends = (end for end in range(len(pieces), start, -1) if os.path.exists(expanded(','.join(pieces[start:end]).strip())))
     end = next(ends, start + 1)
-    found.append(str(pathlib.Path(','.join(pieces[start:end]).strip()).expanduser()))
+    found.append(str(expanded(','.join(pieces[start:end]).strip())))
     start = end
   return found
 
 
 def _range(text: str) -> list[str]:
-  match = re.fullmatch(r'(\d+)-(\d+)', text)
+  match = re.fullmatch(r'(\d{1,18})-(\d{1,18})', text)
   if match and int(match[1]) > int(match[2]):
     raise UserError(f'--conditions: the range {text} is empty; write the smaller number first, {match[2]}-{match[1]}')
+  if match and int(match[2]) - int(match[1]) >= _MOST:
+    raise UserError(f'--conditions: the range {text} has more than {_MOST:,} values, a sample for each; write a shorter one')
   return [str(value) for value in range(int(match[1]), int(match[2]) + 1)] if match else [text]
 
 
@@ -219,7 +222,7 @@ def destination(text: str) -> Destination:
   Raises:
     UserError: an ending that is not written, or a place that cannot be written.
   """
-  given = pathlib.Path(text).expanduser()
+  given = expanded(text)
   if text.endswith(('/', os.sep)) or given.is_dir() or not given.suffix:
     return Destination(outputs.folder(text, '--out'), True)
   if given.suffix not in ENDINGS:

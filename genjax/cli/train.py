@@ -135,11 +135,19 @@ def _grow(config: Config, path: pathlib.Path, before: int) -> None:
   if distributed.is_first():
     (path / 'summary.json').unlink(missing_ok=True)
   workdir_lib.write_json(path / 'config.json', config_lib.plain(config))
-  bent = [f'{group} ({options.schedule})' for group, options in config.optimizers.items()
-          if options.get('schedule', 'constant') != 'constant' and 'steps' not in options]
+  bent = [f'{group} ({", ".join(shapes)})' for group, options in config.optimizers.items() if (shapes := _schedules(options))]
   logs.say(f'{path}: config.steps grows from {before} to {config.steps}. '
            + (f'The learning rates of {", ".join(bent)} now end there: the steps to come have other rates than they would have had'
               if bent else 'No learning rate depends on it'))
+
+
+def _schedules(options: Config) -> list[str]:
+  """The schedules of an optimizer and of its parts that end with the run."""
+  if 'steps' in options:
+    return []
+  parts = [how for _, how in config_lib.plain(options.get('parts', ()))]
+  shapes = [given.get('schedule', 'constant') for given in (options, *parts)]
+  return list(dict.fromkeys(shape for shape in shapes if shape != 'constant'))
 
 
 def _status(path: pathlib.Path) -> Status | None:

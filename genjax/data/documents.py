@@ -21,7 +21,7 @@ from genjax.types import UserError, expanded, listed
 LINES = ('.jsonl', '.jsonlines', '.ndjson')  # a JSON object a line, each a document
 ENDINGS = ('.txt', *LINES)  # of the files that are read in a folder, each perhaps with .gz after it
 # Of files that are no plain text, or text of which a document is a part.
-FOREIGN = ('.json', '.tar', '.tgz', '.zip', '.zst', '.bz2', '.xz', '.7z', '.parquet', '.arrow', '.npy', '.npz', '.pdf')
+FOREIGN = ('.ipynb', '.tar', '.tgz', '.zip', '.zst', '.bz2', '.xz', '.lz4', '.rar', '.7z', '.parquet', '.arrow', '.npy', '.npz', '.pdf')
 _ENDINGS = ' or '.join([', '.join(ENDINGS[:-1]), ENDINGS[-1]])
 
 
@@ -57,14 +57,15 @@ def open_documents(name: str, split: str, data_dir: prepare.Path | None = None, 
 def place(name: str) -> pathlib.Path | None:
   """The path that a name means, whether or not something is there; None for the name of a data set.
 
-  What is called like a data set does not hide it: './mnist' is a path, and so is 'mnist/part' where there is such a file.
+  What is called like a data set, or like a config of one, does not hide it: './mnist' is a path, and so is 'mnist/part' where there is such
+  a file, and 'glue/sst2' is none.
   """
   if not name:
     return None
   path = expanded(name)
-  if os.sep in name and (path.exists() or glob.has_magic(name)) or not prepare.is_known(name):
+  if not prepare.is_known(name) or os.sep in name and (os.path.exists(path) or glob.has_magic(name)) and not prepare.is_variant(name):
     return path
-  if path.exists():
+  if os.path.exists(path):
     _say_hidden(name)
   return None
 
@@ -80,7 +81,7 @@ def find(name: str) -> list[pathlib.Path] | None:
   if path is None:
     return None
   meant = os.sep in name or name.startswith(('.', '~')) or glob.has_magic(name) or _bare(path).endswith(ENDINGS)
-  return files(os.fspath(path)) if meant or path.exists() else None
+  return files(os.fspath(path)) if meant or os.path.exists(path) else None
 
 
 def files(text: str) -> list[pathlib.Path]:
@@ -93,13 +94,13 @@ def files(text: str) -> list[pathlib.Path]:
     UserError: it is none of these, stands for no file, or for one in a format that is not read.
   """
   path = expanded(text)
-  if path.is_dir():
+  if os.path.isdir(path):
     found = sorted(file for file in path.rglob('*') if file.is_file() and _bare(file).endswith(ENDINGS)
                    and not any(part.startswith('.') for part in file.relative_to(path).parts))
     if not found:
       raise UserError(f'the folder {path} has no files that end in {_ENDINGS}; name a pattern, as {path}/*.md')
     return found
-  if path.is_file():
+  if os.path.isfile(path):
     found = [path]
   elif glob.has_magic(text):
     found = sorted(pathlib.Path(file) for file in glob.glob(os.fspath(path), recursive=True) if os.path.isfile(file))
@@ -107,11 +108,16 @@ def files(text: str) -> list[pathlib.Path]:
       raise UserError(f'no file is called {text}')
   else:
     raise UserError(f'the text file {path} does not exist; expected a path of a file or the name of a data set')
-  if foreign := [file for file in found if _bare(file).endswith(FOREIGN)]:
+  if foreign := [file for file in found if _is_foreign(_bare(file))]:
     raise UserError(f'{foreign[0]}: text is read from files that end in {_ENDINGS}, a JSON object a line but for .txt, either perhaps '
                     'with .gz after it, and from other files of plain text. JSON lines under another name want that ending; a JSON list '
                     "becomes JSON lines by jq -c '.[]'")
   return found
+
+
+def _is_foreign(name: str) -> bool:
+  """Whether a file called so is not read: one of `FOREIGN`, or JSON under another name than those of `LINES`, such as .json or .jsonl~."""
+  return name.endswith(FOREIGN) or not name.endswith(ENDINGS) and any('json' in part for part in name.split('.')[1:])
 
 
 def has_lines(path: pathlib.Path) -> bool:
@@ -174,6 +180,8 @@ def _decoded(data: bytes, path: pathlib.Path) -> str:
   try:
     return data.decode('utf-8')
   except UnicodeDecodeError as error:
+    if data.startswith(b'\x1f\x8b'):
+      raise UserError(f'{path} is compressed as by gzip, and not called so; rename it to {path}.gz') from None
     wide = ' (it begins as UTF-16 does)' if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ''
     line = data.count(b'\n', 0, error.start) + 1
     raise UserError(f'{path}, line {line}: expected UTF-8 text, got {error}{wide}; convert it with iconv -t utf-8') from None

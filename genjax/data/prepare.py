@@ -49,6 +49,17 @@ def is_known(name: str) -> bool:
   return base in tfds.list_builders(with_community_datasets=False)
 
 
+def is_variant(name: str) -> bool:
+  """Whether a name is 'name/config' of a data set that TFDS has in configs, such as 'glue/sst2'."""
+  base, _, config = name.partition(':')[0].partition('/')
+  if not config or base in BUILDERS or not is_known(name):
+    return False
+  try:
+    return config in tfds.builder_cls(base).builder_configs
+  except Exception:  # the code of hundreds of builders raises anything
+    return False
+
+
 def prepared(name: str, data_dir: Path | None = None) -> tfds.core.DatasetBuilder | None:
   """The reader of a prepared data set, or None if it has yet to be prepared.
 

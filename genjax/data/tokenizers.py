@@ -168,7 +168,7 @@ def open_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
   beside = [path.with_name(name) for name in (SETTINGS, 'special_tokens_map.json') if path.with_name(name).is_file()]
   try:
     data = path.read_bytes()
-    settings = beside[0].read_text('utf-8') if beside else ''
+    settings = beside[0].read_text('utf-8-sig') if beside else ''
     if path.suffix == '.model':
       return SentencePiece(data, settings, str(path))
     text = data.decode('utf-8-sig')
@@ -241,6 +241,9 @@ def _wordpiece(text: str, settings: Mapping[str, Any], where: str) -> str:
   vocabulary = {piece: token for token, piece in enumerate(pieces)}
   if lacking := [piece for piece in _BERT if piece not in vocabulary]:
     raise UserError(f'{where} is no vocabulary of BERT: it lacks {lacking[0]}')
+  for name, kinds in (('do_lower_case', (bool,)), ('strip_accents', (bool, type(None))), ('tokenize_chinese_chars', (bool,))):
+    if name in settings and not isinstance(settings[name], kinds):
+      raise UserError(f'{SETTINGS} beside {where}: {name} must be true or false, got {settings[name]!r}')
   made: Any = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))
   made.normalizer = normalizers.BertNormalizer(
     lowercase=settings.get('do_lower_case', True), strip_accents=settings.get('strip_accents'),

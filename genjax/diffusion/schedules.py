@@ -287,9 +287,9 @@ def sampling_times(process: Process, steps: int, spacing: str | None = None, *, 
 def _check_spacing(process: Process, spacing: str, **options: float) -> None:
   """Refuses what `sampling_times` would have to ignore, and numbers out of range."""
   if spacing not in _SPACINGS:
-    raise UserError(f'sampler.spacing must be one of {sorted(_SPACINGS)}, got {spacing!r}')
+    raise UserError(f'config.sampler.spacing must be one of {sorted(_SPACINGS)}, got {spacing!r}')
   if spacing == 'karras' and process.spacing != 'karras':
-    raise UserError("sampler.spacing='karras' needs the process 'edm'; use 'uniform' or 'quadratic'")
+    raise UserError("config.sampler.spacing='karras' needs the process 'edm'; use 'uniform' or 'quadratic'")
   for name, default in _CONSTANTS.items():
     if name not in _SPACINGS[spacing] and options[name] != default:
       needs = next(known for known, names in _SPACINGS.items() if name in names)

@@ -106,7 +106,7 @@ def read_json(path: pathlib.Path, purpose: str) -> dict[str, Any]:
     UserError: there is no such file, or it holds no JSON object.
   """
   try:
-    value = json.loads(path.read_text(encoding='utf-8'))
+    value = json.loads(path.read_text(encoding='utf-8-sig'))
   except FileNotFoundError as error:
     raise UserError(f'{path} does not exist; it is {purpose}') from error
   except (OSError, ValueError) as error:

@@ -96,7 +96,7 @@ def prepare(name: str) -> None:
     # Without a name of itself the library complains on stderr; the topology that is asked for decides, not this one.
     os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5p-8')
     os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
-  elif kind == 'cpu' and size.isdigit() and int(size):
+  elif kind == 'cpu' and size.isdecimal() and int(size):
     pass
   elif name == 'gpu':
     return

@@ -59,7 +59,7 @@ class Condition:
     """A class label 0 .. num_classes - 1; by default the rows go round the classes."""
 
     def parse(text: str) -> np.ndarray:
-      if not text.isdigit() or int(text) >= num_classes:
+      if not text.isdecimal() or len(text) > 18 or int(text) >= num_classes:
         raise UserError(f'label must be a whole number from 0 to {num_classes - 1}, got {text!r}')
       return np.asarray(int(text), np.int32)
 

@@ -37,11 +37,14 @@ class Writer:
       return
     path = self.workdir / 'metrics.jsonl'
     if path.exists():
-      lines = path.read_text().splitlines(keepends=True)
-      kept = [line for line in lines if line.endswith('\n') and json.loads(line)['step'] <= step]
+      lines = path.read_bytes().splitlines(keepends=True)
+      known = [_step_of(line) for line in lines]
+      if lost := known[:-1].count(None):  # a last line may have been cut off
+        say(f'{path}: {lost} damaged lines are left out')
+      kept = [line for line, at in zip(lines, known) if line.endswith(b'\n') and at is not None and at <= step]
       if len(kept) < len(lines):
         partial = path.with_name(f'{path.name}.partial')
-        partial.write_text(''.join(kept))
+        partial.write_bytes(b''.join(kept))
         partial.replace(path)
     self._board = EventFileWriter(str(self.workdir / 'tensorboard'))
     if step:
@@ -51,8 +54,8 @@ class Writer:
   def has(self, step: int, prefix: str) -> bool:
     """Whether there is a line of `step` with a value whose name begins with `prefix`."""
     path = self.workdir / 'metrics.jsonl'
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return any(line['step'] == step and any(name.startswith(prefix) for name in line) for line in lines)
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return any(_step_of(line) == step and any(name.startswith(prefix) for name in json.loads(line)) for line in lines)
 
   def sampled(self, step: int) -> bool:
     """Whether there is a file of samples of `step`."""
@@ -91,6 +94,14 @@ class Writer:
     if self._board is not None:
       self._board.close()
       self._board = None
+
+
+def _step_of(line: bytes) -> int | None:
+  """The step of a line of metrics; None for a line that is none, as a machine that lost its power may leave one."""
+  try:
+    return int(json.loads(line)['step'])
+  except (ValueError, KeyError, TypeError):
+    return None
 
 
 def write_artifact(stem: pathlib.Path, value: np.ndarray | str) -> pathlib.Path:

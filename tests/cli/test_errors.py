@@ -43,6 +43,8 @@ def trained(tmp_path_factory):
   ('--config.mesh.tensor=3', ('mesh', 'tensor', '1 devices')),
   ('--config.model.name=mpl', ('config.model.name', 'mlp')),
   ('--config.experiment=experiments.vea', ('experiments.vea',)),
+  ('--config.experiment=', ('config.experiment=', 'experiments.diffusion')),
+  ('--config.experiment=.', ('config.experiment=', 'experiments.diffusion')),
   ('--config.checkpoint.mode=lowest', ("'min' or 'max'",)),
   ('--config.checkpoint.best=fid', ("'fid'", 'negative_elbo')),
   ('--config.microbatches=3', ('microbatches', 'multiple of 3')),

@@ -18,7 +18,9 @@ def test_home_folders_in_every_flag_of_a_path(monkeypatch):
   monkeypatch.setenv('HOME', '/home/me')
   for name in PATHS:
     assert with_homes([f'--{name}=~/x y', f'--{name}', '~/z', '~/rest']) == [f'--{name}=/home/me/x y', f'--{name}', '/home/me/z', '~/rest']
-  others = ['--prompt=~/x', '--set', 'data.name=~/x', '--config.init_from=~/x', '--workdir=a~b', '--workdir=/~']
+  assert with_homes(['--work=~/x', '--fro', '~/y', '--to=~/z']) == ['--work=/home/me/x', '--fro', '/home/me/y', '--to=/home/me/z']
+  others = ['--prompt=~/x', '--', '~/x', '-', '~/x', 'work=~/x', '--set', 'data.name=~/x',
+            '--config.init_from=~/x', '--workdir=a~b', '--workdir=/~']
   assert with_homes(others) == others
   with pytest.raises(UserError, match='there is none of this name'):
     with_homes(['--workdir=~nobody-is-called-so/x'])
@@ -51,3 +53,21 @@ def test_a_run_in_a_folder_of_any_name(tmp_path, monkeypatch, capsys):
   assert json.loads((folder / 'run.2' / 'evaluation.json').read_text())['metrics']
   assert f'beginning with step 2 of {folder}/run.1' in capsys.readouterr().err
   assert not (pathlib.Path.cwd() / '~').exists()
+
+
+@pytest.mark.parametrize('argv', [
+  ['sample', '--workdir=LONG'], ['sample', '--workdir=FILE'], ['sample', '--workdir=FILE', '--out=LONG.npz'],
+  ['sample', '--workdir=FILE', '--ou=~nobody-is-called-so/x.npz'], ['evaluate', '--workdir=FILE', '--per-example=LONG.npz'],
+  ['merge', '--workdir=FILE', '--out=LONG'], ['export', '--workdir=FILE', '--to=LONG'], ['import', '--from=LONG', '--workdir=new'],
+  ['import', '--from=FILE', '--workdir=LONG'], ['train', '--config=LONG', '--workdir=new'], ['train', VAE[0], '--workdir=LONG'],
+  ['train', VAE[0], '--workdir=FILE'], ['plan', '--config=FILE/x.py'],
+  ['data', 'tokenize', '--input=FILE', '--tokenizer=LONG', '--out=new'], ['data', 'info', 'mnist', '--data_dir=LONG']],
+  ids=lambda argv: ' '.join(argv)[:60])
+def test_a_path_that_cannot_be_is_named(tmp_path, monkeypatch, capsys, argv):
+  """Too long a name, a file in the place of a folder: an error of one line, whoever stumbles over it."""
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'FILE').write_text('{}')
+  assert main([arg.replace('LONG', 'a' * 300) for arg in argv]) == 2
+  said = capsys.readouterr().err
+  assert len(said.strip().splitlines()) == 1 and any(word in said for word in ('a' * 300, 'FILE', '~nobody')), said
+  assert not (tmp_path / 'new').exists()

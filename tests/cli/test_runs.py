@@ -14,7 +14,9 @@ import jax
 import numpy as np
 import pytest
 
+from genjax import config as config_lib
 from genjax.cli import lock, workdir
+from genjax.cli import train as command
 from genjax.cli.main import main
 from genjax.training.run import Run
 from genjax.types import UserError
@@ -150,6 +152,15 @@ def test_schedules_that_change_with_the_steps_are_said_and_the_run_is_unfinished
   assert seen == [False, False] and (folder / 'summary.json').exists()
 
 
+def test_schedules_of_parts_are_said_when_the_steps_grow():
+  made = config_lib.from_plain({'lr': 1e-3, 'parts': [['a.*', {'frozen': True}], ['b.*', {'name': 'sgd', 'schedule': 'cosine'}],
+                                                      ['c.*', {'name': 'sgd', 'schedule': 'constant'}], ['d.*', {'scale': 0.1}]]})
+  assert command._schedules(made) == ['cosine']
+  assert command._schedules(config_lib.from_plain({'lr': 1e-3})) == []
+  assert command._schedules(config_lib.from_plain({'lr': 1e-3, 'schedule': 'linear', 'parts': made.parts})) == ['linear', 'cosine']
+  assert command._schedules(config_lib.from_plain({'lr': 1e-3, 'schedule': 'linear', 'steps': 7})) == []
+
+
 def test_a_run_without_a_config_of_its_own_needs_one(tmp_path, capsys):
   assert main(['train', f'--workdir={tmp_path / "none"}']) == 2
   assert '--config=FILE' in capsys.readouterr().err
@@ -190,3 +201,22 @@ def test_a_config_that_json_cannot_hold_is_refused(tmp_path, capsys):
   assert train(tmp_path / 'run', '--config.optimizers.net.lr=nan') == 2
   assert 'optimizers.net.lr' in capsys.readouterr().err
   assert not (tmp_path / 'run' / 'config.json').exists()
+
+
+@pytest.mark.parametrize(('name', 'text'), [
+  ('config.json', '[]'), ('config.json', 'null'), ('config.json', '{"architectures": ["GPT2LMHeadModel"], "vocab_size": 5}'),
+  ('config.json', '{'), ('run.json', '{}'), ('run.json', '[]')])
+def test_a_folder_of_something_else_is_no_run(run, tmp_path, capsys, name, text):
+  """Such as that of a public model, whose config has the same name."""
+  folder = tmp_path / 'other'
+  folder.mkdir()
+  for file in ('config.json', 'run.json'):
+    shutil.copy(run / file, folder / file)
+  (folder / name).write_text(text)
+  commands = [['sample', f'--workdir={folder}', '--num=1'], ['train', f'--workdir={folder}'], ['evaluate', f'--workdir={folder}'],
+              ['plan', f'--config={folder}/config.json']]
+  if name == 'config.json':
+    commands.append(['train', VAE, f'--workdir={tmp_path / "new"}', f'--config.init_from={folder}'])
+  for argv in commands:
+    assert main(argv) == 2, argv
+    assert str(folder / name) in capsys.readouterr().err

@@ -48,6 +48,10 @@ def test_every_prompt_and_every_listed_value_is_used_at_least_once():
   assert [text_of(row) for row in sample.parse_conditions('', ['a', 'b'], KNOWN, 1)['prompt']] == ['a', 'b']
   assert [text_of(row) for row in sample.parse_conditions('', ['a', 'b'], KNOWN, 3)['prompt']] == ['a', 'b', 'a']
   assert len(sample.parse_conditions('label=0-9', None, KNOWN, 4)['label']) == 10
+  with pytest.raises(UserError, match='range 0-9999999999 has more than 1,000,000 values'):  # and not a machine without memory
+    sample.parse_conditions('label=0-9999999999', None, KNOWN, 4)
+  with pytest.raises(UserError, match='none of this name'):
+    sample.parse_conditions('source=~nobody-is-called-so/a.wav', None, KNOWN, 1)
 
 
 def test_two_prompts_give_two_texts_whatever_the_number(text_run, capsys):

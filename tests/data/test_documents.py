@@ -76,6 +76,9 @@ def test_marks_line_ends_and_other_separators(tmp_path):
   ('a.txt.gz', b'abc', r'cannot read .*a\.txt\.gz.*[Nn]ot a gzip'),
   ('a.txt', b'', 'has no text'), ('a.txt', b'\xef\xbb\xbf', 'has no text'), ('a.jsonl', b'\n \n', 'has no text'),
   ('a.json', b'[{"text": "x"}]', r'a\.json: text is read from .*\.txt, \.jsonl'), ('a.JSON.gz', gzip.compress(b'{}'), r'\.txt, \.jsonl'),
+  ('a.json5', b'{}', r'\.txt, \.jsonl'), ('a.ldjson', b'{}', r'\.txt, \.jsonl'), ('a.jsonl~', b'{}', r'\.txt, \.jsonl'),
+  ('a.jsonl.tmp', b'{}', r'\.txt, \.jsonl'), ('a.ipynb', b'{}', r'\.txt, \.jsonl'),
+  ('a.txt', gzip.compress(b'x'), r'a\.txt is compressed as by gzip.*rename it'),
   ('a.tar.gz', gzip.compress(b'x' * 600), r'\.txt, \.jsonl'), ('a.jsonl.zst', b'(\xb5/\xfd', r'\.txt, \.jsonl')],
   ids=lambda value: value if isinstance(value, str) and len(value) < 12 else '')
 def test_bad_text_names_its_file_and_line(tmp_path, name, data, words):
@@ -116,11 +119,19 @@ def test_a_folder_called_like_a_data_set_does_not_hide_it(tmp_path, monkeypatch,
   for path in ('./names', 'names/samples', 'names/*/*.txt', str(tmp_path / 'names'), '~/names'):
     assert open_documents(path, 'train') == ['names']
   assert open_documents('mine', 'train') == ['mine']
+  for name in ('glue/sst2/2.0.0', 'wikipedia/20230601.en'):  # as in the folder of prepared data sets
+    (tmp_path / name).mkdir(parents=True)
+    (tmp_path / name / '1.txt').write_text('hidden')
+  assert documents.find('glue/sst2') is None and documents.find('wikipedia/20230601.en') is None
+  assert open_documents('./glue/sst2', 'train') == ['hidden']
   (tmp_path / 'mnist').write_text('x')
   assert documents.find('mnist') is None
   assert documents.find('wikipedia/20220301.en:1.0.0') is None  # dots do not make a path of it
   with pytest.raises(UserError, match='does not exist'):
     documents.find('corpus.txt')
+  assert documents.find('a' * 300) is None
+  with pytest.raises(UserError, match='does not exist'):
+    documents.find(f'{"a" * 300}.txt')
 
 
 @pytest.mark.parametrize('name', ['a b', 'run@5', 'books.v2', 'Bücher 日本', "it's"])

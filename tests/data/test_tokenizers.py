@@ -192,3 +192,15 @@ def test_paths_of_tokenizers(tmp_path, monkeypatch):
     assert open_tokenizer(path).size == 290
   with pytest.raises(UserError, match='there is none of this name'):
     open_tokenizer('~nobody-is-called-so/tokenizer.json')
+
+
+def test_settings_as_they_are_found(tmp_path):
+  """With a byte order mark, and with words for true and false."""
+  (tmp_path / 'vocab.txt').write_text('[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nA\na\n')
+  settings = tmp_path / 'tokenizer_config.json'
+  settings.write_text('\ufeff{"do_lower_case": false}')
+  assert open_tokenizer(tmp_path).encode('A a').tolist() == [5, 6]
+  for entry, value in (('do_lower_case', '"no"'), ('do_lower_case', 'null'), ('strip_accents', '3'), ('tokenize_chinese_chars', '[]')):
+    settings.write_text(f'{{"{entry}": {value}}}')
+    with pytest.raises(UserError, match=f'tokenizer_config.json beside .*{entry} must be true or false'):
+      open_tokenizer(tmp_path)

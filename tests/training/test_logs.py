@@ -53,3 +53,16 @@ def test_a_resumed_run_drops_lines_that_will_be_written_again(tmp_path):
     writer.close()
   lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
   assert [line['loss'] for line in lines] == [1, 2, 23]
+
+
+def test_damaged_lines_are_left_out_and_said(tmp_path, capsys):
+  """As a machine that lost its power, or an editor, may leave them."""
+  path = tmp_path / 'metrics.jsonl'
+  for damage in (b'\0\0\0\n', b'\n', b'{"loss": 1}\n', b'\xff\n', b'[]\n'):
+    path.write_bytes(b'{"step": 1, "loss": 1}\n' + damage + b'{"step": 2, "loss": 2}\n{"step": 3, "lo')
+    assert logs.Writer(tmp_path).has(2, 'loss') and not logs.Writer(tmp_path).has(3, 'lo')
+    writer = logs.Writer(tmp_path)
+    writer.start(2)
+    writer.close()
+    assert path.read_bytes() == b'{"step": 1, "loss": 1}\n{"step": 2, "loss": 2}\n'
+    assert '1 damaged lines are left out' in capsys.readouterr().err

@@ -124,7 +124,7 @@ def test_negative_steps():
 def test_labels_of_conditions():
   condition = experiment_lib.Condition.label(10)
   assert condition.parse('7') == 7 and [int(condition.default(row)) for row in (0, 9, 10)] == [0, 9, 0]
-  for text in ('10', '-1', 'x', ''):
+  for text in ('10', '-1', 'x', '', '²', '1' * 5000):
     with pytest.raises(UserError, match='0 to 9'):
       condition.parse(text)
 
