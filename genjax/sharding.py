@@ -41,7 +41,7 @@ AxesTable = Sequence[tuple[str, tuple[str | None, ...]]]
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-  """A mesh, and the rules (logical axis -> mesh axis or tuple of them) by which arrays lie on it.
+  """A mesh, and the rules by which arrays lie on it.
 
   mesh: the devices.
   rules: logical axis -> mesh axis or tuple of them.
@@ -80,7 +80,7 @@ def use(mesh: AnyMesh, rules: Mapping[str, Any] | None = None) -> Iterator[None]
 
 @contextlib.contextmanager
 def on_one_device() -> Iterator[None]:
-  """What is traced inside computes on one device of the active mesh, as the body of a `jax.shard_map` over all its axes does."""
+  """What is traced inside computes on one device, as the body of a `jax.shard_map` over all axes of the mesh does."""
   placement = _ACTIVE.get()
   token = _ACTIVE.set(None if placement is None else dataclasses.replace(placement, whole=True))
   try:
@@ -113,34 +113,25 @@ def shards(logical: str) -> int:
 
 
 def platform() -> str:
-  """The platform that what is being traced will run on, 'cpu', 'gpu' or 'tpu': that of the mesh, else the default backend's.
+  """The platform that what is being traced will run on, 'cpu', 'gpu' or 'tpu'.
 
-  A program compiled here for devices elsewhere is traced under their mesh.
+  A program compiled here for devices elsewhere is traced under their mesh; without one it is for the default devices.
   """
-  placement = _ACTIVE.get()
-  if placement is not None and isinstance(placement.mesh, Mesh):
-    return placement.mesh.devices.flat[0].platform
-  return jax.default_backend()
+  return _device().platform
 
 
 def compute_capability() -> str:
-  """What the GPUs that what is being traced will run on say of themselves, as '9.0' for Hopper; '' for devices that say nothing."""
+  """That of the GPUs that what is being traced will run on, as '9.0' for Hopper; '' where devices have none."""
+  return str(getattr(_device(), 'compute_capability', ''))
+
+
+def _device() -> Any:
   placement = _ACTIVE.get()
-  devices = placement.mesh.devices.flat if placement is not None and isinstance(placement.mesh, Mesh) else jax.devices()
-  return str(getattr(devices[0], 'compute_capability', ''))
+  return (placement.mesh.devices.flat if placement is not None and isinstance(placement.mesh, Mesh) else jax.devices())[0]
 
 
 def constrain(x: Array, *logical: str | None, name: str = 'activation') -> Array:
-  """Splits an intermediate array by logical axes; the identity without a mesh. Values do not change.
-
-  Args:
-    x: the array.
-    logical: a logical axis, or None, for each axis of `x`; see `layout`.
-    name: what the array is, for messages.
-
-  Raises:
-    UserError: an axis that its mesh axes do not divide, or two logical axes on one mesh axis.
-  """
+  """Splits an intermediate array x by logical axes, see `layout`; the identity without a mesh. Values do not change."""
   place = layout(x.shape, *logical, name=name)
   return x if place is None else jax.lax.with_sharding_constraint(x, place)
 

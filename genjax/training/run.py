@@ -18,29 +18,9 @@ from genjax.training import state as state_lib
 from genjax.training import step as step_lib
 from genjax.training.clock import Clock
 from genjax.training.experiment import Columns, Experiment
+from genjax.training.settings import Settings
 from genjax.training.state import TrainState
 from genjax.types import NonFiniteError, Params, UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  """Numbers of a run that are not the experiment's: see the same keys of `configs.common.base`."""
-
-  steps: int
-  batch_size: int
-  seed: int = 0
-  microbatches: int = 1
-  steps_per_call: int = 1
-  reduce: str = 'float32'
-  mesh: Mapping[str, int] = dataclasses.field(default_factory=lambda: {'data': -1})
-  rules: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  nonfinite: str = 'abort'  # or 'skip', or 'rollback'
-  nonfinite_limit: int = 5
-
-  def __post_init__(self):
-    with checks.under('config'):
-      checks.whole(self, 0, 'steps')
-      checks.seed('seed', self.seed)
 
 
 class Run:
@@ -67,13 +47,6 @@ class Run:
 
   def __init__(self, experiment: Experiment, settings: Settings, devices: Sequence[Any] | None = None, clock: Clock | None = None):
     """Lays the experiment out on `devices`: by default all that are present, or those of a topology, to compile for it only."""
-    if settings.nonfinite not in ('abort', 'skip', 'rollback') or settings.nonfinite_limit < 1:
-      raise UserError("config.nonfinite takes policy='abort', 'skip' or 'rollback' and a limit of at least 1, got "
-                      f'{settings.nonfinite!r} and {settings.nonfinite_limit}')
-    if settings.steps_per_call < 1:
-      raise UserError(f'config.steps_per_call must be at least 1, got {settings.steps_per_call}')
-    if settings.reduce not in ('float32', 'bfloat16'):
-      raise UserError(f"config.reduce must be 'float32' or 'bfloat16', got {settings.reduce!r}")
     self.experiment, self.settings = experiment, settings
     self.clock = clock or Clock()
     self.mesh = sharding.make_mesh(settings.mesh, devices)
