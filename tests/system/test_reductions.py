@@ -31,6 +31,12 @@ def test_gradients_in_terms_are_those_of_one_device(found):
 
 
 @pytest.mark.slow
+def test_microbatches_have_the_gradient_of_whatever_a_loss_does_with_parameters(found):
+  for name, apart in found['accumulated'].items():
+    assert apart < 1e-5, f'{name}: {apart}'
+
+
+@pytest.mark.slow
 def test_microbatches_send_no_more(found):
   """One all-reduce of the gradients a step; what is added are scalars, the weights of microbatches."""
   once, often = (sum(kinds.values()) for kinds in found['sent'])
