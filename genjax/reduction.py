@@ -337,23 +337,19 @@ def broadcast(bias: Any, shape: tuple[int, ...], dtype: Any) -> Array:
   bias = in_terms(bias)
   if is_unreduced(bias):
     return _broadcast(shape, dtype, jax.lax.stop_gradient(bias.value), bias.terms)
-  if bias.dtype == dtype:
-    return jnp.broadcast_to(bias, shape)
-  return _broadcast(shape, dtype, bias, None)
+  return jnp.broadcast_to(bias.astype(sum_type(dtype)), shape).astype(dtype)  # cast last, so that the gradient is summed before it is cast
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _broadcast(shape: tuple[int, ...], dtype: Any, bias: Array, terms: Array | None) -> Array:
+def _broadcast(shape: tuple[int, ...], dtype: Any, bias: Array, terms: Array) -> Array:
   del terms
   return jnp.broadcast_to(bias.astype(dtype), shape)
 
 
-def _broadcast_backward(shape: tuple[int, ...], dtype: Any, saved: tuple[Array, Array | None], slope: Array):
+def _broadcast_backward(shape: tuple[int, ...], dtype: Any, saved: tuple[Array, Array], slope: Array):
   bias, terms = saved
   slope = slope.astype(sum_type(slope.dtype))
   axes = tuple(range(slope.ndim - bias.ndim))
-  if terms is None:
-    return jnp.sum(slope, axis=axes).astype(bias.dtype), None
   split = by_parts(slope, len(terms)) if axes else None
   if split is None:
     return jnp.zeros_like(bias), spread(jnp.sum(slope, axis=axes), len(terms))

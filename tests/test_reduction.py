@@ -160,3 +160,17 @@ def test_what_a_loss_does_with_parameters_has_its_gradient(name):
                others, found, jax.grad(loss)(params, x))
   if name in ('of the network alone', 'of examples', 'of slopes', 'of tangents'):  # nothing of it is summed over devices early
     assert not any(jnp.any(leaf) for leaf in jax.tree.leaves(others))
+
+
+def test_forward_mode_in_parameters():
+  """Products of Hessians with vectors, in half precision."""
+  layer = Linear(3, 5, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)
+  graph, params = nnx.split(layer)
+  x = drawn(8, 3)
+  loss = lambda params: jnp.sum(jnp.sin(nnx.merge(graph, params)(x).astype(jnp.float32)))
+  slopes = jax.grad(loss)(params)
+  along = sum(jnp.sum(leaf ** 2) for leaf in jax.tree.leaves(slopes))
+  np.testing.assert_allclose(jax.jvp(loss, (params,), (slopes,))[1], along, rtol=0.02)
+  forward = jax.jvp(jax.grad(loss), (params,), (params,))[1]
+  reverse = jax.grad(lambda p: sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(jax.grad(loss)(p)), jax.tree.leaves(params))))(params)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.02 * float(jnp.max(jnp.abs(b)))), forward, reverse)
