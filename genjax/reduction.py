@@ -9,6 +9,9 @@ With several microbatches autodiff has a second cost: devices would sum every mi
 device sends anything for it; the train step adds the terms up once, after the last microbatch. Layers that know nothing of this class
 read the parameter through `plain`: their gradients are summed as autodiff does it, and are correct too.
 
+Losses see arrays. `in_terms` gives networks the terms of those that the train step has named by `naming`; whatever else a loss does with
+a parameter, say a penalty on its size, is differentiated as that of any array.
+
 Suffixes: N rows, I inputs, O outputs, D parts of the batch.
 """
 
@@ -17,16 +20,18 @@ import contextlib
 import contextvars
 import dataclasses
 import functools
-from typing import Any, Protocol
+from typing import Any
 
 import jax
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 
-from genjax import sharding
+from genjax import products, sharding
+from genjax.products import Product
 from genjax.types import Array, Tree
 
 
@@ -75,6 +80,33 @@ class Unreduced:
     return Unreduced(self.value.T, self.terms.swapaxes(1, 2))
 
 
+_TERMS: contextvars.ContextVar[dict[int, tuple[Array, Array]] | None] = contextvars.ContextVar('terms', default=None)
+
+
+@contextlib.contextmanager
+def naming(params: Tree, terms: Tree) -> Iterator[None]:
+  """Inside, `in_terms` knows these parameters, the very objects, by their terms."""
+  pairs = zip(jax.tree.leaves(params), jax.tree.leaves(terms), strict=True)
+  token = _TERMS.set({id(leaf): (leaf, own) for leaf, own in pairs})  # the leaf too, so that no other object takes its id
+  try:
+    yield
+  finally:
+    _TERMS.reset(token)
+
+
+def in_terms(params: Tree) -> Tree:
+  """The parameters, as `Unreduced` those that `naming` has named; others, and what is computed from any, as they are."""
+  known = _TERMS.get()
+  if not known:
+    return params
+
+  def one(leaf: Any) -> Any:
+    found = known.get(id(leaf))
+    return leaf if found is None else Unreduced(jax.lax.stop_gradient(leaf), found[1])
+
+  return jax.tree.map(one, params, is_leaf=is_unreduced)
+
+
 def is_unreduced(leaf: Any) -> bool:
   """Whether a leaf of a tree of parameters is `Unreduced`."""
   return isinstance(leaf, Unreduced)
@@ -82,6 +114,7 @@ def is_unreduced(leaf: Any) -> bool:
 
 def stacked(params: Tree) -> Tree:
   """Parameters with a leading axis L of layers, to be sliced by a scan: terms get that axis as their first, too."""
+  params = in_terms(params)
   return jax.tree.map(lambda leaf: Unreduced(leaf.value, jnp.moveaxis(leaf.terms, 0, 1)) if is_unreduced(leaf) else leaf, params,
                       is_leaf=is_unreduced)
 
@@ -97,8 +130,9 @@ def _plain(value: Array, terms: Array) -> Array:
   return value
 
 
-_plain.defvjp(lambda value, terms: (value, (value[:0], terms)),
-              lambda saved, slope: (jnp.zeros(slope.shape, saved[0].dtype), spread(slope, saved[1].shape[0])))
+# What is saved tells the type and the number of parts, and has no entries: a scan would stack them.
+_plain.defvjp(lambda value, terms: (value, (jnp.zeros(0, value.dtype), jnp.zeros((len(terms), 0)))),
+              lambda saved, slope: (jnp.zeros(slope.shape, saved[0].dtype), spread(slope, len(saved[1]))))
 
 
 def spread(gradient: Array, parts: int) -> Array:
@@ -135,40 +169,6 @@ def sum_type(dtype: Any) -> Any:
   return jnp.promote_types(dtype, _SUM_TYPE.get())
 
 
-class Product(Protocol):
-  """A function that is linear in activations and linear in a parameter. Hashable: it is a static part of a traced program."""
-
-  def __call__(self, x: Array, weight: Array) -> Array:
-    """The product, computed in the type of x."""
-    ...
-
-  def in_type_of_x(self, x: Array, weight: Array) -> Array:
-    """The same in the type of x, where the product itself gives another, such as logits in float32."""
-    ...
-
-  def gradient(self, x: Array, slope: Array, shape: tuple[int, ...], parts: int) -> Array:
-    """The gradient of the weight in float32: of its shape, or with `parts` > 0 one term a part of the batch, on a new first axis."""
-    ...
-
-
-@dataclasses.dataclass(frozen=True)
-class _Adjoint:
-  """The adjoint of a product in x: (slope of the product, weight) -> slope of x."""
-
-  product: Product
-  shape: tuple[int, ...]
-  dtype: Any
-
-  def __call__(self, slope: Array, weight: Array) -> Array:
-    like_x = jnp.zeros(self.shape, self.dtype)
-    return jax.vjp(lambda x: self.product.in_type_of_x(x, weight), like_x)[1](slope.astype(self.dtype))[0]
-
-  in_type_of_x = __call__
-
-  def gradient(self, x: Array, slope: Array, shape: tuple[int, ...], parts: int) -> Array:
-    return self.product.gradient(slope, x, shape, parts)
-
-
 def multiply(x: Array, weight: Any, product: Product) -> Array:
   """product(x, weight), with gradients of the weight summed in float32.
 
@@ -177,15 +177,12 @@ def multiply(x: Array, weight: Any, product: Product) -> Array:
     weight: a parameter of any type, an array or `Unreduced`.
     product: what is computed.
   """
+  weight = in_terms(weight)
   if is_unreduced(weight):
     return product(x, jax.lax.stop_gradient(weight.value)) + _term_p.bind(x, weight.terms, product=product)
   if weight.dtype == x.dtype:
     return product(x, weight)
   return _product_p.bind(x, weight, product=product)
-
-
-def _adjoint(product: Any, x: Any) -> Any:
-  return product.product if isinstance(product, _Adjoint) else _Adjoint(product, x.aval.shape, x.aval.dtype)
 
 
 def _zeros(x: Array, terms: Array, product: Product) -> Array:
@@ -194,24 +191,29 @@ def _zeros(x: Array, terms: Array, product: Product) -> Array:
   return jnp.zeros(out.shape, out.dtype)
 
 
-def _define(name: str, function: Callable[..., Array], parts_of: Callable[[tuple[int, ...]], tuple[int, tuple[int, ...]]]) -> Primitive:
-  """A primitive that is bilinear in (x, weight), whose gradient in the weight is that of its product."""
+def _define(name: str, function: Callable[..., Array], lead: int) -> Primitive:
+  """A primitive that is bilinear in (x, weight), whose gradient in the weight is its product's; the weight has `lead` axes of parts."""
   primitive = Primitive(name)
 
   def abstract(x, weight, *, product):
     out = jax.eval_shape(functools.partial(function, product=product), jax.ShapeDtypeStruct(x.shape, x.dtype),
                          jax.ShapeDtypeStruct(weight.shape, weight.dtype))
-    return jax.core.ShapedArray(out.shape, out.dtype)
+    return ShapedArray(out.shape, out.dtype)
 
   def x_slope(slope, x, weight, *, product):
-    return primitive.bind(slope.astype(x.aval.dtype), weight, product=_adjoint(product, x))
+    return primitive.bind(slope.astype(x.aval.dtype), weight, product=products.adjoint(product, x.aval))
 
   def weight_slope(slope, x, weight, *, product):
-    parts, shape = parts_of(weight.aval.shape)
-    return product.gradient(x, slope.astype(x.dtype), shape, parts).astype(weight.aval.dtype)
+    shape = weight.aval.shape
+    return product.gradient(x, slope.astype(x.dtype), shape[lead:], shape[0] if lead else 0).astype(weight.aval.dtype)
 
   def batch(operands, dims, *, product):
-    return jax.vmap(functools.partial(function, product=product), in_axes=dims)(*operands), 0
+    (x, weight), (x_axis, axis) = operands, dims
+    if x_axis is None:
+      x, x_axis = jnp.broadcast_to(x, (weight.shape[axis], *x.shape)), 0
+    if axis is not None:
+      weight = jnp.moveaxis(weight, axis, lead)
+    return primitive.bind(jnp.moveaxis(x, x_axis, 0), weight, product=products.Mapped(product, axis is not None)), 0
 
   primitive.def_abstract_eval(abstract)
   primitive.def_impl(jax.jit(function, static_argnames='product'))
@@ -226,8 +228,8 @@ def _compute(x: Array, weight: Array, product: Product) -> Array:
 
 
 PRODUCT = 'parameter_product'  # the name of the primitive of `multiply`
-_product_p = _define(PRODUCT, _compute, lambda shape: (0, shape))
-_term_p = _define('parameter_terms', _zeros, lambda shape: (shape[0], shape[1:]))
+_product_p = _define(PRODUCT, _compute, 0)
+_term_p = _define('parameter_terms', _zeros, 1)
 
 
 def by_parts(x: Array, parts: int) -> Array | None:
@@ -332,25 +334,22 @@ def broadcast(bias: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     shape: of the result.
     dtype: of the result.
   """
+  bias = in_terms(bias)
   if is_unreduced(bias):
     return _broadcast(shape, dtype, jax.lax.stop_gradient(bias.value), bias.terms)
-  if bias.dtype == dtype:
-    return jnp.broadcast_to(bias, shape)
-  return _broadcast(shape, dtype, bias, None)
+  return jnp.broadcast_to(bias.astype(sum_type(dtype)), shape).astype(dtype)  # cast last, so that the gradient is summed before it is cast
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _broadcast(shape: tuple[int, ...], dtype: Any, bias: Array, terms: Array | None) -> Array:
+def _broadcast(shape: tuple[int, ...], dtype: Any, bias: Array, terms: Array) -> Array:
   del terms
   return jnp.broadcast_to(bias.astype(dtype), shape)
 
 
-def _broadcast_backward(shape: tuple[int, ...], dtype: Any, saved: tuple[Array, Array | None], slope: Array):
+def _broadcast_backward(shape: tuple[int, ...], dtype: Any, saved: tuple[Array, Array], slope: Array):
   bias, terms = saved
   slope = slope.astype(sum_type(slope.dtype))
   axes = tuple(range(slope.ndim - bias.ndim))
-  if terms is None:
-    return jnp.sum(slope, axis=axes).astype(bias.dtype), None
   split = by_parts(slope, len(terms)) if axes else None
   if split is None:
     return jnp.zeros_like(bias), spread(jnp.sum(slope, axis=axes), len(terms))
@@ -362,6 +361,7 @@ _broadcast.defvjp(lambda shape, dtype, bias, terms: (_broadcast(shape, dtype, bi
 
 def take(table: Any, index: Array, dtype: Any) -> Array:
   """Rows of a table V C by index, of any shape B ..., in the compute type; the gradient of the table is float32."""
+  table = in_terms(table)
   if not is_unreduced(table):
     return jnp.take(table, index, axis=0).astype(dtype)
   return _take(jax.lax.stop_gradient(table.value), table.terms, index).astype(dtype)

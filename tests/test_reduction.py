@@ -1,5 +1,6 @@
 """Products of activations and parameters of two types: values, gradients of both orders, forward mode, batches, sums."""
 
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,3 +96,81 @@ def test_a_layer_that_knows_nothing_of_terms_reads_arrays():
   split = jax.grad(loss)(jax.tree.map(terms, params))
   jax.tree.map(lambda got, wanted: np.testing.assert_allclose(got.terms.sum(0), wanted, rtol=1e-5), split, jax.grad(loss)(params),
                is_leaf=reduction.is_unreduced)
+
+
+@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('axes', [(0, None), (0, 0), (None, 0)], ids=['inputs', 'both', 'parameters'])
+def test_terms_under_vmap(case, axes):
+  function, x_shape, w_shape = CASES[case]
+  x_lead, w_lead = ((3,) if axis == 0 else () for axis in axes)
+  x, w = drawn(*x_lead, *x_shape), drawn(*w_lead, *w_shape, seed=1)
+
+  def loss(x, w, wrap):
+    return jnp.sum(jnp.sin(jax.vmap(lambda x, w: function(x, w), axes)(x, wrap(w)) / 4))
+
+  wanted = jax.grad(lambda w: loss(x, w, lambda w: w))(w)
+  wrap = terms if axes[1] is None else lambda w: reduction.Unreduced(w, jnp.zeros((4, *w.shape)).swapaxes(0, 1))
+  found = jax.grad(lambda wrapped: loss(x, wrapped, lambda w: w))(wrap(w)).terms
+  np.testing.assert_allclose(found.sum(0 if axes[1] is None else 1), wanted, rtol=1e-4, atol=1e-5)
+  penalty = lambda w: jnp.sum(jax.vmap(jax.grad(lambda x, w: jnp.sum(jnp.sin(function(x, w) / 4))), axes)(x, w) ** 2)
+  np.testing.assert_allclose(jax.grad(penalty)(wrap(w)).terms.sum(0 if axes[1] is None else 1), jax.grad(penalty)(w), rtol=1e-4, atol=1e-4)
+
+
+def test_sums_of_rows_are_float32_under_vmap():
+  x, w = jnp.ones((4095, 1), jnp.bfloat16), jnp.ones((1, 1))
+  slope = jnp.full((4095, 1), 1 + 2.0 ** -7, jnp.bfloat16)
+  assert float(jax.vjp(lambda w: jax.vmap(lambda x: project(x, w))(x), w)[1](slope)[0][0, 0]) == 4095 * (1 + 2.0 ** -7)
+
+
+class Scaled(nnx.Module):
+  """A layer, and a parameter without axes that no layer knows."""
+
+  def __init__(self, rngs):
+    self.layer, self.scale = Linear(3, 5, rngs=rngs), nnx.Param(jnp.float32(2.0))
+
+  def __call__(self, x, key=None):
+    return self.layer(x) * self.scale.get_value()
+
+
+SCALED = network(lambda rngs: Scaled(rngs))
+read = lambda params, x: jnp.sin(SCALED.apply(params, {}, x)[0])
+LOSSES = {
+  'of the network alone': lambda params, x: jnp.mean(read(params, x)),
+  'with a penalty': lambda params, x: jnp.mean(read(params, x)) + sum(jnp.sum(leaf ** 2) for leaf in jax.tree.leaves(params)),
+  'with a norm': lambda params, x: jnp.mean(read(params, x)) + jnp.linalg.norm(params['layer']['kernel']),
+  'of other parameters': lambda params, x: jnp.mean(read(jax.tree.map(lambda leaf: leaf ** 2 + leaf, params), x)),
+  'of examples': lambda params, x: jnp.mean(jax.vmap(lambda x: jnp.prod(read(params, x)))(x)),
+  'of slopes': lambda params, x: jnp.mean(jax.vmap(jax.grad(lambda x: jnp.sum(read(params, x))))(x) ** 2),
+  'of tangents': lambda params, x: jnp.mean(jax.jvp(lambda x: read(params, x), (x,), (x,))[1] ** 2),
+}
+
+
+@pytest.mark.parametrize('name', LOSSES)
+def test_what_a_loss_does_with_parameters_has_its_gradient(name):
+  params, x, loss = SCALED.init(jax.random.key(0))[0], drawn(8, 3), LOSSES[name]
+
+  def named(params, zeros):
+    with reduction.naming(params, zeros):
+      return loss(params, x)
+
+  zeros = jax.tree.map(lambda leaf: jnp.zeros((4, *leaf.shape)), params)
+  assert float(named(params, zeros)) == float(loss(params, x))
+  others, found = jax.grad(named, (0, 1))(params, zeros)
+  jax.tree.map(lambda other, term, wanted: np.testing.assert_allclose(other + term.sum(0), wanted, rtol=1e-4, atol=1e-6),
+               others, found, jax.grad(loss)(params, x))
+  if name in ('of the network alone', 'of examples', 'of slopes', 'of tangents'):  # nothing of it is summed over devices early
+    assert not any(jnp.any(leaf) for leaf in jax.tree.leaves(others))
+
+
+def test_forward_mode_in_parameters():
+  """Products of Hessians with vectors, in half precision."""
+  layer = Linear(3, 5, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)
+  graph, params = nnx.split(layer)
+  x = drawn(8, 3)
+  loss = lambda params: jnp.sum(jnp.sin(nnx.merge(graph, params)(x).astype(jnp.float32)))
+  slopes = jax.grad(loss)(params)
+  along = sum(jnp.sum(leaf ** 2) for leaf in jax.tree.leaves(slopes))
+  np.testing.assert_allclose(jax.jvp(loss, (params,), (slopes,))[1], along, rtol=0.02)
+  forward = jax.jvp(jax.grad(loss), (params,), (params,))[1]
+  reverse = jax.grad(lambda p: sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(jax.grad(loss)(p)), jax.tree.leaves(params))))(params)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.02 * float(jnp.max(jnp.abs(b)))), forward, reverse)

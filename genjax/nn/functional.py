@@ -56,7 +56,8 @@ def network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
     return _plain(params), _plain(mutable)
 
   def apply(params: Tree, mutable: Tree, *inputs, key: Key | None = None, **options) -> tuple[Any, Tree]:
-    module = nnx.merge(graph, _fill(param_spec, kernels.keyed(_readable(params, aware), key)), _fill(mutable_spec, mutable))
+    params = kernels.keyed(_readable(reduction.in_terms(params), aware), key)
+    module = nnx.merge(graph, _fill(param_spec, params), _fill(mutable_spec, mutable))
     output = module(*inputs, key=key, **options)  # type: ignore[operator]  # every module of the project is callable
     return output, _plain(nnx.state(module, nnx.Not(nnx.Param)))
 

@@ -52,6 +52,7 @@ def dot_general(x: Array, kernel: Any, dimensions: Any, precision: Any = None, p
   `genjax.reduction.Unreduced`.
   """
   options = {'precision': precision, 'preferred_element_type': preferred_element_type, 'out_sharding': out_sharding}
+  kernel = kernel if isinstance(kernel, Kernel) else reduction.in_terms(kernel)
   if isinstance(kernel, Kernel):
     return kernel.product(x, dimensions, functools.partial(dot_general, **options))
   last = dimensions[0][0] == (x.ndim - 1,) and dimensions[1] == ((), ())

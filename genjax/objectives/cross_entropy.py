@@ -39,6 +39,7 @@ def token_losses(hidden_BTD: Array, weight_VD: Array, target_BT: Array, chunks: 
   padding = -length % chunks
   if padding:
     hidden_BTD, target_BT = (jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2)) for x in (hidden_BTD, target_BT))
+  weight_VD = reduction.in_terms(weight_VD)
   weight_VD, terms_NVD = (weight_VD.value, weight_VD.terms) if reduction.is_unreduced(weight_VD) else (weight_VD, None)
   # Gathered once and not by each chunk, where it is split over fsdp.
   weight_VD = sharding.constrain(weight_VD, 'vocab', None, name='weights of the output layer')

@@ -68,26 +68,37 @@ def _in_terms(name: str, loss: Callable[..., Any], trained: Params, stopped: Cal
               example: tuple[Any, ...]) -> Callable[..., Any] | None:
   """The gradient of the loss in one term for each place of the mesh axis 'data', which devices do not exchange; see `genjax.reduction`.
 
-  None without such an axis, or for a loss that such parameters do not suit.
+  The loss gets arrays, and networks find the terms of those. What else the loss makes of an array has the gradient that autodiff gives it,
+  summed over devices for each microbatch.
+
+  None without such an axis, where parameters lie on it, or for layers that such parameters do not suit.
   """
   placement = sharding.active()
   data = 1 if placement is None else placement.mesh.shape['data']
   if data == 1 or not set(trained) <= set(layout):
+    return None
+  if any('data' in jax.tree.leaves(tuple(place.spec)) for group in trained for place in jax.tree.leaves(layout[group])):
     return None
   places = {group: jax.tree.map(lambda place: NamedSharding(place.mesh, PartitionSpec('data', *place.spec)), layout[group])
             for group in trained}
 
   def gradient(*rest: Any) -> Any:
     zeros = jax.tree.map(lambda leaf: jnp.zeros((data, *leaf.shape), jnp.float32), trained)
-    split = lambda zeros: jax.tree.map(reduction.Unreduced, trained, stopped(zeros))
-    terms, aux = jax.grad(lambda zeros: loss(split(zeros), *rest), has_aux=True)(zeros)
+
+    def named(trained: Params, zeros: Params) -> Any:
+      trained, zeros = stopped(trained), stopped(zeros)
+      with reduction.naming(trained, zeros):
+        return loss(trained, *rest)
+
+    (others, terms), aux = jax.grad(named, (0, 1), has_aux=True)(trained, zeros)
+    terms = jax.tree.map(lambda term, other: term + reduction.spread(other, data), terms, others)  # XLA leaves zeros out
     return jax.tree.map(jax.lax.with_sharding_constraint, terms, places), aux
 
   try:
     jax.eval_shape(gradient, *example)
-  except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
-    logs.say(f'gradients of phase {name!r} are summed over devices for each microbatch, not once a step, because its loss uses parameters '
-             f'outside the layers of genjax.nn: {error}')
+  except (TypeError, ValueError, AttributeError, IndexError, NotImplementedError) as error:
+    logs.say(f'gradients of phase {name!r} are summed over devices for each microbatch, not once a step, because a network uses '
+             f'parameters otherwise than the layers of genjax.nn do: {error}')
     return None
   return gradient
 

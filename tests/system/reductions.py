@@ -18,8 +18,10 @@ from genjax.nn.embeddings import Embed
 from genjax.nn.experts import Experts
 from genjax.nn.functional import network
 from genjax.nn.norms import GroupNorm, LayerNorm, RMSNorm
+from genjax.objectives.base import Context, Output, Phase
 from genjax.objectives.cross_entropy import token_losses
 from genjax.planning import hlo
+from genjax.training import accumulation
 from genjax.training.run import Run
 
 DATA = 4
@@ -89,6 +91,32 @@ def layers() -> dict[str, Any]:
   return report
 
 
+def accumulated() -> dict[str, float]:
+  """Largest difference of gradients of two microbatches, summed once a step, from those that each of them sums."""
+  mesh, x = sharding.make_mesh(MESH), jnp.asarray(np.random.default_rng(0).normal(size=(16, 8, 8, 3)), jnp.float32)
+  net = network(lambda rngs: Images(jnp.float32, rngs))
+  params = {'net': net.init(jax.random.key(0))[0]}
+  layout = jax.tree.map(lambda _: sharding.replicated(mesh), params)
+  on_data = jax.tree.map(lambda leaf: sharding.NamedSharding(mesh, sharding.PartitionSpec(*[None] * (leaf.ndim - 1), 'data')), params)
+  read = lambda params, x: jnp.sin(net.apply(params, {}, x)[0])
+  losses = {
+    'alone': lambda params, x: jnp.mean(read(params, x)),
+    'with a penalty': lambda params, x: jnp.mean(read(params, x)) + sum(jnp.sum(leaf ** 2) for leaf in jax.tree.leaves(params)),
+    'of examples': lambda params, x: jnp.mean(jax.vmap(lambda x: jnp.mean(read(params, x[None])) ** 2)(x)),
+  }
+  report = {}
+  for name, loss in losses.items():
+    phase = Phase('only', ('net',), lambda params, context, batch, key, loss=loss: Output(loss(params['net'], batch['x'])))
+    context = Context(step=jnp.int32(0), mutable={}, ema={}, frozen={})
+    gradients = lambda layout, phase=phase, context=context: jax.jit(sharding.under(mesh, {}, lambda: accumulation.gradients(
+      phase, params, context, {'x': x}, jax.random.key(0), 2, lambda group, tree: tree, layout)[0]))()
+    wanted = gradients({})
+    for kind, places in (('', layout), (' on data', on_data)):
+      apart = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b))), gradients(places), wanted)
+      report[name + kind] = max(jax.tree.leaves(apart))
+  return report
+
+
 def sent(flags: list[str], mesh: dict[str, int], microbatches: int, reduce: str = 'float32') -> dict[str, Any]:
   """Bytes that a device sends in a step, by kind of collective."""
   values, paths = configs.parse('train', flags, '')
@@ -100,4 +128,4 @@ def sent(flags: list[str], mesh: dict[str, int], microbatches: int, reduce: str 
 
 if __name__ == '__main__':
   flags = sys.argv[1:]
-  print(json.dumps({'layers': layers(), 'sent': [sent(flags, {'data': 8}, count) for count in (1, 4)]}))
+  print(json.dumps({'layers': layers(), 'accumulated': accumulated(), 'sent': [sent(flags, {'data': 8}, count) for count in (1, 4)]}))

@@ -13,7 +13,8 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 @pytest.fixture(scope='module')
 def found():
-  argv = [sys.executable, pathlib.Path(__file__).with_name('reductions.py'), f'--config={ROOT}/configs/quickstart.py:smoke']
+  argv = [sys.executable, pathlib.Path(__file__).with_name('reductions.py'), f'--config={ROOT}/configs/quickstart.py:smoke',
+          '--config.batch_size=32']
   done = subprocess.run(argv, capture_output=True, text=True, timeout=1200, env={
     **os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), 'JAX_PLATFORMS': 'cpu',
     'XLA_FLAGS': '--xla_force_host_platform_device_count=8'})
@@ -28,6 +29,12 @@ def test_gradients_in_terms_are_those_of_one_device(found):
     assert entry['plain'] < bound, f'{name}: {entry}'
     assert entry['terms'] < bound, f'{name}: {entry}'
     assert entry['least'] > 0, f'{name}: a part of the batch has no term'
+
+
+@pytest.mark.slow
+def test_microbatches_have_the_gradient_of_whatever_a_loss_does_with_parameters(found):
+  for name, apart in found['accumulated'].items():
+    assert apart < 1e-5, f'{name}: {apart}'
 
 
 @pytest.mark.slow
