@@ -43,9 +43,7 @@ AxesTable = Sequence[tuple[str, tuple[str | None, ...]]]
 class Placement:
   """A mesh, and the rules by which arrays lie on it.
 
-  mesh: the devices.
-  rules: logical axis -> mesh axis or tuple of them.
-  whole: nothing is split: what is traced is what one of the devices does.
+  mesh: the devices. rules: logical axis -> mesh axis or tuple of them. whole: what is traced is what one of the devices does.
   """
 
   mesh: AnyMesh
@@ -115,7 +113,7 @@ def shards(logical: str) -> int:
 def platform() -> str:
   """The platform that what is being traced will run on, 'cpu', 'gpu' or 'tpu'.
 
-  A program compiled here for devices elsewhere is traced under their mesh; without one it is for the default devices.
+  A program for devices elsewhere is traced under their mesh.
   """
   return _device().platform
 
