@@ -90,9 +90,9 @@ def test_begins_as_its_base_bit_for_bit_and_leaves_it_alone(name, pair):
 HALF = {'python_code': ('--config.model.remat=full', '--config.model.unroll=False'), 'mixtral': (), 'quickstart': (), 'digits_gan': ()}
 
 
-@pytest.mark.parametrize('name', ['python_code', 'mixtral', *SLOW[:1], pytest.param('quickstart', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('name', ['python_code', *(pytest.param(name, marks=pytest.mark.slow) for name in ('mixtral', 'digits_gan', 'quickstart'))])
 def test_the_base_is_kept_in_the_compute_type_with_the_same_bits(name):
-  """Losses, evaluation and gradients of adapters over a base in float32 and over one as small as losses read it."""
+  """Losses and updates of adapters over a base in float32 and over one as small as losses read it."""
   paths = 'blocks/.*kernel' if name in ('python_code', 'mixtral') else PATHS[name][0]
   flags = ('--config.model.dtype=bfloat16', '--config.lora.rank=2', f"--config.lora.paths=('{paths}',)", *HALF[name])
   whole, config = experiment(name, *flags, '--config.lora.dtype=float32')
@@ -111,10 +111,7 @@ def test_the_base_is_kept_in_the_compute_type_with_the_same_bits(name):
     run = Run(dataclasses.replace(adapted, frozen=frozen), configs.settings(config))
     run.initialise()
     batch = next(iter(whole.train.iterate(0, slice(0, 8))))
-    metrics = run.train_step(batch)
-    found.append(jax.device_get((metrics, run.state.params, run.evaluate(max_batches=1))))
-  losses = [{key: value for key, value in part[0].items() if key.endswith('loss')} for part in found]
-  assert losses[0] == losses[1]
+    found.append(jax.device_get((run.train_step(batch), run.state.params)))
   jax.tree.map(np.testing.assert_array_equal, *found)
 
 

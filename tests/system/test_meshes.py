@@ -58,3 +58,24 @@ def test_a_mesh_changes_nothing_but_where_arrays_lie(case):
       assert entry['samples'] <= 1 and entry['evaluation'] < 1e-5, mesh
   entry = found['meshes']['fsdp:8']
   assert entry['bytes'] <= 1.15 * entry['total'] / 8
+
+
+ADAPTED = {
+  'mixtral': ('fsdp:2+expert:2+tensor:2', 'data:2+fsdp:2+expert:2'),
+  'python_code': ('fsdp:2+tensor:2+context:2', 'data:8'),
+  'ddpm_256': ('fsdp:2+tensor:4', 'fsdp:8'),  # convolutions
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ADAPTED)
+def test_a_mesh_changes_no_loss_of_adapters(name):
+  paths = "('blocks/.*kernel',)" if name == 'mixtral' else "('.*/kernel',)"
+  argv = [sys.executable, pathlib.Path(__file__).with_name('adapter_meshes.py'), f'{ROOT}/configs/{name}.py:smoke',
+          ','.join(ADAPTED[name]), '--config.lora.rank=2', f'--config.lora.paths={paths}', '--config.optimizers.net.lr=0.02',
+          '--config.optimizers.net.warmup=1']
+  done = subprocess.run(argv, capture_output=True, text=True, timeout=1800, check=False, env={
+    **os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), 'JAX_PLATFORMS': 'cpu'})
+  assert done.returncode == 0, done.stderr[-5000:]
+  found = json.loads(done.stdout.splitlines()[-1])
+  assert found['moved'] > 1e-3 and max(found['meshes'].values()) < 1e-5
