@@ -110,7 +110,7 @@ def test_a_residual_type_changes_nothing_in_float32():
   plain, kept = (dit.network(_small(residual_dtype=name)) for name in ('', 'float32'))
   params, mutable = _random_params(plain)
   np.testing.assert_array_equal(plain.apply(params, mutable, *_inputs())[0], kept.apply(params, mutable, *_inputs())[0])
-  with pytest.raises(UserError, match='model.residual_dtype must be'):
+  with pytest.raises(UserError, match='residual_dtype must be'):
     _small(residual_dtype='float16')
 
 

@@ -175,7 +175,7 @@ def test_parameters_of_half_precision_compute_in_float32(name, dtype):
   ({'experts': 2, 'experts_per_token': 3}, '1 to all of the experts'),
   ({'experts': 2, 'mlp_bias': True}, 'experts have no biases'),
   ({'balance': 0.1}, 'balance is the weight of a loss of experts'),
-  ({'window': -1}, 'window counts tokens'),
+  ({'window': -1}, 'window must not be negative'),
   ({'rope_scaling': {'kind': 'linear', 'factor': 2.0}}, "rope_scaling needs positions='rope'"),
   ({'positions': 'rope', 'rope_scaling': {'kind': 'longrope', 'factor': 2.0}}, 'must be one of .*llama3'),
   ({'positions': 'rope', 'rope_scaling': {'kind': 'linear', 'scale': 2.0}}, "needs 'kind' and 'factor'"),
