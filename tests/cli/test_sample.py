@@ -94,7 +94,7 @@ def test_a_condition_that_is_given_twice():
   (['--prompt='], '1 to 15 tokens'),
   (['--conditions=promt=a'], "'prompt'"),
   (['--stream', '--conditions=prompt=a', '--set', 'sampler.beams=1000', 'sampler.temperature=1.0'], 'beams'),
-  (['--set', 'sampler.min_p=NaN'], 'config.sampler.min_p=nan'),
+  (['--set', 'sampler.min_p=NaN'], 'config.sampler.min_p must be finite, got nan'),
 ])
 def test_what_cannot_be_sampled_or_written_is_refused_before_a_checkpoint_is_read(text_run, tmp_path, capsys, unread, argv, words):
   (tmp_path / 'file').write_text('')

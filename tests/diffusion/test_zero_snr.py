@@ -99,5 +99,5 @@ def test_the_noise_is_refused_on_straight_paths_and_allowed_on_ddpms():
     lambda: schedules.vp_linear(steps=0), lambda: schedules.vp_cosine(offset=-1.0),
     lambda: schedules.vp_linear(steps=1, rescale=True)])
 def test_betas_out_of_range_are_user_errors(make):
-  with pytest.raises(UserError, match='betas above 0|needs steps|at least 2 steps'):
+  with pytest.raises(UserError, match='must be above 0|must be finite|at least 1|not be negative|at least 2 steps'):
     make()
