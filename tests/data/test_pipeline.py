@@ -189,5 +189,5 @@ def test_threads_prepare_batches_together_and_in_their_order():
   assert [batch['index'].tolist() for batch in itertools.islice(together.iterate(0), 6)] == [
     make().batch(step)['index'].tolist() for step in range(6)]
   for threads in (0, -1, 1.5, True):
-    with pytest.raises(UserError, match='config.data.threads must be'):
+    with pytest.raises(UserError, match='threads must be'):
       make(threads=threads)
