@@ -28,7 +28,7 @@ from genjax.types import Array, Key
 Activation = Callable[[Array], Array]
 ROWS = (512, 128)  # of a block of the TPU kernel, the first that divides them; its other sides are at most `SIDE`
 SIDE = 1024
-LANES = 128  # the least side of a block
+LANES = 128  # the least side of a block of kernels
 
 
 class Experts(nnx.Module):
@@ -171,7 +171,7 @@ def _mix(activation: Activation, axes: tuple[str, ...], x_BTD: Array, weight_BTC
   kept = (lambda rows, here_R: jnp.where(here_R[:, None], rows, 0)) if axes else (lambda rows, here_R: rows)
   x_RD = _permute(jnp.repeat(x_BTD.reshape(-1, x_BTD.shape[-1]), choices, axis=0), order_R, rank_R)
   x_RD = kept(x_RD, jnp.arange(len(order_R)) < jnp.sum(size_E))
-  grouped = lambda x_RD, kernel_EDM, dimensions: _product(x_RD, kernel_EDM, size_E)
+  grouped = lambda rows, kernel, dimensions: _product(rows.astype(x_BTD.dtype), kernel, size_E)
   up_RM, *gate_RM = (_multiply(x_RD, kernel, grouped) for kernel in inward)
   h_RM = activation(gate_RM[0]) * up_RM if gate_RM else activation(up_RM)
   y_RD = kept(_permute(_multiply(h_RM, down_EMD, grouped), rank_R, order_R), expert_R < experts)
@@ -185,25 +185,44 @@ _permute = derivatives.define(lambda x_RD, order_R, inverse_R: x_RD[order_R],
                               lambda saved, gradient_RD: (gradient_RD[saved[1]], None, None))
 
 
+def _rows_by_kernels(x_RD: Array, kernel_EDM: Array, size_E: Array) -> Array:
+  """Rows R D times the kernel E D M of their group: `size_E` counts the rows of the groups, which follow each other; R M.
+
+  Of a longer type, a kernel is read in that of the rows, and its gradient has its own.
+  """
+  return jax.lax.ragged_dot(x_RD, kernel_EDM.astype(x_RD.dtype), size_E)
+
+
 def _product_derivative(saved: tuple[Array, Array, Array], tangents: tuple[Array | None, ...]) -> Array:
   x_RD, kernel_EDM, size_E = saved
-  return derivatives.along(lambda x_RD, kernel_EDM: jax.lax.ragged_dot(x_RD, kernel_EDM, size_E), (x_RD, kernel_EDM), tangents[:2])
+  return derivatives.along(lambda x_RD, kernel_EDM: _rows_by_kernels(x_RD, kernel_EDM, size_E), (x_RD, kernel_EDM), tangents[:2])
 
 
 def _product_backward(saved: tuple[Array, Array, Array], gradient_RM: Array):
   x_RD, kernel_EDM, size_E = saved
   across = jax.lax.RaggedDotDimensionNumbers((((1,), (2,)), ((), ())), [0], [0])
-  x_gradient_RD = jax.lax.ragged_dot_general(gradient_RM, kernel_EDM, size_E, across)
+  x_gradient_RD = jax.lax.ragged_dot_general(gradient_RM, kernel_EDM.astype(x_RD.dtype), size_E, across)
   rows = next((rows for rows in ROWS if len(x_RD) % rows == 0), 0)
-  # Where XLA has no kernel for these products and would compute each of them E times; the matrices of adapters are too narrow for tiles.
-  if sharding.platform() == 'tpu' and rows and min(kernel_EDM.shape[1:]) >= LANES:
+  if sharding.platform() != 'cpu' and min(kernel_EDM.shape[1:]) < LANES:  # too narrow for blocks, such as the matrices of adapters
+    return x_gradient_RD, _narrow_gradient(x_RD, gradient_RM, size_E).astype(kernel_EDM.dtype), None
+  if sharding.platform() == 'tpu' and rows:  # where XLA has no kernel for these products and would compute each of them E times
     blocks = rows, *(min(side, SIDE) for side in kernel_EDM.shape[1:])
     return x_gradient_RD, tgmm(x_RD.T, gradient_RM, size_E, kernel_EDM.dtype, blocks, num_actual_groups=len(kernel_EDM)), None
   down = jax.lax.RaggedDotDimensionNumbers((((0,), (0,)), ((), ())), [0], [])
-  return x_gradient_RD, jax.lax.ragged_dot_general(x_RD, gradient_RM, size_E, down), None
+  kernel_gradient_EDM = jax.lax.ragged_dot_general(x_RD, gradient_RM, size_E, down, preferred_element_type=kernel_EDM.dtype)
+  return x_gradient_RD, kernel_gradient_EDM, None
 
 
-# Rows R D times the kernel E D M of their group: `size_E` counts the rows of the groups, which follow each other; R M.
-_product = derivatives.define(jax.lax.ragged_dot,
-                              lambda x_RD, kernel_EDM, size_E: (jax.lax.ragged_dot(x_RD, kernel_EDM, size_E), (x_RD, kernel_EDM, size_E)),
+def _narrow_gradient(x_RD: Array, gradient_RM: Array, size_E: Array) -> Array:
+  """The gradient of kernels E D M in float32 as one product, of the wider of both with the narrower once for each expert."""
+  end_E, row_R1 = jnp.cumsum(size_E), jnp.arange(len(x_RD))[:, None]
+  own_RE = (row_R1 >= end_E - size_E) & (row_R1 < end_E)
+  spread = lambda rows: jnp.where(own_RE[:, :, None], rows[:, None], 0)
+  formula, *operands = (('rd,rem->edm', x_RD, spread(gradient_RM)) if x_RD.shape[1] > gradient_RM.shape[1] else
+                        ('red,rm->edm', spread(x_RD), gradient_RM))
+  return jnp.einsum(formula, *operands, preferred_element_type=jnp.float32)
+
+
+_product = derivatives.define(_rows_by_kernels,
+                              lambda x_RD, kernel_EDM, size_E: (_rows_by_kernels(x_RD, kernel_EDM, size_E), (x_RD, kernel_EDM, size_E)),
                               _product_derivative, _product_backward)

@@ -13,9 +13,10 @@ with R the rank: of a convolution, A is one to R channels and B one of size 1; e
 
 In training an adapted kernel stands in a network's parameters as `Adapted`, and a layer computes x W + scale (x A) B: no array of the
 size of W is made beside W, and none has a gradient. A and B, their products and their gradients are float32, whatever the compute type
-is and in whatever type W is kept. `merge` adds scale A B to W: for generation, where it is done once, and to write a model out. Layers
-that use a kernel otherwise than by a product (a spectral norm divides it, a chunked output layer transposes it, a convolution over frames
-of sounds joins its taps) take the merged kernel too, through `genjax.nn.kernels.dense`.
+is and in whatever type W is kept; experts alone compute these products in the compute type. `merge` adds scale A B to W: for generation,
+where it is done once, and to write a model out. Layers that use a kernel otherwise than by a product (a spectral norm divides it, a
+chunked output layer transposes it, a convolution over frames of sounds joins its taps) take the merged kernel too, through
+`genjax.nn.kernels.dense`.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,6 +35,7 @@ from genjax.nn.kernels import Kernel, Linear, Multiply
 from genjax.types import Array, Key, Tree, UserError, listed, named_leaves, unflatten
 
 KERNEL = 'kernel'  # the last name of a leaf that is one
+LANES = 128  # columns of a tile of a TPU
 EXPERTS = '_kernel'  # the end of the name of one that holds the matrices of experts
 
 
@@ -187,7 +189,10 @@ class Adapted(Kernel):
   def product(self, x: Array, dimensions: Any, multiply: Multiply) -> Array:
     """See `Kernel`."""
     first, second = (self.a, self.b) if dimensions[0][1] == (0,) else (self.b, self.a)
-    narrow = multiply(self.scale * multiply(self.read(x), first, dimensions), second, dimensions)
+    middle = self.scale * multiply(self.read(x), first, dimensions)
+    if min(self.shape) < LANES:  # libtpu 0.0.42 overflows its stack where it fuses two products of less than a tile, as of a router
+      middle = jax.lax.optimization_barrier(middle)
+    narrow = multiply(middle, second, dimensions)
     wide = multiply(x, self.base, dimensions)
     return wide + narrow.astype(wide.dtype)
 

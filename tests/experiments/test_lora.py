@@ -90,7 +90,8 @@ def test_begins_as_its_base_bit_for_bit_and_leaves_it_alone(name, pair):
 HALF = {'python_code': ('--config.model.remat=full', '--config.model.unroll=False'), 'mixtral': (), 'quickstart': (), 'digits_gan': ()}
 
 
-@pytest.mark.parametrize('name', ['python_code', *(pytest.param(name, marks=pytest.mark.slow) for name in ('mixtral', 'digits_gan', 'quickstart'))])
+@pytest.mark.parametrize('name', ['python_code', 'digits_gan', pytest.param('mixtral', marks=pytest.mark.slow),
+                                  pytest.param('quickstart', marks=pytest.mark.slow)])
 def test_the_base_is_kept_in_the_compute_type_with_the_same_bits(name):
   """Losses and updates of adapters over a base in float32 and over one as small as losses read it."""
   paths = 'blocks/.*kernel' if name in ('python_code', 'mixtral') else PATHS[name][0]

@@ -131,3 +131,21 @@ def on_meshes():
 
 if __name__ == '__main__':
   print(json.dumps(list(on_meshes())))
+
+
+@pytest.mark.parametrize('inputs, outputs', [(5, 3), (3, 5)])
+def test_gradients_of_narrow_kernels_are_those_of_grouped_products(inputs, outputs):
+  """Rows of no group count for no kernel."""
+  random = np.random.default_rng(0)
+  x, slope = (jnp.asarray(random.normal(size=(10, size)), jnp.float32) for size in (inputs, outputs))
+  expected = np.stack([x[first:last].T @ slope[first:last] for first, last in ((0, 4), (4, 4), (4, 9))])
+  found = experts._narrow_gradient(x, slope, jnp.asarray([4, 0, 5]))
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_kernels_of_a_longer_type_have_gradients_of_their_own():
+  x, kernel = jnp.ones((6, 4), jnp.bfloat16), jnp.ones((2, 4, 3))
+  loss = lambda kernel: jnp.sum(experts._product(x, kernel, jnp.asarray([2, 4])).astype(jnp.float32))
+  slope = jax.grad(loss)(kernel)
+  assert slope.dtype == jnp.float32
+  np.testing.assert_array_equal(slope[:, 0, 0], [2.0, 4.0])
