@@ -63,7 +63,7 @@ def _kept(experiment: Experiment, base: Params, rows: int) -> Params:
   """The shapes of the base in the types in which it is kept.
 
   An array has the type that losses and evaluation convert it to wherever they read it: kernels the compute type, while what is added to
-  others in float32, such as embeddings, stays so. Results are the same bits as with the base in float32.
+  others in float32, such as embeddings, stays so. Results are those with the base in float32 but for rounding.
   """
   objective = experiment.objective
   key = jax.random.key(0)

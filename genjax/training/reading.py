@@ -1,6 +1,7 @@
 """In which types a function reads arrays, found on its jaxpr.
 
-An array that is only ever converted to one narrower type may be kept in that type: the function then gives the same bits.
+An array that is only ever converted to one narrower type may be kept in that type: the function then computes the same, but for the
+order in which XLA adds.
 """
 
 from collections.abc import Callable, Sequence
@@ -63,6 +64,11 @@ def _results(equation: Any, given: list[int | None], found: list[set[Any]]) -> l
   nothing: list[int | None] = [None] * len(equation.outvars)
   if name == 'convert_element_type':
     found[given[0]].add(jnp.dtype(equation.params['new_dtype']))  # type: ignore[index]
+    return nothing
+  if name == 'parameter_product':  # of activations and a parameter, which is read in their type; see `genjax.reduction`
+    if given[1] is not None:
+      found[given[1]].add(jnp.dtype(equation.invars[0].aval.dtype))
+    _as_they_are(given[:1], found)
     return nothing
   if name in VIEWS:
     return given[:1]

@@ -143,9 +143,9 @@ def test_schedules_that_change_with_the_steps_are_said_and_the_run_is_unfinished
   folder = tmp_path / 'cosine'
   assert train(folder, '--config.optimizers.net.schedule=cosine') == 0
   seen = []
-  original = Run.train_step
-  monkeypatch.setattr(Run, 'train_step', lambda self, columns: (
-    seen.append((folder / 'summary.json').exists()), original(self, columns))[1])
+  original = Run.train_steps
+  monkeypatch.setattr(Run, 'train_steps', lambda self, batches: (
+    seen.append((folder / 'summary.json').exists()), original(self, batches))[1])
   capsys.readouterr()
   assert main(['train', f'--workdir={folder}', '--config.steps=4']) == 0
   assert 'The learning rates of net (cosine) now end there' in capsys.readouterr().err
