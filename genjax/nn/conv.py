@@ -97,15 +97,15 @@ class Convolution:
   image_place: NamedSharding | None
   local: bool
 
-  def __call__(self, x_BHWC: Array, kernel_HWIO: Array) -> Array:
-    kernel_HWIO = _lay(kernel_HWIO.astype(x_BHWC.dtype), self.kernel_place)
+  def __call__(self, x: Array, weight: Array) -> Array:
+    kernel_HWIO = _lay(weight.astype(x.dtype), self.kernel_place)
     if self.transposed:
       if self.cpu:
-        return conv_products.spread(x_BHWC, kernel_HWIO[::-1, ::-1].swapaxes(2, 3), self.stride)
-      return _phases(x_BHWC, kernel_HWIO, self.stride, self.image_place)
+        return conv_products.spread(x, kernel_HWIO[::-1, ::-1].swapaxes(2, 3), self.stride)
+      return _phases(x, kernel_HWIO, self.stride, self.image_place)
     if kernel_HWIO.shape[0] == self.stride == 1:
-      return x_BHWC @ kernel_HWIO[0, 0]
-    y_BHWC: Any = (conv_products.conv if self.cpu else conv_products.native)(x_BHWC, kernel_HWIO, self.stride)
+      return x @ kernel_HWIO[0, 0]
+    y_BHWC: Any = (conv_products.conv if self.cpu else conv_products.native)(x, kernel_HWIO, self.stride)
     return y_BHWC  # typed by hand: pyright takes what custom_vjp returns for an object
 
   in_type_of_x = __call__
@@ -227,7 +227,8 @@ def _matmul(x: Array, kernel: Any) -> Array:
 
 def _affine(layer: Dense | Conv | ConvTranspose, x: Array, linear: Linear, key: Key | None, narrow: Linear | None = None) -> Array:
   """`linear` of x and the layer's kernel, normalised if the layer says so, plus its bias; `narrow`: see `Kernel.apply`."""
-  x, kernel = x.astype(layer.dtype), layer.kernel.get_value()
+  x = x.astype(layer.dtype)
+  kernel: Any = layer.kernel.get_value()
   kernel = kernel if layer.spectral is None else layer.spectral(reduction.plain(dense(kernel)), key)
   if not isinstance(kernel, Kernel):
     y = linear(x, kernel)

@@ -105,7 +105,7 @@ class Matrix:
 
   def gradient(self, x: Array, slope: Array, shape: tuple[int, ...], parts: int) -> Array:
     """See `genjax.reduction.Product`."""
-    split = (x, slope) if not parts else tuple(reduction.by_parts(column, parts) for column in (x, slope))
+    split: tuple[Any, ...] = (x, slope) if not parts else tuple(reduction.by_parts(column, parts) for column in (x, slope))
     if split[0] is None:
       return reduction.spread(self.gradient(x, slope, shape, 0), parts)
     lead = 1 if parts else 0

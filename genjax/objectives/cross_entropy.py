@@ -17,7 +17,7 @@ from genjax.types import Array
 LIMIT = 2 ** 26  # logits of one device that may exist at one time: 256 MiB in float32
 
 
-def token_losses(hidden_BTD: Array, weight_VD: Array, target_BT: Array, chunks: int = 0) -> tuple[Array, Array]:
+def token_losses(hidden_BTD: Array, weight_VD: Any, target_BT: Array, chunks: int = 0) -> tuple[Array, Array]:
   """Losses of next tokens; logits and losses are float32, products are computed in the type of `hidden_BTD`.
 
   Args:
