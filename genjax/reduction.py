@@ -145,23 +145,12 @@ _SUM_TYPE: contextvars.ContextVar[Any] = contextvars.ContextVar('sum_type', defa
 
 @contextlib.contextmanager
 def sums_in(dtype: Any) -> Iterator[None]:
-  """Gradients of what is traced inside are summed over rows and devices in this type, in the place of float32."""
+  """Gradients of what is traced inside are summed over rows and devices in this type, in the place of float32; decorates functions, too."""
   token = _SUM_TYPE.set(jnp.dtype(dtype))
   try:
     yield
   finally:
     _SUM_TYPE.reset(token)
-
-
-def summed_in(dtype: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-  """The function, whose gradients are summed in this type; see `sums_in`."""
-
-  @functools.wraps(function)
-  def wrapped(*args: Any, **options: Any) -> Any:
-    with sums_in(dtype):
-      return function(*args, **options)
-
-  return wrapped
 
 
 def sum_type(dtype: Any) -> Any:

@@ -204,8 +204,7 @@ class Head(nnx.Module):
     if self.config.tied:
       logits_BTV = linear_lib.project(x_BTD, embedding_VD, jnp.float32)
     else:
-      logits_BTV = linear_lib.dot_general(x_BTD, self.out.kernel.get_value(), (((2,), (0,)), ((), ())),
-                                          preferred_element_type=jnp.float32)
+      logits_BTV = linear_lib.matmul(x_BTD, self.out.kernel.get_value(), jnp.float32)
     return logits_BTV + self.token_bias[...].astype(jnp.float32) if self.config.output_bias else logits_BTV
 
 

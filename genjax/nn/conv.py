@@ -24,7 +24,7 @@ from jax.sharding import NamedSharding
 from genjax import reduction, sharding
 from genjax.nn import conv_products
 from genjax.nn.kernels import Kernel, Linear, dense
-from genjax.nn.linear import dot_general
+from genjax.nn.linear import matmul
 from genjax.nn.norms import SpectralNorm
 from genjax.types import Array, Key
 
@@ -167,7 +167,7 @@ class Dense(nnx.Module):
     self.dtype = dtype
 
   def __call__(self, x: Array, key: Key | None = None) -> Array:
-    return _affine(self, x, _matmul, key)
+    return _affine(self, x, matmul, key)
 
 
 class Conv(nnx.Module):
@@ -219,10 +219,6 @@ class ConvTranspose(nnx.Module):
 
   def __call__(self, x_BHWC: Array, key: Key | None = None) -> Array:
     return _affine(self, x_BHWC, functools.partial(conv_transpose, stride=self.stride), key)
-
-
-def _matmul(x: Array, kernel: Any) -> Array:
-  return dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
 
 
 def _affine(layer: Dense | Conv | ConvTranspose, x: Array, linear: Linear, key: Key | None, narrow: Linear | None = None) -> Array:

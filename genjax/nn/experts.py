@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec
 from genjax import reduction, sharding
 from genjax.nn import derivatives
 from genjax.nn.kernels import Kernel, Multiply
-from genjax.nn.linear import Linear, dot_general
+from genjax.nn.linear import Linear, matmul
 from genjax.types import Array, Key
 
 Activation = Callable[[Array], Array]
@@ -65,8 +65,7 @@ class Experts(nnx.Module):
   def __call__(self, x_BTD: Array, weights_BT: Array | None = None, key: Key | None = None) -> tuple[Array, Array]:
     """(y_BTD, load), the second for `balance`: tokens count by their weights, 1 by default. Routing has no use for a key."""
     del key
-    logits_BTE = dot_general(x_BTD.astype(self.dtype), self.router.kernel.get_value(), (((2,), (0,)), ((), ())),
-                             preferred_element_type=jnp.float32)
+    logits_BTE = matmul(x_BTD.astype(self.dtype), self.router.kernel.get_value(), jnp.float32)
     probability_BTE = jax.nn.softmax(logits_BTE, axis=-1)
     weight_BTC, expert_BTC = jax.lax.top_k(probability_BTE, self.choices)
     weight_BTC /= jnp.sum(weight_BTC, axis=-1, keepdims=True)
@@ -119,7 +118,7 @@ def _spread(activation: Activation, x_BTD: Array, weight_BTC: Array, expert_BTC:
   # Each device adds to the sum; its gradient is the same for all of them and is not summed.
   parts = PartitionSpec((*experts, *hidden) or None, *tokens)
   rows = (*axes('batch', batch), *axes('sequence', length))
-  operands, specs = zip(*(_operand(kernel, spec, x_BTD.dtype, rows)
+  operands, specs = zip(*(_operand(kernel, spec, x_BTD.dtype, placement.mesh, rows)
                                 for kernel, spec in zip(kernels, [*[inward] * (len(kernels) - 1), outward])))
 
   def mix(x_BTD: Array, weight_BTC: Array, expert_BTC: Array, *operands: Any) -> Array:
@@ -132,15 +131,12 @@ def _spread(activation: Activation, x_BTD: Array, weight_BTC: Array, expert_BTC:
   return jnp.sum(run(x_BTD, weight_BTC, expert_BTC, *operands), axis=0)
 
 
-def _operand(kernel: Any, spec: PartitionSpec, dtype: Any, rows: tuple[str, ...]) -> tuple[Any, Any]:
+def _operand(kernel: Any, spec: PartitionSpec, dtype: Any, mesh: sharding.AnyMesh, rows: tuple[str, ...]) -> tuple[Any, Any]:
   """What devices get of the kernels of experts, and how it lies: a `Kernel`, or what `genjax.reduction.carriers` gives."""
   if isinstance(kernel, Kernel):
     kernel = jax.tree.map(reduction.plain, kernel, is_leaf=reduction.is_unreduced).astype(dtype)
     return kernel, kernel.layout(spec)
-  placement = sharding.active()
-  assert placement is not None
-  split = math.prod(placement.mesh.shape[axis] for axis in rows)
-  return reduction.carriers(kernel, dtype, split), (spec, PartitionSpec(rows or None, *spec))
+  return reduction.carriers(kernel, dtype, math.prod(mesh.shape[axis] for axis in rows)), (spec, PartitionSpec(rows or None, *spec))
 
 
 def _index(axes: tuple[str, ...]) -> Array:

@@ -9,7 +9,7 @@ from genjax import reduction
 from genjax.nn.blocks import ACTIVATIONS
 from genjax.nn.embeddings import sincos
 from genjax.nn.kernels import dense
-from genjax.nn.linear import dot_general
+from genjax.nn.linear import matmul
 from genjax.types import Array, Key, UserError
 
 TAPS = 3
@@ -35,7 +35,7 @@ class FrameConv(nnx.Module):
     padded_BSF = jnp.pad(x_BSF.astype(self.dtype), ((0, 0), (1, 1), (0, 0)))
     taps_BTF = jnp.concatenate([padded_BSF[:, tap:tap + frames:self.stride] for tap in range(TAPS)], axis=-1)
     kernel_FD = reduction.plain(dense(self.kernel.get_value())).reshape(taps_BTF.shape[-1], -1)
-    y_BTD = dot_general(taps_BTF, kernel_FD, (((2,), (0,)), ((), ())))
+    y_BTD = matmul(taps_BTF, kernel_FD)
     return y_BTD + reduction.broadcast(self.bias[...], y_BTD.shape, self.dtype)
 
 

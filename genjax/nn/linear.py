@@ -130,6 +130,11 @@ def _of_one_row(x_D: Array, kernel: Array, axis: int, precision: Any, preferred_
   return jax.lax.dot_general(x_P1D, parts, (((2,), (2,)), ((0,), (0,))), **options).reshape(1, -1).astype(dtype)
 
 
+def matmul(x: Array, kernel: Any, preferred_element_type: Any = None) -> Array:
+  """x W over the last axis of x, by `dot_general`."""
+  return dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), preferred_element_type=preferred_element_type)
+
+
 def project(x: Array, weight_VD: Array | Kernel, preferred_element_type: Any = None) -> Array:
   """x W^T over the last axis of x, by `dot_general`."""
   return dot_general(x, weight_VD, (((x.ndim - 1,), (1,)), ((), ())), preferred_element_type=preferred_element_type)

@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+from genjax import reduction
+
 
 def count(function: Callable[..., Any], *args: Any, static_argnums: tuple[int, ...] = ()) -> int:
   """FLOPs of `function(*args)`; the arguments may be `jax.ShapeDtypeStruct`s."""
@@ -26,7 +28,7 @@ def _count(jaxpr: Any) -> int:
       total += _ragged_dot(equation)
     elif name == 'conv_general_dilated':
       total += _convolution(equation)
-    elif name == 'parameter_product':  # see genjax.reduction
+    elif name == reduction.PRODUCT:
       operands = (jax.ShapeDtypeStruct(variable.aval.shape, variable.aval.dtype) for variable in equation.invars)
       total += _count(jax.make_jaxpr(equation.params['product'])(*operands).jaxpr)
     elif name in _FUSED_ATTENTION:

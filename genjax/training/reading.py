@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from genjax import reduction
 from genjax.types import Tree
 
 # What changes no entry of its first operand, so that converting before it is converting after it.
@@ -65,7 +66,7 @@ def _results(equation: Any, given: list[int | None], found: list[set[Any]]) -> l
   if name == 'convert_element_type':
     found[given[0]].add(jnp.dtype(equation.params['new_dtype']))  # type: ignore[index]
     return nothing
-  if name == 'parameter_product':  # of activations and a parameter, which is read in their type; see `genjax.reduction`
+  if name == reduction.PRODUCT:  # of activations and a parameter, which is read in their type
     if given[1] is not None:
       found[given[1]].add(jnp.dtype(equation.invars[0].aval.dtype))
     _as_they_are(given[:1], found)

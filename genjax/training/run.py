@@ -62,7 +62,7 @@ class Run:
     self._layout = layout
     everywhere = sharding.replicated(self.mesh)
     under = functools.partial(sharding.under, self.mesh, settings.rules)  # whoever traces it, with the mesh of this run
-    self._step = under(reduction.summed_in(settings.reduce, step_lib.make_step(
+    self._step = under(reduction.sums_in(settings.reduce)(step_lib.make_step(
       objective, experiment.optimizers, experiment.ema, settings.seed, settings.microbatches,
       skip_nonfinite=settings.nonfinite == 'skip', layout=layout.params)))
     if self.mesh.size > sharding.batch_shards(self.mesh):
