@@ -9,10 +9,10 @@ TOKENS = dict(length=256, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repeti
               begin_suppress=(), beams=1, length_penalty=1.0)  # see `genjax.objectives.decoding.SamplerOptions`
 SMALL_BERT = dict(layers=2, heads=2, width=128, types=1, dropout=0.1, init_scale=0.02, dtype='float32', attention='auto', remat='none',
                   unroll=True)
-# What a sampler of diffusion has beside its name, steps and guidance: `experiments.diffusion.SamplerOptions`.
+# What a sampler of diffusion has beside its name, steps and guidance: `genjax.experiments.diffusion.SamplerOptions`.
 SAMPLING = dict(interval=(), shift=1.0, rho=7.0, sigma_min=0.002, sigma_max=0.0)
-IMAGES = dict(data_dir='', originals='', resize='', crop=False, threads=1)  # see `experiments.images.batches`
-IMAGE_EVALUATION = dict(num_samples=2000, classifier='', neighbours=2000)  # see `experiments.measures.Options`
+IMAGES = dict(data_dir='', originals='', resize='', crop=False, threads=1)  # see `genjax.experiments.images.batches`
+IMAGE_EVALUATION = dict(num_samples=2000, classifier='', neighbours=2000)  # see `genjax.experiments.measures.Options`
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> Any:
@@ -88,7 +88,7 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
   # `limit` times. Then exit code 3.
   config.nonfinite = ml_collections.ConfigDict(dict(policy='abort', limit=5))
   config.init_from = ''  # RUN_DIR or RUN_DIR@STEP: begin with its parameters
-  # averaged: its averaged ones; rules: see genjax.training.warm_start; strict: whatever no rule covers is an error.
+  # averaged: its averaged ones; rules: see genjax.training.checkpoints.warm_start; strict: whatever no rule covers is an error.
   config.init = ml_collections.ConfigDict(dict(averaged=False, strict=True, rules=()))
   # Low-rank adapters of that run's parameters in place of training them: see `genjax.nn.lora.Options`; rank 0 and no paths is none.
   # groups: those to adapt; () is all in which a path matches. dtype: in which the base is kept; '' is that in which it is computed with.
@@ -108,7 +108,7 @@ def tokens(path: str, vocabulary_size: int, context: int) -> dict[str, Any]:
 def decoder(path: str, *, steps: int, batch_size: int, vocabulary_size: int, context: int, rate: float, model: dict[str, Any]) -> Any:
   """A decoder as large as pods train: on tokens from elsewhere, in bfloat16, its parameters over all devices."""
   config = base(steps=steps, batch_size=batch_size)
-  config.experiment = 'experiments.language'
+  config.experiment = 'genjax.experiments.language'
   config.data = tokens(path, vocabulary_size=vocabulary_size, context=context)
   config.model = dict(dict(dropout=0.0, dtype='bfloat16', remat='full', unroll=False), **model)
   config.sampler = dict(TOKENS, temperature=0.8, top_p=0.95)

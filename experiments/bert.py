@@ -7,22 +7,24 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import imported
 from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.data import prepare, sources, tokenizers
-from genjax.data.documents import open_documents
-from genjax.data.parallel import pad
+from genjax.data import sources
 from genjax.data.pipeline import Pipeline
+from genjax.data.prepared import prepare
 from genjax.data.sources import Arrays
-from genjax.models import bert
+from genjax.data.text import tokenizers
+from genjax.data.text.documents import open_documents
+from genjax.data.text.parallel import pad
+from genjax.experiments import imported
+from genjax.models.transformers import bert
 from genjax.nn.functional import Network
 from genjax.objectives.decoding import END
 from genjax.objectives.masked import MaskedLanguageModel, MaskingOptions
 from genjax.objectives.sequence_classification import SequenceClassification
-from genjax.training import optimizers
 from genjax.training.experiment import Columns, Condition, Experiment
+from genjax.training.optimization import optimizers
 from genjax.types import Tree, UserError, expanded
 
 HEADS = ('pooler', 'next_sentence', 'classes')  # of config.model; which of them a run has is decided by what it learns
@@ -33,7 +35,7 @@ def build(config: Config) -> Experiment:
   """An encoder and what it learns.
 
   config.data:
-    name, train, heldout, field: of the text, see `genjax.data.documents.open_documents`. label: the feature that is the class; used by
+    name, train, heldout, field: of the text, see `genjax.data.text.documents.open_documents`. label: the feature that is the class; used by
       'classification', which reads a data set by name.
     more: (name, split, field) of further texts to train on, used by 'masked_lm'; sets that need original files must be prepared.
     vocabulary: 'bert', trained on the texts to train on to vocabulary_size tokens; or the path of a tokenizer with the special tokens of
@@ -42,7 +44,7 @@ def build(config: Config) -> Experiment:
       one after the other, each ended by '[SEP]', and rows of that stream, each begun by '[CLS]', fill the context; the last tokens of a
       split, fewer than a row, are not read.
     start: what 'masked_lm' fills in where there is no prompt.
-  config.model: options of `genjax.models.bert.BertConfig`; its context may be longer than that of the data, and its vocab larger than the
+  config.model: options of `genjax.models.transformers.bert.BertConfig`; its context may be longer than that of the data, and its vocab larger than the
     tokenizer. pooler and next_sentence are heads of an imported encoder that 'masked_lm' keeps and does not train; classes are those of an
     imported classifier, by default those of the label.
   config.objective: name 'masked_lm' and rate, see `MaskingOptions`; or name 'classification' and smoothing, see `SequenceClassification`.

@@ -1,4 +1,4 @@
-"""Builder of models of chorales: the language model of `experiments.language` over notes."""
+"""Builder of models of chorales: the language model of `genjax.experiments.language` over notes."""
 
 import dataclasses
 import functools
@@ -6,20 +6,20 @@ import functools
 import jax
 import numpy as np
 
-from experiments import language
 from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.data import chorales
-from genjax.data.documents import open_documents
+from genjax.data.audio import chorales
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import Arrays
-from genjax.models import transformer
+from genjax.data.text.documents import open_documents
+from genjax.experiments import language
+from genjax.models.transformers import decoder
 from genjax.objectives.base import Context
 from genjax.objectives.decoding import END, SamplerOptions
 from genjax.objectives.language import LanguageModel
-from genjax.training import optimizers
 from genjax.training.experiment import Columns, Condition, Experiment
+from genjax.training.optimization import optimizers
 from genjax.types import Array, Batch, Key, Params, UserError
 
 
@@ -36,8 +36,8 @@ class Chorales(LanguageModel):
 def build(config: Config) -> Experiment:
   """A causal model of chorales.
 
-  config.data: name, train, heldout, data_dir, originals: of texts as `genjax.data.chorales.encode` reads them. steps: time steps of an
-    example, see `genjax.data.chorales.windows`; each held-out token counts once.
+  config.data: name, train, heldout, data_dir, originals: of texts as `genjax.data.audio.chorales.encode` reads them. steps: time steps of an
+    example, see `genjax.data.audio.chorales.windows`; each held-out token counts once.
   config.model: 'gpt' or 'llama' and options of `TransformerConfig`. config.sampler: see `SamplerOptions`; four tokens are a time step.
 
   Raises:
@@ -61,14 +61,14 @@ def build(config: Config) -> Experiment:
     return tokens
 
   return Experiment(
-    objective=Chorales(transformer.transformer(model), functools.partial(transformer.init_cache, model), length, sampler,
-                       lay_out=functools.partial(transformer.lay_out, model)),
+    objective=Chorales(decoder.transformer(model), functools.partial(decoder.init_cache, model), length, sampler,
+                       lay_out=functools.partial(decoder.lay_out, model)),
     train=Pipeline(lambda: windows(data.train, once=False), config.batch_size, config.seed),
     heldout=Pipeline(lambda: windows(data.heldout, once=True), config.batch_size, config.seed, shuffle=False),
     optimizers=optimizers.from_config(config.optimizers, config.steps),
     example={'tokens': jax.ShapeDtypeStruct((length + 1,), np.int32), 'weights': jax.ShapeDtypeStruct((length,), np.float32)},
     ema=dict(config.ema),
-    axes={'net': transformer.axes(model)},
+    axes={'net': decoder.axes(model)},
     conditions={'prompt': Condition(prompt, lambda row: prompt(''), f'steps such as "48 60 64 67,50 57 65 69", less than {data.steps}',
                                     fill=END)},
     render=_render,

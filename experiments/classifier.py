@@ -1,12 +1,13 @@
 """Image classifiers: the extractors of features and the judges of labels for samples of other families."""
 
-from experiments import images, imported
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.models import classifier, vit
+from genjax.experiments import images, imported
+from genjax.models import classifier
+from genjax.models.transformers import vit
 from genjax.objectives.classification import Classification
-from genjax.training import optimizers
 from genjax.training.experiment import Experiment
+from genjax.training.optimization import optimizers
 from genjax.types import Tree
 
 # Name of a model -> its options, its network of them, and the logical axes of its parameters.
@@ -17,8 +18,8 @@ MODELS = {'convolutional': (classifier.Classifier, classifier.network, classifie
 def build(config: Config) -> Experiment:
   """The experiment of a config.
 
-  config.data: see `experiments.images.batches`; num_classes must not be 0. config.model: name 'convolutional' and options of
-  `genjax.models.classifier.Classifier`, or name 'vit' and options of `genjax.models.vit.VitConfig`. config.objective: options of
+  config.data: see `genjax.experiments.images.batches`; num_classes must not be 0. config.model: name 'convolutional' and options of
+  `genjax.models.classifier.Classifier`, or name 'vit' and options of `genjax.models.transformers.vit.VitConfig`. config.objective: options of
   `genjax.objectives.classification.Classification`.
 
   Raises:

@@ -5,21 +5,21 @@ import dataclasses
 import functools
 from typing import Any
 
-from experiments import images, measures, render
 from genjax import checks
 from genjax import config as config_lib
 from genjax.diffusion import parameterizations, samplers, schedules, weightings
-from genjax.models import dit, unet
+from genjax.experiments import images, measures, render
+from genjax.models.denoisers import dit, unet
 from genjax.objectives.diffusion import Diffusion, Sampler, identity, pixels
-from genjax.training import optimizers
 from genjax.training.experiment import Experiment
+from genjax.training.optimization import optimizers
 from genjax.types import UserError
 
 MODELS = {'dit': (dit.DiT, dit.network, dit.AXES), 'unet': (unet.UNet, unet.network, unet.AXES)}
 
 
 def build(config: Any) -> Experiment:
-  """A diffusion model. config.data: see `experiments.images.batches`. config.model: name and options of `MODELS`.
+  """A diffusion model. config.data: see `genjax.experiments.images.batches`. config.model: name and options of `MODELS`.
 
   config.objective: process and parameterization (each a name with options), times (name 'default' for the process's own,
   or one of `schedules.QUANTILES` with options), weighting (one of `weightings.WEIGHTINGS` with options; 'uniform' if

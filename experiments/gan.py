@@ -5,16 +5,16 @@ import math
 import jax
 import numpy as np
 
-from experiments import images, measures, render
 from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import synthetic
 from genjax.data.pipeline import Pipeline
-from genjax.models import gan as models
+from genjax.experiments import images, measures, render
+from genjax.models.adversarial import dcgan as models
 from genjax.objectives.gan import Gan
-from genjax.training import optimizers
 from genjax.training.experiment import Columns, Condition, Experiment
+from genjax.training.optimization import optimizers
 from genjax.types import UserError
 
 MIXTURES = {
@@ -26,7 +26,7 @@ MIXTURES = {
 def build(config: Config) -> Experiment:
   """A GAN experiment.
 
-  config.model: name 'dcgan' (options: `genjax.models.gan.Dcgan`) for images, or 'points' (`PointGan`).
+  config.model: name 'dcgan' (options: `genjax.models.adversarial.dcgan.Dcgan`) for images, or 'points' (`PointGan`).
   config.objective: options of `genjax.objectives.gan.Gan`, and conditional: whether both networks see the label.
   config.data: for images name, train, heldout (splits), shape (H, W, C), num_classes, data_dir and originals ('' for the
   defaults); for points name, one of `MIXTURES`, and size.

@@ -8,11 +8,12 @@ import functools
 import jax
 import numpy as np
 
-from experiments import imported
 from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.data import pipeline, resizing, sources, synthetic
+from genjax.data import pipeline, sources, synthetic
+from genjax.data.images import resizing
+from genjax.experiments import imported
 from genjax.training.experiment import Condition
 from genjax.types import UserError
 
@@ -42,7 +43,7 @@ def batches(config: Config, split: str, shuffle: bool = True) -> pipeline.Pipeli
   config.data: name, data_dir and originals (see `genjax.data.sources.open_tfds`), shape (H, W, C), num_classes (0: no labels);
   optional threads (batches that are decoded at a time, 1 by default; it changes no batch),
   content ('pixels', or 'latents' of an encoder that ran before), resize and crop (bring images of other sizes to `shape`, by the
-  filter of that name, see `genjax.data.resizing.Resized`), flip (mirror half of the training images) and binarize: 'none', 'fixed' (one
+  filter of that name, see `genjax.data.images.resizing.Resized`), flip (mirror half of the training images) and binarize: 'none', 'fixed' (one
   Bernoulli draw of each image, the same in every epoch) or 'dynamic' (drawn anew whenever an image is read).
 
   Args:

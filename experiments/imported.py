@@ -10,7 +10,7 @@ from genjax.objectives.decoding import SamplerOptions
 from genjax.objectives.seq2seq import Tokens
 from genjax.types import UserError
 
-PUBLIC = 'public.json'  # of an imported run: what its model came with, see `experiments.public`
+PUBLIC = 'public.json'  # of an imported run: what its model came with, see `genjax.experiments.public`
 # Further files of public models, which genjax gives back as they were; it may have read others that say the same.
 CARRIED = ('generation_config.json', 'preprocessor_config.json', 'processor_config.json', 'special_tokens_map.json', 'added_tokens.json',
            'normalizer.json', 'spiece.model', 'tokenizer.model', 'vocab.txt', 'vocab.json', 'merges.txt')

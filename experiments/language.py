@@ -7,27 +7,27 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import imported
 from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.data import tokenizers
-from genjax.data.documents import open_documents
-from genjax.data.parallel import pad
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import Arrays
 from genjax.data.synthetic import Noise, random_tokens
-from genjax.data.text import ByteVocabulary, CharVocabulary, IdVocabulary, Vocabulary, Windows, open_tokens
-from genjax.data.token_files import TokenFiles, is_folder
-from genjax.data.tokenization import identity
-from genjax.models import transformer
+from genjax.data.text import tokenizers
+from genjax.data.text.documents import open_documents
+from genjax.data.text.parallel import pad
+from genjax.data.text.token_files import TokenFiles, is_folder
+from genjax.data.text.tokenization import identity
+from genjax.data.text.windows import ByteVocabulary, CharVocabulary, IdVocabulary, Vocabulary, Windows, open_tokens
+from genjax.experiments import imported
+from genjax.models.transformers import decoder
 from genjax.objectives.decoding import END, SamplerOptions
 from genjax.objectives.language import LanguageModel
-from genjax.training import optimizers
 from genjax.training.experiment import Columns, Condition, Experiment
+from genjax.training.optimization import optimizers
 from genjax.types import UserError, expanded
 
-MODELS = {'gpt': transformer.TransformerConfig, 'llama': transformer.llama}
+MODELS = {'gpt': decoder.TransformerConfig, 'llama': decoder.llama}
 RANDOM_WINDOWS = {'train': 2**20, 'heldout': 64}  # splits of 'random_tokens' and their sizes
 
 
@@ -35,10 +35,10 @@ def build(config: Config) -> Experiment:
   """A causal language model.
 
   config.data:
-    name, train, heldout: of the text, see `genjax.data.documents.open_documents`; or a folder of tokens that `genjax data tokenize`
+    name, train, heldout: of the text, see `genjax.data.text.documents.open_documents`; or a folder of tokens that `genjax data tokenize`
       wrote. field: the feature or JSON field that is the text. separator: text between two documents, such as '<|endoftext|>'.
     vocabulary: 'byte'; 'char'; 'bpe' or 'wordpiece', trained on the split `train` to vocabulary_size tokens; or the path of a tokenizer
-      (see `genjax.data.tokenizers.open_tokenizer`). With 'ids', name is a .npy file of tokens (see `open_tokens`) or 'random_tokens'
+      (see `genjax.data.text.tokenizers.open_tokenizer`). With 'ids', name is a .npy file of tokens (see `open_tokens`) or 'random_tokens'
       (see `random_tokens`, splits 'train' and 'heldout').
     vocabulary_size: tokens of the model, by default those of the vocabulary.
     context: in tokens. heldout_stride: tokens from one held-out window to the next; by default the context, so that every target counts
@@ -63,8 +63,8 @@ def build(config: Config) -> Experiment:
   imported.check_size(config, vocabulary.size, size, 'config.data.vocabulary_size')
   model = model_options(config, size)
   sampler = imported.sampler(config, vocabulary.size, vocabulary.unused)
-  objective = LanguageModel(transformer.transformer(model), functools.partial(transformer.init_cache, model), data.context,
-                            sampler, text.bytes_per_token, functools.partial(transformer.lay_out, model),
+  objective = LanguageModel(decoder.transformer(model), functools.partial(decoder.init_cache, model), data.context,
+                            sampler, text.bytes_per_token, functools.partial(decoder.lay_out, model),
                             model.balance)
   end = _end(config, vocabulary)
 
@@ -98,7 +98,7 @@ def build(config: Config) -> Experiment:
     optimizers=optimizers.from_config(config.optimizers, config.steps),
     example=example,
     ema=dict(config.ema),
-    axes={'net': transformer.axes(model)},
+    axes={'net': decoder.axes(model)},
     conditions={'prompt': Condition(prompt, lambda row: start, f'text of 1 to {data.context - 1} tokens', fill=END)},
     render=functools.partial(_render, vocabulary),
     assets=text.assets,
@@ -217,7 +217,7 @@ def _beginning(vocabulary: Vocabulary, text: str) -> np.ndarray:
   return np.concatenate([np.asarray(vocabulary.begins, np.int32), vocabulary.encode(text).astype(np.int32)])
 
 
-def model_options(config: Config, vocab: int, length: int = 0) -> transformer.TransformerConfig:
+def model_options(config: Config, vocab: int, length: int = 0) -> decoder.TransformerConfig:
   """The options of the config on top of what the named family chooses, for examples of `length` tokens, 0 for config.data.context."""
   length = length or config.data.context
   family = config_lib.choose(MODELS, config.model.name, 'config.model.name')
@@ -226,7 +226,7 @@ def model_options(config: Config, vocab: int, length: int = 0) -> transformer.Tr
   if context < length:
     raise UserError(f'an example must have at most the {context} tokens of config.model.context, got {length}')
   computed = {'vocab': vocab, 'context': context}
-  config_lib.build(transformer.TransformerConfig, given, 'config.model', **computed)  # knows all options by name
+  config_lib.build(decoder.TransformerConfig, given, 'config.model', **computed)  # knows all options by name
   return config_lib.build(family, given, 'config.model', **computed)
 
 

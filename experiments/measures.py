@@ -16,15 +16,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import classifier, images
 from genjax import checks, distributed, sharding
 from genjax import config as config_lib
 from genjax.cli import train, workdir
 from genjax.config import Config
+from genjax.experiments import classifier, images
 from genjax.metrics import diversity, frechet, modes
 from genjax.objectives.classification import Classification
 from genjax.training.experiment import Columns, Metric
-from genjax.training.logs import say
+from genjax.training.monitoring.logs import say
 from genjax.training.run import Run
 from genjax.types import UserError
 
@@ -199,9 +199,9 @@ def _classifier_config(name: str, data: Config) -> Config:
   """The config of a classifier for a set, with that set's splits and folders."""
   module, _, argument = name.partition(':')
   try:
-    config = importlib.import_module(f'configs.{module}').get_config(argument or None)
+    config = importlib.import_module(f'genjax.configs.classifiers.{module}').get_config(argument or None)
   except ModuleNotFoundError as error:
-    raise UserError(f'config.evaluation.classifier must name a config in configs/, such as '
+    raise UserError(f'config.evaluation.classifier must name a config in configs/classifiers/, such as '
                     f'{sorted(set(CLASSIFIERS.values()))}, got {module!r} ({error})') from error
   for key in ('name', 'train', 'heldout', 'data_dir', 'originals'):
     config.data[key] = data.get(key, config.data[key])

@@ -7,10 +7,10 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-from experiments import bert, classifier, imported, language, public_configs, seq2seq, speech
 from genjax import config as config_lib
 from genjax import interop
 from genjax.config import Config
+from genjax.experiments import bert, classifier, imported, language, public_configs, seq2seq, speech
 from genjax.interop import files, peft, weights
 from genjax.nn import lora
 from genjax.types import Params, Tree, UserError, strict_json
@@ -35,7 +35,7 @@ def read(folder: pathlib.Path, dtype: str | None) -> Imported:
     dtype: of the parameters; None for that of the files.
 
   Raises:
-    UserError: see `genjax.interop.load` and `experiments.public_configs.make`.
+    UserError: see `genjax.interop.load` and `genjax.experiments.public_configs.make`.
   """
   model = interop.load(folder, dtype)
   config = public_configs.make(model, folder)

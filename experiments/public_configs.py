@@ -5,17 +5,19 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from configs import common
-from experiments import bert, classifier, language, seq2seq, speech
-from experiments.sentences import open_pieces
 from genjax import interop
 from genjax.config import Config
-from genjax.data import audio, marian, resizing, tokenizers
+from genjax.configs import common
+from genjax.data.audio import mel
+from genjax.data.images import resizing
+from genjax.data.text import marian, tokenizers
+from genjax.experiments import bert, classifier, language, seq2seq, speech
+from genjax.experiments.sentences import open_pieces
 from genjax.interop.entries import Entries, read_json
-from genjax.models.bert import BertConfig
-from genjax.models.seq2seq import Seq2SeqConfig
-from genjax.models.transformer import TransformerConfig
-from genjax.models.vit import VitConfig
+from genjax.models.transformers.bert import BertConfig
+from genjax.models.transformers.decoder import TransformerConfig
+from genjax.models.transformers.seq2seq import Seq2SeqConfig
+from genjax.models.transformers.vit import VitConfig
 from genjax.types import UserError
 
 GENERATION = 'generation_config.json'
@@ -106,7 +108,7 @@ def _speech(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   config.experiment = speech.__name__
   tokenizer = _tokenizer(folder, '')
   front = Entries(_beside(folder, PREPROCESSING), str(folder / PREPROCESSING))
-  usual = audio.LogMel()
+  usual = mel.LogMel()
   front.only('feature_size', options.frames, 'as many bands as the model reads')
   rate, window, hop = (front.integer(name, getattr(usual, ours)) for name, ours in (
     ('sampling_rate', 'rate'), ('n_fft', 'window'), ('hop_length', 'hop')))
@@ -202,7 +204,7 @@ def _without(options: Any, *names: str) -> dict[str, Any]:
 
 
 _NO_DATA = dict(name='', train='train', heldout='train', data_dir='', originals='')
-# What `genjax.models.whisper.OPTIONS` and config.data have.
+# What `genjax.models.transformers.whisper.OPTIONS` and config.data have.
 _OF_WHISPER = ('frames', 'positions', 'pre_norm', 'key_bias', 'embedding_scale')
 _MAKERS: dict[type, Callable[[Config, interop.Model, pathlib.Path], None]] = {
   TransformerConfig: _language_model, BertConfig: _encoder, Seq2SeqConfig: _encoder_decoder, VitConfig: _images}

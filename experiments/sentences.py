@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from experiments import imported
 from genjax.config import Config
-from genjax.data import tokenizers, words
-from genjax.data.marian import SIDES as MARIAN_SIDES
-from genjax.data.marian import Marian
-from genjax.data.words import WordVocabulary
+from genjax.data.text import tokenizers, words
+from genjax.data.text.marian import SIDES as MARIAN_SIDES
+from genjax.data.text.marian import Marian
+from genjax.data.text.words import WordVocabulary
+from genjax.experiments import imported
 from genjax.objectives.seq2seq import Tokens
 from genjax.types import UserError, expanded, strict_json
 
@@ -49,7 +49,7 @@ class Sentences:
 
 
 def open_sentences(config: Config, pairs: Pairs) -> Sentences:
-  """Those of a config, see `experiments.seq2seq.build`.
+  """Those of a config, see `genjax.experiments.seq2seq.build`.
 
   Raises:
     UserError: an unknown splitter, a tokenizer that is missing or does not fit, or words of other data.

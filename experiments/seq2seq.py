@@ -7,20 +7,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import imported
-from experiments.sentences import SIDES, Pairs, Sentences, open_sentences
 from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.data import parallel
 from genjax.data.buckets import Buckets
 from genjax.data.sources import Arrays
+from genjax.data.text import parallel
+from genjax.experiments import imported
+from genjax.experiments.sentences import SIDES, Pairs, Sentences, open_sentences
 from genjax.metrics import text
-from genjax.models import seq2seq
+from genjax.models.transformers import seq2seq
 from genjax.objectives.decoding import SamplerOptions
 from genjax.objectives.seq2seq import Seq2Seq
-from genjax.training import optimizers
 from genjax.training.experiment import Columns, Condition, Experiment, Metric
+from genjax.training.optimization import optimizers
 from genjax.types import Tree, UserError, expanded
 
 
@@ -28,12 +28,12 @@ def build(config: Config) -> Experiment:
   """Translation of sentences.
 
   config.data:
-    name, train, heldout: of the pairs: 'spoken_digits' (see `genjax.data.parallel.spoken_digits`), a TFDS data set such as 'multi30k', or,
+    name, train, heldout: of the pairs: 'spoken_digits' (see `genjax.data.text.parallel.spoken_digits`), a TFDS data set such as 'multi30k', or,
       with a slash in it, a folder of files SPLIT.LANGUAGE of lines. source, target: languages, such as 'de' and 'en'.
-    splitter: what splits sentences into words, see `genjax.data.words.splitter`. least_count: words that stand more seldom in the split
+    splitter: what splits sentences into words, see `genjax.data.text.words.splitter`. least_count: words that stand more seldom in the split
       `train` are unknown ones. context: longest source and target in tokens, start and stop tokens included; pairs with a longer side are
       left out, and the fingerprint of the data counts them.
-    vocabulary: '' or absent for words; or a folder with the tokenizer of a public model, see `open_pieces` of `experiments.sentences`. Then
+    vocabulary: '' or absent for words; or a folder with the tokenizer of a public model, see `open_pieces` of `genjax.experiments.sentences`. Then
       vocabulary_size is the number of the model's tokens, tokens are those that start and stop a target and pad, prefix is a text before
       each source, such as 'translate English to German: ', and the splitter makes the words of which BLEU counts.
   config.model: options of `Seq2SeqConfig`.

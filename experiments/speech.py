@@ -7,20 +7,21 @@ import functools
 import jax
 import numpy as np
 
-from experiments import imported
 from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.data import audio, recordings, spoken_digits, tokenizers
-from genjax.data.parallel import pad
+from genjax.data.audio import mel, recordings, spoken_digits
 from genjax.data.pipeline import Pipeline, RowRandom, Source
 from genjax.data.sources import Arrays
+from genjax.data.text import tokenizers
+from genjax.data.text.parallel import pad
+from genjax.experiments import imported
 from genjax.metrics.text import word_error_rate
-from genjax.models import seq2seq, whisper
+from genjax.models.transformers import seq2seq, whisper
 from genjax.objectives.decoding import SamplerOptions
 from genjax.objectives.seq2seq import Seq2Seq, Tokens
-from genjax.training import optimizers
 from genjax.training.experiment import Columns, Condition, Experiment, Metric
+from genjax.training.optimization import optimizers
 from genjax.types import Tree, UserError
 
 DIGITS = 'free_spoken_digits'
@@ -35,10 +36,10 @@ def build(config: Config) -> Experiment:
   """Speech recognition.
 
   config.data:
-    name: 'free_spoken_digits', see `genjax.data.spoken_digits`; or the path of JSON lines, see `genjax.data.recordings.open_recordings`,
+    name: 'free_spoken_digits', see `genjax.data.audio.spoken_digits`; or the path of JSON lines, see `genjax.data.audio.recordings.open_recordings`,
       whose fields audio and field name. train, heldout: splits. originals: folder of the spoken digits.
     seconds: of sound that the model reads; longer recordings are cut, and silence follows shorter ones.
-    bands, window, hop, rate: see `genjax.data.audio.LogMel`; the rate is by default that of the recordings, which are resampled to another.
+    bands, window, hop, rate: see `genjax.data.audio.mel.LogMel`; the rate is by default that of the recordings, which are resampled to another.
     threads: batches whose recordings are read at a time, 1 by default; it changes no batch.
     shift: training recordings begin up to so many frames later.
     longest: most tokens of a transcript, the one that stops it included; 0 with spoken digits.
@@ -46,7 +47,7 @@ def build(config: Config) -> Experiment:
       tokenizer. Then vocabulary_size is the number of the model's tokens,
       tokens are those that start and stop a target and pad, and begin is a text of special tokens that stands before every target, such as
       '<|en|><|transcribe|><|notimestamps|>'.
-  config.model: options of `Seq2SeqConfig` but for those that `genjax.models.whisper.OPTIONS` and the data fix; those of the context and of
+  config.model: options of `Seq2SeqConfig` but for those that `genjax.models.transformers.whisper.OPTIONS` and the data fix; those of the context and of
     source_context are by default what the data needs.
   config.objective: smoothing, see `Seq2Seq`. config.sampler: see `SamplerOptions`.
 
@@ -61,7 +62,7 @@ def build(config: Config) -> Experiment:
     checks.positive(given, 'seconds')
   config_lib.build(SamplerOptions, config.sampler, 'config.sampler')  # before data is read
   rate = data.get('rate') or spoken_digits.RATE
-  front = audio.LogMel(rate, data.bands, data.window, data.hop)
+  front = mel.LogMel(rate, data.bands, data.window, data.hop)
   samples = round(data.seconds * rate)
   frames = front.frames(samples)
   speech = _transcripts(config)
@@ -73,7 +74,7 @@ def build(config: Config) -> Experiment:
   sampler = imported.sampler(config, speech.known or speech.size, speech.unused)
 
   def read(sound_N: np.ndarray) -> np.ndarray:
-    return front(audio.fit(sound_N, samples))
+    return front(mel.fit(sound_N, samples))
 
   def targets(texts: Sequence[str]) -> np.ndarray:
     tokens = [speech.encode(text) for text in texts]
@@ -88,12 +89,12 @@ def build(config: Config) -> Experiment:
     facts = {'name': data.name, 'split': split}
     if data.name == DIGITS:  # short enough to keep
       digits = spoken_digits.read(data.originals or '.', split)
-      sounds = (audio.resample(sound_N, spoken_digits.RATE, rate) for sound_N in digits.sounds)
+      sounds = (mel.resample(sound_N, spoken_digits.RATE, rate) for sound_N in digits.sounds)
       columns = {'source': np.stack([read(sound_N) for sound_N in sounds]),
                  'target': targets([spoken_digits.WORDS[digit] for digit in digits.digits])}
       return Arrays(columns, facts)
     paths, texts = zip(*recordings.open_recordings(data.name, split, data.audio, data.field))
-    return recordings.Transcribed(paths, lambda path: read(audio.read_wav(path, rate)), targets(texts), facts)
+    return recordings.Transcribed(paths, lambda path: read(mel.read_wav(path, rate)), targets(texts), facts)
 
   heldout, threads = lambda: examples(data.heldout), data.get('threads', 1)
   example = {'source': jax.ShapeDtypeStruct((frames, data.bands), np.float32), 'target': jax.ShapeDtypeStruct((speech.longest,), np.int32)}
@@ -108,7 +109,7 @@ def build(config: Config) -> Experiment:
     ema=dict(config.ema),
     axes={'net': seq2seq.axes(model)},
     conditions={'source': Condition(
-      lambda path: read(audio.read_wav(path, rate)), lambda row: heldout().get(np.asarray([row % len(heldout())]))['source'][0],
+      lambda path: read(mel.read_wav(path, rate)), lambda row: heldout().get(np.asarray([row % len(heldout())]))['source'][0],
       'the path of a .wav file', path=True)},
     render=lambda columns: {'samples': '\n'.join(map(speech.decode, columns['tokens']))},
     metrics=(word_errors(heldout, speech.decode),),

@@ -2,26 +2,26 @@
 
 import numpy as np
 
-from experiments import images, render
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.models import autoencoder
+from genjax.experiments import images, render
+from genjax.models.autoencoders import vae
 from genjax.objectives.vae import Vae
-from genjax.training import optimizers
 from genjax.training.experiment import Columns, Experiment
+from genjax.training.optimization import optimizers
 
-MODELS = {'mlp': (autoencoder.MlpConfig, autoencoder.MLP_AXES), 'conv': (autoencoder.ConvConfig, autoencoder.CONV_AXES)}
+MODELS = {'mlp': (vae.MlpConfig, vae.MLP_AXES), 'conv': (vae.ConvConfig, vae.CONV_AXES)}
 PAIRS = 8  # images in a picture of reconstructions, and rows in one of interpolations
 POINTS = 9  # images in a row of interpolations
 
 
 def build(config: Config) -> Experiment:
-  """A VAE. config.data: see `experiments.images.batches`. config.model: 'mlp' or 'conv' with options of
-  `genjax.models.autoencoder`. config.objective: options of `Vae`."""
+  """A VAE. config.data: see `genjax.experiments.images.batches`. config.model: 'mlp' or 'conv' with options of
+  `genjax.models.autoencoders.vae`. config.objective: options of `Vae`."""
   images.check(config.data)
   options, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
   model = config_lib.build(options, config.model, 'config.model', shape=tuple(config.data.shape))
-  encoder, decoder = autoencoder.networks(model)
+  encoder, decoder = vae.networks(model)
   objective = config_lib.build(Vae, config.objective, 'config.objective', encoder=encoder, decoder=decoder, latent=model.latent)
 
   def preview(params, context, batch):

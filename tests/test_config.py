@@ -8,8 +8,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from configs import common
 from genjax import config as config_lib
+from genjax.configs import common
 from genjax.types import UserError
 
 

@@ -9,11 +9,12 @@ import pytest
 
 from genjax.cli import configs
 from genjax.cli.main import main
-from genjax.data import prepare
+from genjax.data.prepared import prepare
 from genjax.training.run import Run
 
 ROOT = pathlib.Path(__file__).parent.parent
-CONFIGS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common'))
+FILES = [path for path in (ROOT / 'configs').rglob('*.py') if path.stem not in ('__init__', 'common')]
+CONFIGS = sorted(path.relative_to(ROOT / 'configs').with_suffix('').as_posix() for path in FILES)
 ORIGINALS = {'mnist': 'mnist', 'cifar10': 'cifar10', 'tiny_shakespeare': 'tinyshakespeare', 'multi30k': 'multi30k', 'names': 'names',
              'sst2': 'sst', 'jsb_chorales': 'jsb-chorales', 'free_spoken_digits': 'fsdd'}
 
@@ -49,7 +50,7 @@ def first_step(argv):
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_golden_first_step(name, flags_of, golden):
-  golden(name, first_step(tuple(flags_of(name))))
+  golden(name.rpartition('/')[2], first_step(tuple(flags_of(name))))
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ DDPM_256 = 113_673_219
 
 
 def count(name: str, arguments: str, originals: str = '', **model) -> int:
-  config = importlib.import_module(f'configs.{name}').get_config(arguments)
+  config = importlib.import_module(f'genjax.configs.language.{name}').get_config(arguments)
   if originals:
     config.data.originals = originals
   config.model.update(model)
@@ -46,13 +46,13 @@ def test_language_models(name, arguments):
 
 @pytest.mark.parametrize('name', ['gpt2', 'gpt3', 'llama'])
 def test_every_named_size_is_counted(name):
-  assert {f'model={size}' for size in importlib.import_module(f'configs.{name}').SIZES} == set(COUNTS[name])
+  assert {f'model={size}' for size in importlib.import_module(f'genjax.configs.language.{name}').SIZES} == set(COUNTS[name])
 
 
 @pytest.mark.parametrize('size', DIT)
 def test_dit(size):
-  assert tuple(count('dit_imagenet', f'model={size},patch={patch},learn_sigma') for patch in (8, 4, 2)) == DIT[size]
-  assert count('dit_imagenet', f'model={size},pixels=512,learn_sigma') == DIT[size][2]
+  assert tuple(count('diffusion/dit_imagenet', f'model={size},patch={patch},learn_sigma') for patch in (8, 4, 2)) == DIT[size]
+  assert count('diffusion/dit_imagenet', f'model={size},pixels=512,learn_sigma') == DIT[size][2]
 
 
 def test_makemore_counts_all_but_the_output_layer(shared_data):
@@ -60,4 +60,4 @@ def test_makemore_counts_all_but_the_output_layer(shared_data):
 
 
 def test_the_unet_of_ddpm_at_256_pixels():
-  assert count('ddpm_256', '') == DDPM_256
+  assert count('diffusion/ddpm_256', '') == DDPM_256

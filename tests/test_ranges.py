@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from configs import common
 from genjax import checks
 from genjax import config as config_lib
 from genjax.cli import configs, sample
 from genjax.cli.main import main
+from genjax.configs import common
 from genjax.data.pipeline import Pipeline
 from genjax.diffusion import parameterizations, schedules
 from genjax.training import keys
@@ -50,18 +50,18 @@ BAD = {
     ('sampler.clip', '-1', 'must not be negative'), ('sampler.steps', '0', 'at least 1'),
     ('data.threads', '0', 'config.data.threads must be at least 1'), ('sampler.spacing', 'cubic', 'config.sampler.spacing must be one of'),
     ('evaluation.num_samples', '0', 'at least 2'), ('evaluation.neighbours', '-1', 'at least 1')),
-  'digits_edm': (
+  'diffusion/digits_edm': (
     ('objective.process.sigma_max', '0', 'above 0'), ('objective.parameterization.data_std', '-0.5', 'above 0'),
     ('objective.times.std', '0', 'above 0')),
-  'cifar10_ddpm': (
+  'diffusion/cifar10_ddpm': (
     ('model.base', '0', 'at least 4'), ('model.multipliers', '()', 'at least one level'),
     ('model.multipliers', '(1,0)', 'at least 1'), ('model.blocks', '0', 'at least 1'),
     ('model.groups', '0', 'at least 1'), ('model.dropout', '1.0', r'must lie in \[0, 1\)'),
     ('model.dropout', '-0.5', r'must lie in \[0, 1\)'), ('model.dtype', 'float31', r"one of \('float32', 'bfloat16'"),
     ('objective.process.steps', '0', 'at least 1')),
-  'dit_imagenet': (
+  'diffusion/dit_imagenet': (
     ('model.dtype', 'bf16', 'one of'), ('model.width', '18', 'multiple of 4')),
-  'python_code': (
+  'language/python_code': (
     ('data.context', '0', 'at least 2'), ('data.context', '-16', 'at least 2'), ('model.layers', '0', 'at least 1'),
     ('model.heads', '0', 'at least 1'),
     ('model.heads', '3', 'config.model.width .16. must be a multiple of heads .3.'),
@@ -73,53 +73,53 @@ BAD = {
     ('sampler.top_p', '1.5', 'at most 1'), ('sampler.min_p', '2', 'at most 1'),
     ('sampler.repetition_penalty', '0', 'above 0'), ('sampler.beams', '0', 'at least 1'),
     ('sampler.length_penalty', 'inf', 'must be finite')),
-  'llama': (
+  'language/llama': (
     ('model.kv_heads', '3', r'config.model.heads .2. must be a multiple of kv_heads .3.'), ('model.rope_theta', '0', 'above 0'),
     ('model.norm_eps', '-1e-6', 'above 0'), ('data.vocabulary_size', '-5', 'must not be negative'),
     ('model.heads', '16', 'config.model.head_dim must be even')),
-  'mixtral': (
+  'language/mixtral': (
     ('model.experts_per_token', '0', '1 to all of the experts'), ('model.balance', '-1', 'not be negative')),
-  'shakespeare_char': (
+  'language/shakespeare_char': (
     ('model.attention_dropout', '1', r'must lie in \[0, 1\)'), ('data.heldout_stride', '-1', 'must not be negative')),
-  'names': (
+  'language/names': (
     ('model.init_scale', '0', 'above 0'), ('sampler.stop', '(-1,)', 'at least 0')),
-  'chorales': (
+  'audio/chorales': (
     ('data.steps', '0', 'at least 1'), ('model.layers', '0', 'at least 1')),
-  'bert': (
+  'language/bert': (
     ('data.context', '2', 'at least 3'), ('data.vocabulary_size', '0', 'at least 1'),
     ('model.layers', '0', 'at least 1'), ('model.types', '0', 'at least 1'),
     ('model.dropout', '1', r'must lie in \[0, 1\)'),
     ('model.heads', '3', 'config.model.width .16. must be a multiple')),
-  'sst2': (
+  'language/sst2': (
     ('model.context', '-1', 'must not be negative'), ('model.width', '0', 'at least 1'),
     ('model.dtype', 'half', 'one of')),
-  'multi30k': (
+  'language/multi30k': (
     ('data.context', '0', 'at least 2'), ('data.least_count', '0', 'at least 1'), ('model.layers', '0', 'at least 1'),
     ('model.heads', '3', 'config.model.width .16. must be a multiple'),
     ('model.dropout', '2', r'must lie in \[0, 1\)'), ('evaluation.batch', '-1', 'must not be negative'),
     ('sampler.beams', '-1', 'at least 1')),
-  'spoken_digits': (
+  'audio/spoken_digits': (
     ('data.seconds', '0', 'above 0'), ('data.bands', '0', 'at least 1'), ('data.hop', '0', 'at least 1'),
     ('data.shift', '-1', 'must not be negative'), ('data.rate', '-8000', 'must not be negative'),
     ('data.longest', '-1', 'must not be negative'), ('model.decoder_layers', '-1', 'must not be negative'),
     ('objective.smoothing', '1', r'must lie in \[0, 1\)')),
-  'digits_vae': (
+  'autoencoders/digits_vae': (
     ('model.latent', '0', 'at least 1'), ('model.channels', '()', 'at least one stage'),
     ('model.channels', '(8,0)', 'at least 1'), ('objective.scale', '0', 'above 0'),
     ('objective.beta', '-1', 'must not be negative'), ('objective.kl_warmup', '-1', 'must not be negative'),
     ('objective.importance_samples', '0', 'at least 1'), ('model.dtype', 'float', 'one of')),
-  'mnist_vae': (
+  'autoencoders/mnist_vae': (
     ('model.hidden', '(0,)', 'at least 1'), ('model.latent', '-1', 'at least 1')),
-  'digits_gan': (
+  'gans/digits_gan': (
     ('model.latent', '0', 'at least 1'), ('model.generator_width', '0', 'at least 1'),
     ('model.discriminator_width', '-1', 'at least 1'), ('model.momentum', '1', r'must lie in \[0, 1\)'),
     ('model.pack', '0', 'at least 1'), ('objective.r1_every', '0', 'at least 1'),
     ('objective.r1_gamma', '-1', 'must not be negative'), ('objective.discriminator_steps', '-1', 'at least 1'),
     ('model.dtype', '', 'one of')),
-  'grid_gan': (
+  'gans/grid_gan': (
     ('model.pieces', '0', 'at least 1'), ('model.scale', '0', 'above 0'),
     ('model.generator_widths', '(8,0)', 'at least 1'), ('data.size', '0', 'at least 1')),
-  'digits_classifier': (
+  'classifiers/digits_classifier': (
     ('model.width', '0', 'at least 1'), ('model.layers', '0', 'at least 1'),
     ('model.dropout', '1', r'must lie in \[0, 1\)'), ('objective.smoothing', '-0.1', r'must lie in \[0, 1\)'),
     ('objective.shift', '-1', 'must not be negative'), ('data.num_classes', '-1', 'must not be negative'),),
@@ -146,7 +146,7 @@ def test_refused_by_name(name, key, value, words, monkeypatch):
 def test_the_table_covers_all_families():
   assert len(CASES) >= 60
   files = [[f'--config={ROOT}/configs/{name}.py:smoke'] for name in BAD]
-  assert {configs.parse('train', argv, '')[0].config.experiment for argv in files} == {f'experiments.{name}' for name in (
+  assert {configs.parse('train', argv, '')[0].config.experiment for argv in files} == {f'genjax.experiments.{name}' for name in (
     'diffusion', 'language', 'chorales', 'bert', 'seq2seq', 'speech', 'vae', 'gan', 'classifier')}
 
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Trains one run on all workers of a TPU VM slice: installs genjax on each, mounts the shared folder, starts one process each.
 #
-#   TPU=my-slice ZONE=us-east5-a NFS=10.0.0.2:/runs ./tpu_vm.sh --config=configs/cifar10_flow.py:model=XL --workdir=/runs/flow
+#   TPU=my-slice ZONE=us-east5-a NFS=10.0.0.2:/runs ./tpu_vm.sh --config=configs/diffusion/cifar10_flow.py:model=XL --workdir=/runs/flow
 #
 # Arguments are those of `genjax train`. NFS is a file system that all workers can write, such as Filestore; it is mounted at
 # /runs, where --workdir must be. SOURCE is what pip installs, by default this folder's repository, copied to the workers.

@@ -18,7 +18,7 @@ from genjax.training.experiment import Experiment
 from genjax.training.run import Settings
 from genjax.types import UserError
 
-ADAPTERS = 'experiments.lora'  # what makes of any experiment the one that trains its adapters
+ADAPTERS = 'genjax.experiments.lora'  # what makes of any experiment the one that trains its adapters
 
 
 def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda values: None) -> tuple[Any, list[str]]:
@@ -144,7 +144,7 @@ def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
   _extend_path(paths)
   name = config.experiment
   if not all(part.isidentifier() for part in name.split('.')):
-    raise UserError(f"config.experiment={name!r} is no path of a module; expected one such as 'experiments.diffusion', or the name of a "
+    raise UserError(f"config.experiment={name!r} is no path of a module; expected one such as 'genjax.experiments.diffusion', or the name of a "
                     'Python file beside the config')
   try:
     module = importlib.import_module(name)
@@ -152,7 +152,7 @@ def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
     if not name or not (name == error.name or name.startswith(f'{error.name}.')):
       raise
     raise UserError(f'config.experiment={name!r} is not importable ({error}); expected the module path of a builder, for example '
-                    "'experiments.diffusion', or the name of a Python file beside the config") from error
+                    "'genjax.experiments.diffusion', or the name of a Python file beside the config") from error
   if not hasattr(module, 'build'):
     raise UserError(f'module {name!r} ({module.__file__}) has no function build(config) -> Experiment')
   experiment = module.build(config)

@@ -8,11 +8,13 @@ import textwrap
 from typing import Any
 
 from genjax.cli import outputs
-from genjax.data import documents, prepare, sources
-from genjax.data.builders import BUILDERS
-from genjax.data.text import ByteVocabulary
-from genjax.data.tokenization import tokenize
-from genjax.data.tokenizers import open_tokenizer
+from genjax.data import sources
+from genjax.data.prepared import prepare
+from genjax.data.prepared.builders import BUILDERS
+from genjax.data.text import documents
+from genjax.data.text.tokenization import tokenize
+from genjax.data.text.tokenizers import open_tokenizer
+from genjax.data.text.windows import ByteVocabulary
 from genjax.types import UserError
 
 

@@ -14,7 +14,8 @@ from genjax import config as config_lib
 from genjax.cli import hosts, outputs
 from genjax.cli import workdir as workdir_lib
 from genjax.metrics.card import Card
-from genjax.training import logs, rehearsal
+from genjax.training import rehearsal
+from genjax.training.monitoring import logs
 from genjax.training.run import Run
 from genjax.types import UserError, strict_json
 

@@ -12,7 +12,7 @@ import pathlib
 from genjax.cli import assets, configs, outputs
 from genjax.cli import workdir as workdir_lib
 from genjax.cli.import_weights import DTYPES, PUBLIC
-from genjax.training import logs
+from genjax.training.monitoring import logs
 
 
 def main(argv: list[str]) -> int:

@@ -27,13 +27,13 @@ from genjax.cli import assets, configs
 from genjax.cli import workdir as workdir_lib
 from genjax.config import Config
 from genjax.interop.files import new_folder
-from genjax.training import logs
 from genjax.training.experiment import Condition
+from genjax.training.monitoring import logs
 from genjax.training.run import Run
 from genjax.training.state import TrainState
 from genjax.types import UserError, listed, named_leaves
 
-PUBLIC = 'experiments.public'  # makes configs of public models
+PUBLIC = 'genjax.experiments.public'  # makes configs of public models
 MARGIN = 2**20  # bytes
 DTYPES = ('float32', 'bfloat16', 'float16')
 

@@ -16,9 +16,11 @@ from jax.sharding import AbstractMesh
 from genjax.cli import configs
 from genjax.nn.functional import count
 from genjax.objectives import base
-from genjax.training import checkpoint, flops, memory, optimizers
 from genjax.training import state as state_lib
+from genjax.training.checkpoints import checkpoint
 from genjax.training.experiment import Experiment
+from genjax.training.monitoring import flops, memory
+from genjax.training.optimization import optimizers
 from genjax.types import UserError, leaf_name, strict_json
 
 

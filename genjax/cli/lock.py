@@ -11,7 +11,7 @@ import pathlib
 import socket
 
 from genjax import distributed
-from genjax.training.logs import say
+from genjax.training.monitoring.logs import say
 from genjax.types import UserError, strict_json
 
 NAME = 'train.lock'

@@ -15,7 +15,8 @@ import sys
 import time
 import traceback
 
-from genjax.training import allocator, stopping
+from genjax.training import stopping
+from genjax.training.monitoring import allocator
 
 COMMANDS = {
   'train': 'train a config in a run directory, or resume it',

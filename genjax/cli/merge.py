@@ -11,7 +11,7 @@ from typing import Any
 from genjax import config as config_lib
 from genjax.cli import assets, configs, outputs
 from genjax.cli import workdir as workdir_lib
-from genjax.training import logs
+from genjax.training.monitoring import logs
 from genjax.training.state import TrainState
 from genjax.types import UserError
 

@@ -24,8 +24,9 @@ from genjax import checks, distributed
 from genjax.cli import hosts, outputs
 from genjax.cli import workdir as workdir_lib
 from genjax.config import suggestion
-from genjax.training import logs, rehearsal
+from genjax.training import rehearsal
 from genjax.training.experiment import Columns, Condition
+from genjax.training.monitoring import logs
 from genjax.training.run import Run
 from genjax.types import UserError, expanded
 

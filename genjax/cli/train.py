@@ -16,11 +16,13 @@ from genjax import distributed
 from genjax.cli import assets, configs, hosts, lock
 from genjax.cli import workdir as workdir_lib
 from genjax.config import Config
-from genjax.training import hooks, logs, loop, rehearsal, stopping, warm_start
-from genjax.training.checkpoint import Checkpoints
-from genjax.training.clock import Clock, Status
+from genjax.training import hooks, loop, rehearsal, stopping
+from genjax.training.checkpoints import warm_start
+from genjax.training.checkpoints.checkpoint import Checkpoints
+from genjax.training.monitoring import logs
+from genjax.training.monitoring.clock import Clock, Status
+from genjax.training.monitoring.watchdog import Watchdog
 from genjax.training.run import Run
-from genjax.training.watchdog import Watchdog
 from genjax.types import NonFiniteError, UserError
 
 

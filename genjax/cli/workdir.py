@@ -29,10 +29,11 @@ from genjax import distributed
 from genjax.cli import assets, configs
 from genjax.cli.assets import read_json
 from genjax.config import Config
-from genjax.training import keys, warm_start
-from genjax.training.checkpoint import Checkpoints
+from genjax.training import keys
+from genjax.training.checkpoints import warm_start
+from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.training.experiment import Experiment
-from genjax.training.logs import say
+from genjax.training.monitoring.logs import say
 from genjax.training.run import Run
 from genjax.types import UserError, expanded, strict_json
 

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from genjax import distributed
-from genjax.data import prepare
+from genjax.data.prepared import prepare
 from genjax.types import UserError
 
 Columns = dict[str, np.ndarray]

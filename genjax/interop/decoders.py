@@ -1,4 +1,4 @@
-"""Public decoders as options of `genjax.models.transformer`: GPT-2, LLaMA 1 to 3, Mistral, Mixtral."""
+"""Public decoders as options of `genjax.models.transformers.decoder`: GPT-2, LLaMA 1 to 3, Mistral, Mixtral."""
 
 from collections.abc import Mapping
 import math
@@ -6,8 +6,8 @@ from typing import Any
 
 from genjax.interop.entries import REQUIRED, Entries
 from genjax.interop.mapping import ACTIVATIONS, Architecture, Tensor, activation_name, both, refuse
-from genjax.models.transformer import GATED, TransformerConfig, llama, transformer
-from genjax.nn.attention import ROPE_SCALINGS, RopeScaling
+from genjax.models.transformers.decoder import GATED, TransformerConfig, llama, transformer
+from genjax.nn.attention.self_attention import ROPE_SCALINGS, RopeScaling
 from genjax.types import UserError
 
 GATES = {name: gated for name, own in ACTIVATIONS.items() for gated, gate in GATED.items() if own == gate}  # the MLP is gated in any case

@@ -1,11 +1,11 @@
-"""Public encoders as options of `genjax.models.bert`: BERT, with the heads that a folder has tensors for."""
+"""Public encoders as options of `genjax.models.transformers.bert`: BERT, with the heads that a folder has tensors for."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from genjax.interop.entries import Entries
 from genjax.interop.mapping import ACTIVATIONS, Architecture, Tensor, activation_name, both
-from genjax.models.bert import BertConfig, encoder
+from genjax.models.transformers.bert import BertConfig, encoder
 from genjax.types import UserError
 
 # (masked_lm, next_sentence, classes) -> the class of transformers. The first may have a pooler that it does not read, as older files do.

@@ -1,11 +1,11 @@
-"""Public encoders of images as options of `genjax.models.vit`: ViT, with the heads that a folder has tensors for."""
+"""Public encoders of images as options of `genjax.models.transformers.vit`: ViT, with the heads that a folder has tensors for."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from genjax.interop.entries import Entries
 from genjax.interop.mapping import ACTIVATIONS, Architecture, Tensor, activation_name, both, refuse
-from genjax.models.vit import VitConfig, encoder
+from genjax.models.transformers.vit import VitConfig, encoder
 from genjax.types import UserError
 
 

@@ -1,12 +1,12 @@
-"""Public encoder-decoders as options of `genjax.models.seq2seq`: Marian, Whisper, T5 1.0 and 1.1, and T5's encoder alone."""
+"""Public encoder-decoders as options of `genjax.models.transformers.seq2seq`: Marian, Whisper, T5 1.0 and 1.1, and T5's encoder alone."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from genjax.interop.entries import Entries
 from genjax.interop.mapping import ACTIVATIONS, Architecture, Tensor, activation_name, both, refuse
-from genjax.models.seq2seq import Seq2SeqConfig, seq2seq
-from genjax.models.t5 import CONTEXT
+from genjax.models.transformers.seq2seq import Seq2SeqConfig, seq2seq
+from genjax.models.transformers.t5 import CONTEXT
 from genjax.types import UserError
 
 _PROJECTIONS = ('query', 'key', 'value', 'out')

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from genjax import checks, sharding
 from genjax.nn import norms
-from genjax.nn.attention import Attention
-from genjax.nn.cross_attention import CrossAttention
-from genjax.nn.dot_product_attention import IMPLEMENTATIONS
+from genjax.nn.attention.cross_attention import CrossAttention
+from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
+from genjax.nn.attention.self_attention import Attention
 from genjax.nn.functional import dropout
 from genjax.nn.linear import Linear
 from genjax.types import Array, Key
@@ -33,9 +33,9 @@ class BlockOptions:
   width, heads: D, H. mlp_width: hidden units. head_dim: channels of a head, 0 for width / heads. activation: of the MLP, one of
   `ACTIVATIONS`. gated: activation(gate x) * up x in the place of activation(up x) (Shazeer 2020). norm: 'layer' or 'rms'. pre_norm: x +
   f(norm(x)) in the place of norm(x + f(x)). bias: in projections and layer norms. qkv_bias, key_bias, scaled: see
-  `genjax.nn.attention.Attention`. dropout: on what is added to x. attention_dropout: on the weights of attention, after the softmax.
+  `genjax.nn.attention.self_attention.Attention`. dropout: on what is added to x. attention_dropout: on the weights of attention, after the softmax.
   activation_dropout: on the hidden units of the MLP. kernel_init: of all kernels. dtype: compute type. attention: implementation, see
-  `genjax.nn.dot_product_attention.attend`.
+  `genjax.nn.attention.dot_product_attention.attend`.
 
   Raises:
     ValueError: an unknown name, or heads that do not divide the width.
@@ -128,10 +128,10 @@ class Block(nnx.Module):
     Args:
       x_BTD: tokens.
       memory_BSD: what a block with `cross` reads, unless it has a cache.
-      mask_BT, bias_HTS: of self-attention, see `genjax.nn.attention.Attention`.
+      mask_BT, bias_HTS: of self-attention, see `genjax.nn.attention.self_attention.Attention`.
       visible_BS: nonzero where the memory is seen.
       key: for dropout.
-      layer: cache (own, memory): that of self-attention (see `genjax.nn.attention.init_layer`), and what `Remember` returned.
+      layer: cache (own, memory): that of self-attention (see `genjax.nn.attention.self_attention.init_layer`), and what `Remember` returned.
       position: number of slots of the cache that are filled.
 
     Returns:

@@ -98,7 +98,7 @@ def _backward(chunks: int, saved, gradients: tuple[Array, Array]):
     probability_BTV = jnp.exp(_logits(hidden_BTD, compute_VD) - total_BT[..., None])
     is_target_BTV = jax.lax.broadcasted_iota(jnp.int32, probability_BTV.shape, 2) == target_BT[..., None]
     slope_BTV = ((probability_BTV - is_target_BTV) * slope_BT[..., None]).astype(compute_VD.dtype)
-    # The small operand transposed, not the large one; see genjax.nn.dot_product_attention.
+    # The small operand transposed, not the large one; see genjax.nn.attention.dot_product_attention.
     added_NDV = jnp.einsum('nbtd,nbtv->ndv', *(reduction.by_parts(x, data) for x in (hidden_BTD, slope_BTV)),
                            preferred_element_type=reduction.sum_type(compute_VD.dtype))
     return weight_slope_NDV + added_NDV, jnp.einsum('btv,vd->btd', slope_BTV, compute_VD)

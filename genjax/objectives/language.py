@@ -20,7 +20,7 @@ class LanguageModel:
   """p(tokens) = prod_t p(token_t | tokens before t).
 
   network: tokens B T -> logits B T V, with `cache`, `position`, `project` and, if there is a balance, `balance_BT` as
-  `genjax.models.transformer.transformer` has them.
+  `genjax.models.transformers.decoder.transformer` has them.
   init_cache: (batch, length) -> empty cache. context: longest sequence of the network. sampler: how tokens are drawn.
   bytes_per_token: mean bytes of text in a token, for bits per byte; None where no text is known, and then there are none.
   lay_out: parameters of the network -> what its `apply` takes in their place, computed once before the loop over tokens.

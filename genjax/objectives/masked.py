@@ -88,7 +88,7 @@ class MaskedLanguageModel:
   """Predicts hidden tokens and, if asked, whether the second segment of a row follows the first; group 'net'.
 
   network: (tokens_BT, types_BT, mask_BT, positions_BP) -> outputs by name, 'tokens' and with `next_sentence` 'next_sentence', as
-  `genjax.models.bert.encoder` has them. masking: see `MaskingOptions`. next_sentence: adds the loss of that (section 3.1, task 2).
+  `genjax.models.transformers.bert.encoder` has them. masking: see `MaskingOptions`. next_sentence: adds the loss of that (section 3.1, task 2).
 
   Batches: 'tokens' int32 B T; optional 'types' int32 B T, the segment of each token; optional 'weights' B T, zero on padding; with
   `next_sentence`, 'next_sentence' int32 B, 0 where the second segment follows the first and 1 where it does not.

@@ -13,7 +13,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from genjax.planning import hlo, roofline
 from genjax.planning.topology import GIB, Target
-from genjax.training import memory
+from genjax.training.monitoring import memory
 from genjax.training.run import Run
 
 Report = dict[str, Any]

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from genjax import reduction, sharding
 from genjax.objectives.base import Context, Phase
-from genjax.training import logs
+from genjax.training.monitoring import logs
 from genjax.types import Array, Batch, Key, Params, Tree
 
 Metrics = dict[str, Array]

@@ -14,8 +14,9 @@ import numpy as np
 import tqdm
 
 from genjax import distributed
-from genjax.training import logs, stopping
-from genjax.training.checkpoint import Checkpoints
+from genjax.training import stopping
+from genjax.training.checkpoints.checkpoint import Checkpoints
+from genjax.training.monitoring import logs
 from genjax.training.run import Run
 from genjax.training.step import Metrics
 from genjax.types import NonFiniteError
@@ -248,7 +249,7 @@ class Save(Hook):
       logs.say(f'step {run.step} is not saved: {error}')
 
   def save(self, run: Run, interim: bool = False) -> None:
-    """Saves the state of now; see `genjax.training.checkpoint.Checkpoints.save`."""
+    """Saves the state of now; see `genjax.training.checkpoints.checkpoint.Checkpoints.save`."""
     with run.clock.section('lost' if run.step <= run.reached else 'step'):
       run.check_finite()  # waits for the newest step
     with run.clock.section('save'):

@@ -13,11 +13,13 @@ import numpy as np
 
 from genjax import checks, distributed, reduction, sharding
 from genjax.objectives import base
-from genjax.training import allocator, calls, checkpoint, flops, keys, stopping
+from genjax.training import calls, keys, stopping
 from genjax.training import state as state_lib
 from genjax.training import step as step_lib
-from genjax.training.clock import Clock
+from genjax.training.checkpoints import checkpoint
 from genjax.training.experiment import Columns, Experiment
+from genjax.training.monitoring import allocator, flops
+from genjax.training.monitoring.clock import Clock
 from genjax.training.settings import Settings
 from genjax.training.state import TrainState
 from genjax.types import NonFiniteError, Params, UserError

@@ -10,7 +10,8 @@ import optax
 
 from genjax import sharding
 from genjax.objectives.base import Context, Objective
-from genjax.training import directions, keys
+from genjax.training import keys
+from genjax.training.optimization import directions
 from genjax.types import Array, Key, Params, Tree
 
 

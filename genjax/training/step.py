@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import optax
 
 from genjax.objectives.base import Context, Objective
-from genjax.training import accumulation, directions, keys
-from genjax.training import optimizers as optimizers_lib
+from genjax.training import accumulation, keys
 from genjax.training.accumulation import Metrics
+from genjax.training.optimization import directions
+from genjax.training.optimization import optimizers as optimizers_lib
 from genjax.training.state import TrainState
 from genjax.types import Batch, Params, Tree
 

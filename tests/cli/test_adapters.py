@@ -12,7 +12,7 @@ from genjax.cli import workdir
 from genjax.cli.main import main
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-VAE = f'--config={ROOT}/configs/digits_vae.py:smoke'
+VAE = f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke'
 LORA = ('--config.lora.rank=2', "--config.lora.paths=('(encoder|decoder)/layers/.*/kernel', 'decoder/dense/kernel')", '--config.steps=6',
         '--config.lora.alpha=64', '--config.checkpoint.every=3', '--config.optimizers.net.lr=0.05')
 QUIET = ('--config.sample_every=0', '--config.evaluate_every=0')
@@ -144,7 +144,7 @@ def test_another_text_is_read_in_the_alphabet_of_the_base(tmp_path, capsys):
     (tmp_path / f'{name}.txt').write_text(text)
 
   def train_on(name, path, *flags):
-    return main(['train', f'--config={ROOT}/configs/shakespeare_char.py:smoke', f'--workdir={path}', *QUIET, *flags,
+    return main(['train', f'--config={ROOT}/configs/language/shakespeare_char.py:smoke', f'--workdir={path}', *QUIET, *flags,
                  f'--config.data.name={tmp_path / name}.txt', '--config.data.train=train[:80%]', '--config.data.heldout=train[80%:]',
                  '--config.data.start=a', '--config.data.vocabulary=char'])
 

@@ -10,8 +10,8 @@ from genjax.cli.main import main
 from genjax.training.run import Run
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-VAE = f'--config={ROOT}/configs/digits_vae.py:smoke'
-TEXT = f'--config={ROOT}/configs/python_code.py:smoke'
+VAE = f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke'
+TEXT = f'--config={ROOT}/configs/language/python_code.py:smoke'
 FLOW = f'--config={ROOT}/configs/quickstart.py:smoke'
 
 
@@ -42,9 +42,9 @@ def trained(tmp_path_factory):
   ('--config.batch_size=0', ('batch_size',)),
   ('--config.mesh.tensor=3', ('mesh', 'tensor', '1 devices')),
   ('--config.model.name=mpl', ('config.model.name', 'mlp')),
-  ('--config.experiment=experiments.vea', ('experiments.vea',)),
-  ('--config.experiment=', ('config.experiment=', 'experiments.diffusion')),
-  ('--config.experiment=.', ('config.experiment=', 'experiments.diffusion')),
+  ('--config.experiment=experiments.vea', ('genjax.experiments.vea',)),
+  ('--config.experiment=', ('config.experiment=', 'genjax.experiments.diffusion')),
+  ('--config.experiment=.', ('config.experiment=', 'genjax.experiments.diffusion')),
   ('--config.checkpoint.mode=lowest', ("'min' or 'max'",)),
   ('--config.checkpoint.best=fid', ("'fid'", 'negative_elbo')),
   ('--config.microbatches=3', ('microbatches', 'multiple of 3')),
@@ -56,12 +56,12 @@ def test_bad_config(capsys, tmp_path, override, words):
 
 
 @pytest.mark.parametrize(('config', 'overrides', 'words'), [
-  ('digits_vae', ['data.heldout=nothing'], "'nothing'"),
-  ('python_code', ['data.heldout=test[:0%]'], ''),
-  ('digits_vae', ['sample_num=0', 'sample_every=1'], 'config.sample_num must be at least 1, got 0'),
-  ('digits_classifier', ['sample_every=1'], 'a classifier'),
-  ('python_code', ['sampler.beams=1000'], 'beams'),
-  ('digits_vae', ['checkpoint.best=fid', 'evaluate_every=1'], "'fid'"),
+  ('autoencoders/digits_vae', ['data.heldout=nothing'], "'nothing'"),
+  ('language/python_code', ['data.heldout=test[:0%]'], ''),
+  ('autoencoders/digits_vae', ['sample_num=0', 'sample_every=1'], 'config.sample_num must be at least 1, got 0'),
+  ('classifiers/digits_classifier', ['sample_every=1'], 'a classifier'),
+  ('language/python_code', ['sampler.beams=1000'], 'beams'),
+  ('autoencoders/digits_vae', ['checkpoint.best=fid', 'evaluate_every=1'], "'fid'"),
 ])
 def test_what_would_fail_at_the_end_fails_before_the_first_step(capsys, tmp_path, monkeypatch, config, overrides, words):
   monkeypatch.setattr(Run, 'initialise', lambda self: pytest.fail('the initial state was computed'))
@@ -75,7 +75,7 @@ def test_missing_config_and_argument(capsys, tmp_path):
   assert 'quickstart.py' in fails(capsys, 'train', f'--config={ROOT}/configs/quickstrat.py', f'--workdir={tmp_path}')
   assert '--config=FILE' in fails(capsys, 'train', f'--workdir={tmp_path}')
   assert '--workdir' in fails(capsys, 'train', VAE)
-  said = fails(capsys, 'train', f'--config={ROOT}/configs/digits_vae.py:smok', f'--workdir={tmp_path}')
+  said = fails(capsys, 'train', f'--config={ROOT}/configs/autoencoders/digits_vae.py:smok', f'--workdir={tmp_path}')
   assert 'smoke' in said and 'Traceback' not in said
   assert "'train'" in fails(capsys, 'trian')
 
@@ -141,7 +141,7 @@ def test_bad_sampling(capsys, tmp_path, trained, run, argv, words):
 def test_unknown_character_in_a_prompt(capsys, tmp_path):
   text = tmp_path / 'corpus.txt'
   text.write_text('abcdef ' * 50)
-  argv = ['train', f'--config={ROOT}/configs/shakespeare_char.py:smoke', f'--workdir={tmp_path / "run"}', f'--config.data.name={text}',
+  argv = ['train', f'--config={ROOT}/configs/language/shakespeare_char.py:smoke', f'--workdir={tmp_path / "run"}', f'--config.data.name={text}',
           '--config.data.vocabulary=char', '--config.data.train=train[:70%]', '--config.data.heldout=train[70%:]', '--config.data.start=a']
   assert main(argv) == 0
   capsys.readouterr()
@@ -180,6 +180,6 @@ def test_group_without_phase(capsys, tmp_path):
     '  experiment = vae.build(config)\n'
     '  return dataclasses.replace(experiment, objective=Lopsided(experiment.objective))\n')
   config = tmp_path / 'config.py'
-  config.write_text(pathlib.Path(f'{ROOT}/configs/digits_vae.py').read_text().replace('experiments.vae', 'one_sided'))
+  config.write_text(pathlib.Path(f'{ROOT}/configs/autoencoders/digits_vae.py').read_text().replace('genjax.experiments.vae', 'one_sided'))
   said = fails(capsys, 'train', f'--config={config}:smoke', f'--workdir={tmp_path / "run"}')
   assert "no phase trains: ['idle']" in said and "['idle', 'net']" in said

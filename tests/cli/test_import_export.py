@@ -11,9 +11,9 @@ from safetensors.numpy import load_file
 
 from genjax import interop
 from genjax.cli.main import main
-from genjax.data import tokenizers
+from genjax.data.text import tokenizers
 from genjax.interop import peft
-from genjax.models.transformer import TransformerConfig, llama, transformer
+from genjax.models.transformers.decoder import TransformerConfig, llama, transformer
 from genjax.nn import lora
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -143,5 +143,5 @@ def test_adapters_of_peft_are_runs_on_their_base(tmp_path, public, capsys):
 
 
 def test_a_run_of_another_family_is_not_exported(tmp_path, capsys):
-  assert main(['train', f'--config={ROOT}/configs/digits_vae.py:smoke', f'--workdir={tmp_path / "run"}']) == 0
-  assert 'experiments.vae have no public architecture' in fails(capsys, 'export', f'--workdir={tmp_path / "run"}', f'--to={tmp_path / "x"}')
+  assert main(['train', f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke', f'--workdir={tmp_path / "run"}']) == 0
+  assert 'genjax.experiments.vae have no public architecture' in fails(capsys, 'export', f'--workdir={tmp_path / "run"}', f'--to={tmp_path / "x"}')

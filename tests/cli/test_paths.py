@@ -11,7 +11,7 @@ from genjax.types import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 NAME = 'a b@5.v2 ü日'
-VAE = [f'--config={ROOT}/configs/digits_vae.py:smoke', '--config.sample_every=0', '--config.evaluate_every=0']
+VAE = [f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke', '--config.sample_every=0', '--config.evaluate_every=0']
 
 
 def test_home_folders_in_every_flag_of_a_path(monkeypatch):

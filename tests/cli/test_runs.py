@@ -22,7 +22,7 @@ from genjax.training.run import Run
 from genjax.types import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-VAE = f'--config={ROOT}/configs/digits_vae.py:smoke'
+VAE = f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke'
 HOLDER = """
 import os, pathlib, sys, time
 from genjax.cli import lock

@@ -11,9 +11,9 @@ import pytest
 from genjax.cli import outputs, sample
 from genjax.cli import workdir as workdir_lib
 from genjax.cli.main import main
-from genjax.training import logs
-from genjax.training.checkpoint import Checkpoints
+from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.training.experiment import Condition
+from genjax.training.monitoring import logs
 from genjax.training.run import Run
 from genjax.types import UserError
 
@@ -27,7 +27,7 @@ KNOWN = {'prompt': TEXT, 'label': Condition.label(10), 'source': SOUND}
 @pytest.fixture(scope='module')
 def text_run(tmp_path_factory):
   folder = tmp_path_factory.mktemp('runs') / 'text'
-  assert main(['train', f'--config={ROOT}/configs/python_code.py:smoke', f'--workdir={folder}', '--config.sample_every=0']) == 0
+  assert main(['train', f'--config={ROOT}/configs/language/python_code.py:smoke', f'--workdir={folder}', '--config.sample_every=0']) == 0
   return folder
 
 

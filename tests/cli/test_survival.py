@@ -15,7 +15,7 @@ from genjax.training import hooks
 from genjax.types import StorageError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-VAE = f'--config={ROOT}/configs/digits_vae.py:smoke'
+VAE = f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke'
 
 
 def train(folder, *argv):

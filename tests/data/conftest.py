@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from genjax.data.builders import MNIST, Cifar10
+from genjax.data.prepared.builders import MNIST, Cifar10
 
 COUNTS = {'train': 20, 'test': 10}
 

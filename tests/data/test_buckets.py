@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from genjax.data.buckets import Buckets
-from genjax.data.parallel import parallel
 from genjax.data.pipeline import Pipeline
-from genjax.data.text import ByteVocabulary
+from genjax.data.text.parallel import parallel
+from genjax.data.text.windows import ByteVocabulary
 from genjax.types import UserError
 
 EXAMPLES, BATCH, LENGTH = 203, 8, 40

@@ -3,7 +3,7 @@
 import pytest
 
 from genjax.cli.data import main
-from genjax.data.builders import BUILDERS
+from genjax.data.prepared.builders import BUILDERS
 from genjax.types import UserError
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from genjax.data import prepare, sources
+from genjax.data import sources
+from genjax.data.prepared import prepare
 from genjax.data.sources import Arrays, open_tfds
 from genjax.types import UserError
 

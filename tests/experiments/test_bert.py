@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from configs import bert, sst2
-from experiments.bert import build
 from genjax.cli.main import main
-from genjax.data import tokenizers
+from genjax.configs.language import bert, sst2
+from genjax.data.text import tokenizers
+from genjax.experiments.bert import build
 from genjax.types import UserError
 
 SENTENCES = [(1, 'A Good film'), (0, 'a bad film , very bad'), (1, 'good'), (0, 'bad')] * 5

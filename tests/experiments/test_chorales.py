@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from configs import chorales as config_file
-from experiments.chorales import build
-from genjax.data import chorales
+from genjax.configs.audio import chorales as config_file
+from genjax.data.audio import chorales
+from genjax.experiments.chorales import build
 from genjax.objectives.base import Context
 from genjax.types import UserError
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import classifier
+from genjax.experiments import classifier
 from genjax.objectives.base import Context
 from genjax.types import UserError
 
@@ -14,7 +14,7 @@ CONTEXT = Context(step=0, mutable={'net': {}}, ema={}, frozen={})
 
 
 def config(**model):
-  made = importlib.import_module('configs.mnist_classifier').get_config('model=vit,smoke')
+  made = importlib.import_module('genjax.configs.classifiers.mnist_classifier').get_config('model=vit,smoke')
   made.model.update(model)
   return made
 

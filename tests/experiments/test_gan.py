@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from configs import digits_gan, grid_gan, mnist_gan
-from experiments import gan
+from genjax.configs.gans import digits_gan, grid_gan, mnist_gan
+from genjax.experiments import gan
 from genjax.types import UserError
 
 

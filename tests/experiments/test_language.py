@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tokenizers as tokenizers_library
 
-from configs import shakespeare_bpe
-from experiments import language
-from genjax.data import tokenizers
-from genjax.data.tokenization import tokenize
+from genjax.configs.language import shakespeare_bpe
+from genjax.data.text import tokenizers
+from genjax.data.text.tokenization import tokenize
+from genjax.experiments import language
 from genjax.objectives.base import Context
 from genjax.types import UserError
 

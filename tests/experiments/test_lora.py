@@ -17,10 +17,10 @@ from genjax.training.run import Run
 from genjax.types import UserError, named_leaves
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-PATHS = {'python_code': ('blocks/attention/(query|value)/kernel',), 'quickstart': ('blocks/.*/kernel', 'embed/patch/kernel'),
-         'digits_vae': ('.*/kernel',), 'mixtral': ('blocks/experts/.*kernel',), 'digits_gan': ('stages/.*/kernel',),
-         'mnist_ddpm_unet': ('down/.*/kernel', 'middle/.*/kernel')}
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ('digits_gan', 'mnist_ddpm_unet')]
+PATHS = {'language/python_code': ('blocks/attention/(query|value)/kernel',), 'quickstart': ('blocks/.*/kernel', 'embed/patch/kernel'),
+         'autoencoders/digits_vae': ('.*/kernel',), 'language/mixtral': ('blocks/experts/.*kernel',), 'gans/digits_gan': ('stages/.*/kernel',),
+         'diffusion/mnist_ddpm_unet': ('down/.*/kernel', 'middle/.*/kernel')}
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ('gans/digits_gan', 'diffusion/mnist_ddpm_unet')]
 
 
 def experiment(name, *flags):
@@ -34,7 +34,7 @@ def pair(request):
 
   def make(name, **lora):
     flags = ()
-    if name == 'mnist_ddpm_unet':
+    if name == 'diffusion/mnist_ddpm_unet':
       flags = (f'--config.data.originals={request.getfixturevalue("shared_data") / "mnist"}',)
     base, config = experiment(name, *flags)
     variables = jax.jit(base.objective.init)(state.init_key(3), base.frozen)
@@ -63,7 +63,7 @@ def samples(run):
   return run.sample(3, seed=0, averaged=False)
 
 
-@pytest.mark.parametrize('name', ['python_code', 'quickstart', 'digits_vae', 'mixtral', *SLOW])
+@pytest.mark.parametrize('name', ['language/python_code', 'quickstart', 'autoencoders/digits_vae', 'language/mixtral', *SLOW])
 def test_begins_as_its_base_bit_for_bit_and_leaves_it_alone(name, pair):
   base, adapted = pair(name)
   before = jax.device_get(adapted.frozen)
@@ -71,10 +71,10 @@ def test_begins_as_its_base_bit_for_bit_and_leaves_it_alone(name, pair):
     run.expected = samples(run)
   for column, rows in base.expected.items():
     np.testing.assert_array_equal(adapted.expected[column], rows)
-  batches = list(zip(range(50 if name == 'python_code' else 3), base.experiment.train.iterate(0, slice(0, 8))))
+  batches = list(zip(range(50 if name == 'language/python_code' else 3), base.experiment.train.iterate(0, slice(0, 8))))
   first = [jax.device_get(run.train_step(batches[0][1])) for run in (base, adapted)]
   losses = [{key: float(value) for key, value in metrics.items() if key.endswith('/loss')} for metrics in first]
-  if name == 'digits_gan':  # the base's generator answers a discriminator that has moved already
+  if name == 'gans/digits_gan':  # the base's generator answers a discriminator that has moved already
     losses = [{'discriminator/loss': loss['discriminator/loss']} for loss in losses]
   assert losses[0] == losses[1]
   initial = jax.device_get(adapted.state.params)
@@ -83,23 +83,23 @@ def test_begins_as_its_base_bit_for_bit_and_leaves_it_alone(name, pair):
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(adapted.frozen), before)
   still = [name for name, leaf in named_leaves(adapted.state.params).items() if np.array_equal(leaf, named_leaves(initial)[name])]
   assert not still
-  assert set(adapted.state.params) == ({'lora_discriminator', 'lora_generator'} if name == 'digits_gan' else {'lora'})
+  assert set(adapted.state.params) == ({'lora_discriminator', 'lora_generator'} if name == 'gans/digits_gan' else {'lora'})
   assert set(adapted.state.ema) == {('lora' if group == 'net' else f'lora_{group}') for group in base.state.ema}
 
 
-HALF = {'python_code': ('--config.model.remat=full', '--config.model.unroll=False'), 'mixtral': (), 'quickstart': (), 'digits_gan': ()}
+HALF = {'language/python_code': ('--config.model.remat=full', '--config.model.unroll=False'), 'language/mixtral': (), 'quickstart': (), 'gans/digits_gan': ()}
 
 
-@pytest.mark.parametrize('name', ['python_code', 'digits_gan', pytest.param('mixtral', marks=pytest.mark.slow),
+@pytest.mark.parametrize('name', ['language/python_code', 'gans/digits_gan', pytest.param('language/mixtral', marks=pytest.mark.slow),
                                   pytest.param('quickstart', marks=pytest.mark.slow)])
 def test_the_base_is_kept_in_the_compute_type_and_trains_alike(name):
   """Losses and updates of adapters over a base in float32 and over one as small as losses read it: equal but for the order of sums."""
-  paths = 'blocks/.*kernel' if name in ('python_code', 'mixtral') else PATHS[name][0]
+  paths = 'blocks/.*kernel' if name in ('language/python_code', 'language/mixtral') else PATHS[name][0]
   flags = ('--config.model.dtype=bfloat16', '--config.lora.rank=2', f"--config.lora.paths=('{paths}',)", *HALF[name])
   whole, config = experiment(name, *flags, '--config.lora.dtype=float32')
   small, _ = experiment(name, *flags)
   types = {path: leaf.dtype.name for path, leaf in named_leaves(small.frozen).items() if path.endswith('kernel')}
-  if name == 'digits_gan':  # a spectral norm is computed in float32
+  if name == 'gans/digits_gan':  # a spectral norm is computed in float32
     assert {types[path] for path in types if path.startswith('discriminator')} == {'float32'}
     assert {types[path] for path in types if path.startswith('generator')} == {'bfloat16'}
   else:
@@ -119,17 +119,17 @@ def test_the_base_is_kept_in_the_compute_type_and_trains_alike(name):
 
 
 def test_the_type_of_the_base_is_an_option():
-  flags = ('--config.lora.rank=2', f'--config.lora.paths={PATHS["python_code"]}')
+  flags = ('--config.lora.rank=2', f'--config.lora.paths={PATHS["language/python_code"]}')
   for dtype in ('', 'float32', 'bfloat16'):
-    adapted, _ = experiment('python_code', *flags, f'--config.lora.dtype={dtype}')
+    adapted, _ = experiment('language/python_code', *flags, f'--config.lora.dtype={dtype}')
     types = {leaf.dtype.name for name, leaf in named_leaves(adapted.frozen).items() if name.endswith('kernel')}
     assert types == {dtype or 'float32'}  # the compute type of this config
     assert {leaf.dtype.name for name, leaf in named_leaves(adapted.frozen).items() if not name.endswith('kernel')} == {'float32'}
   with pytest.raises(UserError, match='config.lora.dtype must be one of'):
-    experiment('python_code', *flags, '--config.lora.dtype=int8')
+    experiment('language/python_code', *flags, '--config.lora.dtype=int8')
 
 
-@pytest.mark.parametrize('name, mesh', [('python_code', dict(fsdp=2, tensor=2)), ('mixtral', dict(fsdp=2, expert=2, tensor=2))])
+@pytest.mark.parametrize('name, mesh', [('language/python_code', dict(fsdp=2, tensor=2)), ('language/mixtral', dict(fsdp=2, expert=2, tensor=2))])
 def test_the_step_of_adapters_is_split_as_its_base_is(name, mesh):
   """Traced under the mesh: what does not divide would raise."""
   adapted, config = experiment(name, '--config.lora.rank=2', f'--config.lora.paths={PATHS[name]}', '--config.lora.dropout=0.1')
@@ -142,7 +142,7 @@ def test_the_step_of_adapters_is_split_as_its_base_is(name, mesh):
 
 
 def test_adapters_lie_on_a_mesh_as_their_kernels():
-  adapted, config = experiment('python_code', '--config.lora.rank=2', f'--config.lora.paths={PATHS["python_code"]}')
+  adapted, config = experiment('language/python_code', '--config.lora.rank=2', f'--config.lora.paths={PATHS["language/python_code"]}')
   assert dict(adapted.axes['lora'])['blocks/attention/query/kernel/B'] == ('layers', None, 'heads')
   assert adapted.origins == {'lora': 'net'} and adapted.optimizers.keys() == {'lora'}
 
@@ -161,9 +161,9 @@ def test_bad_options(flags, said):
 
 def test_a_group_in_which_nothing_matches():
   with pytest.raises(UserError, match=r"names \['discriminator'\], in which none of"):
-    experiment('digits_gan', '--config.lora.rank=2', "--config.lora.paths=('project/kernel',)",
+    experiment('gans/digits_gan', '--config.lora.rank=2', "--config.lora.paths=('project/kernel',)",
                "--config.lora.groups=('generator', 'discriminator')")
-  adapted, _ = experiment('digits_gan', '--config.lora.rank=2', "--config.lora.paths=('project/kernel',)")
+  adapted, _ = experiment('gans/digits_gan', '--config.lora.rank=2', "--config.lora.paths=('project/kernel',)")
   assert adapted.origins == {'lora': 'generator'}
   assert [phase.name for phase in adapted.objective.phases()] == ['generator']
 
@@ -171,7 +171,7 @@ def test_a_group_in_which_nothing_matches():
 def test_inspect_counts_what_is_trained(capsys):
   """GPT-2 medium's sizes, queries and values at rank 4, in the layout of a mesh."""
   flags = ['--config.model.layers=24', '--config.model.heads=16', '--config.model.width=1024', '--config.lora.rank=4', '--mesh=tensor:2']
-  assert main(['inspect', f'--config={ROOT}/configs/gpt3.py', *flags, f'--config.lora.paths={PATHS["python_code"]}']) == 0
+  assert main(['inspect', f'--config={ROOT}/configs/language/gpt3.py', *flags, f'--config.lora.paths={PATHS["language/python_code"]}']) == 0
   out = capsys.readouterr().out
   assert 'parameters in total: 393,216' in out and 'parameters of lora: 393,216' in out
   row = next(line for line in out.splitlines() if line.startswith('lora') and 'query/kernel/B' in line)

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from configs import multi30k
-from experiments import seq2seq
 from genjax.cli.main import main
 from genjax.cli.sample import parse_conditions
-from genjax.data import words
+from genjax.configs.language import multi30k
+from genjax.data.text import words
+from genjax.experiments import seq2seq
 from genjax.nn.functional import count
 from genjax.types import UserError
 
@@ -126,7 +126,7 @@ def test_learns_spoken_digits_by_the_command_line(tmp_path, capsys):
            '--config.optimizers.net.lr=2e-3', '--config.log_every=50', '--config.evaluate_every=600', '--config.checkpoint.every=600',
            '--config.sample_every=600', '--config.model.dropout=0.0']
   run = str(tmp_path / 'run')
-  assert main(['train', '--config=configs/multi30k.py:smoke', *flags, f'--workdir={run}']) == 0
+  assert main(['train', '--config=configs/language/multi30k.py:smoke', *flags, f'--workdir={run}']) == 0
   assert main(['evaluate', f'--workdir={run}']) == 0
   metrics = json.loads((tmp_path / 'run' / 'evaluation.json').read_text())['metrics']
   assert metrics['translation/bleu'] > 85 and metrics['heldout/loss'] < 0.2

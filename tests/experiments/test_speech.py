@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy.io import wavfile
 
-from experiments import speech
 from genjax.cli.main import main
-from genjax.data import spoken_digits
+from genjax.data.audio import spoken_digits
 from genjax.data.pipeline import RowRandom
 from genjax.data.sources import Arrays
+from genjax.experiments import speech
 from genjax.types import UserError
 
 
@@ -77,7 +77,7 @@ def written(tmp_path):
 
 
 def own(folder, **data):
-  config = importlib.import_module('configs.spoken_digits').get_config('smoke')
+  config = importlib.import_module('genjax.configs.audio.spoken_digits').get_config('smoke')
   config.data.update({'name': str(folder / 'tones.jsonl'), 'audio': 'file', 'field': 'said', 'train': 'train[:80%]',
                       'heldout': 'train[80%:]', 'longest': 16, 'seconds': 0.5, **data})
   config.sampler.length = 16
@@ -139,7 +139,7 @@ def test_learns_tones_by_the_command_line(written, tmp_path, capsys):
     ('name', written / 'tones.jsonl'), ('audio', 'file'), ('field', 'said'), ('train', 'train'), ('heldout', 'train'), ('longest', 16),
     ('seconds', 0.5), ('shift', 0))]
   run = tmp_path / 'run'
-  assert main(['train', '--config=configs/spoken_digits.py:smoke', f'--workdir={run}', *options, '--config.sampler.length=16',
+  assert main(['train', '--config=configs/audio/spoken_digits.py:smoke', f'--workdir={run}', *options, '--config.sampler.length=16',
                '--config.steps=150', '--config.batch_size=10', '--config.optimizers.net.lr=1e-2', '--config.model.dropout=0.0',
                '--config.objective.smoothing=0.0', '--config.ema.net=0.9', '--config.evaluate_every=0', '--config.sample_every=0']) == 0
   assert main(['evaluate', f'--workdir={run}']) == 0

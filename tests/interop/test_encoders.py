@@ -10,12 +10,12 @@ from safetensors.numpy import load_file, save_file
 
 from genjax import interop
 from genjax.interop import files
-from genjax.models.bert import BertConfig, encoder
-from genjax.models.seq2seq import Seq2SeqConfig, seq2seq
-from genjax.models.t5 import t5, t5_1_1
-from genjax.models.vit import VitConfig
-from genjax.models.vit import encoder as image_encoder
-from genjax.models.whisper import OPTIONS
+from genjax.models.transformers.bert import BertConfig, encoder
+from genjax.models.transformers.seq2seq import Seq2SeqConfig, seq2seq
+from genjax.models.transformers.t5 import t5, t5_1_1
+from genjax.models.transformers.vit import VitConfig
+from genjax.models.transformers.vit import encoder as image_encoder
+from genjax.models.transformers.whisper import OPTIONS
 from genjax.types import UserError
 
 SIZES = dict(vocab=19, context=12, layers=2, heads=2, width=6, mlp_width=7)

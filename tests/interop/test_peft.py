@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from genjax import interop
 from genjax.interop import peft
-from genjax.models.transformer import TransformerConfig, llama, transformer
+from genjax.models.transformers.decoder import TransformerConfig, llama, transformer
 from genjax.nn import lora
 from genjax.types import UserError, named_leaves
 

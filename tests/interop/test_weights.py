@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from genjax import interop
 from genjax.interop import files
-from genjax.models.transformer import TransformerConfig, llama, transformer
+from genjax.models.transformers.decoder import TransformerConfig, llama, transformer
 from genjax.types import StorageError, UserError
 
 SIZES = dict(vocab=19, context=12, layers=2, heads=4, width=16)

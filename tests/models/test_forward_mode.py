@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.models import dit, unet
+from genjax.models.denoisers import dit, unet
 
 NETWORKS = {
   'dit': lambda kind: dit.network(dit.DiT((4, 4, 3), width=16, depth=2, heads=2, frequencies=8, attention=kind)),

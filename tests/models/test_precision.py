@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.models import bert, seq2seq, t5, transformer, vit, whisper
+from genjax.models.transformers import bert, decoder, seq2seq, t5, vit, whisper
 from genjax.nn.blocks import BlockOptions
 
 TOKENS = jnp.arange(12).reshape(2, 6) % 11
@@ -19,8 +19,8 @@ def params_of(network):
   return jax.tree.map(lambda leaf: jnp.asarray(generator.standard_normal(leaf.shape) / 4, jnp.float32), shapes)
 
 
-def decoder(tied):
-  network = transformer.transformer(transformer.TransformerConfig(vocab=11, context=8, tied=tied, **SMALL))
+def of_decoder(tied):
+  network = decoder.transformer(decoder.TransformerConfig(vocab=11, context=8, tied=tied, **SMALL))
   return network, (TOKENS,)
 
 
@@ -31,8 +31,8 @@ def encoder_decoder(config):
 
 
 GENERATORS = {
-  'tied': lambda: decoder(True),
-  'untied': lambda: decoder(False),
+  'tied': lambda: of_decoder(True),
+  'untied': lambda: of_decoder(False),
   'seq2seq': lambda: encoder_decoder(seq2seq.Seq2SeqConfig(vocab=11, context=8, output_bias=True, **SMALL)),
   't5': lambda: encoder_decoder(t5.t5('small', vocab=11, head_dim=8, **SMALL)),
   't5_1_1': lambda: encoder_decoder(t5.t5_1_1('small', vocab=11, head_dim=8, **SMALL)),
@@ -66,7 +66,7 @@ def test_logits_of_bert_and_vit_are_float32():
 
 
 @pytest.mark.parametrize('make', [
-  lambda: transformer._norm(transformer.TransformerConfig(vocab=2, context=2, layers=1, heads=1, width=64), nnx.Rngs(0)),
+  lambda: decoder._norm(decoder.TransformerConfig(vocab=2, context=2, layers=1, heads=1, width=64), nnx.Rngs(0)),
   lambda: BlockOptions(64, 1, 64).make_norm(nnx.Rngs(0))])
 def test_layer_norms_of_numbers_far_from_zero(make):
   """E[x^2] - E[x]^2 has no correct digit left here (Chan et al. 1983)."""

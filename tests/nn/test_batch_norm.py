@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from genjax.models import unet
+from genjax.models.denoisers import unet
 from genjax.nn import functional
 from genjax.nn.norms import BatchNorm
 

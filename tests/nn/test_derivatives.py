@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.nn import attention_kernels, conv_products, derivatives
-from genjax.nn import dot_product_attention as attention
-from genjax.training import flops
+from genjax.nn import conv_products, derivatives
+from genjax.nn.attention import attention_kernels
+from genjax.nn.attention import dot_product_attention as attention
+from genjax.training.monitoring import flops
 from genjax.types import UserError
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.models.transformer import TransformerConfig, axes, llama, transformer
+from genjax.models.transformers.decoder import TransformerConfig, axes, llama, transformer
 from genjax.nn import lora
 from genjax.nn.conv import Conv, ConvTranspose, Dense, conv
 from genjax.nn.frames import FrameConv

@@ -104,7 +104,7 @@ def test_learns_digits():
   from genjax.training import loop
   from genjax.training.run import Run
 
-  config = importlib.import_module('configs.digits_classifier').get_config()
+  config = importlib.import_module('genjax.configs.classifiers.digits_classifier').get_config()
   config.steps, config.model.width = 80, 16
   run = Run(configs.build(config.lock()), configs.settings(config))
   run.initialise()

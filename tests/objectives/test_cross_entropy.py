@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from genjax import sharding
-from genjax.models import transformer as models
+from genjax.models.transformers import decoder as models
 from genjax.objectives import cross_entropy
 from genjax.objectives.base import Context
 from genjax.objectives.language import LanguageModel

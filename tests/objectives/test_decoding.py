@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.models import transformer as models
+from genjax.models.transformers import decoder as models
 from genjax.objectives.base import Context
 from genjax.objectives.decoding import END, SamplerOptions, draw, penalise, seen
 from genjax.objectives.language import LanguageModel, segment_positions

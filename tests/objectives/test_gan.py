@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from genjax.models.gan import Dcgan, PointGan
+from genjax.models.adversarial.dcgan import Dcgan, PointGan
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context, check_groups, due
 from genjax.objectives.gan import LOSSES, Gan, pack

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.models import transformer as models
+from genjax.models.transformers import decoder as models
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context
 from genjax.objectives.decoding import SamplerOptions, draw

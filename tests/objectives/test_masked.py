@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from genjax import sharding
-from genjax.models.bert import BertConfig, encoder
+from genjax.models.transformers.bert import BertConfig, encoder
 from genjax.nn.functional import Network, absorb_bias
 from genjax.objectives.base import Context
 from genjax.objectives.masked import MaskedLanguageModel, MaskingOptions, hide

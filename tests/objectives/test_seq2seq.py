@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from genjax.models.seq2seq import Seq2SeqConfig, seq2seq, start_cache
+from genjax.models.transformers.seq2seq import Seq2SeqConfig, seq2seq, start_cache
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context
 from genjax.objectives.decoding import SamplerOptions

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from genjax.models.bert import BertConfig, encoder
+from genjax.models.transformers.bert import BertConfig, encoder
 from genjax.objectives.base import Context
 from genjax.objectives.sequence_classification import SequenceClassification
 from genjax.types import UserError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from genjax.models import autoencoder
+from genjax.models.autoencoders import vae
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context
 from genjax.objectives.vae import Vae, kl_to_standard_normal
@@ -84,9 +84,9 @@ def test_beta_and_warm_up_scale_the_kl():
   assert excess(99, kl_warmup=10) == pytest.approx(1.0, rel=1e-4)
 
 
-@pytest.mark.parametrize('config', [autoencoder.MlpConfig((8, 8, 1), 3, (7, 5)), autoencoder.ConvConfig((8, 8, 2), 3, (4, 6))])
+@pytest.mark.parametrize('config', [vae.MlpConfig((8, 8, 1), 3, (7, 5)), vae.ConvConfig((8, 8, 2), 3, (4, 6))])
 def test_networks_shapes_and_pictures(config):
-  encoder, decoder = autoencoder.networks(config)
+  encoder, decoder = vae.networks(config)
   objective = Vae(encoder, decoder, 3)
   variables = objective.init(jax.random.key(0), {})
   context = NONE.replace(mutable=variables.mutable)
@@ -102,7 +102,7 @@ def test_networks_shapes_and_pictures(config):
 
 def test_image_that_cannot_be_halved():
   with pytest.raises(ValueError, match='8-fold'):
-    autoencoder.ConvConfig((28, 28, 1), 2, (4, 4, 4))
+    vae.ConvConfig((28, 28, 1), 2, (4, 4, 4))
 
 
 def test_unknown_likelihood():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from genjax import interop
-from genjax.models import transformer
+from genjax.models.transformers import decoder
 from genjax.objectives.base import Context
 from genjax.objectives.decoding import END, SamplerOptions
 from genjax.objectives.language import LanguageModel
@@ -60,7 +60,7 @@ def test_same_tokens(name, options, tmp_path):
                              repetition_penalty=options.get('repetition_penalty', 1.0), eos_token_id=stop or None, pad_token_id=1)
   expected = expected[:, 9:].numpy()
   sampler = SamplerOptions(length=length, temperature=0, stop=tuple(stop), **options)
-  objective = LanguageModel(ours.network, functools.partial(transformer.init_cache, ours.config), ours.config.context, sampler)
+  objective = LanguageModel(ours.network, functools.partial(decoder.init_cache, ours.config), ours.config.context, sampler)
   prompts = np.stack([np.concatenate([row[keep], np.full(9 - keep.sum(), END)]) for row, keep in zip(tokens, mask)])
   context = Context(step=0, mutable=ours.mutable, ema={}, frozen={})
   found = jax.jit(objective.sample)({'net': ours.params}, context, jax.random.split(jax.random.key(0), 3), {'prompt': jnp.asarray(prompts)})

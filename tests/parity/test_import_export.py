@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from genjax.cli.main import main
-from genjax.data import tokenizers
+from genjax.data.text import tokenizers
 
 torch = pytest.importorskip('torch', reason='parity tests need the extra [parity]')
 transformers = pytest.importorskip('transformers', reason='parity tests need the extra [parity]')

@@ -10,7 +10,8 @@ import pytest
 import sentencepiece
 
 from genjax.cli.main import main
-from genjax.data import sources, tokenizers
+from genjax.data import sources
+from genjax.data.text import tokenizers
 
 torch = pytest.importorskip('torch', reason='parity tests need the extra [parity]')
 transformers = pytest.importorskip('transformers', reason='parity tests need the extra [parity]')
@@ -197,7 +198,7 @@ def test_marian(tmp_path, capsys):
   texts, after = there_and_back(theirs, public, tmp_path, [], data, [f'--prompt={prompt}'], seq2seq_logits, capsys)
   with pytest.warns(UserWarning, match='sacremoses'):
     tokenizer = transformers.MarianTokenizer.from_pretrained(tmp_path / 'out')
-  from genjax.data.marian import Marian
+  from genjax.data.text.marian import Marian
   ours = Marian(tmp_path / 'tuned')
   assert [*ours.encode(prompt), 0] == tokenizer(prompt)['input_ids']
   assert [*ours.encode('five six', side=1), 0] == tokenizer(text_target='five six')['input_ids']
@@ -237,8 +238,8 @@ def test_whisper(tmp_path, capsys, shared_data):
   config = json.loads((tmp_path / 'tuned' / 'config.json').read_text())
   assert config['data']['begin'] == '<|en|><|transcribe|><|notimestamps|>' and config['data']['seconds'] == 1.0
   assert config['sampler']['suppress'] == [9] and config['sampler']['begin_suppress'] == list(range(0, size, 2))
-  from experiments import speech
   from genjax import config as config_lib
+  from genjax.experiments import speech
   drawn = np.load(tmp_path / 'drawn.npz')
   sound = torch.tensor(drawn['source']).transpose(1, 2)
   before = [size, size + 1, size + 2, size + 3]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from genjax import interop
-from genjax.models.transformer import init_cache, lay_out
+from genjax.models.transformers.decoder import init_cache, lay_out
 
 torch = pytest.importorskip('torch', reason='parity tests need the extra [parity]')
 transformers = pytest.importorskip('transformers', reason='parity tests need the extra [parity]')

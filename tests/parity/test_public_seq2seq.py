@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from genjax import interop
-from genjax.models.seq2seq import start_cache
+from genjax.models.transformers.seq2seq import start_cache
 from genjax.nn.embeddings import relative_buckets
 from genjax.objectives.base import Context
 from genjax.objectives.decoding import SamplerOptions

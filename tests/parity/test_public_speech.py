@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from genjax import interop
-from genjax.data.audio import LogMel, fit, mel_filters
-from genjax.models.seq2seq import seq2seq, start_cache
-from genjax.models.whisper import SIZES, whisper
+from genjax.data.audio.mel import LogMel, fit, mel_filters
+from genjax.models.transformers.seq2seq import seq2seq, start_cache
+from genjax.models.transformers.whisper import SIZES, whisper
 from genjax.nn.functional import count
 from genjax.objectives.base import Context
 from genjax.objectives.decoding import SamplerOptions

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from configs import shakespeare_bpe
-from experiments import language, public, seq2seq
-from genjax.data import tokenizers
-from genjax.models import transformer
+from genjax.configs.language import shakespeare_bpe
+from genjax.data.text import tokenizers
+from genjax.experiments import language, public, seq2seq
+from genjax.models.transformers import decoder
 from genjax.objectives.base import Context
 from genjax.types import UserError
 
@@ -20,7 +20,7 @@ ABSENT = 'absent'
 
 
 @pytest.fixture(scope='module')
-def decoder(tmp_path_factory):
+def small_decoder(tmp_path_factory):
   """A GPT-2 whose greedy text has many tokens, its folder, and that text."""
   torch.manual_seed(1)
   sizes = dict(vocab_size=61, n_positions=32, n_embd=16, n_layer=1, n_head=2, initializer_range=0.7)
@@ -51,7 +51,7 @@ def told(folder, name, value):
 @pytest.mark.parametrize(('generation', 'config'), [
   (5, ABSENT), ([9, 6], ABSENT), (8, 4), ('', 4), ('', [7, 5]), (ABSENT, 4), (None, 4), ('', ABSENT), ('', None)], ids=str)
 def test_decoders_stop_where_generate_does(decoder, generation, config):
-  folder, free = decoder
+  folder, free = small_decoder
   token = lambda place: free[place] if isinstance(place, int) else [free[one] for one in place] if isinstance(place, list) else place
   told(folder, 'generation_config.json', token(generation))
   told(folder, 'config.json', token(config))
@@ -65,8 +65,8 @@ def test_decoders_stop_where_generate_does(decoder, generation, config):
   assert [one for one in rows if one >= 0] == expected
 
 
-def test_a_stop_that_is_no_token_is_refused(decoder):
-  folder, _ = decoder
+def test_a_stop_that_is_no_token_is_refused(small_decoder):
+  folder, _ = small_decoder
   told(folder, 'generation_config.json', [1, 'end'])
   with pytest.raises(UserError, match=r"generation_config\.json: eos_token_id must be a token.*'end'"):
     public.read(folder, None)
@@ -95,7 +95,7 @@ def test_export_says_where_a_run_stops(tmp_path):
   config.model.bias = True
   config.sampler.stop = (5, 9)
   options = language.model_options(config, 300)
-  params = {'net': transformer.transformer(options).init(jax.random.key(0))[0]}
+  params = {'net': decoder.transformer(options).init(jax.random.key(0))[0]}
   public.write(tmp_path / 'out', config.lock(), params, {}, None)
   assert transformers.GPT2LMHeadModel.from_pretrained(tmp_path / 'out').generation_config.eos_token_id == [5, 9]
   assert public.read(tmp_path / 'out', None).config.sampler.stop == (5, 9)

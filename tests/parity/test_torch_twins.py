@@ -7,11 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.models import autoencoder, dit, gan, transformer, unet
+from genjax.models.adversarial import dcgan
+from genjax.models.autoencoders import vae
+from genjax.models.denoisers import dit, unet
+from genjax.models.transformers import decoder
 
 torch = pytest.importorskip('torch', reason='parity tests need the extra [parity]')
 torch.set_num_threads(1)  # its threads wait for each other on busy machines
-twins = importlib.import_module('experiments.torch_twins')
+twins = importlib.import_module('genjax.experiments.benchmarks.torch_twins')
 pytestmark = pytest.mark.slow
 
 
@@ -42,8 +45,8 @@ def assert_same(ours, params, theirs, tensors):
 
 
 def test_gpt():
-  config = transformer.TransformerConfig(vocab=37, context=12, layers=3, heads=2, width=24)
-  network = transformer.transformer(config)
+  config = decoder.TransformerConfig(vocab=37, context=12, layers=3, heads=2, width=24)
+  network = decoder.transformer(config)
   params, _ = random_params(network)
   tokens = np.random.default_rng(0).integers(0, 37, (2, 12))
   assert_same(lambda params: network.apply(params, {}, jnp.asarray(tokens))[0], params,
@@ -53,8 +56,8 @@ def test_gpt():
 def test_gpt2_of_transformers():
   """Weights under their public names give the published implementation's logits."""
   transformers = pytest.importorskip('transformers', reason='parity tests need the extra [parity]')
-  config = transformer.TransformerConfig(vocab=37, context=12, layers=3, heads=2, width=24)
-  network = transformer.transformer(config)
+  config = decoder.TransformerConfig(vocab=37, context=12, layers=3, heads=2, width=24)
+  network = decoder.transformer(config)
   params, _ = random_params(network)
   model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=37, n_positions=12, n_embd=24, n_layer=3, n_head=2)).eval()
   missing = model.load_state_dict(twins.gpt2_weights(params), strict=False)
@@ -87,7 +90,7 @@ def test_unet():
 
 
 def test_convolutional_autoencoder():
-  encoder, decoder = autoencoder.networks(autoencoder.ConvConfig((8, 8, 1), latent=5, channels=(6, 10)))
+  encoder, decoder = vae.networks(vae.ConvConfig((8, 8, 1), latent=5, channels=(6, 10)))
   x, z = jax.random.normal(jax.random.key(3), (3, 8, 8, 1)), jax.random.normal(jax.random.key(4), (3, 5))
   params, _ = random_params(encoder)
   assert_same(lambda params: jnp.concatenate(encoder.apply(params, {}, x)[0], axis=1), params,
@@ -99,7 +102,7 @@ def test_convolutional_autoencoder():
 
 @pytest.mark.parametrize('norm', ['batch', 'none'])
 def test_dcgan(norm):
-  config = gan.Dcgan(size=16, channels=3, latent=5, generator_width=6, discriminator_width=6, discriminator_norm=norm)
+  config = dcgan.Dcgan(size=16, channels=3, latent=5, generator_width=6, discriminator_width=6, discriminator_norm=norm)
   x, z, key = jax.random.normal(jax.random.key(3), (4, 16, 16, 3)), jax.random.normal(jax.random.key(4), (4, 5)), jax.random.key(5)
   network = config.generator()
   params, mutable = random_params(network)

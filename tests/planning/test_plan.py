@@ -74,7 +74,7 @@ def test_meshes_that_are_none(text):
 def test_rematerialisation_is_no_work_of_the_model(request):
   costs = {}
   for remat in ('none', 'full'):
-    argv = [f'--config={request.config.rootpath}/configs/gpt3.py:smoke', f'--config.model.remat={remat}']
+    argv = [f'--config={request.config.rootpath}/configs/language/gpt3.py:smoke', f'--config.model.remat={remat}']
     config = configs.parse('plan', argv, '')[0].config
     run = Run(configs.build(config), configs.settings(config))
     costs[remat] = (command.model_flops(config, []), run.step_flops())

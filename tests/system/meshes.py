@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from genjax.cli import configs, inspect
-from genjax.training.checkpoint import Checkpoints
+from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.training.run import Run
 from genjax.types import leaf_name
 

@@ -11,14 +11,14 @@ import sentencepiece
 
 from genjax import interop
 from genjax.cli.main import main
-from genjax.data import tokenizers
+from genjax.data.text import tokenizers
 from genjax.interop import peft
 from genjax.interop.weights import ARCHITECTURES
-from genjax.models.bert import BertConfig
-from genjax.models.seq2seq import Seq2SeqConfig
-from genjax.models.transformer import TransformerConfig, llama
-from genjax.models.vit import VitConfig
-from genjax.models.whisper import whisper
+from genjax.models.transformers.bert import BertConfig
+from genjax.models.transformers.decoder import TransformerConfig, llama
+from genjax.models.transformers.seq2seq import Seq2SeqConfig
+from genjax.models.transformers.vit import VitConfig
+from genjax.models.transformers.whisper import whisper
 from genjax.nn import lora
 
 TEXT = 'To be, or not to be, that is the question:\nWhether \'tis nobler in the mind to suffer\n' * 12

@@ -13,7 +13,7 @@ from genjax.training import state as state_lib
 from genjax.training import step as step_lib
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-DEPTH = {'python_code': 'layers', 'quickstart': 'depth'}  # a transformer, a DiT
+DEPTH = {'language/python_code': 'layers', 'quickstart': 'depth'}  # a transformer, a DiT
 
 
 def lower(name, depth):

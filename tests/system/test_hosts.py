@@ -15,8 +15,8 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from processes import ROOT, finish, free_port, genjax, start
 
-CONFIGS = {'quickstart': ('experiments.diffusion', ['--config.data.train=train[:320]', '--config.data.heldout=test[:16]']),
-           'python_code': ('experiments.language', ['--config.data.heldout=validation[:2]'])}
+CONFIGS = {'quickstart': ('genjax.experiments.diffusion', ['--config.data.train=train[:320]', '--config.data.heldout=test[:16]']),
+           'language/python_code': ('genjax.experiments.language', ['--config.data.heldout=validation[:2]'])}
 
 
 def train(name, workdir, processes, devices, *overrides):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from genjax import interop
-from genjax.models.transformer import llama, transformer
+from genjax.models.transformers.decoder import llama, transformer
 
 BOUND = 1.3  # times the bytes of the model's parameters, modules aside
 IMPORT = """
 import sys
 import jax, orbax.checkpoint
-import experiments.public
+import genjax.experiments.public
 from genjax.cli import import_weights, main
 jax.device_put(1.0)
 # Not ru_maxrss: a new process begins with that of the one which started it.

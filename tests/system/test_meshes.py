@@ -17,14 +17,14 @@ CONTEXT = ('data:2+context:4', *MESHES)
 DIGITS = ('--config.data.name=digits', '--config.data.shape=(8,8,1)')
 CASES = {
   'diffusion transformer': ('quickstart', CONTEXT, ()),
-  'language': ('python_code', CONTEXT, ()),
-  'mixture of experts': ('mixtral', (
+  'language': ('language/python_code', CONTEXT, ()),
+  'mixture of experts': ('language/mixtral', (
     'data:2+expert:4', 'data:2+context:2+expert:2', 'fsdp:2+tensor:2+expert:2', 'fsdp:4+expert:2', *MESHES), ()),
-  'vae': ('digits_vae', MESHES, ()),
-  'gan': ('digits_gan', MESHES, ()),
-  'u-net': ('mnist_flow', MESHES, (*DIGITS, '--config.model.attention=(4,)')),
+  'vae': ('autoencoders/digits_vae', MESHES, ()),
+  'gan': ('gans/digits_gan', MESHES, ()),
+  'u-net': ('diffusion/mnist_flow', MESHES, (*DIGITS, '--config.model.attention=(4,)')),
   # What may depend on who holds which row: packs of samples, a gradient penalty, accumulation, batch statistics of a microbatch.
-  'gan with packs, R1 and microbatches': ('digits_gan', ('data:8', 'fsdp:8'), (
+  'gan with packs, R1 and microbatches': ('gans/digits_gan', ('data:8', 'fsdp:8'), (
     '--config.batch_size=32', '--config.microbatches=2', '--config.model.pack=2', '--config.objective.r1_gamma=1.0',
     '--config.objective.r1_every=2', '--config.objective.loss=non_saturating')),  # positive: a relative bound has a meaning
 }
@@ -62,8 +62,8 @@ def test_a_mesh_changes_nothing_but_where_arrays_lie(case):
 
 ADAPTED = {
   'mixtral': ('fsdp:2+expert:2+tensor:2', 'data:2+fsdp:2+expert:2'),
-  'python_code': ('fsdp:2+tensor:2+context:2', 'data:8'),
-  'ddpm_256': ('fsdp:2+tensor:4', 'fsdp:8'),  # convolutions
+  'language/python_code': ('fsdp:2+tensor:2+context:2', 'data:8'),
+  'diffusion/ddpm_256': ('fsdp:2+tensor:4', 'fsdp:8'),  # convolutions
 }
 
 

@@ -41,6 +41,7 @@ def test_a_family_of_ones_own_trains_resumes_and_samples(three_files):
 
 
 def test_every_config_is_listed_and_every_listed_config_exists():
-  listed = set(re.findall(r'configs/(\w+)\.py', README))
-  there = {path.stem for path in (ROOT / 'configs').glob('*.py')} - {'__init__', 'common'}
+  listed = set(re.findall(r'configs/([\w/]+)\.py', README))
+  files = [path for path in (ROOT / 'configs').rglob('*.py') if path.stem not in ('__init__', 'common')]
+  there = {path.relative_to(ROOT / 'configs').with_suffix('').as_posix() for path in files}
   assert listed == there

@@ -13,11 +13,11 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 FAMILIES = {
-  'language': ('python_code', 'experiments.language'),
-  'mixture of experts': ('mixtral', 'experiments.language'),
-  'vae': ('digits_vae', 'experiments.vae'),
-  'gan': ('digits_gan', 'experiments.gan'),
-  'diffusion': ('quickstart', 'experiments.diffusion'),
+  'language': ('language/python_code', 'genjax.experiments.language'),
+  'mixture of experts': ('language/mixtral', 'genjax.experiments.language'),
+  'vae': ('autoencoders/digits_vae', 'genjax.experiments.vae'),
+  'gan': ('gans/digits_gan', 'genjax.experiments.gan'),
+  'diffusion': ('quickstart', 'genjax.experiments.diffusion'),
 }
 
 

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import faults
 from genjax.cli import configs, workdir
-from genjax.training import hooks, logs, loop
+from genjax.experiments.benchmarks import faults
+from genjax.training import hooks, loop
+from genjax.training.monitoring import logs
 from genjax.training.run import Run
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -76,7 +77,7 @@ def test_a_run_of_eight_devices_goes_on_on_this_one(tmp_path, family):
 @pytest.mark.slow
 def test_nothing_is_compiled_after_each_combination_of_phases_ran_once(tmp_path):
   """Over more than an epoch, with evaluation and samples between steps; the discriminator's penalty runs at some steps only."""
-  values, paths = configs.parse('train', [f'--config={ROOT}/configs/digits_gan.py:smoke', '--config.batch_size=32'], '')
+  values, paths = configs.parse('train', [f'--config={ROOT}/configs/gans/digits_gan.py:smoke', '--config.batch_size=32'], '')
   experiment, settings = configs.build(values.config, paths), configs.settings(values.config)
   epoch = -(-len(experiment.train.source) // 32)
   run = Run(experiment, dataclasses.replace(settings, steps=2 * epoch + 3))

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from genjax import sharding
-from genjax.models import transformer
+from genjax.models.transformers import decoder
 from genjax.objectives.language import LanguageModel
 from genjax.planning.plan import uncached
 from genjax.training import state as state_lib
@@ -33,11 +33,11 @@ def devices(monkeypatch):
 def lower(devices, shape, **options):
   """The train step of a small transformer, lowered for a mesh."""
   mesh = sharding.make_mesh(shape, devices)
-  config = transformer.llama(**OPTIONS, **options)
-  objective = LanguageModel(transformer.transformer(config), functools.partial(transformer.init_cache, config), config.context)
+  config = decoder.llama(**OPTIONS, **options)
+  objective = LanguageModel(decoder.transformer(config), functools.partial(decoder.init_cache, config), config.context)
   optimizers = {'net': optax.adam(1e-3)}
   shapes = jax.eval_shape(functools.partial(state_lib.create, objective, optimizers, {}, 0), {})
-  layout = state_lib.shardings(shapes, optimizers, mesh, {'net': transformer.axes(config)}, {})
+  layout = state_lib.shardings(shapes, optimizers, mesh, {'net': decoder.axes(config)}, {})
   target = jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, layout)
   batch = {'tokens': jax.ShapeDtypeStruct((8, config.context + 1), jnp.int32, sharding=sharding.batch_sharding(mesh))}
   step = sharding.under(mesh, {}, step_lib.make_step(objective, optimizers, {}, 0))

@@ -65,15 +65,15 @@ def equal(first, second):
 
 
 def test_the_bits_are_those_of_single_steps_however_they_go_together():
-  single = trained('grid_gan', 1, 7)
+  single = trained('gans/grid_gan', 1, 7)
   for per_call, every in ((8, 7), (8, 3), (3, 5)):
-    state, metrics = trained('grid_gan', per_call, every)
+    state, metrics = trained('gans/grid_gan', per_call, every)
     assert equal(state, single[0]) and metrics == single[1]
 
 
 def test_numbers_that_are_no_calls():
   with pytest.raises(UserError, match='steps_per_call'):
-    trained('grid_gan', 0, 1)
+    trained('gans/grid_gan', 0, 1)
 
 
 def test_a_hook_of_ones_own_sees_the_state_of_each_step():

@@ -6,8 +6,9 @@ import pathlib
 import pytest
 
 from genjax.cli import configs
-from genjax.training import hooks, logs, loop
-from genjax.training.checkpoint import Checkpoints
+from genjax.training import hooks, loop
+from genjax.training.checkpoints.checkpoint import Checkpoints
+from genjax.training.monitoring import logs
 from genjax.training.run import Run
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -21,7 +22,7 @@ class Interrupted(hooks.Hook):
 
 
 def make():
-  values, paths = configs.parse('train', [f'--config={ROOT}/configs/digits_vae.py:smoke'], '')
+  values, paths = configs.parse('train', [f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke'], '')
   run = Run(configs.build(values.config, paths), configs.settings(values.config))
   run.initialise()
   return run

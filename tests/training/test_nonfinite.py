@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from genjax.training import hooks, logs, loop, stopping
-from genjax.training.checkpoint import Checkpoints
+from genjax.training import hooks, loop, stopping
+from genjax.training.checkpoints.checkpoint import Checkpoints
+from genjax.training.monitoring import logs
 from genjax.types import NonFiniteError, UserError
 
 

@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def make(**overrides):
-  argv = [f'--config={ROOT}/configs/digits_vae.py:smoke', *(f'--config.{key}={value}' for key, value in overrides.items())]
+  argv = [f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke', *(f'--config.{key}={value}' for key, value in overrides.items())]
   values, paths = configs.parse('train', argv, '')
   return configs.build(values.config, paths), configs.settings(values.config)
 
@@ -88,7 +88,7 @@ def test_batches_must_be_what_the_builder_announced():
 
 
 def test_batches_that_are_cut_are_counted_as_they_are_and_never_longer_than_announced():
-  values, paths = configs.parse('train', [f'--config={ROOT}/configs/multi30k.py:smoke'], '')
+  values, paths = configs.parse('train', [f'--config={ROOT}/configs/language/multi30k.py:smoke'], '')
   run = Run(configs.build(values.config, paths), configs.settings(values.config))
   columns = {name: np.ones((8, *row.shape), row.dtype) for name, row in run.experiment.example.items()}
   half = {name: column[:, :6] for name, column in columns.items()}
@@ -142,7 +142,7 @@ try:
 except UserError as error:
   print(error)
 """
-  flags = [f'--config={ROOT}/configs/python_code.py:smoke', '--config.data.context=18', '--config.mesh.context=4']
+  flags = [f'--config={ROOT}/configs/language/python_code.py:smoke', '--config.data.context=18', '--config.mesh.context=4']
   done = subprocess.run([sys.executable, '-c', program, *flags], capture_output=True, text=True, timeout=600, env={
     **os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), 'JAX_PLATFORMS': 'cpu',
     'XLA_FLAGS': '--xla_force_host_platform_device_count=8'})

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from genjax.models import transformer as models
+from genjax.models.transformers import decoder as models
 from genjax.objectives import base
 from genjax.objectives.base import Context, Output, Phase, Variables
 from genjax.objectives.language import LanguageModel

@@ -5,8 +5,9 @@ import signal
 
 import pytest
 
-from genjax.training import hooks, logs, loop, stopping
-from genjax.training.checkpoint import Checkpoints
+from genjax.training import hooks, loop, stopping
+from genjax.training.checkpoints.checkpoint import Checkpoints
+from genjax.training.monitoring import logs
 
 
 @pytest.fixture

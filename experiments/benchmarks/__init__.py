@@ -1,0 +1,1 @@
+"""Measurements of genjax itself: speed, faults, plans, and the picture of the README."""

@@ -1,0 +1,119 @@
+"""Parallel text: pairs of sentences as padded columns 'source' and 'target', for translation."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from genjax.data import sources
+from genjax.data.prepared import originals, prepare
+from genjax.data.sources import Arrays
+from genjax.types import UserError, expanded
+
+DIGITS = {
+  'de': ('null', 'eins', 'zwei', 'drei', 'vier', 'fünf', 'sechs', 'sieben', 'acht', 'neun'),
+  'en': ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine'),
+  'fr': ('zéro', 'un', 'deux', 'trois', 'quatre', 'cinq', 'six', 'sept', 'huit', 'neuf'),
+}
+
+
+def read_parallel(source: prepare.Path, target: prepare.Path) -> tuple[list[str], list[str]]:
+  """The lines of two text files, perhaps .gz, line n of one being the translation of line n of the other.
+
+  Raises:
+    UserError: see `genjax.data.prepared.originals.read_parallel`.
+  """
+  source_lines, target_lines = originals.read_parallel([expanded(source), expanded(target)])
+  return source_lines, target_lines
+
+
+def open_parallel(name: str, split: str, languages: tuple[str, str], data_dir: prepare.Path | None = None,
+                  folder: prepare.Path | None = None) -> tuple[list[str], list[str]]:
+  """The sentences of two text features of a TFDS data set, such as ('de', 'en') of 'multi30k'.
+
+  Args:
+    name, split, data_dir: see `open_tfds`.
+    languages: names of the features.
+    folder: of original files.
+
+  Raises:
+    UserError: unknown data set or split; a language that it does not have.
+  """
+  builder = prepare.open_builder(name, data_dir, folder)
+  features: Any = builder.info.features
+  if unknown := [language for language in languages if language not in features]:
+    raise UserError(f'{name} has no feature {unknown[0]!r}; it has {", ".join(sorted(features))}')
+  source, target = (sources.read_texts(builder, split, language) for language in languages)
+  return source, target
+
+
+def spoken_digits(split: str, languages: tuple[str, str], size: int = 512) -> tuple[list[str], list[str]]:
+  """Numbers of one to eight digits, read out digit by digit: data to translate that needs no files.
+
+  Args:
+    split: 'train' or 'validation', of which neither repeats what is in the other.
+    languages: of `DIGITS`.
+    size: sentences of the split.
+
+  Raises:
+    UserError: an unknown split or language.
+  """
+  parities = {'train': 0, 'validation': 1}
+  if split not in parities:
+    raise UserError(f'spoken_digits has the splits {tuple(parities)}, got {split!r}')
+  if unknown := [language for language in languages if language not in DIGITS]:
+    raise UserError(f'spoken_digits knows the languages {tuple(DIGITS)}, got {unknown[0]!r}')
+  generator = np.random.default_rng(0)
+  numbers: list[np.ndarray] = []
+  while len(numbers) < size:
+    digits = generator.integers(0, 10, generator.integers(1, 9))
+    if digits.sum() % 2 == parities[split]:
+      numbers.append(digits)
+  source, target = ([' '.join(DIGITS[language][digit] for digit in digits) for digits in numbers] for language in languages)
+  return source, target
+
+
+def parallel(pairs: tuple[Sequence[str], Sequence[str]], encode: tuple[Callable[[str], np.ndarray], Callable[[str], np.ndarray]],
+             lengths: tuple[int, int], pad_ids: tuple[int, int] = (0, 0), facts: Mapping[str, Any] | None = None) -> Arrays:
+  """Pairs of sentences as a source of examples.
+
+  Pairs of which a side has more tokens than its length are left out; the fingerprint counts them.
+
+  Args:
+    pairs: source and target sentences.
+    encode: of each side, text -> integers (T,).
+    lengths: S and T, in tokens, of the columns.
+    pad_ids: what stands where there is no token.
+    facts: go into the fingerprint.
+
+  Returns:
+    'source' int32 (N, S), 'target' int32 (N, T), and 'source_weights', 'target_weights', float32 of the same shapes, 1 on tokens.
+
+  Raises:
+    UserError: no pair fits.
+  """
+  sides = [[function(text) for text in texts] for function, texts in zip(encode, pairs, strict=True)]
+  fits = [all(len(tokens) <= length for tokens, length in zip(pair, lengths)) for pair in zip(*sides, strict=True)]
+  if not any(fits):
+    raise UserError(f'none of the {len(fits)} pairs of sentences has at most {lengths} tokens; choose longer ones')
+  columns = {}
+  for name, side, length, pad_id in zip(('source', 'target'), sides, lengths, pad_ids):
+    chosen = [tokens for tokens, fit in zip(side, fits) if fit]
+    columns[name], columns[f'{name}_weights'] = pad(chosen, length, pad_id)
+  return Arrays(columns, {**(facts or {}), 'left_out': fits.count(False)})
+
+
+def pad(rows: Iterable[np.ndarray], length: int, pad_id: int = 0) -> tuple[np.ndarray, np.ndarray]:
+  """Rows of different lengths as int32 (N, T), and their weights, float32 (N, T): 1 on tokens, 0 on padding.
+
+  Raises:
+    UserError: a row of more than `length` tokens.
+  """
+  rows = list(rows)
+  sizes_N = np.asarray([len(row) for row in rows], int)
+  if len(rows) and sizes_N.max() > length:
+    raise UserError(f'row {sizes_N.argmax()} has {sizes_N.max()} tokens, more than the length {length}')
+  mask_NT = np.arange(length) < sizes_N[:, None]
+  tokens_NT = np.full((len(rows), length), pad_id, np.int32)
+  tokens_NT[mask_NT] = np.concatenate([np.asarray(row, np.int32) for row in rows]) if rows else ()
+  return tokens_NT, mask_NT.astype(np.float32)

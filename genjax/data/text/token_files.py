@@ -1,0 +1,89 @@
+"""Folders of tokens: a long stream in shards of ArrayRecord files, read at any place.
+
+    index.json                       what is written below, and of which texts
+    tokens-00000-of-00008.array_record, ...
+    tokenizer.json or tokenizer.model, tokenizer_config.json    see `genjax.data.text.tokenizers`; not for bytes
+
+A record holds `BLOCK` tokens as little-endian integers, the last of a shard fewer. `genjax data tokenize` writes such folders.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+import numpy as np
+
+from genjax.data.text.documents import part_of, place
+from genjax.types import UserError, expanded
+
+INDEX = 'index.json'
+FORMAT = 1
+BLOCK = 4096
+
+
+def is_folder(name: str) -> bool:
+  """Whether a name is that of a folder of tokens, and of no data set; see `genjax.data.text.documents.place`."""
+  return (expanded(name) / INDEX).is_file() and place(name) is not None
+
+
+class TokenFiles:
+  """The tokens of a split of such a folder; `self[positions]` reads integers of any shape.
+
+  Args:
+    folder: the folder.
+    split: 'train' and slices of it, which count tokens: 'train[:90%]', 'train[-100000:]'.
+
+  Attributes:
+    index: what index.json says.
+    bytes_per_token: of the texts, mean over the folder.
+    checksum: of the tokens and the split.
+
+  Raises:
+    UserError: no such folder, files that are missing or of another size than was written, an empty split.
+  """
+
+  def __init__(self, folder: str | os.PathLike[str], split: str):
+    folder = expanded(folder)
+    self.index = _read_index(folder)
+    shards = self.index['shards']
+    paths = [folder / shard['file'] for shard in shards]
+    for path, shard in zip(paths, shards):
+      if not path.is_file() or path.stat().st_size != shard['file_bytes']:
+        raise UserError(f'{path} is missing or has not the {shard["file_bytes"]} bytes that {INDEX} says; copy the folder again')
+    self._dtype = np.dtype(self.index['dtype'])
+    self._block = self.index['block']
+    self._starts = np.cumsum([0, *(shard['tokens'] for shard in shards)])
+    self._records = np.cumsum([0, *(-(-shard['tokens'] // self._block) for shard in shards)])
+    self._source = ArrayRecordDataSource([str(path) for path in paths])
+    part = part_of(str(folder), split, int(self._starts[-1]), 'tokens')
+    self._first, end, _ = part.indices(int(self._starts[-1]))
+    self._length = end - self._first
+    self.bytes_per_token = self.index['bytes'] / self.index['tokens']
+    told = json.dumps([[shard['sha256'] for shard in shards], self._first, end])
+    self.checksum = hashlib.sha256(told.encode()).hexdigest()[:16]
+
+  def __len__(self) -> int:
+    return self._length
+
+  def __getitem__(self, positions: np.ndarray) -> np.ndarray:
+    place = np.asarray(positions) + self._first
+    shard = np.searchsorted(self._starts, place, side='right') - 1
+    record, offset = np.divmod(place - self._starts[shard], self._block)
+    needed, which = np.unique(record + self._records[shard], return_inverse=True)
+    blocks = [np.frombuffer(data, self._dtype) for data in self._source.__getitems__(needed.tolist())]
+    begins = np.cumsum([0, *(len(block) for block in blocks[:-1])])
+    return np.concatenate(blocks)[begins[which.reshape(place.shape)] + offset]
+
+
+def _read_index(folder: pathlib.Path) -> dict[str, Any]:
+  try:
+    index = json.loads((folder / INDEX).read_text())
+  except (OSError, ValueError) as error:
+    raise UserError(f'{folder} is no finished folder of tokens: {error}; `genjax data tokenize --out={folder}` writes one, and goes on '
+                    'with one that it began') from None
+  if not isinstance(index, dict) or index.get('format') != FORMAT:
+    raise UserError(f'{folder / INDEX} is not of format {FORMAT}: written by another version; tokenize the text again')
+  return index

@@ -1,0 +1,1 @@
+"""Networks that predict noise, data or velocity from a noisy sample and a time."""

@@ -1,0 +1,193 @@
+"""DiT, the diffusion transformer with adaptive layer norm (Peebles & Xie 2023)."""
+
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from genjax import checks, sharding
+from genjax.nn import functional
+from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
+from genjax.nn.attention.self_attention import Attention
+from genjax.nn.embeddings import LabelEmbedding, TimestepEmbedding, patchify, sincos_positions, unpatchify
+from genjax.nn.functional import Network
+from genjax.nn.linear import Linear
+from genjax.types import Array, Key, Tree
+
+_XAVIER = nnx.initializers.xavier_uniform()
+_ZEROS = nnx.initializers.zeros_init()
+
+
+@dataclasses.dataclass(frozen=True)
+class DiT:
+  """Options of the network.
+
+  shape: (H, W, C) of the images or latents. patch: side of a patch in pixels. width, depth, heads: of the transformer.
+  mlp_ratio: hidden width of the MLP over the width. num_classes: number of classes, 0 without labels. learn_sigma:
+  twice the output channels, the second half for a learned variance. frequencies: Fourier features of the time.
+  dtype: compute type. residual_dtype: type of the sum that runs through all blocks, '' for the compute type or
+  'float32', with which modulation and gates are float32 too. attention: implementation, see
+  `genjax.nn.attention.dot_product_attention.attend`. remat, unroll: see `functional.stack`.
+
+  Raises:
+    UserError: sizes that do not divide, an unknown attention, or another residual type.
+  """
+
+  shape: tuple[int, int, int]
+  patch: int = 2
+  width: int = 384
+  depth: int = 12
+  heads: int = 6
+  mlp_ratio: float = 4.0
+  num_classes: int = 0
+  learn_sigma: bool = False
+  frequencies: int = 256
+  dtype: str = 'float32'
+  residual_dtype: str = ''
+  attention: str = 'auto'
+  remat: str = 'none'
+  unroll: bool = False
+
+  def __post_init__(self):
+    checks.whole(self, 1, 'shape', 'patch', 'width', 'depth', 'heads')
+    checks.whole(self, 0, 'num_classes')
+    checks.whole(self, 2, 'frequencies')
+    checks.positive(self, 'mlp_ratio')
+    checks.dtype(self)
+    if self.frequencies % 2 or self.width * self.mlp_ratio < 1:
+      raise checks.OutOfRange(f'frequencies must be even, and mlp_ratio leave at least one hidden unit, got {self.frequencies} and '
+                              f'{self.mlp_ratio}')
+    if self.shape[0] % self.patch or self.shape[1] % self.patch:
+      raise checks.OutOfRange(f'patch must divide the image size {self.shape[:2]}, got {self.patch}')
+    if self.width % self.heads or self.width % 4:
+      raise checks.OutOfRange(f'width must be a multiple of 4 and of heads ({self.heads}), got {self.width}')
+    if self.attention not in IMPLEMENTATIONS:
+      raise checks.OutOfRange(f'attention must be one of {IMPLEMENTATIONS}, got {self.attention!r}')
+    if self.residual_dtype not in ('', 'float32'):
+      raise checks.OutOfRange("residual_dtype must be '', for the compute type dtype, or 'float32', got "
+                              f'{self.residual_dtype!r}')
+
+
+# Peebles & Xie 2023, table 1
+SIZES = {
+    'S': dict(width=384, depth=12, heads=6),
+    'B': dict(width=768, depth=12, heads=12),
+    'L': dict(width=1024, depth=24, heads=16),
+    'XL': dict(width=1152, depth=28, heads=16),
+}
+
+
+def network(config: DiT) -> Network:
+  """The network (x_BHWC, time_B, label_B or None) -> prediction of shape B H W C (2 C with `learn_sigma`).
+
+  time_B is on the scale of 0 .. 1000; label_B runs to `num_classes`, which stands for "no label". The last layer and
+  all gates start at zero, so that a fresh network predicts 0.
+  """
+  height, width, channels = config.shape
+  embed = functional.network(lambda rngs: _Embed(config, rngs))
+  blocks = functional.stack(functional.network(lambda rngs: _Block(config, rngs)), config.depth, remat=config.remat,
+                            unroll=config.unroll)
+  head = functional.network(lambda rngs: _Head(config, channels * (2 if config.learn_sigma else 1), rngs))
+  parts = {'embed': embed, 'blocks': blocks, 'head': head}
+
+  def init(key: Key) -> tuple[Tree, Tree]:
+    keys = jax.random.split(key, len(parts))
+    return {name: part.init(part_key)[0] for (name, part), part_key in zip(parts.items(), keys)}, {}
+
+  def apply(params: Tree, mutable: Tree, x_BHWC: Array, time_B: Array, label_B: Array | None = None,
+            key: Key | None = None):
+    (x_BTD, condition_BD), _ = embed.apply(params['embed'], {}, x_BHWC, time_B, label_B)
+    x_BTD, condition_BD = _place(x_BTD), sharding.constrain(condition_BD, 'batch', None)
+    x_BTD, _ = blocks.apply(params['blocks'], {}, x_BTD, condition_BD)
+    x_BTP, _ = head.apply(params['head'], {}, x_BTD, condition_BD)
+    return unpatchify(x_BTP, config.patch, height, width), mutable
+
+  return Network(init, apply)
+
+
+class _Embed(nnx.Module):
+  """Patches with fixed positions, and the condition: time plus label."""
+
+  def __init__(self, config: DiT, rngs: nnx.Rngs):
+    height, width, channels = config.shape
+    self.size, dtype, self.residual = config.patch, jnp.dtype(config.dtype), _residual(config)
+    self.grid = (height // config.patch, width // config.patch)
+    self.width = config.width
+    self.patch = Linear(config.patch ** 2 * channels, config.width, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
+    self.time = TimestepEmbedding(config.frequencies, config.width, dtype=dtype, rngs=rngs)
+    self.label = LabelEmbedding(config.num_classes, config.width, dtype=dtype, rngs=rngs) if config.num_classes else None
+
+  def __call__(self, x_BHWC: Array, time_B: Array, label_B: Array | None = None, key: Key | None = None):
+    x_BTD = self.patch(patchify(x_BHWC, self.size)).astype(self.residual)
+    x_BTD = x_BTD + sincos_positions(*self.grid, self.width).astype(x_BTD.dtype)
+    condition_BD = self.time(time_B)
+    if self.label is not None:
+      assert label_B is not None, 'a network with classes needs labels'
+      condition_BD = condition_BD + self.label(label_B)
+    return x_BTD, condition_BD
+
+
+class _Block(nnx.Module):
+  """Attention and MLP; shift, scale and gate of each come from the condition (adaLN-Zero)."""
+
+  def __init__(self, config: DiT, rngs: nnx.Rngs):
+    width, dtype = config.width, jnp.dtype(config.dtype)
+    self.residual = _residual(config)
+    hidden = int(width * config.mlp_ratio)
+    self.attention = Attention(width, config.heads, dtype=dtype, implementation=config.attention, rngs=rngs)
+    self.mlp = nnx.Dict(up=Linear(width, hidden, kernel_init=_XAVIER, dtype=dtype, rngs=rngs),
+                        down=Linear(hidden, width, kernel_init=_XAVIER, dtype=dtype, rngs=rngs))
+    self.modulation = Linear(width, 6 * width, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
+
+  def __call__(self, x_BTD: Array, condition_BD: Array, key: Key | None = None) -> Array:
+    modulation = self.modulation(jax.nn.silu(condition_BD))[:, None].astype(self.residual)
+    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, axis=-1)
+    x_BTD = x_BTD + gate_a * self.attention(_normalize(x_BTD) * (1 + scale_a) + shift_a)
+    hidden = jax.nn.gelu(self.mlp.up(_normalize(x_BTD) * (1 + scale_m) + shift_m), approximate=True)
+    hidden = sharding.constrain(hidden, 'batch', 'sequence', 'mlp', name='hidden units B T M of the MLP')
+    return _place(x_BTD + gate_m * self.mlp.down(hidden))
+
+
+class _Head(nnx.Module):
+  """Modulated norm and the projection to patches."""
+
+  def __init__(self, config: DiT, channels: int, rngs: nnx.Rngs):
+    dtype, self.residual = jnp.dtype(config.dtype), _residual(config)
+    self.modulation = Linear(config.width, 2 * config.width, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
+    self.out = Linear(config.width, config.patch ** 2 * channels, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
+
+  def __call__(self, x_BTD: Array, condition_BD: Array, key: Key | None = None) -> Array:
+    shift, scale = jnp.split(self.modulation(jax.nn.silu(condition_BD))[:, None].astype(self.residual), 2, axis=-1)
+    return self.out(_normalize(x_BTD) * (1 + scale) + shift)
+
+
+def _residual(config: DiT) -> jnp.dtype:
+  return jnp.dtype(config.residual_dtype or config.dtype)
+
+
+def _place(x_BTD: Array) -> Array:
+  return sharding.constrain(x_BTD, 'batch', 'sequence', None, name='patches B T D')
+
+
+def _normalize(x_BTD: Array) -> Array:
+  """Layer norm without parameters; statistics in float32."""
+  x = x_BTD.astype(jnp.float32)
+  centred = x - jnp.mean(x, axis=-1, keepdims=True)
+  return (centred * jax.lax.rsqrt(jnp.mean(centred ** 2, axis=-1, keepdims=True) + 1e-6)).astype(x_BTD.dtype)
+
+
+AXES = (
+    ('embed/patch/kernel', (None, 'embed')),
+    ('embed/time/up/kernel', (None, 'mlp')),
+    ('embed/time/down/kernel', ('mlp', 'embed')),
+    ('blocks/attention/(query|key|value)/kernel', ('layers', 'embed', 'heads')),
+    ('blocks/attention/(query|key|value)/bias', ('layers', 'heads')),
+    ('blocks/attention/out/kernel', ('layers', 'heads', 'embed')),
+    ('blocks/mlp/up/kernel', ('layers', 'embed', 'mlp')),
+    ('blocks/mlp/up/bias', ('layers', 'mlp')),
+    ('blocks/mlp/down/kernel', ('layers', 'mlp', 'embed')),
+    ('blocks/modulation/kernel', ('layers', 'embed', None)),
+    ('head/modulation/kernel', ('embed', None)),
+    ('head/out/kernel', ('embed', None)),
+)

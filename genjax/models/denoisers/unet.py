@@ -1,0 +1,207 @@
+"""The U-Net of DDPM: residual blocks on several resolutions, attention on some of them (Ho et al. 2020, appendix B)."""
+
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from genjax import checks, sharding
+from genjax.nn import functional
+from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
+from genjax.nn.attention.self_attention import Attention
+from genjax.nn.conv import Conv
+from genjax.nn.embeddings import LabelEmbedding, TimestepEmbedding
+from genjax.nn.functional import Network
+from genjax.nn.linear import Linear
+from genjax.nn.norms import GroupNorm
+from genjax.types import Array, Key
+
+_XAVIER = nnx.initializers.xavier_uniform()
+_ZEROS = nnx.initializers.zeros_init()
+
+
+@dataclasses.dataclass(frozen=True)
+class UNet:
+  """Options of the network; the defaults are DDPM's for CIFAR-10 (35.7 M parameters).
+
+  shape: (H, W, C) of the images. base: channels of the first level. multipliers: channels of each level over `base`; each
+  level but the first has half the resolution of the one before. blocks: residual blocks of a level (one more on the
+  way up). attention: resolutions (heights in pixels) that have attention. heads: of the attention. groups: of the
+  group norms. dropout: in the residual blocks. num_classes: number of classes, 0 without labels. dtype: compute type.
+  attention_kernel: implementation, see `genjax.nn.attention.dot_product_attention.attend`. remat: what each residual block keeps, see
+  `functional.rematerialise`.
+
+  Raises:
+    UserError: sizes that do not divide, an attention resolution that no level has, or an unknown attention kernel.
+  """
+
+  shape: tuple[int, int, int]
+  base: int = 128
+  multipliers: tuple[int, ...] = (1, 2, 2, 2)
+  blocks: int = 2
+  attention: tuple[int, ...] = (16,)
+  heads: int = 1
+  groups: int = 32
+  dropout: float = 0.1
+  num_classes: int = 0
+  dtype: str = 'float32'
+  attention_kernel: str = 'auto'
+  remat: str = 'none'
+
+  def __post_init__(self):
+    checks.whole(self, 1, 'shape', 'multipliers', 'blocks', 'attention', 'heads', 'groups')
+    checks.whole(self, 4, 'base')
+    checks.whole(self, 0, 'num_classes')
+    checks.rates(self, 'dropout')
+    checks.dtype(self)
+    if not self.multipliers or self.base % 2:
+      raise checks.OutOfRange(f'multipliers must name at least one level, and base be even, got {self.multipliers} and {self.base}')
+    factor = 2 ** (len(self.multipliers) - 1)
+    if self.shape[0] % factor or self.shape[1] % factor:
+      raise checks.OutOfRange(f'multipliers has {len(self.multipliers)} levels, which need an image size that is a multiple of '
+                              f'{factor}, got {self.shape[:2]}; use fewer levels or another size')
+    resolutions = [self.shape[0] >> level for level in range(len(self.multipliers))]
+    if set(self.attention) - set(resolutions):
+      raise checks.OutOfRange(f'attention must be resolutions among {resolutions}, got {self.attention}')
+    if self.attention_kernel not in IMPLEMENTATIONS:
+      raise checks.OutOfRange(f'attention_kernel must be one of {IMPLEMENTATIONS}, got {self.attention_kernel!r}')
+    for channels in (self.base * multiplier for multiplier in self.multipliers):
+      if channels % self.groups or channels % self.heads:
+        raise checks.OutOfRange(f'groups ({self.groups}) and heads ({self.heads}) must divide the channels of every '
+                                f'level, got a level of {channels}')
+
+
+def network(config: UNet) -> Network:
+  """The network (x_BHWC, time_B, label_B or None) -> prediction of the shape of x.
+
+  time_B is on the scale of 0 .. 1000; label_B runs to `num_classes`, which stands for "no label". The last convolution
+  starts at zero, so that a fresh network predicts 0.
+  """
+  return functional.network(lambda rngs: _Network(config, rngs))
+
+
+class _Network(nnx.Module):
+
+  def __init__(self, config: UNet, rngs: nnx.Rngs):
+    dtype, base, channels = jnp.dtype(config.dtype), config.base, config.shape[-1]
+    self.remat = config.remat
+    embedding = 4 * base
+
+    def level(inputs: list[int], outputs: int, resolution: int) -> nnx.List:
+      return nnx.List([_Stage(config, size, outputs, embedding, resolution in config.attention, rngs) for size in inputs])
+
+    self.time = TimestepEmbedding(base, embedding, shift=1, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
+    # As large as the embedded time, so that the label counts from the first steps on.
+    self.label = (LabelEmbedding(config.num_classes, embedding, std=1.0, dtype=dtype, rngs=rngs)
+                  if config.num_classes else None)
+    self.first = Conv(channels, base, init=_XAVIER, dtype=dtype, rngs=rngs)
+    skips, width, resolution = [base], base, config.shape[0]
+    down, shrink, up, enlarge = [], [], [], []
+    for index, multiplier in enumerate(config.multipliers):
+      if index:
+        shrink.append(Conv(width, width, stride=2, init=_XAVIER, dtype=dtype, rngs=rngs))
+        skips.append(width)
+        resolution //= 2
+      outputs = base * multiplier
+      down.append(level([width] + [outputs] * (config.blocks - 1), outputs, resolution))
+      skips.extend([outputs] * config.blocks)
+      width = outputs
+    self.middle = nnx.List([_Stage(config, width, width, embedding, True, rngs),
+                            _Stage(config, width, width, embedding, False, rngs)])
+    for index, multiplier in reversed(list(enumerate(config.multipliers))):
+      inputs = []
+      for _ in range(config.blocks + 1):
+        inputs.append(width + skips.pop())
+        width = base * multiplier
+      up.append(level(inputs, width, resolution))
+      if index:
+        enlarge.append(Conv(width, width, init=_XAVIER, dtype=dtype, rngs=rngs))
+        resolution *= 2
+    self.down, self.shrink, self.up, self.enlarge = nnx.List(down), nnx.List(shrink), nnx.List(up), nnx.List(enlarge)
+    self.norm = _group_norm(width, config, rngs)
+    self.last = Conv(width, channels, init=_ZEROS, dtype=dtype, rngs=rngs)
+
+  def __call__(self, x_BHWC: Array, time_B: Array, label_B: Array | None = None, key: Key | None = None) -> Array:
+    condition_BD = self.time(time_B)
+    if self.label is not None:
+      assert label_B is not None, 'a network with classes needs labels'
+      condition_BD = condition_BD + self.label(label_B)
+    condition_BD = jax.nn.silu(condition_BD)
+    stages = sum(map(len, (*self.down, self.middle, *self.up)))
+    keys = iter([None] * stages if key is None else jax.random.split(key, stages))
+
+    def run(stage: _Stage, x_BHWC: Array) -> Array:
+      return functional.rematerialise(stage, self.remat)(x_BHWC, condition_BD, next(keys))
+
+    x_BHWC = self.first(x_BHWC)
+    skips = [x_BHWC]
+    for index, stages in enumerate(self.down):
+      if index:
+        x_BHWC = self.shrink[index - 1](x_BHWC)
+        skips.append(x_BHWC)
+      for stage in stages:
+        x_BHWC = run(stage, x_BHWC)
+        skips.append(x_BHWC)
+    for stage in self.middle:
+      x_BHWC = run(stage, x_BHWC)
+    for index, stages in enumerate(self.up):
+      if index:
+        x_BHWC = self.enlarge[index - 1](_double(x_BHWC))
+      for stage in stages:
+        x_BHWC = run(stage, jnp.concatenate([x_BHWC, skips.pop()], axis=-1))
+    return self.last(jax.nn.silu(self.norm(x_BHWC)))
+
+
+class _Stage(nnx.Module):
+  """A residual block, and attention after it where the resolution has it."""
+
+  def __init__(self, config: UNet, inputs: int, outputs: int, embedding: int, attends: bool, rngs: nnx.Rngs):
+    dtype = jnp.dtype(config.dtype)
+    self.dropout = config.dropout
+    self.norm_in = _group_norm(inputs, config, rngs)
+    self.conv_in = Conv(inputs, outputs, init=_XAVIER, dtype=dtype, rngs=rngs, axes=(None, 'mlp'))
+    self.condition = Linear(embedding, outputs, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
+    self.norm_out = _group_norm(outputs, config, rngs)
+    self.conv_out = Conv(outputs, outputs, init=_ZEROS, dtype=dtype, rngs=rngs, axes=('mlp', None))
+    resized = inputs != outputs
+    self.shortcut = Linear(inputs, outputs, kernel_init=_XAVIER, dtype=dtype, rngs=rngs) if resized else None
+    self.norm_attention = _group_norm(outputs, config, rngs) if attends else None
+    self.attention = Attention(outputs, config.heads, dtype=dtype, out_init=_ZEROS, split=False,
+                               implementation=config.attention_kernel, rngs=rngs) if attends else None
+
+  def __call__(self, x_BHWC: Array, condition_BD: Array, key: Key | None = None) -> Array:
+    hidden = self.conv_in(jax.nn.silu(self.norm_in(x_BHWC))) + self.condition(condition_BD)[:, None, None]
+    hidden = sharding.constrain(hidden, 'batch', None, None, 'mlp', name='hidden maps B H W C of a residual block')
+    hidden = functional.dropout(jax.nn.silu(self.norm_out(hidden)), self.dropout, key)
+    x_BHWC = (x_BHWC if self.shortcut is None else self.shortcut(x_BHWC)) + self.conv_out(hidden)
+    x_BHWC = sharding.constrain(x_BHWC, 'batch', None, None, None)
+    if self.attention is None or self.norm_attention is None:
+      return x_BHWC
+    batch, _, _, channels = x_BHWC.shape
+    x_BTD = self.norm_attention(x_BHWC).reshape(batch, -1, channels)
+    return x_BHWC + self.attention(x_BTD).reshape(x_BHWC.shape)
+
+
+def _group_norm(channels: int, config: UNet, rngs: nnx.Rngs) -> GroupNorm:
+  # The variance by two passes: E[x^2] - E[x]^2 loses its digits where the mean is large.
+  return GroupNorm(channels, config.groups, dtype=jnp.dtype(config.dtype), rngs=rngs)
+
+
+def _double(x_BHWC: Array) -> Array:
+  """Twice the resolution by nearest neighbours."""
+  batch, height, width, channels = x_BHWC.shape
+  x = jnp.broadcast_to(x_BHWC[:, :, None, :, None], (batch, height, 2, width, 2, channels))
+  return x.reshape(batch, 2 * height, 2 * width, channels)
+
+
+# Tensor parallelism splits the hidden channels of a residual block; attention stays whole, its maps are small.
+AXES = (
+  (r'time/up/kernel', (None, 'mlp')),
+  (r'time/down/kernel', ('mlp', None)),
+  (r'(down|middle|up)/.*/conv_in/kernel', (None, None, None, 'mlp')),
+  (r'(down|middle|up)/.*/condition/kernel', (None, 'mlp')),
+  (r'(down|middle|up)/.*/(conv_in|condition)/bias', ('mlp',)),
+  (r'(down|middle|up)/.*/norm_out/(scale|bias)', ('mlp',)),
+  (r'(down|middle|up)/.*/conv_out/kernel', (None, None, 'mlp', None)),
+)

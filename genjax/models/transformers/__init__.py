@@ -1,0 +1,1 @@
+"""Transformers: decoders, encoders, and encoder-decoders, each a file."""

@@ -1,0 +1,318 @@
+"""Decoder-only transformers: GPT-2 and GPT-3, LLaMA, Mistral, Mixtral and everything between, by options."""
+
+import dataclasses
+import math
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from genjax import checks, sharding
+from genjax.nn import linear as linear_lib
+from genjax.nn import norms
+from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
+from genjax.nn.attention.self_attention import Attention, RopeScaling, init_layer
+from genjax.nn.blocks import ACTIVATIONS
+from genjax.nn.embeddings import Embed
+from genjax.nn.experts import Experts, balance, empty_load
+from genjax.nn.functional import Network, dropout, network, stack, unstack
+from genjax.nn.kernels import dense
+from genjax.nn.linear import Linear
+from genjax.types import Array, Key, Tree
+
+POSITIONS = ('learned', 'rope')
+NORMS = ('layer', 'rms')
+GATED = {'swiglu': 'silu', 'geglu': 'gelu', 'reglu': 'relu'}  # activation(gate x) * up x in the place of activation(up x) (Shazeer 2020)
+MLPS = {**ACTIVATIONS, **{name: ACTIVATIONS[activation] for name, activation in GATED.items()}}
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+  """Options of a decoder. The defaults are GPT-2's (Radford et al. 2019); `llama` gives LLaMA's (Touvron et al. 2023).
+
+  vocab: size V of the vocabulary. context: longest sequence T in tokens. layers, heads, width: L, H, D. kv_heads: key/value heads, 0 for as
+  many as heads. head_dim: channels of a head, 0 for width / heads. mlp_width: 0 for 4 width. positions: 'learned' or 'rope'. rope_theta,
+  rope_scaling: base and scaling of rotary positions, the latter as a `RopeScaling` or a dict of its options. window: tokens that a token
+  sees, itself included (sliding window, Jiang et al. 2023), 0 for all. norm: 'layer' or 'rms'. mlp: 'gelu' (exact), 'gelu_tanh', 'relu',
+  'silu', or one of `GATED`. bias: in projections and norms; attention_bias, mlp_bias: in these alone, None for as `bias` says. experts:
+  MLPs of a block of which each token has `experts_per_token`, 0 for one MLP that all have (see `genjax.nn.experts`); they have no biases.
+  balance: weight of their load-balancing loss in the training loss. tied: the output layer is the transposed embedding. dropout: on
+  embeddings and on what each block adds. attention_dropout: on the weights of attention, after the softmax. init_scale: standard deviation
+  of initial weights; what writes to the residual stream has it divided by sqrt(2 L). dtype: compute type, 'float32' or 'bfloat16'.
+  attention: implementation, see `genjax.nn.attention.dot_product_attention.attend`. remat, unroll: see `genjax.nn.functional.stack`.
+  """
+
+  vocab: int
+  context: int
+  layers: int
+  heads: int
+  width: int
+  kv_heads: int = 0
+  head_dim: int = 0
+  mlp_width: int = 0
+  positions: str = 'learned'
+  norm: str = 'layer'
+  norm_eps: float = 1e-5
+  mlp: str = 'gelu_tanh'
+  bias: bool = True
+  attention_bias: bool | None = None
+  mlp_bias: bool | None = None
+  experts: int = 0
+  experts_per_token: int = 2
+  balance: float = 0.0
+  tied: bool = True
+  dropout: float = 0.0
+  attention_dropout: float = 0.0
+  rope_theta: float = 10_000.0
+  rope_scaling: RopeScaling | None = None
+  window: int = 0
+  init_scale: float = 0.02
+  dtype: str = 'float32'
+  attention: str = 'auto'
+  remat: str = 'none'
+  unroll: bool = False
+
+  def __post_init__(self):
+    checks.whole(self, 1, 'vocab', 'context', 'layers', 'heads', 'width')
+    checks.whole(self, 0, 'kv_heads', 'head_dim', 'mlp_width', 'window', 'experts')
+    checks.rates(self, 'dropout', 'attention_dropout')
+    checks.positive(self, 'norm_eps', 'init_scale', 'rope_theta')
+    checks.between(self, ('balance',), at_least=0)
+    checks.dtype(self)
+    checks.heads(self)
+    if self.kv_heads and self.heads % self.kv_heads:
+      raise checks.OutOfRange(f'heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})')
+    if self.positions == 'rope' and (self.head_dim or self.width // self.heads) % 2:
+      raise checks.OutOfRange(f'head_dim must be even for rotary positions, got {self.head_dim or self.width // self.heads}')
+    for name, known in (('positions', POSITIONS), ('norm', NORMS), ('mlp', tuple(MLPS)), ('attention', IMPLEMENTATIONS)):
+      if getattr(self, name) not in known:
+        raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
+    if self.experts and self.mlp_bias:
+      raise ValueError('experts have no biases; leave mlp_bias at None or False')
+    if self.experts and not 1 <= self.experts_per_token <= self.experts:
+      raise checks.OutOfRange(f'experts_per_token must be 1 to all of the experts, got experts={self.experts} and '
+                              f'experts_per_token={self.experts_per_token}')
+    if self.balance and not self.experts:
+      raise ValueError(f'balance is the weight of a loss of experts, got {self.balance} with experts={self.experts}')
+    if self.rope_scaling is not None:
+      if self.positions != 'rope':
+        raise ValueError(f"rope_scaling needs positions='rope', got {self.positions!r}")
+      if not isinstance(self.rope_scaling, RopeScaling):  # a config has it as a dict
+        object.__setattr__(self, 'rope_scaling', _rope_scaling(dict(self.rope_scaling)))
+
+
+def _rope_scaling(options: dict[str, Any]) -> RopeScaling:
+  known = [field.name for field in dataclasses.fields(RopeScaling)]
+  if not {'kind', 'factor'} <= set(options) <= set(known):
+    raise ValueError(f"rope_scaling takes {known}, needs 'kind' and 'factor', and got {sorted(options)}")
+  return RopeScaling(**options)
+
+
+def llama(**options: Any) -> TransformerConfig:
+  """LLaMA's choices: rotary positions, RMSNorm, SwiGLU, no biases, an output layer of its own."""
+  return TransformerConfig(**{'positions': 'rope', 'norm': 'rms', 'mlp': 'swiglu', 'bias': False, 'tied': False, **options})
+
+
+class Embedding(nnx.Module):
+  """Tokens B T -> vectors B T D, with learned positions if the config has them."""
+
+  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+    init = nnx.initializers.normal(config.init_scale)
+    self.token = Embed(config.vocab, config.width, embedding_init=init, rngs=rngs)
+    if config.positions == 'learned':
+      self.position = Embed(config.context, config.width, embedding_init=init, rngs=rngs)
+    self.config = config
+
+  def __call__(self, tokens_BT: Array, positions_BT: Array, key: Key | None = None) -> Array:
+    x_BTD = self.token(tokens_BT)
+    if self.config.positions == 'learned':
+      # Parameters of less precision than the compute type are added in the latter.
+      x_BTD = x_BTD.astype(jnp.promote_types(x_BTD.dtype, self.config.dtype))
+      x_BTD += self.position(positions_BT)
+    return dropout(x_BTD, self.config.dropout, key).astype(self.config.dtype)
+
+
+class Block(nnx.Module):
+  """Pre-norm attention and MLP, each added to its input.
+
+  With a mixture of experts, input and output are pairs of x_BTD and the load of the experts up to there.
+  """
+
+  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+    init = nnx.initializers.normal(config.init_scale)
+    residual_init = nnx.initializers.normal(config.init_scale / math.sqrt(2 * config.layers))
+    dtype = jnp.dtype(config.dtype)
+    self.attention_norm = _norm(config, rngs)
+    self.attention = Attention(
+      config.width, config.heads, config.kv_heads or config.heads, head_dim=config.head_dim or None,
+      bias=config.bias if config.attention_bias is None else config.attention_bias, causal=True, dtype=dtype, rngs=rngs,
+      rope_theta=config.rope_theta if config.positions == 'rope' else None, rope_scaling=config.rope_scaling,
+      window=config.window or None, kernel_init=init, out_init=residual_init, implementation=config.attention,
+      dropout=config.attention_dropout)
+    mlp_width = config.mlp_width or 4 * config.width
+
+    def linear(inputs: int, outputs: int, kernel_init) -> Linear:
+      bias = config.bias if config.mlp_bias is None else config.mlp_bias
+      return Linear(inputs, outputs, use_bias=bias, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+
+    self.mlp_norm = _norm(config, rngs)
+    if config.experts:
+      self.experts = Experts(config.width, mlp_width, config.experts, config.experts_per_token, activation=MLPS[config.mlp],
+                             gated=config.mlp in GATED, dtype=dtype, kernel_init=init, out_init=residual_init, rngs=rngs)
+    else:
+      self.up = linear(config.width, mlp_width, init)
+      if config.mlp in GATED:
+        self.gate = linear(config.width, mlp_width, init)
+      self.down = linear(mlp_width, config.width, residual_init)
+    self.config = config
+
+  def __call__(self, x: Any, key: Key | None = None, layer: Any = None, balance_BT: Array | None = None, **options: Any):
+    """`balance_BT`: weights of the tokens in the load. `options`: of `Attention`."""
+    x_BTD, load = x if self.config.experts else (x, empty_load(0))
+    keys = (None, None) if key is None else tuple(jax.random.split(key))
+    weights_key = None if key is None else jax.random.fold_in(key, 2)
+    y_BTD = self.attention(self.attention_norm(x_BTD), weights_key, layer=layer, **options)
+    y_BTD, layer = (y_BTD, None) if layer is None else y_BTD
+    x_BTD = x_BTD + dropout(y_BTD, self.config.dropout, keys[0])
+    h_BTD, sequence = self.mlp_norm(x_BTD), _sequence(layer)
+    if self.config.experts:
+      y_BTD, new_load = self.experts(h_BTD, balance_BT)
+      load += new_load
+    else:
+      y_BTD = self._mlp(h_BTD, sequence)
+    x_BTD = x_BTD + dropout(y_BTD, self.config.dropout, keys[1])
+    x_BTD = sharding.constrain(x_BTD, 'batch', sequence, None, name='tokens B T D')
+    x = (x_BTD, load) if self.config.experts else x_BTD
+    return x if layer is None else (x, layer)
+
+  def _mlp(self, h_BTD: Array, sequence: str | None) -> Array:
+    activation = MLPS[self.config.mlp]
+    h_BTM = activation(self.gate(h_BTD)) * self.up(h_BTD) if self.config.mlp in GATED else activation(self.up(h_BTD))
+    return self.down(sharding.constrain(h_BTM, 'batch', sequence, 'mlp', name='hidden units B T M of the MLP'))
+
+
+class Head(nnx.Module):
+  """Final norm, and the output layer unless it is tied."""
+
+  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+    self.norm = _norm(config, rngs)
+    if not config.tied:
+      self.out = Linear(config.width, config.vocab, use_bias=False, dtype=jnp.dtype(config.dtype),
+                        preferred_element_type=jnp.float32, kernel_init=nnx.initializers.normal(config.init_scale), rngs=rngs)
+    self.tied = config.tied
+
+  def __call__(self, x_BTD: Array, embedding_VD: Array, key: Key | None = None, project: bool = True) -> Any:
+    x_BTD = self.norm(x_BTD)
+    if not project:
+      return x_BTD, embedding_VD if self.tied else dense(self.out.kernel.get_value()).T
+    return linear_lib.project(x_BTD, embedding_VD, jnp.float32) if self.tied else self.out(x_BTD)
+
+
+def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.Module:
+  dtype = jnp.dtype(config.dtype)
+  if config.norm == 'rms':
+    return norms.RMSNorm(config.width, epsilon=config.norm_eps, dtype=dtype, rngs=rngs)
+  return norms.LayerNorm(config.width, epsilon=config.norm_eps, use_bias=config.bias, dtype=dtype, rngs=rngs)
+
+
+def _sequence(cache: Any) -> str | None:
+  """The logical axis of tokens: with a cache they come one by one or in a prompt of any length, and stay whole."""
+  return 'sequence' if cache is None else None
+
+
+def transformer(config: TransformerConfig) -> Network:
+  """The network.
+
+  apply(params, mutable, tokens_BT, key=None) -> logits B T V in float32, where logits at t depend on tokens up to t only.
+  apply(..., cache=cache, position=p) -> (logits, cache): the tokens stand at positions p, p + 1, ..., earlier ones are read
+  from the cache (see `init_cache`), and p + T must not exceed its length. Parameters that `lay_out` returned serve too.
+  apply(..., cache=cache, position=p, first_B=first_B): slots before first_B hold padding, and row b's positions count from first_B[b]:
+  texts of several lengths stand in one batch with their ends in line. What comes out for padding is not specified.
+  apply(..., segments_BT=segments_BT, positions_BT=positions_BT), without a cache: a token sees earlier tokens of its own segment (an
+  integer id) only, for packed texts and for padding on either side; positions default to 0, 1, ... whatever the segments.
+  apply(..., project=False) -> (hidden_BTD, weight_VD) in the place of the logits, which are hidden weight^T: for losses that never hold
+  all of them.
+  apply(..., balance_BT=weights_BT), with a mixture of experts -> (output, loss): the load-balancing loss of the experts, unscaled, to which
+  tokens add by their weights; see `genjax.nn.experts.balance`.
+  """
+  embedding = network(lambda rngs: Embedding(config, rngs))
+  blocks = stack(network(lambda rngs: Block(config, rngs)), config.layers, config.remat, config.unroll)
+  head = network(lambda rngs: Head(config, rngs))
+
+  def init(key: Key) -> tuple[Tree, Tree]:
+    keys = jax.random.split(key, 3)
+    parts = {name: part.init(part_key)[0] for name, part, part_key in zip(('embedding', 'blocks', 'head'), (embedding, blocks, head), keys)}
+    return parts, {}
+
+  def apply(params: Tree, mutable: Tree, tokens_BT: Array, key: Key | None = None, cache: Tree = None,
+            position: Array | int = 0, project: bool = True, first_B: Array | None = None, segments_BT: Array | None = None,
+            positions_BT: Array | None = None, balance_BT: Array | None = None) -> tuple[Any, Tree]:
+    if balance_BT is not None and not config.experts:
+      raise ValueError('only a mixture of experts has a load to balance')
+    keys = (None, None) if key is None else tuple(jax.random.split(key))
+    if config.rope_scaling is not None:
+      config.rope_scaling.check_length(tokens_BT.shape[1], config.context)
+    if positions_BT is None:
+      positions_BT = position + jnp.arange(tokens_BT.shape[1])[None]
+      if first_B is not None:
+        positions_BT = jnp.maximum(positions_BT - first_B[:, None], 0)
+    x_BTD, _ = embedding.apply(params['embedding'], {}, tokens_BT, positions_BT, key=keys[0])
+    x_BTD = sharding.constrain(x_BTD, 'batch', _sequence(cache), None, name='tokens B T D')
+    options = {'segments_BT': segments_BT, 'positions_BT': positions_BT, 'first_B': first_B}
+    if cache is not None:
+      options |= {'layers': cache, 'position': position}
+    if cache is not None and not isinstance(params['blocks'], tuple):
+      params = lay_out(config, params)
+    x = (x_BTD, empty_load(config.experts)) if config.experts else x_BTD
+    x, _ = blocks.apply(params['blocks'], {}, x, key=keys[1], balance_BT=balance_BT, **options)
+    sequence = _sequence(cache)
+    x, cache = (x, None) if cache is None else x
+    x_BTD, load = x if config.experts else (x, empty_load(0))
+    output, _ = head.apply(params['head'], {}, x_BTD, params['embedding']['token']['embedding'], project=project)
+    if project:
+      output = sharding.constrain(output, 'batch', sequence, 'vocab', name='logits B T V')
+    output = output if cache is None else (output, cache)
+    return (output if balance_BT is None else (output, balance(load))), mutable
+
+  return Network(init, apply)
+
+
+def init_cache(config: TransformerConfig, batch: int, length: int) -> Tree:
+  """An empty key/value cache for `length` tokens in the compute type: (keys, values) of all layers with a leading axis L, or with
+  `unroll` a tuple of one pair a layer; see `genjax.nn.attention.self_attention.init_layer`."""
+  layer = init_layer(batch, config.kv_heads or config.heads, length, config.head_dim or config.width // config.heads, config.dtype)
+  if config.unroll:
+    return (layer,) * config.layers
+  return jax.tree.map(lambda leaf: jnp.zeros((config.layers, *leaf.shape), leaf.dtype), layer)
+
+
+def lay_out(config: TransformerConfig, params: Tree) -> Tree:
+  """The parameters as a decoding loop reads them best: with `unroll` one tree a layer, which costs a copy of them, else as they are."""
+  return {**params, 'blocks': unstack(params['blocks'], config.layers)} if config.unroll else params
+
+
+def axes(config: TransformerConfig) -> tuple:
+  """The logical axes of the parameters."""
+  return (*_AXES, *(_EXPERT_AXES if config.experts else _MLP_AXES), *(() if config.tied else _UNTIED_AXES))
+
+
+_AXES = (
+  (r'embedding/token/embedding', ('vocab', None)),
+  (r'blocks/attention/(query|key|value)/kernel', ('layers', None, 'heads')),
+  (r'blocks/attention/out/kernel', ('layers', 'heads', None)),
+  (r'blocks/.*/(scale|bias)', ('layers', None)),  # norms, which every variant has, and biases
+)
+
+_MLP_AXES = (
+  (r'blocks/(up|gate)/kernel', ('layers', None, 'mlp')),
+  (r'blocks/down/kernel', ('layers', 'mlp', None)),
+)
+
+_EXPERT_AXES = (
+  (r'blocks/experts/(up|gate)_kernel', ('layers', 'experts', None, 'mlp')),
+  (r'blocks/experts/down_kernel', ('layers', 'experts', 'mlp', None)),
+  (r'blocks/experts/router/kernel', ('layers', None, None)),
+)
+
+_UNTIED_AXES = ((r'head/out/kernel', (None, 'vocab')),)

@@ -1,0 +1,1 @@
+"""Attention: layers, the formula and its kernels, and attention of sequences that are split over devices."""

@@ -1,0 +1,203 @@
+"""Warm start: the parameters of another run, brought to the names and shapes of this one by rules.
+
+A leaf is named 'GROUP/path/to/leaf'; variables that change without gradients are in the group 'mutable'. Rules are tuples of
+strings, patterns are regular expressions that match a whole name:
+
+    ('rename', PATTERN, REPLACEMENT)    a leaf there is called otherwise here; the first rule that matches decides
+    ('drop', PATTERN)                   a leaf there is not used
+    ('keep', PATTERN)                   a leaf here keeps its initial value
+    ('reshape', PATTERN)                a leaf here takes one of another shape with as many entries, in C order
+
+What no rule covers is an error: nothing is left out, left as it was or fitted in silence.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import hashlib
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genjax import sharding
+from genjax.training.checkpoints.checkpoint import Checkpoints
+from genjax.training.run import Run
+from genjax.types import Params, UserError, leaf_name, listed, named_leaves
+
+_ARGUMENTS = {'rename': 2, 'drop': 1, 'keep': 1, 'reshape': 1}
+
+
+@dataclasses.dataclass
+class Report:
+  """What became of every leaf, by names here; `dropped` by names there."""
+
+  loaded: list[str] = dataclasses.field(default_factory=list)
+  renamed: list[str] = dataclasses.field(default_factory=list)  # 'there -> here', of loaded ones
+  reshaped: list[str] = dataclasses.field(default_factory=list)  # 'here (shape) -> (shape)', of loaded ones
+  dropped: list[str] = dataclasses.field(default_factory=list)
+  kept: list[str] = dataclasses.field(default_factory=list)
+
+  def lines(self, most: int = 20) -> list[str]:
+    """The report as text, at most so many leaves of a kind."""
+    lines = [f'  loaded {len(self.loaded)}, of these {len(self.renamed)} renamed and {len(self.reshaped)} reshaped; '
+             f'dropped {len(self.dropped)}; kept initial {len(self.kept)}']
+    for title, names in (('renamed', self.renamed), ('reshaped', self.reshaped), ('dropped', self.dropped), ('kept initial', self.kept)):
+      lines += [f'  {title:<13}{name}' for name in names[:most]]
+      lines += [f'  {title:<13}... and {len(names) - most} more'] if len(names) > most else []
+    return lines
+
+
+def apply(run: Run, source: Checkpoints, step: int | None, say: Callable[[str], None], averaged: bool = False, strict: bool = True,
+          rules: Sequence[Sequence[str]] = ()) -> Report:
+  """Puts the variables of another run into the initial state of `run`, its averages included; prints a report.
+
+  Args:
+    run: just initialised. Optimizer state and step stay initial.
+    source: checkpoints of the other run.
+    step: which checkpoint; None is the newest that can be read.
+    say: called with lines for the user.
+    averaged: take averaged parameters of the groups that have them.
+    strict: what no rule covers is an error. Otherwise it is dropped, or keeps its initial value; the report says so.
+    rules: see the module.
+
+  Raises:
+    UserError: bad rules; a rule that matches nothing; under `strict`, any leaf that is not covered (all are listed); averages asked
+      for where there are none.
+  """
+  step, leaves = read(source, step, say, averaged)
+  here = {**run.state.params, 'mutable': run.state.mutable}
+  chosen, report = match(leaves, {name: leaf.shape for name, leaf in named_leaves(here).items()}, rules, strict)
+
+  def place(path: tuple, leaf: jax.Array) -> jax.Array:
+    name = leaf_name(path)
+    return sharding.put_tree(chosen[name].astype(leaf.dtype), leaf.sharding) if name in chosen else leaf
+
+  state = jax.tree_util.tree_map_with_path(place, here)
+  mutable = state.pop('mutable')
+  # Copies: a buffer that stands twice in a donated state cannot be donated.
+  ema = {group: jax.tree.map(lambda leaf: leaf.copy(), state[group]) for group in run.state.ema}
+  run.restore(dataclasses.replace(run.state, params=state, mutable=mutable, ema=ema))
+  say('\n'.join([f'beginning with step {step} of {source.directory.parent}', *report.lines()]))
+  return report
+
+
+def fill(frozen: Params, source: Checkpoints, step: int | None, say: Callable[[str], None], averaged: bool = False, strict: bool = True,
+         rules: Sequence[Sequence[str]] = ()) -> tuple[Params, dict[str, Any]]:
+  """Reads the frozen groups that are shapes from another run; arguments as of `apply`.
+
+  Returns:
+    The frozen groups, and what tells these parameters from others: the step, and a checksum of names, shapes and bytes.
+
+  Raises:
+    UserError: see `apply`; a leaf without a value is an error in any case.
+  """
+  here = {group: tree for group, tree in frozen.items()
+          if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree))}
+  step, leaves = read(source, step, say, averaged)
+  chosen, report = match(leaves, {name: leaf.shape for name, leaf in named_leaves(here).items()}, rules, strict)
+  if report.kept:
+    raise UserError(f'what stands still has no initial value to keep, and config.init_from gives none for {listed(report.kept)}')
+  filled = jax.tree_util.tree_map_with_path(lambda path, leaf: chosen[leaf_name(path)].astype(leaf.dtype), here)
+  digest = hashlib.sha256()
+  for name, leaf in sorted(named_leaves(filled).items()):
+    if jnp.issubdtype(leaf.dtype, jnp.floating):  # whatever type it is kept in here, the checksum is that of the base
+      leaf = chosen[name].astype(np.float32)
+    digest.update(f'{name} {leaf.shape} {leaf.dtype} '.encode())
+    digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
+  say('\n'.join([f'reading frozen {sorted(here)} from step {step} of {source.directory.parent}', *report.lines()]))
+  return {**frozen, **filled}, {'step': step, 'sha256': digest.hexdigest()}
+
+
+def read(source: Checkpoints, step: int | None, say: Callable[[str], None], averaged: bool) -> tuple[int, dict[str, np.ndarray]]:
+  """The step and the variables of a checkpoint by name; arguments as of `apply`.
+
+  Raises:
+    UserError: averages asked for where there are none; see also `Checkpoints.load`.
+  """
+  step, there = source.load(say, step)
+  if averaged and not there.get('ema'):
+    raise UserError(f'config.init.averaged: the run in {source.directory.parent} has no averaged parameters; set it to False')
+  trees = {**there['params'], **(there.get('ema', {}) if averaged else {}), 'mutable': there.get('mutable') or {}}
+  return step, named_leaves(trees)
+
+
+def match(there: Mapping[str, np.ndarray], here: Mapping[str, tuple[int, ...]], rules: Sequence[Sequence[str]],
+          strict: bool) -> tuple[dict[str, np.ndarray], Report]:
+  """Which array each leaf here gets; leaves that keep their initial value are absent.
+
+  Args:
+    there: name -> array.
+    here: name -> shape.
+    rules, strict: see `apply`.
+
+  Raises:
+    UserError: see `apply`.
+  """
+  patterns = _checked(rules)
+  used: set[int] = set()
+
+  def first(kind: str, name: str) -> int | None:
+    found = next((index for index, (verb, pattern, _) in enumerate(patterns) if verb == kind and pattern.fullmatch(name)), None)
+    used.update(() if found is None else (found,))
+    return found
+
+  report, chosen, origin, problems = Report(), {}, {}, []
+  for name, value in there.items():
+    if first('drop', name) is not None:
+      report.dropped.append(name)
+      continue
+    index = first('rename', name)
+    target = name if index is None else patterns[index][1].sub(patterns[index][2], name, count=1)
+    if target not in here or first('keep', target) is not None:
+      report.dropped.append(name)
+      problems += [f"{name} there{'' if target == name else f', renamed to {target},'} has no place here: drop or rename it"]
+    elif target in chosen:
+      problems.append(f'{name} and {origin[target]} there are both called {target} here: drop one')
+    else:
+      chosen[target], origin[target] = value, name
+  for name, shape in here.items():
+    if name not in chosen:
+      if first('keep', name) is None:
+        problems.append(f'{name} here gets no value: rename a leaf to it, or keep its initial value')
+      report.kept.append(name)
+      continue
+    value = chosen[name]
+    if value.shape != shape:
+      if first('reshape', name) is not None and value.size == int(np.prod(shape)):
+        report.reshaped.append(f'{name} {value.shape} -> {shape}')
+        chosen[name] = value.reshape(shape)
+      else:
+        problems.append(f'{name} has shape {shape} here, and {value.shape} there: reshape it, or drop it there and keep it here')
+        report.kept.append(name)
+        report.dropped.append(origin[name])
+        del chosen[name]
+        continue
+    report.loaded.append(name)
+    report.renamed += [f'{origin[name]} -> {name}'] if origin[name] != name else []
+  idle = [f'the rule {tuple(rules[index])} matches nothing' for index in range(len(rules)) if index not in used]
+  if idle or strict and problems:
+    lines = '\n'.join(f'  {line}' for line in idle + (problems if strict else []))
+    raise UserError(f'config.init does not fit config.init_from:\n{lines}\nLeaves there: {_some(there)}\nLeaves here: {_some(here)}\n'
+                    'Write config.init.rules, or set config.init.strict=False to leave out what does not fit')
+  return chosen, report
+
+
+def _checked(rules: Sequence[Sequence[str]]) -> list[tuple[str, re.Pattern[str], str]]:
+  checked = []
+  for rule in rules:
+    verb, *rest = rule if isinstance(rule, (tuple, list)) and rule else ('',)
+    if verb not in _ARGUMENTS or len(rest) != _ARGUMENTS[verb] or not all(isinstance(text, str) for text in rest):
+      raise UserError(f"config.init.rules: expected ('rename', PATTERN, REPLACEMENT), ('drop', PATTERN), ('keep', PATTERN) or "
+                      f"('reshape', PATTERN), got {rule!r}")
+    try:
+      checked.append((verb, re.compile(rest[0]), rest[1] if len(rest) > 1 else ''))
+    except re.error as error:
+      raise UserError(f'config.init.rules: {rest[0]!r} is no regular expression: {error}') from error
+  return checked
+
+
+def _some(names: Any, most: int = 8) -> str:
+  listed = sorted(names)
+  return ', '.join(listed[:most]) + (f', ... ({len(listed)})' if len(listed) > most else '')

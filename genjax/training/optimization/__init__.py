@@ -1,0 +1,1 @@
+"""Optimizers by name, and by part of a tree of parameters."""
