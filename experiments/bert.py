@@ -35,20 +35,21 @@ def build(config: Config) -> Experiment:
   """An encoder and what it learns.
 
   config.data:
-    name, train, heldout, field: of the text, see `genjax.data.text.documents.open_documents`. label: the feature that is the class; used by
-      'classification', which reads a data set by name.
-    more: (name, split, field) of further texts to train on, used by 'masked_lm'; sets that need original files must be prepared.
-    vocabulary: 'bert', trained on the texts to train on to vocabulary_size tokens; or the path of a tokenizer with the special tokens of
-      BERT, such as that of a run.
-    context: tokens of an example. Of a sentence to classify, what does not fit is cut off at its end. For 'masked_lm' all sentences stand
-      one after the other, each ended by '[SEP]', and rows of that stream, each begun by '[CLS]', fill the context; the last tokens of a
-      split, fewer than a row, are not read.
+    name, train, heldout, field: of the text, see `genjax.data.text.documents.open_documents`. label: the feature that
+      is the class; used by 'classification', which reads a data set by name.
+    more: (name, split, field) of further texts to train on, used by 'masked_lm'; sets that need original files must be
+      prepared.
+    vocabulary: 'bert', trained on the texts to train on to vocabulary_size tokens; or the path of a tokenizer with the
+      special tokens of BERT, such as that of a run.
+    context: tokens of an example. Of a sentence to classify, what does not fit is cut off at its end. For 'masked_lm'
+      all sentences stand one after the other, each ended by '[SEP]', and rows of that stream, each begun by '[CLS]',
+      fill the context; the last tokens of a split, fewer than a row, are not read.
     start: what 'masked_lm' fills in where there is no prompt.
-  config.model: options of `genjax.models.transformers.bert.BertConfig`; its context may be longer than that of the data, and its vocab larger than the
-    tokenizer. pooler and next_sentence are heads of an imported encoder that 'masked_lm' keeps and does not train; classes are those of an
-    imported classifier, by default those of the label.
-  config.objective: name 'masked_lm' and rate, see `MaskingOptions`; or name 'classification' and smoothing, see `SequenceClassification`.
-    Of the option of the other one it takes no notice.
+  config.model: options of `genjax.models.transformers.bert.BertConfig`; its context may be longer than that of the
+    data, and its vocab larger than the tokenizer. pooler and next_sentence are heads of an imported encoder that
+    'masked_lm' keeps and does not train; classes are those of an imported classifier, by default those of the label.
+  config.objective: name 'masked_lm' and rate, see `MaskingOptions`; or name 'classification' and smoothing, see
+    `SequenceClassification`. Of the option of the other one it takes no notice.
 
   Raises:
     UserError: an unknown name or option, or a tokenizer without the special tokens.
@@ -69,18 +70,17 @@ def _masked_lm(config: Config) -> Experiment:
   text = _Text(config, more, ('bos', 'eos', 'pad', 'mask'))
   special = text.vocabulary.special
   heads = {head: config.model.get(head, False) for head in ('pooler', 'next_sentence')}
-  masking = config_lib.build(MaskingOptions, _without(config.objective, 'smoothing'), 'config.objective', vocab=text.vocabulary.size,
-                             mask=special['mask'], special=tuple(sorted({special[kind] for kind in ('bos', 'eos', 'pad')})))
+  masking = config_lib.build(MaskingOptions, _without(config.objective, 'smoothing'), 'config.objective',
+                             vocab=text.vocabulary.size, mask=special['mask'], special=tuple(
+                               sorted({special[kind] for kind in ('bos', 'eos', 'pad')})))
   start = text.prompt(data.start)
   return _experiment(
-    config, text,
-    objective=MaskedLanguageModel(_network(config, text, masked_lm=True, **heads), masking),
-    train=lambda: text.packed(data.train, more),
-    heldout=lambda: text.packed(data.heldout),
-    example={'tokens': jax.ShapeDtypeStruct((data.context,), np.int32)},
-    axes={'net': (*bert.AXES, *bert.MASKED_LM_AXES)},
-    conditions={'prompt': Condition(text.prompt, lambda row: start, 'text with [MASK] for what is to be filled in', fill=END)},
-    render=functools.partial(_render, text.vocabulary))
+    config, text, objective=MaskedLanguageModel(_network(config, text, masked_lm=True, **heads),
+                                                masking), train=lambda: text.packed(data.train, more),
+    heldout=lambda: text.packed(data.heldout), example={'tokens': jax.ShapeDtypeStruct(
+      (data.context,), np.int32)}, axes={'net': (*bert.AXES, *bert.MASKED_LM_AXES)}, conditions={
+        'prompt': Condition(text.prompt, lambda row: start, 'text with [MASK] for what is to be filled in', fill=END)
+      }, render=functools.partial(_render, text.vocabulary))
 
 
 def _classification(config: Config) -> Experiment:
@@ -90,19 +90,19 @@ def _classification(config: Config) -> Experiment:
   text = _Text(config, (), ('bos', 'eos', 'pad'))
   network = _network(config, text, classes=text.classes())
   return _experiment(
-    config, text,
-    objective=config_lib.build(SequenceClassification, _without(config.objective, 'rate'), 'config.objective', network=network),
-    train=lambda: text.labelled(data.train),
-    heldout=lambda: text.labelled(data.heldout),
-    example={'tokens': jax.ShapeDtypeStruct((data.context,), np.int32), 'weights': jax.ShapeDtypeStruct((data.context,), np.float32),
-             'label': jax.ShapeDtypeStruct((), np.int32)},
-    axes={'net': bert.AXES})
+    config, text, objective=config_lib.build(SequenceClassification, _without(config.objective, 'rate'),
+                                             'config.objective', network=network),
+    train=lambda: text.labelled(data.train), heldout=lambda: text.labelled(data.heldout), example={
+      'tokens': jax.ShapeDtypeStruct((data.context,), np.int32), 'weights': jax.ShapeDtypeStruct(
+        (data.context,), np.float32), 'label': jax.ShapeDtypeStruct((), np.int32)
+    }, axes={'net': bert.AXES})
 
 
 OBJECTIVES = {'masked_lm': _masked_lm, 'classification': _classification}
 
 
-def _experiment(config: Config, text: '_Text', train: Callable[[], Arrays], heldout: Callable[[], Arrays], **parts: Any) -> Experiment:
+def _experiment(config: Config, text: '_Text', train: Callable[[], Arrays], heldout: Callable[[], Arrays],
+                **parts: Any) -> Experiment:
   return Experiment(
     train=Pipeline(train, config.batch_size, config.seed),
     heldout=Pipeline(heldout, config.batch_size, config.seed, shuffle=False),
@@ -136,17 +136,23 @@ class _Text:
     elif expanded(data.vocabulary).exists():
       self.vocabulary = tokenizers.open_tokenizer(data.vocabulary)
     else:
-      raise UserError("config.data.vocabulary must be 'bert', or the path of a tokenizer.json or of a folder with one, such as a run, got "
-                      f'{data.vocabulary!r}, which does not exist')
+      raise UserError(
+        "config.data.vocabulary must be 'bert', or the path of a tokenizer.json or of a folder with one, such as a "
+        "run, got "
+        f'{data.vocabulary!r}, which does not exist')
     if lacking := [kind for kind in needed if kind not in self.vocabulary.special]:
-      raise UserError(f"config.data.vocabulary={data.vocabulary!r} has no token of the kind {lacking[0]!r}, and BERT needs it; train one "
-                      "with 'bert', or take the tokenizer of an encoder")
+      raise UserError(
+        f"config.data.vocabulary={data.vocabulary!r} has no token of the kind {lacking[0]!r}, and BERT needs it; "
+        "train one "
+        "with 'bert', or take the tokenizer of an encoder")
 
   def _documents(self, split: str, more: Further) -> list[str]:
     data = self._data
     imported.check_data(self._config)
     texts = open_documents(data.name, split, data.data_dir or None, data.originals or None, data.field)
-    return texts + [text for name, part, field in more for text in open_documents(name, part, data.data_dir or None, None, field)]
+    return texts + [
+      text for name, part, field in more for text in open_documents(name, part, data.data_dir or None, None, field)
+    ]
 
   def _facts(self, split: str) -> dict[str, Any]:
     return {'name': self._data.name, 'split': split, 'vocabulary': self._data.vocabulary}
@@ -156,7 +162,8 @@ class _Text:
     special = self.vocabulary.special
     tokens = np.asarray([special['bos'], *self.vocabulary.encode(given), special['eos']], np.int32)
     if len(tokens) > self._data.context:
-      raise UserError(f'a text has at most {self._data.context - 2} tokens beside [CLS] and [SEP], got {len(tokens) - 2}')
+      raise UserError(
+        f'a text has at most {self._data.context - 2} tokens beside [CLS] and [SEP], got {len(tokens) - 2}')
     return tokens
 
   def packed(self, split: str, more: Further = ()) -> Arrays:
@@ -165,7 +172,8 @@ class _Text:
     encoded = self.vocabulary.encode_all(self._documents(split, more))
     stream = np.concatenate([part for tokens in encoded for part in (tokens, [special['eos']])]).astype(np.int32)
     if len(stream) < length:
-      raise UserError(f'{self._data.name} {split} has {len(stream)} tokens, less than one row of config.data.context={length + 1}')
+      raise UserError(
+        f'{self._data.name} {split} has {len(stream)} tokens, less than one row of config.data.context={length + 1}')
     rows_NT = stream[:len(stream) // length * length].reshape(-1, length)
     return Arrays({'tokens': np.pad(rows_NT, ((0, 0), (1, 0)), constant_values=special['bos'])},
                   {**self._facts(split), 'more': [list(part) for part in more]})
@@ -178,10 +186,14 @@ class _Text:
     imported.check_data(self._config)
     features: Any = prepare.open_builder(data.name, data.data_dir or None, data.originals or None).info.features
     if data.label not in features or not hasattr(features[data.label], 'num_classes'):
-      raise UserError(f'config.data.label={data.label!r} is no feature of {data.name} with classes; its features are {", ".join(features)}')
+      raise UserError(
+        f'config.data.label={data.label!r} is no feature of {data.name} with classes; its features are '
+        f'{", ".join(features)}'
+      )
     if known and known != features[data.label].num_classes:
-      raise UserError(f'config.model.classes={known}, and {data.name} has {features[data.label].num_classes}: set it to that, and '
-                      'config.init.strict=False if the classifier is to begin anew')
+      raise UserError(
+        f'config.model.classes={known}, and {data.name} has {features[data.label].num_classes}: set it to that, and '
+        'config.init.strict=False if the classifier is to begin anew')
     return features[data.label].num_classes
 
   def labelled(self, split: str) -> Arrays:
@@ -193,13 +205,15 @@ class _Text:
     encoded = self.vocabulary.encode_all(columns[data.field].tolist())
     rows = [np.asarray([special['bos'], *tokens[:data.context - 2], special['eos']]) for tokens in encoded]
     tokens_NT, weights_NT = pad(rows, data.context, special['pad'])
-    return Arrays({'tokens': tokens_NT, 'weights': weights_NT, 'label': columns[data.label].astype(np.int32)}, self._facts(split))
+    return Arrays({'tokens': tokens_NT, 'weights': weights_NT, 'label': columns[data.label].astype(np.int32)},
+                  self._facts(split))
 
 
 def _network(config: Config, text: _Text, **heads: Any) -> Network:
   context = config.model.get('context') or config.data.context
   if context < config.data.context:
-    raise UserError(f'config.data.context must be at most the {context} tokens of config.model.context, got {config.data.context}')
+    raise UserError(
+      f'config.data.context must be at most the {context} tokens of config.model.context, got {config.data.context}')
   vocab = config.model.get('vocab') or text.vocabulary.size
   imported.check_size(config, text.vocabulary.size, vocab, 'config.model.vocab')
   return bert.encoder(_options(config, vocab=vocab, context=context, **heads))
@@ -210,7 +224,8 @@ def exported_options(config: Config, net: Tree) -> bert.BertConfig:
   heads, embedding = net.get('heads', {}), net['embedding']
   vocab, context = (len(embedding[table]['embedding']) for table in ('token', 'position'))
   return _options(config, vocab=vocab, context=context, pooler='pooler' in heads, masked_lm='token_bias' in heads,
-                  next_sentence='next_sentence' in heads, classes=len(heads['classifier']['bias']) if 'classifier' in heads else 0)
+                  next_sentence='next_sentence' in heads,
+                  classes=len(heads['classifier']['bias']) if 'classifier' in heads else 0)
 
 
 def _options(config: Config, **computed: Any) -> bert.BertConfig:

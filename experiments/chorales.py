@@ -36,9 +36,10 @@ class Chorales(LanguageModel):
 def build(config: Config) -> Experiment:
   """A causal model of chorales.
 
-  config.data: name, train, heldout, data_dir, originals: of texts as `genjax.data.audio.chorales.encode` reads them. steps: time steps of an
-    example, see `genjax.data.audio.chorales.windows`; each held-out token counts once.
-  config.model: 'gpt' or 'llama' and options of `TransformerConfig`. config.sampler: see `SamplerOptions`; four tokens are a time step.
+  config.data: name, train, heldout, data_dir, originals: of texts as `genjax.data.audio.chorales.encode` reads them.
+    steps: time steps of an example, see `genjax.data.audio.chorales.windows`; each held-out token counts once.
+  config.model: 'gpt' or 'llama' and options of `TransformerConfig`. config.sampler: see `SamplerOptions`; four tokens
+    are a time step.
 
   Raises:
     UserError: an unknown name or option.
@@ -63,20 +64,22 @@ def build(config: Config) -> Experiment:
   return Experiment(
     objective=Chorales(decoder.transformer(model), functools.partial(decoder.init_cache, model), length, sampler,
                        lay_out=functools.partial(decoder.lay_out, model)),
-    train=Pipeline(lambda: windows(data.train, once=False), config.batch_size, config.seed),
-    heldout=Pipeline(lambda: windows(data.heldout, once=True), config.batch_size, config.seed, shuffle=False),
-    optimizers=optimizers.from_config(config.optimizers, config.steps),
-    example={'tokens': jax.ShapeDtypeStruct((length + 1,), np.int32), 'weights': jax.ShapeDtypeStruct((length,), np.float32)},
-    ema=dict(config.ema),
-    axes={'net': decoder.axes(model)},
-    conditions={'prompt': Condition(prompt, lambda row: prompt(''), f'steps such as "48 60 64 67,50 57 65 69", less than {data.steps}',
-                                    fill=END)},
-    render=_render,
-    unit='tokens',
-    units_per_example=length,
+    train=Pipeline(lambda: windows(data.train, once=False), config.batch_size, config.seed), heldout=Pipeline(
+      lambda: windows(data.heldout, once=True), config.batch_size, config.seed,
+      shuffle=False), optimizers=optimizers.from_config(config.optimizers, config.steps), example={
+        'tokens': jax.ShapeDtypeStruct((length + 1,), np.int32), 'weights': jax.ShapeDtypeStruct((length,), np.float32)
+      }, ema=dict(config.ema), axes={'net': decoder.axes(model)}, conditions={
+        'prompt':
+          Condition(prompt, lambda row: prompt(''), f'steps such as "48 60 64 67,50 57 65 69", less than {data.steps}',
+                    fill=END)
+      }, render=_render, unit='tokens', units_per_example=length,
   )
 
 
 def _render(samples: Columns) -> dict[str, str]:
   """Pieces in ABC notation."""
-  return {'samples': '\n\n'.join(chorales.abc(chorales.decode(row[row >= 0]), number) for number, row in enumerate(samples['tokens'], 1))}
+  return {
+    'samples':
+      '\n\n'.join(
+        chorales.abc(chorales.decode(row[row >= 0]), number) for number, row in enumerate(samples['tokens'], 1))
+  }

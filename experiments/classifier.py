@@ -18,8 +18,9 @@ MODELS = {'convolutional': (classifier.Classifier, classifier.network, classifie
 def build(config: Config) -> Experiment:
   """The experiment of a config.
 
-  config.data: see `genjax.experiments.images.batches`; num_classes must not be 0. config.model: name 'convolutional' and options of
-  `genjax.models.classifier.Classifier`, or name 'vit' and options of `genjax.models.transformers.vit.VitConfig`. config.objective: options of
+  config.data: see `genjax.experiments.images.batches`; num_classes must not be 0. config.model: name 'convolutional'
+  and options of `genjax.models.classifier.Classifier`, or name 'vit' and options of
+  `genjax.models.transformers.vit.VitConfig`. config.objective: options of
   `genjax.objectives.classification.Classification`.
 
   Raises:
@@ -43,4 +44,5 @@ def build(config: Config) -> Experiment:
 def model_options(config: Config, net: Tree = None) -> classifier.Classifier | vit.VitConfig:
   """The options of the config's model; no parameters are needed to know them."""
   options = config_lib.choose(MODELS, config.model.name, 'config.model.name')[0]
-  return config_lib.build(options, config.model, 'config.model', shape=tuple(config.data.shape), num_classes=config.data.num_classes)
+  return config_lib.build(options, config.model, 'config.model', shape=tuple(config.data.shape),
+                          num_classes=config.data.num_classes)

@@ -19,11 +19,12 @@ MODELS = {'dit': (dit.DiT, dit.network, dit.AXES), 'unet': (unet.UNet, unet.netw
 
 
 def build(config: Any) -> Experiment:
-  """A diffusion model. config.data: see `genjax.experiments.images.batches`. config.model: name and options of `MODELS`.
+  """A diffusion model. config.data: see `genjax.experiments.images.batches`. config.model: name and options of
+  `MODELS`.
 
-  config.objective: process and parameterization (each a name with options), times (name 'default' for the process's own,
-  or one of `schedules.QUANTILES` with options), weighting (one of `weightings.WEIGHTINGS` with options; 'uniform' if
-  absent), label_dropout, stratified. config.sampler: see `SamplerOptions`.
+  config.objective: process and parameterization (each a name with options), times (name 'default' for the process's
+  own, or one of `schedules.QUANTILES` with options), weighting (one of `weightings.WEIGHTINGS` with options; 'uniform'
+  if absent), label_dropout, stratified. config.sampler: see `SamplerOptions`.
 
   Raises:
     UserError: an unknown name or option, guidance that the model cannot give, or parts that do not fit together, see

@@ -28,8 +28,8 @@ def build(config: Config) -> Experiment:
 
   config.model: name 'dcgan' (options: `genjax.models.adversarial.dcgan.Dcgan`) for images, or 'points' (`PointGan`).
   config.objective: options of `genjax.objectives.gan.Gan`, and conditional: whether both networks see the label.
-  config.data: for images name, train, heldout (splits), shape (H, W, C), num_classes, data_dir and originals ('' for the
-  defaults); for points name, one of `MIXTURES`, and size.
+  config.data: for images name, train, heldout (splits), shape (H, W, C), num_classes, data_dir and originals ('' for
+  the defaults); for points name, one of `MIXTURES`, and size.
 
   Raises:
     UserError: unknown names or options; networks and losses that do not fit each other.
@@ -57,11 +57,13 @@ def build(config: Config) -> Experiment:
     Gan, objective_options, 'config.objective', generator=model.generator(), discriminator=model.discriminator(),
     latent=model.latent, kind='point' if points else 'image', num_classes=num_classes, pack=model.pack)
   if objective.loss == 'wgan_gp' and model.discriminator_norm == 'batch':
-    raise UserError("config.objective.loss 'wgan_gp' penalises the gradient of each sample, which batch normalisation in the "
-                    "discriminator makes meaningless; set config.model.discriminator_norm to 'none'")
+    raise UserError(
+      "config.objective.loss 'wgan_gp' penalises the gradient of each sample, which batch normalisation in the "
+      "discriminator makes meaningless; set config.model.discriminator_norm to 'none'")
   if config.batch_size // config.microbatches % model.pack:
-    raise UserError(f'a discriminator that sees config.model.pack={model.pack} samples at once needs microbatches of a multiple '
-                    f'of that, got {config.batch_size // config.microbatches}; change config.batch_size')
+    raise UserError(
+      f'a discriminator that sees config.model.pack={model.pack} samples at once needs microbatches of a multiple '
+      f'of that, got {config.batch_size // config.microbatches}; change config.batch_size')
   train, heldout = _mixture(config) if points else (
     images.batches(config, config.data.train), images.batches(config, config.data.heldout, shuffle=False))
   example = {'point': jax.ShapeDtypeStruct((2,), np.float32)} if points else images.example(config)

@@ -40,11 +40,12 @@ def check(data: Config) -> None:
 def batches(config: Config, split: str, shuffle: bool = True) -> pipeline.Pipeline:
   """Batches of 'image' uint8 B H W C (float32 for latents) and, with classes, 'label' int32 B.
 
-  config.data: name, data_dir and originals (see `genjax.data.sources.open_tfds`), shape (H, W, C), num_classes (0: no labels);
-  optional threads (batches that are decoded at a time, 1 by default; it changes no batch),
-  content ('pixels', or 'latents' of an encoder that ran before), resize and crop (bring images of other sizes to `shape`, by the
-  filter of that name, see `genjax.data.images.resizing.Resized`), flip (mirror half of the training images) and binarize: 'none', 'fixed' (one
-  Bernoulli draw of each image, the same in every epoch) or 'dynamic' (drawn anew whenever an image is read).
+  config.data: name, data_dir and originals (see `genjax.data.sources.open_tfds`), shape (H, W, C), num_classes (0: no
+  labels); optional threads (batches that are decoded at a time, 1 by default; it changes no batch),
+  content ('pixels', or 'latents' of an encoder that ran before), resize and crop (bring images of other sizes to
+  `shape`, by the filter of that name, see `genjax.data.images.resizing.Resized`), flip (mirror half of the training
+  images) and binarize: 'none', 'fixed' (one Bernoulli draw of each image, the same in every epoch) or 'dynamic' (drawn
+  anew whenever an image is read).
 
   Args:
     config: the whole config.
@@ -52,8 +53,8 @@ def batches(config: Config, split: str, shuffle: bool = True) -> pipeline.Pipeli
     shuffle: whether to shuffle, and to augment: held-out data is neither.
 
   Raises:
-    UserError: images of another shape than config.data.shape that no filter changes, labels outside the classes, an unknown filter or
-      binarization.
+    UserError: images of another shape than config.data.shape that no filter changes, labels outside the classes, an
+      unknown filter or binarization.
   """
   data = config.data
   binarize = data.get('binarize', 'none')
@@ -85,8 +86,9 @@ def open_source(data: Config, split: str, seed: int) -> pipeline.Source:
       source = resizing.Resized(source, tuple(data.shape), data.resize, data.get('crop', False))
   first = source.get(np.zeros(1, np.int64))
   if first['image'].shape[1:] != tuple(data.shape):
-    raise UserError(f'config.data.shape is {tuple(data.shape)}, but images of {data.name} are {first["image"].shape[1:]}; '
-                    'set it to that, or resize images by config.data.resize=bilinear')
+    raise UserError(
+      f'config.data.shape is {tuple(data.shape)}, but images of {data.name} are {first["image"].shape[1:]}; '
+      'set it to that, or resize images by config.data.resize=bilinear')
   if data.get('binarize', 'none') != 'fixed':
     return source
   everything = source.get(np.arange(len(source)))
@@ -102,8 +104,9 @@ def _check_labels(source: pipeline.Source, data: Config) -> None:
   if isinstance(source, sources.Arrays):
     least, largest = source.columns['label'].min(), source.columns['label'].max()
     if least < 0 or largest >= data.num_classes:
-      raise UserError(f'config.data.num_classes is {data.num_classes}, but labels of {data.name} are {least} to {largest}; '
-                      f'set it to at least {largest + 1}')
+      raise UserError(
+        f'config.data.num_classes is {data.num_classes}, but labels of {data.name} are {least} to {largest}; '
+        f'set it to at least {largest + 1}')
 
 
 def example(config: Config) -> dict[str, jax.ShapeDtypeStruct]:

@@ -1,4 +1,5 @@
-"""What runs of public models have in common: files that came with the model, a tokenizer by path, and no data until some is named."""
+"""What runs of public models have in common: files that came with the model, a tokenizer by path, and no data until
+some is named."""
 
 from collections.abc import Sequence
 import pathlib
@@ -12,8 +13,9 @@ from genjax.types import UserError
 
 PUBLIC = 'public.json'  # of an imported run: what its model came with, see `genjax.experiments.public`
 # Further files of public models, which genjax gives back as they were; it may have read others that say the same.
-CARRIED = ('generation_config.json', 'preprocessor_config.json', 'processor_config.json', 'special_tokens_map.json', 'added_tokens.json',
-           'normalizer.json', 'spiece.model', 'tokenizer.model', 'vocab.txt', 'vocab.json', 'merges.txt')
+CARRIED = ('generation_config.json', 'preprocessor_config.json', 'processor_config.json', 'special_tokens_map.json',
+           'added_tokens.json', 'normalizer.json', 'spiece.model', 'tokenizer.model', 'vocab.txt', 'vocab.json',
+           'merges.txt')
 
 
 def folder(config: Config) -> pathlib.Path | None:
@@ -40,8 +42,9 @@ def check_data(config: Config) -> None:
     UserError: it does not, as that of a run that was imported.
   """
   if not config.data.name:
-    raise UserError('this run has no data: name some with data.name, data.train and data.heldout (`--config.data.name=...` of train, '
-                    '`--set data.name=...` of evaluate)')
+    raise UserError(
+      'this run has no data: name some with data.name, data.train and data.heldout (`--config.data.name=...` of train, '
+      '`--set data.name=...` of evaluate)')
 
 
 def sampler(config: Config, size: int, unused: Sequence[int] = ()) -> SamplerOptions:
@@ -66,8 +69,9 @@ def check_size(config: Config, vocabulary: int, model: int, option: str) -> None
     UserError: it has fewer.
   """
   if vocabulary > model:
-    raise UserError(f'the tokenizer {config.data.vocabulary!r} has {vocabulary} tokens and the model {model}: set {option} '
-                    'to at least as many, or take the tokenizer that belongs to the model')
+    raise UserError(
+      f'the tokenizer {config.data.vocabulary!r} has {vocabulary} tokens and the model {model}: set {option} '
+      'to at least as many, or take the tokenizer that belongs to the model')
 
 
 def tokens(config: Config, **more: Any) -> Tokens:

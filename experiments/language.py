@@ -35,16 +35,18 @@ def build(config: Config) -> Experiment:
   """A causal language model.
 
   config.data:
-    name, train, heldout: of the text, see `genjax.data.text.documents.open_documents`; or a folder of tokens that `genjax data tokenize`
-      wrote. field: the feature or JSON field that is the text. separator: text between two documents, such as '<|endoftext|>'.
-    vocabulary: 'byte'; 'char'; 'bpe' or 'wordpiece', trained on the split `train` to vocabulary_size tokens; or the path of a tokenizer
-      (see `genjax.data.text.tokenizers.open_tokenizer`). With 'ids', name is a .npy file of tokens (see `open_tokens`) or 'random_tokens'
-      (see `random_tokens`, splits 'train' and 'heldout').
+    name, train, heldout: of the text, see `genjax.data.text.documents.open_documents`; or a folder of tokens that
+      `genjax data tokenize` wrote. field: the feature or JSON field that is the text. separator: text between two
+        documents, such as '<|endoftext|>'.
+    vocabulary: 'byte'; 'char'; 'bpe' or 'wordpiece', trained on the split `train` to vocabulary_size tokens; or the
+      path of a tokenizer (see `genjax.data.text.tokenizers.open_tokenizer`). With 'ids', name is a .npy file of tokens
+      (see `open_tokens`) or 'random_tokens' (see `random_tokens`, splits 'train' and 'heldout').
     vocabulary_size: tokens of the model, by default those of the vocabulary.
-    context: in tokens. heldout_stride: tokens from one held-out window to the next; by default the context, so that every target counts
-      once. start: the prompt where there is none. segments: True for the columns 'segments' and 'weights' of `Windows`, which tell
-      documents apart by the end-of-text token. rows: True for an example a document, between two separators of one token each, which begin
-      and end it; what follows in the context is padding of weight 0.
+    context: in tokens. heldout_stride: tokens from one held-out window to the next; by default the context, so that
+      every target counts once. start: the prompt where there is none. segments: True for the columns 'segments' and
+      'weights' of `Windows`, which tell documents apart by the end-of-text token. rows: True for an example a document,
+      between two separators of one token each, which begin and end it; what follows in the context is padding of weight
+      0.
   config.model: 'gpt' or 'llama' and options of `TransformerConfig`; its context may be longer than that of the data.
   config.sampler: see `SamplerOptions`.
   """
@@ -74,7 +76,8 @@ def build(config: Config) -> Experiment:
       return random_tokens(size, data.context, count, seed=list(RANDOM_WINDOWS).index(split))
     if data.get('rows'):
       return text.rows(split)
-    return Windows(text.tokens(split), data.context, stride, {'name': data.name, 'split': split, 'vocabulary': data.vocabulary}, end)
+    return Windows(text.tokens(split), data.context, stride,
+                   {'name': data.name, 'split': split, 'vocabulary': data.vocabulary}, end)
 
   def prompt(given: str) -> np.ndarray:
     tokens = _beginning(vocabulary, given)
@@ -84,27 +87,25 @@ def build(config: Config) -> Experiment:
 
   start = _beginning(vocabulary, data.start)
   if not 0 < len(start) < data.context:
-    raise UserError(f'config.data.start={data.start!r} stands where there is no prompt: it must have 1 to {data.context - 1} tokens, and '
-                    f'has {len(start)}')
+    raise UserError(
+      f'config.data.start={data.start!r} stands where there is no prompt: it must have 1 to {data.context - 1} '
+      'tokens, and '
+      f'has {len(start)}')
   example = {'tokens': jax.ShapeDtypeStruct((data.context + 1,), np.int32)}
   if end is not None:
     example['segments'] = example['tokens']
   if end is not None or data.get('rows'):
     example['weights'] = jax.ShapeDtypeStruct((data.context,), np.float32)
   return Experiment(
-    objective=objective,
-    train=Pipeline(lambda: windows(data.train, 1), config.batch_size, config.seed),
-    heldout=Pipeline(lambda: windows(data.heldout, data.get('heldout_stride') or data.context), config.batch_size, config.seed),
-    optimizers=optimizers.from_config(config.optimizers, config.steps),
-    example=example,
-    ema=dict(config.ema),
-    axes={'net': decoder.axes(model)},
-    conditions={'prompt': Condition(prompt, lambda row: start, f'text of 1 to {data.context - 1} tokens', fill=END)},
-    render=functools.partial(_render, vocabulary),
-    assets=text.assets,
-    files=text.files,
-    unit='tokens',
-    units_per_example=data.context,
+    objective=objective, train=Pipeline(lambda: windows(data.train, 1), config.batch_size, config.seed),
+    heldout=Pipeline(lambda: windows(data.heldout,
+                                     data.get('heldout_stride') or data.context),
+                     config.batch_size, config.seed), optimizers=optimizers.from_config(
+                       config.optimizers,
+                       config.steps), example=example, ema=dict(config.ema), axes={'net': decoder.axes(model)},
+    conditions={'prompt': Condition(prompt, lambda row: start, f'text of 1 to {data.context - 1} tokens',
+                                    fill=END)}, render=functools.partial(_render, vocabulary), assets=text.assets,
+    files=text.files, unit='tokens', units_per_example=data.context,
   )
 
 
@@ -123,10 +124,13 @@ class _Text:
     self.tokens = functools.cache(self._open)
     self._folder = imported.folder(config)
     self.vocabulary: Vocabulary = self._vocabulary()
-    self.files = {**(self.vocabulary.files() if isinstance(self.vocabulary, tokenizers.Tokenizer) else {}), **imported.files(config)}
+    self.files = {
+      **(self.vocabulary.files() if isinstance(self.vocabulary, tokenizers.Tokenizer) else {}), **imported.files(config)
+    }
     alphabet = {'alphabet': self.vocabulary.alphabet} if isinstance(self.vocabulary, CharVocabulary) else {}
     self.assets = {**alphabet, **({'vocabulary': self._data.vocabulary} if self.files else {}), **self._measured()}
-    self.bytes_per_token: float | None = 1.0 if isinstance(self.vocabulary, ByteVocabulary) else self.assets.get('bytes_per_token')
+    self.bytes_per_token: float | None = 1.0 if isinstance(self.vocabulary,
+                                                           ByteVocabulary) else self.assets.get('bytes_per_token')
 
   def _vocabulary(self) -> Vocabulary:
     data, name = self._data, self._data.vocabulary
@@ -136,7 +140,8 @@ class _Text:
       return IdVocabulary(data.vocabulary_size)
     if name == 'char':
       known = self._kept.get('alphabet')
-      return CharVocabulary(known or ''.join([data.get('separator', ''), *self._documents(data.train), *self._documents(data.heldout)]))
+      return CharVocabulary(
+        known or ''.join([data.get('separator', ''), *self._documents(data.train), *self._documents(data.heldout)]))
     if self._folder:
       return tokenizers.open_tokenizer(self._folder)
     if name in tokenizers.TRAINED:
@@ -144,8 +149,10 @@ class _Text:
     if '/' in name or name.endswith(('.json', '.model')) or expanded(name).exists():
       return tokenizers.open_tokenizer(name)
     known = ('byte', 'char', 'ids', *tokenizers.TRAINED)
-    raise UserError(f'config.data.vocabulary must be one of {known}, or the path of a tokenizer.json, of a .model or of a folder with one, '
-                    f'got {name!r}.{config_lib.suggestion(name, known)}')
+    raise UserError(
+      f'config.data.vocabulary must be one of {known}, or the path of a tokenizer.json, of a .model or of a folder '
+      'with one, '
+      f'got {name!r}.{config_lib.suggestion(name, known)}')
 
   def _documents(self, split: str) -> list[str]:
     imported.check_data(self._config)
@@ -156,7 +163,8 @@ class _Text:
   def _another_tokenizer(self) -> UserError:
     name, vocabulary = self._data.name, self._data.vocabulary
     own = 'byte' if TokenFiles(name, 'train').index['tokenizer'] == 'byte' else name
-    return UserError(f'the tokens in {name} are of another tokenizer than config.data.vocabulary={vocabulary!r}; set it to {own!r}')
+    return UserError(
+      f'the tokens in {name} are of another tokenizer than config.data.vocabulary={vocabulary!r}; set it to {own!r}')
 
   def _open(self, split: str) -> np.ndarray | TokenFiles:
     """The stream of a split."""
@@ -180,18 +188,24 @@ class _Text:
     data = self._data
     separator = self.vocabulary.encode(data.get('separator', ''))
     if len(separator) != 1 or is_folder(data.name) or data.vocabulary == 'ids' or data.get('segments'):
-      raise UserError(f'config.data.rows takes documents of text, a config.data.separator of one token and no segments, got '
-                      f'{data.get("separator")!r} with {len(separator)} tokens')
-    documents = [np.concatenate([separator, self.vocabulary.encode(text), separator]) for text in self._documents(split)]
+      raise UserError(
+        f'config.data.rows takes documents of text, a config.data.separator of one token and no segments, got '
+        f'{data.get("separator")!r} with {len(separator)} tokens')
+    documents = [
+      np.concatenate([separator, self.vocabulary.encode(text), separator]) for text in self._documents(split)
+    ]
     if (longest := max(map(len, documents))) > data.context + 1:
-      raise UserError(f'the longest document of {data.name} {split} needs config.data.context={longest - 1}, got {data.context}')
+      raise UserError(
+        f'the longest document of {data.name} {split} needs config.data.context={longest - 1}, got {data.context}')
     tokens_NT, weights_NT = pad(documents, data.context + 1)
-    return Arrays({'tokens': tokens_NT, 'weights': weights_NT[:, 1:]}, {'name': data.name, 'split': split, 'vocabulary': data.vocabulary})
+    return Arrays({'tokens': tokens_NT, 'weights': weights_NT[:, 1:]},
+                  {'name': data.name, 'split': split, 'vocabulary': data.vocabulary})
 
   def _measured(self) -> dict[str, Any]:
     """Mean bytes of held-out text in a token, and of which text, where a token is no byte and the text is known."""
     data = self._data
-    without = isinstance(self.vocabulary, IdVocabulary) and not is_folder(data.name)  # numbers, of which nobody knows the text
+    # Numbers, of which nobody knows the text
+    without = isinstance(self.vocabulary, IdVocabulary) and not is_folder(data.name)
     if isinstance(self.vocabulary, ByteVocabulary) or without or not data.name:
       return {}
     which = f'{data.name} {data.heldout}'
@@ -208,7 +222,8 @@ def _end(config: Config, vocabulary: Vocabulary) -> int | None:
   if not config.data.get('segments'):
     return None
   if 'eos' not in vocabulary.special:
-    raise UserError(f'config.data.segments needs an end-of-text token, and the vocabulary {config.data.vocabulary!r} has none')
+    raise UserError(
+      f'config.data.segments needs an end-of-text token, and the vocabulary {config.data.vocabulary!r} has none')
   return vocabulary.special['eos']
 
 
@@ -218,7 +233,8 @@ def _beginning(vocabulary: Vocabulary, text: str) -> np.ndarray:
 
 
 def model_options(config: Config, vocab: int, length: int = 0) -> decoder.TransformerConfig:
-  """The options of the config on top of what the named family chooses, for examples of `length` tokens, 0 for config.data.context."""
+  """The options of the config on top of what the named family chooses, for examples of `length` tokens, 0 for
+  config.data.context."""
   length = length or config.data.context
   family = config_lib.choose(MODELS, config.model.name, 'config.model.name')
   given = {key: value for key, value in config.model.items() if key not in ('name', 'context')}

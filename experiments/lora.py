@@ -21,9 +21,10 @@ DTYPES = ('', 'float32', 'bfloat16')
 def wrap(config: Any, experiment: Experiment) -> Experiment:
   """The experiment that trains adapters of another one's parameters.
 
-  config.lora: options of `genjax.nn.lora.Options`, and groups, the groups to adapt, or () for all in which a path matches; dtype, in which
-  the parameters that stand still are kept, see `_kept`. The adapters of a group have its optimizer and the decay of its average. The
-  parameters that they adapt are shapes for now: they are those of the run that config.init_from names.
+  config.lora: options of `genjax.nn.lora.Options`, and groups, the groups to adapt, or () for all in which a path
+  matches; dtype, in which the parameters that stand still are kept, see `_kept`. The adapters of a group have its
+  optimizer and the decay of its average. The parameters that they adapt are shapes for now: they are those of the run
+  that config.init_from names.
 
   Raises:
     UserError: options out of range, an unknown group or type, paths that match nothing or what is no kernel.
@@ -31,7 +32,8 @@ def wrap(config: Any, experiment: Experiment) -> Experiment:
   given = config_lib.plain(config.lora)
   groups, dtype = given.pop('groups', ()), given.pop('dtype', '')
   if dtype not in DTYPES:
-    raise UserError(f"config.lora.dtype is one of {DTYPES}, where '' is that in which the base is computed with, got {dtype!r}")
+    raise UserError(
+      f"config.lora.dtype is one of {DTYPES}, where '' is that in which the base is computed with, got {dtype!r}")
   options = config_lib.build(lora.Options, given, 'config.lora')
   base = jax.eval_shape(experiment.objective.init, state.init_key(config.seed), experiment.frozen)
   if unknown := sorted(set(groups) - set(base.params)):
@@ -43,15 +45,14 @@ def wrap(config: Any, experiment: Experiment) -> Experiment:
   origins = {objective.adapter(group): group for group in objective.groups}
   preview = experiment.preview
   adapted = dataclasses.replace(
-    experiment,
-    objective=objective,
-    optimizers={name: experiment.optimizers[group] for name, group in origins.items() if group in experiment.optimizers},
-    ema={name: experiment.ema[group] for name, group in origins.items() if group in experiment.ema},
-    frozen={**experiment.frozen, **base.params, MUTABLE: base.mutable},
-    axes={**experiment.axes, **{name: lora.axes(experiment.axes.get(group, ()), kernels[group]) for name, group in origins.items()}},
-    preview=None if preview is None else lambda params, context, batch: preview(
-      objective.merge(params, context.frozen), objective.context(context, merged=True), batch),
-    origins=origins)
+    experiment, objective=objective, optimizers={
+      name: experiment.optimizers[group] for name, group in origins.items() if group in experiment.optimizers
+    }, ema={name: experiment.ema[group] for name, group in origins.items() if group in experiment.ema},
+    frozen={**experiment.frozen, **base.params, MUTABLE: base.mutable}, axes={
+      **experiment.axes,
+      **{name: lora.axes(experiment.axes.get(group, ()), kernels[group]) for name, group in origins.items()}
+    }, preview=None if preview is None else lambda params, context, batch: preview(
+      objective.merge(params, context.frozen), objective.context(context, merged=True), batch), origins=origins)
   computed = config.model.get('dtype', 'float32')  # what has no other type reads its parameters as they are
   if dtype == 'float32' or not dtype and computed == 'float32':
     return adapted
@@ -62,22 +63,28 @@ def wrap(config: Any, experiment: Experiment) -> Experiment:
 def _kept(experiment: Experiment, base: Params, rows: int) -> Params:
   """The shapes of the base in the types in which it is kept.
 
-  An array has the type that losses and evaluation convert it to wherever they read it: kernels the compute type, while what is added to
-  others in float32, such as embeddings, stays so. Results are those with the base in float32 but for rounding.
+  An array has the type that losses and evaluation convert it to wherever they read it: kernels the compute type, while
+  what is added to others in float32, such as embeddings, stays so. Results are those with the base in float32 but for
+  rounding.
   """
   objective = experiment.objective
   key = jax.random.key(0)
   variables = jax.eval_shape(objective.init, key, experiment.frozen)
   averages = {group: variables.params[group] for group in experiment.ema}
 
-  def read(base: Params, frozen: Params, params: Params, mutable: Tree, ema: Params, batch: Batch, heldout: Batch) -> Any:
+  def read(base: Params, frozen: Params, params: Params, mutable: Tree, ema: Params, batch: Batch,
+           heldout: Batch) -> Any:
     context = Context(step=jnp.int32(0), mutable=mutable, ema=ema, frozen={**frozen, **base})
-    gradients = [jax.grad(lambda params, phase=phase: phase.loss(params, context, batch, key).loss)(params) for phase in objective.phases()]
+    gradients = [
+      jax.grad(lambda params, phase=phase: phase.loss(params, context, batch, key).loss)(params)
+      for phase in objective.phases()
+    ]
     return gradients, objective.evaluate(params, context, heldout, key)
 
   size = experiment.heldout.batch_size
   heldout = {**experiment.batch_shapes(size), 'mask': jax.ShapeDtypeStruct((size,), jnp.float32)}
-  types = read_types(read, base, experiment.frozen, variables.params, variables.mutable, averages, experiment.batch_shapes(rows), heldout)
+  types = read_types(read, base, experiment.frozen, variables.params, variables.mutable, averages,
+                     experiment.batch_shapes(rows), heldout)
   return jax.tree.map(lambda leaf, dtype: jax.ShapeDtypeStruct(leaf.shape, dtype), base, types)
 
 

@@ -17,7 +17,8 @@ from genjax.types import Params, Tree, UserError, strict_json
 
 
 class Imported(NamedTuple):
-  """config: of the run. params: group -> parameters. mutable: see `Variables`. files: what the run keeps beside its config."""
+  """config: of the run. params: group -> parameters. mutable: see `Variables`. files: what the run keeps beside its
+  config."""
 
   config: Config
   params: Params
@@ -46,7 +47,8 @@ def read(folder: pathlib.Path, dtype: str | None) -> Imported:
 
 
 def write(folder: pathlib.Path, config: Config, params: Params, kept: Mapping[str, bytes], dtype: str | None) -> None:
-  """Writes the model of a run as a folder that `transformers` loads, tokenizer included; it appears when all of it is written.
+  """Writes the model of a run as a folder that `transformers` loads, tokenizer included; it appears when all of it is
+  written.
 
   Args:
     folder: a new folder.
@@ -87,7 +89,8 @@ def read_adapter(folder: pathlib.Path, base: Config, params: Params, kept: Mappi
   return Imported(config, {'lora': adapter.params}, {}, {})
 
 
-def write_adapter(folder: pathlib.Path, config: Config, params: Params, frozen: Params, kept: Mapping[str, bytes]) -> None:
+def write_adapter(folder: pathlib.Path, config: Config, params: Params, frozen: Params, kept: Mapping[str,
+                                                                                                      bytes]) -> None:
   """Writes the adapters of a run as a folder that PEFT loads.
 
   Args:
@@ -119,8 +122,10 @@ def check(config: Config, kept: Mapping[str, bytes]) -> None:
   if config.experiment not in OPTIONS:
     raise UserError(f'runs of {config.experiment} have no public architecture; those of {", ".join(OPTIONS)} have')
   if config.experiment in FOREIGN and imported.PUBLIC not in kept:
-    raise UserError(f'a run of {config.experiment} that does not go back to a public model has a vocabulary of its own, which no public '
-                    'architecture has')
+    raise UserError(
+      f'a run of {config.experiment} that does not go back to a public model has a vocabulary of its own, which no '
+      'public '
+      'architecture has')
 
 
 def _model(config: Config, params: Params, kept: Mapping[str, bytes]) -> tuple[Any, interop.Model | None]:
@@ -146,6 +151,8 @@ def _named(architecture: str, options: Any, net: Tree, source: Mapping[str, Any]
 # Experiment -> (config, parameters of the network) -> the options of its model.
 OPTIONS: dict[str, Callable[[Config, Tree], Any]] = {
   language.__name__: lambda config, net: language.model_options(config, len(net['embedding']['token']['embedding'])),
-  bert.__name__: bert.exported_options, seq2seq.__name__: seq2seq.exported_options, speech.__name__: speech.exported_options,
-  classifier.__name__: classifier.model_options}
-FOREIGN = (seq2seq.__name__, speech.__name__)  # of these, runs that were never public have words or characters for tokens
+  bert.__name__: bert.exported_options, seq2seq.__name__: seq2seq.exported_options,
+  speech.__name__: speech.exported_options, classifier.__name__: classifier.model_options
+}
+# Of these, runs that were never public have words or characters for tokens
+FOREIGN = (seq2seq.__name__, speech.__name__)

@@ -36,8 +36,10 @@ def make(model: interop.Model, folder: pathlib.Path) -> Config:
     UserError: no experiment has such a model, or it lacks a tokenizer that it cannot do without.
   """
   if type(model.config) not in _MAKERS:
-    raise UserError(f'{folder}: a {model.architecture} can be loaded (genjax.interop.load), but no run can be made of it: no experiment '
-                    f'has a {type(model.config).__name__}')
+    raise UserError(
+      f'{folder}: a {model.architecture} can be loaded (genjax.interop.load), but no run can be made of it: no '
+      'experiment '
+      f'has a {type(model.config).__name__}')
   config = common.base(steps=0, batch_size=8)
   _MAKERS[type(model.config)](config, model, folder)
   config.optimizers.net = dict(name='sgd', lr=1e-4, weight_decay=0.0, clip=1.0, warmup=0, schedule='constant', end=0.1)
@@ -50,10 +52,11 @@ def _language_model(config: Config, model: interop.Model, folder: pathlib.Path) 
   vocabulary, start = 'ids', '0'
   if any((folder / name).is_file() for name in tokenizers.FILES):
     vocabulary, start = str(folder.absolute()), _start(tokenizers.open_tokenizer(folder))
-  config.data = dict(_NO_DATA, field='text', separator='', vocabulary=vocabulary, vocabulary_size=options.vocab, context=options.context,
-                     heldout_stride=0, start=start, segments=False)
+  config.data = dict(_NO_DATA, field='text', separator='', vocabulary=vocabulary, vocabulary_size=options.vocab,
+                     context=options.context, heldout_stride=0, start=start, segments=False)
   config.model = dict(name='gpt', **_without(options, 'vocab'))
-  config.sampler = dict(common.TOKENS, length=min(256, options.context), temperature=0.8, top_p=0.95, stop=_stops(model, folder))
+  config.sampler = dict(common.TOKENS, length=min(256, options.context), temperature=0.8, top_p=0.95,
+                        stop=_stops(model, folder))
 
 
 def _start(tokenizer: tokenizers.Tokenizer) -> str:
@@ -68,12 +71,15 @@ def _start(tokenizer: tokenizers.Tokenizer) -> str:
 def _encoder(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   options: BertConfig = model.config
   if not (options.masked_lm or options.classes):
-    raise UserError(f'{folder}: this bert has no head for masked tokens or for classes of sequences, so that there is nothing to train or '
-                    'to measure; a run can be made of a BertForMaskedLM, BertForPreTraining or BertForSequenceClassification')
+    raise UserError(
+      f'{folder}: this bert has no head for masked tokens or for classes of sequences, so that there is nothing to '
+      'train or '
+      'to measure; a run can be made of a BertForMaskedLM, BertForPreTraining or BertForSequenceClassification')
   config.experiment = bert.__name__
   tokenizer = _tokenizer(folder, 'vocab.txt')
-  config.data = dict(_NO_DATA, field='text', label='label', vocabulary=str(folder.absolute()), vocabulary_size=options.vocab,
-                     context=options.context, more=(), start=tokenizer.decode([tokenizer.special.get('mask', 0)]))
+  config.data = dict(_NO_DATA, field='text', label='label', vocabulary=str(folder.absolute()),
+                     vocabulary_size=options.vocab, context=options.context, more=(),
+                     start=tokenizer.decode([tokenizer.special.get('mask', 0)]))
   config.model = _without(options, 'masked_lm')
   config.objective = dict(name='masked_lm' if options.masked_lm else 'classification', rate=0.15, smoothing=0.0)
 
@@ -81,7 +87,10 @@ def _encoder(config: Config, model: interop.Model, folder: pathlib.Path) -> None
 def _encoder_decoder(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   options: Seq2SeqConfig = model.config
   if not options.depth:
-    raise UserError(f'{folder}: this {model.architecture} is an encoder alone, and no experiment trains one; genjax.interop.load loads it')
+    raise UserError(
+      f'{folder}: this {model.architecture} is an encoder alone, and no experiment trains one; genjax.interop.load '
+      'loads it'
+    )
   (_speech if options.frames else _translation)(config, model, folder)
   config.model = _without(options, 'vocab', 'target_vocab', *(_OF_WHISPER if options.frames else ()))
   config.objective = dict(smoothing=0.0)
@@ -90,16 +99,20 @@ def _encoder_decoder(config: Config, model: interop.Model, folder: pathlib.Path)
 def _translation(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   options: Seq2SeqConfig = model.config
   if options.target_vocab:
-    raise UserError(f'{folder}: this {model.architecture} has an embedding for each side, and runs of public models have one for both; '
-                    'genjax.interop.load loads it')
+    raise UserError(
+      f'{folder}: this {model.architecture} has an embedding for each side, and runs of public models have one for '
+      'both; '
+      'genjax.interop.load loads it')
   config.experiment = seq2seq.__name__
   marian_files = any((folder / name).is_file() for name in marian.SIDES)
   if not marian_files:
     _tokenizer(folder, f'{tokenizers.T5}, or {", ".join(marian.SIDES)} and {marian.VOCABULARY}')
   open_pieces(folder)
-  config.data = dict(_NO_DATA, source='', target='', splitter='simple', least_count=1, vocabulary=str(folder.absolute()),
-                     vocabulary_size=options.vocab, tokens=_tokens(model, folder), prefix='', context=options.context)
-  config.sampler = dict(common.TOKENS, length=min(128, options.context), temperature=0.0, stop=_stops(model, folder)[1:])
+  config.data = dict(_NO_DATA, source='', target='', splitter='simple',
+                     least_count=1, vocabulary=str(folder.absolute()), vocabulary_size=options.vocab, tokens=_tokens(
+                       model, folder), prefix='', context=options.context)
+  config.sampler = dict(common.TOKENS, length=min(128, options.context), temperature=0.0, stop=_stops(model,
+                                                                                                      folder)[1:])
   config.evaluation = dict(sacrebleu=False)
 
 
@@ -115,17 +128,19 @@ def _speech(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   told = _beside(folder, GENERATION)
   languages = ('<|en|>', '<|transcribe|>') if told.get('is_multilingual', options.vocab >= MULTILINGUAL) else ()
   begin = ''.join(text for text in (*languages, '<|notimestamps|>') if len(tokenizer.encode(text)) == 1)
-  config.data = dict(_NO_DATA, seconds=2 * options.source_context * hop / rate, bands=options.frames, window=window, hop=hop, rate=rate,
-                     shift=0, audio='audio', field='text', longest=0, vocabulary=str(folder.absolute()), vocabulary_size=options.vocab,
-                     tokens=_tokens(model, folder), begin=begin, threads=1)
+  config.data = dict(_NO_DATA, seconds=2 * options.source_context * hop / rate, bands=options.frames, window=window,
+                     hop=hop, rate=rate, shift=0, audio='audio', field='text',
+                     longest=0, vocabulary=str(folder.absolute()), vocabulary_size=options.vocab, tokens=_tokens(
+                       model, folder), begin=begin, threads=1)
   suppressed = {ours: _listed(told if theirs in told else model.source, theirs, folder / GENERATION, options.vocab)
                 for ours, theirs in (('suppress', 'suppress_tokens'), ('begin_suppress', 'begin_suppress_tokens'))}
-  config.sampler = dict(common.TOKENS, length=min(128, options.context - 4), temperature=0.0, stop=_stops(model, folder)[1:],
-                        **suppressed)
+  config.sampler = dict(common.TOKENS, length=min(128, options.context - 4), temperature=0.0,
+                        stop=_stops(model, folder)[1:], **suppressed)
 
 
 def _stops(model: interop.Model, folder: pathlib.Path) -> tuple[int, ...]:
-  """Tokens that end a text where `generate` of transformers ends it: those of generation_config.json, or without that file of config.json.
+  """Tokens that end a text where `generate` of transformers ends it: those of generation_config.json, or without that
+  file of config.json.
 
   Raises:
     UserError: the entry is neither a token nor a list of tokens.
@@ -148,7 +163,8 @@ def _listed(told: Mapping[str, Any], name: str, path: pathlib.Path, vocab: int) 
 
 
 def _tokens(model: interop.Model, folder: pathlib.Path) -> dict[str, int]:
-  """Tokens that start and stop a target, and pad; where a model pads with what stops, what starts does: it is never drawn."""
+  """Tokens that start and stop a target, and pad; where a model pads with what stops, what starts does: it is never
+  drawn."""
   entries = Entries({**model.source, **_beside(folder, GENERATION)}, str(folder / 'config.json'))
   stops = _stops(model, folder) or (entries.integer('eos_token_id', least=0),)
   padding = entries.integer('pad_token_id', stops[0], least=0)
@@ -159,14 +175,15 @@ def _tokens(model: interop.Model, folder: pathlib.Path) -> dict[str, int]:
 def _images(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   options: VitConfig = model.config
   if not options.num_classes:
-    raise UserError(f'{folder}: this vit has no classifier, and no experiment trains one without; genjax.interop.load loads it')
+    raise UserError(
+      f'{folder}: this vit has no classifier, and no experiment trains one without; genjax.interop.load loads it')
   front = Entries(_beside(folder, PREPROCESSING), str(folder / PREPROCESSING))
   for name in ('image_mean', 'image_std'):
     front.only(name, [0.5] * options.shape[-1], 'pixels are read in [-1, 1]')
   front.only('do_center_crop', False, 'whole images are resized, unless config.data.crop is set')
   config.experiment = classifier.__name__
-  config.data = dict(_NO_DATA, shape=options.shape, num_classes=options.num_classes, resize=_resize(front, options.shape), crop=False,
-                     threads=1)
+  config.data = dict(_NO_DATA, shape=options.shape, num_classes=options.num_classes,
+                     resize=_resize(front, options.shape), crop=False, threads=1)
   config.model = dict(name='vit', **_without(options, 'shape', 'num_classes'))
   config.objective = dict(smoothing=0.0, shift=0, flip=False)
 
@@ -177,7 +194,8 @@ def _resize(front: Entries, shape: tuple[int, int, int]) -> str:
     return ''
   size = front.values.get('size')
   if size not in (None, {'height': shape[0], 'width': shape[1]}) and [size, size] != list(shape[:2]):
-    raise UserError(f'{front.where}: images are resized to {size!r}, and those of the model are {shape[0]} by {shape[1]} pixels')
+    raise UserError(
+      f'{front.where}: images are resized to {size!r}, and those of the model are {shape[0]} by {shape[1]} pixels')
   number = front.integer('resample', resizing.FILTERS['bilinear'].value, least=0)
   names = {filter.value: name for name, filter in resizing.FILTERS.items()}
   if number not in names:
@@ -188,9 +206,11 @@ def _resize(front: Entries, shape: tuple[int, int, int]) -> str:
 def _tokenizer(folder: pathlib.Path, others: str) -> tokenizers.Tokenizer:
   """That of a model whose run cannot do without."""
   if not any((folder / name).is_file() for name in tokenizers.FILES):
-    raise UserError(f'{folder} has no tokenizer, and a run of such a model reads text: expected {tokenizers.LIBRARY}'
-                    + (f', or {others}' if others else '')
-                    + '. If it is in other files, transformers writes this one: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)')
+    raise UserError(
+      f'{folder} has no tokenizer, and a run of such a model reads text: expected {tokenizers.LIBRARY}'
+      + (f', or {others}' if others else '') +
+      '. If it is in other files, transformers writes this one: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)'
+    )
   return tokenizers.open_tokenizer(folder)
 
 

@@ -31,7 +31,8 @@ def grid(image_NHWC: np.ndarray, columns: int = 0, gap: int = 1, enlarge: int = 
 
 
 def visible(image_NHWC: np.ndarray) -> np.ndarray:
-  """Images as they are; of latents (float) the first three channels, -3 .. 3 as black .. white: structure, not a decoded picture."""
+  """Images as they are; of latents (float) the first three channels, -3 .. 3 as black .. white: structure, not a
+  decoded picture."""
   if image_NHWC.dtype == np.uint8:
     return image_NHWC
   shown_NHWC = image_NHWC[..., :3] if image_NHWC.shape[-1] >= 3 else image_NHWC[..., :1]

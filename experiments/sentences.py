@@ -27,11 +27,12 @@ Pairs = Callable[[str], tuple[list[str], list[str]]]  # split -> source and targ
 class Sentences:
   """What sentences are to a network.
 
-  source, target: sentence -> tokens int32 (T,), with what begins and ends them. around: how many tokens stand around a source. unit: what
-  a token is called in messages. texts: tokens of a side -> text, for source and target. words: tokens of the target -> words in lower case,
-  as split makes them of a text: what BLEU counts. tokens: those with a meaning of their own. sizes: of the networks' vocabularies of source
-  and target; the second is 0 where there is one for both. known, unused: tokens of the target from the first on, and the others, have no
-  text. files: what a run keeps.
+  source, target: sentence -> tokens int32 (T,), with what begins and ends them. around: how many tokens stand around a
+  source. unit: what a token is called in messages. texts: tokens of a side -> text, for source and target. words:
+  tokens of the target -> words in lower case, as split makes them of a text: what BLEU counts. tokens: those with a
+  meaning of their own. sizes: of the networks' vocabularies of source and target; the second is 0 where there is one
+  for both. known, unused: tokens of the target from the first on, and the others, have no text. files: what a run
+    keeps.
   """
 
   source: Callable[[str], np.ndarray]
@@ -63,15 +64,15 @@ def _words(config: Config, pairs: Pairs) -> Sentences:
   def read(sentence: str) -> np.ndarray:
     return np.concatenate([[words.START], source.encode(sentence), [words.STOP]]).astype(np.int32)
 
-  return Sentences(
-    source=read, target=lambda sentence: _ended(target.encode(sentence), words.STOP), around=2, unit='words',
-    texts=(source.decode, target.decode), words=target.sentence, split=target.split,
-    tokens=Tokens(start=words.START, stop=words.STOP, padding=words.PADDING), sizes=(source.size, target.size), known=target.size,
-    unused=target.unused, files=files)
+  return Sentences(source=read, target=lambda sentence: _ended(target.encode(sentence), words.STOP), around=2,
+                   unit='words', texts=(source.decode, target.decode), words=target.sentence, split=target.split,
+                   tokens=Tokens(start=words.START, stop=words.STOP, padding=words.PADDING),
+                   sizes=(source.size, target.size), known=target.size, unused=target.unused, files=files)
 
 
 def _vocabularies(config: Config, pairs: Pairs) -> tuple[tuple[WordVocabulary, WordVocabulary], dict[str, bytes]]:
-  """Those of source and target: the ones that the run keeps, or of the words of the training split; and the file that keeps them."""
+  """Those of source and target: the ones that the run keeps, or of the words of the training split; and the file that
+  keeps them."""
   data = config.data
   splits = tuple(words.splitter(data.splitter, language) for language in (data.source, data.target))
   facts = {'splitter': data.splitter, 'languages': [data.source, data.target]}
@@ -83,7 +84,9 @@ def _vocabularies(config: Config, pairs: Pairs) -> tuple[tuple[WordVocabulary, W
                       f'{facts[different[0]]!r}')
     found: Sequence[WordVocabulary] = [WordVocabulary(known[side], split) for side, split in zip(SIDES, splits)]
   else:
-    found = [WordVocabulary.learn(sentences, split, data.least_count) for sentences, split in zip(pairs(data.train), splits)]
+    found = [
+      WordVocabulary.learn(sentences, split, data.least_count) for sentences, split in zip(pairs(data.train), splits)
+    ]
   kept = {**facts, **{side: vocabulary.words for side, vocabulary in zip(SIDES, found)}}
   return (found[0], found[1]), {VOCABULARIES: (strict_json(kept, ensure_ascii=False, indent=0) + '\n').encode()}
 
@@ -96,11 +99,12 @@ def _pieces(config: Config) -> Sentences:
   write = functools.partial(vocabulary.encode, side=1) if isinstance(vocabulary, Marian) else vocabulary.encode
   split = words.splitter(data.splitter, data.target)
   text = functools.partial(_text, vocabulary, tokens, (tokens.stop, *config.sampler.get('stop', ())))
-  return Sentences(
-    source=lambda sentence: _ended(vocabulary.encode(data.prefix + sentence), tokens.stop),
-    target=lambda sentence: _ended(write(sentence), tokens.stop), around=len(vocabulary.encode(data.prefix)) + 1, unit='tokens',
-    texts=(text, text), words=lambda tokens_T: split(text(tokens_T)), split=split, tokens=tokens, sizes=(data.vocabulary_size, 0),
-    known=vocabulary.size, unused=vocabulary.unused, files={**vocabulary.files(), **imported.files(config)})
+  return Sentences(source=lambda sentence: _ended(vocabulary.encode(data.prefix + sentence), tokens.stop),
+                   target=lambda sentence: _ended(write(sentence), tokens.stop),
+                   around=len(vocabulary.encode(data.prefix)) + 1, unit='tokens', texts=(text, text),
+                   words=lambda tokens_T: split(text(tokens_T)), split=split, tokens=tokens,
+                   sizes=(data.vocabulary_size, 0), known=vocabulary.size, unused=vocabulary.unused,
+                   files={**vocabulary.files(), **imported.files(config)})
 
 
 def open_pieces(folder: pathlib.Path) -> tokenizers.Tokenizer | Marian:
@@ -109,7 +113,8 @@ def open_pieces(folder: pathlib.Path) -> tokenizers.Tokenizer | Marian:
   Raises:
     UserError: there is none, or it is damaged.
   """
-  return Marian(folder) if any((folder / name).is_file() for name in MARIAN_SIDES) else tokenizers.open_tokenizer(folder)
+  return Marian(folder) if any(
+    (folder / name).is_file() for name in MARIAN_SIDES) else tokenizers.open_tokenizer(folder)
 
 
 def _ended(tokens_T: np.ndarray, stop: int) -> np.ndarray:

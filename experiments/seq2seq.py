@@ -28,18 +28,20 @@ def build(config: Config) -> Experiment:
   """Translation of sentences.
 
   config.data:
-    name, train, heldout: of the pairs: 'spoken_digits' (see `genjax.data.text.parallel.spoken_digits`), a TFDS data set such as 'multi30k', or,
-      with a slash in it, a folder of files SPLIT.LANGUAGE of lines. source, target: languages, such as 'de' and 'en'.
-    splitter: what splits sentences into words, see `genjax.data.text.words.splitter`. least_count: words that stand more seldom in the split
-      `train` are unknown ones. context: longest source and target in tokens, start and stop tokens included; pairs with a longer side are
-      left out, and the fingerprint of the data counts them.
-    vocabulary: '' or absent for words; or a folder with the tokenizer of a public model, see `open_pieces` of `genjax.experiments.sentences`. Then
-      vocabulary_size is the number of the model's tokens, tokens are those that start and stop a target and pad, prefix is a text before
-      each source, such as 'translate English to German: ', and the splitter makes the words of which BLEU counts.
+    name, train, heldout: of the pairs: 'spoken_digits' (see `genjax.data.text.parallel.spoken_digits`), a TFDS data set
+      such as 'multi30k', or, with a slash in it, a folder of files SPLIT.LANGUAGE of lines. source, target: languages,
+      such as 'de' and 'en'.
+    splitter: what splits sentences into words, see `genjax.data.text.words.splitter`. least_count: words that stand
+      more seldom in the split `train` are unknown ones. context: longest source and target in tokens, start and stop
+      tokens included; pairs with a longer side are left out, and the fingerprint of the data counts them.
+    vocabulary: '' or absent for words; or a folder with the tokenizer of a public model, see `open_pieces` of
+      `genjax.experiments.sentences`. Then vocabulary_size is the number of the model's tokens, tokens are those that
+      start and stop a target and pad, prefix is a text before each source, such as 'translate English to German: ', and
+      the splitter makes the words of which BLEU counts.
   config.model: options of `Seq2SeqConfig`.
   config.objective: smoothing, see `Seq2Seq`. config.sampler: see `SamplerOptions`.
-  config.evaluation: sacrebleu, whether to measure it. batch: sentences of a batch of `batch_loss`, 0 to leave it out, see
-    `genjax.metrics.text.sorted_batches_loss`.
+  config.evaluation: sacrebleu, whether to measure it. batch: sentences of a batch of `batch_loss`, 0 to leave it out,
+    see `genjax.metrics.text.sorted_batches_loss`.
   """
   data = config.data
   with checks.under('config.data'):
@@ -55,9 +57,9 @@ def build(config: Config) -> Experiment:
   sentences = open_sentences(config, pairs)
   model, tokens = model_options(config, *sentences.sizes), sentences.tokens
   sizes = f'1 to {data.context - sentences.around} {sentences.unit}'
-  objective = config_lib.build(
-    Seq2Seq, config.objective, 'config.objective', network=seq2seq.seq2seq(model), tokens=tokens,
-    start_cache=functools.partial(seq2seq.start_cache, model), sampler=imported.sampler(config, sentences.known, sentences.unused))
+  objective = config_lib.build(Seq2Seq, config.objective, 'config.objective', network=seq2seq.seq2seq(model),
+                               tokens=tokens, start_cache=functools.partial(seq2seq.start_cache, model),
+                               sampler=imported.sampler(config, sentences.known, sentences.unused))
 
   def examples(split: str) -> Arrays:
     facts = {'name': data.name, 'split': split, 'languages': [data.source, data.target], 'splitter': data.splitter}
@@ -75,9 +77,12 @@ def build(config: Config) -> Experiment:
     known = pairs(data.heldout)[0]
     return sentence(known[row % len(known)])
 
-  row = {'': jax.ShapeDtypeStruct((data.context,), np.int32), '_weights': jax.ShapeDtypeStruct((data.context,), np.float32)}
+  row = {
+    '': jax.ShapeDtypeStruct((data.context,), np.int32), '_weights': jax.ShapeDtypeStruct((data.context,), np.float32)
+  }
   example = {f'{side}{ending}': shape for side in SIDES for ending, shape in row.items()}
-  heldout, batch = Buckets(lambda: examples(data.heldout), config.batch_size, config.seed), config.evaluation.get('batch', 0)
+  heldout, batch = Buckets(lambda: examples(data.heldout), config.batch_size,
+                           config.seed), config.evaluation.get('batch', 0)
   return Experiment(
     objective=objective,
     train=Buckets(lambda: examples(data.train), config.batch_size, config.seed),
@@ -106,7 +111,8 @@ def open_pairs(config: Config, split: str) -> tuple[list[str], list[str]]:
   if '/' in data.name:
     source, target = (expanded(data.name) / f'{split}.{language}' for language in (data.source, data.target))
     return parallel.read_parallel(source, target)
-  return parallel.open_parallel(data.name, split, (data.source, data.target), data.data_dir or None, data.originals or None)
+  return parallel.open_parallel(data.name, split, (data.source, data.target), data.data_dir or None, data.originals
+                                or None)
 
 
 def exported_options(config: Config, net: Tree) -> seq2seq.Seq2SeqConfig:
@@ -120,22 +126,29 @@ def model_options(config: Config, source: int, target: int) -> seq2seq.Seq2SeqCo
   model = config_lib.build(seq2seq.Seq2SeqConfig, config.model, 'config.model', vocab=source, target_vocab=target)
   longest = max(config.data.context, config.sampler.length)
   if model.positions != 'relative' and model.context < longest:
-    raise UserError(f'config.model.context must be at least {longest}, the greater of config.data.context and config.sampler.length, got '
-                    f'{model.context}')
+    raise UserError(
+      f'config.model.context must be at least {longest}, the greater of config.data.context and '
+      'config.sampler.length, got '
+      f'{model.context}')
   return model
 
 
-def translation_metric(config: Config, pairs: Pairs, sentence: Callable[[str], np.ndarray], sentences: Sentences) -> Metric:
+def translation_metric(config: Config, pairs: Pairs, sentence: Callable[[str], np.ndarray],
+                       sentences: Sentences) -> Metric:
   """BLEU of translations of the held-out sentences, by words and, with config.evaluation.sacrebleu, of texts.
 
-  bleu: 100 times `genjax.metrics.text.bleu` of words in lower case, the reference's own words counting where the vocabulary lacks them.
+  bleu: 100 times `genjax.metrics.text.bleu` of words in lower case, the reference's own words counting where the
+    vocabulary lacks them.
   sacrebleu: of the joined words against the reference as it was written; sacrebleu_lowercase: cases do not count.
   """
-  card: dict[str, Any] = {'split': config.data.heldout, 'bleu': 'corpus BLEU-4 of lower-case words, one reference, no smoothing'}
+  card: dict[str, Any] = {
+    'split': config.data.heldout, 'bleu': 'corpus BLEU-4 of lower-case words, one reference, no smoothing'
+  }
 
   def compute(sample: Callable[[int, Mapping[str, np.ndarray]], Columns], seed: int) -> dict[str, float]:
     sources, targets = pairs(config.data.heldout)
-    source_NS, weights_NS = parallel.pad([sentence(given) for given in sources], config.data.context, sentences.tokens.padding)
+    source_NS, weights_NS = parallel.pad([sentence(given) for given in sources], config.data.context,
+                                         sentences.tokens.padding)
     source_NS = source_NS[:, :int(weights_NS.sum(axis=1).max())]
     drawn_NT = sample(len(sources), {'source': source_NS})['tokens']
     found = text.bleu([sentences.words(row) for row in drawn_NT], [[sentences.split(target)] for target in targets])

@@ -1,4 +1,5 @@
-"""Builder of speech recognition: log-mel frames of a recording to its transcript, by an encoder-decoder as Whisper is."""
+"""Builder of speech recognition: log-mel frames of a recording to its transcript, by an encoder-decoder as Whisper
+is."""
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
@@ -36,23 +37,26 @@ def build(config: Config) -> Experiment:
   """Speech recognition.
 
   config.data:
-    name: 'free_spoken_digits', see `genjax.data.audio.spoken_digits`; or the path of JSON lines, see `genjax.data.audio.recordings.open_recordings`,
-      whose fields audio and field name. train, heldout: splits. originals: folder of the spoken digits.
+    name: 'free_spoken_digits', see `genjax.data.audio.spoken_digits`; or the path of JSON lines, see
+      `genjax.data.audio.recordings.open_recordings`, whose fields audio and field name. train, heldout: splits.
+      originals: folder of the spoken digits.
     seconds: of sound that the model reads; longer recordings are cut, and silence follows shorter ones.
-    bands, window, hop, rate: see `genjax.data.audio.mel.LogMel`; the rate is by default that of the recordings, which are resampled to another.
+    bands, window, hop, rate: see `genjax.data.audio.mel.LogMel`; the rate is by default that of the recordings, which
+      are resampled to another.
     threads: batches whose recordings are read at a time, 1 by default; it changes no batch.
     shift: training recordings begin up to so many frames later.
     longest: most tokens of a transcript, the one that stops it included; 0 with spoken digits.
-    vocabulary: '' or absent for the characters of the digits' names, and for the UTF-8 bytes of other transcripts; or the path of Whisper's
-      tokenizer. Then vocabulary_size is the number of the model's tokens,
-      tokens are those that start and stop a target and pad, and begin is a text of special tokens that stands before every target, such as
-      '<|en|><|transcribe|><|notimestamps|>'.
-  config.model: options of `Seq2SeqConfig` but for those that `genjax.models.transformers.whisper.OPTIONS` and the data fix; those of the context and of
-    source_context are by default what the data needs.
+    vocabulary: '' or absent for the characters of the digits' names, and for the UTF-8 bytes of other transcripts; or
+      the path of Whisper's tokenizer. Then vocabulary_size is the number of the model's tokens,
+      tokens are those that start and stop a target and pad, and begin is a text of special tokens that stands before
+      every target, such as '<|en|><|transcribe|><|notimestamps|>'.
+  config.model: options of `Seq2SeqConfig` but for those that `genjax.models.transformers.whisper.OPTIONS` and the data
+    fix; those of the context and of source_context are by default what the data needs.
   config.objective: smoothing, see `Seq2Seq`. config.sampler: see `SamplerOptions`.
 
   Raises:
-    UserError: options that do not fit together; when data is read, a transcript that is too long, and what `open_recordings` raises.
+    UserError: options that do not fit together; when data is read, a transcript that is too long, and what
+      `open_recordings` raises.
   """
   data = config.data
   with checks.under('config.data'):
@@ -67,10 +71,14 @@ def build(config: Config) -> Experiment:
   frames = front.frames(samples)
   speech = _transcripts(config)
   length = len(speech.tokens.begins) + max(speech.longest, config.sampler.length)
-  model = _options(config, speech.size, config.model.get('context') or length, config.model.get('source_context') or -(-frames // 2))
+  model = _options(config, speech.size,
+                   config.model.get('context') or length,
+                   config.model.get('source_context') or -(-frames // 2))
   if model.context < length or model.source_context < -(-frames // 2):
-    raise UserError(f'the model writes {model.context} tokens and reads {2 * model.source_context} frames; asked for are {length} and '
-                    f'{frames}: make config.sampler.length or config.data.seconds less')
+    raise UserError(
+      f'the model writes {model.context} tokens and reads {2 * model.source_context} frames; asked for are {length} '
+      'and '
+      f'{frames}: make config.sampler.length or config.data.seconds less')
   sampler = imported.sampler(config, speech.known or speech.size, speech.unused)
 
   def read(sound_N: np.ndarray) -> np.ndarray:
@@ -79,8 +87,10 @@ def build(config: Config) -> Experiment:
   def targets(texts: Sequence[str]) -> np.ndarray:
     tokens = [speech.encode(text) for text in texts]
     if (most := max(map(len, tokens))) > speech.longest:
-      raise UserError(f'a transcript of {data.name} has {most} tokens, and config.data.longest is {speech.longest}; set it to at least '
-                      f'{most}, or leave longer ones out')
+      raise UserError(
+        f'a transcript of {data.name} has {most} tokens, and config.data.longest is {speech.longest}; set it to at '
+        'least '
+        f'{most}, or leave longer ones out')
     return pad(tokens, speech.longest, speech.tokens.padding)[0]
 
   @functools.cache
@@ -97,31 +107,33 @@ def build(config: Config) -> Experiment:
     return recordings.Transcribed(paths, lambda path: read(mel.read_wav(path, rate)), targets(texts), facts)
 
   heldout, threads = lambda: examples(data.heldout), data.get('threads', 1)
-  example = {'source': jax.ShapeDtypeStruct((frames, data.bands), np.float32), 'target': jax.ShapeDtypeStruct((speech.longest,), np.int32)}
+  example = {
+    'source': jax.ShapeDtypeStruct((frames, data.bands), np.float32), 'target': jax.ShapeDtypeStruct((speech.longest,),
+                                                                                                     np.int32)
+  }
   return Experiment(
     objective=config_lib.build(Seq2Seq, config.objective, 'config.objective', network=seq2seq.seq2seq(model),
-                               start_cache=functools.partial(seq2seq.start_cache, model), tokens=speech.tokens, sampler=sampler),
-    train=Pipeline(lambda: examples(data.train), config.batch_size, config.seed, functools.partial(later, most=data.shift),
-                   threads=threads),
-    heldout=Pipeline(heldout, config.batch_size, config.seed, shuffle=False, threads=threads),
-    optimizers=optimizers.from_config(config.optimizers, config.steps),
-    example=example,
-    ema=dict(config.ema),
-    axes={'net': seq2seq.axes(model)},
-    conditions={'source': Condition(
-      lambda path: read(mel.read_wav(path, rate)), lambda row: heldout().get(np.asarray([row % len(heldout())]))['source'][0],
-      'the path of a .wav file', path=True)},
-    render=lambda columns: {'samples': '\n'.join(map(speech.decode, columns['tokens']))},
-    metrics=(word_errors(heldout, speech.decode),),
-    assets={'vocabulary': data.vocabulary} if speech.files else {},
-    files=speech.files)
+                               start_cache=functools.partial(seq2seq.start_cache,
+                                                             model), tokens=speech.tokens, sampler=sampler),
+    train=Pipeline(lambda: examples(data.train), config.batch_size, config.seed,
+                   functools.partial(later, most=data.shift), threads=threads), heldout=Pipeline(
+                     heldout, config.batch_size, config.seed, shuffle=False,
+                     threads=threads), optimizers=optimizers.from_config(config.optimizers, config.steps),
+    example=example, ema=dict(config.ema), axes={'net': seq2seq.axes(model)}, conditions={
+      'source':
+        Condition(lambda path: read(mel.read_wav(path, rate)),
+                  lambda row: heldout().get(np.asarray([row % len(heldout())]))['source'][0], 'the path of a .wav file',
+                  path=True)
+    }, render=lambda columns: {'samples': '\n'.join(map(speech.decode, columns['tokens']))}, metrics=(word_errors(
+      heldout, speech.decode),), assets={'vocabulary': data.vocabulary} if speech.files else {}, files=speech.files)
 
 
 @dataclasses.dataclass(frozen=True)
 class Transcripts:
   """Texts as targets.
 
-  encode: text -> tokens int32 (T,), the stop token at the end. decode: tokens -> text. tokens: those with a meaning of their own.
+  encode: text -> tokens int32 (T,), the stop token at the end. decode: tokens -> text. tokens: those with a meaning of
+    their own.
   size: of the network's vocabulary. longest: tokens of a text. files: what a run keeps.
   known, unused: tokens from the first on, and the others, have no text; 0 is none of that kind.
   """
@@ -141,8 +153,10 @@ def _transcripts(config: Config) -> Transcripts:
   digits = data.name in ('', DIGITS)
   longest = data.get('longest', 0)
   if not (longest or digits):
-    raise UserError(f'config.data.longest must be set for recordings of your own, {data.name!r}: the most tokens of a transcript, the one '
-                    f'that stops it included. The only set with a name is {DIGITS}')
+    raise UserError(
+      f'config.data.longest must be set for recordings of your own, {data.name!r}: the most tokens of a transcript, '
+      'the one '
+      f'that stops it included. The only set with a name is {DIGITS}')
   if data.get('vocabulary'):
     return _pieces(config, longest)
   if digits:
@@ -161,12 +175,13 @@ def _pieces(config: Config, longest: int) -> Transcripts:
     return np.append(vocabulary.encode(f' {text}'), tokens.stop).astype(np.int32)
 
   def read(tokens_T: np.ndarray) -> str:
-    stops_S = np.flatnonzero(np.isin(tokens_T, (tokens.stop, tokens.padding, *config.sampler.get('stop', ()))) | (tokens_T < 0))
+    stops_S = np.flatnonzero(
+      np.isin(tokens_T, (tokens.stop, tokens.padding, *config.sampler.get('stop', ()))) | (tokens_T < 0))
     return vocabulary.decode(tokens_T[:stops_S[0]] if len(stops_S) else tokens_T).strip()
 
   longest = longest or max(len(write(word)) for word in spoken_digits.WORDS)
-  return Transcripts(write, read, tokens, data.vocabulary_size, longest, {**vocabulary.files(), **imported.files(config)},
-                     vocabulary.size, vocabulary.unused)
+  return Transcripts(write, read, tokens, data.vocabulary_size, longest,
+                     {**vocabulary.files(), **imported.files(config)}, vocabulary.size, vocabulary.unused)
 
 
 def exported_options(config: Config, net: Tree) -> seq2seq.Seq2SeqConfig:
@@ -178,8 +193,8 @@ def exported_options(config: Config, net: Tree) -> seq2seq.Seq2SeqConfig:
 def _options(config: Config, vocab: int, context: int, source_context: int) -> seq2seq.Seq2SeqConfig:
   given = {key: value for key, value in config.model.items() if key not in ('context', 'source_context')}
   fixed = {**whisper.OPTIONS, **({'activation': given.pop('activation')} if 'activation' in given else {})}
-  return config_lib.build(seq2seq.Seq2SeqConfig, given, 'config.model', **fixed, vocab=vocab, frames=config.data.bands, context=context,
-                          source_context=source_context)
+  return config_lib.build(seq2seq.Seq2SeqConfig, given, 'config.model', **fixed, vocab=vocab, frames=config.data.bands,
+                          context=context, source_context=source_context)
 
 
 def encode(word: str) -> np.ndarray:
@@ -211,7 +226,8 @@ def later(columns: Columns, random: RowRandom, most: int) -> Columns:
 
 
 def word_errors(heldout: Callable[[], Source], read: Callable[[np.ndarray], str] = decode) -> Metric:
-  """wer: word error rate on the held-out recordings: substitutions, insertions and deletions by words of the transcripts.
+  """wer: word error rate on the held-out recordings: substitutions, insertions and deletions by words of the
+  transcripts.
 
   Words are what spaces separate, as they are written.
   """

@@ -22,7 +22,8 @@ def build(config: Config) -> Experiment:
   options, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
   model = config_lib.build(options, config.model, 'config.model', shape=tuple(config.data.shape))
   encoder, decoder = vae.networks(model)
-  objective = config_lib.build(Vae, config.objective, 'config.objective', encoder=encoder, decoder=decoder, latent=model.latent)
+  objective = config_lib.build(Vae, config.objective, 'config.objective', encoder=encoder, decoder=decoder,
+                               latent=model.latent)
 
   def preview(params, context, batch):
     image = batch['image'][:2 * PAIRS]

@@ -1,7 +1,7 @@
 """Checks of numbers that options may hold, made when the options are made and before anything is computed.
 
-A message begins with the name of the option. Whoever knows under which key of a config the options stand puts that before it:
-`genjax.config.build` does, and `under` for what it does not build.
+A message begins with the name of the option. Whoever knows under which key of a config the options stand puts that
+before it: `genjax.config.build` does, and `under` for what it does not build.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,8 +33,8 @@ def under(where: str) -> Iterator[None]:
     raise UserError(f'{where}.{error}') from error
 
 
-def require(name: str, value: Any, *, at_least: float | None = None, above: float | None = None, at_most: float | None = None,
-            below: float | None = None, meaning: str = '') -> None:
+def require(name: str, value: Any, *, at_least: float | None = None, above: float | None = None,
+            at_most: float | None = None, below: float | None = None, meaning: str = '') -> None:
   """Checks that a number lies between bounds. It must be finite, too.
 
   Args:
@@ -75,7 +75,8 @@ def whole(options: Any, least: int, *names: str) -> None:
     integers = [isinstance(entry, numbers.Integral) and not isinstance(entry, bool) for entry in entries]
     if not all(integers) or any(entry < least for entry in entries):
       kind = 'be whole numbers of ' if entries is value else 'be ' if all(integers) else 'be a whole number of '
-      raise OutOfRange(f'{name} must {"not be negative" if kind == "be " and not least else f"{kind}at least {least}"}, got {value!r}')
+      raise OutOfRange(
+        f'{name} must {"not be negative" if kind == "be " and not least else f"{kind}at least {least}"}, got {value!r}')
 
 
 def rates(options: Any, *names: str) -> None:

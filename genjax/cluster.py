@@ -1,4 +1,5 @@
-"""Where this process stands among the processes of a run: from flags, from variables, or from what jax finds in a cluster."""
+"""Where this process stands among the processes of a run: from flags, from variables, or from what jax finds in a
+cluster."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -29,8 +30,8 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-  """coordinator: 'host:port' of process 0. processes: how many. process: which one this is. devices: numbers of the local
-  GPUs that this process takes; None for all that it sees."""
+  """coordinator: 'host:port' of process 0. processes: how many. process: which one this is. devices: numbers of the
+  local GPUs that this process takes; None for all that it sees."""
 
   coordinator: str
   processes: int
@@ -42,8 +43,8 @@ def find(options: Options, environment: Mapping[str, str] = os.environ) -> Place
   """Where this process stands among others, or None if it is alone.
 
   Looked at in this order: the options; the variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID
-  (for an indexed Job or a JobSet of Kubernetes, JOB_COMPLETION_INDEX stands in for the last one); what jax itself detects:
-  TPU pods, Slurm, Open MPI, and Kubernetes where the package `kubernetes` is installed.
+  (for an indexed Job or a JobSet of Kubernetes, JOB_COMPLETION_INDEX stands in for the last one); what jax itself
+  detects: TPU pods, Slurm, Open MPI, and Kubernetes where the package `kubernetes` is installed.
 
   Raises:
     UserError: some of the three are given and others are not, or they do not fit together.
@@ -77,18 +78,21 @@ def _number(flag: str, given: int | None, variable: str, environment: Mapping[st
   if given is not None or not environment.get(variable):
     return given
   if not environment[variable].isdecimal():
-    raise UserError(f'{variable} must be a whole number, got {environment[variable]!r}' + (f'; {flag} goes before it' if flag else ''))
+    raise UserError(f'{variable} must be a whole number, got {environment[variable]!r}'
+                    + (f'; {flag} goes before it' if flag else ''))
   return int(environment[variable])
 
 
 def _detect(options: Options, environment: Mapping[str, str]) -> Place | None:
   """What jax finds in the environment of a cluster."""
-  from jax._src import clusters  # jax.distributed.initialize uses it too, but cannot be asked without starting something
+  # Jax.distributed.initialize uses it too, but cannot be asked without starting something
+  from jax._src import clusters
 
   for cluster in clusters.ClusterEnv._cluster_types:
     if cluster.opt_in_only_method:
       continue
-    if cluster.__name__ == 'K8sCluster' and not ('JOB_COMPLETION_INDEX' in environment and importlib.util.find_spec('kubernetes')):
+    if cluster.__name__ == 'K8sCluster' and not ('JOB_COMPLETION_INDEX' in environment
+                                                 and importlib.util.find_spec('kubernetes')):
       continue  # a pod of its own, or a Job whose pods are not numbered: nothing says that others belong to it
     try:
       if not cluster.is_env_present():
@@ -99,16 +103,19 @@ def _detect(options: Options, environment: Mapping[str, str]) -> Place | None:
       port = environment.get('JAX_COORDINATOR_PORT')
       coordinator = options.coordinator or cluster.get_coordinator_address(timeout_secs=int(options.start_timeout),
                                                                            override_coordinator_port=port)
-      return Place(coordinator, processes, cluster.get_process_id(), _local_devices(cluster.get_local_process_id(), environment))
+      return Place(coordinator, processes, cluster.get_process_id(),
+                   _local_devices(cluster.get_local_process_id(), environment))
     except Exception as error:  # metadata servers and APIs that do not answer, variables that are no numbers
-      raise UserError(f'this seems to be one of several processes ({cluster.__name__} of jax), but asking for the others failed: '
-                      f'{type(error).__name__}: {error}. If this process is alone, add --num_processes=1; else give --coordinator, '
-                      '--num_processes and --process_id') from error
+      raise UserError(
+        f'this seems to be one of several processes ({cluster.__name__} of jax), but asking for the others failed: '
+        f'{type(error).__name__}: {error}. If this process is alone, add --num_processes=1; else give --coordinator, '
+        '--num_processes and --process_id') from error
   return None
 
 
 def _local_devices(local: int | None, environment: Mapping[str, str]) -> tuple[int, ...] | None:
-  """With several processes on a host each takes the GPU of its number; a process that has the host for itself takes all."""
+  """With several processes on a host each takes the GPU of its number; a process that has the host for itself takes
+  all."""
   tasks = environment.get('SLURM_STEP_TASKS_PER_NODE') or environment.get('SLURM_TASKS_PER_NODE', '')
   alone = bool(tasks) and set(re.sub(r'\(x\d+\)', '', tasks).split(',')) == {'1'}
   return None if local is None or alone or environment.get('JAX_LOCAL_DEVICE_IDS') else (local,)

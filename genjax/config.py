@@ -58,7 +58,8 @@ def build(function: Callable[..., T], options: Mapping[str, Any], where: str, **
     **extra: keywords that the builder computes; a config may not set them.
 
   Raises:
-    UserError: an unknown or missing keyword, one that the builder computes, or values that the function refuses by a ValueError.
+    UserError: an unknown or missing keyword, one that the builder computes, or values that the function refuses by a
+      ValueError.
   """
   given = {key: _frozen(value) for key, value in options.items() if key != 'name'}
   parameters = inspect.signature(function).parameters
@@ -101,15 +102,18 @@ def difference(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
 
 STEPS = 2**31 - 1  # more, and the counter of steps, 32 bits, would overflow
 # Key of configs.common.base -> the smallest number that it takes.
-LEAST = {'steps': 0, 'batch_size': 1, 'microbatches': 1, 'log_every': 0, 'evaluate_every': 0, 'evaluate_batches': 0, 'sample_every': 0,
-         'sample_num': 1, 'checkpoint.every': 0, 'checkpoint.keep': 1, 'nonfinite.limit': 1, 'profile.start': 0, 'profile.steps': 0,
-         'lora.rank': 0, 'data.threads': 1}
+LEAST = {
+  'steps': 0, 'batch_size': 1, 'microbatches': 1, 'log_every': 0, 'evaluate_every': 0, 'evaluate_batches': 0,
+  'sample_every': 0, 'sample_num': 1, 'checkpoint.every': 0, 'checkpoint.keep': 1, 'nonfinite.limit': 1,
+  'profile.start': 0, 'profile.steps': 0, 'lora.rank': 0, 'data.threads': 1
+}
 
 
 def check(config: Config) -> None:
   """Checks what can be known of a config without its builder, so that nothing is begun with numbers that mean nothing.
 
-  Numbers are finite everywhere, keys called dtype name a type to compute in, and the keys that every config has lie in their ranges.
+  Numbers are finite everywhere, keys called dtype name a type to compute in, and the keys that every config has lie in
+  their ranges.
 
   Raises:
     UserError: one does not; the message names its key.
@@ -117,11 +121,14 @@ def check(config: Config) -> None:
   flat = flatten(config)
   with checks.under('config'):
     for key, value in flat.items():
-      if any(isinstance(number, numbers.Real) and not isinstance(number, int) and not math.isfinite(number) for number in _numbers(value)):
+      if any(
+          isinstance(number, numbers.Real) and not isinstance(number, int) and not math.isfinite(number)
+          for number in _numbers(value)):
         raise checks.OutOfRange(f'{key} must be finite, got {value!r}')
       if strange := [entry for entry in _numbers(value) if not isinstance(entry, (str, int, float, type(None)))]:
-        raise checks.OutOfRange(f'{key} must be text, a number, True, False, None or a list of such, got {strange[0]!r} of type '
-                                f'{type(strange[0]).__name__}; of numpy numbers take .item()')
+        raise checks.OutOfRange(
+          f'{key} must be text, a number, True, False, None or a list of such, got {strange[0]!r} of type '
+          f'{type(strange[0]).__name__}; of numpy numbers take .item()')
       if key.rpartition('.')[2] == 'dtype' and not (key == 'lora.dtype' and value == ''):
         checks.dtype({key: value}, key)
     for key, least in LEAST.items():

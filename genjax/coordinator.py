@@ -140,8 +140,10 @@ class Coordinator:
     number, total = message['hello'], message['of']
     peer.place = f'host {message["host"]}, pid {message["pid"]}'
     if total != self.processes or not 0 <= number < self.processes:
-      peer.send(refused=f'process 0 expects {self.processes} processes, and this one says that it is process {number} of {total}; '
-                        'start all with one --num_processes')
+      peer.send(
+        refused=f'process 0 expects {self.processes} processes, and this one says that it is process {number} of '
+                f'{total}; '
+        'start all with one --num_processes')
     elif number in self._peers:
       peer.send(refused=f'there are two processes {number}: {self._peers[number].place} and {peer.place}; '
                         'give each its own --process_id')
@@ -167,7 +169,8 @@ class Coordinator:
     elif peer.left[0] and self._failing is None:
       # The others usually meet the same error a moment later, and then say it themselves.
       why = f': {peer.left[1]}' if peer.left[1] else ''
-      self._failing = (time.monotonic() + min(_LINGER, self.peer_timeout), f'{peer} ended with exit code {peer.left[0]}{why}')
+      self._failing = (time.monotonic() + min(_LINGER, self.peer_timeout),
+                       f'{peer} ended with exit code {peer.left[0]}{why}')
 
   def _watch_clock(self) -> None:
     now = time.monotonic()
@@ -182,7 +185,9 @@ class Coordinator:
       self._lost(f'{" and ".join(map(str, silent))}: no sign of life for {self.peer_timeout:g} s (--peer_timeout)')
     for key, (given, deadline) in self._gathers.items():
       if now > deadline:
-        missing = [str(self._peers.get(number, f'process {number}')) for number in range(self.processes) if number not in given]
+        missing = [
+          str(self._peers.get(number, f'process {number}')) for number in range(self.processes) if number not in given
+        ]
         self._lost(f'{" and ".join(missing)} did not come in time to where the others wait: {key}')
 
   def _lost(self, text: str) -> None:
@@ -215,11 +220,13 @@ def main(argument: str) -> None:
   def service() -> None:
     # Its own heartbeats only back those of this server up, and must not be quicker.
     patience = int(2 * options['peer_timeout']) + 10
-    running.append(_jax.get_distributed_runtime_service(f'[::]:{options["port"]}', options['processes'], heartbeat_timeout=patience,
-                                                        shutdown_timeout=patience))
+    running.append(
+      _jax.get_distributed_runtime_service(f'[::]:{options["port"]}', options['processes'], heartbeat_timeout=patience,
+                                           shutdown_timeout=patience))
 
   try:
-    coordinator = Coordinator(options['port'], options['processes'], options['start_timeout'], options['peer_timeout'], service)
+    coordinator = Coordinator(options['port'], options['processes'], options['start_timeout'], options['peer_timeout'],
+                              service)
   except OSError as error:
     print(f'port {options["port"]} cannot be opened: {error.strerror}', flush=True)
     sys.exit(1)

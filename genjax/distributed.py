@@ -43,7 +43,8 @@ class _Channel:
     for target in (self._listen, self._beat):
       threading.Thread(target=target, name=f'genjax {target.__name__}', daemon=True).start()
     if not self._go.wait(options.start_timeout + 30):
-      raise PeerError(f'process 0 at {place.coordinator} did not give the start signal within {options.start_timeout:g} s')
+      raise PeerError(
+        f'process 0 at {place.coordinator} did not give the start signal within {options.start_timeout:g} s')
 
   def _connect(self, host: str, port: int) -> socket.socket:
     deadline, refused = time.monotonic() + self._options.start_timeout, ''
@@ -62,8 +63,9 @@ class _Channel:
       except OSError as error:
         refused = str(error)
         time.sleep(0.25)
-    raise PeerError(f'process 0 of {self.place.processes} did not open {host}:{port} within {self._options.start_timeout:g} s '
-                    f'(--start_timeout): {refused}. Is process 0 running, and is this its address?')
+    raise PeerError(
+      f'process 0 of {self.place.processes} did not open {host}:{port} within {self._options.start_timeout:g} s '
+      f'(--start_timeout): {refused}. Is process 0 running, and is this its address?')
 
   def send(self, **message: Any) -> None:
     with self._write, contextlib.suppress(OSError):  # what ended the connection is told by the thread that listens
@@ -98,7 +100,8 @@ class _Channel:
     os._exit(code)
 
   def ask(self, key: str, **message: Any) -> Any:
-    """Sends a message and waits for the value of the key; a process that it depends on and that is lost ends the wait."""
+    """Sends a message and waits for the value of the key; a process that it depends on and that is lost ends the
+    wait."""
     self.send(**message)
     with self._news:
       self._news.wait_for(lambda: key in self._values)
@@ -137,7 +140,10 @@ def join(options: Options, stops: bool = False) -> bool:
   """
   global _channel, _stop, _stops
   if options.start_timeout <= 0 or options.peer_timeout <= 0:
-    raise UserError(f'--start_timeout and --peer_timeout are seconds above 0, got {options.start_timeout:g} and {options.peer_timeout:g}')
+    raise UserError(
+      f'--start_timeout and --peer_timeout are seconds above 0, got {options.start_timeout:g} and '
+      f'{options.peer_timeout:g}'
+    )
   place = find(options)
   if place is None:
     return False
@@ -174,7 +180,8 @@ def join(options: Options, stops: bool = False) -> bool:
 
 
 def _keep_standard_output() -> None:
-  """Standard output is for results, and Gloo writes there whom it is connected to: what is not Python goes to standard error."""
+  """Standard output is for results, and Gloo writes there whom it is connected to: what is not Python goes to standard
+  error."""
   sys.stdout.flush()
   results = os.dup(1)
   os.dup2(2, 1)
@@ -193,20 +200,23 @@ def _start_coordinator(place: Place, options: Options) -> None:
                          'start_timeout': options.start_timeout, 'peer_timeout': options.peer_timeout})
   root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
   path = os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH', '')]))
-  server = subprocess.Popen([sys.executable, '-m', 'genjax.coordinator', argument], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                            text=True, env={**os.environ, 'PYTHONPATH': path}, start_new_session=True)
+  server = subprocess.Popen([sys.executable, '-m', 'genjax.coordinator', argument], stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': path},
+                            start_new_session=True)
   assert server.stdout is not None
   said = server.stdout.readline().strip()
   server.stdout.close()
   if said != 'listening':
     server.kill()
     server.wait()
-    raise UserError(f'process 0 cannot open the meeting point of the processes: {said or "the server ended"}; choose another port in '
-                    f'--coordinator={place.coordinator}')
+    raise UserError(
+      f'process 0 cannot open the meeting point of the processes: {said or "the server ended"}; choose another port in '
+      f'--coordinator={place.coordinator}')
 
 
 def leave(code: int, why: str = '') -> int:
-  """Ends the part of this process with its exit code, which it returns. Does not return where others are left without it.
+  """Ends the part of this process with its exit code, which it returns. Does not return where others are left without
+  it.
 
   With code 0 it waits for the others, so that nobody takes the end of a run for a loss.
   """
@@ -279,8 +289,9 @@ def check_equal(value: Any, name: str) -> None:
   complaints = gather('' if wanted == json.loads(json.dumps(value)) else f'{value!r}', name)
   differ = [process for process, complaint in enumerate(complaints) if complaint and process]
   if differ:
-    raise UserError(f'the processes of a run must agree on {name}; process 0 has {wanted!r}, and process {differ[0]} has '
-                    f'{complaints[differ[0]]}' + (f' ({len(differ) - 1} more differ)' if len(differ) > 1 else ''))
+    raise UserError(
+      f'the processes of a run must agree on {name}; process 0 has {wanted!r}, and process {differ[0]} has '
+      f'{complaints[differ[0]]}' + (f' ({len(differ) - 1} more differ)' if len(differ) > 1 else ''))
 
 
 @contextlib.contextmanager
@@ -309,10 +320,11 @@ def first_then_others(name: str) -> Iterator[None]:
 
 
 def compiled_together(function: Any, name: str) -> Any:
-  """A jitted function that, before it first runs with arguments of new shapes, waits until all processes have compiled it.
+  """A jitted function that, before it first runs with arguments of new shapes, waits until all processes have compiled
+  it.
 
-  Gloo gives a process up that is 30 s late where their connections are made, which happens when a program first runs; compile
-  times differ by more than that. Shapes of the first two arguments (parameters and state) are taken as given.
+  Gloo gives a process up that is 30 s late where their connections are made, which happens when a program first runs;
+  compile times differ by more than that. Shapes of the first two arguments (parameters and state) are taken as given.
   """
   if _channel is None:
     return function
@@ -332,8 +344,8 @@ def compiled_together(function: Any, name: str) -> Any:
 def stop_together(step: int) -> None:
   """To be called after each step in each process: once SIGTERM reached one of them, all stop after the same step.
 
-  jax catches SIGTERM in a process that has joined with `stops`, and agrees on a step that none has passed. After that step
-  every process does what it did on SIGTERM before it joined: its own Python handler is called.
+  jax catches SIGTERM in a process that has joined with `stops`, and agrees on a step that none has passed. After that
+  step every process does what it did on SIGTERM before it joined: its own Python handler is called.
 
   Raises:
     KeyboardInterrupt: there was no handler.

@@ -1,4 +1,5 @@
-"""Functions that are linear in activations and linear in a parameter, and what becomes of them under derivatives and `jax.vmap`.
+"""Functions that are linear in activations and linear in a parameter, and what becomes of them under derivatives and
+`jax.vmap`.
 
 `genjax.reduction` computes with them.
 """
@@ -13,7 +14,8 @@ from genjax.types import Array
 
 
 class Product(Protocol):
-  """A function that is linear in activations and linear in a parameter. Hashable: it is a static part of a traced program."""
+  """A function that is linear in activations and linear in a parameter. Hashable: it is a static part of a traced
+  program."""
 
   def __call__(self, x: Array, weight: Array) -> Array:
     """The product, computed in the type of x."""
@@ -24,7 +26,8 @@ class Product(Protocol):
     ...
 
   def gradient(self, x: Array, slope: Array, shape: tuple[int, ...], parts: int) -> Array:
-    """The gradient of the weight in float32: of its shape, or with `parts` > 0 one term a part of the batch, on a new first axis."""
+    """The gradient of the weight in float32: of its shape, or with `parts` > 0 one term a part of the batch, on a new
+    first axis."""
     ...
 
 

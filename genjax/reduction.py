@@ -1,16 +1,18 @@
 """How gradients of parameters are summed over rows and over devices.
 
-A layer computes in its compute type, say bfloat16, from parameters in float32. Left to autodiff, the gradient of a parameter has the
-compute type until the very end: on a mesh, devices then add their shares in bfloat16. Layers that multiply through `multiply` hand the
-gradient on in float32, so that the sum over rows and devices is one of float32 numbers. Weights are still gathered in the compute type.
+A layer computes in its compute type, say bfloat16, from parameters in float32. Left to autodiff, the gradient of a
+parameter has the compute type until the very end: on a mesh, devices then add their shares in bfloat16. Layers that
+multiply through `multiply` hand the gradient on in float32, so that the sum over rows and devices is one of float32
+numbers. Weights are still gathered in the compute type.
 
-With several microbatches autodiff has a second cost: devices would sum every microbatch's gradient. A parameter that comes as
-`Unreduced` gets one term of its gradient for each part of the batch, part d lying on the devices of place d of the mesh axis 'data'. No
-device sends anything for it; the train step adds the terms up once, after the last microbatch. Layers that know nothing of this class
-read the parameter through `plain`: their gradients are summed as autodiff does it, and are correct too.
+With several microbatches autodiff has a second cost: devices would sum every microbatch's gradient. A parameter that
+comes as `Unreduced` gets one term of its gradient for each part of the batch, part d lying on the devices of place d of
+the mesh axis 'data'. No device sends anything for it; the train step adds the terms up once, after the last microbatch.
+Layers that know nothing of this class read the parameter through `plain`: their gradients are summed as autodiff does
+it, and are correct too.
 
-Losses see arrays. `in_terms` gives networks the terms of those that the train step has named by `naming`; whatever else a loss does with
-a parameter, say a penalty on its size, is differentiated as that of any array.
+Losses see arrays. `in_terms` gives networks the terms of those that the train step has named by `naming`; whatever else
+a loss does with a parameter, say a penalty on its size, is differentiated as that of any array.
 
 Suffixes: N rows, I inputs, O outputs, D parts of the batch.
 """
@@ -41,7 +43,8 @@ class Unreduced:
   """A parameter whose gradient stays one term for each part of the batch.
 
   value: the parameter; no gradient flows to it.
-  terms: zeros of shape D and that of the parameter, float32; their gradient is what the parameter's would be, in D terms.
+  terms: zeros of shape D and that of the parameter, float32; their gradient is what the parameter's would be, in D
+    terms.
   """
 
   value: Array
@@ -87,7 +90,8 @@ _TERMS: contextvars.ContextVar[dict[int, tuple[Array, Array]] | None] = contextv
 def naming(params: Tree, terms: Tree) -> Iterator[None]:
   """Inside, `in_terms` knows these parameters, the very objects, by their terms."""
   pairs = zip(jax.tree.leaves(params), jax.tree.leaves(terms), strict=True)
-  token = _TERMS.set({id(leaf): (leaf, own) for leaf, own in pairs})  # the leaf too, so that no other object takes its id
+  # The leaf too, so that no other object takes its id
+  token = _TERMS.set({id(leaf): (leaf, own) for leaf, own in pairs})
   try:
     yield
   finally:
@@ -95,7 +99,8 @@ def naming(params: Tree, terms: Tree) -> Iterator[None]:
 
 
 def in_terms(params: Tree) -> Tree:
-  """The parameters, as `Unreduced` those that `naming` has named; others, and what is computed from any, as they are."""
+  """The parameters, as `Unreduced` those that `naming` has named; others, and what is computed from any, as they
+  are."""
   known = _TERMS.get()
   if not known:
     return params
@@ -115,12 +120,14 @@ def is_unreduced(leaf: Any) -> bool:
 def stacked(params: Tree) -> Tree:
   """Parameters with a leading axis L of layers, to be sliced by a scan: terms get that axis as their first, too."""
   params = in_terms(params)
-  return jax.tree.map(lambda leaf: Unreduced(leaf.value, jnp.moveaxis(leaf.terms, 0, 1)) if is_unreduced(leaf) else leaf, params,
-                      is_leaf=is_unreduced)
+  return jax.tree.map(
+    lambda leaf: Unreduced(leaf.value, jnp.moveaxis(leaf.terms, 0, 1))
+    if is_unreduced(leaf) else leaf, params, is_leaf=is_unreduced)
 
 
 def plain(leaf: Any) -> Any:
-  """A parameter as an array. The gradient of one that is `Unreduced` is summed at once and divided evenly among its terms."""
+  """A parameter as an array. The gradient of one that is `Unreduced` is summed at once and divided evenly among its
+  terms."""
   return _plain(leaf.value, leaf.terms) if is_unreduced(leaf) else leaf
 
 
@@ -145,7 +152,8 @@ _SUM_TYPE: contextvars.ContextVar[Any] = contextvars.ContextVar('sum_type', defa
 
 @contextlib.contextmanager
 def sums_in(dtype: Any) -> Iterator[None]:
-  """Gradients of what is traced inside are summed over rows and devices in this type, in the place of float32; decorates functions, too."""
+  """Gradients of what is traced inside are summed over rows and devices in this type, in the place of float32;
+  decorates functions, too."""
   token = _SUM_TYPE.set(jnp.dtype(dtype))
   try:
     yield
@@ -181,7 +189,8 @@ def _zeros(x: Array, terms: Array, product: Product) -> Array:
 
 
 def _define(name: str, function: Callable[..., Array], lead: int) -> Primitive:
-  """A primitive that is bilinear in (x, weight), whose gradient in the weight is its product's; the weight has `lead` axes of parts."""
+  """A primitive that is bilinear in (x, weight), whose gradient in the weight is its product's; the weight has `lead`
+  axes of parts."""
   primitive = Primitive(name)
 
   def abstract(x, weight, *, product):
@@ -270,7 +279,8 @@ def on_each_device(gradient: Callable[..., Array], columns: Sequence[Array], par
       return total.astype(sum_type(total.dtype))[None]
 
   place = PartitionSpec(sharding.BATCH_AXES)
-  terms = jax.shard_map(local, mesh=placement.mesh, in_specs=(place,) * len(columns), out_specs=place, check_vma=False)(*columns)
+  terms = jax.shard_map(local, mesh=placement.mesh, in_specs=(place,) * len(columns), out_specs=place,
+                        check_vma=False)(*columns)
   if not parts:
     return jnp.sum(terms, axis=0).astype(jnp.float32)
   return jnp.sum(terms.reshape(parts, -1, *terms.shape[1:]), axis=1).astype(jnp.float32)
@@ -286,8 +296,8 @@ def carriers(weight: Any, dtype: Any, count: int) -> tuple[Array, Array]:
 
   Returns:
     value: the parameter in the compute type, without a gradient.
-    terms: float32 zeros of shape `count` and that of the parameter, to be split like the rows. `carried(value, terms[0])` on a device is
-      the parameter, with its gradient from this device's rows.
+    terms: float32 zeros of shape `count` and that of the parameter, to be split like the rows. `carried(value,
+      terms[0])` on a device is the parameter, with its gradient from this device's rows.
   """
   if not is_unreduced(weight):
     return jax.lax.stop_gradient(weight).astype(dtype), _no_terms(count, weight)
@@ -326,7 +336,8 @@ def broadcast(bias: Any, shape: tuple[int, ...], dtype: Any) -> Array:
   bias = in_terms(bias)
   if is_unreduced(bias):
     return _broadcast(shape, dtype, jax.lax.stop_gradient(bias.value), bias.terms)
-  return jnp.broadcast_to(bias.astype(sum_type(dtype)), shape).astype(dtype)  # cast last, so that the gradient is summed before it is cast
+  # Cast last, so that the gradient is summed before it is cast
+  return jnp.broadcast_to(bias.astype(sum_type(dtype)), shape).astype(dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -345,7 +356,8 @@ def _broadcast_backward(shape: tuple[int, ...], dtype: Any, saved: tuple[Array, 
   return jnp.zeros_like(bias), jnp.sum(split, axis=tuple(axis + 1 for axis in axes)).astype(jnp.float32)
 
 
-_broadcast.defvjp(lambda shape, dtype, bias, terms: (_broadcast(shape, dtype, bias, terms), (bias, terms)), _broadcast_backward)
+_broadcast.defvjp(lambda shape, dtype, bias, terms: (_broadcast(shape, dtype, bias, terms), (bias, terms)),
+                  _broadcast_backward)
 
 
 def take(table: Any, index: Array, dtype: Any) -> Array:
@@ -372,4 +384,5 @@ def _take_backward(saved: tuple[Array, Array, Array], slope: Array):
           np.zeros(index.shape, jax.dtypes.float0))
 
 
-_take.defvjp(lambda table_VC, terms_DVC, index: (_take(table_VC, terms_DVC, index), (table_VC, terms_DVC, index)), _take_backward)
+_take.defvjp(lambda table_VC, terms_DVC, index: (_take(table_VC, terms_DVC, index), (table_VC, terms_DVC, index)),
+             _take_backward)

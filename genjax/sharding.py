@@ -1,10 +1,10 @@
 """Where arrays live: the mesh, the layout of parameters, of batches and of what is computed from them.
 
 Models name the axes of their arrays logically ('mlp', 'vocab', ...); `rules` of the config maps logical axes to mesh
-axes; what no rule places is sharded over the 'fsdp' axis automatically. There the smallest arrays stay whole, since a gather of a
-few numbers costs more than they weigh: as many as add up to `WHOLE_SHARE` of what a device holds of the group. In a large model
-that is every norm and bias; in a small one, where they are much of the whole, next to nothing, so that the memory of a device
-falls with the number of devices whatever the size.
+axes; what no rule places is sharded over the 'fsdp' axis automatically. There the smallest arrays stay whole, since a
+gather of a few numbers costs more than they weigh: as many as add up to `WHOLE_SHARE` of what a device holds of the
+group. In a large model that is every norm and bias; in a small one, where they are much of the whole, next to nothing,
+so that the memory of a device falls with the number of devices whatever the size.
 
 Networks are pure functions and know no mesh. A function that is traced `under` a mesh can say by `constrain` how its
 intermediate arrays are to be split; the same function without a mesh computes the same numbers on one device.
@@ -43,7 +43,8 @@ AxesTable = Sequence[tuple[str, tuple[str | None, ...]]]
 class Placement:
   """A mesh, and the rules by which arrays lie on it.
 
-  mesh: the devices. rules: logical axis -> mesh axis or tuple of them. whole: what is traced is what one of the devices does.
+  mesh: the devices. rules: logical axis -> mesh axis or tuple of them. whole: what is traced is what one of the devices
+    does.
   """
 
   mesh: AnyMesh
@@ -88,7 +89,8 @@ def on_one_device() -> Iterator[None]:
 
 
 def under(mesh: AnyMesh, rules: Mapping[str, Any] | None, function: F) -> F:
-  """The function, traced with this mesh whoever calls it. `jax.jit(under(...))` has a cache of its own for each mesh."""
+  """The function, traced with this mesh whoever calls it. `jax.jit(under(...))` has a cache of its own for each
+  mesh."""
 
   @functools.wraps(function)
   def placed(*args, **keywords):
@@ -125,7 +127,8 @@ def compute_capability() -> str:
 
 def _device() -> Any:
   placement = _ACTIVE.get()
-  return (placement.mesh.devices.flat if placement is not None and isinstance(placement.mesh, Mesh) else jax.devices())[0]
+  return (placement.mesh.devices.flat
+          if placement is not None and isinstance(placement.mesh, Mesh) else jax.devices())[0]
 
 
 def constrain(x: Array, *logical: str | None, name: str = 'activation') -> Array:
@@ -139,8 +142,8 @@ def layout(shape: Sequence[int], *logical: str | None, name: str = 'activation')
 
   Args:
     shape: of the array.
-    logical: a logical axis, or None, for each axis. An axis that no rule places is whole on every device. A 'batch' that its
-      mesh axes do not divide is whole too: the rows of a preview are fewer than the devices.
+    logical: a logical axis, or None, for each axis. An axis that no rule places is whole on every device. A 'batch'
+      that its mesh axes do not divide is whole too: the rows of a preview are fewer than the devices.
     name: what the array is, for messages.
 
   Raises:
@@ -151,7 +154,8 @@ def layout(shape: Sequence[int], *logical: str | None, name: str = 'activation')
     return None
   if len(logical) != len(shape):
     raise ValueError(f'{name} has shape {tuple(shape)}, but {len(logical)} logical axes were named: {logical}')
-  axes = tuple(None if axis == 'batch' and size % placement.shards(axis) else axis for size, axis in zip(shape, logical))
+  axes = tuple(
+    None if axis == 'batch' and size % placement.shards(axis) else axis for size, axis in zip(shape, logical))
   spec = _rule_spec(name, shape, axes, placement.mesh, placement.rules)
   return NamedSharding(placement.mesh, _partition_spec(spec))
 
@@ -185,9 +189,9 @@ def make_mesh(shape: Mapping[str, int], devices: Sequence[Any] | None = None) ->
 def _arrange(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
   """Devices as an array of `sizes`.
 
-  On TPUs the order decides which links carry which collectives: jax lays mesh axes on the axes of the torus, and, between
-  slices, splits the outermost axis that the number of slices divides (data, else fsdp), the one with the least traffic.
-  Elsewhere devices stay in the order of their ids, in which those of a process follow each other.
+  On TPUs the order decides which links carry which collectives: jax lays mesh axes on the axes of the torus, and,
+  between slices, splits the outermost axis that the number of slices divides (data, else fsdp), the one with the least
+  traffic. Elsewhere devices stay in the order of their ids, in which those of a process follow each other.
   """
   if getattr(devices[0], 'platform', '') != 'tpu':
     return np.asarray(devices).reshape(sizes)
@@ -196,8 +200,10 @@ def _arrange(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
     return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
   outer = next((axis for axis, size in enumerate(sizes[:2]) if size % slices == 0), None)
   if outer is None:
-    raise UserError(f'config.mesh has the sizes {dict(zip(MESH_AXES, sizes))}, and there are {slices} TPU slices: data or fsdp must be a '
-                    'multiple of that number, because only these axes may span slices')
+    raise UserError(
+      f'config.mesh has the sizes {dict(zip(MESH_AXES, sizes))}, and there are {slices} TPU slices: data or fsdp must '
+      'be a '
+      'multiple of that number, because only these axes may span slices')
   between = [slices if axis == outer else 1 for axis in range(len(sizes))]
   within = [size // parts for size, parts in zip(sizes, between)]
   return mesh_utils.create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)
@@ -228,8 +234,9 @@ def check_batch(mesh: AnyMesh, batch_size: int, microbatches: int) -> None:
     raise UserError(f'config.batch_size and config.microbatches are at least 1, got {batch_size} and {microbatches}')
   unit = batch_shards(mesh) * microbatches
   if batch_size % unit:
-    raise UserError(f'config.batch_size={batch_size} must be a multiple of {unit} = {batch_shards(mesh)} devices on the mesh '
-                    f'axes {BATCH_AXES} x {microbatches} microbatches; the nearest is {max(1, round(batch_size / unit)) * unit}')
+    raise UserError(
+      f'config.batch_size={batch_size} must be a multiple of {unit} = {batch_shards(mesh)} devices on the mesh '
+      f'axes {BATCH_AXES} x {microbatches} microbatches; the nearest is {max(1, round(batch_size / unit)) * unit}')
 
 
 def local_rows(mesh: AnyMesh, batch_size: int, process: int | None = None) -> slice | np.ndarray:
@@ -241,7 +248,8 @@ def local_rows(mesh: AnyMesh, batch_size: int, process: int | None = None) -> sl
   """
   process = jax.process_index() if process is None else process
   index_map = batch_sharding(mesh).devices_indices_map((batch_size,))
-  parts = sorted({index[0].indices(batch_size)[:2] for device, index in index_map.items() if device.process_index == process})
+  parts = sorted(
+    {index[0].indices(batch_size)[:2] for device, index in index_map.items() if device.process_index == process})
   start, stop = parts[0][0], parts[-1][1]
   if sum(end - first for first, end in parts) == stop - start:
     return slice(start, stop)
@@ -255,7 +263,8 @@ def put_batch(columns: Mapping[str, np.ndarray], mesh: AnyMesh, axis: int = 0) -
 
 
 def put_tree(tree: Tree, layout: Tree) -> Tree:
-  """A tree of host arrays, the same in every process -> global arrays laid out by `layout`; each process places its parts."""
+  """A tree of host arrays, the same in every process -> global arrays laid out by `layout`; each process places its
+  parts."""
 
   def put(leaf: Any, place: NamedSharding) -> jax.Array:
     if place.is_fully_addressable:
@@ -298,7 +307,8 @@ def param_shardings(shapes: Tree, mesh: AnyMesh, table: AxesTable = (), rules: M
 
 
 def shape_shardings(shapes: Sequence[Any], mesh: AnyMesh, beside: Tree = ()) -> list[NamedSharding]:
-  """The layout of arrays whose axes have no names: those that weigh over the axis 'fsdp', the others whole on every device.
+  """The layout of arrays whose axes have no names: those that weigh over the axis 'fsdp', the others whole on every
+  device.
 
   Args:
     shapes: arrays or `jax.ShapeDtypeStruct`s.
@@ -307,7 +317,10 @@ def shape_shardings(shapes: Sequence[Any], mesh: AnyMesh, beside: Tree = ()) -> 
   """
   places = [_Place(tuple(leaf.shape), (None,) * len(leaf.shape), [()] * len(leaf.shape)) for leaf in shapes]
   whole = _largest_whole(places, mesh, sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(beside)))
-  return [NamedSharding(mesh, _partition_spec(place.fsdp_spec(mesh) if math.prod(place.shape) > whole else place.spec)) for place in places]
+  return [
+    NamedSharding(mesh, _partition_spec(place.fsdp_spec(mesh) if math.prod(place.shape) > whole else place.spec))
+    for place in places
+  ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,7 +350,8 @@ class _Place:
     return [('fsdp',) if number == axis else axes for number, axes in enumerate(self.spec)]
 
 
-def _place_by_rules(name: str, shape: Sequence[int], mesh: AnyMesh, table: AxesTable, rules: Mapping[str, Any], used: set[str]) -> _Place:
+def _place_by_rules(name: str, shape: Sequence[int], mesh: AnyMesh, table: AxesTable, rules: Mapping[str, Any],
+                    used: set[str]) -> _Place:
   """The place of one parameter by the first pattern that matches it, which is noted in `used`."""
   logical: tuple[str | None, ...] = (None,) * len(shape)
   for pattern, axes in table:
@@ -345,7 +359,8 @@ def _place_by_rules(name: str, shape: Sequence[int], mesh: AnyMesh, table: AxesT
       used.add(pattern)
       logical = axes
       if len(axes) != len(shape):
-        raise UserError(f'parameter {name} has shape {tuple(shape)}, but rule {pattern!r} names {len(axes)} axes {axes}')
+        raise UserError(
+          f'parameter {name} has shape {tuple(shape)}, but rule {pattern!r} names {len(axes)} axes {axes}')
       break
   return _Place(tuple(shape), logical, _rule_spec(f'parameter {name}', shape, logical, mesh, rules))
 
@@ -386,8 +401,9 @@ def _rule_spec(what: str, shape: Sequence[int], logical: Sequence[str | None], m
     names = _mesh_axes(axis, mesh, rules, f'{what} {tuple(shape)}')
     parts = math.prod(mesh.shape[mesh_axis] for mesh_axis in names)
     if size % parts:
-      raise UserError(f'{what} {tuple(shape)}: rule {axis!r} -> {names} splits {size} into {parts} unequal parts; change '
-                      f'config.mesh, or set config.rules.{axis} to None')
+      raise UserError(
+        f'{what} {tuple(shape)}: rule {axis!r} -> {names} splits {size} into {parts} unequal parts; change '
+        f'config.mesh, or set config.rules.{axis} to None')
     spec.append(names)
   taken = [mesh_axis for names in spec for mesh_axis in names]
   if len(set(taken)) < len(taken):

@@ -28,7 +28,8 @@ Batch = Mapping[str, Any]  # column name -> array whose first axis is the batch
 
 
 def leaf_name(path: tuple) -> str:
-  """The '/'-joined names of a leaf, from the path that `jax.tree_util` gives: what patterns match and messages print."""
+  """The '/'-joined names of a leaf, from the path that `jax.tree_util` gives: what patterns match and messages
+  print."""
   return '/'.join(str(getattr(entry, 'key', entry)) for entry in path)
 
 
@@ -76,8 +77,10 @@ def expanded(path: str | os.PathLike[str]) -> pathlib.Path:
   try:
     return pathlib.Path(path).expanduser()
   except RuntimeError:
-    raise UserError(f'{path}: ~ begins the home folder of a user, and there is none of this name; write ./{path} for what is called so '
-                    'here') from None
+    raise UserError(
+      f'{path}: ~ begins the home folder of a user, and there is none of this name; write ./{path} for what is called '
+      'so '
+      'here') from None
 
 
 class UserError(Exception):

@@ -15,7 +15,8 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
 def pytest_addoption(parser):
-  parser.addoption('--update-golden', action='store_true', help='write the golden numbers instead of comparing with them')
+  parser.addoption('--update-golden', action='store_true',
+                   help='write the golden numbers instead of comparing with them')
 
 
 @pytest.fixture

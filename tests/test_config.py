@@ -43,8 +43,9 @@ def test_difference_and_round_trip():
   assert config_lib.difference(config, again) == {'steps': (3, 5)}
 
 
-@pytest.mark.parametrize(('assignment', 'words'), [
-  ('steps', 'key=value'), ('stepz=3', "Did you mean 'steps'"), ('steps=x', 'takes int'), ('checkpoint.asynchronous=3', 'takes bool')])
+@pytest.mark.parametrize(('assignment', 'words'), [('steps', 'key=value'), ('stepz=3', "Did you mean 'steps'"),
+                                                   ('steps=x', 'takes int'),
+                                                   ('checkpoint.asynchronous=3', 'takes bool')])
 def test_override_errors(assignment, words):
   with pytest.raises(UserError, match=words):
     config_lib.override(common.base(steps=3, batch_size=4).lock(), assignment)
@@ -66,7 +67,10 @@ def test_numbers_that_json_lacks_are_named():
       config_lib.check(config)
 
 
-@pytest.mark.parametrize('value', [np.float32(0.1), np.int64(3), pathlib.Path('x'), {1, 2}, len, b'x', (1, np.ones(2)), jnp.bfloat16])
+@pytest.mark.parametrize(
+  'value',
+  [np.float32(0.1), np.int64(3),
+   pathlib.Path('x'), {1, 2}, len, b'x', (1, np.ones(2)), jnp.bfloat16])
 def test_what_json_cannot_write_is_named(value):
   config = common.base(steps=3, batch_size=4)
   config.data = dict(inner=dict(entry=value))

@@ -17,8 +17,9 @@ SLURM = {'SLURM_JOB_ID': '70000', 'SLURM_STEP_NODELIST': 'node[003-004]', 'SLURM
 @pytest.fixture
 def environment(monkeypatch):
   """Sets variables, after those of the cluster that the tests may run on are gone."""
-  for name in (*SLURM, 'SLURM_TASKS_PER_NODE', 'JOB_COMPLETION_INDEX', 'JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID',
-               'KUBERNETES_SERVICE_HOST', 'TPU_WORKER_HOSTNAMES', 'TPU_PROCESS_ADDRESSES', 'OMPI_MCA_orte_hnp_uri'):
+  for name in (*SLURM, 'SLURM_TASKS_PER_NODE', 'JOB_COMPLETION_INDEX', 'JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES',
+               'JAX_PROCESS_ID', 'KUBERNETES_SERVICE_HOST', 'TPU_WORKER_HOSTNAMES', 'TPU_PROCESS_ADDRESSES',
+               'OMPI_MCA_orte_hnp_uri'):
     monkeypatch.delenv(name, raising=False)
 
   def put(**values):
@@ -202,7 +203,9 @@ def test_who_misses_the_start_or_a_gathering_is_named(meet):
   first, second = client(0), client(1)
   first.hear(), second.hear()
   first.say(gather='meeting 1', value=0, seconds=0.2)
-  assert first.hear() == {'lost': 'process 1 (host host1, pid 101) did not come in time to where the others wait: meeting 1'}
+  assert first.hear() == {
+    'lost': 'process 1 (host host1, pid 101) did not come in time to where the others wait: meeting 1'
+  }
 
 
 def test_impostors_are_refused(meet):

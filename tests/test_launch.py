@@ -1,8 +1,10 @@
-"""The launch recipes of docs/launch: scripts that shell tools accept and that do what they say, a manifest that fits its schema.
+"""The launch recipes of docs/launch: scripts that shell tools accept and that do what they say, a manifest that fits
+its schema.
 
-The part of the manifest that is a JobSet is checked against a schema written after the public API (jobset.x-k8s.io/v1alpha2),
-the Job in it against the schema of Kubernetes. With JOBSET_CRD=FILE the manifest is checked against that custom resource
-definition too (config/components/crd/bases/jobset.x-k8s.io_jobsets.yaml of kubernetes-sigs/jobset).
+The part of the manifest that is a JobSet is checked against a schema written after the public API
+(jobset.x-k8s.io/v1alpha2), the Job in it against the schema of Kubernetes. With JOBSET_CRD=FILE the manifest is checked
+against that custom resource definition too (config/components/crd/bases/jobset.x-k8s.io_jobsets.yaml of
+kubernetes-sigs/jobset).
 """
 
 import copy
@@ -31,31 +33,37 @@ def closed(required=(), **properties):
   return {'type': 'object', 'properties': properties, 'required': list(required), 'additionalProperties': False}
 
 
-JOBSET = closed(
-  ('apiVersion', 'kind', 'metadata', 'spec'),
-  apiVersion={'const': 'jobset.x-k8s.io/v1alpha2'},
-  kind={'const': 'JobSet'},
-  metadata={'type': 'object', 'properties': {'name': _NAME}, 'required': ['name']},
-  spec=closed(
-    ('replicatedJobs',),
-    replicatedJobs={'type': 'array', 'minItems': 1, 'items': closed(
-      ('name', 'template'), name=_NAME, groupName=_NAME, replicas=_INDEX, template={'type': 'object', 'required': ['spec']},
-      dependsOn={'type': 'array'})},
-    network=closed(enableDNSHostnames={'type': 'boolean'}, subdomain=_NAME, publishNotReadyAddresses={'type': 'boolean'}),
-    coordinator=closed(('replicatedJob',), replicatedJob=_NAME, jobIndex=_INDEX, podIndex=_INDEX),
-    failurePolicy=closed(
-      maxRestarts=_INDEX, restartStrategy={'enum': ['Recreate', 'BlockingRecreate', 'InPlaceRestart']},
-      rules={'type': 'array', 'items': closed(
-        ('action',), name={'type': 'string', 'pattern': '^[A-Za-z]([A-Za-z0-9_,:-]*[A-Za-z0-9_])?$'},
-        action={'enum': ['FailJobSet', 'RestartJobSet', 'RestartJobSetAndIgnoreMaxRestarts', 'RestartJob',
-                         'RestartJobAndIgnoreMaxRestarts']},
-        onJobFailureReasons={'type': 'array', 'items': {
-          'enum': ['BackoffLimitExceeded', 'DeadlineExceeded', 'FailedIndexes', 'MaxFailedIndexesExceeded', 'PodFailurePolicy']}},
-        targetReplicatedJobs={'type': 'array', 'items': _NAME})}),
-    successPolicy=closed(('operator',), operator={'enum': ['All', 'Any']}, targetReplicatedJobs={'type': 'array'}),
-    suspend={'type': 'boolean'},
-    ttlSecondsAfterFinished=_INDEX,
-  ))
+JOBSET = closed(('apiVersion', 'kind', 'metadata', 'spec'), apiVersion={'const': 'jobset.x-k8s.io/v1alpha2'}, kind={
+  'const': 'JobSet'
+}, metadata={'type': 'object', 'properties': {'name': _NAME}, 'required': ['name']}, spec=closed(
+  ('replicatedJobs',), replicatedJobs={
+    'type':
+      'array', 'minItems':
+        1, 'items':
+          closed(('name', 'template'), name=_NAME, groupName=_NAME, replicas=_INDEX,
+                 template={'type': 'object', 'required': ['spec']}, dependsOn={'type': 'array'})
+  }, network=closed(enableDNSHostnames={'type': 'boolean'}, subdomain=_NAME,
+                    publishNotReadyAddresses={'type': 'boolean'}),
+  coordinator=closed(('replicatedJob',), replicatedJob=_NAME, jobIndex=_INDEX, podIndex=_INDEX), failurePolicy=closed(
+    maxRestarts=_INDEX, restartStrategy={'enum': ['Recreate', 'BlockingRecreate', 'InPlaceRestart']}, rules={
+      'type':
+        'array', 'items':
+          closed(('action',), name={'type': 'string', 'pattern': '^[A-Za-z]([A-Za-z0-9_,:-]*[A-Za-z0-9_])?$'}, action={
+            'enum': [
+              'FailJobSet', 'RestartJobSet', 'RestartJobSetAndIgnoreMaxRestarts', 'RestartJob',
+              'RestartJobAndIgnoreMaxRestarts'
+            ]
+          }, onJobFailureReasons={
+            'type': 'array', 'items': {
+              'enum': [
+                'BackoffLimitExceeded', 'DeadlineExceeded', 'FailedIndexes', 'MaxFailedIndexesExceeded',
+                'PodFailurePolicy'
+              ]
+            }
+          }, targetReplicatedJobs={'type': 'array', 'items': _NAME})
+    }), successPolicy=closed(('operator',), operator={'enum': ['All', 'Any']}, targetReplicatedJobs={'type': 'array'}),
+  suspend={'type': 'boolean'}, ttlSecondsAfterFinished=_INDEX,
+))
 
 
 @pytest.fixture
@@ -110,12 +118,14 @@ def _make_strict(schema):
 
 
 def test_manifest_starts_what_genjax_understands(manifest, monkeypatch):
-  """The counts agree; a pod finds its place with the variables that it gets; the command line parses; exit codes are ours."""
+  """The counts agree; a pod finds its place with the variables that it gets; the command line parses; exit codes are
+  ours."""
   job = manifest['spec']['replicatedJobs'][0]['template']['spec']
   container, = job['template']['spec']['containers']
   variables = {entry['name']: entry.get('value') for entry in container['env']}
   assert job['parallelism'] == job['completions'] == int(variables['JAX_NUM_PROCESSES'])
-  source = {entry['name']: entry for entry in container['env']}['JAX_COORDINATOR_ADDRESS']['valueFrom']['fieldRef']['fieldPath']
+  source = {entry['name']: entry for entry in container['env']
+           }['JAX_COORDINATOR_ADDRESS']['valueFrom']['fieldRef']['fieldPath']
   assert source == "metadata.annotations['jobset.sigs.k8s.io/coordinator']"
   pod = {'JAX_NUM_PROCESSES': variables['JAX_NUM_PROCESSES'], 'JAX_COORDINATOR_ADDRESS': 'genjax-train-0-0.genjax',
          'JOB_COMPLETION_INDEX': '3'}
@@ -139,8 +149,8 @@ def test_scripts_are_sound(name):
 
 @pytest.fixture
 def run(tmp_path):
-  """run(script, arguments, commands, ...): with commands that stand in for those of a cluster, as shell text; what they did
-  is the output."""
+  """run(script, arguments, commands, ...): with commands that stand in for those of a cluster, as shell text; what they
+  did is the output."""
 
   def start(script, *arguments, commands, **environment):
     folder = tmp_path / 'bin'
@@ -148,8 +158,9 @@ def run(tmp_path):
     for name, text in commands.items():
       (folder / name).write_text(f'#!/bin/bash\n{text}\n')
       (folder / name).chmod(stat.S_IRWXU)
-    return subprocess.run(['bash', LAUNCH / script, *arguments], capture_output=True, text=True, check=False,
-                          env={'PATH': f'{folder}:{os.environ["PATH"]}', 'HOME': os.environ.get('HOME', '/'), **environment})
+    return subprocess.run(['bash', LAUNCH / script, *arguments], capture_output=True, text=True, check=False, env={
+      'PATH': f'{folder}:{os.environ["PATH"]}', 'HOME': os.environ.get('HOME', '/'), **environment
+    })
 
   return start
 
@@ -183,15 +194,16 @@ def test_slurm_needs_a_workdir(run):
 
 def test_tpu_vm_runs_on_all_workers_and_keeps_quotes(run):
   commands = {'gcloud': 'printf "%s\\n" "$@" END'}
-  done = run('tpu_vm.sh', '--config=c.py:model=XL', "--config.data.name=it's", '--workdir=/runs/a', commands=commands, TPU='slice',
-             ZONE='z', NFS='10.0.0.2:/runs')
+  done = run('tpu_vm.sh', '--config=c.py:model=XL', "--config.data.name=it's", '--workdir=/runs/a', commands=commands,
+             TPU='slice', ZONE='z', NFS='10.0.0.2:/runs')
   assert done.returncode == 0, done.stderr
   copied, installed, trained, rest = done.stdout.split('END\n')
-  assert not rest and copied.split()[:5] == ['compute', 'tpus', 'tpu-vm', 'scp', '--recurse'] and f'{ROOT}\nslice:genjax-source' in copied
+  assert not rest and copied.split()[:5] == ['compute', 'tpus', 'tpu-vm', 'scp', '--recurse'
+                                            ] and f'{ROOT}\nslice:genjax-source' in copied
   assert all('--worker=all' in call.splitlines() for call in (copied, installed, trained))
   assert "mount -t nfs '10.0.0.2:/runs' /runs" in installed and "pip install -q 'genjax-source[tpu]'" in installed
   line, = [line for line in trained.splitlines() if 'genjax train' in line]
-  words = subprocess.run(['bash', '-c', f'set -- {line.partition("genjax train")[2]}; printf "%s\\n" "$@"'], capture_output=True, text=True,
-                         check=True).stdout.splitlines()
+  words = subprocess.run(['bash', '-c', f'set -- {line.partition("genjax train")[2]}; printf "%s\\n" "$@"'],
+                         capture_output=True, text=True, check=True).stdout.splitlines()
   assert words == ['--config=c.py:model=XL', "--config.data.name=it's", '--workdir=/runs/a']
   assert run('tpu_vm.sh', '--config=c', commands=commands).returncode == 2

@@ -14,6 +14,7 @@ def test_import_is_quick_and_brings_no_other_framework():
 
 
 def test_the_loop_brings_no_other_framework():
-  modules = 'genjax.training.loop, genjax.training.hooks, genjax.cli.train, genjax.experiments.language, genjax.experiments.diffusion'
+  modules = ('genjax.training.loop, genjax.training.hooks, genjax.cli.train, genjax.experiments.language, '
+             'genjax.experiments.diffusion')
   code = f"import {modules}, sys; print([name for name in ('tensorflow', 'torch') if name in sys.modules])"
   assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'

@@ -1,4 +1,5 @@
-"""Products of activations and parameters of two types: values, gradients of both orders, forward mode, batches, sums."""
+"""Products of activations and parameters of two types: values, gradients of both orders, forward mode, batches,
+sums."""
 
 from flax import nnx
 import jax
@@ -77,8 +78,9 @@ def test_the_type_of_sums():
 def test_products_are_kept_where_dots_are():
   x, w = drawn(4, 5, dtype=jnp.bfloat16), drawn(5, 5, seed=1)
   layer = lambda x: jnp.sin(dot_general(jnp.sin(x), w, (((1,), (0,)), ((), ()))))
-  count = lambda remat: str(jax.make_jaxpr(jax.grad(lambda x: jnp.sum(rematerialise(layer, remat)(x).astype(jnp.float32))))(x)).count(
-    f'= {reduction.PRODUCT}[')
+  count = lambda remat: str(
+    jax.make_jaxpr(jax.grad(lambda x: jnp.sum(rematerialise(layer, remat)(x).astype(jnp.float32))))
+    (x)).count(f'= {reduction.PRODUCT}[')
   assert count('dots') == count('none') < count('full')
 
 
@@ -94,8 +96,8 @@ def test_a_layer_that_knows_nothing_of_terms_reads_arrays():
   params, x = net.init(jax.random.key(0))[0], drawn(8, 5)
   loss = lambda params: jnp.sum(jnp.sin(net.apply(params, {}, x)[0]))
   split = jax.grad(loss)(jax.tree.map(terms, params))
-  jax.tree.map(lambda got, wanted: np.testing.assert_allclose(got.terms.sum(0), wanted, rtol=1e-5), split, jax.grad(loss)(params),
-               is_leaf=reduction.is_unreduced)
+  jax.tree.map(lambda got, wanted: np.testing.assert_allclose(got.terms.sum(0), wanted, rtol=1e-5), split,
+               jax.grad(loss)(params), is_leaf=reduction.is_unreduced)
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -113,7 +115,9 @@ def test_terms_under_vmap(case, axes):
   found = jax.grad(lambda wrapped: loss(x, wrapped, lambda w: w))(wrap(w)).terms
   np.testing.assert_allclose(found.sum(0 if axes[1] is None else 1), wanted, rtol=1e-4, atol=1e-5)
   penalty = lambda w: jnp.sum(jax.vmap(jax.grad(lambda x, w: jnp.sum(jnp.sin(function(x, w) / 4))), axes)(x, w) ** 2)
-  np.testing.assert_allclose(jax.grad(penalty)(wrap(w)).terms.sum(0 if axes[1] is None else 1), jax.grad(penalty)(w), rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(
+    jax.grad(penalty)(wrap(w)).terms.sum(0 if axes[1] is None else 1),
+    jax.grad(penalty)(w), rtol=1e-4, atol=1e-4)
 
 
 def test_sums_of_rows_are_float32_under_vmap():
@@ -135,13 +139,15 @@ class Scaled(nnx.Module):
 SCALED = network(lambda rngs: Scaled(rngs))
 read = lambda params, x: jnp.sin(SCALED.apply(params, {}, x)[0])
 LOSSES = {
-  'of the network alone': lambda params, x: jnp.mean(read(params, x)),
-  'with a penalty': lambda params, x: jnp.mean(read(params, x)) + sum(jnp.sum(leaf ** 2) for leaf in jax.tree.leaves(params)),
-  'with a norm': lambda params, x: jnp.mean(read(params, x)) + jnp.linalg.norm(params['layer']['kernel']),
-  'of other parameters': lambda params, x: jnp.mean(read(jax.tree.map(lambda leaf: leaf ** 2 + leaf, params), x)),
-  'of examples': lambda params, x: jnp.mean(jax.vmap(lambda x: jnp.prod(read(params, x)))(x)),
-  'of slopes': lambda params, x: jnp.mean(jax.vmap(jax.grad(lambda x: jnp.sum(read(params, x))))(x) ** 2),
-  'of tangents': lambda params, x: jnp.mean(jax.jvp(lambda x: read(params, x), (x,), (x,))[1] ** 2),
+  'of the network alone':
+    lambda params, x: jnp.mean(read(params, x)), 'with a penalty':
+      lambda params, x: jnp.mean(read(params, x)) + sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params)),
+  'with a norm':
+    lambda params, x: jnp.mean(read(params, x)) + jnp.linalg.norm(params['layer']['kernel']), 'of other parameters':
+      lambda params, x: jnp.mean(read(jax.tree.map(lambda leaf: leaf**2 + leaf, params), x)), 'of examples':
+        lambda params, x: jnp.mean(jax.vmap(lambda x: jnp.prod(read(params, x)))(x)), 'of slopes':
+          lambda params, x: jnp.mean(jax.vmap(jax.grad(lambda x: jnp.sum(read(params, x))))(x)**2), 'of tangents':
+            lambda params, x: jnp.mean(jax.jvp(lambda x: read(params, x), (x,), (x,))[1]**2),
 }
 
 
@@ -156,9 +162,12 @@ def test_what_a_loss_does_with_parameters_has_its_gradient(name):
   zeros = jax.tree.map(lambda leaf: jnp.zeros((4, *leaf.shape)), params)
   assert float(named(params, zeros)) == float(loss(params, x))
   others, found = jax.grad(named, (0, 1))(params, zeros)
-  jax.tree.map(lambda other, term, wanted: np.testing.assert_allclose(other + term.sum(0), wanted, rtol=1e-4, atol=1e-6),
-               others, found, jax.grad(loss)(params, x))
-  if name in ('of the network alone', 'of examples', 'of slopes', 'of tangents'):  # nothing of it is summed over devices early
+  jax.tree.map(
+    lambda other, term, wanted: np.testing.assert_allclose(other + term.sum(0), wanted, rtol=1e-4, atol=1e-6), others,
+    found,
+    jax.grad(loss)(params, x))
+  # Nothing of it is summed over devices early
+  if name in ('of the network alone', 'of examples', 'of slopes', 'of tangents'):
     assert not any(jnp.any(leaf) for leaf in jax.tree.leaves(others))
 
 
@@ -172,5 +181,6 @@ def test_forward_mode_in_parameters():
   along = sum(jnp.sum(leaf ** 2) for leaf in jax.tree.leaves(slopes))
   np.testing.assert_allclose(jax.jvp(loss, (params,), (slopes,))[1], along, rtol=0.02)
   forward = jax.jvp(jax.grad(loss), (params,), (params,))[1]
-  reverse = jax.grad(lambda p: sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(jax.grad(loss)(p)), jax.tree.leaves(params))))(params)
+  reverse = jax.grad(
+    lambda p: sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(jax.grad(loss)(p)), jax.tree.leaves(params))))(params)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.02 * float(jnp.max(jnp.abs(b)))), forward, reverse)

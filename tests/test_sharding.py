@@ -75,15 +75,21 @@ def test_batch_must_divide():
 def constrained(shape, axes, **keywords):
   """The layout that `constrain` asks for, from the traced program."""
   place = lambda x: sharding.constrain(x, *axes, name='x')
-  traced = jax.make_jaxpr(sharding.under(keywords.pop('mesh'), keywords, place))(jax.ShapeDtypeStruct(shape, np.float32))
-  return [equation.params['sharding'].spec for equation in traced.eqns if equation.primitive.name == 'sharding_constraint']
+  traced = jax.make_jaxpr(sharding.under(keywords.pop('mesh'), keywords,
+                                         place))(jax.ShapeDtypeStruct(shape, np.float32))
+  return [
+    equation.params['sharding'].spec for equation in traced.eqns if equation.primitive.name == 'sharding_constraint'
+  ]
 
 
 def test_constrain_goes_by_the_rules():
   devices = mesh(data=2, fsdp=2, context=2)
-  assert constrained((8, 4, 6), ('batch', 'sequence', 'mlp'), mesh=devices) == [PartitionSpec(('data', 'fsdp'), 'context', None)]
-  assert constrained((8, 4, 6), ('batch', 'sequence', None), mesh=devices, sequence=None) == [PartitionSpec(('data', 'fsdp'), None, None)]
-  assert constrained((3, 4), ('batch', 'sequence'), mesh=devices) == [PartitionSpec(None, 'context')]  # a preview of 3 rows
+  assert constrained((8, 4, 6), ('batch', 'sequence', 'mlp'),
+                     mesh=devices) == [PartitionSpec(('data', 'fsdp'), 'context', None)]
+  assert constrained((8, 4, 6), ('batch', 'sequence', None), mesh=devices,
+                     sequence=None) == [PartitionSpec(('data', 'fsdp'), None, None)]
+  # A preview of 3 rows
+  assert constrained((3, 4), ('batch', 'sequence'), mesh=devices) == [PartitionSpec(None, 'context')]
 
 
 def test_constrain_names_what_does_not_divide():

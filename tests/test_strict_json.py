@@ -12,9 +12,11 @@ from genjax.types import strict_json
 
 ROOT = pathlib.Path(__file__).parent.parent
 # What they make is hashed, compared or read by genjax itself, or holds text only.
-OWN_USE = {'genjax/types.py', 'genjax/coordinator.py', 'genjax/distributed.py', 'genjax/cli/workdir.py', 'genjax/metrics/card.py',
-           'genjax/data/sources.py', 'genjax/data/text/token_files.py', 'genjax/data/text/tokenizers.py', 'genjax/data/text/tokenization.py',
-           'experiments/measures.py'}
+OWN_USE = {
+  'genjax/types.py', 'genjax/coordinator.py', 'genjax/distributed.py', 'genjax/cli/workdir.py',
+  'genjax/metrics/card.py', 'genjax/data/sources.py', 'genjax/data/text/token_files.py',
+  'genjax/data/text/tokenizers.py', 'genjax/data/text/tokenization.py', 'experiments/measures.py'
+}
 
 
 def refuse(word):
@@ -22,7 +24,9 @@ def refuse(word):
 
 
 def test_nan_and_infinity_become_null_at_any_depth():
-  value = {'a': float('nan'), 'b': [1.5, float('-inf'), (np.float64('inf'), 2)], 'c': {'d': {'e': float('nan')}}, 'f': 'NaN'}
+  value = {
+    'a': float('nan'), 'b': [1.5, float('-inf'), (np.float64('inf'), 2)], 'c': {'d': {'e': float('nan')}}, 'f': 'NaN'
+  }
   read = json.loads(strict_json(value, indent=2), parse_constant=refuse)
   assert read == {'a': None, 'b': [1.5, None, [None, 2]], 'c': {'d': {'e': None}}, 'f': 'NaN'}
 

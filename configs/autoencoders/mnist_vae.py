@@ -21,7 +21,8 @@ def get_config(arg=None):
   arg = common.parse_arg(arg, epochs=30, model='mlp', binarize='fixed', smoke=False)
   config = common.base(steps=arg.epochs * 60_000 // 128, batch_size=128)
   config.experiment = 'genjax.experiments.vae'
-  config.data = dict(name='mnist', train='train', heldout='test', shape=(28, 28, 1), num_classes=0, binarize=arg.binarize, **common.IMAGES)
+  config.data = dict(name='mnist', train='train', heldout='test', shape=(28, 28, 1), num_classes=0,
+                     binarize=arg.binarize, **common.IMAGES)
   config.model = MODELS[arg.model]
   config.objective = dict(likelihood='bernoulli', beta=1.0, kl_warmup=0, importance_samples=50)
   config.optimizers.net = dict(name='adam', lr=1e-3)

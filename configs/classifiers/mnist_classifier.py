@@ -8,7 +8,8 @@ model=vit is a small Vision Transformer in its place.
 from genjax.configs import common
 
 MODELS = dict(convolutional=dict(width=24, layers=2, convolutions=1, features=64, dropout=0.0),
-              vit=dict(patch=7, layers=4, heads=4, width=64, dropout=0.0, init_scale=0.1))  # 0.02 is for widths of hundreds
+              # 0.02 is for widths of hundreds
+              vit=dict(patch=7, layers=4, heads=4, width=64, dropout=0.0, init_scale=0.1))
 SMOKE = dict(convolutional=dict(width=4, features=8), vit=dict(layers=2, heads=2, width=8))
 
 

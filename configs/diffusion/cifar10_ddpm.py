@@ -10,12 +10,13 @@ def get_config(arg=None):
   arg = common.parse_arg(arg, dtype='bfloat16', smoke=False)
   config = common.base(steps=800_000, batch_size=128)
   config.experiment = 'genjax.experiments.diffusion'
-  config.data = dict(name='cifar10', train='train', heldout='test', shape=(32, 32, 3), num_classes=0, flip=True, **common.IMAGES)
-  config.model = dict(name='unet', base=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,), groups=32, dropout=0.1,
-                      dtype=arg.dtype, attention_kernel='auto', remat='none')
+  config.data = dict(name='cifar10', train='train', heldout='test', shape=(32, 32, 3), num_classes=0, flip=True,
+                     **common.IMAGES)
+  config.model = dict(name='unet', base=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,), groups=32,
+                      dropout=0.1, dtype=arg.dtype, attention_kernel='auto', remat='none')
   config.objective = dict(process=dict(name='vp_linear', steps=1000, rescale=False),
-                          parameterization=dict(name='epsilon'), times=dict(name='default'), weighting=dict(name='uniform'),
-                          label_dropout=0.0, stratified=False)
+                          parameterization=dict(name='epsilon'), times=dict(name='default'),
+                          weighting=dict(name='uniform'), label_dropout=0.0, stratified=False)
   # The paper samples with all 1000 steps and the large variance.
   config.sampler = dict(name='ancestral', steps=1000, spacing='', guidance=1.0, clip=1.0,
                         options=dict(variance='large'), **common.SAMPLING)

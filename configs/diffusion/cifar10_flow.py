@@ -15,8 +15,10 @@ def get_config(arg=None):
   width, depth, heads = common.size(SIZES, arg.model)
   config = common.base(steps=400_000, batch_size=256)
   config.experiment = 'genjax.experiments.diffusion'
-  config.data = dict(name='cifar10', train='train', heldout='test', shape=(32, 32, 3), num_classes=10, flip=True, **common.IMAGES)
-  config.model = dict(name='dit', patch=2, width=width, depth=depth, heads=heads, dtype=arg.dtype, attention='auto', remat='none')
+  config.data = dict(name='cifar10', train='train', heldout='test', shape=(32, 32, 3), num_classes=10, flip=True,
+                     **common.IMAGES)
+  config.model = dict(name='dit', patch=2, width=width, depth=depth, heads=heads, dtype=arg.dtype, attention='auto',
+                      remat='none')
   config.objective = dict(process=dict(name='flow'), parameterization=dict(name='velocity'),
                           times=dict(name='logit_normal', mean=0.0, std=1.0), weighting=dict(name='uniform'),
                           label_dropout=0.1, stratified=True)

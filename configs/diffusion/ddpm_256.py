@@ -1,13 +1,14 @@
-"""DDPM at 256 px with the U-Net of 114 million parameters (Ho et al. 2020, appendix B: LSUN and CelebA-HQ). For accelerators.
+"""DDPM at 256 px with the U-Net of 114 million parameters (Ho et al. 2020, appendix B: LSUN and CelebA-HQ). For
+accelerators.
 
     genjax plan --config=configs/diffusion/ddpm_256.py --topology=v5e:4x4
     genjax train --config=configs/diffusion/ddpm_256.py:data=celeb_a_hq/256 --workdir=runs/ddpm_256
 
-Argument `data`: a TFDS set of images of 256 x 256 x 3 that has a split 'train', whose last 1,000 are held out. Without it the images are
-noise, in the right shape: enough to plan and to measure speed, nothing to learn.
+Argument `data`: a TFDS set of images of 256 x 256 x 3 that has a split 'train', whose last 1,000 are held out. Without
+it the images are noise, in the right shape: enough to plan and to measure speed, nothing to learn.
 
-Setting of the paper: 128 channels with multipliers 1, 1, 2, 2, 4, 4, two residual blocks a level, attention at 16 x 16, no dropout,
-batch 64, Adam 2e-5, average 0.9999, 1,000 linear steps from 1e-4 to 0.02, mirrored images.
+Setting of the paper: 128 channels with multipliers 1, 1, 2, 2, 4, 4, two residual blocks a level, attention at 16 x 16,
+no dropout, batch 64, Adam 2e-5, average 0.9999, 1,000 linear steps from 1e-4 to 0.02, mirrored images.
 """
 
 from genjax.configs import common
@@ -20,11 +21,11 @@ def get_config(arg=None):
   split = dict(name=arg.data, train='train[:-1000]', heldout='train[-1000:]') if arg.data else dict(
     name='random_images', train='train', heldout='heldout')
   config.data = dict(split, shape=(256, 256, 3), num_classes=0, flip=True, **common.IMAGES)
-  config.model = dict(name='unet', base=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention=(16,), groups=32, dropout=0.0,
-                      dtype='bfloat16')
+  config.model = dict(name='unet', base=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention=(16,), groups=32,
+                      dropout=0.0, dtype='bfloat16')
   config.objective = dict(process=dict(name='vp_linear', steps=1000, rescale=False),
-                          parameterization=dict(name='epsilon'), times=dict(name='default'), weighting=dict(name='uniform'),
-                          label_dropout=0.0, stratified=False)
+                          parameterization=dict(name='epsilon'), times=dict(name='default'),
+                          weighting=dict(name='uniform'), label_dropout=0.0, stratified=False)
   config.sampler = dict(name='ancestral', steps=1000, spacing='', guidance=1.0, clip=1.0,
                         options=dict(variance='large'), **common.SAMPLING)
   config.evaluation = common.IMAGE_EVALUATION

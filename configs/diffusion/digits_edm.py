@@ -10,7 +10,8 @@ def get_config(arg=None):
   arg = common.parse_arg(arg, smoke=False)
   config = common.base(steps=1500, batch_size=128)
   config.experiment = 'genjax.experiments.diffusion'
-  config.data = dict(name='digits', train='train', heldout='test', shape=(8, 8, 1), num_classes=10, flip=False, **common.IMAGES)
+  config.data = dict(name='digits', train='train', heldout='test', shape=(8, 8, 1), num_classes=10, flip=False,
+                     **common.IMAGES)
   config.model = dict(name='dit', patch=2, width=96, depth=4, heads=4, attention='auto', remat='none', unroll=True)
   # The pixels of the digits, in [-1, 1], have standard deviation 0.75.
   config.objective = dict(process=dict(name='edm', sigma_max=80.0), parameterization=dict(name='edm', data_std=0.75),

@@ -3,10 +3,10 @@
     genjax plan --config=configs/diffusion/dit_imagenet.py:model=XL,patch=2,pixels=512 --topology=v5e:4x4
     genjax train --config=configs/diffusion/dit_imagenet.py:model=XL,data=imagenet_latents --workdir=runs/dit
 
-Arguments: `model` S, B, L or XL; `patch` 2, 4 or 8, in latents; `pixels` 256 or 512, the size of the images whose latents (an eighth of
-the side, 4 channels) are modelled; `data`, a TFDS set with float32 features 'image' (latents of a scale near 1) and 'label'. Without it
-the latents are random, in the right shape: enough to plan and to measure speed, nothing to learn. Samples are latents too; to see them,
-decode them with the autoencoder that made the data.
+Arguments: `model` S, B, L or XL; `patch` 2, 4 or 8, in latents; `pixels` 256 or 512, the size of the images whose
+latents (an eighth of the side, 4 channels) are modelled; `data`, a TFDS set with float32 features 'image' (latents of a
+scale near 1) and 'label'. Without it the latents are random, in the right shape: enough to plan and to measure speed,
+nothing to learn. Samples are latents too; to see them, decode them with the autoencoder that made the data.
 
 Setting of the paper: batch 256, AdamW 1e-4 without decay, average 0.9999, labels dropped at 0.1. By default flow
 matching is learned, as in SiT (Ma et al. 2024). With the argument `learn_sigma` it is the paper's DDPM: 1,000 linear
@@ -22,15 +22,16 @@ SIZES = {'S': (384, 12, 6), 'B': (768, 12, 12), 'L': (1024, 24, 16), 'XL': (1152
 def get_config(arg=None):
   arg = common.parse_arg(arg, model='XL', patch=2, pixels=256, data='', learn_sigma=False, smoke=False)
   if arg.model not in SIZES or arg.patch not in (2, 4, 8) or arg.pixels not in (256, 512):
-    raise ValueError(f'config arguments are model of {sorted(SIZES)}, patch 2, 4 or 8 and pixels 256 or 512, got {arg.to_dict()}')
+    raise ValueError(
+      f'config arguments are model of {sorted(SIZES)}, patch 2, 4 or 8 and pixels 256 or 512, got {arg.to_dict()}')
   width, depth, heads = SIZES[arg.model]
   side = arg.pixels // 8
   config = common.base(steps=400_000, batch_size=256)
   config.experiment = 'genjax.experiments.diffusion'
   split = dict(name=arg.data, train='train', heldout='validation') if arg.data else dict(
     name='random_latents', train='train', heldout='heldout')
-  config.data = dict(split, shape=(side, side, 4), num_classes=1000, content='latents', flip=False, data_dir='', originals='',
-                     threads=1)
+  config.data = dict(split, shape=(side, side, 4), num_classes=1000, content='latents', flip=False, data_dir='',
+                     originals='', threads=1)
   config.model = dict(name='dit', patch=arg.patch, width=width, depth=depth, heads=heads,
                       learn_sigma=arg.learn_sigma, dtype='bfloat16', residual_dtype='', remat='full')
   if arg.learn_sigma:

@@ -1,4 +1,5 @@
-"""DDPM with a small class-conditional U-Net on MNIST, for two CPU cores: cosine schedule, v prediction, DPM-Solver++ in 20 steps.
+"""DDPM with a small class-conditional U-Net on MNIST, for two CPU cores: cosine schedule, v prediction, DPM-Solver++ in
+20 steps.
 
 genjax train --config=configs/diffusion/mnist_ddpm_unet.py --workdir=runs/mnist_ddpm_unet
 """
@@ -10,7 +11,8 @@ def get_config(arg=None):
   arg = common.parse_arg(arg, smoke=False)
   config = common.base(steps=2000, batch_size=32)
   config.experiment = 'genjax.experiments.diffusion'
-  config.data = dict(name='mnist', train='train', heldout='test', shape=(28, 28, 1), num_classes=10, flip=False, **common.IMAGES)
+  config.data = dict(name='mnist', train='train', heldout='test', shape=(28, 28, 1), num_classes=10, flip=False,
+                     **common.IMAGES)
   config.model = dict(name='unet', base=16, multipliers=(1, 2, 4), blocks=1, attention=(7,), groups=8, dropout=0.0)
   config.objective = dict(process=dict(name='vp_cosine', steps=1000, rescale=False), parameterization=dict(name='v'),
                           times=dict(name='default'), weighting=dict(name='uniform'),

@@ -1,20 +1,22 @@
-"""The LLaMA family (Touvron et al. 2023a, table 2; Llama 2: 2023b; Llama 3: Llama Team 2024, table 3) and what has its shape. For
-accelerators.
+"""The LLaMA family (Touvron et al. 2023a, table 2; Llama 2: 2023b; Llama 3: Llama Team 2024, table 3) and what has its
+shape. For accelerators.
 
     genjax plan --config=configs/language/llama.py:model=7B,context=8192,batch=128 --topology=v5p:4x4x8
-    genjax plan --config=configs/language/llama.py:model=llama2-70B,context=8192,batch=512 --topology=v5p:8x8x16 --mesh=fsdp:256,tensor:4
+    genjax plan --config=configs/language/llama.py:model=llama2-70B,context=8192,batch=512 --topology=v5p:8x8x16
+    --mesh=fsdp:256,tensor:4
 
-Arguments: `model`, a key of `SIZES`; `context`, tokens in a sequence (0: as published); `batch`, sequences in a batch (0: four million
-tokens); `tokens`, a .npy file of token numbers, whose last 100,000 are held out. Without it the tokens are random: enough to plan and to
-measure speed, nothing to learn. The mesh spreads parameters over all devices.
+Arguments: `model`, a key of `SIZES`; `context`, tokens in a sequence (0: as published); `batch`, sequences in a batch
+(0: four million tokens); `tokens`, a .npy file of token numbers, whose last 100,000 are held out. Without it the tokens
+are random: enough to plan and to measure speed, nothing to learn. The mesh spreads parameters over all devices.
 
-Contexts of Llama 3 are those before it was extended to 131,072 tokens. Where no learning rate is published (Llama 3.2, Mistral) it is that
-of Llama 3 8B.
+Contexts of Llama 3 are those before it was extended to 131,072 tokens. Where no learning rate is published (Llama 3.2,
+Mistral) it is that of Llama 3 8B.
 """
 
 from genjax.configs import common
 
-# layers, width, heads, key/value heads, hidden width, vocabulary, context, wavelength base of the positions, epsilon, learning rate
+# layers, width, heads, key/value heads, hidden width, vocabulary, context, wavelength base of the positions, epsilon,
+# learning rate
 SIZES = {
   '7B': (32, 4096, 32, 32, 11008, 32_000, 2048, 1e4, 1e-6, 3e-4),
   '13B': (40, 5120, 40, 40, 13824, 32_000, 2048, 1e4, 1e-6, 3e-4),
@@ -38,10 +40,10 @@ def get_config(arg=None):
   arg = common.parse_arg(arg, model='7B', context=0, batch=0, tokens='', smoke=False)
   layers, width, heads, kv_heads, mlp_width, vocabulary, context, theta, epsilon, rate = common.size(SIZES, arg.model)
   context = arg.context or context
-  model = dict(name='llama', layers=layers, heads=heads, kv_heads=kv_heads, width=width, mlp_width=mlp_width, rope_theta=theta,
-               norm_eps=epsilon, **OPTIONS.get(arg.model, {}))
-  config = common.decoder(arg.tokens, steps=250_000, batch_size=arg.batch or max(1, 2**22 // context), vocabulary_size=vocabulary,
-                          context=context, rate=rate, model=model)
+  model = dict(name='llama', layers=layers, heads=heads, kv_heads=kv_heads, width=width, mlp_width=mlp_width,
+               rope_theta=theta, norm_eps=epsilon, **OPTIONS.get(arg.model, {}))
+  config = common.decoder(arg.tokens, steps=250_000, batch_size=arg.batch or max(1, 2**22 // context),
+                          vocabulary_size=vocabulary, context=context, rate=rate, model=model)
   if arg.smoke:
     config = common.smoke(config)
     common.smoke_tokens(config)

@@ -1,12 +1,14 @@
-"""Mixtral 8x7B (Jiang et al. 2024, table 1): LLaMA's blocks with eight MLPs, of which each token has two. For accelerators.
+"""Mixtral 8x7B (Jiang et al. 2024, table 1): LLaMA's blocks with eight MLPs, of which each token has two. For
+accelerators.
 
     genjax plan --config=configs/language/mixtral.py --topology=v5p:8x8x8
     genjax inspect --config=configs/language/mixtral.py --mesh=fsdp:64,expert:8
 
-Arguments: `context`, tokens in a sequence; `batch`, sequences in a batch; `tokens`, a .npy file of token numbers below 32,000, whose last
-100,000 are held out. Without it the tokens are random: enough to plan and to measure speed, nothing to learn. The mesh spreads parameters
-over all devices; on its axis `expert` each device has some of the experts, and some of the heads and of the vocabulary. The paper gives no
-learning rate: the one here is that of Llama 3 8B, and the weight of the load-balancing loss is that of the published config.
+Arguments: `context`, tokens in a sequence; `batch`, sequences in a batch; `tokens`, a .npy file of token numbers below
+32,000, whose last 100,000 are held out. Without it the tokens are random: enough to plan and to measure speed, nothing
+to learn. The mesh spreads parameters over all devices; on its axis `expert` each device has some of the experts, and
+some of the heads and of the vocabulary. The paper gives no learning rate: the one here is that of Llama 3 8B, and the
+weight of the load-balancing loss is that of the published config.
 """
 
 from genjax.configs import common
@@ -14,10 +16,10 @@ from genjax.configs import common
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, context=8192, batch=512, tokens='', smoke=False)
-  model = dict(name='llama', layers=32, heads=32, kv_heads=8, width=4096, mlp_width=14336, rope_theta=1e6, norm_eps=1e-5, experts=8,
-               experts_per_token=2, balance=0.02)
-  config = common.decoder(arg.tokens, steps=250_000, batch_size=arg.batch, vocabulary_size=32_000, context=arg.context, rate=3e-4,
-                          model=model)
+  model = dict(name='llama', layers=32, heads=32, kv_heads=8, width=4096, mlp_width=14336, rope_theta=1e6,
+               norm_eps=1e-5, experts=8, experts_per_token=2, balance=0.02)
+  config = common.decoder(arg.tokens, steps=250_000, batch_size=arg.batch, vocabulary_size=32_000, context=arg.context,
+                          rate=3e-4, model=model)
   # Attention would else be computed on every device of the axis.
   config.rules.heads = ('tensor', 'expert')
   config.rules.vocab = ('tensor', 'expert')

@@ -1,12 +1,13 @@
-"""A transformer that translates captions of photographs, German to English: "Attention is All You Need" on Multi30k, as in pytorch-seq2seq.
+"""A transformer that translates captions of photographs, German to English: "Attention is All You Need" on Multi30k, as
+in pytorch-seq2seq.
 
     genjax data build multi30k --from=FOLDER
     genjax train    --config=configs/language/multi30k.py --workdir=runs/multi30k
     genjax evaluate --workdir=runs/multi30k --step=best --set data.heldout=test_2016_flickr
     genjax sample   --workdir=runs/multi30k --num=1 --prompt='Ein Mann fährt Fahrrad.'
 
-Needs `pip install 'genjax-research[text]'`. docs/translation.md has what it reaches. The arguments source and target name other
-languages of the set (de, en, fr).
+Needs `pip install 'genjax-research[text]'`. docs/translation.md has what it reaches. The arguments source and target
+name other languages of the set (de, en, fr).
 """
 
 from genjax.configs import common
@@ -16,11 +17,11 @@ def get_config(arg=None):
   arg = common.parse_arg(arg, source='de', target='en', epochs=10, smoke=False)
   config = common.base(steps=227 * arg.epochs, batch_size=128)  # 29,000 pairs
   config.experiment = 'genjax.experiments.seq2seq'
-  config.data = dict(name='multi30k', train='train', heldout='validation', source=arg.source, target=arg.target, splitter='spacy',
-                     least_count=2, context=100, data_dir='', originals='')
-  config.model = dict(context=100, layers=3, heads=8, width=256, mlp_width=512, positions='learned', tied=False, output_bias=True,
-                      dropout=0.1, attention_dropout=0.1, activation_dropout=0.1, dtype='float32', attention='auto', remat='none',
-                      unroll=True)
+  config.data = dict(name='multi30k', train='train', heldout='validation', source=arg.source, target=arg.target,
+                     splitter='spacy', least_count=2, context=100, data_dir='', originals='')
+  config.model = dict(context=100, layers=3, heads=8, width=256, mlp_width=512, positions='learned', tied=False,
+                      output_bias=True, dropout=0.1, attention_dropout=0.1, activation_dropout=0.1, dtype='float32',
+                      attention='auto', remat='none', unroll=True)
   config.objective = dict(smoothing=0.0)
   config.sampler = dict(common.TOKENS, length=50, temperature=0.0)
   config.evaluation = dict(sacrebleu=True, batch=128)

@@ -21,9 +21,11 @@ def get_config(arg=None):
   config.experiment = 'genjax.experiments.language'
   config.data = dict(name='python_stdlib', train='train', heldout='validation', vocabulary='byte', context=128,
                      start='def ', data_dir='', originals='')
-  config.model = dict(name='llama', dropout=0.0, dtype='float32', attention='auto', remat='none', unroll=True, **SIZES[arg.model])
+  config.model = dict(name='llama', dropout=0.0, dtype='float32', attention='auto', remat='none', unroll=True,
+                      **SIZES[arg.model])
   config.sampler = dict(common.TOKENS, length=400, temperature=0.8, top_p=0.95)
-  config.optimizers.net = dict(name='adamw', lr=1e-3, b2=0.99, weight_decay=0.1, clip=1.0, warmup=100, schedule='cosine', end=0.1)
+  config.optimizers.net = dict(name='adamw', lr=1e-3, b2=0.99, weight_decay=0.1, clip=1.0, warmup=100,
+                               schedule='cosine', end=0.1)
   config.ema = dict(net=0.99)
   config.log_every = 100
   config.evaluate_every = 1000

@@ -4,14 +4,15 @@
     genjax train --config=configs/language/shakespeare_char.py --workdir=runs/shakespeare
     genjax sample --workdir=runs/shakespeare --prompt='ROMEO:'
 
-Setting: 4 layers, 4 heads, width 128, context 64, batch 12, 2,000 steps, AdamW 1e-3 (b2 0.99, weight decay 0.1, clip 1),
-100 steps of warm-up, cosine to a tenth, no dropout, no biases; the first 90 % of the text train, the rest is held out.
-karpathy/nanoGPT README prints validation loss 1.88 for it, over 20 batches; its code gives 1.919 over 200 batches.
+Setting: 4 layers, 4 heads, width 128, context 64, batch 12, 2,000 steps, AdamW 1e-3 (b2 0.99, weight decay 0.1, clip
+1), 100 steps of warm-up, cosine to a tenth, no dropout, no biases; the first 90 % of the text train, the rest is held
+out. karpathy/nanoGPT README prints validation loss 1.88 for it, over 20 batches; its code gives 1.919 over 200 batches.
 Held-out windows overlap by half, which makes 291 batches of the last tenth of the text.
 
-model=10.65M: 6 layers, 6 heads, width 384, context 256, batch 64, 5,000 steps, dropout 0.2 of embeddings, attention weights and
-what blocks add; the rest as above. The published best validation loss is 1.4697. The model overfits, so that the best checkpoint
-counts (`genjax evaluate --step=best`); every evaluation reads the last tenth of the text once, in windows that do not overlap.
+model=10.65M: 6 layers, 6 heads, width 384, context 256, batch 64, 5,000 steps, dropout 0.2 of embeddings, attention
+weights and what blocks add; the rest as above. The published best validation loss is 1.4697. The model overfits, so
+that the best checkpoint counts (`genjax evaluate --step=best`); every evaluation reads the last tenth of the text once,
+in windows that do not overlap.
 """
 
 from genjax.configs import common
@@ -33,7 +34,8 @@ def get_config(arg=None):
   config.model = dict(name='gpt', layers=layers, heads=layers, width=width, mlp='gelu', bias=False, dropout=dropout,
                       attention_dropout=dropout, dtype='float32', attention='auto', remat='none', unroll=True)
   config.sampler = dict(common.TOKENS, length=500, temperature=0.8)
-  config.optimizers.net = dict(name='adamw', lr=1e-3, b2=0.99, weight_decay=0.1, clip=1.0, warmup=100, schedule='cosine', end=0.1)
+  config.optimizers.net = dict(name='adamw', lr=1e-3, b2=0.99, weight_decay=0.1, clip=1.0, warmup=100,
+                               schedule='cosine', end=0.1)
   config.log_every = 100
   config.evaluate_every = every
   config.evaluate_batches = batches

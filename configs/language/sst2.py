@@ -1,12 +1,14 @@
-"""Sentiment of film reviews (SST-2, Socher et al. 2013) by a small BERT: from scratch, or from the encoder of configs/language/bert.py.
+"""Sentiment of film reviews (SST-2, Socher et al. 2013) by a small BERT: from scratch, or from the encoder of
+configs/language/bert.py.
 
     genjax train --config=configs/language/sst2.py --workdir=runs/sst2 --config.data.vocabulary=runs/bert
     genjax train --config=configs/language/sst2.py:pretrained=runs/bert --workdir=runs/sst2_pretrained
     genjax evaluate --workdir=runs/sst2_pretrained --step=best --set data.heldout=test
 
-6,920 whole sentences, no phrases of the treebank. Kept is the checkpoint of the highest accuracy on the 872 validation sentences; what is
-reported is that on the 1,821 test sentences. With `pretrained` the tokenizer and all but the heads come from that run; the pooler and the
-classifier begin anew. Without it a tokenizer is learned on the training sentences, unless config.data.vocabulary names one.
+6,920 whole sentences, no phrases of the treebank. Kept is the checkpoint of the highest accuracy on the 872 validation
+sentences; what is reported is that on the 1,821 test sentences. With `pretrained` the tokenizer and all but the heads
+come from that run; the pooler and the classifier begin anew. Without it a tokenizer is learned on the training
+sentences, unless config.data.vocabulary names one.
 """
 
 from genjax.configs import common
@@ -16,8 +18,8 @@ def get_config(arg=None):
   arg = common.parse_arg(arg, pretrained='', smoke=False)
   config = common.base(steps=648, batch_size=32)
   config.experiment = 'genjax.experiments.bert'
-  config.data = dict(name='sst2', train='train', heldout='validation', field='sentence', label='label', vocabulary=arg.pretrained or 'bert',
-                     vocabulary_size=5000, context=48, data_dir='', originals='')
+  config.data = dict(name='sst2', train='train', heldout='validation', field='sentence', label='label',
+                     vocabulary=arg.pretrained or 'bert', vocabulary_size=5000, context=48, data_dir='', originals='')
   config.model = dict(common.SMALL_BERT, context=64)  # of the pre-trained encoder
   config.objective = dict(name='classification', smoothing=0.0)
   config.optimizers.net = dict(name='adamw', lr=5e-4, weight_decay=0.01, clip=1.0, warmup=100, schedule='linear')

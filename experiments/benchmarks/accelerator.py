@@ -1,11 +1,14 @@
-"""What one accelerator does: train steps, decoding and sampling of published sizes, beside PyTorch where it has the same device.
+"""What one accelerator does: train steps, decoding and sampling of published sizes, beside PyTorch where it has the
+same device.
 
-    python -m genjax.experiments.benchmarks.accelerator --out=accelerator.json            # everything that fits into 400 seconds
-    python -m genjax.experiments.benchmarks.accelerator --cases=gpt2_train,dit_train --sides=genjax --budget=120
-    python -m genjax.experiments.benchmarks.accelerator --dry                             # tiny shapes, anywhere: says that it works, measures nothing
+    python -m genjax.experiments.benchmarks.accelerator --out=accelerator.json            # everything that fits into
+    400 seconds python -m genjax.experiments.benchmarks.accelerator --cases=gpt2_train,dit_train --sides=genjax
+    --budget=120 python -m genjax.experiments.benchmarks.accelerator --dry                             # tiny shapes,
+    anywhere: says that it works, measures nothing
 
-Each measurement has a process of its own, so that one which fails stops no other and memory is its own. A batch that does not fit is
-halved. What would not end within the budget is skipped, and the report says so. See docs/accelerators.md for what is reported.
+Each measurement has a process of its own, so that one which fails stops no other and memory is its own. A batch that
+does not fit is halved. What would not end within the budget is skipped, and the report says so. See
+docs/accelerators.md for what is reported.
 """
 
 import argparse
@@ -45,17 +48,23 @@ def main(argv: Sequence[str] | None = None) -> int:
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--cases', default=','.join(CASES), help=f'of {", ".join(CASES)}')
   parser.add_argument('--sides', default=','.join(SIDES), help=f'of {", ".join(SIDES)}')
-  parser.add_argument('--budget', type=float, default=400.0, metavar='SECONDS', help='nothing is begun that would end later')
+  parser.add_argument('--budget', type=float, default=400.0, metavar='SECONDS',
+                      help='nothing is begun that would end later')
   parser.add_argument('--out', type=pathlib.Path, metavar='FILE', help='write the report here, as JSON')
   parser.add_argument('--dry', action='store_true', help='tiny shapes in this process, to try the command anywhere')
   parser.add_argument('--one', metavar='CASE:SIDE', help=argparse.SUPPRESS)  # what a process of its own measures
   parser.add_argument('--batch', type=int, default=0, help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   cases, sides = ([name for name in text.split(',') if name] for text in (args.cases, args.sides))
-  if unknown := [name for name, known in [(name, CASES) for name in cases] + [(name, SIDES) for name in sides] if name not in known]:
+  if unknown := [
+      name for name, known in [(name, CASES) for name in cases] + [(name, SIDES) for name in sides] if name not in known
+  ]:
     parser.error(f'unknown {unknown[0]!r}: --cases takes {", ".join(CASES)}, and --sides {", ".join(SIDES)}')
   if not args.budget > 0 or not cases or not sides:
-    parser.error(f'--budget is above 0, and there is at least one case and one side; got {args.budget}, {args.cases!r}, {args.sides!r}')
+    parser.error(
+      f'--budget is above 0, and there is at least one case and one side; got {args.budget}, {args.cases!r}, '
+      f'{args.sides!r}'
+    )
   if args.out and not args.out.absolute().parent.is_dir():
     parser.error(f'--out={args.out} cannot be written: its folder does not exist')
   if args.one:
@@ -73,8 +82,8 @@ def run(cases: Sequence[str], sides: Sequence[str], budget: float, measuring: Ca
         dry: bool) -> Report:
   """Measures all cases, side by side, within a budget of seconds.
 
-  The sides come one after the other, so that what is cut off by the budget is the comparison and not the thing itself. Others take the
-  batch that fitted ours.
+  The sides come one after the other, so that what is cut off by the budget is the comparison and not the thing itself.
+  Others take the batch that fitted ours.
 
   Args:
     cases, sides: what to measure.
@@ -92,8 +101,11 @@ def run(cases: Sequence[str], sides: Sequence[str], budget: float, measuring: Ca
       if reason := _hopeless(side, rows, device):
         rows[name][side] = {'status': 'skipped', 'reason': reason}
       elif expected > left and not dry:
-        rows[name][side] = {'status': 'skipped', 'reason': f'would take about {expected:.0f} s, and {max(0.0, left):.0f} of the budget of '
-                            f'{budget:.0f} s are left; --budget=SECONDS allows more'}
+        rows[name][side] = {
+          'status': 'skipped',
+          'reason': f'would take about {expected:.0f} s, and {max(0.0, left):.0f} of the budget of '
+                    f'{budget:.0f} s are left; --budget=SECONDS allows more'
+        }
       else:
         logs.say(f'{name} {side} ...')
         before = time.monotonic()
@@ -117,10 +129,15 @@ def measure_apart(name: str, side: str, batch: int, left: float) -> Report:
   """`measure` in a process of its own, which ends with the budget."""
   with tempfile.TemporaryDirectory() as folder:
     out = pathlib.Path(folder) / 'report.json'
-    command = [sys.executable, '-m', 'genjax.experiments.benchmarks.accelerator', f'--one={name}:{side}', f'--batch={batch}', f'--out={out}']
-    memory = {'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.92'} if side == 'genjax' else {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
+    command = [
+      sys.executable, '-m', 'genjax.experiments.benchmarks.accelerator', f'--one={name}:{side}', f'--batch={batch}',
+      f'--out={out}'
+    ]
+    memory = {'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.92'
+             } if side == 'genjax' else {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
     try:
-      done = subprocess.run(command, env={**os.environ, **memory}, timeout=left, capture_output=True, text=True, check=False)
+      done = subprocess.run(command, env={**os.environ, **memory}, timeout=left, capture_output=True, text=True,
+                            check=False)
     except subprocess.TimeoutExpired:
       return {'status': 'failed', 'reason': f'did not end within the {left:.0f} s that were left of the budget'}
     if not out.exists():
@@ -142,8 +159,8 @@ def measure(name: str, side: str, batch: int = 0, dry: bool = False) -> Report:
     dry: tiny shapes, one round.
 
   Returns:
-    status 'ok', 'failed', 'skipped' or 'unavailable', with a reason unless it is ok; device; and of what is ok, the figures that
-    docs/accelerators.md lists.
+    status 'ok', 'failed', 'skipped' or 'unavailable', with a reason unless it is ok; device; and of what is ok, the
+    figures that docs/accelerators.md lists.
   """
   case, tried = CASES[name], []
   rows = batch or (2 if dry and case.batch > 1 else case.batch)
@@ -173,15 +190,18 @@ def measure(name: str, side: str, batch: int = 0, dry: bool = False) -> Report:
 
 def out_of_memory(message: str) -> bool:
   """Whether an error says that a device has too little memory."""
-  return any(words in message.lower() for words in ('resource_exhausted', 'out of memory', 'outofmemory', 'exceeds available hbm'))
+  return any(words in message.lower()
+             for words in ('resource_exhausted', 'out of memory', 'outofmemory', 'exceeds available hbm'))
 
 
 def describe_device() -> Report:
   """The first device: what jax calls it, its memory and its peak bfloat16 FLOP/s, where they are known."""
   device = jax.devices()[0]
   hardware = topology.hardware_of(device.device_kind)
-  return {'kind': device.device_kind, 'platform': device.platform, 'count': jax.device_count(),
-          'memory_bytes': (device.memory_stats() or {}).get('bytes_limit'), 'peak_flops': hardware.flops if hardware else None}
+  return {
+    'kind': device.device_kind, 'platform': device.platform, 'count': jax.device_count(),
+    'memory_bytes': (device.memory_stats() or {}).get('bytes_limit'), 'peak_flops': hardware.flops if hardware else None
+  }
 
 
 def versions() -> dict[str, str | None]:
@@ -199,22 +219,26 @@ def render(report: Report) -> str:
   """The report as a table."""
   device, known = report['device'], [f'{name} {version}' for name, version in report['versions'].items() if version]
   peak = f'peak {device["peak_flops"] / 1e12:.0f} TFLOP/s' if device.get('peak_flops') else 'peak unknown'
-  lines = [f'{device.get("kind", "no device")}, {peak}; {", ".join(known)}; {report["seconds"]:.0f} s'
-           + ('; dry: tiny shapes, these are no measurements' if report['dry'] else ''), '',
-           f'{"case":<14}{"side":<15}{"batch":>6}{"step ms":>10}{"units/s":>11}{"MFU":>8}{"peak GiB":>10}{"compile s":>11}'
-           '  attention; setting; unit']
+  lines = [
+    f'{device.get("kind", "no device")}, {peak}; {", ".join(known)}; {report["seconds"]:.0f} s' +
+    ('; dry: tiny shapes, these are no measurements' if report['dry'] else ''), '',
+    f'{"case":<14}{"side":<15}{"batch":>6}{"step ms":>10}{"units/s":>11}{"MFU":>8}{"peak GiB":>10}{"compile s":>11}'
+    '  attention; setting; unit'
+  ]
   for name, row in report['cases'].items():
     for side in (side for side in SIDES if side in row):
       found = row[side]
       if found['status'] != 'ok':
-        lines.append(f'{name:<14}{side:<15}{found["status"]}: {found["reason"].splitlines()[-1] if found["reason"] else ""}')
+        lines.append(
+          f'{name:<14}{side:<15}{found["status"]}: {found["reason"].splitlines()[-1] if found["reason"] else ""}')
         continue
       share = f'{100 * found["mfu"]:.1f} %' if found['mfu'] is not None else '-'
       memory = f'{found["peak_bytes"] / 2**30:.2f}' if found['peak_bytes'] else '-'
       compiling = f'{found["compile_seconds"]:.1f}' if found['compile_seconds'] is not None else '-'
       speed = f'{found["batch"]:>6}{1e3 * found["step_seconds"]:>10.2f}{found["units_per_second"]:>11.4g}{share:>8}'
-      lines.append(f'{name:<14}{side:<15}{speed}{memory:>10}{compiling:>11}  {found["attention"]["ran"]}; {row["setting"]}; '
-                   f'{found["unit"]}')
+      lines.append(
+        f'{name:<14}{side:<15}{speed}{memory:>10}{compiling:>11}  {found["attention"]["ran"]}; {row["setting"]}; '
+        f'{found["unit"]}')
   return '\n'.join(lines)
 
 

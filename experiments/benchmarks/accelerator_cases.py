@@ -1,4 +1,5 @@
-"""What `genjax.experiments.benchmarks.accelerator` measures: published sizes in bfloat16, in genjax and as twins in PyTorch."""
+"""What `genjax.experiments.benchmarks.accelerator` measures: published sizes in bfloat16, in genjax and as twins in
+PyTorch."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -39,8 +40,9 @@ class Skipped(Exception):
 class Case:
   """One thing that is measured.
 
-  setting: for the reader. unit: what is counted, and `units` how many a row makes. batch: rows to begin with. seconds: side -> about how
-  long it takes on a GPU of today, for the budget. make: (dry, attention) -> objective. data: (rows, dry) -> a batch.
+  setting: for the reader. unit: what is counted, and `units` how many a row makes. batch: rows to begin with. seconds:
+  side -> about how long it takes on a GPU of today, for the budget. make: (dry, attention) -> objective. data: (rows,
+  dry) -> a batch.
   conditions: (rows, dry) -> conditions of samples, for a case that samples; None for one that trains. twin: (shapes of
   parameters, what compiles, batch, dry) -> the same step in PyTorch.
   """
@@ -58,7 +60,8 @@ class Case:
 
 def measure(case: Case, side: str, rows: int, dry: bool, rounds: int) -> dict[str, Any]:
   """The figures of one side with `rows` rows; see docs/accelerators.md."""
-  found = _ours(case, rows, dry, rounds) if side == 'genjax' else _theirs(case, rows, dry, rounds, side == 'torch_compile')
+  found = _ours(case, rows, dry, rounds) if side == 'genjax' else _theirs(case, rows, dry, rounds, side
+                                                                          == 'torch_compile')
   return {'unit': case.unit, 'units_per_step': rows * case.units(dry), 'flops': model_flops(case, rows, dry), **found}
 
 
@@ -69,7 +72,8 @@ def model_flops(case: Case, rows: int, dry: bool) -> int:
   """
   objective, batch = case.make(dry, 'reference'), case.data(rows, dry)
   variables = jax.eval_shape(lambda: objective.init(jax.random.key(0), {}))
-  context = base.Context(step=jax.eval_shape(lambda: jnp.zeros((), jnp.int32)), mutable=variables.mutable, ema={}, frozen={})
+  context = base.Context(step=jax.eval_shape(lambda: jnp.zeros((), jnp.int32)), mutable=variables.mutable, ema={},
+                         frozen={})
   if case.conditions is not None:
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
     return flops.count(objective.sample, variables.params, context, keys, case.conditions(rows, dry))
@@ -79,7 +83,8 @@ def model_flops(case: Case, rows: int, dry: bool) -> int:
 
 
 def attention_of(program: str | None) -> str:
-  """What computes attention in the text of a program, lowered or compiled: a fused kernel, or XLA's products and softmax.
+  """What computes attention in the text of a program, lowered or compiled: a fused kernel, or XLA's products and
+  softmax.
 
   'unknown' where a backend gives no text.
   """
@@ -107,8 +112,8 @@ def _ours(case: Case, rows: int, dry: bool, rounds: int) -> dict[str, Any]:
   jax.block_until_ready(function())
   times = timing.rounds_of(function, rounds, 0.0 if dry else ROUND_SECONDS, jax.block_until_ready)
   analysis = compiled.memory_analysis()
-  program = None if analysis is None else (analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-                                           + analysis.temp_size_in_bytes)
+  program = None if analysis is None else (analysis.argument_size_in_bytes + analysis.output_size_in_bytes
+                                           - analysis.alias_size_in_bytes + analysis.temp_size_in_bytes)
   return {'step_seconds_rounds': list(times), 'compile_seconds': compiling, 'program_bytes': program,
           'peak_bytes': (jax.devices()[0].memory_stats() or {}).get('peak_bytes_in_use'),
           'attention': {'asked': attention_of(lowered.as_text()), 'ran': attention_of(compiled.as_text())}}
@@ -134,8 +139,10 @@ def _theirs(case: Case, rows: int, dry: bool, rounds: int, compiles: bool) -> di
   first = time.perf_counter() - begin
   times = timing.rounds_of(function, rounds, 0.0 if dry else ROUND_SECONDS, lambda begun: None)
   peak = torch.cuda.max_memory_allocated() if speed.DEVICE == 'cuda' else None
-  return {'step_seconds_rounds': list(times), 'compile_seconds': first if compiles else None, 'program_bytes': None, 'peak_bytes': peak,
-          'attention': {'asked': 'scaled_dot_product_attention', 'ran': 'scaled_dot_product_attention'}}
+  return {
+    'step_seconds_rounds': list(times), 'compile_seconds': first if compiles else None, 'program_bytes': None,
+    'peak_bytes': peak, 'attention': {'asked': 'scaled_dot_product_attention', 'ran': 'scaled_dot_product_attention'}
+  }
 
 
 def _weights(shapes: Any) -> Any:
@@ -216,15 +223,16 @@ def _dit_twin(steps: Callable[[bool], int]) -> Callable[..., Callable[[], None]]
     side = config.shape[0] // config.patch
     positions = speed.tensor(speed.twins.sincos_positions(side, side, config.width))
     forward = lambda params, x, t, label: speed.twins.dit(params, config, x, t, label, positions)
-    return speed.torch_denoising(_weights(shapes), forward, speed.tensor(batch['image']), speed.tensor(batch['label']).long(), compiled,
-                                 steps(dry), DTYPE, GUIDANCE, config.num_classes)
+    return speed.torch_denoising(_weights(shapes), forward, speed.tensor(batch['image']),
+                                 speed.tensor(batch['label']).long(), compiled, steps(dry), DTYPE, GUIDANCE,
+                                 config.num_classes)
   return make
 
 
 def _unet_config(dry: bool, attention: str = 'auto') -> unet.UNet:
   if dry:
-    return unet.UNet((8, 8, 3), base=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=4, dropout=0.0, dtype=DTYPE,
-                     attention_kernel=attention)
+    return unet.UNet((8, 8, 3), base=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=4, dropout=0.0,
+                     dtype=DTYPE, attention_kernel=attention)
   return unet.UNet((32, 32, 3), dropout=0.0, dtype=DTYPE, attention_kernel=attention)
 
 
@@ -245,16 +253,21 @@ def _unet_twin(shapes: Any, compiled: Callable, batch: dict[str, np.ndarray], dr
 
 
 CASES = {
-  'gpt2_train': Case('GPT-2, 124 M, context 1,024', 'tokens', lambda dry: _gpt2_config(dry).context, 32,
-                     {'genjax': 35, 'torch': 15, 'torch_compile': 45}, _gpt2, _gpt2_data, _gpt2_train_twin),
-  'dit_train': Case('DiT-XL/2, 675 M, latents 32 x 32 x 4', 'images', lambda dry: 1, 64,
-                    {'genjax': 45, 'torch': 20, 'torch_compile': 60}, _dit, _dit_data, _dit_twin(lambda dry: 0)),
-  'unet_train': Case('DDPM U-Net, 35.7 M, 32 px', 'images', lambda dry: 1, 128,
-                     {'genjax': 60, 'torch': 15, 'torch_compile': 60}, _unet, _unet_data, _unet_twin),
-  'gpt2_decode': Case('GPT-2, 124 M, prompt 16, 256 new tokens', 'tokens', _new_tokens, 1,
-                      {'genjax': 30, 'torch': 25, 'torch_compile': 5}, _gpt2, _gpt2_data, _gpt2_decode_twin, _gpt2_prompts),
-  'gpt2_decode_8': Case('GPT-2, 124 M, prompt 16, 256 new tokens', 'tokens', _new_tokens, 8,
-                        {'genjax': 30, 'torch': 25, 'torch_compile': 5}, _gpt2, _gpt2_data, _gpt2_decode_twin, _gpt2_prompts),
-  'dit_sample': Case('DiT-XL/2, 675 M, 20 steps of Euler, guidance 1.5', 'images', lambda dry: 1, 8,
-                     {'genjax': 40, 'torch': 25, 'torch_compile': 50}, _dit, _dit_data, _dit_twin(_steps), _dit_labels),
+  'gpt2_train':
+    Case('GPT-2, 124 M, context 1,024', 'tokens', lambda dry: _gpt2_config(dry).context, 32,
+         {'genjax': 35, 'torch': 15, 'torch_compile': 45}, _gpt2, _gpt2_data, _gpt2_train_twin), 'dit_train':
+           Case('DiT-XL/2, 675 M, latents 32 x 32 x 4', 'images',
+                lambda dry: 1, 64, {'genjax': 45, 'torch': 20, 'torch_compile': 60}, _dit, _dit_data,
+                _dit_twin(lambda dry: 0)), 'unet_train':
+                  Case('DDPM U-Net, 35.7 M, 32 px', 'images', lambda dry: 1, 128,
+                       {'genjax': 60, 'torch': 15, 'torch_compile': 60}, _unet, _unet_data, _unet_twin), 'gpt2_decode':
+                         Case('GPT-2, 124 M, prompt 16, 256 new tokens', 'tokens', _new_tokens, 1,
+                              {'genjax': 30, 'torch': 25, 'torch_compile': 5}, _gpt2, _gpt2_data, _gpt2_decode_twin,
+                              _gpt2_prompts), 'gpt2_decode_8':
+                                Case('GPT-2, 124 M, prompt 16, 256 new tokens', 'tokens', _new_tokens, 8,
+                                     {'genjax': 30, 'torch': 25, 'torch_compile': 5}, _gpt2, _gpt2_data,
+                                     _gpt2_decode_twin, _gpt2_prompts), 'dit_sample':
+                                       Case('DiT-XL/2, 675 M, 20 steps of Euler, guidance 1.5', 'images', lambda dry: 1,
+                                            8, {'genjax': 40, 'torch': 25, 'torch_compile': 50}, _dit, _dit_data,
+                                            _dit_twin(_steps), _dit_labels),
 }

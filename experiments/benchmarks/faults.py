@@ -2,11 +2,12 @@
 
     python -m genjax.experiments.benchmarks.faults --kills 52
 
-Each family's smoke-size config is trained once undisturbed. Then it is trained again by processes that are killed, one after
-the other, by SIGKILL and SIGTERM, as soon as `status.json` says that they are in the wanted phase, until all kills are spent;
-the last process may finish. Checked: exit codes; that a run goes on from the newest complete checkpoint, and after SIGTERM
-from the very step it had finished; and at the end that the kept checkpoints are those of the undisturbed run, every array bit
-for bit, and every evaluation and sample file too. Prints a table; exit code 1 if anything differs.
+Each family's smoke-size config is trained once undisturbed. Then it is trained again by processes that are killed, one
+after the other, by SIGKILL and SIGTERM, as soon as `status.json` says that they are in the wanted phase, until all
+kills are spent; the last process may finish. Checked: exit codes; that a run goes on from the newest complete
+checkpoint, and after SIGTERM from the very step it had finished; and at the end that the kept checkpoints are those of
+the undisturbed run, every array bit for bit, and every evaluation and sample file too. Prints a table; exit code 1 if
+anything differs.
 
 Needs no download, no network, no accelerator; runs one process at a time.
 """
@@ -35,7 +36,10 @@ from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.types import expanded
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-FAMILIES = {'vae': 'autoencoders/digits_vae', 'gan': 'gans/digits_gan', 'diffusion': 'quickstart', 'language': 'language/python_code'}
+FAMILIES = {
+  'vae': 'autoencoders/digits_vae', 'gan': 'gans/digits_gan', 'diffusion': 'quickstart',
+  'language': 'language/python_code'
+}
 PHASES = ('start-up', 'compile', 'step', 'evaluate', 'sample', 'save')
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 PATIENCE = 600.0  # seconds that a process may take
@@ -66,16 +70,19 @@ class Campaign:
 
   def start(self, workdir: pathlib.Path) -> subprocess.Popen:
     """A process that trains or resumes a run."""
-    argv = [sys.executable, '-m', 'genjax.cli.main', 'train', f'--config={ROOT}/configs/{FAMILIES[self.family]}.py:smoke',
-            f'--workdir={workdir}', f'--config.steps={self.steps}', f'--config.checkpoint.every={self.every}',
-            '--config.evaluate_every=5', '--config.evaluate_batches=2', '--config.sample_every=5', '--config.log_every=5']
+    argv = [
+      sys.executable, '-m', 'genjax.cli.main', 'train', f'--config={ROOT}/configs/{FAMILIES[self.family]}.py:smoke',
+      f'--workdir={workdir}', f'--config.steps={self.steps}', f'--config.checkpoint.every={self.every}',
+      '--config.evaluate_every=5', '--config.evaluate_batches=2', '--config.sample_every=5', '--config.log_every=5'
+    ]
     workdir.parent.mkdir(parents=True, exist_ok=True)
     with open(workdir.with_suffix('.log'), 'a') as log:
       log.write('\n--- start\n')
       log.flush()
       # A session of its own: what is typed at this terminal does not reach it.
-      return subprocess.Popen(argv, stdout=log, stderr=log, cwd=ROOT, start_new_session=True,
-                              env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])})
+      return subprocess.Popen(
+        argv, stdout=log, stderr=log, cwd=ROOT, start_new_session=True,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])})
 
   def finish(self, workdir: pathlib.Path) -> bool:
     """Trains a run to its end; False if that fails."""
@@ -100,11 +107,13 @@ class Campaign:
       said = last_words(workdir)
       status = read_status(workdir) or {}
       reached, kept = int(status.get('step', 0)), resumable(workdir)
-      self.rows.append((self.family, kill.phase, kill.number.name, seen, str(reached), str(kept), f'{time.monotonic() - begin:.2f}'))
+      self.rows.append(
+        (self.family, kill.phase, kill.number.name, seen, str(reached), str(kept), f'{time.monotonic() - begin:.2f}'))
       self._judge(workdir, kill, code, before, step, reached, kept, said)
     return len(kills)
 
-  def _judge(self, workdir: pathlib.Path, kill: Kill, code: int, before: int, step: int, reached: int, kept: int, said: str) -> None:
+  def _judge(self, workdir: pathlib.Path, kill: Kill, code: int, before: int, step: int, reached: int, kept: int,
+             said: str) -> None:
     where = f'{workdir.name}: {kill.number.name} in {kill.phase} at step {step}'
     if code != (0 if kill.number == signal.SIGTERM else -kill.number):
       self.problems.append(f'{where}: exit code {code}\n{tail(workdir)}')
@@ -131,7 +140,8 @@ class Campaign:
                    or there[name].dtype != here[name].dtype or there[name].tobytes() != here[name].tobytes()]
       compared += len(here)
       if different:
-        self.problems.append(f'{actual.name}: {len(different)} of {len(there)} arrays of step {step} differ: {different[:3]}')
+        self.problems.append(
+          f'{actual.name}: {len(different)} of {len(there)} arrays of step {step} differ: {different[:3]}')
     if evaluations(expected) != evaluations(actual):
       self.problems.append(f'{actual.name}: other evaluations than undisturbed')
     if samples(expected) != samples(actual):
@@ -140,7 +150,8 @@ class Campaign:
 
 
 def approach(process: subprocess.Popen, workdir: pathlib.Path, kill: Kill) -> tuple[str | None, int]:
-  """Waits for the moment of a kill; returns what the process was doing and its finished steps, or None if it ended before."""
+  """Waits for the moment of a kill; returns what the process was doing and its finished steps, or None if it ended
+  before."""
   deadline = time.monotonic() + PATIENCE
   if kill.phase == 'start-up':
     # From the interpreter's first breath, when nobody listens for signals yet, to about the end of the imports.
@@ -224,7 +235,8 @@ def plan(kills: int, families: Sequence[str], steps: int, seed: int) -> dict[str
   given: dict[str, list[tuple[str, signal.Signals]]] = {family: [] for family in families}
   for index in range(kills):
     turn, place = divmod(index, len(families))
-    # 5 has no divisor in common with the number of pairs: each family gets every pair; few kills, too, are different ones.
+    # 5 has no divisor in common with the number of pairs: each family gets every pair; few kills, too, are different
+    # ones.
     given[families[place]].append(pairs[(5 * turn + 3 * place) % len(pairs)])
   chance, planned = random.Random(seed), {}
   for family, chosen in given.items():
@@ -248,8 +260,10 @@ def run(kills: int, families: Sequence[str], steps: int, every: int, seed: int, 
         planned = planned[campaign.disturb(disturbed, planned):]
         runs += 1
         compared = campaign.compare(straight, disturbed) if campaign.finish(disturbed) else 0
-        print(f'{family:<10} run {runs}: {compared} arrays compared, {len(planned)} kills to go, {len(campaign.problems)} problems, '
-              f'{time.monotonic() - begin:.0f} s', flush=True)
+        print(
+          f'{family:<10} run {runs}: {compared} arrays compared, {len(planned)} kills to go, {len(campaign.problems)} '
+          'problems, '
+          f'{time.monotonic() - begin:.0f} s', flush=True)
     if planned:
       campaign.problems.append(f'{len(planned)} kills were not spent')
     problems += [f'{family} {problem}' for problem in campaign.problems]
@@ -260,7 +274,8 @@ def run(kills: int, families: Sequence[str], steps: int, every: int, seed: int, 
 
 def report(rows: Sequence[tuple[str, ...]], problems: Sequence[str], seconds: float) -> None:
   """Every kill, how many of each kind, and the problems."""
-  print(f'\n{"family":<10} {"phase":<9} {"signal":<8} {"caught in":<9} {"finished":>8} {"saved":>6} {"ended after":>12}')
+  print(
+    f'\n{"family":<10} {"phase":<9} {"signal":<8} {"caught in":<9} {"finished":>8} {"saved":>6} {"ended after":>12}')
   for family, phase, number, seen, reached, kept, took in rows:
     print(f'{family:<10} {phase:<9} {number:<8} {seen:<9} {reached:>8} {kept:>6} {took:>10} s')
   counts = collections.Counter((phase, number) for _, phase, number, *_ in rows)

@@ -1,6 +1,7 @@
 """One picture of samples from several runs, side by side: the picture of the README.
 
-python -m genjax.experiments.benchmarks.gallery --out=docs/samples.png runs/mnist_flow runs/mnist_vae runs/mnist_gan runs/shakespeare
+python -m genjax.experiments.benchmarks.gallery --out=docs/samples.png runs/mnist_flow runs/mnist_vae runs/mnist_gan
+runs/shakespeare
 """
 
 import argparse
@@ -25,7 +26,8 @@ def main(argv: Sequence[str]) -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('workdirs', nargs='+', help='run directories')
   parser.add_argument('--out', required=True, type=expanded, help='a .png file')
-  parser.add_argument('--num', type=int, default=64, help='images of each run; of a run that generates text, the first one is shown')
+  parser.add_argument('--num', type=int, default=64,
+                      help='images of each run; of a run that generates text, the first one is shown')
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--height', type=int, default=456, help='of the picture, in pixels')
   args = parser.parse_args(argv)

@@ -2,8 +2,8 @@
 
     python -m genjax.experiments.benchmarks.plan_table [--only=llama] [--out=docs/plans.md]
 
-Each plan is `genjax plan ... --json` in a process of its own, on two idle cores about a minute. `--only` plans the rows whose name holds
-a text and keeps the others as they stand in the file.
+Each plan is `genjax plan ... --json` in a process of its own, on two idle cores about a minute. `--only` plans the rows
+whose name holds a text and keeps the others as they stand in the file.
 """
 
 import argparse
@@ -20,8 +20,9 @@ from genjax.types import expanded
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 BEGIN, END = '<!-- the table: python -m genjax.experiments.benchmarks.plan_table -->', '<!-- end of the table -->'
-HEADER = ('| model | `genjax plan --config=configs/...` | parameters | mesh | peak of HBM per device | state per device | '
-          'sent per step and device | step | MFU | fits |')
+HEADER = (
+  '| model | `genjax plan --config=configs/...` | parameters | mesh | peak of HBM per device | state per device | '
+  'sent per step and device | step | MFU | fits |')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,21 +33,23 @@ class Row:
   arguments: str
 
 
-ROWS = (
-  Row('LLaMA 7B, 8,192 tokens', 'llama.py:model=7B,context=8192,batch=128 --topology=v5p:4x4x8'),
-  Row('LLaMA 13B, 4,096 tokens', 'llama.py:model=13B,context=4096,batch=512 --topology=v5p:4x8x8'),
-  Row('Llama 2 70B, 8,192 tokens', 'llama.py:model=llama2-70B,context=8192,batch=512 --topology=v5p:8x8x16 --mesh=fsdp:256,tensor:4'),
-  Row('Llama 3 8B, 8,192 tokens, v5p', 'llama.py:model=llama3-8B,batch=128 --topology=v5p:4x4x8'),
-  Row('Llama 3 8B, 8,192 tokens', 'llama.py:model=llama3-8B,batch=256 --topology=v6e:16x16'),
-  Row('Llama 3 70B, 8,192 tokens', 'llama.py:model=llama3-70B,batch=512 --topology=v5p:8x8x16 --mesh=fsdp:256,tensor:4'),
-  Row('Llama 3 405B, 8,192 tokens', 'llama.py:model=llama3-405B,batch=512 --topology=v5p:8x16x16 --mesh=fsdp:256,tensor:8'),
-  Row('Mixtral 8x7B, 8,192 tokens', 'mixtral.py --topology=v5p:4x8x8'),
-  Row('GPT-3 175B', 'gpt3.py:model=175B --config.microbatches=6 --topology=v5p:8x8x16 --mesh=fsdp:256,tensor:4'),
-  Row('GPT-3 1.3B', 'gpt3.py:model=1.3B --topology=v5e:8x16 --config.microbatches=2'),
-  Row('DiT-XL/2, 256 px', 'dit_imagenet.py:model=XL,patch=2,pixels=256 --topology=v5e:4x4'),
-  Row('DiT-XL/2, 512 px', 'dit_imagenet.py:model=XL,patch=2,pixels=512 --topology=v5e:4x4'),
-  Row('DDPM U-Net, 256 px', 'ddpm_256.py --topology=v5e:4x4'),
-)
+ROWS = (Row('LLaMA 7B, 8,192 tokens', 'llama.py:model=7B,context=8192,batch=128 --topology=v5p:4x4x8'),
+        Row('LLaMA 13B, 4,096 tokens', 'llama.py:model=13B,context=4096,batch=512 --topology=v5p:4x8x8'),
+        Row('Llama 2 70B, 8,192 tokens',
+            'llama.py:model=llama2-70B,context=8192,batch=512 --topology=v5p:8x8x16 --mesh=fsdp:256,tensor:4'),
+        Row('Llama 3 8B, 8,192 tokens, v5p', 'llama.py:model=llama3-8B,batch=128 --topology=v5p:4x4x8'),
+        Row('Llama 3 8B, 8,192 tokens', 'llama.py:model=llama3-8B,batch=256 --topology=v6e:16x16'),
+        Row('Llama 3 70B, 8,192 tokens',
+            'llama.py:model=llama3-70B,batch=512 --topology=v5p:8x8x16 --mesh=fsdp:256,tensor:4'),
+        Row('Llama 3 405B, 8,192 tokens',
+            'llama.py:model=llama3-405B,batch=512 --topology=v5p:8x16x16 --mesh=fsdp:256,tensor:8'),
+        Row('Mixtral 8x7B, 8,192 tokens', 'mixtral.py --topology=v5p:4x8x8'),
+        Row('GPT-3 175B', 'gpt3.py:model=175B --config.microbatches=6 --topology=v5p:8x8x16 --mesh=fsdp:256,tensor:4'),
+        Row('GPT-3 1.3B', 'gpt3.py:model=1.3B --topology=v5e:8x16 --config.microbatches=2'),
+        Row('DiT-XL/2, 256 px', 'dit_imagenet.py:model=XL,patch=2,pixels=256 --topology=v5e:4x4'),
+        Row('DiT-XL/2, 512 px', 'dit_imagenet.py:model=XL,patch=2,pixels=512 --topology=v5e:4x4'),
+        Row('DDPM U-Net, 256 px', 'ddpm_256.py --topology=v5e:4x4'),
+       )
 
 
 def main() -> int:
@@ -82,7 +85,9 @@ def report(row: Row) -> dict[str, Any]:
   Raises:
     subprocess.CalledProcessError: the command failed for another reason than a step that does not fit.
   """
-  command = [sys.executable, '-m', 'genjax.cli.main', 'plan', *shlex.split(f'--config={ROOT}/configs/{row.arguments}'), '--json']
+  command = [
+    sys.executable, '-m', 'genjax.cli.main', 'plan', *shlex.split(f'--config={ROOT}/configs/{row.arguments}'), '--json'
+  ]
   done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
   if done.returncode not in (0, 4):
     raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
@@ -96,11 +101,13 @@ def line(row: Row, plan: dict[str, Any]) -> str:
   sent = '; '.join(f'{kind} {traffic["bytes"] / GIB:.3g} GiB' for kind, traffic in sorted(
     (plan['collectives'] or {}).items(), key=lambda item: -item[1]['bytes']) if traffic['bytes'] >= 0.01 * GIB)
   cells = [
-    row.name, f'`{row.arguments}`', f'{plan["parameters"]:,}', ', '.join(f'{axis} {size}' for axis, size in plan['mesh'].items()),
+    row.name, f'`{row.arguments}`', f'{plan["parameters"]:,}', ', '.join(
+      f'{axis} {size}' for axis, size in plan['mesh'].items()),
     f'{sizes["peak"] / GIB:.1f} of {sizes["limit"] / GIB:.2f} GiB', f'{state / GIB:.2f} GiB', sent or '-',
     f'{bound["overlapped"]:.2f} to {bound["serial"]:.2f} s' if bound else '-',
     f'{bound["mfu_serial"]:.0%} to {bound["mfu_overlapped"]:.0%} ({bound["bound"]})' if bound else '-',
-    'yes' if plan['fits'] else f'no, {plan["shortfall"] / GIB:.1f} GiB too much']
+    'yes' if plan['fits'] else f'no, {plan["shortfall"] / GIB:.1f} GiB too much'
+  ]
   return '| ' + ' | '.join([*cells[:-1], f'{cells[-1]} ({plan["compiler"]})']) + ' |'
 
 

@@ -1,14 +1,17 @@
-"""Speed beside PyTorch: the train step and the sampling of every family, and the same architecture in torch, alternating.
+"""Speed beside PyTorch: the train step and the sampling of every family, and the same architecture in torch,
+alternating.
 
     pip install -e '.[parity]'
     python -m genjax.experiments.benchmarks.speed                      # all cases, medians of 7 alternating rounds
     python -m genjax.experiments.benchmarks.speed --cases=gpt_train,dit_train --rounds=15 --json=speed.json
-    python -m genjax.experiments.benchmarks.speed --cases=gpt_decode,gpt_decode_8,gpt2_train,gpt2_decode,gpt2_decode_8  # language models of 14 M and 124 M
+    python -m genjax.experiments.benchmarks.speed --cases=gpt_decode,gpt_decode_8,gpt2_train,gpt2_decode,gpt2_decode_8
+    # language models of 14 M and 124 M
 
-Both run in this process, on the same device, in float32, on all cores that the process may use (`taskset -c 0,1` pins them), eager
-torch unless --compile. A round of each is as many calls, one after the other as a loop makes them, as fill a third of a second.
-Compilation is not timed, and rounds count from the first in which the process takes no new memory on (after eight at most): until then
-each of the two takes, page by page, what the other has given back. The ratio is torch's median over genjax's: above 1, genjax is faster.
+Both run in this process, on the same device, in float32, on all cores that the process may use (`taskset -c 0,1` pins
+them), eager torch unless --compile. A round of each is as many calls, one after the other as a loop makes them, as fill
+a third of a second. Compilation is not timed, and rounds count from the first in which the process takes no new memory
+on (after eight at most): until then each of the two takes, page by page, what the other has given back. The ratio is
+torch's median over genjax's: above 1, genjax is faster.
 """
 
 import argparse
@@ -32,7 +35,14 @@ import torch.nn.functional as F
 
 from genjax.cli import outputs
 from genjax.experiments.benchmarks import torch_twins as twins
-from genjax.experiments.benchmarks.timing import Trained, flow_matching, language_model, random_latents, random_tokens, seconds_of
+from genjax.experiments.benchmarks.timing import (
+  Trained,
+  flow_matching,
+  language_model,
+  random_latents,
+  random_tokens,
+  seconds_of,
+)
 from genjax.models.adversarial import dcgan
 from genjax.models.autoencoders import vae
 from genjax.models.denoisers import dit, unet
@@ -52,8 +62,8 @@ DEVICE = 'cuda' if torch.cuda.is_available() and jax.default_backend() == 'gpu' 
 class Case:
   """Two functions that do the same work and wait for its end.
 
-  setting: sizes, for the reader. units: what is counted ('tokens', 'images') and how many one call makes. flops: analytic, of
-  one call of ours; 0 where not counted.
+  setting: sizes, for the reader. units: what is counted ('tokens', 'images') and how many one call makes. flops:
+  analytic, of one call of ours; 0 where not counted.
   """
 
   ours: Callable[[], Any]
@@ -69,7 +79,8 @@ def main(argv: Sequence[str]) -> None:
   parser.add_argument('--cases', default=','.join(CASES), help=f'of {", ".join(CASES)}')
   parser.add_argument('--rounds', type=int, default=7)
   parser.add_argument('--compile', action='store_true', help='torch.compile the twins')
-  parser.add_argument('--peak', type=float, default=0.0, help='TFLOP/s of the device at the precision used: prints model FLOP utilisation')
+  parser.add_argument('--peak', type=float, default=0.0,
+                      help='TFLOP/s of the device at the precision used: prints model FLOP utilisation')
   parser.add_argument('--json', type=expanded, help='write the figures here too')
   args = parser.parse_args(argv)
   unknown = set(args.cases.split(',')) - set(CASES)
@@ -89,9 +100,12 @@ def main(argv: Sequence[str]) -> None:
     row = rows[name]
     share = f', {row["flops_per_second"] / args.peak / 1e10:.1f} % of peak' if args.peak else ''
     speed = f'{row["units_per_second"]:.4g} {row["unit"]}/s, {row["flops_per_second"] / 1e9:.4g} GFLOP/s{share}'
-    print(f'{name:<14}{row["genjax_ms"]:>11.1f}{row["torch_ms"]:>11.1f}{row["ratio"]:>8.2f}   {speed}; {row["setting"]}', flush=True)
+    print(
+      f'{name:<14}{row["genjax_ms"]:>11.1f}{row["torch_ms"]:>11.1f}{row["ratio"]:>8.2f}   {speed}; {row["setting"]}',
+      flush=True)
   if args.json:
-    args.json.write_text(strict_json({'machine': machine(), 'threads': threads, 'rounds': args.rounds, 'cases': rows}, indent=1) + '\n')
+    args.json.write_text(
+      strict_json({'machine': machine(), 'threads': threads, 'rounds': args.rounds, 'cases': rows}, indent=1) + '\n')
 
 
 def measure(case: Case, rounds: int) -> dict[str, Any]:
@@ -115,8 +129,11 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
   for _ in range(rounds):
     both()
   ours, theirs = (statistics.median(taken) for taken in times)
-  return {'genjax_ms': 1e3 * ours, 'torch_ms': 1e3 * theirs, 'ratio': theirs / ours, 'genjax_rounds': times[0], 'torch_rounds': times[1],
-          'units_per_second': case.units[0] / ours, 'unit': case.units[1], 'flops_per_second': case.flops / ours, 'setting': case.setting}
+  return {
+    'genjax_ms': 1e3 * ours, 'torch_ms': 1e3 * theirs, 'ratio': theirs / ours, 'genjax_rounds': times[0],
+    'torch_rounds': times[1], 'units_per_second': case.units[0] / ours, 'unit': case.units[1],
+    'flops_per_second': case.flops / ours, 'setting': case.setting
+  }
 
 
 def _pages() -> int:
@@ -129,7 +146,8 @@ def machine() -> str:
   if DEVICE == 'cuda':
     return torch.cuda.get_device_name()
   facts = pathlib.Path('/proc/cpuinfo')
-  names = [line.partition(':')[2].strip() for line in facts.read_text().splitlines() if 'model name' in line] if facts.exists() else []
+  names = [line.partition(':')[2].strip() for line in facts.read_text().splitlines() if 'model name' in line
+          ] if facts.exists() else []
   return names[0] if names else platform.processor() or platform.machine()
 
 
@@ -209,7 +227,8 @@ def gpt_train(compiled: Callable, size: str) -> Case:
   return Case(run.step, theirs, LANGUAGE[size][3], (tokens[:, 1:].numel(), 'tokens'), run.flops)
 
 
-def torch_language_step(params: Any, config: decoder.TransformerConfig, tokens: torch.Tensor, compiled: Callable) -> Callable[[], None]:
+def torch_language_step(params: Any, config: decoder.TransformerConfig, tokens: torch.Tensor,
+                        compiled: Callable) -> Callable[[], None]:
   """A train step of a language model on tokens B T+1."""
   logits = compiled(lambda: twins.gpt(params, config, tokens[:, :-1]))
 
@@ -226,21 +245,24 @@ def gpt_decode(compiled: Callable, size: str, rows: int = 1, length: int = 128) 
   weights = twins.gpt2_weights(jax.device_get(run.state.params['net']))
   prompt = np.random.default_rng(1).integers(0, config.vocab, (rows, 16)).astype(np.int32)
   conditions, theirs = {'prompt': jnp.asarray(prompt)}, torch_decode(weights, config, prompt, length)
-  return Case(lambda: run.sample(rows, conditions), theirs, f'the same model, batch {rows}, prompt 16, {length} new tokens',
-              (rows * length, 'tokens'), run.sample_flops(rows, conditions))
+  return Case(lambda: run.sample(rows, conditions), theirs,
+              f'the same model, batch {rows}, prompt 16, {length} new tokens', (rows * length, 'tokens'),
+              run.sample_flops(rows, conditions))
 
 
 def torch_decode(weights: dict[str, torch.Tensor] | None, config: decoder.TransformerConfig, prompt: np.ndarray,
                  length: int) -> Callable[[], None]:
   """Greedy continuations by `generate` of transformers; without weights, of a fresh model."""
   from transformers import GPT2Config, GPT2LMHeadModel
-  model: Any = GPT2LMHeadModel(GPT2Config(vocab_size=config.vocab, n_positions=config.context, n_embd=config.width, n_layer=config.layers,
-                                     n_head=config.heads, bos_token_id=0, eos_token_id=None)).eval()
+  model: Any = GPT2LMHeadModel(
+    GPT2Config(vocab_size=config.vocab, n_positions=config.context, n_embd=config.width, n_layer=config.layers,
+               n_head=config.heads, bos_token_id=0, eos_token_id=None)).eval()
   if weights:
     model.load_state_dict(weights, strict=False)
   model.to(DEVICE, getattr(torch, config.dtype))
   ids = torch.tensor(prompt, device=DEVICE).long()
-  return no_grad(lambda: model.generate(ids, max_new_tokens=length, do_sample=False, attention_mask=torch.ones_like(ids), pad_token_id=0))
+  return no_grad(lambda: model.generate(ids, max_new_tokens=length, do_sample=False, attention_mask=torch.ones_like(
+    ids), pad_token_id=0))
 
 
 def _diffusion(net: Any, shape: tuple[int, int, int], batch: int, classes: int, steps: int) -> Trained:
@@ -256,11 +278,13 @@ def _denoising(run: Trained, forward: Callable, compiled: Callable, steps: int, 
   if train:
     return Case(run.step, theirs, setting, (size, 'images'), run.flops)
   conditions = {'label': run.batch['label']} if 'label' in run.batch else {}
-  return Case(lambda: run.sample(size, conditions), theirs, setting, (size, 'images'), run.sample_flops(size, conditions))
+  return Case(lambda: run.sample(size, conditions), theirs, setting, (size, 'images'),
+              run.sample_flops(size, conditions))
 
 
-def torch_denoising(params: Any, forward: Callable, x0: torch.Tensor, label: torch.Tensor | None, compiled: Callable, steps: int = 0,
-                    dtype: str = 'float32', guidance: float = 1.0, classes: int = 0) -> Callable[[], None]:
+def torch_denoising(params: Any, forward: Callable, x0: torch.Tensor, label: torch.Tensor | None, compiled: Callable,
+                    steps: int = 0, dtype: str = 'float32', guidance: float = 1.0,
+                    classes: int = 0) -> Callable[[], None]:
   """A train step of flow matching, or with `steps` the sampling by as many steps of Euler's method.
 
   Args:
@@ -289,7 +313,8 @@ def torch_denoising(params: Any, forward: Callable, x0: torch.Tensor, label: tor
     for index in range(steps):
       t = torch.full((size,), 1000 * (1 - index / steps), device=DEVICE)
       with precision(dtype):
-        velocity = net(x, t, label) if guidance == 1.0 else _guided(net(torch.cat([x, x]), torch.cat([t, t]), label), guidance)
+        velocity = net(x, t, label) if guidance == 1.0 else _guided(net(torch.cat([x, x]), torch.cat([t, t]), label),
+                                                                    guidance)
       x = x - velocity.to(x.dtype) / steps
     return x
 
@@ -324,7 +349,8 @@ def vae_case(compiled: Callable, train: bool) -> Case:
   x = (np.random.default_rng(0).random((rows, *config.shape)) < 0.3).astype(np.uint8) * 255
   run = Trained(Vae(encoder, decoder, config.latent), {'image': x})
   params, x0 = twin(run, 'net', transposed=('decoder',)), tensor(x.astype(np.float32) / 255)
-  encode, decode = compiled(lambda: twins.encoder(params['encoder'], x0)), compiled(lambda z: twins.decoder(params['decoder'], z, 7))
+  encode, decode = compiled(lambda: twins.encoder(params['encoder'], x0)), compiled(
+    lambda z: twins.decoder(params['decoder'], z, 7))
 
   def loss() -> torch.Tensor:
     mean, log_variance = encode()
@@ -344,8 +370,10 @@ def gan_case(compiled: Callable, train: bool) -> Case:
   config, rows = dcgan.Dcgan(size=64, discriminator_norm='none'), 16
   x = np.random.default_rng(0).integers(0, 256, (rows, 64, 64, 3)).astype(np.uint8)
   run = Trained(Gan(config.generator(), config.discriminator(), config.latent), {'image': x})
-  g, d, real = twin(run, 'generator', transposed=('stages',)), twin(run, 'discriminator'), tensor(x.astype(np.float32) / 127.5 - 1)
-  generate, judge = compiled(lambda z: twins.generator(g, config, z)), compiled(lambda x: twins.discriminator(d, config, x))
+  g, d, real = twin(run, 'generator',
+                    transposed=('stages',)), twin(run, 'discriminator'), tensor(x.astype(np.float32) / 127.5 - 1)
+  generate, judge = compiled(lambda z: twins.generator(g, config, z)), compiled(
+    lambda x: twins.discriminator(d, config, x))
   latent = lambda: torch.randn(rows, config.latent, device=DEVICE)
 
   def discriminator_loss() -> torch.Tensor:
@@ -357,7 +385,8 @@ def gan_case(compiled: Callable, train: bool) -> Case:
   if train:
     halves = torch_step(discriminator_loss, d), torch_step(lambda: F.softplus(-judge(generate(latent()))).mean(), g)
     return Case(run.step, lambda: [half() for half in halves], setting, (rows, 'images'), run.flops)
-  return Case(lambda: run.sample(rows, {}), no_grad(lambda: generate(latent())), setting, (rows, 'images'), run.sample_flops(rows, {}))
+  return Case(lambda: run.sample(rows, {}), no_grad(lambda: generate(latent())), setting, (rows, 'images'),
+              run.sample_flops(rows, {}))
 
 
 CASES: dict[str, Callable[[Callable], Case]] = {

@@ -1,4 +1,5 @@
-"""What is timed, and how: shared by `genjax.experiments.benchmarks.speed` and `genjax.experiments.benchmarks.accelerator`. Needs no PyTorch."""
+"""What is timed, and how: shared by `genjax.experiments.benchmarks.speed` and
+`genjax.experiments.benchmarks.accelerator`. Needs no PyTorch."""
 
 from collections.abc import Callable, Sequence
 import functools
@@ -82,7 +83,8 @@ class Trained:
 def language_model(config: decoder.TransformerConfig, length: int) -> LanguageModel:
   """A language model that continues prompts greedily by `length` tokens."""
   return LanguageModel(decoder.transformer(config), functools.partial(decoder.init_cache, config), config.context,
-                       SamplerOptions(length=length, temperature=0.0), lay_out=functools.partial(decoder.lay_out, config))
+                       SamplerOptions(length=length, temperature=0.0),
+                       lay_out=functools.partial(decoder.lay_out, config))
 
 
 def random_tokens(config: decoder.TransformerConfig, rows: int, context: int) -> dict[str, np.ndarray]:
@@ -90,12 +92,14 @@ def random_tokens(config: decoder.TransformerConfig, rows: int, context: int) ->
   return {'tokens': np.random.default_rng(0).integers(0, config.vocab, (rows, context + 1)).astype(np.int32)}
 
 
-def flow_matching(net: Network, shape: tuple[int, int, int], classes: int, steps: int, guidance: float = 1.0) -> Diffusion:
+def flow_matching(net: Network, shape: tuple[int, int, int], classes: int, steps: int,
+                  guidance: float = 1.0) -> Diffusion:
   """Flow matching with a denoiser, sampled by Euler's method."""
   process = schedules.PROCESSES['flow']()
   times = tuple(schedules.sampling_times(process, steps, None).tolist())
-  return Diffusion(net, shape, process, PARAMETERIZATIONS['velocity'](), Sampler(samplers.euler, times, guidance=guidance),
-                   num_classes=classes, label_dropout=0.0, codec=identity())
+  return Diffusion(net, shape, process, PARAMETERIZATIONS['velocity'](),
+                   Sampler(samplers.euler, times, guidance=guidance), num_classes=classes, label_dropout=0.0,
+                   codec=identity())
 
 
 def random_latents(shape: tuple[int, int, int], rows: int, classes: int) -> dict[str, np.ndarray]:

@@ -1,8 +1,8 @@
 """The project's architectures once more in PyTorch, on the project's own parameter trees: for parity tests and timings.
 
-Each function takes parameters that `convert` made from the parameters of a network, and computes what the network does, in
-the way a PyTorch user would write it: `scaled_dot_product_attention`, `channels_last` images, one call per layer. Suffixes as
-in genjax.types; images are B C H W in memory format channels_last.
+Each function takes parameters that `convert` made from the parameters of a network, and computes what the network does,
+in the way a PyTorch user would write it: `scaled_dot_product_attention`, `channels_last` images, one call per layer.
+Suffixes as in genjax.types; images are B C H W in memory format channels_last.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,10 @@ def convert(tree: Tree, transposed: Sequence[str] = (), path: str = '') -> Any:
   """A parameter tree as leaf tensors that require gradients, in torch's layouts.
 
   Args:
-    tree: nested dicts of arrays. Kernels (in, out) become (out, in), HWIO becomes OIHW; a group named 'blocks' is a stack of
-      layers and becomes a list.
-    transposed: names of groups whose 4D kernels belong to transposed convolutions: HWIO, turned by 180 degrees, becomes IOHW.
+    tree: nested dicts of arrays. Kernels (in, out) become (out, in), HWIO becomes OIHW; a group named 'blocks' is a
+      stack of layers and becomes a list.
+    transposed: names of groups whose 4D kernels belong to transposed convolutions: HWIO, turned by 180 degrees, becomes
+      IOHW.
   """
   if not isinstance(tree, dict):
     array = torch.tensor(tree.__array__().copy())
@@ -68,7 +69,8 @@ def linear(p: dict, x: torch.Tensor) -> torch.Tensor:
 
 def attention(p: dict, x_BTD: torch.Tensor, heads: int, causal: bool) -> torch.Tensor:
   """See `genjax.nn.attention.self_attention.Attention`, without rotary positions."""
-  query, key, value = (linear(p[name], x_BTD).unflatten(-1, (heads, -1)).transpose(1, 2) for name in ('query', 'key', 'value'))
+  query, key, value = (
+    linear(p[name], x_BTD).unflatten(-1, (heads, -1)).transpose(1, 2) for name in ('query', 'key', 'value'))
   y_BHTD = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
   return linear(p['out'], y_BHTD.transpose(1, 2).flatten(2))
 
@@ -82,7 +84,8 @@ def gpt(p: dict, config: TransformerConfig, tokens_BT: torch.Tensor) -> torch.Te
   x_BTD = F.embedding(tokens_BT, table_VD) + p['embedding']['position']['embedding'][:tokens_BT.shape[1]]
   for block in p['blocks']:
     x_BTD = x_BTD + attention(block['attention'], norm(block['attention_norm'], x_BTD), config.heads, causal=True)
-    hidden = F.gelu(linear(block['up'], norm(block['mlp_norm'], x_BTD)), approximate='tanh' if config.mlp == 'gelu_tanh' else 'none')
+    hidden = F.gelu(linear(block['up'], norm(block['mlp_norm'], x_BTD)),
+                    approximate='tanh' if config.mlp == 'gelu_tanh' else 'none')
     x_BTD = x_BTD + linear(block['down'], hidden)
   return F.linear(norm(p['head']['norm'], x_BTD), table_VD)
 
@@ -90,15 +93,20 @@ def gpt(p: dict, config: TransformerConfig, tokens_BT: torch.Tensor) -> torch.Te
 def gpt2_weights(params: Tree) -> dict[str, torch.Tensor]:
   """Parameters of a GPT-2 under the names and in the layouts of transformers' GPT2LMHeadModel."""
   table, norm, blocks = params['embedding']['token']['embedding'], params['head']['norm'], params['blocks']
-  named = {'transformer.wte.weight': table, 'lm_head.weight': table, 'transformer.ln_f.weight': norm['scale'],
-           'transformer.ln_f.bias': norm['bias'], 'transformer.wpe.weight': params['embedding']['position']['embedding']}
+  named = {
+    'transformer.wte.weight': table, 'lm_head.weight': table, 'transformer.ln_f.weight': norm['scale'],
+    'transformer.ln_f.bias': norm['bias'], 'transformer.wpe.weight': params['embedding']['position']['embedding']
+  }
   for layer in range(len(blocks['up']['kernel'])):
     block, prefix = slice_layer(blocks, layer), f'transformer.h.{layer}'
     for ours, theirs in (('attention_norm', 'ln_1'), ('mlp_norm', 'ln_2')):
       named |= {f'{prefix}.{theirs}.weight': block[ours]['scale'], f'{prefix}.{theirs}.bias': block[ours]['bias']}
     projections = [block['attention'][name] for name in ('query', 'key', 'value')]
     joined = {kind: np.concatenate([part[kind] for part in projections], axis=-1) for kind in ('kernel', 'bias')}
-    pairs = {'attn.c_attn': joined, 'attn.c_proj': block['attention']['out'], 'mlp.c_fc': block['up'], 'mlp.c_proj': block['down']}
+    pairs = {
+      'attn.c_attn': joined, 'attn.c_proj': block['attention']['out'], 'mlp.c_fc': block['up'],
+      'mlp.c_proj': block['down']
+    }
     for theirs, ours in pairs.items():
       named |= {f'{prefix}.{theirs}.weight': ours['kernel'], f'{prefix}.{theirs}.bias': ours['bias']}
   return {name: torch.tensor(np.asarray(value)) for name, value in named.items()}
@@ -114,7 +122,8 @@ def times(p: dict, t_B: torch.Tensor, features: int, shift: int) -> torch.Tensor
 
 def dit(p: dict, config: DiT, x_BCHW: torch.Tensor, t_B: torch.Tensor, label_B: torch.Tensor | None = None,
         positions_TD: torch.Tensor | None = None) -> torch.Tensor:
-  """See `genjax.models.denoisers.dit.network`. positions_TD: the fixed positions, where they are on the device already."""
+  """See `genjax.models.denoisers.dit.network`. positions_TD: the fixed positions, where they are on the device
+  already."""
   height, width, channels = config.shape
   size, rows, columns = config.patch, height // config.patch, width // config.patch
 
@@ -141,7 +150,8 @@ def dit(p: dict, config: DiT, x_BCHW: torch.Tensor, t_B: torch.Tensor, label_B: 
 
 
 def conv(p: dict, x_BCHW: torch.Tensor, stride: int = 1) -> torch.Tensor:
-  """'SAME' padding as jax.lax has it, which for an odd kernel with stride 2 on an even size is one pixel at the end only."""
+  """'SAME' padding as jax.lax has it, which for an odd kernel with stride 2 on an even size is one pixel at the end
+  only."""
   size = p['kernel'].shape[-1]
   total = size - stride
   if total % 2:
@@ -149,7 +159,8 @@ def conv(p: dict, x_BCHW: torch.Tensor, stride: int = 1) -> torch.Tensor:
   return F.conv2d(x_BCHW, p['kernel'], p.get('bias'), stride, total // 2)
 
 
-def unet(p: dict, config: UNet, x_BCHW: torch.Tensor, t_B: torch.Tensor, label_B: torch.Tensor | None = None) -> torch.Tensor:
+def unet(p: dict, config: UNet, x_BCHW: torch.Tensor, t_B: torch.Tensor,
+         label_B: torch.Tensor | None = None) -> torch.Tensor:
   """See `genjax.models.denoisers.unet.network`. No dropout."""
   def norm(p: dict, x: torch.Tensor) -> torch.Tensor:
     return F.group_norm(x, config.groups, p['scale'], p['bias'], 1e-6)
@@ -162,7 +173,8 @@ def unet(p: dict, config: UNet, x_BCHW: torch.Tensor, t_B: torch.Tensor, label_B
     x = x + hidden
     if 'attention' not in p:
       return x
-    tokens = attention(p['attention'], norm(p['norm_attention'], x).flatten(2).transpose(1, 2), config.heads, causal=False)
+    tokens = attention(p['attention'],
+                       norm(p['norm_attention'], x).flatten(2).transpose(1, 2), config.heads, causal=False)
     return x + tokens.transpose(1, 2).unflatten(2, x.shape[2:])
 
   condition = times(p['time'], t_B, config.base, 1)

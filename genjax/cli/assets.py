@@ -15,7 +15,10 @@ from genjax.types import UserError
 
 FILES = 'files'  # the asset that lists [name, SHA-256]
 # What the files of every run have, by which those of others, such as the config.json of a public model, are told apart.
-NEEDED = {'config.json': ('experiment', 'steps', 'batch_size', 'seed', 'checkpoint', 'optimizers'), 'run.json': ('paths', 'data')}
+NEEDED = {
+  'config.json': ('experiment', 'steps', 'batch_size', 'seed', 'checkpoint', 'optimizers'),
+  'run.json': ('paths', 'data')
+}
 FOLDER = 'folder'  # the asset that says, in memory only, where these files are
 
 
@@ -28,13 +31,17 @@ def read_json(path: pathlib.Path) -> Any:
   try:
     found = json.loads(path.read_text())
   except FileNotFoundError as error:
-    raise UserError(f'{path.parent} is no run directory: {path.name} is missing; expected the --workdir of a `genjax train`') from error
+    raise UserError(
+      f'{path.parent} is no run directory: {path.name} is missing; expected the --workdir of a `genjax train`'
+    ) from error
   except NotADirectoryError as error:
     raise UserError(f'{path.parent} is a file; expected the --workdir of a `genjax train`, a folder') from error
   except ValueError as error:
     raise UserError(f'{path} is damaged: {error}') from error
   if lacking := [name for name in NEEDED.get(path.name, ()) if not isinstance(found, dict) or name not in found]:
-    raise UserError(f'{path} is damaged, or no file of a run: it has no {lacking[0]!r}. A public model becomes a run by genjax import')
+    raise UserError(
+      f'{path} is damaged, or no file of a run: it has no {lacking[0]!r}. A public model becomes a run by genjax import'
+    )
   return found
 
 
@@ -51,7 +58,8 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
     try:
       data = (workdir / name).read_bytes()
     except OSError as error:
-      raise UserError(f'{workdir / name} belongs to the run and cannot be read: {error.strerror}; restore it from a copy') from error
+      raise UserError(
+        f'{workdir / name} belongs to the run and cannot be read: {error.strerror}; restore it from a copy') from error
     if _checksum(data) != checksum:
       raise UserError(f'{workdir / name} is not the file that the run began with; restore it from a copy')
   return {**assets, FOLDER: str(workdir.absolute())} if assets.get(FILES) else assets

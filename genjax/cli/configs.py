@@ -22,7 +22,8 @@ ADAPTERS = 'genjax.experiments.lora'  # what makes of any experiment the one tha
 
 
 def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda values: None) -> tuple[Any, list[str]]:
-  """Parses `--config=FILE[:args] --config.key=value ...` and the flags that `define` adds. FILE may be the config.json of a run.
+  """Parses `--config=FILE[:args] --config.key=value ...` and the flags that `define` adds. FILE may be the config.json
+  of a run.
 
   Args:
     command: name of the command, for messages.
@@ -60,7 +61,8 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
     raise _explain(path, argv, error) from error
   except (flags.Error, ValueError, TypeError, OSError) as error:
     text = str(error)
-    if 'Traceback (most recent call last)' in text:  # ml_collections quotes that of the config file; its last line says what is wrong
+    # Ml_collections quotes that of the config file; its last line says what is wrong
+    if 'Traceback (most recent call last)' in text:
       text = text.strip().splitlines()[-1].partition(': ')[2] or text
     raise UserError(f'{" ".join(text.split())} (config {path})') from error
   if len(rest) > 1:
@@ -93,7 +95,10 @@ def _define_config(path: pathlib.Path, argv: Sequence[str], values: Any) -> None
 
 def _without_config(argv: Sequence[str]) -> list[str]:
   """Arguments without the one that names the config."""
-  return [arg for before, arg in zip(['', *argv], argv) if not (arg.startswith('--config=') or arg == '--config' or before == '--config')]
+  return [
+    arg for before, arg in zip(['', *argv], argv)
+    if not (arg.startswith('--config=') or arg == '--config' or before == '--config')
+  ]
 
 
 def _config_path(argv: Sequence[str]) -> pathlib.Path:
@@ -104,10 +109,12 @@ def _config_path(argv: Sequence[str]) -> pathlib.Path:
       path = pathlib.Path(text if pathlib.Path(text).is_file() else text.partition(':')[0])
       if not path.is_file():
         known = [str(candidate) for candidate in sorted(path.parent.glob('*.py'))] if path.parent.is_dir() else []
-        raise UserError(f'config file {str(path)!r} does not exist.{suggestion(str(path), known)} '
-                        'Expected --config=FILE[:key=value,...], a Python file with a function get_config, or RUN_DIR/config.json')
+        raise UserError(
+          f'config file {str(path)!r} does not exist.{suggestion(str(path), known)} '
+          'Expected --config=FILE[:key=value,...], a Python file with a function get_config, or RUN_DIR/config.json')
       return path
-  raise UserError('--config=FILE[:args] is needed, for example --config=configs/quickstart.py, where --workdir holds no run yet')
+  raise UserError(
+    '--config=FILE[:args] is needed, for example --config=configs/quickstart.py, where --workdir holds no run yet')
 
 
 def _explain(path: pathlib.Path, argv: Sequence[str], error: AttributeError) -> UserError:
@@ -144,15 +151,18 @@ def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
   _extend_path(paths)
   name = config.experiment
   if not all(part.isidentifier() for part in name.split('.')):
-    raise UserError(f"config.experiment={name!r} is no path of a module; expected one such as 'genjax.experiments.diffusion', or the name of a "
-                    'Python file beside the config')
+    raise UserError(
+      f"config.experiment={name!r} is no path of a module; expected one such as 'genjax.experiments.diffusion', or "
+      "the name of a "
+      'Python file beside the config')
   try:
     module = importlib.import_module(name)
   except ModuleNotFoundError as error:
     if not name or not (name == error.name or name.startswith(f'{error.name}.')):
       raise
-    raise UserError(f'config.experiment={name!r} is not importable ({error}); expected the module path of a builder, for example '
-                    "'genjax.experiments.diffusion', or the name of a Python file beside the config") from error
+    raise UserError(
+      f'config.experiment={name!r} is not importable ({error}); expected the module path of a builder, for example '
+      "'genjax.experiments.diffusion', or the name of a Python file beside the config") from error
   if not hasattr(module, 'build'):
     raise UserError(f'module {name!r} ({module.__file__}) has no function build(config) -> Experiment')
   experiment = module.build(config)
@@ -188,6 +198,7 @@ def mesh_sizes(text: str) -> dict[str, int]:
   for part in filter(None, text.split(',')):
     axis, _, size = part.partition(':')
     if axis not in sizes or not (size == '-1' or size.isdecimal() and int(size) > 0):
-      raise UserError(f'--mesh takes axis:size pairs with axes {sharding.MESH_AXES}, e.g. fsdp:8,tensor:2, got {part!r}')
+      raise UserError(
+        f'--mesh takes axis:size pairs with axes {sharding.MESH_AXES}, e.g. fsdp:8,tensor:2, got {part!r}')
     sizes[axis] = int(size)
   return sizes

@@ -46,20 +46,24 @@ def _parser() -> argparse.ArgumentParser:
   )
   info = commands.add_parser('info', help='splits, features and checksums of a prepared data set')
   tokens = commands.add_parser(
-    'tokenize',
-    help='turn text files into a folder of tokens',
-    description='Turns text files into a folder of tokens, which config.data.name then names. Run again after an interruption, it goes on '
+    'tokenize', help='turn text files into a folder of tokens',
+    description='Turns text files into a folder of tokens, which config.data.name then names. Run again after an '
+                'interruption, it goes on '
     'with the first unfinished shard.',
   )
-  tokens.add_argument('--input', required=True, metavar='GLOB',
-                      help=f'a file, a folder or a pattern; {" and ".join(documents.ENDINGS)}, either also .gz. A line of .jsonl is a '
-                      'document, and so is any other file')
-  tokens.add_argument('--tokenizer', required=True, metavar='PATH',
-                      help="tokenizer.json, a SentencePiece .model, a folder with one (a run, a public model), or 'byte'")
+  tokens.add_argument(
+    '--input', required=True, metavar='GLOB',
+    help=f'a file, a folder or a pattern; {" and ".join(documents.ENDINGS)}, either also .gz. A line of .jsonl is a '
+    'document, and so is any other file')
+  tokens.add_argument(
+    '--tokenizer', required=True, metavar='PATH',
+    help="tokenizer.json, a SentencePiece .model, a folder with one (a run, a public model), or 'byte'")
   tokens.add_argument('--out', required=True, metavar='DIR')
-  tokens.add_argument('--shards', type=int, default=1, metavar='N', help='files to write; each is finished or begun anew')
+  tokens.add_argument('--shards', type=int, default=1, metavar='N',
+                      help='files to write; each is finished or begun anew')
   tokens.add_argument('--field', default='text', help='which field of a JSON line is the text')
-  tokens.add_argument('--end', type=int, metavar='TOKEN', help="what follows each document; by default the tokenizer's end of text")
+  tokens.add_argument('--end', type=int, metavar='TOKEN',
+                      help="what follows each document; by default the tokenizer's end of text")
   build.add_argument('name', metavar='NAME')
   build.add_argument('--from', dest='originals', metavar='FOLDER', help='folder of the original files, read only')
   info.add_argument('name', metavar='NAME')
@@ -136,8 +140,10 @@ def _tokenize(arguments: argparse.Namespace) -> None:
   mean = index['bytes'] / index['tokens']
   print(f'{arguments.out}: {index["tokens"]} tokens of {index["documents"]} documents, {mean:.3g} bytes a token')
   named = 'byte' if arguments.tokenizer == 'byte' else arguments.out
-  print(f"next:\n  genjax train ... --config.data.name={arguments.out} --config.data.vocabulary={named} --config.data.train='train[:99%]' "
-        "--config.data.heldout='train[99%:]'")
+  print(
+    f"next:\n  genjax train ... --config.data.name={arguments.out} --config.data.vocabulary={named} "
+    "--config.data.train='train[:99%]' "
+    "--config.data.heldout='train[99%:]'")
 
 
 def _counts(builder: Any) -> str:

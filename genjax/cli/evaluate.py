@@ -22,14 +22,17 @@ from genjax.types import UserError, strict_json
 
 def main(argv: list[str]) -> int:
   """Evaluates; returns the exit code."""
-  parser = argparse.ArgumentParser('genjax evaluate', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser('genjax evaluate', description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--workdir', required=True, help='a run directory')
   workdir_lib.add_step(parser)
   parser.add_argument('--raw', action='store_true', help='use the parameters themselves, not their averages')
   parser.add_argument('--seed', type=int, default=0, help='of the samples that sample-based metrics draw')
-  parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help='e.g. sampler.steps=25')
+  parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
+                      help='e.g. sampler.steps=25')
   parser.add_argument('--no-samples', action='store_true', help='leave out the metrics that draw samples')
-  parser.add_argument('--per-example', metavar='PATH.npz', help='write the value of each held-out example, in the order of the split')
+  parser.add_argument('--per-example', metavar='PATH.npz',
+                      help='write the value of each held-out example, in the order of the split')
   hosts.add(parser)
   args = parser.parse_args(argv)
   if args.per_example and not args.per_example.endswith('.npz'):

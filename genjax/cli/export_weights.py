@@ -1,7 +1,8 @@
 """`genjax export --workdir=RUN --to=DIR`: writes the model of a run as a folder that Hugging Face's transformers loads.
 
-DIR gets config.json, model.safetensors (several, and their index, from 5 GB on) and the tokenizer, where it is one of pieces of words.
-Averaged parameters are used where the run has them. Of a run with adapters, these are written, as a folder that PEFT loads.
+DIR gets config.json, model.safetensors (several, and their index, from 5 GB on) and the tokenizer, where it is one of
+pieces of words. Averaged parameters are used where the run has them. Of a run with adapters, these are written, as a
+folder that PEFT loads.
 """
 
 import argparse
@@ -21,7 +22,8 @@ def main(argv: list[str]) -> int:
   Raises:
     UserError: no run, no checkpoint, or a model that no public architecture has. Nothing is left behind.
   """
-  parser = argparse.ArgumentParser('genjax export', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser('genjax export', description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--workdir', required=True, help='a run directory')
   parser.add_argument('--to', required=True, metavar='DIR', help='a new folder')
   workdir_lib.add_step(parser)
@@ -34,7 +36,8 @@ def main(argv: list[str]) -> int:
   public = importlib.import_module(PUBLIC)
   public.check(config, kept)
   with contextlib.closing(workdir_lib.checkpoints(workdir, config)) as saved:
-    step, trees = saved.load(logs.say, workdir_lib.chosen(saved, args.step), ('params',) if args.raw else ('params', 'ema'))
+    step, trees = saved.load(logs.say, workdir_lib.chosen(saved, args.step), ('params',) if args.raw else
+                             ('params', 'ema'))
   params = {**trees['params'], **(trees.get('ema') or {})}
   if configs.adapted(config):
     _, experiment = workdir_lib.load(args.workdir)

@@ -1,7 +1,8 @@
 """`genjax inspect --config=FILE[:args] [--mesh=fsdp:8,tensor:2] [--json]`: what a config is, without computing it.
 
-Prints every parameter with shape, count, layout and optimizer, the totals, the bytes of the training state on a device, and the
-analytic FLOPs of each phase, two FLOPs a multiply-add. Shapes are derived abstractly: no memory is allocated, whatever the size.
+Prints every parameter with shape, count, layout and optimizer, the totals, the bytes of the training state on a device,
+and the analytic FLOPs of each phase, two FLOPs a multiply-add. Shapes are derived abstractly: no memory is allocated,
+whatever the size.
 """
 
 from collections.abc import Mapping
@@ -28,7 +29,8 @@ def main(argv: list[str]) -> int:
   """Prints the tables; returns the exit code."""
 
   def define(values: flags.FlagValues) -> None:
-    flags.DEFINE_string('mesh', '', 'mesh to lay parameters out on, e.g. fsdp:8,tensor:2 (default: one device)', flag_values=values)
+    flags.DEFINE_string('mesh', '', 'mesh to lay parameters out on, e.g. fsdp:8,tensor:2 (default: one device)',
+                        flag_values=values)
     flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)
 
   values, paths = configs.parse('inspect', argv, __doc__ or '', define)
@@ -37,8 +39,8 @@ def main(argv: list[str]) -> int:
   report = inspect(experiment, config.seed, abstract_mesh(values.mesh), dict(config.rules))
   for group in {row['group']: None for row in report['parameters']}:
     rows = [row for row in report['parameters'] if row['group'] == group]
-    words = {} if group in experiment.frozen else optimizers.describe(config.optimizers[experiment.origins.get(group, group)],
-                                                                       {row['path']: row['shape'] for row in rows})
+    words = {} if group in experiment.frozen else optimizers.describe(
+      config.optimizers[experiment.origins.get(group, group)], {row['path']: row['shape'] for row in rows})
     for row in rows:
       row['optimizer'] = words.get(row['path'], 'frozen')
   print(strict_json(report, indent=2) if values.json else render(report))
@@ -111,16 +113,21 @@ def _layout(spec: Any) -> str:
 def render(report: dict[str, Any]) -> str:
   """The tables as text."""
   header = ('group', 'parameter', 'shape', 'count', 'layout', 'optimizer')
-  rows = [(row['group'], row['path'], ' x '.join(map(str, row['shape'])) or 'scalar', f'{row["count"]:,}', row['layout'],
-           row['optimizer']) for row in report['parameters']]
+  rows = [(row['group'], row['path'], ' x '.join(map(str, row['shape']))
+           or 'scalar', f'{row["count"]:,}', row['layout'], row['optimizer']) for row in report['parameters']]
   widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-  lines = ['  '.join(cell.rjust(width) if column == 3 else cell.ljust(width) for column, (cell, width) in enumerate(zip(row, widths)))
-           for row in [header, *rows]]
+  lines = [
+    '  '.join(
+      cell.rjust(width) if column == 3 else cell.ljust(width)
+      for column, (cell, width) in enumerate(zip(row, widths)))
+    for row in [header, *rows]
+  ]
   lines.append('')
   lines += [f'parameters of {group}: {total:,}' for group, total in report['totals'].items()]
   lines.append(f'parameters in total: {report["total"]:,}')
-  lines.append(f'besides: optimizer {report["optimizer"]:,}, averages {report["averages"]:,}, mutable {report["mutable"]:,}, '
-               f'frozen {report["frozen"]:,}')
+  lines.append(
+    f'besides: optimizer {report["optimizer"]:,}, averages {report["averages"]:,}, mutable {report["mutable"]:,}, '
+    f'frozen {report["frozen"]:,}')
   lines.append('bytes (in all, on a device): ' + ', '.join(
     f'{name} {size:,} ({report["bytes_per_device"][name]:,})' for name, size in report['bytes'].items() if size))
   for name, cost in report['flops_per_example'].items():

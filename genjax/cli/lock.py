@@ -1,4 +1,5 @@
-"""One training a run directory: a lock that the kernel holds for a process and lets go when it ends, however it ends."""
+"""One training a run directory: a lock that the kernel holds for a process and lets go when it ends, however it
+ends."""
 
 from collections.abc import Iterator
 import contextlib
@@ -22,8 +23,9 @@ _UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # what 
 def hold(workdir: pathlib.Path) -> Iterator[None]:
   """Holds the lock of a run directory; of several processes of a run the first does, for all.
 
-  The lock is `flock` on a file in the directory, which NFS passes on to other hosts. The file stays when the lock is gone, empty; it says
-  who holds the lock, for the message. Where a file system has no locks, that is said, and nothing is refused.
+  The lock is `flock` on a file in the directory, which NFS passes on to other hosts. The file stays when the lock is
+  gone, empty; it says who holds the lock, for the message. Where a file system has no locks, that is said, and nothing
+  is refused.
 
   Raises:
     UserError: another process trains in the directory; the message names its host and its process.
@@ -35,13 +37,15 @@ def hold(workdir: pathlib.Path) -> Iterator[None]:
   try:
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
   except PermissionError as error:
-    raise UserError(f'{path} cannot be opened: {error.strerror}; it belongs to another user, whose run this is') from error
+    raise UserError(
+      f'{path} cannot be opened: {error.strerror}; it belongs to another user, whose run this is') from error
   try:
     _lock(file, path)
     _held.add(file)
     os.ftruncate(file, 0)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
-    os.pwrite(file, (strict_json({'host': socket.gethostname(), 'process': os.getpid(), 'since': now}) + '\n').encode(), 0)
+    os.pwrite(file, (strict_json({'host': socket.gethostname(), 'process': os.getpid(), 'since': now}) + '\n').encode(),
+              0)
     try:
       yield
     finally:
@@ -70,9 +74,13 @@ def _lock(file: int, path: pathlib.Path) -> None:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except OSError as error:
     if error.errno in _UNKNOWN:
-      say(f'{path}: this file system has no locks ({error.strerror}); see to it that nothing else trains in {path.parent}')
+      say(
+        f'{path}: this file system has no locks ({error.strerror}); see to it that nothing else trains in {path.parent}'
+      )
     elif error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-      raise UserError(f'{path.parent} is being trained by {_holder(file)}; wait for it or stop it, or use another --workdir') from error
+      raise UserError(
+        f'{path.parent} is being trained by {_holder(file)}; wait for it or stop it, or use another --workdir'
+      ) from error
     else:
       raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 

@@ -1,8 +1,8 @@
 """Entry point of the console script `genjax`: finds the command and turns errors into messages and exit codes.
 
-Exit codes: 0 done, or stopped by SIGTERM or SIGINT with everything saved; 2 bad input; 3 training stopped on NaN or infinity;
-4 a plan that does not fit; 5 the watchdog found a hang; 6 the disk is full or read-only; 7 another process of the run is lost;
-130 interrupted.
+Exit codes: 0 done, or stopped by SIGTERM or SIGINT with everything saved; 2 bad input; 3 training stopped on NaN or
+infinity; 4 a plan that does not fit; 5 the watchdog found a hang; 6 the disk is full or read-only; 7 another process of
+the run is lost; 130 interrupted.
 
 Nothing slow is imported above `main`: `genjax train` takes over the signals first.
 """
@@ -32,8 +32,10 @@ COMMANDS = {
 MODULES = {'import': 'import_weights', 'export': 'export_weights'}  # of commands that are not called like theirs
 COMPUTING = ('train', 'sample', 'evaluate')
 # Flags that take a path. Shells leave a ~ alone that comes after '='.
-PATHS = ('adapter', 'base', 'config', 'data_dir', 'from', 'hlo', 'input', 'out', 'per-example', 'to', 'tokenizer', 'workdir')
-# A path that a user named is no such thing: too long, below a file, a folder in the place of a file, of another user, a loop of links.
+PATHS = ('adapter', 'base', 'config', 'data_dir', 'from', 'hlo', 'input', 'out', 'per-example', 'to', 'tokenizer',
+         'workdir')
+# A path that a user named is no such thing: too long, below a file, a folder in the place of a file, of another user, a
+# loop of links.
 _PATH = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP,
          errno.ESTALE)
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
@@ -65,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   except Exception:
     if not stopping.in_start_up():
       raise
-    print(f'genjax {name}: stopped by {stopping.requested()} before training began; run the same command to go on', file=sys.stderr)
+    print(f'genjax {name}: stopped by {stopping.requested()} before training began; run the same command to go on',
+          file=sys.stderr)
     return 0
   except KeyboardInterrupt:
     print(f'genjax {name}: interrupted', file=sys.stderr)
@@ -139,9 +142,11 @@ def _command(name: str, rest: list[str], begin: float) -> int:
     code, said = 130, 'interrupted'
   except Exception as error:
     if isinstance(error, OSError) and error.errno in _DISK:
-      code, said = 6, (f'stopped: the disk is full or cannot be written: {error}. Make room, or make it writable, and run the same '
-                       'command to go on')
-    elif isinstance(error, OSError) and error.errno in _PATH and error.filename is not None and not stopping.in_start_up():
+      code, said = 6, (
+        f'stopped: the disk is full or cannot be written: {error}. Make room, or make it writable, and run the same '
+        'command to go on')
+    elif isinstance(error,
+                    OSError) and error.errno in _PATH and error.filename is not None and not stopping.in_start_up():
       code, said = 2, f'error: {error.filename}: {error.strerror}; name another path'
     elif not distributed.joined():
       raise

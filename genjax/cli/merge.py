@@ -1,7 +1,8 @@
-"""`genjax merge --workdir=RUN --out=DIR`: writes a run with adapters as a run of its own, with the adapters merged into its parameters.
+"""`genjax merge --workdir=RUN --out=DIR`: writes a run with adapters as a run of its own, with the adapters merged into
+its parameters.
 
-The new run has the config of the old one without `config.lora`; it samples and evaluates alike, to rounding, without its base, and may
-be a base itself. Averages are merged, too; the state of the optimizer begins anew.
+The new run has the config of the old one without `config.lora`; it samples and evaluates alike, to rounding, without
+its base, and may be a base itself. Averages are merged, too; the state of the optimizer begins anew.
 """
 
 import argparse
@@ -18,17 +19,20 @@ from genjax.types import UserError
 
 def main(argv: list[str]) -> int:
   """Merges; returns the exit code."""
-  parser = argparse.ArgumentParser('genjax merge', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser('genjax merge', description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--workdir', required=True, help='a run with adapters')
   parser.add_argument('--out', required=True, help='the run directory to write, new or empty')
   workdir_lib.add_step(parser)
-  parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help='init_from=RUN_DIR if the base was moved')
+  parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
+                      help='init_from=RUN_DIR if the base was moved')
   args = parser.parse_args(argv)
   out = outputs.folder(args.out, '--out', new=True)
   config, paths = workdir_lib.read_config(args.workdir)
   if not configs.adapted(config):
     raise UserError(f'--workdir={args.workdir} is a run without adapters; there is nothing to merge')
-  _, run = workdir_lib.open_run(args.workdir, args.set, args.step, exact=True)  # not the base as it was rounded for training
+  # Not the base as it was rounded for training
+  _, run = workdir_lib.open_run(args.workdir, args.set, args.step, exact=True)
   merged: Any = run.experiment.objective  # the one that has adapters
   plain = config_lib.from_plain(_without_adapters(config_lib.plain(config)))
   experiment = configs.build(plain, paths)

@@ -1,8 +1,10 @@
-"""`genjax plan --config=FILE[:args] --topology=v5p:8x8x16 [--mesh=fsdp:256,tensor:4] [--json]`: what a run costs, before it costs.
+"""`genjax plan --config=FILE[:args] --topology=v5p:8x8x16 [--mesh=fsdp:256,tensor:4] [--json]`: what a run costs,
+before it costs.
 
-Compiles the real train step for a TPU slice, with libtpu and without a TPU or data, and prints parameters, bytes per device, FLOPs,
-collectives, a bound on the time of a step, and whether it fits. `--topology=cpu:8` does the same on fake devices, `gpu` on those that
-are present. `--workdir=DIR` plans the config of a run directory. Exit code 4 if it does not fit.
+Compiles the real train step for a TPU slice, with libtpu and without a TPU or data, and prints parameters, bytes per
+device, FLOPs, collectives, a bound on the time of a step, and whether it fits. `--topology=cpu:8` does the same on fake
+devices, `gpu` on those that are present. `--workdir=DIR` plans the config of a run directory. Exit code 4 if it does
+not fit.
 """
 
 from collections.abc import Callable
@@ -57,8 +59,10 @@ def main(argv: list[str]) -> int:
   return DOES_NOT_FIT if report['fits'] is False else 0
 
 
-def make(config: Config, paths: list[str], name: str, mesh: str = '', save: Callable[[str], Any] | None = None) -> plan.Report:
-  """The plan of a config on a topology; `mesh` as text takes the place of the config's, `save` gets the compiled program.
+def make(config: Config, paths: list[str], name: str, mesh: str = '',
+         save: Callable[[str], Any] | None = None) -> plan.Report:
+  """The plan of a config on a topology; `mesh` as text takes the place of the config's, `save` gets the compiled
+  program.
 
   Raises:
     UserError: an unknown topology, no libtpu, a mesh that does not fit, a batch that does not divide.

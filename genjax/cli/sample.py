@@ -1,11 +1,11 @@
 """`genjax sample --workdir=DIR --num=N --out=PATH`: draws samples from a run.
 
 --out ends in .npz for raw arrays (the samples and their conditions, one row each), in .png or .txt for a rendering, or
-is a folder; a new folder with a dot in its name is written with / at its end. Without --out, text goes to standard output, with escapes for
-characters that the terminal cannot show. --stream shows one text while it is generated.
+is a folder; a new folder with a dot in its name is written with / at its end. Without --out, text goes to standard
+output, with escapes for characters that the terminal cannot show. --stream shows one text while it is generated.
 
---num counts all samples. Several prompts, and lists of conditions, go round the rows, and each is used at least once: --num=1 with two
-prompts gives one sample of each.
+--num counts all samples. Several prompts, and lists of conditions, go round the rows, and each is used at least once:
+--num=1 with two prompts gives one sample of each.
 """
 
 import argparse
@@ -49,7 +49,8 @@ def main(argv: list[str]) -> int:
   rows: Columns = {}
 
   def check(run: Run) -> None:
-    rows.update(parse_conditions(args.conditions, args.prompt, run.experiment.conditions, 1 if args.stream else args.num))
+    rows.update(
+      parse_conditions(args.conditions, args.prompt, run.experiment.conditions, 1 if args.stream else args.num))
     _check(run, rows, out, args.stream)
 
   _, run = workdir_lib.open_run(args.workdir, args.set, args.step, check=check)
@@ -72,17 +73,22 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser('genjax sample', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser('genjax sample', description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--workdir', required=True, help='a run directory')
-  parser.add_argument('--adapter', metavar='RUN', help='a run with adapters that was trained on this one: sample with them')
-  parser.add_argument('--num', type=int, default=64, help='how many samples in all; at least one of each prompt and listed condition')
+  parser.add_argument('--adapter', metavar='RUN',
+                      help='a run with adapters that was trained on this one: sample with them')
+  parser.add_argument('--num', type=int, default=64,
+                      help='how many samples in all; at least one of each prompt and listed condition')
   parser.add_argument('--out', help='.npz, .png, .txt or a folder')
-  parser.add_argument('--conditions', default='',
-                      help="what to generate, e.g. 'label=3', 'label=0-9', 'label=1,7', 'source=A.wav,B.wav'; lists go round the rows")
+  parser.add_argument(
+    '--conditions', default='',
+    help="what to generate, e.g. 'label=3', 'label=0-9', 'label=1,7', 'source=A.wav,B.wav'; lists go round the rows")
   parser.add_argument('--prompt', action='append', help='a text to continue or to translate; several go round the rows')
   parser.add_argument('--stream', action='store_true', help='one text, shown while it is generated')
   parser.add_argument('--seed', type=int, default=0, help='row i is a function of the seed and i')
-  parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help='e.g. sampler.steps=25')
+  parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
+                      help='e.g. sampler.steps=25')
   workdir_lib.add_step(parser)
   parser.add_argument('--raw', action='store_true', help='use the parameters themselves, not their averages')
   parser.add_argument('--chunk', type=int, default=256, help='how many samples are computed at once')
@@ -155,8 +161,8 @@ class Told:
 def parse_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[str, Condition], num: int) -> Columns:
   """`name=value;name=value` -> rows: `num`, or as many as the longest list has values.
 
-  A value may be a list 'a,b' or, for whole numbers, a range 'a-b'. A text is one value, commas included. In a list of paths a comma that
-  belongs to the name of a file that exists separates nothing.
+  A value may be a list 'a,b' or, for whole numbers, a range 'a-b'. A text is one value, commas included. In a list of
+  paths a comma that belongs to the name of a file that exists separates nothing.
 
   Raises:
     UserError: an unknown condition, one that is given twice, or a value that it does not take.
@@ -193,7 +199,8 @@ def _paths(pieces: Sequence[str]) -> list[str]:
   """Paths that were split at commas: as many pieces as name a file that exists are one, else each is."""
   found, start = [], 0
   while start < len(pieces):
-    ends = (end for end in range(len(pieces), start, -1) if os.path.exists(expanded(','.join(pieces[start:end]).strip())))
+    ends = (
+      end for end in range(len(pieces), start, -1) if os.path.exists(expanded(','.join(pieces[start:end]).strip())))
     end = next(ends, start + 1)
     found.append(str(expanded(','.join(pieces[start:end]).strip())))
     start = end
@@ -205,7 +212,8 @@ def _range(text: str) -> list[str]:
   if match and int(match[1]) > int(match[2]):
     raise UserError(f'--conditions: the range {text} is empty; write the smaller number first, {match[2]}-{match[1]}')
   if match and int(match[2]) - int(match[1]) >= _MOST:
-    raise UserError(f'--conditions: the range {text} has more than {_MOST:,} values, a sample for each; write a shorter one')
+    raise UserError(
+      f'--conditions: the range {text} has more than {_MOST:,} values, a sample for each; write a shorter one')
   return [str(value) for value in range(int(match[1]), int(match[2]) + 1)] if match else [text]
 
 
@@ -227,7 +235,10 @@ def destination(text: str) -> Destination:
   if text.endswith(('/', os.sep)) or given.is_dir() or not given.suffix:
     return Destination(outputs.folder(text, '--out'), True)
   if given.suffix not in ENDINGS:
-    raise UserError(f'--out ends in {", ".join(ENDINGS)}, or is a folder, got {text}; write a new folder with a dot in its name as {text}/')
+    raise UserError(
+      f'--out ends in {", ".join(ENDINGS)}, or is a folder, got {text}; write a new folder with a dot in its name as '
+      f'{text}/'
+    )
   return Destination(outputs.file(text, '--out'), False)
 
 
@@ -253,7 +264,8 @@ def check_ending(kinds: Mapping[str, bool], out: Destination | None) -> None:
       raise UserError(f'this run renders {name!r} as {ending}, got --out={out.path}; use {ending}, .npz or a folder')
 
 
-def write(samples: Columns, render: Callable[[Columns], Mapping[str, Any]], out: Destination | None) -> list[pathlib.Path]:
+def write(samples: Columns, render: Callable[[Columns], Mapping[str, Any]],
+          out: Destination | None) -> list[pathlib.Path]:
   """Writes samples as `out` asks, see `check_ending`; returns the files."""
   if out is not None and not out.is_folder and out.path.suffix == '.npz':
     np.savez_compressed(out.path, **samples)  # type: ignore[arg-type]
@@ -264,5 +276,8 @@ def write(samples: Columns, render: Callable[[Columns], Mapping[str, Any]], out:
     return []
   if out.is_folder:
     return [logs.write_artifact(out.path / name, value) for name, value in rendered.items()]
-  return [logs.write_artifact(out.path.with_suffix('') if name == 'samples' else out.path.with_name(f'{out.path.stem}_{name}'), value)
-          for name, value in rendered.items()]
+  return [
+    logs.write_artifact(
+      out.path.with_suffix('') if name == 'samples' else out.path.with_name(f'{out.path.stem}_{name}'), value)
+    for name, value in rendered.items()
+  ]

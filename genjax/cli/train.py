@@ -1,8 +1,9 @@
 """`genjax train --config=FILE[:args] --workdir=DIR [--config.key=value ...]`
 
 Trains a config in a run directory. Run again on the same directory, it resumes from the newest checkpoint; on the
-directory of another config it refuses and shows the differing keys. SIGTERM, or Ctrl-C once, saves the last finished step.
-A run takes more steps with `genjax train --workdir=DIR --config.steps=MORE`; without --config it goes on with its own config.
+directory of another config it refuses and shows the differing keys. SIGTERM, or Ctrl-C once, saves the last finished
+step. A run takes more steps with `genjax train --workdir=DIR --config.steps=MORE`; without --config it goes on with its
+own config.
 """
 
 import contextlib
@@ -137,10 +138,13 @@ def _grow(config: Config, path: pathlib.Path, before: int) -> None:
   if distributed.is_first():
     (path / 'summary.json').unlink(missing_ok=True)
   workdir_lib.write_json(path / 'config.json', config_lib.plain(config))
-  bent = [f'{group} ({", ".join(shapes)})' for group, options in config.optimizers.items() if (shapes := _schedules(options))]
-  logs.say(f'{path}: config.steps grows from {before} to {config.steps}. '
-           + (f'The learning rates of {", ".join(bent)} now end there: the steps to come have other rates than they would have had'
-              if bent else 'No learning rate depends on it'))
+  bent = [
+    f'{group} ({", ".join(shapes)})' for group, options in config.optimizers.items() if (shapes := _schedules(options))
+  ]
+  logs.say(f'{path}: config.steps grows from {before} to {config.steps}. ' + (
+    f'The learning rates of {", ".join(bent)} now end there: the steps to come have other rates than they would have '
+    'had'
+    if bent else 'No learning rate depends on it'))
 
 
 def _schedules(options: Config) -> list[str]:
@@ -184,10 +188,13 @@ def _check_best(config: Config, run: Run) -> None:
   """The metric that decides which checkpoint is best exists, and is measured whenever a checkpoint is saved."""
   best, every = config.checkpoint.best, config.evaluate_every
   if best and best not in run.evaluation_names():
-    raise UserError(f'config.checkpoint.best={best!r} is not a held-out metric; they are {sorted(run.evaluation_names())}')
+    raise UserError(
+      f'config.checkpoint.best={best!r} is not a held-out metric; they are {sorted(run.evaluation_names())}')
   if best and config.checkpoint.every and (not every or config.checkpoint.every % every):
-    raise UserError(f'config.checkpoint.best needs an evaluation at each checkpoint: config.checkpoint.every={config.checkpoint.every} '
-                    f'must be a multiple of config.evaluate_every={every}')
+    raise UserError(
+      f'config.checkpoint.best needs an evaluation at each checkpoint: '
+      f'config.checkpoint.every={config.checkpoint.every} '
+      f'must be a multiple of config.evaluate_every={every}')
 
 
 def _check_data(path: pathlib.Path, description: dict[str, Any]) -> None:
@@ -204,9 +211,11 @@ def _summarise(path: pathlib.Path, run: Run, log: hooks.Log, sample: hooks.Sampl
   """The end of a run: metrics, where things are, what to do next."""
   heldout = run.evaluation[1] if run.evaluation else {}
   time = run.clock.summary()
-  workdir_lib.write_json(path / 'summary.json', {
-    'step': run.step, 'seconds': round(time['wall_seconds'], 1), 'train': log.last, 'heldout': heldout, 'samples': sample.files,
-    'skipped': run.skipped, 'rollbacks': run.rollbacks, 'time': time})
+  workdir_lib.write_json(
+    path / 'summary.json', {
+      'step': run.step, 'seconds': round(time['wall_seconds'], 1), 'train': log.last, 'heldout': heldout,
+      'samples': sample.files, 'skipped': run.skipped, 'rollbacks': run.rollbacks, 'time': time
+    })
   logs.say(f'\nfinished step {run.step} in {time["wall_seconds"]:.0f} s: '
            + ', '.join(f'{name} {seconds:.0f}' for name, seconds in time['seconds'].items() if seconds >= 0.5)
            + (f'; {time["attempts"]} attempts' if time['attempts'] > 1 else ''))

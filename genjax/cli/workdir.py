@@ -65,7 +65,8 @@ def prepare(path: str, flag: str = '--workdir') -> pathlib.Path:
     UserError: it cannot be made or written, or is the address of a bucket.
   """
   if '://' in path:
-    raise UserError(f'{flag}={path} is an address, and a folder is needed: mount the bucket (gcsfuse, s3fs) and name its folder')
+    raise UserError(
+      f'{flag}={path} is an address, and a folder is needed: mount the bucket (gcsfuse, s3fs) and name its folder')
   workdir = expanded(path)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
@@ -77,7 +78,8 @@ def prepare(path: str, flag: str = '--workdir') -> pathlib.Path:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes a JSON file so that a reader sees the old or the new one, never a part; of several processes the first does."""
+  """Writes a JSON file so that a reader sees the old or the new one, never a part; of several processes the first
+  does."""
   if not distributed.is_first():
     return
   partial = path.with_name(path.name + '.partial')
@@ -95,7 +97,8 @@ def wait_for(path: pathlib.Path, seconds: float = 60.0) -> None:
   deadline = time.monotonic() + seconds
   while not path.exists():
     if time.monotonic() > deadline:
-      raise UserError(f'process 0 wrote {path}, and here it does not appear; --workdir must be a folder that all processes share')
+      raise UserError(
+        f'process 0 wrote {path}, and here it does not appear; --workdir must be a folder that all processes share')
     time.sleep(0.1)
 
 
@@ -105,7 +108,8 @@ def check_alike(config: Config) -> None:
   Raises:
     UserError: they do not; the message shows the differing keys.
   """
-  facts = json.loads(json.dumps({'config': config_lib.plain(config), 'versions': versions(), 'random': keys.implementation()}))
+  facts = json.loads(
+    json.dumps({'config': config_lib.plain(config), 'versions': versions(), 'random': keys.implementation()}))
   pairs = config_lib.difference(distributed.broadcast(facts, 'config and versions'), facts)
   found = [f'{key} is {here!r} there and {first!r} in process 0' for key, (first, here) in pairs.items()]
   for process, different in enumerate(distributed.gather(found, 'differences of config and versions')):
@@ -132,13 +136,16 @@ def check_same(workdir: pathlib.Path, config: Config) -> int:
   """
   old = read_json(workdir / 'config.json')
   new = config_lib.plain(config)
-  pairs = {key: pair for key, pair in config_lib.difference(old, new).items() if not key.startswith((*PLACEMENT, 'assets.'))}
+  pairs = {
+    key: pair for key, pair in config_lib.difference(old, new).items() if not key.startswith((*PLACEMENT, 'assets.'))
+  }
   if pairs.get('steps') and new['steps'] > old['steps']:
     del pairs['steps']
   if pairs:
     lines = '\n'.join(f'  {key}: {was!r} there, {now!r} now' + (' (it may only grow)' if key == 'steps' else '')
                       for key, (was, now) in pairs.items())
-    raise UserError(f'--workdir={workdir} holds a run of another config:\n{lines}\nUse another --workdir, or the config of that run')
+    raise UserError(
+      f'--workdir={workdir} holds a run of another config:\n{lines}\nUse another --workdir, or the config of that run')
   return old['steps']
 
 
@@ -150,8 +157,9 @@ def check_random(workdir: pathlib.Path) -> None:
   """
   before, now = read_json(workdir / 'run.json').get('random'), keys.implementation()
   if before is not None and before != now:  # runs of before it was recorded have none
-    raise UserError(f'--workdir={workdir} holds a run whose random numbers are drawn by {before!r}, and this process draws them by '
-                    f'{now!r}; set JAX_DEFAULT_PRNG_IMPL and JAX_THREEFRY_PARTITIONABLE as they were, or use another --workdir')
+    raise UserError(
+      f'--workdir={workdir} holds a run whose random numbers are drawn by {before!r}, and this process draws them by '
+      f'{now!r}; set JAX_DEFAULT_PRNG_IMPL and JAX_THREEFRY_PARTITIONABLE as they were, or use another --workdir')
 
 
 def read_config(workdir: str) -> tuple[Config, list[str]]:
@@ -165,18 +173,22 @@ def read_config(workdir: str) -> tuple[Config, list[str]]:
 
 
 def load(workdir: str, assignments: Sequence[str] = (), exact: bool = False) -> tuple[Config, Experiment]:
-  """The config of a run, with changes such as 'sampler.steps=25', and its experiment; `exact`: with the base of adapters in float32.
+  """The config of a run, with changes such as 'sampler.steps=25', and its experiment; `exact`: with the base of
+  adapters in float32.
 
   Raises:
     UserError: no run directory, or a change of something that is trained in.
   """
   config, paths = read_config(workdir)
-  free = ('sampler.', 'evaluation.', 'data.', 'mesh.', 'batch_size', *(('init_from=',) if configs.adapted(config) else ()))
+  free = ('sampler.', 'evaluation.', 'data.', 'mesh.', 'batch_size', *(('init_from=',) if configs.adapted(config) else
+                                                                       ()))
   for assignment in assignments:
     if not assignment.startswith(free):
-      raise UserError('--set changes how a run is sampled and evaluated: sampler.*, evaluation.*, data.*, mesh.*, batch_size, and '
-                      f'init_from of a run with adapters whose base was moved; got {assignment!r}. What a run was trained with stands in '
-                      f'{pathlib.Path(workdir) / "config.json"}')
+      raise UserError(
+        '--set changes how a run is sampled and evaluated: sampler.*, evaluation.*, data.*, mesh.*, batch_size, and '
+        f'init_from of a run with adapters whose base was moved; got {assignment!r}. What a run was trained with '
+        'stands in '
+        f'{pathlib.Path(workdir) / "config.json"}')
     config_lib.override(config, assignment)
   config_lib.check(config)
   if exact and configs.adapted(config):
@@ -186,7 +198,8 @@ def load(workdir: str, assignments: Sequence[str] = (), exact: bool = False) -> 
 
 
 def inherited(config: Config) -> dict[str, Any]:
-  """What the base of a run with adapters found in its data, such as an alphabet: the adapters read and write in it, too."""
+  """What the base of a run with adapters found in its data, such as an alphabet: the adapters read and write in it,
+  too."""
   return {name: value for name, value in assets.read(_base(config)).items() if name != 'base'}
 
 
@@ -194,14 +207,17 @@ def attach(config: Config, experiment: Experiment, report: Callable[[str], None]
   """The experiment with the frozen groups that are shapes read from `config.init_from`; any other experiment as it is.
 
   Raises:
-    UserError: no run is named, or it lacks what is wanted, has adapters of its own, or is not the one that this run began with.
+    UserError: no run is named, or it lacks what is wanted, has adapters of its own, or is not the one that this run
+      began with.
   """
   if not configs.adapted(config):
     return experiment
   base = read_json(_base(config) / 'config.json')
   if configs.adapted(base):
-    raise UserError(f'config.init_from={config.init_from!r} is itself a run with adapters; write it as a run of its own with genjax merge, '
-                    'and name that one')
+    raise UserError(
+      f'config.init_from={config.init_from!r} is itself a run with adapters; write it as a run of its own with genjax '
+      'merge, '
+      'and name that one')
   pairs = config_lib.difference(base['model'], config.model)
   if pairs:
     report('config.model is not that of the base: '
@@ -211,12 +227,18 @@ def attach(config: Config, experiment: Experiment, report: Callable[[str], None]
   with contextlib.closing(saved):
     step = known.step if known and step is None else step
     if known and step not in (steps := saved.steps()):
-      raise UserError(f'these adapters were trained on step {step} of their base, and config.init_from={config.init_from!r} has {steps}')
+      raise UserError(
+        f'these adapters were trained on step {step} of their base, and config.init_from={config.init_from!r} has '
+        f'{steps}'
+      )
     frozen, facts = warm_start.fill(experiment.frozen, saved, step, report, **config_lib.plain(config.init))
   if known and facts['sha256'] != known.sha256:
-    raise UserError(f'config.init_from={config.init_from!r}: its parameters of step {facts["step"]} are not the ones that these adapters '
-                    f'were trained on (step {known.step}, sha256 {known.sha256[:12]}, not {facts["sha256"][:12]}); name that run with '
-                    '--set init_from=RUN_DIR')
+    raise UserError(
+      f'config.init_from={config.init_from!r}: its parameters of step {facts["step"]} are not the ones that these '
+      'adapters '
+      f'were trained on (step {known.step}, sha256 {known.sha256[:12]}, not {facts["sha256"][:12]}); name that run '
+      'with '
+      '--set init_from=RUN_DIR')
   return dataclasses.replace(experiment, frozen=frozen, assets={**experiment.assets, 'base': facts})
 
 
@@ -226,8 +248,9 @@ def _base(config: Config) -> pathlib.Path:
     raise UserError('config.lora adapts the parameters of another run: name it, --config.init_from=RUN_DIR')
   workdir, _ = run_and_step(config.init_from)
   if not (workdir / 'config.json').exists():
-    raise UserError(f'config.init_from={config.init_from!r}, the run whose parameters are adapted, is not there: {workdir} has no '
-                    'config.json. Name it with --config.init_from=RUN_DIR; genjax sample and evaluate take --set init_from=RUN_DIR')
+    raise UserError(
+      f'config.init_from={config.init_from!r}, the run whose parameters are adapted, is not there: {workdir} has no '
+      'config.json. Name it with --config.init_from=RUN_DIR; genjax sample and evaluate take --set init_from=RUN_DIR')
   return workdir
 
 
@@ -247,12 +270,14 @@ def source(text: str) -> tuple[Checkpoints, int | None]:
   saved = checkpoints(workdir, config_lib.from_plain(read_json(workdir / 'config.json')))
   steps = saved.steps()
   if not steps or step is not None and step not in steps:
-    raise UserError(f'config.init_from={text!r}: no checkpoint{"" if step is None else f" of step {step}"} there; there are {steps}')
+    raise UserError(
+      f'config.init_from={text!r}: no checkpoint{"" if step is None else f" of step {step}"} there; there are {steps}')
   return saved, step
 
 
 def run_and_step(text: str) -> tuple[pathlib.Path, int | None]:
-  """The folder and the step of RUN_DIR or RUN_DIR@STEP; where there is a folder of the whole name, with its @, it is that one.
+  """The folder and the step of RUN_DIR or RUN_DIR@STEP; where there is a folder of the whole name, with its @, it is
+  that one.
 
   Raises:
     UserError: there is the folder before the last @, and what comes after it is no step.
@@ -270,8 +295,10 @@ def run_and_step(text: str) -> tuple[pathlib.Path, int | None]:
 
 def add_step(parser: argparse.ArgumentParser) -> None:
   """Adds the flag that chooses a checkpoint, for `chosen`."""
-  parser.add_argument('--step', type=_step, metavar='N|best', help="a checkpoint other than the newest: its step, or 'best', the one with "
-                      'the best config.checkpoint.best')
+  parser.add_argument(
+    '--step', type=_step, metavar='N|best',
+    help="a checkpoint other than the newest: its step, or 'best', the one with "
+    'the best config.checkpoint.best')
 
 
 def _step(text: str) -> int | str:

@@ -17,9 +17,9 @@ from genjax.types import UserError
 class Buckets(Pipeline):
   """A `Pipeline` of padded rows, such as `genjax.data.parallel.parallel` gives.
 
-  An epoch is shuffled, cut into pools, sorted by size within a pool, and its batches are shuffled: every example comes once an epoch, and a
-  batch is still a function of (seed, step). Epochs whose end falls within a batch begin and end with a batch of any sizes. Every column of
-  a batch is cut to the longest row of the global batch, rounded up.
+  An epoch is shuffled, cut into pools, sorted by size within a pool, and its batches are shuffled: every example comes
+  once an epoch, and a batch is still a function of (seed, step). Epochs whose end falls within a batch begin and end
+  with a batch of any sizes. Every column of a batch is cut to the longest row of the global batch, rounded up.
 
   pool: batches of a pool. multiple: what widths are rounded up to; a train step is compiled for each width.
   """
@@ -39,7 +39,8 @@ class Buckets(Pipeline):
     if not isinstance(source, Arrays):
       raise UserError(f'batches by size need columns in memory, got {type(source).__name__}')
     weights = [column for name, column in source.columns.items() if name.endswith('_weights')]
-    return np.max([np.where(weight_NT > 0, np.arange(1, weight_NT.shape[1] + 1), 0).max(axis=1) for weight_NT in weights], axis=0)
+    return np.max(
+      [np.where(weight_NT > 0, np.arange(1, weight_NT.shape[1] + 1), 0).max(axis=1) for weight_NT in weights], axis=0)
 
   def indices(self, positions_B: np.ndarray) -> np.ndarray:
     epoch_B, offset_B = np.divmod(positions_B, len(self.source))
@@ -63,7 +64,8 @@ class Buckets(Pipeline):
     order_N[first:first + whole * batch] = body_N.reshape(whole, batch)[shuffled].reshape(-1)
     return order_N
 
-  def _read(self, indices: Callable[[np.ndarray], np.ndarray], positions_B: np.ndarray, rows: slice | np.ndarray) -> Columns:
+  def _read(self, indices: Callable[[np.ndarray], np.ndarray], positions_B: np.ndarray,
+            rows: slice | np.ndarray) -> Columns:
     index_B = indices(positions_B)
     width = -(-int(self.sizes_N[index_B].max()) // self.multiple) * self.multiple
     return {name: column[:, :width] for name, column in self.source.get(index_B[rows]).items()}

@@ -138,7 +138,8 @@ class Pipeline:
   def _positions(self, step: int) -> np.ndarray:
     return step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
 
-  def _read(self, indices: Callable[[np.ndarray], np.ndarray], positions_B: np.ndarray, rows: slice | np.ndarray) -> Columns:
+  def _read(self, indices: Callable[[np.ndarray], np.ndarray], positions_B: np.ndarray,
+            rows: slice | np.ndarray) -> Columns:
     """Rows `rows` of the examples at `positions_B`, whose indices in the source `indices` gives."""
     return self.source.get(indices(positions_B[rows]))
 
@@ -147,7 +148,8 @@ class Pipeline:
 
   def _prefetched(self, read: Callable[[int], Columns], start: int, stop: int) -> Iterator[Columns]:
     len(self.source)  # what is wrong with the data is said here and not by a background thread
-    # More than one thread is for sources that decode: numpy indexing holds the interpreter lock, so that they would only wait.
+    # More than one thread is for sources that decode: numpy indexing holds the interpreter lock, so that they would
+    # only wait.
     options = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=max(self.prefetch, self.threads))
     return iter(grain.MapDataset.range(start, stop).map(read).to_iter_dataset(options))
 

@@ -155,7 +155,8 @@ def read_texts(builder: tfds.core.DatasetBuilder, split: str, column: str) -> li
       try:
         texts.append(example[column].decode('utf-8'))
       except UnicodeDecodeError as error:
-        raise UserError(f'{builder.name}, {column} of record {number} of {part}: expected UTF-8 text, got {error}') from None
+        raise UserError(
+          f'{builder.name}, {column} of record {number} of {part}: expected UTF-8 text, got {error}') from None
   return texts
 
 

@@ -1,9 +1,10 @@
-"""Generated data: mixtures of Gaussians in the plane, where mode collapse can be counted, and noise that stands in for a corpus.
+"""Generated data: mixtures of Gaussians in the plane, where mode collapse can be counted, and noise that stands in for
+a corpus.
 
 Source of the mixtures: the 25-mode grid and 8-mode ring of Lin et al. 2018 (PacGAN), section 4.1.
 
-There is nothing to learn in random tokens, images and latents. They have the shapes of data that is too large to ship, which is all that
-plans, benchmarks and tests of full-size models need.
+There is nothing to learn in random tokens, images and latents. They have the shapes of data that is too large to ship,
+which is all that plans, benchmarks and tests of full-size models need.
 """
 
 from collections.abc import Mapping
@@ -67,7 +68,8 @@ class Noise:
 
 
 def random_tokens(vocabulary: int, length: int, size: int, seed: int = 0) -> Noise:
-  """Column 'tokens', int32 (size, length + 1): every token is drawn evenly from the vocabulary, so the least loss is its logarithm."""
+  """Column 'tokens', int32 (size, length + 1): every token is drawn evenly from the vocabulary, so the least loss is
+  its logarithm."""
 
   def draw(random: RowRandom) -> Columns:
     return {'tokens': random.integers(0, vocabulary, length + 1).astype(np.int32)}
@@ -85,7 +87,8 @@ def random_images(shape: tuple[int, ...], num_classes: int, size: int, seed: int
 
 
 def random_latents(shape: tuple[int, ...], num_classes: int, size: int, seed: int = 0) -> Noise:
-  """Column 'image', float32 (size, *shape), standard Gaussian (Box and Muller 1958); with classes, column 'label', int32."""
+  """Column 'image', float32 (size, *shape), standard Gaussian (Box and Muller 1958); with classes, column 'label',
+  int32."""
 
   def draw(random: RowRandom) -> Columns:
     radius = np.sqrt(-2.0 * np.log1p(-random.uniform(*shape)))

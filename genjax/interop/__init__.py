@@ -4,8 +4,9 @@
     logits_BTV, _ = model.network.apply(model.params, model.mutable, tokens_BT)
     interop.save('path/of/a/copy', model)                         # what `transformers` loads
 
-What a network takes and gives stands with `genjax.models.transformers.decoder.transformer` (GPT-2, LLaMA, Mistral), `genjax.models.transformers.bert.encoder`
-(BERT), `genjax.models.transformers.vit.encoder` (ViT) and `genjax.models.seq2seq.seq2seq` (Marian, T5, Whisper).
+What a network takes and gives stands with `genjax.models.transformers.decoder.transformer` (GPT-2, LLaMA, Mistral),
+`genjax.models.transformers.bert.encoder` (BERT), `genjax.models.transformers.vit.encoder` (ViT) and
+`genjax.models.seq2seq.seq2seq` (Marian, T5, Whisper).
 """
 
 from genjax.interop.weights import Model, architecture_of, load, save

@@ -10,51 +10,61 @@ from genjax.models.transformers.decoder import GATED, TransformerConfig, llama, 
 from genjax.nn.attention.self_attention import ROPE_SCALINGS, RopeScaling
 from genjax.types import UserError
 
-GATES = {name: gated for name, own in ACTIVATIONS.items() for gated, gate in GATED.items() if own == gate}  # the MLP is gated in any case
+# The MLP is gated in any case
+GATES = {name: gated for name, own in ACTIVATIONS.items() for gated, gate in GATED.items() if own == gate}
 
 
 def _read_gpt2(entries: Entries, stored: Mapping[str, Any]) -> TransformerConfig:
   entries.only('scale_attn_weights', True, 'scores are divided by the square root of the head size')
   entries.only('scale_attn_by_inverse_layer_idx', False, 'scores are scaled alike in all layers')
   entries.only('add_cross_attention', False, 'a decoder attends to its own tokens')
-  return TransformerConfig(
-    vocab=entries.integer('vocab_size'), context=entries.integer('n_positions'), layers=entries.integer('n_layer'),
-    heads=entries.integer('n_head'), width=entries.integer('n_embd'), mlp_width=entries.integer('n_inner', 0),
-    mlp=entries.choice('activation_function', ACTIVATIONS, 'gelu_new'), norm_eps=entries.number('layer_norm_epsilon', 1e-5),
-    init_scale=entries.number('initializer_range', 0.02), tied=entries.flag('tie_word_embeddings', True))
+  return TransformerConfig(vocab=entries.integer('vocab_size'), context=entries.integer('n_positions'),
+                           layers=entries.integer('n_layer'), heads=entries.integer('n_head'),
+                           width=entries.integer('n_embd'), mlp_width=entries.integer('n_inner', 0), mlp=entries.choice(
+                             'activation_function', ACTIVATIONS, 'gelu_new'), norm_eps=entries.number(
+                               'layer_norm_epsilon',
+                               1e-5), init_scale=entries.number('initializer_range',
+                                                                0.02), tied=entries.flag('tie_word_embeddings', True))
 
 
 def _write_gpt2(config: TransformerConfig) -> dict[str, Any]:
-  refuse('gpt2', config, positions=('learned',), norm=('layer',), mlp=tuple(dict.fromkeys(ACTIVATIONS.values())), bias=(True,),
-         attention_bias=(None, True), mlp_bias=(None, True), experts=(0,), window=(0,), kv_heads=(0, config.heads),
-         head_dim=(0, config.width // config.heads))
+  refuse('gpt2', config, positions=('learned',), norm=('layer',), mlp=tuple(dict.fromkeys(ACTIVATIONS.values())),
+         bias=(True,), attention_bias=(None, True), mlp_bias=(None, True), experts=(0,), window=(0,),
+         kv_heads=(0, config.heads), head_dim=(0, config.width // config.heads))
   return {
-    'vocab_size': config.vocab, 'n_positions': config.context, 'n_layer': config.layers, 'n_head': config.heads, 'n_embd': config.width,
-    'n_inner': config.mlp_width or None, 'activation_function': activation_name(config.mlp),
-    'layer_norm_epsilon': config.norm_eps, 'initializer_range': config.init_scale, 'tie_word_embeddings': config.tied}
+    'vocab_size': config.vocab, 'n_positions': config.context, 'n_layer': config.layers, 'n_head': config.heads,
+    'n_embd': config.width, 'n_inner': config.mlp_width or None, 'activation_function': activation_name(config.mlp),
+    'layer_norm_epsilon': config.norm_eps, 'initializer_range': config.init_scale, 'tie_word_embeddings': config.tied
+  }
 
 
 def _read_llama(entries: Entries, kv_heads: int | None = None, theta: float = 1e4, norm_eps: float = 1e-6,
                 **options: Any) -> TransformerConfig:
   entries.only('partial_rotary_factor', 1.0, 'rotary positions are on all channels of a head')
-  heads, context = entries.integer('num_attention_heads'), entries.integer('max_position_embeddings', options.pop('context', 2048))
+  heads, context = entries.integer('num_attention_heads'), entries.integer('max_position_embeddings',
+                                                                           options.pop('context', 2048))
   theta, scaling = _read_rope(entries, context, theta)
-  return llama(
-    vocab=entries.integer('vocab_size'), context=context, layers=entries.integer('num_hidden_layers'), heads=heads,
-    kv_heads=_read_kv_heads(entries, heads, kv_heads or heads), head_dim=entries.integer('head_dim', 0),
-    width=entries.integer('hidden_size'), mlp_width=entries.integer('intermediate_size'), norm_eps=entries.number('rms_norm_eps', norm_eps),
-    mlp=entries.choice('hidden_act', GATES, 'silu'), tied=entries.flag('tie_word_embeddings', False), rope_theta=theta,
-    rope_scaling=scaling, init_scale=entries.number('initializer_range', 0.02), **options)
+  return llama(vocab=entries.integer('vocab_size'), context=context, layers=entries.integer('num_hidden_layers'),
+               heads=heads, kv_heads=_read_kv_heads(entries, heads, kv_heads or heads), head_dim=entries.integer(
+                 'head_dim', 0), width=entries.integer('hidden_size'), mlp_width=entries.integer('intermediate_size'),
+               norm_eps=entries.number('rms_norm_eps',
+                                       norm_eps), mlp=entries.choice('hidden_act', GATES, 'silu'), tied=entries.flag(
+                                         'tie_word_embeddings',
+                                         False), rope_theta=theta, rope_scaling=scaling, init_scale=entries.number(
+                                           'initializer_range', 0.02), **options)
 
 
 def _read_kv_heads(entries: Entries, heads: int, absent: int) -> int:
-  """`transformers` takes null for as many as there are query heads, and has a number of its own where the entry is absent."""
+  """`transformers` takes null for as many as there are query heads, and has a number of its own where the entry is
+  absent."""
   return entries.integer('num_key_value_heads', heads if 'num_key_value_heads' in entries.values else absent)
 
 
 def _read_rope(entries: Entries, context: int, absent: float) -> tuple[float, RopeScaling | None]:
-  """Base and scaling of rotary positions, from the entries of transformers 4 (rope_theta, rope_scaling) or 5 (rope_parameters)."""
-  inner = entries.inner('rope_scaling') or entries.inner('rope_parameters') or Entries({}, f'{entries.where}: rope_scaling')
+  """Base and scaling of rotary positions, from the entries of transformers 4 (rope_theta, rope_scaling) or 5
+  (rope_parameters)."""
+  inner = entries.inner('rope_scaling') or entries.inner('rope_parameters') or Entries({},
+                                                                                       f'{entries.where}: rope_scaling')
   inner.only('partial_rotary_factor', 1.0, 'rotary positions are on all channels of a head')
   theta = inner.number('rope_theta', entries.number('rope_theta', absent))
   name = 'rope_type' if inner.values.get('rope_type') is not None else 'type'
@@ -63,14 +73,19 @@ def _read_rope(entries: Entries, context: int, absent: float) -> tuple[float, Ro
     return theta, None
   original = context
   if kind in ('llama3', 'yarn'):
-    original = entries.integer('original_max_position_embeddings', inner.integer('original_max_position_embeddings', context))
+    original = entries.integer('original_max_position_embeddings',
+                               inner.integer('original_max_position_embeddings', context))
   factor = inner.number('factor', context / original if kind == 'yarn' else REQUIRED)
   options = {}
   if kind == 'llama3':
-    options = {'low': inner.number('low_freq_factor'), 'high': inner.number('high_freq_factor'), 'original_context': original}
+    options = {
+      'low': inner.number('low_freq_factor'), 'high': inner.number('high_freq_factor'), 'original_context': original
+    }
   elif kind == 'yarn':
-    options = {'low': inner.number('beta_slow', 1.0), 'high': inner.number('beta_fast', 32.0), 'original_context': original,
-               'truncate': inner.flag('truncate', True), 'amplitude': _read_amplitude(inner, factor)}
+    options = {
+      'low': inner.number('beta_slow', 1.0), 'high': inner.number('beta_fast', 32.0), 'original_context': original,
+      'truncate': inner.flag('truncate', True), 'amplitude': _read_amplitude(inner, factor)
+    }
   try:
     return theta, RopeScaling(kind, factor, **options)
   except ValueError as error:
@@ -149,8 +164,9 @@ def _write_mixtral(config: TransformerConfig) -> dict[str, Any]:
   if not config.experts:
     raise UserError('mixtral has no experts=0')
   return _write_windowed('mixtral', config) | {
-    'head_dim': config.head_dim or None, 'num_local_experts': config.experts, 'num_experts_per_tok': config.experts_per_token,
-    'router_aux_loss_coef': config.balance}
+    'head_dim': config.head_dim or None, 'num_local_experts': config.experts,
+    'num_experts_per_tok': config.experts_per_token, 'router_aux_loss_coef': config.balance
+  }
 
 
 _ATTENTION = tuple(f'blocks/attention/{name}' for name in ('query', 'key', 'value'))
@@ -169,11 +185,20 @@ _GPT2_TENSORS = (
   _OUT,
 )
 GPT2 = Architecture(
-  'gpt2', TransformerConfig, transformer, lambda config: _GPT2_TENSORS,
-  prefix='transformer.', ignored=(r'h\.\d+\.attn\.(bias|masked_bias)',),  # the causal mask
-  aliases={'lm_head.weight': 'transformer.wte.weight'}, read=_read_gpt2, write=_write_gpt2,
-  defaults={'architectures': ['GPT2LMHeadModel'], 'resid_pdrop': 0.0, 'embd_pdrop': 0.0, 'attn_pdrop': 0.0, 'bos_token_id': None,
-            'eos_token_id': None}, spellings={'activation_function': ACTIVATIONS})
+  'gpt2',
+  TransformerConfig,
+  transformer,
+  lambda config: _GPT2_TENSORS,
+  prefix='transformer.',
+  ignored=(r'h\.\d+\.attn\.(bias|masked_bias)',),  # the causal mask
+  aliases={'lm_head.weight': 'transformer.wte.weight'},
+  read=_read_gpt2,
+  write=_write_gpt2,
+  defaults={
+    'architectures': ['GPT2LMHeadModel'], 'resid_pdrop': 0.0, 'embd_pdrop': 0.0, 'attn_pdrop': 0.0,
+    'bos_token_id': None, 'eos_token_id': None
+  },
+  spellings={'activation_function': ACTIVATIONS})
 
 _GATED = ('gate', 'up', 'down')
 
@@ -182,28 +207,29 @@ def _llama_tensors(config: TransformerConfig) -> tuple[Tensor, ...]:
   return _LLAMA_TENSORS + (_MIXTRAL_MLP if config.experts else _LLAMA_MLP)
 
 
-_LLAMA_TENSORS = (
-  Tensor('model.embed_tokens.weight', ('embedding/token/embedding',)),
-  Tensor('model.layers.{layer}.input_layernorm.weight', ('blocks/attention_norm/scale',)),
-  *(row for theirs, ours in zip('qkv', _ATTENTION) for row in both(f'model.layers.{{layer}}.self_attn.{theirs}_proj', ours)),
-  *both('model.layers.{layer}.self_attn.o_proj', 'blocks/attention/out'),
-  Tensor('model.layers.{layer}.post_attention_layernorm.weight', ('blocks/mlp_norm/scale',)),
-  Tensor('model.norm.weight', ('head/norm/scale',)),
-  _OUT,
-)
+_LLAMA_TENSORS = (Tensor('model.embed_tokens.weight', ('embedding/token/embedding',)),
+                  Tensor('model.layers.{layer}.input_layernorm.weight', ('blocks/attention_norm/scale',)),
+                  *(row for theirs, ours in zip('qkv', _ATTENTION)
+                    for row in both(f'model.layers.{{layer}}.self_attn.{theirs}_proj', ours)),
+                  *both('model.layers.{layer}.self_attn.o_proj', 'blocks/attention/out'),
+                  Tensor('model.layers.{layer}.post_attention_layernorm.weight',
+                         ('blocks/mlp_norm/scale',)), Tensor('model.norm.weight', ('head/norm/scale',)), _OUT,
+                 )
 _LLAMA_MLP = tuple(row for name in _GATED for row in both(f'model.layers.{{layer}}.mlp.{name}_proj', f'blocks/{name}'))
-_MIXTRAL_MLP = (
-  Tensor('model.layers.{layer}.block_sparse_moe.gate.weight', ('blocks/experts/router/kernel',), transposed=True),
-  *(Tensor(f'model.layers.{{layer}}.block_sparse_moe.experts.{{expert}}.{theirs}.weight', (f'blocks/experts/{ours}_kernel',),
-           transposed=True) for theirs, ours in zip(('w1', 'w3', 'w2'), _GATED)),
-)
+_MIXTRAL_MLP = (Tensor(
+  'model.layers.{layer}.block_sparse_moe.gate.weight', ('blocks/experts/router/kernel',),
+  transposed=True), *(Tensor(f'model.layers.{{layer}}.block_sparse_moe.experts.{{expert}}.{theirs}.weight',
+                             (f'blocks/experts/{ours}_kernel',), transposed=True)
+                      for theirs, ours in zip(('w1', 'w3', 'w2'), _GATED)),
+               )
 _LLAMA_REST: dict[str, Any] = dict(
   tensors=_llama_tensors, prefix='model.', ignored=(r'layers\.\d+\.self_attn\.rotary_emb\.inv_freq',),
   aliases={'lm_head.weight': 'model.embed_tokens.weight'}, spellings={'hidden_act': GATES})
 
 
 def _read_plain_llama(entries: Entries, stored: Mapping[str, Any]) -> TransformerConfig:
-  return _read_llama(entries, attention_bias=entries.flag('attention_bias', False), mlp_bias=entries.flag('mlp_bias', False))
+  return _read_llama(entries, attention_bias=entries.flag('attention_bias', False),
+                     mlp_bias=entries.flag('mlp_bias', False))
 
 
 _NO_TOKENS = {'bos_token_id': None, 'eos_token_id': None}

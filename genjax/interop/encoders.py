@@ -1,4 +1,5 @@
-"""Public encoders as options of `genjax.models.transformers.bert`: BERT, with the heads that a folder has tensors for."""
+"""Public encoders as options of `genjax.models.transformers.bert`: BERT, with the heads that a folder has tensors
+for."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,9 +9,11 @@ from genjax.interop.mapping import ACTIVATIONS, Architecture, Tensor, activation
 from genjax.models.transformers.bert import BertConfig, encoder
 from genjax.types import UserError
 
-# (masked_lm, next_sentence, classes) -> the class of transformers. The first may have a pooler that it does not read, as older files do.
-_CLASSES = {(True, False, False): 'BertForMaskedLM', (True, True, False): 'BertForPreTraining', (False, False, False): 'BertModel',
-            (False, True, False): 'BertForNextSentencePrediction', (False, False, True): 'BertForSequenceClassification'}
+# (masked_lm, next_sentence, classes) -> the class of transformers. The first may have a pooler that it does not read,
+# as older files do.
+_CLASSES = {(True, False, False): 'BertForMaskedLM', (True, True, False): 'BertForPreTraining',
+            (False, False, False): 'BertModel', (False, True, False): 'BertForNextSentencePrediction',
+            (False, False, True): 'BertForSequenceClassification'}
 
 
 def _read(entries: Entries, stored: Mapping[str, Any]) -> BertConfig:
@@ -20,14 +23,17 @@ def _read(entries: Entries, stored: Mapping[str, Any]) -> BertConfig:
   entries.only('tie_word_embeddings', True, 'the output layer is the transposed embedding')
   names = {name.removeprefix('bert.') for name in stored}
   if 'classifier.weight' in names and 'pooler.dense.weight' not in names:
-    raise UserError(f'{entries.where}: the folder has a classifier of tokens, and genjax has one of sequences, which needs the pooler')
+    raise UserError(
+      f'{entries.where}: the folder has a classifier of tokens, and genjax has one of sequences, which needs the pooler'
+    )
   return BertConfig(
-    vocab=entries.integer('vocab_size'), context=entries.integer('max_position_embeddings'), layers=entries.integer('num_hidden_layers'),
-    heads=entries.integer('num_attention_heads'), width=entries.integer('hidden_size'), mlp_width=entries.integer('intermediate_size'),
-    types=entries.integer('type_vocab_size', 2), norm_eps=entries.number('layer_norm_eps', 1e-12),
-    activation=entries.choice('hidden_act', ACTIVATIONS, 'gelu'), init_scale=entries.number('initializer_range', 0.02),
-    pooler='pooler.dense.weight' in names, masked_lm='cls.predictions.bias' in names,
-    next_sentence='cls.seq_relationship.weight' in names,
+    vocab=entries.integer('vocab_size'), context=entries.integer('max_position_embeddings'),
+    layers=entries.integer('num_hidden_layers'), heads=entries.integer('num_attention_heads'),
+    width=entries.integer('hidden_size'), mlp_width=entries.integer('intermediate_size'), types=entries.integer(
+      'type_vocab_size', 2), norm_eps=entries.number('layer_norm_eps', 1e-12), activation=entries.choice(
+        'hidden_act', ACTIVATIONS, 'gelu'), init_scale=entries.number('initializer_range',
+                                                                      0.02), pooler='pooler.dense.weight' in names,
+    masked_lm='cls.predictions.bias' in names, next_sentence='cls.seq_relationship.weight' in names,
     classes=stored['classifier.weight'].shape[0] if 'classifier.weight' in stored else 0)
 
 
@@ -40,30 +46,29 @@ def _write(config: BertConfig) -> dict[str, Any]:
   return {
     'architectures': [_CLASSES[kind]], 'vocab_size': config.vocab, 'max_position_embeddings': config.context,
     'num_hidden_layers': config.layers, 'num_attention_heads': config.heads, 'hidden_size': config.width,
-    'intermediate_size': config.mlp_width or 4 * config.width, 'type_vocab_size': config.types, 'layer_norm_eps': config.norm_eps,
-    'hidden_act': activation_name(config.activation), 'initializer_range': config.init_scale, **labels}
+    'intermediate_size': config.mlp_width or 4 * config.width, 'type_vocab_size': config.types,
+    'layer_norm_eps': config.norm_eps, 'hidden_act': activation_name(
+      config.activation), 'initializer_range': config.init_scale, **labels
+  }
 
 
 _LAYER = 'bert.encoder.layer.{layer}'
 
-_TENSORS = (
-  Tensor('bert.embeddings.word_embeddings.weight', ('embedding/token/embedding',)),
-  Tensor('bert.embeddings.position_embeddings.weight', ('embedding/position/embedding',)),
-  Tensor('bert.embeddings.token_type_embeddings.weight', ('embedding/type/embedding',)),
-  *both('bert.embeddings.LayerNorm', 'embedding/norm', kernel='scale'),
-  *(row for name in ('query', 'key', 'value') for row in both(f'{_LAYER}.attention.self.{name}', f'blocks/attention/{name}')),
-  *both(f'{_LAYER}.attention.output.dense', 'blocks/attention/out'),
-  *both(f'{_LAYER}.attention.output.LayerNorm', 'blocks/attention_norm', kernel='scale'),
-  *both(f'{_LAYER}.intermediate.dense', 'blocks/up'),
-  *both(f'{_LAYER}.output.dense', 'blocks/down'),
-  *both(f'{_LAYER}.output.LayerNorm', 'blocks/mlp_norm', kernel='scale'),
-  *both('bert.pooler.dense', 'heads/pooler'),
-  *both('cls.predictions.transform.dense', 'heads/transform'),
-  *both('cls.predictions.transform.LayerNorm', 'heads/transform_norm', kernel='scale'),
-  Tensor('cls.predictions.bias', ('heads/token_bias',)),
-  *both('cls.seq_relationship', 'heads/next_sentence'),
-  *both('classifier', 'heads/classifier'),
-)
+_TENSORS = (Tensor('bert.embeddings.word_embeddings.weight', ('embedding/token/embedding',)),
+            Tensor('bert.embeddings.position_embeddings.weight', ('embedding/position/embedding',)),
+            Tensor('bert.embeddings.token_type_embeddings.weight',
+                   ('embedding/type/embedding',)), *both('bert.embeddings.LayerNorm', 'embedding/norm', kernel='scale'),
+            *(row for name in ('query', 'key', 'value')
+              for row in both(f'{_LAYER}.attention.self.{name}', f'blocks/attention/{name}')),
+            *both(f'{_LAYER}.attention.output.dense', 'blocks/attention/out'),
+            *both(f'{_LAYER}.attention.output.LayerNorm', 'blocks/attention_norm', kernel='scale'),
+            *both(f'{_LAYER}.intermediate.dense', 'blocks/up'), *both(f'{_LAYER}.output.dense', 'blocks/down'),
+            *both(f'{_LAYER}.output.LayerNorm', 'blocks/mlp_norm', kernel='scale'),
+            *both('bert.pooler.dense', 'heads/pooler'), *both('cls.predictions.transform.dense', 'heads/transform'),
+            *both('cls.predictions.transform.LayerNorm', 'heads/transform_norm', kernel='scale'),
+            Tensor('cls.predictions.bias', ('heads/token_bias',)), *both('cls.seq_relationship', 'heads/next_sentence'),
+            *both('classifier', 'heads/classifier'),
+           )
 
 BERT = Architecture(
   'bert', BertConfig, encoder, lambda config: _TENSORS,

@@ -13,7 +13,8 @@ REQUIRED: Any = object()  # the default of an entry that has none
 class Entries:
   """A JSON object whose entries are read by type.
 
-  An entry that is absent or null takes the default, which is what `transformers` takes for it; without one it is required.
+  An entry that is absent or null takes the default, which is what `transformers` takes for it; without one it is
+  required.
 
   Args:
     values: the object.

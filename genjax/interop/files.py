@@ -52,9 +52,12 @@ def open_folder(folder: pathlib.Path) -> dict[str, Stored]:
   if (folder / INDEX).exists():
     return _open_shards(folder)
   if pickles := sorted(path.name for pattern in PICKLES for path in folder.glob(pattern)):
-    raise UserError(f'{folder} has its weights in pickle files ({listed(pickles)}), which genjax does not open: a pickle runs any code '
-                    f'that its author put there. Ask for {SINGLE}, or convert them with save_pretrained(..., safe_serialization=True) of '
-                    'transformers, on a machine that may run such code')
+    raise UserError(
+      f'{folder} has its weights in pickle files ({listed(pickles)}), which genjax does not open: a pickle runs any '
+      'code '
+      f'that its author put there. Ask for {SINGLE}, or convert them with save_pretrained(..., '
+      'safe_serialization=True) of '
+      'transformers, on a machine that may run such code')
   raise UserError(f'{folder} has neither {SINGLE} nor {INDEX}')
 
 
@@ -85,7 +88,8 @@ def _open_file(path: pathlib.Path) -> dict[str, Stored]:
         else:
           found[name] = Stored(path, name, tuple(tensor.get_shape()), DTYPES[dtype])
   except (OSError, safetensors.SafetensorError) as error:
-    raise UserError(f'{path} is no whole safetensors file ({error}): truncated or damaged; copy it again from its source') from error
+    raise UserError(
+      f'{path} is no whole safetensors file ({error}): truncated or damaged; copy it again from its source') from error
   if unknown:
     raise UserError(f'{path} has tensors of types other than {sorted(DTYPES)}: {listed(unknown)}')
   return found

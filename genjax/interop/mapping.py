@@ -12,18 +12,21 @@ from genjax.nn.functional import Network
 from genjax.types import UserError, listed
 
 # Name in `transformers` -> `genjax.nn.blocks.ACTIVATIONS`; of several for one, the first is written.
-ACTIVATIONS = {'gelu': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_fast': 'gelu_tanh', 'relu': 'relu',
-               'silu': 'silu', 'swish': 'silu'}
+ACTIVATIONS = {
+  'gelu': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_fast': 'gelu_tanh', 'relu': 'relu',
+  'silu': 'silu', 'swish': 'silu'
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
   """One row of a table: public tensors, and the parameters that they hold.
 
-  name: the public name, with '{layer}' where there is one a layer; the parameters then have a leading axis L. With '{expert}' too there is
-  one for each expert of each layer, and they have a second one, E.
+  name: the public name, with '{layer}' where there is one a layer; the parameters then have a leading axis L. With
+  '{expert}' too there is one for each expert of each layer, and they have a second one, E.
   leaves: paths of the parameters; several lie side by side on the last axis, after the transposition.
-  transposed: the public tensor has its axes in reverse, as the weights of torch's linear layers (out, in) and 1D convolutions.
+  transposed: the public tensor has its axes in reverse, as the weights of torch's linear layers (out, in) and 1D
+    convolutions.
   one_row: the public tensor has a leading axis of size 1.
   image_kernel: the public tensor is O I H W, as the weights of torch's 2D convolutions, and the parameter H W I O.
 
@@ -57,11 +60,12 @@ class Architecture:
   prefix: what the names of a bare model, saved without its output layer's module, lack.
   ignored: regular expressions of names that public files hold and that are no parameters.
   aliases: public name -> name of the tensor that it repeats where the output layer is tied; it may be absent.
-  read: (config.json, what is stored by name, each with a shape) -> config; raises UserError for options that genjax does not have.
+  read: (config.json, what is stored by name, each with a shape) -> config; raises UserError for options that genjax
+    does not have.
   write: config -> entries of config.json; raises UserError for options that the architecture does not have.
   defaults: entries of config.json that `write` does not know, for models that never had one.
-  spellings: entry -> option by value, where several values are one option: a model keeps the one that it came with, as the published
-    implementations of an activation differ in their rounding.
+  spellings: entry -> option by value, where several values are one option: a model keeps the one that it came with, as
+    the published implementations of an activation differ in their rounding.
   renamed: regular expression -> replacement, for names that older files have.
   bare: whether a model of these options is saved without the prefix.
   """
@@ -85,8 +89,8 @@ class Architecture:
 class Row:
   """A row of a table under one config.
 
-  tensor: the row. names: public names. places: of each the index in the leading axes of the parameters. shape: of each of the public
-  tensors. widths: of the parameters, on the axis on which they lie side by side.
+  tensor: the row. names: public names. places: of each the index in the leading axes of the parameters. shape: of each
+  of the public tensors. widths: of the parameters, on the axis on which they lie side by side.
   """
 
   tensor: Tensor

@@ -7,10 +7,11 @@
     interop.save('path/of/a/merged/model', model, params)
     peft.save('path/of/a/copy', model, adapter)
 
-Where a public module holds several kernels side by side (GPT-2's c_attn: queries, keys and values), PEFT has one A for all of them.
-`load` gives each kernel a copy of it, and `save` writes one if they are still equal; else, as after training, A and B of all of them
-in blocks, whose rank is the sum. Adapters of experts are written one a matrix of an expert, as PEFT has them where each expert is a
-module, and turns them into its own where transformers holds all experts in one tensor; `load` does not read the latter.
+Where a public module holds several kernels side by side (GPT-2's c_attn: queries, keys and values), PEFT has one A for
+all of them. `load` gives each kernel a copy of it, and `save` writes one if they are still equal; else, as after
+training, A and B of all of them in blocks, whose rank is the sum. Adapters of experts are written one a matrix of an
+expert, as PEFT has them where each expert is a module, and turns them into its own where transformers holds all experts
+in one tensor; `load` does not read the latter.
 """
 
 from collections.abc import Mapping
@@ -36,11 +37,13 @@ from genjax.types import Tree, UserError, expanded, listed, named_leaves, unflat
 CONFIG = 'adapter_config.json'
 WEIGHTS = 'adapter_model.safetensors'
 _NAME = re.compile(r'base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight')
-# Entries that do not change what an adapter computes, and those that are read; any other one must be absent, false or empty.
-_READ = ('r', 'lora_alpha', 'lora_dropout', 'use_rslora', 'target_modules', 'exclude_modules', 'layers_to_transform', 'bias', 'peft_type',
-         'init_lora_weights')
-_WITHOUT_EFFECT = ('auto_mapping', 'base_model_name_or_path', 'fan_in_fan_out', 'inference_mode', 'layers_pattern', 'loftq_config',
-                   'eva_config', 'megatron_core', 'peft_version', 'qalora_group_size', 'revision', 'task_type')
+# Entries that do not change what an adapter computes, and those that are read; any other one must be absent, false or
+# empty.
+_READ = ('r', 'lora_alpha', 'lora_dropout', 'use_rslora', 'target_modules', 'exclude_modules', 'layers_to_transform',
+         'bias', 'peft_type', 'init_lora_weights')
+_WITHOUT_EFFECT = ('auto_mapping', 'base_model_name_or_path', 'fan_in_fan_out', 'inference_mode', 'layers_pattern',
+                   'loftq_config', 'eva_config', 'megatron_core', 'peft_version', 'qalora_group_size', 'revision',
+                   'task_type')
 _INITIAL = (None, True, False, 'gaussian', 'eva', 'orthogonal')  # those that leave the weights of the base alone
 
 
@@ -59,8 +62,8 @@ def load(folder: str | os.PathLike, model: Model) -> Adapter:
     model: the base, as `genjax.interop.load` gave it.
 
   Raises:
-    UserError: options that genjax lacks (DoRA, trained biases, modules saved whole, ranks of their own for some modules, ...), pickles,
-      damaged files, or tensors that do not fit the base; the message lists them.
+    UserError: options that genjax lacks (DoRA, trained biases, modules saved whole, ranks of their own for some
+      modules, ...), pickles, damaged files, or tensors that do not fit the base; the message lists them.
   """
   folder = expanded(folder)
   path = folder / CONFIG
@@ -76,13 +79,15 @@ def load(folder: str | os.PathLike, model: Model) -> Adapter:
   expected = _expected(entries, modules)
   if expected is not None and expected != set(found):
     missing, beyond = (listed(sorted(names)) or 'nothing' for names in (expected - set(found), set(found) - expected))
-    raise UserError(f'{folder}: {WEIGHTS} and the target_modules of {CONFIG} disagree; missing: {missing}; beyond them: {beyond}')
+    raise UserError(
+      f'{folder}: {WEIGHTS} and the target_modules of {CONFIG} disagree; missing: {missing}; beyond them: {beyond}')
   leaves: dict[str, Any] = {}
   for row in dict.fromkeys(modules[name][0] for name in found):
     names = [name.removesuffix('.weight').removeprefix(prefix) for name in row.names]
     leaves.update(_stacked(row, [found.get(name) for name in names], options.rank))
   kernels = sorted({name.rpartition('/')[0] for name in leaves})
-  return Adapter(lora.Options(options.rank, options.alpha, tuple(map(re.escape, kernels)), options.dropout), unflatten(leaves))
+  return Adapter(lora.Options(options.rank, options.alpha, tuple(map(re.escape, kernels)), options.dropout),
+                 unflatten(leaves))
 
 
 def save(folder: str | os.PathLike, model: Model, adapter: Adapter, base: str | None = None) -> None:
@@ -95,7 +100,8 @@ def save(folder: str | os.PathLike, model: Model, adapter: Adapter, base: str | 
     base: the name or path of the base that is written down, which PEFT may load it from.
 
   Raises:
-    UserError: adapted kernels that no public module has, or whose shapes are not those of the base, or a folder with something in it.
+    UserError: adapted kernels that no public module has, or whose shapes are not those of the base, or a folder with
+      something in it.
     StorageError: the disk refuses.
   """
   leaves = {name: np.asarray(leaf, np.float32) for name, leaf in named_leaves(adapter.params).items()}
@@ -107,7 +113,8 @@ def save(folder: str | os.PathLike, model: Model, adapter: Adapter, base: str | 
   if not adapted:
     raise UserError('there is no adapter to write: its parameters are empty')
   experts = any(map(_of_experts, adapted))
-  # Where transformers holds all experts in one tensor, PEFT reads their adapters only if none of the matrices of an expert lacks one.
+  # Where transformers holds all experts in one tensor, PEFT reads their adapters only if none of the matrices of an
+  # expert lacks one.
   joined = {row: _joined(row, leaves) for row in rows if row in adapted or experts and _of_experts(row)}
   rank = max(a.shape[-1] for a, _ in joined.values())
   tensors: dict[str, np.ndarray] = {}
@@ -119,11 +126,19 @@ def save(folder: str | os.PathLike, model: Model, adapter: Adapter, base: str | 
       tensors[f'{module}.lora_B.weight'] = np.ascontiguousarray(np.pad(b_RO, ((0, more), (0, 0))).T)
   alpha = adapter.options.scale * rank
   config = {
-    'peft_type': 'LORA', 'task_type': 'CAUSAL_LM', 'inference_mode': True, 'base_model_name_or_path': base, 'bias': 'none', 'r': rank,
+    'peft_type': 'LORA',
+    'task_type': 'CAUSAL_LM',
+    'inference_mode': True,
+    'base_model_name_or_path': base,
+    'bias': 'none',
+    'r': rank,
     'lora_alpha': int(alpha) if alpha == int(alpha) else alpha,
     'lora_dropout': 0.0 if experts else adapter.options.dropout,  # PEFT refuses another rate for tensors of all experts
     'target_modules': sorted(re.split(r'\{\w+\}\.', row.tensor.name.removesuffix('.weight'))[-1] for row in joined),
-    'fan_in_fan_out': any(not row.tensor.transposed for row in joined), 'init_lora_weights': True, 'use_rslora': False}
+    'fan_in_fan_out': any(not row.tensor.transposed for row in joined),
+    'init_lora_weights': True,
+    'use_rslora': False
+  }
   with files.new_folder(expanded(folder)) as partial:
     files.write_json(partial / CONFIG, config)
     save_file(tensors, partial / WEIGHTS, metadata={'format': 'pt'})
@@ -132,8 +147,9 @@ def save(folder: str | os.PathLike, model: Model, adapter: Adapter, base: str | 
 def _rows(model: Model) -> list[Row]:
   """The rows of the architecture's table that are kernels."""
   if model.architecture not in ARCHITECTURES:
-    raise UserError(f'adapters of PEFT are read and written for {sorted(ARCHITECTURES)}, and this model is a {model.architecture}; '
-                    'genjax merge makes a run of the adapted model, which genjax export writes')
+    raise UserError(
+      f'adapters of PEFT are read and written for {sorted(ARCHITECTURES)}, and this model is a {model.architecture}; '
+      'genjax merge makes a run of the adapted model, which genjax export writes')
   rows = mapping.rows(ARCHITECTURES[model.architecture], model.config, named_leaves(model.params))
   return [row for row in rows if all(map(lora.is_kernel, row.tensor.leaves))]
 
@@ -144,7 +160,9 @@ def _of_experts(row: Row) -> bool:
 
 def _modules(model: Model) -> dict[str, tuple[Row, tuple[int, ...]]]:
   """Public module -> its row, and its place there: layer and expert, as far as there are any."""
-  return {name.removesuffix('.weight'): (row, place) for row in _rows(model) for name, place in zip(row.names, row.places)}
+  return {
+    name.removesuffix('.weight'): (row, place) for row in _rows(model) for name, place in zip(row.names, row.places)
+  }
 
 
 def _read_options(entries: Entries) -> lora.Options:
@@ -153,9 +171,13 @@ def _read_options(entries: Entries) -> lora.Options:
   entries.only('bias', 'none', 'biases are not trained')
   initial = entries.values.get('init_lora_weights')
   if not any(initial is known or initial == known for known in _INITIAL):
-    raise UserError(f'{entries.where}: init_lora_weights is {initial!r}, which may change the weights of the base, and genjax has only '
-                    f'{_INITIAL}; convert it in PEFT by save_pretrained(..., path_initial_model_for_weight_conversion=...)')
-  if foreign := {name: value for name, value in entries.values.items() if value and name not in (*_READ, *_WITHOUT_EFFECT)}:
+    raise UserError(
+      f'{entries.where}: init_lora_weights is {initial!r}, which may change the weights of the base, and genjax has '
+      'only '
+      f'{_INITIAL}; convert it in PEFT by save_pretrained(..., path_initial_model_for_weight_conversion=...)')
+  if foreign := {
+      name: value for name, value in entries.values.items() if value and name not in (*_READ, *_WITHOUT_EFFECT)
+  }:
     raise UserError(f'{entries.where} has options that genjax does not have: '
                     + ', '.join(f'{name}={value!r}' for name, value in sorted(foreign.items())))
   rank, alpha = entries.integer('r'), entries.number('lora_alpha')
@@ -169,17 +191,21 @@ def _read_tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
   path = folder / WEIGHTS
   if not path.is_file():
     pickles = sorted(file.name for pattern in files.PICKLES for file in folder.glob(pattern))
-    why = (f'; it has {listed(pickles)}, a pickle, which genjax does not open, since a pickle runs any code that its author put there: ask '
-           'for safetensors' if pickles else '')
+    why = (
+      f'; it has {listed(pickles)}, a pickle, which genjax does not open, since a pickle runs any code that its '
+      'author put there: ask '
+      'for safetensors' if pickles else '')
     raise UserError(f'{folder} lacks {WEIGHTS}{why}')
   try:
     return load_file(path)
   except (OSError, safetensors.SafetensorError) as error:
-    raise UserError(f'{path} is no whole safetensors file ({error}): truncated or damaged; copy it again from its source') from error
+    raise UserError(
+      f'{path} is no whole safetensors file ({error}): truncated or damaged; copy it again from its source') from error
 
 
 def _without_base(folder: pathlib.Path, tensors: dict[str, np.ndarray], model: Model) -> dict[str, np.ndarray]:
-  """The tensors without copies of the base's output layer, which PEFT saves beside its adapter; they must be those of this base."""
+  """The tensors without copies of the base's output layer, which PEFT saves beside its adapter; they must be those of
+  this base."""
   params = named_leaves(model.params)
   for row in _rows(model):
     copy = tensors.get(name := f'base_model.model.{row.names[0].removesuffix(".weight")}.base_layer.weight')
@@ -207,10 +233,15 @@ def _match(folder: pathlib.Path, tensors: Mapping[str, np.ndarray], modules: Map
       wrong.append(f'{name} has {tensor.shape}, not {shape}')
     found.setdefault(match['module'], {})[match['part']] = tensor
   alone = sorted(module for module, parts in found.items() if len(parts) < 2)
-  problems = [f'{len(names)} {what}: {listed(names)}' for names, what in (
-    (sorted(unknown), 'without a place in the base'), (sorted(wrong), 'of another shape'), (alone, 'with A or B only')) if names]
+  problems = [
+    f'{len(names)} {what}: {listed(names)}' for names, what in ((sorted(unknown), 'without a place in the base'),
+                                                                (sorted(wrong),
+                                                                 'of another shape'), (alone, 'with A or B only'))
+    if names
+  ]
   if problems or not found:
-    raise UserError(f'{folder}: its tensors are no adapters of this base; ' + ('; '.join(problems) or f'{WEIGHTS} is empty'))
+    raise UserError(f'{folder}: its tensors are no adapters of this base; '
+                    + ('; '.join(problems) or f'{WEIGHTS} is empty'))
   return found
 
 
@@ -252,7 +283,8 @@ def _lead(row: Row) -> tuple[int, ...]:
 
 
 def _joined(row: Row, leaves: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-  """A (N I R) and B (N R O) of the N public modules of a row, of which some kernels may have no adapter; R is 0 if none has."""
+  """A (N I R) and B (N R O) of the N public modules of a row, of which some kernels may have no adapter; R is 0 if none
+  has."""
   inputs = row.shape[1] if row.tensor.transposed else row.shape[0]
   present: dict[int, tuple[np.ndarray, np.ndarray]] = {}
   for number, (leaf, width) in enumerate(zip(row.tensor.leaves, row.widths)):

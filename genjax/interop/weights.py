@@ -29,9 +29,11 @@ _TYPE_ENTRIES = ('dtype', 'torch_dtype')
 class Model:
   """A public model.
 
-  architecture: its `model_type`. config: its options, of the class that the model file has; it computes in float32, whatever the
-  parameters have. network: its functions, network.apply(params, mutable, tokens_BT)[0] being the logits B T V of a decoder. params,
-  mutable: its variables. source: the config.json that it came with, of which `save` keeps what genjax has no options for.
+  architecture: its `model_type`. config: its options, of the class that the model file has; it computes in float32,
+  whatever the parameters have. network: its functions, network.apply(params, mutable, tokens_BT)[0] being the logits B
+    T V of a decoder. params,
+  mutable: its variables. source: the config.json that it came with, of which `save` keeps what genjax has no options
+    for.
   """
 
   architecture: str
@@ -45,8 +47,8 @@ class Model:
 def load(folder: str | os.PathLike, dtype: str | None = None) -> Model:
   """Reads a folder in the layout of `transformers`: config.json, and model.safetensors or its shards.
 
-  Tensors are read one by one into the arrays that they end in, so that memory is needed for the model and one tensor. Config, names,
-  shapes and files are checked before the first is read.
+  Tensors are read one by one into the arrays that they end in, so that memory is needed for the model and one tensor.
+  Config, names, shapes and files are checked before the first is read.
 
   Args:
     folder: the folder.
@@ -56,8 +58,8 @@ def load(folder: str | os.PathLike, dtype: str | None = None) -> Model:
     The model; on one device, the default one.
 
   Raises:
-    UserError: an unknown architecture, options that genjax lacks, pickles, missing or damaged files, tensors that are missing, without a
-      place or of another shape, or numbers that `dtype` cannot hold.
+    UserError: an unknown architecture, options that genjax lacks, pickles, missing or damaged files, tensors that are
+      missing, without a place or of another shape, or numbers that `dtype` cannot hold.
   """
   folder = expanded(folder)
   wanted = _dtype(dtype)
@@ -90,12 +92,14 @@ def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, architec
     folder: a new folder, or an empty one.
     model: a `Model`, which `load` gave, or the options of one. Dropout is no part of it.
     params: its parameters; None for those of a `Model`.
-    architecture: the `model_type` to write it as; None for that of a `Model`, else the first that has all options of the config.
+    architecture: the `model_type` to write it as; None for that of a `Model`, else the first that has all options of
+      the config.
     dtype: type of the tensors, one of `DTYPES`; None for that of the parameters.
     shard_bytes: tensors of more bytes are put in several files.
 
   Raises:
-    UserError: options that the architecture does not have, parameters that are not the config's, or a folder with something in it.
+    UserError: options that the architecture does not have, parameters that are not the config's, or a folder with
+      something in it.
     StorageError: the disk refuses.
   """
   config, source = (model.config, model.source) if isinstance(model, Model) else (model, {})
@@ -111,7 +115,9 @@ def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, architec
     raise UserError(f'parameters of types other than {DTYPES}: {listed(strange)}')
   rows = mapping.rows(chosen, config, shapes)
   prefix = chosen.prefix if chosen.bare(config) else ''
-  pending = [tensor._replace(name=tensor.name.removeprefix(prefix)) for row in rows for tensor in _pending(row, leaves, types)]
+  pending = [
+    tensor._replace(name=tensor.name.removeprefix(prefix)) for row in rows for tensor in _pending(row, leaves, types)
+  ]
   same = source if source.get('model_type') == chosen.name else {}
   for name, options in chosen.spellings.items():
     if name in same and options.get(same[name]) == options[entries[name]]:
@@ -154,7 +160,8 @@ def _network(architecture: Architecture, config: Any, where: str) -> tuple[Netwo
   return network, named_leaves(jax.eval_shape(network.init, jax.random.key(0))[0])
 
 
-def _match(folder: pathlib.Path, architecture: Architecture, rows: list[Row], stored: dict[str, files.Stored]) -> dict[str, files.Stored]:
+def _match(folder: pathlib.Path, architecture: Architecture, rows: list[Row],
+           stored: dict[str, files.Stored]) -> dict[str, files.Stored]:
   """What the files have for every name of the table; an error lists all names that do not fit."""
   shapes = {name: row.shape for row in rows for name in row.names}
   aliases = {alias: name for alias, name in architecture.aliases.items() if name in shapes}
@@ -170,20 +177,26 @@ def _match(folder: pathlib.Path, architecture: Architecture, rows: list[Row], st
     elif not any(re.fullmatch(pattern, name.removeprefix(architecture.prefix)) for pattern in architecture.ignored):
       unmapped.append(name)
   missing = [name for name in shapes if name not in found]
-  problems = [f'{len(names)} {what}: {listed(names)}' for names, what in (
-    (missing, 'missing'), (sorted(unmapped), 'without a place in the model'), (sorted(wrong), 'of another shape')) if names]
+  problems = [
+    f'{len(names)} {what}: {listed(names)}' for names, what in ((missing, 'missing'), (sorted(unmapped),
+                                                                                       'without a place in the model'),
+                                                                (sorted(wrong), 'of another shape')) if names
+  ]
   if problems:
-    raise UserError(f'{folder}: its tensors are not those of the {architecture.name} that config.json describes; ' + '; '.join(problems))
+    raise UserError(f'{folder}: its tensors are not those of the {architecture.name} that config.json describes; '
+                    + '; '.join(problems))
   for alias, name in aliases.items():
     if alias in found and alias not in shapes:
       repeated, tensor = found[alias].read(), found[name].read()
       if repeated.dtype != tensor.dtype or not np.array_equal(repeated.view(np.uint8), tensor.view(np.uint8)):
-        raise UserError(f'{folder}: {alias} and {name} differ, and config.json says that they are one (tie_word_embeddings); '
-                        'set that to false if they should differ')
+        raise UserError(
+          f'{folder}: {alias} and {name} differ, and config.json says that they are one (tie_word_embeddings); '
+          'set that to false if they should differ')
   return found
 
 
-def _read(row: Row, stored: Mapping[str, files.Stored], shapes: Mapping[str, Any], wanted: np.dtype | None) -> dict[str, jax.Array]:
+def _read(row: Row, stored: Mapping[str, files.Stored], shapes: Mapping[str, Any],
+          wanted: np.dtype | None) -> dict[str, jax.Array]:
   """The parameters of one row, of all layers."""
   kinds = {stored[name].dtype for name in row.names}
   dtype = wanted or np.dtype(jnp.result_type(*kinds))
@@ -212,10 +225,13 @@ def _cast(values: np.ndarray, slot: np.ndarray, stored: Any) -> None:
 
 def _describe(config: Any, name: str | None) -> tuple[Architecture, dict[str, Any]]:
   """The architecture, and the entries of its config.json."""
-  fitting = {key: architecture for key, architecture in ARCHITECTURES.items() if isinstance(config, architecture.config)}
+  fitting = {
+    key: architecture for key, architecture in ARCHITECTURES.items() if isinstance(config, architecture.config)
+  }
   if name is not None or not fitting:
     if name not in fitting:
-      known = f'one of {sorted(fitting)}' if fitting else f'that of a config of genjax.models, and {type(config).__name__} is none'
+      known = (f'one of {sorted(fitting)}' if fitting else
+               f'that of a config of genjax.models, and {type(config).__name__} is none')
       raise UserError(f'architecture must be {known}, got {name!r}')
     return fitting[name], fitting[name].write(config)
   reasons = []
@@ -250,4 +266,7 @@ def _pending(row: Row, leaves: Mapping[str, Any], types: Mapping[str, np.dtype])
       parts.append(part)
     return row.join(parts)
 
-  return [files.Pending(name, row.shape, dtype, lambda place=place: make(place)) for place, name in zip(row.places, row.names)]
+  return [
+    files.Pending(name, row.shape, dtype, lambda place=place: make(place))
+    for place, name in zip(row.places, row.names)
+  ]

@@ -1,4 +1,5 @@
-"""Measures of generated text against references: BLEU, ROUGE and word error rate. Texts are sequences of words (any hashable pieces)."""
+"""Measures of generated text against references: BLEU, ROUGE and word error rate. Texts are sequences of words (any
+hashable pieces)."""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -15,7 +16,8 @@ Words = Sequence[Hashable]
 class Bleu(NamedTuple):
   """Corpus BLEU and what it is made of.
 
-  score: in [0, 1]. precisions: of n-grams for n = 1 .. order. brevity_penalty: 1 where the candidates are as long as the references.
+  score: in [0, 1]. precisions: of n-grams for n = 1 .. order. brevity_penalty: 1 where the candidates are as long as
+    the references.
   length_ratio: words of the candidates by those of the references.
   """
 
@@ -26,11 +28,13 @@ class Bleu(NamedTuple):
 
 
 def bleu(candidates: Sequence[Words], references: Sequence[Sequence[Words]], order: int = 4) -> Bleu:
-  """BLEU of a corpus (Papineni et al. 2002), without smoothing: 0 where no n-gram of some n is found, as `torchtext` has it.
+  """BLEU of a corpus (Papineni et al. 2002), without smoothing: 0 where no n-gram of some n is found, as `torchtext`
+  has it.
 
   Args:
     candidates: one text each.
-    references: of each candidate its references, of which the one nearest in length (the shorter of two) counts for brevity.
+    references: of each candidate its references, of which the one nearest in length (the shorter of two) counts for
+      brevity.
     order: longest n-grams; all weigh the same.
 
   Raises:
@@ -54,7 +58,8 @@ def bleu(candidates: Sequence[Words], references: Sequence[Sequence[Words]], ord
 
 
 def rouge(candidates: Sequence[Words], references: Sequence[Words], n: int = 0) -> float:
-  """Mean F1 of ROUGE-n, the overlap of n-grams, or for n = 0 of ROUGE-L, the longest common subsequence (Lin 2004); in [0, 1].
+  """Mean F1 of ROUGE-n, the overlap of n-grams, or for n = 0 of ROUGE-L, the longest common subsequence (Lin 2004); in
+  [0, 1].
 
   Args:
     candidates, references: one text each. Two empty texts agree.
@@ -76,7 +81,8 @@ def rouge(candidates: Sequence[Words], references: Sequence[Words], n: int = 0) 
 
 
 def word_error_rate(candidates: Sequence[Words], references: Sequence[Words]) -> float:
-  """Least number of insertions, deletions and substitutions that turn candidates into references, by words of the references.
+  """Least number of insertions, deletions and substitutions that turn candidates into references, by words of the
+  references.
 
   Raises:
     UserError: no texts, not as many references, or references without words.
@@ -111,8 +117,9 @@ def check_sacrebleu() -> None:
   try:
     import sacrebleu.metrics.bleu  # noqa: F401
   except ImportError:
-    raise UserError("this measure needs sacrebleu, which is not installed: pip install 'genjax-research[text]' (or pip install "
-                    'sacrebleu)') from None
+    raise UserError(
+      "this measure needs sacrebleu, which is not installed: pip install 'genjax-research[text]' (or pip install "
+      'sacrebleu)') from None
 
 
 def sacrebleu(candidates: Sequence[str], references: Sequence[str], lowercase: bool = False) -> tuple[float, str]:
@@ -152,10 +159,11 @@ def _check(candidates: Sequence, references: Sequence[Sequence]) -> None:
 
 
 def sorted_batches_loss(loss_N: np.ndarray, source_N: np.ndarray, target_N: np.ndarray, batch: int) -> float:
-  """The mean of the losses of batches of like lengths, each the mean over the tokens of its targets, as torchtext's iterators made them.
+  """The mean of the losses of batches of like lengths, each the mean over the tokens of its targets, as torchtext's
+  iterators made them.
 
-  Short batches count as much as long ones, so that it differs from the mean over all tokens. Sentences are sorted by the bits of both
-  lengths in turn, of the source's first (`torchtext.data.interleave_keys`).
+  Short batches count as much as long ones, so that it differs from the mean over all tokens. Sentences are sorted by
+  the bits of both lengths in turn, of the source's first (`torchtext.data.interleave_keys`).
 
   Args:
     loss_N: mean loss of each target per token.

@@ -1,1 +1,2 @@
-"""Building blocks of networks. NNX objects live here and in `genjax.models` only; what leaves is `functional.Network`."""
+"""Building blocks of networks. NNX objects live here and in `genjax.models` only; what leaves is
+`functional.Network`."""

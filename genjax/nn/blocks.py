@@ -30,12 +30,13 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 class BlockOptions:
   """Options of a `Block`.
 
-  width, heads: D, H. mlp_width: hidden units. head_dim: channels of a head, 0 for width / heads. activation: of the MLP, one of
-  `ACTIVATIONS`. gated: activation(gate x) * up x in the place of activation(up x) (Shazeer 2020). norm: 'layer' or 'rms'. pre_norm: x +
-  f(norm(x)) in the place of norm(x + f(x)). bias: in projections and layer norms. qkv_bias, key_bias, scaled: see
-  `genjax.nn.attention.self_attention.Attention`. dropout: on what is added to x. attention_dropout: on the weights of attention, after the softmax.
-  activation_dropout: on the hidden units of the MLP. kernel_init: of all kernels. dtype: compute type. attention: implementation, see
-  `genjax.nn.attention.dot_product_attention.attend`.
+  width, heads: D, H. mlp_width: hidden units. head_dim: channels of a head, 0 for width / heads. activation: of the
+  MLP, one of `ACTIVATIONS`. gated: activation(gate x) * up x in the place of activation(up x) (Shazeer 2020). norm:
+  'layer' or 'rms'. pre_norm: x + f(norm(x)) in the place of norm(x + f(x)). bias: in projections and layer norms.
+  qkv_bias, key_bias, scaled: see `genjax.nn.attention.self_attention.Attention`. dropout: on what is added to x.
+    attention_dropout: on the weights of attention, after the softmax.
+  activation_dropout: on the hidden units of the MLP. kernel_init: of all kernels. dtype: compute type. attention:
+  implementation, see `genjax.nn.attention.dot_product_attention.attend`.
 
   Raises:
     ValueError: an unknown name, or heads that do not divide the width.
@@ -81,17 +82,21 @@ class BlockOptions:
 
   def make_linear(self, inputs: int, outputs: int, rngs: nnx.Rngs) -> Linear:
     """A projection."""
-    return Linear(inputs, outputs, use_bias=self.bias, dtype=jnp.dtype(self.dtype), kernel_init=self.kernel_init, rngs=rngs)
+    return Linear(inputs, outputs, use_bias=self.bias, dtype=jnp.dtype(self.dtype), kernel_init=self.kernel_init,
+                  rngs=rngs)
 
   def make_classifier(self, classes: int, rngs: nnx.Rngs) -> Linear:
     """A projection to logits, which are float32 in every compute type."""
-    return Linear(self.width, classes, use_bias=self.bias, dtype=jnp.dtype(self.dtype), preferred_element_type=jnp.float32,
-                  kernel_init=self.kernel_init, rngs=rngs)
+    return Linear(self.width, classes, use_bias=self.bias, dtype=jnp.dtype(self.dtype),
+                  preferred_element_type=jnp.float32, kernel_init=self.kernel_init, rngs=rngs)
 
 
 def options_of(config: Any, **options: Any) -> BlockOptions:
-  """The options of a model's blocks: those of the model that have these names, unless `options` has others; mlp_width 0 is 4 width."""
-  own = {field.name: getattr(config, field.name) for field in dataclasses.fields(BlockOptions) if hasattr(config, field.name)}
+  """The options of a model's blocks: those of the model that have these names, unless `options` has others; mlp_width 0
+  is 4 width."""
+  own = {
+    field.name: getattr(config, field.name) for field in dataclasses.fields(BlockOptions) if hasattr(config, field.name)
+  }
   return BlockOptions(**{**own, 'mlp_width': config.mlp_width or 4 * config.width, **options})
 
 
@@ -106,10 +111,10 @@ class Block(nnx.Module):
 
   def __init__(self, options: BlockOptions, *, causal: bool = False, cross: bool = False, rngs: nnx.Rngs):
     def attention(kind: type[Attention], causal: bool) -> Any:
-      return kind(options.width, options.heads, head_dim=options.head_dim or None, bias=options.bias, qkv_bias=options.qkv_bias,
-                  key_bias=options.key_bias, causal=causal, scaled=options.scaled, dtype=jnp.dtype(options.dtype),
-                  kernel_init=options.kernel_init, out_init=options.kernel_init, implementation=options.attention,
-                  dropout=options.attention_dropout, rngs=rngs)
+      return kind(options.width, options.heads, head_dim=options.head_dim or None, bias=options.bias,
+                  qkv_bias=options.qkv_bias, key_bias=options.key_bias, causal=causal, scaled=options.scaled,
+                  dtype=jnp.dtype(options.dtype), kernel_init=options.kernel_init, out_init=options.kernel_init,
+                  implementation=options.attention, dropout=options.attention_dropout, rngs=rngs)
 
     self.attention, self.attention_norm = attention(Attention, causal), options.make_norm(rngs)
     if cross:
@@ -121,8 +126,9 @@ class Block(nnx.Module):
     self.mlp_norm = options.make_norm(rngs)
     self.options = options
 
-  def __call__(self, x_BTD: Array, memory_BSD: Array | None = None, *, mask_BT: Array | None = None, visible_BS: Array | None = None,
-               bias_HTS: Array | None = None, key: Key | None = None, layer: Any = None, position: Array | int | None = None) -> Any:
+  def __call__(self, x_BTD: Array, memory_BSD: Array | None = None, *, mask_BT: Array | None = None,
+               visible_BS: Array | None = None, bias_HTS: Array | None = None, key: Key | None = None,
+               layer: Any = None, position: Array | int | None = None) -> Any:
     """Applies the block.
 
     Args:
@@ -131,7 +137,8 @@ class Block(nnx.Module):
       mask_BT, bias_HTS: of self-attention, see `genjax.nn.attention.self_attention.Attention`.
       visible_BS: nonzero where the memory is seen.
       key: for dropout.
-      layer: cache (own, memory): that of self-attention (see `genjax.nn.attention.self_attention.init_layer`), and what `Remember` returned.
+      layer: cache (own, memory): that of self-attention (see `genjax.nn.attention.self_attention.init_layer`), and what
+        `Remember` returned.
       position: number of slots of the cache that are filled.
 
     Returns:
@@ -142,13 +149,14 @@ class Block(nnx.Module):
       keys = tuple(jax.random.split(key, 3))
       inner = tuple(jax.random.fold_in(part, 1) for part in keys)
     own, memory = (None, None) if layer is None else layer
-    y_BTD = self.attention(self._read(self.attention_norm, x_BTD), inner[0], layer=own, position=position, mask_BT=mask_BT,
-                           bias_HTS=bias_HTS)
+    y_BTD = self.attention(self._read(self.attention_norm, x_BTD), inner[0], layer=own, position=position,
+                           mask_BT=mask_BT, bias_HTS=bias_HTS)
     y_BTD, own = (y_BTD, None) if layer is None else y_BTD
     x_BTD = self._add(self.attention_norm, x_BTD, y_BTD, keys[0])
     if memory_BSD is not None or memory is not None:
       memory = self.cross.project(memory_BSD) if memory is None else memory
-      y_BTD = self.cross(self._read(self.cross_norm, x_BTD), memory, inner[1], visible_BS=visible_BS, cached=layer is not None)
+      y_BTD = self.cross(self._read(self.cross_norm, x_BTD), memory, inner[1], visible_BS=visible_BS, cached=layer
+                         is not None)
       x_BTD = self._add(self.cross_norm, x_BTD, y_BTD, keys[1])
     h_BTD = self._read(self.mlp_norm, x_BTD)
     activation = ACTIVATIONS[self.options.activation]

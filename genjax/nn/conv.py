@@ -1,13 +1,13 @@
 """Convolutions on images B H W C, their transposes, and the dense layer that goes with them.
 
-On CPUs they are matrix products where these are faster, see `genjax.nn.conv_products`. Elsewhere transposed convolutions are computed
-by stride-1 convolutions on the parts of the kernel that one output phase reads, with the result and the number of operations of
-`jax.lax.conv_transpose`.
+On CPUs they are matrix products where these are faster, see `genjax.nn.conv_products`. Elsewhere transposed
+convolutions are computed by stride-1 convolutions on the parts of the kernel that one output phase reads, with the
+result and the number of operations of `jax.lax.conv_transpose`.
 
-On a mesh, each device computes whole images with whole kernels, except for channels that a layer's `axes` name. Left alone, the
-partitioner carries the split of a dense layer through a reshape onto height and width, or uses a kernel as it is stored, split
-along its height, and then computes wrong outputs and gradients of strided convolutions (seen with jax 0.10.2 on CPU devices; the
-test of equal losses on all meshes catches it).
+On a mesh, each device computes whole images with whole kernels, except for channels that a layer's `axes` name. Left
+alone, the partitioner carries the split of a dense layer through a reshape onto height and width, or uses a kernel as
+it is stored, split along its height, and then computes wrong outputs and gradients of strided convolutions (seen with
+jax 0.10.2 on CPU devices; the test of equal losses on all meshes catches it).
 """
 
 from collections.abc import Callable
@@ -37,13 +37,14 @@ def conv(x_BHWC: Array, kernel_HWIO: Any, stride: int = 1, axes: ChannelAxes = (
 
   Args:
     x_BHWC: images.
-    kernel_HWIO: square kernel of size k; of another type than the images, it is cast and its gradient is summed in float32, see
-      `genjax.reduction`.
+    kernel_HWIO: square kernel of size k; of another type than the images, it is cast and its gradient is summed in
+      float32, see `genjax.reduction`.
     stride: step s along both axes.
     axes: logical axes of input and output channels, by which a mesh splits them.
 
   Returns:
-    Images of ceil(H / s) by ceil(W / s) pixels. For k = 4, s = 2 and even sizes this is `torch.nn.Conv2d(..., 4, 2, 1)`.
+    Images of ceil(H / s) by ceil(W / s) pixels. For k = 4, s = 2 and even sizes this is `torch.nn.Conv2d(..., 4, 2,
+    1)`.
   """
   x_BHWC = _place(x_BHWC, axes[0])
   kernel_place = sharding.layout(kernel_HWIO.shape, None, None, *axes, name='kernel H W I O of a convolution')
@@ -71,7 +72,8 @@ def conv_transpose(x_BHWC: Array, kernel_HWIO: Any, stride: int = 2) -> Array:
     ValueError: the kernel is no multiple of the stride.
   """
   if kernel_HWIO.shape[0] % stride:
-    raise ValueError(f'the kernel of a transposed convolution must be a multiple of its stride {stride}, got {kernel_HWIO.shape[0]}')
+    raise ValueError(
+      f'the kernel of a transposed convolution must be a multiple of its stride {stride}, got {kernel_HWIO.shape[0]}')
   x_BHWC = _place(x_BHWC)
   kernel_place = sharding.layout(kernel_HWIO.shape, *[None] * 4, name='kernel H W I O of a convolution')
   image_place = sharding.layout(x_BHWC.shape, 'batch', *[None] * 3, name='images B H W C of a convolution')
@@ -117,7 +119,8 @@ class Convolution:
       return reduction.spread(total, parts) if parts else total
     alone = dataclasses.replace(self, kernel_place=None, image_place=None)
     return reduction.on_each_device(
-      lambda x, slope: jax.vjp(lambda kernel: alone(x, kernel), jnp.zeros(shape, x.dtype))[1](slope)[0], (x, slope), parts)
+      lambda x, slope: jax.vjp(lambda kernel: alone(x, kernel), jnp.zeros(shape, x.dtype))[1](slope)[0], (x, slope),
+      parts)
 
 
 def _phases(x_BHWC: Array, kernel_HWIO: Array, stride: int, place: NamedSharding | None) -> Array:
@@ -221,8 +224,10 @@ class ConvTranspose(nnx.Module):
     return _affine(self, x_BHWC, functools.partial(conv_transpose, stride=self.stride), key)
 
 
-def _affine(layer: Dense | Conv | ConvTranspose, x: Array, linear: Linear, key: Key | None, narrow: Linear | None = None) -> Array:
-  """`linear` of x and the layer's kernel, normalised if the layer says so, plus its bias; `narrow`: see `Kernel.apply`."""
+def _affine(layer: Dense | Conv | ConvTranspose, x: Array, linear: Linear, key: Key | None,
+            narrow: Linear | None = None) -> Array:
+  """`linear` of x and the layer's kernel, normalised if the layer says so, plus its bias; `narrow`: see
+  `Kernel.apply`."""
   x = x.astype(layer.dtype)
   kernel: Any = layer.kernel.get_value()
   kernel = kernel if layer.spectral is None else layer.spectral(reduction.plain(dense(kernel)), key)

@@ -1,12 +1,12 @@
 """Convolutions as matrix products, in the forms that XLA compiles best for CPUs.
 
-There its convolutions reach four fifths of the speed of its matrix products, but the gradients of kernels, computed as convolutions with
-kernels as large as images, a third, and convolutions with a dilated input less. Here the gradient of a kernel is one product a tap,
-and what spreads pixels (a transposed convolution, and the gradient of the input of a strided one) is one product and a sum of shifted
-blocks. docs/speed.md has the measurements.
+There its convolutions reach four fifths of the speed of its matrix products, but the gradients of kernels, computed as
+convolutions with kernels as large as images, a third, and convolutions with a dilated input less. Here the gradient of
+a kernel is one product a tap, and what spreads pixels (a transposed convolution, and the gradient of the input of a
+strided one) is one product and a sum of shifted blocks. docs/speed.md has the measurements.
 
-Both functions differentiate into one another, to any order and in both modes. Suffixes: B batch, H W pixels of the larger images, h w
-those of the smaller ones, I and O channels of the larger and the smaller ones.
+Both functions differentiate into one another, to any order and in both modes. Suffixes: B batch, H W pixels of the
+larger images, h w those of the smaller ones, I and O channels of the larger and the smaller ones.
 """
 
 import functools
@@ -83,8 +83,11 @@ def _spread_value(y_BhwO: Array, kernel_HWIO: Array, stride: int) -> Array:
   # Tap s u + v of pixel a falls on s (a + u) + v: a block of s x s pixels for each pair of taps u.
   blocks = (y_BhwO @ matrix_OX).reshape(batch, height, width, count, stride, count, stride, inputs)
   rest = ((0, 0),) * 3
-  shifted = [jnp.pad(blocks[:, :, :, row, :, column], ((0, 0), (row, count - 1 - row), (column, count - 1 - column), *rest))
-             for row in range(count) for column in range(count)]
+  shifted = [
+    jnp.pad(blocks[:, :, :, row, :, column], ((0, 0), (row, count - 1 - row), (column, count - 1 - column), *rest))
+    for row in range(count)
+    for column in range(count)
+  ]
   total = functools.reduce(jnp.add, shifted).swapaxes(2, 3)
   image = total.reshape(batch, (height + count - 1) * stride, (width + count - 1) * stride, inputs)
   return image[:, before:before + height * stride, before:before + width * stride]
@@ -107,11 +110,13 @@ _spread = derivatives.define(_spread_value, _spread_forward, _spread_derivative,
 
 
 def _kernel_slope(x_BHWI: Array, slope_BhwO: Array, kernel_HWIO: Array, stride: int) -> Array:
-  """The gradient of the kernel: for each tap, the products of the pixels it reads with the gradients of what it writes."""
+  """The gradient of the kernel: for each tap, the products of the pixels it reads with the gradients of what it
+  writes."""
   size, _, inputs, outputs = kernel_HWIO.shape
   if inputs < FEW_CHANNELS or slope_BhwO.size // outputs < FEW_PIXELS:
     return jax.vjp(lambda kernel: native(x_BHWI, kernel, stride), kernel_HWIO)[1](slope_BhwO)[0]
-  # Products of the small gradient, transposed once, with pixels as they lie; transposing pixels or leaving it to the product takes longer.
+  # Products of the small gradient, transposed once, with pixels as they lie; transposing pixels or leaving it to the
+  # product takes longer.
   slope_ON = jax.lax.optimization_barrier(slope_BhwO.reshape(-1, outputs).T)
   products = [jax.lax.optimization_barrier(slope_ON @ tap.reshape(-1, inputs)).T for tap in _taps(x_BHWI, size, stride)]
   return jnp.stack(products).reshape(kernel_HWIO.shape)
@@ -126,4 +131,8 @@ def _taps(x_BHWI: Array, size: int, stride: int) -> list[Array]:
     pads.append((padding // 2, padding - padding // 2))
     counts.append((count - 1) * stride + 1)
   x_BHWI = jnp.pad(x_BHWI, (*pads, (0, 0)))
-  return [x_BHWI[:, row:row + counts[0]:stride, column:column + counts[1]:stride] for row in range(size) for column in range(size)]
+  return [
+    x_BHWI[:, row:row + counts[0]:stride, column:column + counts[1]:stride]
+    for row in range(size)
+    for column in range(size)
+  ]

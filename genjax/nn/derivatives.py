@@ -1,8 +1,9 @@
 """Functions that have a gradient of their own, and derivatives in forward mode as well.
 
-`jax.custom_vjp` replaces the gradient of a function and leaves it without `jax.jvp`, which objectives with derivatives along a path need
-(MeanFlow, Geng et al. 2025; sCM, Lu and Song 2024). Here the derivative is one linear operation of two faces: forward mode computes it as
-`derivative` says, reverse mode transposes it as `backward` says. Neither runs the other, and both can be differentiated again.
+`jax.custom_vjp` replaces the gradient of a function and leaves it without `jax.jvp`, which objectives with derivatives
+along a path need (MeanFlow, Geng et al. 2025; sCM, Lu and Song 2024). Here the derivative is one linear operation of
+two faces: forward mode computes it as `derivative` says, reverse mode transposes it as `backward` says. Neither runs
+  the other, and both can be differentiated again.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,15 +22,17 @@ from genjax.types import Array, UserError
 Leaves = Sequence[Any]
 
 
-def define(value: Callable[..., Any], forward: Callable[..., Any], derivative: Callable[..., Any], backward: Callable[..., Any],
-           static: int = 0) -> Callable[..., Any]:
+def define(value: Callable[..., Any], forward: Callable[..., Any], derivative: Callable[..., Any],
+           backward: Callable[..., Any], static: int = 0) -> Callable[..., Any]:
   """A function with derivatives of both modes.
 
   Args:
     value: (*arrays, *options) -> y, trees of arrays all of them.
     forward: (*arrays, *options) -> (y, saved): the value where a derivative is wanted, and what the derivative needs.
-    derivative: (*options, saved, tangents) -> tangent of y, linear in the tangents: a tuple of one a array, None where it is zero.
-    backward: (*options, saved, gradient) -> gradients, a tuple of one an array, None where it has none: the transpose of `derivative`.
+    derivative: (*options, saved, tangents) -> tangent of y, linear in the tangents: a tuple of one a array, None where
+      it is zero.
+    backward: (*options, saved, gradient) -> gradients, a tuple of one an array, None where it has none: the transpose
+      of `derivative`.
     static: how many of the last arguments are options, which are no arrays.
 
   Returns:
@@ -46,7 +49,8 @@ def define(value: Callable[..., Any], forward: Callable[..., Any], derivative: C
 
     def rule(arrays: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
       y, saved = forward(*arrays, *options)
-      return y, _tangent(y, saved, tangents, lambda *given: derivative(*options, *given), lambda *given: backward(*options, *given))
+      return y, _tangent(y, saved, tangents, lambda *given: derivative(*options, *given),
+                         lambda *given: backward(*options, *given))
 
     specialised.defjvp(rule, symbolic_zeros=True)
     return specialised(*arrays)
@@ -75,7 +79,8 @@ def reverse_only(x: Array, message: str) -> Array:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Rule:
-  """The linear operation: (saved, tangents) -> tangents of y, and its transpose (saved, gradients of y) -> gradients; lists of leaves."""
+  """The linear operation: (saved, tangents) -> tangents of y, and its transpose (saved, gradients of y) -> gradients;
+  lists of leaves."""
 
   saved: int
   derivative: Callable[[Leaves, Leaves], list[Array]]
@@ -108,7 +113,8 @@ def _tangent(y: Any, saved: Any, tangents: Any, derivative: Callable[..., Any], 
     return jax.tree.leaves(derivative(jax.tree.unflatten(saved_structure, saved_leaves), given))
 
   def back(saved_leaves: Leaves, gradient_leaves: Leaves) -> list[Array]:
-    found = backward(jax.tree.unflatten(saved_structure, saved_leaves), jax.tree.unflatten(y_structure, gradient_leaves))
+    found = backward(jax.tree.unflatten(saved_structure, saved_leaves),
+                     jax.tree.unflatten(y_structure, gradient_leaves))
     gradients = []
     for gradient, part in zip(found, jax.tree.unflatten(structure, shapes), strict=True):
       gradients += jax.tree.leaves(part) if gradient is None else jax.tree.leaves(gradient)
@@ -135,7 +141,8 @@ def _types(*values: Any, rule: _Rule, types: Any) -> Any:
 
 
 def _differentiate(values: Any, tangents: Any, *, rule: _Rule, types: Any) -> Any:
-  """The derivative of the derivative. Along its linear arguments alone it is itself, and goes on to transpose as it does."""
+  """The derivative of the derivative. Along its linear arguments alone it is itself, and goes on to transpose as it
+  does."""
   y = _LINEAR.bind(*values, rule=rule, types=types)
   live = [not isinstance(tangent, ad.Zero) for tangent in tangents]
   if not any(live[:rule.saved]):
@@ -158,7 +165,8 @@ def _batch(values: Any, axes: Any, *, rule: _Rule, types: Any) -> Any:
   saved, linear = front[:rule.saved], front[rule.saved:]
   linear = [jnp.broadcast_to(x, (size, *x.shape)) if axis is None else x for x, axis in zip(linear, axes[rule.saved:])]
   saved_axes = [None if axis is None else 0 for axis in axes[:rule.saved]]
-  mapped = _Rule(rule.saved, lambda saved, tangents: jax.vmap(rule.derivative, (saved_axes, 0))(list(saved), list(tangents)),
+  mapped = _Rule(rule.saved, lambda saved, tangents: jax.vmap(rule.derivative,
+                                                              (saved_axes, 0))(list(saved), list(tangents)),
                  lambda saved, gradients: jax.vmap(rule.transpose, (saved_axes, 0))(list(saved), list(gradients)))
   wide = tuple(ShapedArray((size, *kind.shape), kind.dtype) for kind in types)
   return _LINEAR.bind(*saved, *linear, rule=mapped, types=wide), [0] * len(types)

@@ -82,7 +82,8 @@ class LabelEmbedding(nnx.Module):
 
 
 def sincos(position_T: np.ndarray, width: int, shift: int = 0) -> np.ndarray:
-  """Fixed positions T D (Vaswani et al. 2017, section 3.5) in float64, all sines before all cosines; of an odd width D one more sine.
+  """Fixed positions T D (Vaswani et al. 2017, section 3.5) in float64, all sines before all cosines; of an odd width D
+  one more sine.
 
   Frequency i is 10000^(-i / (D/2 - shift)). Whisper has a shift of 1, so that the last is 1 / 10000.
   """
@@ -113,7 +114,8 @@ def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
 
 
 class RelativeBias(nnx.Module):
-  """What is added to the scores of attention for the distance of a key from a query, one number a head (Raffel et al. 2020, section 2.1).
+  """What is added to the scores of attention for the distance of a key from a query, one number a head (Raffel et al.
+  2020, section 2.1).
 
   Args:
     heads: H.
@@ -134,7 +136,8 @@ class RelativeBias(nnx.Module):
 
 
 def relative_buckets(offset_TS: Array, buckets: int, distance: int, bidirectional: bool) -> Array:
-  """Classes of relative positions, as published with T5: half of them are single distances, the others grow in size up to `distance`.
+  """Classes of relative positions, as published with T5: half of them are single distances, the others grow in size up
+  to `distance`.
 
   Args:
     offset_TS: position of the key less that of the query.
@@ -147,7 +150,8 @@ def relative_buckets(offset_TS: Array, buckets: int, distance: int, bidirectiona
   share = buckets // 2 if bidirectional else buckets
   exact = share // 2
   if exact < 1 or distance <= exact:
-    raise ValueError(f'relative positions need 2 buckets on a side and a distance above half of these, got {buckets} and {distance}')
+    raise ValueError(
+      f'relative positions need 2 buckets on a side and a distance above half of these, got {buckets} and {distance}')
   # In float32, as published: a logarithm on the border of two classes must fall where the published weights have it.
   steps = np.arange(1, distance + 1, dtype=np.float32)
   grown = exact + (np.log(steps / exact) / math.log(distance / exact) * (share - exact)).astype(np.int32)

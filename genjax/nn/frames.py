@@ -1,4 +1,5 @@
-"""Frames of features, such as log-mel energies of speech, as half as many vectors with fixed positions (Radford et al. 2022)."""
+"""Frames of features, such as log-mel energies of speech, as half as many vectors with fixed positions (Radford et al.
+2022)."""
 
 from flax import nnx
 import jax
@@ -16,7 +17,8 @@ TAPS = 3
 
 
 class FrameConv(nnx.Module):
-  """A convolution over time with 3 taps and zeros on both sides, as one matrix product; S frames become ceil(S / stride).
+  """A convolution over time with 3 taps and zeros on both sides, as one matrix product; S frames become ceil(S /
+  stride).
 
   Args:
     inputs, outputs: channels.
@@ -42,8 +44,8 @@ class FrameConv(nnx.Module):
 class FrameEmbedding(nnx.Module):
   """Two convolutions with GELU, the second of stride 2, and positions.
 
-  The table of positions is among the parameters, because public weights hold a rounded one. It has no gradient, and no name that weight
-  decay looks for.
+  The table of positions is among the parameters, because public weights hold a rounded one. It has no gradient, and no
+  name that weight decay looks for.
 
   Args:
     features: F, numbers in a frame.
@@ -64,7 +66,8 @@ class FrameEmbedding(nnx.Module):
 
     Args:
       frames_BSF: features.
-      mask_BS: nonzero on frames, zero on padding, which then counts as the zeros beyond the ends do; None for frames only.
+      mask_BS: nonzero on frames, zero on padding, which then counts as the zeros beyond the ends do; None for frames
+        only.
       key: unused.
 
     Raises:
@@ -73,7 +76,8 @@ class FrameEmbedding(nnx.Module):
     del key
     longest = 2 * self.sinusoids.shape[0]
     if frames_BSF.ndim != 3 or frames_BSF.shape[-1] != self.features or frames_BSF.shape[1] > longest:
-      raise UserError(f'the model reads up to {longest} frames of {self.features} features, got an array of shape {frames_BSF.shape}')
+      raise UserError(
+        f'the model reads up to {longest} frames of {self.features} features, got an array of shape {frames_BSF.shape}')
     visible_BS1 = None if mask_BS is None else (mask_BS != 0)[..., None]
     seen = lambda x_BSD: x_BSD if visible_BS1 is None else jnp.where(visible_BS1, x_BSD, 0)
     gelu = ACTIVATIONS['gelu']

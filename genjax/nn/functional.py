@@ -18,12 +18,15 @@ from genjax.nn import kernels
 from genjax.types import Array, Key, Tree, UserError
 
 REMAT_POLICIES = {
-  'none': None,
-  'full': jax.checkpoint_policies.nothing_saveable,
-  'dots': lambda primitive, *avals, **options: (primitive.name == reduction.PRODUCT or
-                                                jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *avals, **options)),
-  'offload': jax.checkpoint_policies.save_and_offload_only_these_names(
-    names_which_can_be_saved=[], names_which_can_be_offloaded=['block_input'], offload_src='device', offload_dst='pinned_host'),
+  'none':
+    None, 'full':
+      jax.checkpoint_policies.nothing_saveable, 'dots':
+        lambda primitive, *avals, **options:
+        (primitive.name == reduction.PRODUCT or jax.checkpoint_policies.dots_with_no_batch_dims_saveable(
+          primitive, *avals, **options)), 'offload':
+            jax.checkpoint_policies.save_and_offload_only_these_names(names_which_can_be_saved=[],
+                                                                      names_which_can_be_offloaded=['block_input'],
+                                                                      offload_src='device', offload_dst='pinned_host'),
 }
 OFFLOAD_PLATFORMS = ('gpu', 'tpu')  # XLA for CPUs has no second memory to move to
 
@@ -49,7 +52,9 @@ def network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
   """
   template = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
   graph, param_spec, mutable_spec = nnx.split(template, nnx.Param, ...)
-  aware = {tuple(map(str, path)) for path, module in nnx.iter_modules(template) if getattr(module, 'reads_unreduced', False)}
+  aware = {
+    tuple(map(str, path)) for path, module in nnx.iter_modules(template) if getattr(module, 'reads_unreduced', False)
+  }
 
   def init(key: Key) -> tuple[Tree, Tree]:
     _, params, mutable = nnx.split(build(nnx.Rngs(key)), nnx.Param, ...)
@@ -68,8 +73,8 @@ def stack(block: Network, depth: int, remat: str = 'none', unroll: bool = False)
   """Repeats a block `depth` times; its parameters gain a leading axis L of that size.
 
   The block maps `x` to `x` of the same shape. Given `layers` (a tree with leading axis L, e.g. a cache), each block
-  receives its slice as the keyword `layer` and returns `(x, slice)`; the output is then `(x, slices)`. Parameters may come as the
-  tuple that `unstack` makes; `layers` and the slices returned are then tuples too.
+  receives its slice as the keyword `layer` and returns `(x, slice)`; the output is then `(x, slices)`. Parameters may
+  come as the tuple that `unstack` makes; `layers` and the slices returned are then tuples too.
 
   Args:
     block: the network of one block.
@@ -124,12 +129,13 @@ def unstack(params: Tree, depth: int) -> tuple[Tree, ...]:
 
 
 def rematerialise(function: Callable[..., Any], remat: str, prevent_cse: bool = True) -> Callable[..., Any]:
-  """The function (x, *others), of equal value and gradient, that keeps less for the backward pass and computes the rest again.
+  """The function (x, *others), of equal value and gradient, that keeps less for the backward pass and computes the rest
+  again.
 
   Args:
     function: x is an array or a tree.
-    remat: 'none' keeps all that the gradient needs, 'dots' the matrix products, 'full' the arguments only; 'offload' is 'full'
-      with x, whose copies grow with depth, moved to the memory of the host until the backward pass needs it.
+    remat: 'none' keeps all that the gradient needs, 'dots' the matrix products, 'full' the arguments only; 'offload' is
+      'full' with x, whose copies grow with depth, moved to the memory of the host until the backward pass needs it.
     prevent_cse: see `jax.checkpoint`.
 
   Raises:
@@ -143,8 +149,9 @@ def rematerialise(function: Callable[..., Any], remat: str, prevent_cse: bool = 
   def named(x, *others):
     if remat == 'offload':
       if sharding.platform() not in OFFLOAD_PLATFORMS:
-        raise UserError(f"remat='offload' moves activations to the host on {' and '.join(OFFLOAD_PLATFORMS)}, and this runs on "
-                        f"{sharding.platform()}; remat='full' keeps as little on the device otherwise")
+        raise UserError(
+          f"remat='offload' moves activations to the host on {' and '.join(OFFLOAD_PLATFORMS)}, and this runs on "
+          f"{sharding.platform()}; remat='full' keeps as little on the device otherwise")
       x = checkpoint_name(x, 'block_input')
     return function(x, *others)
 
@@ -175,22 +182,26 @@ def absorb_bias(x_BTD: Array, weight_VD: Array, bias_V: Array) -> tuple[Array, A
 
 
 def _plain(state: nnx.State) -> Tree:
-  """A state as nested dicts with string keys (list indices become '0', '1', ...), the form checkpoints keep as it is."""
+  """A state as nested dicts with string keys (list indices become '0', '1', ...), the form checkpoints keep as it
+  is."""
   return _rename(nnx.to_pure_dict(state), str)
 
 
 def _fill(spec: nnx.State, tree: Tree) -> nnx.State:
-  """The abstract state `spec` filled with the arrays, or what stands in their place (`genjax.nn.kernels`), of a plain tree."""
+  """The abstract state `spec` filled with the arrays, or what stands in their place (`genjax.nn.kernels`), of a plain
+  tree."""
   state = jax.tree.map(lambda leaf: leaf, spec)
   nnx.replace_by_pure_dict(state, _rename(tree, lambda name: int(name) if name.isdigit() else name))
   return state
 
 
 def _readable(params: Tree, aware: set[tuple[str, ...]], path: tuple[str, ...] = ()) -> Tree:
-  """Parameters as modules read them: `genjax.reduction.Unreduced` ones only where the module at that path says that it does."""
+  """Parameters as modules read them: `genjax.reduction.Unreduced` ones only where the module at that path says that it
+  does."""
   if isinstance(params, dict):
     return {name: _readable(value, aware, (*path, name)) for name, value in params.items()}
-  return params if path[:-1] in aware else reduction.plain(params)  # a kernel that is a tree is no `Unreduced`, whatever is in it
+  # A kernel that is a tree is no `Unreduced`, whatever is in it
+  return params if path[:-1] in aware else reduction.plain(params)
 
 
 def _rename(tree: Tree, rename: Callable[[Any], Any]) -> Tree:

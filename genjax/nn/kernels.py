@@ -1,8 +1,9 @@
 """Kernels that are more than one array: small trees in the place of one, which know how to multiply.
 
-A network's parameters may hold a `Kernel` where its layers expect the array of a kernel. Layers multiply through its methods; where a
-kernel is used otherwise (divided by a norm, transposed into an output layer, reshaped) they take the array that it stands for, by
-`dense`. A subclass is registered as a pytree, so that a scan over layers slices it, and gradients, layouts and copies reach its arrays.
+A network's parameters may hold a `Kernel` where its layers expect the array of a kernel. Layers multiply through its
+methods; where a kernel is used otherwise (divided by a norm, transposed into an output layer, reshaped) they take the
+array that it stands for, by `dense`. A subclass is registered as a pytree, so that a scan over layers slices it, and
+gradients, layouts and copies reach its arrays.
 """
 
 from collections.abc import Callable
@@ -14,8 +15,10 @@ from jax.sharding import PartitionSpec
 
 from genjax.types import Array, Key, Tree, leaf_name
 
-Multiply = Callable[[Array, Array, Any], Array]  # (x, matrix, dimension numbers as of `jax.lax.dot_general`) -> their product
-Linear = Callable[[Array, Array], Array]  # (x, kernel) -> what is linear in both, with the last axis of the kernel as its last axis
+# (x, matrix, dimension numbers as of `jax.lax.dot_general`) -> their product
+Multiply = Callable[[Array, Array, Any], Array]
+# (x, kernel) -> what is linear in both, with the last axis of the kernel as its last axis
+Linear = Callable[[Array, Array], Array]
 
 
 class Kernel:
@@ -76,7 +79,8 @@ class Kernel:
     return self
 
   def layout(self, spec: PartitionSpec) -> Any:
-    """The kernel with `PartitionSpec`s in the place of its arrays, where the array that it stands for would lie by `spec`."""
+    """The kernel with `PartitionSpec`s in the place of its arrays, where the array that it stands for would lie by
+    `spec`."""
     raise NotImplementedError
 
 
@@ -91,6 +95,7 @@ def keyed(params: Tree, key: Key | None) -> Tree:
     return params
 
   def one(path: tuple, leaf: Any) -> Any:
-    return leaf.keyed(jax.random.fold_in(key, zlib.crc32(leaf_name(path).encode()))) if isinstance(leaf, Kernel) else leaf
+    return leaf.keyed(jax.random.fold_in(key, zlib.crc32(leaf_name(path).encode()))) if isinstance(leaf,
+                                                                                                   Kernel) else leaf
 
   return jax.tree_util.tree_map_with_path(one, params, is_leaf=lambda leaf: isinstance(leaf, Kernel))

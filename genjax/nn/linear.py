@@ -32,7 +32,8 @@ class Linear(nnx.Linear):
     kernel, bias = (None if leaf is None else leaf.get_value() for leaf in (self.kernel, self.bias))
     dtype = self.dtype or jnp.result_type(x.dtype, *(leaf.dtype for leaf in (kernel, bias) if leaf is not None))
     kernel = kernel.astype(dtype) if isinstance(kernel, Kernel) else kernel
-    y = dot_general(x.astype(dtype), kernel, (((x.ndim - 1,), (0,)), ((), ())), self.precision, self.preferred_element_type, out_sharding)
+    y = dot_general(x.astype(dtype), kernel, (((x.ndim - 1,), (0,)), ((), ())), self.precision,
+                    self.preferred_element_type, out_sharding)
     return y if bias is None else y + reduction.broadcast(bias, y.shape, y.dtype)
 
 
@@ -42,11 +43,13 @@ def dot_general(x: Array, kernel: Any, dimensions: Any, precision: Any = None, p
 
   A `Kernel` is multiplied by its own method, which multiplies its arrays by this function.
 
-  With several of them, the gradient of the kernel contracts several axes, and XLA for CPUs then lays out what comes before it, norms
-  say, for these products: a stack of layers took twice the time. A sequence that is split over devices keeps its axis.
+  With several of them, the gradient of the kernel contracts several axes, and XLA for CPUs then lays out what comes
+  before it, norms say, for these products: a stack of layers took twice the time. A sequence that is split over devices
+    keeps its axis.
 
-  The product of one row is that of `PARTS` parts of the kernel, which XLA for CPUs computes on several cores, and a whole one on one.
-  Few rows are the columns of the right operand where they meet the rows of a matrix (V D), which is then read as it lies.
+  The product of one row is that of `PARTS` parts of the kernel, which XLA for CPUs computes on several cores, and a
+  whole one on one. Few rows are the columns of the right operand where they meet the rows of a matrix (V D), which is
+  then read as it lies.
 
   A kernel of another type than x is multiplied in the type of x, and its gradient is summed in float32; it may be
   `genjax.reduction.Unreduced`.
@@ -61,7 +64,8 @@ def dot_general(x: Array, kernel: Any, dimensions: Any, precision: Any = None, p
   if reduction.is_unreduced(kernel) or kernel.dtype != x.dtype:
     assert last, 'the last axis of x meets an axis of a matrix'
     return reduction.multiply(x, kernel, Matrix(dimensions[0][1][0], flat, alone, precision, preferred_element_type))
-  return _flat(x, kernel, dimensions[0][1][0], alone, options) if flat else jax.lax.dot_general(x, kernel, dimensions, **options)
+  return _flat(x, kernel, dimensions[0][1][0], alone, options) if flat else jax.lax.dot_general(
+    x, kernel, dimensions, **options)
 
 
 def _flat(x: Array, kernel: Array, axis: int, alone: bool, options: dict[str, Any]) -> Array:
@@ -105,7 +109,8 @@ class Matrix:
 
   def gradient(self, x: Array, slope: Array, shape: tuple[int, ...], parts: int) -> Array:
     """See `genjax.reduction.Product`."""
-    split: tuple[Any, ...] = (x, slope) if not parts else tuple(reduction.by_parts(column, parts) for column in (x, slope))
+    split: tuple[Any,
+                 ...] = (x, slope) if not parts else tuple(reduction.by_parts(column, parts) for column in (x, slope))
     if split[0] is None:
       return reduction.spread(self.gradient(x, slope, shape, 0), parts)
     lead = 1 if parts else 0
@@ -126,7 +131,8 @@ def _of_one_row(x_D: Array, kernel: Array, axis: int, precision: Any, preferred_
   if axis == 0:
     y_P1N = jax.lax.dot_general(x_D.reshape(PARTS, 1, -1), parts, (((2,), (1,)), ((0,), (0,))), **options)
     return y_P1N.sum(axis=0).astype(dtype)
-  x_P1D = jax.lax.optimization_barrier(jnp.broadcast_to(x_D, (PARTS, 1, x_D.size)))  # or XLA makes one product of the parts again
+  # Or XLA makes one product of the parts again
+  x_P1D = jax.lax.optimization_barrier(jnp.broadcast_to(x_D, (PARTS, 1, x_D.size)))
   return jax.lax.dot_general(x_P1D, parts, (((2,), (2,)), ((0,), (0,))), **options).reshape(1, -1).astype(dtype)
 
 

@@ -1,6 +1,7 @@
 """Low-rank adapters of kernels (LoRA, Hu et al. 2021): W + alpha / rank * A B, with W frozen.
 
-Adapters are trees beside the parameters that they change, with {'A': ..., 'B': ...} in the place of each adapted kernel. Of a kernel
+Adapters are trees beside the parameters that they change, with {'A': ..., 'B': ...} in the place of each adapted
+kernel. Of a kernel
 
     I O          a dense layer                  A is I R         B is R O
     L I O        L of them, stacked             A is L I R       B is L R O
@@ -11,12 +12,12 @@ Adapters are trees beside the parameters that they change, with {'A': ..., 'B': 
 
 with R the rank: of a convolution, A is one to R channels and B one of size 1; every expert has a pair of its own.
 
-In training an adapted kernel stands in a network's parameters as `Adapted`, and a layer computes x W + scale (x A) B: no array of the
-size of W is made beside W, and none has a gradient. A and B, their products and their gradients are float32, whatever the compute type
-is and in whatever type W is kept; experts alone compute these products in the compute type. `merge` adds scale A B to W: for generation,
-where it is done once, and to write a model out. Layers that use a kernel otherwise than by a product (a spectral norm divides it, a
-chunked output layer transposes it, a convolution over frames of sounds joins its taps) take the merged kernel too, through
-`genjax.nn.kernels.dense`.
+In training an adapted kernel stands in a network's parameters as `Adapted`, and a layer computes x W + scale (x A) B:
+no array of the size of W is made beside W, and none has a gradient. A and B, their products and their gradients are
+float32, whatever the compute type is and in whatever type W is kept; experts alone compute these products in the
+compute type. `merge` adds scale A B to W: for generation, where it is done once, and to write a model out. Layers that
+use a kernel otherwise than by a product (a spectral norm divides it, a chunked output layer transposes it, a
+convolution over frames of sounds joins its taps) take the merged kernel too, through `genjax.nn.kernels.dense`.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,9 +44,9 @@ EXPERTS = '_kernel'  # the end of the name of one that holds the matrices of exp
 class Options:
   """Which kernels are adapted, and how.
 
-  rank: R. alpha: the product of A and B is scaled by alpha / rank. paths: regular expressions; a kernel whose whole path one of them
-  matches is adapted. dropout: rate at which what A reads is dropped in training, drawn for each example, position and channel, as PEFT
-  does. Where a layer takes the merged kernel, there is none.
+  rank: R. alpha: the product of A and B is scaled by alpha / rank. paths: regular expressions; a kernel whose whole
+  path one of them matches is adapted. dropout: rate at which what A reads is dropped in training, drawn for each
+  example, position and channel, as PEFT does. Where a layer takes the merged kernel, there is none.
 
   Raises:
     UserError: a number out of range, or a path that is no regular expression.
@@ -61,7 +62,10 @@ class Options:
       raise UserError('a low-rank adapter takes rank >= 1, alpha > 0 and 0 <= dropout < 1, got '
                       f'rank={self.rank}, alpha={self.alpha}, dropout={self.dropout}')
     if not self.paths or isinstance(self.paths, str) or not all(isinstance(pattern, str) for pattern in self.paths):
-      raise UserError(f'a low-rank adapter needs paths, a tuple of regular expressions of the kernels that it adapts, got {self.paths!r}')
+      raise UserError(
+        f'a low-rank adapter needs paths, a tuple of regular expressions of the kernels that it adapts, got '
+        f'{self.paths!r}'
+      )
     for pattern in self.paths:
       try:
         re.compile(pattern)
@@ -98,8 +102,9 @@ def targets(options: Options, groups: Mapping[str, Tree]) -> dict[str, dict[str,
     for group, name in matched:
       leaf = leaves[group][name]
       if not _is_kernel(name, leaf):
-        raise UserError(f'the path {pattern!r} of a low-rank adapter matches {name} {tuple(leaf.shape)}, which is the kernel of no '
-                        f'dense layer, no convolution and no experts. {there}')
+        raise UserError(
+          f'the path {pattern!r} of a low-rank adapter matches {name} {tuple(leaf.shape)}, which is the kernel of no '
+          f'dense layer, no convolution and no experts. {there}')
       chosen[group][name] = leaf
   return chosen
 
@@ -118,12 +123,14 @@ def _is_kernel(name: str, leaf: Any) -> bool:
 
 
 def _stacked(name: str, rank: int) -> int:
-  """How many leading axes of a kernel, or of its A, count layers and experts: each place on them has an A and a B of its own."""
+  """How many leading axes of a kernel, or of its A, count layers and experts: each place on them has an A and a B of
+  its own."""
   return rank - 2 if name.endswith(EXPERTS) else int(rank in (3, 5))
 
 
 def init(key: Key, kernels: Mapping[str, Any], rank: int) -> Tree:
-  """Fresh adapters of kernels by path: A uniform as PEFT has it, in +-1 / sqrt(fan in), and B zero, so that nothing changes at first.
+  """Fresh adapters of kernels by path: A uniform as PEFT has it, in +-1 / sqrt(fan in), and B zero, so that nothing
+  changes at first.
 
   The A of a kernel depends on the key and its path only.
   """
@@ -143,7 +150,8 @@ def init(key: Key, kernels: Mapping[str, Any], rank: int) -> Tree:
 class Adapted(Kernel):
   """A kernel with its adapter: W + scale A B, multiplied as x W + scale (x A) B.
 
-  base: W. a, b: A and B, float32. key: for dropout, in one application in training. scale: see `Options`. rate: of dropout.
+  base: W. a, b: A and B, float32. key: for dropout, in one application in training. scale: see `Options`. rate: of
+    dropout.
   """
 
   base: Array
@@ -190,7 +198,8 @@ class Adapted(Kernel):
     """See `Kernel`."""
     first, second = (self.a, self.b) if dimensions[0][1] == (0,) else (self.b, self.a)
     middle = self.scale * multiply(self.read(x), first, dimensions)
-    if min(self.shape) < LANES:  # libtpu 0.0.42 overflows its stack where it fuses two products of less than a tile, as of a router
+    # Libtpu 0.0.42 overflows its stack where it fuses two products of less than a tile, as of a router
+    if min(self.shape) < LANES:
       middle = jax.lax.optimization_barrier(middle)
     narrow = multiply(middle, second, dimensions)
     wide = multiply(x, self.base, dimensions)
@@ -234,12 +243,14 @@ def attach(params: Tree, adapters: Tree, options: Options) -> Tree:
   Raises:
     UserError: see `merge`.
   """
-  return _joined(params, adapters, lambda kernel, a, b: Adapted(kernel, a, b, scale=options.scale, rate=options.dropout))
+  return _joined(params, adapters,
+                 lambda kernel, a, b: Adapted(kernel, a, b, scale=options.scale, rate=options.dropout))
 
 
 def _joined(params: Tree, adapters: Tree, join: Callable[[Any, Array, Array], Any]) -> Tree:
   if not isinstance(adapters, Mapping) or not isinstance(params, Mapping) or not set(adapters) <= set(params):
-    raise UserError(f'these adapters are of another model: they adapt {_names(adapters)}, and there is {_names(params)}')
+    raise UserError(
+      f'these adapters are of another model: they adapt {_names(adapters)}, and there is {_names(params)}')
   return {name: _join(leaf, adapters[name], join, name) if name in adapters else leaf for name, leaf in params.items()}
 
 
@@ -258,7 +269,8 @@ def _names(tree: Any) -> str:
 
 
 def axes(table: tuple, kernels: Mapping[str, Any]) -> tuple:
-  """The table (path regex, logical axes) of adapters, from that of the parameters: A is split as the kernel's inputs, B as its outputs."""
+  """The table (path regex, logical axes) of adapters, from that of the parameters: A is split as the kernel's inputs, B
+  as its outputs."""
   rows = []
   for name, kernel in kernels.items():
     logical = next((axes for pattern, axes in table if re.fullmatch(pattern, name)), None)

@@ -38,8 +38,8 @@ class BatchNorm(nnx.Module):
 class LayerNorm(nnx.LayerNorm):
   """Layer normalisation over the last axis, as `flax.nnx.LayerNorm`.
 
-  Statistics, scale and bias are float32 whatever the compute type, the variance is the mean square of what is left without the mean, and
-  gradients of scale and bias are summed in float32, see `genjax.reduction`.
+  Statistics, scale and bias are float32 whatever the compute type, the variance is the mean square of what is left
+  without the mean, and gradients of scale and bias are summed in float32, see `genjax.reduction`.
   """
 
   reads_unreduced = True

@@ -73,7 +73,8 @@ class Phase:
 class Objective(Protocol):
   """What is learned and how it generates.
 
-  One that generates token by token says so with `emits = True`; its `sample` then takes `emit`, see `genjax.objectives.decoding.decode`.
+  One that generates token by token says so with `emits = True`; its `sample` then takes `emit`, see
+  `genjax.objectives.decoding.decode`.
   """
 
   def init(self, key: Key, frozen: Params) -> Variables:
@@ -139,13 +140,15 @@ def check_groups(phases: tuple[Phase, ...], params: Mapping[str, Any], optimizer
     real: Any = decay if isinstance(decay, numbers.Real) and not isinstance(decay, bool) else math.nan
     # An average is kept in float32, in which a number below 1 may be 1.
     if not 0.0 <= real < 1.0 or np.float32(real) == 1.0:
-      raise UserError(f'config.ema.{group} must be a number from 0 up to, not including, 1: the decay of an average; got {decay!r}')
+      raise UserError(
+        f'config.ema.{group} must be a number from 0 up to, not including, 1: the decay of an average; got {decay!r}')
   for phase in phases:
     if phase.every < 1:
       raise UserError(f'phase {phase.name!r} needs every >= 1, got {phase.every}')
 
 
 def weighted_mean(value_BX: Array, weight_BX: Array, axis: int | None = None) -> tuple[Array, Array]:
-  """Weighted mean over all axes, or one, and the total weight, as `Output` takes them; 0 where the total weight is 0."""
+  """Weighted mean over all axes, or one, and the total weight, as `Output` takes them; 0 where the total weight is
+  0."""
   total = jnp.sum(weight_BX, axis=axis)
   return jnp.sum(value_BX * weight_BX, axis=axis) / jnp.maximum(total, 1e-12), total

@@ -1,7 +1,8 @@
 """Cross-entropy of tokens over a vocabulary, from hidden states and the matrix of the output layer.
 
-The logits of B x T tokens over a large vocabulary are often the largest array of a train step. `token_losses` computes them whole
-where they are small; else chunk by chunk of tokens, and once more for the gradient, so that the logits of one chunk exist at a time.
+The logits of B x T tokens over a large vocabulary are often the largest array of a train step. `token_losses` computes
+them whole where they are small; else chunk by chunk of tokens, and once more for the gradient, so that the logits of
+one chunk exist at a time.
 """
 
 import functools
@@ -24,12 +25,13 @@ def token_losses(hidden_BTD: Array, weight_VD: Any, target_BT: Array, chunks: in
     hidden_BTD: what the output layer reads.
     weight_VD: the output layer; logits are hidden weight^T.
     target_BT: the tokens to predict, int32.
-    chunks: into how many parts the tokens are cut; 0 takes the least number that keeps logits under `LIMIT` per device, which is one for
-      small vocabularies: one chunk is the plain formula, and nothing is computed twice. Gradients of several chunks are of first order,
-      in reverse mode only.
+    chunks: into how many parts the tokens are cut; 0 takes the least number that keeps logits under `LIMIT` per device,
+      which is one for small vocabularies: one chunk is the plain formula, and nothing is computed twice. Gradients of
+      several chunks are of first order, in reverse mode only.
 
   Returns:
-    (loss_BT, hit_BT): negative log-likelihoods in nats, and 1 where no token is likelier than the target. No gradient flows from the hits.
+    (loss_BT, hit_BT): negative log-likelihoods in nats, and 1 where no token is likelier than the target. No gradient
+    flows from the hits.
   """
   length = target_BT.shape[1]
   chunks = chunks or chunk_count(target_BT.shape[0], length, weight_VD.shape[0])
@@ -38,7 +40,8 @@ def token_losses(hidden_BTD: Array, weight_VD: Any, target_BT: Array, chunks: in
     return _losses(logits_BTV, target_BT)[:2]
   padding = -length % chunks
   if padding:
-    hidden_BTD, target_BT = (jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2)) for x in (hidden_BTD, target_BT))
+    hidden_BTD, target_BT = (
+      jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2)) for x in (hidden_BTD, target_BT))
   weight_VD = reduction.in_terms(weight_VD)
   weight_VD, terms_NVD = (weight_VD.value, weight_VD.terms) if reduction.is_unreduced(weight_VD) else (weight_VD, None)
   # Gathered once and not by each chunk, where it is split over fsdp.
@@ -49,7 +52,8 @@ def token_losses(hidden_BTD: Array, weight_VD: Any, target_BT: Array, chunks: in
 
 
 def chunk_count(rows: int, length: int, vocab: int) -> int:
-  """The least number of chunks that keeps the logits of a chunk under `LIMIT` on each device, a divisor of the length if one is near."""
+  """The least number of chunks that keeps the logits of a chunk under `LIMIT` on each device, a divisor of the length
+  if one is near."""
   shards = min(rows, sharding.shards('batch')) * sharding.shards('sequence') * sharding.shards('vocab')
   least = min(length, max(1, -(-rows * length * vocab // (LIMIT * shards))))
   return next((count for count in range(least, 2 * least) if length % count == 0), least)
@@ -62,7 +66,8 @@ def _logits(hidden_BTD: Array, weight_VD: Array) -> Array:
 def _losses(logits_BTV: Array, target_BT: Array) -> tuple[Array, Array, Array]:
   """Losses, hits, and the logarithm of the softmax's denominator.
 
-  The maximum serves both the softmax and the hits: an argmax over 8,192 logits takes a fifth of the time of the whole output layer on CPUs.
+  The maximum serves both the softmax and the hits: an argmax over 8,192 logits takes a fifth of the time of the whole
+  output layer on CPUs.
   """
   most_BT1 = jax.lax.stop_gradient(jnp.max(logits_BTV, axis=-1, keepdims=True))
   total_BT = jnp.log(jnp.sum(jnp.exp(logits_BTV - most_BT1), axis=-1)) + most_BT1[..., 0]
@@ -72,7 +77,8 @@ def _losses(logits_BTV: Array, target_BT: Array) -> tuple[Array, Array, Array]:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _chunked(hidden_BTD: Array, weight_VD: Array, terms_NVD: Array | None, target_BT: Array, chunks: int) -> tuple[Array, Array]:
+def _chunked(hidden_BTD: Array, weight_VD: Array, terms_NVD: Array | None, target_BT: Array,
+             chunks: int) -> tuple[Array, Array]:
   """Losses and hits; terms_NVD as of `genjax.reduction.Unreduced`, N parts of the batch, or None."""
   return _forward(hidden_BTD, weight_VD, terms_NVD, target_BT, chunks)[0]
 
@@ -119,7 +125,8 @@ _chunked.defvjp(_forward, _backward)
 
 
 def _split(x_BT: Array, chunks: int) -> Array:
-  """B T ... -> N B T/N ...; chunk n takes the tokens n, n + N, ...: where T is split over devices each has its share of every chunk."""
+  """B T ... -> N B T/N ...; chunk n takes the tokens n, n + N, ...: where T is split over devices each has its share of
+  every chunk."""
   return jnp.moveaxis(x_BT.reshape(x_BT.shape[0], -1, chunks, *x_BT.shape[2:]), 2, 0)
 
 

@@ -1,7 +1,8 @@
 """Choosing tokens one after the other: drawing, the loop over tokens, and beam search.
 
-Networks come in as a `Step`: the logits that follow one more token of each row, given a cache that the caller chose. Decoders and
-encoder-decoders share what stands here. Suffixes: N rows, M beams of a row, V vocabulary, T generated tokens.
+Networks come in as a `Step`: the logits that follow one more token of each row, given a cache that the caller chose.
+Decoders and encoder-decoders share what stands here. Suffixes: N rows, M beams of a row, V vocabulary, T generated
+tokens.
 """
 
 from collections.abc import Callable
@@ -26,15 +27,18 @@ Emit = Callable[[Any, Any], None]
 class SamplerOptions:
   """How tokens are chosen.
 
-  length: tokens to generate after the prompt, at most. temperature: logits are divided by it; 0 takes the likeliest token. top_k: keep
-  the k likeliest tokens, 0 keeps all (Fan et al. 2018). top_p: keep the smallest set of likeliest tokens with at least
-  this probability, 1 keeps all (nucleus sampling, Holtzman et al. 2020). min_p: keep tokens with at least this share of the
-  probability of the likeliest, 0 keeps all (Nguyen et al. 2024). repetition_penalty: logits of tokens that the row has already, prompt
-  included, are divided by it where positive and multiplied elsewhere; 1 changes nothing (Keskar et al. 2019, sec. 4.1). stop: tokens that
-  end a text; the one that does is its last. suppress: tokens that are never chosen. begin_suppress: tokens that are not chosen as the
-  first after the prompt. beams: number M of beams; above 1 the text is searched for and not drawn, see `beam_search`, and the options of
-  drawing stay at their defaults. length_penalty: the score of a finished text is its log-likelihood divided by its length to this power.
-  vocabulary: tokens from this number on, which a padded vocabulary has and no text, are never chosen; 0 for none of that kind.
+  length: tokens to generate after the prompt, at most. temperature: logits are divided by it; 0 takes the likeliest
+  token. top_k: keep the k likeliest tokens, 0 keeps all (Fan et al. 2018). top_p: keep the smallest set of likeliest
+  tokens with at least this probability, 1 keeps all (nucleus sampling, Holtzman et al. 2020). min_p: keep tokens with
+  at least this share of the probability of the likeliest, 0 keeps all (Nguyen et al. 2024). repetition_penalty: logits
+  of tokens that the row has already, prompt included, are divided by it where positive and multiplied elsewhere; 1
+  changes nothing (Keskar et al. 2019, sec. 4.1). stop: tokens that end a text; the one that does is its last. suppress:
+  tokens that are never chosen. begin_suppress: tokens that are not chosen as the first after the prompt. beams: number
+  M of beams; above 1 the text is searched for and not drawn, see `beam_search`, and the options of drawing stay at
+  their defaults. length_penalty: the score of a finished text is its log-likelihood divided by its length to this
+  power.
+  vocabulary: tokens from this number on, which a padded vocabulary has and no text, are never chosen; 0 for none of
+    that kind.
 
   Raises:
     UserError: a value outside its range.
@@ -64,8 +68,10 @@ class SamplerOptions:
     checks.positive(self, 'repetition_penalty')
     checks.require('length_penalty', self.length_penalty)
     if self.beams > 1 and (self.temperature not in (0, 1) or self.top_k or self.top_p < 1 or self.min_p):
-      raise UserError(f'config.sampler.beams={self.beams} searches for the likeliest text and draws nothing; leave temperature, top_k, '
-                      f'top_p and min_p at their defaults, got {dataclasses.asdict(self)}')
+      raise UserError(
+        f'config.sampler.beams={self.beams} searches for the likeliest text and draws nothing; leave temperature, '
+        'top_k, '
+        f'top_p and min_p at their defaults, got {dataclasses.asdict(self)}')
 
 
 def draw(logits_NV: Array, keys: Key, options: SamplerOptions) -> Array:
@@ -97,7 +103,8 @@ def draw(logits_NV: Array, keys: Key, options: SamplerOptions) -> Array:
 def seen(tokens_NT: Array, vocab: int) -> Array:
   """Which tokens a row has, bool N V; negative ones count for none."""
   rows = tokens_NT.shape[0]
-  marks = jnp.zeros((rows, vocab + 1), bool).at[jnp.arange(rows)[:, None], jnp.where(tokens_NT < 0, vocab, tokens_NT)].set(True)
+  marks = jnp.zeros((rows, vocab + 1), bool).at[jnp.arange(rows)[:, None],
+                                                jnp.where(tokens_NT < 0, vocab, tokens_NT)].set(True)
   return marks[:, :vocab]
 
 
@@ -114,8 +121,8 @@ def _suppressed(scores_NV: Array, options: SamplerOptions, begin: bool) -> Array
   return scores_NV.at[:, jnp.asarray(tokens)].set(-jnp.inf) if tokens else scores_NV
 
 
-def decode(step: Step, logits_NV: Array, cache: Tree, keys: Key, text_NT: Array, done_N: Array, length: int, options: SamplerOptions,
-           offset: Array | int = 0, emit: Emit | None = None) -> tuple[Array, Array]:
+def decode(step: Step, logits_NV: Array, cache: Tree, keys: Key, text_NT: Array, done_N: Array, length: int,
+           options: SamplerOptions, offset: Array | int = 0, emit: Emit | None = None) -> tuple[Array, Array]:
   """`length` more tokens of each row.
 
   Args:
@@ -172,13 +179,14 @@ def decode(step: Step, logits_NV: Array, cache: Tree, keys: Key, text_NT: Array,
   return tokens_TN.T, done_N
 
 
-def beam_search(step: Step, logits_NV: Array, cache: Tree, text_NT: Array, length: int, options: SamplerOptions) -> Array:
+def beam_search(step: Step, logits_NV: Array, cache: Tree, text_NT: Array, length: int,
+                options: SamplerOptions) -> Array:
   """The likeliest continuation found with M beams a row.
 
-  A beam is a text that goes on; each step takes the best of all their continuations by one token. Those among the M best that end there
-  are kept by log-likelihood / length^length_penalty, M of them; the search ends where no beam, at its present length, can beat
-  the worst of M finished texts, or at `length` tokens, where beams count as finished. These are the rules of `transformers` (4.50 to 5)
-  with early_stopping=False.
+  A beam is a text that goes on; each step takes the best of all their continuations by one token. Those among the M
+  best that end there are kept by log-likelihood / length^length_penalty, M of them; the search ends where no beam, at
+  its present length, can beat the worst of M finished texts, or at `length` tokens, where beams count as finished.
+  These are the rules of `transformers` (4.50 to 5) with early_stopping=False.
 
   Args:
     step: as in `decode`, for N M rows: the M beams of a row are neighbours.
@@ -196,13 +204,15 @@ def beam_search(step: Step, logits_NV: Array, cache: Tree, text_NT: Array, lengt
   candidates = max(2, 1 + len(options.stop)) * beams
   known = min(vocab, options.vocabulary or vocab)
   if candidates > beams * known:
-    raise UserError(f'{beams} beams need {candidates} candidates at each step, and a vocabulary of {known} gives {beams * known}; '
-                    'take fewer beams or stop tokens')
+    raise UserError(
+      f'{beams} beams need {candidates} candidates at each step, and a vocabulary of {known} gives {beams * known}; '
+      'take fewer beams or stop tokens')
   first_N1 = beams * jnp.arange(rows)[:, None]
 
   def take(tree: Tree, index_NM: Array) -> Tree:
     """Of every row, the entries that `index_NM` names."""
-    return jax.tree.map(lambda leaf: jnp.take_along_axis(leaf, index_NM.reshape(*index_NM.shape, *[1] * (leaf.ndim - 2)), axis=1), tree)
+    return jax.tree.map(
+      lambda leaf: jnp.take_along_axis(leaf, index_NM.reshape(*index_NM.shape, *[1] * (leaf.ndim - 2)), axis=1), tree)
 
   def extend(carry, logits_XV: Array, begin: bool = False):
     """One token more, from the logits of all beams (X = N M)."""

@@ -73,9 +73,9 @@ class Diffusion:
   parameterization: see `genjax.diffusion`. sampler: see `Sampler`. quantile: distribution of training times, None for
   the process's own. stratified: see `schedules.levels`. num_classes: classes of column 'label', 0 to ignore labels.
   label_dropout: probability with which training replaces a label by "no label", which guidance needs. codec: see
-  `Codec`. column: what is modelled, and the name of the samples. evaluation_times: see `evaluate`. weighting: weights of
-  training's error by time, see `weightings`. learned_variance: the network has twice the channels, the second half for the variance of
-  the reverse process, see `variance`.
+  `Codec`. column: what is modelled, and the name of the samples. evaluation_times: see `evaluate`. weighting: weights
+  of training's error by time, see `weightings`. learned_variance: the network has twice the channels, the second half
+  for the variance of the reverse process, see `variance`.
 
   Raises:
     UserError: a parameterization that gives no estimate at the start of the process, learned variances on a process

@@ -8,7 +8,8 @@ Which phase changes which part of `mutable`:
 - The discriminator's batch statistics and power iterations move in its own phase. Real and fake samples pass through it
   in two calls (DCGAN): a batch of both would let batch normalisation see the mixture, and the loss would then depend on
   how a batch is composed. The running averages therefore average both kinds.
-- The generator phase runs the discriminator in training mode, the function that was just trained, and drops its changes.
+- The generator phase runs the discriminator in training mode, the function that was just trained, and drops its
+changes.
 - Gradient penalties and evaluation run the discriminator in inference mode, where a sample's output depends on that
   sample alone, so that its gradient is well defined.
 """
@@ -38,7 +39,8 @@ def _wasserstein(real: Array, fake: Array) -> Array:
 
 
 # Name -> (discriminator's loss of real and fake logits, generator's loss of fake logits), elementwise.
-# 'non_saturating': Goodfellow et al. 2014. 'hinge': Lim and Ye 2017, Miyato et al. 2018. 'wgan_gp': Gulrajani et al. 2017.
+# 'non_saturating': Goodfellow et al. 2014. 'hinge': Lim and Ye 2017, Miyato et al. 2018. 'wgan_gp': Gulrajani et al.
+# 2017.
 LOSSES: dict[str, tuple[Callable[[Array, Array], Array], Callable[[Array], Array]]] = {
   'non_saturating': (_non_saturating, lambda fake: jax.nn.softplus(-fake)),
   'hinge': (_hinge, lambda fake: -fake),
@@ -51,13 +53,14 @@ KINDS = ('image', 'point')
 class Gan:
   """A generative adversarial network; groups 'generator' and 'discriminator'.
 
-  generator: (latent B Z, label B or None) -> samples. discriminator: (packed samples, packed labels or None) -> logits B/p.
+  generator: (latent B Z, label B or None) -> samples. discriminator: (packed samples, packed labels or None) -> logits
+    B/p.
   latent: width Z. distribution: of the latent, 'normal' or 'uniform' on (-1, 1). kind: 'image' (column `image`, uint8
   B H W C, seen as [-1, 1]) or 'point' (column `point`, float32 B D). num_classes: column `label` conditions both
-  networks; None: unconditional. loss: see `LOSSES`. penalty: weight of the gradient penalty of 'wgan_gp'. r1_gamma: weight
-  gamma of R1, 0 for none. r1_every: R1 runs on every n-th step with gamma multiplied by n (lazy regularisation, Karras et
-  al. 2020b). discriminator_steps: the generator is trained on every n-th step only. pack: samples that the discriminator
-  judges together.
+  networks; None: unconditional. loss: see `LOSSES`. penalty: weight of the gradient penalty of 'wgan_gp'. r1_gamma:
+  weight gamma of R1, 0 for none. r1_every: R1 runs on every n-th step with gamma multiplied by n (lazy regularisation,
+  Karras et al. 2020b). discriminator_steps: the generator is trained on every n-th step only. pack: samples that the
+  discriminator judges together.
 
   Raises:
     UserError: an unknown name, or a number out of range.
@@ -87,7 +90,8 @@ class Gan:
     """Fresh variables of both networks."""
     keys = dict(zip(('generator', 'discriminator'), jax.random.split(key)))
     pairs = {group: getattr(self, group).init(keys[group]) for group in keys}
-    return Variables({group: pair[0] for group, pair in pairs.items()}, {group: pair[1] for group, pair in pairs.items()})
+    return Variables({group: pair[0] for group, pair in pairs.items()},
+                     {group: pair[1] for group, pair in pairs.items()})
 
   def phases(self) -> tuple[Phase, ...]:
     """Discriminator, R1 if its weight is not 0, generator."""
@@ -101,8 +105,8 @@ class Gan:
     Both networks run in inference mode. Examples of one pack share their values.
 
     Returns:
-      logit_real, logit_fake, discriminator_loss (without penalties), accuracy (share of the two judged right, by the sign
-      of the logit) and weight (0 where a pack holds padding), each of shape B.
+      logit_real, logit_fake, discriminator_loss (without penalties), accuracy (share of the two judged right, by the
+      sign of the logit) and weight (0 where a pack holds padding), each of shape B.
     """
     real, label = self._real(batch), self._label(batch)
     fake, _ = self._fake(params, context, key, label, None, len(real))
@@ -208,7 +212,8 @@ def pack(x: Array, size: int) -> Array:
   if size == 1:
     return x
   if len(x) % size:
-    raise UserError(f'a discriminator that sees {size} samples at once needs batches of a multiple of {size}, got {len(x)}; '
-                    'change config.batch_size or pack')
+    raise UserError(
+      f'a discriminator that sees {size} samples at once needs batches of a multiple of {size}, got {len(x)}; '
+      'change config.batch_size or pack')
   parts = x.reshape(-1, size, *x.shape[1:])
   return jnp.moveaxis(parts, 1, -2).reshape(len(parts), *x.shape[1:-1], -1)

@@ -22,14 +22,16 @@ class LanguageModel:
   network: tokens B T -> logits B T V, with `cache`, `position`, `project` and, if there is a balance, `balance_BT` as
   `genjax.models.transformers.decoder.transformer` has them.
   init_cache: (batch, length) -> empty cache. context: longest sequence of the network. sampler: how tokens are drawn.
-  bytes_per_token: mean bytes of text in a token, for bits per byte; None where no text is known, and then there are none.
-  lay_out: parameters of the network -> what its `apply` takes in their place, computed once before the loop over tokens.
+  bytes_per_token: mean bytes of text in a token, for bits per byte; None where no text is known, and then there are
+    none.
+  lay_out: parameters of the network -> what its `apply` takes in their place, computed once before the loop over
+    tokens.
   balance: weight in the loss of the network's load-balancing loss, over the tokens
   of the batch that predict one, or with accumulation of each microbatch.
 
-  Batches: 'tokens' int32 B T+1; optional 'weights' float32 B T weights the loss of each predicted token; optional 'segments' int32 B T+1
-  has an id for each of several texts in a row, which see nothing of each other and predict no token of each other, with positions
-  from 0 on in each.
+  Batches: 'tokens' int32 B T+1; optional 'weights' float32 B T weights the loss of each predicted token; optional
+  'segments' int32 B T+1 has an id for each of several texts in a row, which see nothing of each other and predict no
+  token of each other, with positions from 0 on in each.
   Conditions: 'prompt' int32 N P, with 1 <= P < context; shorter prompts end in -1.
   """
 
@@ -56,7 +58,8 @@ class LanguageModel:
     return (Phase('lm', ('net',), self.loss),)
 
   def loss(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
-    """Mean negative log-likelihood in nats per token; with a balance, the metric 'nll', to which the weighted 'balance' is added."""
+    """Mean negative log-likelihood in nats per token; with a balance, the metric 'nll', to which the weighted 'balance'
+    is added."""
     nll_BT, correct_BT, weights_BT, balance, mutable = self._score(params, context, batch, key, bool(self.balance))
     loss, weight = weighted_mean(nll_BT, weights_BT)
     metrics = {'accuracy': weighted_mean(correct_BT, weights_BT)[0]}
@@ -65,7 +68,8 @@ class LanguageModel:
     return Output(loss + self.balance * balance, metrics | {'nll': loss, 'balance': balance}, mutable, weight)
 
   def _score(self, params: Params, context: Context, batch: Batch, key: Key | None, balanced: bool = False):
-    """Losses, hits and weights of the predicted tokens, each B T; the load-balancing loss if asked for; new mutable variables."""
+    """Losses, hits and weights of the predicted tokens, each B T; the load-balancing loss if asked for; new mutable
+    variables."""
     tokens_BT, options = batch['tokens'], {'key': key, 'project': False}
     weights_BT = batch.get('weights', jnp.ones(tokens_BT[:, 1:].shape))
     if 'segments' in batch:
@@ -80,12 +84,15 @@ class LanguageModel:
     return nll_BT, correct_BT, weights_BT, balance, mutable
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
-    """'loss' in nats per token, 'accuracy' and, with `bytes_per_token`, 'bits_per_byte', weighted by the number of tokens."""
+    """'loss' in nats per token, 'accuracy' and, with `bytes_per_token`, 'bits_per_byte', weighted by the number of
+    tokens."""
     nll_BT, correct_BT, weights_BT, *_ = self._score(params, context, batch, None)
     loss_B, weight_B = weighted_mean(nll_BT, weights_BT, axis=1)
     accuracy_B, _ = weighted_mean(correct_BT, weights_BT, axis=1)
     values = {'loss': loss_B, 'accuracy': accuracy_B, 'weight': weight_B}
-    return values if self.bytes_per_token is None else values | {'bits_per_byte': loss_B / (math.log(2) * self.bytes_per_token)}
+    return values if self.bytes_per_token is None else values | {
+      'bits_per_byte': loss_B / (math.log(2) * self.bytes_per_token)
+    }
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array],
              emit: Emit | None = None) -> dict[str, Array]:
@@ -111,8 +118,9 @@ class LanguageModel:
     text_NP = _roll(prompt_NP, pad_N)  # ends in line, so that all rows go on at one slot
     if self.sampler.beams > 1:
       if size + length > self.context:
-        raise UserError(f'beams search within the context of {self.context} tokens; a prompt of {size} leaves less than the '
-                        f'{length} of config.sampler.length')
+        raise UserError(
+          f'beams search within the context of {self.context} tokens; a prompt of {size} leaves less than the '
+          f'{length} of config.sampler.length')
       texts_NT = jnp.repeat(text_NP, self.sampler.beams, axis=0)
       step, logits_NV, cache = self._read(params, context, texts_NT, jnp.repeat(pad_N, self.sampler.beams), length)
       new_NT = beam_search(step, logits_NV, cache, texts_NT, length, self.sampler)
@@ -143,12 +151,13 @@ class LanguageModel:
     return {'tokens': _roll(jnp.concatenate(parts, axis=1), -pad_N)}
 
   def _read(self, params: Params, context: Context, text_NT: Array, pad_N: Array, room: int):
-    """One pass over texts that begin with `pad_N` slots of padding: (step, logits_NV, cache) as `decode` takes them, the cache with room
-    for `room` tokens more."""
+    """One pass over texts that begin with `pad_N` slots of padding: (step, logits_NV, cache) as `decode` takes them,
+    the cache with room for `room` tokens more."""
     rows, size = text_NT.shape
 
     def forward(tokens_NT: Array, cache: Tree, position: Array | int) -> tuple[Array, Tree]:
-      (logits_NTV, cache), _ = self.network.apply(params['net'], context.mutable, tokens_NT, cache=cache, position=position, first_B=pad_N)
+      (logits_NTV, cache), _ = self.network.apply(params['net'], context.mutable, tokens_NT, cache=cache,
+                                                  position=position, first_B=pad_N)
       return logits_NTV[:, -1].astype(jnp.float32), cache
 
     logits_NV, cache = forward(jnp.maximum(text_NT, 0), self.init_cache(rows, size + room), 0)

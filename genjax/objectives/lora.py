@@ -1,4 +1,5 @@
-"""Low-rank adaptation (Hu et al. 2021) of any objective: its groups stand still, and adapters of some of their kernels are trained."""
+"""Low-rank adaptation (Hu et al. 2021) of any objective: its groups stand still, and adapters of some of their kernels
+are trained."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -19,11 +20,11 @@ MUTABLE = 'mutable'  # the name among the frozen groups of the variables that ch
 class Lora:
   """An objective whose losses are those of `base` with adapters beside its kernels; see `genjax.nn.lora`.
 
-  base: what is adapted. options: rank, scale and paths. groups: the groups of `base` whose kernels are adapted; the others stand still,
-  and a phase that would train none but these is left out.
+  base: what is adapted. options: rank, scale and paths. groups: the groups of `base` whose kernels are adapted; the
+  others stand still, and a phase that would train none but these is left out.
 
-  The trained group is 'lora', or 'lora_GROUP' for each of several `groups`. Frozen are the groups of `base`, its own frozen ones, and
-  `MUTABLE`: the mutable variables to start from.
+  The trained group is 'lora', or 'lora_GROUP' for each of several `groups`. Frozen are the groups of `base`, its own
+  frozen ones, and `MUTABLE`: the mutable variables to start from.
   """
 
   base: Objective
@@ -95,9 +96,11 @@ class Lora:
     """What `base` gives."""
     return self.base.evaluate(self.attach(params, context.frozen), self.context(context), batch, key)
 
-  def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array], **options: Any) -> dict[str, Array]:
+  def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array],
+             **options: Any) -> dict[str, Array]:
     """What `base` gives; adapters are merged once, which keeps each step of sampling as fast as that of `base`."""
-    return self.base.sample(self.merge(params, context.frozen), self.context(context, merged=True), keys, conditions, **options)
+    return self.base.sample(self.merge(params, context.frozen), self.context(context, merged=True), keys, conditions,
+                            **options)
 
   @property
   def emits(self) -> bool:

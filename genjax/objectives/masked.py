@@ -21,8 +21,10 @@ MASKED, RANDOM = 0.8, 0.1  # shares of the chosen tokens that become the mask to
 class MaskingOptions:
   """Which tokens are chosen, and what is put in their place.
 
-  vocab: size of the vocabulary, from which random tokens are drawn. mask: the token that hides others. special: tokens that are never
-  chosen: separators, padding, the mask itself. rate: share of the other tokens that is chosen, rounded to whole tokens, at least one.
+  vocab: size of the vocabulary, from which random tokens are drawn. mask: the token that hides others. special: tokens
+    that are never
+  chosen: separators, padding, the mask itself. rate: share of the other tokens that is chosen, rounded to whole tokens,
+    at least one.
 
   Raises:
     UserError: a token outside the vocabulary, or a rate outside (0, 1).
@@ -42,7 +44,8 @@ class MaskingOptions:
 class Masked(NamedTuple):
   """Tokens with some hidden.
 
-  tokens_BT: what the network reads. positions_BP: places of the chosen tokens, P being the most that a row of T tokens can have.
+  tokens_BT: what the network reads. positions_BP: places of the chosen tokens, P being the most that a row of T tokens
+    can have.
   targets_BP: the tokens that stood there. weights_BP: 1 where a place is chosen, 0 for those left over.
   """
 
@@ -76,23 +79,28 @@ def hide(key: Key, tokens_BT: Array, options: MaskingOptions, mask_BT: Array | N
   # Drawn for every token, so that neither the rate nor the mesh changes what is drawn for one.
   kind_BT = jax.random.uniform(kind_key, tokens_BT.shape)
   random_BT = jax.random.randint(random_key, tokens_BT.shape, 0, options.vocab, tokens_BT.dtype)
-  targets_BP, kind_BP, random_BP = (jnp.take_along_axis(x_BT, positions_BP, axis=1) for x_BT in (tokens_BT, kind_BT, random_BT))
+  targets_BP, kind_BP, random_BP = (
+    jnp.take_along_axis(x_BT, positions_BP, axis=1) for x_BT in (tokens_BT, kind_BT, random_BT))
   new_BP = jnp.where(kind_BP < MASKED, options.mask, jnp.where(kind_BP < MASKED + RANDOM, random_BP, targets_BP))
   new_BP = jnp.where(weights_BP > 0, new_BP, targets_BP)
   rows_B1 = jnp.arange(len(tokens_BT))[:, None]
-  return Masked(tokens_BT.at[rows_B1, positions_BP].set(new_BP.astype(tokens_BT.dtype)), positions_BP, targets_BP, weights_BP)
+  return Masked(tokens_BT.at[rows_B1, positions_BP].set(new_BP.astype(tokens_BT.dtype)), positions_BP, targets_BP,
+                weights_BP)
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskedLanguageModel:
   """Predicts hidden tokens and, if asked, whether the second segment of a row follows the first; group 'net'.
 
-  network: (tokens_BT, types_BT, mask_BT, positions_BP) -> outputs by name, 'tokens' and with `next_sentence` 'next_sentence', as
-  `genjax.models.transformers.bert.encoder` has them. masking: see `MaskingOptions`. next_sentence: adds the loss of that (section 3.1, task 2).
+  network: (tokens_BT, types_BT, mask_BT, positions_BP) -> outputs by name, 'tokens' and with `next_sentence`
+  'next_sentence', as `genjax.models.transformers.bert.encoder` has them. masking: see `MaskingOptions`. next_sentence:
+  adds the loss of that (section 3.1, task 2).
 
-  Batches: 'tokens' int32 B T; optional 'types' int32 B T, the segment of each token; optional 'weights' B T, zero on padding; with
-  `next_sentence`, 'next_sentence' int32 B, 0 where the second segment follows the first and 1 where it does not.
-  Conditions: 'prompt' int32 N T, in which mask tokens stand for what is to be filled in and -1 for padding; optional 'types' as above.
+  Batches: 'tokens' int32 B T; optional 'types' int32 B T, the segment of each token; optional 'weights' B T, zero on
+  padding; with `next_sentence`, 'next_sentence' int32 B, 0 where the second segment follows the first and 1 where it
+  does not.
+  Conditions: 'prompt' int32 N T, in which mask tokens stand for what is to be filled in and -1 for padding; optional
+    'types' as above.
   """
 
   network: Network
@@ -109,8 +117,8 @@ class MaskedLanguageModel:
   def loss(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
     """Mean negative log-likelihood of hidden tokens in nats, plus that of the relation of segments.
 
-    The weight is the number of hidden tokens: with `next_sentence`, accumulation over microbatches equals the full batch where all have
-    equally many.
+    The weight is the number of hidden tokens: with `next_sentence`, accumulation over microbatches equals the full
+    batch where all have equally many.
     """
     mask_key, net_key = jax.random.split(key)
     scores, weights_BP, mutable = self._score(params, context, batch, mask_key, net_key)
@@ -138,12 +146,15 @@ class MaskedLanguageModel:
     return scores, hidden.weights_BP, mutable
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
-    """'loss' in nats per hidden token and 'accuracy'; with `next_sentence` also 'next_sentence_loss' and 'next_sentence_accuracy'.
+    """'loss' in nats per hidden token and 'accuracy'; with `next_sentence` also 'next_sentence_loss' and
+    'next_sentence_accuracy'.
 
     'weight', the number of hidden tokens, weights them all. Which tokens are hidden depends on the key.
     """
     scores, weights_BP, _ = self._score(params, context, batch, key, None)
-    means = {name: weighted_mean(value, weights_BP, axis=1)[0] if value.ndim == 2 else value for name, value in scores.items()}
+    means = {
+      name: weighted_mean(value, weights_BP, axis=1)[0] if value.ndim == 2 else value for name, value in scores.items()
+    }
     return means | {'weight': jnp.sum(weights_BP, axis=1)}
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
@@ -152,7 +163,8 @@ class MaskedLanguageModel:
     Neither the mask is drawn nor a token beyond the vocabulary of `masking`, which a padded network has and no text.
     """
     tokens_NT = conditions['prompt']
-    outputs, _ = self.network.apply(params['net'], context.mutable, jnp.maximum(tokens_NT, 0), conditions.get('types'), tokens_NT >= 0)
+    outputs, _ = self.network.apply(params['net'], context.mutable, jnp.maximum(tokens_NT, 0), conditions.get('types'),
+                                    tokens_NT >= 0)
     logits_NTV = outputs['tokens'].astype(jnp.float32).at[..., self.masking.mask].set(-jnp.inf)
     if self.masking.vocab < (vocab := logits_NTV.shape[-1]):
       logits_NTV = jnp.where(jnp.arange(vocab) < self.masking.vocab, logits_NTV, -jnp.inf)

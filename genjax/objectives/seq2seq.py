@@ -17,9 +17,9 @@ from genjax.types import Array, Batch, Key, Params, Tree, UserError
 class Tokens:
   """Tokens with a meaning of their own.
 
-  start: what the decoder reads first. begins: what it reads after that, before every target, and is no part of it: the language and the
-  task of Whisper. stop: the last one of every target. padding: what fills rows, before or after a source and after a
-  target; it may be `start`.
+  start: what the decoder reads first. begins: what it reads after that, before every target, and is no part of it: the
+  language and the task of Whisper. stop: the last one of every target. padding: what fills rows, before or after a
+  source and after a target; it may be `start`.
 
   Raises:
     UserError: stop and padding are one, so that no row would end.
@@ -39,14 +39,15 @@ class Tokens:
 class Seq2Seq:
   """p(target | source) = prod_t p(target_t | source, target before t); group 'net'.
 
-  network: (source_BS, target_BT, mask_BS) -> logits B T V, with `cache`, `position` and `project` as `genjax.models.seq2seq.seq2seq` has
-  them. start_cache: (parameters of the network, source_BS, mask_BS, length) -> the cache for targets of so many tokens. tokens: see
-  `Tokens`. smoothing: share of the target's mass that is spread evenly over the vocabulary in training (Vaswani et al. 2017, section 5.4).
+  network: (source_BS, target_BT, mask_BS) -> logits B T V, with `cache`, `position` and `project` as
+  `genjax.models.seq2seq.seq2seq` has them. start_cache: (parameters of the network, source_BS, mask_BS, length) -> the
+  cache for targets of so many tokens. tokens: see `Tokens`. smoothing: share of the target's mass that is spread evenly
+  over the vocabulary in training (Vaswani et al. 2017, section 5.4).
   sampler: how tokens are chosen, temperature 0 being greedy; its length counts the stop token.
 
-  Batches: 'source' int32 B S and 'target' int32 B T, in which each row ends with the stop token; both padded. Optional 'source_weights'
-  B S and 'target_weights' B T are zero on padding; without them every padding token is. A source of features (speech) is float32 B S F;
-  without weights all of it is read.
+  Batches: 'source' int32 B S and 'target' int32 B T, in which each row ends with the stop token; both padded. Optional
+  'source_weights' B S and 'target_weights' B T are zero on padding; without them every padding token is. A source of
+  features (speech) is float32 B S F; without weights all of it is read.
   Conditions: 'source' int32 N S or float32 N S F, optional 'source_weights'.
 
   Raises:
@@ -76,7 +77,8 @@ class Seq2Seq:
     metrics = {'accuracy': weighted_mean(correct_BT, weights_BT)[0]}
     if not self.smoothing:
       return Output(nll, metrics, mutable, weight)
-    return Output(nll + self.smoothing * weighted_mean(spread_BT, weights_BT)[0], metrics | {'nll': nll}, mutable, weight)
+    return Output(nll + self.smoothing * weighted_mean(spread_BT, weights_BT)[0], metrics | {'nll': nll}, mutable,
+                  weight)
 
   def _score(self, params: Params, context: Context, batch: Batch, key: Key | None):
     """Losses, hits, how much more the loss of an even target is, and weights, each B T."""
@@ -84,14 +86,15 @@ class Seq2Seq:
     first = (self.tokens.start, *self.tokens.begins)
     first_BP = jnp.broadcast_to(jnp.asarray(first, jnp.int32), (len(target_BT), len(first)))
     read_BT = jnp.concatenate([first_BP, target_BT[:, :-1]], axis=1)
-    parts, mutable = self.network.apply(params['net'], context.mutable, source_BS, read_BT, self._source_weights(batch), key=key,
-                                        project=False)
+    parts, mutable = self.network.apply(params['net'], context.mutable, source_BS, read_BT, self._source_weights(batch),
+                                        key=key, project=False)
     hidden_BTD, weight_VD = parts
     hidden_BTD = hidden_BTD[:, len(first) - 1:]
     nll_BT, correct_BT = token_losses(hidden_BTD, weight_VD, target_BT)
     spread_BT = jnp.zeros_like(nll_BT)
     if self.smoothing:
-      # The mean over v of -log p_v, less -log p of the target: the target's logit less the mean one. No logits are needed for it.
+      # The mean over v of -log p_v, less -log p of the target: the target's logit less the mean one. No logits are
+      # needed for it.
       weight_VD = reduction.plain(weight_VD)
       even_BTD = jnp.take(weight_VD, target_BT, axis=0) - jnp.mean(weight_VD, axis=0)
       spread_BT = jnp.sum(hidden_BTD.astype(jnp.float32) * even_BTD.astype(jnp.float32), axis=-1)
@@ -107,18 +110,22 @@ class Seq2Seq:
     return batch.get('source_weights') if batch['source'].ndim == 3 else self._token_weights(batch, 'source')
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
-    """'loss' in nats per token without smoothing, whose exponential is the perplexity, and 'accuracy'; 'weight' is the number of tokens."""
+    """'loss' in nats per token without smoothing, whose exponential is the perplexity, and 'accuracy'; 'weight' is the
+    number of tokens."""
     nll_BT, correct_BT, _, weights_BT, _ = self._score(params, context, batch, None)
     loss_B, weight_B = weighted_mean(nll_BT, weights_BT, axis=1)
     return {'loss': loss_B, 'accuracy': weighted_mean(correct_BT, weights_BT, axis=1)[0], 'weight': weight_B}
 
   def start(self, params: Params, conditions: Batch, length: int) -> tuple[Array, Tree]:
-    """What decoding begins with: the first token of each row, int32 N, and the cache for what begins and `length` more tokens."""
+    """What decoding begins with: the first token of each row, int32 N, and the cache for what begins and `length` more
+    tokens."""
     source_NS = conditions['source']
-    cache = self.start_cache(params['net'], source_NS, self._source_weights(conditions), length + len(self.tokens.begins))
+    cache = self.start_cache(params['net'], source_NS, self._source_weights(conditions),
+                             length + len(self.tokens.begins))
     return jnp.full((source_NS.shape[0],), self.tokens.start, jnp.int32), cache
 
-  def step(self, params: Params, context: Context, token_N: Array, cache: Tree, position: Array | int) -> tuple[Array, Tree]:
+  def step(self, params: Params, context: Context, token_N: Array, cache: Tree,
+           position: Array | int) -> tuple[Array, Tree]:
     """One step of decoding.
 
     Args:
@@ -127,16 +134,19 @@ class Seq2Seq:
       position: number of steps done.
 
     Returns:
-      (logits_NV, cache): float32 logits of the next token. Rows of the cache may be rearranged, they are on the fourth axis from the end.
+      (logits_NV, cache): float32 logits of the next token. Rows of the cache may be rearranged, they are on the fourth
+      axis from the end.
     """
-    (logits_N1V, cache), _ = self.network.apply(params['net'], context.mutable, None, token_N[:, None], cache=cache, position=position)
+    (logits_N1V, cache), _ = self.network.apply(params['net'], context.mutable, None, token_N[:, None], cache=cache,
+                                                position=position)
     return logits_N1V[:, 0].astype(jnp.float32), cache
 
   emits = True
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array],
              emit: Emit | None = None) -> dict[str, Array]:
-    """Targets: 'tokens' int32 N length, padded after the stop token; ends when all rows have stopped. Padding is never chosen.
+    """Targets: 'tokens' int32 N length, padded after the stop token; ends when all rows have stopped. Padding is never
+    chosen.
 
     Args:
       params, context, keys: see `genjax.objectives.base.Objective`.

@@ -1,4 +1,5 @@
-"""Classification of sequences: the head of an encoder reads the state of the first token (Devlin et al. 2018, section 4.1)."""
+"""Classification of sequences: the head of an encoder reads the state of the first token (Devlin et al. 2018, section
+4.1)."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -16,11 +17,12 @@ from genjax.types import Array, Batch, Key, Params, UserError
 class SequenceClassification:
   """Cross entropy of labels given tokens; group 'net'.
 
-  network: (tokens_BT, types_BT, mask_BT) -> outputs by name, of which 'classes' is logits B K, as `genjax.models.transformers.bert.encoder` has them.
+  network: (tokens_BT, types_BT, mask_BT) -> outputs by name, of which 'classes' is logits B K, as
+    `genjax.models.transformers.bert.encoder` has them.
   smoothing: share of the target's mass that is spread evenly over all classes (Szegedy et al. 2016, section 7).
 
-  Batches: 'tokens' int32 B T; optional 'types' int32 B T, the segment of each token; optional 'weights' B T, zero on padding; 'label'
-  int32 B.
+  Batches: 'tokens' int32 B T; optional 'types' int32 B T, the segment of each token; optional 'weights' B T, zero on
+  padding; 'label' int32 B.
 
   Raises:
     UserError: a share out of range.
@@ -43,7 +45,8 @@ class SequenceClassification:
     """Mean cross entropy in nats; logs the accuracy."""
     logits_BK, mutable = self._apply(params, context, batch, key)
     loss = jnp.mean(cross_entropy(logits_BK, batch['label'], self.smoothing))
-    return Output(loss, {'accuracy': jnp.mean(hits(logits_BK, batch['label']))}, mutable, weight=float(len(batch['label'])))
+    return Output(loss, {'accuracy': jnp.mean(hits(logits_BK, batch['label']))}, mutable,
+                  weight=float(len(batch['label'])))
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
     """'loss' (cross entropy in nats, without smoothing) and 'accuracy' (0 or 1)."""
@@ -61,5 +64,6 @@ class SequenceClassification:
     Raises:
       UserError: a classifier does not generate.
     """
-    raise UserError('expected a generative model, got a classifier of sequences, which has nothing to sample; look at it with '
-                    'genjax evaluate, and train with config.sample_every=0')
+    raise UserError(
+      'expected a generative model, got a classifier of sequences, which has nothing to sample; look at it with '
+      'genjax evaluate, and train with config.sample_every=0')

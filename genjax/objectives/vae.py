@@ -1,4 +1,5 @@
-"""Variational autoencoders (Kingma & Welling 2014): the evidence lower bound, its beta form, the importance-weighted bound."""
+"""Variational autoencoders (Kingma & Welling 2014): the evidence lower bound, its beta form, the importance-weighted
+bound."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -20,9 +21,9 @@ class Vae:
   """p(x, z) = N(z; 0, I) p(x | z), with q(z | x) a diagonal Gaussian.
 
   encoder: images B H W C in [0, 1] -> (mean, log variance), each B Z. decoder: latents B Z -> B H W C, the logits of a
-  Bernoulli or the mean of a Gaussian. latent: Z. likelihood: 'bernoulli' or 'gaussian'. scale: standard deviation of the
-  Gaussian, in units of the [0, 1] pixel range. beta: factor of the KL term (Higgins et al. 2017). kl_warmup: steps over
-  which that factor grows linearly from 0 (Sonderby et al. 2016). importance_samples: k of the bound in evaluation.
+  Bernoulli or the mean of a Gaussian. latent: Z. likelihood: 'bernoulli' or 'gaussian'. scale: standard deviation of
+  the Gaussian, in units of the [0, 1] pixel range. beta: factor of the KL term (Higgins et al. 2017). kl_warmup: steps
+  over which that factor grows linearly from 0 (Sonderby et al. 2016). importance_samples: k of the bound in evaluation.
 
   Batches: 'image' uint8 B H W C. Everything is in nats per image.
 
@@ -49,8 +50,10 @@ class Vae:
 
   def init(self, key: Key, frozen: Params) -> Variables:
     encoder_key, decoder_key = jax.random.split(key)
-    (encoder, encoder_mutable), (decoder, decoder_mutable) = self.encoder.init(encoder_key), self.decoder.init(decoder_key)
-    return Variables({'net': {'encoder': encoder, 'decoder': decoder}}, {'encoder': encoder_mutable, 'decoder': decoder_mutable})
+    (encoder, encoder_mutable), (decoder,
+                                 decoder_mutable) = self.encoder.init(encoder_key), self.decoder.init(decoder_key)
+    return Variables({'net': {'encoder': encoder, 'decoder': decoder}},
+                     {'encoder': encoder_mutable, 'decoder': decoder_mutable})
 
   def phases(self) -> tuple[Phase, ...]:
     return (Phase('elbo', ('net',), self.loss),)
@@ -81,8 +84,8 @@ class Vae:
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
     """Per image, in nats: 'negative_elbo' (one sample), its parts 'distortion' and 'kl', 'negative_bound_<k>'.
 
-    The importance-weighted bound log 1/k sum_k p(x, z_k) / q(z_k | x) (Burda et al. 2016, eq. 8) lies between the ELBO and
-    log p(x); its negative serves as the anomaly score of an image.
+    The importance-weighted bound log 1/k sum_k p(x, z_k) / q(z_k | x) (Burda et al. 2016, eq. 8) lies between the ELBO
+    and log p(x); its negative serves as the anomaly score of an image.
     """
     x_BHWC = pixels(batch['image'])
     (mean_BZ, log_variance_BZ), _ = self.encoder.apply(params['net']['encoder'], context.mutable['encoder'], x_BHWC)

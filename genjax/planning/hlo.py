@@ -1,7 +1,7 @@
 """What a compiled program moves: collectives and memory traffic, read from the text of its optimized HLO.
 
-XLA prints the program of one device. A loop over layers or microbatches is a `while` whose body stands there once; here it counts
-as often as it runs, wherever the text tells how often that is.
+XLA prints the program of one device. A loop over layers or microbatches is a `while` whose body stands there once; here
+it counts as often as it runs, wherever the text tells how often that is.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,10 +11,11 @@ import math
 import re
 
 COLLECTIVES = ('all-gather', 'reduce-scatter', 'all-reduce', 'all-to-all', 'collective-permute', 'collective-broadcast')
-_BITS = {'pred': 8, 'bf16': 16, 'token': 0, 'opaque': 0}  # the others carry their bits in their name: f32, s8, u4, c64, f8e4m3fn
+# The others carry their bits in their name: f32, s8, u4, c64, f8e4m3fn
+_BITS = {'pred': 8, 'bf16': 16, 'token': 0, 'opaque': 0}
 _SHAPE = re.compile(r'\b(pred|token|opaque|bf16|[fsuc]\d+[a-z0-9]*)\[([\d,<=]*)\](?:\{([^}]*)\})?')
-_FREE = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'partition-id', 'replica-id', 'iota', 'while',
-         'conditional', 'call', 'opt-barrier', 'add-dependency')
+_FREE = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'partition-id', 'replica-id',
+         'iota', 'while', 'conditional', 'call', 'opt-barrier', 'add-dependency')
 _SLICES = ('dynamic-slice', 'slice', 'gather')
 
 
@@ -38,7 +39,8 @@ Computation = dict[str, Instruction]
 class Traffic:
   """What one kind of collective does in a step, on one device.
 
-  count: operations that run. bytes: bytes that the device sends, by the ring algorithm; a loop's body counts as often as it runs.
+  count: operations that run. bytes: bytes that the device sends, by the ring algorithm; a loop's body counts as often
+    as it runs.
   groups: (devices in a group, bytes sent) of each operation in the text.
   """
 
@@ -97,10 +99,11 @@ class Program:
   def memory_bytes(self) -> float:
     """Bytes that one run of the program reads from and writes to the device's main memory.
 
-    What a fusion keeps inside costs nothing, nor does what lies in the on-chip memory of a TPU (memory space 1); of an array that is
-    only sliced, or updated in place, the slice counts.
+    What a fusion keeps inside costs nothing, nor does what lies in the on-chip memory of a TPU (memory space 1); of an
+    array that is only sliced, or updated in place, the slice counts.
     """
-    return sum(times * self._bytes(computation, instruction) for computation, instruction, times in self._walk(self.entry, 1)
+    return sum(times * self._bytes(computation, instruction)
+               for computation, instruction, times in self._walk(self.entry, 1)
                if instruction.opcode not in _FREE and not instruction.opcode.endswith(('-done', '-update'))
                and not instruction.name.startswith('async-collective-done'))
 
@@ -130,7 +133,9 @@ class Program:
       # The comparison is inside; its bound is an operand or a constant of the fused computation.
       inner = self.computations[_called(root, 'calls')]
       comparison = next((instruction for instruction in inner.values() if instruction.opcode == 'compare'), None)
-      bounds = [instruction for instruction in (*inner.values(), *condition.values()) if instruction.opcode == 'constant']
+      bounds = [
+        instruction for instruction in (*inner.values(), *condition.values()) if instruction.opcode == 'constant'
+      ]
     else:
       comparison = root if root.opcode == 'compare' else None
       bounds = [condition[name] for name in root.operands if name in condition and condition[name].opcode == 'constant']
@@ -140,7 +145,8 @@ class Program:
     return values.pop()
 
   def _kind(self, instruction: Instruction) -> str | None:
-    """The kind of a collective, None of anything else. What has been started is counted there and not where it is done."""
+    """The kind of a collective, None of anything else. What has been started is counted there and not where it is
+    done."""
     inner, _ = self._inner(instruction, {})
     opcode = inner.opcode.removesuffix('-start')
     if instruction.opcode == 'fusion' and opcode == 'all-reduce':
@@ -150,7 +156,8 @@ class Program:
     return opcode if opcode in COLLECTIVES else None
 
   def _inner(self, instruction: Instruction, computation: Computation) -> tuple[Instruction, Computation]:
-    """The collective inside a fusion or an asynchronous call, else the instruction itself; and where its operands stand."""
+    """The collective inside a fusion or an asynchronous call, else the instruction itself; and where its operands
+    stand."""
     if instruction.opcode in ('fusion', 'async-start') and 'calls=' in instruction.attributes:
       called = self.computations[_called(instruction, 'calls')]
       for inner in called.values():
@@ -195,7 +202,8 @@ class Program:
 
 
 def _is_started(instruction: Instruction) -> bool:
-  """Whether a fusion starts a collective that libtpu spreads over several: a start, products that it runs beside, and the end."""
+  """Whether a fusion starts a collective that libtpu spreads over several: a start, products that it runs beside, and
+  the end."""
   return instruction.opcode == 'fusion' and instruction.name.startswith('async-collective-start')
 
 
@@ -228,13 +236,16 @@ def _in_main_memory(layout: str) -> bool:
 def _sent(kind: str, operands: float, size: int) -> float:
   """Bytes that a device sends over links, for operands of so many bytes on each device, by the ring algorithms."""
   share = (size - 1) / size
-  return {'all-gather': operands * (size - 1), 'reduce-scatter': operands * share, 'all-reduce': 2 * operands * share,
-          'all-to-all': operands * share, 'collective-permute': operands, 'collective-broadcast': operands * share}[kind]
+  return {
+    'all-gather': operands * (size - 1), 'reduce-scatter': operands * share, 'all-reduce': 2 * operands * share,
+    'all-to-all': operands * share, 'collective-permute': operands, 'collective-broadcast': operands * share
+  }[kind]
 
 
 def _read(operand: Instruction, number: int, fused: Computation) -> float:
   """Bytes that a fusion reads of an operand."""
-  parameter = next((inner for inner in fused.values() if inner.opcode == 'parameter' and inner.arguments == str(number)), None)
+  parameter = next(
+    (inner for inner in fused.values() if inner.opcode == 'parameter' and inner.arguments == str(number)), None)
   whole = memory_size(operand.shape)
   if parameter is None or not whole:
     return whole
@@ -309,7 +320,9 @@ def _instruction(line: str) -> Instruction:
   close = begin + _closing(rest[begin:])
   arguments = rest[begin + 1:close]
   operands = tuple(re.findall(r'%([\w.\-]+)', arguments)) if '%' in arguments else tuple(
-    part.split()[-1] for part in re.sub(r'/\*.*?\*/', '', arguments).split(', ') if part and rest[:begin] not in ('constant', 'parameter'))
+    part.split()[-1]
+    for part in re.sub(r'/\*.*?\*/', '', arguments).split(', ')
+    if part and rest[:begin] not in ('constant', 'parameter'))
   return Instruction(left.removeprefix('ROOT ').lstrip('%'), shape, rest[:begin], operands, arguments, rest[close + 1:],
                      left.startswith('ROOT '))
 

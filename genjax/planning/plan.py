@@ -23,7 +23,8 @@ _NEEDED = (re.compile(r'[Uu]sed ([\d.]+)([KMGTB]?) of ([\d.]+)([KMGTB]?) hbm'),
            re.compile(r'\(([\d.]+)([KMGTB]?)\) exceeds available HBM \(([\d.]+)([KMGTB]?)\)'))
 
 
-def make(run: Run, target: Target, model_flops: int, facts: Mapping[str, Any], save: Callable[[str], Any] | None = None) -> Report:
+def make(run: Run, target: Target, model_flops: int, facts: Mapping[str, Any],
+         save: Callable[[str], Any] | None = None) -> Report:
   """Compiles the costliest step of a run, the one on which every phase is due, and reports what it costs.
 
   Args:
@@ -34,8 +35,9 @@ def make(run: Run, target: Target, model_flops: int, facts: Mapping[str, Any], s
     save: called with the text of the compiled program.
 
   Returns:
-    JSON-able; see `render` for what it holds. 'fits' is None where nothing bounds the memory beforehand. What needs the compiled
-    program ('collectives', 'roofline', 'flops.compiled_per_device', 'memory_traffic') is None where the compiler refused it for memory.
+    JSON-able; see `render` for what it holds. 'fits' is None where nothing bounds the memory beforehand. What needs the
+    compiled program ('collectives', 'roofline', 'flops.compiled_per_device', 'memory_traffic') is None where the
+    compiler refused it for memory.
   """
   due = tuple(phase.name for phase in run.phases)
   begin = time.perf_counter()
@@ -58,17 +60,18 @@ def make(run: Run, target: Target, model_flops: int, facts: Mapping[str, Any], s
   bytes_per_device.update(peak=int(peak), limit=None if limit is None else int(limit))
   step_flops = run.step_flops(due)
   report: Report = {
-    'topology': target.name, 'devices': len(target.devices), 'kind': target.kind, 'compiler': target.compiler, 'jax': jax.__version__,
-    'hosts': len({device.process_index for device in target.devices}),
-    'mesh': {axis: size for axis, size in run.mesh.shape.items() if size > 1}, 'batch_size': run.settings.batch_size,
-    'microbatches': run.settings.microbatches, **facts, 'phases': list(due),
+    'topology': target.name, 'devices': len(target.devices), 'kind': target.kind, 'compiler': target.compiler,
+    'jax': jax.__version__, 'hosts': len({device.process_index for device in target.devices}), 'mesh': {
+      axis: size for axis, size in run.mesh.shape.items() if size > 1
+    }, 'batch_size': run.settings.batch_size, 'microbatches': run.settings.microbatches, **facts, 'phases': list(due),
     'parameters': sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(run.target.params)),
-    'units_per_step': run.settings.batch_size * run.experiment.units_per_example, 'unit': run.experiment.unit,
-    'bytes': memory.totals(run.target, frozen), 'bytes_per_device': bytes_per_device,
-    'fits': None if limit is None else peak <= limit, 'shortfall': 0 if limit is None else max(0, int(peak - limit)),
-    'flops': {'model': model_flops, 'step': step_flops, 'compiled_per_device': None},
-    'collectives': None, 'memory_traffic': None, 'loops_of_unknown_length': None, 'roofline': None,
-    'seconds': {'lowering': round(lowering, 1), 'compiling': round(compiling, 1)},
+    'units_per_step': run.settings.batch_size * run.experiment.units_per_example, 'unit': run.experiment.unit, 'bytes':
+      memory.totals(run.target,
+                    frozen), 'bytes_per_device': bytes_per_device, 'fits': None if limit is None else peak <= limit,
+    'shortfall': 0 if limit is None else max(0, int(peak - limit)), 'flops': {
+      'model': model_flops, 'step': step_flops, 'compiled_per_device': None
+    }, 'collectives': None, 'memory_traffic': None, 'loops_of_unknown_length': None, 'roofline':
+      None, 'seconds': {'lowering': round(lowering, 1), 'compiling': round(compiling, 1)},
   }
   if compiled is not None:
     text = compiled.as_text()
@@ -93,7 +96,8 @@ def _compile(lowered: jax.stages.Lowered) -> tuple[Any, tuple[float, float]]:
 
 @contextlib.contextmanager
 def uncached() -> Iterator[None]:
-  """Compiles without the persistent cache: a program for devices that are absent can be written to it, but not read back."""
+  """Compiles without the persistent cache: a program for devices that are absent can be written to it, but not read
+  back."""
   before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
   jax.config.update('jax_enable_compilation_cache', False)
   compilation_cache.reset_cache()  # whether to use it is decided once
@@ -118,17 +122,20 @@ def _add_program(report: Report, program: hlo.Program, flops: float | None, targ
   """What the compiled program tells."""
   collectives = program.collectives()
   report['flops']['compiled_per_device'] = flops
-  report['collectives'] = {kind: {'count': traffic.count, 'bytes': round(traffic.bytes)} for kind, traffic in sorted(collectives.items())}
+  report['collectives'] = {
+    kind: {'count': traffic.count, 'bytes': round(traffic.bytes)} for kind, traffic in sorted(collectives.items())
+  }
   report['memory_traffic'] = round(program.memory_bytes())
   report['loops_of_unknown_length'] = sum(length is None for length in program.loops.values())
   if target.hardware:
-    bound = roofline.estimate(report['flops']['step'], report['flops']['model'], report['memory_traffic'], collectives, target.name,
-                              len(target.devices), target.hardware)
+    bound = roofline.estimate(report['flops']['step'], report['flops']['model'], report['memory_traffic'], collectives,
+                              target.name, len(target.devices), target.hardware)
     report['roofline'] = {**dataclasses.asdict(bound), 'hardware': dataclasses.asdict(target.hardware)}
 
 
 def advice(report: Report) -> list[str]:
-  """What to change so that a step fits, the cheapest in time first; empty where it fits or nothing bounds the memory."""
+  """What to change so that a step fits, the cheapest in time first; empty where it fits or nothing bounds the
+  memory."""
   if report['fits'] is not False:
     return []
   sizes, mesh = report['bytes_per_device'], report['mesh']
@@ -139,24 +146,29 @@ def advice(report: Report) -> list[str]:
   rows = report['batch_size'] // (shards * report['microbatches'])
   lines = []
   if state > 0.1 * limit and state > 1.5 * spread:
-    lines.append(f'mesh: the state takes {_gib(state)} of every device; spread over all of them it takes {_gib(spread)}: '
-                 f'--mesh=fsdp:{devices // (mesh.get("tensor", 1) * mesh.get("context", 1))}'
-                 + ''.join(f',{axis}:{mesh[axis]}' for axis in ('tensor', 'context') if axis in mesh))
+    lines.append(
+      f'mesh: the state takes {_gib(state)} of every device; spread over all of them it takes {_gib(spread)}: '
+      f'--mesh=fsdp:{devices // (mesh.get("tensor", 1) * mesh.get("context", 1))}'
+      + ''.join(f',{axis}:{mesh[axis]}' for axis in ('tensor', 'context') if axis in mesh))
   if report.get('dtype') == 'float32':
     lines.append('dtype: --config.model.dtype=bfloat16 halves activations; parameters and optimizer stay float32')
   if report.get('remat') in ('none', 'dots'):
     lines.append('remat: --config.model.remat=full keeps only the inputs of blocks, for about a third more computation')
   if rows > 1:
-    parts = min(report['batch_size'] // shards, report['microbatches'] * 2 ** math.ceil(math.log2(max(2.0, sizes['peak'] / limit))))
-    lines.append(f'microbatches: --config.microbatches={parts} computes {report["batch_size"] // (shards * parts)} instead of {rows} '
-                 'examples of a device at a time')
+    parts = min(report['batch_size'] // shards,
+                report['microbatches'] * 2**math.ceil(math.log2(max(2.0, sizes['peak'] / limit))))
+    lines.append(
+      f'microbatches: --config.microbatches={parts} computes {report["batch_size"] // (shards * parts)} instead of '
+      f'{rows} '
+      'examples of a device at a time')
     lines.append(f'batch: --config.batch_size={report["batch_size"] // 2} halves the activations')
   elif state < 0.5 * limit:
     lines.append('mesh: every device already computes one example at a time; split it, e.g. '
                  f'--mesh=fsdp:{max(1, devices // 4)},tensor:4 (heads and hidden layers) or context:4 (long sequences)')
   if state > 0.5 * limit or spread > 0.25 * limit:
     chips = math.ceil(sum(report['bytes'].values()) / (0.5 * limit))
-    line = f"slice: the state alone is {_gib(sum(report['bytes'].values()))}; at half of a device's memory that is {chips} devices"
+    state = _gib(sum(report['bytes'].values()))
+    line = f"slice: the state alone is {state}; at half of a device's memory that is {chips} devices"
     lines.insert(0 if spread > limit else len(lines), line)  # first where nothing that shrinks activations helps
   if not lines:
     lines.append('slice: take more devices, or a generation with more memory')
@@ -167,26 +179,39 @@ def render(report: Report) -> str:
   """The report as text."""
   sizes, cost, mesh = report['bytes_per_device'], report['flops'], report['mesh']
   spread = ', '.join(f'{axis} {size}' for axis, size in mesh.items()) or 'one device'
-  lines = [f'{report["topology"]}: {report["devices"]} x {report["kind"]} on {report["hosts"]} hosts, mesh {spread} '
-           f'({report["compiler"]}, jax {report["jax"]}; compiled in {report["seconds"]["compiling"]:.0f} s)',
-           f'batch {report["batch_size"]:,}, microbatches {report["microbatches"]}, {report["units_per_step"]:,} {report["unit"]} a step; '
-           + ', '.join(f'{name} {report[name]}' for name in ('dtype', 'remat') if name in report),
-           f'parameters: {report["parameters"]:,}', '', 'bytes per device']
-  labels = {'parameters': '', 'optimizer': '', 'averages': 'EMA', 'mutable': 'batch statistics, codebooks', 'frozen': '', 'batch': '',
-            'temporaries': 'activations, gradients, buffers', 'program': 'code', 'peak': 'all of it while the step runs', 'limit':
-            'of the device'}
+  lines = [
+    f'{report["topology"]}: {report["devices"]} x {report["kind"]} on {report["hosts"]} hosts, mesh {spread} '
+    f'({report["compiler"]}, jax {report["jax"]}; compiled in {report["seconds"]["compiling"]:.0f} s)',
+    f'batch {report["batch_size"]:,}, microbatches {report["microbatches"]}, {report["units_per_step"]:,} '
+    f'{report["unit"]} a step; '
+    + ', '.join(f'{name} {report[name]}' for name in ('dtype', 'remat') if name in report),
+    f'parameters: {report["parameters"]:,}', '', 'bytes per device'
+  ]
+  labels = {
+    'parameters': '', 'optimizer': '', 'averages': 'EMA', 'mutable': 'batch statistics, codebooks', 'frozen': '',
+    'batch': '', 'temporaries': 'activations, gradients, buffers', 'program': 'code',
+    'peak': 'all of it while the step runs', 'limit': 'of the device'
+  }
   for name, label in labels.items():
     if sizes[name] is not None:
       lines.append(f'  {name:<14}{_gib(sizes[name]):>14}' + (f'   {label}' if label else ''))
-  lines += ['', 'FLOPs of a step on which all phases are due',
-            f'  {"model":<14}{cost["model"]:>14.4g}   all devices, nothing computed twice (without rematerialisation and kernels)',
-            f'  {"step":<14}{cost["step"]:>14.4g}   all devices, the step that is compiled, with what it computes again']
+  lines += [
+    '', 'FLOPs of a step on which all phases are due',
+    f'  {"model":<14}{cost["model"]:>14.4g}   all devices, nothing computed twice (without rematerialisation and '
+    'kernels)',
+    f'  {"step":<14}{cost["step"]:>14.4g}   all devices, the step that is compiled, with what it computes again'
+  ]
   if cost['compiled_per_device'] is not None:
-    lines.append(f'  {"compiled":<14}{cost["compiled_per_device"]:>14.4g}   one device, the compiler\'s count, in which the body of a loop '
-                 'counts once')
+    lines.append(
+      f'  {"compiled":<14}{cost["compiled_per_device"]:>14.4g}   one device, the compiler\'s count, in which the body '
+      'of a loop '
+      'counts once')
   if report['collectives'] is not None:
     lines += ['', 'collectives of a step, operations and bytes sent by a device (loops count as often as they run)']
-    lines += [f'  {kind:<20}{traffic["count"]:>8,}{_gib(traffic["bytes"]):>14}' for kind, traffic in report['collectives'].items()]
+    lines += [
+      f'  {kind:<20}{traffic["count"]:>8,}{_gib(traffic["bytes"]):>14}'
+      for kind, traffic in report['collectives'].items()
+    ]
     lines += [] if report['collectives'] else ['  none']
     if report['loops_of_unknown_length']:
       lines.append(f'  {report["loops_of_unknown_length"]} loops tell no length; what is in them counts once')
@@ -199,12 +224,15 @@ def render(report: Report) -> str:
 def _render_roofline(report: Report) -> list[str]:
   bound, given = report['roofline'], report['roofline']['hardware']
   return [
-    f'roofline: a step takes {bound["overlapped"]:.3g} s if everything overlaps (MFU {bound["mfu_overlapped"]:.1%}, bound by '
+    f'roofline: a step takes {bound["overlapped"]:.3g} s if everything overlaps (MFU {bound["mfu_overlapped"]:.1%}, '
+    'bound by '
     f'{bound["bound"]}), {bound["serial"]:.3g} s if nothing does (MFU {bound["mfu_serial"]:.1%})',
-    f'  compute {bound["compute"]:.3g} s at {given["flops"] / 1e12:.0f} TFLOP/s bfloat16; memory {bound["memory"]:.3g} s: '
+    f'  compute {bound["compute"]:.3g} s at {given["flops"] / 1e12:.0f} TFLOP/s bfloat16; memory '
+    f'{bound["memory"]:.3g} s: '
     f'{_gib(report["memory_traffic"])} at {given["memory_bandwidth"] / 1e12:.3g} TB/s; links {bound["links"]:.3g} s at '
     f'{given["link_bandwidth"] / 1e9:.0f} GB/s each',
-    '  assumed: peak rates from public specifications, no kernel inefficiency, arrays without padding, ring collectives along as few '
+    '  assumed: peak rates from public specifications, no kernel inefficiency, arrays without padding, ring '
+    'collectives along as few '
     'dimensions of the torus as hold a group',
   ]
 
@@ -215,9 +243,13 @@ def _verdict(report: Report) -> str:
     return 'nothing bounds the memory of these devices beforehand'
   if report['fits']:
     return f'fits: {_gib(sizes["peak"])} of {_gib(sizes["limit"])}'
-  return (f'does not fit: needs {_gib(sizes["peak"])}, a device has {_gib(sizes["limit"])}: {_gib(report["shortfall"])} too much. What to '
-          'change:')
+  return (
+    f'does not fit: needs {_gib(sizes["peak"])}, a device has {_gib(sizes["limit"])}: {_gib(report["shortfall"])} too '
+    'much. What to '
+    'change:')
 
 
 def _gib(size: float) -> str:
-  return f'{size / GIB:.2f} GiB' if size >= GIB / 10 else f'{size / 2**20:.2f} MiB' if size >= 2**20 / 10 else f'{size / 2**10:.2f} KiB'
+  if size >= GIB / 10:
+    return f'{size / GIB:.2f} GiB'
+  return f'{size / 2**20:.2f} MiB' if size >= 2**20 / 10 else f'{size / 2**10:.2f} KiB'

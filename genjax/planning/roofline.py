@@ -1,7 +1,8 @@
 """A bound on the time of a step: what must be computed, moved through memory and sent over links, at the peak of each.
 
-Williams, Waterman and Patterson 2009. No schedule, no kernel efficiency: a real step takes longer than `seconds_overlapped`, and how
-much longer nothing here knows. Collectives are assumed to run by the ring algorithms, over the links that `links_of` counts.
+Williams, Waterman and Patterson 2009. No schedule, no kernel efficiency: a real step takes longer than
+`seconds_overlapped`, and how much longer nothing here knows. Collectives are assumed to run by the ring algorithms,
+over the links that `links_of` counts.
 """
 
 from collections.abc import Mapping
@@ -16,8 +17,9 @@ from genjax.planning.topology import TPUS, Hardware
 class Roofline:
   """Seconds of a step on one device, and the share of its peak that the model's FLOPs are.
 
-  compute, memory, links: each alone. overlapped: if they overlap perfectly, the slowest decides. serial: if nothing overlaps. mfu_*: model
-  FLOPs (without recomputation) over time x peak (Chowdhery et al. 2022, appendix B). bound: which is the slowest.
+  compute, memory, links: each alone. overlapped: if they overlap perfectly, the slowest decides. serial: if nothing
+  overlaps. mfu_*: model FLOPs (without recomputation) over time x peak (Chowdhery et al. 2022, appendix B). bound:
+    which is the slowest.
   """
 
   compute: float
@@ -30,8 +32,8 @@ class Roofline:
   bound: str
 
 
-def estimate(step_flops: float, model_flops: float, memory_bytes: float, collectives: Mapping[str, Traffic], topology: str, devices: int,
-             hardware: Hardware) -> Roofline:
+def estimate(step_flops: float, model_flops: float, memory_bytes: float, collectives: Mapping[str, Traffic],
+             topology: str, devices: int, hardware: Hardware) -> Roofline:
   """The bound of a step.
 
   Args:
@@ -48,15 +50,17 @@ def estimate(step_flops: float, model_flops: float, memory_bytes: float, collect
            'links': sending / hardware.link_bandwidth}
   overlapped, serial = max(parts.values()), sum(parts.values())
   useful = model_flops / devices / hardware.flops
-  return Roofline(**parts, overlapped=overlapped, serial=serial, mfu_overlapped=useful / overlapped if overlapped else 0.0,
+  return Roofline(**parts, overlapped=overlapped, serial=serial,
+                  mfu_overlapped=useful / overlapped if overlapped else 0.0,
                   mfu_serial=useful / serial if serial else 0.0, bound=max(parts, key=parts.__getitem__))
 
 
 def links_of(topology: str, group: int) -> int:
-  """Links that a collective among `group` devices keeps busy in each of them, if they lie along as few dimensions as hold them.
+  """Links that a collective among `group` devices keeps busy in each of them, if they lie along as few dimensions as
+  hold them.
 
-  A dimension that the group fills and that closes to a ring has two links, any other one. It closes where the slice is a multiple of 4
-  long (v4, v5p) or a whole pod of 16 (v5e, v6e). GPUs are taken to have one, through a switch.
+  A dimension that the group fills and that closes to a ring has two links, any other one. It closes where the slice is
+  a multiple of 4 long (v4, v5p) or a whole pod of 16 (v5e, v6e). GPUs are taken to have one, through a switch.
   """
   kind, _, shape = topology.partition(':')
   if kind not in TPUS:

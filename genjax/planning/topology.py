@@ -1,4 +1,5 @@
-"""Devices to compile for: a TPU slice that is not there, fake CPU devices, or the GPUs that are; and what they can do."""
+"""Devices to compile for: a TPU slice that is not there, fake CPU devices, or the GPUs that are; and what they can
+do."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -19,8 +20,8 @@ GIB = 2**30
 class Hardware:
   """What one device can do.
 
-  flops: peak bfloat16 FLOP/s. memory_bandwidth: of the main memory, bytes/s. link_bandwidth: of one link, in one direction,
-  bytes/s. memory: bytes of main memory that a program may use, None where nothing bounds it beforehand.
+  flops: peak bfloat16 FLOP/s. memory_bandwidth: of the main memory, bytes/s. link_bandwidth: of one link, in one
+  direction, bytes/s. memory: bytes of main memory that a program may use, None where nothing bounds it beforehand.
   """
 
   flops: float
@@ -29,9 +30,10 @@ class Hardware:
   memory: float | None = None
 
 
-# Peak FLOP/s, HBM and interconnect bandwidth of a chip: https://cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}, "System architecture". A
-# link is the chip's interconnect bandwidth over its ports (v4, v5p: 6; v5e, v6e: 4) and, where the page counts both directions, over 2;
-# the same numbers stand in https://jax-ml.github.io/scaling-book/tpus. Memory is what libtpu's compiler lets a program have.
+# Peak FLOP/s, HBM and interconnect bandwidth of a chip: https://cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}, "System
+# architecture". A link is the chip's interconnect bandwidth over its ports (v4, v5p: 6; v5e, v6e: 4) and, where the
+# page counts both directions, over 2; the same numbers stand in https://jax-ml.github.io/scaling-book/tpus. Memory is
+# what libtpu's compiler lets a program have.
 TPUS = {
   'v4': Hardware(275e12, 1.2e12, 50e9, 30.75 * GIB),
   'v5e': Hardware(197e12, 819e9, 50e9, 15.75 * GIB),
@@ -39,8 +41,8 @@ TPUS = {
   'v6e': Hardware(918e12, 1638e9, 100e9, 31.25 * GIB),
 }
 
-# Dense bfloat16 without sparsity, and NVLink in one direction (L4, L40S: PCIe): NVIDIA's data sheets, of the SXM form where none is named
-# and of A100 with 80 GB.
+# Dense bfloat16 without sparsity, and NVLink in one direction (L4, L40S: PCIe): NVIDIA's data sheets, of the SXM form
+# where none is named and of A100 with 80 GB.
 GPUS = {
   'A100': Hardware(312e12, 2.039e12, 300e9),
   'H100': Hardware(989e12, 3.35e12, 450e9),
@@ -56,8 +58,10 @@ GPUS = {
 }
 
 # What backends call them.
-_TPU_KINDS = {'TPU v4': 'v4', 'TPU v5 lite': 'v5e', 'TPU v5e': 'v5e', 'TPU v5': 'v5p', 'TPU v5p': 'v5p', 'TPU v6 lite': 'v6e',
-              'TPU v6e': 'v6e'}
+_TPU_KINDS = {
+  'TPU v4': 'v4', 'TPU v5 lite': 'v5e', 'TPU v5e': 'v5e', 'TPU v5': 'v5p', 'TPU v5p': 'v5p', 'TPU v6 lite': 'v6e',
+  'TPU v6e': 'v6e'
+}
 
 
 def hardware_of(kind: str) -> Hardware | None:
@@ -72,8 +76,8 @@ def hardware_of(kind: str) -> Hardware | None:
 class Target:
   """What a step is compiled for.
 
-  name: as given, e.g. 'v5p:8x8x16'. devices: to make the mesh of. kind: as the backend calls them. hardware: what each can do, None
-  for fake devices. compiler: version of what compiles.
+  name: as given, e.g. 'v5p:8x8x16'. devices: to make the mesh of. kind: as the backend calls them. hardware: what each
+  can do, None for fake devices. compiler: version of what compiles.
   """
 
   name: str
@@ -101,8 +105,10 @@ def prepare(name: str) -> None:
   elif name == 'gpu':
     return
   else:
-    raise UserError(f'--topology is a TPU generation of {sorted(TPUS)} with the shape of a slice, cpu:N or gpu, for example v5p:8x8x16, '
-                    f'v5e:4x4, cpu:8; got {name!r}')
+    raise UserError(
+      f'--topology is a TPU generation of {sorted(TPUS)} with the shape of a slice, cpu:N or gpu, for example '
+      'v5p:8x8x16, '
+      f'v5e:4x4, cpu:8; got {name!r}')
   try:
     jax.config.update('jax_platforms', 'cpu')
     if kind == 'cpu':
@@ -116,8 +122,8 @@ def find(name: str) -> Target:
   """The devices of a topology.
 
   Args:
-    name: 'v4', 'v5e', 'v5p' or 'v6e' and the shape of a slice in chips, as in 'v5p:8x8x16'; 'cpu:8' for as many fake devices; 'gpu' for
-      the GPUs that are present.
+    name: 'v4', 'v5e', 'v5p' or 'v6e' and the shape of a slice in chips, as in 'v5p:8x8x16'; 'cpu:8' for as many fake
+      devices; 'gpu' for the GPUs that are present.
 
   Raises:
     UserError: no such topology, no libtpu, or no GPU.
@@ -129,13 +135,17 @@ def find(name: str) -> Target:
   if kind == 'cpu':
     devices = jax.devices('cpu')
     if len(devices) < int(size):
-      raise UserError(f'--topology={name} needs {size} CPU devices, and this process has started with {len(devices)}; plan in a process '
-                      'of its own')
+      raise UserError(
+        f'--topology={name} needs {size} CPU devices, and this process has started with {len(devices)}; plan in a '
+        'process '
+        'of its own')
     return Target(name, devices[:int(size)], 'cpu', None, f'jaxlib {importlib.metadata.version("jaxlib")}')
   try:
     devices = jax.devices('gpu')
   except RuntimeError as error:
-    raise UserError(f'--topology=gpu needs a GPU and jax for it (pip install "genjax-research[cuda12]"): {_first_line(error)}') from error
+    raise UserError(
+      f'--topology=gpu needs a GPU and jax for it (pip install "genjax-research[cuda12]"): {_first_line(error)}'
+    ) from error
   hardware = hardware_of(devices[0].device_kind)
   if hardware:
     hardware = dataclasses.replace(hardware, memory=(devices[0].memory_stats() or {}).get('bytes_limit'))
@@ -146,9 +156,12 @@ def _tpu(name: str, kind: str) -> Target:
   try:
     version = importlib.metadata.version('libtpu')
   except importlib.metadata.PackageNotFoundError as error:
-    raise UserError(f"--topology={name} compiles with libtpu, which is not installed; pip install 'genjax-research[tpu]' (from a clone: "
-                    "pip install -e '.[tpu]'). No TPU is needed") from error
-  # A chip of v4 has two cores, which by default are two devices; programs for training see them as one, as they do on v5p.
+    raise UserError(
+      f"--topology={name} compiles with libtpu, which is not installed; pip install 'genjax-research[tpu]' (from a "
+      "clone: "
+      "pip install -e '.[tpu]'). No TPU is needed") from error
+  # A chip of v4 has two cores, which by default are two devices; programs for training see them as one, as they do on
+  # v5p.
   options: dict[str, Any] = {'chip_config_name': 'megacore'} if kind == 'v4' else {}
   if re.fullmatch(r'\w+:1(x1)*', name):  # one chip is a part of a host, which is to be said
     options['chips_per_host_bounds'] = [1, 1, 1]
@@ -157,10 +170,14 @@ def _tpu(name: str, kind: str) -> Target:
   except Exception as error:  # whatever the plugin raises: a refused shape, or a library that jax cannot load
     message = _first_line(error)
     if 'opology' in message:
-      raise UserError(f'--topology={name} is no slice that libtpu knows ({message}); shapes are in chips and made of whole hosts, such as '
-                      'v5p:4x4x8 or v5e:4x4, or of one chip, such as v5p:1x1x1 or v5e:1x1') from error
-    raise UserError(f'libtpu {version} cannot be used by jax {jax.__version__} ({message}); install the pair that belongs together: pip '
-                    "install 'genjax-research[tpu]' (from a clone: pip install -e '.[tpu]')") from error
+      raise UserError(
+        f'--topology={name} is no slice that libtpu knows ({message}); shapes are in chips and made of whole hosts, '
+        'such as '
+        'v5p:4x4x8 or v5e:4x4, or of one chip, such as v5p:1x1x1 or v5e:1x1') from error
+    raise UserError(
+      f'libtpu {version} cannot be used by jax {jax.__version__} ({message}); install the pair that belongs together: '
+      'pip '
+      "install 'genjax-research[tpu]' (from a clone: pip install -e '.[tpu]')") from error
   return Target(name, devices, devices[0].device_kind, TPUS[kind], f'libtpu {version}')
 
 

@@ -64,12 +64,13 @@ def gradients(phase: Phase, params: Params, context: Context, batch: Batch, key:
   return total, metrics, mutable
 
 
-def _in_terms(name: str, loss: Callable[..., Any], trained: Params, stopped: Callable[[Params], Params], layout: Mapping[str, Tree],
-              example: tuple[Any, ...]) -> Callable[..., Any] | None:
-  """The gradient of the loss in one term for each place of the mesh axis 'data', which devices do not exchange; see `genjax.reduction`.
+def _in_terms(name: str, loss: Callable[..., Any], trained: Params, stopped: Callable[[Params], Params],
+              layout: Mapping[str, Tree], example: tuple[Any, ...]) -> Callable[..., Any] | None:
+  """The gradient of the loss in one term for each place of the mesh axis 'data', which devices do not exchange; see
+  `genjax.reduction`.
 
-  The loss gets arrays, and networks find the terms of those. What else the loss makes of an array has the gradient that autodiff gives it,
-  summed over devices for each microbatch.
+  The loss gets arrays, and networks find the terms of those. What else the loss makes of an array has the gradient that
+  autodiff gives it, summed over devices for each microbatch.
 
   None without such an axis, where parameters lie on it, or for layers that such parameters do not suit.
   """
@@ -79,8 +80,10 @@ def _in_terms(name: str, loss: Callable[..., Any], trained: Params, stopped: Cal
     return None
   if any('data' in jax.tree.leaves(tuple(place.spec)) for group in trained for place in jax.tree.leaves(layout[group])):
     return None
-  places = {group: jax.tree.map(lambda place: NamedSharding(place.mesh, PartitionSpec('data', *place.spec)), layout[group])
-            for group in trained}
+  places = {
+    group: jax.tree.map(lambda place: NamedSharding(place.mesh, PartitionSpec('data', *place.spec)), layout[group])
+    for group in trained
+  }
 
   def gradient(*rest: Any) -> Any:
     zeros = jax.tree.map(lambda leaf: jnp.zeros((data, *leaf.shape), jnp.float32), trained)
@@ -91,14 +94,17 @@ def _in_terms(name: str, loss: Callable[..., Any], trained: Params, stopped: Cal
         return loss(trained, *rest)
 
     (others, terms), aux = jax.grad(named, (0, 1), has_aux=True)(trained, zeros)
-    terms = jax.tree.map(lambda term, other: term + reduction.spread(other, data), terms, others)  # XLA leaves zeros out
+    # XLA leaves zeros out
+    terms = jax.tree.map(lambda term, other: term + reduction.spread(other, data), terms, others)
     return jax.tree.map(jax.lax.with_sharding_constraint, terms, places), aux
 
   try:
     jax.eval_shape(gradient, *example)
   except (TypeError, ValueError, AttributeError, IndexError, NotImplementedError) as error:
-    logs.say(f'gradients of phase {name!r} are summed over devices for each microbatch, not once a step, because a network uses '
-             f'parameters otherwise than the layers of genjax.nn do: {error}')
+    logs.say(
+      f'gradients of phase {name!r} are summed over devices for each microbatch, not once a step, because a network '
+      'uses '
+      f'parameters otherwise than the layers of genjax.nn do: {error}')
     return None
   return gradient
 
@@ -110,5 +116,3 @@ def _sum_terms(terms: Tree) -> Tree:
 def _split(column: Array, parts: int) -> Array:
   """B ... -> M B/M ...; microbatch m takes the rows m, m + M, ..., which leaves every row on its device."""
   return column.reshape(column.shape[0] // parts, parts, *column.shape[1:]).swapaxes(0, 1)
-
-

@@ -1,7 +1,8 @@
 """Several steps in one call: a loop over batches, for steps so short that calling costs more than computing.
 
-One program serves calls of every length, so what a step computes does not depend on how steps are put together. XLA may round otherwise in
-a loop than in the program of a single step: in some models the last digit of metrics differs from that of `steps_per_call` 1.
+One program serves calls of every length, so what a step computes does not depend on how steps are put together. XLA may
+round otherwise in a loop than in the program of a single step: in some models the last digit of metrics differs from
+that of `steps_per_call` 1.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,8 @@ from genjax.objectives import base
 from genjax.training.experiment import Columns
 
 
-def length(settings: Any, phases: tuple[base.Phase, ...], step: int, reads: Callable[[int], bool], reached: int = 0) -> int:
+def length(settings: Any, phases: tuple[base.Phase, ...], step: int, reads: Callable[[int], bool],
+           reached: int = 0) -> int:
   """How many of the next steps are one call, at most `settings.steps_per_call`.
 
   All steps of a call have the same phases due, and only its last one may be a step that somebody reads.
@@ -35,7 +37,8 @@ def length(settings: Any, phases: tuple[base.Phase, ...], step: int, reads: Call
 
 
 def looped(step: Callable[..., Any]) -> Callable[..., Any]:
-  """The step (state, frozen, batch, due) -> (state, metrics) as (state, frozen, batches, due, count) -> (state, metrics).
+  """The step (state, frozen, batch, due) -> (state, metrics) as (state, frozen, batches, due, count) -> (state,
+  metrics).
 
   Batches are stacked on a new first axis, of which `count` are used; metrics come stacked in the same way.
   """

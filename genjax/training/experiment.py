@@ -20,7 +20,8 @@ class Data(Protocol):
   batch_size: int
 
   def iterate(self, start: int, rows: slice | np.ndarray) -> Iterator[Columns]:
-    """Rows `rows` (a slice or ascending numbers) of the global batches of step `start`, `start` + 1, ...; a function of the step alone."""
+    """Rows `rows` (a slice or ascending numbers) of the global batches of step `start`, `start` + 1, ...; a function of
+    the step alone."""
     ...
 
   def epoch(self, rows: slice | np.ndarray) -> Iterator[Columns]:
@@ -36,9 +37,9 @@ class Data(Protocol):
 class Condition:
   """A condition that `sample` accepts.
 
-  parse: text of the command line -> one row (UserError on bad text). default: row i when the user gives none. describe: what is
-  allowed, for error messages. fill: rows are texts, lists of several lengths, and this number ends the shorter ones. path: the text is the
-  path of a file.
+  parse: text of the command line -> one row (UserError on bad text). default: row i when the user gives none. describe:
+  what is allowed, for error messages. fill: rows are texts, lists of several lengths, and this number ends the shorter
+  ones. path: the text is the path of a file.
   """
 
   parse: Callable[[str], np.ndarray]
@@ -63,15 +64,17 @@ class Condition:
         raise UserError(f'label must be a whole number from 0 to {num_classes - 1}, got {text!r}')
       return np.asarray(int(text), np.int32)
 
-    return Condition(parse, lambda row: np.asarray(row % num_classes, np.int32), f'a whole number from 0 to {num_classes - 1}')
+    return Condition(parse, lambda row: np.asarray(row % num_classes, np.int32),
+                     f'a whole number from 0 to {num_classes - 1}')
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
   """A measure of samples against data, computed by `genjax evaluate` and, if asked, while training.
 
-  name: prefix of its values. compute: (sample, seed) -> values, where `sample(num, conditions)` draws columns. card: what
-  a reader needs to know of the measure (feature extractor, counts). check: raises UserError where `compute` would, before anything is
+  name: prefix of its values. compute: (sample, seed) -> values, where `sample(num, conditions)` draws columns. card:
+  what a reader needs to know of the measure (feature extractor, counts). check: raises UserError where `compute` would,
+  before anything is
   computed: data or packages that are missing.
   """
 
@@ -85,18 +88,19 @@ class Metric:
 class Experiment:
   """One experiment: everything that the loop needs and nothing that tells the family.
 
-  objective: what is learned. train, heldout: data. optimizers: group -> optax transformation. example: column -> shape and
-  dtype of one row of a training batch, known without opening the data. cut: columns whose rows are at most as long as in `example`, and
-  in each batch as long as its longest. ema: group -> decay.
-  frozen: parameters that are read and never trained; a group of `jax.ShapeDtypeStruct`s is read, before anything is computed, from the
-  run that config.init_from names. origins: trained group -> the group of config.optimizers that it is trained by, where that has
-  another name. axes: group -> table of (path regex, logical axes). conditions: what
-  `sample` accepts. preview: (params, context, first held-out batch) -> columns to render beside samples (reconstructions).
-  render: columns -> name -> uint8 image H W C, or text. metrics: sample-based measures. summarise: what `genjax evaluate` adds, from the
-  values of all held-out examples (name -> array in the order of the split). assets:
-  JSON-able facts found in the data that a run must keep (an alphabet); they come back as `config.assets`. files: name -> bytes that a
-  run must keep (a tokenizer); they come back in the folder `config.assets.folder`. unit and units_per_example: what throughput is
-  counted in ('tokens', context length).
+  objective: what is learned. train, heldout: data. optimizers: group -> optax transformation. example: column -> shape
+  and dtype of one row of a training batch, known without opening the data. cut: columns whose rows are at most as long
+  as in `example`, and in each batch as long as its longest. ema: group -> decay.
+  frozen: parameters that are read and never trained; a group of `jax.ShapeDtypeStruct`s is read, before anything is
+  computed, from the run that config.init_from names. origins: trained group -> the group of config.optimizers that it
+  is trained by, where that has another name. axes: group -> table of (path regex, logical axes). conditions: what
+  `sample` accepts. preview: (params, context, first held-out batch) -> columns to render beside samples
+    (reconstructions).
+  render: columns -> name -> uint8 image H W C, or text. metrics: sample-based measures. summarise: what `genjax
+  evaluate` adds, from the values of all held-out examples (name -> array in the order of the split). assets:
+  JSON-able facts found in the data that a run must keep (an alphabet); they come back as `config.assets`. files: name
+  -> bytes that a run must keep (a tokenizer); they come back in the folder `config.assets.folder`. unit and
+  units_per_example: what throughput is counted in ('tokens', context length).
   """
 
   objective: Objective

@@ -1,7 +1,7 @@
 """Hooks of the loop: log, evaluate, sample, save, roll back, profile.
 
-Each acts at steps divisible by its own `every`; 0 is never. A process that was stopped while it evaluated or sampled had
-finished the step and saved it; so a hook that is due at the step where a run goes on catches up in `start`.
+Each acts at steps divisible by its own `every`; 0 is never. A process that was stopped while it evaluated or sampled
+had finished the step and saved it; so a hook that is due at the step where a run goes on catches up in `start`.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,8 @@ class Hook:
     """See `genjax.training.loop.Hook`."""
 
   def reads(self, run: Run, step: int) -> bool:
-    """See `genjax.training.loop.Hook`. A hook of one's own that overrides `after_step` reads every step unless it says otherwise."""
+    """See `genjax.training.loop.Hook`. A hook of one's own that overrides `after_step` reads every step unless it says
+    otherwise."""
     return type(self).after_step is not Hook.after_step
 
   def end(self, run: Run) -> None:
@@ -66,7 +67,8 @@ def is_due_before_the_end(run: Run, every: int, step: int | None = None) -> bool
 class Log(Hook):
   """Mean metrics since the last line, throughput and model FLOP/s: to the terminal, JSON lines and TensorBoard.
 
-  On a terminal there is one live line; elsewhere a line is printed each time. With `every` 0 there is one for the last step alone.
+  On a terminal there is one live line; elsewhere a line is printed each time. With `every` 0 there is one for the last
+  step alone.
   """
 
   def __init__(self, writer: logs.Writer, every: int):
@@ -80,7 +82,8 @@ class Log(Hook):
   def start(self, run: Run) -> None:
     self.writer.start(run.step)
     if sys.stderr.isatty() and distributed.is_first():
-      self._bar = tqdm.tqdm(total=run.settings.steps, initial=run.step, unit='step', dynamic_ncols=True, file=sys.stderr)
+      self._bar = tqdm.tqdm(total=run.settings.steps, initial=run.step, unit='step', dynamic_ncols=True,
+                            file=sys.stderr)
     self._since = run.clock.training_seconds()
 
   def before_step(self, run: Run, columns: dict) -> None:
@@ -136,7 +139,8 @@ class Log(Hook):
       logs.say(f'step {run.step}/{run.settings.steps}  {losses}  {speed}  ETA {tqdm.tqdm.format_interval(remaining)}')
     skipped = round(sum(values.get('skipped', [])))
     if skipped:
-      logs.say(f'step {run.step}  {skipped} of the last {len(fetched)} updates skipped: a loss or gradient was not finite')
+      logs.say(
+        f'step {run.step}  {skipped} of the last {len(fetched)} updates skipped: a loss or gradient was not finite')
     self._begin_interval(run)
 
   def close(self) -> None:
@@ -157,7 +161,8 @@ class Evaluate(Hook):
     self._within = stopping.finishing if needed else stopping.deferred
 
   def start(self, run: Run) -> None:
-    if is_due_before_the_end(run, self.every) and not distributed.broadcast(self.writer.has(run.step, 'heldout/'), 'evaluated'):
+    if is_due_before_the_end(
+        run, self.every) and not distributed.broadcast(self.writer.has(run.step, 'heldout/'), 'evaluated'):
       self._evaluate(run, self.max_batches)
 
   def after_step(self, run: Run, metrics: Metrics) -> None:
@@ -205,7 +210,9 @@ class Sample(Hook):
   def _sample(self, run: Run) -> None:
     with run.clock.section('sample'):
       columns = (run.sample(self.num, run.settings.seed), run.preview())
-      pictures = {name: value for samples in columns if samples for name, value in run.experiment.render(samples).items()}
+      pictures = {
+        name: value for samples in columns if samples for name, value in run.experiment.render(samples).items()
+      }
       paths = [self.writer.artifact(run.step, name, value) for name, value in pictures.items()]
     self.files = [str(path) for path in paths if path is not None]
 
@@ -213,8 +220,8 @@ class Sample(Hook):
 class Save(Hook):
   """Checkpoints; a state is checked to be finite before it is saved, so the newest checkpoint is always a good one.
 
-  The last step is saved before it is evaluated in full, so that a kill in between loses nothing; where the best checkpoint
-  is kept, its metric belongs into the checkpoint, and the last step is saved after its evaluation.
+  The last step is saved before it is evaluated in full, so that a kill in between loses nothing; where the best
+  checkpoint is kept, its metric belongs into the checkpoint, and the last step is saved after its evaluation.
   """
 
   def __init__(self, checkpoints: Checkpoints, every: int, description: Mapping[str, Any]):
@@ -245,7 +252,8 @@ class Save(Hook):
     except NonFiniteError as error:
       if run.settings.nonfinite != 'rollback':
         raise
-      # Run again from the last checkpoint, the step will be found out and rolled back as if nothing had stopped the run.
+      # Run again from the last checkpoint, the step will be found out and rolled back as if nothing had stopped the
+      # run.
       logs.say(f'step {run.step} is not saved: {error}')
 
   def save(self, run: Run, interim: bool = False) -> None:
@@ -264,8 +272,9 @@ class Save(Hook):
 class RollBack(Hook):
   """After a number that is not finite: the last checkpoint of the schedule, and the batches after the bad step.
 
-  The state that goes on is saved at once under the number of the bad step, so a process that dies later goes on from it.
-  Checkpoints of stopped processes are not used, so that a stopped and resumed run rolls back where an undisturbed one does.
+  The state that goes on is saved at once under the number of the bad step, so a process that dies later goes on from
+  it. Checkpoints of stopped processes are not used, so that a stopped and resumed run rolls back where an undisturbed
+  one does.
   """
 
   def __init__(self, save: Save):
@@ -283,8 +292,9 @@ class RollBack(Hook):
         state = run.state
       checkpoints.discard_after(int(state.step))
       run.roll_back(state, error.step)
-    logs.say(f'{error}: back to step {run.rollbacks[-1][0]}, going on with the batches after step {error.step} (rollback '
-             f'{len(run.rollbacks)} of at most {run.settings.nonfinite_limit})')
+    logs.say(
+      f'{error}: back to step {run.rollbacks[-1][0]}, going on with the batches after step {error.step} (rollback '
+      f'{len(run.rollbacks)} of at most {run.settings.nonfinite_limit})')
     self._save.save(run)
     return True
 

@@ -1,17 +1,19 @@
 """Where random keys come from: the seed, split by purpose, then by number.
 
-A run uses one seed for everything. The key of a purpose is `fold_in(key(seed), purpose)`, and what is numbered within a purpose (steps,
-held-out batches, rows of samples) folds its number into that key. Two purposes therefore never share a key, whatever the numbers.
+A run uses one seed for everything. The key of a purpose is `fold_in(key(seed), purpose)`, and what is numbered within a
+purpose (steps, held-out batches, rows of samples) folds its number into that key. Two purposes therefore never share a
+key, whatever the numbers.
 """
 
 import jax
 
 from genjax.types import Key, UserError
 
-# The numbers are part of what a seed means: a new purpose takes the next one, and none is used again. All are from 2^31 on, so that none
-# is the upper half of a large seed, see `of`.
+# The numbers are part of what a seed means: a new purpose takes the next one, and none is used again. All are from 2^31
+# on, so that none is the upper half of a large seed, see `of`.
 PURPOSES = {name: 2**31 + number for number, name in enumerate(('init', 'step', 'evaluation', 'sample'))}
-# Of this implementation alone a key under `vmap` gives what it gives alone; with 'rbg' a row would depend on the rows beside it.
+# Of this implementation alone a key under `vmap` gives what it gives alone; with 'rbg' a row would depend on the rows
+# beside it.
 ROWS = 'threefry2x32'
 _LIMIT = 2**63
 

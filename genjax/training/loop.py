@@ -24,7 +24,8 @@ class Hook(Protocol):
   def reads(self, run: Run, step: int) -> bool:
     """Whether `after_step` reads the state or the time of exactly this step.
 
-    Such a step ends a call of several (`config.steps_per_call`). A hook without this method is taken to read every step.
+    Such a step ends a call of several (`config.steps_per_call`). A hook without this method is taken to read every
+    step.
     """
     ...
 

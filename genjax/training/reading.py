@@ -1,7 +1,7 @@
 """In which types a function reads arrays, found on its jaxpr.
 
-An array that is only ever converted to one narrower type may be kept in that type: the function then computes the same, but for the
-order in which XLA adds.
+An array that is only ever converted to one narrower type may be kept in that type: the function then computes the same,
+but for the order in which XLA adds.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,8 +30,8 @@ def read_types(function: Callable[..., Any], tree: Tree, *rest: Any) -> Tree:
     rest: further arguments, likewise.
 
   Returns:
-    A tree of dtypes: the one that a floating array is converted to wherever the function reads it, if it is one and narrower, else its
-    own.
+    A tree of dtypes: the one that a floating array is converted to wherever the function reads it, if it is one and
+    narrower, else its own.
   """
   leaves, structure = jax.tree.flatten(tree)
   jaxpr = jax.make_jaxpr(function)(tree, *rest).jaxpr
@@ -49,10 +49,12 @@ def _narrowed(dtype: Any, types: set[Any]) -> Any:
 
 
 def _follow(jaxpr: Any, numbers: Sequence[int | None], found: list[set[Any]]) -> list[int | None]:
-  """Notes in `found` the types in which a jaxpr reads the arrays with `numbers` among its arguments; the numbers of its results."""
+  """Notes in `found` the types in which a jaxpr reads the arrays with `numbers` among its arguments; the numbers of its
+  results."""
   known = {variable: number for variable, number in zip(jaxpr.invars, numbers) if number is not None}
   for equation in jaxpr.eqns:
-    given = [None if hasattr(variable, 'val') else known.get(variable) for variable in equation.invars]  # literals have values
+    # Literals have values
+    given = [None if hasattr(variable, 'val') else known.get(variable) for variable in equation.invars]
     if any(number is not None for number in given):
       results = _results(equation, given, found)
       known.update({variable: number for variable, number in zip(equation.outvars, results) if number is not None})

@@ -20,7 +20,8 @@ def check(run: Run, samples: int | None) -> None:
     samples: how many are drawn while training; None for no sampling.
 
   Raises:
-    UserError: a split that does not exist or is empty, an objective that does not generate, options of the sampler that do not fit.
+    UserError: a split that does not exist or is empty, an objective that does not generate, options of the sampler that
+      do not fit.
   """
   heldout = run.experiment.heldout
   heldout.fingerprint()  # opens it
@@ -28,7 +29,8 @@ def check(run: Run, samples: int | None) -> None:
   if samples is None:
     return
   if samples < 1:
-    raise UserError(f'config.sample_num must be at least 1, got {samples}; to draw no samples set config.sample_every=0')
+    raise UserError(
+      f'config.sample_num must be at least 1, got {samples}; to draw no samples set config.sample_every=0')
   sampled(run, run.conditions(samples))
   if run.experiment.preview:
     preview = sharding.under(run.mesh, run.settings.rules, run.experiment.preview)
@@ -37,7 +39,8 @@ def check(run: Run, samples: int | None) -> None:
 
 
 def sampled(run: Run, conditions: Mapping[str, np.ndarray], num: int = 1) -> dict[str, jax.ShapeDtypeStruct]:
-  """The shapes of what `run.sample` computes from conditions, or of `num` samples without any; rows to fill the mesh are added.
+  """The shapes of what `run.sample` computes from conditions, or of `num` samples without any; rows to fill the mesh
+  are added.
 
   Raises:
     UserError: the experiment does not generate, or not from these conditions.

@@ -41,14 +41,16 @@ class Run:
     rollbacks: [step restored, step with a number that is not finite], one for each time the run was rolled back.
 
   Raises:
-    UserError: see `genjax.sharding` and `genjax.objectives.base.check_groups`; among them a layer whose arrays the mesh does not
-      divide.
+    UserError: see `genjax.sharding` and `genjax.objectives.base.check_groups`; among them a layer whose arrays the mesh
+      does not divide.
   """
 
   state: TrainState
 
-  def __init__(self, experiment: Experiment, settings: Settings, devices: Sequence[Any] | None = None, clock: Clock | None = None):
-    """Lays the experiment out on `devices`: by default all that are present, or those of a topology, to compile for it only."""
+  def __init__(self, experiment: Experiment, settings: Settings, devices: Sequence[Any] | None = None,
+               clock: Clock | None = None):
+    """Lays the experiment out on `devices`: by default all that are present, or those of a topology, to compile for it
+    only."""
     self.experiment, self.settings = experiment, settings
     self.clock = clock or Clock()
     self.mesh = sharding.make_mesh(settings.mesh, devices)
@@ -68,22 +70,27 @@ class Run:
       objective, experiment.optimizers, experiment.ema, settings.seed, settings.microbatches,
       skip_nonfinite=settings.nonfinite == 'skip', layout=layout.params)))
     if self.mesh.size > sharding.batch_shards(self.mesh):
-      # Axes beside the batch's may not divide what a network computes: found by tracing, which costs nothing but a second.
+      # Axes beside the batch's may not divide what a network computes: found by tracing, which costs nothing but a
+      # second.
       due = tuple(phase.name for phase in self.phases)
       batch = experiment.batch_shapes(settings.batch_size)
-      jax.eval_shape(lambda state, frozen, batch: self._step(state, frozen, batch, due), self.target, experiment.frozen, batch)
+      jax.eval_shape(lambda state, frozen, batch: self._step(state, frozen, batch, due), self.target, experiment.frozen,
+                     batch)
     # Without out_shardings the second call would see other layouts than the first and compile again.
     step = jax.jit(self._step, static_argnums=3, donate_argnums=0, out_shardings=(layout, everywhere))
     self._jit_step = distributed.compiled_together(step, 'the step')
     steps = jax.jit(calls.looped(self._step), static_argnums=3, donate_argnums=0, out_shardings=(layout, everywhere))
     self._jit_steps = distributed.compiled_together(steps, 'the steps of a call')
-    evaluate, sample = (jax.jit(under(function), out_shardings=everywhere) for function in (self._evaluate_batch, objective.sample))
+    evaluate, sample = (
+      jax.jit(under(function), out_shardings=everywhere) for function in (self._evaluate_batch, objective.sample))
     self._jit_evaluate = distributed.compiled_together(evaluate, 'evaluation')
     self._jit_sample = distributed.compiled_together(sample, 'sampling')
     preview = jax.jit(under(experiment.preview), out_shardings=everywhere) if experiment.preview else None
     self._jit_preview = distributed.compiled_together(preview, 'the preview') if preview else None
-    self._jit_finite = distributed.compiled_together(jax.jit(_all_finite, out_shardings=everywhere), 'the check of the state')
-    self._jit_keys = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)), out_shardings=sharding.batch_sharding(self.mesh))
+    self._jit_finite = distributed.compiled_together(jax.jit(_all_finite, out_shardings=everywhere),
+                                                     'the check of the state')
+    self._jit_keys = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)),
+                             out_shardings=sharding.batch_sharding(self.mesh))
     self._flops: dict[tuple[Any, ...], int] = {}
     self._pending: collections.deque[tuple[int, step_lib.Metrics]] = collections.deque()
     self._checked = False
@@ -129,7 +136,8 @@ class Run:
     self.step = self.clock.step = int(state.step)
 
   def roll_back(self, state: TrainState, step: int) -> None:
-    """Goes on after `step` with an earlier state: the steps in between count as done, so their batches are not used again."""
+    """Goes on after `step` with an earlier state: the steps in between count as done, so their batches are not used
+    again."""
     self.rollbacks.append([int(state.step), step])
     self._pending.clear()
     self.restore(dataclasses.replace(state, step=sharding.put_tree(np.int32(step), self.target.step.sharding)))
@@ -155,7 +163,8 @@ class Run:
         self._checked = True
     due, count = base.due(self.phases, self.step), len(batches)
     program = due, tuple(column.shape for column in batches[0].values())
-    with self.clock.section('lost' if self.step < self.reached else 'step', '' if program in self._compiled else 'compile'):
+    with self.clock.section('lost' if self.step < self.reached else 'step',
+                            '' if program in self._compiled else 'compile'):
       if self.settings.steps_per_call == 1:
         self.state, metrics = self._jit_step(self.state, self.frozen, sharding.put_batch(batches[0], self.mesh), due)
         entries = [metrics]
@@ -185,12 +194,14 @@ class Run:
     Waiting for the newest step would idle the accelerator between steps; what is saved is checked with `behind` 0.
 
     Raises:
-      NonFiniteError: a loss or gradient norm is NaN or infinite (where such steps are skipped: more often in a row than the
-        limit), or, with `behind` 0, an entry of the state is.
+      NonFiniteError: a loss or gradient norm is NaN or infinite (where such steps are skipped: more often in a row than
+        the limit), or, with `behind` 0, an entry of the state is.
     """
     while len(self._pending) > behind:
       step, metrics = self._pending.popleft()
-      bad = next(((phase, quantity, value) for phase in base.due(self.phases, step - 1) for quantity in ('loss', 'gradient_norm')
+      bad = next(((phase, quantity, value)
+                  for phase in base.due(self.phases, step - 1)
+                  for quantity in ('loss', 'gradient_norm')
                   if not math.isfinite(value := float(metrics[f'{phase}/{quantity}']))), None)
       self._skipped_in_a_row = 0 if bad is None else self._skipped_in_a_row + 1
       if bad is None:
@@ -199,15 +210,16 @@ class Run:
         raise NonFiniteError(step, *bad)
       self.skipped += 1
     if not behind and not bool(self._jit_finite(self.state)):
-      raise NonFiniteError(self.step, ', '.join(base.due(self.phases, max(0, self.step - 1))), 'a parameter or optimizer entry',
-                           math.nan)
+      raise NonFiniteError(self.step, ', '.join(base.due(self.phases, max(0, self.step - 1))),
+                           'a parameter or optimizer entry', math.nan)
 
   def step_flops(self, due: tuple[str, ...] | None = None, columns: Columns | None = None) -> int:
     """Analytic FLOPs, over all devices, of a step with the phases `due`; by default of the next call of `train_step`.
 
     Args:
       due: names of phases.
-      columns: the batch, whose rows may be shorter than those of the experiment's `example`; without it they are as long.
+      columns: the batch, whose rows may be shorter than those of the experiment's `example`; without it they are as
+        long.
     """
     names = base.due(self.phases, self.step) if due is None else due
     shapes = self.experiment.batch_shapes(self.settings.batch_size)
@@ -216,7 +228,8 @@ class Run:
       shapes[name] = jax.ShapeDtypeStruct((self.settings.batch_size, *given[name].shape[1:]), shapes[name].dtype)
     known = names, tuple(shape.shape for shape in shapes.values())
     if known not in self._flops:
-      self._flops[known] = flops.count(self._step, self.target, self.experiment.frozen, shapes, names, static_argnums=(3,))
+      self._flops[known] = flops.count(self._step, self.target, self.experiment.frozen, shapes, names,
+                                       static_argnums=(3,))
     return self._flops[known]
 
   def evaluation_names(self) -> set[str]:
@@ -240,8 +253,9 @@ class Run:
       longest, length = announced[name][0][0], given[name][0][0]
       announced[name] = (min(longest, length), *announced[name][0][1:]), announced[name][1]
     if announced != given:
-      raise UserError(f'the batches have columns {given} (shape of a row, dtype), but the experiment was built for {announced}; '
-                      'change config.data or the builder')
+      raise UserError(
+        f'the batches have columns {given} (shape of a row, dtype), but the experiment was built for {announced}; '
+        'change config.data or the builder')
 
   def params(self, averaged: bool) -> Params:
     """Trained parameters as they are used, the averaged ones where there are any and they are asked for."""
@@ -260,7 +274,8 @@ class Run:
     return self._means(sums for sums, _ in self._evaluated(averaged, max_batches))
 
   def scores(self, averaged: bool = True) -> tuple[dict[str, float], Columns]:
-    """What `evaluate` gives, and, from the same pass, the values of each example: name -> array in the order of the split."""
+    """What `evaluate` gives, and, from the same pass, the values of each example: name -> array in the order of the
+    split."""
     batches = list(self._evaluated(averaged, 0))
     means = self._means(sums for sums, _ in batches)
     names = [name for name in batches[0][1] if name != 'mask']
@@ -332,7 +347,8 @@ class Run:
     return {**rows, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}}
 
   def conditions(self, num: int, given: Mapping[str, np.ndarray] | None = None) -> Columns:
-    """Rows of all conditions: those given, and the experiment's defaults for the others. A default may need data that a run lacks."""
+    """Rows of all conditions: those given, and the experiment's defaults for the others. A default may need data that a
+    run lacks."""
     given = given or {}
     rows = {name: given[name] if name in given else condition.stack([condition.default(row) for row in range(num)])
             for name, condition in self.experiment.conditions.items()}
@@ -343,7 +359,8 @@ class Run:
     """Into how many parts the mesh splits a batch."""
     return sharding.batch_shards(self.mesh)
 
-  def stream(self, seed: int, conditions: Mapping[str, np.ndarray], emit: Callable[[Any, Any], None], averaged: bool = True) -> Columns:
+  def stream(self, seed: int, conditions: Mapping[str, np.ndarray], emit: Callable[[Any, Any], None],
+             averaged: bool = True) -> Columns:
     """Row 0 of `sample`, handed out piece by piece as it is drawn.
 
     Args:

@@ -17,7 +17,8 @@ from genjax.types import Array, Key, Params, Tree
 
 @flax.struct.dataclass
 class TrainState:
-  """step: finished steps, int32 scalar. params, ema: group -> parameters. mutable: see `Variables`. opt: group -> state."""
+  """step: finished steps, int32 scalar. params, ema: group -> parameters. mutable: see `Variables`. opt: group ->
+  state."""
 
   step: Array
   params: Params
@@ -30,7 +31,8 @@ class TrainState:
     return Context(step=self.step, mutable=self.mutable, ema=self.ema, frozen=frozen)
 
   def evaluated(self) -> Params:
-    """The parameters that training stands for: `params`, but where an optimizer takes gradients elsewhere than at its result."""
+    """The parameters that training stands for: `params`, but where an optimizer takes gradients elsewhere than at its
+    result."""
     return {group: directions.evaluated(self.opt[group], tree) for group, tree in self.params.items()}
 
   def averaged(self) -> Params:
@@ -61,8 +63,8 @@ def shardings(shapes: TrainState, optimizers: Mapping[str, optax.GradientTransfo
               axes: Mapping[str, sharding.AxesTable], rules: Mapping[str, Any]) -> Any:
   """The layout of a state: averages and what optimizers keep lie where their parameters lie, the rest on every device.
 
-  What an optimizer keeps in another shape than the parameter's (factored moments, say) is on every device too; if it weighs beside the
-  parameters, it is split over the axis 'fsdp'.
+  What an optimizer keeps in another shape than the parameter's (factored moments, say) is on every device too; if it
+  weighs beside the parameters, it is split over the axis 'fsdp'.
 
   Args:
     shapes: the state as `jax.ShapeDtypeStruct`s.
@@ -75,7 +77,9 @@ def shardings(shapes: TrainState, optimizers: Mapping[str, optax.GradientTransfo
     UserError: see `genjax.sharding.param_shardings`.
   """
   everywhere = sharding.replicated(mesh)
-  params = {group: sharding.param_shardings(tree, mesh, axes.get(group, ()), rules) for group, tree in shapes.params.items()}
+  params = {
+    group: sharding.param_shardings(tree, mesh, axes.get(group, ()), rules) for group, tree in shapes.params.items()
+  }
   opt = {group: _beside(shapes.opt[group], shapes.params[group], params[group], mesh) for group in optimizers}
   layout: Any = TrainState  # holds layouts in place of arrays
   return layout(step=everywhere, params=params, mutable=jax.tree.map(lambda _: everywhere, shapes.mutable), opt=opt,
@@ -83,8 +87,12 @@ def shardings(shapes: TrainState, optimizers: Mapping[str, optax.GradientTransfo
 
 
 def _beside(state: Tree, params: Tree, places: Tree, mesh: sharding.AnyMesh) -> Tree:
-  """The layout of an optimizer's state. A part of the path of a leaf is the path of its parameter, whatever stands around it."""
-  known = {path: (leaf.shape, place) for (path, leaf), place in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(places))}
+  """The layout of an optimizer's state. A part of the path of a leaf is the path of its parameter, whatever stands
+  around it."""
+  known = {
+    path: (leaf.shape, place)
+    for (path, leaf), place in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(places))
+  }
 
   def place(path: tuple, leaf: Any) -> Any:
     for start in range(len(path) + 1):
@@ -101,7 +109,8 @@ def _beside(state: Tree, params: Tree, places: Tree, mesh: sharding.AnyMesh) -> 
   return jax.tree.unflatten(structure, [leaf if is_place(leaf) else next(others) for leaf in leaves])
 
 
-def frozen_target(frozen: Params, mesh: sharding.AnyMesh, axes: Mapping[str, sharding.AxesTable], rules: Mapping[str, Any]) -> Params:
+def frozen_target(frozen: Params, mesh: sharding.AnyMesh, axes: Mapping[str, sharding.AxesTable],
+                  rules: Mapping[str, Any]) -> Params:
   """Frozen parameters as shapes with layouts, placed like trained ones; see `shardings`."""
   shapes = jax.eval_shape(lambda tree: tree, frozen)
   return {group: jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree,

@@ -21,9 +21,10 @@ from genjax.training.state import TrainState
 from genjax.types import Batch, Params, Tree
 
 
-def make_step(objective: Objective, optimizers: Mapping[str, optax.GradientTransformation], ema: Mapping[str, float], seed: int,
-              microbatches: int = 1, skip_nonfinite: bool = False, layout: Mapping[str, Tree] | None = None,
-              ) -> Callable[[TrainState, Params, Batch, tuple[str, ...]], tuple[TrainState, Metrics]]:
+def make_step(
+  objective: Objective, optimizers: Mapping[str, optax.GradientTransformation], ema: Mapping[str, float], seed: int,
+  microbatches: int = 1, skip_nonfinite: bool = False, layout: Mapping[str, Tree] | None = None,
+) -> Callable[[TrainState, Params, Batch, tuple[str, ...]], tuple[TrainState, Metrics]]:
   """The step as a pure function (state, frozen, batch, due) -> (state, metrics); `due` is static.
 
   Metrics are named '<phase>/<name>'; every phase has 'loss' and 'gradient_norm' (before clipping).
@@ -31,14 +32,14 @@ def make_step(objective: Objective, optimizers: Mapping[str, optax.GradientTrans
   Args:
     objective: phases and losses.
     optimizers: group -> transformation.
-    ema: group -> decay. The decay of the first steps is (1 + step) / (10 + step), so that short runs are not averages of
-      their initial values.
+    ema: group -> decay. The decay of the first steps is (1 + step) / (10 + step), so that short runs are not averages
+      of their initial values.
     seed: keys are a function of (seed, step, phase).
     microbatches: into how many parts a batch is split for accumulation.
-    skip_nonfinite: a step in which a loss or gradient norm is not finite changes nothing but the step counter; the metric
-      'skipped' is then 1, else 0. Without it nothing of this is computed.
-    layout: group -> `NamedSharding` of each parameter. With several microbatches on a mesh with an axis 'data', gradients are then
-      summed over it once a step, see `genjax.training.accumulation`.
+    skip_nonfinite: a step in which a loss or gradient norm is not finite changes nothing but the step counter; the
+      metric 'skipped' is then 1, else 0. Without it nothing of this is computed.
+    layout: group -> `NamedSharding` of each parameter. With several microbatches on a mesh with an axis 'data',
+      gradients are then summed over it once a step, see `genjax.training.accumulation`.
   """
   phases = objective.phases()
 
@@ -52,7 +53,8 @@ def make_step(objective: Objective, optimizers: Mapping[str, optax.GradientTrans
       context = Context(step=state.step, mutable=mutable, ema=state.ema, frozen=frozen)
       key = jax.random.fold_in(step_key, index)
       stop = lambda group, tree: optimizers_lib.stop_frozen(optimizers[group], tree)
-      gradients, values, mutable = accumulation.gradients(phase, params, context, batch, key, microbatches, stop, layout or {})
+      gradients, values, mutable = accumulation.gradients(phase, params, context, batch, key, microbatches, stop, layout
+                                                          or {})
       for group in phase.trains:
         updates, opt[group] = optimizers[group].update(gradients[group], opt[group], params[group])
         params[group] = optax.apply_updates(params[group], updates)
@@ -70,7 +72,8 @@ def make_step(objective: Objective, optimizers: Mapping[str, optax.GradientTrans
   return step
 
 
-def _unless_finite(before: TrainState, after: TrainState, metrics: Metrics, due: tuple[str, ...]) -> tuple[TrainState, Metrics]:
+def _unless_finite(before: TrainState, after: TrainState, metrics: Metrics,
+                   due: tuple[str, ...]) -> tuple[TrainState, Metrics]:
   """The state after a step, or the one before if a loss or gradient norm is not finite; adds the metric 'skipped'."""
   decisive = [metrics[f'{phase}/{quantity}'] for phase in due for quantity in ('loss', 'gradient_norm')]
   finite = jnp.all(jnp.isfinite(jnp.asarray(decisive, jnp.float32)))

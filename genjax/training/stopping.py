@@ -1,8 +1,9 @@
 """Being asked to stop: what SIGTERM and the first SIGINT do to a run.
 
-While nothing is at stake (imports, building, restoring, waiting for data) the signal stops the process at once, by raising
-`Stopped` where it arrives. While a step, a save or a hook runs (`deferred`) it is only noted; the loop asks between steps,
-evaluation and sampling ask between batches, and whoever finds the note stops there. A second SIGINT interrupts at once.
+While nothing is at stake (imports, building, restoring, waiting for data) the signal stops the process at once, by
+raising `Stopped` where it arrives. While a step, a save or a hook runs (`deferred`) it is only noted; the loop asks
+between steps, evaluation and sampling ask between batches, and whoever finds the note stops there. A second SIGINT
+interrupts at once.
 
 Imports nothing but the standard library, so that the command line can install it before it imports anything slow.
 """

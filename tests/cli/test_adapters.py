@@ -1,4 +1,5 @@
-"""Runs with adapters on the command line: trained, resumed, sampled on their base, merged; bases that are missing or others."""
+"""Runs with adapters on the command line: trained, resumed, sampled on their base, merged; bases that are missing or
+others."""
 
 import json
 import pathlib
@@ -13,8 +14,8 @@ from genjax.cli.main import main
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 VAE = f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke'
-LORA = ('--config.lora.rank=2', "--config.lora.paths=('(encoder|decoder)/layers/.*/kernel', 'decoder/dense/kernel')", '--config.steps=6',
-        '--config.lora.alpha=64', '--config.checkpoint.every=3', '--config.optimizers.net.lr=0.05')
+LORA = ('--config.lora.rank=2', "--config.lora.paths=('(encoder|decoder)/layers/.*/kernel', 'decoder/dense/kernel')",
+        '--config.steps=6', '--config.lora.alpha=64', '--config.checkpoint.every=3', '--config.optimizers.net.lr=0.05')
 QUIET = ('--config.sample_every=0', '--config.evaluate_every=0')
 
 
@@ -82,7 +83,8 @@ def test_merged_run_samples_and_evaluates_alike_without_its_base(runs, tmp_path,
     text = capsys.readouterr().out
     found.append(json.loads(text[text.index('{'):])['metrics'])
   assert found[1] == pytest.approx(found[0], rel=1e-5)
-  assert train(tmp_path / 'second', f'--config.init_from={tmp_path / "merged"}', *LORA, *QUIET) == 0  # a merged run is a base
+  # A merged run is a base
+  assert train(tmp_path / 'second', f'--config.init_from={tmp_path / "merged"}', *LORA, *QUIET) == 0
   assert main(['merge', f'--workdir={runs / "adapter"}', f'--out={tmp_path / "merged"}']) == 2
 
 
@@ -108,7 +110,8 @@ def test_the_best_checkpoint_is_merged(runs, tmp_path):
   """The worst bound counts as the best here, so that it is not the newest."""
   best = ('--config.checkpoint.best=negative_elbo', '--config.checkpoint.mode=max', '--config.checkpoint.keep=1',
           '--config.evaluate_batches=0', '--config.optimizers.net.lr=0.01')
-  assert train(tmp_path / 'adapter', f'--config.init_from={runs / "base"}', *LORA, *best, '--config.evaluate_every=3') == 0
+  assert train(tmp_path / 'adapter', f'--config.init_from={runs / "base"}', *LORA, *best,
+               '--config.evaluate_every=3') == 0
   for step in ('best', '3'):
     assert main(['merge', f'--workdir={tmp_path / "adapter"}', f'--out={tmp_path / step}', f'--step={step}']) == 0
   chosen, third = (workdir.open_run(str(tmp_path / step))[1].state for step in ('best', '3'))
@@ -122,10 +125,13 @@ def test_a_base_that_is_missing_or_another_one(runs, tmp_path, capsys):
   sample = ['sample', f'--workdir={runs / "adapter"}', '--num=4', f'--out={tmp_path / "x.npz"}']
   assert main([*sample, '--set', f'init_from={moved}']) == 0
   capsys.readouterr()
-  for base, said in ((tmp_path / 'nowhere', 'is not there'), (runs / 'other', 'are not the ones that these adapters were trained on')):
+  for base, said in ((tmp_path / 'nowhere', 'is not there'), (runs / 'other',
+                                                              'are not the ones that these adapters were trained on')):
     assert main([*sample, '--set', f'init_from={base}']) == 2
     assert said in capsys.readouterr().err
-  assert main(['sample', f'--workdir={runs / "base"}', f'--adapter={runs / "other"}', '--num=4', f'--out={tmp_path / "x.npz"}']) == 2
+  assert main(
+    ['sample', f'--workdir={runs / "base"}', f'--adapter={runs / "other"}', '--num=4',
+     f'--out={tmp_path / "x.npz"}']) == 2
   assert 'is a run without adapters' in capsys.readouterr().err
   assert train(tmp_path / 'x', *LORA) == 2
   assert 'config.lora adapts the parameters of another run' in capsys.readouterr().err
@@ -139,19 +145,27 @@ def test_a_base_that_is_missing_or_another_one(runs, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_another_text_is_read_in_the_alphabet_of_the_base(tmp_path, capsys):
-  texts = {'base': 'the quick brown fox jumps over the lazy dog. ' * 40, 'fewer': 'a fox or a dog. ' * 80, 'foreign': 'ÄÖÜ ' * 300}
+  texts = {
+    'base': 'the quick brown fox jumps over the lazy dog. ' * 40, 'fewer': 'a fox or a dog. ' * 80,
+    'foreign': 'ÄÖÜ ' * 300
+  }
   for name, text in texts.items():
     (tmp_path / f'{name}.txt').write_text(text)
 
   def train_on(name, path, *flags):
-    return main(['train', f'--config={ROOT}/configs/language/shakespeare_char.py:smoke', f'--workdir={path}', *QUIET, *flags,
-                 f'--config.data.name={tmp_path / name}.txt', '--config.data.train=train[:80%]', '--config.data.heldout=train[80%:]',
-                 '--config.data.start=a', '--config.data.vocabulary=char'])
+    return main([
+      'train', f'--config={ROOT}/configs/language/shakespeare_char.py:smoke', f'--workdir={path}', *QUIET, *flags,
+      f'--config.data.name={tmp_path / name}.txt', '--config.data.train=train[:80%]',
+      '--config.data.heldout=train[80%:]', '--config.data.start=a', '--config.data.vocabulary=char'
+    ])
 
   assert train_on('base', tmp_path / 'run') == 0
-  lora = (f'--config.init_from={tmp_path / "run"}', '--config.lora.rank=2', "--config.lora.paths=('blocks/attention/.*/kernel',)")
+  lora = (f'--config.init_from={tmp_path / "run"}', '--config.lora.rank=2',
+          "--config.lora.paths=('blocks/attention/.*/kernel',)")
   assert train_on('fewer', tmp_path / 'adapter', *lora) == 0
-  alphabets = [json.loads((tmp_path / name / 'config.json').read_text())['assets']['alphabet'] for name in ('run', 'adapter')]
+  alphabets = [
+    json.loads((tmp_path / name / 'config.json').read_text())['assets']['alphabet'] for name in ('run', 'adapter')
+  ]
   assert alphabets[0] == alphabets[1] and len(alphabets[0]) == 28
   capsys.readouterr()
   assert train_on('foreign', tmp_path / 'other', *lora) == 2

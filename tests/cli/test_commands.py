@@ -74,9 +74,11 @@ def test_evaluation_has_a_card(run, tmp_path, capsys):
 def test_the_best_checkpoint_is_evaluated_sampled_and_exported(run, tmp_path, capsys):
   """The worst loss counts as the best here, so that it is not the newest."""
   folder = tmp_path / 'run'
-  assert main(['train', f'--config={ROOT}/configs/language/python_code.py:smoke', f'--workdir={folder}', '--config.steps=3',
-               '--config.checkpoint.every=1', '--config.checkpoint.keep=1', '--config.evaluate_every=1', '--config.sample_every=0',
-               '--config.checkpoint.best=loss', '--config.checkpoint.mode=max', '--config.optimizers.net.lr=0.01']) == 0
+  assert main([
+    'train', f'--config={ROOT}/configs/language/python_code.py:smoke', f'--workdir={folder}', '--config.steps=3',
+    '--config.checkpoint.every=1', '--config.checkpoint.keep=1', '--config.evaluate_every=1', '--config.sample_every=0',
+    '--config.checkpoint.best=loss', '--config.checkpoint.mode=max', '--config.optimizers.net.lr=0.01'
+  ]) == 0
   assert sorted(path.name for path in (folder / 'checkpoints').iterdir() if path.is_dir()) == ['1', '3']
   capsys.readouterr()
   found = []
@@ -99,9 +101,11 @@ def test_the_best_checkpoint_is_evaluated_sampled_and_exported(run, tmp_path, ca
 
 
 def test_inspect_counts_and_lays_out_without_memory(capsys):
-  argv = ['inspect', f'--config={ROOT}/configs/language/python_code.py', '--json', '--mesh=fsdp:2,tensor:2', '--config.model.layers=80',
-          '--config.model.heads=64', '--config.model.kv_heads=8', '--config.model.width=8192', '--config.model.mlp_width=28672',
-          '--config.model.unroll=False']
+  argv = [
+    'inspect', f'--config={ROOT}/configs/language/python_code.py', '--json', '--mesh=fsdp:2,tensor:2',
+    '--config.model.layers=80', '--config.model.heads=64', '--config.model.kv_heads=8', '--config.model.width=8192',
+    '--config.model.mlp_width=28672', '--config.model.unroll=False'
+  ]
   assert main(argv) == 0
   report = json.loads(capsys.readouterr().out)
   # Llama 2 70B with a vocabulary of bytes instead of 32,000 tokens.

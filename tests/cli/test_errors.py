@@ -63,7 +63,8 @@ def test_bad_config(capsys, tmp_path, override, words):
   ('language/python_code', ['sampler.beams=1000'], 'beams'),
   ('autoencoders/digits_vae', ['checkpoint.best=fid', 'evaluate_every=1'], "'fid'"),
 ])
-def test_what_would_fail_at_the_end_fails_before_the_first_step(capsys, tmp_path, monkeypatch, config, overrides, words):
+def test_what_would_fail_at_the_end_fails_before_the_first_step(capsys, tmp_path, monkeypatch, config, overrides,
+                                                                words):
   monkeypatch.setattr(Run, 'initialise', lambda self: pytest.fail('the initial state was computed'))
   said = fails(capsys, 'train', f'--config={ROOT}/configs/{config}.py:smoke', f'--workdir={tmp_path / "run"}',
                *(f'--config.{override}' for override in overrides))
@@ -81,7 +82,8 @@ def test_missing_config_and_argument(capsys, tmp_path):
 
 
 def test_data_that_cannot_be_had_names_the_command(capsys, tmp_path):
-  said = fails(capsys, 'train', VAE, f'--workdir={tmp_path / "run"}', '--config.data.name=mnist', f'--config.data.data_dir={tmp_path}')
+  said = fails(capsys, 'train', VAE, f'--workdir={tmp_path / "run"}', '--config.data.name=mnist',
+               f'--config.data.data_dir={tmp_path}')
   assert 'genjax data build mnist --from=' in said
 
 
@@ -96,7 +98,8 @@ def test_unwritable_workdir(capsys, tmp_path):
 
 
 def test_workdir_of_another_config(capsys, trained):
-  said = fails(capsys, 'train', VAE, f'--workdir={trained["vae"]}', '--config.checkpoint.every=1', '--config.optimizers.net.lr=0.5')
+  said = fails(capsys, 'train', VAE, f'--workdir={trained["vae"]}', '--config.checkpoint.every=1',
+               '--config.optimizers.net.lr=0.5')
   assert 'optimizers.net.lr: 0.001 there, 0.5 now' in said
 
 
@@ -141,8 +144,11 @@ def test_bad_sampling(capsys, tmp_path, trained, run, argv, words):
 def test_unknown_character_in_a_prompt(capsys, tmp_path):
   text = tmp_path / 'corpus.txt'
   text.write_text('abcdef ' * 50)
-  argv = ['train', f'--config={ROOT}/configs/language/shakespeare_char.py:smoke', f'--workdir={tmp_path / "run"}', f'--config.data.name={text}',
-          '--config.data.vocabulary=char', '--config.data.train=train[:70%]', '--config.data.heldout=train[70%:]', '--config.data.start=a']
+  argv = [
+    'train', f'--config={ROOT}/configs/language/shakespeare_char.py:smoke', f'--workdir={tmp_path / "run"}',
+    f'--config.data.name={text}', '--config.data.vocabulary=char', '--config.data.train=train[:70%]',
+    '--config.data.heldout=train[70%:]', '--config.data.start=a'
+  ]
   assert main(argv) == 0
   capsys.readouterr()
   said = fails(capsys, 'sample', f'--workdir={tmp_path / "run"}', '--prompt=abZ')
@@ -158,8 +164,11 @@ def test_ending_of_the_output(capsys, tmp_path, trained):
 
 
 def test_divergence_stops_with_step_and_phase_and_keeps_the_last_good_checkpoint(capsys, tmp_path):
-  argv = ['train', VAE, f'--workdir={tmp_path / "run"}', '--config.steps=40', '--config.checkpoint.every=1', '--config.checkpoint.keep=40',
-          '--config.optimizers.net.name=sgd', '--config.optimizers.net.lr=1e6', '--config.objective.scale=1e-3', '--config.sample_every=0']
+  argv = [
+    'train', VAE, f'--workdir={tmp_path / "run"}', '--config.steps=40', '--config.checkpoint.every=1',
+    '--config.checkpoint.keep=40', '--config.optimizers.net.name=sgd', '--config.optimizers.net.lr=1e6',
+    '--config.objective.scale=1e-3', '--config.sample_every=0'
+  ]
   said = fails(capsys, *argv, code=3)
   assert "phase 'elbo'" in said and 'at step' in said and 'last good checkpoint' in said
   assert main(['evaluate', f'--workdir={tmp_path / "run"}', '--no-samples']) == 0
@@ -180,6 +189,8 @@ def test_group_without_phase(capsys, tmp_path):
     '  experiment = vae.build(config)\n'
     '  return dataclasses.replace(experiment, objective=Lopsided(experiment.objective))\n')
   config = tmp_path / 'config.py'
-  config.write_text(pathlib.Path(f'{ROOT}/configs/autoencoders/digits_vae.py').read_text().replace('genjax.experiments.vae', 'one_sided'))
+  config.write_text(
+    pathlib.Path(f'{ROOT}/configs/autoencoders/digits_vae.py').read_text().replace('genjax.experiments.vae',
+                                                                                   'one_sided'))
   said = fails(capsys, 'train', f'--config={config}:smoke', f'--workdir={tmp_path / "run"}')
   assert "no phase trains: ['idle']" in said and "['idle', 'net']" in said

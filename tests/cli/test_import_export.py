@@ -74,9 +74,11 @@ def test_imported_run_samples_evaluates_and_is_tuned(tmp_path, public, capsys):
   part = TEXT[len(TEXT) * 90 // 100:]
   mean = len(part) / len(tokenizers.train('bpe', [TEXT], 270).encode(part))
   assert values['heldout/bits_per_byte'] == pytest.approx(values['heldout/loss'] / np.log(2) / mean, rel=1e-6)
-  argv = ['train', f'--config={run}/config.json', f'--config.init_from={run}', f'--workdir={tuned}', '--config.steps=30',
-          '--config.optimizers.net.name=adamw', '--config.optimizers.net.lr=0.01', '--config.data.context=12',
-          *(f'--config.{item}' for item in data)]
+  argv = [
+    'train', f'--config={run}/config.json', f'--config.init_from={run}', f'--workdir={tuned}', '--config.steps=30',
+    '--config.optimizers.net.name=adamw', '--config.optimizers.net.lr=0.01', '--config.data.context=12',
+    *(f'--config.{item}' for item in data)
+  ]
   assert main(argv) == 0 and main(argv) == 0  # the second goes on, at the end
   assert main(['export', f'--workdir={tuned}', f'--to={tmp_path / "out"}']) == 0
   assert json.loads((tuned / 'summary.json').read_text())['heldout']['loss'] < values['heldout/loss'] - 0.5
@@ -86,12 +88,16 @@ def test_imported_run_samples_evaluates_and_is_tuned(tmp_path, public, capsys):
 
 def test_export_of_a_run_that_was_never_public(tmp_path, capsys):
   (tmp_path / 'text.txt').write_text(TEXT)
-  text = (ROOT / 'configs' / 'shakespeare_bpe.py').read_text().replace('  if arg.smoke:', '  config.ema = dict(net=0.5)\n  if arg.smoke:')
+  text = (ROOT / 'configs' / 'shakespeare_bpe.py').read_text().replace('  if arg.smoke:',
+                                                                       '  config.ema = dict(net=0.5)\n  if arg.smoke:')
   (tmp_path / 'averaged.py').write_text(text)
   run, config = tmp_path / 'run', tmp_path / 'run' / 'config.json'
-  assert main(['train', f'--config={tmp_path}/averaged.py:smoke', f'--workdir={run}', f'--config.data.name={tmp_path / "text.txt"}',
-               '--config.data.train=train[:90%]', '--config.data.heldout=train[90%:]', '--config.model.bias=True',
-               '--config.data.vocabulary=char', '--config.data.vocabulary_size=0']) == 0
+  assert main([
+    'train', f'--config={tmp_path}/averaged.py:smoke', f'--workdir={run}',
+    f'--config.data.name={tmp_path / "text.txt"}', '--config.data.train=train[:90%]',
+    '--config.data.heldout=train[90%:]', '--config.model.bias=True', '--config.data.vocabulary=char',
+    '--config.data.vocabulary_size=0'
+  ]) == 0
   for options, folder in ((['--raw'], 'raw'), ([], 'averaged'), (['--step=2', '--dtype=bfloat16'], 'half')):
     assert main(['export', f'--workdir={run}', f'--to={tmp_path / folder}', *options]) == 0
   assert "without a tokenizer: transformers has none for the vocabulary 'char'" in capsys.readouterr().err
@@ -115,7 +121,8 @@ def test_pickle_file_and_workdirs_that_are_taken(tmp_path, public, capsys):
   assert main(['import', f'--from={public}', f'--workdir={tmp_path / "run"}']) == 0
   assert 'holds a run already' in fails(capsys, 'import', f'--from={public}', f'--workdir={tmp_path / "run"}')
   # The run trains no step by itself, and has nothing to train on.
-  assert 'this run has no data' in fails(capsys, 'train', f'--config={tmp_path}/run/config.json', f'--workdir={tmp_path / "run"}')
+  assert 'this run has no data' in fails(capsys, 'train', f'--config={tmp_path}/run/config.json',
+                                         f'--workdir={tmp_path / "run"}')
   (tmp_path / 'run' / 'tokenizer.json').write_text('{}')
   assert 'is not the file that the run began with' in fails(capsys, 'sample', f'--workdir={tmp_path / "run"}')
 
@@ -126,7 +133,8 @@ def test_adapters_of_peft_are_runs_on_their_base(tmp_path, public, capsys):
   model = interop.load(public)
   options = lora.Options(3, 6.0, (r'blocks/attention/(query|key|value)/kernel', r'blocks/up/kernel'))
   kernels = lora.targets(options, {'net': model.params})['net']
-  params = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(leaf.size), leaf.shape), lora.init(jax.random.key(0), kernels, 3))
+  params = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(leaf.size), leaf.shape),
+                        lora.init(jax.random.key(0), kernels, 3))
   peft.save(tmp_path / 'given', model, peft.Adapter(options, params))
   assert main(['import', f'--from={tmp_path / "given"}', f'--base={base}', f'--workdir={run}']) == 0
   texts = []
@@ -143,5 +151,7 @@ def test_adapters_of_peft_are_runs_on_their_base(tmp_path, public, capsys):
 
 
 def test_a_run_of_another_family_is_not_exported(tmp_path, capsys):
-  assert main(['train', f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke', f'--workdir={tmp_path / "run"}']) == 0
-  assert 'genjax.experiments.vae have no public architecture' in fails(capsys, 'export', f'--workdir={tmp_path / "run"}', f'--to={tmp_path / "x"}')
+  assert main(['train', f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke',
+               f'--workdir={tmp_path / "run"}']) == 0
+  assert 'genjax.experiments.vae have no public architecture' in fails(
+    capsys, 'export', f'--workdir={tmp_path / "run"}', f'--to={tmp_path / "x"}')

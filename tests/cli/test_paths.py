@@ -11,14 +11,18 @@ from genjax.types import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 NAME = 'a b@5.v2 ü日'
-VAE = [f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke', '--config.sample_every=0', '--config.evaluate_every=0']
+VAE = [
+  f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke', '--config.sample_every=0', '--config.evaluate_every=0'
+]
 
 
 def test_home_folders_in_every_flag_of_a_path(monkeypatch):
   monkeypatch.setenv('HOME', '/home/me')
   for name in PATHS:
-    assert with_homes([f'--{name}=~/x y', f'--{name}', '~/z', '~/rest']) == [f'--{name}=/home/me/x y', f'--{name}', '/home/me/z', '~/rest']
-  assert with_homes(['--work=~/x', '--fro', '~/y', '--to=~/z']) == ['--work=/home/me/x', '--fro', '/home/me/y', '--to=/home/me/z']
+    assert with_homes([f'--{name}=~/x y', f'--{name}', '~/z',
+                       '~/rest']) == [f'--{name}=/home/me/x y', f'--{name}', '/home/me/z', '~/rest']
+  assert with_homes(['--work=~/x', '--fro', '~/y',
+                     '--to=~/z']) == ['--work=/home/me/x', '--fro', '/home/me/y', '--to=/home/me/z']
   others = ['--prompt=~/x', '--', '~/x', '-', '~/x', 'work=~/x', '--set', 'data.name=~/x',
             '--config.init_from=~/x', '--workdir=a~b', '--workdir=/~']
   assert with_homes(others) == others
@@ -30,9 +34,11 @@ def test_an_at_in_the_path_of_a_run(tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', str(tmp_path))
   for name in ('plain', 'run@5', NAME, 'at@home/run'):
     (tmp_path / name).mkdir(parents=True)
-  cases = {'plain': ('plain', None), 'plain@7': ('plain', 7), 'run@5': ('run@5', None), 'run@5@7': ('run@5', 7), NAME: (NAME, None),
-           f'{NAME}@7': (NAME, 7), 'at@home/run': ('at@home/run', None), 'at@home/run@7': ('at@home/run', 7), 'none@7': ('none', 7),
-           'at@home/none': ('at@home/none', None)}
+  cases = {
+    'plain': ('plain', None), 'plain@7': ('plain', 7), 'run@5': ('run@5', None), 'run@5@7': ('run@5', 7),
+    NAME: (NAME, None), f'{NAME}@7': (NAME, 7), 'at@home/run': ('at@home/run', None),
+    'at@home/run@7': ('at@home/run', 7), 'none@7': ('none', 7), 'at@home/none': ('at@home/none', None)
+  }
   for text, (path, step) in cases.items():
     for start in (f'{tmp_path}/', '~/'):
       assert workdir.run_and_step(f'{start}{text}') == (tmp_path / path, step)
@@ -55,13 +61,15 @@ def test_a_run_in_a_folder_of_any_name(tmp_path, monkeypatch, capsys):
   assert not (pathlib.Path.cwd() / '~').exists()
 
 
-@pytest.mark.parametrize('argv', [
-  ['sample', '--workdir=LONG'], ['sample', '--workdir=FILE'], ['sample', '--workdir=FILE', '--out=LONG.npz'],
-  ['sample', '--workdir=FILE', '--ou=~nobody-is-called-so/x.npz'], ['evaluate', '--workdir=FILE', '--per-example=LONG.npz'],
-  ['merge', '--workdir=FILE', '--out=LONG'], ['export', '--workdir=FILE', '--to=LONG'], ['import', '--from=LONG', '--workdir=new'],
-  ['import', '--from=FILE', '--workdir=LONG'], ['train', '--config=LONG', '--workdir=new'], ['train', VAE[0], '--workdir=LONG'],
-  ['train', VAE[0], '--workdir=FILE'], ['plan', '--config=FILE/x.py'],
-  ['data', 'tokenize', '--input=FILE', '--tokenizer=LONG', '--out=new'], ['data', 'info', 'mnist', '--data_dir=LONG']],
+@pytest.mark.parametrize(
+  'argv',
+  [['sample', '--workdir=LONG'], ['sample', '--workdir=FILE'], ['sample', '--workdir=FILE', '--out=LONG.npz'],
+   ['sample', '--workdir=FILE', '--ou=~nobody-is-called-so/x.npz'],
+   ['evaluate', '--workdir=FILE', '--per-example=LONG.npz'], ['merge', '--workdir=FILE', '--out=LONG'],
+   ['export', '--workdir=FILE', '--to=LONG'], ['import', '--from=LONG', '--workdir=new'],
+   ['import', '--from=FILE', '--workdir=LONG'], ['train', '--config=LONG', '--workdir=new'],
+   ['train', VAE[0], '--workdir=LONG'], ['train', VAE[0], '--workdir=FILE'], ['plan', '--config=FILE/x.py'],
+   ['data', 'tokenize', '--input=FILE', '--tokenizer=LONG', '--out=new'], ['data', 'info', 'mnist', '--data_dir=LONG']],
   ids=lambda argv: ' '.join(argv)[:60])
 def test_a_path_that_cannot_be_is_named(tmp_path, monkeypatch, capsys, argv):
   """Too long a name, a file in the place of a folder: an error of one line, whoever stumbles over it."""

@@ -59,7 +59,8 @@ def holder(run):
 
   def start(*words):
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    process = subprocess.Popen([sys.executable, '-c', HOLDER, str(run), *words], stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen([sys.executable, '-c', HOLDER, str(run), *words], stdout=subprocess.PIPE, text=True,
+                               env=environment)
     processes.append(process)
     assert process.stdout is not None
     return process, int(process.stdout.readline())
@@ -139,7 +140,8 @@ def test_a_finished_run_takes_more_steps_and_ends_in_the_same_bytes(tmp_path, ca
   assert 'steps: 6 there, 3 now (it may only grow)' in said and 'optimizers.net.lr: 0.001 there, 0.5 now' in said
 
 
-def test_schedules_that_change_with_the_steps_are_said_and_the_run_is_unfinished_meanwhile(run, tmp_path, monkeypatch, capsys):
+def test_schedules_that_change_with_the_steps_are_said_and_the_run_is_unfinished_meanwhile(
+    run, tmp_path, monkeypatch, capsys):
   folder = tmp_path / 'cosine'
   assert train(folder, '--config.optimizers.net.schedule=cosine') == 0
   seen = []
@@ -153,11 +155,15 @@ def test_schedules_that_change_with_the_steps_are_said_and_the_run_is_unfinished
 
 
 def test_schedules_of_parts_are_said_when_the_steps_grow():
-  made = config_lib.from_plain({'lr': 1e-3, 'parts': [['a.*', {'frozen': True}], ['b.*', {'name': 'sgd', 'schedule': 'cosine'}],
-                                                      ['c.*', {'name': 'sgd', 'schedule': 'constant'}], ['d.*', {'scale': 0.1}]]})
+  made = config_lib.from_plain({
+    'lr':
+      1e-3, 'parts': [['a.*', {'frozen': True}], ['b.*', {'name': 'sgd', 'schedule': 'cosine'}],
+                      ['c.*', {'name': 'sgd', 'schedule': 'constant'}], ['d.*', {'scale': 0.1}]]
+  })
   assert command._schedules(made) == ['cosine']
   assert command._schedules(config_lib.from_plain({'lr': 1e-3})) == []
-  assert command._schedules(config_lib.from_plain({'lr': 1e-3, 'schedule': 'linear', 'parts': made.parts})) == ['linear', 'cosine']
+  assert command._schedules(config_lib.from_plain({'lr': 1e-3, 'schedule': 'linear',
+                                                   'parts': made.parts})) == ['linear', 'cosine']
   assert command._schedules(config_lib.from_plain({'lr': 1e-3, 'schedule': 'linear', 'steps': 7})) == []
 
 
@@ -183,13 +189,16 @@ def test_random_numbers_of_another_kind_are_refused_by_name(run, tmp_path, capsy
 
 
 def test_what_a_run_writes_is_strict_json(tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr(Run, '_means', lambda self, batches: ([*batches], {'loss': math.nan, 'bound': math.inf, 'examples': 1.0})[1])
+  monkeypatch.setattr(Run, '_means', lambda self, batches:
+                      ([*batches], {'loss': math.nan, 'bound': math.inf, 'examples': 1.0})[1])
   assert train(tmp_path / 'run') == 0
   capsys.readouterr()
   assert main(['evaluate', f'--workdir={tmp_path / "run"}', '--no-samples']) == 0
-  assert json.loads(capsys.readouterr().out, parse_constant=refuse)['metrics'] == {'heldout/loss': None, 'heldout/bound': None}
+  assert json.loads(capsys.readouterr().out,
+                    parse_constant=refuse)['metrics'] == {'heldout/loss': None, 'heldout/bound': None}
   found = [path for pattern in ('*.json', '*.jsonl') for path in (tmp_path / 'run').rglob(pattern)]
-  assert {'summary.json', 'evaluation.json', 'metrics.jsonl', 'status.json', 'checksums.json'} <= {path.name for path in found}
+  assert {'summary.json', 'evaluation.json', 'metrics.jsonl', 'status.json',
+          'checksums.json'} <= {path.name for path in found}
   for path in found:
     for text in path.read_text().splitlines() if path.suffix == '.jsonl' else [path.read_text()]:
       if path.name != 'checksums.json':
@@ -203,9 +212,9 @@ def test_a_config_that_json_cannot_hold_is_refused(tmp_path, capsys):
   assert not (tmp_path / 'run' / 'config.json').exists()
 
 
-@pytest.mark.parametrize(('name', 'text'), [
-  ('config.json', '[]'), ('config.json', 'null'), ('config.json', '{"architectures": ["GPT2LMHeadModel"], "vocab_size": 5}'),
-  ('config.json', '{'), ('run.json', '{}'), ('run.json', '[]')])
+@pytest.mark.parametrize(('name', 'text'), [('config.json', '[]'), ('config.json', 'null'),
+                                            ('config.json', '{"architectures": ["GPT2LMHeadModel"], "vocab_size": 5}'),
+                                            ('config.json', '{'), ('run.json', '{}'), ('run.json', '[]')])
 def test_a_folder_of_something_else_is_no_run(run, tmp_path, capsys, name, text):
   """Such as that of a public model, whose config has the same name."""
   folder = tmp_path / 'other'
@@ -213,8 +222,8 @@ def test_a_folder_of_something_else_is_no_run(run, tmp_path, capsys, name, text)
   for file in ('config.json', 'run.json'):
     shutil.copy(run / file, folder / file)
   (folder / name).write_text(text)
-  commands = [['sample', f'--workdir={folder}', '--num=1'], ['train', f'--workdir={folder}'], ['evaluate', f'--workdir={folder}'],
-              ['plan', f'--config={folder}/config.json']]
+  commands = [['sample', f'--workdir={folder}', '--num=1'], ['train', f'--workdir={folder}'],
+              ['evaluate', f'--workdir={folder}'], ['plan', f'--config={folder}/config.json']]
   if name == 'config.json':
     commands.append(['train', VAE, f'--workdir={tmp_path / "new"}', f'--config.init_from={folder}'])
   for argv in commands:

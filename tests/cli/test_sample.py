@@ -18,16 +18,19 @@ from genjax.training.run import Run
 from genjax.types import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-TEXT = Condition(lambda text: np.frombuffer(text.encode(), np.uint8).astype(np.int32), lambda row: np.zeros(1, np.int32), 'a text', fill=-1)
-SOUND = Condition(lambda path: np.frombuffer(pathlib.Path(path).read_bytes()[:2], np.uint8), lambda row: np.zeros(2, np.uint8),
-                  'a path', path=True)
+TEXT = Condition(lambda text: np.frombuffer(text.encode(), np.uint8).astype(np.int32),
+                 lambda row: np.zeros(1, np.int32), 'a text', fill=-1)
+SOUND = Condition(lambda path: np.frombuffer(pathlib.Path(path).read_bytes()[:2], np.uint8),
+                  lambda row: np.zeros(2, np.uint8), 'a path', path=True)
 KNOWN = {'prompt': TEXT, 'label': Condition.label(10), 'source': SOUND}
 
 
 @pytest.fixture(scope='module')
 def text_run(tmp_path_factory):
   folder = tmp_path_factory.mktemp('runs') / 'text'
-  assert main(['train', f'--config={ROOT}/configs/language/python_code.py:smoke', f'--workdir={folder}', '--config.sample_every=0']) == 0
+  assert main([
+    'train', f'--config={ROOT}/configs/language/python_code.py:smoke', f'--workdir={folder}', '--config.sample_every=0'
+  ]) == 0
   return folder
 
 
@@ -48,7 +51,8 @@ def test_every_prompt_and_every_listed_value_is_used_at_least_once():
   assert [text_of(row) for row in sample.parse_conditions('', ['a', 'b'], KNOWN, 1)['prompt']] == ['a', 'b']
   assert [text_of(row) for row in sample.parse_conditions('', ['a', 'b'], KNOWN, 3)['prompt']] == ['a', 'b', 'a']
   assert len(sample.parse_conditions('label=0-9', None, KNOWN, 4)['label']) == 10
-  with pytest.raises(UserError, match='range 0-9999999999 has more than 1,000,000 values'):  # and not a machine without memory
+  # And not a machine without memory
+  with pytest.raises(UserError, match='range 0-9999999999 has more than 1,000,000 values'):
     sample.parse_conditions('label=0-9999999999', None, KNOWN, 4)
   with pytest.raises(UserError, match='none of this name'):
     sample.parse_conditions('source=~nobody-is-called-so/a.wav', None, KNOWN, 1)
@@ -67,8 +71,8 @@ def test_commas_of_texts_and_of_names_of_files_separate_nothing(tmp_path, monkey
   for number, name in enumerate(names):
     (tmp_path / name).write_bytes(bytes([number, 0]))
   folder = str(tmp_path)
-  for asked, found in (('F/a,b.wav', [0]), ('F/a,b.wav,F/c.wav', [0, 1]), ('F/c.wav, F/a,b.wav', [1, 0]), ('F/1-3', [2]),
-                       ('F/my , song;x.wav', [3]), ('F/a,F/c.wav', [4, 1])):
+  for asked, found in (('F/a,b.wav', [0]), ('F/a,b.wav,F/c.wav', [0, 1]), ('F/c.wav, F/a,b.wav', [1, 0]),
+                       ('F/1-3', [2]), ('F/my , song;x.wav', [3]), ('F/a,F/c.wav', [4, 1])):
     rows = sample.parse_conditions(f'source={asked.replace("F", folder)};label=2', None, KNOWN, 1)
     assert rows['source'][:, 0].tolist() == found and rows['label'].tolist() == [2] * len(found)
   monkeypatch.setenv('HOME', folder)
@@ -96,7 +100,8 @@ def test_a_condition_that_is_given_twice():
   (['--stream', '--conditions=prompt=a', '--set', 'sampler.beams=1000', 'sampler.temperature=1.0'], 'beams'),
   (['--set', 'sampler.min_p=NaN'], 'config.sampler.min_p must be finite, got nan'),
 ])
-def test_what_cannot_be_sampled_or_written_is_refused_before_a_checkpoint_is_read(text_run, tmp_path, capsys, unread, argv, words):
+def test_what_cannot_be_sampled_or_written_is_refused_before_a_checkpoint_is_read(text_run, tmp_path, capsys, unread,
+                                                                                  argv, words):
   (tmp_path / 'file').write_text('')
   assert main(['sample', f'--workdir={text_run}', *(arg.format(here=tmp_path) for arg in argv)]) == 2
   said = capsys.readouterr().err
@@ -111,7 +116,8 @@ def test_what_cannot_be_sampled_or_written_is_refused_before_a_checkpoint_is_rea
   ('export', ['--to={here}/file/x'], '--to={here}/file/x cannot be written'),
   ('export', ['--to={here}'], 'no empty folder'),
 ])
-def test_other_commands_refuse_before_a_checkpoint_is_read_too(text_run, tmp_path, capsys, unread, command, argv, words):
+def test_other_commands_refuse_before_a_checkpoint_is_read_too(text_run, tmp_path, capsys, unread, command, argv,
+                                                               words):
   (tmp_path / 'file').write_text('')
   (tmp_path / 'folder.npz').mkdir()
   assert main([command, f'--workdir={text_run}', *(arg.format(here=tmp_path) for arg in argv)]) == 2
@@ -119,7 +125,9 @@ def test_other_commands_refuse_before_a_checkpoint_is_read_too(text_run, tmp_pat
 
 
 def test_measures_whose_data_is_missing_are_refused_before_a_checkpoint_is_read(tmp_path, capsys, unread, monkeypatch):
-  argv = ['train', f'--config={ROOT}/configs/quickstart.py:smoke', f'--workdir={tmp_path / "run"}', '--config.sample_every=0']
+  argv = [
+    'train', f'--config={ROOT}/configs/quickstart.py:smoke', f'--workdir={tmp_path / "run"}', '--config.sample_every=0'
+  ]
   with monkeypatch.context() as patch:
     patch.setattr(Run, 'train_step', lambda *_: pytest.fail('a step was computed'))
     patch.setattr(Checkpoints, 'restore', lambda *_, **__: (_ for _ in ()).throw(UserError('stop here')))

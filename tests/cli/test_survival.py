@@ -76,10 +76,9 @@ def test_a_process_that_dies_between_its_two_files_leaves_a_run_that_has_not_beg
   assert train(tmp_path / 'run') == 0
 
 
-@pytest.mark.parametrize(('error', 'code'), [
-  (StorageError('the checkpoint of step 1 could not be written'), 6), (OSError(errno.ENOSPC, 'No space left on device'), 6),
-  (OSError(errno.EROFS, 'Read-only file system'), 6),
-])
+@pytest.mark.parametrize(('error', 'code'), [(StorageError('the checkpoint of step 1 could not be written'), 6),
+                                             (OSError(errno.ENOSPC, 'No space left on device'), 6),
+                                             (OSError(errno.EROFS, 'Read-only file system'), 6),])
 def test_a_full_or_read_only_disk_exits_6(tmp_path, monkeypatch, capsys, error, code):
   def fail():
     raise error
@@ -98,7 +97,8 @@ def test_other_errors_of_the_system_are_not_explained_away(tmp_path, monkeypatch
 
 def test_nan_policies_come_from_the_config(tmp_path, capsys):
   explodes = ('--config.optimizers.net.lr=1e30', '--config.steps=6', '--config.checkpoint.every=1')
-  assert train(tmp_path / 'rollback', *explodes, '--config.nonfinite.policy=rollback', '--config.nonfinite.limit=2') == 3
+  assert train(tmp_path / 'rollback', *explodes, '--config.nonfinite.policy=rollback',
+               '--config.nonfinite.limit=2') == 3
   said = capsys.readouterr().err
   assert 'rollback 2 of at most 2' in said and 'the last good checkpoint is step' in said
   assert train(tmp_path / 'bad', '--config.nonfinite.policy=ignore') == 2

@@ -1,4 +1,5 @@
-"""Batches of like sizes: every example once an epoch, no more padding than there must be, rows and resume as in any pipeline."""
+"""Batches of like sizes: every example once an epoch, no more padding than there must be, rows and resume as in any
+pipeline."""
 
 import numpy as np
 import pytest
@@ -41,8 +42,8 @@ def test_batches_hold_like_sizes_cut_to_the_longest():
   # All but those in which one epoch ends and another begins.
   assert np.median(spreads) <= 3 and sum(spread > 6 for spread in spreads) <= 3
   plain = make(Pipeline)
-  assert sum(make(pool=100).batch(step)['source'].size for step in range(steps)) < 0.7 * sum(plain.batch(step)['source'].size
-                                                                                            for step in range(steps))
+  assert sum(make(pool=100).batch(step)['source'].size for step in range(steps)) < 0.7 * sum(
+    plain.batch(step)['source'].size for step in range(steps))
 
 
 def test_widths_are_those_of_the_whole_batch():

@@ -48,7 +48,8 @@ def test_interval_may_be_of_another_level_than_the_time():
   x, label = jnp.ones((2, 2)), jnp.array([0, 2])
   guided = classifier_free(_denoise, label, NULL, 3.0, interval=(0.5, 2.0), level=lambda t: t / (1 - t))
   always = classifier_free(_denoise, label, NULL, 3.0)
-  for t, inside in ((0.3, False), (0.4, True), (0.6, True), (0.7, False), (1.0, False)):  # levels 0.43, 0.67, 1.5, 2.3, inf
+  # Levels 0.43, 0.67, 1.5, 2.3, inf
+  for t, inside in ((0.3, False), (0.4, True), (0.6, True), (0.7, False), (1.0, False)):
     expected = always(x, jnp.float32(t)) if inside else _denoise(x, t, label)
     np.testing.assert_allclose(guided(x, jnp.float32(t)), expected, rtol=1e-6)
 

@@ -69,11 +69,16 @@ def test_error_falls_with_the_order(process_name, name, order):
   assert order - 0.2 < measured < order + 0.6, (errors, measured)
 
 
-@pytest.mark.parametrize('process', [schedules.vp_linear(), schedules.vp_cosine(), schedules.vp_cosine(beta_max=1.0),
-                                     schedules.vp_linear(rescale=True)], ids=['linear', 'cosine', 'cosine_1', 'rescaled'])
+@pytest.mark.parametrize(
+  'process',
+  [schedules.vp_linear(),
+   schedules.vp_cosine(),
+   schedules.vp_cosine(beta_max=1.0),
+   schedules.vp_linear(rescale=True)], ids=['linear', 'cosine', 'cosine_1', 'rescaled'])
 @pytest.mark.parametrize('name, order', [('euler', 1), ('ddim', 1), ('heun', 2)])
 def test_error_falls_with_the_order_on_whole_times(process, name, order):
-  """From t = 1000 to 40 in equal steps, which divide 960: no time is rounded. The last evaluation is at t = 40 for all."""
+  """From t = 1000 to 40 in equal steps, which divide 960: no time is rounded. The last evaluation is at t = 40 for
+  all."""
   x, errors = jnp.linspace(-2.0, 2.0, 9)[:, None], []
   alpha, sigma = process.alpha(jnp.float32(40)), process.sigma(jnp.float32(40))
   start, noise = process.alpha(jnp.float32(1000)), process.sigma(jnp.float32(1000))
@@ -149,7 +154,8 @@ def test_euler_on_straight_paths_is_ddim():
   np.testing.assert_allclose(*results, atol=1e-5)
 
 
-@pytest.mark.parametrize('name, evaluations', [('euler', 6), ('ddim', 6), ('dpmpp_2m', 6), ('ancestral', 6), ('heun', 11)])
+@pytest.mark.parametrize('name, evaluations', [('euler', 6), ('ddim', 6), ('dpmpp_2m', 6), ('ancestral', 6),
+                                               ('heun', 11)])
 def test_number_of_evaluations(name, evaluations):
   process, calls = schedules.flow(), []
 

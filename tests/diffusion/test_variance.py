@@ -46,8 +46,8 @@ def test_the_divergence_is_that_of_two_gaussians(t, raw, x0_hat):
   true = scipy.stats.norm(from_x0 * x0 + from_x * x, np.sqrt(_beta_tilde(t)))
   model = scipy.stats.norm(from_x0 * x0_hat + from_x * x, model_std)
   mean, std = true.mean(), true.std()
-  nats, _ = scipy.integrate.quad(lambda y: true.pdf(y) * (true.logpdf(y) - model.logpdf(y)), mean - 9 * std, mean + 9 * std,
-                                 points=[mean])
+  nats, _ = scipy.integrate.quad(lambda y: true.pdf(y) * (true.logpdf(y) - model.logpdf(y)), mean - 9 * std,
+                                 mean + 9 * std, points=[mean])
   assert _terms(t, raw, x0, x0_hat, x) == pytest.approx(nats / np.log(2), rel=5e-3, abs=2e-4)
 
 

@@ -29,7 +29,8 @@ def test_min_snr(gamma):
 def test_other_weightings_for_the_noise():
   np.testing.assert_allclose(_weights(weightings.truncated_snr(), 'epsilon'), np.maximum(SNR, 1) / SNR, rtol=1e-5)
   np.testing.assert_allclose(_weights(weightings.p2(0.5, 2.0), 'epsilon'), (2.0 + SNR) ** -0.5, rtol=1e-5)
-  np.testing.assert_allclose(_weights(weightings.sigmoid(1.5), 'epsilon'), 1 / (1 + np.exp(np.log(SNR) - 1.5)), rtol=1e-5)
+  np.testing.assert_allclose(_weights(weightings.sigmoid(1.5), 'epsilon'), 1 / (1 + np.exp(np.log(SNR) - 1.5)),
+                             rtol=1e-5)
   assert (_weights(weightings.uniform(), 'v') == 1).all()
 
 

@@ -1,4 +1,5 @@
-"""Processes that end at pure noise: tables without NaN, parameterizations that are refused, samplers on a known Gaussian."""
+"""Processes that end at pure noise: tables without NaN, parameterizations that are refused, samplers on a known
+Gaussian."""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,8 @@ def test_rescaling_is_algorithm_1():
   alpha = np.sqrt(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
   expected = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
   times = np.array([1, 2, 300, 900, 999, 1000])
-  np.testing.assert_allclose(schedules.vp_linear(rescale=True).alpha(jnp.float32(times)), expected[times - 1], atol=1e-6)
+  np.testing.assert_allclose(
+    schedules.vp_linear(rescale=True).alpha(jnp.float32(times)), expected[times - 1], atol=1e-6)
   process = schedules.vp_linear(rescale=True)
   assert process.alpha(jnp.float32(1)) == pytest.approx(float(schedules.vp_linear().alpha(jnp.float32(1))), abs=1e-7)
 

@@ -31,10 +31,12 @@ def test_the_likelihood_of_a_time_step_is_that_of_its_four_tokens(experiment):
   values = jax.jit(objective.evaluate)(variables.params, context, batch, jax.random.key(0))
   assert set(values) == {'loss', 'step_nll', 'accuracy', 'weight'}
   logits, _ = objective.network.apply(variables.params['net'], {}, batch['tokens'][:, :-1])
-  nll = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), batch['tokens'][:, 1:, None], axis=2)[..., 0] * batch['weights']
+  nll = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), batch['tokens'][:, 1:, None],
+                            axis=2)[..., 0] * batch['weights']
   steps = sum(map(len, PIECES))
   assert float(values['weight'].sum()) == 4 * steps
-  assert float((values['step_nll'] * values['weight']).sum() / values['weight'].sum()) == pytest.approx(nll.sum() / steps, rel=1e-5)
+  assert float((values['step_nll'] * values['weight']).sum() / values['weight'].sum()) == pytest.approx(
+    nll.sum() / steps, rel=1e-5)
 
 
 def test_pieces_go_in_as_text_and_come_out_as_abc(experiment):

@@ -20,7 +20,8 @@ def config(**model):
 
 
 def test_a_vision_transformer_reads_its_images():
-  """The loss of a label falls along its gradient, which reaches every parameter but the biases of keys, which change no softmax."""
+  """The loss of a label falls along its gradient, which reaches every parameter but the biases of keys, which change no
+  softmax."""
   objective = classifier.build(config()).objective
   params = jax.jit(lambda key: objective.init(key, {}).params)(jax.random.key(0))
   batch = {'image': np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1)).astype(np.uint8), 'label': np.arange(4)}
@@ -41,10 +42,12 @@ def test_options_that_do_not_fit():
 def test_images_of_another_size_or_other_labels():
   small = config()
   small.data.update(name='digits', shape=(28, 28, 1))
-  with pytest.raises(UserError, match=r'config.data.shape is \(28, 28, 1\), but images of digits are \(8, 8, 1\); .*resize=bilinear'):
+  with pytest.raises(
+      UserError, match=r'config.data.shape is \(28, 28, 1\), but images of digits are \(8, 8, 1\); .*resize=bilinear'):
     classifier.build(small).train.batch(0)
   small.data.update(resize='bilinear')
   assert classifier.build(small).train.batch(0)['image'].shape[1:] == (28, 28, 1)
   small.data.update(num_classes=9)
-  with pytest.raises(UserError, match='config.data.num_classes is 9, but labels of digits are 0 to 9; set it to at least 10'):
+  with pytest.raises(UserError,
+                     match='config.data.num_classes is 9, but labels of digits are 0 to 9; set it to at least 10'):
     classifier.build(small).train.batch(0)

@@ -30,7 +30,8 @@ def test_options_reach_the_objective():
 
 
 def test_options_of_a_sampler_are_bound():
-  config = _config(sampler=dict(name='ddim', steps=2, spacing='quadratic', guidance=1.0, clip=1.0, options=dict(eta=0.5)))
+  config = _config(sampler=dict(name='ddim', steps=2, spacing='quadratic', guidance=1.0, clip=1.0, options=dict(
+    eta=0.5)))
   sampler = diffusion.build(config).objective.sampler
   assert sampler.method.keywords == {'eta': 0.5} and sampler.clip == 1.0
   assert sampler.times == pytest.approx((1.0, 0.25, 0.0))

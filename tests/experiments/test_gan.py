@@ -1,4 +1,5 @@
-"""The builder of GANs: networks and losses that fit each other, schedules that end with the run, the picture of points."""
+"""The builder of GANs: networks and losses that fit each other, schedules that end with the run, the picture of
+points."""
 
 import numpy as np
 import pytest
@@ -34,7 +35,8 @@ def test_conditional_configs_offer_labels():
 def test_schedules_count_the_updates_of_each_group(monkeypatch):
   """Ten steps: the discriminator moves ten times and with R1 three more, the generator on every second step."""
   seen = {}
-  monkeypatch.setattr(gan.optimizers, 'from_config', lambda options, steps: seen.update(dict.fromkeys(options, steps)) or {})
+  monkeypatch.setattr(gan.optimizers, 'from_config',
+                      lambda options, steps: seen.update(dict.fromkeys(options, steps)) or {})
   config = mnist_gan.get_config('smoke')
   config.steps, config.objective.r1_every, config.objective.discriminator_steps = 10, 4, 2
   gan.build(config)

@@ -24,7 +24,9 @@ def config(tmp_path):
 
   def make(**data):
     made = shakespeare_bpe.get_config('smoke')
-    made.data.update({'name': str(tmp_path / 'text.txt'), 'train': 'train[:75%]', 'heldout': 'train[75%:]', 'vocabulary_size': 0, **data})
+    made.data.update({
+      'name': str(tmp_path / 'text.txt'), 'train': 'train[:75%]', 'heldout': 'train[75%:]', 'vocabulary_size': 0, **data
+    })
     return made.lock()
 
   return make
@@ -82,10 +84,12 @@ def test_folder_of_tokens(config, tmp_path):
   experiment = language.build(config(name=out, vocabulary=out, segments=True))
   assert experiment.objective.bytes_per_token == pytest.approx(index['bytes'] / index['tokens'])
   batch = experiment.train.batch(0)
-  assert {name: column.shape[1:] for name, column in batch.items()} == {name: row.shape for name, row in experiment.example.items()}
+  assert {name: column.shape[1:] for name, column in batch.items()
+         } == {name: row.shape for name, row in experiment.example.items()}
   assert set(batch) == {'tokens', 'segments', 'weights'} and (batch['weights'] == 0).any()
   # The same stream from the file itself.
-  other = language.build(config(name=str(tmp_path / 'lines.jsonl'), vocabulary=out, separator='<|endoftext|>', train='train'))
+  other = language.build(
+    config(name=str(tmp_path / 'lines.jsonl'), vocabulary=out, separator='<|endoftext|>', train='train'))
   whole = language.build(config(name=out, vocabulary=out, train='train')).train.source.tokens
   np.testing.assert_array_equal(other.train.source.tokens, whole[np.arange(len(whole) - 1)])
   for wrong in ('byte', 'char', 'bpe'):
@@ -94,11 +98,12 @@ def test_folder_of_tokens(config, tmp_path):
 
 
 def test_what_is_refused(config, tmp_path):
-  refused = (
-    ({'vocabulary': 'bpf'}, "'bpe'"), ({'vocabulary': 'absent/tokenizer.json'}, 'cannot read the tokenizer'),
-    ({'vocabulary': 'bpe', 'vocabulary_size': 9}, 'at least 257'), ({'vocabulary': 'byte', 'vocabulary_size': 255}, 'has 256 tokens'),
-    ({'vocabulary': 'wordpiece', 'vocabulary_size': 60}, 'config.data.start'),
-    ({'vocabulary': 'byte', 'segments': True}, 'needs an end-of-text token'), ({'name': '', 'vocabulary': 'char'}, 'no data'))
+  refused = (({'vocabulary': 'bpf'}, "'bpe'"), ({'vocabulary': 'absent/tokenizer.json'}, 'cannot read the tokenizer'),
+             ({'vocabulary': 'bpe', 'vocabulary_size': 9}, 'at least 257'), ({
+               'vocabulary': 'byte', 'vocabulary_size': 255
+             }, 'has 256 tokens'), ({'vocabulary': 'wordpiece', 'vocabulary_size': 60}, 'config.data.start'), ({
+               'vocabulary': 'byte', 'segments': True
+             }, 'needs an end-of-text token'), ({'name': '', 'vocabulary': 'char'}, 'no data'))
   for data, words in refused:
     with pytest.raises(UserError, match=words):
       language.build(config(**data))
@@ -112,8 +117,10 @@ def test_what_is_refused(config, tmp_path):
 def test_a_document_a_row(config, tmp_path):
   lines = [{'text': 'ab'}, {'text': ''}, {'text': 'cab'}, {'text': 'b'}]
   (tmp_path / 'names.jsonl').write_text('\n'.join(map(json.dumps, lines)))
-  rows = {'name': str(tmp_path / 'names.jsonl'), 'train': 'train[:3]', 'heldout': 'train[3:]', 'vocabulary': 'char', 'separator': '\n',
-          'context': 5, 'start': '\n'}
+  rows = {
+    'name': str(tmp_path / 'names.jsonl'), 'train': 'train[:3]', 'heldout': 'train[3:]', 'vocabulary': 'char',
+    'separator': '\n', 'context': 5, 'start': '\n'
+  }
 
   def build(**data):
     made = config(**{**rows, **data})

@@ -17,9 +17,12 @@ from genjax.training.run import Run
 from genjax.types import UserError, named_leaves
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-PATHS = {'language/python_code': ('blocks/attention/(query|value)/kernel',), 'quickstart': ('blocks/.*/kernel', 'embed/patch/kernel'),
-         'autoencoders/digits_vae': ('.*/kernel',), 'language/mixtral': ('blocks/experts/.*kernel',), 'gans/digits_gan': ('stages/.*/kernel',),
-         'diffusion/mnist_ddpm_unet': ('down/.*/kernel', 'middle/.*/kernel')}
+PATHS = {
+  'language/python_code': ('blocks/attention/(query|value)/kernel',
+                          ), 'quickstart': ('blocks/.*/kernel', 'embed/patch/kernel'),
+  'autoencoders/digits_vae': ('.*/kernel',), 'language/mixtral': ('blocks/experts/.*kernel',),
+  'gans/digits_gan': ('stages/.*/kernel',), 'diffusion/mnist_ddpm_unet': ('down/.*/kernel', 'middle/.*/kernel')
+}
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ('gans/digits_gan', 'diffusion/mnist_ddpm_unet')]
 
 
@@ -39,7 +42,8 @@ def pair(request):
     base, config = experiment(name, *flags)
     variables = jax.jit(base.objective.init)(state.init_key(3), base.frozen)
     # A trained one: a layer that begins at zero passes no gradient on.
-    params = jax.tree.map(lambda leaf: leaf + 0.05 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), variables.params)
+    params = jax.tree.map(lambda leaf: leaf + 0.05 * jax.random.normal(jax.random.key(leaf.size), leaf.shape),
+                          variables.params)
     variables = variables._replace(params=params)
     with config.unlocked():
       config.lora.update(rank=2, paths=PATHS[name], **lora)
@@ -63,7 +67,8 @@ def samples(run):
   return run.sample(3, seed=0, averaged=False)
 
 
-@pytest.mark.parametrize('name', ['language/python_code', 'quickstart', 'autoencoders/digits_vae', 'language/mixtral', *SLOW])
+@pytest.mark.parametrize('name',
+                         ['language/python_code', 'quickstart', 'autoencoders/digits_vae', 'language/mixtral', *SLOW])
 def test_begins_as_its_base_bit_for_bit_and_leaves_it_alone(name, pair):
   base, adapted = pair(name)
   before = jax.device_get(adapted.frozen)
@@ -81,19 +86,31 @@ def test_begins_as_its_base_bit_for_bit_and_leaves_it_alone(name, pair):
   for _, batch in batches[1:]:
     adapted.train_step(batch)
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(adapted.frozen), before)
-  still = [name for name, leaf in named_leaves(adapted.state.params).items() if np.array_equal(leaf, named_leaves(initial)[name])]
+  still = [
+    name for name, leaf in named_leaves(adapted.state.params).items()
+    if np.array_equal(leaf,
+                      named_leaves(initial)[name])
+  ]
   assert not still
-  assert set(adapted.state.params) == ({'lora_discriminator', 'lora_generator'} if name == 'gans/digits_gan' else {'lora'})
+  assert set(
+    adapted.state.params) == ({'lora_discriminator', 'lora_generator'} if name == 'gans/digits_gan' else {'lora'})
   assert set(adapted.state.ema) == {('lora' if group == 'net' else f'lora_{group}') for group in base.state.ema}
 
 
-HALF = {'language/python_code': ('--config.model.remat=full', '--config.model.unroll=False'), 'language/mixtral': (), 'quickstart': (), 'gans/digits_gan': ()}
+HALF = {
+  'language/python_code': ('--config.model.remat=full', '--config.model.unroll=False'), 'language/mixtral': (),
+  'quickstart': (), 'gans/digits_gan': ()
+}
 
 
-@pytest.mark.parametrize('name', ['language/python_code', 'gans/digits_gan', pytest.param('language/mixtral', marks=pytest.mark.slow),
-                                  pytest.param('quickstart', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('name', [
+  'language/python_code', 'gans/digits_gan',
+  pytest.param('language/mixtral', marks=pytest.mark.slow),
+  pytest.param('quickstart', marks=pytest.mark.slow)
+])
 def test_the_base_is_kept_in_the_compute_type_and_trains_alike(name):
-  """Losses and updates of adapters over a base in float32 and over one as small as losses read it: equal but for the order of sums."""
+  """Losses and updates of adapters over a base in float32 and over one as small as losses read it: equal but for the
+  order of sums."""
   paths = 'blocks/.*kernel' if name in ('language/python_code', 'language/mixtral') else PATHS[name][0]
   flags = ('--config.model.dtype=bfloat16', '--config.lora.rank=2', f"--config.lora.paths=('{paths}',)", *HALF[name])
   whole, config = experiment(name, *flags, '--config.lora.dtype=float32')
@@ -104,8 +121,10 @@ def test_the_base_is_kept_in_the_compute_type_and_trains_alike(name):
     assert {types[path] for path in types if path.startswith('generator')} == {'bfloat16'}
   else:
     assert set(types.values()) == {'bfloat16'}
-  assert {leaf.dtype.name for path, leaf in named_leaves(whole.frozen).items() if path.endswith('kernel')} == {'float32'}
-  values = jax.tree.map(lambda leaf: 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape).astype(leaf.dtype), whole.frozen)
+  assert {leaf.dtype.name for path, leaf in named_leaves(whole.frozen).items() if path.endswith('kernel')
+         } == {'float32'}
+  values = jax.tree.map(lambda leaf: 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape).astype(leaf.dtype),
+                        whole.frozen)
   found = []
   for adapted in (whole, small):
     frozen = jax.device_get(jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), values, adapted.frozen))
@@ -113,9 +132,11 @@ def test_the_base_is_kept_in_the_compute_type_and_trains_alike(name):
     run.initialise()
     batch = next(iter(whole.train.iterate(0, slice(0, 8))))
     found.append(jax.device_get((run.train_step(batch), run.state.params)))
-  jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=2e-3, atol=1e-6), found[0][0], found[1][0])
+  jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=2e-3, atol=1e-6), found[0][0],
+               found[1][0])
   apart = [np.abs(one - other) > 1e-5 for one, other in zip(*(jax.tree.leaves(params) for _, params in found))]
-  assert np.mean(np.concatenate([entries.ravel() for entries in apart])) < 0.01  # Adam moves an entry by the sign of its gradient
+  # Adam moves an entry by the sign of its gradient
+  assert np.mean(np.concatenate([entries.ravel() for entries in apart])) < 0.01
 
 
 def test_the_type_of_the_base_is_an_option():
@@ -124,36 +145,41 @@ def test_the_type_of_the_base_is_an_option():
     adapted, _ = experiment('language/python_code', *flags, f'--config.lora.dtype={dtype}')
     types = {leaf.dtype.name for name, leaf in named_leaves(adapted.frozen).items() if name.endswith('kernel')}
     assert types == {dtype or 'float32'}  # the compute type of this config
-    assert {leaf.dtype.name for name, leaf in named_leaves(adapted.frozen).items() if not name.endswith('kernel')} == {'float32'}
+    assert {leaf.dtype.name for name, leaf in named_leaves(adapted.frozen).items() if not name.endswith('kernel')
+           } == {'float32'}
   with pytest.raises(UserError, match='config.lora.dtype must be one of'):
     experiment('language/python_code', *flags, '--config.lora.dtype=int8')
 
 
-@pytest.mark.parametrize('name, mesh', [('language/python_code', dict(fsdp=2, tensor=2)), ('language/mixtral', dict(fsdp=2, expert=2, tensor=2))])
+@pytest.mark.parametrize('name, mesh', [('language/python_code', dict(fsdp=2, tensor=2)),
+                                        ('language/mixtral', dict(fsdp=2, expert=2, tensor=2))])
 def test_the_step_of_adapters_is_split_as_its_base_is(name, mesh):
   """Traced under the mesh: what does not divide would raise."""
-  adapted, config = experiment(name, '--config.lora.rank=2', f'--config.lora.paths={PATHS[name]}', '--config.lora.dropout=0.1')
+  adapted, config = experiment(name, '--config.lora.rank=2', f'--config.lora.paths={PATHS[name]}',
+                               '--config.lora.dropout=0.1')
   abstract = inspect.abstract_mesh(','.join(f'{axis}:{size}' for axis, size in mesh.items()))
   step = sharding.under(abstract, {}, lambda *args: adapted.objective.phases()[0].loss(*args).loss)
   variables = jax.eval_shape(adapted.objective.init, jax.random.key(0), adapted.frozen)
   context = Context(jax.ShapeDtypeStruct((), np.int32), variables.mutable, {}, adapted.frozen)
-  slopes = jax.eval_shape(jax.grad(step), variables.params, context, adapted.batch_shapes(config.batch_size), jax.random.key(0))
+  slopes = jax.eval_shape(jax.grad(step), variables.params, context, adapted.batch_shapes(config.batch_size),
+                          jax.random.key(0))
   assert {leaf.dtype.name for leaf in jax.tree.leaves(slopes)} == {'float32'}
 
 
 def test_adapters_lie_on_a_mesh_as_their_kernels():
-  adapted, config = experiment('language/python_code', '--config.lora.rank=2', f'--config.lora.paths={PATHS["language/python_code"]}')
+  adapted, config = experiment('language/python_code', '--config.lora.rank=2',
+                               f'--config.lora.paths={PATHS["language/python_code"]}')
   assert dict(adapted.axes['lora'])['blocks/attention/query/kernel/B'] == ('layers', None, 'heads')
   assert adapted.origins == {'lora': 'net'} and adapted.optimizers.keys() == {'lora'}
 
 
-@pytest.mark.parametrize(('flags', 'said'), [
-  (("--config.lora.paths=('.*/kernel',)",), 'rank >= 1'),
-  (('--config.lora.rank=2',), 'needs paths'),
-  (('--config.lora.rank=2', "--config.lora.paths=('.*/kernel',)", "--config.lora.groups=('nett',)"), r"names \['nett'\]; the groups are"),
-  (('--config.lora.rank=2', "--config.lora.paths=('blocks/.*',)"), 'matches blocks/attention/key/bias'),
-  (('--config.lora.rank=2', "--config.lora.paths=('block/.*',)"), 'matches no parameter. The kernels of'),
-])
+@pytest.mark.parametrize(
+  ('flags', 'said'),
+  [(("--config.lora.paths=('.*/kernel',)",), 'rank >= 1'), (('--config.lora.rank=2',), 'needs paths'),
+   (('--config.lora.rank=2', "--config.lora.paths=('.*/kernel',)", "--config.lora.groups=('nett',)"),
+    r"names \['nett'\]; the groups are"),
+   (('--config.lora.rank=2', "--config.lora.paths=('blocks/.*',)"), 'matches blocks/attention/key/bias'),
+   (('--config.lora.rank=2', "--config.lora.paths=('block/.*',)"), 'matches no parameter. The kernels of'),])
 def test_bad_options(flags, said):
   with pytest.raises(UserError, match=said):
     experiment('quickstart', *flags)
@@ -170,8 +196,14 @@ def test_a_group_in_which_nothing_matches():
 
 def test_inspect_counts_what_is_trained(capsys):
   """GPT-2 medium's sizes, queries and values at rank 4, in the layout of a mesh."""
-  flags = ['--config.model.layers=24', '--config.model.heads=16', '--config.model.width=1024', '--config.lora.rank=4', '--mesh=tensor:2']
-  assert main(['inspect', f'--config={ROOT}/configs/language/gpt3.py', *flags, f'--config.lora.paths={PATHS["language/python_code"]}']) == 0
+  flags = [
+    '--config.model.layers=24', '--config.model.heads=16', '--config.model.width=1024', '--config.lora.rank=4',
+    '--mesh=tensor:2'
+  ]
+  assert main([
+    'inspect', f'--config={ROOT}/configs/language/gpt3.py', *flags,
+    f'--config.lora.paths={PATHS["language/python_code"]}'
+  ]) == 0
   out = capsys.readouterr().out
   assert 'parameters in total: 393,216' in out and 'parameters of lora: 393,216' in out
   row = next(line for line in out.splitlines() if line.startswith('lora') and 'query/kernel/B' in line)

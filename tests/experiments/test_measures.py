@@ -93,7 +93,8 @@ def test_modes():
 
 def test_the_classifier_is_trained_once_and_described_in_the_card(tmp_path, monkeypatch, capsys):
   monkeypatch.setenv('GENJAX_CACHE', str(tmp_path))
-  (metric,) = measures.image_metrics(config(num_samples=40, classifier='classifiers/digits_classifier:smoke', neighbours=20))
+  (metric,) = measures.image_metrics(
+    config(num_samples=40, classifier='classifiers/digits_classifier:smoke', neighbours=20))
   drawn = []
 
   def sample(num, conditions):

@@ -82,7 +82,8 @@ def test_bleu_is_that_of_the_reference_words(config):
       return {'tokens': target_NT}
 
     values = experiment.metrics[0].compute(sample, 0)
-    assert asked['num'] == 3 and asked['source'].tolist() == next(experiment.heldout.epoch())['source'][:3, :10].tolist()
+    assert asked['num'] == 3 and asked['source'].tolist() == next(
+      experiment.heldout.epoch())['source'][:3, :10].tolist()
     assert values['length_ratio'] == 1.0
     assert values['bleu'] == pytest.approx(expected) if expected else 0 < values['bleu'] < 90
 
@@ -100,8 +101,9 @@ def test_sacrebleu_reads_joined_words(config):
 
 
 def test_what_is_refused(config):
-  for data, text in (({'splitter': 'x'}, "got 'x'"), ({'context': 2}, 'none of the 9 pairs'), ({'context': 13}, 'at least 13'),
-                     ({'name': 'spoken_digits', 'train': 'x'}, "got 'x'"), ({'name': 'spoken_digits', 'source': 'cs'}, "got 'cs'")):
+  for data, text in (({'splitter': 'x'}, "got 'x'"), ({'context': 2}, 'none of the 9 pairs'), ({'context':
+    13}, 'at least 13'), ({'name': 'spoken_digits',
+                           'train': 'x'}, "got 'x'"), ({'name': 'spoken_digits', 'source': 'cs'}, "got 'cs'")):
     with pytest.raises(UserError, match=text):
       seq2seq.build(config(**data)).train.batch(0)
   sentence = seq2seq.build(config()).conditions['source']
@@ -122,9 +124,11 @@ def test_prompts_are_sources(config):
 @pytest.mark.slow
 def test_learns_spoken_digits_by_the_command_line(tmp_path, capsys):
   """Training, BLEU of translations, and a sentence of one's own, commas and all."""
-  flags = ['--config.steps=600', '--config.model.width=64', '--config.model.mlp_width=128', '--config.batch_size=32',
-           '--config.optimizers.net.lr=2e-3', '--config.log_every=50', '--config.evaluate_every=600', '--config.checkpoint.every=600',
-           '--config.sample_every=600', '--config.model.dropout=0.0']
+  flags = [
+    '--config.steps=600', '--config.model.width=64', '--config.model.mlp_width=128', '--config.batch_size=32',
+    '--config.optimizers.net.lr=2e-3', '--config.log_every=50', '--config.evaluate_every=600',
+    '--config.checkpoint.every=600', '--config.sample_every=600', '--config.model.dropout=0.0'
+  ]
   run = str(tmp_path / 'run')
   assert main(['train', '--config=configs/language/multi30k.py:smoke', *flags, f'--workdir={run}']) == 0
   assert main(['evaluate', f'--workdir={run}']) == 0

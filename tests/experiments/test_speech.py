@@ -18,7 +18,8 @@ from genjax.types import UserError
 def test_words_come_back():
   for word in spoken_digits.WORDS:
     tokens_T = speech.encode(word)
-    assert tokens_T[-1] == speech.TOKENS.stop and len(tokens_T) <= speech.LONGEST and tokens_T.max() < speech.FIRST + len(speech.ALPHABET)
+    assert tokens_T[-1] == speech.TOKENS.stop and len(
+      tokens_T) <= speech.LONGEST and tokens_T.max() < speech.FIRST + len(speech.ALPHABET)
     assert speech.decode(np.pad(tokens_T, (0, 3))) == word
 
 
@@ -98,11 +99,13 @@ def test_recordings_of_ones_own(written):
   assert facts['examples'] == 2 and facts != experiment.train.fingerprint()
 
 
-@pytest.mark.parametrize(('data', 'message'), [
-  ({'longest': 0}, r'config\.data\.longest must be set for recordings of your own, .*free_spoken_digits'),
-  ({'longest': 15}, 'has 16 tokens, and config.data.longest is 15; set it to at least 16'),
-  ({'audio': 'path'}, "line 1: expected a JSON object with a text 'path'"), ({'heldout': 'test'}, "has only the split 'train'"),
-  ({'name': 'free_spoken_digit'}, 'is no data set of recordings: expected free_spoken_digits')])
+@pytest.mark.parametrize(
+  ('data', 'message'),
+  [({'longest': 0}, r'config\.data\.longest must be set for recordings of your own, .*free_spoken_digits'),
+   ({'longest': 15}, 'has 16 tokens, and config.data.longest is 15; set it to at least 16'),
+   ({'audio': 'path'}, "line 1: expected a JSON object with a text 'path'"),
+   ({'heldout': 'test'}, "has only the split 'train'"),
+   ({'name': 'free_spoken_digit'}, 'is no data set of recordings: expected free_spoken_digits')])
 def test_bad_recordings(written, data, message):
   with pytest.raises(UserError, match=message):
     speech.build(own(written, **{'heldout': 'train', **data})).heldout.batch(0)
@@ -135,13 +138,18 @@ def test_a_sample_that_is_no_number_names_its_recording(written):
 @pytest.mark.slow
 def test_learns_tones_by_the_command_line(written, tmp_path, capsys):
   """Three tones and their names, from training to a recording by its path; the run alone is enough to recognise one."""
-  options = [f'--config.data.{name}={value}' for name, value in (
-    ('name', written / 'tones.jsonl'), ('audio', 'file'), ('field', 'said'), ('train', 'train'), ('heldout', 'train'), ('longest', 16),
-    ('seconds', 0.5), ('shift', 0))]
+  options = [
+    f'--config.data.{name}={value}' for name, value in (('name', written / 'tones.jsonl'), ('audio', 'file'),
+                                                        ('field', 'said'), ('train', 'train'), ('heldout', 'train'),
+                                                        ('longest', 16), ('seconds', 0.5), ('shift', 0))
+  ]
   run = tmp_path / 'run'
-  assert main(['train', '--config=configs/audio/spoken_digits.py:smoke', f'--workdir={run}', *options, '--config.sampler.length=16',
-               '--config.steps=150', '--config.batch_size=10', '--config.optimizers.net.lr=1e-2', '--config.model.dropout=0.0',
-               '--config.objective.smoothing=0.0', '--config.ema.net=0.9', '--config.evaluate_every=0', '--config.sample_every=0']) == 0
+  assert main([
+    'train', '--config=configs/audio/spoken_digits.py:smoke', f'--workdir={run}', *options,
+    '--config.sampler.length=16', '--config.steps=150', '--config.batch_size=10', '--config.optimizers.net.lr=1e-2',
+    '--config.model.dropout=0.0', '--config.objective.smoothing=0.0', '--config.ema.net=0.9',
+    '--config.evaluate_every=0', '--config.sample_every=0'
+  ]) == 0
   assert main(['evaluate', f'--workdir={run}']) == 0
   assert json.loads((run / 'evaluation.json').read_text())['metrics']['recognition/wer'] == 0.0
   (written / 'tones.jsonl').unlink()

@@ -18,20 +18,25 @@ from genjax.types import StorageError, UserError
 SIZES = dict(vocab=19, context=12, layers=2, heads=4, width=16)
 SCALING = {'kind': 'llama3', 'factor': 8.0, 'low': 1.5, 'high': 5.0, 'original_context': 6}
 CONFIGS = {
-  'gpt2': TransformerConfig(**SIZES, mlp='gelu'),
-  'gpt2_untied': TransformerConfig(**SIZES, mlp_width=17, tied=False, norm_eps=1e-3),
-  'llama': llama(**SIZES, kv_heads=2, head_dim=4, mlp_width=15, attention_bias=True, mlp_bias=True, rope_scaling=SCALING),
-  'llama_tied': llama(**SIZES, kv_heads=4, head_dim=6, mlp_width=15, tied=True, attention_bias=False, mlp_bias=False, rope_theta=77.0,
-                      rope_scaling={'kind': 'linear', 'factor': 2.0}),
-  'mistral': llama(**SIZES, kv_heads=1, head_dim=4, mlp_width=15, window=5),
-  'mixtral': llama(**SIZES, kv_heads=1, head_dim=4, mlp_width=15, window=5, experts=3, experts_per_token=2, balance=0.02),
+  'gpt2':
+    TransformerConfig(**SIZES, mlp='gelu'), 'gpt2_untied':
+      TransformerConfig(**SIZES, mlp_width=17, tied=False, norm_eps=1e-3), 'llama':
+        llama(**SIZES, kv_heads=2, head_dim=4, mlp_width=15, attention_bias=True, mlp_bias=True, rope_scaling=SCALING),
+  'llama_tied':
+    llama(**SIZES, kv_heads=4, head_dim=6, mlp_width=15, tied=True, attention_bias=False, mlp_bias=False,
+          rope_theta=77.0, rope_scaling={'kind': 'linear', 'factor': 2.0}), 'mistral':
+            llama(**SIZES, kv_heads=1, head_dim=4, mlp_width=15, window=5), 'mixtral':
+              llama(**SIZES, kv_heads=1, head_dim=4, mlp_width=15, window=5, experts=3, experts_per_token=2,
+                    balance=0.02),
 }
 
 
 def random_params(config, dtype='float32'):
   shapes = jax.eval_shape(transformer(config).init, jax.random.key(0))[0]
   leaves, structure = jax.tree.flatten(shapes)
-  noise = [np.random.default_rng(number).normal(size=leaf.shape).astype(jnp.dtype(dtype)) for number, leaf in enumerate(leaves)]
+  noise = [
+    np.random.default_rng(number).normal(size=leaf.shape).astype(jnp.dtype(dtype)) for number, leaf in enumerate(leaves)
+  ]
   return jax.tree.unflatten(structure, noise)
 
 
@@ -101,7 +106,8 @@ def test_layouts_of_tensors(saved):
   np.testing.assert_array_equal(tensors['transformer.h.1.attn.c_attn.weight'], fused)
   assert 'lm_head.weight' not in tensors
   params, tensors = random_params(CONFIGS['llama']), load_file(saved('llama') / files.SINGLE)
-  np.testing.assert_array_equal(tensors['model.layers.1.self_attn.k_proj.weight'], params['blocks']['attention']['key']['kernel'][1].T)
+  np.testing.assert_array_equal(tensors['model.layers.1.self_attn.k_proj.weight'],
+                                params['blocks']['attention']['key']['kernel'][1].T)
   np.testing.assert_array_equal(tensors['lm_head.weight'], params['head']['out']['kernel'].T)
   params, tensors = random_params(CONFIGS['mixtral']), load_file(saved('mixtral') / files.SINGLE)
   for theirs, ours in (('w1', 'gate'), ('w2', 'down'), ('w3', 'up')):
@@ -141,7 +147,8 @@ def test_numbers_too_large_for_the_type(saved):
   edit_tensors(folder, lambda tensors: tensors.update({'model.norm.weight': np.full(16, 1e6, np.float32)}))
   with pytest.raises(UserError, match=r"model\.norm\.weight has numbers beyond float16's 65504"):
     interop.load(folder, dtype='float16')
-  assert float(interop.load(folder, dtype='bfloat16').params['head']['norm']['scale'][0]) == pytest.approx(1e6, rel=0.01)
+  assert float(interop.load(folder,
+                            dtype='bfloat16').params['head']['norm']['scale'][0]) == pytest.approx(1e6, rel=0.01)
 
 
 def test_names_without_prefix_masks_and_repeated_embeddings(saved):
@@ -165,8 +172,10 @@ def test_names_without_prefix_masks_and_repeated_embeddings(saved):
 def test_yarn_without_a_factor_and_with_its_amplitude_as_a_quotient(saved):
   """transformers takes null for an entry that is absent; the factor is then that of the contexts."""
   folder = saved('llama')
-  scaling = {'rope_type': 'yarn', 'factor': None, 'original_max_position_embeddings': SIZES['context'] // 4, 'attention_factor': None,
-             'mscale': 2.0, 'mscale_all_dim': 1.0}
+  scaling = {
+    'rope_type': 'yarn', 'factor': None, 'original_max_position_embeddings': SIZES['context'] // 4,
+    'attention_factor': None, 'mscale': 2.0, 'mscale_all_dim': 1.0
+  }
   edit(folder / 'config.json', rope_scaling=scaling)
   found = interop.load(folder).config.rope_scaling
   assert found.factor == SIZES['context'] / (SIZES['context'] // 4)
@@ -174,15 +183,16 @@ def test_yarn_without_a_factor_and_with_its_amplitude_as_a_quotient(saved):
   assert found.amplitude == pytest.approx((2 * growth + 1) / (growth + 1))
 
 
-@pytest.mark.parametrize(('entries', 'theta', 'kind'), [
-  ({'rope_theta': 5e5, 'rope_scaling': None}, 5e5, None),
-  ({'rope_theta': None, 'rope_scaling': None}, 1e4, None),
-  ({'rope_theta': 5e5, 'rope_scaling': {'type': 'linear', 'factor': 2}}, 5e5, 'linear'),
-  ({'rope_theta': None, 'rope_scaling': None, 'rope_parameters': {'rope_type': 'default', 'rope_theta': 3e4}}, 3e4, None),
-  ({'rope_theta': None, 'rope_scaling': None,
-    'rope_parameters': {'rope_type': 'llama3', 'rope_theta': 3e4, 'factor': 2, 'low_freq_factor': 1, 'high_freq_factor': 4}},
-   3e4, 'llama3'),
-])
+@pytest.mark.parametrize(
+  ('entries', 'theta', 'kind'),
+  [({'rope_theta': 5e5, 'rope_scaling': None}, 5e5, None), ({'rope_theta': None, 'rope_scaling': None}, 1e4, None),
+   ({'rope_theta': 5e5, 'rope_scaling': {'type': 'linear', 'factor': 2}}, 5e5, 'linear'),
+   ({'rope_theta': None, 'rope_scaling': None, 'rope_parameters': {'rope_type': 'default', 'rope_theta': 3e4}
+    }, 3e4, None),
+   ({
+     'rope_theta': None, 'rope_scaling': None, 'rope_parameters':
+       {'rope_type': 'llama3', 'rope_theta': 3e4, 'factor': 2, 'low_freq_factor': 1, 'high_freq_factor': 4}
+   }, 3e4, 'llama3'),])
 def test_rope_entries_of_every_version(entries, theta, kind, saved, tmp_path):
   folder = saved('llama')
   edit(folder / 'config.json', **entries)
@@ -223,40 +233,60 @@ def as_pickle(folder):
 BAD = {
   'no folder': ('llama', lambda folder: folder.rename(folder.with_name('elsewhere')), 'is no folder'),
   'no config': ('llama', lambda folder: (folder / 'config.json').unlink(), 'config.json does not exist'),
-  'no json': ('llama', lambda folder: truncate(folder / 'config.json', 30), 'cannot be read as JSON'),
-  'json list': ('llama', lambda folder: (folder / 'config.json').write_text('[]'), 'must hold a JSON object, got list'),
-  'architecture': ('llama', lambda folder: edit(folder / 'config.json', model_type='mamba'), "'mamba'.*gpt2.*llama.*mistral"),
+  'no json': ('llama', lambda folder: truncate(folder / 'config.json', 30), 'cannot be read as JSON'), 'json list':
+    ('llama', lambda folder:
+     (folder / 'config.json').write_text('[]'), 'must hold a JSON object, got list'), 'architecture': (
+       'llama', lambda folder: edit(folder / 'config.json', model_type='mamba'), "'mamba'.*gpt2.*llama.*mistral"),
   'no architecture': ('llama', lambda folder: edit(folder / 'config.json', model_type=None), 'lacks model_type'),
-  'no size': ('llama', lambda folder: edit(folder / 'config.json', hidden_size=None), 'lacks hidden_size'),
-  'size': ('llama', lambda folder: edit(folder / 'config.json', num_hidden_layers='2'), "num_hidden_layers must be a whole number .*'2'"),
-  'no flag': ('llama', lambda folder: edit(folder / 'config.json', tie_word_embeddings=1), 'tie_word_embeddings must be true or false'),
-  'heads': ('llama', lambda folder: edit(folder / 'config.json', num_key_value_heads=3), 'must be a multiple of kv_heads'),
-  'activation': ('llama', lambda folder: edit(folder / 'config.json', hidden_act='relu2'), r"hidden_act is 'relu2'.*silu"),
-  'gpt2 activation': ('gpt2', lambda folder: edit(folder / 'config.json', activation_function='tanh'), "activation_function is 'tanh'"),
-  'gpt2 scores': ('gpt2', lambda folder: edit(folder / 'config.json', scale_attn_by_inverse_layer_idx=True), 'scale_attn_by_inverse'),
-  'longrope': ('llama', lambda folder: edit(folder / 'config.json', rope_scaling={'type': 'longrope'}), "type is 'longrope'"),
-  'su': ('mistral', lambda folder: edit(folder / 'config.json', rope_parameters={'rope_type': 'su'}), "rope_type is 'su'"),
-  'half rotary': ('llama', lambda folder: edit(folder / 'config.json', partial_rotary_factor=0.5), 'partial_rotary_factor is 0.5'),
-  'layer types': ('mistral', lambda folder: edit(folder / 'config.json', layer_types=['full_attention']), 'layer_types'),
-  'jitter': ('mixtral', lambda folder: edit(folder / 'config.json', router_jitter_noise=0.1), 'router_jitter_noise is 0.1'),
-  'experts': ('mixtral', lambda folder: edit(folder / 'config.json', num_experts_per_tok=4), '1 to all of the experts'),
-  'missing expert': ('mixtral', lambda folder: edit_tensors(folder, lambda tensors: tensors.pop(
-    'model.layers.1.block_sparse_moe.experts.2.w3.weight')), r'1 missing: model\.layers\.1\.block_sparse_moe\.experts\.2\.w3'),
-  'pickle': ('llama', as_pickle, r'pickle files \(pytorch_model\.bin\).*runs any code'),
-  'no weights': ('llama', lambda folder: (folder / files.SINGLE).unlink(), 'neither model.safetensors nor'),
-  'truncated': ('llama', lambda folder: truncate(folder / files.SINGLE, -10), r'model\.safetensors is no whole safetensors file'),
-  'truncated header': ('llama', lambda folder: truncate(folder / files.SINGLE, 100), r'is no whole safetensors file'),
-  'empty': ('llama', lambda folder: truncate(folder / files.SINGLE, 0), r'is no whole safetensors file'),
-  'missing tensors': ('llama', lambda folder: edit_tensors(folder, lambda tensors: [
-    tensors.pop(f'model.layers.{layer}.mlp.up_proj.weight') for layer in (0, 1)]), r'2 missing: .*layers\.0\.mlp.up_proj.*layers\.1\.'),
-  'unmapped tensors': ('llama', lambda folder: edit_tensors(folder, lambda tensors: tensors.update(
-    {'score.weight': np.ones((2, 2), np.float32)})), r'1 without a place in the model: score\.weight'),
-  'more layers': ('gpt2', lambda folder: edit(folder / 'config.json', n_layer=1), r'12 without a place.*h\.1\.attn\.c_attn'),
-  'shape': ('gpt2', lambda folder: edit(folder / 'config.json', vocab_size=20), r'transformer\.wte\.weight has \(19, 16\).*\(20, 16\)'),
-  'bias': ('mistral', lambda folder: edit_tensors(folder, lambda tensors: tensors.update(
-    {'model.layers.0.self_attn.q_proj.bias': np.ones(16, np.float32)})), r'without a place.*q_proj\.bias'),
-  'type': ('llama', lambda folder: edit_tensors(folder, lambda tensors: tensors.update(
-    {'model.norm.weight': np.ones(16, np.int8)})), r'types other than .*model\.norm\.weight \(I8\)'),
+  'no size': ('llama', lambda folder: edit(folder / 'config.json', hidden_size=None), 'lacks hidden_size'), 'size':
+    ('llama', lambda folder: edit(folder / 'config.json', num_hidden_layers='2'),
+     "num_hidden_layers must be a whole number .*'2'"), 'no flag':
+       ('llama', lambda folder: edit(folder / 'config.json', tie_word_embeddings=1),
+        'tie_word_embeddings must be true or false'), 'heads':
+          ('llama', lambda folder: edit(folder / 'config.json', num_key_value_heads=3), 'must be a multiple of kv_heads'
+          ), 'activation': (
+            'llama', lambda folder: edit(folder / 'config.json', hidden_act='relu2'), r"hidden_act is 'relu2'.*silu"),
+  'gpt2 activation':
+    ('gpt2', lambda folder: edit(folder / 'config.json', activation_function='tanh'), "activation_function is 'tanh'"
+    ), 'gpt2 scores':
+      ('gpt2', lambda folder: edit(folder / 'config.json', scale_attn_by_inverse_layer_idx=True),
+       'scale_attn_by_inverse'), 'longrope': (
+         'llama', lambda folder: edit(folder / 'config.json', rope_scaling={'type': 'longrope'}), "type is 'longrope'"),
+  'su':
+    ('mistral', lambda folder: edit(folder / 'config.json', rope_parameters={'rope_type': 'su'}), "rope_type is 'su'"
+    ), 'half rotary': (
+      'llama', lambda folder: edit(folder / 'config.json', partial_rotary_factor=0.5), 'partial_rotary_factor is 0.5'
+    ), 'layer types': (
+      'mistral', lambda folder: edit(folder / 'config.json', layer_types=['full_attention']), 'layer_types'), 'jitter':
+        ('mixtral', lambda folder: edit(folder / 'config.json', router_jitter_noise=0.1), 'router_jitter_noise is 0.1'
+        ), 'experts':
+          ('mixtral', lambda folder: edit(folder / 'config.json', num_experts_per_tok=4), '1 to all of the experts'
+          ), 'missing expert': ('mixtral', lambda folder: edit_tensors(
+            folder, lambda tensors: tensors.pop('model.layers.1.block_sparse_moe.experts.2.w3.weight')),
+                                r'1 missing: model\.layers\.1\.block_sparse_moe\.experts\.2\.w3'),
+  'pickle': ('llama', as_pickle, r'pickle files \(pytorch_model\.bin\).*runs any code'), 'no weights': (
+    'llama', lambda folder: (folder / files.SINGLE).unlink(), 'neither model.safetensors nor'), 'truncated': (
+      'llama', lambda folder: truncate(folder / files.SINGLE, -10), r'model\.safetensors is no whole safetensors file'
+    ), 'truncated header': (
+      'llama', lambda folder: truncate(folder / files.SINGLE, 100), r'is no whole safetensors file'), 'empty': (
+        'llama', lambda folder: truncate(folder / files.SINGLE, 0), r'is no whole safetensors file'), 'missing tensors':
+          ('llama', lambda folder: edit_tensors(
+            folder, lambda tensors: [tensors.pop(f'model.layers.{layer}.mlp.up_proj.weight') for layer in (0, 1)]),
+           r'2 missing: .*layers\.0\.mlp.up_proj.*layers\.1\.'),
+  'unmapped tensors':
+    ('llama',
+     lambda folder: edit_tensors(folder, lambda tensors: tensors.update({'score.weight': np.ones(
+       (2, 2), np.float32)})), r'1 without a place in the model: score\.weight'), 'more layers':
+         ('gpt2', lambda folder: edit(folder / 'config.json', n_layer=1), r'12 without a place.*h\.1\.attn\.c_attn'
+         ), 'shape': (
+           'gpt2', lambda folder: edit(folder / 'config.json', vocab_size=20),
+           r'transformer\.wte\.weight has \(19, 16\).*\(20, 16\)'), 'bias': ('mistral', lambda folder: edit_tensors(
+             folder, lambda tensors: tensors.update({'model.layers.0.self_attn.q_proj.bias': np.ones(16, np.float32)})),
+                                                                             r'without a place.*q_proj\.bias'),
+  'type':
+    ('llama',
+     lambda folder: edit_tensors(folder, lambda tensors: tensors.update({'model.norm.weight': np.ones(16, np.int8)})),
+     r'types other than .*model\.norm\.weight \(I8\)'),
 }
 
 
@@ -269,13 +299,15 @@ def test_bad_folders(name, saved):
     interop.load(folder)
 
 
-@pytest.mark.parametrize(('damage', 'message'), [
-  (unlink_shard, r'lacks 1 of the \d+ shards .*model-00002-of'),
-  (lambda folder: truncate(sorted(folder.glob('model-0*'))[1], -4), r'model-00002-of-\d+\.safetensors is no whole safetensors file'),
-  (lambda folder: edit(folder / files.INDEX, weight_map={'model.norm.weight': '../secret.safetensors'}), 'outside of its folder'),
-  (lambda folder: edit(folder / files.INDEX, weight_map={'ghost': 'model-00001-of-00002.safetensors'}), 'lack tensors.*ghost'),
-  (lambda folder: edit(folder / files.INDEX, weight_map=3), 'must have a weight_map'),
-])
+@pytest.mark.parametrize(
+  ('damage', 'message'),
+  [(unlink_shard, r'lacks 1 of the \d+ shards .*model-00002-of'),
+   (lambda folder: truncate(sorted(folder.glob('model-0*'))[1], -4),
+    r'model-00002-of-\d+\.safetensors is no whole safetensors file'),
+   (lambda folder: edit(folder / files.INDEX, weight_map={'model.norm.weight': '../secret.safetensors'}),
+    'outside of its folder'),
+   (lambda folder: edit(folder / files.INDEX, weight_map={'ghost': 'model-00001-of-00002.safetensors'}),
+    'lack tensors.*ghost'), (lambda folder: edit(folder / files.INDEX, weight_map=3), 'must have a weight_map'),])
 def test_bad_shards(damage, message, saved):
   folder = saved('gpt2', shard_bytes=24_000)
   assert len(list(folder.glob('model-0*'))) == 2
@@ -284,15 +316,16 @@ def test_bad_shards(damage, message, saved):
     interop.load(folder)
 
 
-@pytest.mark.parametrize(('config', 'architecture', 'message'), [
-  (llama(**SIZES, window=5, attention_bias=True), None, r'no public architecture.*gpt2.*llama has no window=5.*mistral has no attention'),
-  (llama(**SIZES, window=5), 'llama', r'llama has no window=5'),
-  (CONFIGS['mixtral'], 'mistral', r'mistral has no experts=3'),
-  (CONFIGS['mistral'], 'mixtral', r'mixtral has no experts=0'),
-  (llama(**SIZES), 'gpt2', r"gpt2 has no positions='rope' \(it has 'learned'\)"),
-  (TransformerConfig(**SIZES, bias=False), 'gpt2', 'gpt2 has no bias=False'),
-  (llama(**SIZES), 'bloom', r'architecture must be one of .*bloom'),
-])
+@pytest.mark.parametrize(
+  ('config', 'architecture', 'message'),
+  [(llama(**SIZES, window=5,
+          attention_bias=True), None, r'no public architecture.*gpt2.*llama has no window=5.*mistral has no attention'),
+   (llama(**SIZES, window=5), 'llama', r'llama has no window=5'),
+   (CONFIGS['mixtral'], 'mistral', r'mistral has no experts=3'),
+   (CONFIGS['mistral'], 'mixtral', r'mixtral has no experts=0'),
+   (llama(**SIZES), 'gpt2', r"gpt2 has no positions='rope' \(it has 'learned'\)"),
+   (TransformerConfig(**SIZES, bias=False), 'gpt2', 'gpt2 has no bias=False'),
+   (llama(**SIZES), 'bloom', r'architecture must be one of .*bloom'),])
 def test_configs_that_an_architecture_does_not_have(config, architecture, message, tmp_path):
   with pytest.raises(UserError, match=message):
     interop.save(tmp_path / 'out', config, random_params(config), architecture=architecture)
@@ -304,7 +337,8 @@ def test_parameters_of_another_config(tmp_path):
   params['blocks'].pop('gate')
   params['extra'] = np.zeros(3, np.float32)
   params['head']['norm']['scale'] = np.zeros(5, np.float32)
-  with pytest.raises(UserError, match=r'missing: blocks/gate/bias, .*unknown: extra; of another shape: head/norm/scale has \(5,\)'):
+  with pytest.raises(
+      UserError, match=r'missing: blocks/gate/bias, .*unknown: extra; of another shape: head/norm/scale has \(5,\)'):
     interop.save(tmp_path / 'out', CONFIGS['llama'], params)
   assert list(tmp_path.iterdir()) == []
 

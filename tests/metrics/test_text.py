@@ -34,10 +34,15 @@ def test_bleu_of_equal_longer_and_empty_texts():
 
 def test_bleu_agrees_with_sacrebleu():
   sacrebleu = pytest.importorskip('sacrebleu')
-  candidates = ['a man rides a bike on the street .', 'two dogs play in the snow', 'the girl in a red dress is singing loudly']
-  references = ['a man is riding a bike down the street .', 'two brown dogs play in snow', 'a girl in a red dress is singing']
+  candidates = [
+    'a man rides a bike on the street .', 'two dogs play in the snow', 'the girl in a red dress is singing loudly'
+  ]
+  references = [
+    'a man is riding a bike down the street .', 'two brown dogs play in snow', 'a girl in a red dress is singing'
+  ]
   ours = text.bleu(words(*candidates), [[reference.split()] for reference in references])
-  assert 100 * ours.score == pytest.approx(sacrebleu.corpus_bleu(candidates, [references], tokenize='none', smooth_method='none').score)
+  assert 100 * ours.score == pytest.approx(
+    sacrebleu.corpus_bleu(candidates, [references], tokenize='none', smooth_method='none').score)
   score, signature = text.sacrebleu(['A Cat sat on the mat.'], ['a cat sat on the mat.'], lowercase=True)
   assert score == pytest.approx(100) and 'case:lc' in signature and 'version:' in signature
   assert text.sacrebleu(['A Cat sat on the mat.'], ['a cat sat on the mat.'])[0] < 90
@@ -54,7 +59,8 @@ def test_word_error_rate_and_rouge_by_hand():
   assert text.rouge([[]], [[]]) == 1.0
 
 
-@pytest.mark.parametrize('measure', [lambda *sides: text.bleu(sides[0], [[side] for side in sides[1]]), text.rouge, text.word_error_rate])
+@pytest.mark.parametrize(
+  'measure', [lambda *sides: text.bleu(sides[0], [[side] for side in sides[1]]), text.rouge, text.word_error_rate])
 def test_what_does_not_fit_is_refused(measure):
   for candidates, references in (([], []), (words('a'), words('a', 'b'))):
     with pytest.raises(UserError, match='as many references as candidates'):
@@ -69,10 +75,13 @@ def test_empty_references_are_refused():
 
 
 def test_loss_of_sorted_batches():
-  """Batches as torchtext's iterator makes them: in the order of interleaved lengths, each a mean over tokens, all alike."""
+  """Batches as torchtext's iterator makes them: in the order of interleaved lengths, each a mean over tokens, all
+  alike."""
   source, target = np.array([5, 1, 3, 2]), np.array([2, 1, 6, 3])
-  # In binary 101 and 010 -> 100110, 001 and 001 -> 000011, 011 and 110 -> 011110, 010 and 011 -> 001101: rows 1, 3, 2, 0.
+  # In binary 101 and 010 -> 100110, 001 and 001 -> 000011, 011 and 110 -> 011110, 010 and 011 -> 001101: rows 1, 3, 2,
+  # 0.
   loss = np.array([1.0, 2.0, 3.0, 4.0])
   expected = ((2.0 * 2 + 4.0 * 4) / 6 + (3.0 * 7 + 1.0 * 3) / 10) / 2
   assert text.sorted_batches_loss(loss, source, target, 2) == pytest.approx(expected)
-  assert text.sorted_batches_loss(loss, source, target, 4) == pytest.approx((2.0 * 2 + 4.0 * 4 + 3.0 * 7 + 1.0 * 3) / 16)
+  assert text.sorted_batches_loss(loss, source, target, 4) == pytest.approx(
+    (2.0 * 2 + 4.0 * 4 + 3.0 * 7 + 1.0 * 3) / 16)

@@ -1,4 +1,5 @@
-"""Derivatives of denoisers along a path in x and t, as MeanFlow (Geng et al. 2025) and sCM (Lu and Song 2024) need them."""
+"""Derivatives of denoisers along a path in x and t, as MeanFlow (Geng et al. 2025) and sCM (Lu and Song 2024) need
+them."""
 
 import jax
 import jax.numpy as jnp
@@ -41,4 +42,4 @@ def test_forward_mode_equals_reverse_mode_and_differences(name, attention):
   np.testing.assert_allclose(jnp.vdot(weight, tangent), slope, rtol=1e-4)
   differences = (above - below + late - early) / (2 * step)
   np.testing.assert_allclose(differences, tangent, atol=2e-2 * float(jnp.abs(tangent).max()))
-  np.testing.assert_allclose((jnp.sum(tangent_above ** 2) - jnp.sum(tangent_below ** 2)) / (2 * step), second, rtol=2e-2)
+  np.testing.assert_allclose((jnp.sum(tangent_above**2) - jnp.sum(tangent_below**2)) / (2 * step), second, rtol=2e-2)

@@ -31,25 +31,29 @@ def encoder_decoder(config):
 
 
 GENERATORS = {
-  'tied': lambda: of_decoder(True),
-  'untied': lambda: of_decoder(False),
-  'seq2seq': lambda: encoder_decoder(seq2seq.Seq2SeqConfig(vocab=11, context=8, output_bias=True, **SMALL)),
-  't5': lambda: encoder_decoder(t5.t5('small', vocab=11, head_dim=8, **SMALL)),
-  't5_1_1': lambda: encoder_decoder(t5.t5_1_1('small', vocab=11, head_dim=8, **SMALL)),
-  'whisper': lambda: encoder_decoder(whisper.whisper('tiny', vocab=11, frames=3, decoder_layers=1, source_context=4, **SMALL)),
+  'tied':
+    lambda: of_decoder(True), 'untied':
+      lambda: of_decoder(False), 'seq2seq':
+        lambda: encoder_decoder(seq2seq.Seq2SeqConfig(vocab=11, context=8, output_bias=True, **SMALL)), 't5':
+          lambda: encoder_decoder(t5.t5('small', vocab=11, head_dim=8, **SMALL)), 't5_1_1':
+            lambda: encoder_decoder(t5.t5_1_1('small', vocab=11, head_dim=8, **SMALL)),
+  'whisper':
+    lambda: encoder_decoder(whisper.whisper('tiny', vocab=11, frames=3, decoder_layers=1, source_context=4, **SMALL)),
 }
 
 
 @pytest.mark.parametrize('name', GENERATORS)
 def test_logits_of_generation_are_float32(name):
-  """Products of what the output layer reads in bfloat16, and not rounded to it: among large logits it tells no two apart."""
+  """Products of what the output layer reads in bfloat16, and not rounded to it: among large logits it tells no two
+  apart."""
   network, inputs = GENERATORS[name]()
   params = params_of(network)
   logits_BTV, _ = jax.jit(lambda params: network.apply(params, {}, *inputs))(params)
   (hidden_BTD, weight_VD), _ = jax.jit(lambda params: network.apply(params, {}, *inputs, project=False))(params)
   assert logits_BTV.dtype == jnp.float32 and hidden_BTD.dtype == jnp.bfloat16
   bias = weight_VD.shape[1] > 16 and weight_VD[:, 16]
-  expected = np.asarray(hidden_BTD, np.float64)[..., :16] @ np.asarray(weight_VD[:, :16].astype(jnp.bfloat16), np.float64).T
+  expected = np.asarray(hidden_BTD, np.float64)[..., :16] @ np.asarray(weight_VD[:, :16].astype(jnp.bfloat16),
+                                                                       np.float64).T
   np.testing.assert_allclose(logits_BTV, expected + np.asarray(bias, np.float64), atol=1e-4)
 
 

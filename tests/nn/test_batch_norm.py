@@ -48,4 +48,5 @@ def test_every_norm_of_the_unet_takes_two_passes():
   network = unet._Network(unet.UNet(shape=(8, 8, 1), base=8, multipliers=(1, 2), attention=(4,), groups=4),
                           unet.nnx.Rngs(0))
   norms = [module for _, module in unet.nnx.iter_graph(network) if isinstance(module, unet.nnx.GroupNorm)]
-  assert len(norms) > 10 and all(type(norm) is unet.GroupNorm for norm in norms)  # whose variance takes two passes whatever
+  # Whose variance takes two passes whatever
+  assert len(norms) > 10 and all(type(norm) is unet.GroupNorm for norm in norms)

@@ -1,4 +1,5 @@
-"""Convolutions against jax.lax and torch, spectral normalisation against numpy, batch normalisation by its definition."""
+"""Convolutions against jax.lax and torch, spectral normalisation against numpy, batch normalisation by its
+definition."""
 
 from flax import nnx
 import jax
@@ -28,10 +29,9 @@ def test_transposed_convolution_equals_lax(stride, size):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize(('size', 'stride', 'inputs', 'shape'), [
-  (3, 1, 17, (5, 6)), (4, 2, 18, (6, 8)), (4, 2, 3, (6, 8)), (3, 2, 17, (6, 5)), (5, 1, 2, (4, 4)), (1, 1, 5, (3, 4)), (6, 3, 16, (6, 9)),
-  (4, 4, 16, (8, 4)),
-])
+@pytest.mark.parametrize(('size', 'stride', 'inputs', 'shape'),
+                         [(3, 1, 17, (5, 6)), (4, 2, 18, (6, 8)), (4, 2, 3, (6, 8)), (3, 2, 17, (6, 5)),
+                          (5, 1, 2, (4, 4)), (1, 1, 5, (3, 4)), (6, 3, 16, (6, 9)), (4, 4, 16, (8, 4)),])
 def test_products_equal_the_convolutions_of_lax(size, stride, inputs, shape):
   """Values, gradients, and the gradient of a gradient's norm, in each of the two directions."""
   x = jax.random.normal(jax.random.key(0), (2, *shape, inputs))
@@ -47,7 +47,8 @@ def test_products_equal_the_convolutions_of_lax(size, stride, inputs, shape):
     def penalty(x, kernel):
       return sum(jnp.sum(slope ** 2) for slope in jax.grad(energy, (0, 1))(x, kernel))
 
-    return jax.jit(lambda: (function(x, kernel), jax.grad(energy, (0, 1))(x, kernel), jax.grad(penalty, (0, 1))(x, kernel)))()
+    return jax.jit(lambda: (function(x, kernel), jax.grad(energy, (0, 1))(x, kernel), jax.grad(penalty, (0, 1))
+                            (x, kernel)))()
 
   ours = everything(lambda x, kernel: conv_products.conv(x, kernel, stride))
   reference = everything(lambda x, kernel: lax(x, kernel, stride))
@@ -67,10 +68,12 @@ def test_parity_with_torch():
   kernel = np.random.default_rng(1).normal(size=(4, 4, 3, 5)).astype(np.float32)
   image = torch.tensor(x.transpose(0, 3, 1, 2))
   down = torch.nn.functional.conv2d(image, torch.tensor(kernel.transpose(3, 2, 0, 1)), stride=2, padding=1)
-  up = torch.nn.functional.conv_transpose2d(image, torch.tensor(kernel[::-1, ::-1].transpose(2, 3, 0, 1).copy()), stride=2,
-                                            padding=1)
-  np.testing.assert_allclose(conv(jnp.asarray(x), jnp.asarray(kernel), 2), down.numpy().transpose(0, 2, 3, 1), atol=1e-4)
-  np.testing.assert_allclose(conv_transpose(jnp.asarray(x), jnp.asarray(kernel), 2), up.numpy().transpose(0, 2, 3, 1), atol=1e-4)
+  up = torch.nn.functional.conv_transpose2d(image, torch.tensor(kernel[::-1, ::-1].transpose(2, 3, 0, 1).copy()),
+                                            stride=2, padding=1)
+  np.testing.assert_allclose(conv(jnp.asarray(x), jnp.asarray(kernel), 2),
+                             down.numpy().transpose(0, 2, 3, 1), atol=1e-4)
+  np.testing.assert_allclose(conv_transpose(jnp.asarray(x), jnp.asarray(kernel), 2),
+                             up.numpy().transpose(0, 2, 3, 1), atol=1e-4)
 
 
 @pytest.mark.parametrize(('build', 'shape'), [

@@ -36,7 +36,8 @@ def in_every_way(function):
   """A function (x_N, scale) differentiated in many ways."""
   x, scale, direction = jnp.array([0.5, -1.0, 2.0]), jnp.float32(1.5), jnp.array([1.0, -2.0, 0.3])
   energy = lambda x, scale: jnp.sum(jnp.sin(function(x, scale)))
-  looped = lambda x, scale: jax.lax.scan(lambda x, _: (jax.checkpoint(function)(x, scale) / 3, None), x, None, length=2)[0]
+  looped = lambda x, scale: jax.lax.scan(lambda x, _: (jax.checkpoint(function)
+                                                       (x, scale) / 3, None), x, None, length=2)[0]
   batched = lambda x, scale: jax.vmap(function, (0, None))(jnp.stack([x, 2 * x]), scale)
   along = lambda x, scale: jax.jvp(lambda x: function(x, scale), (x,), (direction,))[1]
   return {
@@ -66,7 +67,8 @@ def test_every_derivative_is_that_of_the_formula():
 
 def test_each_mode_computes_its_own_rule_only():
   called = []
-  function = derivatives.define(jnp.sin, lambda x: (jnp.sin(x), x), lambda x, tangents: called.append('derivative') or tangents[0] * 10,
+  function = derivatives.define(jnp.sin, lambda x: (jnp.sin(x), x),
+                                lambda x, tangents: called.append('derivative') or tangents[0] * 10,
                                 lambda x, gradient: called.append('backward') or (gradient * 20,))
   assert jax.grad(function)(1.0) == 20 and called == ['backward']
   called.clear()
@@ -75,36 +77,43 @@ def test_each_mode_computes_its_own_rule_only():
 
 @pytest.mark.parametrize(('stride', 'moving'), [(1, (0, 1)), (2, (0,)), (2, (1,))])
 def test_forward_mode_of_convolutions(stride, moving):
-  small, large = jax.random.normal(jax.random.key(0), (2, 4, 4, 16)), jax.random.normal(jax.random.key(1), (2, 4 * stride, 4 * stride, 20))
+  small, large = jax.random.normal(jax.random.key(0),
+                                   (2, 4, 4, 16)), jax.random.normal(jax.random.key(1), (2, 4 * stride, 4 * stride, 20))
   kernel = jax.random.normal(jax.random.key(2), (2 * stride, 2 * stride, 20, 16))
-  lax = lambda x, kernel: jax.lax.conv_general_dilated(x, kernel, (stride, stride), 'SAME', dimension_numbers=conv_products.NHWC)
+  lax = lambda x, kernel: jax.lax.conv_general_dilated(x, kernel,
+                                                       (stride, stride), 'SAME', dimension_numbers=conv_products.NHWC)
   spread = lambda y, kernel: jax.linear_transpose(lambda x: lax(x, kernel), large)(y)[0]
   for ours, theirs, x in ((lambda x, kernel: conv_products.conv(x, kernel, stride), lax, large),
                           (lambda x, kernel: conv_products.spread(x, kernel, stride), spread, small)):
     arrays = x, kernel
     tangents = [jnp.cos(3 * array) if index in moving else jnp.zeros_like(array) for index, array in enumerate(arrays)]
     wanted = jax.jit(lambda: jax.jvp(theirs, arrays, tuple(tangents))[1])()
-    got = jax.jit(lambda: derivatives.along(ours, arrays, [tangents[index] if index in moving else None for index in (0, 1)]))()
+    got = jax.jit(
+      lambda: derivatives.along(ours, arrays, [tangents[index] if index in moving else None for index in (0, 1)]))()
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize(('causal', 'rate', 'length'), [(False, 0.0, 6), (True, 0.0, 6), (False, 0.4, 6), (True, 0.0, 40)])
+@pytest.mark.parametrize(('causal', 'rate', 'length'), [(False, 0.0, 6), (True, 0.0, 6), (False, 0.4, 6),
+                                                        (True, 0.0, 40)])
 def test_forward_mode_of_attention_is_that_of_the_reference(causal, rate, length, monkeypatch):
-  """With groups of heads, segments, a bias, dropped weights, in pieces and chunks; every argument alone and all together."""
+  """With groups of heads, segments, a bias, dropped weights, in pieces and chunks; every argument alone and all
+  together."""
   monkeypatch.setattr(attention, 'CHUNK', 16)
-  query, key, value = (jax.random.normal(jax.random.key(number), (2, length, heads, 4)) for number, heads in enumerate((4, 2, 2)))
+  query, key, value = (
+    jax.random.normal(jax.random.key(number), (2, length, heads, 4)) for number, heads in enumerate((4, 2, 2)))
   bias = jax.random.normal(jax.random.key(5), (4, length, length))
   ids = jnp.arange(length)[None] // 3 * jnp.ones((2, 1), jnp.int32)
   arrays = query, key, value, bias
   tangents = tuple(jnp.cos(2 * array) for array in arrays)
 
   def run(implementation, moving):
-    function = lambda query, key, value, bias: attention.attend(
-      query, key, value, causal=causal, segments=(ids, ids), bias_HTS=bias, implementation=implementation, dropout_rate=rate,
-      key=jax.random.key(7) if rate else None)
+    function = lambda query, key, value, bias: attention.attend(query, key, value, causal=causal, segments=(
+      ids, ids), bias_HTS=bias, implementation=implementation, dropout_rate=rate, key=jax.random.key(7)
+                                                                if rate else None)
     return derivatives.along(function, arrays, [tangents[index] if index in moving else None for index in range(4)])
 
-  both = jax.jit(lambda: [[run(name, moving) for moving in ((0,), (1,), (2,), (3,), (0, 1, 2, 3))] for name in ('auto', 'reference')])()
+  both = jax.jit(lambda: [[run(name, moving) for moving in ((0,), (1,), (2,), (3,), (0, 1, 2, 3))] for name in
+                          ('auto', 'reference')])()
   for got, wanted in zip(*both):
     np.testing.assert_allclose(got, wanted, atol=1e-5)
     assert np.abs(wanted).max() > 0.05

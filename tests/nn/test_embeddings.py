@@ -54,11 +54,14 @@ def test_positions_of_a_line_are_sines_and_then_cosines(width):
 
 
 def test_buckets_of_distances():
-  """Of 16 on a side, 8 are single distances; those up to 128 lie on a logarithmic scale, e.g. 8 * 16^(1/8) = 11.3 begins the tenth."""
+  """Of 16 on a side, 8 are single distances; those up to 128 lie on a logarithmic scale, e.g. 8 * 16^(1/8) = 11.3
+  begins the tenth."""
   both = lambda offset: int(embeddings.relative_buckets(jnp.int32(offset), 32, 128, True))
   assert [both(offset) for offset in (0, -1, -7, -8, -11, -12, -127, -128, -5000)] == [0, 1, 7, 8, 8, 9, 15, 15, 15]
   assert [both(offset) for offset in (1, 7, 11, 12, 5000)] == [17, 23, 24, 25, 31]
-  past = [int(embeddings.relative_buckets(jnp.int32(offset), 32, 128, False)) for offset in (3, 0, -15, -16, -19, -127, -5000)]
+  past = [
+    int(embeddings.relative_buckets(jnp.int32(offset), 32, 128, False)) for offset in (3, 0, -15, -16, -19, -127, -5000)
+  ]
   assert past == [0, 0, 15, 16, 17, 31, 31]
   with pytest.raises(ValueError, match='relative positions need'):
     embeddings.relative_buckets(jnp.int32(0), 32, 8, True)

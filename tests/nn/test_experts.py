@@ -1,4 +1,5 @@
-"""Mixtures of experts against the formula that computes every expert for every token; on meshes, in a process with eight devices."""
+"""Mixtures of experts against the formula that computes every expert for every token; on meshes, in a process with
+eight devices."""
 
 import json
 import os
@@ -22,8 +23,8 @@ MESHES = ({'expert': 4, 'data': 2}, {'fsdp': 2, 'tensor': 2, 'expert': 2}, {'con
 
 def mixture(choices=2, gated=True, count=4, dtype=jnp.float32):
   init = nnx.initializers.normal(0.3)
-  return network(lambda rngs: experts.Experts(8, 12, count, choices, activation=jax.nn.silu, gated=gated, dtype=dtype, kernel_init=init,
-                                              out_init=init, rngs=rngs))
+  return network(lambda rngs: experts.Experts(8, 12, count, choices, activation=jax.nn.silu, gated=gated, dtype=dtype,
+                                              kernel_init=init, out_init=init, rngs=rngs))
 
 
 def every_expert(params, x_BTD, choices):
@@ -40,11 +41,13 @@ def every_expert(params, x_BTD, choices):
 
 def gradients(function, params, x_BTD):
   """Values and gradients of sum(sin(y)) with respect to everything, in the order of the arguments."""
-  return jax.jit(jax.value_and_grad(lambda params, x: jnp.sum(jnp.sin(function(params, x))), argnums=(0, 1)))(params, x_BTD)
+  return jax.jit(jax.value_and_grad(lambda params, x: jnp.sum(jnp.sin(function(params, x))), argnums=(0, 1)))(params,
+                                                                                                              x_BTD)
 
 
 def largest_error(actual, expected):
-  errors = jax.tree.map(lambda ours, theirs: float(jnp.max(jnp.abs(ours - theirs)) / jnp.max(jnp.abs(theirs))), actual, expected)
+  errors = jax.tree.map(lambda ours, theirs: float(jnp.max(jnp.abs(ours - theirs)) / jnp.max(jnp.abs(theirs))), actual,
+                        expected)
   return max(jax.tree.leaves(errors))
 
 
@@ -75,7 +78,8 @@ def test_no_token_is_dropped_when_all_choose_the_same_experts():
 
 
 def test_balance():
-  """C for an even load, E C for one that a single expert has; tokens of weight 0 do not count; gradients push towards an even load."""
+  """C for an even load, E C for one that a single expert has; tokens of weight 0 do not count; gradients push towards
+  an even load."""
   net = mixture(choices=1)
   params, _ = net.init(jax.random.key(0))
   x_BTD = jnp.eye(8)[None, :4] * 60.0
@@ -126,7 +130,8 @@ def on_meshes():
   expected = jax.device_get(gradients(function, params, x_BTD))
   for shape in MESHES:
     mesh = sharding.make_mesh(shape)
-    yield largest_error(jax.device_get(sharding.under(mesh, {}, lambda: gradients(function, params, x_BTD))()), expected)
+    yield largest_error(jax.device_get(sharding.under(mesh, {}, lambda: gradients(function, params, x_BTD))()),
+                        expected)
 
 
 if __name__ == '__main__':

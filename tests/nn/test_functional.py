@@ -96,7 +96,8 @@ def test_memory_of_rematerialised_stacks():
   def temporaries(remat):
     stacked = functional.stack(block, 24, remat)
     params, mutable = stacked.init(jax.random.key(0))
-    gradient = jax.jit(jax.grad(lambda params: jnp.sum(stacked.apply(params, mutable, rows, key=jax.random.key(1))[0] ** 2)))
+    gradient = jax.jit(
+      jax.grad(lambda params: jnp.sum(stacked.apply(params, mutable, rows, key=jax.random.key(1))[0]**2)))
     return gradient.lower(params).compile().memory_analysis().temp_size_in_bytes
 
   full, dots, none = map(temporaries, ('full', 'dots', 'none'))

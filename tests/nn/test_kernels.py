@@ -1,4 +1,5 @@
-"""Kernels that are trees: layers multiply through their methods, scans slice them, applications in training get keys of their own."""
+"""Kernels that are trees: layers multiply through their methods, scans slice them, applications in training get keys of
+their own."""
 
 import dataclasses
 
@@ -74,7 +75,8 @@ def test_layers_and_stacks_of_them_multiply_by_a_tree(depth):
 def test_products_with_either_axis():
   random = np.random.default_rng(0)
   x, one, two = (jnp.asarray(random.normal(size=shape), jnp.float32) for shape in ((2, 3, 5), (5, 7), (5, 7)))
-  np.testing.assert_allclose(dot_general(x, Sum(one, two), (((2,), (0,)), ((), ()))), x @ (one + two), rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(dot_general(x, Sum(one, two), (((2,), (0,)), ((), ()))), x @ (one + two), rtol=1e-5,
+                             atol=1e-5)
   np.testing.assert_allclose(project(x, Sum(one.T, two.T)), x @ (one + two), rtol=1e-5, atol=1e-5)
   np.testing.assert_array_equal(kernels.dense(Sum(one, two)), one + two)
   assert kernels.dense(one) is one and Sum(one, two).ndim == 2
@@ -86,6 +88,11 @@ def test_each_kernel_of_each_layer_has_a_key_in_training():
   zeros = jax.tree.map(jnp.zeros_like, params)
   apply = lambda tree, seed: layers.apply(tree, {}, x, key=jax.random.key(seed))[0]
   assert (apply(zeros, 0) == apply(zeros, 0)).all() and not (apply(zeros, 0) == apply(zeros, 1)).any()
-  keys = [leaf.key for leaf in kernels.keyed(params, jax.random.key(0)).values() for leaf in leaf.values() if isinstance(leaf, Sum)]
+  keys = [
+    leaf.key
+    for leaf in kernels.keyed(params, jax.random.key(0)).values()
+    for leaf in leaf.values()
+    if isinstance(leaf, Sum)
+  ]
   assert len(keys) == 2 and keys[0] != keys[1]
   assert kernels.keyed(params, None) is params

@@ -25,7 +25,8 @@ def test_outputs_and_gradients_are_those_of_flax(shape):
 
 
 def test_project_reads_the_weights_transposed():
-  x_BTD, weight_VD = (jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32) for shape in ((2, 3, 5), (7, 5)))
+  x_BTD, weight_VD = (
+    jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32) for shape in ((2, 3, 5), (7, 5)))
   np.testing.assert_allclose(project(x_BTD, weight_VD), x_BTD @ weight_VD.T, rtol=1e-6, atol=1e-6)
 
 
@@ -54,7 +55,8 @@ def test_products_of_few_rows_are_those_of_many(shape, rows, axis):
   kernel = jnp.asarray(random.normal(size=shape), jnp.float32)
   x = jnp.asarray(random.normal(size=(rows, 1, shape[axis])), jnp.float32)
   function = jax.jit(lambda x, kernel: dot_general(x, kernel, (((2,), (axis,)), ((), ()))))
-  wanted = np.asarray(x, np.float64) @ (np.asarray(kernel, np.float64) if axis == 0 else np.asarray(kernel, np.float64).T)
+  wanted = np.asarray(x,
+                      np.float64) @ (np.asarray(kernel, np.float64) if axis == 0 else np.asarray(kernel, np.float64).T)
   np.testing.assert_allclose(function(x, kernel), wanted, atol=2e-4)
   slopes = jax.grad(lambda x, kernel: jnp.sum(jnp.sin(function(x, kernel))), (0, 1))(x, kernel)
   expected = jax.grad(lambda x, kernel: jnp.sum(jnp.sin(x @ (kernel if axis == 0 else kernel.T))), (0, 1))(x, kernel)
@@ -69,6 +71,8 @@ def test_one_row_meets_parts_of_a_kernel_but_not_on_a_mesh(axis):
   def product(x, kernel):
     return dot_general(x, kernel, (((2,), (axis,)), ((), ())))
 
-  assert f'[{PARTS},' in str(jax.make_jaxpr(lambda *arrays: product(*arrays))(x, kernel)) and product(x, kernel).dtype == jnp.bfloat16
-  with sharding.use(jax.sharding.AbstractMesh((2, 1), ('data', 'context'), axis_types=(jax.sharding.AxisType.Auto,) * 2)):
+  assert f'[{PARTS},' in str(jax.make_jaxpr(lambda *arrays: product(*arrays))(x, kernel)) and product(
+    x, kernel).dtype == jnp.bfloat16
+  with sharding.use(jax.sharding.AbstractMesh((2, 1), ('data', 'context'),
+                                              axis_types=(jax.sharding.AxisType.Auto,) * 2)):
     assert f'[{PARTS},' not in str(jax.make_jaxpr(lambda *arrays: product(*arrays))(x, kernel))

@@ -72,7 +72,8 @@ def test_begins_as_the_base_bit_for_bit():
   fresh = lora.init(jax.random.key(3), kernels, 2)
   jax.tree.map(np.testing.assert_array_equal, lora.merge(params(), fresh, 8.0), params())
   for name, shape in SHAPES.items():
-    a, bound = fresh[name]['kernel']['A'], 1 / math.sqrt(math.prod(shape[:-1]) / (shape[0] if len(shape) in (3, 5) else 1))
+    a, bound = fresh[name]['kernel']['A'], 1 / math.sqrt(
+      math.prod(shape[:-1]) / (shape[0] if len(shape) in (3, 5) else 1))
     assert 0.7 * bound < float(jnp.abs(a).max()) <= bound and float(jnp.abs(a.mean())) < 0.4 * bound
   alone = lora.init(jax.random.key(3), {'conv/kernel': kernels['conv/kernel']}, 2)
   np.testing.assert_array_equal(alone['conv']['kernel']['A'], fresh['conv']['kernel']['A'])
@@ -83,7 +84,8 @@ def mixtral():
   """Parameters of a small Mixtral, the matrices of its experts, and adapters of these, with neither A nor B zero."""
   base, _ = transformer(MIXTRAL).init(jax.random.key(0))
   kernels = lora.targets(lora.Options(2, 4.0, ('blocks/experts/.*_kernel',)), {'net': base})['net']
-  return base, kernels, jax.tree.map(lambda leaf: random(leaf.shape, leaf.size), lora.init(jax.random.key(1), kernels, 2))
+  return base, kernels, jax.tree.map(lambda leaf: random(leaf.shape, leaf.size),
+                                     lora.init(jax.random.key(1), kernels, 2))
 
 
 def test_each_expert_of_each_layer_has_a_pair_of_its_own():
@@ -98,7 +100,8 @@ def test_each_expert_of_each_layer_has_a_pair_of_its_own():
     for place in np.ndindex(3, 4):
       narrow = x @ w_LEIO[place] + 0.7 * (x @ a_LEIR[place]) @ b_LERO[place]
       np.testing.assert_allclose(x @ whole_LEIO[place], narrow, rtol=1e-5, atol=1e-5)
-  np.testing.assert_array_equal(merged['blocks']['experts']['router']['kernel'], base['blocks']['experts']['router']['kernel'])
+  np.testing.assert_array_equal(merged['blocks']['experts']['router']['kernel'],
+                                base['blocks']['experts']['router']['kernel'])
   alone = lora.merge({'up_kernel': base['blocks']['experts']['up_kernel'][1]},  # a layer that is not stacked
                      {'up_kernel': jax.tree.map(lambda leaf: leaf[1], pairs['blocks']['experts']['up_kernel'])}, 0.7)
   np.testing.assert_allclose(alone['up_kernel'], merged['blocks']['experts']['up_kernel'][1], rtol=1e-6, atol=1e-6)
@@ -117,8 +120,10 @@ def test_experts_begin_as_the_base_bit_for_bit():
 def test_adapters_of_experts_are_split_as_their_kernels():
   kernels = {name: tree for name, tree in mixtral()[1].items() if 'gate' not in name}
   assert dict(lora.axes(axes(MIXTRAL), kernels)) == {
-    'blocks/experts/up_kernel/A': ('layers', 'experts', None, None), 'blocks/experts/up_kernel/B': ('layers', 'experts', None, 'mlp'),
-    'blocks/experts/down_kernel/A': ('layers', 'experts', 'mlp', None), 'blocks/experts/down_kernel/B': ('layers', 'experts', None, None)}
+    'blocks/experts/up_kernel/A': ('layers', 'experts', None, None), 'blocks/experts/up_kernel/B': (
+      'layers', 'experts', None, 'mlp'), 'blocks/experts/down_kernel/A': ('layers', 'experts', 'mlp', None),
+    'blocks/experts/down_kernel/B': ('layers', 'experts', None, None)
+  }
 
 
 OPTIONS = lora.Options(2, 1.4, ('.*',))  # a scale of 0.7
@@ -144,7 +149,8 @@ LAYERS = {
   'pointwise': (one(functools.partial(Conv, 4, 6, 1)), (2, 8, 8, 4)),
   'transposed': (one(functools.partial(ConvTranspose, 4, 6)), (2, 4, 4, 4)),
   'spectral': (one(functools.partial(Conv, 4, 6, spectral=True)), (2, 8, 8, 4)),  # takes the merged kernel
-  'frames': (one(functools.partial(FrameConv, 4, 6, kernel_init=jax.nn.initializers.lecun_normal())), (2, 8, 4)),  # and so does this
+  # And so does this
+  'frames': (one(functools.partial(FrameConv, 4, 6, kernel_init=jax.nn.initializers.lecun_normal())), (2, 8, 4)),
   'stack': (stack(one(functools.partial(Row, 4, 4)), 3, remat='full'), (2, 5, 4)),
 }
 
@@ -161,7 +167,10 @@ def test_a_layer_multiplies_by_an_adapter_as_by_the_merged_kernel(name):
   def loss(pairs, join):
     return jnp.sum(jnp.sin(layer.apply(join(base, pairs), mutable, x)[0]))
 
-  slopes = [jax.grad(loss)(pairs, join) for join in (lambda *trees: lora.attach(*trees, OPTIONS), lambda *trees: lora.merge(*trees, 0.7))]
+  slopes = [
+    jax.grad(loss)(pairs, join)
+    for join in (lambda *trees: lora.attach(*trees, OPTIONS), lambda *trees: lora.merge(*trees, 0.7))
+  ]
   jax.tree.map(lambda got, wanted: np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4), *slopes)
 
 
@@ -169,7 +178,9 @@ def shapes_of(jaxpr):
   """Types and shapes of everything that a jaxpr computes."""
   found = set()
   for equation in jaxpr.eqns:
-    found |= {(variable.aval.dtype.name, variable.aval.shape) for variable in equation.outvars if hasattr(variable.aval, 'shape')}
+    found |= {(variable.aval.dtype.name, variable.aval.shape)
+              for variable in equation.outvars
+              if hasattr(variable.aval, 'shape')}
     for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda value: hasattr(value, 'eqns')):
       inner = getattr(value, 'jaxpr', value)
       found |= shapes_of(inner) if hasattr(inner, 'eqns') else set()
@@ -179,7 +190,8 @@ def shapes_of(jaxpr):
 @pytest.mark.parametrize('experts', [0, 4])
 def test_training_adapters_makes_nothing_of_the_size_of_a_kernel(experts):
   """No merged stack, no gradient of a whole kernel; adapters have float32 gradients over a base in bfloat16."""
-  config = llama(vocab=16, context=8, layers=3, heads=2, width=20, mlp_width=28, experts=experts, dtype='bfloat16', remat='full')
+  config = llama(vocab=16, context=8, layers=3, heads=2, width=20, mlp_width=28, experts=experts, dtype='bfloat16',
+                 remat='full')
   base, pairs, *_ = adapted(transformer(config), paths=('blocks/.*kernel',))
   kept = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), base)
   tokens = jax.random.randint(jax.random.key(2), (2, 8), 0, 16)
@@ -189,7 +201,9 @@ def test_training_adapters_makes_nothing_of_the_size_of_a_kernel(experts):
 
   computed = shapes_of(jax.make_jaxpr(jax.grad(loss))(pairs).jaxpr)
   sizes = [leaf.shape for name, leaf in named_leaves(base).items() if name.endswith('kernel') and 'blocks' in name]
-  assert not {(dtype, shape) for dtype, shape in computed if shape in sizes or dtype == 'float32' and (3, *shape) in sizes}
+  assert not {
+    (dtype, shape) for dtype, shape in computed if shape in sizes or dtype == 'float32' and (3, *shape) in sizes
+  }
   slopes = jax.jit(jax.grad(loss))(pairs)
   assert all(leaf.dtype == jnp.float32 and np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(slopes))
 
@@ -211,7 +225,8 @@ def test_a_fresh_adapter_changes_no_bit_in_bfloat16(experts):
   config = llama(vocab=16, context=8, layers=2, heads=2, width=16, experts=experts, dtype='bfloat16')
   base, pairs, *_ = adapted(transformer(config))
   fresh = {name: leaf * (not name.endswith('B')) for name, leaf in named_leaves(pairs).items()}
-  kept = jax.tree_util.tree_map_with_path(lambda path, leaf: leaf.astype(jnp.bfloat16) if 'kernel' in path[-1].key else leaf, base)
+  kept = jax.tree_util.tree_map_with_path(
+    lambda path, leaf: leaf.astype(jnp.bfloat16) if 'kernel' in path[-1].key else leaf, base)
   tokens = jax.random.randint(jax.random.key(2), (2, 8), 0, 16)
   apply = jax.jit(lambda params: transformer(config).apply(params, {}, tokens)[0])
   np.testing.assert_array_equal(apply(lora.attach(kept, unflatten(fresh), OPTIONS)), apply(base))
@@ -221,14 +236,20 @@ def test_dropout_is_drawn_for_each_example_position_and_channel():
   layer, (base, pairs, _, _, _) = LAYERS['linear'][0], adapted(LAYERS['linear'][0])
   params = lora.attach(base, pairs, dataclasses.replace(OPTIONS, dropout=0.5))
   x = jnp.ones((50, 40, 4))
-  plain, dropped, again, other = (layer.apply(params, {}, x, key=key)[0] for key in (None, *map(jax.random.key, (0, 0, 1))))
+  plain, dropped, again, other = (
+    layer.apply(params, {}, x, key=key)[0] for key in (None, *map(jax.random.key, (0, 0, 1))))
   np.testing.assert_allclose(plain, layer.apply(lora.merge(base, pairs, OPTIONS.scale), {}, x)[0], rtol=1e-5, atol=1e-5)
   np.testing.assert_array_equal(dropped, again)
   assert not np.array_equal(dropped, other)
   a, b = (pairs['layer']['kernel'][name] for name in 'AB')
-  outcomes = {tuple(kept): np.asarray(x[0, 0] @ base['layer']['kernel'] + 0.7 * (jnp.asarray(kept) * 2.0) @ a @ b + base['layer']['bias'])
-              for kept in np.ndindex(2, 2, 2, 2)}
-  drawn = [min(outcomes, key=lambda kept: np.abs(outcomes[kept] - row).max()) for row in np.asarray(dropped).reshape(-1, 6)]
+  outcomes = {
+    tuple(kept):
+      np.asarray(x[0, 0] @ base['layer']['kernel'] + 0.7 * (jnp.asarray(kept) * 2.0) @ a @ b + base['layer']['bias'])
+    for kept in np.ndindex(2, 2, 2, 2)
+  }
+  drawn = [
+    min(outcomes, key=lambda kept: np.abs(outcomes[kept] - row).max()) for row in np.asarray(dropped).reshape(-1, 6)
+  ]
   for kept, row in zip(drawn, np.asarray(dropped).reshape(-1, 6)):
     np.testing.assert_allclose(row, outcomes[kept], rtol=1e-4, atol=1e-4)
   kept_NC = np.asarray(drawn)
@@ -288,13 +309,20 @@ def test_paths_that_choose_no_kernel_are_errors(pattern, said):
 
 
 def test_targets_by_group():
-  found = lora.targets(lora.Options(2, 4.0, ('dense/kernel', 'conv.*kernel')), {'one': params(), 'two': {'dense': params()['dense']}})
+  found = lora.targets(lora.Options(2, 4.0, ('dense/kernel', 'conv.*kernel')),
+                       {'one': params(), 'two': {'dense': params()['dense']}})
   assert {group: sorted(kernels) for group, kernels in found.items()} == {
     'one': ['conv/kernel', 'convs/kernel', 'dense/kernel'], 'two': ['dense/kernel']}
 
 
-@pytest.mark.parametrize('options', [dict(rank=0), dict(alpha=0.0), dict(dropout=1.0), dict(paths=()), dict(paths='kernel'),
-                                     dict(paths=(('kernel',),))])
+@pytest.mark.parametrize(
+  'options',
+  [dict(rank=0),
+   dict(alpha=0.0),
+   dict(dropout=1.0),
+   dict(paths=()),
+   dict(paths='kernel'),
+   dict(paths=(('kernel',),))])
 def test_options_out_of_range(options):
   with pytest.raises(UserError, match='low-rank adapter'):
     lora.Options(**{**dict(rank=2, alpha=4.0, paths=('.*kernel',)), **options})
@@ -308,7 +336,8 @@ def test_adapters_of_another_model_are_errors():
 
 
 def test_adapters_are_split_as_their_kernels():
-  table = (('stack/kernel', ('layers', 'embed', 'heads')), ('conv/kernel', (None, None, 'in', 'out')), ('dense/bias', (None,)))
+  table = (('stack/kernel', ('layers', 'embed', 'heads')), ('conv/kernel', (None, None, 'in', 'out')), ('dense/bias',
+                                                                                                        (None,)))
   rows = dict(lora.axes(table, {f'{name}/kernel': tree['kernel'] for name, tree in params().items()}))
   assert rows == {'stack/kernel/A': ('layers', 'embed', None), 'stack/kernel/B': ('layers', None, 'heads'),
                   'conv/kernel/A': (None, None, 'in', None), 'conv/kernel/B': (None, 'out')}

@@ -19,7 +19,8 @@ CONTEXT = Context(step=0, mutable={}, ema={}, frozen={})
 def inputs(rows=3, length=20, width=8, vocab=13, dtype=jnp.float32):
   rng = np.random.default_rng(0)
   hidden = jnp.asarray(rng.normal(size=(rows, length, width)), dtype)
-  return hidden, jnp.asarray(rng.normal(size=(vocab, width)), jnp.float32), jnp.asarray(rng.integers(0, vocab, (rows, length)), jnp.int32)
+  return hidden, jnp.asarray(rng.normal(size=(vocab, width)),
+                             jnp.float32), jnp.asarray(rng.integers(0, vocab, (rows, length)), jnp.int32)
 
 
 @pytest.mark.parametrize('chunks', [1, 2, 5, 7, 20])  # 7 does not divide 20
@@ -64,7 +65,8 @@ def test_half_precision_sums_gradients_in_single():
 
 @pytest.mark.parametrize('tied', [False, True])
 def test_a_language_model_in_chunks(tied, monkeypatch):
-  """The loss, its gradient and the evaluation of a model whose logits are over the limit are those of one whose are not."""
+  """The loss, its gradient and the evaluation of a model whose logits are over the limit are those of one whose are
+  not."""
   config = models.TransformerConfig(vocab=11, context=12, layers=2, heads=2, width=8, tied=tied)
   objective = LanguageModel(models.transformer(config), functools.partial(models.init_cache, config), config.context)
   params = objective.init(jax.random.key(0), {}).params

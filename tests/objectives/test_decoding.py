@@ -26,7 +26,8 @@ def sampled(config, prompts, keys=None, params=None, emit=None, **options):
                             SamplerOptions(**options), lay_out=functools.partial(models.lay_out, config))
   params = params or jax.tree.map(lambda leaf: 4 * leaf, objective.init(jax.random.key(0), {}).params)
   keys = jax.random.split(jax.random.key(1), len(prompts)) if keys is None else keys
-  rows = jax.jit(functools.partial(objective.sample, emit=emit))(params, CONTEXT, keys, {'prompt': jnp.asarray(prompts)})['tokens']
+  rows = jax.jit(functools.partial(objective.sample, emit=emit))(params, CONTEXT, keys,
+                                                                 {'prompt': jnp.asarray(prompts)})['tokens']
   return np.asarray(rows)
 
 
@@ -35,7 +36,8 @@ def best_text(config, params, prompt, length, stop, penalty):
   texts_XT = np.array(list(itertools.product(range(config.vocab), repeat=length)))
   whole = jnp.asarray(np.concatenate([np.tile(prompt, (len(texts_XT), 1)), texts_XT], axis=1))
   logits_XTV = jax.jit(models.transformer(config).apply)(params, {}, whole[:, :-1])[0][:, len(prompt) - 1:]
-  scores_XT = np.cumsum(np.take_along_axis(np.asarray(jax.nn.log_softmax(logits_XTV)), texts_XT[:, :, None], axis=2)[:, :, 0], axis=1)
+  scores_XT = np.cumsum(
+    np.take_along_axis(np.asarray(jax.nn.log_softmax(logits_XTV)), texts_XT[:, :, None], axis=2)[:, :, 0], axis=1)
   sizes_X = [text.index(stop) + 1 if stop in text else length for text in texts_XT.tolist()]
   best = max(range(len(texts_XT)), key=lambda index: scores_XT[index, sizes_X[index] - 1] / sizes_X[index] ** penalty)
   return texts_XT[best, :sizes_X[best]].tolist()
@@ -45,7 +47,9 @@ def test_min_p_keeps_a_share_of_the_likeliest():
   logits_V = jnp.log(jnp.array([0.5, 0.3, 0.15, 0.05]))
   keys = jax.random.split(jax.random.key(0), 20_000)
   tokens = draw(jnp.tile(logits_V, (len(keys), 1)), keys, SamplerOptions(min_p=0.25))
-  np.testing.assert_allclose(np.bincount(tokens, minlength=4) / len(keys), np.array([0.5, 0.3, 0.15, 0]) / 0.95, atol=0.015)
+  np.testing.assert_allclose(
+    np.bincount(tokens, minlength=4) / len(keys),
+    np.array([0.5, 0.3, 0.15, 0]) / 0.95, atol=0.015)
 
 
 def test_penalised_scores():
@@ -65,7 +69,8 @@ def test_the_penalty_counts_prompt_and_new_tokens():
     had = np.isin(np.arange(7), text)
     text.append(int(np.argmax(np.where(had, np.where(logits_V > 0, logits_V / 1.7, logits_V * 1.7), logits_V))))
   rows = sampled(config, [[1, 5], [2, END]], params={'net': params}, length=12, temperature=0, repetition_penalty=1.7)
-  assert rows[0].tolist() == text and rows[0].tolist() != sampled(config, [[1, 5]], length=12, temperature=0)[0].tolist()
+  assert rows[0].tolist() == text and rows[0].tolist() != sampled(config, [[1, 5]], length=12,
+                                                                  temperature=0)[0].tolist()
 
 
 def test_tokens_that_may_not_begin_come_later_in_every_window():
@@ -88,7 +93,8 @@ def test_prompts_of_several_lengths_go_on_as_each_alone(name):
       size = prompt.index(END) if END in prompt else 5
       np.testing.assert_array_equal(row[size + length:], END)
       if length == 8:
-        np.testing.assert_array_equal(row[:size + length], sampled(CONFIGS[name], [prompt[:size]], key[None], length=length)[0])
+        np.testing.assert_array_equal(row[:size + length],
+                                      sampled(CONFIGS[name], [prompt[:size]], key[None], length=length)[0])
 
 
 def test_a_text_ends_at_a_stop_token():
@@ -112,7 +118,8 @@ def test_many_beams_find_the_likeliest_text(penalty):
 
 def test_what_is_emitted_is_what_is_returned():
   told = {}
-  row = sampled(CONFIGS['unrolled'], [[1, 2]], emit=lambda index, token_N: told.update({int(index): int(token_N[0])}), length=30)[0]
+  row = sampled(CONFIGS['unrolled'], [[1, 2]], emit=lambda index, token_N: told.update({int(index): int(token_N[0])}),
+                length=30)[0]
   assert list(told) == list(range(30)) and [*told.values()] == row[2:].tolist()
 
 
@@ -124,16 +131,20 @@ def test_packed_texts_are_scored_as_each_alone(name):
   text = np.random.default_rng(0).integers(0, 7, 14)
   segments = np.array([0] * 6 + [1] * 5 + [2] * 3)
   weights = (segments[1:] < 2).astype(np.float32)  # the third is padding
-  batch = {'tokens': jnp.asarray(text)[None], 'segments': jnp.asarray(segments)[None], 'weights': jnp.asarray(weights)[None]}
+  batch = {
+    'tokens': jnp.asarray(text)[None], 'segments': jnp.asarray(segments)[None], 'weights': jnp.asarray(weights)[None]
+  }
   output = objective.loss(params, CONTEXT, batch, jax.random.key(0))
   parts = [{'tokens': jnp.asarray(text)[None, part]} for part in (slice(0, 6), slice(6, 11))]
   alone = [objective.loss(params, CONTEXT, part, jax.random.key(0)) for part in parts]
   assert float(output.weight) == 9
   assert float(output.loss) == pytest.approx(sum(float(part.loss) * float(part.weight) for part in alone) / 9, rel=1e-5)
-  np.testing.assert_array_equal(segment_positions(jnp.asarray(segments)[None])[0], [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 0, 1, 2])
+  np.testing.assert_array_equal(
+    segment_positions(jnp.asarray(segments)[None])[0], [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 0, 1, 2])
 
 
-@pytest.mark.parametrize('options', [{'min_p': 2.0}, {'repetition_penalty': 0.0}, {'beams': 0}, {'stop': [-3]}, {'beams': 2, 'top_k': 3}])
+@pytest.mark.parametrize(
+  'options', [{'min_p': 2.0}, {'repetition_penalty': 0.0}, {'beams': 0}, {'stop': [-3]}, {'beams': 2, 'top_k': 3}])
 def test_bad_options(options):
   with pytest.raises(UserError, match=f'{next(iter(options))}(=2| must)'):
     SamplerOptions(**options)

@@ -117,7 +117,8 @@ def test_rows_of_samples_depend_on_their_key_and_label_only(method):
 
   objective = _objective(denoiser, method=method, num_classes=3, guidance=2.0)
   keys, labels = jax.random.split(jax.random.key(0), 4), jnp.array([0, 1, 2, 0])
-  sample = lambda rows: objective.sample(_variables(objective), _context(), keys[rows], {'label': labels[rows]})['image']
+  sample = lambda rows: objective.sample(_variables(objective), _context(), keys[rows], {'label': labels[rows]})['image'
+                                                                                                                ]
   whole = sample(slice(None))
   np.testing.assert_allclose(whole, jnp.concatenate([sample(slice(0, 2)), sample(slice(2, 4))]), atol=1e-5)
   assert whole.shape == (4, *SHAPE) and len(np.unique(np.asarray(whole)[:, 0, 0, 0])) == 4
@@ -164,8 +165,8 @@ def test_the_variance_learns_from_the_bound_and_the_prediction_does_not(paramete
   np.testing.assert_allclose(*values, rtol=1e-5)
 
 
-@pytest.mark.parametrize('method, options', [('ancestral', dict(num_classes=3, guidance=2.0, clip=1.0)), ('ancestral', {}),
-                                             ('ddim', dict(clip=1.0))])
+@pytest.mark.parametrize('method, options', [('ancestral', dict(num_classes=3, guidance=2.0, clip=1.0)),
+                                             ('ancestral', {}), ('ddim', dict(clip=1.0))])
 def test_sampling_a_learned_variance(method, options):
   objective = _learned(_halves, 'v', method, **options)
   params, keys = objective.init(jax.random.key(0), {}).params, jax.random.split(jax.random.key(1), 4)
@@ -233,7 +234,8 @@ def test_pixels_map_bytes_to_a_symmetric_interval_and_back():
 def test_network_state_is_passed_on():
   apply = lambda params, mutable, x, time, label, key=None: (0 * x, {'count': mutable['count'] + 1})
   objective = _objective(apply)
-  objective = Diffusion(**{**vars(objective), 'net': Network(lambda key: ({'w': jnp.zeros(())}, {'count': jnp.int32(0)}), apply)})
+  objective = Diffusion(
+    **{**vars(objective), 'net': Network(lambda key: ({'w': jnp.zeros(())}, {'count': jnp.int32(0)}), apply)})
   variables = objective.init(jax.random.key(0), {})
   context = Context(step=jnp.int32(0), mutable=variables.mutable, ema={}, frozen={})
   output = objective.loss(variables.params, context, _batch(2), jax.random.key(0))

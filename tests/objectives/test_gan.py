@@ -16,7 +16,8 @@ from genjax.training import state as state_lib
 from genjax.training import step as step_lib
 from genjax.types import UserError
 
-LABELLED = Dcgan(size=8, channels=1, latent=4, generator_width=4, discriminator_width=4, spectral=True, num_classes=3, pack=2)
+LABELLED = Dcgan(size=8, channels=1, latent=4, generator_width=4, discriminator_width=4, spectral=True, num_classes=3,
+                 pack=2)
 
 
 def linear(width: int) -> Network:
@@ -50,7 +51,8 @@ def phase(gan: Gan, name: str):
 
 
 def same(a, b) -> bool:
-  return all(jax.tree.leaves(jax.tree.map(lambda x, y: x.tobytes() == y.tobytes(), jax.device_get(a), jax.device_get(b))))
+  return all(
+    jax.tree.leaves(jax.tree.map(lambda x, y: x.tobytes() == y.tobytes(), jax.device_get(a), jax.device_get(b))))
 
 
 def test_phases_and_groups():
@@ -183,7 +185,8 @@ def test_latent_distributions(distribution, low, high):
 def test_evaluation_is_per_example_and_leaves_out_packs_with_padding():
   gan, batch = images()
   params, context = start(gan)
-  values = jax.jit(gan.evaluate)(params, context, dict(batch, mask=jnp.array([1, 1, 1, 1, 1, 0, 0, 0.0])), jax.random.key(0))
+  values = jax.jit(gan.evaluate)(params, context, dict(batch, mask=jnp.array([1, 1, 1, 1, 1, 0, 0, 0.0])),
+                                 jax.random.key(0))
   assert {value.shape for value in values.values()} == {(8,)}
   np.testing.assert_array_equal(values['weight'], [1, 1, 1, 1, 0, 0, 0, 0])
   np.testing.assert_array_equal(values['logit_real'][::2], values['logit_real'][1::2])

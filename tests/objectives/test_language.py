@@ -21,7 +21,8 @@ CONTEXT = Context(step=0, mutable={}, ema={}, frozen={})
 
 
 def model(config=CONFIG, **options):
-  return LanguageModel(models.transformer(config), functools.partial(models.init_cache, config), config.context, SamplerOptions(**options))
+  return LanguageModel(models.transformer(config), functools.partial(models.init_cache, config), config.context,
+                       SamplerOptions(**options))
 
 
 def test_uniform_logits_cost_log_v():
@@ -55,7 +56,8 @@ def test_the_load_of_experts_is_balanced_through_the_loss():
   """It is added with its weight, reaches the router and does not count padding."""
   config = dataclasses.replace(CONFIG, experts=4, balance=0.5)
   network = models.transformer(config)
-  objective = LanguageModel(network, functools.partial(models.init_cache, config), config.context, balance=config.balance)
+  objective = LanguageModel(network, functools.partial(models.init_cache, config), config.context,
+                            balance=config.balance)
   params = objective.init(jax.random.key(0), {}).params
   tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, 11)
   segments = jnp.ones((2, 9), jnp.int32).at[1, 5:].set(0)

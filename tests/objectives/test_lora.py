@@ -36,11 +36,13 @@ class Toy:
     error = self.forward(params, batch) - batch['x'] @ context.frozen['teacher']['kernel']
     noise = jax.random.normal(key, error.shape)
     pull = sum(jnp.sum(context.ema[group]['layer']['kernel']) for group in context.ema if group == 'student')
-    return Output(jnp.mean((error + 0.1 * noise) ** 2) + pull, {'pull': pull}, {'count': context.mutable['count'] + 1}, len(error))
+    return Output(
+      jnp.mean((error + 0.1 * noise)**2) + pull, {'pull': pull}, {'count': context.mutable['count'] + 1}, len(error))
 
   def judge(self, params, context, batch, key):
     params = kernels.keyed(params, key)  # as networks do
-    return Output(jnp.mean(dot_general(self.forward(params, batch), params['judge']['kernel'], (((1,), (0,)), ((), ()))) ** 2))
+    return Output(
+      jnp.mean(dot_general(self.forward(params, batch), params['judge']['kernel'], (((1,), (0,)), ((), ())))**2))
 
   def evaluate(self, params, context, batch, key):
     return {'value': jnp.sum(self.forward(params, batch), axis=-1) + context.mutable['count']}
@@ -74,7 +76,8 @@ def test_groups_phases_and_mutable():
   assert set(variables.params) == {'lora_student', 'lora_judge'}
   assert variables.mutable == {'count': 7.0} and variables.mutable['count'] is not frozen[MUTABLE]['count']
   objective, variables, _, _ = adapted(('judge',))
-  assert [(phase.name, phase.trains) for phase in objective.phases()] == [('judge', ('lora',))]  # the student stands still
+  # The student stands still
+  assert [(phase.name, phase.trains) for phase in objective.phases()] == [('judge', ('lora',))]
   assert set(variables.params) == {'lora'}
 
 
@@ -106,10 +109,13 @@ def test_losses_and_samples_are_those_of_the_merged_base():
   np.testing.assert_allclose(objective.merge(params, frozen)['judge']['kernel'], merged['judge']['kernel'], rtol=1e-5)
   own = dataclasses.replace(context, frozen=FROZEN)
   for ours, theirs in zip(objective.phases(), base.phases(), strict=True):
-    np.testing.assert_allclose(ours.loss(params, context, BATCH, key).loss, theirs.loss(merged, own, BATCH, key).loss, rtol=1e-5)
+    np.testing.assert_allclose(
+      ours.loss(params, context, BATCH, key).loss,
+      theirs.loss(merged, own, BATCH, key).loss, rtol=1e-5)
   keys = jax.random.split(key, 4)
-  np.testing.assert_allclose(objective.sample(params, context, keys, {})['sample'], base.sample(merged, own, keys, {})['sample'],
-                             rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(
+    objective.sample(params, context, keys, {})['sample'],
+    base.sample(merged, own, keys, {})['sample'], rtol=1e-4, atol=1e-5)
 
 
 def test_averages_are_merged_for_the_base():
@@ -138,5 +144,6 @@ def test_dropout_is_of_training_only_and_a_function_of_the_key():
 
 
 def test_paths_are_checked_at_init():
-  with pytest.raises(UserError, match="matches no parameter. The kernels of \\['judge', 'student'\\]: layer/kernel, kernel"):
+  with pytest.raises(UserError,
+                     match="matches no parameter. The kernels of \\['judge', 'student'\\]: layer/kernel, kernel"):
     adapted(options=lora.Options(2, 4.0, ('nothing/.*',)))

@@ -18,7 +18,8 @@ from genjax.types import UserError
 
 CONTEXT = Context(step=0, mutable={}, ema={}, frozen={})
 MASKING = MaskingOptions(vocab=50, mask=3, special=(0, 1, 2))
-CONFIG = BertConfig(vocab=50, context=12, layers=1, heads=2, width=16, masked_lm=True, next_sentence=True, init_scale=0.1)
+CONFIG = BertConfig(vocab=50, context=12, layers=1, heads=2, width=16, masked_lm=True, next_sentence=True,
+                    init_scale=0.1)
 
 
 def model(**options):
@@ -30,7 +31,8 @@ def tokens_of(rows, length, seed=0):
 
 
 def test_shares_of_hidden_tokens():
-  """15 % of the tokens; of these 80 % masked, 10 % random, which by chance is the token itself once in the vocabulary, and 10 % kept."""
+  """15 % of the tokens; of these 80 % masked, 10 % random, which by chance is the token itself once in the vocabulary,
+  and 10 % kept."""
   tokens_BT = tokens_of(400, 200)
   hidden = jax.tree.map(np.asarray, jax.jit(hide, static_argnums=2)(jax.random.key(1), tokens_BT, MASKING))
   assert hidden.positions_BP.shape == (400, 30) and float(hidden.weights_BP.mean()) == 1.0
@@ -92,14 +94,17 @@ def test_uniform_logits_cost_log_v_and_the_bias_of_tokens_counts():
   assert float(output.loss) == pytest.approx(math.log(50) + math.log(2), rel=1e-6)
   assert float(output.weight) == 12 and float(output.metrics['next_sentence_accuracy']) == 0.5
   output = jax.jit(flat(jnp.zeros(50).at[7].set(math.log(49))).loss)({'net': {}}, CONTEXT, batch, jax.random.key(0))
-  assert float(output.metrics['token_loss']) == pytest.approx(math.log(2), rel=1e-5) and float(output.metrics['accuracy']) == 1.0
+  assert float(output.metrics['token_loss']) == pytest.approx(math.log(2), rel=1e-5) and float(
+    output.metrics['accuracy']) == 1.0
 
 
 def test_loss_is_that_of_the_logits():
   objective = model(next_sentence=True)
   params = jax.jit(lambda key: objective.init(key, {}).params)(jax.random.key(0))
-  batch = {'tokens': tokens_of(3, 12), 'types': jnp.tile(jnp.arange(12) // 6, (3, 1)), 'weights': jnp.ones((3, 12), int).at[1, 8:].set(0),
-           'next_sentence': jnp.asarray([0, 1, 1])}
+  batch = {
+    'tokens': tokens_of(3, 12), 'types': jnp.tile(jnp.arange(12) // 6, (3, 1)), 'weights': jnp.ones(
+      (3, 12), int).at[1, 8:].set(0), 'next_sentence': jnp.asarray([0, 1, 1])
+  }
   values = jax.jit(objective.evaluate)(params, CONTEXT, batch, jax.random.key(5))
   hidden = hide(jax.random.key(5), batch['tokens'], MASKING, batch['weights'])
   outputs, _ = jax.jit(encoder(CONFIG).apply)(params['net'], {}, hidden.tokens_BT, batch['types'], batch['weights'])
@@ -121,8 +126,10 @@ def test_padding_changes_nothing_that_is_filled_in():
   assert (padded_NT[:, 8:] == -1).all() and (padded_NT[:, :8] != 3).all()
   kept = tokens_NT != 3
   np.testing.assert_array_equal(padded_NT[:, :8][kept], tokens_NT[kept])
-  logits = lambda tokens_NT: encoder(CONFIG).apply(params['net'], {}, jnp.maximum(tokens_NT, 0), None, tokens_NT >= 0)[0]['tokens']
-  np.testing.assert_allclose(logits(jnp.pad(tokens_NT, ((0, 0), (0, 4)), constant_values=-1))[:, :8], logits(tokens_NT), atol=1e-5)
+  logits = lambda tokens_NT: encoder(CONFIG).apply(params['net'], {}, jnp.maximum(tokens_NT, 0), None, tokens_NT >= 0)[
+    0]['tokens']
+  np.testing.assert_allclose(
+    logits(jnp.pad(tokens_NT, ((0, 0), (0, 4)), constant_values=-1))[:, :8], logits(tokens_NT), atol=1e-5)
 
 
 def test_tokens_beyond_the_vocabulary_are_not_filled_in():
@@ -147,7 +154,8 @@ def test_learns_and_fills_in():
 
   @jax.jit
   def step(params, state, seed):
-    loss, slopes = jax.value_and_grad(lambda p: objective.loss(p, CONTEXT, batch(seed), jax.random.key(seed)).loss)(params)
+    loss, slopes = jax.value_and_grad(lambda p: objective.loss(p, CONTEXT, batch(seed), jax.random.key(seed)).loss)(
+      params)
     updates, state = optimizer.update(slopes, state)
     return optax.apply_updates(params, updates), state, loss
 
@@ -156,7 +164,8 @@ def test_learns_and_fills_in():
     params, state, last = step(params, state, seed)
   assert float(last) < 0.3 * float(first)
   tokens_NT = batch(1000)['tokens'][:20]
-  filled = objective.sample(params, CONTEXT, jax.random.split(jax.random.key(0), 20), {'prompt': tokens_NT.at[:, 5].set(3)})['tokens']
+  filled = objective.sample(params, CONTEXT, jax.random.split(jax.random.key(0), 20),
+                            {'prompt': tokens_NT.at[:, 5].set(3)})['tokens']
   assert (filled[:, 5] == tokens_NT[:, 5]).mean() > 0.6
   np.testing.assert_array_equal(jnp.delete(filled, 5, axis=1), jnp.delete(tokens_NT, 5, axis=1))
 

@@ -46,8 +46,9 @@ def trained():
 
   @jax.jit
   def step(params, state, batch):
-    output, slopes = jax.value_and_grad(lambda p: (lambda o: (o.loss, o.metrics))(objective.loss(p, CONTEXT, batch, jax.random.key(0))),
-                                        has_aux=True)(params)
+    output, slopes = jax.value_and_grad(
+      lambda p: (lambda o: (o.loss, o.metrics))(objective.loss(p, CONTEXT, batch, jax.random.key(0))),
+      has_aux=True)(params)
     updates, state = optimizer.update(slopes, state)
     return optax.apply_updates(params, updates), state, output[1]
 
@@ -59,20 +60,27 @@ def trained():
 
 
 def test_tokens_before_a_target_are_read_and_count_for_nothing():
-  """The loss is that of a longer target with weights on its own tokens; what is drawn is what such a beginning is continued with."""
+  """The loss is that of a longer target with weights on its own tokens; what is drawn is what such a beginning is
+  continued with."""
   begins, data = (5, 9), batch(4, 0)
-  after = dataclasses.replace(model(sampler=SamplerOptions(length=5, temperature=0.0)), tokens=dataclasses.replace(TOKENS, begins=begins))
+  after = dataclasses.replace(model(sampler=SamplerOptions(length=5, temperature=0.0)),
+                              tokens=dataclasses.replace(TOKENS, begins=begins))
   params = jax.tree.map(lambda leaf: leaf + 0.1, jax.jit(lambda key: after.init(key, {}).params)(jax.random.key(0)))
   first = np.tile(np.asarray(begins, np.int32), (4, 1))
   longer = np.concatenate([first, data['target']], axis=1)
   weights = np.concatenate([0 * first, data['target'] != 0], axis=1).astype(np.float32)
-  expected = jax.jit(model().loss)(params, CONTEXT, {**data, 'target': longer, 'target_weights': weights}, jax.random.key(0))
+  expected = jax.jit(model().loss)(params, CONTEXT, {**data, 'target': longer, 'target_weights': weights},
+                                   jax.random.key(0))
   found = jax.jit(after.loss)(params, CONTEXT, data, jax.random.key(0))
-  assert float(found.loss) == pytest.approx(float(expected.loss), rel=1e-6) and float(found.weight) == float(expected.weight)
+  assert float(found.loss) == pytest.approx(float(expected.loss), rel=1e-6) and float(found.weight) == float(
+    expected.weight)
 
-  drawn = np.asarray(jax.jit(after.sample)(params, CONTEXT, jax.random.split(jax.random.key(0), 4), {'source': data['source']})['tokens'])
+  drawn = np.asarray(
+    jax.jit(after.sample)(params, CONTEXT, jax.random.split(jax.random.key(0), 4),
+                          {'source': data['source']})['tokens'])
   read = np.concatenate([np.ones((4, 1), np.int32), first, drawn[:, :-1]], axis=1)
-  logits = np.array(jax.jit(seq2seq(CONFIG).apply)(params['net'], {}, data['source'], read, data['source'] != 0)[0])[:, 2:]
+  logits = np.array(jax.jit(seq2seq(CONFIG).apply)(params['net'], {}, data['source'], read, data['source'] != 0)[0])[:,
+                                                                                                                     2:]
   logits[..., TOKENS.padding] = -np.inf
   ended = np.cumsum(drawn == TOKENS.stop, axis=1) - (drawn == TOKENS.stop) > 0
   np.testing.assert_array_equal(drawn, np.where(ended, TOKENS.padding, logits.argmax(axis=-1)))

@@ -38,7 +38,8 @@ def test_likelihoods():
   out = jnp.array([0.4, -0.3, 2.0]).reshape(1, 3, 1, 1)
   networks = dict(encoder=constant(lambda x: x), decoder=constant(lambda z: z), latent=1)
   p = 1 / (1 + np.exp(-np.asarray(out)))
-  assert float(Vae(**networks).log_likelihood(out, x)[0]) == pytest.approx(stats.bernoulli.logpmf(np.asarray(x), p).sum(), rel=1e-5)
+  assert float(Vae(**networks).log_likelihood(out, x)[0]) == pytest.approx(
+    stats.bernoulli.logpmf(np.asarray(x), p).sum(), rel=1e-5)
   gaussian = Vae(**networks, likelihood='gaussian', scale=0.3)
   assert float(gaussian.log_likelihood(out, x)[0]) == pytest.approx(stats.norm.logpdf(x, out, 0.3).sum(), rel=1e-5)
 
@@ -62,8 +63,10 @@ def test_bounds_with_the_true_posterior_are_exact():
 def test_bound_tightens_with_samples_and_never_passes_the_evidence():
   batch = {'image': jnp.full((4000, 1, 1, 1), 204, jnp.uint8)}
   evidence = -stats.norm.logpdf(204 / 255, 0, math.sqrt(1.25))
-  bounds = [float(np.mean(linear_gaussian(0.0, 1.0, k).evaluate(PARAMS, NONE, batch, jax.random.key(k))[f'negative_bound_{k}']))
-            for k in (1, 5, 50)]
+  bounds = [
+    float(np.mean(linear_gaussian(0.0, 1.0, k).evaluate(PARAMS, NONE, batch, jax.random.key(k))[f'negative_bound_{k}']))
+    for k in (1, 5, 50)
+  ]
   assert bounds[0] > bounds[1] > bounds[2] > evidence - 0.01
   assert bounds[2] - evidence < 0.05 < bounds[0] - evidence
 

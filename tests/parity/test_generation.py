@@ -1,4 +1,5 @@
-"""Generation against `generate` of transformers: padding on either side, prompts of several lengths, greedy and by beams."""
+"""Generation against `generate` of transformers: padding on either side, prompts of several lengths, greedy and by
+beams."""
 
 import functools
 
@@ -40,9 +41,10 @@ def test_padding(name, side, tmp_path):
     tokens, mask = tokens[:, ::-1].copy(), mask[:, ::-1].copy()
   positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
   with torch.no_grad():
-    expected = theirs(torch.tensor(tokens), attention_mask=torch.tensor(mask).long(), position_ids=torch.tensor(positions)).logits.numpy()
-  found = jax.jit(ours.network.apply)(ours.params, ours.mutable, jnp.asarray(tokens), segments_BT=jnp.asarray(mask, jnp.int32),
-                                      positions_BT=jnp.asarray(positions))[0]
+    expected = theirs(torch.tensor(tokens), attention_mask=torch.tensor(mask).long(),
+                      position_ids=torch.tensor(positions)).logits.numpy()
+  found = jax.jit(ours.network.apply)(ours.params, ours.mutable, jnp.asarray(tokens),
+                                      segments_BT=jnp.asarray(mask, jnp.int32), positions_BT=jnp.asarray(positions))[0]
   np.testing.assert_allclose(np.asarray(found)[mask], expected[mask], rtol=0, atol=1e-4 * np.abs(expected[mask]).max())
 
 
@@ -55,15 +57,18 @@ def test_same_tokens(name, options, tmp_path):
   theirs, ours, tokens, mask, length = case(name, tmp_path)
   options = dict(options)
   stop = [7, 23][:options.pop('stops', 1 if 'beams' in options else 0)]
-  expected = theirs.generate(torch.tensor(tokens), attention_mask=torch.tensor(mask).long(), max_new_tokens=length, do_sample=False,
-                             num_beams=options.get('beams', 1), length_penalty=options.get('length_penalty', 1.0),
-                             repetition_penalty=options.get('repetition_penalty', 1.0), eos_token_id=stop or None, pad_token_id=1)
+  expected = theirs.generate(torch.tensor(tokens), attention_mask=torch.tensor(mask).long(), max_new_tokens=length,
+                             do_sample=False, num_beams=options.get('beams', 1), length_penalty=options.get(
+                               'length_penalty', 1.0), repetition_penalty=options.get('repetition_penalty', 1.0),
+                             eos_token_id=stop or None, pad_token_id=1)
   expected = expected[:, 9:].numpy()
   sampler = SamplerOptions(length=length, temperature=0, stop=tuple(stop), **options)
-  objective = LanguageModel(ours.network, functools.partial(decoder.init_cache, ours.config), ours.config.context, sampler)
+  objective = LanguageModel(ours.network, functools.partial(decoder.init_cache, ours.config), ours.config.context,
+                            sampler)
   prompts = np.stack([np.concatenate([row[keep], np.full(9 - keep.sum(), END)]) for row, keep in zip(tokens, mask)])
   context = Context(step=0, mutable=ours.mutable, ema={}, frozen={})
-  found = jax.jit(objective.sample)({'net': ours.params}, context, jax.random.split(jax.random.key(0), 3), {'prompt': jnp.asarray(prompts)})
+  found = jax.jit(objective.sample)({'net': ours.params}, context, jax.random.split(jax.random.key(0), 3),
+                                    {'prompt': jnp.asarray(prompts)})
   for row, size, reference in zip(np.asarray(found['tokens']), mask.sum(axis=1), expected):
     new = row[size:][row[size:] >= 0]
     np.testing.assert_array_equal(new, reference[:len(new)])

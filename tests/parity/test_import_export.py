@@ -15,7 +15,8 @@ transformers = pytest.importorskip('transformers', reason='parity tests need the
 def test_there_and_back(tmp_path, shared_data, capsys):
   text = shared_data / 'tinyshakespeare' / 'input.txt'
   torch.manual_seed(0)
-  config = transformers.GPT2Config(vocab_size=304, n_positions=32, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
+  config = transformers.GPT2Config(vocab_size=304, n_positions=32, n_embd=16, n_layer=2, n_head=2, bos_token_id=0,
+                                   eos_token_id=0)
   theirs = transformers.GPT2LMHeadModel(config).eval()
   theirs.save_pretrained(tmp_path / 'public')
   bpe = tokenizers.train('bpe', [text.read_text()[:50_000]], 300)
@@ -32,9 +33,12 @@ def test_there_and_back(tmp_path, shared_data, capsys):
   again = transformers.AutoTokenizer.from_pretrained(tmp_path / 'copy')
   assert again('Speak, speak.')['input_ids'] == bpe.encode('Speak, speak.').tolist() and again.eos_token_id == 0
 
-  argv = [f'--config={run}/config.json', f'--config.init_from={run}', f'--workdir={tuned}', '--config.steps=40', '--config.log_every=40',
-          '--config.optimizers.net.name=adamw', '--config.optimizers.net.lr=0.003', '--config.data.context=16',
-          f'--config.data.name={text}', '--config.data.train=train[:90%]', '--config.data.heldout=train[99%:]']
+  argv = [
+    f'--config={run}/config.json', f'--config.init_from={run}', f'--workdir={tuned}', '--config.steps=40',
+    '--config.log_every=40', '--config.optimizers.net.name=adamw', '--config.optimizers.net.lr=0.003',
+    '--config.data.context=16', f'--config.data.name={text}', '--config.data.train=train[:90%]',
+    '--config.data.heldout=train[99%:]'
+  ]
   assert main(['train', *argv]) == 0
   loss = json.loads((tuned / 'summary.json').read_text())['heldout']['loss']
   assert loss < 5.4 < np.log(304)
@@ -45,4 +49,5 @@ def test_there_and_back(tmp_path, shared_data, capsys):
   targets = torch.tensor(stream[1:(len(stream) - 1) // 16 * 16 + 1].reshape(-1, 16))
   with torch.no_grad():
     logits = model(windows).logits
-  assert torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).item() == pytest.approx(loss, abs=1e-4)
+  assert torch.nn.functional.cross_entropy(logits.flatten(0, 1),
+                                           targets.flatten()).item() == pytest.approx(loss, abs=1e-4)

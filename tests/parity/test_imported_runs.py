@@ -1,4 +1,5 @@
-"""Models that `transformers` wrote become runs, which train, sample and evaluate, and go back with the logits that they had."""
+"""Models that `transformers` wrote become runs, which train, sample and evaluate, and go back with the logits that they
+had."""
 
 import io
 import json
@@ -35,15 +36,16 @@ def write_sst(folder):
   """A folder of SST-2 with few words."""
   folder.mkdir()
   for part in ('train', 'dev', 'test'):
-    (folder / f'stsa.binary.{part}').write_text('\n'.join(['1 a good film', '0 a bad film , very bad', '1 good', '0 bad'] * 6))
+    (folder / f'stsa.binary.{part}').write_text('\n'.join(
+      ['1 a good film', '0 a bad film , very bad', '1 good', '0 bad'] * 6))
   return folder
 
 
 def spm(texts, size, **options):
   """A SentencePiece model, as bytes."""
   sink = io.BytesIO()
-  sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(texts), model_writer=sink, vocab_size=size, model_type='unigram',
-                                           hard_vocab_limit=False, minloglevel=2, **options)
+  sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(texts), model_writer=sink, vocab_size=size,
+                                           model_type='unigram', hard_vocab_limit=False, minloglevel=2, **options)
   return sink.getvalue()
 
 
@@ -57,9 +59,11 @@ def random(model):
 
 
 def there_and_back(theirs, public, tmp_path, tuning, data, draw, logits, capsys):
-  """Import, export, training of two steps, evaluation, samples, export; returns what was printed and the model that was tuned.
+  """Import, export, training of two steps, evaluation, samples, export; returns what was printed and the model that was
+  tuned.
 
-  tuning, data: overrides of config, and those under --set, too. draw: flags of sample, or None. logits: model -> a tensor.
+  tuning, data: overrides of config, and those under --set, too. draw: flags of sample, or None. logits: model -> a
+    tensor.
   """
   run, tuned = tmp_path / 'run', tmp_path / 'tuned'
   assert main(['import', f'--from={public}', f'--workdir={run}']) == 0
@@ -72,8 +76,10 @@ def there_and_back(theirs, public, tmp_path, tuning, data, draw, logits, capsys)
   capsys.readouterr()
   assert main(['evaluate', f'--workdir={run}']) == 2
   assert 'this run has no data' in capsys.readouterr().err
-  assert main(['train', f'--config={run}/config.json', f'--config.init_from={run}', f'--workdir={tuned}', '--config.steps=2',
-               '--config.log_every=1', '--config.optimizers.net.lr=0.1', *(f'--config.{item}' for item in (*tuning, *data))]) == 0
+  assert main([
+    'train', f'--config={run}/config.json', f'--config.init_from={run}', f'--workdir={tuned}', '--config.steps=2',
+    '--config.log_every=1', '--config.optimizers.net.lr=0.1', *(f'--config.{item}' for item in (*tuning, *data))
+  ]) == 0
   texts = {}
   for folder, flags in ((run, ['--set', *data]), (tuned, [])):
     capsys.readouterr()
@@ -95,7 +101,8 @@ def there_and_back(theirs, public, tmp_path, tuning, data, draw, logits, capsys)
   return texts, after
 
 
-BERT = dict(vocab_size=90, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, max_position_embeddings=24)
+BERT = dict(vocab_size=90, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+            max_position_embeddings=24)
 PIECES = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'a', 'good', 'bad', 'film', ',', 'very']
 
 
@@ -117,8 +124,10 @@ def test_bert(tmp_path, capsys, kind):
     for name, data in tokenizers.train('bert', ['a good film , a very bad film'], 80).files().items():
       (public / name).write_bytes(data)
   classifies = kind == 'BertForSequenceClassification'
-  data = ['data.name=sst2', 'data.field=sentence', 'data.heldout=validation', f'data.originals={write_sst(tmp_path / "sst")}',
-          f'data.data_dir={tmp_path / "tfds"}']
+  data = [
+    'data.name=sst2', 'data.field=sentence', 'data.heldout=validation', f'data.originals={write_sst(tmp_path / "sst")}',
+    f'data.data_dir={tmp_path / "tfds"}'
+  ]
   draw = None if classifies else ['--prompt=a [MASK] film']
   texts, _ = there_and_back(theirs, public, tmp_path, ['data.context=12'], data, draw, bert_logits, capsys)
   assert classifies or texts['run'].endswith('film\n') and '[MASK]' not in texts['run']
@@ -128,16 +137,20 @@ def test_bert(tmp_path, capsys, kind):
 
 
 def test_bert_is_tuned_as_a_classifier(tmp_path, capsys):
-  """The encoder stays, the head for tokens goes, pooler and classifier begin anew; the run is exported as a classifier."""
+  """The encoder stays, the head for tokens goes, pooler and classifier begin anew; the run is exported as a
+  classifier."""
   theirs, public = random(transformers.BertForMaskedLM(transformers.BertConfig(**BERT))), tmp_path / 'public'
   theirs.save_pretrained(public)
   (public / 'vocab.txt').write_text('\n'.join(PIECES) + '\n')
   run, tuned = tmp_path / 'run', tmp_path / 'tuned'
   assert main(['import', f'--from={public}', f'--workdir={run}']) == 0
-  assert main(['train', f'--config={run}/config.json', f'--config.init_from={run}', '--config.init.strict=False', f'--workdir={tuned}',
-               '--config.steps=2', '--config.objective.name=classification', '--config.data.name=sst2', '--config.data.field=sentence',
-               '--config.data.context=12', f'--config.data.originals={write_sst(tmp_path / "sst")}',
-               f'--config.data.data_dir={tmp_path / "tfds"}', '--config.optimizers.net.lr=1e-6']) == 0
+  assert main([
+    'train', f'--config={run}/config.json', f'--config.init_from={run}', '--config.init.strict=False',
+    f'--workdir={tuned}', '--config.steps=2', '--config.objective.name=classification', '--config.data.name=sst2',
+    '--config.data.field=sentence', '--config.data.context=12',
+    f'--config.data.originals={write_sst(tmp_path / "sst")}', f'--config.data.data_dir={tmp_path / "tfds"}',
+    '--config.optimizers.net.lr=1e-6'
+  ]) == 0
   assert 'dropped 5; kept initial 4' in ''.join(capsys.readouterr())
   assert main(['export', f'--workdir={tuned}', f'--to={tmp_path / "out"}']) == 0
   after = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / 'out')
@@ -151,13 +164,16 @@ def seq2seq_logits(model):
     return model(input_ids=torch.tensor([[5, 9, 8, 1]]), decoder_input_ids=torch.tensor([[0, 4, 6]])).logits
 
 
-T5 = dict(vocab_size=70, d_model=16, d_kv=6, d_ff=24, num_layers=2, num_decoder_layers=1, num_heads=2, decoder_start_token_id=0)
+T5 = dict(vocab_size=70, d_model=16, d_kv=6, d_ff=24, num_layers=2, num_decoder_layers=1, num_heads=2,
+          decoder_start_token_id=0)
 PAIRS = ['data.source=de', 'data.target=en', 'data.heldout=test', 'data.context=20', 'sampler.length=6']
 
 
-@pytest.mark.parametrize(('options', 'library'), [({}, False), ({'feed_forward_proj': 'gated-gelu', 'tie_word_embeddings': False}, True)])
+@pytest.mark.parametrize(('options', 'library'),
+                         [({}, False), ({'feed_forward_proj': 'gated-gelu', 'tie_word_embeddings': False}, True)])
 def test_t5(tmp_path, capsys, options, library):
-  theirs, public = random(transformers.T5ForConditionalGeneration(transformers.T5Config(**{**T5, **options}))), tmp_path / 'public'
+  theirs, public = random(transformers.T5ForConditionalGeneration(
+    transformers.T5Config(**{**T5, **options}))), tmp_path / 'public'
   theirs.save_pretrained(public)
   model = spm(LINES['de'] + LINES['en'], 64, pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
   (public / 'spiece.model').write_bytes(model)
@@ -184,10 +200,12 @@ def test_marian(tmp_path, capsys):
   names = ['</s>', '<unk>', *sorted(pieces - {'</s>', '<unk>', '<s>'}), '>>en<<', '<pad>']
   vocabulary = {piece: token for token, piece in enumerate(names)}
   pad = vocabulary['<pad>']
-  theirs = random(transformers.MarianMTModel(transformers.MarianConfig(
-    vocab_size=len(names), d_model=16, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
-    encoder_ffn_dim=24, decoder_ffn_dim=24, max_position_embeddings=32, pad_token_id=pad, decoder_start_token_id=pad, eos_token_id=0,
-    forced_eos_token_id=None, bos_token_id=None)))
+  theirs = random(
+    transformers.MarianMTModel(
+      transformers.MarianConfig(
+        vocab_size=len(names), d_model=16, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=24, decoder_ffn_dim=24, max_position_embeddings=32, pad_token_id=pad,
+        decoder_start_token_id=pad, eos_token_id=0, forced_eos_token_id=None, bos_token_id=None)))
   public = tmp_path / 'public'
   theirs.save_pretrained(public)
   for name, data in zip(('source.spm', 'target.spm', 'vocab.json', 'tokenizer_config.json'),
@@ -202,7 +220,8 @@ def test_marian(tmp_path, capsys):
   ours = Marian(tmp_path / 'tuned')
   assert [*ours.encode(prompt), 0] == tokenizer(prompt)['input_ids']
   assert [*ours.encode('five six', side=1), 0] == tokenizer(text_target='five six')['input_ids']
-  expected = after.generate(**tokenizer(prompt, return_tensors='pt'), max_new_tokens=6, do_sample=False, num_beams=1, suppress_tokens=[pad])
+  expected = after.generate(**tokenizer(prompt, return_tensors='pt'), max_new_tokens=6, do_sample=False, num_beams=1,
+                            suppress_tokens=[pad])
   assert texts['tuned'].splitlines()[1].strip() == tokenizer.decode(expected[0], skip_special_tokens=True)
 
 
@@ -210,19 +229,26 @@ def test_whisper(tmp_path, capsys, shared_data):
   public, recordings = tmp_path / 'public', shared_data / 'fsdd'
   public.mkdir()
   marks = ['<|startoftranscript|>', '<|en|>', '<|transcribe|>', '<|notimestamps|>']
-  made = json.loads(tokenizers.train('bpe', ['zero one two three four five six seven eight nine'] * 3, 290).files()['tokenizer.json'])
+  made = json.loads(
+    tokenizers.train('bpe', ['zero one two three four five six seven eight nine'] * 3, 290).files()['tokenizer.json'])
   size = max(made['model']['vocab'].values()) + 1
-  made['added_tokens'] += [{**made['added_tokens'][0], 'id': size + place, 'content': mark} for place, mark in enumerate(marks)]
-  theirs = random(transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(
-    vocab_size=size + 6, d_model=16, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
-    encoder_ffn_dim=24, decoder_ffn_dim=24, max_source_positions=50, max_target_positions=24, num_mel_bins=10,
-    decoder_start_token_id=size, eos_token_id=0, pad_token_id=0, bos_token_id=0, begin_suppress_tokens=None, suppress_tokens=[9])))
+  made['added_tokens'] += [
+    {**made['added_tokens'][0], 'id': size + place, 'content': mark} for place, mark in enumerate(marks)
+  ]
+  theirs = random(
+    transformers.WhisperForConditionalGeneration(
+      transformers.WhisperConfig(vocab_size=size + 6, d_model=16, encoder_layers=1, decoder_layers=2,
+                                 encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=24,
+                                 decoder_ffn_dim=24, max_source_positions=50, max_target_positions=24, num_mel_bins=10,
+                                 decoder_start_token_id=size, eos_token_id=0, pad_token_id=0, bos_token_id=0,
+                                 begin_suppress_tokens=None, suppress_tokens=[9])))
   theirs.save_pretrained(public)
   generation = json.loads((public / 'generation_config.json').read_text())
   (public / 'generation_config.json').write_text(json.dumps({
     **generation, 'is_multilingual': True, 'suppress_tokens': [9], 'begin_suppress_tokens': list(range(0, size, 2))}))
   (public / 'tokenizer.json').write_text(json.dumps(made))
-  (public / 'tokenizer_config.json').write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}')
+  (public
+   / 'tokenizer_config.json').write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}')
   transformers.WhisperFeatureExtractor(feature_size=10).save_pretrained(public)
 
   frames = torch.tensor(np.random.default_rng(0).normal(size=(1, 10, 100)), dtype=torch.float32)
@@ -231,8 +257,10 @@ def test_whisper(tmp_path, capsys, shared_data):
     with torch.no_grad():
       return model(frames, decoder_input_ids=torch.tensor([[size, size + 1, 40]])).logits
 
-  data = ['data.name=free_spoken_digits', 'data.train=train[:40]', 'data.heldout=test[:4]', f'data.originals={recordings}',
-          'sampler.length=5']
+  data = [
+    'data.name=free_spoken_digits', 'data.train=train[:40]', 'data.heldout=test[:4]', f'data.originals={recordings}',
+    'sampler.length=5'
+  ]
   _, after = there_and_back(theirs, public, tmp_path, [], data, ['--out', str(tmp_path / 'drawn.npz'), *(
     ['--set', *data])], logits, capsys)
   config = json.loads((tmp_path / 'tuned' / 'config.json').read_text())
@@ -243,26 +271,31 @@ def test_whisper(tmp_path, capsys, shared_data):
   drawn = np.load(tmp_path / 'drawn.npz')
   sound = torch.tensor(drawn['source']).transpose(1, 2)
   before = [size, size + 1, size + 2, size + 3]
-  expected = transformers.GenerationMixin.generate(
-    after, input_features=sound, decoder_input_ids=torch.tensor([before]), max_new_tokens=5, do_sample=False, num_beams=1,
-    suppress_tokens=[9, size], begin_suppress_tokens=list(range(0, size, 2)))[0].tolist()
+  expected = transformers.GenerationMixin.generate(after, input_features=sound, decoder_input_ids=torch.tensor(
+    [before]), max_new_tokens=5, do_sample=False, num_beams=1, suppress_tokens=[9, size],
+                                                   begin_suppress_tokens=list(range(0, size, 2)))[0].tolist()
   expected = expected[expected.index(size + 3) + 1:] if size + 3 in expected else expected
   assert drawn['tokens'][0].tolist()[:len(expected)] == expected
   # The loss of a target counts its own tokens alone, after the marks.
-  columns = next(speech.build(config_lib.from_plain({**config, 'assets': {'vocabulary': config['data']['vocabulary'],
-                                                                          'folder': str(tmp_path / 'tuned')}})).heldout.epoch())
+  columns = next(
+    speech.build(
+      config_lib.from_plain(
+        {**config, 'assets': {'vocabulary': config['data']['vocabulary'],
+                              'folder': str(tmp_path / 'tuned')}})).heldout.epoch())
   target = torch.tensor(columns['target'][:4], dtype=torch.long)
   read = torch.cat([torch.tensor([before] * 4), target[:, :-1]], dim=1)
   with torch.no_grad():
     scores = after(torch.tensor(columns['source'][:4]).transpose(1, 2), decoder_input_ids=read).logits[:, 3:]
   loss = torch.nn.functional.cross_entropy(scores.flatten(0, 1), target.flatten(), ignore_index=size).item()
   metrics = json.loads((tmp_path / 'tuned' / 'evaluation.json').read_text())['metrics']
-  assert metrics['heldout/loss'] == pytest.approx(loss, abs=1e-4) and metrics['recognition/wer'] >= 0  # above 1 with words too many
+  # Above 1 with words too many
+  assert metrics['heldout/loss'] == pytest.approx(loss, abs=1e-4) and metrics['recognition/wer'] >= 0
 
 
 @pytest.mark.parametrize(('size', 'channels', 'resample'), [(8, 1, None), (12, 3, 3)])
 def test_vit(tmp_path, capsys, size, channels, resample):
-  """On images of 8 x 8 grey pixels, which the second case resizes; what is measured is the loss of the published preprocessing."""
+  """On images of 8 x 8 grey pixels, which the second case resizes; what is measured is the loss of the published
+  preprocessing."""
   theirs = random(transformers.ViTForImageClassification(transformers.ViTConfig(
     hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, image_size=size, patch_size=4,
     num_channels=channels, num_labels=10)))
@@ -291,13 +324,15 @@ def test_vit(tmp_path, capsys, size, channels, resample):
   assert metrics['heldout/loss'] == pytest.approx(loss, rel=1e-4)
 
 
-@pytest.mark.parametrize(('entries', 'message'), [
-  ({'size': {'height': 9, 'width': 8}}, 'images are resized to .* and those of the model are 8 by 8 pixels'),
-  ({'resample': 7}, "resample must be one of .*'bilinear'.* got 7"), ({'do_center_crop': True}, 'do_center_crop is True'),
-  ({'image_mean': [0.4] * 3}, 'image_mean is')])
+@pytest.mark.parametrize(
+  ('entries', 'message'),
+  [({'size': {'height': 9, 'width': 8}}, 'images are resized to .* and those of the model are 8 by 8 pixels'),
+   ({'resample': 7}, "resample must be one of .*'bilinear'.* got 7"),
+   ({'do_center_crop': True}, 'do_center_crop is True'), ({'image_mean': [0.4] * 3}, 'image_mean is')])
 def test_preprocessing_that_genjax_lacks(entries, message, tmp_path, capsys):
-  transformers.ViTForImageClassification(transformers.ViTConfig(
-    hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=8, patch_size=4)).save_pretrained(tmp_path)
+  transformers.ViTForImageClassification(
+    transformers.ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=8,
+                           patch_size=4)).save_pretrained(tmp_path)
   (tmp_path / 'preprocessor_config.json').write_text(json.dumps({'size': 8, **entries}))
   assert main(['import', f'--from={tmp_path}', f'--workdir={tmp_path / "run"}']) == 2
   assert re.search(message, capsys.readouterr().err) and not (tmp_path / 'run').exists()

@@ -15,7 +15,10 @@ transformers = pytest.importorskip('transformers', reason='parity tests need the
 torch.set_num_threads(1)  # its threads wait for each other on busy machines
 pytestmark = pytest.mark.slow
 
-LLAMA3 = {'rope_type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0, 'original_max_position_embeddings': 16}
+LLAMA3 = {
+  'rope_type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0,
+  'original_max_position_embeddings': 16
+}
 NO_TOKENS = {'bos_token_id': None, 'eos_token_id': None}
 
 
@@ -39,30 +42,38 @@ def mistral(**options):
 
 
 def mixtral(**options):
-  return llama_like(transformers.MixtralConfig, **{'intermediate_size': 52, **options})  # torch's grouped products want such widths
+  # Torch's grouped products want such widths
+  return llama_like(transformers.MixtralConfig, **{'intermediate_size': 52, **options})
 
 
 CASES = {
-  'gpt2': lambda: gpt2(),
-  'gpt2_untied_exact_gelu': lambda: gpt2(n_inner=70, activation_function='gelu', tie_word_embeddings=False, layer_norm_epsilon=1e-3),
-  'gpt2_relu': lambda: gpt2(activation_function='relu'),
-  'gpt2_torch_tanh': lambda: gpt2(activation_function='gelu_pytorch_tanh'),
-  'llama_grouped': lambda: llama(rms_norm_eps=1e-5),
-  'llama_tied_odd': lambda: llama(vocab_size=51, hidden_size=30, intermediate_size=41, num_attention_heads=5, num_key_value_heads=1,
-                                  tie_word_embeddings=True),
-  'llama_biases': lambda: llama(attention_bias=True, mlp_bias=True, num_key_value_heads=6, rope_theta=500.0),
-  'llama_attention_bias': lambda: llama(attention_bias=True, head_dim=10),
-  'llama3_scaling': lambda: llama(rope_scaling=LLAMA3, rope_theta=5000.0),
-  'llama_linear_scaling': lambda: llama(rope_scaling={'rope_type': 'linear', 'factor': 2.5}),
-  'llama_dynamic_gelu': lambda: llama(rope_scaling={'rope_type': 'dynamic', 'factor': 2.5}, hidden_act='gelu'),
-  'llama_yarn': lambda: llama(rope_scaling={'rope_type': 'yarn', 'factor': 4.0, 'original_max_position_embeddings': 16}, head_dim=14),
-  'llama_yarn_options': lambda: llama(rope_theta=500.0, head_dim=14, rope_scaling={
-    'rope_type': 'yarn', 'factor': 8.0, 'original_max_position_embeddings': 8, 'beta_fast': 3.0, 'beta_slow': 0.2,
-    'attention_factor': 0.8, 'truncate': False}),
-  'mistral_window': lambda: mistral(sliding_window=7),
-  'mistral_whole_head_dim': lambda: mistral(sliding_window=None, head_dim=8),
-  'mixtral_window': lambda: mixtral(num_local_experts=4, sliding_window=7, router_aux_loss_coef=0.0),
-  'mixtral_eight': lambda: mixtral(num_local_experts=8, num_experts_per_tok=3, head_dim=8, router_aux_loss_coef=0.02),
+  'gpt2':
+    lambda: gpt2(), 'gpt2_untied_exact_gelu':
+      lambda: gpt2(n_inner=70, activation_function='gelu', tie_word_embeddings=False, layer_norm_epsilon=1e-3),
+  'gpt2_relu':
+    lambda: gpt2(activation_function='relu'), 'gpt2_torch_tanh':
+      lambda: gpt2(activation_function='gelu_pytorch_tanh'), 'llama_grouped':
+        lambda: llama(rms_norm_eps=1e-5), 'llama_tied_odd':
+          lambda: llama(vocab_size=51, hidden_size=30, intermediate_size=41, num_attention_heads=5,
+                        num_key_value_heads=1, tie_word_embeddings=True), 'llama_biases':
+                          lambda: llama(attention_bias=True, mlp_bias=True, num_key_value_heads=6, rope_theta=500.0),
+  'llama_attention_bias':
+    lambda: llama(attention_bias=True, head_dim=10), 'llama3_scaling':
+      lambda: llama(rope_scaling=LLAMA3, rope_theta=5000.0), 'llama_linear_scaling':
+        lambda: llama(rope_scaling={'rope_type': 'linear', 'factor': 2.5}), 'llama_dynamic_gelu':
+          lambda: llama(rope_scaling={'rope_type': 'dynamic', 'factor': 2.5}, hidden_act='gelu'), 'llama_yarn':
+            lambda: llama(rope_scaling={'rope_type': 'yarn', 'factor': 4.0, 'original_max_position_embeddings': 16},
+                          head_dim=14), 'llama_yarn_options':
+                            lambda: llama(
+                              rope_theta=500.0, head_dim=14, rope_scaling={
+                                'rope_type': 'yarn', 'factor': 8.0, 'original_max_position_embeddings': 8,
+                                'beta_fast': 3.0, 'beta_slow': 0.2, 'attention_factor': 0.8, 'truncate': False
+                              }), 'mistral_window':
+                                lambda: mistral(sliding_window=7), 'mistral_whole_head_dim':
+                                  lambda: mistral(sliding_window=None, head_dim=8), 'mixtral_window':
+                                    lambda: mixtral(num_local_experts=4, sliding_window=7, router_aux_loss_coef=0.0),
+  'mixtral_eight':
+    lambda: mixtral(num_local_experts=8, num_experts_per_tok=3, head_dim=8, router_aux_loss_coef=0.02),
 }
 
 
@@ -81,7 +92,9 @@ def published(config, folder, dtype=torch.float32):
 def options(config):
   """The entries that describe the model, not how it was made."""
   made = ('transformers_version', 'dtype', 'torch_dtype', 'architectures')
-  return {name: value for name, value in config.to_dict().items() if name[0] != '_' and name not in made and value is not None}
+  return {
+    name: value for name, value in config.to_dict().items() if name[0] != '_' and name not in made and value is not None
+  }
 
 
 def loaded(folder):
@@ -106,7 +119,8 @@ def test_logits_and_round_trip(name, tmp_path):
   np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
   interop.save(tmp_path / 'copy', ours)
-  assert (tmp_path / 'copy' / 'model.safetensors').read_bytes() == (tmp_path / 'public' / 'model.safetensors').read_bytes()
+  assert (tmp_path / 'copy' / 'model.safetensors').read_bytes() == (tmp_path / 'public'
+                                                                    / 'model.safetensors').read_bytes()
   interop.save(tmp_path / 'shards', ours, shard_bytes=20_000)
   assert len(list((tmp_path / 'shards').glob('*.safetensors'))) > 1
   public, copy, shards = (loaded(tmp_path / folder) for folder in ('public', 'copy', 'shards'))
@@ -138,7 +152,8 @@ def test_half_precision(name, tmp_path):
   interop.save(tmp_path / 'copy', ours)
 
   def theirs(folder, dtype):  # read anew: `.to` rounds buffers that are no weights
-    return logits(transformers.AutoModelForCausalLM.from_pretrained(tmp_path / folder, torch_dtype=dtype).eval(), tokens)
+    return logits(
+      transformers.AutoModelForCausalLM.from_pretrained(tmp_path / folder, torch_dtype=dtype).eval(), tokens)
 
   assert theirs('copy', 'auto').dtype == torch.bfloat16
   assert torch.equal(theirs('copy', 'auto'), theirs('public', 'auto'))
@@ -168,8 +183,8 @@ def test_greedy_decoding(name, tmp_path):
   theirs = published(CASES[name](), tmp_path / 'public')
   ours = interop.load(tmp_path / 'public')
   prompt, count = np.random.default_rng(0).integers(0, 51, (2, 9)), 32
-  expected = theirs.generate(torch.tensor(prompt), attention_mask=torch.ones(2, 9, dtype=torch.long), max_new_tokens=count,
-                             do_sample=False, pad_token_id=0)[:, 9:]
+  expected = theirs.generate(torch.tensor(prompt), attention_mask=torch.ones(2, 9, dtype=torch.long),
+                             max_new_tokens=count, do_sample=False, pad_token_id=0)[:, 9:]
   params = lay_out(ours.config, ours.params)
 
   @jax.jit
@@ -200,8 +215,9 @@ def test_padding_and_balance_of_experts(side, tmp_path):
   with torch.no_grad():
     expected = theirs(torch.tensor(tokens), attention_mask=torch.tensor(real), position_ids=torch.tensor(positions),
                       output_router_logits=True)
-  (found, balance), _ = jax.jit(ours.network.apply)(ours.params, ours.mutable, jnp.asarray(tokens), segments_BT=jnp.asarray(real),
-                                                    positions_BT=jnp.asarray(positions), balance_BT=jnp.asarray(real, jnp.float32))
+  (found, balance), _ = jax.jit(ours.network.apply)(ours.params, ours.mutable, jnp.asarray(tokens),
+                                                    segments_BT=jnp.asarray(real), positions_BT=jnp.asarray(positions),
+                                                    balance_BT=jnp.asarray(real, jnp.float32))
   logits, mask = expected.logits.numpy(), real > 0
   np.testing.assert_allclose(found[mask], logits[mask], rtol=0, atol=1e-4 * float(np.abs(logits[mask]).max()))
   assert float(balance) == pytest.approx(float(expected.aux_loss), rel=1e-5)

@@ -14,8 +14,8 @@ transformers = pytest.importorskip('transformers', reason='parity tests need the
 torch.set_num_threads(1)  # its threads wait for each other on busy machines
 pytestmark = pytest.mark.slow
 
-SIZES = dict(vocab_size=53, hidden_size=33, num_hidden_layers=3, num_attention_heads=3, intermediate_size=47, max_position_embeddings=29,
-             type_vocab_size=3, initializer_range=0.3)
+SIZES = dict(vocab_size=53, hidden_size=33, num_hidden_layers=3, num_attention_heads=3, intermediate_size=47,
+             max_position_embeddings=29, type_vocab_size=3, initializer_range=0.3)
 CASES = {
   'BertModel': {},
   'BertForMaskedLM': {'layer_norm_eps': 1e-5, 'hidden_act': 'gelu_new'},
@@ -57,7 +57,9 @@ def test_outputs(name, padding, tmp_path):
   found, _ = jax.jit(ours.network.apply)(ours.params, ours.mutable, *map(jnp.asarray, (tokens, types, mask)))
   with torch.no_grad():
     expected = theirs(torch.tensor(tokens), attention_mask=torch.tensor(mask), token_type_ids=torch.tensor(types))
-  names = PRETRAINING if name == 'BertForPreTraining' else {ours: theirs for ours, (theirs, classes) in OUTPUTS.items() if name in classes}
+  names = PRETRAINING if name == 'BertForPreTraining' else {
+    ours: theirs for ours, (theirs, classes) in OUTPUTS.items() if name in classes
+  }
   compared = 0
   for mine, other in names.items():
     ours_values, values = np.asarray(found[mine]), getattr(expected, other).numpy()
@@ -72,16 +74,19 @@ def test_round_trip(name, tmp_path):
   published(name, tmp_path / 'public', **CASES[name])
   ours = interop.load(tmp_path / 'public')
   interop.save(tmp_path / 'copy', ours)
-  assert (tmp_path / 'copy' / 'model.safetensors').read_bytes() == (tmp_path / 'public' / 'model.safetensors').read_bytes()
+  assert (tmp_path / 'copy' / 'model.safetensors').read_bytes() == (tmp_path / 'public'
+                                                                    / 'model.safetensors').read_bytes()
   models, reports = zip(*(getattr(transformers, name).from_pretrained(tmp_path / folder, output_loading_info=True)
                           for folder in ('public', 'copy')))
   assert not any(report[kind] for report in reports for kind in ('missing_keys', 'unexpected_keys', 'mismatched_keys'))
   assert models[1].config.architectures == [name]
-  entries = [{key: value for key, value in model.config.to_dict().items() if key != '_name_or_path'} for model in models]
+  entries = [{key: value for key, value in model.config.to_dict().items() if key != '_name_or_path'} for model in models
+            ]
   assert entries[0] == entries[1]
   interop.save(tmp_path / 'own', ours.config, ours.params)  # options and parameters alone are enough
   own = getattr(transformers, name).from_pretrained(tmp_path / 'own')
-  assert all(torch.equal(mine, theirs) for mine, theirs in zip(own.state_dict().values(), models[0].state_dict().values()))
+  assert all(
+    torch.equal(mine, theirs) for mine, theirs in zip(own.state_dict().values(), models[0].state_dict().values()))
 
 
 def test_names_of_older_files(tmp_path):
@@ -102,13 +107,15 @@ def test_half_precision(tmp_path):
   ours = interop.load(tmp_path / 'public')
   interop.save(tmp_path / 'copy', ours)
   assert {leaf.dtype for leaf in jax.tree.leaves(ours.params)} == {jnp.dtype('bfloat16')}
-  assert (tmp_path / 'copy' / 'model.safetensors').read_bytes() == (tmp_path / 'public' / 'model.safetensors').read_bytes()
+  assert (tmp_path / 'copy' / 'model.safetensors').read_bytes() == (tmp_path / 'public'
+                                                                    / 'model.safetensors').read_bytes()
   tokens, types, mask = inputs('right')
   with torch.no_grad():
     expected = transformers.BertForMaskedLM.from_pretrained(tmp_path / 'public', dtype=torch.float32).eval()(
       torch.tensor(tokens), attention_mask=torch.tensor(mask), token_type_ids=torch.tensor(types)).logits.numpy()
   found, _ = ours.network.apply(ours.params, ours.mutable, *map(jnp.asarray, (tokens, types, mask)))
-  np.testing.assert_allclose(found['tokens'][mask == 1], expected[mask == 1], rtol=0, atol=1e-4 * np.abs(expected).max())
+  np.testing.assert_allclose(found['tokens'][mask == 1], expected[mask == 1], rtol=0,
+                             atol=1e-4 * np.abs(expected).max())
 
 
 def test_what_genjax_does_not_have(tmp_path):

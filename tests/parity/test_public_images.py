@@ -12,8 +12,8 @@ transformers = pytest.importorskip('transformers', reason='parity tests need the
 torch.set_num_threads(1)  # its threads wait for each other on busy machines
 pytestmark = pytest.mark.slow
 
-SIZES = dict(hidden_size=33, num_hidden_layers=3, num_attention_heads=3, intermediate_size=47, image_size=35, patch_size=7, num_channels=3,
-             initializer_range=0.2)
+SIZES = dict(hidden_size=33, num_hidden_layers=3, num_attention_heads=3, intermediate_size=47, image_size=35,
+             patch_size=7, num_channels=3, initializer_range=0.2)
 CASES = {
   'ViTModel': {'hidden_act': 'gelu_new', 'layer_norm_eps': 1e-6},
   'ViTModel_unpooled': {'image_size': (21, 35), 'num_channels': 1},
@@ -25,12 +25,14 @@ CASES = {
 def published(name, folder, dtype=torch.float32):
   torch.manual_seed(0)
   kind = getattr(transformers, name.partition('_')[0])
-  model = kind(transformers.ViTConfig(**{**SIZES, **CASES[name]}), **({'add_pooling_layer': False} if name.endswith('unpooled') else {}))
+  model = kind(transformers.ViTConfig(**{**SIZES, **CASES[name]}),
+               **({'add_pooling_layer': False} if name.endswith('unpooled') else {}))
   with torch.no_grad():
     for parameter in model.parameters():
       parameter.add_(0.1 * torch.randn_like(parameter))
   model.to(dtype).save_pretrained(folder)
-  return kind.from_pretrained(folder, dtype=torch.float32, **({'add_pooling_layer': False} if name.endswith('unpooled') else {})).eval()
+  return kind.from_pretrained(folder, dtype=torch.float32,
+                              **({'add_pooling_layer': False} if name.endswith('unpooled') else {})).eval()
 
 
 def images(model):
@@ -47,7 +49,8 @@ def test_outputs_and_round_trip(name, dtype, tmp_path):
   image = images(theirs)
   found, _ = jax.jit(ours.network.apply)(ours.params, ours.mutable, image)
   interop.save(tmp_path / 'copy', ours)
-  assert (tmp_path / 'copy' / 'model.safetensors').read_bytes() == (tmp_path / 'public' / 'model.safetensors').read_bytes()
+  assert (tmp_path / 'copy' / 'model.safetensors').read_bytes() == (tmp_path / 'public'
+                                                                    / 'model.safetensors').read_bytes()
   interop.save(tmp_path / 'own', ours.config, ours.params)
   for folder in ('public', 'copy', 'own'):
     again, report = type(theirs).from_pretrained(tmp_path / folder, dtype=torch.float32, output_loading_info=True)
@@ -59,8 +62,10 @@ def test_outputs_and_round_trip(name, dtype, tmp_path):
     for output in set(found) - {'hidden'} if 'classes' in found else found:
       value = expected[pairs[output]].numpy()
       np.testing.assert_allclose(found[output], value, rtol=0, atol=1e-4 * np.abs(value).max())
-  assert set(found) == {'ViTModel': {'hidden', 'pooled'}, 'ViTModel_no_biases': {'hidden', 'pooled'}, 'ViTModel_unpooled': {'hidden'},
-                        'ViTForImageClassification': {'hidden', 'classes'}}[name]
+  assert set(found) == {
+    'ViTModel': {'hidden', 'pooled'}, 'ViTModel_no_biases': {'hidden', 'pooled'}, 'ViTModel_unpooled': {'hidden'},
+    'ViTForImageClassification': {'hidden', 'classes'}
+  }[name]
 
 
 @pytest.mark.parametrize(('options', 'message'), [

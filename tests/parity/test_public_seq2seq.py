@@ -1,4 +1,5 @@
-"""Imported Marian and T5 models against `transformers`: random small ones, sources padded on either side, in and out."""
+"""Imported Marian and T5 models against `transformers`: random small ones, sources padded on either side, in and
+out."""
 
 import functools
 
@@ -23,8 +24,9 @@ pytestmark = pytest.mark.slow
 
 
 def marian(**options):
-  sizes = dict(vocab_size=53, d_model=33, encoder_layers=3, decoder_layers=2, encoder_attention_heads=3, decoder_attention_heads=3,
-               encoder_ffn_dim=47, decoder_ffn_dim=47, max_position_embeddings=40, init_std=0.2)
+  sizes = dict(vocab_size=53, d_model=33, encoder_layers=3, decoder_layers=2, encoder_attention_heads=3,
+               decoder_attention_heads=3, encoder_ffn_dim=47, decoder_ffn_dim=47, max_position_embeddings=40,
+               init_std=0.2)
   tokens = dict(pad_token_id=52, decoder_start_token_id=52, eos_token_id=0, forced_eos_token_id=None)
   return transformers.MarianMTModel, transformers.MarianConfig(**{**sizes, **tokens, **options})
 
@@ -32,7 +34,8 @@ def marian(**options):
 def t5(**options):
   sizes = dict(vocab_size=53, d_model=22, d_kv=7, d_ff=37, num_layers=3, num_decoder_layers=2, num_heads=3,
                relative_attention_num_buckets=10, relative_attention_max_distance=17)
-  return transformers.T5ForConditionalGeneration, transformers.T5Config(**{**sizes, 'decoder_start_token_id': 0, **options})
+  return transformers.T5ForConditionalGeneration, transformers.T5Config(
+    **{**sizes, 'decoder_start_token_id': 0, **options})
 
 
 CASES = {
@@ -48,7 +51,8 @@ CASES = {
 
 
 def published(name, folder, dtype=torch.float32):
-  """A random model, without the zeros and ones of a fresh one, saved in a folder; read anew, as `transformers` reads it."""
+  """A random model, without the zeros and ones of a fresh one, saved in a folder; read anew, as `transformers` reads
+  it."""
   torch.manual_seed(0)
   kind, config = CASES[name]()
   model = kind(config)
@@ -78,16 +82,19 @@ def test_logits_and_cache(name, padding, tmp_path):
   ours = interop.load(tmp_path / 'public')
   source, mask, target = sources(padding)
   with torch.no_grad():
-    expected = theirs(torch.tensor(source), attention_mask=torch.tensor(mask), decoder_input_ids=torch.tensor(target)).logits
+    expected = theirs(torch.tensor(source), attention_mask=torch.tensor(mask),
+                      decoder_input_ids=torch.tensor(target)).logits
   apply = jax.jit(ours.network.apply)
   found, _ = apply(ours.params, ours.mutable, *map(jnp.asarray, (source, target, mask)))
   tolerance = dict(rtol=0, atol=1e-4 * float(expected.abs().max()))
   np.testing.assert_allclose(found, expected, **tolerance)
 
-  cache = jax.jit(functools.partial(start_cache, ours.config, length=31))(ours.params, jnp.asarray(source), jnp.asarray(mask))
+  cache = jax.jit(functools.partial(start_cache, ours.config, length=31))(ours.params, jnp.asarray(source),
+                                                                          jnp.asarray(mask))
   position = 0
   for size in (9, 1, 1, 1, 17):
-    (logits, cache), _ = apply(ours.params, {}, None, jnp.asarray(target[:, position:position + size]), cache=cache, position=position)
+    (logits, cache), _ = apply(ours.params, {}, None, jnp.asarray(target[:, position:position + size]), cache=cache,
+                               position=position)
     np.testing.assert_allclose(logits, expected[:, position:position + size], **tolerance)
     position += size
 
@@ -101,13 +108,16 @@ def test_decoding(name, padding, beams, tmp_path):
   ours = interop.load(tmp_path / 'public')
   source, mask, _ = sources(padding)
   start, stop, pad = theirs.config.decoder_start_token_id, theirs.config.eos_token_id, theirs.config.pad_token_id
-  expected = theirs.generate(torch.tensor(source), attention_mask=torch.tensor(mask), max_new_tokens=25, do_sample=False, num_beams=beams,
-                             suppress_tokens=[pad], pad_token_id=pad, eos_token_id=stop)[:, 1:].numpy()
+  expected = theirs.generate(torch.tensor(source), attention_mask=torch.tensor(mask), max_new_tokens=25,
+                             do_sample=False, num_beams=beams, suppress_tokens=[pad], pad_token_id=pad,
+                             eos_token_id=stop)[:, 1:].numpy()
   objective = Seq2Seq(ours.network, functools.partial(start_cache, ours.config), Tokens(start, stop, pad),
                       sampler=SamplerOptions(length=25, temperature=0.0, beams=beams))
   context = Context(step=0, mutable={}, ema={}, frozen={})
   conditions = {'source': jnp.asarray(source), 'source_weights': jnp.asarray(mask)}
-  found = np.asarray(jax.jit(objective.sample)({'net': ours.params}, context, jax.random.split(jax.random.key(0), 3), conditions)['tokens'])
+  found = np.asarray(
+    jax.jit(objective.sample)({'net': ours.params}, context, jax.random.split(jax.random.key(0), 3),
+                              conditions)['tokens'])
   assert expected.shape[1] > 5 and not (found[:, expected.shape[1]:] != pad).any()
   np.testing.assert_array_equal(found[:, :expected.shape[1]], expected)
 
@@ -117,17 +127,20 @@ def test_round_trip(name, tmp_path):
   theirs = published(name, tmp_path / 'public')
   ours = interop.load(tmp_path / 'public')
   interop.save(tmp_path / 'copy', ours)
-  assert (tmp_path / 'copy' / 'model.safetensors').read_bytes() == (tmp_path / 'public' / 'model.safetensors').read_bytes()
+  assert (tmp_path / 'copy' / 'model.safetensors').read_bytes() == (tmp_path / 'public'
+                                                                    / 'model.safetensors').read_bytes()
   copy, report = type(theirs).from_pretrained(tmp_path / 'copy', output_loading_info=True)
   assert not any(report[kind] for kind in ('missing_keys', 'unexpected_keys', 'mismatched_keys'))
-  entries = [{key: value for key, value in model.config.to_dict().items() if key not in ('_name_or_path', 'dtype', 'n_positions')}
-             for model in (theirs, copy)]
+  entries = [{
+    key: value for key, value in model.config.to_dict().items() if key not in ('_name_or_path', 'dtype', 'n_positions')
+  } for model in (theirs, copy)]
   assert entries[0] == entries[1]
   interop.save(tmp_path / 'own', ours.config, ours.params, architecture=ours.architecture)
   source, mask, target = map(torch.tensor, sources('right'))
   own = type(theirs).from_pretrained(tmp_path / 'own').eval()
   with torch.no_grad():
-    expected, *others = (model(source, attention_mask=mask, decoder_input_ids=target).logits for model in (theirs, copy.eval(), own))
+    expected, *others = (
+      model(source, attention_mask=mask, decoder_input_ids=target).logits for model in (theirs, copy.eval(), own))
   for other in others:
     torch.testing.assert_close(other, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
@@ -137,10 +150,12 @@ def test_half_precision(name, tmp_path):
   theirs = published(name, tmp_path / 'public', torch.bfloat16)
   ours = interop.load(tmp_path / 'public')
   interop.save(tmp_path / 'copy', ours)
-  assert (tmp_path / 'copy' / 'model.safetensors').read_bytes() == (tmp_path / 'public' / 'model.safetensors').read_bytes()
+  assert (tmp_path / 'copy' / 'model.safetensors').read_bytes() == (tmp_path / 'public'
+                                                                    / 'model.safetensors').read_bytes()
   source, mask, target = sources('left')
   with torch.no_grad():
-    expected = theirs(torch.tensor(source), attention_mask=torch.tensor(mask), decoder_input_ids=torch.tensor(target)).logits
+    expected = theirs(torch.tensor(source), attention_mask=torch.tensor(mask),
+                      decoder_input_ids=torch.tensor(target)).logits
   found, _ = ours.network.apply(ours.params, ours.mutable, *map(jnp.asarray, (source, target, mask)))
   np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
@@ -159,7 +174,8 @@ def test_the_encoder_of_t5_alone(tmp_path):
   with pytest.raises(UserError, match='encoder alone'):
     ours.network.apply(ours.params, {}, source, source, mask)
   interop.save(tmp_path / 'copy', ours)
-  assert (tmp_path / 'copy' / 'model.safetensors').read_bytes() == (tmp_path / 'public' / 'model.safetensors').read_bytes()
+  assert (tmp_path / 'copy' / 'model.safetensors').read_bytes() == (tmp_path / 'public'
+                                                                    / 'model.safetensors').read_bytes()
   again, report = transformers.T5EncoderModel.from_pretrained(tmp_path / 'copy', output_loading_info=True)
   assert not any(report[kind] for kind in ('missing_keys', 'unexpected_keys', 'mismatched_keys'))
   assert again.config.architectures == ['T5EncoderModel']

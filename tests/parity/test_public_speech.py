@@ -23,9 +23,10 @@ torch.set_num_threads(1)  # its threads wait for each other on busy machines
 pytestmark = pytest.mark.slow
 
 START, STOP, PAD = 50, 51, 52
-TINY = dict(vocab_size=53, d_model=36, encoder_layers=3, decoder_layers=2, encoder_attention_heads=3, decoder_attention_heads=3,
-            encoder_ffn_dim=47, decoder_ffn_dim=47, max_source_positions=13, max_target_positions=33, num_mel_bins=7, init_std=0.2,
-            decoder_start_token_id=START, eos_token_id=STOP, pad_token_id=PAD, bos_token_id=PAD, begin_suppress_tokens=None)
+TINY = dict(vocab_size=53, d_model=36, encoder_layers=3, decoder_layers=2, encoder_attention_heads=3,
+            decoder_attention_heads=3, encoder_ffn_dim=47, decoder_ffn_dim=47, max_source_positions=13,
+            max_target_positions=33, num_mel_bins=7, init_std=0.2, decoder_start_token_id=START, eos_token_id=STOP,
+            pad_token_id=PAD, bos_token_id=PAD, begin_suppress_tokens=None)
 CASES = {'gelu': {}, 'relu_one_layer': dict(activation_function='relu', encoder_layers=1, decoder_layers=3, d_model=22,
                                             encoder_attention_heads=1, decoder_attention_heads=1),
          'untied_sides': dict(tie_word_embeddings=False, decoder_attention_heads=9, decoder_ffn_dim=31)}
@@ -66,7 +67,8 @@ def test_logits_cache_and_round_trip(name, dtype, tmp_path):
   np.testing.assert_allclose(apply(ours.params, ours.mutable, frames, target)[0], expected, **tolerance)
 
   interop.save(tmp_path / 'copy', ours)
-  assert (tmp_path / 'copy' / 'model.safetensors').read_bytes() == (tmp_path / 'public' / 'model.safetensors').read_bytes()
+  assert (tmp_path / 'copy' / 'model.safetensors').read_bytes() == (tmp_path / 'public'
+                                                                    / 'model.safetensors').read_bytes()
   interop.save(tmp_path / 'own', ours.config, ours.params)
   for folder in ('copy', 'own'):
     again, report = type(theirs).from_pretrained(tmp_path / folder, dtype=torch.float32, output_loading_info=True)
@@ -76,7 +78,8 @@ def test_logits_cache_and_round_trip(name, dtype, tmp_path):
   cache = jax.jit(functools.partial(start_cache, ours.config, length=31))(ours.params, frames, None)
   position = 0
   for size in (10, 1, 10, 10):
-    (found, cache), _ = apply(ours.params, {}, None, target[:, position:position + size], cache=cache, position=position)
+    (found, cache), _ = apply(ours.params, {}, None, target[:, position:position + size], cache=cache,
+                              position=position)
     np.testing.assert_allclose(found, expected[:, position:position + size], **tolerance)
     position += size
 
@@ -103,24 +106,28 @@ def test_decoding(beams, tmp_path):
 def test_parameter_counts(size):
   ours = whisper(size)
   with torch.device('meta'):
-    theirs = transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(
-      vocab_size=ours.vocab, d_model=ours.width, encoder_layers=ours.layers, decoder_layers=ours.depth, num_mel_bins=ours.frames,
-      encoder_attention_heads=ours.heads, decoder_attention_heads=ours.heads, encoder_ffn_dim=4 * ours.width,
-      decoder_ffn_dim=4 * ours.width))
+    theirs = transformers.WhisperForConditionalGeneration(
+      transformers.WhisperConfig(vocab_size=ours.vocab, d_model=ours.width, encoder_layers=ours.layers,
+                                 decoder_layers=ours.depth, num_mel_bins=ours.frames,
+                                 encoder_attention_heads=ours.heads, decoder_attention_heads=ours.heads,
+                                 encoder_ffn_dim=4 * ours.width, decoder_ffn_dim=4 * ours.width))
   assert count(jax.eval_shape(seq2seq(ours).init, jax.random.key(0))[0]) == theirs.num_parameters()
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-  ({'scale_embedding': True}, 'scale_embedding is True'), ({'activation_function': 'tanh'}, "activation_function is 'tanh'")])
+@pytest.mark.parametrize(('options', 'message'), [({'scale_embedding': True}, 'scale_embedding is True'),
+                                                  ({'activation_function': 'tanh'}, "activation_function is 'tanh'")])
 def test_options_that_genjax_lacks(options, message, tmp_path):
-  transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**{**TINY, **options})).save_pretrained(tmp_path / 'public')
+  transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**{**TINY, **options})).save_pretrained(
+    tmp_path / 'public')
   with pytest.raises(UserError, match=message):
     interop.load(tmp_path / 'public')
 
 
-@pytest.mark.parametrize(('bands', 'window', 'rate'), [(80, 400, 16_000), (128, 400, 16_000), (40, 200, 8_000), (23, 512, 22_050)])
+@pytest.mark.parametrize(('bands', 'window', 'rate'), [(80, 400, 16_000), (128, 400, 16_000), (40, 200, 8_000),
+                                                       (23, 512, 22_050)])
 def test_mel_filters(bands, window, rate):
-  expected = transformers.audio_utils.mel_filter_bank(window // 2 + 1, bands, 0.0, rate / 2, rate, norm='slaney', mel_scale='slaney')
+  expected = transformers.audio_utils.mel_filter_bank(window // 2 + 1, bands, 0.0, rate / 2, rate, norm='slaney',
+                                                      mel_scale='slaney')
   np.testing.assert_allclose(mel_filters(bands, window, rate), expected, rtol=0, atol=1e-12)
 
 

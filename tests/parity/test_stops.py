@@ -1,4 +1,5 @@
-"""Imported models stop where `generate` of transformers stops: by generation_config.json, and without that file by config.json."""
+"""Imported models stop where `generate` of transformers stops: by generation_config.json, and without that file by
+config.json."""
 
 import json
 
@@ -37,7 +38,8 @@ def generated(folder):
 
 
 def told(folder, name, value):
-  """Sets eos_token_id in a file; None writes null, `ABSENT` leaves it out, and of generation_config.json '' the whole file."""
+  """Sets eos_token_id in a file; None writes null, `ABSENT` leaves it out, and of generation_config.json '' the whole
+  file."""
   path = folder / name
   if value == '':
     path.unlink(missing_ok=True)
@@ -48,11 +50,12 @@ def told(folder, name, value):
 
 
 # What generation_config.json and config.json say: places in the greedy text whose tokens end it.
-@pytest.mark.parametrize(('generation', 'config'), [
-  (5, ABSENT), ([9, 6], ABSENT), (8, 4), ('', 4), ('', [7, 5]), (ABSENT, 4), (None, 4), ('', ABSENT), ('', None)], ids=str)
+@pytest.mark.parametrize(('generation', 'config'), [(5, ABSENT), ([9, 6], ABSENT), (8, 4), ('', 4), ('', [7, 5]),
+                                                    (ABSENT, 4), (None, 4), ('', ABSENT), ('', None)], ids=str)
 def test_decoders_stop_where_generate_does(decoder, generation, config):
   folder, free = small_decoder
-  token = lambda place: free[place] if isinstance(place, int) else [free[one] for one in place] if isinstance(place, list) else place
+  token = lambda place: free[place] if isinstance(place, int) else [free[one] for one in place] if isinstance(
+    place, list) else place
   told(folder, 'generation_config.json', token(generation))
   told(folder, 'config.json', token(config))
   expected = generated(folder)
@@ -60,7 +63,8 @@ def test_decoders_stop_where_generate_does(decoder, generation, config):
   with made.config.unlocked():
     made.config.sampler.update(temperature=0.0, top_p=1.0, length=LENGTH)
   objective = language.build(made.config).objective
-  rows = objective.sample(made.params, Context(step=0, mutable={}, ema={}, frozen={}), jax.random.split(jax.random.key(0), 1),
+  rows = objective.sample(made.params, Context(step=0, mutable={}, ema={}, frozen={}),
+                          jax.random.split(jax.random.key(0), 1),
                           {'prompt': np.asarray([PROMPT], np.int32)})['tokens'][0].tolist()
   assert [one for one in rows if one >= 0] == expected
 
@@ -75,17 +79,19 @@ def test_a_stop_that_is_no_token_is_refused(small_decoder):
 def test_several_stops_of_an_encoder_decoder(tmp_path):
   """The first is the token that stops a target, the others end a text as well; text after any of them is not shown."""
   torch.manual_seed(0)
-  config = transformers.T5Config(vocab_size=300, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, pad_token_id=0, eos_token_id=1,
-                                 decoder_start_token_id=0)
+  config = transformers.T5Config(vocab_size=300, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, pad_token_id=0,
+                                 eos_token_id=1, decoder_start_token_id=0)
   transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path)
   for name, data in tokenizers.train('bpe', ['some text to learn from'], 280).files().items():
     (tmp_path / name).write_bytes(data)
   told(tmp_path, 'generation_config.json', [7, 1, 9])
   made = public.read(tmp_path, None)
-  assert made.config.data.tokens.to_dict() == {'start': 0, 'stop': 7, 'padding': 0} and made.config.sampler.stop == (1, 9)
+  assert made.config.data.tokens.to_dict() == {'start': 0, 'stop': 7, 'padding': 0
+                                              } and made.config.sampler.stop == (1, 9)
   experiment = seq2seq.build(made.config)
   assert experiment.objective.sampler.vocabulary == 273
-  shown = experiment.render({'tokens': np.asarray([[30, 9, 31, 31], [30, 7, 31, 31], [30, 0, 0, 0]])})['samples'].split('\n')
+  shown = experiment.render({'tokens': np.asarray([[30, 9, 31, 31], [30, 7, 31, 31], [30, 0, 0,
+                                                                                      0]])})['samples'].split('\n')
   assert shown[0] == shown[1] == shown[2]
 
 

@@ -22,7 +22,10 @@ def random_params(network, seed=0):
   """Parameters without the zeros of a fresh network, which would hide most of it."""
   params, mutable = jax.jit(network.init)(jax.random.key(seed))
   leaves, structure = jax.tree.flatten(params)
-  noisy = [leaf + 0.1 * np.random.default_rng(seed + index).normal(size=leaf.shape).astype(np.float32) for index, leaf in enumerate(leaves)]
+  noisy = [
+    leaf + 0.1 * np.random.default_rng(seed + index).normal(size=leaf.shape).astype(np.float32)
+    for index, leaf in enumerate(leaves)
+  ]
   return jax.tree.unflatten(structure, noisy), mutable
 
 
@@ -59,7 +62,8 @@ def test_gpt2_of_transformers():
   config = decoder.TransformerConfig(vocab=37, context=12, layers=3, heads=2, width=24)
   network = decoder.transformer(config)
   params, _ = random_params(network)
-  model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=37, n_positions=12, n_embd=24, n_layer=3, n_head=2)).eval()
+  model = transformers.GPT2LMHeadModel(
+    transformers.GPT2Config(vocab_size=37, n_positions=12, n_embd=24, n_layer=3, n_head=2)).eval()
   missing = model.load_state_dict(twins.gpt2_weights(params), strict=False)
   assert not missing.missing_keys
   assert not missing.unexpected_keys
@@ -74,19 +78,22 @@ def test_dit():
   network = dit.network(config)
   params, _ = random_params(network)
   x, time, label = jax.random.normal(jax.random.key(3), (2, 8, 12, 3)), jnp.asarray([3.0, 700.0]), jnp.asarray([1, 5])
-  assert_same(lambda params: network.apply(params, {}, x, time, label)[0], params,
-              lambda tensors: twins.dit(tensors, config, channels_first(x), torch.tensor([3.0, 700.0]), torch.tensor([1, 5])),
-              twins.convert(params))
+  assert_same(
+    lambda params: network.apply(params, {}, x, time, label)[0], params,
+    lambda tensors: twins.dit(tensors, config, channels_first(x), torch.tensor([3.0, 700.0]), torch.tensor([1, 5])),
+    twins.convert(params))
 
 
 def test_unet():
-  config = unet.UNet((8, 8, 3), base=16, multipliers=(1, 2), blocks=1, attention=(4,), groups=4, heads=2, num_classes=5, dropout=0.0)
+  config = unet.UNet((8, 8, 3), base=16, multipliers=(1, 2), blocks=1, attention=(4,), groups=4, heads=2, num_classes=5,
+                     dropout=0.0)
   network = unet.network(config)
   params, mutable = random_params(network)
   x, time, label = jax.random.normal(jax.random.key(3), (2, 8, 8, 3)), jnp.asarray([3.0, 700.0]), jnp.asarray([1, 5])
-  assert_same(lambda params: network.apply(params, mutable, x, time, label)[0], params,
-              lambda tensors: twins.unet(tensors, config, channels_first(x), torch.tensor([3.0, 700.0]), torch.tensor([1, 5])),
-              twins.convert(params))
+  assert_same(
+    lambda params: network.apply(params, mutable, x, time, label)[0], params,
+    lambda tensors: twins.unet(tensors, config, channels_first(x), torch.tensor([3.0, 700.0]), torch.tensor([1, 5])),
+    twins.convert(params))
 
 
 def test_convolutional_autoencoder():
@@ -97,17 +104,20 @@ def test_convolutional_autoencoder():
               lambda tensors: torch.cat(twins.encoder(tensors, channels_first(x)), 1), twins.convert(params))
   params, _ = random_params(decoder)
   assert_same(lambda params: decoder.apply(params, {}, z)[0], params,
-              lambda tensors: twins.decoder(tensors, torch.tensor(np.asarray(z)), 2), twins.convert(params, transposed=('layers',)))
+              lambda tensors: twins.decoder(tensors, torch.tensor(np.asarray(z)), 2),
+              twins.convert(params, transposed=('layers',)))
 
 
 @pytest.mark.parametrize('norm', ['batch', 'none'])
 def test_dcgan(norm):
   config = dcgan.Dcgan(size=16, channels=3, latent=5, generator_width=6, discriminator_width=6, discriminator_norm=norm)
-  x, z, key = jax.random.normal(jax.random.key(3), (4, 16, 16, 3)), jax.random.normal(jax.random.key(4), (4, 5)), jax.random.key(5)
+  x, z, key = jax.random.normal(jax.random.key(3), (4, 16, 16, 3)), jax.random.normal(jax.random.key(4),
+                                                                                      (4, 5)), jax.random.key(5)
   network = config.generator()
   params, mutable = random_params(network)
   assert_same(lambda params: network.apply(params, mutable, z, key=key)[0], params,
-              lambda tensors: twins.generator(tensors, config, torch.tensor(np.asarray(z))), twins.convert(params, transposed=('stages',)))
+              lambda tensors: twins.generator(tensors, config, torch.tensor(np.asarray(z))),
+              twins.convert(params, transposed=('stages',)))
   network = config.discriminator()
   params, mutable = random_params(network)
   assert_same(lambda params: network.apply(params, mutable, x, key=key)[0], params,

@@ -11,9 +11,11 @@ from genjax.types import UserError
 
 
 def test_messages_about_too_little_memory():
-  used = 'RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 65.85G of 15.75G hbm. Exceeded hbm capacity by 50.10G.'
+  used = ('RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 65.85G of 15.75G hbm. Exceeded hbm capacity '
+          'by 50.10G.')
   assert plan.needed_and_available(used) == pytest.approx((65.85 * 2**30, 15.75 * 2**30))
-  large = 'Ran out of memory on HBM, the total memory required for HLO temporaries (400.00G) exceeds available HBM (95.74G).'
+  large = ('Ran out of memory on HBM, the total memory required for HLO temporaries (400.00G) exceeds available HBM '
+           '(95.74G).')
   assert plan.needed_and_available(large) == pytest.approx((400 * 2**30, 95.74 * 2**30))
   assert plan.needed_and_available('INTERNAL: something else') is None
 
@@ -22,8 +24,8 @@ def report(**changes):
   """A plan that needs 40 of 16 GiB on eight devices."""
   sizes = dict.fromkeys(('parameters', 'optimizer', 'averages', 'mutable', 'frozen', 'batch'), 2**20) | {
     'temporaries': None, 'peak': 40 * 2**30, 'limit': 16 * 2**30}
-  base = dict(fits=False, shortfall=24 * 2**30, devices=8, mesh={'fsdp': 8}, batch_size=64, microbatches=1, dtype='float32', remat='none',
-              bytes_per_device=sizes, bytes={'parameters': 8 * 2**20})
+  base = dict(fits=False, shortfall=24 * 2**30, devices=8, mesh={'fsdp': 8}, batch_size=64, microbatches=1,
+              dtype='float32', remat='none', bytes_per_device=sizes, bytes={'parameters': 8 * 2**20})
   return base | changes
 
 
@@ -41,7 +43,8 @@ def test_advice_does_not_repeat_what_is_done():
 
 def test_advice_spreads_a_replicated_state():
   sizes = report()['bytes_per_device'] | {'parameters': 10 * 2**30, 'optimizer': 20 * 2**30}
-  lines = plan.advice(report(mesh={'data': 8}, bytes_per_device=sizes, bytes={'parameters': 10 * 2**30, 'optimizer': 20 * 2**30}))
+  lines = plan.advice(
+    report(mesh={'data': 8}, bytes_per_device=sizes, bytes={'parameters': 10 * 2**30, 'optimizer': 20 * 2**30}))
   assert lines[0].startswith('mesh:') and lines[0].endswith('--mesh=fsdp:8')
   assert lines[-1].endswith('that is 4 devices')
 
@@ -52,8 +55,8 @@ def test_a_slice_that_is_too_small_for_the_state_is_said_first():
   assert any(line.startswith('microbatches') for line in lines[1:])
 
 
-@pytest.mark.parametrize('name, message', [
-  ('v9:2x2', "got 'v9:2x2'"), ('v5p', "got 'v5p'"), ('cpu:0', "got 'cpu:0'"), ('', 'for example v5p:8x8x16'), ('v5e:4y4', "got 'v5e:4y4'")])
+@pytest.mark.parametrize('name, message', [('v9:2x2', "got 'v9:2x2'"), ('v5p', "got 'v5p'"), ('cpu:0', "got 'cpu:0'"),
+                                           ('', 'for example v5p:8x8x16'), ('v5e:4y4', "got 'v5e:4y4'")])
 def test_unknown_topologies(name, message):
   with pytest.raises(UserError, match=message):
     topology.prepare(name)

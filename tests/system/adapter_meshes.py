@@ -1,4 +1,5 @@
-"""Losses of a run with adapters on meshes of eight fake devices, beside one device; prints the largest relative difference of each mesh.
+"""Losses of a run with adapters on meshes of eight fake devices, beside one device; prints the largest relative
+difference of each mesh.
 
     python adapter_meshes.py CONFIG MESH[,MESH...] FLAG...       # MESH: axis:size pairs joined by '+'
 """
@@ -18,7 +19,9 @@ def losses(experiment, settings, devices) -> list[float]:
   run = Run(experiment, settings, devices)
   run.initialise()
   batches = experiment.train.iterate(0, run.rows(settings.batch_size))
-  return [float(value) for _ in range(5) for name, value in run.train_step(next(batches)).items() if name.endswith('/loss')]
+  return [
+    float(value) for _ in range(5) for name, value in run.train_step(next(batches)).items() if name.endswith('/loss')
+  ]
 
 
 def main(path: str, meshes: list[str], flags: list[str]) -> None:

@@ -32,5 +32,6 @@ def build(config):
   experiment = importlib.import_module(os.environ['INTERRUPTED_EXPERIMENT']).build(config)
   if 'INTERRUPTED_AT' not in os.environ:
     return experiment
-  kill = Kill(int(os.environ['INTERRUPTED_AT']), int(os.environ['INTERRUPTED_AFTER']), os.environ['INTERRUPTED_WORKDIR'])
+  kill = Kill(int(os.environ['INTERRUPTED_AT']), int(os.environ['INTERRUPTED_AFTER']),
+              os.environ['INTERRUPTED_WORKDIR'])
   return dataclasses.replace(experiment, hooks=(kill,))

@@ -21,7 +21,10 @@ from genjax.types import leaf_name
 
 def leaves(tree) -> dict[str, np.ndarray]:
   """Path -> array on the host."""
-  return {jax.tree_util.keystr(path): np.asarray(jax.device_get(leaf)) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+  return {
+    jax.tree_util.keystr(path): np.asarray(jax.device_get(leaf))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
 
 
 def same(first, second) -> bool:
@@ -65,7 +68,9 @@ def train(run, steps: int) -> list[dict[str, float]]:
   """Losses of each step."""
   batches = run.experiment.train.iterate(0, run.rows(run.settings.batch_size))
   metrics = [run.train_step(next(batches)) for _ in range(steps)]
-  return [{name: float(value) for name, value in step.items() if name.endswith('/loss')} for step in jax.device_get(metrics)]
+  return [
+    {name: float(value) for name, value in step.items() if name.endswith('/loss')} for step in jax.device_get(metrics)
+  ]
 
 
 def main(steps: int, meshes: list[str], flags: list[str]) -> None:
@@ -86,7 +91,8 @@ def main(steps: int, meshes: list[str], flags: list[str]) -> None:
     entry['losses'] = difference(losses, train(run, steps))
     if 'context' in mesh:
       sampled = [each.sample(8, seed=1, averaged=False) for each in (alone, run)]
-      entry['samples'] = max(float(np.max(np.abs(sampled[0][name].astype(float) - sampled[1][name].astype(float)))) for name in sampled[0])
+      entry['samples'] = max(
+        float(np.max(np.abs(sampled[0][name].astype(float) - sampled[1][name].astype(float)))) for name in sampled[0])
       entry['evaluation'] = difference(*([each.evaluate(max_batches=1)] for each in (alone, run)))
   with tempfile.TemporaryDirectory() as folder:
     checkpoints = Checkpoints(pathlib.Path(folder) / 'checkpoints')

@@ -22,14 +22,18 @@ def start(argv, processes, devices, only=None, port=None, start_timeout=120, pee
   """
   port = port or free_port()
   path = os.pathsep.join([str(pathlib.Path(__file__).parent), str(ROOT), os.environ.get('PYTHONPATH', '')])
-  env = {**os.environ, 'PYTHONPATH': path, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-         **environment}
+  env = {
+    **os.environ, 'PYTHONPATH': path, 'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}', **environment
+  }
   common = [f'--coordinator=127.0.0.1:{port}', f'--num_processes={processes}', f'--start_timeout={start_timeout}',
             f'--peer_timeout={peer_timeout}']
   numbers = range(processes) if only is None else only
   joining = [[*common, f'--process_id={number}'] if processes > 1 else [] for number in numbers]
-  return [subprocess.Popen([sys.executable, *argv, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
-          for flags in joining]
+  return [
+    subprocess.Popen([sys.executable, *argv, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                     env=env) for flags in joining
+  ]
 
 
 def finish(started, timeout=600):

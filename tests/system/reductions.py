@@ -1,4 +1,5 @@
-"""What eight fake devices compute of gradients in terms, beside one device, and what a train step sends; prints a JSON line."""
+"""What eight fake devices compute of gradients in terms, beside one device, and what a train step sends; prints a JSON
+line."""
 
 from collections.abc import Callable
 import dataclasses
@@ -45,7 +46,8 @@ class Tokens(nnx.Module):
 
   def __init__(self, dtype: Any, rngs: nnx.Rngs):
     init = nnx.initializers.normal(0.5)
-    self.embed, self.first, self.second = Embed(12, 8, rngs=rngs), LayerNorm(8, rngs=rngs, dtype=dtype), RMSNorm(8, rngs=rngs, dtype=dtype)
+    self.embed, self.first, self.second = Embed(12, 8, rngs=rngs), LayerNorm(8, rngs=rngs, dtype=dtype), RMSNorm(
+      8, rngs=rngs, dtype=dtype)
     self.experts = Experts(8, 6, 4, 2, activation=jax.nn.silu, dtype=dtype, kernel_init=init, out_init=init, rngs=rngs)
     self.scale = nnx.Param(jnp.ones(8))  # which no layer knows
 
@@ -58,7 +60,8 @@ def terms(tree: Any) -> Any:
 
 
 def compare(function: Callable[..., Any], params: Any, *inputs: Any) -> dict[str, float]:
-  """Largest difference of gradients on the mesh from those of one device, relative to the largest entry; and the least part of terms."""
+  """Largest difference of gradients on the mesh from those of one device, relative to the largest entry; and the least
+  part of terms."""
   mesh = sharding.make_mesh(MESH)
   alone = jax.grad(function)(params, *inputs)
   plain = jax.jit(sharding.under(mesh, {}, jax.grad(function)))(params, *inputs)
@@ -86,7 +89,8 @@ def layers() -> dict[str, Any]:
         report[f'penalty {dtype.__name__}'] = compare(penalty, {**params, 'out': {**params['out']}}, inputs)
   hidden_BTD, weight_VD = (jnp.asarray(random.normal(size=shape), jnp.float32) for shape in ((16, 6, 8), (12, 8)))
   for chunks in (1, 3):
-    loss = lambda weight, hidden, chunks=chunks: jnp.sum(token_losses(hidden, weight['w'], tokens_BT, chunks)[0] * jnp.arange(6.0))
+    loss = lambda weight, hidden, chunks=chunks: jnp.sum(
+      token_losses(hidden, weight['w'], tokens_BT, chunks)[0] * jnp.arange(6.0))
     report[f'cross-entropy in {chunks}'] = compare(loss, {'w': weight_VD}, hidden_BTD)
   return report
 
@@ -97,19 +101,25 @@ def accumulated() -> dict[str, float]:
   net = network(lambda rngs: Images(jnp.float32, rngs))
   params = {'net': net.init(jax.random.key(0))[0]}
   layout = jax.tree.map(lambda _: sharding.replicated(mesh), params)
-  on_data = jax.tree.map(lambda leaf: sharding.NamedSharding(mesh, sharding.PartitionSpec(*[None] * (leaf.ndim - 1), 'data')), params)
+  on_data = jax.tree.map(
+    lambda leaf: sharding.NamedSharding(mesh, sharding.PartitionSpec(*[None] * (leaf.ndim - 1), 'data')), params)
   read = lambda params, x: jnp.sin(net.apply(params, {}, x)[0])
   losses = {
-    'alone': lambda params, x: jnp.mean(read(params, x)),
-    'with a penalty': lambda params, x: jnp.mean(read(params, x)) + sum(jnp.sum(leaf ** 2) for leaf in jax.tree.leaves(params)),
-    'of examples': lambda params, x: jnp.mean(jax.vmap(lambda x: jnp.mean(read(params, x[None])) ** 2)(x)),
+    'alone':
+      lambda params, x: jnp.mean(read(params, x)), 'with a penalty':
+        lambda params, x: jnp.mean(read(params, x)) + sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params)),
+    'of examples':
+      lambda params, x: jnp.mean(jax.vmap(lambda x: jnp.mean(read(params, x[None]))**2)(x)),
   }
   report = {}
   for name, loss in losses.items():
-    phase = Phase('only', ('net',), lambda params, context, batch, key, loss=loss: Output(loss(params['net'], batch['x'])))
+    phase = Phase('only', ('net',),
+                  lambda params, context, batch, key, loss=loss: Output(loss(params['net'], batch['x'])))
     context = Context(step=jnp.int32(0), mutable={}, ema={}, frozen={})
-    gradients = lambda layout, phase=phase, context=context: jax.jit(sharding.under(mesh, {}, lambda: accumulation.gradients(
-      phase, params, context, {'x': x}, jax.random.key(0), 2, lambda group, tree: tree, layout)[0]))()
+    gradients = lambda layout, phase=phase, context=context: jax.jit(
+      sharding.under(
+        mesh, {}, lambda: accumulation.gradients(phase, params, context, {'x': x}, jax.random.key(0), 2, lambda group,
+                                                 tree: tree, layout)[0]))()
     wanted = gradients({})
     for kind, places in (('', layout), (' on data', on_data)):
       apart = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b))), gradients(places), wanted)
@@ -128,4 +138,7 @@ def sent(flags: list[str], mesh: dict[str, int], microbatches: int, reduce: str 
 
 if __name__ == '__main__':
   flags = sys.argv[1:]
-  print(json.dumps({'layers': layers(), 'accumulated': accumulated(), 'sent': [sent(flags, {'data': 8}, count) for count in (1, 4)]}))
+  print(
+    json.dumps(
+      {'layers': layers(), 'accumulated': accumulated(),
+       'sent': [sent(flags, {'data': 8}, count) for count in (1, 4)]}))

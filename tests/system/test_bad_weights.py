@@ -1,4 +1,5 @@
-"""Public weights that are bad, through the command line: each ends with a message, exit code 2, and nothing that was half written."""
+"""Public weights that are bad, through the command line: each ends with a message, exit code 2, and nothing that was
+half written."""
 
 import json
 import shutil
@@ -40,8 +41,9 @@ def learn(texts, size):
   class Writer:
     write = staticmethod(lambda data: path.update(model=path.get('model', b'') + data))
 
-  sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(texts), model_writer=Writer, vocab_size=size, model_type='unigram',
-                                           hard_vocab_limit=False, minloglevel=2, pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
+  sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(texts), model_writer=Writer, vocab_size=size,
+                                           model_type='unigram', hard_vocab_limit=False, minloglevel=2, pad_id=0,
+                                           eos_id=1, unk_id=2, bos_id=-1)
   return path['model']
 
 
@@ -53,7 +55,10 @@ def tokenizer(name, size=270):
       return {'spiece.model': model}
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     pieces = [processor.id_to_piece(number) for number in range(processor.get_piece_size())]
-    vocabulary = {piece: number for number, piece in enumerate([*pieces, *(f'more{number}' for number in range(size - len(pieces)))])}
+    vocabulary = {
+      piece: number
+      for number, piece in enumerate([*pieces, *(f'more{number}' for number in range(size - len(pieces)))])
+    }
     return {'source.spm': model, 'target.spm': model, 'vocab.json': json.dumps(vocabulary).encode()}
   return {} if name == 'vit' else tokenizers.train('bert' if name == 'bert' else 'bpe', [TEXT], size).files()
 
@@ -130,7 +135,9 @@ def two_embeddings(folder, name):
   edited(share_encoder_decoder_embeddings=False, decoder_vocab_size=SIZES['vocab'])(folder, name)
   tensors = load_file(folder / 'model.safetensors')
   shared = tensors.pop('model.shared.weight')
-  tensors |= {f'model.{side}.embed_tokens.weight': shared + number for number, side in enumerate(('encoder', 'decoder'))}
+  tensors |= {
+    f'model.{side}.embed_tokens.weight': shared + number for number, side in enumerate(('encoder', 'decoder'))
+  }
   save_file(tensors, folder / 'model.safetensors')
 
 
@@ -147,7 +154,8 @@ def large_tokenizer(folder, name):
     return
   if name == 'bert':
     (folder / 'tokenizer.json').unlink()
-    (folder / 'vocab.txt').write_text('\n'.join(['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *(f'w{number}' for number in range(268))]))
+    (folder / 'vocab.txt').write_text('\n'.join(
+      ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *(f'w{number}' for number in range(268))]))
     return
   for file, data in tokenizer(name, 273).items():
     (folder / file).write_bytes(data)
@@ -175,16 +183,14 @@ def without_heads(folder, name):
 MANY = ('gpt2', 'bert', 't5', 'marian', 'whisper', 'vit')
 BAD = [
   *((name, truncated, 'truncated or damaged') for name in MANY),
-  *((name, wrong_shape, 'of another shape') for name in MANY),
-  *((name, lost_shard, 'lacks 1 of the') for name in MANY),
+  *((name, wrong_shape, 'of another shape') for name in MANY), *((name, lost_shard, 'lacks 1 of the') for name in MANY),
   *((name, large_tokenizer, 'tokens and the model') for name in MANY if name != 'vit'),
   *((name, no_tokenizer, 'has no tokenizer') for name in ('bert', 't5', 'whisper')),
-  *((name, damaged_tokenizer, words) for name, words in (
-    ('gpt2', 'no tokenizer of the library'), ('t5', 'no model of SentencePiece'), ('marian', 'no model of SentencePiece'))),
-  ('gpt2', edited(model_type='rwkv'), "model_type is 'rwkv'"),
-  ('gpt2', without_config, 'config.json does not exist'),
-  ('gpt2', pickled, 'pickle'),
-  ('t5', edited(eos_token_id=400), 'config.data.tokens must be from 0 to 271, got 400'),
+  *((name, damaged_tokenizer, words)
+    for name, words in (('gpt2', 'no tokenizer of the library'), ('t5', 'no model of SentencePiece'),
+                        ('marian', 'no model of SentencePiece'))),
+  ('gpt2', edited(model_type='rwkv'), "model_type is 'rwkv'"), ('gpt2', without_config, 'config.json does not exist'),
+  ('gpt2', pickled, 'pickle'), ('t5', edited(eos_token_id=400), 'config.data.tokens must be from 0 to 271, got 400'),
   ('marian', edited(pad_token_id='a'), 'pad_token_id must be a whole number'),
   ('marian', two_embeddings, 'an embedding for each side'),
   ('whisper', preprocessing(feature_size=80), 'feature_size is 80'),
@@ -202,9 +208,9 @@ def test_bad_models_leave_nothing_behind(tmp_path, published, capsys, name, dama
   assert [path.name for path in tmp_path.iterdir()] == ['bad']
 
 
-@pytest.mark.parametrize(('name', 'words'), [
-  ('gpt2', 'a prompt has 1 to 23 tokens (the context is 24)'), ('bert', 'at most 22 tokens beside'), ('t5', 'has 1 to 23 tokens'),
-  ('marian', 'has 1 to 23 tokens')])
+@pytest.mark.parametrize(('name', 'words'), [('gpt2', 'a prompt has 1 to 23 tokens (the context is 24)'),
+                                             ('bert', 'at most 22 tokens beside'), ('t5', 'has 1 to 23 tokens'),
+                                             ('marian', 'has 1 to 23 tokens')])
 def test_prompts_longer_than_the_context(published, capsys, name, words):
   run = published(name)[1]
   before = contents(run)
@@ -217,7 +223,8 @@ def test_commands_that_need_data_say_so(tmp_path, published, capsys, name):
   run = published(name)[1]
   before = contents(run)
   assert 'this run has no data' in fails(capsys, 'evaluate', f'--workdir={run}')
-  said = fails(capsys, 'train', f'--config={run}/config.json', f'--config.init_from={run}', f'--workdir={tmp_path / "new"}')
+  said = fails(capsys, 'train', f'--config={run}/config.json', f'--config.init_from={run}',
+               f'--workdir={tmp_path / "new"}')
   assert 'this run has no data' in said
   assert contents(run) == before and not (tmp_path / 'new' / 'config.json').exists()
 
@@ -230,7 +237,9 @@ def test_an_adapter_of_another_base(tmp_path, published, capsys):
   peft.save(tmp_path / 'adapter', model, peft.Adapter(options, lora.init(jax.random.key(0), kernels, 3)))
   before = contents(other)
   said = fails(capsys, 'import', f'--from={tmp_path / "adapter"}', f'--base={other}', f'--workdir={tmp_path / "wrong"}')
-  assert 'no adapters of this base' in said and [path.name for path in tmp_path.iterdir()] == ['adapter'] and contents(other) == before
-  said = fails(capsys, 'import', f'--from={tmp_path / "adapter"}', f'--base={published("bert")[1]}', f'--workdir={tmp_path / "wrong"}')
+  assert 'no adapters of this base' in said and [path.name for path in tmp_path.iterdir()
+                                                ] == ['adapter'] and contents(other) == before
+  said = fails(capsys, 'import', f'--from={tmp_path / "adapter"}', f'--base={published("bert")[1]}',
+               f'--workdir={tmp_path / "wrong"}')
   assert 'this model is a bert' in said and [path.name for path in tmp_path.iterdir()] == ['adapter']
   assert main(['import', f'--from={tmp_path / "adapter"}', f'--base={run}', f'--workdir={tmp_path / "right"}']) == 0

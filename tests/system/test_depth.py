@@ -18,7 +18,9 @@ DEPTH = {'language/python_code': 'layers', 'quickstart': 'depth'}  # a transform
 
 def lower(name, depth):
   """The train step of a config at this depth, from its builder to StableHLO."""
-  flags = [f'--config={ROOT}/configs/{name}.py:smoke', f'--config.model.{DEPTH[name]}={depth}', '--config.model.unroll=False']
+  flags = [
+    f'--config={ROOT}/configs/{name}.py:smoke', f'--config.model.{DEPTH[name]}={depth}', '--config.model.unroll=False'
+  ]
   values, paths = configs.parse('train', flags, '')
   experiment = configs.build(values.config, paths)
   objective = experiment.objective
@@ -47,7 +49,8 @@ def no_cache():
 @pytest.mark.usefixtures('no_cache')
 @pytest.mark.parametrize('name', DEPTH)
 def test_compile_time_and_compiled_size_do_not_grow(name):
-  """At most 1.3 times the time and 1.05 times the size; the least CPU time of three, since other programs run beside the tests."""
+  """At most 1.3 times the time and 1.05 times the size; the least CPU time of three, since other programs run beside
+  the tests."""
   seconds, size = {6: [], 48: []}, {}
   for _ in range(3):
     for depth in seconds:

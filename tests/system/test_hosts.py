@@ -15,8 +15,11 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from processes import ROOT, finish, free_port, genjax, start
 
-CONFIGS = {'quickstart': ('genjax.experiments.diffusion', ['--config.data.train=train[:320]', '--config.data.heldout=test[:16]']),
-           'language/python_code': ('genjax.experiments.language', ['--config.data.heldout=validation[:2]'])}
+CONFIGS = {
+  'quickstart': ('genjax.experiments.diffusion', ['--config.data.train=train[:320]',
+                                                  '--config.data.heldout=test[:16]']),
+  'language/python_code': ('genjax.experiments.language', ['--config.data.heldout=validation[:2]'])
+}
 
 
 def train(name, workdir, processes, devices, *overrides):
@@ -30,7 +33,9 @@ def train(name, workdir, processes, devices, *overrides):
          '--config.sample_every=0', *own, *overrides, processes=processes, devices=devices,
          RECORDED_EXPERIMENT=experiment, RECORDED_FOLDER=str(folder))
   lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-  losses = {line['step']: line[key] for line in lines for key in line if key.endswith('/loss') and not key.startswith('heldout')}
+  losses = {
+    line['step']: line[key] for line in lines for key in line if key.endswith('/loss') and not key.startswith('heldout')
+  }
   files = set(folder.iterdir()) - before
   assert len(files) == processes
   used = {}
@@ -72,14 +77,19 @@ def test_two_processes_train_as_one_and_one_or_four_go_on(tmp_path, name):
 
   if name == 'quickstart':
     # Sampling and evaluating on two processes give what one gives; only the first speaks.
-    judge = ['--set', 'evaluation.classifier=digits_classifier:smoke', 'evaluation.num_samples=20', 'evaluation.neighbours=10']
+    judge = [
+      '--set', 'evaluation.classifier=digits_classifier:smoke', 'evaluation.num_samples=20', 'evaluation.neighbours=10'
+    ]
     for command, arguments in (('sample', ['--num=5', '--conditions=label=3,4']), ('evaluate', judge)):
       results = []
       for processes in (2, 1):  # two train the classifier that judges samples
         out = tmp_path / f'samples-{processes}.npz'
-        argv = [command, f'--workdir={tmp_path / "two"}', *arguments, *([f'--out={out}'] if command == 'sample' else [])]
+        argv = [
+          command, f'--workdir={tmp_path / "two"}', *arguments, *([f'--out={out}'] if command == 'sample' else [])
+        ]
         first, *others = genjax(*argv, processes=processes, devices=8 // processes,
-                                RECORDED_EXPERIMENT=CONFIGS[name][0], RECORDED_FOLDER=str(tmp_path), GENJAX_CACHE=str(tmp_path / 'cache'))
+                                RECORDED_EXPERIMENT=CONFIGS[name][0], RECORDED_FOLDER=str(tmp_path),
+                                GENJAX_CACHE=str(tmp_path / 'cache'))
         assert not any(text.strip() for text in others)
         results.append(np.load(out)['image'].astype(int) if command == 'sample' else json.loads(first)['metrics'])
       if command == 'sample':
@@ -93,8 +103,10 @@ def test_two_processes_train_as_one_and_one_or_four_go_on(tmp_path, name):
 @pytest.mark.slow
 @pytest.mark.parametrize('dies', [0, 1])
 def test_a_killed_process_ends_the_other_with_its_name(tmp_path, dies):
-  started = start(['-m', 'genjax.cli.main', 'train', f'--config={ROOT}/configs/quickstart.py:smoke', f'--workdir={tmp_path / "run"}',
-                   '--config.steps=100000', '--config.evaluate_every=0', '--config.sample_every=0', '--config.checkpoint.every=0'], 2, 4)
+  started = start([
+    '-m', 'genjax.cli.main', 'train', f'--config={ROOT}/configs/quickstart.py:smoke', f'--workdir={tmp_path / "run"}',
+    '--config.steps=100000', '--config.evaluate_every=0', '--config.sample_every=0', '--config.checkpoint.every=0'
+  ], 2, 4)
   try:
     deadline = time.monotonic() + 200
     log = tmp_path / 'run' / 'metrics.jsonl'

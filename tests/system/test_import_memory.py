@@ -29,7 +29,8 @@ sys.exit(code)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='/proc has the peak')
 def test_peak_of_a_decoder_of_one_gibibyte(tmp_path):
-  """The largest parameter, the same of all layers in one array, is a quarter of the model: no copy of it fits below the bound twice."""
+  """The largest parameter, the same of all layers in one array, is a quarter of the model: no copy of it fits below the
+  bound twice."""
   config = llama(vocab=512, context=64, layers=16, heads=16, width=1024, mlp_width=4096)
   shapes, rng = jax.eval_shape(transformer(config).init, jax.random.key(0))[0], np.random.default_rng(0)
   params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes)
@@ -37,8 +38,8 @@ def test_peak_of_a_decoder_of_one_gibibyte(tmp_path):
   interop.save(tmp_path / 'public', config, params)
   del params
   assert size >= 2**30
-  run = subprocess.run([sys.executable, '-c', IMPORT, tmp_path / 'public', tmp_path / 'run'], capture_output=True, text=True,
-                       check=False)
+  run = subprocess.run([sys.executable, '-c', IMPORT, tmp_path / 'public', tmp_path / 'run'], capture_output=True,
+                       text=True, check=False)
   assert run.returncode == 0, run.stderr
   needed = int(run.stdout.split('bytes')[1])
   assert size < needed < BOUND * size, f'{needed / size:.2f} times the size of the model'

@@ -1,4 +1,5 @@
-"""Every family on every mesh: the initial state, the losses and the checkpoints are those of one device, and memory is split.
+"""Every family on every mesh: the initial state, the losses and the checkpoints are those of one device, and memory is
+split.
 
 Each case runs in a process of its own with eight fake devices; see `meshes.py` beside this file.
 """
@@ -23,10 +24,12 @@ CASES = {
   'vae': ('autoencoders/digits_vae', MESHES, ()),
   'gan': ('gans/digits_gan', MESHES, ()),
   'u-net': ('diffusion/mnist_flow', MESHES, (*DIGITS, '--config.model.attention=(4,)')),
-  # What may depend on who holds which row: packs of samples, a gradient penalty, accumulation, batch statistics of a microbatch.
+  # What may depend on who holds which row: packs of samples, a gradient penalty, accumulation, batch statistics of a
+  # microbatch.
   'gan with packs, R1 and microbatches': ('gans/digits_gan', ('data:8', 'fsdp:8'), (
     '--config.batch_size=32', '--config.microbatches=2', '--config.model.pack=2', '--config.objective.r1_gamma=1.0',
-    '--config.objective.r1_every=2', '--config.objective.loss=non_saturating')),  # positive: a relative bound has a meaning
+    # Positive: a relative bound has a meaning
+    '--config.objective.r1_every=2', '--config.objective.loss=non_saturating')),
 }
 
 
@@ -71,9 +74,12 @@ ADAPTED = {
 @pytest.mark.parametrize('name', ADAPTED)
 def test_a_mesh_changes_no_loss_of_adapters(name):
   paths = "('blocks/.*kernel',)" if name == 'mixtral' else "('.*/kernel',)"
-  argv = [sys.executable, pathlib.Path(__file__).with_name('adapter_meshes.py'), f'{ROOT}/configs/{name}.py:smoke',
-          ','.join(ADAPTED[name]), '--config.lora.rank=2', f'--config.lora.paths={paths}', '--config.optimizers.net.lr=0.02',
-          '--config.optimizers.net.warmup=1']
+  argv = [
+    sys.executable,
+    pathlib.Path(__file__).with_name('adapter_meshes.py'), f'{ROOT}/configs/{name}.py:smoke', ','.join(ADAPTED[name]),
+    '--config.lora.rank=2', f'--config.lora.paths={paths}', '--config.optimizers.net.lr=0.02',
+    '--config.optimizers.net.warmup=1'
+  ]
   done = subprocess.run(argv, capture_output=True, text=True, timeout=1800, check=False, env={
     **os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), 'JAX_PLATFORMS': 'cpu'})
   assert done.returncode == 0, done.stderr[-5000:]

@@ -23,14 +23,15 @@ def three_files(tmp_path):
 
 
 def genjax(*argv, cwd):
-  done = subprocess.run([sys.executable, '-m', 'genjax.cli.main', *argv], cwd=cwd, capture_output=True, text=True, timeout=300,
-                        env={**os.environ, 'PYTHONPATH': str(ROOT)})
+  done = subprocess.run([sys.executable, '-m', 'genjax.cli.main', *argv], cwd=cwd, capture_output=True, text=True,
+                        timeout=300, env={**os.environ, 'PYTHONPATH': str(ROOT)})
   assert done.returncode == 0, done.stderr
   return done
 
 
 def test_a_family_of_ones_own_trains_resumes_and_samples(three_files):
-  argv = ('train', '--config=adversarial_digits.py', '--workdir=run', '--config.steps=300', '--config.checkpoint.every=150')
+  argv = ('train', '--config=adversarial_digits.py', '--workdir=run', '--config.steps=300',
+          '--config.checkpoint.every=150')
   genjax(*argv, cwd=three_files)
   lines = [json.loads(line) for line in (three_files / 'run' / 'metrics.jsonl').read_text().splitlines()]
   errors = [line['autoencoder/error'] for line in lines if 'autoencoder/error' in line]

@@ -13,8 +13,11 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 @pytest.fixture(scope='module')
 def found():
-  argv = [sys.executable, pathlib.Path(__file__).with_name('reductions.py'), f'--config={ROOT}/configs/quickstart.py:smoke',
-          '--config.batch_size=32']
+  argv = [
+    sys.executable,
+    pathlib.Path(__file__).with_name('reductions.py'), f'--config={ROOT}/configs/quickstart.py:smoke',
+    '--config.batch_size=32'
+  ]
   done = subprocess.run(argv, capture_output=True, text=True, timeout=1200, env={
     **os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), 'JAX_PLATFORMS': 'cpu',
     'XLA_FLAGS': '--xla_force_host_platform_device_count=8'})

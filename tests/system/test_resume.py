@@ -23,9 +23,11 @@ FAMILIES = {
 
 def train(config, workdir, devices, experiment, **environment):
   """Trains 20 steps in a process of its own; returns its exit code and what it said."""
-  argv = [sys.executable, '-m', 'genjax.cli.main', 'train', f'--config={ROOT}/configs/{config}.py:smoke', f'--workdir={workdir}',
-          '--config.experiment=interrupted', '--config.steps=20', '--config.checkpoint.every=10', '--config.log_every=20',
-          '--config.evaluate_every=0', '--config.sample_every=0', '--config.batch_size=16']
+  argv = [
+    sys.executable, '-m', 'genjax.cli.main', 'train', f'--config={ROOT}/configs/{config}.py:smoke',
+    f'--workdir={workdir}', '--config.experiment=interrupted', '--config.steps=20', '--config.checkpoint.every=10',
+    '--config.log_every=20', '--config.evaluate_every=0', '--config.sample_every=0', '--config.batch_size=16'
+  ]
   path = os.pathsep.join([str(pathlib.Path(__file__).parent), str(ROOT), os.environ.get('PYTHONPATH', '')])
   done = subprocess.run(argv, capture_output=True, text=True, timeout=600, env={
     **os.environ, 'PYTHONPATH': path, 'INTERRUPTED_EXPERIMENT': experiment,
@@ -39,7 +41,8 @@ def arrays(workdir):
   with ocp.PyTreeCheckpointer() as checkpointer:
     # As NumPy arrays: they were written from other devices than this process has.
     saved = checkpointer.metadata(folder).item_metadata.tree
-    tree = checkpointer.restore(folder, restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved))
+    tree = checkpointer.restore(folder, restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
+                                                                  saved))
   return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 

@@ -45,18 +45,24 @@ def test_kills_cover_families_phases_and_signals():
   planned = faults.plan(52, list(faults.FAMILIES), 200, 0)
   assert sum(map(len, planned.values())) == 52
   for kills in planned.values():
-    assert {(kill.phase, kill.number) for kill in kills} == {(phase, number) for phase in faults.PHASES for number in faults.SIGNALS}
+    assert {(kill.phase, kill.number) for kill in kills
+           } == {(phase, number) for phase in faults.PHASES for number in faults.SIGNALS}
     assert [kill.after for kill in kills] == sorted(kill.after for kill in kills) and kills[-1].after < 200
-  assert len({(kill.phase, kill.number) for kills in faults.plan(4, list(faults.FAMILIES), 200, 0).values() for kill in kills}) == 4
+  assert len({
+    (kill.phase, kill.number) for kills in faults.plan(4, list(faults.FAMILIES), 200, 0).values() for kill in kills
+  }) == 4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('family', faults.FAMILIES)
 def test_a_run_of_eight_devices_goes_on_on_this_one(tmp_path, family):
   config, folder = f'--config={ROOT}/configs/{faults.FAMILIES[family]}.py:smoke', tmp_path / 'run'
-  done = subprocess.run([sys.executable, '-m', 'genjax.cli.main', 'train', config, f'--workdir={folder}', *ARGV, '--config.mesh.data=2',
-                         '--config.mesh.fsdp=4'], capture_output=True, text=True, timeout=600,
-                        env={**os.environ, 'PYTHONPATH': str(ROOT), 'XLA_FLAGS': '--xla_force_host_platform_device_count=8'})
+  done = subprocess.run(
+    [
+      sys.executable, '-m', 'genjax.cli.main', 'train', config, f'--workdir={folder}', *ARGV, '--config.mesh.data=2',
+      '--config.mesh.fsdp=4'
+    ], capture_output=True, text=True, timeout=600,
+    env={**os.environ, 'PYTHONPATH': str(ROOT), 'XLA_FLAGS': '--xla_force_host_platform_device_count=8'})
   assert done.returncode == 0, done.stderr
   values, paths = configs.parse('train', [config, *ARGV], '')
   run = Run(configs.build(values.config, paths), configs.settings(values.config))
@@ -68,7 +74,8 @@ def test_a_run_of_eight_devices_goes_on_on_this_one(tmp_path, family):
   state = run.state
   parts = {'params': state.params, 'ema': state.ema, 'opt': state.opt, 'mutable': state.mutable, 'step': state.step}
   # Optimizer states come back as nested dicts when the model is unknown: in another order, so as multisets of arrays.
-  assert sorted(expected) == sorted(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(parts)) and len(expected) > 10
+  assert sorted(expected) == sorted(
+    np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(parts)) and len(expected) > 10
   run.train_step(next(run.experiment.train.iterate(2, run.rows(8))))
   run.check_finite()
   assert run.step == 3
@@ -76,8 +83,10 @@ def test_a_run_of_eight_devices_goes_on_on_this_one(tmp_path, family):
 
 @pytest.mark.slow
 def test_nothing_is_compiled_after_each_combination_of_phases_ran_once(tmp_path):
-  """Over more than an epoch, with evaluation and samples between steps; the discriminator's penalty runs at some steps only."""
-  values, paths = configs.parse('train', [f'--config={ROOT}/configs/gans/digits_gan.py:smoke', '--config.batch_size=32'], '')
+  """Over more than an epoch, with evaluation and samples between steps; the discriminator's penalty runs at some steps
+  only."""
+  values, paths = configs.parse('train',
+                                [f'--config={ROOT}/configs/gans/digits_gan.py:smoke', '--config.batch_size=32'], '')
   experiment, settings = configs.build(values.config, paths), configs.settings(values.config)
   epoch = -(-len(experiment.train.source) // 32)
   run = Run(experiment, dataclasses.replace(settings, steps=2 * epoch + 3))

@@ -38,7 +38,8 @@ def lower(devices, shape, **options):
   optimizers = {'net': optax.adam(1e-3)}
   shapes = jax.eval_shape(functools.partial(state_lib.create, objective, optimizers, {}, 0), {})
   layout = state_lib.shardings(shapes, optimizers, mesh, {'net': decoder.axes(config)}, {})
-  target = jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, layout)
+  target = jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes,
+                        layout)
   batch = {'tokens': jax.ShapeDtypeStruct((8, config.context + 1), jnp.int32, sharding=sharding.batch_sharding(mesh))}
   step = sharding.under(mesh, {}, step_lib.make_step(objective, optimizers, {}, 0))
   jitted = jax.jit(step, static_argnums=3, donate_argnums=0, out_shardings=(layout, sharding.replicated(mesh)))
@@ -76,9 +77,11 @@ def test_each_device_multiplies_its_rows_by_its_experts(devices):
   """8 rows of 512 tokens over fsdp, 4 experts over expert, each of 256 by 384: 4,096 routed tokens, 2 experts."""
   text = lower(devices, {'fsdp': 2, 'expert': 2}, experts=4, experts_per_token=2, mlp_width=384).compile().as_text()
   products = re.findall(r'%ragged-dot-none\S* = bf16\[([\d,]+)\]\S* custom-call', text)
-  assert sorted(products) == ['4096,256'] * 3 + ['4096,384'] * 3  # up, gate and down, forward and for the gradient of their rows
+  # Up, gate and down, forward and for the gradient of their rows
+  assert sorted(products) == ['4096,256'] * 3 + ['4096,384'] * 3
   gradients = re.findall(r'%tgmm\S* = bf16\[([\d,]+)\]\S* custom-call', text)
   assert sorted(gradients) == ['2,256,384'] * 2 + ['2,384,256']
-  assert not re.search(r'= \w+\[(\d+,)*384(,\d+)*\]\S* (dot|convolution)\(', text)  # no product of every token with every expert
+  # No product of every token with every expert
+  assert not re.search(r'= \w+\[(\d+,)*384(,\d+)*\]\S* (dot|convolution)\(', text)
   together = {int(experts) for experts in re.findall(r'\[(?:\d+,)*(\d+),(?:256,384|384,256)\]', text)}
   assert 2 in together and 4 not in together  # nothing holds the matrices of all experts

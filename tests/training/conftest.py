@@ -38,7 +38,9 @@ class Regression:
   """Two groups and two phases, one of them at every second step; a running mean changes without gradients."""
 
   def init(self, key, frozen):
-    groups = {name: {'w': jax.random.normal(jax.random.fold_in(key, index), (3,))} for index, name in enumerate(('a', 'b'))}
+    groups = {
+      name: {'w': jax.random.normal(jax.random.fold_in(key, index), (3,))} for index, name in enumerate(('a', 'b'))
+    }
     return Variables(groups, {'mean': jnp.zeros(3)})
 
   def phases(self):
@@ -47,7 +49,8 @@ class Regression:
   def loss(self, params, context, batch, key):
     noise = jax.random.normal(key, (4,))
     mean = 0.9 * context.mutable['mean'] + 0.1 * batch['x'].mean(0)
-    return Output(jnp.mean((batch['x'] @ params['a']['w'] - 1 - 0.1 * noise) ** 2), {'rows': jnp.float32(4)}, {'mean': mean})
+    return Output(jnp.mean((batch['x'] @ params['a']['w'] - 1 - 0.1 * noise)**2), {'rows': jnp.float32(4)},
+                  {'mean': mean})
 
   def other(self, params, context, batch, key):
     return Output(jnp.mean((batch['x'] @ params['b']['w'] - batch['x'] @ params['a']['w']) ** 2))
@@ -65,8 +68,8 @@ def small_run():
 
   def make(bad=(), **options):
     data, adam = Data(bad), optax.adam(0.1)
-    experiment = Experiment(Regression(), data, data, {'a': adam, 'b': adam}, {'x': jax.ShapeDtypeStruct((3,), np.float32)},
-                            ema={'a': 0.9})
+    experiment = Experiment(Regression(), data, data, {'a': adam, 'b': adam},
+                            {'x': jax.ShapeDtypeStruct((3,), np.float32)}, ema={'a': 0.9})
     run = Run(experiment, dataclasses.replace(Settings(steps=12, batch_size=4), **options))
     run.initialise()
     return run

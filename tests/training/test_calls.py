@@ -52,12 +52,14 @@ class Seen(hooks.Hook):
 
 def trained(config, per_call, every, steps=23):
   values, paths = configs.parse('train', [f'--config={ROOT}/configs/{config}.py:smoke', f'--config.steps={steps}'], '')
-  run = Run(configs.build(values.config, paths), dataclasses.replace(configs.settings(values.config), steps_per_call=per_call))
+  run = Run(configs.build(values.config, paths),
+            dataclasses.replace(configs.settings(values.config), steps_per_call=per_call))
   run.initialise()
   seen = Seen(every)
   loop.train(run, [seen])
   assert seen.steps == list(range(1, steps + 1))
-  return jax.device_get(run.state), [{name: float(value) for name, value in jax.device_get(metrics).items()} for metrics in seen.metrics]
+  return jax.device_get(
+    run.state), [{name: float(value) for name, value in jax.device_get(metrics).items()} for metrics in seen.metrics]
 
 
 def equal(first, second):

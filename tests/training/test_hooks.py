@@ -49,7 +49,8 @@ def test_where_the_best_is_kept_the_last_step_is_saved_with_its_metric(tmp_path)
 
 
 def test_a_log_of_every_0_steps_has_the_last_alone(tmp_path, small_run):
-  """0 switches off the lines in between, as the comment of config.log_every says; the metrics of all steps are not kept."""
+  """0 switches off the lines in between, as the comment of config.log_every says; the metrics of all steps are not
+  kept."""
   steps = {}
   for every in (0, 5):
     folder = tmp_path / str(every)

@@ -25,7 +25,8 @@ def test_no_purpose_shares_a_key_with_another_or_with_another_seed():
            for key in (jnp.stack([keys.of(seed, purpose)]), numbered(keys.of(seed, purpose), 5000))]
   found += [words(jnp.stack([jax.random.key(seed % 2**32) for seed in seeds[:4]]))]
   together = np.concatenate(found)
-  assert len(together) == 6 * 4 * 5001 + 4 and len(np.unique(together)) == len(together) - 1  # of the plain keys, two are one
+  # Of the plain keys, two are one
+  assert len(together) == 6 * 4 * 5001 + 4 and len(np.unique(together)) == len(together) - 1
 
 
 @pytest.mark.parametrize('seed', [-1, 2**63])
@@ -46,7 +47,8 @@ class Recorder:
 
 
 def test_steps_evaluations_and_samples_of_a_run_take_different_keys(small_run):
-  """Row 0 of the samples once had the key of step 1443, the evaluation that of step 59297, and the initial variables that of step 4631."""
+  """Row 0 of the samples once had the key of step 1443, the evaluation that of step 59297, and the initial variables
+  that of step 4631."""
   run = small_run()
   init, run._jit_evaluate, run._jit_sample = state.init_key(0), Recorder(run._jit_evaluate), Recorder(run._jit_sample)
   run.evaluate()

@@ -119,7 +119,8 @@ def test_rollbacks_are_bounded(tmp_path, small_run):
     train(small_run([5, 7, 9], nonfinite='rollback', nonfinite_limit=2), tmp_path)
 
 
-@pytest.mark.parametrize(('policy', 'stops'), [('rollback', [7]), ('rollback', [2, 3]), ('rollback', [5, 6, 9]), ('skip', [6, 7])])
+@pytest.mark.parametrize(('policy', 'stops'), [('rollback', [7]), ('rollback', [2, 3]), ('rollback', [5, 6, 9]),
+                                               ('skip', [6, 7])])
 def test_stopped_and_resumed_runs_end_in_the_same_bytes(tmp_path, small_run, state_bytes, policy, stops):
   straight = small_run([7, 10], nonfinite=policy)
   train(straight, tmp_path / 'straight')

@@ -1,4 +1,5 @@
-"""A run: what it checks before computing, what it compiles, and that evaluation and samples do not depend on batches."""
+"""A run: what it checks before computing, what it compiles, and that evaluation and samples do not depend on
+batches."""
 
 import dataclasses
 import os
@@ -20,7 +21,10 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def make(**overrides):
-  argv = [f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke', *(f'--config.{key}={value}' for key, value in overrides.items())]
+  argv = [
+    f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke',
+    *(f'--config.{key}={value}' for key, value in overrides.items())
+  ]
   values, paths = configs.parse('train', argv, '')
   return configs.build(values.config, paths), configs.settings(values.config)
 
@@ -92,7 +96,8 @@ def test_batches_that_are_cut_are_counted_as_they_are_and_never_longer_than_anno
   run = Run(configs.build(values.config, paths), configs.settings(values.config))
   columns = {name: np.ones((8, *row.shape), row.dtype) for name, row in run.experiment.example.items()}
   half = {name: column[:, :6] for name, column in columns.items()}
-  assert run.step_flops(columns=columns) == run.step_flops() and 0.45 < run.step_flops(columns=half) / run.step_flops() < 0.5
+  assert run.step_flops(
+    columns=columns) == run.step_flops() and 0.45 < run.step_flops(columns=half) / run.step_flops() < 0.5
   with pytest.raises(UserError, match='built for'):
     run.train_step({name: np.concatenate([column, column], axis=1) for name, column in columns.items()})
   whole = Run(dataclasses.replace(run.experiment, cut=frozenset()), run.settings)
@@ -142,8 +147,11 @@ try:
 except UserError as error:
   print(error)
 """
-  flags = [f'--config={ROOT}/configs/language/python_code.py:smoke', '--config.data.context=18', '--config.mesh.context=4']
+  flags = [
+    f'--config={ROOT}/configs/language/python_code.py:smoke', '--config.data.context=18', '--config.mesh.context=4'
+  ]
   done = subprocess.run([sys.executable, '-c', program, *flags], capture_output=True, text=True, timeout=600, env={
     **os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), 'JAX_PLATFORMS': 'cpu',
     'XLA_FLAGS': '--xla_force_host_platform_device_count=8'})
-  assert "tokens B T D (8, 18, 16): rule 'sequence' -> ('context',) splits 18 into 4 unequal parts" in done.stdout, done.stderr
+  expected = "tokens B T D (8, 18, 16): rule 'sequence' -> ('context',) splits 18 into 4 unequal parts"
+  assert expected in done.stdout, done.stderr

@@ -1,7 +1,8 @@
 """Music of four voices as tokens: at each time step one token a voice, from the lowest note to the highest.
 
-Tokens of a step: note n of voice v (0 is the lowest) is 1 + 89 v + n - 20, and a voice without a note 1 + 89 v. Token 0 begins a piece. A
-step has its notes in ascending order and then voices without one, so that each set of at most four notes is exactly one row of four
+Tokens of a step: note n of voice v (0 is the lowest) is 1 + 89 v + n - 20, and a voice without a note 1 + 89 v. Token 0
+begins a piece. A step has its notes in ascending order and then voices without one, so that each set of at most four
+notes is exactly one row of four
 tokens: the likelihood of the tokens is that of the piano roll.
 """
 
@@ -25,8 +26,8 @@ def encode(text: str) -> np.ndarray:
   """The tokens of a piece, int32 (1 + 4 S,), the first being `START`.
 
   Args:
-    text: S time steps, between line ends or commas, each of them MIDI numbers between spaces: '48 60 64 67'. '' is no step at all, and a
-      step without numbers is silence.
+    text: S time steps, between line ends or commas, each of them MIDI numbers between spaces: '48 60 64 67'. '' is no
+      step at all, and a step without numbers is silence.
 
   Raises:
     UserError: anything else, or more than four notes at a time.
@@ -36,7 +37,10 @@ def encode(text: str) -> np.ndarray:
     words = step.split()
     notes = sorted({int(word) for word in words if word.isdecimal()})
     if len(notes) < len(words) or len(notes) > VOICES or any(not LOWEST <= note <= HIGHEST for note in notes):
-      raise UserError(f'a step is at most {VOICES} different MIDI numbers from {LOWEST} to {HIGHEST}, such as "48 60 64 67", got {step!r}')
+      raise UserError(
+        f'a step is at most {VOICES} different MIDI numbers from {LOWEST} to {HIGHEST}, such as "48 60 64 67", got '
+        f'{step!r}'
+      )
     choices = [note - LOWEST + 1 for note in notes] + [0] * (VOICES - len(notes))
     tokens += [1 + voice * _CHOICES + choice for voice, choice in enumerate(choices)]
   return np.asarray(tokens, np.int32)
@@ -75,8 +79,8 @@ def windows(pieces: Sequence[np.ndarray], steps: int, once: bool) -> dict[str, n
   Args:
     pieces: see `encode`.
     steps: even.
-    once: whether each token counts once, in the window where most comes before it: after half a window or the whole beginning of the
-      piece. Otherwise it counts in both of its windows.
+    once: whether each token counts once, in the window where most comes before it: after half a window or the whole
+      beginning of the piece. Otherwise it counts in both of its windows.
 
   Returns:
     'tokens' int32 (N, 4 steps + 1) and 'weights' float32 (N, 4 steps), of the tokens from the second on.

@@ -28,8 +28,8 @@ _LARGEST = 2**32 - 2  # bytes of a chunk of a .wav file, an even number
 class LogMel:
   """Options of log-mel frames; the defaults are Whisper's.
 
-  rate: samples a second. bands: F, 128 in Whisper's large-v3. window: samples in a Hann window and its Fourier transform. hop: samples
-  between frames.
+  rate: samples a second. bands: F, 128 in Whisper's large-v3. window: samples in a Hann window and its Fourier
+  transform. hop: samples between frames.
 
   Raises:
     UserError: a number below 1.
@@ -60,8 +60,9 @@ class LogMel:
     """
     half = self.window // 2
     if sound_N.ndim != 1 or len(sound_N) <= max(half, self.hop - 1):
-      raise UserError(f'log-mel frames need one channel of more than {max(half, self.hop - 1)} samples, got an array of shape '
-                      f'{sound_N.shape}; fill it up with zeros')
+      raise UserError(
+        f'log-mel frames need one channel of more than {max(half, self.hop - 1)} samples, got an array of shape '
+        f'{sound_N.shape}; fill it up with zeros')
     padded_N = np.pad(sound_N.astype(np.float64), half, mode='reflect')
     pieces_SN = np.lib.stride_tricks.sliding_window_view(padded_N, self.window)[::self.hop][:self.frames(len(sound_N))]
     hann_N = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
@@ -72,7 +73,8 @@ class LogMel:
 
 @functools.cache
 def mel_filters(bands: int, window: int, rate: int) -> np.ndarray:
-  """Triangles K F over the frequencies of a Fourier transform, evenly spaced in mel from 0 to rate / 2, each of area 1 in Hz.
+  """Triangles K F over the frequencies of a Fourier transform, evenly spaced in mel from 0 to rate / 2, each of area 1
+  in Hz.
 
   The mel scale is that of Slaney's Auditory Toolbox (1998), linear to 1 kHz and logarithmic above; as in librosa.
 
@@ -99,12 +101,15 @@ def _hertz(mel_F: np.ndarray) -> np.ndarray:
 
 
 def read_wav(path: str | os.PathLike[str], rate: int) -> np.ndarray:
-  """The samples of a sound file, float32 N, full scale being -1 to 1: the mean of its channels, resampled if it has another rate.
+  """The samples of a sound file, float32 N, full scale being -1 to 1: the mean of its channels, resampled if it has
+  another rate.
 
-  Of a file that is shorter than its header says, or whose header leaves its length open, this is the sound that is there.
+  Of a file that is shorter than its header says, or whose header leaves its length open, this is the sound that is
+  there.
 
   Args:
-    path: a .wav file of integers or floating-point numbers of any depth, or another format of libsndfile, such as .flac and .mp3.
+    path: a .wav file of integers or floating-point numbers of any depth, or another format of libsndfile, such as .flac
+      and .mp3.
     rate: wanted samples a second.
 
   Raises:
@@ -123,32 +128,41 @@ def read_wav(path: str | os.PathLike[str], rate: int) -> np.ndarray:
   if not sound_NC.size:
     raise UserError(f'{path} has no samples')
   if len(wrong_N := np.flatnonzero(~np.isfinite(sound_NC).all(axis=1))):
-    raise UserError(f'{path}: {len(wrong_N)} of its {len(sound_NC)} samples are NaN or infinite, the first is number {wrong_N[0] + 1}; '
-                    'write it anew from its source')
+    raise UserError(
+      f'{path}: {len(wrong_N)} of its {len(sound_NC)} samples are NaN or infinite, the first is number '
+      f'{wrong_N[0] + 1}; '
+      'write it anew from its source')
   return resample(sound_NC.mean(axis=1), stored_rate, rate)
 
 
 def _with_size(data: bytes) -> bytes:
-  """The bytes of a .wav file, of which the writer may have been a stream that left 0 for the size of the sound; any other file as it is."""
+  """The bytes of a .wav file, of which the writer may have been a stream that left 0 for the size of the sound; any
+  other file as it is."""
   if data[:4] != b'RIFF' or data[8:12] != b'WAVE' or (start := _chunk(data, 12, b'data')) is None:
     return data
   size = len(data) - start - 8
   if data[start + 4:start + 8] != bytes(4) or _chunk(data, start + 8) in (len(data), len(data) + 1):
     return data  # the size is known, or what follows are chunks and there is no sound
-  return b''.join([data[:4], struct.pack('<I', min(len(data) - 8, _LARGEST)), data[8:start + 4], struct.pack('<I', min(size, _LARGEST)),
-                   data[start + 8:]])
+  return b''.join([
+    data[:4],
+    struct.pack('<I', min(len(data) - 8, _LARGEST)), data[8:start + 4],
+    struct.pack('<I', min(size, _LARGEST)), data[start + 8:]
+  ])
 
 
 def _chunk(data: bytes, place: int, name: bytes = b'') -> int | None:
-  """Where the chunk of a name begins, from a place on at which one begins; without a name, where the last chunk ends."""
-  while place + 8 <= len(data) and data[place:place + 4] != name and all(32 <= byte < 127 for byte in data[place:place + 4]):
+  """Where the chunk of a name begins, from a place on at which one begins; without a name, where the last chunk
+  ends."""
+  while place + 8 <= len(data) and data[place:place + 4] != name and all(
+      32 <= byte < 127 for byte in data[place:place + 4]):
     place += 8 + int.from_bytes(data[place + 4:place + 8], 'little')
     place += place % 2  # chunks begin at even places
   return place if not name or data[place:place + 4] == name and place + 8 <= len(data) else None
 
 
 def resample(sound_N: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-  """The sound at another rate, in samples a second: no frequency is added, and those beyond half the new rate are left out."""
+  """The sound at another rate, in samples a second: no frequency is added, and those beyond half the new rate are left
+  out."""
   if rate == wanted:
     return sound_N
   samples = max(1, round(len(sound_N) * wanted / rate))

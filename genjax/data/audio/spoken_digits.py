@@ -1,7 +1,9 @@
-"""The Free Spoken Digit Dataset (Jackson et al., https://github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA 4.0).
+"""The Free Spoken Digit Dataset (Jackson et al., https://github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA
+4.0).
 
-3,000 recordings of the digits 0 to 9 in English, 8 kHz, 16 bits, six speakers, each digit 50 times by each. As its authors split it, the
-recordings 0 to 4 of every digit and speaker are test, and the others train; so all speakers are in both.
+3,000 recordings of the digits 0 to 9 in English, 8 kHz, 16 bits, six speakers, each digit 50 times by each. As its
+authors split it, the recordings 0 to 4 of every digit and speaker are test, and the others train; so all speakers are
+in both.
 """
 
 import os
@@ -35,29 +37,37 @@ def read(folder: str | os.PathLike[str], split: str) -> Recordings:
   """A split, ordered by digit, speaker and number of the recording.
 
   Args:
-    folder: of the original files DIGIT_SPEAKER_NUMBER.wav, or of one file `PACKED` of arrays: audio int16, all recordings one after the
-      other; offsets, where each begins, and the end; digit, speaker and index of each.
-    split: 'train' or 'test'; with a number in brackets, as in 'train[:100]', the first so many that a fixed shuffle of the split gives.
+    folder: of the original files DIGIT_SPEAKER_NUMBER.wav, or of one file `PACKED` of arrays: audio int16, all
+      recordings one after the other; offsets, where each begins, and the end; digit, speaker and index of each.
+    split: 'train' or 'test'; with a number in brackets, as in 'train[:100]', the first so many that a fixed shuffle of
+      the split gives.
 
   Raises:
     UserError: an unknown split, or a folder without recordings.
   """
   match = re.fullmatch(r'(\w+)(?:\[:(\d+)\])?', split)
   if match is None or match[1] not in SPLITS or match[2] == '0':
-    raise UserError(f"split of spoken digits must be one of {SPLITS}, or the first of one as in 'train[:100]', got {split!r}")
+    raise UserError(
+      f"split of spoken digits must be one of {SPLITS}, or the first of one as in 'train[:100]', got {split!r}")
   folder = expanded(folder)
   if (folder / PACKED).is_file():
     found = _packed(folder / PACKED)
   else:
-    found = [(int(name[1]), name[2], int(name[3]), path) for path in folder.glob('*.wav') if (name := _NAME.fullmatch(path.name))]
+    found = [(int(name[1]), name[2], int(name[3]), path)
+             for path in folder.glob('*.wav')
+             if (name := _NAME.fullmatch(path.name))]
   rows = sorted((row for row in found if (row[2] < TEST) == (match[1] == 'test')), key=lambda row: row[:3])
   if not rows:
-    raise UserError(f'{folder} has no recordings for {split!r}: expected {PACKED}, or files such as 7_jackson_32.wav, as in the folder '
-                    'recordings/ of the original repository; name it with config.data.originals')
+    raise UserError(
+      f'{folder} has no recordings for {split!r}: expected {PACKED}, or files such as 7_jackson_32.wav, as in the '
+      'folder '
+      'recordings/ of the original repository; name it with config.data.originals')
   if match[2]:
     order = np.random.default_rng(0).permutation(len(rows))[:int(match[2])]
     rows = [rows[place] for place in order]
-  sounds = [read_wav(sound, RATE) if isinstance(sound, pathlib.Path) else sound.astype(np.float32) / 2**15 for *_, sound in rows]
+  sounds = [
+    read_wav(sound, RATE) if isinstance(sound, pathlib.Path) else sound.astype(np.float32) / 2**15 for *_, sound in rows
+  ]
   return Recordings(sounds, np.asarray([digit for digit, *_ in rows], np.int32))
 
 
@@ -68,4 +78,6 @@ def _packed(path: pathlib.Path) -> list[tuple[int, str, int, np.ndarray]]:
       labels = zip(file['digit'], file['speakers'][file['speaker']], file['index'], sounds, strict=True)
       return [(int(digit), str(speaker), int(index), sound) for digit, speaker, index, sound in labels]
   except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-    raise UserError(f'{path} is not the file of recordings that genjax reads ({error}); see genjax.data.audio.spoken_digits.read') from None
+    raise UserError(
+      f'{path} is not the file of recordings that genjax reads ({error}); see genjax.data.audio.spoken_digits.read'
+    ) from None

@@ -9,16 +9,18 @@ from PIL import Image
 from genjax.data.pipeline import Columns, Source
 from genjax.types import UserError
 
-FILTERS = {'nearest': Image.Resampling.NEAREST, 'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC,
-           'lanczos': Image.Resampling.LANCZOS}
+FILTERS = {
+  'nearest': Image.Resampling.NEAREST, 'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC,
+  'lanczos': Image.Resampling.LANCZOS
+}
 _MODES = {1: 'L', 3: 'RGB'}  # number of channels -> Pillow's name
 
 
 class Resized:
   """A source whose images have one shape.
 
-  Pillow computes them; its filters widen when an image shrinks. Grey images become coloured ones of three equal channels, coloured
-  ones grey by their luma (ITU-R BT.601).
+  Pillow computes them; its filters widen when an image shrinks. Grey images become coloured ones of three equal
+  channels, coloured ones grey by their luma (ITU-R BT.601).
 
   Args:
     source: examples with a column 'image', uint8, H W C each with 1 or 3 channels, of any sizes.
@@ -32,7 +34,8 @@ class Resized:
 
   def __init__(self, source: Source, shape: tuple[int, int, int], filter: str, crop: bool = False):
     if filter not in FILTERS:
-      raise UserError(f'config.data.resize must be one of {sorted(FILTERS)}, or empty to leave images as they are, got {filter!r}')
+      raise UserError(
+        f'config.data.resize must be one of {sorted(FILTERS)}, or empty to leave images as they are, got {filter!r}')
     if shape[2] not in _MODES:
       raise UserError(f'images can be resized to 1 or 3 channels, got config.data.shape {shape}')
     self._source, self._shape, self._filter, self._crop = source, shape, filter, crop
@@ -50,8 +53,9 @@ class Resized:
 
   def _resize(self, image_HWC: np.ndarray) -> np.ndarray:
     if image_HWC.dtype != np.uint8 or image_HWC.ndim != 3 or image_HWC.shape[2] not in _MODES:
-      raise UserError(f'only images uint8 H W C with 1 or 3 channels can be resized, got {image_HWC.dtype} {image_HWC.shape}; '
-                      "set config.data.resize=''")
+      raise UserError(
+        f'only images uint8 H W C with 1 or 3 channels can be resized, got {image_HWC.dtype} {image_HWC.shape}; '
+        "set config.data.resize=''")
     height, width, channels = self._shape
     picture = Image.fromarray(image_HWC[..., 0] if image_HWC.shape[2] == 1 else image_HWC).convert(_MODES[channels])
     box = _middle(picture.size, width / height) if self._crop else None
@@ -59,7 +63,8 @@ class Resized:
 
 
 def _middle(size: tuple[int, int], proportion: float) -> tuple[float, float, float, float]:
-  """Left, top, right and bottom of the largest part in the middle, in pixels, whose width is `proportion` times its height."""
+  """Left, top, right and bottom of the largest part in the middle, in pixels, whose width is `proportion` times its
+  height."""
   width, height = size
   part = min(width, height * proportion), min(height, width / proportion)
   left, top = (width - part[0]) / 2, (height - part[1]) / 2

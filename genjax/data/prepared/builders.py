@@ -143,7 +143,9 @@ class Cifar10(Builder, skip_registration=True):
 
   def read(self) -> dict[str, Any]:
     splits = rows(originals.read_cifar10(self.folder, self.COUNTS))
-    return {split: [(f'{split}_{number:05d}', *row) for number, row in enumerate(part)] for split, part in splits.items()}
+    return {
+      split: [(f'{split}_{number:05d}', *row) for number, row in enumerate(part)] for split, part in splits.items()
+    }
 
   def example(self, row: Any) -> dict[str, Any]:
     name, *columns = row
@@ -249,7 +251,8 @@ class Multi30k(Builder, skip_registration=True):
   """One record a caption, in the order of the files, in all languages that every split has."""
 
   VERSION = tfds.core.Version('1.0.0')
-  SUMMARY = 'Captions of photographs in English, German and French: 29,000 train, 1,014 validation (Elliott et al. 2016, 2017).'
+  SUMMARY = ('Captions of photographs in English, German and French: 29,000 train, 1,014 validation '
+             '(Elliott et al. 2016, 2017).')
   LANGUAGES = ('de', 'en', 'fr')
   PARTS = {
     'train': 'train',
@@ -299,7 +302,8 @@ class Multi30k(Builder, skip_registration=True):
 
 
 class Names(Builder, skip_registration=True):
-  """One record a line, repeated names included; which lines are test is drawn once and for all, and both keep the order of the file."""
+  """One record a line, repeated names included; which lines are test is drawn once and for all, and both keep the order
+  of the file."""
 
   VERSION = tfds.core.Version('1.0.0')
   SUMMARY = 'Given names in lower case, 31,033 train and 1,000 test drawn at random (the list of karpathy/makemore).'
@@ -319,17 +323,22 @@ class Names(Builder, skip_registration=True):
     if len(names) <= self.TEST:
       raise UserError(f'{path}: expected more than the {self.TEST} names that become the test split, got {len(names)}')
     test = set(np.random.RandomState(0).permutation(len(names))[:self.TEST].tolist())
-    return {'train': [name for index, name in enumerate(names) if index not in test], 'test': [names[index] for index in sorted(test)]}
+    return {
+      'train': [name for index, name in enumerate(names) if index not in test],
+      'test': [names[index] for index in sorted(test)]
+    }
 
   def example(self, row: Any) -> dict[str, Any]:
     return {'text': row}
 
 
 class Sst2(Builder, skip_registration=True):
-  """Whole sentences of the Stanford Sentiment Treebank, without those of its third, neutral label; the official split."""
+  """Whole sentences of the Stanford Sentiment Treebank, without those of its third, neutral label; the official
+  split."""
 
   VERSION = tfds.core.Version('1.0.0')
-  SUMMARY = 'Sentences of film reviews, negative or positive: 6,920 train, 872 validation and 1,821 test (Socher et al. 2013).'
+  SUMMARY = ('Sentences of film reviews, negative or positive: 6,920 train, 872 validation and 1,821 test '
+             '(Socher et al. 2013).')
   FILES = 'stsa.binary.train, stsa.binary.dev and stsa.binary.test: a label, a space, a sentence; in Latin-1'
   FEATURES = {'sentence': tfds.features.Text(), 'label': tfds.features.ClassLabel(names=['negative', 'positive'])}
   KEEP_ORDER = True
@@ -342,7 +351,10 @@ class Sst2(Builder, skip_registration=True):
 
   def read(self) -> dict[str, Any]:
     parts = {'train': 'train', 'validation': 'dev', 'test': 'test'}
-    return {split: originals.read_labelled(originals.find(self.folder, f'stsa.binary.{part}'), 2) for split, part in parts.items()}
+    return {
+      split: originals.read_labelled(originals.find(self.folder, f'stsa.binary.{part}'), 2)
+      for split, part in parts.items()
+    }
 
   def example(self, row: Any) -> dict[str, Any]:
     label, sentence = row
@@ -350,17 +362,18 @@ class Sst2(Builder, skip_registration=True):
 
 
 class JSBChorales(Builder, skip_registration=True):
-  """One record a chorale: a line a quarter note, of the MIDI numbers of the notes that sound, ascending; a line may be empty."""
+  """One record a chorale: a line a quarter note, of the MIDI numbers of the notes that sound, ascending; a line may be
+  empty."""
 
   VERSION = tfds.core.Version('1.0.0')
-  SUMMARY = "Bach's four-part chorales, 229 train, 76 validation and 77 test (split of Boulanger-Lewandowski, Bengio and Vincent 2012)."
+  SUMMARY = ("Bach's four-part chorales, 229 train, 76 validation and 77 test "
+             '(split of Boulanger-Lewandowski, Bengio and Vincent 2012).')
   FILES = 'jsb-chorales-quarter.json'
   FEATURES = {'text': tfds.features.Text()}
   KEEP_ORDER = True
   URLS = {
-    'https://raw.githubusercontent.com/czhuang/JSB-Chorales-dataset/9a7f733ddb4ed91f48da64ac7f0f621c34aadd4d/jsb-chorales-quarter.json': (
-      '2db9329f1881a1d3f49703ec556bf1d6f84b4f6c1d702c156536e93cf31e1c91'
-    )
+    'https://raw.githubusercontent.com/czhuang/JSB-Chorales-dataset/9a7f733ddb4ed91f48da64ac7f0f621c34aadd4d/jsb-chorales-quarter.json':
+      ('2db9329f1881a1d3f49703ec556bf1d6f84b4f6c1d702c156536e93cf31e1c91')
   }
 
   def read(self) -> dict[str, Any]:
@@ -371,6 +384,6 @@ class JSBChorales(Builder, skip_registration=True):
 
 
 BUILDERS: dict[str, type[Builder]] = {
-  builder.name: builder
-  for builder in (MNIST, FashionMNIST, Cifar10, TinyShakespeare, Digits, PythonStdlib, Multi30k, Names, Sst2, JSBChorales)
+  builder.name: builder for builder in (MNIST, FashionMNIST, Cifar10, TinyShakespeare, Digits, PythonStdlib, Multi30k,
+                                        Names, Sst2, JSBChorales)
 }

@@ -79,7 +79,8 @@ def read_labelled(path: pathlib.Path, classes: int) -> list[tuple[int, str]]:
   for number, line in enumerate(read_lines(path, 'latin-1'), 1):
     label, _, sentence = line.partition(' ')
     if label not in map(str, range(classes)) or not sentence:
-      raise UserError(f'{path}, line {number}: expected a label from 0 to {classes - 1}, a space and a sentence, got {line[:40]!r}')
+      raise UserError(
+        f'{path}, line {number}: expected a label from 0 to {classes - 1}, a space and a sentence, got {line[:40]!r}')
     examples.append((int(label), sentence))
   return examples
 
@@ -90,7 +91,8 @@ def read_chorales(path: pathlib.Path) -> dict[str, list[list[list[int]]]]:
   Raises:
     UserError: the file cannot be read, or holds anything else.
   """
-  expected = f'{path}: expected "train", "valid" and "test", lists of chorales, each a list of steps of at most four MIDI numbers'
+  expected = (f'{path}: expected "train", "valid" and "test", lists of chorales, each a list of steps of at most four '
+              'MIDI numbers')
   try:
     parts = json.loads(read_bytes(path))
     splits = {split: [[sorted(map(int, notes)) for notes in chorale] for chorale in parts[name]]
@@ -98,7 +100,10 @@ def read_chorales(path: pathlib.Path) -> dict[str, list[list[list[int]]]]:
   except (ValueError, TypeError, KeyError) as error:
     raise UserError(f'{expected}; got {type(error).__name__}: {error}') from None
   for chorale in itertools.chain.from_iterable(splits.values()):
-    strange = [notes for notes in chorale if len(notes) > 4 or len(set(notes)) < len(notes) or not all(0 <= note < 128 for note in notes)]
+    strange = [
+      notes for notes in chorale
+      if len(notes) > 4 or len(set(notes)) < len(notes) or not all(0 <= note < 128 for note in notes)
+    ]
     if strange:
       raise UserError(f'{expected}; got {strange[0]}')
   return splits

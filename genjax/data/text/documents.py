@@ -22,7 +22,8 @@ from genjax.types import UserError, expanded, listed
 LINES = ('.jsonl', '.jsonlines', '.ndjson')  # a JSON object a line, each a document
 ENDINGS = ('.txt', *LINES)  # of the files that are read in a folder, each perhaps with .gz after it
 # Of files that are no plain text, or text of which a document is a part.
-FOREIGN = ('.ipynb', '.tar', '.tgz', '.zip', '.zst', '.bz2', '.xz', '.lz4', '.rar', '.7z', '.parquet', '.arrow', '.npy', '.npz', '.pdf')
+FOREIGN = ('.ipynb', '.tar', '.tgz', '.zip', '.zst', '.bz2', '.xz', '.lz4', '.rar', '.7z', '.parquet', '.arrow', '.npy',
+           '.npz', '.pdf')
 _ENDINGS = ' or '.join([', '.join(ENDINGS[:-1]), ENDINGS[-1]])
 
 
@@ -32,8 +33,8 @@ def open_documents(name: str, split: str, data_dir: prepare.Path | None = None, 
 
   Args:
     name: of a data set; or path of a file, of a folder, or a pattern such as 'books/**/*.jsonl.gz' (see `find`).
-    split: as for `open_tfds`. Files have only 'train', whose slices count documents: 'train[:90%]', 'train[90%:]'; where there is one
-      document, its characters.
+    split: as for `open_tfds`. Files have only 'train', whose slices count documents: 'train[:90%]', 'train[90%:]';
+      where there is one document, its characters.
     data_dir, originals: see `open_tfds`.
     field: which feature or JSON field is the text.
 
@@ -44,27 +45,32 @@ def open_documents(name: str, split: str, data_dir: prepare.Path | None = None, 
   if paths is not None:
     documents = [document for path in paths for document in read(path, field)]
     if not documents:
-      raise UserError(f'{name} has no text: {listed([str(path) for path in paths], 4)} {"are" if len(paths) > 1 else "is"} empty')
+      raise UserError(
+        f'{name} has no text: {listed([str(path) for path in paths], 4)} {"are" if len(paths) > 1 else "is"} empty')
     if len(documents) == 1:
       return [documents[0][part_of(name, split, len(documents[0]), 'characters')]]
     return documents[part_of(name, split, len(documents), 'documents')]
   builder = prepare.open_builder(name, data_dir, originals)
   features: Any = builder.info.features
   if field not in features:
-    raise UserError(f'{name} has no feature {field!r}, it has {", ".join(features)}; choose a data set of text, or set config.data.field')
+    raise UserError(
+      f'{name} has no feature {field!r}, it has {", ".join(features)}; choose a data set of text, or set '
+      'config.data.field'
+    )
   return sources.read_texts(builder, split, field)
 
 
 def place(name: str) -> pathlib.Path | None:
   """The path that a name means, whether or not something is there; None for the name of a data set.
 
-  What is called like a data set, or like a config of one, does not hide it: './mnist' is a path, and so is 'mnist/part' where there is such
-  a file, and 'glue/sst2' is none.
+  What is called like a data set, or like a config of one, does not hide it: './mnist' is a path, and so is 'mnist/part'
+  where there is such a file, and 'glue/sst2' is none.
   """
   if not name:
     return None
   path = expanded(name)
-  if not prepare.is_known(name) or os.sep in name and (os.path.exists(path) or glob.has_magic(name)) and not prepare.is_variant(name):
+  if not prepare.is_known(name) or os.sep in name and (os.path.exists(path)
+                                                       or glob.has_magic(name)) and not prepare.is_variant(name):
     return path
   if os.path.exists(path):
     _say_hidden(name)
@@ -73,7 +79,8 @@ def place(name: str) -> pathlib.Path | None:
 
 @functools.cache
 def _say_hidden(name: str) -> None:
-  print(f'{name} is taken for the data set of this name; for what is called so here write ./{name}', file=sys.stderr, flush=True)
+  print(f'{name} is taken for the data set of this name; for what is called so here write ./{name}', file=sys.stderr,
+        flush=True)
 
 
 def find(name: str) -> list[pathlib.Path] | None:
@@ -88,8 +95,8 @@ def find(name: str) -> list[pathlib.Path] | None:
 def files(text: str) -> list[pathlib.Path]:
   """The files of documents that a path stands for, in order.
 
-  It is the path of a file; of a folder, which stands for the files below it that end in `ENDINGS`, in any case of letters, hidden ones and
-  those in hidden folders left out; or a pattern with *, ?, [...] or **.
+  It is the path of a file; of a folder, which stands for the files below it that end in `ENDINGS`, in any case of
+  letters, hidden ones and those in hidden folders left out; or a pattern with *, ?, [...] or **.
 
   Raises:
     UserError: it is none of these, stands for no file, or for one in a format that is not read.
@@ -110,14 +117,18 @@ def files(text: str) -> list[pathlib.Path]:
   else:
     raise UserError(f'the text file {path} does not exist; expected a path of a file or the name of a data set')
   if foreign := [file for file in found if _is_foreign(_bare(file))]:
-    raise UserError(f'{foreign[0]}: text is read from files that end in {_ENDINGS}, a JSON object a line but for .txt, either perhaps '
-                    'with .gz after it, and from other files of plain text. JSON lines under another name want that ending; a JSON list '
-                    "becomes JSON lines by jq -c '.[]'")
+    raise UserError(
+      f'{foreign[0]}: text is read from files that end in {_ENDINGS}, a JSON object a line but for .txt, either '
+      'perhaps '
+      'with .gz after it, and from other files of plain text. JSON lines under another name want that ending; a JSON '
+      'list '
+      "becomes JSON lines by jq -c '.[]'")
   return found
 
 
 def _is_foreign(name: str) -> bool:
-  """Whether a file called so is not read: one of `FOREIGN`, or JSON under another name than those of `LINES`, such as .json or .jsonl~."""
+  """Whether a file called so is not read: one of `FOREIGN`, or JSON under another name than those of `LINES`, such as
+  .json or .jsonl~."""
   return name.endswith(FOREIGN) or not name.endswith(ENDINGS) and any('json' in part for part in name.split('.')[1:])
 
 
@@ -169,7 +180,8 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
 
 @contextlib.contextmanager
 def _reading(path: pathlib.Path, where: Callable[[], str] = str) -> Iterator[IO[bytes]]:
-  """A file open for reading its bytes, which may be compressed; what goes wrong becomes an error with the path and `where`."""
+  """A file open for reading its bytes, which may be compressed; what goes wrong becomes an error with the path and
+  `where`."""
   try:
     with gzip.open(path, 'rb') if path.suffix.lower() == '.gz' else open(path, 'rb') as file:
       yield cast(IO[bytes], file)
@@ -185,7 +197,8 @@ def _decoded(data: bytes, path: pathlib.Path) -> str:
       raise UserError(f'{path} is compressed as by gzip, and not called so; rename it to {path}.gz') from None
     wide = ' (it begins as UTF-16 does)' if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ''
     line = data.count(b'\n', 0, error.start) + 1
-    raise UserError(f'{path}, line {line}: expected UTF-8 text, got {error}{wide}; convert it with iconv -t utf-8') from None
+    raise UserError(
+      f'{path}, line {line}: expected UTF-8 text, got {error}{wide}; convert it with iconv -t utf-8') from None
 
 
 def part_of(name: prepare.Path, split: str, total: int, what: str) -> slice:
@@ -210,7 +223,8 @@ def _field(line: bytes, field: str, where: str) -> str:
     raise UserError(f'{where}: expected a JSON object, got {error}') from None
   if not isinstance(value, dict) or not isinstance(value.get(field), str):
     has = sorted(value) if isinstance(value, dict) else type(value).__name__
-    raise UserError(f'{where}: expected a JSON object with a text {field!r}, got {has}; config.data.field (--field) names it')
+    raise UserError(
+      f'{where}: expected a JSON object with a text {field!r}, got {has}; config.data.field (--field) names it')
   return whole(value[field], where)
 
 
@@ -223,8 +237,9 @@ def whole(text: str, where: str) -> str:
   try:
     text.encode('utf-8')
   except UnicodeEncodeError as error:
-    raise UserError(f'{where}: character {error.start + 1} of the text is {text[error.start]!a}, half of a surrogate pair and no '
-                    'character; replace it, for example by \\ufffd') from None
+    raise UserError(
+      f'{where}: character {error.start + 1} of the text is {text[error.start]!a}, half of a surrogate pair and no '
+      'character; replace it, for example by \\ufffd') from None
   return text
 
 

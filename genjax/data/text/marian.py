@@ -21,8 +21,8 @@ SPECIAL = {'eos': '</s>', 'pad': '<pad>', 'unk': '<unk>'}
 class Marian:
   """Sentences of two languages <-> tokens of one vocabulary.
 
-  A source may begin with the code of the language to translate to, such as '>>fr<<', where the vocabulary has it. Texts are not normalised
-  in any other way than SentencePiece does it.
+  A source may begin with the code of the language to translate to, such as '>>fr<<', where the vocabulary has it. Texts
+  are not normalised in any other way than SentencePiece does it.
 
   Args:
     folder: of a public model or of a run, with `SIDES` and `VOCABULARY`.
@@ -41,7 +41,9 @@ class Marian:
     names = (*SIDES, VOCABULARY)
     if missing := [name for name in names if not (folder / name).is_file()]:
       raise UserError(f'{folder} has no tokenizer of Marian: it lacks {missing[0]}; expected {", ".join(names)}')
-    self._files = {name: (folder / name).read_bytes() for name in (*names, tokenizers.SETTINGS) if (folder / name).is_file()}
+    self._files = {
+      name: (folder / name).read_bytes() for name in (*names, tokenizers.SETTINGS) if (folder / name).is_file()
+    }
     self._sides = [_processor(self._files[name], folder / name) for name in SIDES]
     try:
       self._tokens = json.loads(self._files[VOCABULARY])
@@ -52,8 +54,9 @@ class Marian:
       self.unused = tuple(sorted(set(range(self.size)).difference(self._pieces)))
       self.special = {kind: self._tokens[piece] for kind, piece in SPECIAL.items()}
     except (ValueError, AttributeError, TypeError, KeyError) as error:
-      raise UserError(f'{folder / VOCABULARY} must be an object of pieces and their tokens with {", ".join(SPECIAL.values())}: '
-                      f'{error}') from None
+      raise UserError(
+        f'{folder / VOCABULARY} must be an object of pieces and their tokens with {", ".join(SPECIAL.values())}: '
+        f'{error}') from None
 
   def encode(self, text: str, side: int = 0) -> np.ndarray:
     """Tokens of a sentence of the source (side 0) or of the target (1), int32 (T,), without the one that ends it."""
@@ -65,7 +68,8 @@ class Marian:
     return np.asarray([self._tokens.get(piece, self.special['unk']) for piece in pieces], np.int32)
 
   def decode(self, tokens: Any) -> str:
-    """The text of integers (T,), special ones left out; tokens beyond the vocabulary, which a padded model may draw, are left out, too."""
+    """The text of integers (T,), special ones left out; tokens beyond the vocabulary, which a padded model may draw,
+    are left out, too."""
     pieces = [self._pieces[token] for token in np.asarray(tokens).tolist()
               if token in self._pieces and token not in self.special.values()]
     return self._sides[1].decode_pieces(pieces).strip()

@@ -69,12 +69,14 @@ def spoken_digits(split: str, languages: tuple[str, str], size: int = 512) -> tu
     digits = generator.integers(0, 10, generator.integers(1, 9))
     if digits.sum() % 2 == parities[split]:
       numbers.append(digits)
-  source, target = ([' '.join(DIGITS[language][digit] for digit in digits) for digits in numbers] for language in languages)
+  source, target = (
+    [' '.join(DIGITS[language][digit] for digit in digits) for digits in numbers] for language in languages)
   return source, target
 
 
-def parallel(pairs: tuple[Sequence[str], Sequence[str]], encode: tuple[Callable[[str], np.ndarray], Callable[[str], np.ndarray]],
-             lengths: tuple[int, int], pad_ids: tuple[int, int] = (0, 0), facts: Mapping[str, Any] | None = None) -> Arrays:
+def parallel(pairs: tuple[Sequence[str], Sequence[str]],
+             encode: tuple[Callable[[str], np.ndarray], Callable[[str], np.ndarray]], lengths: tuple[int, int],
+             pad_ids: tuple[int, int] = (0, 0), facts: Mapping[str, Any] | None = None) -> Arrays:
   """Pairs of sentences as a source of examples.
 
   Pairs of which a side has more tokens than its length are left out; the fingerprint counts them.
@@ -87,7 +89,8 @@ def parallel(pairs: tuple[Sequence[str], Sequence[str]], encode: tuple[Callable[
     facts: go into the fingerprint.
 
   Returns:
-    'source' int32 (N, S), 'target' int32 (N, T), and 'source_weights', 'target_weights', float32 of the same shapes, 1 on tokens.
+    'source' int32 (N, S), 'target' int32 (N, T), and 'source_weights', 'target_weights', float32 of the same shapes, 1
+    on tokens.
 
   Raises:
     UserError: no pair fits.

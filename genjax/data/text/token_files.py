@@ -4,7 +4,8 @@
     tokens-00000-of-00008.array_record, ...
     tokenizer.json or tokenizer.model, tokenizer_config.json    see `genjax.data.text.tokenizers`; not for bytes
 
-A record holds `BLOCK` tokens as little-endian integers, the last of a shard fewer. `genjax data tokenize` writes such folders.
+A record holds `BLOCK` tokens as little-endian integers, the last of a shard fewer. `genjax data tokenize` writes such
+folders.
 """
 
 import hashlib
@@ -52,7 +53,8 @@ class TokenFiles:
     paths = [folder / shard['file'] for shard in shards]
     for path, shard in zip(paths, shards):
       if not path.is_file() or path.stat().st_size != shard['file_bytes']:
-        raise UserError(f'{path} is missing or has not the {shard["file_bytes"]} bytes that {INDEX} says; copy the folder again')
+        raise UserError(
+          f'{path} is missing or has not the {shard["file_bytes"]} bytes that {INDEX} says; copy the folder again')
     self._dtype = np.dtype(self.index['dtype'])
     self._block = self.index['block']
     self._starts = np.cumsum([0, *(shard['tokens'] for shard in shards)])
@@ -82,8 +84,10 @@ def _read_index(folder: pathlib.Path) -> dict[str, Any]:
   try:
     index = json.loads((folder / INDEX).read_text())
   except (OSError, ValueError) as error:
-    raise UserError(f'{folder} is no finished folder of tokens: {error}; `genjax data tokenize --out={folder}` writes one, and goes on '
-                    'with one that it began') from None
+    raise UserError(
+      f'{folder} is no finished folder of tokens: {error}; `genjax data tokenize --out={folder}` writes one, and goes '
+      'on '
+      'with one that it began') from None
   if not isinstance(index, dict) or index.get('format') != FORMAT:
     raise UserError(f'{folder / INDEX} is not of format {FORMAT}: written by another version; tokenize the text again')
   return index

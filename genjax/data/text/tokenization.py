@@ -1,4 +1,5 @@
-"""Turns documents into a folder of tokens, shard by shard; what was finished before an interruption stays. See `token_files`."""
+"""Turns documents into a folder of tokens, shard by shard; what was finished before an interruption stays. See
+`token_files`."""
 
 from collections.abc import Iterator, Sequence
 import hashlib
@@ -21,11 +22,12 @@ _CHUNK = 256  # documents that are encoded at a time, on all cores
 _STATE = 'unfinished.json'  # what is being written; gone when all of it is
 
 
-def tokenize(paths: Sequence[pathlib.Path], vocabulary: Tokenizer | ByteVocabulary, out: pathlib.Path, shards: int, field: str = 'text',
-             end: int | None = None) -> dict[str, Any]:
+def tokenize(paths: Sequence[pathlib.Path], vocabulary: Tokenizer | ByteVocabulary, out: pathlib.Path, shards: int,
+             field: str = 'text', end: int | None = None) -> dict[str, Any]:
   """Writes the tokens of documents, each followed by the token `end`, to a folder; returns its index.
 
-  Called again after an interruption it goes on with the first unfinished shard; the bytes of the folder are those of an undisturbed call.
+  Called again after an interruption it goes on with the first unfinished shard; the bytes of the folder are those of an
+  undisturbed call.
 
   Args:
     paths: files of documents, see `genjax.data.text.documents.read`.
@@ -41,19 +43,28 @@ def tokenize(paths: Sequence[pathlib.Path], vocabulary: Tokenizer | ByteVocabula
   """
   end = vocabulary.special.get('eos') if end is None else end
   if end is None:
-    raise UserError('this tokenizer has no end-of-text token; say which token ends a document: --end=NUMBER, for bytes for example --end=0')
+    raise UserError(
+      'this tokenizer has no end-of-text token; say which token ends a document: --end=NUMBER, for bytes for example '
+      '--end=0'
+    )
   if not 0 <= end < vocabulary.size:
     raise UserError(f'--end must be a token from 0 to {vocabulary.size - 1}, got {end}')
   counts = [documents.count(path) for path in paths]
   total = sum(counts)
   if not total:
-    raise UserError(f'there is no text to tokenize: {listed([str(path) for path in paths], 4)} {"are" if len(paths) > 1 else "is"} empty')
+    raise UserError(
+      f'there is no text to tokenize: {listed([str(path) for path in paths], 4)} {"are" if len(paths) > 1 else "is"} '
+      'empty'
+    )
   if not 1 <= shards <= total:
     raise UserError(f'--shards must be from 1 to the number of documents, {total}, got {shards}')
   files = {} if isinstance(vocabulary, ByteVocabulary) else vocabulary.files()
-  plan = {'format': token_files.FORMAT, 'block': token_files.BLOCK, 'dtype': np.min_scalar_type(vocabulary.size - 1).newbyteorder('<').str,
-          'vocabulary_size': vocabulary.size, 'end': end, 'tokenizer': identity(vocabulary), 'field': field, 'documents': total,
-          'input': [[path.name, path.stat().st_size, count] for path, count in zip(paths, counts)]}
+  plan = {
+    'format': token_files.FORMAT, 'block': token_files.BLOCK,
+    'dtype': np.min_scalar_type(vocabulary.size - 1).newbyteorder('<').str, 'vocabulary_size': vocabulary.size,
+    'end': end, 'tokenizer': identity(vocabulary), 'field': field, 'documents': total,
+    'input': [[path.name, path.stat().st_size, count] for path, count in zip(paths, counts)]
+  }
   if (out / token_files.INDEX).is_file():
     _check_same(out / token_files.INDEX, plan, shards)
   elif (out / _STATE).is_file():
@@ -61,7 +72,8 @@ def tokenize(paths: Sequence[pathlib.Path], vocabulary: Tokenizer | ByteVocabula
       _check_same(out / _STATE, plan, shards)
     for path in out.glob('*.partial'):
       path.unlink()
-  elif out.exists() and (not out.is_dir() or any(path.suffix != '.partial' and not path.name.startswith('.') for path in out.iterdir())):
+  elif out.exists() and (not out.is_dir()
+                         or any(path.suffix != '.partial' and not path.name.startswith('.') for path in out.iterdir())):
     raise UserError(f'{out} exists and holds something else than tokens; name a new folder')
   try:
     if not (out / token_files.INDEX).is_file():
@@ -75,7 +87,9 @@ def tokenize(paths: Sequence[pathlib.Path], vocabulary: Tokenizer | ByteVocabula
     for path in (out / _STATE, *(_note(out, number, shards) for number in range(shards))):
       path.unlink(missing_ok=True)
   except OSError as error:
-    raise StorageError(f'{out} could not be written: {error}. Make room, or make it writable, and run the same command to go on') from error
+    raise StorageError(
+      f'{out} could not be written: {error}. Make room, or make it writable, and run the same command to go on'
+    ) from error
   return json.loads((out / token_files.INDEX).read_text())
 
 
@@ -86,8 +100,8 @@ def identity(vocabulary: Any) -> str:
   return hashlib.sha256(next(iter(vocabulary.files().values()))).hexdigest()
 
 
-def _write_shards(paths: Sequence[pathlib.Path], counts: Sequence[int], vocabulary: Tokenizer | ByteVocabulary, out: pathlib.Path,
-                  shards: int, plan: dict[str, Any]) -> list[dict[str, Any]]:
+def _write_shards(paths: Sequence[pathlib.Path], counts: Sequence[int], vocabulary: Tokenizer | ByteVocabulary,
+                  out: pathlib.Path, shards: int, plan: dict[str, Any]) -> list[dict[str, Any]]:
   total, done = plan['documents'], []
   texts, place = iter(()), -1  # one pass over the files, which begins anew where finished shards are passed over
   with tqdm.tqdm(total=total, unit='document', desc=f'tokenizing {out}', smoothing=0.0) as bar:
@@ -113,7 +127,8 @@ def _write_shard(texts: Iterator[str], vocabulary: Tokenizer | ByteVocabulary, p
   dtype, block, size = np.dtype(plan['dtype']), plan['block'], 0
   rest_T, tokens, digest = np.zeros(0, dtype), 0, hashlib.sha256()
   while chunk := list(itertools.islice(texts, _CHUNK)):
-    encoded = [vocabulary.encode(text) for text in chunk] if isinstance(vocabulary, ByteVocabulary) else vocabulary.encode_all(chunk)
+    encoded = [vocabulary.encode(text) for text in chunk] if isinstance(
+      vocabulary, ByteVocabulary) else vocabulary.encode_all(chunk)
     size += sum(len(text.encode()) for text in chunk)
     ending_1 = np.asarray([plan['end']], dtype)
     stream_T = np.concatenate([rest_T, *(part.astype(dtype) for tokens_T in encoded for part in (tokens_T, ending_1))])
@@ -128,7 +143,10 @@ def _write_shard(texts: Iterator[str], vocabulary: Tokenizer | ByteVocabulary, p
     digest.update(rest_T.tobytes())
   writer.close()
   partial.replace(path)
-  return {'file': path.name, 'tokens': tokens + len(rest_T), 'bytes': size, 'file_bytes': path.stat().st_size, 'sha256': digest.hexdigest()}
+  return {
+    'file': path.name, 'tokens': tokens + len(rest_T), 'bytes': size, 'file_bytes': path.stat().st_size,
+    'sha256': digest.hexdigest()
+  }
 
 
 def _from(paths: Sequence[pathlib.Path], counts: Sequence[int], first: int, field: str) -> Iterator[str]:
@@ -149,7 +167,8 @@ def _check_same(path: pathlib.Path, plan: dict[str, Any], shards: int) -> None:
   different = [f'{name} was {known.get(name)!r} and is {value!r}' for name, value in {**plan, 'shards': shards}.items()
                if known.get(name) != json.loads(json.dumps(value))]
   if different:
-    raise UserError(f'{path.parent} was begun otherwise: {"; ".join(different)}. Name another --out, or remove that folder')
+    raise UserError(
+      f'{path.parent} was begun otherwise: {"; ".join(different)}. Name another --out, or remove that folder')
 
 
 def _name(number: int, shards: int) -> str:

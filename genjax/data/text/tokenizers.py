@@ -1,9 +1,10 @@
-"""Tokenizers of pieces of words: byte-level BPE and WordPiece, trained here or read from a tokenizer.json, and SentencePiece models.
+"""Tokenizers of pieces of words: byte-level BPE and WordPiece, trained here or read from a tokenizer.json, and
+SentencePiece models.
 
 BERT's vocab.txt is read, too, and kept as the tokenizer.json that means the same.
 
-A tokenizer is kept as the files in which it is published (`Pieces.files`): whatever folder has them, that of a public model, of a run or
-of tokens, is a tokenizer to `open_tokenizer`.
+A tokenizer is kept as the files in which it is published (`Pieces.files`): whatever folder has them, that of a public
+model, of a run or of tokens, is a tokenizer to `open_tokenizer`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,8 +32,10 @@ END = '<|endoftext|>'
 UNKNOWN = '[UNK]'
 SPECIAL = ('bos', 'eos', 'pad', 'unk')
 # What special tokens are called in files that do not say which they are.
-_USUAL = {'bos': ('<s>', '<|begin_of_text|>', '[CLS]', '<bos>'), 'eos': (END, '</s>', '<|end_of_text|>', '[SEP]', '<eos>'),
-          'pad': ('<pad>', '[PAD]'), 'unk': ('<unk>', UNKNOWN), 'mask': ('<mask>', '[MASK]')}
+_USUAL = {
+  'bos': ('<s>', '<|begin_of_text|>', '[CLS]', '<bos>'), 'eos': (END, '</s>', '<|end_of_text|>', '[SEP]', '<eos>'),
+  'pad': ('<pad>', '[PAD]'), 'unk': ('<unk>', UNKNOWN), 'mask': ('<mask>', '[MASK]')
+}
 _BERT = ('[PAD]', UNKNOWN, '[CLS]', '[SEP]', '[MASK]')
 _BERT_KINDS = {'bos': 'cls', 'eos': 'sep'}  # what the settings of encoders call them
 
@@ -40,8 +43,9 @@ _BERT_KINDS = {'bos': 'cls', 'eos': 'sep'}  # what the settings of encoders call
 class Pieces:
   """A tokenizer of the library `tokenizers`.
 
-  Special tokens that stand in a text, such as '<|endoftext|>', are encoded as the tokens that they are. A text is encoded as a whole and
-  always alike, whatever the file says of truncation, padding and dropout; `files` gives the file back as it was.
+  Special tokens that stand in a text, such as '<|endoftext|>', are encoded as the tokens that they are. A text is
+  encoded as a whole and always alike, whatever the file says of truncation, padding and dropout; `files` gives the file
+  back as it was.
 
   Args:
     text: a tokenizer.json.
@@ -51,7 +55,8 @@ class Pieces:
   Attributes:
     size: one more than the largest token.
     unused: tokens below it that have no text.
-    special: 'bos', 'eos', 'pad', 'unk', 'mask' -> token, of those that there are; BERT's '[CLS]' and '[SEP]' are 'bos' and 'eos'.
+    special: 'bos', 'eos', 'pad', 'unk', 'mask' -> token, of those that there are; BERT's '[CLS]' and '[SEP]' are 'bos'
+      and 'eos'.
     begins: tokens that stand before every text.
 
   Raises:
@@ -87,7 +92,9 @@ class Pieces:
     """`encode` of many texts, on all cores."""
     dtype = np.min_scalar_type(self.size - 1)
     texts = [whole(text, 'a text to encode') for text in texts]
-    return [np.asarray(found.ids, dtype) for found in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    return [
+      np.asarray(found.ids, dtype) for found in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    ]
 
   def decode(self, tokens: Any) -> str:
     """The text of integers (T,). Tokens beyond the vocabulary, which a padded model may draw, are left out."""
@@ -116,7 +123,8 @@ class SentencePiece:
     try:
       self._processor.LoadFromSerializedProto(model)
     except RuntimeError as error:
-      raise UserError(f'{where} is no model of SentencePiece: {error}. A tokenizer.json in its place is read, too') from None
+      raise UserError(
+        f'{where} is no model of SentencePiece: {error}. A tokenizer.json in its place is read, too') from None
     self._model, self._settings = model, settings
     self.size = int(self._processor.get_piece_size())
     ids = {kind: int(getattr(self._processor, f'{kind}_id')()) for kind in SPECIAL}
@@ -147,10 +155,11 @@ Tokenizer = Pieces | SentencePiece
 
 
 def open_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
-  """Reads a tokenizer.json, a SentencePiece model (.model), a vocab.txt, or the folder of one: of a public model, of a run or of tokens.
+  """Reads a tokenizer.json, a SentencePiece model (.model), a vocab.txt, or the folder of one: of a public model, of a
+  run or of tokens.
 
-  Which tokens are special stands in the tokenizer_config.json or special_tokens_map.json beside it; without these they are found by
-  their usual names.
+  Which tokens are special stands in the tokenizer_config.json or special_tokens_map.json beside it; without these they
+  are found by their usual names.
 
   Raises:
     UserError: nothing of the kind is there, or it is damaged.
@@ -162,9 +171,13 @@ def open_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
       raise UserError(f'the folder {path} has no tokenizer: expected one of {FILES} in it')
     path = found[0]
   if not path.exists():
-    raise UserError(f'cannot read the tokenizer {path}: it does not exist; expected one of {FILES}, or a folder with one')
+    raise UserError(
+      f'cannot read the tokenizer {path}: it does not exist; expected one of {FILES}, or a folder with one')
   if path.suffix not in ('.json', '.model') and path.name != WORDPIECE:
-    raise UserError(f'{path}: expected a {LIBRARY}, a SentencePiece model that ends in .model, a {WORDPIECE} of BERT, or the folder of one')
+    raise UserError(
+      f'{path}: expected a {LIBRARY}, a SentencePiece model that ends in .model, a {WORDPIECE} of BERT, or the folder '
+      'of one'
+    )
   beside = [path.with_name(name) for name in (SETTINGS, 'special_tokens_map.json') if path.with_name(name).is_file()]
   try:
     data = path.read_bytes()
@@ -181,10 +194,11 @@ def open_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
 def train(kind: str, documents: Sequence[str], size: int) -> Pieces:
   """Learns a tokenizer: a function of its arguments alone.
 
-  'bpe': byte-level byte-pair encoding with GPT-2's splitting into words (Sennrich et al. 2016, Radford et al. 2019); every text can be
-  encoded and comes back as it was; '<|endoftext|>' is token 0, its end of text. 'wordpiece': WordPiece (Wu et al. 2016) with BERT's
-  splitting and cases kept; '[UNK]' stands for words with characters that training did not see, and white space comes back as single
-  spaces. 'bert': WordPiece without cases and accents, and with the special tokens of BERT (Devlin et al. 2018), '[PAD]' being token 0.
+  'bpe': byte-level byte-pair encoding with GPT-2's splitting into words (Sennrich et al. 2016, Radford et al. 2019);
+  every text can be encoded and comes back as it was; '<|endoftext|>' is token 0, its end of text. 'wordpiece':
+  WordPiece (Wu et al. 2016) with BERT's splitting and cases kept; '[UNK]' stands for words with characters that
+  training did not see, and white space comes back as single spaces. 'bert': WordPiece without cases and accents, and
+  with the special tokens of BERT (Devlin et al. 2018), '[PAD]' being token 0.
 
   Args:
     kind: one of `TRAINED`.
@@ -203,12 +217,16 @@ def train(kind: str, documents: Sequence[str], size: int) -> Pieces:
     documents = [normalizer.normalize_str(document) for document in documents]
   model, splitter, decoder, trainer, special, alphabet = _recipe(kind, documents)
   if size < (least := len(special) + len(alphabet)):
-    raise UserError(f'config.data.vocabulary_size of a {kind} tokenizer must be at least {least} (single characters and special tokens) '
-                    f'for this text, got {size}')
+    raise UserError(
+      f'config.data.vocabulary_size of a {kind} tokenizer must be at least {least} (single characters and special '
+      'tokens) '
+      f'for this text, got {size}')
   tokenizer: Any = tokenizers.Tokenizer(model)
   tokenizer.pre_tokenizer = splitter
-  # Characters go in as special tokens: the library would number those of WordPiece in an order that changes from run to run.
-  tokenizer.train_from_iterator(documents, trainer(vocab_size=size, special_tokens=[*special, *alphabet], show_progress=False))
+  # Characters go in as special tokens: the library would number those of WordPiece in an order that changes from run to
+  # run.
+  tokenizer.train_from_iterator(documents,
+                                trainer(vocab_size=size, special_tokens=[*special, *alphabet], show_progress=False))
   learned = json.loads(tokenizer.to_str())['model']
   if kind == 'bpe':
     pieces = models.BPE(learned['vocab'], [tuple(pair) for pair in learned['merges']])
@@ -226,22 +244,28 @@ def _recipe(kind: str, documents: Iterable[str]) -> tuple[Any, ...]:
   """Model, splitter, decoder, trainer, special tokens and single characters of a kind."""
   if kind == 'bpe':
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    return (models.BPE(), pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel(), trainers.BpeTrainer, [END], alphabet)
+    return (models.BPE(), pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel(), trainers.BpeTrainer,
+            [END], alphabet)
   splitter = pre_tokenizers.BertPreTokenizer()
   words = {word for document in documents for word, _ in splitter.pre_tokenize_str(document)}
-  alphabet = [*sorted({word[0] for word in words}), *sorted({f'##{character}' for word in words for character in word[1:]})]
+  alphabet = [
+    *sorted({word[0] for word in words}), *sorted({f'##{character}' for word in words for character in word[1:]})
+  ]
   special = list(_BERT) if kind == 'bert' else [UNKNOWN]
-  return models.WordPiece(unk_token=UNKNOWN), splitter, decoders.WordPiece(), trainers.WordPieceTrainer, special, alphabet
+  return models.WordPiece(
+    unk_token=UNKNOWN), splitter, decoders.WordPiece(), trainers.WordPieceTrainer, special, alphabet
 
 
 def _wordpiece(text: str, settings: Mapping[str, Any], where: str) -> str:
-  """The tokenizer.json of a vocab.txt, in which token n is line n + 1; without settings cases are folded, as `transformers` does."""
+  """The tokenizer.json of a vocab.txt, in which token n is line n + 1; without settings cases are folded, as
+  `transformers` does."""
   # At newlines only: a piece may be a character at which str.splitlines splits, too.
   pieces = [line.removesuffix('\r') for line in text.removesuffix('\n').split('\n')]
   vocabulary = {piece: token for token, piece in enumerate(pieces)}
   if lacking := [piece for piece in _BERT if piece not in vocabulary]:
     raise UserError(f'{where} is no vocabulary of BERT: it lacks {lacking[0]}')
-  for name, kinds in (('do_lower_case', (bool,)), ('strip_accents', (bool, type(None))), ('tokenize_chinese_chars', (bool,))):
+  for name, kinds in (('do_lower_case', (bool,)), ('strip_accents', (bool, type(None))), ('tokenize_chinese_chars',
+                                                                                          (bool,))):
     if name in settings and not isinstance(settings[name], kinds):
       raise UserError(f'{SETTINGS} beside {where}: {name} must be true or false, got {settings[name]!r}')
   made: Any = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))

@@ -19,8 +19,8 @@ _NONE: Mapping[str, int] = types.MappingProxyType({})
 class Vocabulary(Protocol):
   """Text <-> tokens 0 .. size - 1.
 
-  special: 'bos', 'eos', 'pad', 'unk' -> token, of those that there are. begins: tokens that stand before every text. unused: tokens below
-  the size that no text has.
+  special: 'bos', 'eos', 'pad', 'unk' -> token, of those that there are. begins: tokens that stand before every text.
+  unused: tokens below the size that no text has.
   """
 
   @property
@@ -138,15 +138,16 @@ class Windows:
     tokens: the stream, (T,) or `TokenFiles`.
     length, stride: in tokens.
     facts: go into the fingerprint.
-    end: the token that ends a document. With it there are columns 'segments', int32 (B, T + 1), the number of a token's document within
-      the window, and 'weights', float32 (B, T), 0 where the target begins another document than that of the input.
+    end: the token that ends a document. With it there are columns 'segments', int32 (B, T + 1), the number of a token's
+      document within the window, and 'weights', float32 (B, T), 0 where the target begins another document than that of
+      the input.
 
   Raises:
     UserError: less text than one window.
   """
 
-  def __init__(self, tokens: np.ndarray | TokenFiles, length: int, stride: int = 1, facts: Mapping[str, Any] | None = None,
-               end: int | None = None):
+  def __init__(self, tokens: np.ndarray | TokenFiles, length: int, stride: int = 1,
+               facts: Mapping[str, Any] | None = None, end: int | None = None):
     if length < 1 or stride < 1:
       raise UserError(f'length and stride of windows must be at least 1, got length {length} and stride {stride}')
     if len(tokens) < length + 1:
@@ -172,7 +173,8 @@ class Windows:
 
   def fingerprint(self) -> dict[str, Any]:
     tokens = self.tokens
-    checksum = tokens.checksum if isinstance(tokens, TokenFiles) else hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest()[:16]
+    checksum = tokens.checksum if isinstance(tokens, TokenFiles) else hashlib.sha256(
+      np.ascontiguousarray(tokens).data).hexdigest()[:16]
     own = {'tokens': len(tokens), 'length': self.length, 'stride': self.stride, 'checksum': checksum}
     own |= {} if self.end is None else {'end': self.end}
     return self._facts | own | {'examples': len(self)}
@@ -196,13 +198,16 @@ def open_tokens(path: prepare.Path, split: str, size: int) -> np.ndarray:
         raise ValueError('it is none of the .npy files that hold one array')
     tokens_T = np.load(place, mmap_mode='r', allow_pickle=False)
   except (OSError, ValueError, EOFError) as error:
-    raise UserError(f'cannot read tokens from {path}: {error}; expected a .npy file of integers, as numpy.save writes it') from error
+    raise UserError(
+      f'cannot read tokens from {path}: {error}; expected a .npy file of integers, as numpy.save writes it') from error
   if tokens_T.ndim != 1 or tokens_T.dtype.kind not in 'iu':
     raise UserError(f'{path} must hold integers of shape (T,), got {tokens_T.dtype} of shape {tokens_T.shape}')
   part_T = tokens_T[part_of(path, split, len(tokens_T), 'tokens')]
   if (largest := int(part_T.max())) >= size or int(part_T.min()) < 0:
-    raise UserError(f'{path} holds tokens from {int(part_T.min())} to {largest}; set config.data.vocabulary_size, now {size}, to more '
-                    'than that')
+    raise UserError(
+      f'{path} holds tokens from {int(part_T.min())} to {largest}; set config.data.vocabulary_size, now {size}, to '
+      'more '
+      'than that')
   return part_T
 
 

@@ -49,7 +49,8 @@ class WordVocabulary:
 
   @classmethod
   def learn(cls, texts: Iterable[str], split: Callable[[str], list[str]], least: int) -> 'WordVocabulary':
-    """The words that stand in the texts `least` times or more, the most frequent first, equally frequent ones in alphabetical order."""
+    """The words that stand in the texts `least` times or more, the most frequent first, equally frequent ones in
+    alphabetical order."""
     counts = Counter(word for text in texts for word in split(text))
     words = [word for word, count in counts.items() if count >= least and word not in SPECIAL]
     return cls(sorted(words, key=lambda word: (-counts[word], word)), split)
@@ -83,8 +84,8 @@ class WordVocabulary:
 def splitter(name: str, language: str) -> Callable[[str], list[str]]:
   """Text -> its words in lower case.
 
-  'spacy': the rules of spaCy for the language, whose code is such as 'de' (`pip install 'genjax-research[text]'`; no model of a language is
-  needed). 'simple': runs of letters and digits, and single other characters.
+  'spacy': the rules of spaCy for the language, whose code is such as 'de' (`pip install 'genjax-research[text]'`; no
+  model of a language is needed). 'simple': runs of letters and digits, and single other characters.
 
   Raises:
     UserError: an unknown splitter or language, or spaCy is not installed.
@@ -102,8 +103,9 @@ def _spacy(language: str) -> Any:
   try:
     import spacy  # takes seconds, and only some vocabularies need it
   except ImportError:
-    raise UserError("splitter 'spacy' needs spaCy, which is not installed: pip install 'genjax-research[text]' (or pip install "
-                    'spacy)') from None
+    raise UserError(
+      "splitter 'spacy' needs spaCy, which is not installed: pip install 'genjax-research[text]' (or pip install "
+      'spacy)') from None
   try:
     return spacy.blank(language).tokenizer
   except ImportError as error:

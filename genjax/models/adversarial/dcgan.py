@@ -1,6 +1,8 @@
-"""Generators and discriminators: DCGAN for images (Radford et al. 2016), perceptrons for points (PacGAN, Lin et al. 2018).
+"""Generators and discriminators: DCGAN for images (Radford et al. 2016), perceptrons for points (PacGAN, Lin et al.
+2018).
 
-Generators map latents B Z (and labels B) to samples; discriminators map packs of samples (and labels B/p p) to logits B/p.
+Generators map latents B Z (and labels B) to samples; discriminators map packs of samples (and labels B/p p) to logits
+B/p.
 """
 
 import dataclasses
@@ -27,9 +29,10 @@ class Dcgan:
 
   size: height and width of an image. channels: of an image. latent: width of the latent. generator_width,
   discriminator_width: channels at half the image's size; they double with every halving. norm, discriminator_norm:
-  'batch' or 'none'. spectral: spectral normalisation in the discriminator. num_classes: None for an unconditional model;
-  else the generator reads an embedding of the label beside the latent, and the discriminator adds the inner product of
-  its features with an embedding of the label (projection, Miyato and Koyama 2018; on features that are not pooled).
+  'batch' or 'none'. spectral: spectral normalisation in the discriminator. num_classes: None for an unconditional
+  model; else the generator reads an embedding of the label beside the latent, and the discriminator adds the inner
+  product of its features with an embedding of the label (projection, Miyato and Koyama 2018; on features that are not
+  pooled).
   pack: samples that the discriminator judges together, stacked along the channels (PacGAN). momentum: of the running
   averages of batch normalisation. dtype: of the computation; parameters are float32.
 
@@ -73,8 +76,8 @@ class PointGan:
 
   dimensions: of a point. latent: width of the latent. generator_widths: hidden layers with ReLU. discriminator_widths,
   pieces: hidden maxout layers (Goodfellow et al. 2013), each unit the largest of `pieces` affine functions. scale: the
-  generator's output is multiplied and the discriminator's input divided by it: the length that counts as 1, small where the
-  data has fine structure.
+  generator's output is multiplied and the discriminator's input divided by it: the length that counts as 1, small where
+  the data has fine structure.
   norm, discriminator_norm, spectral, num_classes, pack, momentum, dtype: as in `Dcgan`.
 
   Raises:
@@ -116,7 +119,8 @@ class Normed(nnx.Module):
 
   def __init__(self, linear: nnx.Module, features: int, norm: str, momentum: float, dtype, rngs: nnx.Rngs):
     self.linear = linear
-    self.norm = BatchNorm(features, momentum=momentum, scale_sd=0.02, dtype=dtype, rngs=rngs) if norm == 'batch' else None
+    self.norm = BatchNorm(features, momentum=momentum, scale_sd=0.02, dtype=dtype,
+                          rngs=rngs) if norm == 'batch' else None
 
   def __call__(self, x: Array, key: Key | None = None) -> Array:
     x = self.linear(x, key)  # type: ignore[operator]
@@ -180,8 +184,9 @@ class PointGenerator(nnx.Module):
     widths = (config.latent if config.num_classes is None else 2 * config.latent, *config.generator_widths)
     self.embed = _embed(config, rngs)
     self.layers = nnx.List([
-      Normed(Dense(width, following, bias=config.norm == 'none', init=init, dtype=dtype, rngs=rngs), following, config.norm,
-             config.momentum, dtype, rngs) for width, following in zip(widths, widths[1:])])
+      Normed(Dense(width, following, bias=config.norm == 'none', init=init, dtype=dtype, rngs=rngs), following,
+             config.norm, config.momentum, dtype, rngs) for width, following in zip(widths, widths[1:])
+    ])
     self.output = Dense(widths[-1], config.dimensions, dtype=dtype, rngs=rngs)
     self.scale = config.scale
 
@@ -200,9 +205,10 @@ class PointDiscriminator(nnx.Module):
     bias, init = norm == 'none', nnx.initializers.lecun_normal()
     widths = (config.pack * config.dimensions, *config.discriminator_widths)
     self.layers = nnx.List([
-      Normed(Dense(width, units * config.pieces, bias=bias, spectral=config.spectral, init=init, dtype=dtype, rngs=rngs),
-             units * config.pieces, norm, config.momentum, dtype, rngs)
-      for width, units in zip(widths, widths[1:])])
+      Normed(
+        Dense(width, units * config.pieces, bias=bias, spectral=config.spectral, init=init, dtype=dtype, rngs=rngs),
+        units * config.pieces, norm, config.momentum, dtype, rngs) for width, units in zip(widths, widths[1:])
+    ])
     self.head = Head(widths[-1], config, bias, init, rngs)
     self.pieces, self.scale = config.pieces, config.scale
 
@@ -265,8 +271,9 @@ def _check(config: Dcgan | PointGan) -> None:
   checks.dtype(config)
 
 
-# Path regex -> logical axes, by group. Tensor parallelism splits what a dense layer makes. Kernels of convolutions are stored split,
-# by the channels that enter a generator's layer and leave a discriminator's, both multiples of the width, and gathered to compute.
+# Path regex -> logical axes, by group. Tensor parallelism splits what a dense layer makes. Kernels of convolutions are
+# stored split, by the channels that enter a generator's layer and leave a discriminator's, both multiples of the width,
+# and gathered to compute.
 DCGAN_AXES = {
   'generator': ((r'project/kernel', (None, 'mlp')), (r'stages/\d+/linear/kernel', (None, None, 'mlp', None))),
   'discriminator': ((r'stages/\d+/linear/kernel', (None, None, None, 'mlp')), (r'head/output/kernel', ('mlp', None))),

@@ -15,8 +15,8 @@ from genjax.types import Array, Key
 
 @dataclasses.dataclass(frozen=True)
 class MlpConfig:
-  """A perceptron on flattened images. shape: (H, W, C). latent: width Z. hidden: widths of the encoder's hidden layers, the
-  decoder has them in reverse. dtype: compute type."""
+  """A perceptron on flattened images. shape: (H, W, C). latent: width Z. hidden: widths of the encoder's hidden layers,
+  the decoder has them in reverse. dtype: compute type."""
 
   shape: tuple[int, int, int]
   latent: int = 20
@@ -30,8 +30,8 @@ class MlpConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ConvConfig:
-  """Convolutions. shape: (H, W, C). latent: width Z. channels: of each stage, every stage halves the image. dtype: compute
-  type.
+  """Convolutions. shape: (H, W, C). latent: width Z. channels: of each stage, every stage halves the image. dtype:
+  compute type.
 
   Raises:
     ValueError: the image cannot be halved so often.
@@ -49,7 +49,8 @@ class ConvConfig:
       raise checks.OutOfRange(f'channels must name at least one stage, got {self.channels}')
     factor = 2 ** len(self.channels)
     if self.shape[0] % factor or self.shape[1] % factor:
-      raise ValueError(f'{len(self.channels)} stages halve the image {factor}-fold, which does not divide its shape {self.shape}')
+      raise ValueError(
+        f'{len(self.channels)} stages halve the image {factor}-fold, which does not divide its shape {self.shape}')
 
 
 class MlpEncoder(nnx.Module):

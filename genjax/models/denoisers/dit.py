@@ -56,8 +56,9 @@ class DiT:
     checks.positive(self, 'mlp_ratio')
     checks.dtype(self)
     if self.frequencies % 2 or self.width * self.mlp_ratio < 1:
-      raise checks.OutOfRange(f'frequencies must be even, and mlp_ratio leave at least one hidden unit, got {self.frequencies} and '
-                              f'{self.mlp_ratio}')
+      raise checks.OutOfRange(
+        f'frequencies must be even, and mlp_ratio leave at least one hidden unit, got {self.frequencies} and '
+        f'{self.mlp_ratio}')
     if self.shape[0] % self.patch or self.shape[1] % self.patch:
       raise checks.OutOfRange(f'patch must divide the image size {self.shape[:2]}, got {self.patch}')
     if self.width % self.heads or self.width % 4:
@@ -116,7 +117,8 @@ class _Embed(nnx.Module):
     self.width = config.width
     self.patch = Linear(config.patch ** 2 * channels, config.width, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
     self.time = TimestepEmbedding(config.frequencies, config.width, dtype=dtype, rngs=rngs)
-    self.label = LabelEmbedding(config.num_classes, config.width, dtype=dtype, rngs=rngs) if config.num_classes else None
+    self.label = LabelEmbedding(config.num_classes, config.width, dtype=dtype,
+                                rngs=rngs) if config.num_classes else None
 
   def __call__(self, x_BHWC: Array, time_B: Array, label_B: Array | None = None, key: Key | None = None):
     x_BTD = self.patch(patchify(x_BHWC, self.size)).astype(self.residual)

@@ -25,12 +25,12 @@ _ZEROS = nnx.initializers.zeros_init()
 class UNet:
   """Options of the network; the defaults are DDPM's for CIFAR-10 (35.7 M parameters).
 
-  shape: (H, W, C) of the images. base: channels of the first level. multipliers: channels of each level over `base`; each
-  level but the first has half the resolution of the one before. blocks: residual blocks of a level (one more on the
-  way up). attention: resolutions (heights in pixels) that have attention. heads: of the attention. groups: of the
+  shape: (H, W, C) of the images. base: channels of the first level. multipliers: channels of each level over `base`;
+  each level but the first has half the resolution of the one before. blocks: residual blocks of a level (one more on
+  the way up). attention: resolutions (heights in pixels) that have attention. heads: of the attention. groups: of the
   group norms. dropout: in the residual blocks. num_classes: number of classes, 0 without labels. dtype: compute type.
-  attention_kernel: implementation, see `genjax.nn.attention.dot_product_attention.attend`. remat: what each residual block keeps, see
-  `functional.rematerialise`.
+  attention_kernel: implementation, see `genjax.nn.attention.dot_product_attention.attend`. remat: what each residual
+  block keeps, see `functional.rematerialise`.
 
   Raises:
     UserError: sizes that do not divide, an attention resolution that no level has, or an unknown attention kernel.
@@ -56,11 +56,13 @@ class UNet:
     checks.rates(self, 'dropout')
     checks.dtype(self)
     if not self.multipliers or self.base % 2:
-      raise checks.OutOfRange(f'multipliers must name at least one level, and base be even, got {self.multipliers} and {self.base}')
+      raise checks.OutOfRange(
+        f'multipliers must name at least one level, and base be even, got {self.multipliers} and {self.base}')
     factor = 2 ** (len(self.multipliers) - 1)
     if self.shape[0] % factor or self.shape[1] % factor:
-      raise checks.OutOfRange(f'multipliers has {len(self.multipliers)} levels, which need an image size that is a multiple of '
-                              f'{factor}, got {self.shape[:2]}; use fewer levels or another size')
+      raise checks.OutOfRange(
+        f'multipliers has {len(self.multipliers)} levels, which need an image size that is a multiple of '
+        f'{factor}, got {self.shape[:2]}; use fewer levels or another size')
     resolutions = [self.shape[0] >> level for level in range(len(self.multipliers))]
     if set(self.attention) - set(resolutions):
       raise checks.OutOfRange(f'attention must be resolutions among {resolutions}, got {self.attention}')
@@ -89,7 +91,8 @@ class _Network(nnx.Module):
     embedding = 4 * base
 
     def level(inputs: list[int], outputs: int, resolution: int) -> nnx.List:
-      return nnx.List([_Stage(config, size, outputs, embedding, resolution in config.attention, rngs) for size in inputs])
+      return nnx.List(
+        [_Stage(config, size, outputs, embedding, resolution in config.attention, rngs) for size in inputs])
 
     self.time = TimestepEmbedding(base, embedding, shift=1, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
     # As large as the embedded time, so that the label counts from the first steps on.

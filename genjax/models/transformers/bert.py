@@ -23,13 +23,16 @@ SIZES = {'tiny': (2, 2, 128), 'mini': (4, 4, 256), 'small': (4, 8, 512), 'medium
 class BertConfig:
   """Options of the encoder and its heads.
 
-  vocab: size V of the vocabulary. context: longest sequence T in tokens. layers, heads, width: L, H, D. mlp_width: 0 for 4 width.
+  vocab: size V of the vocabulary. context: longest sequence T in tokens. layers, heads, width: L, H, D. mlp_width: 0
+    for 4 width.
   types: kinds of segments that a token may lie in. activation: of the MLP and of the head for masked tokens, one of
-  `genjax.nn.blocks.ACTIVATIONS`. pooler: a layer with tanh on the first token. masked_lm: the head that predicts tokens; its output layer
-  is the transposed embedding. next_sentence: the head that tells whether the second segment follows the first; it needs the pooler.
-  classes: outputs of a classifier of sequences, 0 for none; it needs the pooler. dropout: on embeddings, on what each block adds, and
-  before the classifier. init_scale: standard deviation of initial weights. dtype: compute type, 'float32' or 'bfloat16'. attention:
-  implementation, see `genjax.nn.attention.dot_product_attention.attend`. remat, unroll: see `genjax.nn.functional.stack`.
+  `genjax.nn.blocks.ACTIVATIONS`. pooler: a layer with tanh on the first token. masked_lm: the head that predicts
+  tokens; its output layer is the transposed embedding. next_sentence: the head that tells whether the second segment
+  follows the first; it needs the pooler.
+  classes: outputs of a classifier of sequences, 0 for none; it needs the pooler. dropout: on embeddings, on what each
+  block adds, and before the classifier. init_scale: standard deviation of initial weights. dtype: compute type,
+  'float32' or 'bfloat16'. attention: implementation, see `genjax.nn.attention.dot_product_attention.attend`. remat,
+  unroll: see `genjax.nn.functional.stack`.
 
   Raises:
     ValueError: an unknown name, heads that do not divide the width, or an output that lacks the pooler.
@@ -95,7 +98,8 @@ class Embedding(nnx.Module):
 
   def __call__(self, tokens_BT: Array, types_BT: Array | None, key: Key | None = None) -> Array:
     if tokens_BT.shape[1] > self.config.context:
-      raise UserError(f'the encoder has {self.config.context} positions (its context), got sequences of {tokens_BT.shape[1]} tokens')
+      raise UserError(
+        f'the encoder has {self.config.context} positions (its context), got sequences of {tokens_BT.shape[1]} tokens')
     dtype = jnp.promote_types(self.token.embedding[...].dtype, self.config.dtype)
     types_BT = jnp.zeros((1, 1), jnp.int32) if types_BT is None else types_BT
     x_BTD = self.token(tokens_BT).astype(dtype) + self.type(types_BT) + self.position(jnp.arange(tokens_BT.shape[1]))
@@ -123,7 +127,8 @@ class Heads(nnx.Module):
                project: bool = True) -> dict[str, Any]:
     outputs: dict[str, Any] = {'hidden': hidden_BTD}
     if self.config.masked_lm:
-      read_BPD = hidden_BTD if positions_BP is None else jnp.take_along_axis(hidden_BTD, positions_BP[..., None], axis=1)
+      read_BPD = hidden_BTD if positions_BP is None else jnp.take_along_axis(hidden_BTD, positions_BP[...,
+                                                                                                      None], axis=1)
       read_BPD = self.transform_norm(ACTIVATIONS[self.config.activation](self.transform(read_BPD)))
       bias_V = self.token_bias[...]
       if project:
@@ -143,12 +148,14 @@ class Heads(nnx.Module):
 def encoder(config: BertConfig) -> Network:
   """The network.
 
-  apply(params, mutable, tokens_BT, types_BT=None, mask_BT=None, positions_BP=None, key=None, project=True) -> outputs by name:
-    'hidden' B T D; and as the config has them, 'tokens' logits B T V, 'pooled' B D, 'next_sentence' logits B 2 (0: it follows, 1: it
-    does not), 'classes' logits B K; logits are float32 in every compute type.
-  types_BT: the segment of each token, 0 for all if None. mask_BT: nonzero where there is a token, zero on padding, on either side; no
-  token sees padding, and hidden states there mean nothing. positions_BP: logits of tokens are computed at these places only, B P V.
-  project=False: 'tokens' is (hidden_BPE, weight_VE) with E = D + 1, whose logits are hidden weight^T, for losses that never hold all.
+  apply(params, mutable, tokens_BT, types_BT=None, mask_BT=None, positions_BP=None, key=None, project=True) -> outputs
+  by name:
+    'hidden' B T D; and as the config has them, 'tokens' logits B T V, 'pooled' B D, 'next_sentence' logits B 2 (0: it
+    follows, 1: it does not), 'classes' logits B K; logits are float32 in every compute type.
+  types_BT: the segment of each token, 0 for all if None. mask_BT: nonzero where there is a token, zero on padding, on
+  either side; no token sees padding, and hidden states there mean nothing. positions_BP: logits of tokens are computed
+  at these places only, B P V. project=False: 'tokens' is (hidden_BPE, weight_VE) with E = D + 1, whose logits are
+  hidden weight^T, for losses that never hold all.
   """
   embedding = network(lambda rngs: Embedding(config, rngs))
   blocks = stack(network(lambda rngs: Block(config.block(), rngs=rngs)), config.layers, config.remat, config.unroll)
@@ -158,16 +165,19 @@ def encoder(config: BertConfig) -> Network:
   def init(key: Key) -> tuple[Tree, Tree]:
     keys = jax.random.split(key, len(parts))
     params = {name: part.init(part_key)[0] for (name, part), part_key in zip(parts.items(), keys)}
-    return {name: part for name, part in params.items() if part}, {}  # without any head there are no parameters of heads
+    # Without any head there are no parameters of heads
+    return {name: part for name, part in params.items() if part}, {}
 
   def apply(params: Tree, mutable: Tree, tokens_BT: Array, types_BT: Array | None = None, mask_BT: Array | None = None,
-            positions_BP: Array | None = None, key: Key | None = None, project: bool = True) -> tuple[dict[str, Any], Tree]:
+            positions_BP: Array | None = None, key: Key | None = None,
+            project: bool = True) -> tuple[dict[str, Any], Tree]:
     keys = (None,) * 3 if key is None else tuple(jax.random.split(key, 3))
     x_BTD, _ = embedding.apply(params['embedding'], {}, tokens_BT, types_BT, key=keys[0])
     x_BTD = sharding.constrain(x_BTD, 'batch', 'sequence', None, name='tokens B T D')
     hidden_BTD, _ = blocks.apply(params['blocks'], {}, x_BTD, key=keys[1], mask_BT=mask_BT)
     embedding_VD = params['embedding']['token']['embedding']
-    outputs, _ = heads.apply(params.get('heads', {}), {}, hidden_BTD, embedding_VD, positions_BP, key=keys[2], project=project)
+    outputs, _ = heads.apply(params.get('heads', {}), {}, hidden_BTD, embedding_VD, positions_BP, key=keys[2],
+                             project=project)
     return outputs, mutable
 
   return Network(init, apply)

@@ -23,7 +23,8 @@ from genjax.types import Array, Key, Tree
 
 POSITIONS = ('learned', 'rope')
 NORMS = ('layer', 'rms')
-GATED = {'swiglu': 'silu', 'geglu': 'gelu', 'reglu': 'relu'}  # activation(gate x) * up x in the place of activation(up x) (Shazeer 2020)
+# Activation(gate x) * up x in the place of activation(up x) (Shazeer 2020)
+GATED = {'swiglu': 'silu', 'geglu': 'gelu', 'reglu': 'relu'}
 MLPS = {**ACTIVATIONS, **{name: ACTIVATIONS[activation] for name, activation in GATED.items()}}
 
 
@@ -31,16 +32,20 @@ MLPS = {**ACTIVATIONS, **{name: ACTIVATIONS[activation] for name, activation in 
 class TransformerConfig:
   """Options of a decoder. The defaults are GPT-2's (Radford et al. 2019); `llama` gives LLaMA's (Touvron et al. 2023).
 
-  vocab: size V of the vocabulary. context: longest sequence T in tokens. layers, heads, width: L, H, D. kv_heads: key/value heads, 0 for as
-  many as heads. head_dim: channels of a head, 0 for width / heads. mlp_width: 0 for 4 width. positions: 'learned' or 'rope'. rope_theta,
-  rope_scaling: base and scaling of rotary positions, the latter as a `RopeScaling` or a dict of its options. window: tokens that a token
-  sees, itself included (sliding window, Jiang et al. 2023), 0 for all. norm: 'layer' or 'rms'. mlp: 'gelu' (exact), 'gelu_tanh', 'relu',
-  'silu', or one of `GATED`. bias: in projections and norms; attention_bias, mlp_bias: in these alone, None for as `bias` says. experts:
-  MLPs of a block of which each token has `experts_per_token`, 0 for one MLP that all have (see `genjax.nn.experts`); they have no biases.
-  balance: weight of their load-balancing loss in the training loss. tied: the output layer is the transposed embedding. dropout: on
-  embeddings and on what each block adds. attention_dropout: on the weights of attention, after the softmax. init_scale: standard deviation
-  of initial weights; what writes to the residual stream has it divided by sqrt(2 L). dtype: compute type, 'float32' or 'bfloat16'.
-  attention: implementation, see `genjax.nn.attention.dot_product_attention.attend`. remat, unroll: see `genjax.nn.functional.stack`.
+  vocab: size V of the vocabulary. context: longest sequence T in tokens. layers, heads, width: L, H, D. kv_heads:
+  key/value heads, 0 for as many as heads. head_dim: channels of a head, 0 for width / heads. mlp_width: 0 for 4 width.
+  positions: 'learned' or 'rope'. rope_theta,
+  rope_scaling: base and scaling of rotary positions, the latter as a `RopeScaling` or a dict of its options. window:
+  tokens that a token sees, itself included (sliding window, Jiang et al. 2023), 0 for all. norm: 'layer' or 'rms'. mlp:
+  'gelu' (exact), 'gelu_tanh', 'relu', 'silu', or one of `GATED`. bias: in projections and norms; attention_bias,
+  mlp_bias: in these alone, None for as `bias` says. experts: MLPs of a block of which each token has
+    `experts_per_token`, 0 for one MLP that all have (see `genjax.nn.experts`); they have no biases.
+  balance: weight of their load-balancing loss in the training loss. tied: the output layer is the transposed embedding.
+  dropout: on embeddings and on what each block adds. attention_dropout: on the weights of attention, after the softmax.
+  init_scale: standard deviation of initial weights; what writes to the residual stream has it divided by sqrt(2 L).
+    dtype: compute type, 'float32' or 'bfloat16'.
+  attention: implementation, see `genjax.nn.attention.dot_product_attention.attend`. remat, unroll: see
+    `genjax.nn.functional.stack`.
   """
 
   vocab: int
@@ -84,8 +89,10 @@ class TransformerConfig:
     if self.kv_heads and self.heads % self.kv_heads:
       raise checks.OutOfRange(f'heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})')
     if self.positions == 'rope' and (self.head_dim or self.width // self.heads) % 2:
-      raise checks.OutOfRange(f'head_dim must be even for rotary positions, got {self.head_dim or self.width // self.heads}')
-    for name, known in (('positions', POSITIONS), ('norm', NORMS), ('mlp', tuple(MLPS)), ('attention', IMPLEMENTATIONS)):
+      raise checks.OutOfRange(
+        f'head_dim must be even for rotary positions, got {self.head_dim or self.width // self.heads}')
+    for name, known in (('positions', POSITIONS), ('norm', NORMS), ('mlp', tuple(MLPS)), ('attention',
+                                                                                          IMPLEMENTATIONS)):
       if getattr(self, name) not in known:
         raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
     if self.experts and self.mlp_bias:
@@ -111,7 +118,8 @@ def _rope_scaling(options: dict[str, Any]) -> RopeScaling:
 
 def llama(**options: Any) -> TransformerConfig:
   """LLaMA's choices: rotary positions, RMSNorm, SwiGLU, no biases, an output layer of its own."""
-  return TransformerConfig(**{'positions': 'rope', 'norm': 'rms', 'mlp': 'swiglu', 'bias': False, 'tied': False, **options})
+  return TransformerConfig(
+    **{'positions': 'rope', 'norm': 'rms', 'mlp': 'swiglu', 'bias': False, 'tied': False, **options})
 
 
 class Embedding(nnx.Module):
@@ -158,8 +166,9 @@ class Block(nnx.Module):
 
     self.mlp_norm = _norm(config, rngs)
     if config.experts:
-      self.experts = Experts(config.width, mlp_width, config.experts, config.experts_per_token, activation=MLPS[config.mlp],
-                             gated=config.mlp in GATED, dtype=dtype, kernel_init=init, out_init=residual_init, rngs=rngs)
+      self.experts = Experts(config.width, mlp_width, config.experts, config.experts_per_token,
+                             activation=MLPS[config.mlp], gated=config.mlp in GATED, dtype=dtype, kernel_init=init,
+                             out_init=residual_init, rngs=rngs)
     else:
       self.up = linear(config.width, mlp_width, init)
       if config.mlp in GATED:
@@ -167,7 +176,8 @@ class Block(nnx.Module):
       self.down = linear(mlp_width, config.width, residual_init)
     self.config = config
 
-  def __call__(self, x: Any, key: Key | None = None, layer: Any = None, balance_BT: Array | None = None, **options: Any):
+  def __call__(self, x: Any, key: Key | None = None, layer: Any = None, balance_BT: Array | None = None,
+               **options: Any):
     """`balance_BT`: weights of the tokens in the load. `options`: of `Attention`."""
     x_BTD, load = x if self.config.experts else (x, empty_load(0))
     keys = (None, None) if key is None else tuple(jax.random.split(key))
@@ -199,7 +209,8 @@ class Head(nnx.Module):
     self.norm = _norm(config, rngs)
     if not config.tied:
       self.out = Linear(config.width, config.vocab, use_bias=False, dtype=jnp.dtype(config.dtype),
-                        preferred_element_type=jnp.float32, kernel_init=nnx.initializers.normal(config.init_scale), rngs=rngs)
+                        preferred_element_type=jnp.float32, kernel_init=nnx.initializers.normal(config.init_scale),
+                        rngs=rngs)
     self.tied = config.tied
 
   def __call__(self, x_BTD: Array, embedding_VD: Array, key: Key | None = None, project: bool = True) -> Any:
@@ -224,17 +235,17 @@ def _sequence(cache: Any) -> str | None:
 def transformer(config: TransformerConfig) -> Network:
   """The network.
 
-  apply(params, mutable, tokens_BT, key=None) -> logits B T V in float32, where logits at t depend on tokens up to t only.
-  apply(..., cache=cache, position=p) -> (logits, cache): the tokens stand at positions p, p + 1, ..., earlier ones are read
-  from the cache (see `init_cache`), and p + T must not exceed its length. Parameters that `lay_out` returned serve too.
-  apply(..., cache=cache, position=p, first_B=first_B): slots before first_B hold padding, and row b's positions count from first_B[b]:
-  texts of several lengths stand in one batch with their ends in line. What comes out for padding is not specified.
-  apply(..., segments_BT=segments_BT, positions_BT=positions_BT), without a cache: a token sees earlier tokens of its own segment (an
-  integer id) only, for packed texts and for padding on either side; positions default to 0, 1, ... whatever the segments.
-  apply(..., project=False) -> (hidden_BTD, weight_VD) in the place of the logits, which are hidden weight^T: for losses that never hold
-  all of them.
-  apply(..., balance_BT=weights_BT), with a mixture of experts -> (output, loss): the load-balancing loss of the experts, unscaled, to which
-  tokens add by their weights; see `genjax.nn.experts.balance`.
+  apply(params, mutable, tokens_BT, key=None) -> logits B T V in float32, where logits at t depend on tokens up to t
+  only. apply(..., cache=cache, position=p) -> (logits, cache): the tokens stand at positions p, p + 1, ..., earlier
+  ones are read from the cache (see `init_cache`), and p + T must not exceed its length. Parameters that `lay_out`
+  returned serve too. apply(..., cache=cache, position=p, first_B=first_B): slots before first_B hold padding, and row
+  b's positions count from first_B[b]: texts of several lengths stand in one batch with their ends in line. What comes
+  out for padding is not specified. apply(..., segments_BT=segments_BT, positions_BT=positions_BT), without a cache: a
+  token sees earlier tokens of its own segment (an integer id) only, for packed texts and for padding on either side;
+  positions default to 0, 1, ... whatever the segments. apply(..., project=False) -> (hidden_BTD, weight_VD) in the
+  place of the logits, which are hidden weight^T: for losses that never hold all of them.
+  apply(..., balance_BT=weights_BT), with a mixture of experts -> (output, loss): the load-balancing loss of the
+  experts, unscaled, to which tokens add by their weights; see `genjax.nn.experts.balance`.
   """
   embedding = network(lambda rngs: Embedding(config, rngs))
   blocks = stack(network(lambda rngs: Block(config, rngs)), config.layers, config.remat, config.unroll)
@@ -242,12 +253,16 @@ def transformer(config: TransformerConfig) -> Network:
 
   def init(key: Key) -> tuple[Tree, Tree]:
     keys = jax.random.split(key, 3)
-    parts = {name: part.init(part_key)[0] for name, part, part_key in zip(('embedding', 'blocks', 'head'), (embedding, blocks, head), keys)}
+    parts = {
+      name: part.init(part_key)[0]
+      for name, part, part_key in zip(('embedding', 'blocks', 'head'), (embedding, blocks, head), keys)
+    }
     return parts, {}
 
   def apply(params: Tree, mutable: Tree, tokens_BT: Array, key: Key | None = None, cache: Tree = None,
-            position: Array | int = 0, project: bool = True, first_B: Array | None = None, segments_BT: Array | None = None,
-            positions_BT: Array | None = None, balance_BT: Array | None = None) -> tuple[Any, Tree]:
+            position: Array | int = 0, project: bool = True, first_B: Array | None = None,
+            segments_BT: Array | None = None, positions_BT: Array | None = None,
+            balance_BT: Array | None = None) -> tuple[Any, Tree]:
     if balance_BT is not None and not config.experts:
       raise ValueError('only a mixture of experts has a load to balance')
     keys = (None, None) if key is None else tuple(jax.random.split(key))
@@ -279,16 +294,18 @@ def transformer(config: TransformerConfig) -> Network:
 
 
 def init_cache(config: TransformerConfig, batch: int, length: int) -> Tree:
-  """An empty key/value cache for `length` tokens in the compute type: (keys, values) of all layers with a leading axis L, or with
-  `unroll` a tuple of one pair a layer; see `genjax.nn.attention.self_attention.init_layer`."""
-  layer = init_layer(batch, config.kv_heads or config.heads, length, config.head_dim or config.width // config.heads, config.dtype)
+  """An empty key/value cache for `length` tokens in the compute type: (keys, values) of all layers with a leading axis
+  L, or with `unroll` a tuple of one pair a layer; see `genjax.nn.attention.self_attention.init_layer`."""
+  layer = init_layer(batch, config.kv_heads or config.heads, length, config.head_dim or config.width // config.heads,
+                     config.dtype)
   if config.unroll:
     return (layer,) * config.layers
   return jax.tree.map(lambda leaf: jnp.zeros((config.layers, *leaf.shape), leaf.dtype), layer)
 
 
 def lay_out(config: TransformerConfig, params: Tree) -> Tree:
-  """The parameters as a decoding loop reads them best: with `unroll` one tree a layer, which costs a copy of them, else as they are."""
+  """The parameters as a decoding loop reads them best: with `unroll` one tree a layer, which costs a copy of them, else
+  as they are."""
   return {**params, 'blocks': unstack(params['blocks'], config.layers)} if config.unroll else params
 
 

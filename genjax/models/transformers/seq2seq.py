@@ -1,4 +1,5 @@
-"""Encoder-decoder transformers: the original (Vaswani et al. 2017), Marian, T5, Whisper and everything between, by options."""
+"""Encoder-decoder transformers: the original (Vaswani et al. 2017), Marian, T5, Whisper and everything between, by
+options."""
 
 import dataclasses
 import math
@@ -28,24 +29,28 @@ INITS = ('normal', 'xavier', 'fan_in')
 class Seq2SeqConfig:
   """Options of an encoder and a decoder. The defaults are those of the original Transformer.
 
-  vocab: size of the source's vocabulary. target_vocab: that of the target's, with an embedding of its own; 0 for one vocabulary and
-  embedding of both. context: longest source or target in tokens, where positions are not relative. frames: F, numbers in a frame of a
-  source that has frames in the place of tokens, 0 for tokens; see `genjax.nn.frames.FrameEmbedding`, after which there are half as many
-  vectors, and source_context at most. The vocabulary is then the target's. layers: of the encoder. decoder_layers: None for as many; 0 for
-  an encoder alone. heads, width: H, D. head_dim: channels of a head, 0 for width / heads. mlp_width: 0 for 4 width. decoder_heads,
-  decoder_mlp_width: 0 for those of the encoder. positions: 'sinusoidal' (fixed, all sines before all cosines), 'learned' or 'relative', of
-  which relative_buckets and relative_distance are options, see `genjax.nn.embeddings.relative_buckets`. norm, norm_eps, pre_norm,
-  activation, gated, bias, key_bias, scaled: see `genjax.nn.blocks.BlockOptions`; with pre_norm encoder and decoder end with a norm.
-  embedding_scale: vectors of tokens are multiplied by sqrt(D). tied: the output layer is the transposed embedding of the target.
-  output_scale: what it reads is divided by sqrt(D). output_bias: a bias for each token of the target. init: 'normal' with standard
-  deviation init_scale; 'xavier' uniform, embeddings included; 'fan_in' with variance 1 / inputs of kernels, 1 of embeddings and 1 / D of
-  relative positions (T5). dropout: on embeddings and on what each block adds. attention_dropout, activation_dropout: see
-  `genjax.nn.blocks.BlockOptions`. dtype: compute type, 'float32' or 'bfloat16'. attention: implementation, see
-  `genjax.nn.attention.dot_product_attention.attend`. remat, unroll: see `genjax.nn.functional.stack`.
+  vocab: size of the source's vocabulary. target_vocab: that of the target's, with an embedding of its own; 0 for one
+  vocabulary and embedding of both. context: longest source or target in tokens, where positions are not relative.
+  frames: F, numbers in a frame of a source that has frames in the place of tokens, 0 for tokens; see
+  `genjax.nn.frames.FrameEmbedding`, after which there are half as many vectors, and source_context at most. The
+  vocabulary is then the target's. layers: of the encoder. decoder_layers: None for as many; 0 for an encoder alone.
+  heads, width: H, D. head_dim: channels of a head, 0 for width / heads. mlp_width: 0 for 4 width. decoder_heads,
+  decoder_mlp_width: 0 for those of the encoder. positions: 'sinusoidal' (fixed, all sines before all cosines),
+  'learned' or 'relative', of which relative_buckets and relative_distance are options, see
+  `genjax.nn.embeddings.relative_buckets`. norm, norm_eps, pre_norm, activation, gated, bias, key_bias, scaled: see
+  `genjax.nn.blocks.BlockOptions`; with pre_norm encoder and decoder end with a norm.
+  embedding_scale: vectors of tokens are multiplied by sqrt(D). tied: the output layer is the transposed embedding of
+    the target.
+  output_scale: what it reads is divided by sqrt(D). output_bias: a bias for each token of the target. init: 'normal'
+  with standard deviation init_scale; 'xavier' uniform, embeddings included; 'fan_in' with variance 1 / inputs of
+  kernels, 1 of embeddings and 1 / D of relative positions (T5). dropout: on embeddings and on what each block adds.
+  attention_dropout, activation_dropout: see `genjax.nn.blocks.BlockOptions`. dtype: compute type, 'float32' or
+  'bfloat16'. attention: implementation, see `genjax.nn.attention.dot_product_attention.attend`. remat, unroll: see
+  `genjax.nn.functional.stack`.
 
   Raises:
-    ValueError: an unknown name, heads that do not divide the width, or frames without source_context, with another vocabulary or with
-      relative positions.
+    ValueError: an unknown name, heads that do not divide the width, or frames without source_context, with another
+      vocabulary or with relative positions.
   """
 
   vocab: int
@@ -88,21 +93,24 @@ class Seq2SeqConfig:
 
   def __post_init__(self):
     checks.whole(self, 1, 'vocab', 'context', 'layers', 'heads', 'width')
-    checks.whole(self, 0, 'target_vocab', 'frames', 'source_context', 'decoder_layers', 'head_dim', 'mlp_width', 'decoder_heads',
-                 'decoder_mlp_width')
+    checks.whole(self, 0, 'target_vocab', 'frames', 'source_context', 'decoder_layers', 'head_dim', 'mlp_width',
+                 'decoder_heads', 'decoder_mlp_width')
     checks.rates(self, 'dropout', 'attention_dropout', 'activation_dropout')
     checks.positive(self, 'init_scale')
     if self.decoder_heads:
       checks.heads(self, name='decoder_heads')
-    if self.positions == 'relative' and (self.relative_buckets < 4 or self.relative_distance <= self.relative_buckets // 2):
+    if self.positions == 'relative' and (self.relative_buckets < 4
+                                         or self.relative_distance <= self.relative_buckets // 2):
       raise checks.OutOfRange('relative_buckets must be at least 4, and relative_distance above half of them, got '
                               f'{self.relative_buckets} and {self.relative_distance}')
     for name, known in (('positions', POSITIONS), ('init', INITS)):
       if getattr(self, name) not in known:
         raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
-    if bool(self.frames) != bool(self.source_context) or self.frames and (self.target_vocab or self.positions == 'relative'):
-      raise ValueError(f'frames={self.frames} and source_context={self.source_context} go together, without target_vocab '
-                       f"({self.target_vocab}), and with positions 'sinusoidal' or 'learned' of the target, got {self.positions!r}")
+    if bool(self.frames) != bool(
+        self.source_context) or self.frames and (self.target_vocab or self.positions == 'relative'):
+      raise ValueError(
+        f'frames={self.frames} and source_context={self.source_context} go together, without target_vocab '
+        f"({self.target_vocab}), and with positions 'sinusoidal' or 'learned' of the target, got {self.positions!r}")
     self.block()
     self.block(decodes=True)
 
@@ -117,14 +125,17 @@ class Seq2SeqConfig:
       return nnx.initializers.xavier_uniform()
     if self.init == 'normal':
       return nnx.initializers.normal(self.init_scale)
-    return {'kernel': nnx.initializers.variance_scaling(1.0, 'fan_in', 'normal'), 'embedding': nnx.initializers.normal(1.0),
-            'relative': nnx.initializers.normal(self.width ** -0.5)}[kind]
+    return {
+      'kernel': nnx.initializers.variance_scaling(1.0, 'fan_in', 'normal'), 'embedding': nnx.initializers.normal(1.0),
+      'relative': nnx.initializers.normal(self.width**-0.5)
+    }[kind]
 
   def block(self, decodes: bool = False) -> BlockOptions:
     """Options of each block of the encoder, or of the decoder."""
     own: dict[str, Any] = {}
     if decodes:
-      own = dict(heads=self.decoder_heads or self.heads, mlp_width=self.decoder_mlp_width or self.mlp_width or 4 * self.width)
+      own = dict(heads=self.decoder_heads or self.heads, mlp_width=self.decoder_mlp_width or self.mlp_width
+                 or 4 * self.width)
     return options_of(self, kernel_init=self.initializer('kernel'), **own)
 
 
@@ -139,7 +150,8 @@ class Vocabulary(nnx.Module):
 
 
 class Input(nnx.Module):
-  """Tokens B T and the embedding of their vocabulary -> vectors B T D, with their positions unless these are relative."""
+  """Tokens B T and the embedding of their vocabulary -> vectors B T D, with their positions unless these are
+  relative."""
 
   def __init__(self, config: Seq2SeqConfig, rngs: nnx.Rngs):
     if config.positions == 'learned':
@@ -164,8 +176,8 @@ class FrameInput(nnx.Module):
   """Frames B S F, and what tells them from padding -> vectors B T D with their positions."""
 
   def __init__(self, config: Seq2SeqConfig, rngs: nnx.Rngs):
-    self.frames = FrameEmbedding(config.frames, config.width, config.source_context, kernel_init=config.initializer('kernel'),
-                                 dtype=jnp.dtype(config.dtype), rngs=rngs)
+    self.frames = FrameEmbedding(config.frames, config.width, config.source_context,
+                                 kernel_init=config.initializer('kernel'), dtype=jnp.dtype(config.dtype), rngs=rngs)
     self.dropout = config.dropout
 
   def __call__(self, frames_BSF: Array, mask_BS: Array | None, key: Key | None = None) -> Array:
@@ -185,7 +197,8 @@ class Ending(nnx.Module):
 
 
 class Head(nnx.Module):
-  """Logits of the target's vocabulary in float32, or with project=False the (hidden, weight) whose products they are."""
+  """Logits of the target's vocabulary in float32, or with project=False the (hidden, weight) whose products they
+  are."""
 
   def __init__(self, config: Seq2SeqConfig, rngs: nnx.Rngs):
     vocab = config.target_vocab or config.vocab
@@ -211,12 +224,15 @@ class Head(nnx.Module):
 def seq2seq(config: Seq2SeqConfig) -> Network:
   """The network.
 
-  apply(params, mutable, source_BS, target_BT, mask_BS=None, key=None) -> logits B T V of the tokens after each of the target, which
-    depend on the source and on the target up to t only. mask_BS: nonzero where the source has a token, zero on padding, on either side.
-    Padding of the target comes after its tokens and needs no mask. With `config.frames` the source is float32 B S F.
+  apply(params, mutable, source_BS, target_BT, mask_BS=None, key=None) -> logits B T V of the tokens after each of the
+  target, which
+    depend on the source and on the target up to t only. mask_BS: nonzero where the source has a token, zero on padding,
+    on either side. Padding of the target comes after its tokens and needs no mask. With `config.frames` the source is
+    float32 B S F.
   apply(..., project=False) -> (hidden_BTE, weight_VE) in the place of the logits, which are hidden weight^T.
   apply(params, mutable, source_BS, None, mask_BS) -> what the encoder makes, B S D; of frames, half as many vectors.
-  apply(params, mutable, None, target_BT, cache=cache, position=p) -> (logits, cache): the target's tokens stand at p, p + 1, ..., and the
+  apply(params, mutable, None, target_BT, cache=cache, position=p) -> (logits, cache): the target's tokens stand at p, p
+  + 1, ..., and the
     source and earlier tokens are read from the cache (see `start_cache`), whose length p + T must not exceed.
   """
   vocabularies = {'embedding': network(lambda rngs: Vocabulary(config, config.vocab, rngs))}
@@ -229,7 +245,8 @@ def seq2seq(config: Seq2SeqConfig) -> Network:
     parts |= {'decoder': decoder, 'head': head}
 
   def apply(params: Tree, mutable: Tree, source_BS: Array | None, target_BT: Array | None, mask_BS: Array | None = None,
-            key: Key | None = None, cache: Tree = None, position: Array | int = 0, project: bool = True) -> tuple[Any, Tree]:
+            key: Key | None = None, cache: Tree = None, position: Array | int = 0,
+            project: bool = True) -> tuple[Any, Tree]:
     keys = (None,) * 2 if key is None else tuple(jax.random.split(key))
     memory_BSD = None
     if cache is None:
@@ -240,8 +257,8 @@ def seq2seq(config: Seq2SeqConfig) -> Network:
     if not config.depth:
       raise UserError('the model is an encoder alone (decoder_layers=0) and takes no target; give None')
     embedding_VD = params.get('target_embedding', params['embedding'])['embedding']
-    x_BTD, _ = decoder.apply(params['decoder'], {}, target_BT, embedding_VD, memory_BSD, visible_BS=_memory_mask(config, mask_BS),
-                             key=keys[1], cache=cache, position=position)
+    x_BTD, _ = decoder.apply(params['decoder'], {}, target_BT, embedding_VD, memory_BSD,
+                             visible_BS=_memory_mask(config, mask_BS), key=keys[1], cache=cache, position=position)
     x_BTD, cache = (x_BTD, None) if cache is None else x_BTD
     output, _ = head.apply(params.get('head', {}), {}, x_BTD, embedding_VD, project=project)
     if project:
@@ -255,15 +272,18 @@ def _side(config: Seq2SeqConfig, layers: int, decodes: bool) -> Network:
   """The encoder or the decoder: tokens and the embedding of their vocabulary -> hidden states."""
   blocks = network(lambda rngs: Block(config.block(decodes), causal=decodes, cross=decodes, rngs=rngs))
   reads_frames = bool(config.frames) and not decodes
-  parts = {'input': network(lambda rngs: (FrameInput if reads_frames else Input)(config, rngs)),
-           'blocks': stack(blocks, layers, config.remat, config.unroll), 'ending': network(lambda rngs: Ending(config, rngs))}
+  parts = {
+    'input': network(lambda rngs: (FrameInput if reads_frames else Input)(config, rngs)),
+    'blocks': stack(blocks, layers, config.remat, config.unroll), 'ending': network(lambda rngs: Ending(config, rngs))
+  }
   if config.positions == 'relative':
     parts['relative'] = network(lambda rngs: RelativeBias(
-      config.block(decodes).heads, config.relative_buckets, config.relative_distance, not decodes, init=config.initializer('relative'),
-      rngs=rngs))
+      config.block(decodes).heads, config.relative_buckets, config.relative_distance, not decodes, init=config.
+      initializer('relative'), rngs=rngs))
 
-  def apply(params: Tree, mutable: Tree, tokens_BT: Array, embedding_VD: Array, *memory: Array | None, key: Key | None = None,
-            cache: Tree = None, position: Array | int = 0, visible_BS: Array | None = None, mask_BS: Array | None = None):
+  def apply(params: Tree, mutable: Tree, tokens_BT: Array, embedding_VD: Array, *memory: Array | None,
+            key: Key | None = None, cache: Tree = None, position: Array | int = 0, visible_BS: Array | None = None,
+            mask_BS: Array | None = None):
     keys = (None, None) if key is None else tuple(jax.random.split(key))
     where = (mask_BS,) if reads_frames else (embedding_VD, position)
     x_BTD, _ = parts['input'].apply(params.get('input', {}), {}, tokens_BT, *where, key=keys[0])
@@ -271,11 +291,14 @@ def _side(config: Seq2SeqConfig, layers: int, decodes: bool) -> Network:
     mask_BS = _memory_mask(config, mask_BS)
     options: dict[str, Any] = {'mask_BT': mask_BS, 'visible_BS': visible_BS}
     if cache is not None:
-      options = {'visible_BS': cache['visible'][:, :, 0, 0], 'layers': (cache['own'], cache['memory']), 'position': position}
+      options = {
+        'visible_BS': cache['visible'][:, :, 0, 0], 'layers': (cache['own'], cache['memory']), 'position': position
+      }
     if config.positions == 'relative':
       length = tokens_BT.shape[1]
       slots = length if cache is None else cache['own'][0].shape[-2]
-      options['bias_HTS'], _ = parts['relative'].apply(params['relative'], {}, position + jnp.arange(length), jnp.arange(slots))
+      options['bias_HTS'], _ = parts['relative'].apply(params['relative'], {}, position + jnp.arange(length),
+                                                       jnp.arange(slots))
     x_BTD, _ = parts['blocks'].apply(params['blocks'], {}, x_BTD, *memory, key=keys[1], **options)
     x_BTD, own = (x_BTD, None) if cache is None else x_BTD
     x_BTD, _ = parts['ending'].apply(params.get('ending', {}), {}, x_BTD)
@@ -286,17 +309,22 @@ def _side(config: Seq2SeqConfig, layers: int, decodes: bool) -> Network:
 
 def _init(parts: dict[str, Network]):
   def init(key: Key) -> tuple[Tree, Tree]:
-    params = {name: part.init(part_key)[0] for (name, part), part_key in zip(parts.items(), jax.random.split(key, len(parts)))}
-    return {name: part for name, part in params.items() if part}, {}  # some parts have parameters under some options only
+    params = {
+      name: part.init(part_key)[0] for (name, part), part_key in zip(parts.items(), jax.random.split(key, len(parts)))
+    }
+    # Some parts have parameters under some options only
+    return {name: part for name, part in params.items() if part}, {}
 
   return init
 
 
 def start_cache(config: Seq2SeqConfig, params: Tree, source_BS: Array, mask_BS: Array | None, length: int) -> Tree:
-  """The cache for targets of `length` tokens: keys and values of the source for all layers, computed once, and none of the target yet.
+  """The cache for targets of `length` tokens: keys and values of the source for all layers, computed once, and none of
+  the target yet.
 
-  Leaves of 'own' and 'memory' are L B K S D, but for `own` of a single row (see `genjax.nn.attention.self_attention.init_layer`); 'visible' is B S 1 1, so
-  that rows are on the fourth axis from the end of all leaves, as in the caches of decoders.
+  Leaves of 'own' and 'memory' are L B K S D, but for `own` of a single row (see
+  `genjax.nn.attention.self_attention.init_layer`); 'visible' is B S 1 1, so that rows are on the fourth axis from the
+  end of all leaves, as in the caches of decoders.
 
   Raises:
     UserError: a source, or a target to be, longer than the positions of the model.
@@ -306,7 +334,8 @@ def start_cache(config: Seq2SeqConfig, params: Tree, source_BS: Array, mask_BS: 
   options = config.block(decodes=True)
   remember = network(lambda rngs: Remember(options, causal=True, cross=True, rngs=rngs))
   memory = jax.vmap(lambda layer: remember.apply(layer, {}, memory_BSD)[0])(params['decoder']['blocks'])
-  layer = init_layer(source_BS.shape[0], options.heads, length, options.head_dim or config.width // options.heads, config.dtype)
+  layer = init_layer(source_BS.shape[0], options.heads, length, options.head_dim or config.width // options.heads,
+                     config.dtype)
   own = jax.tree.map(lambda leaf: jnp.zeros((config.depth, *leaf.shape), leaf.dtype), layer)
   mask_BS = _memory_mask(config, mask_BS)
   visible_BS = jnp.ones(memory_BSD.shape[:2], bool) if mask_BS is None else mask_BS != 0

@@ -15,7 +15,8 @@ CONTEXT = 512  # of pre-training; relative positions have no limit of their own
 
 
 def t5(size: str, **options: Any) -> Seq2SeqConfig:
-  """T5 1.0: norms before, no biases, ReLU, one embedding for source, target and output, which reads what is divided by sqrt(D)."""
+  """T5 1.0: norms before, no biases, ReLU, one embedding for source, target and output, which reads what is divided by
+  sqrt(D)."""
   return _t5(SIZES, size, **{'tied': True, 'output_scale': True, **options})
 
 
@@ -28,7 +29,9 @@ def _t5(sizes: dict[str, tuple[int, int, int, int, int]], size: str, **options: 
   if size not in sizes:
     raise ValueError(f'size must be one of {tuple(sizes)}, got {size!r}')
   layers, heads, width, mlp_width, head_dim = sizes[size]
-  return Seq2SeqConfig(**{
-    'vocab': VOCAB, 'context': CONTEXT, 'layers': layers, 'heads': heads, 'width': width, 'mlp_width': mlp_width, 'head_dim': head_dim,
-    'positions': 'relative', 'norm': 'rms', 'norm_eps': 1e-6, 'pre_norm': True, 'bias': False, 'scaled': False,
-    'embedding_scale': False, 'init': 'fan_in', **options})
+  return Seq2SeqConfig(
+    **{
+      'vocab': VOCAB, 'context': CONTEXT, 'layers': layers, 'heads': heads, 'width': width, 'mlp_width': mlp_width,
+      'head_dim': head_dim, 'positions': 'relative', 'norm': 'rms', 'norm_eps': 1e-6, 'pre_norm': True, 'bias': False,
+      'scaled': False, 'embedding_scale': False, 'init': 'fan_in', **options
+    })

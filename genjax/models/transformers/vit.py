@@ -13,7 +13,8 @@ from genjax.nn.conv import Conv
 from genjax.nn.functional import Network, dropout, network, stack
 from genjax.types import Array, Key, Tree, UserError
 
-# Patch, layers, heads and width of the published models: table 1 of Dosovitskiy et al. 2021; Ti and S of Steiner et al. 2022.
+# Patch, layers, heads and width of the published models: table 1 of Dosovitskiy et al. 2021; Ti and S of Steiner et al.
+# 2022.
 SIZES = {'Ti/16': (16, 12, 3, 192), 'S/16': (16, 12, 6, 384), 'B/16': (16, 12, 12, 768), 'L/16': (16, 24, 16, 1024),
          'H/14': (14, 32, 16, 1280)}
 
@@ -22,11 +23,12 @@ SIZES = {'Ti/16': (16, 12, 3, 192), 'S/16': (16, 12, 6, 384), 'B/16': (16, 12, 1
 class VitConfig:
   """Options of the encoder and its heads.
 
-  shape: (H, W, C) of the images. num_classes: outputs K of a linear layer on the class token, 0 for none. patch: side of a square patch in
-  pixels. layers, heads, width: L, H, D. mlp_width: 0 for 4 width. activation: of the MLP, one of `genjax.nn.blocks.ACTIVATIONS`. qkv_bias:
-  of queries, keys and values. pooler: a layer with tanh on the class token. dropout: on embeddings and on what each block adds. init_scale:
-  standard deviation of initial weights. dtype: compute type, 'float32' or 'bfloat16'. attention: implementation, see
-  `genjax.nn.attention.dot_product_attention.attend`. remat, unroll: see `genjax.nn.functional.stack`.
+  shape: (H, W, C) of the images. num_classes: outputs K of a linear layer on the class token, 0 for none. patch: side
+  of a square patch in pixels. layers, heads, width: L, H, D. mlp_width: 0 for 4 width. activation: of the MLP, one of
+  `genjax.nn.blocks.ACTIVATIONS`. qkv_bias: of queries, keys and values. pooler: a layer with tanh on the class token.
+  dropout: on embeddings and on what each block adds. init_scale: standard deviation of initial weights. dtype: compute
+  type, 'float32' or 'bfloat16'. attention: implementation, see `genjax.nn.attention.dot_product_attention.attend`.
+  remat, unroll: see `genjax.nn.functional.stack`.
 
   Raises:
     ValueError: an unknown name, heads that do not divide the width, or patches that do not divide the image.
@@ -69,7 +71,8 @@ class VitConfig:
 
 
 def vit(size: str, **options: Any) -> VitConfig:
-  """A published size by name, see `SIZES`, for images of 224 pixels and ImageNet's 1000 classes unless `options` has others.
+  """A published size by name, see `SIZES`, for images of 224 pixels and ImageNet's 1000 classes unless `options` has
+  others.
 
   Raises:
     ValueError: an unknown size.
@@ -77,8 +80,11 @@ def vit(size: str, **options: Any) -> VitConfig:
   if size not in SIZES:
     raise ValueError(f'size must be one of {tuple(SIZES)}, got {size!r}')
   patch, layers, heads, width = SIZES[size]
-  return VitConfig(**{'shape': (224, 224, 3), 'num_classes': 1000, 'patch': patch, 'layers': layers, 'heads': heads, 'width': width,
-                      **options})
+  return VitConfig(
+    **{
+      'shape': (224, 224,
+                3), 'num_classes': 1000, 'patch': patch, 'layers': layers, 'heads': heads, 'width': width, **options
+    })
 
 
 class Embedding(nnx.Module):
@@ -86,8 +92,8 @@ class Embedding(nnx.Module):
 
   def __init__(self, config: VitConfig, rngs: nnx.Rngs):
     init = nnx.initializers.normal(config.init_scale)
-    self.patches = Conv(config.shape[-1], config.width, size=config.patch, stride=config.patch, init=init, dtype=jnp.dtype(config.dtype),
-                        rngs=rngs)
+    self.patches = Conv(config.shape[-1], config.width, size=config.patch, stride=config.patch, init=init,
+                        dtype=jnp.dtype(config.dtype), rngs=rngs)
     self.class_token = nnx.Param(jnp.zeros((1, config.width)))
     self.position = nnx.Param(init(rngs.params(), (config.tokens, config.width), jnp.float32))
     self.config = config
@@ -127,7 +133,8 @@ class Heads(nnx.Module):
 def encoder(config: VitConfig) -> Network:
   """The network.
 
-  apply(params, mutable, image_BHWC, key=None) -> outputs by name: 'hidden' B T D, the class token first; and as the config has them,
+  apply(params, mutable, image_BHWC, key=None) -> outputs by name: 'hidden' B T D, the class token first; and as the
+  config has them,
     'pooled' B D, 'classes' logits B K in float32. Published weights read pixels in [-1, 1].
   """
   embedding = network(lambda rngs: Embedding(config, rngs))

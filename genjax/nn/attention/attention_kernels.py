@@ -24,14 +24,16 @@ from genjax.types import Array
 LANES = 128  # of a TPU register: block sizes and padded head sizes are multiples of it
 PLATFORMS = {'splash': 'tpu', 'cudnn': 'gpu'}
 CUDNN_LEAST = 8, 0  # compute capability, Ampere
-CUDNN_CHANNELS, CUDNN_CHANNELS_HOPPER, HOPPER = 128, 256, 9  # largest head, there and on devices of this major capability
+# Largest head, there and on devices of this major capability
+CUDNN_CHANNELS, CUDNN_CHANNELS_HOPPER, HOPPER = 128, 256, 9
 
 Segments = tuple[Array, Array]
 
 
 def splash_attention(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None = None, *,
                      causal: bool = False, window: int | None = None, interpret: bool = False) -> Array:
-  """The block-sparse flash kernel for TPUs that ships with jax; `interpret` runs it on any backend, slowly. Reverse mode only."""
+  """The block-sparse flash kernel for TPUs that ships with jax; `interpret` runs it on any backend, slowly. Reverse
+  mode only."""
 
   def local(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, ids: tuple[Array, ...]) -> Array:
     return _splash(query_BTHD, key_BSKD, value_BSKD, (ids[0], ids[1]) if ids else None, causal, window, interpret)
@@ -43,12 +45,12 @@ def cudnn(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: None 
           window: int | None = None, visible_BS: Array | None = None) -> Array:
   """NVIDIA's fused kernel, through `jax.nn.dot_product_attention`. Reverse mode only.
 
-  It masks keys by the length of each row: with `visible_BS` the keys and values that are seen are moved before the others, which changes
-  nothing else, as attention without `causal` does not know the order of keys.
+  It masks keys by the length of each row: with `visible_BS` the keys and values that are seen are moved before the
+  others, which changes nothing else, as attention without `causal` does not know the order of keys.
   """
   del segments
-  run = functools.partial(jax.nn.dot_product_attention, is_causal=causal, local_window_size=None if window is None else (window - 1, 0),
-                          implementation='cudnn')
+  run = functools.partial(jax.nn.dot_product_attention, is_causal=causal, local_window_size=None if window is None else
+                          (window - 1, 0), implementation='cudnn')
 
   def local(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, visible: tuple[Array, ...]) -> Array:
     if not visible:
@@ -66,9 +68,10 @@ def cudnn(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: None 
   return _on_devices('cudnn', local, query_BTHD, key_BSKD, value_BSKD, () if visible_BS is None else (visible_BS,))
 
 
-def refusal(implementation: str, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None, causal: bool,
-            options: dict[str, Any]) -> str:
-  """Why a kernel does not take the arguments of `genjax.nn.attention.dot_product_attention.attend`, with those of `options`; '' if it does."""
+def refusal(implementation: str, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None,
+            causal: bool, options: dict[str, Any]) -> str:
+  """Why a kernel does not take the arguments of `genjax.nn.attention.dot_product_attention.attend`, with those of
+  `options`; '' if it does."""
   platform = PLATFORMS.get(implementation)
   if platform is None:
     return ''
@@ -80,7 +83,8 @@ def refusal(implementation: str, query_BTHD: Array, key_BSKD: Array, value_BSKD:
     return 'takes no bias'
   if implementation == 'splash':
     lengths = query_BTHD.shape[1], key_BSKD.shape[1]
-    return f'needs lengths that are multiples of {LANES}, got {lengths}' if any(length % LANES for length in lengths) else ''
+    return f'needs lengths that are multiples of {LANES}, got {lengths}' if any(
+      length % LANES for length in lengths) else ''
   if segments is not None:
     return 'takes no segments'
   if causal and 'visible_BS' in options:
@@ -102,7 +106,9 @@ def _cudnn_device_refusal(channels: int) -> str:
     if (major, minor) < CUDNN_LEAST:
       return f'needs a GPU of compute capability 8.0 or more, got {capability}'
     limit = CUDNN_CHANNELS_HOPPER if major == HOPPER else limit
-  return '' if channels % 8 == 0 and channels <= limit else f'needs a head size that is a multiple of 8 up to {limit}, got {channels}'
+  if channels % 8 == 0 and channels <= limit:
+    return ''
+  return f'needs a head size that is a multiple of 8 up to {limit}, got {channels}'
 
 
 @functools.cache
@@ -128,9 +134,10 @@ _permute = derivatives.define(_gather, lambda x, order, inverse: (_gather(x, ord
 def _on_devices(name: str, local: Callable[..., Array], query_BTHD: Array, key_BSKD: Array, value_BSKD: Array,
                 ids: tuple[Array, ...]) -> Array:
   """local(query, key, value, ids), on a mesh on every device for its rows and heads; `ids` have rows first."""
-  message = f"forward-mode derivatives (jax.jvp) do not go through the attention kernel {name!r}: set the attention of the model to " \
-            "'chunked' or 'reference'"
-  query_BTHD, key_BSKD, value_BSKD = (derivatives.reverse_only(x, message) for x in (query_BTHD, key_BSKD, value_BSKD))
+  message = (f'forward-mode derivatives (jax.jvp) do not go through the attention kernel {name!r}: set the attention of '
+             "the model to 'chunked' or 'reference'")
+  query_BTHD, key_BSKD, value_BSKD = (
+    derivatives.reverse_only(x, message) for x in (query_BTHD, key_BSKD, value_BSKD))
   placement = sharding.active()
   if placement is None:
     return local(query_BTHD, key_BSKD, value_BSKD, ids)
@@ -140,16 +147,19 @@ def _on_devices(name: str, local: Callable[..., Array], query_BTHD: Array, key_B
     heads = ()
   elif kv_heads % parts:  # fewer key heads than devices: each device gets the copies that its queries read
     copies = parts // math.gcd(parts, kv_heads)
-    say_once(f'attention kernel {name!r}: the {kv_heads} heads of keys and values are repeated {copies} times, so that each of {parts} '
-             'devices has those that its queries read')
+    say_once(
+      f'attention kernel {name!r}: the {kv_heads} heads of keys and values are repeated {copies} times, so that each '
+      f'of {parts} '
+      'devices has those that its queries read')
     key_BSKD, value_BSKD = (jnp.repeat(x, copies, axis=2) for x in (key_BSKD, value_BSKD))
   array, row = PartitionSpec(rows or None, None, heads or None, None), PartitionSpec(rows or None, None)
-  mapped = jax.shard_map(local, mesh=placement.mesh, in_specs=(array, array, array, (row,) * len(ids)), out_specs=array, check_vma=False)
+  mapped = jax.shard_map(local, mesh=placement.mesh, in_specs=(array, array, array, (row,) * len(ids)), out_specs=array,
+                         check_vma=False)
   return mapped(query_BTHD, key_BSKD, value_BSKD, ids)
 
 
-def _splash(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None, causal: bool, window: int | None,
-            interpret: bool) -> Array:
+def _splash(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None, causal: bool,
+            window: int | None, interpret: bool) -> Array:
   """The kernel on one device."""
   (_, length, heads, channels), keys = query_BTHD.shape, key_BSKD.shape[1]
   shape = (length, keys)
@@ -158,11 +168,11 @@ def _splash(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Seg
   else:
     mask = splash_masks.CausalMask(shape) if causal else splash_masks.FullMask(shape)
   block_q, block_k = _block(length), _block(keys)
-  sizes = splash.BlockSizes(block_q=block_q, block_kv=block_k, block_kv_compute=block_k, block_q_dkv=block_q, block_kv_dkv=block_k,
-                            block_kv_dkv_compute=block_k, block_q_dq=block_q, block_kv_dq=block_k)
+  sizes = splash.BlockSizes(block_q=block_q, block_kv=block_k, block_kv_compute=block_k, block_q_dkv=block_q,
+                            block_kv_dkv=block_k, block_kv_dkv_compute=block_k, block_q_dq=block_q, block_kv_dq=block_k)
   with jax.ensure_compile_time_eval():  # the mask's tables are constants of the program
-    kernel = splash.make_splash_mha(splash_masks.MultiHeadMask([mask] * heads), block_sizes=sizes, head_shards=1, q_seq_shards=1,
-                                    interpret=interpret)
+    kernel = splash.make_splash_mha(splash_masks.MultiHeadMask([mask] * heads), block_sizes=sizes, head_shards=1,
+                                    q_seq_shards=1, interpret=interpret)
   padding = [(0, 0)] * 3 + [(0, -channels % LANES)]  # channels of zeros change neither scores nor values
 
   def heads_first(x_BTHD: Array) -> Array:

@@ -12,17 +12,23 @@ Memory = tuple[Array, Array]
 
 
 class CrossAttention(Attention):
-  """Multi-head attention of T tokens to a memory of S others (Vaswani et al. 2017, section 3.2.3); arguments as of `Attention`."""
+  """Multi-head attention of T tokens to a memory of S others (Vaswani et al. 2017, section 3.2.3); arguments as of
+  `Attention`."""
 
   def project(self, memory_BSD: Array) -> Memory:
     """Keys and values of the memory, each B K S D; on a mesh each device has whole memories of its heads."""
-    key_BKSD, value_BKSD = (
-      self._place(projection(memory_BSD).reshape(*memory_BSD.shape[:2], -1, self.head_dim), 'keys and values B S K D', None, grouped=True)
-      .swapaxes(1, 2) for projection in (self.key, self.value))
+    key_BKSD, value_BKSD = (self._place(
+      projection(memory_BSD).reshape(*memory_BSD.shape[:2], -1, self.head_dim), 'keys and values B S K D', None,
+      grouped=True).swapaxes(1, 2) for projection in (self.key, self.value))
     return key_BKSD, value_BKSD
 
-  def __call__(self, x_BTD: Array, memory: Memory, key: Key | None = None, visible_BS: Array | None = None,  # type: ignore[override]
-               cached: bool = False) -> Array:
+  def __call__(
+      self,
+      x_BTD: Array,
+      memory: Memory,
+      key: Key | None = None,
+      visible_BS: Array | None = None,  # type: ignore[override]
+      cached: bool = False) -> Array:
     """Attends.
 
     Args:
@@ -39,7 +45,8 @@ class CrossAttention(Attention):
       query_BTHD = query_BTHD * math.sqrt(self.head_dim)  # undone by `attend`
     if cached:
       segments = None if visible_BS is None else (jnp.ones(x_BTD.shape[:2], bool), visible_BS != 0)
-      y_BTHD = attend_cached(query_BTHD, key_BKSD.astype(query_BTHD.dtype), value_BKSD.astype(query_BTHD.dtype), 0, segments=segments)
+      y_BTHD = attend_cached(query_BTHD, key_BKSD.astype(query_BTHD.dtype), value_BKSD.astype(query_BTHD.dtype), 0,
+                             segments=segments)
     else:
       y_BTHD = attend(query_BTHD, key_BKSD.swapaxes(1, 2), value_BKSD.swapaxes(1, 2), visible_BS=visible_BS,
                       implementation=self.implementation, dropout_rate=self.dropout, key=key)

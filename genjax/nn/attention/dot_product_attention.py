@@ -1,7 +1,8 @@
 """Softmax attention, softmax(q k^T / sqrt(D) + bias + mask) v (Vaswani et al. 2017, eq. 1), without its T x S matrix.
 
-One function, `attend`, with an implementation for each backend; every one equals `reference` to rounding. Suffixes: B batch, T queries,
-S keys, H query heads, K key/value heads, G = H / K queries that share a key, D channels of a head, N chunks of queries.
+One function, `attend`, with an implementation for each backend; every one equals `reference` to rounding. Suffixes: B
+batch, T queries, S keys, H query heads, K key/value heads, G = H / K queries that share a key, D channels of a head, N
+chunks of queries.
 """
 
 from collections.abc import Callable
@@ -34,24 +35,28 @@ def attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: boo
     key_BSKD, value_BSKD: keys and values.
     causal: query t sees keys s <= t; T and S must be equal.
     window: query t sees keys s > t - window only (sliding window); only with `causal`.
-    segments: integer ids (B T, B S); a query sees keys of its own id only. For packed sequences. What a query without any key
-      returns is not specified.
-    visible_BS: nonzero where a key is seen by the queries of its row, zero on padding, wherever it stands; not with `segments`.
+    segments: integer ids (B T, B S); a query sees keys of its own id only. For packed sequences. What a query without
+      any key returns is not specified.
+    visible_BS: nonzero where a key is seen by the queries of its row, zero on padding, wherever it stands; not with
+      `segments`.
     bias_HTS: added to the scaled scores of all rows, as relative positions are.
-    implementation: 'reference' holds all scores. 'chunked' holds those of `CHUNK` queries, and computes them again for the gradient.
-      'splash' is the TPU kernel of jax.experimental.pallas; T and S must be multiples of 128. 'cudnn' is NVIDIA's fused kernel,
-      for float16 and bfloat16, without segments, with heads of up to 128 channels, 256 on Hopper. Neither kernel takes a bias or has
-      forward-mode derivatives (`jax.jvp`), which 'reference' and 'chunked' have. 'auto' takes the kernel of the platform (see
-      `genjax.sharding.platform`) where the arguments suit it; else 'chunked', and says so once in the log.
-    dropout_rate, key: with a key, weights are dropped at this rate after the softmax. The kernels drop none, and 'auto' takes 'chunked'.
+    implementation: 'reference' holds all scores. 'chunked' holds those of `CHUNK` queries, and computes them again for
+      the gradient. 'splash' is the TPU kernel of jax.experimental.pallas; T and S must be multiples of 128. 'cudnn' is
+      NVIDIA's fused kernel, for float16 and bfloat16, without segments, with heads of up to 128 channels, 256 on
+      Hopper. Neither kernel takes a bias or has forward-mode derivatives (`jax.jvp`), which 'reference' and 'chunked'
+      have. 'auto' takes the kernel of the platform (see `genjax.sharding.platform`) where the arguments suit it; else
+      'chunked', and says so once in the log.
+    dropout_rate, key: with a key, weights are dropped at this rate after the softmax. The kernels drop none, and 'auto'
+      takes 'chunked'.
 
   Returns:
     y_BTHD in the type of the queries.
 
   Raises:
-    UserError: the platform or the arguments (dropout of weights among them) do not suit the named implementation; or in forward mode,
-      a kernel.
-    ValueError: shapes that do not fit, a window without `causal`, segments with visible keys, or an unknown implementation.
+    UserError: the platform or the arguments (dropout of weights among them) do not suit the named implementation; or in
+      forward mode, a kernel.
+    ValueError: shapes that do not fit, a window without `causal`, segments with visible keys, or an unknown
+      implementation.
   """
   _check(query_BTHD, key_BSKD, value_BSKD, causal, window, bias_HTS, implementation)
   if segments is not None and visible_BS is not None:
@@ -78,11 +83,13 @@ def attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: boo
 
 def attend_cached(query_BTHD: Array, key_BKSD: Array, value_BKSD: Array, position: Array | int, *, causal: bool = False,
                   window: int | None = None, segments: Segments | None = None, bias_HTS: Array | None = None) -> Array:
-  """Attention of T queries to keys and values from a cache, in XLA on every backend, chunk by chunk of queries where they are many.
+  """Attention of T queries to keys and values from a cache, in XLA on every backend, chunk by chunk of queries where
+  they are many.
 
   Args:
     query_BTHD: queries; head h reads key/value head h // (H / K).
-    key_BKSD, value_BKSD: heads before slots, as matrix products read them: any other order costs a copy of the cache at every token.
+    key_BKSD, value_BKSD: heads before slots, as matrix products read them: any other order costs a copy of the cache at
+      every token.
     position: slot of the first query, an integer scalar; with `causal`, query t sees slots s <= position + t.
     window, segments, bias_HTS: see `attend`.
 
@@ -98,11 +105,13 @@ def attend_cached(query_BTHD: Array, key_BKSD: Array, value_BKSD: Array, positio
       scores_BKGS += bias_HTS.reshape(scores_BKGS.shape[1:])
     scores_BKGS = jnp.where(True if visible is None else jnp.squeeze(visible, -2), scores_BKGS, _LOWEST)
     weight_BKGS = jnp.exp(scores_BKGS - jnp.max(scores_BKGS, axis=-1, keepdims=True))
-    y_BKGD = jnp.einsum('bkgs,bksd->bkgd', weight_BKGS.astype(value_BKSD.dtype), value_BKSD, preferred_element_type=jnp.float32)
+    y_BKGD = jnp.einsum('bkgs,bksd->bkgd', weight_BKGS.astype(value_BKSD.dtype), value_BKSD,
+                        preferred_element_type=jnp.float32)
     y_BKGD /= jnp.sum(weight_BKGS, axis=-1, keepdims=True)
     return y_BKGD.reshape(query_BTHD.shape).astype(query_BTHD.dtype)
   bias_KGTS = _grouped_bias(bias_HTS, key_BKSD.shape[1])
-  y_BKGTD = _chunks(query_BKGTD, key_BKSD, value_BKSD, segments, bias_KGTS, causal, window, position, query_BTHD.shape[1] > CHUNK)
+  y_BKGTD = _chunks(query_BKGTD, key_BKSD, value_BKSD, segments, bias_KGTS, causal, window, position,
+                    query_BTHD.shape[1] > CHUNK)
   return jnp.moveaxis(y_BKGTD, 3, 1).reshape(query_BTHD.shape)
 
 
@@ -127,8 +136,9 @@ def chunked(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Seg
             key: Key | None = None) -> Array:
   """`reference` over chunks of queries, one after the other (Rabe and Staats 2021), recomputed in the backward pass.
 
-  A sequence of one chunk keeps its weights for the backward pass. A causal sequence, short or long, is cut in `CAUSAL_PARTS` pieces
-  that skip the keys after their end. A sequence of one piece drops the weights that `reference` drops.
+  A sequence of one chunk keeps its weights for the backward pass. A causal sequence, short or long, is cut in
+  `CAUSAL_PARTS` pieces that skip the keys after their end. A sequence of one piece drops the weights that `reference`
+  drops.
   """
   length = query_BTHD.shape[1]
   query_BKGTD = jnp.moveaxis(_grouped(query_BTHD, key_BSKD.shape[2]), 1, 3)
@@ -149,18 +159,21 @@ def chunked(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Seg
     seed = None
     if dropout_rate and key is not None:
       seed = key if step >= length else jax.random.fold_in(key, begin)
-    outputs.append(_chunks(query_BKGTD[:, :, :, begin:end], key_BKSD[:, :, first:last], value_BKSD[:, :, first:last], ids, bias, causal,
-                           window, begin - first, length > CHUNK, dropout_rate, seed))
+    outputs.append(
+      _chunks(query_BKGTD[:, :, :, begin:end], key_BKSD[:, :, first:last], value_BKSD[:, :, first:last], ids, bias,
+              causal, window, begin - first, length > CHUNK, dropout_rate, seed))
   y_BKGTD = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=3)
   return jnp.moveaxis(y_BKGTD, 3, 1).reshape(query_BTHD.shape)
 
 
-def _chunks(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, segments: Segments | None, bias_KGTS: Array | None, causal: bool,
-            window: int | None, start: Array | int, recompute: bool, dropout_rate: float = 0.0, key: Key | None = None) -> Array:
+def _chunks(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, segments: Segments | None, bias_KGTS: Array | None,
+            causal: bool, window: int | None, start: Array | int, recompute: bool, dropout_rate: float = 0.0,
+            key: Key | None = None) -> Array:
   """Chunks of queries against the same keys; `start` is the position of the first query among the keys."""
   length = query_BKGTD.shape[3]
 
-  def one(query_BKGTD: Array, ids_BT: Array | None, bias_KGTS: Array | None, key: Key | None, start: Array | int) -> Array:
+  def one(query_BKGTD: Array, ids_BT: Array | None, bias_KGTS: Array | None, key: Key | None,
+          start: Array | int) -> Array:
     ids = None if segments is None or ids_BT is None else (ids_BT, segments[1])
     visible = _visible(query_BKGTD.shape[3], key_BKSD.shape[2], start, causal, window, ids)
     kept_BKGTS = None
@@ -187,12 +200,13 @@ def _chunks(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, segments: Se
   return y_BKGTD.reshape(*query_BKGTD.shape[:3], count * CHUNK, -1)[:, :, :, :length]
 
 
-def _softmax_products(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Array | None, bias_KGTS: Array | None,
-                      kept_BKGTS: Array | None, dropout_rate: float) -> Array:
+def _softmax_products(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Array | None,
+                      bias_KGTS: Array | None, kept_BKGTS: Array | None, dropout_rate: float) -> Array:
   """softmax(q k^T / sqrt(D) + bias) v where `visible`, with a gradient whose products suit XLA's CPU code.
 
-  There a product whose large operand, T x S, is read transposed takes twice the time of one that reads it as it lies. The gradients of
-  keys and values are such products; here they are computed as their transposes, from the small operands transposed.
+  There a product whose large operand, T x S, is read transposed takes twice the time of one that reads it as it lies.
+  The gradients of keys and values are such products; here they are computed as their transposes, from the small
+  operands transposed.
   """
   return _products(query_BKGTD, key_BKSD, value_BKSD, visible, bias_KGTS, kept_BKGTS, dropout_rate)
 
@@ -215,7 +229,8 @@ def _derivative(dropout_rate: float, saved, tangents) -> Array:
   query_BKGTD, key_BKSD, value_BKSD, weight_BKGTS, _, kept_BKGTS, _ = saved
   query_tangent, key_tangent, value_tangent, _, bias_tangent, _ = tangents
   product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-  scores_BKGTS, scale, y_BKGTD = jnp.zeros_like(weight_BKGTS), query_BKGTD.shape[-1] ** -0.5, jnp.zeros(query_BKGTD.shape, jnp.float32)
+  scores_BKGTS, y_BKGTD = jnp.zeros_like(weight_BKGTS), jnp.zeros(query_BKGTD.shape, jnp.float32)
+  scale = query_BKGTD.shape[-1]**-0.5
   if query_tangent is not None:
     scores_BKGTS += scale * product('bkgtd,bksd->bkgts', query_tangent, key_BKSD)
   if key_tangent is not None:
@@ -224,9 +239,11 @@ def _derivative(dropout_rate: float, saved, tangents) -> Array:
     scores_BKGTS += bias_tangent
   if any(tangent is not None for tangent in (query_tangent, key_tangent, bias_tangent)):
     change_BKGTS = weight_BKGTS * (scores_BKGTS - jnp.sum(weight_BKGTS * scores_BKGTS, axis=-1, keepdims=True))
-    y_BKGTD += product('bkgts,bksd->bkgtd', drop(change_BKGTS, kept_BKGTS, dropout_rate).astype(value_BKSD.dtype), value_BKSD)
+    y_BKGTD += product('bkgts,bksd->bkgtd',
+                       drop(change_BKGTS, kept_BKGTS, dropout_rate).astype(value_BKSD.dtype), value_BKSD)
   if value_tangent is not None:
-    y_BKGTD += product('bkgts,bksd->bkgtd', drop(weight_BKGTS, kept_BKGTS, dropout_rate).astype(value_BKSD.dtype), value_tangent)
+    y_BKGTD += product('bkgts,bksd->bkgtd',
+                       drop(weight_BKGTS, kept_BKGTS, dropout_rate).astype(value_BKSD.dtype), value_tangent)
   return y_BKGTD.astype(query_BKGTD.dtype)
 
 
@@ -234,7 +251,8 @@ def _backward(dropout_rate: float, saved, gradient_BKGTD: Array):
   query_BKGTD, key_BKSD, value_BKSD, weight_BKGTS, bias_KGTS, kept_BKGTS, y_BKGTD = saved
   slope_BKGTS = _apart(jnp.einsum('bkgtd,bksd->bkgts', gradient_BKGTD, value_BKSD, preferred_element_type=jnp.float32))
   slope_BKGTS = drop(slope_BKGTS, kept_BKGTS, dropout_rate)
-  # The mean of the slopes by weight is that of the values' products with the gradient: a sum over channels in the place of one over keys.
+  # The mean of the slopes by weight is that of the values' products with the gradient: a sum over channels in the place
+  # of one over keys.
   mean_BKGT1 = jnp.sum(gradient_BKGTD.astype(jnp.float32) * y_BKGTD.astype(jnp.float32), axis=-1, keepdims=True)
   slope_BKGTS = weight_BKGTS * (slope_BKGTS - mean_BKGT1)
   bias_slope_KGTS = None if bias_KGTS is None else jnp.sum(slope_BKGTS, axis=0).astype(bias_KGTS.dtype)
@@ -244,7 +262,8 @@ def _backward(dropout_rate: float, saved, gradient_BKGTD: Array):
   dropped_BKGTS = drop(weight_BKGTS, kept_BKGTS, dropout_rate).astype(gradient_BKGTD.dtype)
   value_slope_BKDS = jnp.einsum('bkgtd,bkgts->bkds', gradient_BKGTD, dropped_BKGTS)
   key_slope_BKDS, value_slope_BKDS = _apart((key_slope_BKDS, value_slope_BKDS))
-  key_slope_BKSD, value_slope_BKSD = key_slope_BKDS.swapaxes(2, 3), value_slope_BKDS.swapaxes(2, 3).astype(value_BKSD.dtype)
+  key_slope_BKSD = key_slope_BKDS.swapaxes(2, 3)
+  value_slope_BKSD = value_slope_BKDS.swapaxes(2, 3).astype(value_BKSD.dtype)
   return query_slope_BKGTD, key_slope_BKSD, value_slope_BKSD, None, bias_slope_KGTS, None
 
 
@@ -266,7 +285,8 @@ def _grouped_bias(bias_HTS: Array | None, kv_heads: int) -> Array | None:
   return None if bias_HTS is None else bias_HTS.reshape(kv_heads, -1, *bias_HTS.shape[1:])
 
 
-def _visible(queries: int, keys: int, start: Array | int, causal: bool, window: int | None, segments: Segments | None) -> Array | None:
+def _visible(queries: int, keys: int, start: Array | int, causal: bool, window: int | None,
+             segments: Segments | None) -> Array | None:
   """Which keys each query sees, broadcastable to B K G T S; None is all."""
   visible = None
   if causal:
@@ -284,10 +304,11 @@ def check_window(causal: bool, window: int | None) -> None:
     raise ValueError(f'a window is at least 1 and comes with causal=True, got window={window}, causal={causal}')
 
 
-def _check(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, causal: bool, window: int | None, bias_HTS: Array | None,
-           implementation: str) -> None:
+def _check(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, causal: bool, window: int | None,
+           bias_HTS: Array | None, implementation: str) -> None:
   shapes = query_BTHD.shape, key_BSKD.shape, value_BSKD.shape
-  if key_BSKD.shape != value_BSKD.shape or query_BTHD.shape[0] != key_BSKD.shape[0] or query_BTHD.shape[3] != key_BSKD.shape[3]:
+  same = [query_BTHD.shape[axis] == key_BSKD.shape[axis] for axis in (0, 3)]
+  if key_BSKD.shape != value_BSKD.shape or not all(same):
     raise ValueError(f'attention takes queries B T H D and keys and values B S K D, got shapes {shapes}')
   if query_BTHD.shape[2] % key_BSKD.shape[2]:
     raise ValueError(f'query heads must be a multiple of key/value heads, got shapes {shapes}')
@@ -300,4 +321,6 @@ def _check(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, causal: bool, 
     raise ValueError(f'implementation must be one of {IMPLEMENTATIONS}, got {implementation!r}')
 
 
-_BY_NAME: dict[str, Callable[..., Array]] = {'reference': reference, 'chunked': chunked, 'splash': splash_attention, 'cudnn': cudnn}
+_BY_NAME: dict[str, Callable[..., Array]] = {
+  'reference': reference, 'chunked': chunked, 'splash': splash_attention, 'cudnn': cudnn
+}

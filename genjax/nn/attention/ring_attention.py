@@ -1,12 +1,12 @@
 """Attention of sequences that are split over devices: keys and values go round (ring attention, Liu et al. 2023).
 
-Each device keeps its part of the queries and sees one part of the keys and values at a time; the softmax is merged as the parts
-come by (Milakov and Gimelshein 2018), in float32. No device ever holds a whole sequence, forward or backward: the gradient goes
-round a second time and recomputes the scores. Suffixes: B batch, T queries, S keys, H query heads, K key/value heads, G = H / K
-queries that share a key, D channels of a head, N chunks of C queries.
+Each device keeps its part of the queries and sees one part of the keys and values at a time; the softmax is merged as
+the parts come by (Milakov and Gimelshein 2018), in float32. No device ever holds a whole sequence, forward or backward:
+the gradient goes round a second time and recomputes the scores. Suffixes: B batch, T queries, S keys, H query heads, K
+key/value heads, G = H / K queries that share a key, D channels of a head, N chunks of C queries.
 
-With a causal mask the devices work on all parts alike and half of the scores are masked away: a step takes as long as the device
-with the last queries needs, so skipping on the others would save no time.
+With a causal mask the devices work on all parts alike and half of the scores are masked away: a step takes as long as
+the device with the last queries needs, so skipping on the others would save no time.
 """
 
 from collections.abc import Callable
@@ -60,16 +60,16 @@ class _Ring:
     return jax.lax.ppermute(tree, self.axis, [(place, (place + 1) % self.size) for place in range(self.size)])
 
 
-def ring_attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: bool = False, window: int | None = None,
-                segments: tuple[Array, Array] | None = None) -> Array:
+def ring_attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: bool = False,
+                window: int | None = None, segments: tuple[Array, Array] | None = None) -> Array:
   """Attention of T queries to S keys, both split over the mesh axes of the logical axis 'sequence'.
 
   To be traced under a mesh (`genjax.sharding.under`) that splits 'sequence' into more than one part.
 
   Args:
     query_BTHD: queries; head h reads key/value head h // (H / K).
-    key_BSKD, value_BSKD: keys and values. Where the mesh splits heads into parts that do not divide K, heads are repeated so that
-      each device has its own.
+    key_BSKD, value_BSKD: keys and values. Where the mesh splits heads into parts that do not divide K, heads are
+      repeated so that each device has its own.
     causal: query t sees keys s <= t; T and S must be equal.
     window: query t sees keys s > t - window only; only with `causal`.
     segments: integer ids (B T, B S); a query sees keys of its own id only. A query without any key returns 0.
@@ -90,12 +90,12 @@ def ring_attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal
   axes = ('batch', 'sequence', 'heads', None)
   query_BTHD = sharding.constrain(query_BTHD, *axes, name='queries B T H D of attention')
   repeats = math.lcm(key_BSKD.shape[2], placement.shards('heads')) // key_BSKD.shape[2]
-  key_BSKD, value_BSKD = (
-    sharding.constrain(jnp.repeat(x, repeats, axis=2) if repeats > 1 else x, *axes, name='keys and values B S K D of attention')
-    for x in (key_BSKD, value_BSKD))
+  key_BSKD, value_BSKD = (sharding.constrain(
+    jnp.repeat(x, repeats, axis=2) if repeats > 1 else x, *axes, name='keys and values B S K D of attention')
+                          for x in (key_BSKD, value_BSKD))
   batch = () if query_BTHD.shape[0] % placement.shards('batch') else placement.mesh_axes('batch')
-  ring = _Ring(placement.mesh, placement.mesh_axes('sequence'), placement.shards('sequence'), batch, placement.mesh_axes('heads'),
-               causal, window)
+  ring = _Ring(placement.mesh, placement.mesh_axes('sequence'), placement.shards('sequence'), batch,
+               placement.mesh_axes('heads'), causal, window)
   return _attend(query_BTHD, key_BSKD, value_BSKD, segments or (), ring)
 
 
@@ -127,7 +127,8 @@ def _attend_backward(ring: _Ring, saved, gradient_BTHD: Array):
 _attend = derivatives.define(_attend_value, _attend_forward, _attend_derivative, _attend_backward, static=1)
 
 
-def _forward(ring: _Ring, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments) -> tuple[Array, Array]:
+def _forward(ring: _Ring, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array,
+             segments: Segments) -> tuple[Array, Array]:
   """On one device: the output for its queries, and the log of the softmax's denominators B K G T."""
   kv_heads = key_BSKD.shape[2]
   query_NBKGCD = _chunks(query_BTHD, kv_heads)
@@ -143,8 +144,10 @@ def _forward(ring: _Ring, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array,
       new_BKGC = jnp.maximum(top_BKGC, jnp.max(score_BKGCS, axis=-1))
       weight_BKGCS = _hide(jnp.exp(score_BKGCS - new_BKGC[..., None]), visible)
       decay_BKGC = jnp.exp(top_BKGC - new_BKGC)
-      value_BKGCD = jnp.einsum('bkgcs,bskd->bkgcd', weight_BKGCS.astype(value_BSKD.dtype), value_BSKD, preferred_element_type=jnp.float32)
-      return new_BKGC, total_BKGC * decay_BKGC + jnp.sum(weight_BKGCS, axis=-1), sum_BKGCD * decay_BKGC[..., None] + value_BKGCD
+      value_BKGCD = jnp.einsum('bkgcs,bskd->bkgcd', weight_BKGCS.astype(value_BSKD.dtype), value_BSKD,
+                               preferred_element_type=jnp.float32)
+      return new_BKGC, total_BKGC * decay_BKGC + jnp.sum(weight_BKGCS,
+                                                         axis=-1), sum_BKGCD * decay_BKGC[..., None] + value_BKGCD
 
     return _over_chunks(merge, (jnp.arange(shape[0]), query_NBKGCD, _chunk_ids(segments, shape[0]), *sums))
 
@@ -164,7 +167,8 @@ def _forward(ring: _Ring, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array,
 
 def _backward(ring: _Ring, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments, y_BTHD: Array,
               total_BKGT: Array, gradient_BTHD: Array) -> tuple[Array, Array, Array]:
-  """On one device: gradients of its queries, keys and values. Gradients of keys and values travel with them, home at the end."""
+  """On one device: gradients of its queries, keys and values. Gradients of keys and values travel with them, home at
+  the end."""
   kv_heads, scale = key_BSKD.shape[2], query_BTHD.shape[3] ** -0.5
   query_NBKGCD, gradient_NBKGCD = _chunks(query_BTHD, kv_heads), _chunks(gradient_BTHD, kv_heads)
   count = query_NBKGCD.shape[0]
@@ -187,7 +191,8 @@ def _backward(ring: _Ring, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array
       key_gradient += product('bkgcs,bkgcd->bskd', slope_BKGCS, query_BKGCD)
       return (key_gradient, value_gradient), query_gradient + product('bkgcs,bskd->bkgcd', slope_BKGCS, key_BSKD)
 
-    chunks = (jnp.arange(count), query_NBKGCD, _chunk_ids(segments, count), gradient_NBKGCD, total_NBKGC, inner_NBKGC, query_gradient)
+    chunks = (jnp.arange(count), query_NBKGCD, _chunk_ids(
+      segments, count), gradient_NBKGCD, total_NBKGC, inner_NBKGC, query_gradient)
     (key_gradient, value_gradient), query_gradient = jax.lax.scan(one, (key_gradient, value_gradient), chunks)
     return query_gradient, (key_BSKD, value_BSKD, ids_BS, key_gradient, value_gradient)
 
@@ -201,12 +206,13 @@ def _backward(ring: _Ring, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array
 
   (query_gradient, part), _ = jax.lax.scan(body, (query_gradient, part), jnp.arange(1, ring.size))
   key_gradient, value_gradient = ring.turn(part[3:])
-  return (_join(query_gradient).astype(query_BTHD.dtype), key_gradient.astype(key_BSKD.dtype), value_gradient.astype(value_BSKD.dtype))
+  return (_join(query_gradient).astype(query_BTHD.dtype), key_gradient.astype(key_BSKD.dtype),
+          value_gradient.astype(value_BSKD.dtype))
 
 
 def _scores(ring: _Ring, query_BKGCD: Array, key_BSKD: Array, number: Array, step: Array | int, ids_BC, ids_BS):
-  """Scores B K G C S in float32 of chunk `number` of this device's queries with the keys that came in turn `step`, and which of
-  them count (None: all)."""
+  """Scores B K G C S in float32 of chunk `number` of this device's queries with the keys that came in turn `step`, and
+  which of them count (None: all)."""
   score_BKGCS = jnp.einsum('bkgcd,bskd->bkgcs', query_BKGCD, key_BSKD, preferred_element_type=jnp.float32)
   score_BKGCS *= query_BKGCD.shape[-1] ** -0.5
   visible = None

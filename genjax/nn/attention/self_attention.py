@@ -22,13 +22,14 @@ ROPE_SCALINGS = ('linear', 'dynamic', 'llama3', 'yarn')
 class RopeScaling:
   """How the frequencies of rotary positions are lowered for contexts longer than a model was first trained on.
 
-  kind: 'linear' divides all by `factor` (Chen et al. 2023, eq. 3). 'llama3' (Llama Team 2024, as published with Llama 3.1) divides those
-  whose wavelength exceeds original_context / low by `factor`, leaves those below original_context / high as they are, and goes linearly in
-  1 / wavelength from one to the other. 'yarn' (Peng et al. 2023, section 3.2) goes linearly in the number of the channel, from the channel
-  that turns `high` times in the original context, with truncate the one below it, to that (or above it) of `low` turns, and multiplies
-  sines and cosines by `amplitude`, 0 for 0.1 ln(factor) + 1 (eq. 22). 'dynamic' raises the base with the length of a sequence beyond the
-  context, and leaves shorter ones as they are; models here take no longer ones. low, high, original_context (tokens) are of 'llama3' and
-  'yarn', truncate and amplitude of 'yarn' only.
+  kind: 'linear' divides all by `factor` (Chen et al. 2023, eq. 3). 'llama3' (Llama Team 2024, as published with Llama
+  3.1) divides those whose wavelength exceeds original_context / low by `factor`, leaves those below original_context /
+  high as they are, and goes linearly in 1 / wavelength from one to the other. 'yarn' (Peng et al. 2023, section 3.2)
+  goes linearly in the number of the channel, from the channel that turns `high` times in the original context, with
+  truncate the one below it, to that (or above it) of `low` turns, and multiplies sines and cosines by `amplitude`, 0
+  for 0.1 ln(factor) + 1 (eq. 22). 'dynamic' raises the base with the length of a sequence beyond the context, and
+  leaves shorter ones as they are; models here take no longer ones. low, high, original_context (tokens) are of 'llama3'
+  and 'yarn', truncate and amplitude of 'yarn' only.
 
   Raises:
     ValueError: an unknown kind, or numbers out of range.
@@ -46,7 +47,8 @@ class RopeScaling:
     if self.kind not in ROPE_SCALINGS:
       raise ValueError(f'the kind of rotary scaling must be one of {ROPE_SCALINGS}, got {self.kind!r}')
     if self.factor <= 0 or self.low <= 0 or self.high <= self.low or self.original_context < 1 or self.amplitude < 0:
-      raise ValueError(f'rotary scaling needs factor > 0, 0 < low < high, original_context >= 1 and amplitude >= 0, got {self}')
+      raise ValueError(
+        f'rotary scaling needs factor > 0, 0 < low < high, original_context >= 1 and amplitude >= 0, got {self}')
 
   def __call__(self, frequency_D: Array, theta: float) -> Array:
     """The scaled frequencies, radians a token, of frequencies theta^(-d / D)."""
@@ -63,7 +65,8 @@ class RopeScaling:
 
   def _ramp(self, channels: int, theta: float) -> Array:
     """0 up to the first channel that yarn changes, 1 from the last on, which it changes as 'linear' does."""
-    first, last = (channels * math.log(self.original_context / (turns * 2 * math.pi)) / math.log(theta) for turns in (self.high, self.low))
+    first, last = (channels * math.log(self.original_context / (turns * 2 * math.pi)) / math.log(theta)
+                   for turns in (self.high, self.low))
     if self.truncate:
       first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, 2 * channels - 1)
@@ -79,7 +82,10 @@ class RopeScaling:
   def check_length(self, length: int, context: int) -> None:
     """Raises UserError for a sequence of 'dynamic' frequencies beyond the context, in tokens."""
     if self.kind == 'dynamic' and length > context:
-      raise UserError(f"rotary scaling 'dynamic' changes with the length beyond {context} tokens, which genjax does not have; got {length}")
+      raise UserError(
+        f"rotary scaling 'dynamic' changes with the length beyond {context} tokens, which genjax does not have; got "
+        f"{length}"
+      )
 
 
 def rope(x_BTHD: Array, positions_BT: Array, theta: float = 10_000.0, scaling: RopeScaling | None = None) -> Array:
@@ -107,7 +113,8 @@ def rope(x_BTHD: Array, positions_BT: Array, theta: float = 10_000.0, scaling: R
 def init_layer(batch: int, kv_heads: int, slots: int, head_dim: int, dtype: Any = jnp.float32) -> tuple[Array, Array]:
   """An empty cache of one layer: keys and values, each B K S D; K S D for one row.
 
-  XLA for CPUs copies a cache whose leading axis has size 1 at every token that a loop writes to it, and any other in none.
+  XLA for CPUs copies a cache whose leading axis has size 1 at every token that a loop writes to it, and any other in
+  none.
   """
   shape = (kv_heads, slots, head_dim) if batch == 1 else (batch, kv_heads, slots, head_dim)
   return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
@@ -128,7 +135,8 @@ def _write(cache: Array, new_BTKD: Array, start: Array) -> Array:
 
 
 class Attention(nnx.Module):
-  """Multi-head self-attention (Vaswani et al. 2017); with fewer key/value heads, grouped-query attention (Ainslie 2023).
+  """Multi-head self-attention (Vaswani et al. 2017); with fewer key/value heads, grouped-query attention (Ainslie
+  2023).
 
   Query head h reads key/value head h // (heads / kv_heads). The softmax is computed in float32.
 
@@ -144,12 +152,13 @@ class Attention(nnx.Module):
     rope_theta, rope_scaling: base and scaling of the rotary embedding, see `rope`; without a base it is left out.
     window: token t sees the last `window` tokens up to t only; None for all. Only with `causal`.
     kernel_init, out_init: initializers of the query/key/value kernels and of the output kernel.
-    scaled: scores are divided by sqrt(head_dim). False leaves that to the query kernel, which then begins smaller by this factor
-      (Raffel et al. 2020, as published).
+    scaled: scores are divided by sqrt(head_dim). False leaves that to the query kernel, which then begins smaller by
+      this factor (Raffel et al. 2020, as published).
     implementation: see `genjax.nn.attention.dot_product_attention.attend`.
-    dropout: of the weights of attention, after the softmax, without a cache; see `genjax.nn.attention.dot_product_attention.attend`.
-    split: on a mesh, heads are split by the logical axis 'heads' and tokens by 'sequence', these by ring attention; False leaves
-      both whole.
+    dropout: of the weights of attention, after the softmax, without a cache; see
+      `genjax.nn.attention.dot_product_attention.attend`.
+    split: on a mesh, heads are split by the logical axis 'heads' and tokens by 'sequence', these by ring attention;
+      False leaves both whole.
 
   Raises:
     ValueError: head counts that do not divide, an odd head_dim with rotary positions, or a window without `causal`.
@@ -159,8 +168,8 @@ class Attention(nnx.Module):
   def __init__(self, width: int, heads: int, kv_heads: int | None = None, *, head_dim: int | None = None,
                bias: bool = True, causal: bool = False, dtype=jnp.float32, rngs: nnx.Rngs,
                rope_theta: float | None = None, rope_scaling: RopeScaling | None = None, window: int | None = None,
-               kernel_init=_XAVIER, out_init=_XAVIER, implementation: str = 'auto', split: bool = True, scaled: bool = True,
-               key_bias: bool = True, qkv_bias: bool = True, dropout: float = 0.0):
+               kernel_init=_XAVIER, out_init=_XAVIER, implementation: str = 'auto', split: bool = True,
+               scaled: bool = True, key_bias: bool = True, qkv_bias: bool = True, dropout: float = 0.0):
     kv_heads = kv_heads or heads
     if heads % kv_heads:
       raise ValueError(f'heads ({heads}) must be a multiple of kv_heads ({kv_heads})')
@@ -183,19 +192,22 @@ class Attention(nnx.Module):
     self.out = linear(heads * head_dim, width, out_init)
 
   def __call__(self, x_BTD: Array, key: Key | None = None, positions_BT: Array | None = None,
-               layer: tuple[Array, Array] | None = None, position: Array | int | None = None, segments_BT: Array | None = None,
-               first_B: Array | None = None, bias_HTS: Array | None = None, mask_BT: Array | None = None) -> Any:
+               layer: tuple[Array, Array] | None = None, position: Array | int | None = None,
+               segments_BT: Array | None = None, first_B: Array | None = None, bias_HTS: Array | None = None,
+               mask_BT: Array | None = None) -> Any:
     """Attends.
 
     Args:
       x_BTD: tokens.
       key: for dropout of the weights.
       positions_BT: positions for the rotary embedding, by default 0, 1, ... (from `position` on with a cache).
-      layer: cache (key_BKSD, value_BKSD) of S slots, see `init_layer`. The T new tokens are written to the slots from `position`
-        on; slots beyond the last one written are masked. position + T must not exceed S.
+      layer: cache (key_BKSD, value_BKSD) of S slots, see `init_layer`. The T new tokens are written to the slots from
+        `position` on; slots beyond the last one written are masked. position + T must not exceed S.
       position: number of slots already filled, an integer scalar.
-      segments_BT: integer ids, without a cache; a token sees tokens of its own id only (packed texts; padding gets an id of its own).
-      mask_BT: nonzero where there is a token, zero on padding, on either side, which no token sees; without a cache and segments.
+      segments_BT: integer ids, without a cache; a token sees tokens of its own id only (packed texts; padding gets an
+        id of its own).
+      mask_BT: nonzero where there is a token, zero on padding, on either side, which no token sees; without a cache and
+        segments.
       first_B: with a cache, the first slot of each row that holds a token; those before are padding that no token sees.
       bias_HTS: see `genjax.nn.attention.dot_product_attention.attend`; S is the number of slots with a cache, else T.
 
@@ -213,7 +225,8 @@ class Attention(nnx.Module):
     # Token by token, and with a cache of any length, sequences stay whole.
     sequence = 'sequence' if self.split and layer is None else None
     query_BTHD = self._place(query_BTHD, 'queries B T H D', sequence)
-    key_BTKD, value_BTKD = (self._place(x, 'keys and values B T K D', sequence, grouped=True) for x in (key_BTKD, value_BTKD))
+    key_BTKD, value_BTKD = (
+      self._place(x, 'keys and values B T K D', sequence, grouped=True) for x in (key_BTKD, value_BTKD))
     length = x_BTD.shape[1]
     start = jnp.int32(0 if position is None else position)
     index_T = start + jnp.arange(length)
@@ -226,22 +239,28 @@ class Attention(nnx.Module):
       segments = None if segments_BT is None else (segments_BT, segments_BT)
       if sequence and sharding.shards(sequence) > 1:
         if self.implementation != 'auto':
-          raise UserError(f'attention implementation {self.implementation!r} holds whole sequences, and config.mesh splits them; '
-                          "leave it at 'auto', or set config.rules.sequence to None")
+          raise UserError(
+            f'attention implementation {self.implementation!r} holds whole sequences, and config.mesh splits them; '
+            "leave it at 'auto', or set config.rules.sequence to None")
         if bias_HTS is not None:
-          raise UserError('relative positions hold whole sequences, and config.mesh splits them; set config.rules.sequence to None')
+          raise UserError(
+            'relative positions hold whole sequences, and config.mesh splits them; set config.rules.sequence to None')
         if self.dropout and key is not None:
-          raise UserError(f'dropout of attention weights ({self.dropout}) holds whole sequences, and config.mesh splits them; set '
-                          'config.rules.sequence to None')
+          raise UserError(
+            f'dropout of attention weights ({self.dropout}) holds whole sequences, and config.mesh splits them; set '
+            'config.rules.sequence to None')
         if mask_BT is not None:
           segments = jnp.ones(mask_BT.shape, jnp.int32), (mask_BT != 0).astype(jnp.int32)
-        y_BTHD = ring_attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, window=self.window, segments=segments)
+        y_BTHD = ring_attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, window=self.window,
+                             segments=segments)
       else:
-        y_BTHD = attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, window=self.window, segments=segments, visible_BS=mask_BT,
-                        bias_HTS=bias_HTS, implementation=self.implementation, dropout_rate=self.dropout, key=key)
+        y_BTHD = attend(query_BTHD, key_BTKD, value_BTKD, causal=self.causal, window=self.window, segments=segments,
+                        visible_BS=mask_BT, bias_HTS=bias_HTS, implementation=self.implementation,
+                        dropout_rate=self.dropout, key=key)
       return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1))
     layer = _write(layer[0], key_BTKD, start), _write(layer[1], value_BTKD, start)
-    key_BKSD, value_BKSD = (cache.reshape(x_BTD.shape[0], *cache.shape[-3:]).astype(query_BTHD.dtype) for cache in layer)
+    key_BKSD, value_BKSD = (
+      cache.reshape(x_BTD.shape[0], *cache.shape[-3:]).astype(query_BTHD.dtype) for cache in layer)
     slot_S, hidden_BS = jnp.arange(key_BKSD.shape[2]), None
     if not self.causal:
       hidden_BS = jnp.broadcast_to(slot_S >= start + length, (x_BTD.shape[0], len(slot_S)))
@@ -250,8 +269,8 @@ class Attention(nnx.Module):
       hidden_BS = padding_BS if hidden_BS is None else hidden_BS | padding_BS
     # Slots that are not written yet, and padding, form a segment of their own.
     segments = None if hidden_BS is None else (jnp.zeros(x_BTD.shape[:2], bool), hidden_BS)
-    y_BTHD = attend_cached(query_BTHD, key_BKSD, value_BKSD, start, causal=self.causal, window=self.window, segments=segments,
-                           bias_HTS=bias_HTS)
+    y_BTHD = attend_cached(query_BTHD, key_BKSD, value_BKSD, start, causal=self.causal, window=self.window,
+                           segments=segments, bias_HTS=bias_HTS)
     return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1)), layer
 
   def _place(self, x_BTHD: Array, name: str, sequence: str | None, grouped: bool = False) -> Array:

@@ -39,19 +39,20 @@ class Checkpoints:
   Args:
     directory: folder; made when the first checkpoint is saved.
     keep: how many of the newest to keep.
-    best: name of an evaluation metric whose best checkpoint is kept too; '' for none. A metric that is NaN or infinite is as good as
+    best: name of an evaluation metric whose best checkpoint is kept too; '' for none. A metric that is NaN or infinite
+      is as good as
       none: its checkpoint is never the best one.
     mode: 'min' or 'max', what is best.
     asynchronous: write in the background while training goes on.
-    at_once: bytes of arrays that are written at a time, at least those of the largest, in pieces with a file each, so that little but the
-      arrays themselves is in memory; 0 for all, whole and in few files, which is fastest.
+    at_once: bytes of arrays that are written at a time, at least those of the largest, in pieces with a file each, so
+      that little but the arrays themselves is in memory; 0 for all, whole and in few files, which is fastest.
 
   Raises:
     UserError: an unknown mode, or keep < 1.
   """
 
-  def __init__(self, directory: pathlib.Path, keep: int = 2, best: str = '', mode: str = 'min', asynchronous: bool = True,
-               at_once: int = 0):
+  def __init__(self, directory: pathlib.Path, keep: int = 2, best: str = '', mode: str = 'min',
+               asynchronous: bool = True, at_once: int = 0):
     if mode not in ('min', 'max'):
       raise UserError(f"config.checkpoint.mode must be 'min' or 'max', got {mode!r}")
     if keep < 1:
@@ -68,14 +69,16 @@ class Checkpoints:
     self.best = best
     self.asynchronous = asynchronous
     self._writing: int | None = None  # the step whose files may still be being written
-    # The policies decide what is kept; best_fn makes Orbax write the metric to disk, where a resumed run finds it. Saving
-    # is always asynchronous for Orbax, which calls back between writing and committing only then.
+    # The policies decide what is kept; best_fn makes Orbax write the metric to disk, where a resumed run finds it.
+    # Saving is always asynchronous for Orbax, which calls back between writing and committing only then.
     self._options = ocp.CheckpointManagerOptions(
       preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies), best_fn=get_best, best_mode=mode,
-      enable_async_checkpointing=True, async_options=ocp.AsyncOptions(post_finalization_callback=self._seal), create=True)
+      enable_async_checkpointing=True, async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+      create=True)
     # Without OCDBT, which holds what it writes until it has 2 GiB of it.
     limit: Any = {'save_concurrent_gb': at_once / 1e9, 'use_ocdbt': False}
-    self._handlers = {'state': ocp.StandardCheckpointHandler(**limit), 'run': ocp.JsonCheckpointHandler()} if at_once else None
+    self._handlers = {'state': ocp.StandardCheckpointHandler(
+      **limit), 'run': ocp.JsonCheckpointHandler()} if at_once else None
     self._piece = max(_PIECE, at_once // 128) if at_once else None
     self._manager: ocp.CheckpointManager | None = None
 
@@ -88,8 +91,8 @@ class Checkpoints:
       state: the training state.
       description: JSON-able facts of the run.
       metrics: the evaluation at this step, if there was one.
-      interim: a checkpoint out of schedule, of a run that is being stopped. It does not count among the newest to keep, and
-        goes when a later one is saved, so that a stopped and resumed run keeps what an undisturbed one keeps.
+      interim: a checkpoint out of schedule, of a run that is being stopped. It does not count among the newest to keep,
+        and goes when a later one is saved, so that a stopped and resumed run keeps what an undisturbed one keeps.
 
     Raises:
       UserError: the metric that decides what is best is not among `metrics`.
@@ -100,7 +103,8 @@ class Checkpoints:
       raise UserError(f'config.checkpoint.best={self.best!r} is not an evaluation metric; they are {sorted(metrics)}')
     best = {self.best: metrics[self.best]} if self.best and metrics and _is_number(metrics[self.best]) else None
     pieces = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=self._piece), state)
-    args = ocp.args.Composite(state=ocp.args.StandardSave(state, pieces), run=ocp.args.JsonSave(dict(description)))  # type: ignore[call-arg]
+    args = ocp.args.Composite(state=ocp.args.StandardSave(state, pieces),
+                              run=ocp.args.JsonSave(dict(description)))  # type: ignore[call-arg]
     manager = self._open()
     self._writing = step
     self._interim.discard(step)
@@ -130,7 +134,8 @@ class Checkpoints:
     # Opening makes the folder, and Orbax then waits for all processes: all open it, or none.
     if not distributed.broadcast(self.directory.exists(), 'whether there are checkpoints'):
       return []
-    return distributed.broadcast([step for step in self._complete() if interim or step not in self._interim], 'steps of checkpoints')
+    return distributed.broadcast([step for step in self._complete() if interim or step not in self._interim],
+                                 'steps of checkpoints')
 
   def best_step(self) -> int:
     """The step of the checkpoint with the best metric. Of several processes all call it, and get what process 0 sees.
@@ -140,12 +145,15 @@ class Checkpoints:
     """
     steps = self.steps()
     if not self.best:
-      raise UserError(f'{self.directory} has no best checkpoint: the run was trained without config.checkpoint.best, the name of an '
-                      f'evaluation metric; name one of the steps {steps}')
+      raise UserError(
+        f'{self.directory} has no best checkpoint: the run was trained without config.checkpoint.best, the name of an '
+        f'evaluation metric; name one of the steps {steps}')
     best = distributed.broadcast(self._best() if steps else None, 'step of the best checkpoint')
     if best is None:
-      raise UserError(f'no checkpoint in {self.directory} has the metric {self.best!r} yet; there are {steps} (NaN and infinity do not '
-                      'count)')
+      raise UserError(
+        f'no checkpoint in {self.directory} has the metric {self.best!r} yet; there are {steps} (NaN and infinity do '
+        'not '
+        'count)')
     return best
 
   def _best(self) -> int | None:
@@ -187,11 +195,13 @@ class Checkpoints:
 
   def load(self, report: Callable[[str], None], step: int | None = None,
            parts: Sequence[str] = ('params', 'mutable', 'ema')) -> tuple[int, dict[str, Any]]:
-    """Parts of the newest readable checkpoint, or of the one of `step`, whatever model and devices they were written from.
+    """Parts of the newest readable checkpoint, or of the one of `step`, whatever model and devices they were written
+    from.
 
     Args:
       report, step: see `restore`.
-      parts: fields of `TrainState`; the others are not read. 'params' are those that training stands for, see `TrainState.evaluated`.
+      parts: fields of `TrainState`; the others are not read. 'params' are those that training stands for, see
+        `TrainState.evaluated`.
 
     Returns:
       The step, and part -> nested dicts of NumPy arrays.
@@ -202,7 +212,8 @@ class Checkpoints:
     steps = self.steps()
     self._report_unfinished(steps, report)
     if not steps or step is not None and step not in steps:
-      raise UserError(f'no checkpoint{"" if step is None else f" of step {step}"} in {self.directory}; there are {steps}')
+      raise UserError(
+        f'no checkpoint{"" if step is None else f" of step {step}"} in {self.directory}; there are {steps}')
 
     def read(candidate: int) -> tuple[int, dict[str, Any]]:
       folder = (self.directory / str(candidate) / 'state').absolute()
@@ -225,7 +236,8 @@ class Checkpoints:
 
   def description(self, step: int) -> dict[str, Any]:
     """What `save` was given as the description of the checkpoint of `step`."""
-    return self._open().restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))['run']  # type: ignore[call-arg]
+    return self._open().restore(step,
+                                args=ocp.args.Composite(run=ocp.args.JsonRestore()))['run']  # type: ignore[call-arg]
 
   def _first_readable(self, steps: Sequence[int], read: Callable[[int], Any], report: Callable[[str], None]) -> Any:
     """What `read` gives for the newest of `steps` whose files are as they were written; None for no steps."""
@@ -243,7 +255,8 @@ class Checkpoints:
           failure = f'step {candidate}: {"; ".join(damage[:3])}{more}'
       except Exception as error:
         failure = _told(candidate, error)
-      # What one process cannot read is unreadable for all. Reading waits for all of them, so they agree before it and after it.
+      # What one process cannot read is unreadable for all. Reading waits for all of them, so they agree before it and
+      # after it.
       unread = _all_said(failure, 'checked')
       if not unread:
         try:
@@ -256,12 +269,14 @@ class Checkpoints:
       failures.append(unread[0])
       report(f'checkpoint {folder} cannot be read and is skipped ({failures[-1]})')
     if failures:
-      raise UserError(f'no checkpoint in {self.directory} can be read: {"; ".join(failures)}. Restore the folder from a copy, or '
-                      'start with a new --workdir')
+      raise UserError(
+        f'no checkpoint in {self.directory} can be read: {"; ".join(failures)}. Restore the folder from a copy, or '
+        'start with a new --workdir')
     return None
 
   def discard_after(self, step: int) -> None:
-    """Removes what would stand in the way of saving again: unreadable checkpoints newer than `step`, and unfinished ones.
+    """Removes what would stand in the way of saving again: unreadable checkpoints newer than `step`, and unfinished
+    ones.
 
     `step` -1 removes all of them: there was none to go on from.
     """
@@ -306,7 +321,8 @@ class Checkpoints:
 
   def _open(self) -> ocp.CheckpointManager:
     if self._manager is None:
-      self._manager = ocp.CheckpointManager(self.directory.absolute(), options=self._options, item_handlers=self._handlers)
+      self._manager = ocp.CheckpointManager(self.directory.absolute(), options=self._options,
+                                            item_handlers=self._handlers)
       self._interim.update(step for step in self._manager.all_steps()
                            if integrity.note(self.directory / str(step)).get('interim', False))
     return self._manager
@@ -316,7 +332,8 @@ class Checkpoints:
     if self._writing is None or not distributed.is_first():
       return
     final = self.directory / str(self._writing)
-    folders = [final] if final.exists() else sorted(self.directory.glob(f'{self._writing}.*'), key=lambda path: path.stat().st_mtime)
+    folders = [final] if final.exists() else sorted(self.directory.glob(f'{self._writing}.*'),
+                                                    key=lambda path: path.stat().st_mtime)
     integrity.write(folders[-1], {'interim': self._writing in self._interim}, without=_NOTES)
 
   def _failed(self, error: Exception) -> StorageError:
@@ -327,8 +344,8 @@ class Checkpoints:
     complete = [kept for kept in self._complete() if kept != step]
     return StorageError(
       f'the checkpoint of step {step} could not be written to {self.directory} ({type(error).__name__}: {reason}); '
-      f'{free / 2**20:.0f} MiB are free there. ' + (f'The last good checkpoint is step {complete[-1]}. ' if complete else
-                                                         'There is no checkpoint yet. ')
+      f'{free / 2**20:.0f} MiB are free there. '
+      + (f'The last good checkpoint is step {complete[-1]}. ' if complete else 'There is no checkpoint yet. ')
       + 'Make room, or make the disk writable, and run the same command to go on')
 
   def _report_unfinished(self, steps: Sequence[int], report: Callable[[str], None]) -> None:
@@ -371,4 +388,5 @@ def _all_said(failure: str, name: str) -> list[str]:
 
 def abstract(shapes: T, shardings: T) -> T:
   """Shapes and layouts in one tree: what `restore` needs."""
-  return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, shardings)
+  return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes,
+                      shardings)

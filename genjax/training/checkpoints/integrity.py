@@ -12,8 +12,10 @@ from genjax.types import strict_json
 NAME = 'checksums.json'
 
 
-def write(folder: pathlib.Path, facts: Mapping[str, Any], without: Sequence[str] = (), only: Sequence[str] | None = None) -> None:
-  """Writes `folder`/checksums.json: `facts`, and the size and SHA-256 of every file. Readers see the old or the new one.
+def write(folder: pathlib.Path, facts: Mapping[str, Any], without: Sequence[str] = (),
+          only: Sequence[str] | None = None) -> None:
+  """Writes `folder`/checksums.json: `facts`, and the size and SHA-256 of every file. Readers see the old or the new
+  one.
 
   Args:
     folder: what to describe.

@@ -1,7 +1,7 @@
 """Warm start: the parameters of another run, brought to the names and shapes of this one by rules.
 
-A leaf is named 'GROUP/path/to/leaf'; variables that change without gradients are in the group 'mutable'. Rules are tuples of
-strings, patterns are regular expressions that match a whole name:
+A leaf is named 'GROUP/path/to/leaf'; variables that change without gradients are in the group 'mutable'. Rules are
+tuples of strings, patterns are regular expressions that match a whole name:
 
     ('rename', PATTERN, REPLACEMENT)    a leaf there is called otherwise here; the first rule that matches decides
     ('drop', PATTERN)                   a leaf there is not used
@@ -43,14 +43,15 @@ class Report:
     """The report as text, at most so many leaves of a kind."""
     lines = [f'  loaded {len(self.loaded)}, of these {len(self.renamed)} renamed and {len(self.reshaped)} reshaped; '
              f'dropped {len(self.dropped)}; kept initial {len(self.kept)}']
-    for title, names in (('renamed', self.renamed), ('reshaped', self.reshaped), ('dropped', self.dropped), ('kept initial', self.kept)):
+    for title, names in (('renamed', self.renamed), ('reshaped', self.reshaped), ('dropped', self.dropped),
+                         ('kept initial', self.kept)):
       lines += [f'  {title:<13}{name}' for name in names[:most]]
       lines += [f'  {title:<13}... and {len(names) - most} more'] if len(names) > most else []
     return lines
 
 
-def apply(run: Run, source: Checkpoints, step: int | None, say: Callable[[str], None], averaged: bool = False, strict: bool = True,
-          rules: Sequence[Sequence[str]] = ()) -> Report:
+def apply(run: Run, source: Checkpoints, step: int | None, say: Callable[[str], None], averaged: bool = False,
+          strict: bool = True, rules: Sequence[Sequence[str]] = ()) -> Report:
   """Puts the variables of another run into the initial state of `run`, its averages included; prints a report.
 
   Args:
@@ -63,8 +64,8 @@ def apply(run: Run, source: Checkpoints, step: int | None, say: Callable[[str], 
     rules: see the module.
 
   Raises:
-    UserError: bad rules; a rule that matches nothing; under `strict`, any leaf that is not covered (all are listed); averages asked
-      for where there are none.
+    UserError: bad rules; a rule that matches nothing; under `strict`, any leaf that is not covered (all are listed);
+      averages asked for where there are none.
   """
   step, leaves = read(source, step, say, averaged)
   here = {**run.state.params, 'mutable': run.state.mutable}
@@ -83,8 +84,8 @@ def apply(run: Run, source: Checkpoints, step: int | None, say: Callable[[str], 
   return report
 
 
-def fill(frozen: Params, source: Checkpoints, step: int | None, say: Callable[[str], None], averaged: bool = False, strict: bool = True,
-         rules: Sequence[Sequence[str]] = ()) -> tuple[Params, dict[str, Any]]:
+def fill(frozen: Params, source: Checkpoints, step: int | None, say: Callable[[str], None], averaged: bool = False,
+         strict: bool = True, rules: Sequence[Sequence[str]] = ()) -> tuple[Params, dict[str, Any]]:
   """Reads the frozen groups that are shapes from another run; arguments as of `apply`.
 
   Returns:
@@ -98,7 +99,8 @@ def fill(frozen: Params, source: Checkpoints, step: int | None, say: Callable[[s
   step, leaves = read(source, step, say, averaged)
   chosen, report = match(leaves, {name: leaf.shape for name, leaf in named_leaves(here).items()}, rules, strict)
   if report.kept:
-    raise UserError(f'what stands still has no initial value to keep, and config.init_from gives none for {listed(report.kept)}')
+    raise UserError(
+      f'what stands still has no initial value to keep, and config.init_from gives none for {listed(report.kept)}')
   filled = jax.tree_util.tree_map_with_path(lambda path, leaf: chosen[leaf_name(path)].astype(leaf.dtype), here)
   digest = hashlib.sha256()
   for name, leaf in sorted(named_leaves(filled).items()):
@@ -110,7 +112,8 @@ def fill(frozen: Params, source: Checkpoints, step: int | None, say: Callable[[s
   return {**frozen, **filled}, {'step': step, 'sha256': digest.hexdigest()}
 
 
-def read(source: Checkpoints, step: int | None, say: Callable[[str], None], averaged: bool) -> tuple[int, dict[str, np.ndarray]]:
+def read(source: Checkpoints, step: int | None, say: Callable[[str], None],
+         averaged: bool) -> tuple[int, dict[str, np.ndarray]]:
   """The step and the variables of a checkpoint by name; arguments as of `apply`.
 
   Raises:
@@ -118,7 +121,8 @@ def read(source: Checkpoints, step: int | None, say: Callable[[str], None], aver
   """
   step, there = source.load(say, step)
   if averaged and not there.get('ema'):
-    raise UserError(f'config.init.averaged: the run in {source.directory.parent} has no averaged parameters; set it to False')
+    raise UserError(
+      f'config.init.averaged: the run in {source.directory.parent} has no averaged parameters; set it to False')
   trees = {**there['params'], **(there.get('ema', {}) if averaged else {}), 'mutable': there.get('mutable') or {}}
   return step, named_leaves(trees)
 
@@ -139,7 +143,8 @@ def match(there: Mapping[str, np.ndarray], here: Mapping[str, tuple[int, ...]], 
   used: set[int] = set()
 
   def first(kind: str, name: str) -> int | None:
-    found = next((index for index, (verb, pattern, _) in enumerate(patterns) if verb == kind and pattern.fullmatch(name)), None)
+    found = next(
+      (index for index, (verb, pattern, _) in enumerate(patterns) if verb == kind and pattern.fullmatch(name)), None)
     used.update(() if found is None else (found,))
     return found
 
@@ -152,7 +157,9 @@ def match(there: Mapping[str, np.ndarray], here: Mapping[str, tuple[int, ...]], 
     target = name if index is None else patterns[index][1].sub(patterns[index][2], name, count=1)
     if target not in here or first('keep', target) is not None:
       report.dropped.append(name)
-      problems += [f"{name} there{'' if target == name else f', renamed to {target},'} has no place here: drop or rename it"]
+      problems += [
+        f"{name} there{'' if target == name else f', renamed to {target},'} has no place here: drop or rename it"
+      ]
     elif target in chosen:
       problems.append(f'{name} and {origin[target]} there are both called {target} here: drop one')
     else:
@@ -169,7 +176,8 @@ def match(there: Mapping[str, np.ndarray], here: Mapping[str, tuple[int, ...]], 
         report.reshaped.append(f'{name} {value.shape} -> {shape}')
         chosen[name] = value.reshape(shape)
       else:
-        problems.append(f'{name} has shape {shape} here, and {value.shape} there: reshape it, or drop it there and keep it here')
+        problems.append(
+          f'{name} has shape {shape} here, and {value.shape} there: reshape it, or drop it there and keep it here')
         report.kept.append(name)
         report.dropped.append(origin[name])
         del chosen[name]
@@ -179,8 +187,9 @@ def match(there: Mapping[str, np.ndarray], here: Mapping[str, tuple[int, ...]], 
   idle = [f'the rule {tuple(rules[index])} matches nothing' for index in range(len(rules)) if index not in used]
   if idle or strict and problems:
     lines = '\n'.join(f'  {line}' for line in idle + (problems if strict else []))
-    raise UserError(f'config.init does not fit config.init_from:\n{lines}\nLeaves there: {_some(there)}\nLeaves here: {_some(here)}\n'
-                    'Write config.init.rules, or set config.init.strict=False to leave out what does not fit')
+    raise UserError(
+      f'config.init does not fit config.init_from:\n{lines}\nLeaves there: {_some(there)}\nLeaves here: {_some(here)}\n'
+      'Write config.init.rules, or set config.init.strict=False to leave out what does not fit')
   return chosen, report
 
 
@@ -189,8 +198,9 @@ def _checked(rules: Sequence[Sequence[str]]) -> list[tuple[str, re.Pattern[str],
   for rule in rules:
     verb, *rest = rule if isinstance(rule, (tuple, list)) and rule else ('',)
     if verb not in _ARGUMENTS or len(rest) != _ARGUMENTS[verb] or not all(isinstance(text, str) for text in rest):
-      raise UserError(f"config.init.rules: expected ('rename', PATTERN, REPLACEMENT), ('drop', PATTERN), ('keep', PATTERN) or "
-                      f"('reshape', PATTERN), got {rule!r}")
+      raise UserError(
+        f"config.init.rules: expected ('rename', PATTERN, REPLACEMENT), ('drop', PATTERN), ('keep', PATTERN) or "
+        f"('reshape', PATTERN), got {rule!r}")
     try:
       checked.append((verb, re.compile(rest[0]), rest[1] if len(rest) > 1 else ''))
     except re.error as error:

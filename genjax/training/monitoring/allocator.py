@@ -29,10 +29,10 @@ _keeper = _Keeper()
 def keep_freed_memory() -> bool:
   """Lets this process keep the memory that arrays give back, for the next ones; call it before the first computation.
 
-  XLA for CPUs allocates the temporary arrays of a program at every call. The C library of Linux returns blocks that large to the system
-  when they are freed, and the system hands them out again page by page, each filled with zeros: a sixth of the time of a train step
-  (docs/speed.md). Afterwards the process holds as much memory as it ever needed at one time, and more where small arrays break up what
-  was freed; `return_excess` bounds that.
+  XLA for CPUs allocates the temporary arrays of a program at every call. The C library of Linux returns blocks that
+  large to the system when they are freed, and the system hands them out again page by page, each filled with zeros: a
+  sixth of the time of a train step (docs/speed.md). Afterwards the process holds as much memory as it ever needed at
+  one time, and more where small arrays break up what was freed; `return_excess` bounds that.
 
   Returns:
     Whether the C library knows the settings; other libraries than glibc do not, and nothing changes.
@@ -47,8 +47,8 @@ def keep_freed_memory() -> bool:
 def return_excess() -> None:
   """After a step: gives memory back that is free, if the process holds a quarter more than it needed before.
 
-  A process that needs half of the machine's memory stops keeping what it frees, as there is no place for it twice. Nothing happens
-  without `keep_freed_memory`.
+  A process that needs half of the machine's memory stops keeping what it frees, as there is no place for it twice.
+  Nothing happens without `keep_freed_memory`.
   """
   if _keeper.libc is None:
     return

@@ -1,7 +1,8 @@
 """Where the time of a run goes, and the status file that says it while the run goes on.
 
-Every moment since the command began belongs to exactly one section, the innermost one that is open, so the seconds of the
-sections add up to the wall time. Compilation is taken out of whatever section it happens in, by what jax reports of it.
+Every moment since the command began belongs to exactly one section, the innermost one that is open, so the seconds of
+the sections add up to the wall time. Compilation is taken out of whatever section it happens in, by what jax reports of
+it.
 """
 
 import collections
@@ -28,8 +29,8 @@ _RECORD = 1024  # bytes of the status file: written over in place, in one system
 class Status:
   """`status.json` of a run directory: attempt, process, what is being done, finished steps, seconds by section so far.
 
-  It is overwritten in place at every change, so that what a killed process did is known to the next one. A disk that has
-  become full still takes it; one that has become read-only is found here.
+  It is overwritten in place at every change, so that what a killed process did is known to the next one. A disk that
+  has become full still takes it; one that has become read-only is found here.
 
   Args:
     path: the file. What an earlier attempt left in it is read before it is overwritten.
@@ -47,7 +48,8 @@ class Status:
     if path.exists():
       try:
         old = json.loads(path.read_text())
-        self.attempt, self.reached, self.before = old['attempt'] + 1, max(old['step'], old['reached']), dict(old['seconds'])
+        self.attempt, self.reached, self.before = old['attempt'] + 1, max(old['step'],
+                                                                          old['reached']), dict(old['seconds'])
       except (ValueError, KeyError, TypeError):
         self.damaged = True
     self._file: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -141,7 +143,8 @@ class Clock:
     return sum(seconds[name] for name in TRAINING)
 
   def summary(self) -> dict[str, Any]:
-    """What `summary.json` says: of all attempts together, except the time to the first step, which is this process's."""
+    """What `summary.json` says: of all attempts together, except the time to the first step, which is this
+    process's."""
     now = self.seconds()
     total = self.status.total(now) if self.status else now
     wall = sum(total.values())

@@ -1,7 +1,7 @@
 """Analytic FLOPs of a function, counted on its jaxpr: matrix products and convolutions, two FLOPs a multiply-add.
 
-Unlike a compiler's own count this one multiplies the body of a scan by its length and that of a Pallas kernel by its grid, needs no
-compilation and no memory, and so gives the cost of a 70 B model in seconds.
+Unlike a compiler's own count this one multiplies the body of a scan by its length and that of a Pallas kernel by its
+grid, needs no compilation and no memory, and so gives the cost of a 70 B model in seconds.
 """
 
 from collections.abc import Callable
@@ -40,14 +40,16 @@ def _count(jaxpr: Any) -> int:
     elif name == 'cond':
       total += max(_count(branch.jaxpr) for branch in equation.params['branches'])
     elif name == 'pallas_call':
-      # A kernel may skip blocks that a mask leaves empty; which, stands in its data. Here every block of the grid counts.
+      # A kernel may skip blocks that a mask leaves empty; which, stands in its data. Here every block of the grid
+      # counts.
       grid = equation.params['grid_mapping'].grid
       if all(isinstance(size, int) for size in grid):
         total += math.prod(grid) * _count(equation.params['jaxpr'])
       else:  # as long as the data says: only the kernel knows what to expect
         total += equation.params['cost_estimate'].flops
     elif name == 'shard_map':
-      # The body is what one device does. The name of its axes has changed within the versions of jax that are supported.
+      # The body is what one device does. The name of its axes has changed within the versions of jax that are
+      # supported.
       axes = equation.params.get('newly_manual_axes', equation.params.get('manual_axes'))
       total += math.prod(equation.params['mesh'].shape[axis] for axis in axes) * _count(equation.params['jaxpr'])
     else:
@@ -57,10 +59,11 @@ def _count(jaxpr: Any) -> int:
 
 
 def _fused_attention(equation: Any) -> int:
-  """Scores and weighted values, 2 T S (D + D) a head, and in the backward pass their four gradients: what the formula as it stands costs.
+  """Scores and weighted values, 2 T S (D + D) a head, and in the backward pass their four gradients: what the formula
+  as it stands costs.
 
-  Neither the half of the scores that a causal mask hides is left out, nor are those counted that the kernel computes again; a sliding
-  window leaves no more keys than it is long.
+  Neither the half of the scores that a causal mask hides is left out, nor are those counted that the kernel computes
+  again; a sliding window leaves no more keys than it is long.
   """
   query, key, value = (variable.aval.shape for variable in equation.invars[:3])
   axes = (0, 2, 1, 3) if equation.params['layout'] else (0, 1, 2, 3)  # batch, length, heads, channels
@@ -70,9 +73,12 @@ def _fused_attention(equation: Any) -> int:
   return _FUSED_ATTENTION[equation.primitive.name] * 2 * batch * heads * queries * keys * (channels + value[3])
 
 
-# Primitives of cuDNN's attention in `jax.nn.dot_product_attention`, whose work no jaxpr shows -> products, in those of the forward pass.
-_FUSED_ATTENTION = {'dot_product_attention_fwd_wrapper': 1, 'dot_product_attention_fwd': 1, 'dot_product_attention_bwd_wrapper': 2,
-                    'dot_product_attention_bwd': 2}
+# Primitives of cuDNN's attention in `jax.nn.dot_product_attention`, whose work no jaxpr shows -> products, in those of
+# the forward pass.
+_FUSED_ATTENTION = {
+  'dot_product_attention_fwd_wrapper': 1, 'dot_product_attention_fwd': 1, 'dot_product_attention_bwd_wrapper': 2,
+  'dot_product_attention_bwd': 2
+}
 
 
 def _derivative(equation: Any) -> int:
@@ -106,10 +112,12 @@ def _ragged_dot(equation: Any) -> int:
 
 
 def _convolution(equation: Any) -> int:
-  """2 x output size x kernel size x input channels per group; a dilated input (a gradient) has zeros that cost nothing."""
+  """2 x output size x kernel size x input channels per group; a dilated input (a gradient) has zeros that cost
+  nothing."""
   numbers = equation.params['dimension_numbers']
   kernel = equation.invars[1].aval.shape
   input_channels = kernel[numbers.rhs_spec[1]]
   taps = math.prod(kernel[axis] for axis in numbers.rhs_spec[2:])
   dilation = math.prod(equation.params['lhs_dilation'])
-  return 2 * math.prod(equation.outvars[0].aval.shape) * input_channels * taps // (dilation * equation.params['batch_group_count'])
+  return 2 * math.prod(
+    equation.outvars[0].aval.shape) * input_channels * taps // (dilation * equation.params['batch_group_count'])

@@ -21,8 +21,8 @@ from genjax.types import strict_json
 class Writer:
   """Logs of one run below `workdir`; processes other than the first write nothing.
 
-  metrics.jsonl: one object a line, {'step': s, name: value, ...}; null stands for NaN and infinities. tensorboard/: the same, with
-  images and text.
+  metrics.jsonl: one object a line, {'step': s, name: value, ...}; null stands for NaN and infinities. tensorboard/: the
+  same, with images and text.
   samples/: step_<s>_<name>.png or .txt.
   """
 
@@ -32,7 +32,8 @@ class Writer:
     self._board: EventFileWriter | None = None
 
   def start(self, step: int) -> None:
-    """Opens the logs of a run that continues after `step`: lines of later steps, which will be run again, are dropped."""
+    """Opens the logs of a run that continues after `step`: lines of later steps, which will be run again, are
+    dropped."""
     if not self.active:
       return
     path = self.workdir / 'metrics.jsonl'
@@ -49,7 +50,8 @@ class Writer:
     self._board = EventFileWriter(str(self.workdir / 'tensorboard'))
     if step:
       # TensorBoard then drops what an earlier process logged for later steps.
-      self._board.add_event(Event(wall_time=time.time(), step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+      self._board.add_event(Event(wall_time=time.time(), step=step + 1,
+                                  session_log=SessionLog(status=SessionLog.START)))
 
   def has(self, step: int, prefix: str) -> bool:
     """Whether there is a line of `step` with a value whose name begins with `prefix`."""
@@ -105,7 +107,8 @@ def _step_of(line: bytes) -> int | None:
 
 
 def write_artifact(stem: pathlib.Path, value: np.ndarray | str) -> pathlib.Path:
-  """Writes `stem`.png for an image (uint8 H W C), `stem`.txt for a text, halves of surrogate pairs as escapes; returns the path."""
+  """Writes `stem`.png for an image (uint8 H W C), `stem`.txt for a text, halves of surrogate pairs as escapes; returns
+  the path."""
   stem.parent.mkdir(parents=True, exist_ok=True)
   path = stem.with_name(f'{stem.name}{".txt" if isinstance(value, str) else ".png"}')
   if isinstance(value, str):

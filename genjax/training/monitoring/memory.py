@@ -20,7 +20,10 @@ def device_bytes(tree: Tree) -> int:
 
 def parts(state: TrainState, frozen: Tree) -> dict[str, Tree]:
   """Name -> what fills memory while training, as reports list it."""
-  return {'parameters': state.params, 'optimizer': state.opt, 'averages': state.ema, 'mutable': state.mutable, 'frozen': frozen}
+  return {
+    'parameters': state.params, 'optimizer': state.opt, 'averages': state.ema, 'mutable': state.mutable,
+    'frozen': frozen
+  }
 
 
 def totals(state: TrainState, frozen: Tree) -> dict[str, int]:

@@ -15,10 +15,11 @@ EXIT = 5
 
 
 class Watchdog(Hook):
-  """Ends the process with exit code 5 when nothing was finished for `seconds`: no step, batch of an evaluation, chunk of samples.
+  """Ends the process with exit code 5 when nothing was finished for `seconds`: no step, batch of an evaluation, chunk
+  of samples.
 
-  The stacks of all threads go to standard error and to `file` first. Compilation counts as nothing finished: `seconds` must be
-  longer than the longest compilation.
+  The stacks of all threads go to standard error and to `file` first. Compilation counts as nothing finished: `seconds`
+  must be longer than the longest compilation.
 
   Args:
     file: gets the stacks.
@@ -50,8 +51,12 @@ class Watchdog(Hook):
     while not self._ended.wait(min(1.0, self.seconds / 4)):
       quiet = time.perf_counter() - run.clock.beaten
       if quiet > self.seconds:
-        self._bark(f'nothing was finished for {quiet:.0f} s (config.watchdog_seconds={self.seconds:g}) after step {run.step}; the '
-                   f'stacks of all threads follow and stand in {self.file}. Run the same command to go on from the last checkpoint')
+        self._bark(
+          f'nothing was finished for {quiet:.0f} s (config.watchdog_seconds={self.seconds:g}) after step {run.step}; '
+          'the '
+          f'stacks of all threads follow and stand in {self.file}. Run the same command to go on from the last '
+          'checkpoint'
+        )
 
   def _bark(self, message: str) -> None:
     # Straight to the file descriptors: the thread that hangs may hold any lock, that of a stream included.

@@ -123,8 +123,8 @@ def axes(name: str, rank: int) -> optax.contrib.MuonDimensionNumbers:
   """The axes of a kernel that are the inputs and outputs of a matrix; the others count matrices.
 
   I O of a dense layer, L I O of a stack of them, also those of attention, whose outputs or inputs are all heads
-  together; H W I O of a convolution and L H W I O of a stack, whose inputs are H W I; E I O and L E I O of experts, whose
-  names end in `_kernel`.
+  together; H W I O of a convolution and L H W I O of a stack, whose inputs are H W I; E I O and L E I O of experts,
+  whose names end in `_kernel`.
   """
   convolution = rank > 3 and not name.endswith('_kernel')
   return optax.contrib.MuonDimensionNumbers((rank - 4, rank - 3, rank - 2) if convolution else (rank - 2,), (rank - 1,))

@@ -1,4 +1,5 @@
-"""Optimizers by name, and by part of a tree: optax chains of clipping, a direction, decoupled weight decay and a schedule.
+"""Optimizers by name, and by part of a tree: optax chains of clipping, a direction, decoupled weight decay and a
+schedule.
 
 Every optimizer is a direction (see `genjax.training.optimization.directions`), then weight decay, then the rate:
 
@@ -64,12 +65,12 @@ def make(name: str, lr: float, steps: int, *, clip: float = 0.0, warmup: int = 0
     warmup: updates of linear growth from 0 to `lr`.
     schedule: shape after the warm-up, one of `SCHEDULES`; schedule_free has none.
     end: final learning rate as a fraction of `lr`.
-    parts: rules by which parts of the tree are trained in their own way, see `genjax.training.optimization.optimizer_parts`. The
-      optimizer of a part takes these options but `clip`, `parts` and `steps`; its rate is this one where it says nothing
-      else.
+    parts: rules by which parts of the tree are trained in their own way, see
+      `genjax.training.optimization.optimizer_parts`. The optimizer of a part takes these options but `clip`, `parts`
+      and `steps`; its rate is this one where it says nothing else.
     where: what the options are called in messages.
-    **options: of the optimizer: the keywords of its function in `genjax.training.optimization.directions`, and, but for adam and
-      rmsprop, weight_decay: decoupled decay (Loshchilov & Hutter 2019), multiplied by the rate;
+    **options: of the optimizer: the keywords of its function in `genjax.training.optimization.directions`, and, but for
+      adam and rmsprop, weight_decay: decoupled decay (Loshchilov & Hutter 2019), multiplied by the rate;
       decay: regular expression of the paths that it acts on, `DECAYED` by default.
 
   Raises:
@@ -97,7 +98,9 @@ def make(name: str, lr: float, steps: int, *, clip: float = 0.0, warmup: int = 0
     trained = lambda tree: optimizer_parts.trained(rules, tree)
     core = optax.chain(optax.masked(clipping, trained) if frozen else clipping, core)
 
-  given = {optimizer_parts.OWN: {'name': name, **options}, **{rule.label: rule.options for rule in rules if rule.options}}
+  given = {
+    optimizer_parts.OWN: {'name': name, **options}, **{rule.label: rule.options for rule in rules if rule.options}
+  }
 
   def init(params: Tree) -> Any:
     optimizer_parts.check(rules, list(named_leaves(params)), f'{where}.parts')
@@ -136,8 +139,9 @@ def _single(steps: int, where: str, last: optax.GradientTransformation | None,
       near = difflib.get_close_matches(option, allowed, n=1)
       hint = ' adamw has it.' if option in ('weight_decay', 'decay') else f' Did you mean {near[0]!r}?' if near else ''
       anew = f'; one flag gives all options anew: --{where}="{dict(name=name, lr=given["lr"])}"'
-      raise UserError(f'{where}: {name} has no option {option!r}, got {given[option]!r}; it takes {allowed}.{hint} Leave '
-                      f'it out{anew if re.fullmatch("config.optimizers.[^.]+", where) else ""}')
+      raise UserError(
+        f'{where}: {name} has no option {option!r}, got {given[option]!r}; it takes {allowed}.{hint} Leave '
+        f'it out{anew if re.fullmatch("config.optimizers.[^.]+", where) else ""}')
   _check(given, where)
   rate = {key: given.pop(key) for key in ('lr', *_RATE)}
   if not steps >= rate['warmup'] >= 0:
@@ -153,8 +157,9 @@ def _single(steps: int, where: str, last: optax.GradientTransformation | None,
   if name != 'schedule_free':
     return optax.chain(*links)
   if rate['schedule'] != 'constant':
-    raise UserError(f'{where}: schedule_free has no schedule but a warm-up, got schedule={rate["schedule"]!r}; leave it '
-                    'out')
+    raise UserError(
+      f'{where}: schedule_free has no schedule but a warm-up, got schedule={rate["schedule"]!r}; leave it '
+      'out')
   b1 = given.get('b1', inspect.signature(directions.schedule_free).parameters['b1'].default)
   if not np.float32(b1) > 0:
     raise UserError(f'{where}.b1 must be a number above 0 and below 1, by which schedule_free weighs an average, got '

@@ -54,8 +54,10 @@ def test_a_tone_at_another_rate_is_the_same_tone():
 
 def test_wav_files(tmp_path):
   values_N = np.asarray([0, 1, -1, 32767, -32768], np.int16)
-  kinds = {'int16': values_N, 'int32': values_N.astype(np.int32) * 2**16, 'float32': values_N.astype(np.float32) / 2**15,
-           'stereo': np.stack([values_N, values_N], axis=1)}
+  kinds = {
+    'int16': values_N, 'int32': values_N.astype(np.int32) * 2**16, 'float32': values_N.astype(np.float32) / 2**15,
+    'stereo': np.stack([values_N, values_N], axis=1)
+  }
   for name, stored in kinds.items():
     wavfile.write(tmp_path / name, 8_000, stored)
     np.testing.assert_array_equal(read_wav(tmp_path / name, 8_000) * 2**15, values_N)
@@ -66,7 +68,8 @@ def test_wav_files(tmp_path):
     file.writeframes(b''.join((256 * value).to_bytes(3, 'little', signed=True) for value in values_N.tolist()))
   np.testing.assert_array_equal(read_wav(tmp_path / 'int24', 8_000) * 2**15, values_N)
   wavfile.write(tmp_path / 'fast', 16_000, tone(400).astype(np.float32))
-  np.testing.assert_array_equal(read_wav(tmp_path / 'fast', 8_000), resample(tone(400).astype(np.float32), 16_000, 8_000))
+  np.testing.assert_array_equal(read_wav(tmp_path / 'fast', 8_000),
+                                resample(tone(400).astype(np.float32), 16_000, 8_000))
   wavfile.write(tmp_path / 'empty', 8_000, values_N[:0])
   with pytest.raises(UserError, match='empty has no samples'):
     read_wav(tmp_path / 'empty', 8_000)
@@ -87,8 +90,13 @@ def wav(data, rate=8_000, channels=1, bits=16, kind=1, size=None, riff=None, aft
   return b''.join([b'RIFF', struct.pack('<I', riff), b'WAVEfmt ', form, b'data', struct.pack('<I', size), data, after])
 
 
-@pytest.mark.parametrize('sizes', [dict(size=0), dict(size=0, riff=0), dict(size=2**32 - 1, riff=2**32 - 1), dict(size=2**31 - 1),
-                                   dict(size=400)], ids=str)
+@pytest.mark.parametrize(
+  'sizes',
+  [dict(size=0),
+   dict(size=0, riff=0),
+   dict(size=2**32 - 1, riff=2**32 - 1),
+   dict(size=2**31 - 1),
+   dict(size=400)], ids=str)
 def test_sizes_that_a_stream_left_open_or_a_copy_cut(tmp_path, sizes):
   (tmp_path / 'x.wav').write_bytes(wav(VALUES_N.tobytes(), **sizes))
   np.testing.assert_array_equal(read_wav(tmp_path / 'x.wav', 8_000) * 2**15, VALUES_N)
@@ -109,14 +117,17 @@ def test_one_sample_is_a_sound_at_any_rate(tmp_path):
 
 def test_headers_and_samples_that_are_no_sound(tmp_path):
   note = b'LIST' + struct.pack('<I', 5) + b'notes'
-  broken = {'rate': wav(VALUES_N.tobytes(), rate=0), 'channels': wav(VALUES_N.tobytes(), channels=0), 'none': wav(b'', after=note),
-            'bits': wav(VALUES_N.tobytes(), bits=0), 'nothing': b'', 'header': wav(VALUES_N.tobytes())[:20]}
+  broken = {
+    'rate': wav(VALUES_N.tobytes(), rate=0), 'channels': wav(VALUES_N.tobytes(), channels=0), 'none': wav(
+      b'', after=note), 'bits': wav(VALUES_N.tobytes(), bits=0), 'nothing': b'', 'header': wav(VALUES_N.tobytes())[:20]
+  }
   for bad in (np.nan, np.inf, -np.inf):
     broken[str(bad)] = wav(np.asarray([0, bad, 0.5], np.float32).tobytes(), kind=3, bits=32)
   broken['large'] = wav(np.asarray([0, 1e300, 0.5], np.float64).tobytes(), kind=3, bits=64)
   for name, data in broken.items():
     (tmp_path / f'{name}.wav').write_bytes(data)
-    words = r'.*number 2' if name in ('nan', 'inf', '-inf', 'large') else ' has no samples' if name == 'none' else ' as a .wav file: '
+    words = r'.*number 2' if name in ('nan', 'inf', '-inf',
+                                      'large') else ' has no samples' if name == 'none' else ' as a .wav file: '
     with pytest.raises(UserError, match=rf'{name}\.wav{words}'):
       read_wav(tmp_path / f'{name}.wav', 8_000)
 
@@ -131,7 +142,8 @@ def test_other_formats_are_what_soundfile_reads(tmp_path, ending):
 
 
 def test_flac_of_unknown_length(tmp_path):
-  """A stream cannot write the number of samples into what it began with; libsndfile does not read such files to their end."""
+  """A stream cannot write the number of samples into what it began with; libsndfile does not read such files to their
+  end."""
   file = io.BytesIO()
   soundfile.write(file, VALUES_N, 8_000, format='FLAC')
   data = bytearray(file.getvalue())

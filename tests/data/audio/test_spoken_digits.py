@@ -20,8 +20,9 @@ def folder(request, tmp_path):
   sounds = [sound(*row) for row in ROWS]
   if request.param == 'packed':
     speakers = ['george', 'theo']
-    np.savez(tmp_path / 'fsdd.npz', audio=np.concatenate(sounds), offsets=np.cumsum([0, *map(len, sounds)]), speakers=speakers,
-             digit=[row[0] for row in ROWS], speaker=[speakers.index(row[1]) for row in ROWS], index=[row[2] for row in ROWS])
+    np.savez(tmp_path / 'fsdd.npz', audio=np.concatenate(sounds), offsets=np.cumsum([0, *map(len, sounds)]),
+             speakers=speakers, digit=[row[0] for row in ROWS], speaker=[speakers.index(row[1]) for row in ROWS],
+             index=[row[2] for row in ROWS])
     return tmp_path
   for (digit, speaker, index), values in zip(ROWS, sounds):
     with wave.open(str(tmp_path / f'{digit}_{speaker}_{index}.wav'), 'wb') as file:
@@ -40,7 +41,8 @@ def test_splits(folder):
   few = spoken_digits.read(folder, 'train[:3]')
   assert len(few.sounds) == len(few.digits) == 3
   whole = [values.tobytes() for values in spoken_digits.read(folder, 'train').sounds]
-  assert [values.tobytes() for values in few.sounds] != whole[:3] and {values.tobytes() for values in few.sounds} <= set(whole)
+  assert [values.tobytes() for values in few.sounds] != whole[:3] and {values.tobytes() for values in few.sounds
+                                                                      } <= set(whole)
 
 
 def test_bad_splits_and_folders(tmp_path):

@@ -49,11 +49,14 @@ def test_images_of_several_sizes():
   images[:] = [gradient(5, 9), gradient(20, 11)]
   source = resizing.Resized(sources.Arrays({'image': images}, {'checksum': 'x'}), (6, 7, 3), 'bicubic')
   assert source.get(np.array([1, 0, 1]))['image'].shape == (3, 6, 7, 3)
-  assert source.fingerprint() == {'checksum': 'x', 'examples': 2, 'resize': 'bicubic', 'shape': [6, 7, 3], 'crop': False}
+  assert source.fingerprint() == {
+    'checksum': 'x', 'examples': 2, 'resize': 'bicubic', 'shape': [6, 7, 3], 'crop': False
+  }
 
 
 @pytest.mark.parametrize('size', [12, 224])
-@pytest.mark.parametrize(('filter', 'resample'), [('bilinear', Image.Resampling.BILINEAR), ('bicubic', Image.Resampling.BICUBIC)])
+@pytest.mark.parametrize(('filter', 'resample'), [('bilinear', Image.Resampling.BILINEAR),
+                                                  ('bicubic', Image.Resampling.BICUBIC)])
 def test_equal_to_the_published_preprocessing(size, filter, resample):
   transformers = pytest.importorskip('transformers', reason='parity tests need the extra [parity]')
   from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil

@@ -107,7 +107,8 @@ def test_python_stdlib(tmp_path):
   size = {split: len(''.join(open_documents('python_stdlib', split, tmp_path))) for split in modules}
   assert size['train'] > 5_000_000 and 0.8 < size['train'] / sum(size.values()) < 0.97
   with tokenize.open(tokenize.__file__) as file:
-    assert file.read() in ''.join(text for split in modules for text in open_documents('python_stdlib', split, tmp_path))
+    assert file.read() in ''.join(
+      text for split in modules for text in open_documents('python_stdlib', split, tmp_path))
 
 
 def overwrite(path: pathlib.Path, change):
@@ -186,7 +187,9 @@ def test_real_cifar10(shared_data, tmp_path):
 
 def test_real_tiny_shakespeare(shared_data, tmp_path):
   folder = shared_data / 'tinyshakespeare'
-  parts = [''.join(open_documents('tiny_shakespeare', split, tmp_path, folder)) for split in ('train', 'validation+test')]
+  parts = [
+    ''.join(open_documents('tiny_shakespeare', split, tmp_path, folder)) for split in ('train', 'validation+test')
+  ]
   assert [len(part) for part in parts] == [1_003_854, 111_540]
   assert len(set(''.join(parts))) == 65
 
@@ -209,14 +212,17 @@ def test_names_are_split_once_and_for_all(tmp_path, shared_data):
 def test_sst2_of_original_files(tmp_path):
   folder = tmp_path / 'sst'
   folder.mkdir()
-  for part, lines in (('train', '1 a cr\xe8me br\xfbl\xe9e \x85 of a film .\n0 no movement\n'), ('dev', '0 bad\n'), ('test', '1 1 good\n')):
+  for part, lines in (('train', '1 a cr\xe8me br\xfbl\xe9e \x85 of a film .\n0 no movement\n'), ('dev', '0 bad\n'),
+                      ('test', '1 1 good\n')):
     (folder / f'stsa.binary.{part}').write_bytes(lines.encode('latin-1'))
   found = open_tfds('sst2', 'train', ('sentence', 'label'), tmp_path / 'data', folder).get(np.arange(2))
-  assert found['sentence'].tolist() == ['a cr\xe8me br\xfbl\xe9e \x85 of a film .', 'no movement'] and found['label'].tolist() == [1, 0]
+  assert found['sentence'].tolist() == ['a cr\xe8me br\xfbl\xe9e \x85 of a film .', 'no movement'
+                                       ] and found['label'].tolist() == [1, 0]
   assert open_documents('sst2', 'validation+test', tmp_path / 'data', field='sentence') == ['bad', '1 good']
   for line in ('2 neutral', 'bad', '1 ', ''):
     (folder / 'stsa.binary.dev').write_text(f'0 bad\n{line}\n')
-    with pytest.raises(UserError, match=r'stsa.binary.dev, line 2: expected a label from 0 to 1, a space and a sentence'):
+    with pytest.raises(UserError,
+                       match=r'stsa.binary.dev, line 2: expected a label from 0 to 1, a space and a sentence'):
       open_documents('sst2', 'train', tmp_path / 'other', folder, 'sentence')
 
 
@@ -232,13 +238,18 @@ def test_chorales_of_original_files(tmp_path):
   path.write_text('{"train": [[[67, 60, 48], []], [[72]]], "valid": [[[60]]], "test": [[[60]]]}')
   assert open_documents('jsb_chorales', 'train', tmp_path / 'data', tmp_path) == ['48 60 67\n', '72']
   for text in ('[]', '{"train": [], "valid": []}', '{"train": [[60]], "valid": [], "test": []}', 'x',
-               '{"train": [[[1, 2, 3, 4, 5]]], "valid": [], "test": []}', '{"train": [[[128]]], "valid": [], "test": []}'):
+               '{"train": [[[1, 2, 3, 4, 5]]], "valid": [], "test": []}',
+               '{"train": [[[128]]], "valid": [], "test": []}'):
     path.write_text(text)
     with pytest.raises(UserError, match='expected "train", "valid" and "test", lists of chorales'):
       open_documents('jsb_chorales', 'train', tmp_path / 'other', tmp_path)
 
 
 def test_chorales_of_the_published_files(shared_data, tmp_path):
-  steps = {split: sum(len(text.split('\n')) for text in open_documents('jsb_chorales', split, tmp_path, shared_data / 'jsb-chorales'))
-           for split in ('train', 'validation', 'test')}
+  steps = {
+    split:
+      sum(
+        len(text.split('\n')) for text in open_documents('jsb_chorales', split, tmp_path, shared_data / 'jsb-chorales'))
+    for split in ('train', 'validation', 'test')
+  }
   assert steps == {'train': 13_807, 'validation': 4602, 'test': 4725}

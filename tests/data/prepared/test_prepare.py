@@ -45,7 +45,9 @@ def test_download(tmp_path, monkeypatch, direct):
   with server(tmp_path) as address:
     checksum = hashlib.sha256(TEXT.encode()).hexdigest()
     monkeypatch.setattr(builders.TinyShakespeare, 'URLS', {f'{address}/input.txt': checksum})
-    parts = [''.join(open_documents('tiny_shakespeare', split, tmp_path / 'data')) for split in ('train', 'validation', 'test')]
+    parts = [
+      ''.join(open_documents('tiny_shakespeare', split, tmp_path / 'data')) for split in ('train', 'validation', 'test')
+    ]
   assert ''.join(parts) == TEXT
 
 

@@ -65,22 +65,25 @@ def test_marks_line_ends_and_other_separators(tmp_path):
     assert documents.count(path) == len(list(documents.read(path)))
 
 
-@pytest.mark.parametrize(('name', 'data', 'words'), [
-  ('a.jsonl', b'{"text": "x"}\n\n{"text": "\\ud83d"}\n', r'a\.jsonl, line 3: character 1 of the text .*surrogate'),
-  ('a.jsonl', b'{"text": "x"}\n{"text": "\xff"}\n', r'a\.jsonl, line 2: '),
-  ('a.jsonl', b'{"text": "x"}\n' + b'[' * 100_000, r'a\.jsonl, line 2: expected a JSON object'),
-  ('a.txt', b'x\n\ny\xed\xa0\x80\n', r'a\.txt, line 3: expected UTF-8'),
-  ('a.txt', 'x\n'.encode('utf-16'), r'a\.txt, line 1: expected UTF-8 .*UTF-16'),
-  ('a.jsonl.gz', gzip.compress(b'{"text": "x"}\n' * 9)[:-9], r'cannot read .*a\.jsonl\.gz after line '),
-  ('a.txt.gz', gzip.compress(b'abc' * 99)[:12] + b'\xff' * 99, r'cannot read .*a\.txt\.gz'),
-  ('a.txt.gz', b'abc', r'cannot read .*a\.txt\.gz.*[Nn]ot a gzip'),
-  ('a.txt', b'', 'has no text'), ('a.txt', b'\xef\xbb\xbf', 'has no text'), ('a.jsonl', b'\n \n', 'has no text'),
-  ('a.json', b'[{"text": "x"}]', r'a\.json: text is read from .*\.txt, \.jsonl'), ('a.JSON.gz', gzip.compress(b'{}'), r'\.txt, \.jsonl'),
-  ('a.json5', b'{}', r'\.txt, \.jsonl'), ('a.ldjson', b'{}', r'\.txt, \.jsonl'), ('a.jsonl~', b'{}', r'\.txt, \.jsonl'),
-  ('a.jsonl.tmp', b'{}', r'\.txt, \.jsonl'), ('a.ipynb', b'{}', r'\.txt, \.jsonl'),
-  ('a.txt', gzip.compress(b'x'), r'a\.txt is compressed as by gzip.*rename it'),
-  ('a.tar.gz', gzip.compress(b'x' * 600), r'\.txt, \.jsonl'), ('a.jsonl.zst', b'(\xb5/\xfd', r'\.txt, \.jsonl')],
-  ids=lambda value: value if isinstance(value, str) and len(value) < 12 else '')
+@pytest.mark.parametrize(
+  ('name', 'data', 'words'),
+  [('a.jsonl', b'{"text": "x"}\n\n{"text": "\\ud83d"}\n', r'a\.jsonl, line 3: character 1 of the text .*surrogate'),
+   ('a.jsonl', b'{"text": "x"}\n{"text": "\xff"}\n', r'a\.jsonl, line 2: '),
+   ('a.jsonl', b'{"text": "x"}\n' + b'[' * 100_000, r'a\.jsonl, line 2: expected a JSON object'),
+   ('a.txt', b'x\n\ny\xed\xa0\x80\n', r'a\.txt, line 3: expected UTF-8'),
+   ('a.txt', 'x\n'.encode('utf-16'), r'a\.txt, line 1: expected UTF-8 .*UTF-16'),
+   ('a.jsonl.gz', gzip.compress(b'{"text": "x"}\n' * 9)[:-9], r'cannot read .*a\.jsonl\.gz after line '),
+   ('a.txt.gz', gzip.compress(b'abc' * 99)[:12] + b'\xff' * 99, r'cannot read .*a\.txt\.gz'),
+   ('a.txt.gz', b'abc', r'cannot read .*a\.txt\.gz.*[Nn]ot a gzip'), ('a.txt', b'', 'has no text'),
+   ('a.txt', b'\xef\xbb\xbf', 'has no text'), ('a.jsonl', b'\n \n', 'has no text'),
+   ('a.json', b'[{"text": "x"}]', r'a\.json: text is read from .*\.txt, \.jsonl'),
+   ('a.JSON.gz', gzip.compress(b'{}'), r'\.txt, \.jsonl'), ('a.json5', b'{}', r'\.txt, \.jsonl'),
+   ('a.ldjson', b'{}', r'\.txt, \.jsonl'), ('a.jsonl~', b'{}', r'\.txt, \.jsonl'),
+   ('a.jsonl.tmp', b'{}', r'\.txt, \.jsonl'), ('a.ipynb', b'{}', r'\.txt, \.jsonl'),
+   ('a.txt', gzip.compress(b'x'), r'a\.txt is compressed as by gzip.*rename it'),
+   ('a.tar.gz', gzip.compress(b'x' * 600), r'\.txt, \.jsonl'),
+   ('a.jsonl.zst', b'(\xb5/\xfd', r'\.txt, \.jsonl')], ids=lambda value: value
+  if isinstance(value, str) and len(value) < 12 else '')
 def test_bad_text_names_its_file_and_line(tmp_path, name, data, words):
   (tmp_path / name).write_bytes(data)
   with pytest.raises(UserError, match=words):
@@ -113,7 +116,8 @@ def test_a_folder_called_like_a_data_set_does_not_hide_it(tmp_path, monkeypatch,
     (tmp_path / name / 'samples').mkdir(parents=True)
     (tmp_path / name / 'samples' / '1.txt').write_text(name)
     (tmp_path / name / 'index.json').write_text('{}')
-  assert documents.find('names') is None and documents.find('names:1.0.0') is None and documents.find('glue/cola') is None
+  assert documents.find('names') is None and documents.find('names:1.0.0') is None and documents.find(
+    'glue/cola') is None
   assert './names' in capsys.readouterr().err
   assert not token_files.is_folder('names') and token_files.is_folder('./names') and token_files.is_folder('mine')
   for path in ('./names', 'names/samples', 'names/*/*.txt', str(tmp_path / 'names'), '~/names'):

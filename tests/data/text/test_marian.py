@@ -15,8 +15,8 @@ def folder(tmp_path):
   """Two models, of letters each, and a vocabulary without the letter z."""
   for side, text in (('source', 'abcabc xyz'), ('target', 'defdef xyz')):
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter([text] * 3), model_writer=model, vocab_size=20, model_type='char',
-                                             hard_vocab_limit=False, minloglevel=2)
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter([text] * 3), model_writer=model, vocab_size=20,
+                                             model_type='char', hard_vocab_limit=False, minloglevel=2)
     (tmp_path / f'{side}.spm').write_bytes(model.getvalue())
   names = ['</s>', '<unk>', *'abcdefxy', '▁', '>>fr<<', '<pad>']
   (tmp_path / 'vocab.json').write_text(json.dumps({name: number for number, name in enumerate(names)}))
@@ -27,7 +27,8 @@ def test_sentences(folder):
   marian = Marian(folder)
   assert marian.size == 13 and marian.special == {'eos': 0, 'unk': 1, 'pad': 12}
   assert marian.encode('ab z').tolist() == [10, 2, 3, 10, 1]
-  assert marian.encode('>>fr<< ab').tolist() == [11, 10, 2, 3] and marian.encode('>>fr<<', side=1).tolist().count(11) == 0
+  assert marian.encode('>>fr<< ab').tolist() == [11, 10, 2, 3] and marian.encode('>>fr<<',
+                                                                                 side=1).tolist().count(11) == 0
   target = marian.encode('de fx', side=1)
   assert target.tolist() == [10, 5, 6, 10, 7, 8] and marian.decode([*target, 0, 12, 99]) == 'de fx'
   (folder / 'copy').mkdir()

@@ -16,7 +16,8 @@ ENCODE = (ByteVocabulary().encode,) * 2
 def test_pairs_are_padded_and_long_ones_left_out():
   source = parallel.parallel((['ab', 'abcd', 'c'], ['x', 'y', 'zz']), ENCODE, (3, 2), (1, 0), {'name': 'x'})
   columns = source.get(np.arange(len(source)))
-  assert columns['source'].tolist() == [[97, 98, 1], [99, 1, 1]] and columns['source_weights'].tolist() == [[1, 1, 0], [1, 0, 0]]
+  assert columns['source'].tolist() == [[97, 98, 1], [99, 1, 1]] and columns['source_weights'].tolist() == [[1, 1, 0],
+                                                                                                            [1, 0, 0]]
   assert columns['target'].tolist() == [[120, 0], [122, 122]] and columns['target_weights'].tolist() == [[1, 0], [1, 1]]
   assert {name: column.dtype.name for name, column in columns.items()} == {
     'source': 'int32', 'target': 'int32', 'source_weights': 'float32', 'target_weights': 'float32'}
@@ -46,7 +47,9 @@ def test_spoken_digits_are_the_same_numbers_and_no_split_repeats_another():
   for source, target in (train, heldout):
     assert len(source) == len(target) == 512
     for first, second in zip(source, target):
-      numbers = [[parallel.DIGITS[language].index(word) for word in text.split()] for language, text in (('de', first), ('en', second))]
+      numbers = [[parallel.DIGITS[language].index(word)
+                  for word in text.split()]
+                 for language, text in (('de', first), ('en', second))]
       assert numbers[0] == numbers[1] and 1 <= len(numbers[0]) <= 8
   assert not set(train[0]) & set(heldout[0])
 
@@ -56,7 +59,8 @@ def test_multi30k_of_original_files(tmp_path):
   folder.mkdir()
   for split, stem in Multi30k.PARTS.items():
     for language in Multi30k.LANGUAGES:
-      (folder / f'{stem}.{language}.gz').write_bytes(gzip.compress(''.join(f'{split} {language} {n}\n' for n in range(12)).encode()))
+      (folder / f'{stem}.{language}.gz').write_bytes(
+        gzip.compress(''.join(f'{split} {language} {n}\n' for n in range(12)).encode()))
   source, target = parallel.open_parallel('multi30k', 'validation', ('de', 'en'), tmp_path / 'data', folder)
   assert source == [f'validation de {n}' for n in range(12)] and target == [f'validation en {n}' for n in range(12)]
   with pytest.raises(UserError, match="no feature 'cs'; it has de, en, fr"):
@@ -65,7 +69,8 @@ def test_multi30k_of_original_files(tmp_path):
 
 def test_multi30k_of_the_published_files(shared_data, tmp_path):
   source, target = parallel.open_parallel('multi30k', 'train[:2]', ('en', 'de'), tmp_path, shared_data / 'multi30k')
-  assert source[0] == 'Two young, White males are outside near many bushes.' and target[0].startswith('Zwei junge weiße Männer')
+  assert source[0] == 'Two young, White males are outside near many bushes.' and target[0].startswith(
+    'Zwei junge weiße Männer')
 
 
 def test_lines_of_text_files_as_they_come(tmp_path, monkeypatch):
@@ -75,7 +80,8 @@ def test_lines_of_text_files_as_they_come(tmp_path, monkeypatch):
   folder.mkdir()
   (folder / 'train.de').write_bytes('\ufeffeins\r\nzw\u2028ei\x85\r\n'.encode())
   (folder / 'train.en').write_bytes(b'one\ntwo\n')
-  assert parallel.read_parallel('~/a b@5.v2/train.de', f'{folder}/train.en') == (['eins', 'zw\u2028ei\x85'], ['one', 'two'])
+  assert parallel.read_parallel('~/a b@5.v2/train.de', f'{folder}/train.en') == (['eins',
+                                                                                  'zw\u2028ei\x85'], ['one', 'two'])
   (folder / 'train.en').write_bytes(b'')
   with pytest.raises(UserError, match='as many lines'):
     parallel.read_parallel(folder / 'train.de', folder / 'train.en')

@@ -1,4 +1,5 @@
-"""Folders of tokens: the stream is that of the documents, whatever the shards, and a killed call goes on to the same bytes."""
+"""Folders of tokens: the stream is that of the documents, whatever the shards, and a killed call goes on to the same
+bytes."""
 
 import json
 import os
@@ -42,7 +43,9 @@ def test_stream_and_windows(corpus, tmp_path, shards):
   index = tokenize(paths, bpe, tmp_path / 'out', shards)
   stream = np.concatenate([np.append(bpe.encode(text), 0) for text in texts])
   assert index['tokens'] == len(stream) and index['documents'] == 23 and index['bytes'] == sum(map(len, texts))
-  assert set(contents(tmp_path / 'out')) == {'index.json', 'tokenizer.json', 'tokenizer_config.json', *(s['file'] for s in index['shards'])}
+  assert set(contents(tmp_path / 'out')) == {
+    'index.json', 'tokenizer.json', 'tokenizer_config.json', *(s['file'] for s in index['shards'])
+  }
   tokens = TokenFiles(tmp_path / 'out', 'train')
   assert tokens.bytes_per_token == index['bytes'] / len(stream)
   np.testing.assert_array_equal(tokens[np.arange(len(stream))], stream)
@@ -85,7 +88,8 @@ def test_interrupted_call_goes_on_and_ends_in_the_same_bytes(corpus, tmp_path, m
   with pytest.raises(UserError, match='no finished folder'):
     TokenFiles(tmp_path / 'broken', 'train')
   begun = []
-  monkeypatch.setattr(documents, 'read', lambda path, field, first: begun.append((path.name, first)) or read(path, field, first))
+  monkeypatch.setattr(documents, 'read', lambda path, field, first: begun.append(
+    (path.name, first)) or read(path, field, first))
   tokenize(paths, ByteVocabulary(), tmp_path / 'broken', 5, end=0)
   assert begun == [('a.jsonl', 9), ('b.txt', 0)]  # one pass over what is left
   assert contents(tmp_path / 'broken') == contents(tmp_path / 'whole')
@@ -99,7 +103,8 @@ def test_killed_command_goes_on(tmp_path):
   process = subprocess.Popen([sys.executable, '-m', 'genjax.cli.main', *argv, f'--out={tmp_path / "killed"}'], cwd=ROOT,
                              stderr=subprocess.DEVNULL, env={**os.environ, 'PYTHONPATH': str(ROOT)})
   deadline = time.monotonic() + 60
-  while not list((tmp_path / 'killed').glob('*.json')) or not (tmp_path / 'killed' / 'tokens-00002-of-00200.array_record').exists():
+  while not list(
+    (tmp_path / 'killed').glob('*.json')) or not (tmp_path / 'killed' / 'tokens-00002-of-00200.array_record').exists():
     assert process.poll() is None and time.monotonic() < deadline
     time.sleep(0.001)
   process.send_signal(signal.SIGKILL)
@@ -111,8 +116,8 @@ def test_killed_command_goes_on(tmp_path):
 
 def test_what_is_refused(corpus, tmp_path, capsys):
   paths, _ = corpus
-  for options, words in (({'end': None}, 'no end-of-text token'), ({'end': 256}, '0 to 255'), ({'shards': 24}, 'documents, 23, got 24'),
-                         ({'field': 'body'}, "text 'body'")):
+  for options, words in (({'end': None}, 'no end-of-text token'), ({'end': 256}, '0 to 255'),
+                         ({'shards': 24}, 'documents, 23, got 24'), ({'field': 'body'}, "text 'body'")):
     with pytest.raises(UserError, match=words):
       tokenize(paths, ByteVocabulary(), tmp_path / 'out', **{'shards': 2, 'end': 0, **options})
   tokenize(paths, ByteVocabulary(), tmp_path / 'out', 2, end=0)  # a failed call does not stand in the way
@@ -122,10 +127,12 @@ def test_what_is_refused(corpus, tmp_path, capsys):
     TokenFiles(tmp_path / 'out', 'train')
   (tmp_path / 'full').mkdir()
   (tmp_path / 'full' / 'x').write_text('')
-  assert main(['data', 'tokenize', f'--input={paths[0]}', '--tokenizer=byte', '--end=0', f'--out={tmp_path / "full"}']) == 2
+  assert main(['data', 'tokenize', f'--input={paths[0]}', '--tokenizer=byte', '--end=0',
+               f'--out={tmp_path / "full"}']) == 2
   assert main(['data', 'tokenize', '--input=nothing', '--tokenizer=byte', '--end=0', f'--out={tmp_path / "new"}']) == 2
   (tmp_path / 'file').write_text('')
-  assert main(['data', 'tokenize', f'--input={paths[0]}', '--tokenizer=byte', '--end=0', f'--out={tmp_path / "file" / "x"}']) == 2
+  assert main(
+    ['data', 'tokenize', f'--input={paths[0]}', '--tokenizer=byte', '--end=0', f'--out={tmp_path / "file" / "x"}']) == 2
   said = capsys.readouterr().err
   assert 'cannot be written' in said
   assert 'holds something else than tokens' in said and '--input=nothing' in said

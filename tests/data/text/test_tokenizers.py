@@ -1,4 +1,5 @@
-"""Tokenizers: training is deterministic, texts come back, special tokens are found, and files make the same tokenizer again."""
+"""Tokenizers: training is deterministic, texts come back, special tokens are found, and files make the same tokenizer
+again."""
 
 import hashlib
 import io
@@ -26,7 +27,8 @@ def test_bpe_encodes_every_text_and_learns_frequent_words():
     assert bpe.decode(tokens) == text and len(tokens) <= len(text.encode())
   assert bpe.size == 290 and len(bpe.encode(' the')) == 1 and bpe.encode(TEXT).dtype == np.uint16
   assert bpe.special == {'eos': 0} and bpe.encode('a<|endoftext|>b').tolist()[1] == 0
-  assert [part.tolist() for part in bpe.encode_all(['the', 'log'])] == [bpe.encode('the').tolist(), bpe.encode('log').tolist()]
+  assert [part.tolist() for part in bpe.encode_all(['the', 'log'])
+         ] == [bpe.encode('the').tolist(), bpe.encode('log').tolist()]
   assert bpe.decode([*bpe.encode('cat'), 290, 5000]) == 'cat'
   with pytest.raises(UserError, match='negative'):
     bpe.decode([-1])
@@ -46,17 +48,22 @@ def test_bert_has_its_special_tokens_and_no_cases(tmp_path):
   assert made.decode(made.encode('The mat')) == 'the mat'
   # As the settings of published encoders call them.
   (tmp_path / 'tokenizer.json').write_bytes(made.files()['tokenizer.json'])
-  (tmp_path / 'tokenizer_config.json').write_text(json.dumps({'cls_token': '[CLS]', 'sep_token': '[SEP]', 'mask_token': '[MASK]'}))
+  (tmp_path / 'tokenizer_config.json').write_text(
+    json.dumps({'cls_token': '[CLS]', 'sep_token': '[SEP]', 'mask_token': '[MASK]'}))
   assert open_tokenizer(tmp_path).special == {'bos': 2, 'eos': 3, 'mask': 4}
 
 
 @pytest.mark.parametrize(('kind', 'size'), [('bpe', 320), ('wordpiece', 120), ('bert', 120)])
 def test_training_is_the_same_in_every_process(kind, size):
-  program = ('import hashlib; from genjax.data import tokenizers; '
-             f'made = tokenizers.train({kind!r}, [{TEXT!r}], {size}); print(hashlib.sha256(made.files()["tokenizer.json"]).hexdigest())')
+  program = (
+    'import hashlib; from genjax.data import tokenizers; '
+    f'made = tokenizers.train({kind!r}, [{TEXT!r}], {size}); '
+    'print(hashlib.sha256(made.files()["tokenizer.json"]).hexdigest())'
+  )
   here = hashlib.sha256(tokenizers.train(kind, [TEXT], size).files()['tokenizer.json']).hexdigest()
   for _ in range(2):
-    assert subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True).stdout.strip() == here
+    assert subprocess.run([sys.executable, '-c', program], capture_output=True, text=True,
+                          check=True).stdout.strip() == here
 
 
 def test_training_says_what_is_wrong():
@@ -97,8 +104,8 @@ def test_special_tokens_and_beginnings_come_from_the_files(tmp_path):
 @pytest.fixture(scope='module')
 def piece_model():
   model = io.BytesIO()
-  sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(TEXT.split('. ')), model_writer=model, vocab_size=40, pad_id=3,
-                                           hard_vocab_limit=False, character_coverage=1.0, minloglevel=2)
+  sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(TEXT.split('. ')), model_writer=model, vocab_size=40,
+                                           pad_id=3, hard_vocab_limit=False, character_coverage=1.0, minloglevel=2)
   return model.getvalue()
 
 
@@ -125,7 +132,8 @@ def test_vocabulary_of_bert(tmp_path):
   (tmp_path / 'vocab.txt').write_text('\n'.join(pieces) + '\n')
   (tmp_path / 'tokenizer_config.json').write_text('{"do_lower_case": false}')
   cased = open_tokenizer(tmp_path)
-  assert cased.size == 11 and cased.special == {'pad': 0, 'unk': 1, 'bos': 2, 'eos': 3, 'mask': 4} and cased.begins == (2,)
+  assert cased.size == 11 and cased.special == {'pad': 0, 'unk': 1, 'bos': 2, 'eos': 3, 'mask': 4
+                                               } and cased.begins == (2,)
   assert cased.encode('A films é [MASK]中').tolist() == [8, 6, 7, 9, 4, 10]
   (tmp_path / 'tokenizer_config.json').unlink()
   uncased = open_tokenizer(tmp_path / 'vocab.txt')
@@ -139,8 +147,10 @@ def test_vocabulary_of_bert(tmp_path):
 
 
 def test_files_that_are_no_tokenizers(tmp_path):
-  for name, data, words in (('tokenizer.json', b'{"model": 3}', 'no tokenizer of the library'), ('x.json', b'\xff', 'cannot read'),
-                            ('tokenizer.model', b'tiktoken', 'no model of SentencePiece'), ('x.txt', b'', 'expected a tokenizer.json')):
+  for name, data, words in (('tokenizer.json', b'{"model": 3}', 'no tokenizer of the library'), ('x.json', b'\xff',
+                                                                                                 'cannot read'),
+                            ('tokenizer.model', b'tiktoken',
+                             'no model of SentencePiece'), ('x.txt', b'', 'expected a tokenizer.json')):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UserError, match=words):
       open_tokenizer(tmp_path / name)
@@ -162,7 +172,8 @@ def test_whole_texts_are_encoded_whatever_the_file_says(tmp_path, kind):
     library.model.dropout = 0.9
   library.save(str(tmp_path / 'tokenizer.json'))
   read = open_tokenizer(tmp_path)
-  assert read.encode(TEXT).tolist() == made.encode(TEXT).tolist() and read.encode('the').tolist() == made.encode('the').tolist()
+  assert read.encode(TEXT).tolist() == made.encode(TEXT).tolist() and read.encode('the').tolist() == made.encode(
+    'the').tolist()
   assert read.begins == made.begins and read.files()['tokenizer.json'] == (tmp_path / 'tokenizer.json').read_bytes()
 
 
@@ -177,8 +188,10 @@ def test_only_newlines_end_an_entry_of_a_vocabulary(tmp_path):
 
 def test_half_of_a_surrogate_pair_is_no_text():
   model = io.BytesIO()
-  sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter([TEXT]), model_writer=model, vocab_size=30, minloglevel=2)
-  for vocabulary in (tokenizers.train('bpe', [TEXT], 290), tokenizers.SentencePiece(model.getvalue()), ByteVocabulary()):
+  sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter([TEXT]), model_writer=model, vocab_size=30,
+                                           minloglevel=2)
+  for vocabulary in (tokenizers.train('bpe', [TEXT],
+                                      290), tokenizers.SentencePiece(model.getvalue()), ByteVocabulary()):
     with pytest.raises(UserError, match='character 2 of the text .*surrogate'):
       vocabulary.encode('a\ud83d')
 
@@ -200,7 +213,8 @@ def test_settings_as_they_are_found(tmp_path):
   settings = tmp_path / 'tokenizer_config.json'
   settings.write_text('\ufeff{"do_lower_case": false}')
   assert open_tokenizer(tmp_path).encode('A a').tolist() == [5, 6]
-  for entry, value in (('do_lower_case', '"no"'), ('do_lower_case', 'null'), ('strip_accents', '3'), ('tokenize_chinese_chars', '[]')):
+  for entry, value in (('do_lower_case', '"no"'), ('do_lower_case', 'null'), ('strip_accents', '3'),
+                       ('tokenize_chinese_chars', '[]')):
     settings.write_text(f'{{"{entry}": {value}}}')
     with pytest.raises(UserError, match=f'tokenizer_config.json beside .*{entry} must be true or false'):
       open_tokenizer(tmp_path)

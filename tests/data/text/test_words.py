@@ -26,7 +26,8 @@ def test_learned_words():
 
 def test_sentences_end_at_the_first_stop():
   vocabulary = WordVocabulary(['a', 'b'], SIMPLE)
-  assert vocabulary.sentence([2, 4, 1, 5, 3, 5, 3]) == ['a', 'b'] and vocabulary.sentence([3]) == [] and vocabulary.sentence([5]) == ['b']
+  assert vocabulary.sentence([2, 4, 1, 5, 3, 5, 3]) == ['a', 'b'] and vocabulary.sentence(
+    [3]) == [] and vocabulary.sentence([5]) == ['b']
   with pytest.raises(UserError, match='from 0 to 5, got 6'):
     vocabulary.decode([6])
 
@@ -66,7 +67,8 @@ def test_splitters(monkeypatch):
 @pytest.mark.slow
 def test_spacy_splits_by_the_rules_of_the_language():
   pytest.importorskip('spacy')
-  assert splitter('spacy', 'en')("A man isn't in the U.S. today.") == ['a', 'man', 'is', "n't", 'in', 'the', 'u.s.', 'today', '.']
+  assert splitter(
+    'spacy', 'en')("A man isn't in the U.S. today.") == ['a', 'man', 'is', "n't", 'in', 'the', 'u.s.', 'today', '.']
   assert splitter('spacy', 'de')('Ein Mann, z.B. Peter.') == ['ein', 'mann', ',', 'z.b.', 'peter', '.']
   with pytest.raises(UserError, match="no rules for the language 'qq'"):
     splitter('spacy', 'qq')

@@ -11,8 +11,10 @@ from genjax.experiments.benchmarks import accelerator, accelerator_cases
 from genjax.experiments.benchmarks.accelerator_cases import CASES, SIDES
 from genjax.planning import topology
 
-FIGURES = {'unit': str, 'units_per_step': int, 'flops': int, 'step_seconds_rounds': list, 'step_seconds': float, 'units_per_second': float,
-           'flops_per_second': float, 'batch': int, 'batches_tried': list, 'attention': dict}
+FIGURES = {
+  'unit': str, 'units_per_step': int, 'flops': int, 'step_seconds_rounds': list, 'step_seconds': float,
+  'units_per_second': float, 'flops_per_second': float, 'batch': int, 'batches_tried': list, 'attention': dict
+}
 OPTIONAL = {'compile_seconds': float, 'program_bytes': int, 'peak_bytes': int, 'mfu': float}  # or null
 
 
@@ -76,7 +78,8 @@ def fake(seconds=0.0, **special):
 def test_others_take_the_batch_that_fitted_ours_and_come_last():
   measuring, calls = fake(dit_train_genjax={'status': 'ok', 'batch': 16})
   report = accelerator.run(['gpt2_train', 'dit_train'], ['torch', 'genjax'], 1e6, measuring, False)
-  assert calls == [('gpt2_train', 'genjax', 0), ('dit_train', 'genjax', 0), ('gpt2_train', 'torch', 4), ('dit_train', 'torch', 16)]
+  assert calls == [('gpt2_train', 'genjax', 0), ('dit_train', 'genjax', 0), ('gpt2_train', 'torch', 4),
+                   ('dit_train', 'torch', 16)]
   assert report['device']['kind'].startswith('NVIDIA')
 
 
@@ -95,10 +98,12 @@ def test_one_that_fails_stops_no_other():
   assert report['cases']['dit_train']['genjax']['status'] == 'ok'
   assert report['cases']['dit_train']['torch'] == {'status': 'skipped', 'reason': 'no PyTorch'}  # and is not tried
   assert len(calls) == 3
-  assert 'failed: out of memory' in accelerator.render({**report, 'cases': {'gpt2_train': report['cases']['gpt2_train']}})
+  assert 'failed: out of memory' in accelerator.render(
+    {**report, 'cases': {'gpt2_train': report['cases']['gpt2_train']}})
 
 
-@pytest.mark.parametrize('message', ['RESOURCE_EXHAUSTED: Out of memory while trying to allocate 3 bytes', 'CUDA out of memory. Tried'])
+@pytest.mark.parametrize(
+  'message', ['RESOURCE_EXHAUSTED: Out of memory while trying to allocate 3 bytes', 'CUDA out of memory. Tried'])
 def test_a_batch_that_does_not_fit_is_halved(monkeypatch, message):
   def measure(case, side, rows, dry, rounds):
     if rows > 9:
@@ -117,7 +122,8 @@ def test_other_failures_and_a_batch_of_one_are_reported(monkeypatch):
 
   monkeypatch.setattr(accelerator_cases, 'measure', measure)
   found = accelerator.measure('dit_sample', 'genjax')
-  assert found['status'] == 'failed' and found['batches_tried'] == [8, 4, 2, 1] and 'RESOURCE_EXHAUSTED' in found['reason']
+  assert found['status'] == 'failed' and found['batches_tried'] == [8, 4, 2, 1
+                                                                   ] and 'RESOURCE_EXHAUSTED' in found['reason']
   assert accelerator.measure('dit_sample', 'torch')['batches_tried'] == [8]
 
 
@@ -131,8 +137,8 @@ def test_a_process_of_its_own():
   assert 'did not end' in accelerator.measure_apart('gpt2_train', 'torch', 0, 0.1)['reason']
 
 
-@pytest.mark.parametrize('flags', [['--cases=gpt3_train'], ['--sides=tensorflow'], ['--budget=0'], ['--budget=nan'], ['--cases='],
-                                   ['--out=/nowhere/report.json']])
+@pytest.mark.parametrize('flags', [['--cases=gpt3_train'], ['--sides=tensorflow'], ['--budget=0'], ['--budget=nan'],
+                                   ['--cases='], ['--out=/nowhere/report.json']])
 def test_bad_flags(flags, capsys):
   with pytest.raises(SystemExit) as error:
     accelerator.main(['--dry', *flags])
@@ -167,11 +173,13 @@ def test_the_kernel_of_attention_is_read_from_the_program(monkeypatch):
   assert accelerator_cases.attention_of('custom_call_target="__cudnn$convForward"') == 'XLA'
 
 
-@pytest.mark.parametrize(('kind', 'teraflops'), [
-  ('NVIDIA A100-SXM4-80GB', 312), ('NVIDIA H100 80GB HBM3', 989), ('NVIDIA H100 PCIe', 756), ('NVIDIA H100 NVL', 835),
-  ('NVIDIA H200', 989), ('NVIDIA H20', 148), ('NVIDIA GH200 480GB', 989), ('NVIDIA B200', 2250), ('NVIDIA GB200', 2500), ('NVIDIA L4', 121),
-  ('NVIDIA L40S', 362), ('TPU v4', 275), ('TPU v5 lite', 197), ('TPU v5', 459), ('TPU v5p', 459), ('TPU v6 lite', 918), ('cpu', math.nan),
-  ('NVIDIA L40', math.nan), ('Tesla T4', math.nan)])
+@pytest.mark.parametrize(('kind', 'teraflops'), [('NVIDIA A100-SXM4-80GB', 312), ('NVIDIA H100 80GB HBM3', 989),
+                                                 ('NVIDIA H100 PCIe', 756), ('NVIDIA H100 NVL', 835),
+                                                 ('NVIDIA H200', 989), ('NVIDIA H20', 148), ('NVIDIA GH200 480GB', 989),
+                                                 ('NVIDIA B200', 2250), ('NVIDIA GB200', 2500), ('NVIDIA L4', 121),
+                                                 ('NVIDIA L40S', 362), ('TPU v4', 275), ('TPU v5 lite', 197),
+                                                 ('TPU v5', 459), ('TPU v5p', 459), ('TPU v6 lite', 918),
+                                                 ('cpu', math.nan), ('NVIDIA L40', math.nan), ('Tesla T4', math.nan)])
 def test_peaks_by_the_names_of_devices(kind, teraflops):
   found = topology.hardware_of(kind)
   assert found is None if math.isnan(teraflops) else found is not None and found.flops == teraflops * 1e12

@@ -14,7 +14,8 @@ ROOT = pathlib.Path(__file__).parent.parent.parent.parent
 
 def test_panels_stand_side_by_side():
   black = gallery.image_panel(np.zeros((9, 8, 8, 1), np.uint8), 120)
-  text = gallery.text_panel('a line\n\nanother line that is wrapped because it is longer than the panel is wide, by far', 120)
+  text = gallery.text_panel(
+    'a line\n\nanother line that is wrapped because it is longer than the panel is wide, by far', 120)
   picture = gallery.beside([black, text])
   assert black.shape == (120, 120, 3)
   assert picture.shape == (120, 120 + 14 + 380, 3)
@@ -33,7 +34,11 @@ def test_a_longer_text_is_cut():
 def test_from_runs(tmp_path, capsys):
   for name in ('autoencoders/digits_vae', 'language/python_code'):
     assert genjax(['train', f'--config={ROOT}/configs/{name}.py:smoke', f'--workdir={tmp_path / name}']) == 0
-  gallery.main([f'--out={tmp_path / "all.png"}', '--num=4', str(tmp_path / 'autoencoders/digits_vae'), str(tmp_path / 'language/python_code')])
+  gallery.main([
+    f'--out={tmp_path / "all.png"}', '--num=4',
+    str(tmp_path / 'autoencoders/digits_vae'),
+    str(tmp_path / 'language/python_code')
+  ])
   with Image.open(tmp_path / 'all.png') as picture:
     assert picture.height == 456
   with pytest.raises(SystemExit, match='2'):

@@ -1,4 +1,5 @@
-"""The table of plans: rows from reports, kept rows, rows that fail. Reports are written by hand; `tests/cli` makes real ones."""
+"""The table of plans: rows from reports, kept rows, rows that fail. Reports are written by hand; `tests/cli` makes real
+ones."""
 
 import subprocess
 
@@ -8,20 +9,27 @@ from genjax.experiments.benchmarks import plan_table
 from genjax.planning.topology import GIB
 
 REPORT = {
-  'parameters': 7_000_000_000, 'mesh': {'fsdp': 64, 'tensor': 2}, 'fits': True, 'shortfall': 0, 'compiler': 'libtpu 1.2',
-  'bytes_per_device': {'parameters': GIB, 'optimizer': 2 * GIB, 'averages': 0, 'mutable': 0, 'frozen': 0, 'peak': 40 * GIB,
-                       'limit': int(95.74 * GIB)},
-  'collectives': {'all-gather': {'count': 3, 'bytes': 5 * GIB}, 'all-reduce': {'count': 1, 'bytes': 9 * GIB},
-                  'all-to-all': {'count': 1, 'bytes': 17}},
-  'roofline': {'overlapped': 1.5, 'serial': 2.5, 'mfu_overlapped': 0.6, 'mfu_serial': 0.36, 'bound': 'compute'},
+  'parameters': 7_000_000_000, 'mesh': {'fsdp': 64, 'tensor': 2}, 'fits': True, 'shortfall': 0,
+  'compiler': 'libtpu 1.2', 'bytes_per_device': {
+    'parameters': GIB, 'optimizer': 2 * GIB, 'averages': 0, 'mutable': 0, 'frozen': 0, 'peak': 40 * GIB,
+    'limit': int(95.74 * GIB)
+  }, 'collectives': {
+    'all-gather': {'count': 3, 'bytes': 5 * GIB}, 'all-reduce': {'count': 1, 'bytes': 9 * GIB},
+    'all-to-all': {'count': 1, 'bytes': 17}
+  }, 'roofline': {'overlapped': 1.5, 'serial': 2.5, 'mfu_overlapped': 0.6, 'mfu_serial': 0.36, 'bound': 'compute'},
 }
 
 
 def test_a_row_of_the_table():
-  cells = [cell.strip() for cell in plan_table.line(plan_table.Row('Model', 'x.py --topology=v5p:4x4x8'), REPORT).strip('|').split('|')]
+  cells = [
+    cell.strip()
+    for cell in plan_table.line(plan_table.Row('Model', 'x.py --topology=v5p:4x4x8'), REPORT).strip('|').split('|')
+  ]
   assert len(cells) == plan_table.HEADER.count('|') - 1
-  assert cells == ['Model', '`x.py --topology=v5p:4x4x8`', '7,000,000,000', 'fsdp 64, tensor 2', '40.0 of 95.74 GiB', '3.00 GiB',
-                   'all-reduce 9 GiB; all-gather 5 GiB', '1.50 to 2.50 s', '36% to 60% (compute)', 'yes (libtpu 1.2)']
+  assert cells == [
+    'Model', '`x.py --topology=v5p:4x4x8`', '7,000,000,000', 'fsdp 64, tensor 2', '40.0 of 95.74 GiB', '3.00 GiB',
+    'all-reduce 9 GiB; all-gather 5 GiB', '1.50 to 2.50 s', '36% to 60% (compute)', 'yes (libtpu 1.2)'
+  ]
 
 
 def test_a_row_that_does_not_fit():

@@ -34,16 +34,16 @@ def test_initial_kernels_are_those_of_dcgan():
   (28, 1, None, False, 'batch'), (32, 2, None, True, 'none'), (64, 1, 5, True, 'none'), (8, 4, 10, False, 'none'),
 ])
 def test_image_shapes(size, pack, classes, spectral, norm):
-  model = Dcgan(size=size, channels=3, latent=4, generator_width=2, discriminator_width=2, num_classes=classes, pack=pack,
-                spectral=spectral, norm=norm, discriminator_norm=norm)
+  model = Dcgan(size=size, channels=3, latent=4, generator_width=2, discriminator_width=2, num_classes=classes,
+                pack=pack, spectral=spectral, norm=norm, discriminator_norm=norm)
   label_B = None if classes is None else jnp.arange(8) % classes
   label_BP = None if label_B is None else label_B.reshape(-1, pack)
 
   def run(key):
     generator, discriminator = model.generator(), model.discriminator()
     image, _ = generator.apply(*generator.init(key), jnp.ones((8, 4)), label_B, key=key)
-    logit, mutable = discriminator.apply(*discriminator.init(key), jnp.ones((8 // pack, size, size, 3 * pack)), label_BP,
-                                         key=key)
+    logit, mutable = discriminator.apply(*discriminator.init(key), jnp.ones((8 // pack, size, size, 3 * pack)),
+                                         label_BP, key=key)
     return image, logit, mutable
 
   image, logit, mutable = jax.eval_shape(run, jax.random.key(0))
@@ -64,7 +64,8 @@ def test_both_networks_read_the_label():
   generator, discriminator = model.generator(), model.discriminator()
   label_B = jnp.arange(3)
   image, _ = generator.apply(*jax.jit(generator.init)(jax.random.key(0)), jnp.ones((3, 4)), label_B)
-  logit, _ = discriminator.apply(*jax.jit(discriminator.init)(jax.random.key(1)), jnp.ones((3, 8, 8, 1)), label_B[:, None])
+  logit, _ = discriminator.apply(*jax.jit(discriminator.init)(jax.random.key(1)), jnp.ones((3, 8, 8, 1)), label_B[:,
+                                                                                                                  None])
   assert len(np.unique(np.asarray(image).reshape(3, -1), axis=0)) == 3
   assert len(np.unique(logit)) == 3
 
@@ -95,8 +96,9 @@ def test_pacgan_network_sizes():
   assert count(shapes(model.discriminator())[0]) == (4 + 1) * 1000 + 2 * (200 + 1) * 1000 + 201
 
 
-@pytest.mark.parametrize(('model', 'axes'), [(Dcgan(size=8, channels=1, generator_width=4, discriminator_width=4), DCGAN_AXES),
-                                         (PointGan(generator_widths=(8,), discriminator_widths=(4,)), POINT_AXES)])
+@pytest.mark.parametrize(('model', 'axes'),
+                         [(Dcgan(size=8, channels=1, generator_width=4, discriminator_width=4), DCGAN_AXES),
+                          (PointGan(generator_widths=(8,), discriminator_widths=(4,)), POINT_AXES)])
 def test_axes_fit_the_parameters(model, axes):
   """Every rule matches, with the right rank: `param_shardings` raises otherwise."""
   mesh = sharding.make_mesh({'data': 1}, jax.devices()[:1])

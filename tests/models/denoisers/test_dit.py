@@ -86,20 +86,22 @@ def test_bfloat16_computes_and_keeps_float32_parameters():
   network, reference = dit.network(_small(dtype='bfloat16')), dit.network(_small())
   params, mutable = _random_params(network)
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(jax.eval_shape(network.init, jax.random.key(0))))
-  output, expected = (jax.jit(lambda net=net: net.apply(params, mutable, *_inputs())[0])() for net in (network, reference))
+  output, expected = (
+    jax.jit(lambda net=net: net.apply(params, mutable, *_inputs())[0])() for net in (network, reference))
   assert output.dtype == jnp.bfloat16
   assert jnp.max(jnp.abs(output.astype(jnp.float32) - expected)) < 0.05 * jnp.max(jnp.abs(expected))
 
 
 def test_a_float32_residual_stream_cuts_the_error_of_bfloat16():
   options = dict(shape=(8, 8, 4), width=64, depth=12, heads=4)
-  x, label, t = jax.random.normal(jax.random.key(1), (4, 8, 8, 4)), jnp.array([0, 5, 1, 2]), jnp.array([3., 99., 700., 900.])
+  x, label, t = jax.random.normal(jax.random.key(1), (4, 8, 8, 4)), jnp.array([0, 5, 1,
+                                                                               2]), jnp.array([3., 99., 700., 900.])
   networks = [dit.network(_small(**options, **types)) for types in (
     {}, dict(dtype='bfloat16'), dict(dtype='bfloat16', residual_dtype='float32'))]
   generator = np.random.default_rng(0)
   fresh, mutable = networks[0].init(jax.random.key(0))
-  params = jax.tree.map(lambda leaf: leaf if jnp.any(leaf) else 0.05 * generator.standard_normal(leaf.shape, np.float32),
-                        fresh)
+  params = jax.tree.map(
+    lambda leaf: leaf if jnp.any(leaf) else 0.05 * generator.standard_normal(leaf.shape, np.float32), fresh)
   exact, low, mixed = (jax.jit(lambda net=net: net.apply(params, mutable, x, t, label)[0])() for net in networks)
   error = lambda output: float(jnp.linalg.norm(output.astype(jnp.float32) - exact) / jnp.linalg.norm(exact))
   assert error(low) > 0.008 and error(mixed) < 0.005, (error(low), error(mixed))  # measured: 0.0099 and 0.0040
@@ -120,7 +122,8 @@ def test_sharding_table_fits(num_classes):
   sharding.param_shardings(params, sharding.make_mesh({'data': -1}), dit.AXES)
 
 
-@pytest.mark.parametrize('options, match', [(dict(patch=3), 'patch'), (dict(heads=3), 'width'), (dict(width=18), 'width')])
+@pytest.mark.parametrize('options, match', [(dict(patch=3), 'patch'), (dict(heads=3), 'width'),
+                                            (dict(width=18), 'width')])
 def test_bad_sizes_are_user_errors(options, match):
   with pytest.raises(UserError, match=match):
     _small(**options)

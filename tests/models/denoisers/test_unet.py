@@ -70,8 +70,9 @@ def test_dropout_needs_a_key():
   assert (outputs[0] != outputs[3]).any()
 
 
-@pytest.mark.parametrize('options, match', [(dict(multipliers=(1, 2, 2, 2, 2)), 'multipliers'), (dict(attention=(5,)), 'attention'),
-                                            (dict(groups=3), 'groups'), (dict(heads=5), 'heads')])
+@pytest.mark.parametrize('options, match', [(dict(multipliers=(1, 2, 2, 2, 2)), 'multipliers'),
+                                            (dict(attention=(5,)), 'attention'), (dict(groups=3), 'groups'),
+                                            (dict(heads=5), 'heads')])
 def test_bad_sizes_are_user_errors(options, match):
   with pytest.raises(UserError, match=match):
     _small(**options)
@@ -92,5 +93,5 @@ def test_rematerialised_is_the_same_network():
   expected = value_and_gradient('none')
   scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected[1]))
   for remat in ('full', 'dots'):
-    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6 * scale), value_and_gradient(remat),
-                 expected)
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6 * scale),
+                 value_and_gradient(remat), expected)

@@ -12,7 +12,8 @@ from genjax.models.transformers.bert import AXES, MASKED_LM_AXES, BertConfig, be
 from genjax.nn.functional import count
 from genjax.types import UserError
 
-SMALL = BertConfig(vocab=23, context=12, layers=2, heads=3, width=12, mlp_width=20, masked_lm=True, next_sentence=True, classes=4)
+SMALL = BertConfig(vocab=23, context=12, layers=2, heads=3, width=12, mlp_width=20, masked_lm=True, next_sentence=True,
+                   classes=4)
 
 
 def shapes(config):
@@ -25,14 +26,22 @@ def model():
   leaves, structure = jax.tree.flatten(params)
   noise = [leaf + 0.3 * jax.random.normal(jax.random.key(number), leaf.shape) for number, leaf in enumerate(leaves)]
   tokens_BT = jax.random.randint(jax.random.key(1), (2, 10), 0, 23)
-  return jax.jit(encoder(SMALL).apply, static_argnames='project'), jax.tree.unflatten(structure, noise), mutable, tokens_BT
+  return jax.jit(encoder(SMALL).apply, static_argnames='project'), jax.tree.unflatten(structure,
+                                                                                      noise), mutable, tokens_BT
 
 
-@pytest.mark.parametrize(('size', 'options', 'published'), [
-  # Devlin et al. 2018 and Turc et al. 2019, counted from the published models, with the pooler.
-  ('tiny', {}, 4_385_920), ('mini', {}, 11_170_560), ('small', {}, 28_763_648), ('medium', {}, 41_373_184), ('base', {}, 109_482_240),
-  ('large', {}, 335_141_888), ('base', {'masked_lm': True, 'next_sentence': True}, 110_106_428),
-])
+@pytest.mark.parametrize(
+  ('size', 'options', 'published'),
+  [
+    # Devlin et al. 2018 and Turc et al. 2019, counted from the published models, with the pooler.
+    ('tiny', {}, 4_385_920),
+    ('mini', {}, 11_170_560),
+    ('small', {}, 28_763_648),
+    ('medium', {}, 41_373_184),
+    ('base', {}, 109_482_240),
+    ('large', {}, 335_141_888),
+    ('base', {'masked_lm': True, 'next_sentence': True}, 110_106_428),
+  ])
 def test_published_parameter_counts(size, options, published):
   assert count(shapes(bert(size, **options))) == published
 
@@ -52,8 +61,9 @@ def test_padding_changes_nothing_that_is_read(padding, model):
 
 def test_every_token_sees_every_other(model):
   apply, params, mutable, tokens_BT = model
-  slope = jax.jacobian(lambda x: apply({**params, 'embedding': {**params['embedding'], 'position': {'embedding': x}}}, mutable,
-                                       tokens_BT[:1, :4])[0]['hidden'][0, :, 0])(params['embedding']['position']['embedding'])
+  slope = jax.jacobian(lambda x: apply({**params, 'embedding': {**params['embedding'], 'position': {'embedding': x}}},
+                                       mutable, tokens_BT[:1, :4])[0]['hidden'][0, :, 0])(
+                                         params['embedding']['position']['embedding'])
   assert np.abs(slope[:, :4]).max(axis=2).min() > 0
 
 
@@ -83,7 +93,8 @@ def test_dropout_draws_by_the_key():
   network = encoder(dataclasses.replace(SMALL, dropout=0.5))
   params, mutable = network.init(jax.random.key(0))
   tokens_BT = jnp.ones((1, 6), int)
-  one, same, other = (network.apply(params, mutable, tokens_BT, key=jax.random.key(seed))[0]['hidden'] for seed in (1, 1, 2))
+  one, same, other = (
+    network.apply(params, mutable, tokens_BT, key=jax.random.key(seed))[0]['hidden'] for seed in (1, 1, 2))
   np.testing.assert_array_equal(one, same)
   assert np.abs(one - other).max() > 0.1
 
@@ -101,10 +112,10 @@ def test_sequences_beyond_the_context(model):
     encoder(SMALL).apply(params, mutable, jnp.zeros((1, 13), int))
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-  ({'pooler': False, 'next_sentence': True}, 'set pooler=True'), ({'activation': 'tanh'}, 'activation must be one of'),
-  ({'heads': 5}, r'width \(12\) must be a multiple of heads \(5\)'), ({'attention': 'fast'}, 'attention must be one of'),
-])
+@pytest.mark.parametrize(('options', 'message'), [({'pooler': False, 'next_sentence': True}, 'set pooler=True'),
+                                                  ({'activation': 'tanh'}, 'activation must be one of'),
+                                                  ({'heads': 5}, r'width \(12\) must be a multiple of heads \(5\)'),
+                                                  ({'attention': 'fast'}, 'attention must be one of'),])
 def test_bad_options(options, message):
   with pytest.raises(ValueError, match=message):
     BertConfig(**{**dict(vocab=23, context=12, layers=2, heads=3, width=12), **options})

@@ -26,17 +26,21 @@ def shapes(config):
   return jax.eval_shape(models.transformer(config).init, jax.random.key(0))[0]
 
 
-@pytest.mark.parametrize(('config', 'published'), [
-  # GPT-2, counted from the published checkpoints.
-  (models.TransformerConfig(vocab=50257, context=1024, layers=12, heads=12, width=768), 124_439_808),
-  (models.TransformerConfig(vocab=50257, context=1024, layers=48, heads=25, width=1600), 1_557_611_200),
-  # GPT-3 (Brown et al. 2020, table 2.1), tied, context 2048.
-  (models.TransformerConfig(vocab=50257, context=2048, layers=96, heads=96, width=12288), 174_604_259_328),
-  # LLaMA (Touvron et al. 2023) and Llama 2 and 3 with grouped queries.
-  (models.llama(vocab=32000, context=2048, layers=32, heads=32, width=4096, mlp_width=11008), 6_738_415_616),
-  (models.llama(vocab=32000, context=4096, layers=80, heads=64, kv_heads=8, width=8192, mlp_width=28672), 68_976_648_192),
-  (models.llama(vocab=128256, context=8192, layers=32, heads=32, kv_heads=8, width=4096, mlp_width=14336), 8_030_261_248),
-])
+@pytest.mark.parametrize(
+  ('config', 'published'),
+  [
+    # GPT-2, counted from the published checkpoints.
+    (models.TransformerConfig(vocab=50257, context=1024, layers=12, heads=12, width=768), 124_439_808),
+    (models.TransformerConfig(vocab=50257, context=1024, layers=48, heads=25, width=1600), 1_557_611_200),
+    # GPT-3 (Brown et al. 2020, table 2.1), tied, context 2048.
+    (models.TransformerConfig(vocab=50257, context=2048, layers=96, heads=96, width=12288), 174_604_259_328),
+    # LLaMA (Touvron et al. 2023) and Llama 2 and 3 with grouped queries.
+    (models.llama(vocab=32000, context=2048, layers=32, heads=32, width=4096, mlp_width=11008), 6_738_415_616),
+    (models.llama(vocab=32000, context=4096, layers=80, heads=64, kv_heads=8, width=8192,
+                  mlp_width=28672), 68_976_648_192),
+    (models.llama(vocab=128256, context=8192, layers=32, heads=32, kv_heads=8, width=4096,
+                  mlp_width=14336), 8_030_261_248),
+  ])
 def test_published_parameter_counts(config, published):
   assert count(shapes(config)) == published
 
@@ -77,7 +81,8 @@ def test_unrolled_and_rematerialised_are_the_same_network():
   tokens_BT = jax.random.randint(jax.random.key(1), (2, 12), 0, 11)
 
   def value_and_gradient(**options):
-    network = models.transformer(models.llama(**GPT, kv_heads=1, mlp_width=24, dropout=0.2, attention_dropout=0.2, **options))
+    network = models.transformer(
+      models.llama(**GPT, kv_heads=1, mlp_width=24, dropout=0.2, attention_dropout=0.2, **options))
 
     def loss(params):
       return jnp.mean(jax.nn.log_softmax(network.apply(params, mutable, tokens_BT, key=jax.random.key(2))[0])[..., 0])
@@ -85,7 +90,8 @@ def test_unrolled_and_rematerialised_are_the_same_network():
     return jax.jit(jax.value_and_grad(loss))(params)
 
   expected = value_and_gradient()
-  for options in ({'unroll': True}, {'remat': 'full'}, {'remat': 'dots'}, {'remat': 'full', 'unroll': True}, {'attention': 'reference'}):
+  for options in ({'unroll': True}, {'remat': 'full'}, {'remat': 'dots'}, {'remat': 'full',
+                                                                           'unroll': True}, {'attention': 'reference'}):
     actual = value_and_gradient(**options)
     jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6), actual, expected)
 
@@ -95,7 +101,8 @@ def test_weights_of_attention_are_dropped_by_the_key():
   params, mutable = models.transformer(config).init(jax.random.key(0))
   tokens_BT = jax.random.randint(jax.random.key(1), (2, 12), 0, 11)
   network = models.transformer(dataclasses.replace(config, attention_dropout=0.5))
-  plain, *drawn = (network.apply(params, mutable, tokens_BT, key=key)[0] for key in (None, *jax.random.split(jax.random.key(2))))
+  plain, *drawn = (
+    network.apply(params, mutable, tokens_BT, key=key)[0] for key in (None, *jax.random.split(jax.random.key(2))))
   np.testing.assert_array_equal(plain, models.transformer(config).apply(params, mutable, tokens_BT)[0])
   assert min(np.abs(drawn[0] - plain).max(), np.abs(drawn[1] - drawn[0]).max()) > 1e-4
 
@@ -145,7 +152,9 @@ def test_a_window_reaches_back_so_far_a_layer(attention):
   np.testing.assert_array_equal(logits[:, reach + 1:], changed[:, reach + 1:])
   assert np.abs(np.asarray(logits - changed)[:, reach]).max() > 0
   whole = models.transformer(dataclasses.replace(config, window=12)).apply(params, mutable, tokens_BT)[0]
-  np.testing.assert_allclose(whole, models.transformer(dataclasses.replace(config, window=0)).apply(params, mutable, tokens_BT)[0])
+  np.testing.assert_allclose(
+    whole,
+    models.transformer(dataclasses.replace(config, window=0)).apply(params, mutable, tokens_BT)[0])
 
 
 def test_biases_of_attention_and_mlp_alone():

@@ -15,13 +15,16 @@ from genjax.nn.functional import count
 from genjax.types import UserError
 
 SIZES = dict(vocab=23, context=12, layers=2, heads=3, width=12, mlp_width=20)
-# Ben Trevett's "Attention is All You Need" for Multi30k, German to English, whose notebook prints its number of parameters.
-MULTI30K = Seq2SeqConfig(vocab=7853, target_vocab=5893, context=100, layers=3, heads=8, width=256, mlp_width=512, positions='learned',
-                         tied=False, output_bias=True)
+# Ben Trevett's "Attention is All You Need" for Multi30k, German to English, whose notebook prints its number of
+# parameters.
+MULTI30K = Seq2SeqConfig(vocab=7853, target_vocab=5893, context=100, layers=3, heads=8, width=256, mlp_width=512,
+                         positions='learned', tied=False, output_bias=True)
 VARIANTS = {
-  'original': Seq2SeqConfig(**SIZES, output_bias=True),
-  'two_vocabularies': Seq2SeqConfig(**SIZES, target_vocab=17, positions='learned', tied=False, output_bias=True, decoder_layers=1),
-  't5_1_1': t5_1_1('small', **SIZES, head_dim=5, relative_buckets=8, relative_distance=9, decoder_layers=3),
+  'original':
+    Seq2SeqConfig(**SIZES, output_bias=True), 'two_vocabularies':
+      Seq2SeqConfig(**SIZES, target_vocab=17, positions='learned', tied=False, output_bias=True, decoder_layers=1),
+  't5_1_1':
+    t5_1_1('small', **SIZES, head_dim=5, relative_buckets=8, relative_distance=9, decoder_layers=3),
 }
 
 
@@ -34,16 +37,22 @@ def fixture(name):
   network = seq2seq(VARIANTS[name])
   params, mutable = jax.jit(network.init)(jax.random.key(0))
   leaves, structure = jax.tree.flatten(params)
-  params = jax.tree.unflatten(structure, [leaf + 0.1 * np.random.default_rng(0).normal(size=leaf.shape) for leaf in leaves])
+  params = jax.tree.unflatten(structure,
+                              [leaf + 0.1 * np.random.default_rng(0).normal(size=leaf.shape) for leaf in leaves])
   source_BS, target_BT = (np.random.default_rng(size).integers(0, 17, (2, size)) for size in (9, 12))
   return jax.jit(network.apply, static_argnames='project'), params, mutable, source_BS, target_BT
 
 
-@pytest.mark.parametrize(('config', 'published'), [
-  (MULTI30K, 9_038_341),
-  # Raffel et al. 2020 and what followed it, counted from the published configs.
-  (t5('small'), 60_506_624), (t5('base'), 222_903_552), (t5('large'), 737_668_096), (t5_1_1('xxl', decoder_layers=0), 4_762_310_656),
-])
+@pytest.mark.parametrize(
+  ('config', 'published'),
+  [
+    (MULTI30K, 9_038_341),
+    # Raffel et al. 2020 and what followed it, counted from the published configs.
+    (t5('small'), 60_506_624),
+    (t5('base'), 222_903_552),
+    (t5('large'), 737_668_096),
+    (t5_1_1('xxl', decoder_layers=0), 4_762_310_656),
+  ])
 def test_published_parameter_counts(config, published):
   assert count(shapes(config)) == published
 
@@ -86,7 +95,8 @@ def test_cached_equals_full(name, unroll, rows):
   cache = jax.jit(functools.partial(start_cache, config, length=12))(params, source_BS, mask_BS)
   advance, position, parts = jax.jit(seq2seq(config).apply), 0, []
   for size in (5, 1, 1, 5):
-    (logits, cache), _ = advance(params, mutable, None, target_BT[:, position:position + size], cache=cache, position=position)
+    (logits, cache), _ = advance(params, mutable, None, target_BT[:, position:position + size], cache=cache,
+                                 position=position)
     parts.append(logits)
     position += size
   np.testing.assert_allclose(np.concatenate(parts, axis=1), full, atol=1e-4)
@@ -96,7 +106,9 @@ def test_cached_equals_full(name, unroll, rows):
 def test_hidden_states_and_weights_make_the_logits(name):
   apply, params, mutable, source_BS, target_BT = fixture(name)
   (hidden_BTE, weight_VE), _ = apply(params, mutable, source_BS, target_BT, project=False)
-  np.testing.assert_allclose(np.asarray(hidden_BTE) @ np.asarray(weight_VE).T, apply(params, mutable, source_BS, target_BT)[0], atol=1e-4)
+  np.testing.assert_allclose(
+    np.asarray(hidden_BTE) @ np.asarray(weight_VE).T,
+    apply(params, mutable, source_BS, target_BT)[0], atol=1e-4)
 
 
 @pytest.mark.parametrize('name', VARIANTS)
@@ -138,7 +150,8 @@ def test_tensor_parallel_rules_match_every_variant(name):
 
 def test_bfloat16_computes_close_to_float32():
   _, params, mutable, source_BS, target_BT = fixture('t5_1_1')
-  high, low = (jax.jit(seq2seq(dataclasses.replace(VARIANTS['t5_1_1'], dtype=dtype)).apply)(params, mutable, source_BS, target_BT)[0]
+  high, low = (jax.jit(seq2seq(dataclasses.replace(VARIANTS['t5_1_1'], dtype=dtype)).apply)(params, mutable, source_BS,
+                                                                                            target_BT)[0]
                for dtype in ('float32', 'bfloat16'))
   assert low.dtype == jnp.float32  # sums of products in bfloat16
   np.testing.assert_allclose(low.astype(np.float32), high, atol=0.06 * np.abs(high).max())
@@ -168,7 +181,10 @@ def test_bad_options(options, message):
 def test_each_dropout_is_drawn_from_the_key_and_off_without_one(option):
   _, params, mutable, source_BS, target_BT = fixture('original')
   network = seq2seq(dataclasses.replace(VARIANTS['original'], **{option: 0.3}))
-  outputs = [network.apply(params, mutable, source_BS, target_BT, key=key)[0] for key in (None, *jax.random.split(jax.random.key(0)))]
+  outputs = [
+    network.apply(params, mutable, source_BS, target_BT, key=key)[0]
+    for key in (None, *jax.random.split(jax.random.key(0)))
+  ]
   plain = seq2seq(VARIANTS['original']).apply(params, mutable, source_BS, target_BT, key=jax.random.key(0))[0]
   np.testing.assert_array_equal(outputs[0], plain)
   assert min(np.abs(outputs[1] - plain).max(), np.abs(outputs[2] - outputs[1]).max()) > 1e-2

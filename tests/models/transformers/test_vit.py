@@ -51,7 +51,8 @@ def test_tokens_are_patches_row_by_row():
 def test_heads_are_those_of_the_config():
   params, image = model()
   outputs, _ = jax.jit(encoder(SMALL).apply)(params, {}, image)
-  assert {name: value.shape for name, value in outputs.items()} == {'hidden': (3, 7, 8), 'pooled': (3, 8), 'classes': (3, 4)}
+  assert {name: value.shape for name, value in outputs.items()
+         } == {'hidden': (3, 7, 8), 'pooled': (3, 8), 'classes': (3, 4)}
   assert set(shapes(dataclasses.replace(SMALL, num_classes=0, pooler=False))['heads']) == {'norm'}
   (logits_BK, features_BD), _ = jax.jit(classifier(SMALL).apply)(params, {}, image)
   np.testing.assert_allclose(logits_BK, outputs['classes'], atol=1e-5)

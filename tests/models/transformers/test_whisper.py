@@ -14,15 +14,16 @@ from genjax.models.transformers.whisper import OPTIONS, SIZES, whisper
 from genjax.nn.functional import count
 from genjax.types import UserError
 
-SMALL = Seq2SeqConfig(vocab=11, context=6, layers=2, decoder_layers=1, heads=2, width=8, mlp_width=12, frames=5, source_context=6,
-                      **OPTIONS)
+SMALL = Seq2SeqConfig(vocab=11, context=6, layers=2, decoder_layers=1, heads=2, width=8, mlp_width=12, frames=5,
+                      source_context=6, **OPTIONS)
 
 
 @functools.cache
 def model():
   params, _ = jax.jit(seq2seq(SMALL).init)(jax.random.key(0))
   leaves, structure = jax.tree.flatten(params)
-  params = jax.tree.unflatten(structure, [leaf + 0.2 * np.random.default_rng(0).normal(size=leaf.shape) for leaf in leaves])
+  params = jax.tree.unflatten(structure,
+                              [leaf + 0.2 * np.random.default_rng(0).normal(size=leaf.shape) for leaf in leaves])
   frames_BSF = np.random.default_rng(1).normal(size=(2, 12, 5)).astype(np.float32)
   return jax.jit(seq2seq(SMALL).apply), params, frames_BSF, np.random.default_rng(2).integers(0, 11, (2, 6))
 
@@ -46,7 +47,8 @@ def test_padding_counts_as_the_end_of_the_sound(frames):
   np.testing.assert_allclose(found[1], apply(params, {}, frames_BSF[:, :frames], target_BT)[0][1], atol=1e-5)
   cache = jax.jit(functools.partial(start_cache, SMALL, length=6))(params, noisy_BSF, mask_BS)
   for position in range(6):
-    (logits_B1V, cache), _ = apply(params, {}, None, target_BT[:, position:position + 1], cache=cache, position=position)
+    (logits_B1V, cache), _ = apply(params, {}, None, target_BT[:, position:position + 1], cache=cache,
+                                   position=position)
     np.testing.assert_allclose(logits_B1V[:, 0], found[:, position], atol=1e-5)
 
 
@@ -61,7 +63,8 @@ def test_every_frame_is_read_and_positions_stay():
   assert np.abs(slope_BSF).max(axis=2).min() > 0
   assert not np.abs(slopes['encoder']['input']['frames'].pop('sinusoids')).max()
   assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(slopes))
-  assert 'bias' not in params['encoder']['blocks']['attention']['key'] and 'bias' in params['encoder']['blocks']['attention']['value']
+  assert 'bias' not in params['encoder']['blocks']['attention']['key'] and 'bias' in params['encoder']['blocks'][
+    'attention']['value']
 
 
 def test_tensor_parallel_rules_match():

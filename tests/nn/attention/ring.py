@@ -1,4 +1,5 @@
-"""Ring attention on four fake devices against the formula on one; prints a JSON line of the largest errors, and of memory."""
+"""Ring attention on four fake devices against the formula on one; prints a JSON line of the largest errors, and of
+memory."""
 
 import itertools
 import json
@@ -30,7 +31,8 @@ def errors(shape, heads, kv_heads, length, keys, causal, window, packed):
   """Largest absolute differences of output and gradients, and of derivatives in forward mode, of packed texts."""
   generator = np.random.default_rng(length)
   draw = lambda *sizes: jnp.asarray(generator.normal(size=sizes), jnp.float32)
-  query, key, value, weight = draw(4, length, heads, 8), draw(4, keys, kv_heads, 8), draw(4, keys, kv_heads, 8), draw(4, length, heads, 8)
+  query, key, value, weight = draw(4, length, heads, 8), draw(4, keys, kv_heads, 8), draw(4, keys, kv_heads,
+                                                                                          8), draw(4, length, heads, 8)
   segments = None
   if packed:
     ids = jnp.asarray(np.sort(generator.integers(0, 3, (4, length)), axis=1))
@@ -43,7 +45,8 @@ def errors(shape, heads, kv_heads, length, keys, causal, window, packed):
   def run(function):
     loss = lambda *arrays: jnp.sum(function(*arrays) * weight)
     forward = lambda *arrays: jax.jvp(function, arrays, tuple(jnp.cos(x) for x in arrays))[1] if packed else ()
-    return jax.jit(lambda *arrays: (function(*arrays), jax.grad(loss, argnums=(0, 1, 2))(*arrays), forward(*arrays)))(query, key, value)
+    return jax.jit(lambda *arrays: (function(*arrays), jax.grad(loss, argnums=(0, 1, 2))(*arrays), forward(*arrays)))(
+      query, key, value)
 
   actual = run(sharding.under(mesh, {}, ring))
   expected = run(lambda *arrays: formula(*arrays, causal, window, segments))
@@ -73,6 +76,7 @@ if __name__ == '__main__':
   found['cross'] = errors({'context': 4}, 2, 2, 8, 16, False, None, False)
   ring_attention.CHUNK = 8  # several chunks of queries on each device
   for causal, window, packed in ((False, None, True), (True, None, False), (True, 11, True)):
-    found[f'chunks causal={causal} window={window} packed={packed}'] = errors({'context': 4}, 4, 2, 64, 64, causal, window, packed)
+    found[f'chunks causal={causal} window={window} packed={packed}'] = errors({'context': 4}, 4, 2, 64, 64, causal,
+                                                                              window, packed)
   ring_attention.CHUNK = 512
   print(json.dumps({'errors': found, 'memory': {context: memory(context, 4096) for context in (2, 4)}}))

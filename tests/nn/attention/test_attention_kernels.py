@@ -1,4 +1,5 @@
-"""Kernels of attention on GPUs: what they take, and what is lowered for them. No GPU is needed but what jax asks the driver about it."""
+"""Kernels of attention on GPUs: what they take, and what is lowered for them. No GPU is needed but what jax asks the
+driver about it."""
 
 import logging
 
@@ -27,7 +28,8 @@ def gpu(monkeypatch):
     monkeypatch.setattr(sharding, 'platform', lambda: 'gpu')
     monkeypatch.setattr(sharding, 'compute_capability', lambda: CAPABILITY[name])
     monkeypatch.setattr(fused_attention_stablehlo, 'check_cudnn_version', lambda: 91200)
-    monkeypatch.setattr(fused_attention_stablehlo, 'check_compute_capability', lambda least: name in ('hopper', 'blackwell'))
+    monkeypatch.setattr(fused_attention_stablehlo, 'check_compute_capability', lambda least: name in
+                        ('hopper', 'blackwell'))
 
   attention_kernels.say_once.cache_clear()
   return become
@@ -43,9 +45,10 @@ def half(*shape):
   return jax.ShapeDtypeStruct(shape, jnp.bfloat16)
 
 
-@pytest.mark.parametrize(('device', 'channels', 'runs'), [
-  ('hopper', 256, True), ('hopper', 264, False), ('ampere', 128, True), ('ampere', 256, False), ('blackwell', 136, False),
-  ('turing', 64, False), ('amd', 64, False)])
+@pytest.mark.parametrize(('device', 'channels', 'runs'), [('hopper', 256, True), ('hopper', 264, False),
+                                                          ('ampere', 128, True), ('ampere', 256, False),
+                                                          ('blackwell', 136, False), ('turing', 64, False),
+                                                          ('amd', 64, False)])
 def test_size_of_heads_by_device(device, channels, runs, gpu):
   gpu(device)
   array = half(2, 64, 4, channels)
@@ -76,7 +79,8 @@ def test_masks_of_padding_reach_the_kernel_as_lengths(gpu):
 
 @pytest.mark.parametrize('padding', ['left', 'right', 'between'])
 def test_lengths_in_the_place_of_a_mask(padding, gpu, monkeypatch):
-  """With a kernel that masks by length, and leaves there what it likes: values and gradients of the formula with the mask."""
+  """With a kernel that masks by length, and leaves there what it likes: values and gradients of the formula with the
+  mask."""
   gpu()
   mask = jnp.asarray({'right': [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], 'left': [[0, 0, 0, 1, 1], [0, 1, 1, 1, 1]],
                       'between': [[0, 1, 0, 0, 1], [1, 0, 1, 1, 0]]}[padding])
@@ -91,7 +95,8 @@ def test_lengths_in_the_place_of_a_mask(padding, gpu, monkeypatch):
                        for number, (size, heads) in enumerate(((4, 4), (5, 2), (5, 2))))
 
   def run(function):
-    return jax.jit(jax.value_and_grad(lambda *arrays: jnp.sum(jnp.sin(function(*arrays))), (0, 1, 2)))(query, key, value)
+    return jax.jit(jax.value_and_grad(lambda *arrays: jnp.sum(jnp.sin(function(*arrays))), (0, 1, 2)))(query, key,
+                                                                                                       value)
 
   ours = run(lambda *arrays: attention_kernels.cudnn(*arrays, visible_BS=mask))
   theirs = run(lambda *arrays: attention.reference(*arrays, (jnp.ones((2, 4), bool), mask != 0)))
@@ -111,7 +116,8 @@ def test_keys_are_repeated_where_devices_are_more_than_their_heads(gpu, caplog):
     watched = lambda *arrays, **options: seen.append([x.shape for x in arrays]) or kernel(*arrays, **options)
     patch.setattr(jax.nn, 'dot_product_attention', watched)
     for _ in range(2):
-      gradient = jax.eval_shape(jax.grad(lambda *arrays: jnp.sum(function(*arrays).astype(jnp.float32)), (0, 1, 2)), query, key, key)
+      gradient = jax.eval_shape(jax.grad(lambda *arrays: jnp.sum(function(*arrays).astype(jnp.float32)), (0, 1, 2)),
+                                query, key, key)
   assert seen[0] == [(2, 64, 2, 64), (2, 64, 1, 64), (2, 64, 1, 64)]
   assert [x.shape for x in gradient] == [query.shape, key.shape, key.shape]
   said = [record.message for record in caplog.records if 'repeated' in record.message]
@@ -126,7 +132,8 @@ def test_a_fallback_is_said_once(gpu, caplog):
       jax.eval_shape(lambda x: attention.attend(x, x, x), full)
       jax.eval_shape(lambda x: attention.attend(x, x, x, segments=(ids, ids)), half(2, 64, 4, 64))
   assert len(caplog.records) == 2
-  assert "'cudnn' computes in float16 or bfloat16" in caplog.text and "'cudnn' takes no segments; 'chunked' takes its place" in caplog.text
+  assert "'cudnn' computes in float16 or bfloat16" in caplog.text
+  assert "'cudnn' takes no segments; 'chunked' takes its place" in caplog.text
 
 
 def test_segments_and_visible_keys_exclude_each_other():
@@ -139,4 +146,5 @@ def test_forward_mode_through_the_kernel_names_what_to_set(gpu):
   gpu()
   x = half(2, 64, 4, 64)
   with pytest.raises(UserError, match="'cudnn': set the attention of the model to 'chunked' or 'reference'"):
-    jax.jit(lambda x: jax.jvp(lambda x: attention.attend(x, x, x), (x,), (x,))).trace(x).lower(lowering_platforms=('cuda',))
+    jax.jit(lambda x: jax.jvp(lambda x: attention.attend(x, x, x), (x,), (x,))).trace(x).lower(
+      lowering_platforms=('cuda',))

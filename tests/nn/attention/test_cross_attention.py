@@ -34,7 +34,8 @@ def test_padding_is_as_if_it_were_not_there(cached, scaled):
 
 @pytest.mark.parametrize('kind', [Attention, CrossAttention])
 def test_without_scaling_scores_are_the_bare_products(kind):
-  """The fresh query kernel is smaller by sqrt(head_dim), so that fresh outputs are the same; the scores grow with the kernel."""
+  """The fresh query kernel is smaller by sqrt(head_dim), so that fresh outputs are the same; the scores grow with the
+  kernel."""
   plain, bare = (kind(16, 4, scaled=scaled, rngs=nnx.Rngs(0)) for scaled in (True, False))
   x_BTD = random(1, 2, 5, 16)
   memory = (plain.project(x_BTD),) if kind is CrossAttention else ()

@@ -111,7 +111,8 @@ def test_gradients_equal_the_reference(mask, segmented, length):
 @pytest.mark.parametrize('length', [30, 150])
 @pytest.mark.parametrize('causal', [False, True])
 def test_a_bias_is_added_to_the_scores(causal, length):
-  """As the query's and key's products with one more channel, where the bias is such a product; and its gradient is the reference's."""
+  """As the query's and key's products with one more channel, where the bias is such a product; and its gradient is the
+  reference's."""
   query, key, value, segments = inputs(length, length, 4, 2, 8, True)
   left_TH, right_S = jax.random.normal(jax.random.key(0), (length, 4)), jax.random.normal(jax.random.key(1), (length,))
   bias_HTS = left_TH.T[:, :, None] * right_S
@@ -121,11 +122,13 @@ def test_a_bias_is_added_to_the_scores(causal, length):
 
   @functools.partial(jax.jit, static_argnums=1)
   def run(bias_HTS, implementation):
-    return attention.attend(query, key, value, segments=segments, causal=causal, bias_HTS=bias_HTS, implementation=implementation)
+    return attention.attend(query, key, value, segments=segments, causal=causal, bias_HTS=bias_HTS,
+                            implementation=implementation)
 
   for implementation in ('reference', 'chunked'):
     np.testing.assert_allclose(run(bias_HTS, implementation), expected, atol=2e-5)
-  ours, theirs = (jax.grad(lambda bias: jnp.sum(jnp.sin(run(bias, name))))(bias_HTS) for name in ('chunked', 'reference'))
+  ours, theirs = (
+    jax.grad(lambda bias: jnp.sum(jnp.sin(run(bias, name))))(bias_HTS) for name in ('chunked', 'reference'))
   np.testing.assert_allclose(ours, theirs, atol=2e-5)
   assert np.abs(theirs).max() > 1e-3
   if causal:
@@ -167,7 +170,8 @@ def test_queries_in_the_midst_of_the_keys(count, window):
   def some(position):
     queries = jax.lax.dynamic_slice_in_dim(query, position, count, axis=1)
     caches = (jnp.where(late, 50.0, key), jnp.where(late, -50.0, value))
-    return attention.attend_cached(queries, *(cache.swapaxes(1, 2) for cache in caches), position, causal=True, window=window)
+    return attention.attend_cached(queries, *(cache.swapaxes(1, 2) for cache in caches), position, causal=True,
+                                   window=window)
 
   np.testing.assert_allclose(some(30), whole[:, 30:30 + count], atol=2e-5)
 
@@ -201,7 +205,8 @@ def test_half_precision_keeps_its_type_and_the_softmax_in_single():
   half = [x.astype(jnp.bfloat16) for x in (query, key, value)]
   y = attention.attend(*half, causal=True)
   assert y.dtype == jnp.bfloat16
-  np.testing.assert_allclose(y.astype(jnp.float32), formula(*[x.astype(jnp.float32) for x in half], None, causal=True), atol=0.03)
+  np.testing.assert_allclose(y.astype(jnp.float32), formula(*[x.astype(jnp.float32) for x in half], None, causal=True),
+                             atol=0.03)
 
 
 MESHED = """
@@ -212,8 +217,8 @@ from genjax.nn import dot_product_attention as attention
 mesh = sharding.make_mesh({'data': 2, 'tensor': 2})
 rng = np.random.default_rng(0)
 for rows, heads, kv_heads in ((4, 4, 2), (2, 6, 1), (2, 6, 3), (3, 3, 1)):
-  query, key, value = (jnp.asarray(rng.normal(size=(rows, 128, count, 16)), jnp.float32) for count in (heads, kv_heads, kv_heads))
-  ids = jnp.asarray(rng.integers(0, 3, (rows, 128)).cumsum(1) // 40)
+  query, key, value = (jnp.asarray(rng.normal(size=(rows, 128, count, 16)), jnp.float32) for count in (heads, kv_heads,
+  kv_heads)) ids = jnp.asarray(rng.integers(0, 3, (rows, 128)).cumsum(1) // 40)
   def loss(function, *arrays):
     y = function(*arrays, (ids, ids), causal=True)
     return jnp.sum(jnp.sin(y)), y
@@ -236,7 +241,10 @@ print('equal')
 @pytest.mark.slow
 def test_the_kernel_for_tpus_on_a_mesh():
   """Rows over data, heads over tensor, also where the heads of keys are fewer than devices or nothing divides."""
-  environment = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=4', 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}
+  environment = {
+    **os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=4', 'JAX_PLATFORMS': 'cpu',
+    'PYTHONPATH': str(ROOT)
+  }
   done = subprocess.run([sys.executable, '-c', MESHED], env=environment, capture_output=True, text=True, timeout=300)
   assert done.returncode == 0 and 'equal' in done.stdout, done.stderr[-3000:]
 
@@ -313,7 +321,8 @@ def test_a_sequence_of_one_piece_drops_the_weights_of_the_reference(causal):
   query, key, value, _ = inputs(6, 6, 4, 2, 4, segmented=False)
 
   def value_and_gradients(function):
-    loss = lambda query, key, value: jnp.sum(jnp.sin(function(query, key, value, causal=causal, dropout_rate=0.4, key=jax.random.key(1))))
+    loss = lambda query, key, value: jnp.sum(
+      jnp.sin(function(query, key, value, causal=causal, dropout_rate=0.4, key=jax.random.key(1))))
     return jax.tree.leaves(jax.value_and_grad(loss, (0, 1, 2))(query, key, value))
 
   for got, wanted in zip(value_and_gradients(attention.chunked), value_and_gradients(attention.reference), strict=True):
@@ -323,7 +332,8 @@ def test_a_sequence_of_one_piece_drops_the_weights_of_the_reference(causal):
 @pytest.mark.usefixtures('small_chunks')
 def test_dropped_weights_are_the_same_when_chunks_are_computed_again():
   query, key, value, _ = inputs(40, 40, 2, 2, 4, segmented=False)
-  loss = lambda value: jnp.sum(attention.chunked(query, key, value, causal=True, dropout_rate=0.4, key=jax.random.key(2)) ** 2)
+  loss = lambda value: jnp.sum(
+    attention.chunked(query, key, value, causal=True, dropout_rate=0.4, key=jax.random.key(2))**2)
   value, direction = value.astype(jnp.float32), jax.random.normal(jax.random.key(3), value.shape)
   slope = jnp.vdot(jax.grad(loss)(value), direction)
   # The loss is a polynomial of degree 2 in the values, whose central difference is exact.

@@ -1,4 +1,5 @@
-"""Ring attention on fake devices equals the formula, and a device holds less of a sequence the more devices share it."""
+"""Ring attention on fake devices equals the formula, and a device holds less of a sequence the more devices share
+it."""
 
 import json
 import os
@@ -16,9 +17,11 @@ ROOT = pathlib.Path(__file__).parent.parent.parent.parent
 
 @pytest.fixture(scope='module')
 def measured():
-  done = subprocess.run([sys.executable, pathlib.Path(__file__).with_name('ring.py')], capture_output=True, text=True, timeout=900, env={
-    **os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), 'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': '--xla_force_host_platform_device_count=4'})
+  done = subprocess.run(
+    [sys.executable, pathlib.Path(__file__).with_name('ring.py')], capture_output=True, text=True, timeout=900, env={
+      **os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]),
+      'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=4'
+    })
   assert done.returncode == 0, done.stderr
   return json.loads(done.stdout.splitlines()[-1])
 

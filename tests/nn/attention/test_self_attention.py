@@ -90,7 +90,8 @@ def test_scaled_rope():
   positions = jnp.arange(7)[None]
   linear = rope(x, positions, 100.0, RopeScaling('linear', 4.0))
   np.testing.assert_allclose(linear, rope(x, positions / 4, 100.0), atol=1e-6)
-  # Wavelengths 2 pi (1, 10, 100, 1000): as they are up to 100 / 4, a fourth of the frequency from 100 / 1 on, between them a mean.
+  # Wavelengths 2 pi (1, 10, 100, 1000): as they are up to 100 / 4, a fourth of the frequency from 100 / 1 on, between
+  # them a mean.
   scaling = RopeScaling('llama3', 4.0, low=1.0, high=4.0, original_context=100)
   frequency = np.array([1.0, 0.1, 0.01, 0.001])
   share = (100 / (2 * np.pi / 0.1) - 1.0) / (4.0 - 1.0)
@@ -133,10 +134,11 @@ def _under(mesh, length=8, rules=None, **options):
   return jax.make_jaxpr(sharding.under(devices, rules, module))(jax.ShapeDtypeStruct((2, length, 16), jnp.float32))
 
 
-@pytest.mark.parametrize('mesh, length, words', [
-  ({'context': 4}, 6, r"queries B T H D of attention \(2, 6, 4, 4\): rule 'sequence' -> \('context',\) splits 6 into 4"),
-  ({'tensor': 8}, 8, r"queries B T H D of attention \(2, 8, 4, 4\): rule 'heads' -> \('tensor',\) splits 4 into 8"),
-])
+@pytest.mark.parametrize(
+  'mesh, length, words',
+  [({'context': 4
+    }, 6, r"queries B T H D of attention \(2, 6, 4, 4\): rule 'sequence' -> \('context',\) splits 6 into 4"),
+   ({'tensor': 8}, 8, r"queries B T H D of attention \(2, 8, 4, 4\): rule 'heads' -> \('tensor',\) splits 4 into 8"),])
 def test_a_mesh_that_does_not_divide_is_named_with_shape_and_rule(mesh, length, words):
   with pytest.raises(UserError, match=words):
     _under(mesh, length)
@@ -159,15 +161,18 @@ def test_key_heads_that_are_fewer_than_devices_stay_whole():
 
 
 def test_yarn():
-  """Channels that turn often stay, those that turn seldom are slowed, a ramp between; both ends and the height by hand."""
-  # Of 8 channels with base 10^4, channel d turns 1000 / (2 pi 10^(d / 2)) times in 1,000 tokens: 16 times at -> 1.99, once at -> 4.40.
+  """Channels that turn often stay, those that turn seldom are slowed, a ramp between; both ends and the height by
+  hand."""
+  # Of 8 channels with base 10^4, channel d turns 1000 / (2 pi 10^(d / 2)) times in 1,000 tokens: 16 times at -> 1.99,
+  # once at -> 4.40.
   scaling = RopeScaling('yarn', 4.0, low=1.0, high=16.0, original_context=1000)
   frequency = 10.0 ** (-np.arange(8) / 2)
   slowed = np.clip((np.arange(8) - 1) / (5 - 1), 0, 1)  # from the whole channel below to the one above
   np.testing.assert_allclose(scaling(jnp.asarray(frequency), 1e4), frequency * (1 - slowed + slowed / 4), rtol=1e-5)
   assert scaling.height == pytest.approx(0.1 * np.log(4) + 1)
   x, positions = _random(0, 1, 3, 2, 16), jnp.arange(3)[None]
-  np.testing.assert_allclose(rope(x, positions, 1e4, scaling)[:, 0], scaling.height * x[:, 0], rtol=1e-6)  # nothing turns at position 0
+  # Nothing turns at position 0
+  np.testing.assert_allclose(rope(x, positions, 1e4, scaling)[:, 0], scaling.height * x[:, 0], rtol=1e-6)
 
 
 def test_dynamic_frequencies_stay_within_the_context():

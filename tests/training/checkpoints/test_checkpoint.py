@@ -19,7 +19,8 @@ from genjax.types import StorageError, UserError
 
 
 def state(step):
-  return TrainState(step=jnp.int32(step), params={'net': {'w': jnp.full((64, 64), float(step))}}, mutable={}, opt={'net': ()}, ema={})
+  return TrainState(step=jnp.int32(step), params={'net': {'w': jnp.full((64, 64), float(step))}}, mutable={},
+                    opt={'net': ()}, ema={})
 
 
 TARGET = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state(0))
@@ -35,7 +36,9 @@ def filled(folder, steps=(1, 2, 3, 4), **options):
 
 def damage(folder, step):
   """Cuts the arrays of a checkpoint short."""
-  files = [path for path in (folder / 'checkpoints' / str(step) / 'state').rglob('*') if path.is_file() and '/d/' in str(path)]
+  files = [
+    path for path in (folder / 'checkpoints' / str(step) / 'state').rglob('*') if path.is_file() and '/d/' in str(path)
+  ]
   assert files
   for path in files:
     path.write_bytes(path.read_bytes()[:10])
@@ -155,7 +158,8 @@ def changed(path, how):
 def test_a_change_of_any_file_is_found_and_the_previous_checkpoint_used(tmp_path, how):
   filled(tmp_path, steps=(1, 2)).close()
   files = sorted(path for path in (tmp_path / 'checkpoints' / '2').rglob('*') if path.is_file())
-  assert len(files) > 8 and any('/d/' in str(path) for path in files) and any(path.name == integrity.NAME for path in files)
+  assert len(files) > 8 and any('/d/' in str(path) for path in files) and any(
+    path.name == integrity.NAME for path in files)
   for path in files:
     original, said = path.read_bytes(), []
     changed(path, how)
@@ -251,7 +255,8 @@ def test_a_full_disk_is_reported_within_one_save(small_disk):
     for step in range(1, 30):
       checkpoints.save(step, state(step), {}, None)
 
-  with pytest.raises(StorageError, match=r'could not be written.*No space left.*0 MiB are free.*last good checkpoint is step'):
+  with pytest.raises(StorageError,
+                     match=r'could not be written.*No space left.*0 MiB are free.*last good checkpoint is step'):
     fill()
   good = checkpoints.steps()
   checkpoints.close()

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='the settings are those of the C library of Linux')
+pytestmark = pytest.mark.skipif(not sys.platform.startswith('linux'),
+                                reason='the settings are those of the C library of Linux')
 
 SIZE = 2**27
 BEGIN = f"""
@@ -74,6 +75,8 @@ print(held())
 
 
 def test_without_the_settings_nothing_is_given_back():
-  done = subprocess.run([sys.executable, '-c', 'from genjax.training import allocator; allocator.return_excess(); '
-                         'print(allocator._keeper.libc, allocator._keeper.held)'], capture_output=True, text=True, check=True)
+  done = subprocess.run([
+    sys.executable, '-c', 'from genjax.training import allocator; allocator.return_excess(); '
+    'print(allocator._keeper.libc, allocator._keeper.held)'
+  ], capture_output=True, text=True, check=True)
   assert done.stdout.split() == ['None', 'None']

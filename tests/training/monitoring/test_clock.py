@@ -64,7 +64,8 @@ def test_the_status_is_what_a_killed_process_leaves(tmp_path):
   first.finished_step(7)
   with first.section('evaluate'):
     record = json.loads(path.read_text())  # as if it were killed here
-  assert (record['doing'], record['step'], record['attempt']) == ('evaluate', 7, 1) and record['seconds']['step'] >= 0.02
+  assert (record['doing'], record['step'], record['attempt']) == ('evaluate', 7,
+                                                                  1) and record['seconds']['step'] >= 0.02
   status = Status(path)
   assert (status.attempt, status.reached, status.damaged) == (2, 7, False)
   second = Clock(status=status)

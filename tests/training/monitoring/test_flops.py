@@ -63,8 +63,8 @@ def test_a_kernel_whose_grid_depends_on_data_counts_what_it_expects():
 
 def test_the_body_of_a_shard_map_runs_on_every_device():
   mesh = AbstractMesh((2, 4), ('rows', 'columns'))
-  sharded = jax.shard_map(lambda a, b: a @ b, mesh=mesh, in_specs=(PartitionSpec('rows'), PartitionSpec(None, 'columns')),
-                          out_specs=PartitionSpec('rows', 'columns'))
+  sharded = jax.shard_map(lambda a, b: a @ b, mesh=mesh, in_specs=(PartitionSpec('rows'), PartitionSpec(
+    None, 'columns')), out_specs=PartitionSpec('rows', 'columns'))
   assert flops.count(sharded, shape(6, 5), shape(5, 8)) == 2 * 6 * 5 * 8
 
 
@@ -73,13 +73,15 @@ def test_a_transformer_costs_two_flops_a_parameter_and_token():
   config = models.TransformerConfig(vocab=100, context=64, layers=3, heads=2, width=32)
   network = models.transformer(config)
   params = jax.eval_shape(network.init, jax.random.key(0))[0]
-  cost = flops.count(lambda params, tokens: network.apply(params, {}, tokens)[0], params, jax.ShapeDtypeStruct((1, 64), jnp.int32))
+  cost = flops.count(lambda params, tokens: network.apply(params, {}, tokens)[0], params,
+                     jax.ShapeDtypeStruct((1, 64), jnp.int32))
   assert cost == 64 * (2 * 3 * 12 * 32**2 + 2 * 100 * 32) + 3 * 4 * 64 * 64 * 32
 
 
 @pytest.mark.parametrize(('window', 'kv_heads'), [(None, 4), (None, 2), (128, 4)])
 def test_attention_of_cudnn_counts_as_the_formula(window, kv_heads, monkeypatch):
-  """Forward, and forward with backward: a kernel that no jaxpr shows. A window leaves each query as many keys as it is long."""
+  """Forward, and forward with backward: a kernel that no jaxpr shows. A window leaves each query as many keys as it is
+  long."""
   monkeypatch.setattr(fused_attention_stablehlo, 'check_cudnn_version', lambda: 91200)
   query, key = (jax.ShapeDtypeStruct((2, 512, heads, 64), jnp.bfloat16) for heads in (4, kv_heads))
   kernel = functools.partial(dot_product_attention.cudnn, causal=True, window=window)
@@ -88,7 +90,8 @@ def test_attention_of_cudnn_counts_as_the_formula(window, kv_heads, monkeypatch)
   both = jax.grad(lambda *arrays: jnp.sum(kernel(*arrays).astype(jnp.float32)), (0, 1, 2))
   assert flops.count(both, query, key, key) == 3 * forward
   if window is None:
-    formula = jax.grad(lambda *arrays: jnp.sum(dot_product_attention.reference(*arrays, causal=True).astype(jnp.float32)), (0, 1, 2))
+    formula = jax.grad(
+      lambda *arrays: jnp.sum(dot_product_attention.reference(*arrays, causal=True).astype(jnp.float32)), (0, 1, 2))
     assert flops.count(formula, query, key, key) == 3 * forward
 
 
@@ -98,7 +101,8 @@ def test_a_model_costs_the_same_with_cudnn_and_with_the_formula(monkeypatch):
   tokens = jax.ShapeDtypeStruct((1, 8192), jnp.int32)
 
   def cost(attention):
-    config = models.llama(vocab=1000, context=8192, layers=2, heads=16, width=1024, kv_heads=4, dtype='bfloat16', attention=attention)
+    config = models.llama(vocab=1000, context=8192, layers=2, heads=16, width=1024, kv_heads=4, dtype='bfloat16',
+                          attention=attention)
     network = models.transformer(config)
     params = jax.eval_shape(network.init, jax.random.key(0))[0]
     return flops.count(jax.grad(lambda params, tokens: jnp.sum(network.apply(params, {}, tokens)[0])), params, tokens)

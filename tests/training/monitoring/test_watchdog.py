@@ -30,8 +30,8 @@ waits_for_ever()
 
 
 def test_a_hang_dumps_the_stacks_and_exits_5(tmp_path):
-  done = subprocess.run([sys.executable, '-c', HANGS, str(tmp_path / 'watchdog.txt')], capture_output=True, text=True, timeout=120,
-                        env={**os.environ, 'PYTHONPATH': str(ROOT)})
+  done = subprocess.run([sys.executable, '-c', HANGS, str(tmp_path / 'watchdog.txt')], capture_output=True, text=True,
+                        timeout=120, env={**os.environ, 'PYTHONPATH': str(ROOT)})
   assert done.returncode == 5, done.stderr
   for text in (done.stderr, (tmp_path / 'watchdog.txt').read_text()):
     assert 'waits_for_ever' in text and 'after step 3' in text and 'watchdog_seconds=0.5' in text
