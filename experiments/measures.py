@@ -18,11 +18,11 @@ import numpy as np
 
 from genjax import checks, distributed, sharding
 from genjax import config as config_lib
-from genjax.cli import train, workdir
 from genjax.config import Config
 from genjax.experiments import classifier, images
 from genjax.metrics import diversity, frechet, modes
 from genjax.objectives.classification import Classification
+from genjax.runs import training, workdir
 from genjax.training.experiment import Columns, Metric
 from genjax.training.monitoring.logs import say
 from genjax.training.run import Run
@@ -176,7 +176,7 @@ def trained_classifier(config: Config) -> tuple[Run, dict[str, Any]]:
     with tempfile.TemporaryDirectory(dir=root, prefix='training-') as aside:
       # Several processes train it together, in the folder of the first.
       run_folder = f"{distributed.broadcast(aside, 'folder of the classifier')}/run"
-      train.train(config, run_folder)
+      training.train(config, run_folder)
       if distributed.is_first():
         try:
           os.rename(run_folder, folder)

@@ -152,7 +152,6 @@ def _named(architecture: str, options: Any, net: Tree, source: Mapping[str, Any]
 OPTIONS: dict[str, Callable[[Config, Tree], Any]] = {
   language.__name__: lambda config, net: language.model_options(config, len(net['embedding']['token']['embedding'])),
   bert.__name__: bert.exported_options, seq2seq.__name__: seq2seq.exported_options,
-  speech.__name__: speech.exported_options, classifier.__name__: classifier.model_options
-}
+  speech.__name__: speech.exported_options, classifier.__name__: classifier.model_options}
 # Of these, runs that were never public have words or characters for tokens
 FOREIGN = (seq2seq.__name__, speech.__name__)

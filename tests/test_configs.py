@@ -10,6 +10,7 @@ import pytest
 from genjax.cli import configs
 from genjax.cli.main import main
 from genjax.data.prepared import prepare
+from genjax.runs import builders
 from genjax.training.run import Run
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -44,7 +45,7 @@ def flags_of(request):
 def first_step(argv):
   """Loss and gradient norm of every phase of the first step."""
   values, paths = configs.parse('train', argv, '')
-  run = Run(configs.build(values.config, paths), configs.settings(values.config))
+  run = Run(builders.build(values.config, paths), builders.settings(values.config))
   run.initialise()
   metrics = jax.device_get(run.train_step(next(run.experiment.train.iterate(0, run.rows(run.settings.batch_size)))))
   return {key: float(value) for key, value in metrics.items() if key.endswith(('/loss', '/gradient_norm'))}

@@ -11,21 +11,22 @@ import math
 import jax
 import pytest
 
-from genjax.cli import configs
+from genjax.runs import builders
 
 COUNTS = {
-  'gpt2': {
-    'model=124M': 124_439_808, 'model=355M': 354_823_168, 'model=774M': 774_030_080, 'model=1.5B': 1_557_611_200
-  }, 'gpt3': {
-    'model=125M': 125_226_240, 'model=350M': 355_871_744, 'model=760M': 760_300_032, 'model=1.3B': 1_315_723_264,
-    'model=2.7B': 2_651_553_280, 'model=6.7B': 6_658_404_352, 'model=13B': 12_952_938_780, 'model=175B': 174_604_259_328
-  }, 'llama': {
-    'model=7B': 6_738_415_616, 'model=13B': 13_015_864_320, 'model=33B': 32_528_943_616, 'model=65B': 65_285_660_672,
-    'model=llama2-7B': 6_738_415_616, 'model=llama2-13B': 13_015_864_320, 'model=llama2-70B': 68_976_648_192,
-    'model=llama3-8B': 8_030_261_248, 'model=llama3-70B': 70_553_706_496, 'model=llama3-405B': 405_853_388_800,
-    'model=llama3.2-1B': 1_235_814_400, 'model=llama3.2-3B': 3_212_749_824, 'model=tinyllama-1.1B': 1_100_048_384,
-    'model=mistral-7B': 7_241_732_096
-  }, 'mixtral': {'': 46_702_792_704},
+  'gpt2': {'model=124M': 124_439_808, 'model=355M': 354_823_168, 'model=774M': 774_030_080,
+           'model=1.5B': 1_557_611_200},
+  'gpt3': {'model=125M': 125_226_240, 'model=350M': 355_871_744, 'model=760M': 760_300_032, 'model=1.3B': 1_315_723_264,
+           'model=2.7B': 2_651_553_280, 'model=6.7B': 6_658_404_352, 'model=13B': 12_952_938_780,
+           'model=175B': 174_604_259_328},
+  'llama': {'model=7B': 6_738_415_616, 'model=13B': 13_015_864_320, 'model=33B': 32_528_943_616,
+            'model=65B': 65_285_660_672,
+            'model=llama2-7B': 6_738_415_616, 'model=llama2-13B': 13_015_864_320, 'model=llama2-70B': 68_976_648_192,
+            'model=llama3-8B': 8_030_261_248, 'model=llama3-70B': 70_553_706_496, 'model=llama3-405B': 405_853_388_800,
+            'model=llama3.2-1B': 1_235_814_400, 'model=llama3.2-3B': 3_212_749_824,
+            'model=tinyllama-1.1B': 1_100_048_384,
+            'model=mistral-7B': 7_241_732_096},
+  'mixtral': {'': 46_702_792_704},
 }
 # Patches of 8, 4 and 2, with the paper's 2 x 4 output channels: means and variances.
 DIT = {'S': (33_142_016, 32_920_448, 32_865_056), 'B': (130_869_248, 130_426_496, 130_315_808),
@@ -38,7 +39,7 @@ def count(name: str, arguments: str, originals: str = '', **model) -> int:
   if originals:
     config.data.originals = originals
   config.model.update(model)
-  objective = configs.build(config).objective
+  objective = builders.build(config).objective
   return sum(
     math.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(objective.init, jax.random.key(0), {}).params))
 

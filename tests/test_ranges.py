@@ -14,6 +14,7 @@ from genjax.cli.main import main
 from genjax.configs import common
 from genjax.data.pipeline import Pipeline
 from genjax.diffusion import parameterizations, schedules
+from genjax.runs import builders
 from genjax.training import keys
 from genjax.training.experiment import Condition
 from genjax.training.run import Settings
@@ -25,120 +26,106 @@ ROOT = pathlib.Path(__file__).parent.parent
 BAD = {
   'quickstart': (
     # What every config has.
-    ('seed', '-1', 'must not be negative'),
-    ('seed', '9223372036854775809', 'below'),
-    ('seed', '9223372036854775808', 'below'),
-    ('seed', '18446744073709551617', 'below'),
-    ('steps', '-1', 'must not be negative'),
-    ('steps', '2147483648', 'at most 2147483647'),
-    ('batch_size', '0', 'at least 1'),
-    ('batch_size', '-8', 'at least 1'),
-    ('microbatches', '0', 'at least 1'),
-    ('log_every', '-1', 'must not be negative'),
-    ('evaluate_every', '-2', 'must not be negative'),
-    ('evaluate_batches', '-1', 'must not be negative'),
-    ('sample_every', '-1', 'must not be negative'),
-    ('sample_num', '0', 'at least 1'),
-    ('checkpoint.every', '-1', 'must not be negative'),
-    ('checkpoint.keep', '0', 'at least 1'),
-    ('checkpoint.keep', '-1', 'at least 1'),
-    ('watchdog_seconds', '-1', 'must not be negative'),
-    ('watchdog_seconds', 'nan', 'must be finite'),
-    ('nonfinite.limit', '0', 'at least 1'),
-    ('profile.start', '-1', 'must not be negative'),
-    ('profile.steps', '-1', 'must not be negative'),
-    ('lora.rank', '-1', 'must not be negative'),
-    ('lora.alpha', 'nan', 'must be finite'),
-    ('lora.alpha', '-1', 'must not be negative'),
-    ('lora.dropout', '1', r'must lie in \[0, 1\)'),
-    ('optimizers.net.lr', 'nan', 'must be finite'),
-    ('optimizers.net.lr', 'inf', 'must be finite'),
-    ('ema.net', 'nan', 'must be finite'),
+    ('seed', '-1', 'must not be negative'), ('seed', '9223372036854775809', 'below'),
+    ('seed', '9223372036854775808', 'below'), ('seed', '18446744073709551617', 'below'),
+    ('steps', '-1', 'must not be negative'), ('steps', '2147483648', 'at most 2147483647'),
+    ('batch_size', '0', 'at least 1'), ('batch_size', '-8', 'at least 1'), ('microbatches', '0', 'at least 1'),
+    ('log_every', '-1', 'must not be negative'), ('evaluate_every', '-2', 'must not be negative'),
+    ('evaluate_batches', '-1', 'must not be negative'), ('sample_every', '-1', 'must not be negative'),
+    ('sample_num', '0', 'at least 1'), ('checkpoint.every', '-1', 'must not be negative'),
+    ('checkpoint.keep', '0', 'at least 1'), ('checkpoint.keep', '-1', 'at least 1'),
+    ('watchdog_seconds', '-1', 'must not be negative'), ('watchdog_seconds', 'nan', 'must be finite'),
+    ('nonfinite.limit', '0', 'at least 1'), ('profile.start', '-1', 'must not be negative'),
+    ('profile.steps', '-1', 'must not be negative'), ('lora.rank', '-1', 'must not be negative'),
+    ('lora.alpha', 'nan', 'must be finite'), ('lora.alpha', '-1', 'must not be negative'),
+    ('lora.dropout', '1', r'must lie in \[0, 1\)'), ('optimizers.net.lr', 'nan', 'must be finite'),
+    ('optimizers.net.lr', 'inf', 'must be finite'), ('ema.net', 'nan', 'must be finite'),
     ('sampler.guidance', 'nan', 'must be finite'),
     # A diffusion transformer.
-    ('model.patch', '0', 'at least 1'),
-    ('model.width', '0', 'at least 1'),
-    ('model.depth', '0', 'at least 1'),
-    ('model.depth', '-3', 'at least 1'),
-    ('model.heads', '0', 'at least 1'),
+    ('model.patch', '0', 'at least 1'), ('model.width', '0', 'at least 1'), ('model.depth', '0', 'at least 1'),
+    ('model.depth', '-3', 'at least 1'), ('model.heads', '0', 'at least 1'),
     ('model.heads', '3', 'config.model.width must be a multiple'),
-    ('data.shape', '(0,8,1)', 'whole numbers of at least 1'),
-    ('data.shape', '(8,8)', 'height, width and channels'),
-    ('data.num_classes', '-1', 'must not be negative'),
-    ('objective.label_dropout', '1.5', r'must lie in \[0, 1\)'),
-    ('objective.label_dropout', '-0.1', r'must lie in \[0, 1\)'),
-    ('sampler.guidance', '-1', 'must not be negative'),
-    ('sampler.clip', '-1', 'must not be negative'),
-    ('sampler.steps', '0', 'at least 1'),
+    ('data.shape', '(0,8,1)', 'whole numbers of at least 1'), ('data.shape', '(8,8)', 'height, width and channels'),
+    ('data.num_classes', '-1', 'must not be negative'), ('objective.label_dropout', '1.5', r'must lie in \[0, 1\)'),
+    ('objective.label_dropout', '-0.1', r'must lie in \[0, 1\)'), ('sampler.guidance', '-1', 'must not be negative'),
+    ('sampler.clip', '-1', 'must not be negative'), ('sampler.steps', '0', 'at least 1'),
     ('data.threads', '0', 'config.data.threads must be at least 1'),
     ('sampler.spacing', 'cubic', 'config.sampler.spacing must be one of'),
-    ('evaluation.num_samples', '0', 'at least 2'),
-    ('evaluation.neighbours', '-1', 'at least 1')),
+    ('evaluation.num_samples', '0', 'at least 2'), ('evaluation.neighbours', '-1', 'at least 1')),
   'diffusion/digits_edm': (
-    ('objective.process.sigma_max', '0', 'above 0'), ('objective.parameterization.data_std', '-0.5',
-                                                      'above 0'), ('objective.times.std', '0', 'above 0')),
-  'diffusion/cifar10_ddpm':
-    (('model.base', '0', 'at least 4'), ('model.multipliers', '()', 'at least one level'),
-     ('model.multipliers', '(1,0)', 'at least 1'), ('model.blocks', '0', 'at least 1'),
-     ('model.groups', '0', 'at least 1'), ('model.dropout', '1.0', r'must lie in \[0, 1\)'), ('model.dropout', '-0.5',
-                                                                                              r'must lie in \[0, 1\)'),
-     ('model.dtype', 'float31', r"one of \('float32', 'bfloat16'"), ('objective.process.steps', '0', 'at least 1')),
-  'diffusion/dit_imagenet': (('model.dtype', 'bf16', 'one of'), ('model.width', '18', 'multiple of 4')),
+    ('objective.process.sigma_max', '0', 'above 0'), ('objective.parameterization.data_std', '-0.5', 'above 0'),
+    ('objective.times.std', '0', 'above 0')),
+  'diffusion/cifar10_ddpm': (
+    ('model.base', '0', 'at least 4'), ('model.multipliers', '()', 'at least one level'),
+    ('model.multipliers', '(1,0)', 'at least 1'), ('model.blocks', '0', 'at least 1'),
+    ('model.groups', '0', 'at least 1'), ('model.dropout', '1.0', r'must lie in \[0, 1\)'),
+    ('model.dropout', '-0.5', r'must lie in \[0, 1\)'), ('model.dtype', 'float31', r"one of \('float32', 'bfloat16'"),
+    ('objective.process.steps', '0', 'at least 1')),
+  'diffusion/dit_imagenet': (
+    ('model.dtype', 'bf16', 'one of'), ('model.width', '18', 'multiple of 4')),
   'language/python_code': (
     ('data.context', '0', 'at least 2'), ('data.context', '-16', 'at least 2'), ('model.layers', '0', 'at least 1'),
-    ('model.heads', '0', 'at least 1'), ('model.heads', '3', 'config.model.width .16. must be a multiple of heads .3.'),
-    ('model.kv_heads', '-1', 'must not be negative'), ('model.width', '0', 'at least 1'), ('model.mlp_width', '-1',
-                                                                                           'must not be negative'),
-    ('model.dropout', '1', r'must lie in \[0, 1\)'), ('model.dropout', '-0.1',
-                                                      r'must lie in \[0, 1\)'), ('model.dtype', 'int8', 'one of'),
-    ('sampler.length', '0', 'at least 1'), ('sampler.temperature', '-1',
-                                            'must not be negative'), ('sampler.top_k', '-1', 'must not be negative'),
-    ('sampler.top_p', '0', 'above 0'), ('sampler.top_p', '1.5', 'at most 1'), ('sampler.min_p', '2', 'at most 1'),
-    ('sampler.repetition_penalty', '0', 'above 0'), ('sampler.beams', '0', 'at least 1'), ('sampler.length_penalty',
-                                                                                           'inf', 'must be finite')),
-  'language/llama': (('model.kv_heads', '3', r'config.model.heads .2. must be a multiple of kv_heads .3.'),
-                     ('model.rope_theta', '0', 'above 0'), ('model.norm_eps', '-1e-6', 'above 0'),
-                     ('data.vocabulary_size', '-5', 'must not be negative'), ('model.heads', '16',
-                                                                              'config.model.head_dim must be even')),
+    ('model.heads', '0', 'at least 1'),
+    ('model.heads', '3', 'config.model.width .16. must be a multiple of heads .3.'),
+    ('model.kv_heads', '-1', 'must not be negative'), ('model.width', '0', 'at least 1'),
+    ('model.mlp_width', '-1', 'must not be negative'), ('model.dropout', '1', r'must lie in \[0, 1\)'),
+    ('model.dropout', '-0.1', r'must lie in \[0, 1\)'), ('model.dtype', 'int8', 'one of'),
+    ('sampler.length', '0', 'at least 1'), ('sampler.temperature', '-1', 'must not be negative'),
+    ('sampler.top_k', '-1', 'must not be negative'), ('sampler.top_p', '0', 'above 0'),
+    ('sampler.top_p', '1.5', 'at most 1'), ('sampler.min_p', '2', 'at most 1'),
+    ('sampler.repetition_penalty', '0', 'above 0'), ('sampler.beams', '0', 'at least 1'),
+    ('sampler.length_penalty', 'inf', 'must be finite')),
+  'language/llama': (
+    ('model.kv_heads', '3', r'config.model.heads .2. must be a multiple of kv_heads .3.'),
+    ('model.rope_theta', '0', 'above 0'), ('model.norm_eps', '-1e-6', 'above 0'),
+    ('data.vocabulary_size', '-5', 'must not be negative'), ('model.heads', '16',
+                                                             'config.model.head_dim must be even')),
   'language/mixtral': (
     ('model.experts_per_token', '0', '1 to all of the experts'), ('model.balance', '-1', 'not be negative')),
   'language/shakespeare_char': (
     ('model.attention_dropout', '1', r'must lie in \[0, 1\)'), ('data.heldout_stride', '-1', 'must not be negative')),
-  'language/names': (('model.init_scale', '0', 'above 0'), ('sampler.stop', '(-1,)', 'at least 0')),
-  'audio/chorales': (('data.steps', '0', 'at least 1'), ('model.layers', '0', 'at least 1')),
-  'language/bert': (('data.context', '2', 'at least 3'), ('data.vocabulary_size', '0', 'at least 1'),
-                    ('model.layers', '0', 'at least 1'), ('model.types', '0', 'at least 1'),
-                    ('model.dropout', '1', r'must lie in \[0, 1\)'), ('model.heads', '3',
-                                                                      'config.model.width .16. must be a multiple')),
-  'language/sst2': (('model.context', '-1', 'must not be negative'), ('model.width', '0', 'at least 1'),
-                    ('model.dtype', 'half', 'one of')),
+  'language/names': (
+    ('model.init_scale', '0', 'above 0'), ('sampler.stop', '(-1,)', 'at least 0')),
+  'audio/chorales': (
+    ('data.steps', '0', 'at least 1'), ('model.layers', '0', 'at least 1')),
+  'language/bert': (
+    ('data.context', '2', 'at least 3'), ('data.vocabulary_size', '0', 'at least 1'),
+    ('model.layers', '0', 'at least 1'), ('model.types', '0', 'at least 1'),
+    ('model.dropout', '1', r'must lie in \[0, 1\)'),
+    ('model.heads', '3', 'config.model.width .16. must be a multiple')),
+  'language/sst2': (
+    ('model.context', '-1', 'must not be negative'), ('model.width', '0', 'at least 1'),
+    ('model.dtype', 'half', 'one of')),
   'language/multi30k': (
     ('data.context', '0', 'at least 2'), ('data.least_count', '0', 'at least 1'), ('model.layers', '0', 'at least 1'),
-    ('model.heads', '3', 'config.model.width .16. must be a multiple'), ('model.dropout', '2', r'must lie in \[0, 1\)'),
-    ('evaluation.batch', '-1', 'must not be negative'), ('sampler.beams', '-1', 'at least 1')),
-  'audio/spoken_digits':
-    (('data.seconds', '0', 'above 0'), ('data.bands', '0', 'at least 1'), ('data.hop', '0', 'at least 1'),
-     ('data.shift', '-1', 'must not be negative'), ('data.rate', '-8000', 'must not be negative'),
-     ('data.longest', '-1', 'must not be negative'), ('model.decoder_layers', '-1', 'must not be negative'),
-     ('objective.smoothing', '1', r'must lie in \[0, 1\)')),
-  'autoencoders/digits_vae':
-    (('model.latent', '0', 'at least 1'), ('model.channels', '()', 'at least one stage'),
-     ('model.channels', '(8,0)', 'at least 1'), ('objective.scale', '0', 'above 0'),
-     ('objective.beta', '-1', 'must not be negative'), ('objective.kl_warmup', '-1', 'must not be negative'),
-     ('objective.importance_samples', '0', 'at least 1'), ('model.dtype', 'float', 'one of')),
-  'autoencoders/mnist_vae': (('model.hidden', '(0,)', 'at least 1'), ('model.latent', '-1', 'at least 1')),
-  'gans/digits_gan': (('model.latent', '0', 'at least 1'), ('model.generator_width', '0', 'at least 1'),
-                      ('model.discriminator_width', '-1', 'at least 1'),
-                      ('model.momentum', '1', r'must lie in \[0, 1\)'), ('model.pack', '0', 'at least 1'),
-                      ('objective.r1_every', '0', 'at least 1'), ('objective.r1_gamma', '-1', 'must not be negative'),
-                      ('objective.discriminator_steps', '-1', 'at least 1'), ('model.dtype', '', 'one of')),
-  'gans/grid_gan': (('model.pieces', '0', 'at least 1'), ('model.scale', '0', 'above 0'),
-                    ('model.generator_widths', '(8,0)', 'at least 1'), ('data.size', '0', 'at least 1')),
-  'classifiers/digits_classifier':
-    (('model.width', '0', 'at least 1'), ('model.layers', '0', 'at least 1'),
-     ('model.dropout', '1', r'must lie in \[0, 1\)'), ('objective.smoothing', '-0.1', r'must lie in \[0, 1\)'),
-     ('objective.shift', '-1', 'must not be negative'), ('data.num_classes', '-1', 'must not be negative'),
-    ),
+    ('model.heads', '3', 'config.model.width .16. must be a multiple'),
+    ('model.dropout', '2', r'must lie in \[0, 1\)'), ('evaluation.batch', '-1', 'must not be negative'),
+    ('sampler.beams', '-1', 'at least 1')),
+  'audio/spoken_digits': (
+    ('data.seconds', '0', 'above 0'), ('data.bands', '0', 'at least 1'), ('data.hop', '0', 'at least 1'),
+    ('data.shift', '-1', 'must not be negative'), ('data.rate', '-8000', 'must not be negative'),
+    ('data.longest', '-1', 'must not be negative'), ('model.decoder_layers', '-1', 'must not be negative'),
+    ('objective.smoothing', '1', r'must lie in \[0, 1\)')),
+  'autoencoders/digits_vae': (
+    ('model.latent', '0', 'at least 1'), ('model.channels', '()', 'at least one stage'),
+    ('model.channels', '(8,0)', 'at least 1'), ('objective.scale', '0', 'above 0'),
+    ('objective.beta', '-1', 'must not be negative'), ('objective.kl_warmup', '-1', 'must not be negative'),
+    ('objective.importance_samples', '0', 'at least 1'), ('model.dtype', 'float', 'one of')),
+  'autoencoders/mnist_vae': (
+    ('model.hidden', '(0,)', 'at least 1'), ('model.latent', '-1', 'at least 1')),
+  'gans/digits_gan': (
+    ('model.latent', '0', 'at least 1'), ('model.generator_width', '0', 'at least 1'),
+    ('model.discriminator_width', '-1', 'at least 1'), ('model.momentum', '1', r'must lie in \[0, 1\)'),
+    ('model.pack', '0', 'at least 1'), ('objective.r1_every', '0', 'at least 1'),
+    ('objective.r1_gamma', '-1', 'must not be negative'), ('objective.discriminator_steps', '-1', 'at least 1'),
+    ('model.dtype', '', 'one of')),
+  'gans/grid_gan': (
+    ('model.pieces', '0', 'at least 1'), ('model.scale', '0', 'above 0'),
+    ('model.generator_widths', '(8,0)', 'at least 1'), ('data.size', '0', 'at least 1')),
+  'classifiers/digits_classifier': (
+    ('model.width', '0', 'at least 1'), ('model.layers', '0', 'at least 1'),
+    ('model.dropout', '1', r'must lie in \[0, 1\)'), ('objective.smoothing', '-0.1', r'must lie in \[0, 1\)'),
+    ('objective.shift', '-1', 'must not be negative'), ('data.num_classes', '-1', 'must not be negative'),),
 }
 CASES = [(name, *case) for name, cases in BAD.items() for case in cases]
 
@@ -147,8 +134,8 @@ def build(name, *overrides):
   """As `genjax train` does before it makes a run."""
   values, paths = configs.parse(
     'train', [f'--config={ROOT}/configs/{name}.py:smoke', *(f'--config.{text}' for text in overrides)], '')
-  configs.build(values.config, paths)
-  return configs.settings(values.config)
+  builders.build(values.config, paths)
+  return builders.settings(values.config)
 
 
 @pytest.mark.parametrize(('name', 'key', 'value', 'words'), CASES, ids=lambda value: str(value)[:24])

@@ -139,15 +139,14 @@ class Scaled(nnx.Module):
 SCALED = network(lambda rngs: Scaled(rngs))
 read = lambda params, x: jnp.sin(SCALED.apply(params, {}, x)[0])
 LOSSES = {
-  'of the network alone':
-    lambda params, x: jnp.mean(read(params, x)), 'with a penalty':
-      lambda params, x: jnp.mean(read(params, x)) + sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params)),
-  'with a norm':
-    lambda params, x: jnp.mean(read(params, x)) + jnp.linalg.norm(params['layer']['kernel']), 'of other parameters':
-      lambda params, x: jnp.mean(read(jax.tree.map(lambda leaf: leaf**2 + leaf, params), x)), 'of examples':
-        lambda params, x: jnp.mean(jax.vmap(lambda x: jnp.prod(read(params, x)))(x)), 'of slopes':
-          lambda params, x: jnp.mean(jax.vmap(jax.grad(lambda x: jnp.sum(read(params, x))))(x)**2), 'of tangents':
-            lambda params, x: jnp.mean(jax.jvp(lambda x: read(params, x), (x,), (x,))[1]**2),
+  'of the network alone': lambda params, x: jnp.mean(read(params, x)),
+  'with a penalty': lambda params,
+  x: jnp.mean(read(params, x)) + sum(jnp.sum(leaf ** 2) for leaf in jax.tree.leaves(params)),
+  'with a norm': lambda params, x: jnp.mean(read(params, x)) + jnp.linalg.norm(params['layer']['kernel']),
+  'of other parameters': lambda params, x: jnp.mean(read(jax.tree.map(lambda leaf: leaf ** 2 + leaf, params), x)),
+  'of examples': lambda params, x: jnp.mean(jax.vmap(lambda x: jnp.prod(read(params, x)))(x)),
+  'of slopes': lambda params, x: jnp.mean(jax.vmap(jax.grad(lambda x: jnp.sum(read(params, x))))(x) ** 2),
+  'of tangents': lambda params, x: jnp.mean(jax.jvp(lambda x: read(params, x), (x,), (x,))[1] ** 2),
 }
 
 

@@ -253,21 +253,18 @@ def _unet_twin(shapes: Any, compiled: Callable, batch: dict[str, np.ndarray], dr
 
 
 CASES = {
-  'gpt2_train':
-    Case('GPT-2, 124 M, context 1,024', 'tokens', lambda dry: _gpt2_config(dry).context, 32,
-         {'genjax': 35, 'torch': 15, 'torch_compile': 45}, _gpt2, _gpt2_data, _gpt2_train_twin), 'dit_train':
-           Case('DiT-XL/2, 675 M, latents 32 x 32 x 4', 'images',
-                lambda dry: 1, 64, {'genjax': 45, 'torch': 20, 'torch_compile': 60}, _dit, _dit_data,
-                _dit_twin(lambda dry: 0)), 'unet_train':
-                  Case('DDPM U-Net, 35.7 M, 32 px', 'images', lambda dry: 1, 128,
-                       {'genjax': 60, 'torch': 15, 'torch_compile': 60}, _unet, _unet_data, _unet_twin), 'gpt2_decode':
-                         Case('GPT-2, 124 M, prompt 16, 256 new tokens', 'tokens', _new_tokens, 1,
-                              {'genjax': 30, 'torch': 25, 'torch_compile': 5}, _gpt2, _gpt2_data, _gpt2_decode_twin,
-                              _gpt2_prompts), 'gpt2_decode_8':
-                                Case('GPT-2, 124 M, prompt 16, 256 new tokens', 'tokens', _new_tokens, 8,
-                                     {'genjax': 30, 'torch': 25, 'torch_compile': 5}, _gpt2, _gpt2_data,
-                                     _gpt2_decode_twin, _gpt2_prompts), 'dit_sample':
-                                       Case('DiT-XL/2, 675 M, 20 steps of Euler, guidance 1.5', 'images', lambda dry: 1,
-                                            8, {'genjax': 40, 'torch': 25, 'torch_compile': 50}, _dit, _dit_data,
-                                            _dit_twin(_steps), _dit_labels),
+  'gpt2_train': Case('GPT-2, 124 M, context 1,024', 'tokens', lambda dry: _gpt2_config(dry).context, 32,
+                     {'genjax': 35, 'torch': 15, 'torch_compile': 45}, _gpt2, _gpt2_data, _gpt2_train_twin),
+  'dit_train': Case('DiT-XL/2, 675 M, latents 32 x 32 x 4', 'images', lambda dry: 1, 64,
+                    {'genjax': 45, 'torch': 20, 'torch_compile': 60}, _dit, _dit_data, _dit_twin(lambda dry: 0)),
+  'unet_train': Case('DDPM U-Net, 35.7 M, 32 px', 'images', lambda dry: 1, 128,
+                     {'genjax': 60, 'torch': 15, 'torch_compile': 60}, _unet, _unet_data, _unet_twin),
+  'gpt2_decode': Case('GPT-2, 124 M, prompt 16, 256 new tokens', 'tokens', _new_tokens, 1,
+                      {'genjax': 30, 'torch': 25, 'torch_compile': 5}, _gpt2, _gpt2_data, _gpt2_decode_twin,
+                      _gpt2_prompts),
+  'gpt2_decode_8': Case('GPT-2, 124 M, prompt 16, 256 new tokens', 'tokens', _new_tokens, 8,
+                        {'genjax': 30, 'torch': 25, 'torch_compile': 5}, _gpt2, _gpt2_data, _gpt2_decode_twin,
+                        _gpt2_prompts),
+  'dit_sample': Case('DiT-XL/2, 675 M, 20 steps of Euler, guidance 1.5', 'images', lambda dry: 1, 8,
+                     {'genjax': 40, 'torch': 25, 'torch_compile': 50}, _dit, _dit_data, _dit_twin(_steps), _dit_labels),
 }

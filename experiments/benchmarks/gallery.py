@@ -12,8 +12,8 @@ import textwrap
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from genjax.cli import outputs, workdir
 from genjax.experiments import render
+from genjax.runs import outputs, workdir
 from genjax.training.monitoring import logs
 from genjax.types import UserError, expanded
 

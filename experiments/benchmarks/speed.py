@@ -33,7 +33,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from genjax.cli import outputs
 from genjax.experiments.benchmarks import torch_twins as twins
 from genjax.experiments.benchmarks.timing import (
   Trained,
@@ -49,6 +48,7 @@ from genjax.models.denoisers import dit, unet
 from genjax.models.transformers import decoder
 from genjax.objectives.gan import Gan
 from genjax.objectives.vae import Vae
+from genjax.runs import outputs
 from genjax.training.monitoring import allocator
 from genjax.types import expanded, strict_json
 

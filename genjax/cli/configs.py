@@ -1,24 +1,17 @@
-"""Configs from the command line, and the experiments that they name."""
+"""Configs from the command line."""
 
 from collections.abc import Sequence
-import importlib
 import os
 import pathlib
-import sys
 from typing import Any
 
 from absl import flags
 import ml_collections
 from ml_collections import config_flags
 
-from genjax import sharding
-from genjax.cli import assets
-from genjax.config import Config, check, flatten, plain, suggestion
-from genjax.training.experiment import Experiment
-from genjax.training.run import Settings
+from genjax.config import check, flatten, suggestion
+from genjax.runs import assets, builders
 from genjax.types import UserError
-
-ADAPTERS = 'genjax.experiments.lora'  # what makes of any experiment the one that trains its adapters
 
 
 def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda values: None) -> tuple[Any, list[str]]:
@@ -48,7 +41,7 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
   paths = [str(path.parent.absolute()), os.getcwd()]
   if path.suffix == '.json' and (path.parent / 'run.json').is_file():
     paths += [known for known in assets.read_json(path.parent / 'run.json')['paths'] if known not in paths]
-  _extend_path(paths)
+  builders.extend_path(paths)
   values = flags.FlagValues()
   if path.suffix == '.json':  # of a run
     argv = _without_config(argv)
@@ -107,14 +100,26 @@ def _config_path(argv: Sequence[str]) -> pathlib.Path:
     if arg.startswith('--config=') or arg == '--config':
       text = arg.partition('=')[2] if '=' in arg else following
       path = pathlib.Path(text if pathlib.Path(text).is_file() else text.partition(':')[0])
-      if not path.is_file():
-        known = [str(candidate) for candidate in sorted(path.parent.glob('*.py'))] if path.parent.is_dir() else []
-        raise UserError(
-          f'config file {str(path)!r} does not exist.{suggestion(str(path), known)} '
-          'Expected --config=FILE[:key=value,...], a Python file with a function get_config, or RUN_DIR/config.json')
-      return path
+      return path if path.is_file() else _own_config(path)
   raise UserError(
     '--config=FILE[:args] is needed, for example --config=configs/quickstart.py, where --workdir holds no run yet')
+
+
+def _own_config(path: pathlib.Path) -> pathlib.Path:
+  """The config of genjax itself that a path names which is not there, such as configs/quickstart.py in any folder.
+
+  Raises:
+    UserError: there is none; the message names the nearest, and where a config of this name stands now.
+  """
+  own = builders.OWN_CONFIGS
+  if path.parts[:1] == ('configs',) and (found := own.joinpath(*path.parts[1:])).is_file():
+    return found
+  known = [f'configs/{config.relative_to(own).as_posix()}' for config in sorted(own.rglob('[!_]*.py'))]
+  moved = [name for name in known if pathlib.PurePath(name).name == path.name]
+  beside = [str(candidate) for candidate in sorted(path.parent.glob('*.py'))] if path.parent.is_dir() else []
+  hint = f' It is {moved[0]} now.' if moved and path.parts[:1] == ('configs',) else suggestion(str(path), [*beside, *known])
+  raise UserError(f'config file {str(path)!r} does not exist.{hint} '
+                  'Expected --config=FILE[:key=value,...], a Python file with a function get_config, or RUN_DIR/config.json')
 
 
 def _explain(path: pathlib.Path, argv: Sequence[str], error: AttributeError) -> UserError:
@@ -132,73 +137,3 @@ def _explain(path: pathlib.Path, argv: Sequence[str], error: AttributeError) -> 
     if arg.startswith('--config.') and key not in known:
       return UserError(f'unknown config key {key!r}.{suggestion(key, known)} The config has: {", ".join(known)}')
   return UserError(f'the config failed: {" ".join(str(error).split())}')
-
-
-def _extend_path(paths: Sequence[str]) -> None:
-  """Makes builders beside the config, and in the current folder, importable."""
-  for path in paths:
-    if path not in sys.path:
-      sys.path.append(path)
-
-
-def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
-  """The experiment that a config describes.
-
-  Raises:
-    UserError: numbers out of range, or the builder's module cannot be found, or has no function `build`.
-  """
-  check(config)
-  _extend_path(paths)
-  name = config.experiment
-  if not all(part.isidentifier() for part in name.split('.')):
-    raise UserError(
-      f"config.experiment={name!r} is no path of a module; expected one such as 'genjax.experiments.diffusion', or "
-      "the name of a "
-      'Python file beside the config')
-  try:
-    module = importlib.import_module(name)
-  except ModuleNotFoundError as error:
-    if not name or not (name == error.name or name.startswith(f'{error.name}.')):
-      raise
-    raise UserError(
-      f'config.experiment={name!r} is not importable ({error}); expected the module path of a builder, for example '
-      "'genjax.experiments.diffusion', or the name of a Python file beside the config") from error
-  if not hasattr(module, 'build'):
-    raise UserError(f'module {name!r} ({module.__file__}) has no function build(config) -> Experiment')
-  experiment = module.build(config)
-  return importlib.import_module(ADAPTERS).wrap(config, experiment) if adapted(config) else experiment
-
-
-def adapted(config: Config) -> bool:
-  """Whether a config trains adapters of another run's parameters. Runs of before there was a choice do not."""
-  options = config.get('lora') or {}
-  return bool(options.get('rank') or options.get('paths'))
-
-
-def settings(config: Config, mesh: dict[str, int] | None = None) -> Settings:
-  """The numbers of the run; `mesh` takes the place of the config's."""
-  return Settings(steps=config.steps, batch_size=config.batch_size, seed=config.seed, microbatches=config.microbatches,
-                  steps_per_call=config.get('steps_per_call', 1), reduce=config.get('reduce', 'float32'),
-                  mesh=plain(config.mesh) if mesh is None else mesh, rules=plain(config.rules), **_nonfinite(config))
-
-
-def _nonfinite(config: Config) -> dict[str, Any]:
-  """Runs of before there was a choice stop at NaN."""
-  given = config.get('nonfinite')
-  return {} if given is None else {'nonfinite': given.policy, 'nonfinite_limit': given.limit}
-
-
-def mesh_sizes(text: str) -> dict[str, int]:
-  """'fsdp:8,tensor:2' -> axis -> size, with every axis of a mesh; -1 stands for the devices that are left.
-
-  Raises:
-    UserError: an unknown axis or a size that is no number of devices.
-  """
-  sizes: dict[str, int] = dict.fromkeys(sharding.MESH_AXES, 1)
-  for part in filter(None, text.split(',')):
-    axis, _, size = part.partition(':')
-    if axis not in sizes or not (size == '-1' or size.isdecimal() and int(size) > 0):
-      raise UserError(
-        f'--mesh takes axis:size pairs with axes {sharding.MESH_AXES}, e.g. fsdp:8,tensor:2, got {part!r}')
-    sizes[axis] = int(size)
-  return sizes

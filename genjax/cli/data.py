@@ -7,7 +7,6 @@ import sys
 import textwrap
 from typing import Any
 
-from genjax.cli import outputs
 from genjax.data import sources
 from genjax.data.prepared import prepare
 from genjax.data.prepared.builders import BUILDERS
@@ -15,6 +14,7 @@ from genjax.data.text import documents
 from genjax.data.text.tokenization import tokenize
 from genjax.data.text.tokenizers import open_tokenizer
 from genjax.data.text.windows import ByteVocabulary
+from genjax.runs import outputs
 from genjax.types import UserError
 
 

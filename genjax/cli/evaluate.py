@@ -11,9 +11,10 @@ import numpy as np
 
 from genjax import checks, distributed
 from genjax import config as config_lib
-from genjax.cli import hosts, outputs
-from genjax.cli import workdir as workdir_lib
+from genjax.cli import hosts
 from genjax.metrics.card import Card
+from genjax.runs import outputs
+from genjax.runs import workdir as workdir_lib
 from genjax.training import rehearsal
 from genjax.training.monitoring import logs
 from genjax.training.run import Run

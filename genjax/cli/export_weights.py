@@ -10,9 +10,9 @@ import contextlib
 import importlib
 import pathlib
 
-from genjax.cli import assets, configs, outputs
-from genjax.cli import workdir as workdir_lib
 from genjax.cli.import_weights import DTYPES, PUBLIC
+from genjax.runs import assets, builders, outputs
+from genjax.runs import workdir as workdir_lib
 from genjax.training.monitoring import logs
 
 
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     step, trees = saved.load(logs.say, workdir_lib.chosen(saved, args.step), ('params',) if args.raw else
                              ('params', 'ema'))
   params = {**trees['params'], **(trees.get('ema') or {})}
-  if configs.adapted(config):
+  if builders.adapted(config):
     _, experiment = workdir_lib.load(args.workdir)
     public.write_adapter(to, config, params, experiment.frozen, kept)
     logs.say(f'wrote the adapters of step {step} of {workdir} to {to}')

@@ -9,10 +9,11 @@ from absl import flags
 from genjax.cluster import Options
 
 _HELP = {
-  'coordinator':
-    "HOST:PORT of process 0, for a run of several processes; TPU pods, Slurm and Kubernetes need no such flag "
-    "(docs/pods.md)", 'num_processes': 'how many processes there are; 1 looks for no others',
-  'process_id': 'which of them this is, from 0', 'start_timeout': 'seconds until all processes must have come',
+  'coordinator': "HOST:PORT of process 0, for a run of several processes; TPU pods, Slurm and Kubernetes need no such "
+                 "flag (docs/pods.md)",
+  'num_processes': 'how many processes there are; 1 looks for no others',
+  'process_id': 'which of them this is, from 0',
+  'start_timeout': 'seconds until all processes must have come',
   'peer_timeout': 'seconds without a sign of life after which a process counts as lost',
 }
 

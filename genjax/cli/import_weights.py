@@ -27,10 +27,10 @@ import jax
 import jax.numpy as jnp
 
 from genjax import config as config_lib
-from genjax.cli import assets, configs
-from genjax.cli import workdir as workdir_lib
 from genjax.config import Config
 from genjax.interop.files import new_folder
+from genjax.runs import assets, builders
+from genjax.runs import workdir as workdir_lib
 from genjax.training.experiment import Condition
 from genjax.training.monitoring import logs
 from genjax.training.run import Run
@@ -95,8 +95,8 @@ def _write(folder: pathlib.Path, source: pathlib.Path, config: Config, params, m
            files) -> tuple[int, Mapping[str, Condition]]:
   """Writes the run to a folder; returns the number of its parameters, and what it can be asked for."""
   paths = [os.getcwd()]
-  experiment = workdir_lib.attach(config, configs.build(config, paths))
-  run = Run(experiment, configs.settings(config))
+  experiment = workdir_lib.attach(config, builders.build(config, paths))
+  run = Run(experiment, builders.settings(config))
   files = {**experiment.files, **files}
   kept = {**experiment.assets, **({'vocabulary': config.data.vocabulary} if 'vocabulary' in config.data else {})}
   assets.write(folder, files)

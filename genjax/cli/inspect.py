@@ -17,6 +17,7 @@ from jax.sharding import AbstractMesh
 from genjax.cli import configs
 from genjax.nn.functional import count
 from genjax.objectives import base
+from genjax.runs import builders
 from genjax.training import state as state_lib
 from genjax.training.checkpoints import checkpoint
 from genjax.training.experiment import Experiment
@@ -35,7 +36,7 @@ def main(argv: list[str]) -> int:
 
   values, paths = configs.parse('inspect', argv, __doc__ or '', define)
   config = values.config
-  experiment = configs.build(config, paths)
+  experiment = builders.build(config, paths)
   report = inspect(experiment, config.seed, abstract_mesh(values.mesh), dict(config.rules))
   for group in {row['group']: None for row in report['parameters']}:
     rows = [row for row in report['parameters'] if row['group'] == group]
@@ -53,7 +54,7 @@ def abstract_mesh(text: str) -> AbstractMesh:
   Raises:
     UserError: an unknown axis or a size that is no positive number.
   """
-  sizes = configs.mesh_sizes(text)
+  sizes = builders.mesh_sizes(text)
   if -1 in sizes.values():
     raise UserError(f'--mesh={text}: there are no devices to count here; give every size as a number')
   return AbstractMesh(tuple(sizes.values()), tuple(sizes))

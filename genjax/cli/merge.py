@@ -10,8 +10,8 @@ import contextlib
 from typing import Any
 
 from genjax import config as config_lib
-from genjax.cli import assets, configs, outputs
-from genjax.cli import workdir as workdir_lib
+from genjax.runs import assets, builders, outputs
+from genjax.runs import workdir as workdir_lib
 from genjax.training.monitoring import logs
 from genjax.training.state import TrainState
 from genjax.types import UserError
@@ -29,13 +29,13 @@ def main(argv: list[str]) -> int:
   args = parser.parse_args(argv)
   out = outputs.folder(args.out, '--out', new=True)
   config, paths = workdir_lib.read_config(args.workdir)
-  if not configs.adapted(config):
+  if not builders.adapted(config):
     raise UserError(f'--workdir={args.workdir} is a run without adapters; there is nothing to merge')
   # Not the base as it was rounded for training
   _, run = workdir_lib.open_run(args.workdir, args.set, args.step, exact=True)
   merged: Any = run.experiment.objective  # the one that has adapters
   plain = config_lib.from_plain(_without_adapters(config_lib.plain(config)))
-  experiment = configs.build(plain, paths)
+  experiment = builders.build(plain, paths)
   assets.put(plain, assets.described(experiment.assets, experiment.files))
   params = merged.merge(run.params(averaged=False), run.frozen)
   averages = merged.context(run.state.context(run.frozen), merged=True).ema

@@ -15,10 +15,11 @@ from absl import flags
 import jax
 
 from genjax import config as config_lib
-from genjax.cli import configs, outputs
-from genjax.cli import workdir as workdir_lib
+from genjax.cli import configs
 from genjax.config import Config
 from genjax.planning import plan, topology
+from genjax.runs import builders, outputs
+from genjax.runs import workdir as workdir_lib
 from genjax.training.run import Run
 from genjax.types import UserError, strict_json
 
@@ -68,9 +69,9 @@ def make(config: Config, paths: list[str], name: str, mesh: str = '',
     UserError: an unknown topology, no libtpu, a mesh that does not fit, a batch that does not divide.
   """
   topology.prepare(name)  # before the builder starts a backend
-  settings = configs.settings(config, configs.mesh_sizes(mesh) if mesh else None)
+  settings = builders.settings(config, builders.mesh_sizes(mesh) if mesh else None)
   target = topology.find(name)
-  run = Run(configs.build(config, paths), settings, target.devices)
+  run = Run(builders.build(config, paths), settings, target.devices)
   facts = {key: config.model[key] for key in ('dtype', 'remat') if key in config.model}
   return plan.make(run, target, model_flops(config, paths), facts, save)
 
@@ -83,5 +84,5 @@ def model_flops(config: Config, paths: list[str]) -> int:
   plain = config_lib.from_plain(config_lib.plain(config))
   if plain.model.get('remat', 'none') != 'none':
     config_lib.override(plain, 'model.remat=none')
-  run = Run(configs.build(plain, paths), configs.settings(plain, {'data': 1}), jax.devices('cpu')[:1])
+  run = Run(builders.build(plain, paths), builders.settings(plain, {'data': 1}), jax.devices('cpu')[:1])
   return run.step_flops(tuple(phase.name for phase in run.phases))

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from genjax import checks, distributed
-from genjax.cli import hosts, outputs
-from genjax.cli import workdir as workdir_lib
+from genjax.cli import hosts
 from genjax.config import suggestion
+from genjax.runs import outputs
+from genjax.runs import workdir as workdir_lib
 from genjax.training import rehearsal
 from genjax.training.experiment import Columns, Condition
 from genjax.training.monitoring import logs

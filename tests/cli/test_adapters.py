@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from genjax.cli import workdir
 from genjax.cli.main import main
+from genjax.runs import workdir
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 VAE = f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke'

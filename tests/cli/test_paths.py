@@ -5,8 +5,8 @@ import pathlib
 
 import pytest
 
-from genjax.cli import workdir
 from genjax.cli.main import PATHS, main, with_homes
+from genjax.runs import workdir
 from genjax.types import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from genjax import config as config_lib
-from genjax.cli import lock, workdir
-from genjax.cli import train as command
 from genjax.cli.main import main
+from genjax.runs import lock, workdir
+from genjax.runs import training as command
 from genjax.training.run import Run
 from genjax.types import UserError
 
@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 VAE = f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke'
 HOLDER = """
 import os, pathlib, sys, time
-from genjax.cli import lock
+from genjax.runs import lock
 with lock.hold(pathlib.Path(sys.argv[1])):
   child = os.fork() if 'fork' in sys.argv else 1
   if child == 0:

@@ -8,9 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from genjax.cli import outputs, sample
-from genjax.cli import workdir as workdir_lib
+from genjax.cli import sample
 from genjax.cli.main import main
+from genjax.runs import outputs
+from genjax.runs import workdir as workdir_lib
 from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.training.experiment import Condition
 from genjax.training.monitoring import logs

@@ -9,8 +9,8 @@ import signal
 import jax
 import pytest
 
-from genjax.cli import workdir
 from genjax.cli.main import main
+from genjax.runs import workdir
 from genjax.training import hooks
 from genjax.types import StorageError
 

@@ -12,6 +12,7 @@ from genjax.cli import configs, inspect
 from genjax.cli.main import main
 from genjax.objectives.base import Context
 from genjax.objectives.lora import MUTABLE
+from genjax.runs import builders
 from genjax.training import state
 from genjax.training.run import Run
 from genjax.types import UserError, named_leaves
@@ -28,7 +29,7 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ('gans/digits_gan
 
 def experiment(name, *flags):
   values, paths = configs.parse('train', [f'--config={ROOT}/configs/{name}.py:smoke', *flags], '')
-  return configs.build(values.config, paths), values.config
+  return builders.build(values.config, paths), values.config
 
 
 @pytest.fixture
@@ -47,11 +48,11 @@ def pair(request):
     variables = variables._replace(params=params)
     with config.unlocked():
       config.lora.update(rank=2, paths=PATHS[name], **lora)
-    adapted = configs.build(config)
+    adapted = builders.build(config)
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(adapted.frozen))
     frozen = {**base.frozen, **jax.device_get(variables.params), MUTABLE: jax.device_get(variables.mutable)}
     adapted = dataclasses.replace(adapted, frozen=frozen)
-    runs = [Run(one, configs.settings(config)) for one in (base, adapted)]
+    runs = [Run(one, builders.settings(config)) for one in (base, adapted)]
     for run in runs:
       run.initialise()
     # Separate buffers: the state is donated.
@@ -128,7 +129,7 @@ def test_the_base_is_kept_in_the_compute_type_and_trains_alike(name):
   found = []
   for adapted in (whole, small):
     frozen = jax.device_get(jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), values, adapted.frozen))
-    run = Run(dataclasses.replace(adapted, frozen=frozen), configs.settings(config))
+    run = Run(dataclasses.replace(adapted, frozen=frozen), builders.settings(config))
     run.initialise()
     batch = next(iter(whole.train.iterate(0, slice(0, 8))))
     found.append(jax.device_get((run.train_step(batch), run.state.params)))

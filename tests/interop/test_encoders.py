@@ -21,20 +21,18 @@ from genjax.types import UserError
 SIZES = dict(vocab=19, context=12, layers=2, heads=2, width=6, mlp_width=7)
 MARIAN = Seq2SeqConfig(**SIZES, init='normal', output_bias=True, activation='silu', decoder_layers=1)
 CONFIGS = {
-  'bert_model':
-    BertConfig(**SIZES), 'bert_masked_lm':
-      BertConfig(**SIZES, pooler=False, masked_lm=True, activation='relu'), 'bert_pretraining':
-        BertConfig(**SIZES, masked_lm=True, next_sentence=True, types=3), 'bert_classifier':
-          BertConfig(**SIZES, classes=5), 'marian':
-            MARIAN, 't5':
-              t5('small', **SIZES, head_dim=5, decoder_layers=3), 't5_1_1':
-                t5_1_1('small', **SIZES, head_dim=5, decoder_layers=2), 't5_encoder':
-                  t5_1_1('small', **SIZES, head_dim=5, decoder_layers=0, tied=True), 'whisper':
-                    Seq2SeqConfig(**SIZES, frames=5, source_context=9, decoder_layers=1, init='normal', **OPTIONS),
-  'vit_model':
-    VitConfig((6, 9, 2), 0, patch=3, layers=2, heads=2, width=6, mlp_width=7, pooler=True,
-              activation='relu'), 'vit_classifier':
-                VitConfig((6, 6, 3), 5, patch=2, layers=2, heads=2, width=6, mlp_width=7),
+  'bert_model': BertConfig(**SIZES),
+  'bert_masked_lm': BertConfig(**SIZES, pooler=False, masked_lm=True, activation='relu'),
+  'bert_pretraining': BertConfig(**SIZES, masked_lm=True, next_sentence=True, types=3),
+  'bert_classifier': BertConfig(**SIZES, classes=5),
+  'marian': MARIAN,
+  't5': t5('small', **SIZES, head_dim=5, decoder_layers=3),
+  't5_1_1': t5_1_1('small', **SIZES, head_dim=5, decoder_layers=2),
+  't5_encoder': t5_1_1('small', **SIZES, head_dim=5, decoder_layers=0, tied=True),
+  'whisper': Seq2SeqConfig(**SIZES, frames=5, source_context=9, decoder_layers=1, init='normal', **OPTIONS),
+  'vit_model': VitConfig((6, 9, 2), 0, patch=3, layers=2, heads=2, width=6, mlp_width=7, pooler=True,
+                         activation='relu'),
+  'vit_classifier': VitConfig((6, 6, 3), 5, patch=2, layers=2, heads=2, width=6, mlp_width=7),
 }
 NETWORKS = {BertConfig: encoder, Seq2SeqConfig: seq2seq, VitConfig: image_encoder}
 

@@ -18,16 +18,15 @@ from genjax.types import StorageError, UserError
 SIZES = dict(vocab=19, context=12, layers=2, heads=4, width=16)
 SCALING = {'kind': 'llama3', 'factor': 8.0, 'low': 1.5, 'high': 5.0, 'original_context': 6}
 CONFIGS = {
-  'gpt2':
-    TransformerConfig(**SIZES, mlp='gelu'), 'gpt2_untied':
-      TransformerConfig(**SIZES, mlp_width=17, tied=False, norm_eps=1e-3), 'llama':
-        llama(**SIZES, kv_heads=2, head_dim=4, mlp_width=15, attention_bias=True, mlp_bias=True, rope_scaling=SCALING),
-  'llama_tied':
-    llama(**SIZES, kv_heads=4, head_dim=6, mlp_width=15, tied=True, attention_bias=False, mlp_bias=False,
-          rope_theta=77.0, rope_scaling={'kind': 'linear', 'factor': 2.0}), 'mistral':
-            llama(**SIZES, kv_heads=1, head_dim=4, mlp_width=15, window=5), 'mixtral':
-              llama(**SIZES, kv_heads=1, head_dim=4, mlp_width=15, window=5, experts=3, experts_per_token=2,
-                    balance=0.02),
+  'gpt2': TransformerConfig(**SIZES, mlp='gelu'),
+  'gpt2_untied': TransformerConfig(**SIZES, mlp_width=17, tied=False, norm_eps=1e-3),
+  'llama': llama(**SIZES, kv_heads=2, head_dim=4, mlp_width=15, attention_bias=True, mlp_bias=True,
+                 rope_scaling=SCALING),
+  'llama_tied': llama(**SIZES, kv_heads=4, head_dim=6, mlp_width=15, tied=True, attention_bias=False, mlp_bias=False,
+                      rope_theta=77.0, rope_scaling={'kind': 'linear', 'factor': 2.0}),
+  'mistral': llama(**SIZES, kv_heads=1, head_dim=4, mlp_width=15, window=5),
+  'mixtral': llama(**SIZES, kv_heads=1, head_dim=4, mlp_width=15, window=5, experts=3, experts_per_token=2,
+                   balance=0.02),
 }
 
 
@@ -233,60 +232,57 @@ def as_pickle(folder):
 BAD = {
   'no folder': ('llama', lambda folder: folder.rename(folder.with_name('elsewhere')), 'is no folder'),
   'no config': ('llama', lambda folder: (folder / 'config.json').unlink(), 'config.json does not exist'),
-  'no json': ('llama', lambda folder: truncate(folder / 'config.json', 30), 'cannot be read as JSON'), 'json list':
-    ('llama', lambda folder:
-     (folder / 'config.json').write_text('[]'), 'must hold a JSON object, got list'), 'architecture': (
-       'llama', lambda folder: edit(folder / 'config.json', model_type='mamba'), "'mamba'.*gpt2.*llama.*mistral"),
+  'no json': ('llama', lambda folder: truncate(folder / 'config.json', 30), 'cannot be read as JSON'),
+  'json list': ('llama', lambda folder: (folder / 'config.json').write_text('[]'), 'must hold a JSON object, got list'),
+  'architecture': ('llama', lambda folder: edit(folder / 'config.json', model_type='mamba'),
+                   "'mamba'.*gpt2.*llama.*mistral"),
   'no architecture': ('llama', lambda folder: edit(folder / 'config.json', model_type=None), 'lacks model_type'),
-  'no size': ('llama', lambda folder: edit(folder / 'config.json', hidden_size=None), 'lacks hidden_size'), 'size':
-    ('llama', lambda folder: edit(folder / 'config.json', num_hidden_layers='2'),
-     "num_hidden_layers must be a whole number .*'2'"), 'no flag':
-       ('llama', lambda folder: edit(folder / 'config.json', tie_word_embeddings=1),
-        'tie_word_embeddings must be true or false'), 'heads':
-          ('llama', lambda folder: edit(folder / 'config.json', num_key_value_heads=3), 'must be a multiple of kv_heads'
-          ), 'activation': (
-            'llama', lambda folder: edit(folder / 'config.json', hidden_act='relu2'), r"hidden_act is 'relu2'.*silu"),
-  'gpt2 activation':
-    ('gpt2', lambda folder: edit(folder / 'config.json', activation_function='tanh'), "activation_function is 'tanh'"
-    ), 'gpt2 scores':
-      ('gpt2', lambda folder: edit(folder / 'config.json', scale_attn_by_inverse_layer_idx=True),
-       'scale_attn_by_inverse'), 'longrope': (
-         'llama', lambda folder: edit(folder / 'config.json', rope_scaling={'type': 'longrope'}), "type is 'longrope'"),
-  'su':
-    ('mistral', lambda folder: edit(folder / 'config.json', rope_parameters={'rope_type': 'su'}), "rope_type is 'su'"
-    ), 'half rotary': (
-      'llama', lambda folder: edit(folder / 'config.json', partial_rotary_factor=0.5), 'partial_rotary_factor is 0.5'
-    ), 'layer types': (
-      'mistral', lambda folder: edit(folder / 'config.json', layer_types=['full_attention']), 'layer_types'), 'jitter':
-        ('mixtral', lambda folder: edit(folder / 'config.json', router_jitter_noise=0.1), 'router_jitter_noise is 0.1'
-        ), 'experts':
-          ('mixtral', lambda folder: edit(folder / 'config.json', num_experts_per_tok=4), '1 to all of the experts'
-          ), 'missing expert': ('mixtral', lambda folder: edit_tensors(
-            folder, lambda tensors: tensors.pop('model.layers.1.block_sparse_moe.experts.2.w3.weight')),
-                                r'1 missing: model\.layers\.1\.block_sparse_moe\.experts\.2\.w3'),
-  'pickle': ('llama', as_pickle, r'pickle files \(pytorch_model\.bin\).*runs any code'), 'no weights': (
-    'llama', lambda folder: (folder / files.SINGLE).unlink(), 'neither model.safetensors nor'), 'truncated': (
-      'llama', lambda folder: truncate(folder / files.SINGLE, -10), r'model\.safetensors is no whole safetensors file'
-    ), 'truncated header': (
-      'llama', lambda folder: truncate(folder / files.SINGLE, 100), r'is no whole safetensors file'), 'empty': (
-        'llama', lambda folder: truncate(folder / files.SINGLE, 0), r'is no whole safetensors file'), 'missing tensors':
-          ('llama', lambda folder: edit_tensors(
-            folder, lambda tensors: [tensors.pop(f'model.layers.{layer}.mlp.up_proj.weight') for layer in (0, 1)]),
-           r'2 missing: .*layers\.0\.mlp.up_proj.*layers\.1\.'),
-  'unmapped tensors':
-    ('llama',
-     lambda folder: edit_tensors(folder, lambda tensors: tensors.update({'score.weight': np.ones(
-       (2, 2), np.float32)})), r'1 without a place in the model: score\.weight'), 'more layers':
-         ('gpt2', lambda folder: edit(folder / 'config.json', n_layer=1), r'12 without a place.*h\.1\.attn\.c_attn'
-         ), 'shape': (
-           'gpt2', lambda folder: edit(folder / 'config.json', vocab_size=20),
-           r'transformer\.wte\.weight has \(19, 16\).*\(20, 16\)'), 'bias': ('mistral', lambda folder: edit_tensors(
-             folder, lambda tensors: tensors.update({'model.layers.0.self_attn.q_proj.bias': np.ones(16, np.float32)})),
-                                                                             r'without a place.*q_proj\.bias'),
-  'type':
-    ('llama',
-     lambda folder: edit_tensors(folder, lambda tensors: tensors.update({'model.norm.weight': np.ones(16, np.int8)})),
-     r'types other than .*model\.norm\.weight \(I8\)'),
+  'no size': ('llama', lambda folder: edit(folder / 'config.json', hidden_size=None), 'lacks hidden_size'),
+  'size': ('llama', lambda folder: edit(folder / 'config.json', num_hidden_layers='2'),
+           "num_hidden_layers must be a whole number .*'2'"),
+  'no flag': ('llama', lambda folder: edit(folder / 'config.json', tie_word_embeddings=1),
+              'tie_word_embeddings must be true or false'),
+  'heads': ('llama', lambda folder: edit(folder / 'config.json', num_key_value_heads=3),
+            'must be a multiple of kv_heads'),
+  'activation': ('llama', lambda folder: edit(folder / 'config.json', hidden_act='relu2'),
+                 r"hidden_act is 'relu2'.*silu"),
+  'gpt2 activation': ('gpt2', lambda folder: edit(folder / 'config.json', activation_function='tanh'),
+                      "activation_function is 'tanh'"),
+  'gpt2 scores': ('gpt2', lambda folder: edit(folder / 'config.json', scale_attn_by_inverse_layer_idx=True),
+                  'scale_attn_by_inverse'),
+  'longrope': ('llama', lambda folder: edit(folder / 'config.json', rope_scaling={'type': 'longrope'}),
+               "type is 'longrope'"),
+  'su': ('mistral', lambda folder: edit(folder / 'config.json', rope_parameters={'rope_type': 'su'}),
+         "rope_type is 'su'"),
+  'half rotary': ('llama', lambda folder: edit(folder / 'config.json', partial_rotary_factor=0.5),
+                  'partial_rotary_factor is 0.5'),
+  'layer types': ('mistral', lambda folder: edit(folder / 'config.json', layer_types=['full_attention']),
+                  'layer_types'),
+  'jitter': ('mixtral', lambda folder: edit(folder / 'config.json', router_jitter_noise=0.1),
+             'router_jitter_noise is 0.1'),
+  'experts': ('mixtral', lambda folder: edit(folder / 'config.json', num_experts_per_tok=4), '1 to all of the experts'),
+  'missing expert': ('mixtral', lambda folder: edit_tensors(folder, lambda tensors: tensors.pop(
+    'model.layers.1.block_sparse_moe.experts.2.w3.weight')),
+    r'1 missing: model\.layers\.1\.block_sparse_moe\.experts\.2\.w3'),
+  'pickle': ('llama', as_pickle, r'pickle files \(pytorch_model\.bin\).*runs any code'),
+  'no weights': ('llama', lambda folder: (folder / files.SINGLE).unlink(), 'neither model.safetensors nor'),
+  'truncated': ('llama', lambda folder: truncate(folder / files.SINGLE, -10),
+                r'model\.safetensors is no whole safetensors file'),
+  'truncated header': ('llama', lambda folder: truncate(folder / files.SINGLE, 100), r'is no whole safetensors file'),
+  'empty': ('llama', lambda folder: truncate(folder / files.SINGLE, 0), r'is no whole safetensors file'),
+  'missing tensors': ('llama', lambda folder: edit_tensors(folder, lambda tensors: [
+    tensors.pop(f'model.layers.{layer}.mlp.up_proj.weight') for layer in (0, 1)]),
+    r'2 missing: .*layers\.0\.mlp.up_proj.*layers\.1\.'),
+  'unmapped tensors': ('llama', lambda folder: edit_tensors(folder, lambda tensors: tensors.update(
+    {'score.weight': np.ones((2, 2), np.float32)})), r'1 without a place in the model: score\.weight'),
+  'more layers': ('gpt2', lambda folder: edit(folder / 'config.json', n_layer=1),
+                  r'12 without a place.*h\.1\.attn\.c_attn'),
+  'shape': ('gpt2', lambda folder: edit(folder / 'config.json', vocab_size=20),
+            r'transformer\.wte\.weight has \(19, 16\).*\(20, 16\)'),
+  'bias': ('mistral', lambda folder: edit_tensors(folder, lambda tensors: tensors.update(
+    {'model.layers.0.self_attn.q_proj.bias': np.ones(16, np.float32)})), r'without a place.*q_proj\.bias'),
+  'type': ('llama', lambda folder: edit_tensors(folder, lambda tensors: tensors.update(
+    {'model.norm.weight': np.ones(16, np.int8)})), r'types other than .*model\.norm\.weight \(I8\)'),
 }
 
 

@@ -31,14 +31,13 @@ def encoder_decoder(config):
 
 
 GENERATORS = {
-  'tied':
-    lambda: of_decoder(True), 'untied':
-      lambda: of_decoder(False), 'seq2seq':
-        lambda: encoder_decoder(seq2seq.Seq2SeqConfig(vocab=11, context=8, output_bias=True, **SMALL)), 't5':
-          lambda: encoder_decoder(t5.t5('small', vocab=11, head_dim=8, **SMALL)), 't5_1_1':
-            lambda: encoder_decoder(t5.t5_1_1('small', vocab=11, head_dim=8, **SMALL)),
-  'whisper':
-    lambda: encoder_decoder(whisper.whisper('tiny', vocab=11, frames=3, decoder_layers=1, source_context=4, **SMALL)),
+  'tied': lambda: of_decoder(True),
+  'untied': lambda: of_decoder(False),
+  'seq2seq': lambda: encoder_decoder(seq2seq.Seq2SeqConfig(vocab=11, context=8, output_bias=True, **SMALL)),
+  't5': lambda: encoder_decoder(t5.t5('small', vocab=11, head_dim=8, **SMALL)),
+  't5_1_1': lambda: encoder_decoder(t5.t5_1_1('small', vocab=11, head_dim=8, **SMALL)),
+  'whisper': lambda: encoder_decoder(whisper.whisper('tiny', vocab=11, frames=3, decoder_layers=1, source_context=4,
+                                                     **SMALL)),
 }
 
 

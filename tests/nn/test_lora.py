@@ -149,8 +149,8 @@ LAYERS = {
   'pointwise': (one(functools.partial(Conv, 4, 6, 1)), (2, 8, 8, 4)),
   'transposed': (one(functools.partial(ConvTranspose, 4, 6)), (2, 4, 4, 4)),
   'spectral': (one(functools.partial(Conv, 4, 6, spectral=True)), (2, 8, 8, 4)),  # takes the merged kernel
-  # And so does this
   'frames': (one(functools.partial(FrameConv, 4, 6, kernel_init=jax.nn.initializers.lecun_normal())), (2, 8, 4)),
+   # and so does this
   'stack': (stack(one(functools.partial(Row, 4, 4)), 3, remat='full'), (2, 5, 4)),
 }
 

@@ -100,13 +100,13 @@ def test_bad_options(options, message, small):
 
 def test_learns_digits():
   """A few epochs on the real training digits, judged on the real held-out ones."""
-  from genjax.cli import configs
+  from genjax.runs import builders
   from genjax.training import loop
   from genjax.training.run import Run
 
   config = importlib.import_module('genjax.configs.classifiers.digits_classifier').get_config()
   config.steps, config.model.width = 80, 16
-  run = Run(configs.build(config.lock()), configs.settings(config))
+  run = Run(builders.build(config.lock()), builders.settings(config))
   run.initialise()
   before = run.evaluate()
   loop.train(run, [])

@@ -34,25 +34,24 @@ NO_TOKENS = {'bos_token_id': None, 'eos_token_id': None}
 SIZES = dict(vocab_size=53, max_position_embeddings=64, hidden_size=36, intermediate_size=50, num_hidden_layers=3,
              num_attention_heads=6, num_key_value_heads=2, initializer_range=0.2, **NO_TOKENS)
 BASES = {
-  'gpt2':
-    lambda: transformers.GPT2Config(vocab_size=53, n_positions=48, n_embd=42, n_layer=3, n_head=3, n_inner=61, **
-                                    NO_TOKENS),
-  'llama':
-    lambda: transformers.LlamaConfig(
-      **{**SIZES, 'hidden_size': 30, 'num_attention_heads': 5, 'num_key_value_heads': 1, 'intermediate_size': 41}),
-  'mistral':
-    lambda: transformers.MistralConfig(**SIZES, sliding_window=7),
+  'gpt2': lambda: transformers.GPT2Config(vocab_size=53, n_positions=48, n_embd=42, n_layer=3, n_head=3, n_inner=61,
+                                          **NO_TOKENS),
+  'llama': lambda: transformers.LlamaConfig(**{**SIZES, 'hidden_size': 30, 'num_attention_heads': 5,
+                                               'num_key_value_heads': 1,
+                                               'intermediate_size': 41}),
+  'mistral': lambda: transformers.MistralConfig(**SIZES, sliding_window=7),
   # torch's grouped products want a hidden width of such a size
-  'mixtral':
-    lambda: transformers.MixtralConfig(**{**SIZES, 'hidden_size': 24, 'intermediate_size': 52}, num_local_experts=4),
+  'mixtral': lambda: transformers.MixtralConfig(**{**SIZES, 'hidden_size': 24, 'intermediate_size': 52},
+                                                num_local_experts=4),
 }
 EVERY = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']
 ADAPTERS = {
-  'gpt2_attention': ('gpt2', dict(target_modules=['c_attn'])), 'gpt2_every': (
-    'gpt2', dict(target_modules=['c_attn', 'c_proj', 'c_fc'],
-                 use_rslora=True)), 'llama_every': ('llama', dict(target_modules=EVERY)), 'llama_head_and_layers': (
-                   'llama', dict(target_modules=r'.*layers\.[02]\.self_attn\.[qv]_proj|lm_head',
-                                 use_rslora=True)), 'mistral_every': ('mistral', dict(target_modules=EVERY)),
+  'gpt2_attention': ('gpt2', dict(target_modules=['c_attn'])),
+  'gpt2_every': ('gpt2', dict(target_modules=['c_attn', 'c_proj', 'c_fc'], use_rslora=True)),
+  'llama_every': ('llama', dict(target_modules=EVERY)),
+  'llama_head_and_layers': ('llama', dict(target_modules=r'.*layers\.[02]\.self_attn\.[qv]_proj|lm_head',
+                                          use_rslora=True)),
+  'mistral_every': ('mistral', dict(target_modules=EVERY)),
   'mistral_some_layers': ('mistral', dict(target_modules=['q_proj', 'down_proj'], layers_to_transform=[1])),
 }
 

@@ -47,33 +47,28 @@ def mixtral(**options):
 
 
 CASES = {
-  'gpt2':
-    lambda: gpt2(), 'gpt2_untied_exact_gelu':
-      lambda: gpt2(n_inner=70, activation_function='gelu', tie_word_embeddings=False, layer_norm_epsilon=1e-3),
-  'gpt2_relu':
-    lambda: gpt2(activation_function='relu'), 'gpt2_torch_tanh':
-      lambda: gpt2(activation_function='gelu_pytorch_tanh'), 'llama_grouped':
-        lambda: llama(rms_norm_eps=1e-5), 'llama_tied_odd':
-          lambda: llama(vocab_size=51, hidden_size=30, intermediate_size=41, num_attention_heads=5,
-                        num_key_value_heads=1, tie_word_embeddings=True), 'llama_biases':
-                          lambda: llama(attention_bias=True, mlp_bias=True, num_key_value_heads=6, rope_theta=500.0),
-  'llama_attention_bias':
-    lambda: llama(attention_bias=True, head_dim=10), 'llama3_scaling':
-      lambda: llama(rope_scaling=LLAMA3, rope_theta=5000.0), 'llama_linear_scaling':
-        lambda: llama(rope_scaling={'rope_type': 'linear', 'factor': 2.5}), 'llama_dynamic_gelu':
-          lambda: llama(rope_scaling={'rope_type': 'dynamic', 'factor': 2.5}, hidden_act='gelu'), 'llama_yarn':
-            lambda: llama(rope_scaling={'rope_type': 'yarn', 'factor': 4.0, 'original_max_position_embeddings': 16},
-                          head_dim=14), 'llama_yarn_options':
-                            lambda: llama(
-                              rope_theta=500.0, head_dim=14, rope_scaling={
-                                'rope_type': 'yarn', 'factor': 8.0, 'original_max_position_embeddings': 8,
-                                'beta_fast': 3.0, 'beta_slow': 0.2, 'attention_factor': 0.8, 'truncate': False
-                              }), 'mistral_window':
-                                lambda: mistral(sliding_window=7), 'mistral_whole_head_dim':
-                                  lambda: mistral(sliding_window=None, head_dim=8), 'mixtral_window':
-                                    lambda: mixtral(num_local_experts=4, sliding_window=7, router_aux_loss_coef=0.0),
-  'mixtral_eight':
-    lambda: mixtral(num_local_experts=8, num_experts_per_tok=3, head_dim=8, router_aux_loss_coef=0.02),
+  'gpt2': lambda: gpt2(),
+  'gpt2_untied_exact_gelu': lambda: gpt2(n_inner=70, activation_function='gelu', tie_word_embeddings=False,
+                                         layer_norm_epsilon=1e-3),
+  'gpt2_relu': lambda: gpt2(activation_function='relu'),
+  'gpt2_torch_tanh': lambda: gpt2(activation_function='gelu_pytorch_tanh'),
+  'llama_grouped': lambda: llama(rms_norm_eps=1e-5),
+  'llama_tied_odd': lambda: llama(vocab_size=51, hidden_size=30, intermediate_size=41, num_attention_heads=5,
+                                  num_key_value_heads=1, tie_word_embeddings=True),
+  'llama_biases': lambda: llama(attention_bias=True, mlp_bias=True, num_key_value_heads=6, rope_theta=500.0),
+  'llama_attention_bias': lambda: llama(attention_bias=True, head_dim=10),
+  'llama3_scaling': lambda: llama(rope_scaling=LLAMA3, rope_theta=5000.0),
+  'llama_linear_scaling': lambda: llama(rope_scaling={'rope_type': 'linear', 'factor': 2.5}),
+  'llama_dynamic_gelu': lambda: llama(rope_scaling={'rope_type': 'dynamic', 'factor': 2.5}, hidden_act='gelu'),
+  'llama_yarn': lambda: llama(rope_scaling={'rope_type': 'yarn', 'factor': 4.0,
+                                            'original_max_position_embeddings': 16}, head_dim=14),
+  'llama_yarn_options': lambda: llama(rope_theta=500.0, head_dim=14, rope_scaling={
+    'rope_type': 'yarn', 'factor': 8.0, 'original_max_position_embeddings': 8, 'beta_fast': 3.0, 'beta_slow': 0.2,
+    'attention_factor': 0.8, 'truncate': False}),
+  'mistral_window': lambda: mistral(sliding_window=7),
+  'mistral_whole_head_dim': lambda: mistral(sliding_window=None, head_dim=8),
+  'mixtral_window': lambda: mixtral(num_local_experts=4, sliding_window=7, router_aux_loss_coef=0.0),
+  'mixtral_eight': lambda: mixtral(num_local_experts=8, num_experts_per_tok=3, head_dim=8, router_aux_loss_coef=0.02),
 }
 
 

@@ -6,6 +6,7 @@ import pytest
 from genjax.cli import configs
 from genjax.cli import plan as command
 from genjax.planning import plan, topology
+from genjax.runs import builders
 from genjax.training.run import Run
 from genjax.types import UserError
 
@@ -71,7 +72,7 @@ def test_more_fake_devices_than_this_process_has():
 @pytest.mark.parametrize('text', ['fsdp', 'fsdp:0', 'fsdp:x', 'rows:2', 'fsdp:-2'])
 def test_meshes_that_are_none(text):
   with pytest.raises(UserError, match='--mesh takes axis:size'):
-    configs.mesh_sizes(text)
+    builders.mesh_sizes(text)
 
 
 def test_rematerialisation_is_no_work_of_the_model(request):
@@ -79,6 +80,6 @@ def test_rematerialisation_is_no_work_of_the_model(request):
   for remat in ('none', 'full'):
     argv = [f'--config={request.config.rootpath}/configs/language/gpt3.py:smoke', f'--config.model.remat={remat}']
     config = configs.parse('plan', argv, '')[0].config
-    run = Run(configs.build(config), configs.settings(config))
+    run = Run(builders.build(config), builders.settings(config))
     costs[remat] = (command.model_flops(config, []), run.step_flops())
   assert costs['none'][0] == costs['none'][1] == costs['full'][0] < costs['full'][1]

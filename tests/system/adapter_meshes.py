@@ -11,6 +11,7 @@ import sys
 import jax
 
 from genjax.cli import configs
+from genjax.runs import builders
 from genjax.training.run import Run
 
 
@@ -27,10 +28,10 @@ def losses(experiment, settings, devices) -> list[float]:
 def main(path: str, meshes: list[str], flags: list[str]) -> None:
   """Prints JSON."""
   values, paths = configs.parse('train', [f'--config={path}', *flags], '')
-  experiment = configs.build(values.config, paths)
+  experiment = builders.build(values.config, paths)
   random = lambda leaf: 0.2 * jax.random.normal(jax.random.key(leaf.size), leaf.shape).astype(leaf.dtype)
   experiment = dataclasses.replace(experiment, frozen=jax.device_get(jax.tree.map(random, experiment.frozen)))
-  settings = configs.settings(values.config)
+  settings = builders.settings(values.config)
   expected = losses(experiment, dataclasses.replace(settings, mesh={'data': 1}), jax.devices()[:1])
   report = {}
   for mesh in meshes:

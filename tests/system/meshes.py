@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from genjax.cli import configs, inspect
+from genjax.runs import builders
 from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.training.run import Run
 from genjax.types import leaf_name
@@ -75,7 +76,7 @@ def train(run, steps: int) -> list[dict[str, float]]:
 
 def main(steps: int, meshes: list[str], flags: list[str]) -> None:
   values, paths = configs.parse('train', flags, '')
-  experiment, settings = configs.build(values.config, paths), configs.settings(values.config)
+  experiment, settings = builders.build(values.config, paths), builders.settings(values.config)
   alone = Run(experiment, settings, jax.devices()[:1])
   alone.initialise()
   initial = jax.device_get(alone.state)

@@ -22,6 +22,7 @@ from genjax.nn.norms import GroupNorm, LayerNorm, RMSNorm
 from genjax.objectives.base import Context, Output, Phase
 from genjax.objectives.cross_entropy import token_losses
 from genjax.planning import hlo
+from genjax.runs import builders
 from genjax.training import accumulation
 from genjax.training.run import Run
 
@@ -105,11 +106,10 @@ def accumulated() -> dict[str, float]:
     lambda leaf: sharding.NamedSharding(mesh, sharding.PartitionSpec(*[None] * (leaf.ndim - 1), 'data')), params)
   read = lambda params, x: jnp.sin(net.apply(params, {}, x)[0])
   losses = {
-    'alone':
-      lambda params, x: jnp.mean(read(params, x)), 'with a penalty':
-        lambda params, x: jnp.mean(read(params, x)) + sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params)),
-    'of examples':
-      lambda params, x: jnp.mean(jax.vmap(lambda x: jnp.mean(read(params, x[None]))**2)(x)),
+    'alone': lambda params, x: jnp.mean(read(params, x)),
+    'with a penalty': lambda params,
+    x: jnp.mean(read(params, x)) + sum(jnp.sum(leaf ** 2) for leaf in jax.tree.leaves(params)),
+    'of examples': lambda params, x: jnp.mean(jax.vmap(lambda x: jnp.mean(read(params, x[None])) ** 2)(x)),
   }
   report = {}
   for name, loss in losses.items():
@@ -130,7 +130,7 @@ def accumulated() -> dict[str, float]:
 def sent(flags: list[str], mesh: dict[str, int], microbatches: int, reduce: str = 'float32') -> dict[str, Any]:
   """Bytes that a device sends in a step, by kind of collective."""
   values, paths = configs.parse('train', flags, '')
-  experiment, settings = configs.build(values.config, paths), configs.settings(values.config)
+  experiment, settings = builders.build(values.config, paths), builders.settings(values.config)
   run = Run(experiment, dataclasses.replace(settings, mesh=mesh, microbatches=microbatches, reduce=reduce))
   program = hlo.Program(run.lower_step().compile().as_text())
   return {kind: traffic.bytes for kind, traffic in program.collectives().items()}

@@ -9,6 +9,7 @@ import pytest
 
 from genjax.cli import configs
 from genjax.objectives import base
+from genjax.runs import builders
 from genjax.training import state as state_lib
 from genjax.training import step as step_lib
 
@@ -22,7 +23,7 @@ def lower(name, depth):
     f'--config={ROOT}/configs/{name}.py:smoke', f'--config.model.{DEPTH[name]}={depth}', '--config.model.unroll=False'
   ]
   values, paths = configs.parse('train', flags, '')
-  experiment = configs.build(values.config, paths)
+  experiment = builders.build(values.config, paths)
   objective = experiment.objective
   state = jax.eval_shape(functools.partial(state_lib.create, objective, experiment.optimizers, experiment.ema, 0), {})
   step = step_lib.make_step(objective, experiment.optimizers, experiment.ema, 0)

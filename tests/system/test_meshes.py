@@ -64,7 +64,7 @@ def test_a_mesh_changes_nothing_but_where_arrays_lie(case):
 
 
 ADAPTED = {
-  'mixtral': ('fsdp:2+expert:2+tensor:2', 'data:2+fsdp:2+expert:2'),
+  'language/mixtral': ('fsdp:2+expert:2+tensor:2', 'data:2+fsdp:2+expert:2'),
   'language/python_code': ('fsdp:2+tensor:2+context:2', 'data:8'),
   'diffusion/ddpm_256': ('fsdp:2+tensor:4', 'fsdp:8'),  # convolutions
 }
@@ -73,7 +73,7 @@ ADAPTED = {
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ADAPTED)
 def test_a_mesh_changes_no_loss_of_adapters(name):
-  paths = "('blocks/.*kernel',)" if name == 'mixtral' else "('.*/kernel',)"
+  paths = "('blocks/.*kernel',)" if name == 'language/mixtral' else "('.*/kernel',)"
   argv = [
     sys.executable,
     pathlib.Path(__file__).with_name('adapter_meshes.py'), f'{ROOT}/configs/{name}.py:smoke', ','.join(ADAPTED[name]),

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from genjax.cli import configs, workdir
+from genjax.cli import configs
 from genjax.experiments.benchmarks import faults
+from genjax.runs import builders, workdir
 from genjax.training import hooks, loop
 from genjax.training.monitoring import logs
 from genjax.training.run import Run
@@ -65,7 +66,7 @@ def test_a_run_of_eight_devices_goes_on_on_this_one(tmp_path, family):
     env={**os.environ, 'PYTHONPATH': str(ROOT), 'XLA_FLAGS': '--xla_force_host_platform_device_count=8'})
   assert done.returncode == 0, done.stderr
   values, paths = configs.parse('train', [config, *ARGV], '')
-  run = Run(configs.build(values.config, paths), configs.settings(values.config))
+  run = Run(builders.build(values.config, paths), builders.settings(values.config))
   checkpoints = workdir.checkpoints(folder, values.config)
   run.restore(checkpoints.restore(run.target, pytest.fail))
   _, written = checkpoints.load(pytest.fail, None, ('params', 'ema', 'opt', 'mutable', 'step'))
@@ -87,7 +88,7 @@ def test_nothing_is_compiled_after_each_combination_of_phases_ran_once(tmp_path)
   only."""
   values, paths = configs.parse('train',
                                 [f'--config={ROOT}/configs/gans/digits_gan.py:smoke', '--config.batch_size=32'], '')
-  experiment, settings = configs.build(values.config, paths), configs.settings(values.config)
+  experiment, settings = builders.build(values.config, paths), builders.settings(values.config)
   epoch = -(-len(experiment.train.source) // 32)
   run = Run(experiment, dataclasses.replace(settings, steps=2 * epoch + 3))
   run.initialise()

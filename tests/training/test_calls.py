@@ -8,6 +8,7 @@ import pytest
 
 from genjax.cli import configs
 from genjax.objectives.base import Phase
+from genjax.runs import builders
 from genjax.training import calls, hooks, loop
 from genjax.training.run import Run, Settings
 from genjax.types import UserError
@@ -52,8 +53,8 @@ class Seen(hooks.Hook):
 
 def trained(config, per_call, every, steps=23):
   values, paths = configs.parse('train', [f'--config={ROOT}/configs/{config}.py:smoke', f'--config.steps={steps}'], '')
-  run = Run(configs.build(values.config, paths),
-            dataclasses.replace(configs.settings(values.config), steps_per_call=per_call))
+  run = Run(builders.build(values.config, paths),
+            dataclasses.replace(builders.settings(values.config), steps_per_call=per_call))
   run.initialise()
   seen = Seen(every)
   loop.train(run, [seen])

@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from genjax.cli import configs
+from genjax.runs import builders
 from genjax.training import hooks, loop
 from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.training.monitoring import logs
@@ -23,7 +24,7 @@ class Interrupted(hooks.Hook):
 
 def make():
   values, paths = configs.parse('train', [f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke'], '')
-  run = Run(configs.build(values.config, paths), configs.settings(values.config))
+  run = Run(builders.build(values.config, paths), builders.settings(values.config))
   run.initialise()
   return run
 

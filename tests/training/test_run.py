@@ -13,6 +13,7 @@ import pytest
 
 from genjax.cli import configs
 from genjax.data.pipeline import Pipeline
+from genjax.runs import builders
 from genjax.training import experiment as experiment_lib
 from genjax.training.run import Run
 from genjax.types import NonFiniteError, UserError
@@ -26,7 +27,7 @@ def make(**overrides):
     *(f'--config.{key}={value}' for key, value in overrides.items())
   ]
   values, paths = configs.parse('train', argv, '')
-  return configs.build(values.config, paths), configs.settings(values.config)
+  return builders.build(values.config, paths), builders.settings(values.config)
 
 
 @pytest.fixture(scope='module')
@@ -93,7 +94,7 @@ def test_batches_must_be_what_the_builder_announced():
 
 def test_batches_that_are_cut_are_counted_as_they_are_and_never_longer_than_announced():
   values, paths = configs.parse('train', [f'--config={ROOT}/configs/language/multi30k.py:smoke'], '')
-  run = Run(configs.build(values.config, paths), configs.settings(values.config))
+  run = Run(builders.build(values.config, paths), builders.settings(values.config))
   columns = {name: np.ones((8, *row.shape), row.dtype) for name, row in run.experiment.example.items()}
   half = {name: column[:, :6] for name, column in columns.items()}
   assert run.step_flops(
@@ -143,7 +144,7 @@ from genjax.training.run import Run
 from genjax.types import UserError
 values, paths = configs.parse('train', sys.argv[1:], '')
 try:
-  Run(configs.build(values.config, paths), configs.settings(values.config))
+  Run(builders.build(values.config, paths), builders.settings(values.config))
 except UserError as error:
   print(error)
 """

@@ -134,8 +134,8 @@ _permute = derivatives.define(_gather, lambda x, order, inverse: (_gather(x, ord
 def _on_devices(name: str, local: Callable[..., Array], query_BTHD: Array, key_BSKD: Array, value_BSKD: Array,
                 ids: tuple[Array, ...]) -> Array:
   """local(query, key, value, ids), on a mesh on every device for its rows and heads; `ids` have rows first."""
-  message = (f'forward-mode derivatives (jax.jvp) do not go through the attention kernel {name!r}: set the attention of '
-             "the model to 'chunked' or 'reference'")
+  message = (f'forward-mode derivatives (jax.jvp) do not go through the attention kernel {name!r}: set the attention '
+             "of the model to 'chunked' or 'reference'")
   query_BTHD, key_BSKD, value_BSKD = (
     derivatives.reverse_only(x, message) for x in (query_BTHD, key_BSKD, value_BSKD))
   placement = sharding.active()

@@ -20,11 +20,10 @@ SIZES = dict(vocab=23, context=12, layers=2, heads=3, width=12, mlp_width=20)
 MULTI30K = Seq2SeqConfig(vocab=7853, target_vocab=5893, context=100, layers=3, heads=8, width=256, mlp_width=512,
                          positions='learned', tied=False, output_bias=True)
 VARIANTS = {
-  'original':
-    Seq2SeqConfig(**SIZES, output_bias=True), 'two_vocabularies':
-      Seq2SeqConfig(**SIZES, target_vocab=17, positions='learned', tied=False, output_bias=True, decoder_layers=1),
-  't5_1_1':
-    t5_1_1('small', **SIZES, head_dim=5, relative_buckets=8, relative_distance=9, decoder_layers=3),
+  'original': Seq2SeqConfig(**SIZES, output_bias=True),
+  'two_vocabularies': Seq2SeqConfig(**SIZES, target_vocab=17, positions='learned', tied=False, output_bias=True,
+                                    decoder_layers=1),
+  't5_1_1': t5_1_1('small', **SIZES, head_dim=5, relative_buckets=8, relative_distance=9, decoder_layers=3),
 }
 
 

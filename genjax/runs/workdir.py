@@ -5,7 +5,7 @@
     run.json        versions, seed, implementation of random numbers, data fingerprint, import paths, command
     checkpoints/    Orbax checkpoints, by step
     status.json     what the run is doing, overwritten in place
-    train.lock      held while the run trains, see `genjax.cli.lock`
+    train.lock      held while the run trains, see `genjax.runs.lock`
     metrics.jsonl, tensorboard/, samples/, summary.json, evaluation.json, watchdog.txt
 """
 
@@ -26,9 +26,9 @@ import jax
 
 from genjax import config as config_lib
 from genjax import distributed
-from genjax.cli import assets, configs
-from genjax.cli.assets import read_json
 from genjax.config import Config
+from genjax.runs import assets, builders
+from genjax.runs.assets import read_json
 from genjax.training import keys
 from genjax.training.checkpoints import warm_start
 from genjax.training.checkpoints.checkpoint import Checkpoints
@@ -136,6 +136,7 @@ def check_same(workdir: pathlib.Path, config: Config) -> int:
   """
   old = read_json(workdir / 'config.json')
   new = config_lib.plain(config)
+  old['experiment'], new['experiment'] = (builders.current_name(name) for name in (old['experiment'], new['experiment']))
   pairs = {
     key: pair for key, pair in config_lib.difference(old, new).items() if not key.startswith((*PLACEMENT, 'assets.'))
   }
@@ -145,7 +146,8 @@ def check_same(workdir: pathlib.Path, config: Config) -> int:
     lines = '\n'.join(f'  {key}: {was!r} there, {now!r} now' + (' (it may only grow)' if key == 'steps' else '')
                       for key, (was, now) in pairs.items())
     raise UserError(
-      f'--workdir={workdir} holds a run of another config:\n{lines}\nUse another --workdir, or the config of that run')
+      f'--workdir={workdir} holds a run of another config:\n{lines}\nUse another --workdir, or go on with the config of '
+      f'that run: genjax train --workdir={workdir}')
   return old['steps']
 
 
@@ -180,7 +182,7 @@ def load(workdir: str, assignments: Sequence[str] = (), exact: bool = False) -> 
     UserError: no run directory, or a change of something that is trained in.
   """
   config, paths = read_config(workdir)
-  free = ('sampler.', 'evaluation.', 'data.', 'mesh.', 'batch_size', *(('init_from=',) if configs.adapted(config) else
+  free = ('sampler.', 'evaluation.', 'data.', 'mesh.', 'batch_size', *(('init_from=',) if builders.adapted(config) else
                                                                        ()))
   for assignment in assignments:
     if not assignment.startswith(free):
@@ -191,10 +193,10 @@ def load(workdir: str, assignments: Sequence[str] = (), exact: bool = False) -> 
         f'{pathlib.Path(workdir) / "config.json"}')
     config_lib.override(config, assignment)
   config_lib.check(config)
-  if exact and configs.adapted(config):
+  if exact and builders.adapted(config):
     with config.unlocked():
       config.lora.dtype = 'float32'
-  return config, attach(config, configs.build(config, paths))
+  return config, attach(config, builders.build(config, paths))
 
 
 def inherited(config: Config) -> dict[str, Any]:
@@ -210,10 +212,10 @@ def attach(config: Config, experiment: Experiment, report: Callable[[str], None]
     UserError: no run is named, or it lacks what is wanted, has adapters of its own, or is not the one that this run
       began with.
   """
-  if not configs.adapted(config):
+  if not builders.adapted(config):
     return experiment
   base = read_json(_base(config) / 'config.json')
-  if configs.adapted(base):
+  if builders.adapted(base):
     raise UserError(
       f'config.init_from={config.init_from!r} is itself a run with adapters; write it as a run of its own with genjax '
       'merge, '
@@ -322,7 +324,7 @@ def adapter_of(base: str, adapter: str, assignments: Sequence[str]) -> list[str]
   Raises:
     UserError: `adapter` is no run with adapters.
   """
-  if not configs.adapted(read_config(adapter)[0]):
+  if not builders.adapted(read_config(adapter)[0]):
     raise UserError(f'--adapter={adapter} is a run without adapters; sample it with --workdir={adapter}')
   return [*assignments, f'init_from={base}']
 
@@ -343,7 +345,7 @@ def open_run(workdir: str, assignments: Sequence[str] = (), step: int | str | No
   """
   compilation_cache()
   config, experiment = load(workdir, assignments, exact)
-  run = Run(experiment, configs.settings(config))
+  run = Run(experiment, builders.settings(config))
   check(run)
   saved = checkpoints(expanded(workdir), config)
   try:
