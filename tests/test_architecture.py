@@ -36,8 +36,8 @@ ALLOWED = {
                   'genjax.objectives.base', 'genjax.data', 'genjax.metrics', 'genjax.interop.files', 'genjax.runs',
                   'genjax.__version__'),
   'genjax.cli': ('genjax.types', 'genjax.config', 'genjax.sharding', 'genjax.cluster', 'genjax.distributed',
-                 'genjax.runs', 'genjax.training', 'genjax.planning', 'genjax.objectives.base', 'genjax.data', 'genjax.metrics',
-                 'genjax.nn.functional', 'genjax.interop.files', 'genjax.cli', 'genjax.__version__'),
+                 'genjax.runs', 'genjax.training', 'genjax.planning', 'genjax.objectives.base', 'genjax.data',
+                 'genjax.metrics', 'genjax.nn.functional', 'genjax.interop.files', 'genjax.cli', 'genjax.__version__'),
   'configs': ('genjax.configs.common',),
 }
 EVERYWHERE = ('genjax.checks',)  # what every package but genjax.types may import

@@ -117,9 +117,12 @@ def _own_config(path: pathlib.Path) -> pathlib.Path:
   known = [f'configs/{config.relative_to(own).as_posix()}' for config in sorted(own.rglob('[!_]*.py'))]
   moved = [name for name in known if pathlib.PurePath(name).name == path.name]
   beside = [str(candidate) for candidate in sorted(path.parent.glob('*.py'))] if path.parent.is_dir() else []
-  hint = f' It is {moved[0]} now.' if moved and path.parts[:1] == ('configs',) else suggestion(str(path), [*beside, *known])
-  raise UserError(f'config file {str(path)!r} does not exist.{hint} '
-                  'Expected --config=FILE[:key=value,...], a Python file with a function get_config, or RUN_DIR/config.json')
+  hint = suggestion(str(path), [*beside, *known])
+  if moved and path.parts[:1] == ('configs',):
+    hint = f' It is {moved[0]} now.'
+  raise UserError(
+    f'config file {str(path)!r} does not exist.{hint} '
+    'Expected --config=FILE[:key=value,...], a Python file with a function get_config, or RUN_DIR/config.json')
 
 
 def _explain(path: pathlib.Path, argv: Sequence[str], error: AttributeError) -> UserError:

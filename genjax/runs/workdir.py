@@ -136,7 +136,8 @@ def check_same(workdir: pathlib.Path, config: Config) -> int:
   """
   old = read_json(workdir / 'config.json')
   new = config_lib.plain(config)
-  old['experiment'], new['experiment'] = (builders.current_name(name) for name in (old['experiment'], new['experiment']))
+  for config_of in (old, new):
+    config_of['experiment'] = builders.current_name(config_of['experiment'])
   pairs = {
     key: pair for key, pair in config_lib.difference(old, new).items() if not key.startswith((*PLACEMENT, 'assets.'))
   }
@@ -146,8 +147,8 @@ def check_same(workdir: pathlib.Path, config: Config) -> int:
     lines = '\n'.join(f'  {key}: {was!r} there, {now!r} now' + (' (it may only grow)' if key == 'steps' else '')
                       for key, (was, now) in pairs.items())
     raise UserError(
-      f'--workdir={workdir} holds a run of another config:\n{lines}\nUse another --workdir, or go on with the config of '
-      f'that run: genjax train --workdir={workdir}')
+      f'--workdir={workdir} holds a run of another config:\n{lines}\nUse another --workdir, or go on with the config '
+      f'of that run: genjax train --workdir={workdir}')
   return old['steps']
 
 
