@@ -35,7 +35,7 @@ DDPM_256 = 113_673_219
 
 
 def count(name: str, arguments: str, originals: str = '', **model) -> int:
-  config = importlib.import_module(f'genjax.configs.language.{name}').get_config(arguments)
+  config = importlib.import_module(f'genjax.configs.{name}').get_config(arguments)
   if originals:
     config.data.originals = originals
   config.model.update(model)
@@ -46,7 +46,7 @@ def count(name: str, arguments: str, originals: str = '', **model) -> int:
 
 @pytest.mark.parametrize('name, arguments', [(name, arguments) for name in COUNTS for arguments in COUNTS[name]])
 def test_language_models(name, arguments):
-  assert count(name, arguments) == COUNTS[name][arguments]
+  assert count(f'language.{name}', arguments) == COUNTS[name][arguments]
 
 
 @pytest.mark.parametrize('name', ['gpt2', 'gpt3', 'llama'])
@@ -58,13 +58,13 @@ def test_every_named_size_is_counted(name):
 @pytest.mark.parametrize('size', DIT)
 def test_dit(size):
   assert tuple(
-    count('diffusion/dit_imagenet', f'model={size},patch={patch},learn_sigma') for patch in (8, 4, 2)) == DIT[size]
-  assert count('diffusion/dit_imagenet', f'model={size},pixels=512,learn_sigma') == DIT[size][2]
+    count('diffusion.dit_imagenet', f'model={size},patch={patch},learn_sigma') for patch in (8, 4, 2)) == DIT[size]
+  assert count('diffusion.dit_imagenet', f'model={size},pixels=512,learn_sigma') == DIT[size][2]
 
 
 def test_makemore_counts_all_but_the_output_layer(shared_data):
-  assert count('names', '', originals=str(shared_data / 'names')) == 202_816 + 27 * 64
+  assert count('language.names', '', originals=str(shared_data / 'names')) == 202_816 + 27 * 64
 
 
 def test_the_unet_of_ddpm_at_256_pixels():
-  assert count('diffusion/ddpm_256', '') == DDPM_256
+  assert count('diffusion.ddpm_256', '') == DDPM_256

@@ -38,23 +38,23 @@ def test_options_of_a_sampler_are_bound():
 
 
 def test_latents_are_diffused_as_they_are():
-  experiment = diffusion.build(_config('diffusion/dit_imagenet'))
+  experiment = diffusion.build(_config('diffusion.dit_imagenet'))
   assert experiment.example['image'].dtype == np.float32 and set(experiment.conditions) == {'label'}
   latents = np.linspace(-4, 4, 2 * 8 * 8 * 4, dtype=np.float32).reshape(2, 8, 8, 4)
   assert experiment.objective.codec.encode({}, latents) is latents
   picture = experiment.render({'image': latents})['samples']
   assert picture.dtype == np.uint8 and picture.shape[-1] == 3 and (picture == 0).any()
   with pytest.raises(UserError, match="config.data.content must be one of .*got 'latent'"):
-    diffusion.build(_config('diffusion/dit_imagenet', data__content='latent'))
+    diffusion.build(_config('diffusion.dit_imagenet', data__content='latent'))
   with pytest.raises(UserError, match='the split of random_latents must be one of'):
-    diffusion.build(_config('diffusion/dit_imagenet', data__train='test')).train.fingerprint()
+    diffusion.build(_config('diffusion.dit_imagenet', data__train='test')).train.fingerprint()
 
 
 def test_sampler_options_reach_the_grid_and_the_guidance():
   sampler = diffusion.build(_config(sampler__shift=3.0, sampler__interval=(0.2, 5), sampler__steps=4)).objective.sampler
   assert sampler.interval == (0.2, 5.0) and sampler.times == pytest.approx((1.0, 0.9, 0.75, 0.5, 0.0))
   options = dict(sampler__rho=5.0, sampler__sigma_min=0.01, sampler__sigma_max=20.0, sampler__steps=3)
-  sampler = diffusion.build(_config('diffusion/digits_edm', **options)).objective.sampler
+  sampler = diffusion.build(_config('diffusion.digits_edm', **options)).objective.sampler
   middle = ((20 ** 0.2 + 0.01 ** 0.2) / 2) ** 5
   assert sampler.times == pytest.approx((20.0, middle, 0.01, 0.0), rel=1e-5) and sampler.interval is None
 
@@ -98,7 +98,7 @@ def test_the_dit_of_the_paper_learns_its_variances():
 
 
 def test_without_classes_there_is_no_condition():
-  experiment = diffusion.build(_config('diffusion/cifar10_ddpm'))
+  experiment = diffusion.build(_config('diffusion.cifar10_ddpm'))
   assert not experiment.conditions and set(experiment.example) == {'image'}
 
 

@@ -77,7 +77,7 @@ def test_sets_without_a_classifier_have_no_measures():
 @pytest.mark.parametrize(('evaluation', 'message'), [
   (dict(num_sample=3), r'config.evaluation.num_sample is not an option.*num_samples'),
   (dict(classifier='no_such'), "must name a config in configs/classifiers/.*got 'no_such'"),
-  (dict(classifier='classifiers/mnist_classifier'), r'takes images of \(28, 28, 1\).*is \(8, 8, 1\)')])
+  (dict(classifier='mnist_classifier'), r'takes images of \(28, 28, 1\).*is \(8, 8, 1\)')])
 def test_bad_options(evaluation, message):
   with pytest.raises(UserError, match=message):
     measures.image_metrics(config(**evaluation))
@@ -94,7 +94,7 @@ def test_modes():
 def test_the_classifier_is_trained_once_and_described_in_the_card(tmp_path, monkeypatch, capsys):
   monkeypatch.setenv('GENJAX_CACHE', str(tmp_path))
   (metric,) = measures.image_metrics(
-    config(num_samples=40, classifier='classifiers/digits_classifier:smoke', neighbours=20))
+    config(num_samples=40, classifier='digits_classifier:smoke', neighbours=20))
   drawn = []
 
   def sample(num, conditions):
