@@ -118,7 +118,8 @@ def test_a_tpu_slice_that_is_not_there(capsys):
 def test_a_step_that_does_not_fit_exits_4():
   large = ('--config.model.layers=2', '--config.model.width=2048', '--config.model.heads=16',
            '--config.data.context=4096', '--config.batch_size=512', '--config.data.vocabulary_size=50257')
-  code, out, err = genjax('plan', f'--config={CONFIGS}/language/gpt3.py:smoke', *large, '--topology=v5e:2x2', '--mesh=fsdp:4')
+  code, out, err = genjax('plan', f'--config={CONFIGS}/language/gpt3.py:smoke', *large, '--topology=v5e:2x2',
+                          '--mesh=fsdp:4')
   assert code == 4, err
   assert 'does not fit: needs' in out and 'a device has 15.75 GiB' in out and 'too much' in out
   assert '--config.microbatches=' in out and '--config.model.dtype=bfloat16' in out

@@ -95,10 +95,10 @@ def test_what_cannot_be_built(sst, tmp_path):
 def test_a_classifier_begins_with_the_encoder_and_its_tokenizer(sst, tmp_path, capsys):
   runs = tmp_path / 'runs'
   root = bert.__file__.rpartition('/')[0]
-  assert main(['train', f'--config={root}/language/bert.py:smoke', *sst.flags, f'--workdir={runs / "bert"}']) == 0
+  assert main(['train', f'--config={root}/bert.py:smoke', *sst.flags, f'--workdir={runs / "bert"}']) == 0
   capsys.readouterr()
   assert main(
-    ['train', f'--config={root}/language/sst2.py:smoke,pretrained={runs / "bert"}', *sst.flags,
+    ['train', f'--config={root}/sst2.py:smoke,pretrained={runs / "bert"}', *sst.flags,
      f'--workdir={runs / "tuned"}']) == 0
   output = capsys.readouterr()
   said = output.out + output.err
