@@ -149,9 +149,9 @@ class _Text:
   def _documents(self, split: str, more: Further) -> list[str]:
     data = self._data
     imported.check_data(self._config)
-    texts = open_documents(data.name, split, data.data_dir or None, data.originals or None, data.field)
+    texts = open_documents(data.name, split, data.get('data_dir') or None, data.get('originals') or None, data.field)
     return texts + [
-      text for name, part, field in more for text in open_documents(name, part, data.data_dir or None, None, field)
+      text for name, part, field in more for text in open_documents(name, part, data.get('data_dir') or None, None, field)
     ]
 
   def _facts(self, split: str) -> dict[str, Any]:
@@ -184,7 +184,7 @@ class _Text:
     if known and not data.name:
       return known
     imported.check_data(self._config)
-    features: Any = prepare.open_builder(data.name, data.data_dir or None, data.originals or None).info.features
+    features: Any = prepare.open_builder(data.name, data.get('data_dir') or None, data.get('originals') or None).info.features
     if data.label not in features or not hasattr(features[data.label], 'num_classes'):
       raise UserError(
         f'config.data.label={data.label!r} is no feature of {data.name} with classes; its features are '
@@ -200,7 +200,7 @@ class _Text:
     """A sentence a row: 'tokens', 'weights' and 'label'."""
     data, special = self._data, self.vocabulary.special
     imported.check_data(self._config)
-    read = sources.open_tfds(data.name, split, (data.field, data.label), data.data_dir or None, data.originals or None)
+    read = sources.open_tfds(data.name, split, (data.field, data.label), data.get('data_dir') or None, data.get('originals') or None)
     columns = read.get(np.arange(len(read)))
     encoded = self.vocabulary.encode_all(columns[data.field].tolist())
     rows = [np.asarray([special['bos'], *tokens[:data.context - 2], special['eos']]) for tokens in encoded]

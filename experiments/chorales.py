@@ -51,7 +51,7 @@ def build(config: Config) -> Experiment:
   sampler = config_lib.build(SamplerOptions, config.sampler, 'config.sampler')
 
   def windows(split: str, once: bool) -> Arrays:
-    texts = open_documents(data.name, split, data.data_dir or None, data.originals or None)
+    texts = open_documents(data.name, split, data.get('data_dir') or None, data.get('originals') or None)
     return Arrays(chorales.windows([chorales.encode(text) for text in texts], data.steps, once),
                   {'name': data.name, 'split': split, 'steps': data.steps})
 

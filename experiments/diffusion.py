@@ -68,15 +68,19 @@ def build(config: Any) -> Experiment:
 class SamplerOptions:
   """config.sampler.
 
-  name: one of `samplers.SAMPLERS`.
-  steps: number of steps.
-  spacing: '' for the process's own, see `schedules.sampling_times`.
-  shift, rho, sigma_min, sigma_max: constants of the spacing, see `schedules.sampling_times`.
-  guidance: scale of classifier-free guidance; 1 is the conditional model.
-  interval: (low, high), only noise levels sigma / alpha above low and up to high are guided; () for all. On `flow`,
-    sigma / alpha is t / (1 - t).
-  clip: bound on |x0_hat|, 0 for none.
-  options: keywords of the sampler's function.
+  Attributes:
+    name: one of `samplers.SAMPLERS`.
+    steps: number of steps.
+    spacing: 'uniform', 'quadratic' or 'karras', see `schedules.sampling_times`; '' for the process's own.
+    shift: of 'uniform': above 1 moves times towards noise (Esser et al. 2024, eq. 23).
+    rho: of 'karras': above 1 puts more steps near the data (Karras et al. 2022, eq. 5).
+    sigma_min: of 'karras': sigma of the last step before the data, in units of the data.
+    sigma_max: of 'karras': sigma of the first step; 0 for the start of the process.
+    guidance: scale of classifier-free guidance; 1 is the conditional model.
+    interval: (low, high), only noise levels sigma / alpha above low and up to high are guided; () for all. On `flow`,
+      sigma / alpha is t / (1 - t).
+    clip: bound on |x0_hat|; 0 for none.
+    options: keywords of the sampler's function.
 
   Raises:
     UserError: an interval that is none, or a negative clip.

@@ -79,7 +79,7 @@ def open_source(data: Config, split: str, seed: int) -> pipeline.Source:
     source = NOISE[data.name](tuple(data.shape), data.num_classes, size, seed=list(NOISE_SPLITS).index(split))
   else:
     columns = ('image', 'label') if data.num_classes else ('image',)
-    source = sources.open_tfds(data.name, split, columns, data.data_dir or None, data.originals or None)
+    source = sources.open_tfds(data.name, split, columns, data.get('data_dir') or None, data.get('originals') or None)
     if data.num_classes:
       _check_labels(source, data)
     if data.get('resize', ''):

@@ -57,7 +57,7 @@ def build(config: Config) -> Experiment:
     checks.whole(given, 0, 'vocabulary_size', 'heldout_stride')
   model_options(config, data.get('vocabulary_size') or 1)  # refused, if at all, before a tokenizer is trained
   config_lib.build(SamplerOptions, config.sampler, 'config.sampler')  # before data is read
-  read = functools.partial(open_documents, data.name, data_dir=data.data_dir or None, originals=data.originals or None,
+  read = functools.partial(open_documents, data.name, data_dir=data.get('data_dir') or None, originals=data.get('originals') or None,
                            field=data.get('field') or 'text')
   text = _Text(config, read)
   vocabulary = text.vocabulary

@@ -41,9 +41,11 @@ Draw = Callable[[int, Mapping[str, np.ndarray]], Columns]
 class Options:
   """What config.evaluation may hold for images.
 
-  num_samples: drawn for all measures together. classifier: 'name' or 'name:arguments' of a config in configs/; '' is
-  the entry of `CLASSIFIERS` for the data. neighbours: how many samples, and how many training images, are compared with
-  all training images.
+  Attributes:
+    num_samples: samples that are drawn for all measures together.
+    classifier: 'name' or 'name:arguments' of a config in configs/, whose features and labels judge samples; '' is the
+      entry of `CLASSIFIERS` for the data.
+    neighbours: how many samples, and how many training images, are compared with all training images.
   """
 
   num_samples: int = 2000

@@ -111,8 +111,7 @@ def open_pairs(config: Config, split: str) -> tuple[list[str], list[str]]:
   if '/' in data.name:
     source, target = (expanded(data.name) / f'{split}.{language}' for language in (data.source, data.target))
     return parallel.read_parallel(source, target)
-  return parallel.open_parallel(data.name, split, (data.source, data.target), data.data_dir or None, data.originals
-                                or None)
+  return parallel.open_parallel(data.name, split, (data.source, data.target), data.get('data_dir') or None, data.get('originals') or None)
 
 
 def exported_options(config: Config, net: Tree) -> seq2seq.Seq2SeqConfig:

@@ -98,7 +98,7 @@ def build(config: Config) -> Experiment:
     imported.check_data(config)
     facts = {'name': data.name, 'split': split}
     if data.name == DIGITS:  # short enough to keep
-      digits = spoken_digits.read(data.originals or '.', split)
+      digits = spoken_digits.read(data.get('originals') or '.', split)
       sounds = (mel.resample(sound_N, spoken_digits.RATE, rate) for sound_N in digits.sounds)
       columns = {'source': np.stack([read(sound_N) for sound_N in sounds]),
                  'target': targets([spoken_digits.WORDS[digit] for digit in digits.digits])}
