@@ -69,11 +69,11 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
     steps_per_call: steps in one call of the device; more help where a step takes about a millisecond.
     reduce: type in which devices sum gradients; 'bfloat16' halves what they send.
     ema: decay of the moving average of this group's parameters, per step; without it there is no average.
-    mesh.data: devices along the axis that splits the batch; -1 is all that the other axes leave.
-    mesh.fsdp: devices along the axis that splits the batch and the parameters; -1 as above.
-    mesh.tensor: devices along the axis that splits hidden channels, heads and vocabulary; -1 as above.
-    mesh.context: devices along the axis that splits sequences; -1 as above.
-    mesh.expert: devices along the axis that splits experts; -1 as above.
+    mesh.data: devices along the axis that splits the batch; -1 is all that the others leave.
+    mesh.fsdp: devices along the axis that splits the batch and the parameters; -1 is all that the others leave.
+    mesh.tensor: devices along the axis that splits hidden channels, heads and vocabulary; -1 is all that the others leave.
+    mesh.context: devices along the axis that splits sequences; -1 is all that the others leave.
+    mesh.expert: devices along the axis that splits experts; -1 is all that the others leave.
     rules: mesh axis, or axes, that split arrays along this logical axis; None for none.
     log_every: steps from one line of the log to the next.
     evaluate_every: steps from one evaluation on held-out data to the next.

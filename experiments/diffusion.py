@@ -8,9 +8,10 @@ from typing import Any
 from genjax import checks
 from genjax import config as config_lib
 from genjax.diffusion import parameterizations, samplers, schedules, weightings
-from genjax.experiments import images, measures, render
+from genjax.experiments import images, measures, render, sections
 from genjax.models.denoisers import dit, unet
 from genjax.objectives.diffusion import Diffusion, Sampler, identity, pixels
+from genjax.options import Section, named
 from genjax.training.experiment import Experiment
 from genjax.training.optimization import optimizers
 from genjax.types import UserError
@@ -19,7 +20,7 @@ MODELS = {'dit': (dit.DiT, dit.network, dit.AXES), 'unet': (unet.UNet, unet.netw
 
 
 def build(config: Any) -> Experiment:
-  """A diffusion model. config.data: see `genjax.experiments.images.batches`. config.model: name and options of
+  """A diffusion model. config.data: see `genjax.experiments.images.Data`. config.model: name and options of
   `MODELS`.
 
   config.objective: process and parameterization (each a name with options), times (name 'default' for the process's
@@ -62,6 +63,29 @@ def build(config: Any) -> Experiment:
     conditions=images.conditions(config),
     render=lambda samples: {'samples': render.grid(render.visible(samples['image']))},
     metrics=measures.image_metrics(config))
+
+
+def options(config: Any) -> dict[str, Section]:
+  """What the sections of the config take."""
+  goal, method = config.objective, samplers.SAMPLERS.get(config.sampler.get('name'))
+  made = {'net': '', 'sampler': '', 'codec': 'config.data.content', 'column': '', 'shape': 'config.data.shape',
+          'num_classes': 'config.data.num_classes', 'learned_variance': 'config.model.learn_sigma',
+          'quantile': 'config.objective.times'}
+  parts = {
+    'process': named(schedules.PROCESSES, goal.get('process')),
+    'parameterization': named(parameterizations.PARAMETERIZATIONS, goal.get('parameterization')),
+    'times': named({'default': None, **schedules.QUANTILES}, goal.get('times')),
+    'weighting': named(weightings.WEIGHTINGS, goal.get('weighting'), name='uniform')}
+  return {
+    'data': images.DATA,
+    'model': named({name: row[0] for name, row in MODELS.items()}, config.model, computed=sections.MADE),
+    'objective': Section((Diffusion,), {**made, **{part: f'config.objective.{part}.name' for part in parts}}),
+    **{f'objective.{part}': section for part, section in parts.items()},
+    'sampler': Section((SamplerOptions,), names=tuple(samplers.SAMPLERS)),
+    'sampler.options': Section((method,) if method else (), dict.fromkeys(_SHARED, ''), chooser='sampler.name',
+                               others={name: (other,) for name, other in samplers.SAMPLERS.items()}),
+    'evaluation': measures.EVALUATION,
+    **sections.training(config)}
 
 
 @dataclasses.dataclass(frozen=True)

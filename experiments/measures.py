@@ -22,6 +22,7 @@ from genjax.config import Config
 from genjax.experiments import classifier, images
 from genjax.metrics import diversity, frechet, modes
 from genjax.objectives.classification import Classification
+from genjax.options import Section
 from genjax.runs import training, workdir
 from genjax.training.experiment import Columns, Metric
 from genjax.training.monitoring.logs import say
@@ -55,6 +56,9 @@ class Options:
   def __post_init__(self):
     checks.whole(self, 2, 'num_samples')
     checks.whole(self, 1, 'neighbours')
+
+
+EVALUATION = Section((Options,))
 
 
 def image_metrics(config: Config) -> tuple[Metric, ...]:

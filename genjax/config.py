@@ -144,8 +144,10 @@ def check(config: Config) -> None:
 
 
 def _numbers(value: Any) -> list[Any]:
-  """What stands in nested sequences."""
-  return [number for item in value for number in _numbers(item)] if isinstance(value, (list, tuple)) else [value]
+  """What stands in nested sequences, and in the dicts in them."""
+  items = value.values() if isinstance(value, Mapping) else value
+  return [number for item in items for number in _numbers(item)] if isinstance(
+    value, (list, tuple, Mapping)) else [value]
 
 
 def from_plain(tree: Mapping[str, Any]) -> Config:

@@ -1,6 +1,7 @@
 """From a config to the experiment that it describes, and to the numbers of its run."""
 
 from collections.abc import Sequence
+import dataclasses
 import importlib
 import importlib.util
 import pathlib
@@ -73,18 +74,20 @@ def options(config: Config, paths: Sequence[str] = ()) -> Known:
   Raises:
     UserError: the builder cannot be found.
   """
-  module = find(config, paths)
   base = importlib.import_module(BASE).base
   told, defaults = meanings(base), flatten(base(steps=0, batch_size=1))
-  common = {key: Option(key, type(defaults[key]), REQUIRED if key in ('experiment', 'steps', 'batch_size') else
-                        defaults[key], told.get(key, '')) for key in defaults}
+  required = dict.fromkeys(('experiment', 'steps', 'batch_size'), REQUIRED)
+  common = {key: Option(key, type(defaults[key]), required.get(key, defaults[key]), told[key])
+            for key in told if key in defaults}
   for axis, place in sharding.DEFAULT_RULES.items():
     common[f'rules.{axis}'] = Option(f'rules.{axis}', str | tuple[str, ...] | None, place, told['rules'])
   for group in config.get('optimizers') or {}:
     common[f'ema.{group}'] = Option(f'ema.{group}', float, None, told['ema'])
-  sections = module.options(config) if hasattr(module, 'options') else {}
-  own = known(sections, module.__name__)
-  return Known({**common, **own.options}, own.computed, own.builder)
+  if not config.get('experiment'):
+    return Known(common)
+  module = find(config, paths)
+  own = known(module.options(config) if hasattr(module, 'options') else {}, module.__name__)
+  return dataclasses.replace(own, options={**common, **own.options})
 
 
 def build(config: Config, paths: Sequence[str] = ()) -> Experiment:

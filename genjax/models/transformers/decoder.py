@@ -34,7 +34,7 @@ class TransformerConfig:
 
   Attributes:
     vocab: size V of the vocabulary, in tokens.
-    context: longest sequence T, in tokens.
+    context: longest sequence T, in tokens; in a config 0 for that of the data.
     layers: number of blocks L.
     heads: number of attention heads H.
     width: channels D of the residual stream.
