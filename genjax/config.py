@@ -179,6 +179,8 @@ def override(config: Config, assignment: str) -> None:
     value = text
   if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
     value = float(text)  # of the text: an int may be too large
+  if isinstance(old, list) and not isinstance(value, list):  # a sequence without brackets
+    value = options_lib.Option(path, tuple).read(text)
   value, old = _frozen(value), _frozen(old)
   if old is not None and type(value) is not type(old):
     raise UserError(f'config key {path} takes {type(old).__name__} (now {old!r}), got {text!r}')

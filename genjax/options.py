@@ -252,9 +252,10 @@ def _read(text: str, kind: Any) -> Any:
     parts = typing.get_args(kind)
     if types.NoneType in parts and text.strip().lower() in ('none', 'null'):
       return None
-    # Text last: every text is one
+    # Text last: every text is one. Beside text, a tuple is what has commas or brackets
     for part in sorted(parts, key=lambda part: part is str):
-      if part is not types.NoneType:
+      word = str in parts and _is_sequence(part) and not (',' in text or text[:1] in '([')
+      if part is not types.NoneType and not word:
         try:
           return _read(text, part)
         except (ValueError, SyntaxError, TypeError):

@@ -52,7 +52,7 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
   try:
     config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=argv)
     rest = values(argv)
-  except (flags.Error, ValueError, TypeError, AttributeError, OSError) as error:
+  except (flags.Error, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
     raise UserError(f'{" ".join(str(error).split())} (config {path})') from error
   if len(rest) > 1:
     raise UserError(f'unexpected arguments {rest[1:]}; flags are written --name=value')
