@@ -11,7 +11,7 @@ SMALL_BERT = dict(layers=2, heads=2, width=128, types=1, dropout=0.1, init_scale
                   attention='auto', remat='none', unroll=True)
 # What a sampler of diffusion has beside its name, steps and guidance: `genjax.experiments.diffusion.SamplerOptions`.
 SAMPLING = dict(interval=(), shift=1.0, rho=7.0, sigma_min=0.002, sigma_max=0.0)
-IMAGES = dict(data_dir='', originals='', resize='', crop=False, threads=1)  # see `genjax.experiments.images.batches`
+IMAGES = dict(data_dir='', originals='', resize='', crop=False, threads=1)  # see `genjax.experiments.images.Data`
 IMAGE_EVALUATION = dict(num_samples=2000, classifier='', neighbours=2000)  # see `genjax.experiments.measures.Options`
 
 
@@ -71,7 +71,7 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
     ema: decay of the moving average of this group's parameters, per step; without it there is no average.
     mesh.data: devices along the axis that splits the batch; -1 is all that the others leave.
     mesh.fsdp: devices along the axis that splits the batch and the parameters; -1 is all that the others leave.
-    mesh.tensor: devices along the axis that splits hidden channels, heads and vocabulary; -1 is all that the others leave.
+    mesh.tensor: devices along the axis that splits hidden channels, heads, vocabulary; -1 is all that the others leave.
     mesh.context: devices along the axis that splits sequences; -1 is all that the others leave.
     mesh.expert: devices along the axis that splits experts; -1 is all that the others leave.
     rules: mesh axis, or axes, that split arrays along this logical axis; None for none.

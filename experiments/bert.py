@@ -123,7 +123,7 @@ class Data(sections.Splits):
 
 def options(config: Config) -> dict[str, Section]:
   """What the sections of the config take."""
-  hidden = dict.fromkeys(('vocab', 'mask', 'special'), 'config.data.vocabulary')
+  hidden = {'vocab': 'config.data.vocabulary', 'mask': 'config.data.vocabulary', 'special': 'config.data.vocabulary'}
   goals = {'masked_lm': Section((MaskingOptions,), hidden),
            'classification': Section((SequenceClassification,), {'network': ''})}
   goal = goals.get(config.objective.get('name'), Section())

@@ -104,7 +104,7 @@ def options(config: Config) -> dict[str, Section]:
   """What the sections of the config take."""
   points = config.model.get('name') == 'points'
   classes = {'num_classes': 'config.objective.conditional and config.data.num_classes'}
-  shape = {'dimensions': ''} if points else dict.fromkeys(('size', 'channels'), 'config.data.shape')
+  shape = {'dimensions': ''} if points else {'size': 'config.data.shape', 'channels': 'config.data.shape'}
   made = {'generator': '', 'discriminator': '', 'kind': 'config.model.name', 'latent': 'config.model.latent',
           'pack': 'config.model.pack', **classes}
   return {

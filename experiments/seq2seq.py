@@ -19,7 +19,7 @@ from genjax.experiments.sentences import SIDES, Pairs, Sentences, open_sentences
 from genjax.metrics import text
 from genjax.models.transformers import seq2seq
 from genjax.objectives.decoding import SamplerOptions
-from genjax.objectives.seq2seq import Seq2Seq, Tokens
+from genjax.objectives.seq2seq import Seq2Seq
 from genjax.options import Section
 from genjax.training.experiment import Columns, Condition, Experiment, Metric
 from genjax.training.optimization import optimizers

@@ -69,13 +69,15 @@ def build(function: Callable[..., T], options: Mapping[str, Any], where: str, **
     for key in given:
       if key not in parameters or key in extra:
         allowed = sorted(set(parameters) - set(extra))
+        anew = f' One flag gives all options anew: --{where}="{dict(name=options["name"])}"'
         raise UserError(f'{where}.{key} is not an option of {function.__name__}; it takes {allowed}.'
-                        f'{suggestion(key, allowed)}')
+                        f'{suggestion(key, allowed)}{anew if "name" in options else ""}')
   missing = [name for name, parameter in parameters.items() if parameter.default is parameter.empty
              and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
              and name not in given and name not in extra]
   if missing:
-    raise UserError(f'{where} lacks {missing}, which {function.__name__} needs; add them to the config')
+    raise UserError(f'{where} lacks {missing}, which {function.__name__} needs; add them to the config, or set '
+                    f'--{where}.{missing[0]}=VALUE')
   try:
     return function(**given, **extra)
   except checks.OutOfRange as error:
@@ -188,7 +190,7 @@ def override(config: Config, assignment: str) -> None:
 
 
 def assign(config: Config, texts: Mapping[str, str | bool], known: Callable[[], options_lib.Known]) -> None:
-  """Sets keys that a config does not spell, in place.
+  """Sets keys, also those that a config does not spell, in place.
 
   Args:
     config: the config.
@@ -200,6 +202,9 @@ def assign(config: Config, texts: Mapping[str, str | bool], known: Callable[[], 
   """
   found = known()
   for key, text in sorted(texts.items(), key=lambda item: not item[0].endswith('.name')):
+    if key not in found.options and isinstance(text, str) and key in flatten(config):
+      override(config, f'{key}={text}')
+      continue
     option = found.find(key, list(flatten(config)))
     if isinstance(text, bool) and option.kind is not bool:
       raise UserError(f'config key {key} takes {options_lib.type_name(option.kind)}; write --config.{key}=VALUE')

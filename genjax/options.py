@@ -208,7 +208,7 @@ def type_name(kind: Any) -> str:
   if origin in (typing.Union, types.UnionType):
     return ' or '.join(type_name(part) for part in parts)
   if kind in (tuple, Any) or origin is tuple and not parts:
-    return {tuple: 'tuple'}.get(kind, 'any')
+    return 'any' if kind is Any else 'tuple'
   if origin is tuple:
     return f'tuple of {type_name(parts[0])}' if parts[-1] is ... else f'{len(parts)} {type_name(parts[0])}'
   if _is_mapping(kind):
@@ -223,7 +223,10 @@ def _join(where: str, name: str) -> str:
 
 
 def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
-  return typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+  try:
+    return typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+  except NameError:  # names that are imported for type checkers alone; then any value will do
+    return {}
 
 
 def _default(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:

@@ -1,6 +1,7 @@
 """Configs from the command line."""
 
 from collections.abc import Sequence
+import functools
 import os
 import pathlib
 import re
@@ -38,7 +39,8 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
   if any(arg in ('-h', '--help') for arg in argv):
     values = flags.FlagValues()
     define(values)
-    print(doc + '\n\nFlags:\n  --config=FILE[:args]\n  --config.key=value ...\n' + values.get_help())
+    print(f'{doc}\n\nFlags:\n  --config=FILE[:args]\n  --config.key=value ...\n'
+          f'    (the keys: genjax inspect --config=FILE --options)\n{values.get_help()}')
     raise SystemExit(0)
   path, argument = _config_file(argv)
   paths = [str(path.parent.absolute()), os.getcwd()]
@@ -92,14 +94,18 @@ def _load(path: pathlib.Path, argument: str) -> ml_collections.ConfigDict:
 def _split(argv: Sequence[str], config: ml_collections.ConfigDict) -> tuple[list[str], dict[str, str | bool]]:
   """Arguments without those that set keys which the config does not spell, and these keys -> texts.
 
-  A flag without a text, as of a bool, gives True, and one that begins with 'no' gives False.
+  Keys of a section that another flag gives anew are such keys, too. A flag without a text, as of a bool, gives True, and
+  one that begins with 'no' gives False.
   """
   kept, further = [], {}
   rest = list(argv)
+  named = [flag[1] for arg in argv if (flag := re.match(r'--?config\.([\w.]+)', arg))]
+  sections = [key for key in named if isinstance(_entry(config, key), ml_collections.ConfigDict)]
   while rest:
     arg = rest.pop(0)
     flag = re.fullmatch(r'--?(no)?config\.([^=]+)(=(.*))?', arg, re.DOTALL)
-    if not flag or spells(config, flag[2]):
+    anew = flag and any(flag[2].startswith(f'{section}.') for section in sections)
+    if not flag or spells(config, flag[2]) and not anew:
       kept.append(arg)
     elif flag[3]:
       further[flag[2]] = flag[4]
@@ -108,6 +114,11 @@ def _split(argv: Sequence[str], config: ml_collections.ConfigDict) -> tuple[list
     else:
       further[flag[2]] = not flag[1]
   return kept, further
+
+
+def _entry(config: ml_collections.ConfigDict, key: str) -> Any:
+  """What a config has under a dotted key, or None."""
+  return functools.reduce(lambda node, part: node[part], key.split('.'), config) if spells(config, key) else None
 
 
 def of_workdir(argv: Sequence[str]) -> list[str]:

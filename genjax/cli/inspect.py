@@ -1,5 +1,5 @@
-"""`genjax inspect --config=FILE[:args] [--mesh=fsdp:8,tensor:2] [--options[=sampler]] [--json]`: what a config is, without
-computing it.
+"""`genjax inspect --config=FILE[:args] [--mesh=fsdp:8,tensor:2] [--options[=sampler]] [--json]`: what a config is,
+without computing it.
 
 Prints every parameter with shape, count, layout and optimizer, the totals, the bytes of the training state on a device,
 and the analytic FLOPs of each phase, two FLOPs a multiply-add. Shapes are derived abstractly: no memory is allocated,

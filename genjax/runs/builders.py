@@ -76,8 +76,8 @@ def options(config: Config, paths: Sequence[str] = ()) -> Known:
   """
   base = importlib.import_module(BASE).base
   told, defaults = meanings(base), flatten(base(steps=0, batch_size=1))
-  required = dict.fromkeys(('experiment', 'steps', 'batch_size'), REQUIRED)
-  common = {key: Option(key, type(defaults[key]), required.get(key, defaults[key]), told[key])
+  needed = ('experiment', 'steps', 'batch_size')
+  common = {key: Option(key, type(defaults[key]), REQUIRED if key in needed else defaults[key], told[key])
             for key in told if key in defaults}
   for axis, place in sharding.DEFAULT_RULES.items():
     common[f'rules.{axis}'] = Option(f'rules.{axis}', str | tuple[str, ...] | None, place, told['rules'])
@@ -99,7 +99,7 @@ def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
   check(config)
   module = find(config, paths)
   if not hasattr(module, 'build'):
-    raise UserError(f'module {name!r} ({module.__file__}) has no function build(config) -> Experiment')
+    raise UserError(f'module {module.__name__!r} ({module.__file__}) has no function build(config) -> Experiment')
   experiment = module.build(config)
   return importlib.import_module(ADAPTERS).wrap(config, experiment) if adapted(config) else experiment
 

@@ -1,4 +1,4 @@
-"""Options by flag: whatever a builder and its parts accept, spelled by the config or not; listed with their meanings."""
+"""Options by flag: whatever a builder and its parts accept, spelled by the config or not, and their meanings."""
 
 import inspect
 import json
@@ -55,6 +55,7 @@ def test_flags_set_what_the_config_spells_and_what_it_does_not(flag, value):
   config = parsed(f'--config.{flag}')
   found = config_lib.flatten(config)[flag.partition('=')[0]]
   assert found == config_lib.plain(value) and type(found) is type(config_lib.plain(value))
+  assert not config_lib.difference(config, config_lib.from_plain(json.loads(json.dumps(config_lib.plain(config)))))
   assert config.is_locked and config.model.is_locked and config.optimizers.net.is_locked
 
 
@@ -75,7 +76,22 @@ def test_options_are_those_of_the_name_that_a_flag_gives():
 def test_a_section_given_anew_takes_further_options():
   config = parsed('--config.optimizers.net={"name": "sgd", "lr": 0.1}', '--config.optimizers.net.momentum=0.9')
   assert config.optimizers.net.to_dict() == {'name': 'sgd', 'lr': 0.1, 'momentum': 0.9}
-  assert 'optimizers.net' in refused('--config.optimizers.net={"lr": 0.1}', '--config.optimizers.net.name=sgd')
+  config = parsed('--config.optimizers.net.clip=1', '--config.optimizers.net.name=sgd',
+                  '--config.optimizers.net={"lr": 0.1}', '--config.optimizers.net.lr=0.2')
+  assert config.optimizers.net.to_dict() == {'name': 'sgd', 'lr': 0.2, 'clip': 1.0}
+  with pytest.raises(UserError, match=r'''is not an option of UNet.*--config.model="{'name': 'unet'}"'''):
+    builders.build(parsed('--config.model.name=unet'))
+  config = parsed('--config.model={"name": "unet"}', '--config.model.base=16', '--config.model.multipliers=1,2',
+                  '--config.model.attention=()', '--config.model.groups=8', '--config.model.heads=2')
+  assert builders.build(config).objective.num_classes == 10 and config.model.heads == 2
+
+
+def test_flags_of_sections_given_anew_work_without_a_function_options(tmp_path):
+  (tmp_path / 'mine.py').write_text(
+    'from genjax.configs import common\n\ndef get_config():\n  config = common.base(steps=1, batch_size=2)\n'
+    "  config.model = dict(name='x', width=3)\n  return config\n")
+  config = parsed('--config.model={"depth": 2}', '--config.model.depth=4', config=f'--config={tmp_path / "mine.py"}')
+  assert config.model.to_dict() == {'depth': 4}
 
 
 @pytest.mark.parametrize(('flag', 'words'), [
@@ -198,9 +214,11 @@ def test_inspect_lists_options(capsys):
 
 
 @pytest.mark.parametrize(('text', 'kind', 'value'), [
-  ('3', int, 3), ('3', float, 3.0), ('1e-3', float, 1e-3), ('True', bool, True), ('0', bool, False), ('a,b', str, 'a,b'),
+  ('3', int, 3), ('3', float, 3.0), ('1e-3', float, 1e-3), ('True', bool, True), ('0', bool, False),
+  ('a,b', str, 'a,b'),
   ('None', int | None, None), ('7', int | None, 7), ('1,2', tuple[int, ...], (1, 2)), ('4', tuple[int, ...], (4,)),
-  ('[1, 2]', tuple[float, ...], (1.0, 2.0)), ('net,head', tuple[str, ...], ('net', 'head')), ('()', tuple[int, ...], ()),
+  ('[1, 2]', tuple[float, ...], (1.0, 2.0)), ('net,head', tuple[str, ...], ('net', 'head')),
+  ('()', tuple[int, ...], ()),
   ('(8, 8, 1)', tuple[int, int, int], (8, 8, 1)), ("{'a': 1}", dict, {'a': 1}), ('2', str | tuple[str, ...], '2'),
   ('(2, 3)', str | tuple[str, ...], ('2', '3')),
 ])
