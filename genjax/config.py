@@ -69,7 +69,7 @@ def build(function: Callable[..., T], options: Mapping[str, Any], where: str, **
     for key in given:
       if key not in parameters or key in extra:
         allowed = sorted(set(parameters) - set(extra))
-        anew = f' One flag gives all options anew: --{where}="{dict(name=options["name"])}"'
+        anew = f' One flag gives all options anew: --{where}="{dict(name=options.get("name"))}"'
         raise UserError(f'{where}.{key} is not an option of {function.__name__}; it takes {allowed}.'
                         f'{suggestion(key, allowed)}{anew if "name" in options else ""}')
   missing = [name for name, parameter in parameters.items() if parameter.default is parameter.empty

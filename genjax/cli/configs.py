@@ -94,7 +94,7 @@ def _load(path: pathlib.Path, argument: str) -> ml_collections.ConfigDict:
 def _split(argv: Sequence[str], config: ml_collections.ConfigDict) -> tuple[list[str], dict[str, str | bool]]:
   """Arguments without those that set keys which the config does not spell, and these keys -> texts.
 
-  Keys of a section that another flag gives anew are such keys, too. A flag without a text, as of a bool, gives True, and
+  Keys of a section that another flag gives anew are such keys. A flag without a text, as of a bool, gives True, and
   one that begins with 'no' gives False.
   """
   kept, further = [], {}
