@@ -94,8 +94,8 @@ def _load(path: pathlib.Path, argument: str) -> ml_collections.ConfigDict:
 def _split(argv: Sequence[str], config: ml_collections.ConfigDict) -> tuple[list[str], dict[str, str | bool]]:
   """Arguments without those that set keys which the config does not spell, and these keys -> texts.
 
-  Keys of a section that another flag gives anew are such keys. A flag without a text, as of a bool, gives True, and
-  one that begins with 'no' gives False.
+  So are keys of a section that another flag gives anew, and those that are None, which tells no type. A flag without a
+  text, as of a bool, gives True, and one that begins with 'no' gives False.
   """
   kept, further = [], {}
   rest = list(argv)
@@ -105,7 +105,7 @@ def _split(argv: Sequence[str], config: ml_collections.ConfigDict) -> tuple[list
     arg = rest.pop(0)
     flag = re.fullmatch(r'--?(no)?config\.([^=]+)(=(.*))?', arg, re.DOTALL)
     anew = flag and any(flag[2].startswith(f'{section}.') for section in sections)
-    if not flag or spells(config, flag[2]) and not anew:
+    if not flag or _has_type(config, flag[2]) and not anew:
       kept.append(arg)
     elif flag[3]:
       further[flag[2]] = flag[4]
@@ -119,6 +119,11 @@ def _split(argv: Sequence[str], config: ml_collections.ConfigDict) -> tuple[list
 def _entry(config: ml_collections.ConfigDict, key: str) -> Any:
   """What a config has under a dotted key, or None."""
   return functools.reduce(lambda node, part: node[part], key.split('.'), config) if spells(config, key) else None
+
+
+def _has_type(config: ml_collections.ConfigDict, key: str) -> bool:
+  """Whether a config tells the type of a key, which may name an entry of a sequence, as in 'a.b[0]'."""
+  return spells(config, key) if '[' in key else _entry(config, key) is not None
 
 
 def of_workdir(argv: Sequence[str]) -> list[str]:

@@ -113,6 +113,18 @@ def test_what_cannot_be_set(flag, words):
   assert len(said) < 300  # not every key that there is
 
 
+def test_what_may_be_none_and_what_is_a_dict():
+  llama = f'--config={ROOT}/configs/language/llama.py:smoke'
+  config = parsed('--config.model.rope_scaling={"kind": "linear", "factor": 2}', '--config.model.attention_bias=True',
+                  '--config.rules.vocab=None', config=llama)
+  assert config.model.rope_scaling.to_dict() == {'kind': 'linear', 'factor': 2} and config.model.attention_bias is True
+  known = builders.options(config).options
+  assert known['model.norm'].default == 'rms' and known['model.rope_scaling.factor'].kind is float
+  names = f'--config={ROOT}/configs/language/gpt2.py:smoke'  # spells None
+  assert parsed(config=names).rules.vocab is None
+  assert parsed('--config.rules.vocab=tensor', config=names).rules.vocab == 'tensor'
+
+
 def test_builders_without_a_function_options_take_what_the_config_spells(tmp_path):
   (tmp_path / 'plainly.py').write_text('def build(config):\n  raise NotImplementedError\n')
   (tmp_path / 'mine.py').write_text(
