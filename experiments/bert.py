@@ -95,10 +95,11 @@ OBJECTIVES = {'masked_lm': _masked_lm, 'classification': _classification}
 
 @dataclasses.dataclass(frozen=True)
 class Data(sections.Splits):
-  """config.data. The name is that of a text, see `genjax.data.text.documents.open_documents`; for 'classification', of
-  a data set.
+  """config.data.
 
   Attributes:
+    name: of a data set of text or, for 'masked_lm', the path of files, see
+      `genjax.data.text.documents.open_documents`.
     field: feature or JSON field that is the text.
     vocabulary: 'bert', trained on the texts to train on to vocabulary_size tokens; or the path of a tokenizer with the
       special tokens of BERT, such as that of a run.

@@ -80,6 +80,7 @@ class Data(sections.Splits):
   """config.data.
 
   Attributes:
+    name: of a data set, or the path of files, of texts as `genjax.data.audio.chorales.encode` reads them.
     steps: time steps of an example, see `genjax.data.audio.chorales.windows`; each held-out token counts once.
   """
 

@@ -27,9 +27,10 @@ BINARIZATIONS = ('none', 'fixed', 'dynamic')
 
 @dataclasses.dataclass(frozen=True)
 class Data(sections.Splits):
-  """config.data of images. The name is that of a set with the columns image and label, or one of `NOISE`.
+  """config.data of images.
 
   Attributes:
+    name: of a TFDS data set with the columns image and label, such as 'mnist'; 'random_images' or 'random_latents'.
     shape: (H, W, C) of the images.
     num_classes: number of classes; 0 reads no labels.
     content: 'pixels', or 'latents' of an encoder that ran before.

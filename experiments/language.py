@@ -102,11 +102,10 @@ def build(config: Config) -> Experiment:
 class Data(sections.Splits):
   """config.data.
 
-  The name is that of a text, see `genjax.data.text.documents.open_documents`; or a folder of tokens that
-  `genjax data tokenize` wrote. With the vocabulary 'ids' it is a .npy file of tokens (see `open_tokens`) or
-  'random_tokens' (see `random_tokens`, splits 'train' and 'heldout').
-
   Attributes:
+    name: of a data set of text, or the path of files, see `genjax.data.text.documents.open_documents`; or a folder of
+      tokens that `genjax data tokenize` wrote. With the vocabulary 'ids' it is a .npy file of tokens (see
+      `open_tokens`) or 'random_tokens' (see `random_tokens`, splits 'train' and 'heldout').
     vocabulary: 'byte'; 'char'; 'bpe' or 'wordpiece', trained on the split `train` to vocabulary_size tokens; the path
       of a tokenizer, see `genjax.data.text.tokenizers.open_tokenizer`; or 'ids' for tokens as they are.
     context: tokens of an example.

@@ -17,7 +17,7 @@ class Splits:
   """The data that any builder reads.
 
   Attributes:
-    name: of a data set; what else it may be, the builder says.
+    name: of a data set.
     train: split to train on, such as 'train[:90%]'.
     heldout: split to evaluate on.
     data_dir: folder of prepared sets; '' for TFDS_DATA_DIR, else ~/tensorflow_datasets.

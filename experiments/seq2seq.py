@@ -97,10 +97,9 @@ def build(config: Config) -> Experiment:
 class Data(sections.Splits):
   """config.data.
 
-  The name is 'spoken_digits' (see `genjax.data.text.parallel.spoken_digits`), a TFDS data set such as 'multi30k', or,
-  with a slash in it, a folder of files SPLIT.LANGUAGE of lines.
-
   Attributes:
+    name: 'spoken_digits' (see `genjax.data.text.parallel.spoken_digits`), a TFDS data set such as 'multi30k', or, with
+      a slash in it, a folder of files SPLIT.LANGUAGE of lines.
     source: language to translate from, such as 'de'.
     target: language to translate to, such as 'en'.
     splitter: what splits sentences into words, 'spacy' or 'simple', see `genjax.data.text.words.splitter`. With a

@@ -165,9 +165,10 @@ def render_options(rows: list[dict[str, Any]]) -> str:
 
 
 def _value(value: Any) -> str:
-  """A value as the command line takes it: text without quotes, '' for none."""
-  return repr(tuple(value) if isinstance(value, list) else value) if value == '' or not isinstance(
-    value, str) else value
+  """A value as the command line takes it: text without quotes, unless it is empty or has other than visible ends."""
+  if isinstance(value, str) and value and value.isprintable() and value == value.strip():
+    return value
+  return repr(tuple(value) if isinstance(value, list) else value)
 
 
 def _layout(spec: Any) -> str:

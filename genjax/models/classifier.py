@@ -25,7 +25,7 @@ class Classifier:
     layers: halvings of the image, each a strided 3x3 convolution.
     convolutions: 3x3 convolutions per halving, the strided one included.
     features: width D of the last hidden layer.
-    dropout: rate on those features.
+    dropout: dropout rate on those features.
     dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
 
   Raises:

@@ -44,9 +44,9 @@ class BlockOptions:
     qkv_bias: whether queries, keys and values have biases, see `genjax.nn.attention.self_attention.Attention`.
     key_bias: whether keys have biases.
     scaled: whether scores are divided by the root of the channels of a head.
-    dropout: rate on what is added to x.
-    attention_dropout: rate on the weights of attention, after the softmax.
-    activation_dropout: rate on the hidden units of the MLP.
+    dropout: dropout rate on what is added to x.
+    attention_dropout: dropout rate on the weights of attention, after the softmax.
+    activation_dropout: dropout rate on the hidden units of the MLP.
     kernel_init: initializer of all kernels.
     dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
     attention: implementation: 'auto', 'reference', 'chunked', 'splash' or 'cudnn', see

@@ -221,6 +221,9 @@ def test_inspect_lists_options(capsys):
   assert 'model' in lines and any(
     line.split()[:3] == ['model.mlp_ratio', 'float', '4.0'] and line.endswith('over the width.') for line in lines)
   assert any(line.split()[:3] == ['model.width*', 'int', '16'] for line in lines)
+  names = f'--config={ROOT}/configs/language/names.py:smoke'
+  assert main(['inspect', names, '--options=data']) == 0
+  assert any(line.split()[:3] == ['data.start*', 'str', repr('\n')] for line in capsys.readouterr().out.splitlines())
   assert main(['inspect', QUICKSTART, '--options=samplr']) == 2
   assert "Did you mean 'sampler'" in capsys.readouterr().err
 

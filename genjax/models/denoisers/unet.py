@@ -33,7 +33,7 @@ class UNet:
     attention: resolutions (heights in pixels) that have attention.
     heads: number of attention heads.
     groups: groups of the group norms.
-    dropout: rate in the residual blocks.
+    dropout: dropout rate in the residual blocks.
     num_classes: number of classes; 0 without labels.
     dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
     attention_kernel: implementation: 'auto', 'reference', 'chunked', 'splash' or 'cudnn', see

@@ -38,7 +38,7 @@ class BertConfig:
     next_sentence: whether there is the head that tells whether the second segment follows the first; it needs the
       pooler.
     classes: outputs of a classifier of sequences, which needs the pooler; 0 for none.
-    dropout: rate on embeddings, on what each block adds, and before the classifier.
+    dropout: dropout rate on embeddings, on what each block adds, and before the classifier.
     init_scale: standard deviation of initial weights.
     dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
     attention: implementation: 'auto', 'reference', 'chunked', 'splash' or 'cudnn', see

@@ -53,8 +53,8 @@ class TransformerConfig:
     experts_per_token: number of experts that a token has.
     balance: weight of the experts' load-balancing loss in the training loss.
     tied: whether the output layer is the transposed embedding.
-    dropout: rate on embeddings and on what each block adds.
-    attention_dropout: rate on the weights of attention, after the softmax.
+    dropout: dropout rate on embeddings and on what each block adds.
+    attention_dropout: dropout rate on the weights of attention, after the softmax.
     rope_theta: base of the frequencies of rotary positions.
     rope_scaling: how those frequencies are lowered for long contexts: a `RopeScaling` or a dict of its options; None
       for not at all.

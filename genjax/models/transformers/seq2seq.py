@@ -63,9 +63,9 @@ class Seq2SeqConfig:
     init: 'normal' with standard deviation init_scale; 'xavier' uniform, embeddings included; 'fan_in' with variance 1 /
       inputs of kernels, 1 of embeddings and 1 / D of relative positions (T5).
     init_scale: standard deviation of initial weights of 'normal'.
-    dropout: rate on embeddings and on what each block adds.
-    attention_dropout: rate on the weights of attention, after the softmax.
-    activation_dropout: rate on the hidden units of the MLPs.
+    dropout: dropout rate on embeddings and on what each block adds.
+    attention_dropout: dropout rate on the weights of attention, after the softmax.
+    activation_dropout: dropout rate on the hidden units of the MLPs.
     dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
     attention: implementation: 'auto', 'reference', 'chunked', 'splash' or 'cudnn', see
       `genjax.nn.attention.dot_product_attention.attend`.

@@ -35,7 +35,7 @@ class VitConfig:
     activation: activation of the MLP, one of `genjax.nn.blocks.ACTIVATIONS`.
     qkv_bias: whether queries, keys and values have biases.
     pooler: whether there is a layer with tanh on the class token.
-    dropout: rate on embeddings and on what each block adds.
+    dropout: dropout rate on embeddings and on what each block adds.
     init_scale: standard deviation of initial weights.
     dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
     attention: implementation: 'auto', 'reference', 'chunked', 'splash' or 'cudnn', see
