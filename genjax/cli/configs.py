@@ -1,7 +1,6 @@
 """Configs from the command line."""
 
 from collections.abc import Sequence
-import functools
 import os
 import pathlib
 import re
@@ -118,7 +117,10 @@ def _split(argv: Sequence[str], config: ml_collections.ConfigDict) -> tuple[list
 
 def _entry(config: ml_collections.ConfigDict, key: str) -> Any:
   """What a config has under a dotted key, or None."""
-  return functools.reduce(lambda node, part: node[part], key.split('.'), config) if spells(config, key) else None
+  node: Any = config
+  for part in key.split('.') if spells(config, key) else ():
+    node = node[part]
+  return None if node is config else node
 
 
 def _has_type(config: ml_collections.ConfigDict, key: str) -> bool:

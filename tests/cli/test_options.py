@@ -83,7 +83,7 @@ def test_a_section_given_anew_takes_further_options():
     builders.build(parsed('--config.model.name=unet'))
   config = parsed('--config.model={"name": "unet"}', '--config.model.base=16', '--config.model.multipliers=1,2',
                   '--config.model.attention=()', '--config.model.groups=8', '--config.model.heads=2')
-  assert builders.build(config).objective.num_classes == 10 and config.model.heads == 2
+  assert set(builders.build(config).conditions) == {'label'} and config.model.heads == 2
 
 
 def test_flags_of_sections_given_anew_work_without_a_function_options(tmp_path):
@@ -150,8 +150,8 @@ def test_override_reaches_what_a_config_does_not_spell():
 
 def test_commands_of_the_page_and_what_the_run_keeps(tmp_path, capsys, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  block = re.search(r'```sh\n(.*?)```', PAGE, re.DOTALL)
-  commands = [shlex.split(line, comments=True)[1:] for line in block[1].splitlines()]
+  (block,) = re.findall(r'```sh\n(.*?)```', PAGE, re.DOTALL)
+  commands = [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
   assert [command[0] for command in commands] == ['inspect'] * 3 + ['train'] * 2 + ['sample'] * 2
   for command in commands[:4]:
     assert main(command) == 0, command
@@ -167,7 +167,7 @@ def test_commands_of_the_page_and_what_the_run_keeps(tmp_path, capsys, monkeypat
 
 
 def test_builder_of_the_page(tmp_path, monkeypatch):
-  name, text = re.search(r'```python\n# (\w+)\.py\n(.*?)```', PAGE, re.DOTALL).groups()
+  ((name, text),) = re.findall(r'```python\n# (\w+)\.py\n(.*?)```', PAGE, re.DOTALL)
   (tmp_path / f'{name}.py').write_text(text)
   monkeypatch.chdir(tmp_path)
   monkeypatch.syspath_prepend(str(tmp_path))
