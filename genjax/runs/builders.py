@@ -1,20 +1,24 @@
 """From a config to the experiment that it describes, and to the numbers of its run."""
 
 from collections.abc import Sequence
+import dataclasses
 import importlib
 import importlib.util
 import pathlib
 import sys
+import types
 from typing import Any
 
 from genjax import sharding
-from genjax.config import Config, check, plain
+from genjax.config import Config, check, flatten, plain
+from genjax.options import REQUIRED, Known, Option, known, meanings
 from genjax.training.experiment import Experiment
 from genjax.training.run import Settings
 from genjax.types import UserError
 
 OWN = pathlib.Path(__file__).parents[1] / 'experiments'  # the builders of genjax itself
 OWN_CONFIGS = OWN.with_name('configs')
+BASE = 'genjax.configs.common'  # whose `base` has what every config has
 ADAPTERS = 'genjax.experiments.lora'  # what makes of any experiment the one that trains its adapters
 
 
@@ -39,13 +43,12 @@ def current_name(name: str) -> str:
   return name if theirs is not None and not same else f'genjax.{name}'
 
 
-def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
-  """The experiment that a config describes.
+def find(config: Config, paths: Sequence[str] = ()) -> types.ModuleType:
+  """The module of the builder that a config names.
 
   Raises:
-    UserError: numbers out of range, or the builder's module cannot be found, or has no function `build`.
+    UserError: it cannot be found.
   """
-  check(config)
   extend_path(paths)
   name = current_name(config.experiment)
   if not all(part.isidentifier() for part in name.split('.')):
@@ -53,15 +56,50 @@ def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
       f"config.experiment={name!r} is no path of a module; expected one such as 'genjax.experiments.diffusion', or "
       'the name of a Python file beside the config')
   try:
-    module = importlib.import_module(name)
+    return importlib.import_module(name)
   except ModuleNotFoundError as error:
     if not name or not (name == error.name or name.startswith(f'{error.name}.')):
       raise
     raise UserError(
       f'config.experiment={name!r} is not importable ({error}); expected the module path of a builder, for example '
       "'genjax.experiments.diffusion', or the name of a Python file beside the config") from error
+
+
+def options(config: Config, paths: Sequence[str] = ()) -> Known:
+  """What may be set in a config: what its builder takes, and what every config has.
+
+  A builder tells its own by a function `options(config) -> dict[str, Section]`, see `genjax.options`. Of one without
+  it, no more is known than what the config spells.
+
+  Raises:
+    UserError: the builder cannot be found.
+  """
+  base = importlib.import_module(BASE).base
+  told, defaults = meanings(base), flatten(base(steps=0, batch_size=1))
+  needed = ('experiment', 'steps', 'batch_size')
+  common = {key: Option(key, type(defaults[key]), REQUIRED if key in needed else defaults[key], told[key])
+            for key in told if key in defaults}
+  for axis, place in sharding.DEFAULT_RULES.items():
+    common[f'rules.{axis}'] = Option(f'rules.{axis}', str | tuple[str, ...] | None, place, told['rules'])
+  for group in config.get('optimizers') or {}:
+    common[f'ema.{group}'] = Option(f'ema.{group}', float, None, told['ema'])
+  if not config.get('experiment'):
+    return Known(common)
+  module = find(config, paths)
+  own = known(module.options(config) if hasattr(module, 'options') else {}, module.__name__)
+  return dataclasses.replace(own, options={**common, **own.options})
+
+
+def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
+  """The experiment that a config describes.
+
+  Raises:
+    UserError: numbers out of range, or the builder's module cannot be found, or has no function `build`.
+  """
+  check(config)
+  module = find(config, paths)
   if not hasattr(module, 'build'):
-    raise UserError(f'module {name!r} ({module.__file__}) has no function build(config) -> Experiment')
+    raise UserError(f'module {module.__name__!r} ({module.__file__}) has no function build(config) -> Experiment')
   experiment = module.build(config)
   return importlib.import_module(ADAPTERS).wrap(config, experiment) if adapted(config) else experiment
 
