@@ -1,6 +1,6 @@
 """Convolutions on images B H W C, their transposes, and the dense layer that goes with them.
 
-On CPUs they are matrix products where these are faster, see `genjax.nn.conv_products`. Elsewhere transposed
+On CPUs they are matrix products where these are faster, see `genjax.nn.cpu_convolutions`. Elsewhere transposed
 convolutions are computed by stride-1 convolutions on the parts of the kernel that one output phase reads, with the
 result and the number of operations of `jax.lax.conv_transpose`.
 
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from genjax import reduction, sharding
-from genjax.nn import conv_products
+from genjax.nn import cpu, cpu_convolutions
 from genjax.nn.kernels import Kernel, Linear, dense
 from genjax.nn.linear import matmul
 from genjax.nn.norms import SpectralNorm
@@ -49,7 +49,7 @@ def conv(x_BHWC: Array, kernel_HWIO: Any, stride: int = 1, axes: ChannelAxes = (
   x_BHWC = _place(x_BHWC, axes[0])
   kernel_place = sharding.layout(kernel_HWIO.shape, None, None, *axes, name='kernel H W I O of a convolution')
   local = all(axis is None or sharding.shards(axis) == 1 for axis in axes)
-  product = Convolution(stride, False, sharding.platform() == 'cpu', kernel_place, None, local)
+  product = Convolution(stride, False, cpu.is_target(), kernel_place, None, local)
   return _place(reduction.multiply(x_BHWC, kernel_HWIO, product), axes[1])
 
 
@@ -77,7 +77,7 @@ def conv_transpose(x_BHWC: Array, kernel_HWIO: Any, stride: int = 2) -> Array:
   x_BHWC = _place(x_BHWC)
   kernel_place = sharding.layout(kernel_HWIO.shape, *[None] * 4, name='kernel H W I O of a convolution')
   image_place = sharding.layout(x_BHWC.shape, 'batch', *[None] * 3, name='images B H W C of a convolution')
-  product = Convolution(stride, True, sharding.platform() == 'cpu', kernel_place, image_place, True)
+  product = Convolution(stride, True, cpu.is_target(), kernel_place, image_place, True)
   return _place(reduction.multiply(x_BHWC, kernel_HWIO, product))
 
 
@@ -87,7 +87,7 @@ class Convolution:
 
   stride: step, or upsampling factor.
   transposed: which of the two.
-  cpu: as matrix products, see `genjax.nn.conv_products`.
+  cpu: as matrix products, see `genjax.nn.cpu_convolutions`.
   kernel_place, image_place: layouts of the kernel, and of the phases of a transposed convolution; None without a mesh.
   local: each device computes whole images with the whole kernel.
   """
@@ -103,11 +103,11 @@ class Convolution:
     kernel_HWIO = _lay(weight.astype(x.dtype), self.kernel_place)
     if self.transposed:
       if self.cpu:
-        return conv_products.spread(x, kernel_HWIO[::-1, ::-1].swapaxes(2, 3), self.stride)
+        return cpu_convolutions.spread(x, kernel_HWIO[::-1, ::-1].swapaxes(2, 3), self.stride)
       return _phases(x, kernel_HWIO, self.stride, self.image_place)
     if kernel_HWIO.shape[0] == self.stride == 1:
       return x @ kernel_HWIO[0, 0]
-    y_BHWC: Any = (conv_products.conv if self.cpu else conv_products.native)(x, kernel_HWIO, self.stride)
+    y_BHWC: Any = (cpu_convolutions.conv if self.cpu else cpu_convolutions.native)(x, kernel_HWIO, self.stride)
     return y_BHWC  # typed by hand: pyright takes what custom_vjp returns for an object
 
   in_type_of_x = __call__
@@ -133,7 +133,7 @@ def _phases(x_BHWC: Array, kernel_HWIO: Array, stride: int, place: NamedSharding
     before = [(pad - offset - tap) // stride for offset, tap in zip((row, column), first)]
     return _lay(jax.lax.conv_general_dilated(
       x_BHWC, kernel_HWIO[first[0]::stride, first[1]::stride], (1, 1), [(b, taps - 1 - b) for b in before],
-      dimension_numbers=conv_products.NHWC), place)
+      dimension_numbers=cpu_convolutions.NHWC), place)
 
   rows = [jnp.stack([phase(row, column) for column in range(stride)], axis=3) for row in range(stride)]
   batch, height, width, _ = x_BHWC.shape

@@ -74,7 +74,7 @@ def stack(block: Network, depth: int, remat: str = 'none', unroll: bool = False)
 
   The block maps `x` to `x` of the same shape. Given `layers` (a tree with leading axis L, e.g. a cache), each block
   receives its slice as the keyword `layer` and returns `(x, slice)`; the output is then `(x, slices)`. Parameters may
-  come as the tuple that `unstack` makes; `layers` and the slices returned are then tuples too.
+  come as the tuple that `genjax.nn.cpu.unstack` makes; `layers` and the slices returned are then tuples too.
 
   Args:
     block: the network of one block.
@@ -118,14 +118,6 @@ def stack(block: Network, depth: int, remat: str = 'none', unroll: bool = False)
     return (x if layers is None else (x, slices)), mutable
 
   return Network(init, apply)
-
-
-def unstack(params: Tree, depth: int) -> tuple[Tree, ...]:
-  """The parameters of a stack as one tree a block, for loops that apply the stack many times.
-
-  A slice within a loop is a copy in each iteration; the barrier keeps XLA from moving these slices into one.
-  """
-  return jax.lax.optimization_barrier(tuple(jax.tree.map(lambda leaf: leaf[index], params) for index in range(depth)))
 
 
 def rematerialise(function: Callable[..., Any], remat: str, prevent_cse: bool = True) -> Callable[..., Any]:

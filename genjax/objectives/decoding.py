@@ -14,6 +14,7 @@ from jax.experimental import io_callback
 import jax.numpy as jnp
 
 from genjax import checks
+from genjax.nn import cpu
 from genjax.types import Array, Key, Tree, UserError
 
 END = -1  # in the place of a token: the text ended before
@@ -77,10 +78,7 @@ class SamplerOptions:
 def draw(logits_NV: Array, keys: Key, options: SamplerOptions) -> Array:
   """One token a row, int32 N, by temperature, top_k, top_p and min_p; see `SamplerOptions`."""
   if options.temperature == 0:
-    # The first of the maxima, as two reductions: XLA for CPUs does not vectorise an argmax.
-    most_N1 = jnp.max(logits_NV, axis=-1, keepdims=True)
-    vocab = logits_NV.shape[-1]
-    return jnp.min(jnp.where(logits_NV == most_N1, jnp.arange(vocab), vocab - 1), axis=-1)
+    return cpu.argmax(logits_NV)
   logits_NV = logits_NV / options.temperature
   if options.top_k or options.top_p < 1:
     sorted_NV = jnp.sort(logits_NV, axis=-1, descending=True)

@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from genjax import checks, sharding
+from genjax.nn import cpu, norms
 from genjax.nn import linear as linear_lib
-from genjax.nn import norms
 from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.attention.self_attention import Attention, RopeScaling, init_layer
 from genjax.nn.blocks import ACTIVATIONS
 from genjax.nn.embeddings import Embed
 from genjax.nn.experts import Experts, balance, empty_load
-from genjax.nn.functional import Network, dropout, network, stack, unstack
+from genjax.nn.functional import Network, dropout, network, stack
 from genjax.nn.kernels import dense
 from genjax.nn.linear import Linear
 from genjax.types import Array, Key, Tree
@@ -306,7 +306,7 @@ def init_cache(config: TransformerConfig, batch: int, length: int) -> Tree:
 def lay_out(config: TransformerConfig, params: Tree) -> Tree:
   """The parameters as a decoding loop reads them best: with `unroll` one tree a layer, which costs a copy of them, else
   as they are."""
-  return {**params, 'blocks': unstack(params['blocks'], config.layers)} if config.unroll else params
+  return {**params, 'blocks': cpu.unstack(params['blocks'], config.layers)} if config.unroll else params
 
 
 def axes(config: TransformerConfig) -> tuple:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import sharding
-from genjax.nn import derivatives
+from genjax.nn import cpu, derivatives
 from genjax.nn.attention.attention_kernels import Segments, cudnn, refusal, say_once, splash_attention
 from genjax.nn.functional import drop, dropout
 from genjax.types import Array, Key, UserError
@@ -249,7 +249,8 @@ def _derivative(dropout_rate: float, saved, tangents) -> Array:
 
 def _backward(dropout_rate: float, saved, gradient_BKGTD: Array):
   query_BKGTD, key_BKSD, value_BKSD, weight_BKGTS, bias_KGTS, kept_BKGTS, y_BKGTD = saved
-  slope_BKGTS = _apart(jnp.einsum('bkgtd,bksd->bkgts', gradient_BKGTD, value_BKSD, preferred_element_type=jnp.float32))
+  slope_BKGTS = cpu.isolated(
+    jnp.einsum('bkgtd,bksd->bkgts', gradient_BKGTD, value_BKSD, preferred_element_type=jnp.float32))
   slope_BKGTS = drop(slope_BKGTS, kept_BKGTS, dropout_rate)
   # The mean of the slopes by weight is that of the values' products with the gradient: a sum over channels in the place
   # of one over keys.
@@ -261,18 +262,13 @@ def _backward(dropout_rate: float, saved, gradient_BKGTD: Array):
   key_slope_BKDS = jnp.einsum('bkgtd,bkgts->bkds', query_BKGTD, slope_BKGTS)
   dropped_BKGTS = drop(weight_BKGTS, kept_BKGTS, dropout_rate).astype(gradient_BKGTD.dtype)
   value_slope_BKDS = jnp.einsum('bkgtd,bkgts->bkds', gradient_BKGTD, dropped_BKGTS)
-  key_slope_BKDS, value_slope_BKDS = _apart((key_slope_BKDS, value_slope_BKDS))
+  key_slope_BKDS, value_slope_BKDS = cpu.isolated((key_slope_BKDS, value_slope_BKDS))
   key_slope_BKSD = key_slope_BKDS.swapaxes(2, 3)
   value_slope_BKSD = value_slope_BKDS.swapaxes(2, 3).astype(value_BKSD.dtype)
   return query_slope_BKGTD, key_slope_BKSD, value_slope_BKSD, None, bias_slope_KGTS, None
 
 
 _products = derivatives.define(lambda *arguments: _forward(*arguments)[0], _forward, _derivative, _backward, static=1)
-
-
-def _apart(products: Any) -> Any:
-  """On CPUs, products that XLA may neither fuse with what reads them nor transpose back."""
-  return jax.lax.optimization_barrier(products) if sharding.platform() == 'cpu' else products
 
 
 def _grouped(query_BTHD: Array, kv_heads: int) -> Array:

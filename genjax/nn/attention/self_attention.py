@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import sharding
+from genjax.nn import cpu
 from genjax.nn.attention.dot_product_attention import attend, attend_cached, check_window
 from genjax.nn.attention.ring_attention import ring_attend
 from genjax.nn.linear import Linear
@@ -113,10 +114,9 @@ def rope(x_BTHD: Array, positions_BT: Array, theta: float = 10_000.0, scaling: R
 def init_layer(batch: int, kv_heads: int, slots: int, head_dim: int, dtype: Any = jnp.float32) -> tuple[Array, Array]:
   """An empty cache of one layer: keys and values, each B K S D; K S D for one row.
 
-  XLA for CPUs copies a cache whose leading axis has size 1 at every token that a loop writes to it, and any other in
-  none.
+  `genjax.nn.cpu` says why one row has no batch axis.
   """
-  shape = (kv_heads, slots, head_dim) if batch == 1 else (batch, kv_heads, slots, head_dim)
+  shape = cpu.cache_shape(batch, kv_heads, slots, head_dim)
   return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
 
 

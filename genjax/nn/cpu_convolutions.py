@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from genjax.nn import derivatives
 from genjax.types import Array
 
-FEW_CHANNELS, FEW_PIXELS = 16, 256  # with fewer to read or to write, the product of one tap is too small to pay
+MIN_CHANNELS, MIN_PIXELS = 16, 256  # smaller products per tap are slower than XLA's convolution
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 
 
@@ -113,7 +113,7 @@ def _kernel_slope(x_BHWI: Array, slope_BhwO: Array, kernel_HWIO: Array, stride: 
   """The gradient of the kernel: for each tap, the products of the pixels it reads with the gradients of what it
   writes."""
   size, _, inputs, outputs = kernel_HWIO.shape
-  if inputs < FEW_CHANNELS or slope_BhwO.size // outputs < FEW_PIXELS:
+  if inputs < MIN_CHANNELS or slope_BhwO.size // outputs < MIN_PIXELS:
     return jax.vjp(lambda kernel: native(x_BHWI, kernel, stride), kernel_HWIO)[1](slope_BhwO)[0]
   # Products of the small gradient, transposed once, with pixels as they lie; transposing pixels or leaving it to the
   # product takes longer.
