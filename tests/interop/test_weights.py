@@ -260,7 +260,7 @@ BAD = {
                   'layer_types'),
   'jitter': ('mixtral', lambda folder: edit(folder / 'config.json', router_jitter_noise=0.1),
              'router_jitter_noise is 0.1'),
-  'experts': ('mixtral', lambda folder: edit(folder / 'config.json', num_experts_per_tok=4), '1 to all of the experts'),
+  'experts': ('mixtral', lambda folder: edit(folder / 'config.json', num_experts_per_tok=4), 'between 1 and experts'),
   'missing expert': ('mixtral', lambda folder: edit_tensors(folder, lambda tensors: tensors.pop(
     'model.layers.1.block_sparse_moe.experts.2.w3.weight')),
     r'1 missing: model\.layers\.1\.block_sparse_moe\.experts\.2\.w3'),
