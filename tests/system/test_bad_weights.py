@@ -208,7 +208,7 @@ def test_bad_models_leave_nothing_behind(tmp_path, published, capsys, name, dama
   assert [path.name for path in tmp_path.iterdir()] == ['bad']
 
 
-@pytest.mark.parametrize(('name', 'words'), [('gpt2', 'a prompt has 1 to 23 tokens (the context is 24)'),
+@pytest.mark.parametrize(('name', 'words'), [('gpt2', 'a prompt must have 1 to 23 tokens (the context is 24)'),
                                              ('bert', 'at most 22 tokens beside'), ('t5', 'has 1 to 23 tokens'),
                                              ('marian', 'has 1 to 23 tokens')])
 def test_prompts_longer_than_the_context(published, capsys, name, words):
