@@ -74,8 +74,8 @@ def ancestral(denoise: Denoise, x_BX: Array, process: Process, times: Array, key
   Skipped times follow Kingma et al. 2021, eq. 26.
 
   Args:
-    variance: 'small' is the variance of the posterior, 'large' that of q(x_t | x_s). With 'learned' the network interpolates
-      between them: `denoise` then returns (x0_hat, raw), see `variance.log_variance`.
+    variance: 'small' is the variance of the posterior, 'large' that of q(x_t | x_s). With 'learned' the network
+      interpolates between them: `denoise` then returns (x0_hat, raw), see `variance.log_variance`.
 
   Raises:
     ValueError: `variance` is unknown.

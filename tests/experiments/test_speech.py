@@ -105,7 +105,7 @@ def test_recordings_of_ones_own(written):
    ({'longest': 15}, 'has 16 tokens, and config.data.longest is 15; set it to at least 16'),
    ({'audio': 'path'}, "line 1: expected a JSON object with a text 'path'"),
    ({'heldout': 'test'}, "has only the split 'train'"),
-   ({'name': 'free_spoken_digit'}, 'is no data set of recordings: expected free_spoken_digits')])
+   ({'name': 'free_spoken_digit'}, 'is not a data set of recordings: expected free_spoken_digits')])
 def test_bad_recordings(written, data, message):
   with pytest.raises(UserError, match=message):
     speech.build(own(written, **{'heldout': 'train', **data})).heldout.batch(0)

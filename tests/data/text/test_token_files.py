@@ -85,7 +85,7 @@ def test_interrupted_call_goes_on_and_ends_in_the_same_bytes(corpus, tmp_path, m
   assert len(times) == 2
   with pytest.raises(UserError, match='shards was 5 and is 4'):
     tokenize(paths, ByteVocabulary(), tmp_path / 'broken', 4, end=0)
-  with pytest.raises(UserError, match='no finished folder'):
+  with pytest.raises(UserError, match='not a complete token folder'):
     TokenFiles(tmp_path / 'broken', 'train')
   begun = []
   monkeypatch.setattr(documents, 'read', lambda path, field, first: begun.append(
@@ -135,4 +135,4 @@ def test_what_is_refused(corpus, tmp_path, capsys):
     ['data', 'tokenize', f'--input={paths[0]}', '--tokenizer=byte', '--end=0', f'--out={tmp_path / "file" / "x"}']) == 2
   said = capsys.readouterr().err
   assert 'cannot be written' in said
-  assert 'holds something else than tokens' in said and '--input=nothing' in said
+  assert 'is not a token folder' in said and '--input=nothing' in said
