@@ -1,4 +1,4 @@
-"""Tables between public tensor names and genjax's parameters: one a public architecture, for both directions."""
+"""Tables that map public tensor names to genjax's parameters, one per architecture, for both directions."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -11,7 +11,7 @@ from genjax.interop.entries import Entries
 from genjax.nn.functional import Network
 from genjax.types import UserError, listed
 
-# Name in `transformers` -> `genjax.nn.blocks.ACTIVATIONS`; of several for one, the first is written.
+# Name in `transformers` -> name in `genjax.nn.blocks.ACTIVATIONS`; export writes the first of several names.
 ACTIVATIONS = {
   'gelu': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_fast': 'gelu_tanh', 'relu': 'relu',
   'silu': 'silu', 'swish': 'silu'
@@ -41,12 +41,12 @@ class Tensor:
 
   @property
   def layered(self) -> bool:
-    """Whether there is one tensor a layer."""
+    """Whether there is one tensor per layer."""
     return '{layer}' in self.name
 
   @property
   def stacked(self) -> int:
-    """How many leading axes the parameters have."""
+    """Number of leading axes of the parameters (layers, experts)."""
     return self.layered + ('{expert}' in self.name)
 
 
@@ -100,7 +100,7 @@ class Row:
   widths: tuple[int, ...]
 
   def split(self, tensor: np.ndarray) -> list[np.ndarray]:
-    """Views of the parts of a public tensor that belong to each of the parameters."""
+    """Splits a public tensor into views for its parameters."""
     tensor = tensor[0] if self.tensor.one_row else tensor
     tensor = tensor.T if self.tensor.transposed else tensor
     tensor = tensor.transpose(2, 3, 1, 0) if self.tensor.image_kernel else tensor
@@ -115,7 +115,7 @@ class Row:
 
   @property
   def size(self) -> int:
-    """Scalars in one public tensor."""
+    """Number of elements of one public tensor."""
     return math.prod(self.shape)
 
 
@@ -126,15 +126,15 @@ def both(theirs: str, *ours: str, kernel: str = 'kernel', transposed: bool = Tru
 
 
 def activation_name(activation: str) -> str:
-  """What `transformers` calls one of `genjax.nn.blocks.ACTIVATIONS`."""
+  """The name in `transformers` of one of `genjax.nn.blocks.ACTIVATIONS`."""
   return next(name for name, own in ACTIVATIONS.items() if own == activation)
 
 
 def refuse(name: str, config: Any, **allowed: tuple) -> None:
-  """Refuses options that a public architecture does not have.
+  """Checks that a public architecture supports options.
 
   Raises:
-    UserError: an option is none of those allowed.
+    UserError: an option has a value that is not allowed.
   """
   wrong = [f'{option}={getattr(config, option)!r} (it has {" or ".join(map(repr, values))})'
            for option, values in allowed.items() if getattr(config, option) not in values]
@@ -143,15 +143,15 @@ def refuse(name: str, config: Any, **allowed: tuple) -> None:
 
 
 def rows(architecture: Architecture, config: Any, shapes: Mapping[str, Any]) -> list[Row]:
-  """The rows of a table that a model has.
+  """The rows of a table that apply to a model.
 
   Args:
     architecture: has the table.
     config: the options of the model.
-    shapes: every parameter of the model by path, as anything with a shape.
+    shapes: path -> parameter of the model, or any object with its shape.
 
   Raises:
-    UserError: a parameter stands in no row.
+    UserError: a parameter is in no row.
   """
   found, mapped = [], set()
   for tensor in architecture.tensors(config):

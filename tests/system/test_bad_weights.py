@@ -237,7 +237,7 @@ def test_an_adapter_of_another_base(tmp_path, published, capsys):
   peft.save(tmp_path / 'adapter', model, peft.Adapter(options, lora.init(jax.random.key(0), kernels, 3)))
   before = contents(other)
   said = fails(capsys, 'import', f'--from={tmp_path / "adapter"}', f'--base={other}', f'--workdir={tmp_path / "wrong"}')
-  assert 'no adapters of this base' in said and [path.name for path in tmp_path.iterdir()
+  assert 'not adapters of this base' in said and [path.name for path in tmp_path.iterdir()
                                                 ] == ['adapter'] and contents(other) == before
   said = fails(capsys, 'import', f'--from={tmp_path / "adapter"}', f'--base={published("bert")[1]}',
                f'--workdir={tmp_path / "wrong"}')

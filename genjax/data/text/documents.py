@@ -118,7 +118,7 @@ def files(text: str) -> list[pathlib.Path]:
     raise UserError(f'the text file {path} does not exist; expected a path of a file or the name of a data set')
   if foreign := [file for file in found if _is_foreign(_bare(file))]:
     raise UserError(
-      f'{foreign[0]}: genjax reads plain text, and JSON lines in files that end in {" or ".join(LINES)}, optionally with '
+      f'{foreign[0]}: genjax reads plain text, and JSON lines in files that end in {" or ".join(LINES)}, also with '
       ".gz. Rename JSON lines that end otherwise; convert a JSON list by jq -c '.[]'")
   return found
 
