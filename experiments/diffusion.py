@@ -1,4 +1,4 @@
-"""Diffusion and flow matching on images: DiT or U-Net, any process, parameterization and sampler."""
+"""Builder of diffusion and flow matching on images: DiT or U-Net, any process, parameterization and sampler."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -19,8 +19,9 @@ MODELS = {'dit': (dit.DiT, dit.network, dit.AXES), 'unet': (unet.UNet, unet.netw
 
 
 def build(config: Any) -> Experiment:
-  """A diffusion model. config.data: see `genjax.experiments.images.batches`. config.model: name and options of
-  `MODELS`.
+  """Builds a diffusion model.
+
+  config.data: see `genjax.experiments.images.batches`. config.model: name and options of `MODELS`.
 
   config.objective: process and parameterization (each a name with options), times (name 'default' for the process's
   own, or one of `schedules.QUANTILES` with options), weighting (one of `weightings.WEIGHTINGS` with options; 'uniform'
@@ -118,7 +119,7 @@ def sampler(options: SamplerOptions, process: schedules.Process, learned: bool =
   """
   method = config_lib.choose(samplers.SAMPLERS, options.name, 'config.sampler.name')
   keywords = dict(options.options)
-  config_lib.build(_check_only(method), keywords, 'config.sampler.options', **dict.fromkeys(_SHARED))
+  config_lib.build(_check_only(method), keywords, 'config.sampler.options', **dict.fromkeys(_COMMON_ARGUMENTS))
   if method is samplers.ancestral:
     keywords.setdefault('variance', 'learned' if learned else 'small')
     if keywords['variance'] not in samplers.VARIANCES:
@@ -132,7 +133,7 @@ def sampler(options: SamplerOptions, process: schedules.Process, learned: bool =
 
 
 def _times(options: dict, process: schedules.Process) -> schedules.Quantile | None:
-  """The distribution of training times of config.objective.times; None for the process's own."""
+  """The distribution of training times in config.objective.times; None for that of the process."""
   name = options['name']
   if name == 'default':
     return None
@@ -148,11 +149,11 @@ def _times(options: dict, process: schedules.Process) -> schedules.Quantile | No
   return quantile
 
 
-_SHARED = ('denoise', 'x_BX', 'process', 'times', 'keys_B')  # arguments that every sampler has
+_COMMON_ARGUMENTS = ('denoise', 'x_BX', 'process', 'times', 'keys_B')  # of every sampler
 
 
 def _check_only(method: Any) -> Any:
-  """A function of the method's signature that does nothing: its options are checked before anything is computed."""
+  """A function with the method's signature that does nothing, for checking options before any computation."""
   return functools.wraps(method)(lambda **keywords: None)
 
 

@@ -102,7 +102,7 @@ def difference(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
 
 STEPS = 2**31 - 1  # the step counter is an int32
 # Key of configs.common.base -> its smallest allowed value.
-LEAST = {
+MIN_VALUES = {
   'steps': 0, 'batch_size': 1, 'microbatches': 1, 'log_every': 0, 'evaluate_every': 0, 'evaluate_batches': 0,
   'sample_every': 0, 'sample_num': 1, 'checkpoint.every': 0, 'checkpoint.keep': 1, 'nonfinite.limit': 1,
   'profile.start': 0, 'profile.steps': 0, 'lora.rank': 0, 'data.threads': 1
@@ -131,7 +131,7 @@ def check(config: Config) -> None:
           f'{type(strange[0]).__name__}; of numpy numbers take .item()')
       if key.rpartition('.')[2] == 'dtype' and not (key == 'lora.dtype' and value == ''):
         checks.dtype({key: value}, key)
-    for key, least in LEAST.items():
+    for key, least in MIN_VALUES.items():
       checks.whole(flat, least, key)
     checks.between(flat, ('steps',), at_most=STEPS)
     checks.between(flat, ('watchdog_seconds', 'lora.alpha'), at_least=0)

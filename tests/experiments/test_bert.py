@@ -81,7 +81,7 @@ def test_what_cannot_be_built(sst, tmp_path):
     build(sst(sst2.get_config, vocabulary='runs/none').lock())
   for name, data in tokenizers.train('wordpiece', ['a good film'], 40).files().items():
     (tmp_path / name).write_bytes(data)
-  with pytest.raises(UserError, match="no token of the kind 'bos', and BERT needs it"):
+  with pytest.raises(UserError, match="lacks the special token 'bos', which BERT needs"):
     build(sst(sst2.get_config, vocabulary=str(tmp_path)).lock())
   with pytest.raises(UserError, match='less than one row of config.data.context=500'):
     len(build(sst(bert.get_config, context=500, start='a').lock()).train.source)

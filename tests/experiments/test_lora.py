@@ -187,7 +187,7 @@ def test_bad_options(flags, said):
 
 
 def test_a_group_in_which_nothing_matches():
-  with pytest.raises(UserError, match=r"names \['discriminator'\], in which none of"):
+  with pytest.raises(UserError, match=r"names \['discriminator'\], where none of"):
     experiment('gans/digits_gan', '--config.lora.rank=2', "--config.lora.paths=('project/kernel',)",
                "--config.lora.groups=('generator', 'discriminator')")
   adapted, _ = experiment('gans/digits_gan', '--config.lora.rank=2', "--config.lora.paths=('project/kernel',)")
