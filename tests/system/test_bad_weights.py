@@ -187,8 +187,8 @@ BAD = [
   *((name, large_tokenizer, 'tokens and the model') for name in MANY if name != 'vit'),
   *((name, no_tokenizer, 'has no tokenizer') for name in ('bert', 't5', 'whisper')),
   *((name, damaged_tokenizer, words)
-    for name, words in (('gpt2', 'no tokenizer of the library'), ('t5', 'no model of SentencePiece'),
-                        ('marian', 'no model of SentencePiece'))),
+    for name, words in (('gpt2', 'not a tokenizer of the library'), ('t5', 'not a SentencePiece model'),
+                        ('marian', 'not a SentencePiece model'))),
   ('gpt2', edited(model_type='rwkv'), "model_type is 'rwkv'"), ('gpt2', without_config, 'config.json does not exist'),
   ('gpt2', pickled, 'pickle'), ('t5', edited(eos_token_id=400), 'config.data.tokens must be from 0 to 271, got 400'),
   ('marian', edited(pad_token_id='a'), 'pad_token_id must be a whole number'),

@@ -36,7 +36,7 @@ class Resized:
   def __init__(self, source: Source, shape: tuple[int, int, int], filter: str, crop: bool = False):
     if filter not in FILTERS:
       raise UserError(
-        f'config.data.resize must be one of {sorted(FILTERS)}, or '' to keep images unchanged, got {filter!r}')
+        f'config.data.resize must be one of {sorted(FILTERS)}, or empty to keep images unchanged, got {filter!r}')
     if shape[2] not in _MODES:
       raise UserError(f'images can be resized to 1 or 3 channels, got config.data.shape {shape}')
     self._source, self._shape, self._filter, self._crop = source, shape, filter, crop

@@ -123,7 +123,7 @@ def test_what_is_refused(corpus, tmp_path, capsys):
   tokenize(paths, ByteVocabulary(), tmp_path / 'out', 2, end=0)  # a failed call does not stand in the way
   record = next((tmp_path / 'out').glob('*.array_record'))
   record.write_bytes(record.read_bytes()[:-1])
-  with pytest.raises(UserError, match=f'{record.name} is missing or has not'):
+  with pytest.raises(UserError, match=f'{record.name} is missing, or its size is not'):
     TokenFiles(tmp_path / 'out', 'train')
   (tmp_path / 'full').mkdir()
   (tmp_path / 'full' / 'x').write_text('')
