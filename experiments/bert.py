@@ -186,8 +186,7 @@ class _Text:
     if data.label not in features or not hasattr(features[data.label], 'num_classes'):
       raise UserError(
         f'config.data.label={data.label!r} is no feature of {data.name} with classes; its features are '
-        f'{", ".join(features)}'
-      )
+        f'{", ".join(features)}')
     if known and known != features[data.label].num_classes:
       raise UserError(
         f'config.model.classes={known}, and {data.name} has {features[data.label].num_classes}: set it to that, and '

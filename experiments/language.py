@@ -151,8 +151,7 @@ class _Text:
     known = ('byte', 'char', 'ids', *tokenizers.TRAINED)
     raise UserError(
       f'config.data.vocabulary must be one of {known}, or the path of a tokenizer.json, of a .model or of a folder '
-      'with one, '
-      f'got {name!r}.{config_lib.suggestion(name, known)}')
+      f'with one, got {name!r}.{config_lib.suggestion(name, known)}')
 
   def _documents(self, split: str) -> list[str]:
     imported.check_data(self._config)

@@ -87,8 +87,7 @@ def _encoder_decoder(config: Config, model: interop.Model, folder: pathlib.Path)
   if not options.depth:
     raise UserError(
       f'{folder}: this {model.architecture} has only an encoder, and no experiment trains one; genjax.interop.load '
-      'loads it'
-    )
+      'loads it')
   (_speech if options.frames else _translation)(config, model, folder)
   config.model = _without(options, 'vocab', 'target_vocab', *(_OF_WHISPER if options.frames else ()))
   config.objective = dict(smoothing=0.0)

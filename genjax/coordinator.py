@@ -142,8 +142,7 @@ class Coordinator:
     if total != self.processes or not 0 <= number < self.processes:
       peer.send(
         refused=f'process 0 expects {self.processes} processes, and this one says that it is process {number} of '
-                f'{total}; '
-        'start all with one --num_processes')
+                f'{total}; start all with one --num_processes')
     elif number in self._peers:
       peer.send(refused=f'there are two processes {number}: {self._peers[number].place} and {peer.place}; '
                         'give each its own --process_id')

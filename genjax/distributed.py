@@ -142,8 +142,7 @@ def join(options: Options, stops: bool = False) -> bool:
   if options.start_timeout <= 0 or options.peer_timeout <= 0:
     raise UserError(
       f'--start_timeout and --peer_timeout are seconds above 0, got {options.start_timeout:g} and '
-      f'{options.peer_timeout:g}'
-    )
+      f'{options.peer_timeout:g}')
   place = find(options)
   if place is None:
     return False

@@ -63,8 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   if not args.budget > 0 or not cases or not sides:
     parser.error(
       f'--budget is above 0, and there is at least one case and one side; got {args.budget}, {args.cases!r}, '
-      f'{args.sides!r}'
-    )
+      f'{args.sides!r}')
   if args.out and not args.out.absolute().parent.is_dir():
     parser.error(f'--out={args.out} cannot be written: its folder does not exist')
   if args.one:

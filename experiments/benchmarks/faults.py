@@ -259,8 +259,7 @@ def run(kills: int, families: Sequence[str], steps: int, every: int, seed: int, 
         compared = campaign.compare(straight, disturbed) if campaign.finish(disturbed) else 0
         print(
           f'{family:<10} run {runs}: {compared} arrays compared, {len(planned)} kills to go, {len(campaign.problems)} '
-          'problems, '
-          f'{time.monotonic() - begin:.0f} s', flush=True)
+          f'problems, {time.monotonic() - begin:.0f} s', flush=True)
     if planned:
       campaign.problems.append(f'{len(planned)} kills were not spent')
     problems += [f'{family} {problem}' for problem in campaign.problems]

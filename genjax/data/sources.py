@@ -207,8 +207,7 @@ def _data_source(builder: Any, split: str) -> Any:
   except NotImplementedError:
     raise UserError(
       f'{builder.name} in {builder.data_path} is prepared in a format without random access; prepare it again with '
-      f'`tfds build {builder.name} --file_format=array_record` in another data directory'
-    ) from None
+      f'`tfds build {builder.name} --file_format=array_record` in another data directory') from None
 
 
 def _sizes(builder: tfds.core.DatasetBuilder) -> list[Any]:

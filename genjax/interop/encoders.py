@@ -22,8 +22,7 @@ def _read(entries: Entries, stored: Mapping[str, Any]) -> BertConfig:
   names = {name.removeprefix('bert.') for name in stored}
   if 'classifier.weight' in names and 'pooler.dense.weight' not in names:
     raise UserError(
-      f'{entries.where}: the folder has a token classifier, but genjax only has sequence classifiers, with a pooler'
-    )
+      f'{entries.where}: the folder has a token classifier, but genjax only has sequence classifiers, with a pooler')
   return BertConfig(
     vocab=entries.integer('vocab_size'), context=entries.integer('max_position_embeddings'),
     layers=entries.integer('num_hidden_layers'), heads=entries.integer('num_attention_heads'),

@@ -190,9 +190,8 @@ def _read_tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
   if not path.is_file():
     pickles = sorted(file.name for pattern in files.PICKLES for file in folder.glob(pattern))
     why = (
-      f'; it has {listed(pickles)}, a pickle, which genjax does not open, since a pickle runs any code that its '
-      'author put there: ask '
-      'for safetensors' if pickles else '')
+      f'; it has {listed(pickles)}, a pickle, which genjax does not open, since a pickle runs any code that its author '
+      'put there: ask for safetensors' if pickles else '')
     raise UserError(f'{folder} lacks {WEIGHTS}{why}')
   try:
     return load_file(path)

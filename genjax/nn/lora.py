@@ -64,8 +64,7 @@ class Options:
     if not self.paths or isinstance(self.paths, str) or not all(isinstance(pattern, str) for pattern in self.paths):
       raise UserError(
         f'a low-rank adapter needs paths, a tuple of regular expressions of the kernels that it adapts, got '
-        f'{self.paths!r}'
-      )
+        f'{self.paths!r}')
     for pattern in self.paths:
       try:
         re.compile(pattern)

@@ -157,8 +157,7 @@ def advice(report: Report) -> list[str]:
                 report['microbatches'] * 2**math.ceil(math.log2(max(2.0, sizes['peak'] / limit))))
     lines.append(
       f'microbatches: --config.microbatches={parts} computes {report["batch_size"] // (shards * parts)} instead of '
-      f'{rows} '
-      'examples of a device at a time')
+      f'{rows} examples of a device at a time')
     lines.append(f'batch: --config.batch_size={report["batch_size"] // 2} halves the activations')
   elif state < 0.5 * limit:
     lines.append('mesh: every device already computes one example at a time; split it, e.g. '
@@ -223,15 +222,12 @@ def _render_roofline(report: Report) -> list[str]:
   bound, given = report['roofline'], report['roofline']['hardware']
   return [
     f'roofline: a step takes {bound["overlapped"]:.3g} s if everything overlaps (MFU {bound["mfu_overlapped"]:.1%}, '
-    'bound by '
-    f'{bound["bound"]}), {bound["serial"]:.3g} s if nothing does (MFU {bound["mfu_serial"]:.1%})',
-    f'  compute {bound["compute"]:.3g} s at {given["flops"] / 1e12:.0f} TFLOP/s bfloat16; memory '
-    f'{bound["memory"]:.3g} s: '
-    f'{_gib(report["memory_traffic"])} at {given["memory_bandwidth"] / 1e12:.3g} TB/s; links {bound["links"]:.3g} s at '
-    f'{given["link_bandwidth"] / 1e9:.0f} GB/s each',
+    f'bound by {bound["bound"]}), {bound["serial"]:.3g} s if nothing does (MFU {bound["mfu_serial"]:.1%})',
+    f'  compute {bound["compute"]:.3g} s at {given["flops"] / 1e12:.0f} TFLOP/s bfloat16; memory {bound["memory"]:.3g} '
+    f's: {_gib(report["memory_traffic"])} at {given["memory_bandwidth"] / 1e12:.3g} TB/s; links {bound["links"]:.3g} s '
+    f'at {given["link_bandwidth"] / 1e9:.0f} GB/s each',
     '  assumed: peak rates from public specifications, no kernel inefficiency, arrays without padding, ring '
-    'collectives along as few '
-    'dimensions of the torus as hold a group',
+    'collectives along as few dimensions of the torus as hold a group',
   ]
 
 
@@ -243,8 +239,7 @@ def _verdict(report: Report) -> str:
     return f'fits: {_gib(sizes["peak"])} of {_gib(sizes["limit"])}'
   return (
     f'does not fit: needs {_gib(sizes["peak"])}, a device has {_gib(sizes["limit"])}: {_gib(report["shortfall"])} too '
-    'much. What to '
-    'change:')
+    'much. What to change:')
 
 
 def _gib(size: float) -> str:

@@ -155,8 +155,7 @@ def _tpu(name: str, kind: str) -> Target:
   except importlib.metadata.PackageNotFoundError as error:
     raise UserError(
       f"--topology={name} compiles with libtpu, which is not installed; pip install 'genjax-research[tpu]' (from a "
-      "clone: "
-      "pip install -e '.[tpu]'). No TPU is needed") from error
+      "clone: pip install -e '.[tpu]'). No TPU is needed") from error
   # The two cores of a v4 chip are two devices by default; training uses them as one, as on v5p.
   options: dict[str, Any] = {'chip_config_name': 'megacore'} if kind == 'v4' else {}
   if re.fullmatch(r'\w+:1(x1)*', name):  # a single chip is part of a host, which must be specified

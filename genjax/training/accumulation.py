@@ -101,8 +101,7 @@ def _in_terms(name: str, loss: Callable[..., Any], trained: Params, stopped: Cal
   except (TypeError, ValueError, AttributeError, IndexError, NotImplementedError) as error:
     logs.say(
       f'gradients of phase {name!r} are summed over devices for each microbatch, not once a step, because a network '
-      'uses '
-      f'parameters otherwise than the layers of genjax.nn do: {error}')
+      f'uses parameters otherwise than the layers of genjax.nn do: {error}')
     return None
   return gradient
 

@@ -38,8 +38,7 @@ def encode(text: str) -> np.ndarray:
     if len(notes) < len(words) or len(notes) > VOICES or any(not LOWEST <= note <= HIGHEST for note in notes):
       raise UserError(
         f'a step has at most {VOICES} different MIDI numbers from {LOWEST} to {HIGHEST}, as in "48 60 64 67", got '
-        f'{step!r}'
-      )
+        f'{step!r}')
     choices = [note - LOWEST + 1 for note in notes] + [0] * (VOICES - len(notes))
     tokens += [1 + voice * _CHOICES + choice for voice, choice in enumerate(choices)]
   return np.asarray(tokens, np.int32)

@@ -82,8 +82,7 @@ class MNIST(Builder, skip_registration=True):
   VERSION = tfds.core.Version('3.0.1')
   SUMMARY = 'Handwritten digits, 28x28 grey, 60,000 train and 10,000 test (LeCun, Bottou, Bengio and Haffner 1998).'
   FILES = (
-    'train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte; each may be .gz'
-  )
+    'train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte; each may be .gz')
   FEATURES = {'image': tfds.features.Image(shape=(28, 28, 1)), 'label': tfds.features.ClassLabel(num_classes=10)}
   COUNTS = {'train': 60_000, 'test': 10_000}
   _BASE = 'https://storage.googleapis.com/cvdf-datasets/mnist/'
@@ -125,8 +124,7 @@ class Cifar10(Builder, skip_registration=True):
   FILES = (
     'cifar-10-binary.tar.gz or cifar-10-python.tar.gz, or the batches unpacked from one of them '
     '(data_batch_1[.bin] ... test_batch[.bin]), or grids of 50x50 images in order (train_00.webp ... test_03.webp) '
-    'with train_labels.npy and test_labels.npy'
-  )
+    'with train_labels.npy and test_labels.npy')
   FEATURES = {
     'id': tfds.features.Text(),
     'image': tfds.features.Image(shape=(32, 32, 3)),
@@ -137,8 +135,7 @@ class Cifar10(Builder, skip_registration=True):
   COUNTS = {'train': 50_000, 'test': 10_000}
   URLS = {
     'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz': (
-      'c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd'
-    )
+      'c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd')
   }
 
   def read(self) -> dict[str, Any]:
@@ -161,8 +158,7 @@ class TinyShakespeare(Builder, skip_registration=True):
   FEATURES = {'text': tfds.features.Text()}
   URLS = {
     'https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt': (
-      '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed'
-    )
+      '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
   }
 
   def read(self) -> dict[str, Any]:
@@ -237,8 +233,7 @@ class PythonStdlib(Builder, skip_registration=True):
       if not files:
         raise UserError(
           f'expected sources of the standard library under {root}, found none for split {split!r}; use a Python that '
-          'ships its sources, or another corpus'
-        )
+          'ships its sources, or another corpus')
     return splits
 
   def example(self, row: Any) -> dict[str, Any]:
@@ -264,8 +259,7 @@ class Multi30k(Builder, skip_registration=True):
   }
   FILES = (
     'train.de, train.en, train.fr, and as many of val, test_2016_flickr, test_2017_flickr, test_2017_mscoco and '
-    'test_2018_flickr; each may be .gz'
-  )
+    'test_2018_flickr; each may be .gz')
   FEATURES = {language: tfds.features.Text() for language in LANGUAGES}
   KEEP_ORDER = True
   _BASE = 'https://raw.githubusercontent.com/multi30k/dataset/a3d2e0d26b56f3846f66a952536ffed4e401d05a/data/task1/raw/'
@@ -315,8 +309,7 @@ class Names(Builder, skip_registration=True):
   TEST = 1000
   URLS = {
     'https://raw.githubusercontent.com/karpathy/makemore/988aa59e4d8fefa526d06f3b453ad116258398d4/names.txt': (
-      '0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d'
-    )
+      '0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d')
   }
 
   def read(self) -> dict[str, Any]:

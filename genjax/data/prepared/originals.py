@@ -172,8 +172,7 @@ def read_cifar10(folder: pathlib.Path, counts: dict[str, int]) -> Splits:
       return {split: _cifar_grids(root, split, count) for split, count in counts.items()}
     raise UserError(
       'expected data_batch_1.bin, data_batch_1, cifar-10-binary.tar.gz, cifar-10-python.tar.gz or train_labels.npy '
-      f'with train_00.webp in {folder}; found {_listing(folder)}'
-    )
+      f'with train_00.webp in {folder}; found {_listing(folder)}')
 
 
 def _cifar_batches(folder: pathlib.Path, suffix: str, counts: dict[str, int]) -> Splits:
@@ -210,8 +209,7 @@ def _cifar_pickle(path: pathlib.Path, count: int) -> np.ndarray:
   if image_NP.shape != (count, _CIFAR_ROW - 1) or label_N.shape != (count,):
     raise UserError(
       f'{path}: expected {count} images of {_CIFAR_ROW - 1} bytes and {count} labels, '
-      f'got arrays of shape {image_NP.shape} and {label_N.shape}'
-    )
+      f'got arrays of shape {image_NP.shape} and {label_N.shape}')
   return np.concatenate([label_N[:, None], image_NP], axis=1)
 
 

@@ -159,8 +159,7 @@ def _download(builder_class: type[Builder], root: pathlib.Path) -> pathlib.Path:
       raise UserError(
         f'{builder_class.name} is not prepared in {root}, and fetching {url} failed: {error}. With its original files '
         f'in a folder, run: genjax data build {builder_class.name} --from=FOLDER --data_dir={root}   '
-        f'(expected there: {builder_class.FILES}). If it is prepared elsewhere, set TFDS_DATA_DIR'
-      ) from None
+        f'(expected there: {builder_class.FILES}). If it is prepared elsewhere, set TFDS_DATA_DIR') from None
     finally:
       partial.unlink(missing_ok=True)
       for empty in (folder, folder.parent):

@@ -55,8 +55,7 @@ def open_documents(name: str, split: str, data_dir: prepare.Path | None = None, 
   if field not in features:
     raise UserError(
       f'{name} has no feature {field!r}, it has {", ".join(features)}; choose a data set of text, or set '
-      'config.data.field'
-    )
+      'config.data.field')
   return sources.read_texts(builder, split, field)
 
 

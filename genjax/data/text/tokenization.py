@@ -44,8 +44,7 @@ def tokenize(paths: Sequence[pathlib.Path], vocabulary: Tokenizer | ByteVocabula
   if end is None:
     raise UserError(
       'this tokenizer has no end-of-text token; choose the token that ends a document: --end=NUMBER, e.g. for bytes '
-      '--end=0'
-    )
+      '--end=0')
   if not 0 <= end < vocabulary.size:
     raise UserError(f'--end must be a token from 0 to {vocabulary.size - 1}, got {end}')
   counts = [documents.count(path) for path in paths]
@@ -53,8 +52,7 @@ def tokenize(paths: Sequence[pathlib.Path], vocabulary: Tokenizer | ByteVocabula
   if not total:
     raise UserError(
       f'there is no text to tokenize: {listed([str(path) for path in paths], 4)} {"are" if len(paths) > 1 else "is"} '
-      'empty'
-    )
+      'empty')
   if not 1 <= shards <= total:
     raise UserError(f'--shards must be from 1 to the number of documents, {total}, got {shards}')
   files = {} if isinstance(vocabulary, ByteVocabulary) else vocabulary.files()

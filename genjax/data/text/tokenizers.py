@@ -173,8 +173,7 @@ def open_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
   if path.suffix not in ('.json', '.model') and path.name != WORDPIECE:
     raise UserError(
       f'{path}: expected a {LIBRARY}, a SentencePiece model that ends in .model, a {WORDPIECE} of BERT, or a folder '
-      'of one'
-    )
+      'of one')
   beside = [path.with_name(name) for name in (SETTINGS, 'special_tokens_map.json') if path.with_name(name).is_file()]
   try:
     data = path.read_bytes()

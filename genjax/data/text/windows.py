@@ -93,8 +93,7 @@ class CharVocabulary:
       shown = ', '.join(map(repr, characters[:5])) + (' ...' if len(characters) > 5 else '')
       raise UserError(
         f'unknown character {shown}, first at position {unknown[0]} of the text; this vocabulary has the '
-        f'{self.size} characters {self.alphabet!r}'
-      )
+        f'{self.size} characters {self.alphabet!r}')
     return tokens_T.astype(np.min_scalar_type(self.size - 1))
 
   def decode(self, tokens: Any) -> str:
@@ -152,8 +151,7 @@ class Windows:
     if len(tokens) < length + 1:
       raise UserError(
         f'a window of length {length} needs {length + 1} tokens, the text has {len(tokens)}; '
-        'give more text or a shorter context'
-      )
+        'give more text or a shorter context')
     self.tokens, self.length, self.stride, self.end = tokens, length, stride, end
     self._facts = dict(facts or {})
 
