@@ -119,7 +119,7 @@ def check(config: Config, kept: Mapping[str, bytes]) -> None:
   """
   if config.experiment not in OPTIONS:
     raise UserError(f'runs of {config.experiment} have no public architecture; supported are {", ".join(OPTIONS)}')
-  if config.experiment in FOREIGN and imported.PUBLIC not in kept:
+  if config.experiment in OWN_VOCABULARY and imported.PUBLIC not in kept:
     raise UserError(
       f'a run of {config.experiment} that does not start from a public model has its own vocabulary, which no public '
       'architecture supports')
@@ -151,4 +151,4 @@ OPTIONS: dict[str, Callable[[Config, Tree], Any]] = {
   bert.__name__: bert.exported_options, seq2seq.__name__: seq2seq.exported_options,
   speech.__name__: speech.exported_options, classifier.__name__: classifier.model_options}
 # runs of these that were not imported use words or characters as tokens
-FOREIGN = (seq2seq.__name__, speech.__name__)
+OWN_VOCABULARY = (seq2seq.__name__, speech.__name__)

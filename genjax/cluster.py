@@ -8,7 +8,7 @@ import re
 
 from genjax.types import UserError
 
-_PORT = 8476  # port of process 0 if the address has none
+_DEFAULT_PORT = 8476  # port of process 0 if the address has none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,8 @@ def find(options: Options, environment: Mapping[str, str] = os.environ) -> Place
     process, devices = found.process if process is None else process, found.devices
   if processes is None or process is None or processes < 1 or not 0 <= process < processes:
     raise UserError(f'--process_id must be from 0 to --num_processes - 1, got {process} of {processes}')
-  host, _, port = coordinator.rpartition(':') if re.search(r':\d+$', coordinator) else (coordinator, '', str(_PORT))
+  has_port = re.search(r':\d+$', coordinator)
+  host, _, port = coordinator.rpartition(':') if has_port else (coordinator, '', str(_DEFAULT_PORT))
   return Place(f'{host}:{port}', processes, process, devices)
 
 

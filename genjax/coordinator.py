@@ -23,7 +23,7 @@ import sys
 import time
 from typing import Any
 
-_LINGER = 10.0  # seconds that the server stays up after a loss, to deliver messages and collect errors
+_LINGER_SECONDS = 10.0  # seconds that the server stays up after a loss, to deliver messages and collect errors
 
 
 class Peer:
@@ -168,7 +168,7 @@ class Coordinator:
     elif peer.left[0] and self._failing is None:
       # The other processes usually hit the same error a moment later and report it themselves.
       why = f': {peer.left[1]}' if peer.left[1] else ''
-      self._failing = (time.monotonic() + min(_LINGER, self.peer_timeout),
+      self._failing = (time.monotonic() + min(_LINGER_SECONDS, self.peer_timeout),
                        f'{peer} ended with exit code {peer.left[0]}{why}')
 
   def _watch_clock(self) -> None:
@@ -193,7 +193,7 @@ class Coordinator:
     """Tells every connected process once that the run cannot continue, and ends the server soon."""
     if self._ending is None:
       self._tell(lost=text)
-      self._ending = time.monotonic() + _LINGER
+      self._ending = time.monotonic() + _LINGER_SECONDS
 
   def _tell(self, **message: Any) -> None:
     for peer in list(self._peers.values()):

@@ -348,8 +348,8 @@ def vae_case(compiled: Callable, train: bool) -> Case:
   x = (np.random.default_rng(0).random((rows, *config.shape)) < 0.3).astype(np.uint8) * 255
   run = Trained(Vae(encoder, decoder, config.latent), {'image': x})
   params, x0 = twin(run, 'net', transposed=('decoder',)), tensor(x.astype(np.float32) / 255)
-  encode, decode = compiled(lambda: twins.encoder(params['encoder'], x0)), compiled(
-    lambda z: twins.decoder(params['decoder'], z, 7))
+  encode = compiled(lambda: twins.encoder(params['encoder'], x0))
+  decode = compiled(lambda z: twins.decoder(params['decoder'], z, 7))
 
   def loss() -> torch.Tensor:
     mean, log_variance = encode()
@@ -369,10 +369,10 @@ def gan_case(compiled: Callable, train: bool) -> Case:
   config, rows = dcgan.Dcgan(size=64, discriminator_norm='none'), 16
   x = np.random.default_rng(0).integers(0, 256, (rows, 64, 64, 3)).astype(np.uint8)
   run = Trained(Gan(config.generator(), config.discriminator(), config.latent), {'image': x})
-  g, d, real = twin(run, 'generator',
-                    transposed=('stages',)), twin(run, 'discriminator'), tensor(x.astype(np.float32) / 127.5 - 1)
-  generate, judge = compiled(lambda z: twins.generator(g, config, z)), compiled(
-    lambda x: twins.discriminator(d, config, x))
+  g, d = twin(run, 'generator', transposed=('stages',)), twin(run, 'discriminator')
+  real = tensor(x.astype(np.float32) / 127.5 - 1)
+  generate = compiled(lambda z: twins.generator(g, config, z))
+  judge = compiled(lambda x: twins.discriminator(d, config, x))
   latent = lambda: torch.randn(rows, config.latent, device=DEVICE)
 
   def discriminator_loss() -> torch.Tensor:

@@ -300,7 +300,7 @@ def _check_spacing(process: Process, spacing: str, **options: float) -> None:
     raise UserError(f'config.sampler.spacing must be one of {sorted(_SPACINGS)}, got {spacing!r}')
   if spacing == 'karras' and process.spacing != 'karras':
     raise UserError("config.sampler.spacing='karras' needs the process 'edm'; use 'uniform' or 'quadratic'")
-  for name, default in _CONSTANTS.items():
+  for name, default in _SPACING_DEFAULTS.items():
     if name not in _SPACINGS[spacing] and options[name] != default:
       needs = next(known for known, names in _SPACINGS.items() if name in names)
       raise UserError(f'sampler.{name} belongs to the spacing {needs!r} and has no effect on {spacing!r}; leave it at '
@@ -316,4 +316,4 @@ def _check_spacing(process: Process, spacing: str, **options: float) -> None:
 
 # spacing -> its constants
 _SPACINGS = {'uniform': ('shift',), 'quadratic': (), 'karras': ('rho', 'sigma_min', 'sigma_max')}
-_CONSTANTS = {'shift': 1.0, 'rho': 7.0, 'sigma_min': 0.002, 'sigma_max': 0.0}  # their defaults
+_SPACING_DEFAULTS = {'shift': 1.0, 'rho': 7.0, 'sigma_min': 0.002, 'sigma_max': 0.0}  # their defaults

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from genjax.diffusion.schedules import Process, expand, transition
 from genjax.types import Array, UserError
 
-_BIN = 1.0 / 255.0  # half the distance between two of the 256 pixel values in [-1, 1]
+_HALF_BIN = 1.0 / 255.0  # half the distance between two of the 256 pixel values in [-1, 1]
 
 
 def check(process: Process) -> None:
@@ -95,7 +95,7 @@ def log_likelihood(x0_BX: Array, mean_BX: Array, log_std_BX: Array, bounded: boo
     bounded: whether the bins around -1 and 1 extend to infinity.
   """
   inverse_BX = jnp.exp(-log_std_BX)
-  above_BX, below_BX = ((x0_BX - mean_BX + side) * inverse_BX for side in (_BIN, -_BIN))
+  above_BX, below_BX = ((x0_BX - mean_BX + side) * inverse_BX for side in (_HALF_BIN, -_HALF_BIN))
   # Mirror to the left tail, where differences of the distribution function are accurate.
   mirrored_BX = below_BX + above_BX > 0
   upper_BX, lower_BX = jnp.where(mirrored_BX, -below_BX, above_BX), jnp.where(mirrored_BX, -above_BX, below_BX)

@@ -39,12 +39,12 @@ WEIGHTS = 'adapter_model.safetensors'
 _NAME = re.compile(r'base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight')
 # Entries that are read, and entries without effect on the result of an adapter. All others must be absent, false or
 # empty.
-_READ = ('r', 'lora_alpha', 'lora_dropout', 'use_rslora', 'target_modules', 'exclude_modules', 'layers_to_transform',
-         'bias', 'peft_type', 'init_lora_weights')
+_READ_ENTRIES = ('r', 'lora_alpha', 'lora_dropout', 'use_rslora', 'target_modules', 'exclude_modules',
+                 'layers_to_transform', 'bias', 'peft_type', 'init_lora_weights')
 _WITHOUT_EFFECT = ('auto_mapping', 'base_model_name_or_path', 'fan_in_fan_out', 'inference_mode', 'layers_pattern',
                    'loftq_config', 'eva_config', 'megatron_core', 'peft_version', 'qalora_group_size', 'revision',
                    'task_type')
-_INITIAL = (None, True, False, 'gaussian', 'eva', 'orthogonal')  # initializations that don't change the base
+_HARMLESS_INITS = (None, True, False, 'gaussian', 'eva', 'orthogonal')  # initializations that don't change the base
 
 
 class Adapter(NamedTuple):
@@ -154,7 +154,7 @@ def _rows(model: Model) -> list[Row]:
 
 
 def _of_experts(row: Row) -> bool:
-  return any(leaf.endswith(lora.EXPERTS) for leaf in row.tensor.leaves)
+  return any(leaf.endswith(lora.EXPERTS_SUFFIX) for leaf in row.tensor.leaves)
 
 
 def _modules(model: Model) -> dict[str, tuple[Row, tuple[int, ...]]]:
@@ -169,12 +169,12 @@ def _read_options(entries: Entries) -> lora.Options:
   entries.only('peft_type', 'LORA', 'other kinds of adapters have other mathematics')
   entries.only('bias', 'none', 'biases are not trained')
   initial = entries.values.get('init_lora_weights')
-  if not any(initial is known or initial == known for known in _INITIAL):
+  if not any(initial is known or initial == known for known in _HARMLESS_INITS):
     raise UserError(
       f'{entries.where}: init_lora_weights is {initial!r}, which may change the weights of the base; genjax supports '
-      f'only {_INITIAL}; convert it in PEFT by save_pretrained(..., path_initial_model_for_weight_conversion=...)')
+      f'only {_HARMLESS_INITS}; convert it by save_pretrained(..., path_initial_model_for_weight_conversion=...)')
   if foreign := {
-      name: value for name, value in entries.values.items() if value and name not in (*_READ, *_WITHOUT_EFFECT)
+      name: value for name, value in entries.values.items() if value and name not in (*_READ_ENTRIES, *_WITHOUT_EFFECT)
   }:
     raise UserError(f'{entries.where} has options that genjax does not support: '
                     + ', '.join(f'{name}={value!r}' for name, value in sorted(foreign.items())))

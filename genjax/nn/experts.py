@@ -28,8 +28,8 @@ from genjax.nn.linear import Linear, matmul
 from genjax.types import Array, Key
 
 Activation = Callable[[Array], Array]
-ROWS = (512, 128)  # block sizes of the TPU kernel along rows; it uses the first one that divides them
-SIDE = 1024
+TPU_BLOCK_ROWS = (512, 128)  # block sizes of the TPU kernel along rows; it uses the first one that divides them
+MAX_TPU_BLOCK_SIDE = 1024
 LANES = 128  # smallest block size along the other axes
 
 
@@ -209,13 +209,13 @@ def _product_backward(saved: tuple[Array, Array, Array], gradient_RM: Array):
   x_RD, kernel_EDM, size_E = saved
   across = jax.lax.RaggedDotDimensionNumbers((((1,), (2,)), ((), ())), [0], [0])
   x_gradient_RD = jax.lax.ragged_dot_general(gradient_RM, kernel_EDM.astype(x_RD.dtype), size_E, across)
-  rows = next((rows for rows in ROWS if len(x_RD) % rows == 0), 0)
+  rows = next((rows for rows in TPU_BLOCK_ROWS if len(x_RD) % rows == 0), 0)
   # too narrow for the blocks of the TPU kernel, e.g. the matrices of adapters
   if sharding.platform() != 'cpu' and min(kernel_EDM.shape[1:]) < LANES:
     return x_gradient_RD, _narrow_gradient(x_RD, gradient_RM, size_E).astype(kernel_EDM.dtype), None
   # without this kernel XLA would compute each product E times
   if sharding.platform() == 'tpu' and rows:
-    blocks = rows, *(min(side, SIDE) for side in kernel_EDM.shape[1:])
+    blocks = rows, *(min(side, MAX_TPU_BLOCK_SIDE) for side in kernel_EDM.shape[1:])
     return x_gradient_RD, tgmm(x_RD.T, gradient_RM, size_E, kernel_EDM.dtype, blocks,
                                num_actual_groups=len(kernel_EDM)), None
   down = jax.lax.RaggedDotDimensionNumbers((((0,), (0,)), ((), ())), [0], [])

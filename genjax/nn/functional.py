@@ -20,10 +20,9 @@ from genjax.types import Array, Key, Tree, UserError
 REMAT_POLICIES = {
   'none': None,
   'full': jax.checkpoint_policies.nothing_saveable,
-  'dots': lambda primitive, *avals, **options: (primitive.name == reduction.PRODUCT or
-                                                jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive,
-                                                                                                         *avals,
-                                                **options)),
+  'dots': lambda primitive, *avals, **options: (
+    primitive.name == reduction.PRODUCT
+    or jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *avals, **options)),
   'offload': jax.checkpoint_policies.save_and_offload_only_these_names(
     names_which_can_be_saved=[], names_which_can_be_offloaded=['block_input'], offload_src='device',
     offload_dst='pinned_host'),

@@ -94,7 +94,8 @@ def keyed(params: Tree, key: Key | None) -> Tree:
     return params
 
   def one(path: tuple, leaf: Any) -> Any:
-    return leaf.keyed(jax.random.fold_in(key, zlib.crc32(leaf_name(path).encode()))) if isinstance(leaf,
-                                                                                                   Kernel) else leaf
+    if not isinstance(leaf, Kernel):
+      return leaf
+    return leaf.keyed(jax.random.fold_in(key, zlib.crc32(leaf_name(path).encode())))
 
   return jax.tree_util.tree_map_with_path(one, params, is_leaf=lambda leaf: isinstance(leaf, Kernel))

@@ -35,9 +35,9 @@ from genjax.nn.functional import dropout
 from genjax.nn.kernels import Kernel, Linear, Multiply
 from genjax.types import Array, Key, Tree, UserError, listed, named_leaves, unflatten
 
-KERNEL = 'kernel'  # last name of the path of a kernel
+KERNEL_NAME = 'kernel'  # last name of the path of a kernel
 LANES = 128  # columns of a TPU tile
-EXPERTS = '_kernel'  # end of the name of a kernel that holds the matrices of experts
+EXPERTS_SUFFIX = '_kernel'  # end of the name of a kernel that holds the matrices of experts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,12 +110,12 @@ def targets(options: Options, groups: Mapping[str, Tree]) -> dict[str, dict[str,
 
 def is_kernel(name: str) -> bool:
   """Returns whether a leaf with this path is a kernel, by its name."""
-  return name.endswith(EXPERTS) or name.rsplit('/', 1)[-1] == KERNEL
+  return name.endswith(EXPERTS_SUFFIX) or name.rsplit('/', 1)[-1] == KERNEL_NAME
 
 
 def _is_kernel(name: str, leaf: Any) -> bool:
   rank = len(leaf.shape)
-  if name.endswith(EXPERTS):
+  if name.endswith(EXPERTS_SUFFIX):
     return 3 <= rank <= 4
   square = rank < 4 or leaf.shape[-4] == leaf.shape[-3]
   return is_kernel(name) and 2 <= rank <= 5 and square
@@ -123,7 +123,7 @@ def _is_kernel(name: str, leaf: Any) -> bool:
 
 def _stacked(name: str, rank: int) -> int:
   """Number of leading axes of a kernel, or of its A, for layers and experts, each with its own A and B."""
-  return rank - 2 if name.endswith(EXPERTS) else int(rank in (3, 5))
+  return rank - 2 if name.endswith(EXPERTS_SUFFIX) else int(rank in (3, 5))
 
 
 def init(key: Key, kernels: Mapping[str, Any], rank: int) -> Tree:

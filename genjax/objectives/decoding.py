@@ -17,7 +17,7 @@ from genjax.nn import cpu
 from genjax.types import Array, Key, Tree, UserError
 
 END = -1  # fills a row after the end of its text
-_LOWEST = -1e9  # score of forbidden choices; finite, so that sums and products stay finite
+_FORBIDDEN_SCORE = -1e9  # score of forbidden choices; finite, so that sums and products stay finite
 
 Step = Callable[[Array, Tree, Array], tuple[Array, Tree]]
 Emit = Callable[[Any, Any], None]
@@ -223,7 +223,7 @@ def beam_search(step: Step, logits_NV: Array, cache: Tree, text_NT: Array, lengt
     tokens_NCT = take(running['tokens'], beam_NC).at[:, :, index].set(token_NC)
     ended_NC = jnp.isin(token_NC, stop) | (index + 1 >= length)
 
-    alive_NC = score_NC + jnp.where(ended_NC, _LOWEST, 0.0)
+    alive_NC = score_NC + jnp.where(ended_NC, _FORBIDDEN_SCORE, 0.0)
     alive_NM, best_NM = jax.lax.top_k(alive_NC, beams)
     parent_NM = jnp.take_along_axis(beam_NC, best_NM, axis=1)
     running = {'score': alive_NM, 'tokens': take(tokens_NCT, best_NM)}
@@ -233,12 +233,12 @@ def beam_search(step: Step, logits_NV: Array, cache: Tree, text_NT: Array, lengt
 
     size = (index + 1.0) ** options.length_penalty
     counts_NC = ended_NC & (jnp.arange(candidates) < beams)
-    score_NC = score_NC / size + jnp.where(counts_NC & improvable_N[:, None], 0.0, _LOWEST)
+    score_NC = score_NC / size + jnp.where(counts_NC & improvable_N[:, None], 0.0, _FORBIDDEN_SCORE)
     merged = {'score': jnp.concatenate([finished['score'], score_NC], axis=1),
               'tokens': jnp.concatenate([finished['tokens'], tokens_NCT], axis=1),
               'full': jnp.concatenate([finished['full'], counts_NC], axis=1)}
     finished = take(merged, jax.lax.top_k(merged['score'], beams)[1])
-    worst_NM = jnp.where(finished['full'], jnp.min(finished['score'], axis=1, keepdims=True), _LOWEST)
+    worst_NM = jnp.where(finished['full'], jnp.min(finished['score'], axis=1, keepdims=True), _FORBIDDEN_SCORE)
     improvable_N = improvable_N & jnp.any(running['score'][:, :1] / size > worst_NM, axis=1)
     return (index + 1, running, finished, improvable_N, seen_NMV), (first_N1 + parent_NM).reshape(-1)
 
@@ -252,8 +252,9 @@ def beam_search(step: Step, logits_NV: Array, cache: Tree, text_NT: Array, lengt
 
   empty_NMT = jnp.full((rows, beams, length), END, jnp.int32)
   # All beams of a row are equal at first, so only the first one may continue.
-  running = {'score': jnp.full((rows, beams), _LOWEST).at[:, 0].set(0.0), 'tokens': empty_NMT}
-  finished = {'score': jnp.full((rows, beams), _LOWEST), 'tokens': empty_NMT, 'full': jnp.zeros((rows, beams), bool)}
+  running = {'score': jnp.full((rows, beams), _FORBIDDEN_SCORE).at[:, 0].set(0.0), 'tokens': empty_NMT}
+  finished = {'score': jnp.full((rows, beams), _FORBIDDEN_SCORE), 'tokens': empty_NMT,
+              'full': jnp.zeros((rows, beams), bool)}
   seen_NMV = seen(text_NT, vocab).reshape(rows, beams, vocab) if options.repetition_penalty != 1 else None
   state, parent_X = extend((jnp.int32(0), running, finished, jnp.ones(rows, bool), seen_NMV), logits_NV, begin=True)
   unfinished = lambda carry: (carry[0][0] < length) & jnp.any(carry[0][3])

@@ -14,7 +14,7 @@ from genjax.objectives.classification import cross_entropy, hits
 from genjax.objectives.cross_entropy import token_losses
 from genjax.types import Array, Batch, Key, Params, UserError
 
-MASKED, RANDOM = 0.8, 0.1  # shares of chosen tokens that become the mask token and a random token; the rest is kept
+MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the chosen tokens; the others are kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,8 @@ def hide(key: Key, tokens_BT: Array, options: MaskingOptions, mask_BT: Array | N
   random_BT = jax.random.randint(random_key, tokens_BT.shape, 0, options.vocab, tokens_BT.dtype)
   targets_BP, kind_BP, random_BP = (
     jnp.take_along_axis(x_BT, positions_BP, axis=1) for x_BT in (tokens_BT, kind_BT, random_BT))
-  new_BP = jnp.where(kind_BP < MASKED, options.mask, jnp.where(kind_BP < MASKED + RANDOM, random_BP, targets_BP))
+  new_BP = jnp.where(kind_BP < MASK_SHARE, options.mask,
+                     jnp.where(kind_BP < MASK_SHARE + RANDOM_SHARE, random_BP, targets_BP))
   new_BP = jnp.where(weights_BP > 0, new_BP, targets_BP)
   rows_B1 = jnp.arange(len(tokens_BT))[:, None]
   return Masked(tokens_BT.at[rows_B1, positions_BP].set(new_BP.astype(tokens_BT.dtype)), positions_BP, targets_BP,

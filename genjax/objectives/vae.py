@@ -49,8 +49,8 @@ class Vae:
 
   def init(self, key: Key, frozen: Params) -> Variables:
     encoder_key, decoder_key = jax.random.split(key)
-    (encoder, encoder_mutable), (decoder,
-                                 decoder_mutable) = self.encoder.init(encoder_key), self.decoder.init(decoder_key)
+    encoder, encoder_mutable = self.encoder.init(encoder_key)
+    decoder, decoder_mutable = self.decoder.init(decoder_key)
     return Variables({'net': {'encoder': encoder, 'decoder': decoder}},
                      {'encoder': encoder_mutable, 'decoder': decoder_mutable})
 

@@ -14,8 +14,8 @@ COLLECTIVES = ('all-gather', 'reduce-scatter', 'all-reduce', 'all-to-all', 'coll
 # Other types have their number of bits in their name: f32, s8, u4, c64, f8e4m3fn
 _BITS = {'pred': 8, 'bf16': 16, 'token': 0, 'opaque': 0}
 _SHAPE = re.compile(r'\b(pred|token|opaque|bf16|[fsuc]\d+[a-z0-9]*)\[([\d,<=]*)\](?:\{([^}]*)\})?')
-_FREE = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'partition-id', 'replica-id',
-         'iota', 'while', 'conditional', 'call', 'opt-barrier', 'add-dependency')
+_NO_TRAFFIC = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'partition-id',
+               'replica-id', 'iota', 'while', 'conditional', 'call', 'opt-barrier', 'add-dependency')
 _SLICES = ('dynamic-slice', 'slice', 'gather')
 
 
@@ -104,7 +104,7 @@ class Program:
     """
     return sum(times * self._bytes(computation, instruction)
                for computation, instruction, times in self._walk(self.entry, 1)
-               if instruction.opcode not in _FREE and not instruction.opcode.endswith(('-done', '-update'))
+               if instruction.opcode not in _NO_TRAFFIC and not instruction.opcode.endswith(('-done', '-update'))
                and not instruction.name.startswith('async-collective-done'))
 
   def _walk(self, name: str, times: int) -> Iterator[tuple[Computation, Instruction, int]]:

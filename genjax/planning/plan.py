@@ -19,7 +19,7 @@ from genjax.training.run import Run
 Report = dict[str, Any]
 
 _UNITS = {'': 1, 'B': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
-_NEEDED = (re.compile(r'[Uu]sed ([\d.]+)([KMGTB]?) of ([\d.]+)([KMGTB]?) hbm'),
+_OUT_OF_MEMORY = (re.compile(r'[Uu]sed ([\d.]+)([KMGTB]?) of ([\d.]+)([KMGTB]?) hbm'),
            re.compile(r'\(([\d.]+)([KMGTB]?)\) exceeds available HBM \(([\d.]+)([KMGTB]?)\)'))
 
 
@@ -109,7 +109,7 @@ def uncached() -> Iterator[None]:
 
 def needed_and_available(message: str) -> tuple[float, float] | None:
   """The bytes in a compiler's out-of-memory message; None for any other message."""
-  for pattern in _NEEDED:
+  for pattern in _OUT_OF_MEMORY:
     match = pattern.search(message)
     if match:
       needed, unit, available, available_unit = match.groups()

@@ -88,8 +88,8 @@ def test_layouts(saved):
   np.testing.assert_array_equal(tensors['final_logits_bias'], params['head']['token_bias'][None])
   np.testing.assert_array_equal(tensors['model.encoder.layers.1.fc1.weight'],
                                 params['encoder']['blocks']['up']['kernel'][1].T)
-  tensors, kernel = load_file(saved('vit_model') / files.SINGLE), random_params(
-    CONFIGS['vit_model'])['embedding']['patches']['kernel']
+  tensors = load_file(saved('vit_model') / files.SINGLE)
+  kernel = random_params(CONFIGS['vit_model'])['embedding']['patches']['kernel']
   np.testing.assert_array_equal(tensors['embeddings.patch_embeddings.projection.weight'],
                                 np.moveaxis(kernel, (3, 2), (0, 1)))
   tensors, blocks = load_file(saved('t5_1_1') / files.SINGLE), random_params(CONFIGS['t5_1_1'])['encoder']['blocks']

@@ -146,8 +146,8 @@ def test_numbers_too_large_for_the_type(saved):
   edit_tensors(folder, lambda tensors: tensors.update({'model.norm.weight': np.full(16, 1e6, np.float32)}))
   with pytest.raises(UserError, match=r"model\.norm\.weight has numbers beyond float16's 65504"):
     interop.load(folder, dtype='float16')
-  assert float(interop.load(folder,
-                            dtype='bfloat16').params['head']['norm']['scale'][0]) == pytest.approx(1e6, rel=0.01)
+  params = interop.load(folder, dtype='bfloat16').params
+  assert float(params['head']['norm']['scale'][0]) == pytest.approx(1e6, rel=0.01)
 
 
 def test_names_without_prefix_masks_and_repeated_embeddings(saved):

@@ -56,8 +56,8 @@ def test_products_of_few_rows_are_those_of_many(shape, rows, axis):
   kernel = jnp.asarray(random.normal(size=shape), jnp.float32)
   x = jnp.asarray(random.normal(size=(rows, 1, shape[axis])), jnp.float32)
   function = jax.jit(lambda x, kernel: dot_general(x, kernel, (((2,), (axis,)), ((), ()))))
-  wanted = np.asarray(x,
-                      np.float64) @ (np.asarray(kernel, np.float64) if axis == 0 else np.asarray(kernel, np.float64).T)
+  matrix = np.asarray(kernel if axis == 0 else kernel.T, np.float64)
+  wanted = np.asarray(x, np.float64) @ matrix
   np.testing.assert_allclose(function(x, kernel), wanted, atol=2e-4)
   slopes = jax.grad(lambda x, kernel: jnp.sum(jnp.sin(function(x, kernel))), (0, 1))(x, kernel)
   expected = jax.grad(lambda x, kernel: jnp.sum(jnp.sin(x @ (kernel if axis == 0 else kernel.T))), (0, 1))(x, kernel)

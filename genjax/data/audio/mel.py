@@ -15,11 +15,11 @@ import soundfile
 from genjax import checks
 from genjax.types import UserError, expanded
 
-_LINEAR_HERTZ = 200 / 3  # Hz per mel below `_BREAK`
-_BREAK = 1000.0  # Hz; the mel scale is linear below and logarithmic above
-_LOG_STEP = np.log(6.4) / 27  # ln(frequency) per mel above `_BREAK`
-FLOOR = 1e-10  # smallest power of a band
-RANGE = 8.0  # dynamic range in decades below the loudest band
+_LINEAR_HERTZ = 200 / 3  # Hz per mel below `_BREAK_HERTZ`
+_BREAK_HERTZ = 1000.0  # Hz; the mel scale is linear below and logarithmic above
+_LOG_STEP = np.log(6.4) / 27  # ln(frequency) per mel above `_BREAK_HERTZ`
+MIN_POWER = 1e-10  # smallest power of a band
+DYNAMIC_RANGE = 8.0  # dynamic range in decades below the loudest band
 _BLOCK = 2**18  # samples read at a time
 _MAX_CHUNK_SIZE = 2**32 - 2  # bytes of a .wav chunk, an even number
 
@@ -67,8 +67,8 @@ class LogMel:
     pieces_SN = np.lib.stride_tricks.sliding_window_view(padded_N, self.window)[::self.hop][:self.frames(len(sound_N))]
     hann_N = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
     power_SK = np.abs(np.fft.rfft(pieces_SN * hann_N)) ** 2
-    log_SF = np.log10(np.maximum(power_SK @ mel_filters(self.bands, self.window, self.rate), FLOOR))
-    return ((np.maximum(log_SF, log_SF.max() - RANGE) + 4) / 4).astype(np.float32)
+    log_SF = np.log10(np.maximum(power_SK @ mel_filters(self.bands, self.window, self.rate), MIN_POWER))
+    return ((np.maximum(log_SF, log_SF.max() - DYNAMIC_RANGE) + 4) / 4).astype(np.float32)
 
 
 @functools.cache
@@ -91,12 +91,14 @@ def mel_filters(bands: int, window: int, rate: int) -> np.ndarray:
 
 
 def _mel(hertz: float) -> float:
-  return hertz / _LINEAR_HERTZ if hertz < _BREAK else _BREAK / _LINEAR_HERTZ + np.log(hertz / _BREAK) / _LOG_STEP
+  if hertz < _BREAK_HERTZ:
+    return hertz / _LINEAR_HERTZ
+  return _BREAK_HERTZ / _LINEAR_HERTZ + np.log(hertz / _BREAK_HERTZ) / _LOG_STEP
 
 
 def _hertz(mel_F: np.ndarray) -> np.ndarray:
-  first = _BREAK / _LINEAR_HERTZ
-  return np.where(mel_F < first, mel_F * _LINEAR_HERTZ, _BREAK * np.exp(_LOG_STEP * (mel_F - first)))
+  first = _BREAK_HERTZ / _LINEAR_HERTZ
+  return np.where(mel_F < first, mel_F * _LINEAR_HERTZ, _BREAK_HERTZ * np.exp(_LOG_STEP * (mel_F - first)))
 
 
 def read_wav(path: str | os.PathLike[str], rate: int) -> np.ndarray:

@@ -23,7 +23,7 @@ Splits = dict[str, tuple[np.ndarray, np.ndarray]]  # split -> images, labels
 
 _IDX_UINT8 = 0x0800  # type code of an idx file; the low byte of the magic number is the number of axes
 _CIFAR_ROW = 1 + 3 * 32 * 32
-_GRID = 50  # images along a side of one .webp file
+_GRID_SIZE = 50  # images along a side of one .webp file
 
 
 def read_bytes(path: pathlib.Path) -> bytes:
@@ -232,7 +232,7 @@ def _cifar_grids(folder: pathlib.Path, split: str, count: int) -> tuple[np.ndarr
     raise UserError(f'{path} is not a NumPy array file ({error}); download or copy it again') from None
   if label_N.shape != (count,) or label_N.dtype != np.uint8:
     raise UserError(f'{path}: expected uint8 labels of shape ({count},), got {label_N.dtype} {label_N.shape}')
-  grids = [_grid(find(folder, f'{split}_{number:02d}.webp')) for number in range(-(-count // _GRID**2))]
+  grids = [_grid(find(folder, f'{split}_{number:02d}.webp')) for number in range(-(-count // _GRID_SIZE**2))]
   return np.concatenate(grids)[:count], _labels(label_N, path)
 
 
@@ -243,9 +243,10 @@ def _grid(path: pathlib.Path) -> np.ndarray:
       pixels = np.asarray(image.convert('RGB'))
   except OSError as error:
     raise UserError(f'{path} is not a complete image ({error}); download or copy it again') from None
-  if pixels.shape != (_GRID * 32, _GRID * 32, 3):
-    raise UserError(f'{path}: expected an image of {_GRID * 32} by {_GRID * 32} pixels, got shape {pixels.shape}')
-  return pixels.reshape(_GRID, 32, _GRID, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
+  if pixels.shape != (_GRID_SIZE * 32, _GRID_SIZE * 32, 3):
+    raise UserError(
+      f'{path}: expected an image of {_GRID_SIZE * 32} by {_GRID_SIZE * 32} pixels, got shape {pixels.shape}')
+  return pixels.reshape(_GRID_SIZE, 32, _GRID_SIZE, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
 
 
 def _labels(label_N: np.ndarray, path: pathlib.Path) -> np.ndarray:

@@ -22,8 +22,8 @@ from genjax.types import UserError, expanded, listed
 LINES = ('.jsonl', '.jsonlines', '.ndjson')  # one JSON object per line, each a document
 ENDINGS = ('.txt', *LINES)  # of the files that are read in a folder, optionally with .gz
 # Endings of files that are not plain text, or contain documents in another format.
-FOREIGN = ('.ipynb', '.tar', '.tgz', '.zip', '.zst', '.bz2', '.xz', '.lz4', '.rar', '.7z', '.parquet', '.arrow', '.npy',
-           '.npz', '.pdf')
+UNSUPPORTED_ENDINGS = ('.ipynb', '.tar', '.tgz', '.zip', '.zst', '.bz2', '.xz', '.lz4', '.rar', '.7z', '.parquet',
+                       '.arrow', '.npy', '.npz', '.pdf')
 _ENDINGS = ' or '.join([', '.join(ENDINGS[:-1]), ENDINGS[-1]])
 
 
@@ -123,8 +123,10 @@ def files(text: str) -> list[pathlib.Path]:
 
 
 def _is_foreign(name: str) -> bool:
-  """Returns whether a file with this name is not supported: `FOREIGN`, or JSON with another ending than `LINES`."""
-  return name.endswith(FOREIGN) or not name.endswith(ENDINGS) and any('json' in part for part in name.split('.')[1:])
+  """Returns whether a file with this name is not supported, including JSON with other endings than `LINES`."""
+  if name.endswith(UNSUPPORTED_ENDINGS):
+    return True
+  return not name.endswith(ENDINGS) and any('json' in part for part in name.split('.')[1:])
 
 
 def has_lines(path: pathlib.Path) -> bool:

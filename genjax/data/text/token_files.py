@@ -3,7 +3,7 @@
     index.json the contents of the files below, and their source texts tokens-00000-of-00008.array_record, ...
     tokenizer.json or tokenizer.model, tokenizer_config.json    see `genjax.data.text.tokenizers`; not for bytes
 
-A record holds `BLOCK` tokens as little-endian integers; the last record of a shard may hold fewer. `genjax data
+A record holds `RECORD_TOKENS` tokens as little-endian integers; the last record of a shard may hold fewer. `genjax data
 tokenize` writes such folders.
 """
 
@@ -21,7 +21,7 @@ from genjax.types import UserError, expanded
 
 INDEX = 'index.json'
 FORMAT = 1
-BLOCK = 4096
+RECORD_TOKENS = 4096
 
 
 def is_folder(name: str) -> bool:

@@ -57,7 +57,7 @@ def tokenize(paths: Sequence[pathlib.Path], vocabulary: Tokenizer | ByteVocabula
     raise UserError(f'--shards must be from 1 to the number of documents, {total}, got {shards}')
   files = {} if isinstance(vocabulary, ByteVocabulary) else vocabulary.files()
   plan = {
-    'format': token_files.FORMAT, 'block': token_files.BLOCK,
+    'format': token_files.FORMAT, 'block': token_files.RECORD_TOKENS,
     'dtype': np.min_scalar_type(vocabulary.size - 1).newbyteorder('<').str, 'vocabulary_size': vocabulary.size,
     'end': end, 'tokenizer': identity(vocabulary), 'field': field, 'documents': total,
     'input': [[path.name, path.stat().st_size, count] for path, count in zip(paths, counts)]

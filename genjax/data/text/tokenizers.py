@@ -220,8 +220,8 @@ def train(kind: str, documents: Sequence[str], size: int) -> Pieces:
   tokenizer.pre_tokenizer = splitter
   # Characters are passed as special tokens, because the library numbers those of WordPiece in an order that varies from
   # run to run.
-  tokenizer.train_from_iterator(documents,
-                                trainer(vocab_size=size, special_tokens=[*special, *alphabet], show_progress=False))
+  tokenizer.train_from_iterator(
+    documents, trainer(vocab_size=size, special_tokens=[*special, *alphabet], show_progress=False))
   learned = json.loads(tokenizer.to_str())['model']
   if kind == 'bpe':
     pieces = models.BPE(learned['vocab'], [tuple(pair) for pair in learned['merges']])

@@ -23,7 +23,7 @@ from genjax.types import Array
 
 LANES = 128  # lanes of a TPU register; block sizes and padded head sizes are multiples
 PLATFORMS = {'splash': 'tpu', 'cudnn': 'gpu'}
-CUDNN_LEAST = 8, 0  # compute capability, Ampere
+CUDNN_MIN_CAPABILITY = 8, 0  # compute capability, Ampere
 # Largest head size in general, and on devices of major compute capability HOPPER
 CUDNN_CHANNELS, CUDNN_CHANNELS_HOPPER, HOPPER = 128, 256, 9
 
@@ -104,7 +104,7 @@ def _cudnn_device_refusal(channels: int) -> str:
     if numbers is None:
       return f'runs on NVIDIA GPUs, and this is {capability}'
     major, minor = int(numbers[1]), int(numbers[2])
-    if (major, minor) < CUDNN_LEAST:
+    if (major, minor) < CUDNN_MIN_CAPABILITY:
       return f'needs a GPU of compute capability 8.0 or more, got {capability}'
     limit = CUDNN_CHANNELS_HOPPER if major == HOPPER else limit
   if channels % 8 == 0 and channels <= limit:

@@ -22,7 +22,7 @@ IMPLEMENTATIONS = ('auto', 'reference', 'chunked', 'splash', 'cudnn')
 CHUNK = 512  # number of queries whose scores are in memory at a time
 CAUSAL_PARTS = 4  # a causal sequence is split into so many parts; each reads only the keys up to its own end
 MIN_PART = 64  # queries; in smaller parts, small matrix products cost more than skipping keys saves
-_LOWEST = -0.7 * float(jnp.finfo(jnp.float32).max)  # finite, so that a row without visible keys gives no NaN
+_MASKED_SCORE = -0.7 * float(jnp.finfo(jnp.float32).max)  # finite, so that a row without visible keys gives no NaN
 
 
 def attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: bool = False, window: int | None = None,
@@ -103,7 +103,7 @@ def attend_cached(query_BTHD: Array, key_BKSD: Array, value_BKSD: Array, positio
     scores_BKGS *= query_BTHD.shape[3] ** -0.5
     if bias_HTS is not None:
       scores_BKGS += bias_HTS.reshape(scores_BKGS.shape[1:])
-    scores_BKGS = jnp.where(True if visible is None else jnp.squeeze(visible, -2), scores_BKGS, _LOWEST)
+    scores_BKGS = jnp.where(True if visible is None else jnp.squeeze(visible, -2), scores_BKGS, _MASKED_SCORE)
     weight_BKGS = jnp.exp(scores_BKGS - jnp.max(scores_BKGS, axis=-1, keepdims=True))
     y_BKGD = jnp.einsum('bkgs,bksd->bkgd', weight_BKGS.astype(value_BKSD.dtype), value_BKSD,
                         preferred_element_type=jnp.float32)
@@ -126,7 +126,7 @@ def reference(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: S
     scores_BKGTS += bias_HTS.reshape(scores_BKGTS.shape[1:])
   visible = _visible(query_BTHD.shape[1], key_BSKD.shape[1], 0, causal, window, segments)
   if visible is not None:
-    scores_BKGTS = jnp.where(visible, scores_BKGTS, _LOWEST)
+    scores_BKGTS = jnp.where(visible, scores_BKGTS, _MASKED_SCORE)
   weight_BKGTS = dropout(jax.nn.softmax(scores_BKGTS, axis=-1).astype(value_BSKD.dtype), dropout_rate, key)
   return jnp.einsum('bkgts,bskd->btkgd', weight_BKGTS, value_BSKD).reshape(query_BTHD.shape).astype(query_BTHD.dtype)
 
@@ -218,7 +218,7 @@ def _forward(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Ar
   if bias_KGTS is not None:
     scores_BKGTS += bias_KGTS
   if visible is not None:
-    scores_BKGTS = jnp.where(visible, scores_BKGTS, _LOWEST)
+    scores_BKGTS = jnp.where(visible, scores_BKGTS, _MASKED_SCORE)
   weight_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1)
   dropped_BKGTS = drop(weight_BKGTS, kept_BKGTS, dropout_rate).astype(value_BKSD.dtype)
   y_BKGTD = jnp.einsum('bkgts,bksd->bkgtd', dropped_BKGTS, value_BKSD).astype(query_BKGTD.dtype)

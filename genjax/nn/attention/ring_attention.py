@@ -24,7 +24,7 @@ from genjax.nn.attention.dot_product_attention import check_window
 from genjax.types import Array
 
 CHUNK = 512  # number of queries whose scores with one part of the keys are in memory at a time
-_LOWEST = -0.7 * float(jnp.finfo(jnp.float32).max)  # finite, so that a row without visible keys so far gives no NaN
+_MASKED_SCORE = -0.7 * float(jnp.finfo(jnp.float32).max)  # finite, so that a row without visible keys gives no NaN
 
 Segments = tuple[Array, Array] | tuple[()]
 
@@ -146,12 +146,12 @@ def _forward(ring: _Ring, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array,
       decay_BKGC = jnp.exp(top_BKGC - new_BKGC)
       value_BKGCD = jnp.einsum('bkgcs,bskd->bkgcd', weight_BKGCS.astype(value_BSKD.dtype), value_BSKD,
                                preferred_element_type=jnp.float32)
-      return new_BKGC, total_BKGC * decay_BKGC + jnp.sum(weight_BKGCS,
-                                                         axis=-1), sum_BKGCD * decay_BKGC[..., None] + value_BKGCD
+      return (new_BKGC, total_BKGC * decay_BKGC + jnp.sum(weight_BKGCS, axis=-1),
+              sum_BKGCD * decay_BKGC[..., None] + value_BKGCD)
 
     return _over_chunks(merge, (jnp.arange(shape[0]), query_NBKGCD, _chunk_ids(segments, shape[0]), *sums))
 
-  sums = (jnp.full(shape[:-1], _LOWEST), jnp.zeros(shape[:-1]), jnp.zeros(shape, jnp.float32))
+  sums = (jnp.full(shape[:-1], _MASKED_SCORE), jnp.zeros(shape[:-1]), jnp.zeros(shape, jnp.float32))
   part = (key_BSKD, value_BSKD, segments[1] if segments else ())
   sums = visit(sums, part, 0)
 
@@ -193,8 +193,8 @@ def _backward(ring: _Ring, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array
       key_gradient += product('bkgcs,bkgcd->bskd', slope_BKGCS, query_BKGCD)
       return (key_gradient, value_gradient), query_gradient + product('bkgcs,bskd->bkgcd', slope_BKGCS, key_BSKD)
 
-    chunks = (jnp.arange(count), query_NBKGCD, _chunk_ids(
-      segments, count), gradient_NBKGCD, total_NBKGC, inner_NBKGC, query_gradient)
+    chunks = (jnp.arange(count), query_NBKGCD, _chunk_ids(segments, count), gradient_NBKGCD, total_NBKGC, inner_NBKGC,
+              query_gradient)
     (key_gradient, value_gradient), query_gradient = jax.lax.scan(one, (key_gradient, value_gradient), chunks)
     return query_gradient, (key_BSKD, value_BSKD, ids_BS, key_gradient, value_gradient)
 
@@ -227,7 +227,7 @@ def _scores(ring: _Ring, query_BKGCD: Array, key_BSKD: Array, number: Array, ste
   if not isinstance(ids_BC, tuple):
     same = (ids_BC[:, :, None] == ids_BS[:, None, :])[:, None, None]
     visible = same if visible is None else visible & same
-  return (score_BKGCS if visible is None else jnp.where(visible, score_BKGCS, _LOWEST)), visible
+  return (score_BKGCS if visible is None else jnp.where(visible, score_BKGCS, _MASKED_SCORE)), visible
 
 
 def _hide(weight_BKGCS: Array, visible: Array | None) -> Array:

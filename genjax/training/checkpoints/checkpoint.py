@@ -25,8 +25,8 @@ from genjax.training.state import TrainState
 from genjax.types import StorageError, UserError
 
 # Files in which Orbax notes the commit: they change at the commit, after the checksums.
-_NOTES = ('_CHECKPOINT_METADATA', 'commit_success.txt')
-_PIECE = 2**22  # bytes
+_COMMIT_FILES = ('_CHECKPOINT_METADATA', 'commit_success.txt')
+_PIECE_BYTES = 2**22  # bytes
 # Orbax warns about every checkpoint without OCDBT.
 logging.getLogger('absl').addFilter(lambda record: 'Skipping merge of OCDBT' not in record.getMessage())
 
@@ -78,7 +78,7 @@ class Checkpoints:
     limit: Any = {'save_concurrent_gb': at_once / 1e9, 'use_ocdbt': False}
     self._handlers = {'state': ocp.StandardCheckpointHandler(
       **limit), 'run': ocp.JsonCheckpointHandler()} if at_once else None
-    self._piece = max(_PIECE, at_once // 128) if at_once else None
+    self._piece = max(_PIECE_BYTES, at_once // 128) if at_once else None
     self._manager: ocp.CheckpointManager | None = None
 
   def save(self, step: int, state: TrainState, description: Mapping[str, Any], metrics: Mapping[str, float] | None,
@@ -234,8 +234,8 @@ class Checkpoints:
 
   def description(self, step: int) -> dict[str, Any]:
     """The description that was saved with the checkpoint of `step`."""
-    return self._open().restore(step,
-                                args=ocp.args.Composite(run=ocp.args.JsonRestore()))['run']  # type: ignore[call-arg]
+    args = ocp.args.Composite(run=ocp.args.JsonRestore())  # type: ignore[call-arg]
+    return self._open().restore(step, args=args)['run']
 
   def _first_readable(self, steps: Sequence[int], read: Callable[[int], Any], report: Callable[[str], None]) -> Any:
     """Returns `read(step)` for the newest step with intact files; None without steps."""
@@ -244,7 +244,7 @@ class Checkpoints:
       folder, result, failure = self.directory / str(candidate), None, ''
       try:
         damage = integrity.problems(folder) if distributed.is_first() else []  # one process reads every file
-        if damage is None and integrity.NAME in (folder / _NOTES[0]).read_text():
+        if damage is None and integrity.NAME in (folder / _COMMIT_FILES[0]).read_text():
           damage = [f'{integrity.NAME} is missing']
         if damage is None:
           report(f'checkpoint {folder} has no {integrity.NAME} and is read without being verified')
@@ -298,7 +298,7 @@ class Checkpoints:
       self._manager.wait_until_finished()
       folder = self.directory / str(self._writing)
       if distributed.is_first():
-        integrity.write(folder, {'interim': self._writing in self._interim}, only=_NOTES)
+        integrity.write(folder, {'interim': self._writing in self._interim}, only=_COMMIT_FILES)
       self._writing = None
     except Exception as error:  # Orbax and its storage raise many types
       raise self._failed(error) from error
@@ -331,7 +331,7 @@ class Checkpoints:
     final = self.directory / str(self._writing)
     folders = [final] if final.exists() else sorted(self.directory.glob(f'{self._writing}.*'),
                                                     key=lambda path: path.stat().st_mtime)
-    integrity.write(folders[-1], {'interim': self._writing in self._interim}, without=_NOTES)
+    integrity.write(folders[-1], {'interim': self._writing in self._interim}, without=_COMMIT_FILES)
 
   def _failed(self, error: Exception) -> StorageError:
     """Makes the error for a checkpoint that could not be written."""

@@ -15,8 +15,8 @@ from genjax.types import Tree, leaf_name
 
 KERNELS = r'(.*/)?(kernel|\w+_kernel)'
 # paths of the first and last layers of this library's networks
-ENDS = (r'(.*/)?(embed|embedding|input|first|last|head|logits|output|project|(encoder|decoder)/out|(layers|stages)/0)'
-        r'/.*')
+END_LAYERS = (r'(.*/)?(embed|embedding|input|first|last|head|logits|output|project|(encoder|decoder)/out'
+              r'|(layers|stages)/0)/.*')
 
 
 def adam(*, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
@@ -82,7 +82,7 @@ def averaging(inner: optax.GradientTransformation, rate: optax.Schedule, b1: flo
 
 
 def muon(*, momentum: float = 0.95, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, rms: float = 0.2,
-         matrices: str = KERNELS, ends: str = ENDS) -> optax.GradientTransformation:
+         matrices: str = KERNELS, ends: str = END_LAYERS) -> optax.GradientTransformation:
   """Muon (Jordan et al. 2024) for the matrices of a network, Adam for everything else.
 
   Five Newton-Schulz iterations replace the momentum by an approximation of the nearest matrix with orthonormal rows or
@@ -114,7 +114,7 @@ def muon(*, momentum: float = 0.95, b1: float = 0.9, b2: float = 0.999, eps: flo
   return optax.partition({'muon': matrix, 'adam': adam(b1=b1, b2=b2, eps=eps)}, labels)
 
 
-def is_matrix(name: str, rank: int, matrices: str = KERNELS, ends: str = ENDS) -> bool:
+def is_matrix(name: str, rank: int, matrices: str = KERNELS, ends: str = END_LAYERS) -> bool:
   """Returns whether Muon trains a parameter."""
   return rank >= 2 and bool(re.fullmatch(matrices, name)) and not re.fullmatch(ends, name)
 

@@ -21,7 +21,7 @@ from genjax.training.optimization import directions, optimizer_parts
 from genjax.types import Tree, UserError, leaf_name, listed, named_leaves
 
 SCHEDULES = ('constant', 'linear', 'cosine')
-DECAYED = r'.*(kernel|embedding)'  # parameters with weight decay by default: no biases and norms
+DECAY_PATTERN = r'.*(kernel|embedding)'  # parameters with weight decay by default: no biases and norms
 _DIRECTIONS: dict[str, Callable[..., optax.GradientTransformation]] = {
   'adam': directions.adam, 'adamw': directions.adam, 'sgd': directions.sgd, 'rmsprop': directions.rmsprop,
   'lion': directions.lion, 'adafactor': directions.adafactor, 'sm3': directions.sm3, 'muon': directions.muon,
@@ -70,7 +70,7 @@ def make(name: str, lr: float, steps: int, *, clip: float = 0.0, warmup: int = 0
     where: what the options are called in messages.
     **options: of the optimizer: the keywords of its function in `genjax.training.optimization.directions`, and, but for
       adam and rmsprop, weight_decay: decoupled decay (Loshchilov & Hutter 2019), multiplied by the rate;
-      decay: regular expression of the paths that it acts on, `DECAYED` by default.
+      decay: regular expression of the paths that it acts on, `DECAY_PATTERN` by default.
 
   Raises:
     UserError: an unknown name or schedule; an option that this optimizer does not take, or that is no number in its
@@ -146,7 +146,7 @@ def _single(steps: int, where: str, last: optax.GradientTransformation | None,
   if not steps >= rate['warmup'] >= 0:
     raise UserError(f'{where} warmup must lie between 0 and the {steps} updates of the run, got {rate["warmup"]}')
   schedule = learning_rate(rate['lr'], steps, rate['warmup'], rate['schedule'], rate['end'], where)
-  weight_decay, decay = given.pop('weight_decay', 0.0), given.pop('decay', DECAYED)
+  weight_decay, decay = given.pop('weight_decay', 0.0), given.pop('decay', DECAY_PATTERN)
   direction, rated = _DIRECTIONS[name](**given), optax.scale_by_learning_rate(schedule)
   decayed = optax.add_decayed_weights(weight_decay, lambda params: _decayed(decay, params))
   links = [direction, rated] if name in _WITHOUT_DECAY else [direction, decayed, rated]

@@ -221,8 +221,8 @@ def test_sst2_of_original_files(tmp_path):
   assert open_documents('sst2', 'validation+test', tmp_path / 'data', field='sentence') == ['bad', '1 good']
   for line in ('2 neutral', 'bad', '1 ', ''):
     (folder / 'stsa.binary.dev').write_text(f'0 bad\n{line}\n')
-    with pytest.raises(UserError,
-                       match=r'stsa.binary.dev, line 2: expected a label from 0 to 1, a space and a sentence'):
+    with pytest.raises(
+        UserError, match=r'stsa.binary.dev, line 2: expected a label from 0 to 1, a space and a sentence'):
       open_documents('sst2', 'train', tmp_path / 'other', folder, 'sentence')
 
 

@@ -29,7 +29,7 @@ def contents(folder):
 @pytest.fixture
 def corpus(tmp_path, monkeypatch):
   """Files of documents, and these; records of 8 tokens, so that windows cross them."""
-  monkeypatch.setattr(token_files, 'BLOCK', 8)
+  monkeypatch.setattr(token_files, 'RECORD_TOKENS', 8)
   texts = [f'document {number} ' + 'ab cd ' * (number % 5) for number in range(23)]
   (tmp_path / 'a.jsonl').write_text(''.join(json.dumps({'text': text}) + '\n' for text in texts[:-1]))
   (tmp_path / 'b.txt').write_text(texts[-1])
