@@ -19,7 +19,8 @@ def build(config: Config) -> Experiment:
   """Builds a VAE.
 
   config.data: see `genjax.experiments.images.batches`. config.model: 'mlp' or 'conv' with options of
-  `genjax.models.autoencoders.vae`. config.objective: options of `Vae`."""
+  `genjax.models.autoencoders.vae`. config.objective: options of `Vae`.
+  """
   images.check(config.data)
   options, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
   model = config_lib.build(options, config.model, 'config.model', shape=tuple(config.data.shape))

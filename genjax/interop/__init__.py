@@ -6,7 +6,7 @@
 
 The inputs and outputs of the networks are documented in `genjax.models.transformers.decoder.transformer` (GPT-2, LLaMA,
 Mistral), `genjax.models.transformers.bert.encoder` (BERT), `genjax.models.transformers.vit.encoder` (ViT) and
-`genjax.models.seq2seq.seq2seq` (Marian, T5, Whisper).
+`genjax.models.transformers.seq2seq.seq2seq` (Marian, T5, Whisper).
 """
 
 from genjax.interop.weights import Model, architecture_of, load, save

@@ -1,6 +1,7 @@
 """Metrics of generated text against references: BLEU, ROUGE and word error rate.
 
-Texts are sequences of words or other hashable pieces."""
+Texts are sequences of words or other hashable pieces.
+"""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence

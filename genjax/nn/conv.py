@@ -84,7 +84,7 @@ def conv_transpose(x_BHWC: Array, kernel_HWIO: Any, stride: int = 2) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Convolution:
-  """A convolution, or a transposed one, as a `genjax.reduction.Product`.
+  """A convolution, or a transposed one, as a `genjax.products.Product`.
 
   Attributes:
     stride: step, or upsampling factor if transposed.
@@ -115,7 +115,7 @@ class Convolution:
   in_type_of_x = __call__
 
   def gradient(self, x: Array, slope: Array, shape: tuple[int, ...], parts: int) -> Array:
-    """See `genjax.reduction.Product`."""
+    """See `genjax.products.Product`."""
     if not self.local:
       total = jax.vjp(lambda kernel: self(x, kernel), jnp.zeros(shape, x.dtype))[1](slope)[0].astype(jnp.float32)
       return reduction.spread(total, parts) if parts else total

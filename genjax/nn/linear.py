@@ -59,7 +59,7 @@ def dot_general(x: Array, kernel: Any, dimensions: Any, precision: Any = None, p
 
 @dataclasses.dataclass(frozen=True)
 class Matrix:
-  """The product of the last axis of x with a matrix, as a `genjax.reduction.Product`.
+  """The product of the last axis of x with a matrix, as a `genjax.products.Product`.
 
   Attributes:
     axis: the contracted axis of the matrix.
@@ -81,11 +81,11 @@ class Matrix:
     return jax.lax.dot_general(x, weight.astype(x.dtype), (((x.ndim - 1,), (self.axis,)), ((), ())), **options)
 
   def in_type_of_x(self, x: Array, weight: Array) -> Array:
-    """See `genjax.reduction.Product`."""
+    """See `genjax.products.Product`."""
     return dataclasses.replace(self, preferred_element_type=None)(x, weight)
 
   def gradient(self, x: Array, slope: Array, shape: tuple[int, ...], parts: int) -> Array:
-    """See `genjax.reduction.Product`."""
+    """See `genjax.products.Product`."""
     split: tuple[Any, ...] = (x, slope)
     if parts:
       split = tuple(reduction.by_parts(column, parts) for column in split)

@@ -23,7 +23,7 @@ def length(settings: Any, phases: tuple[base.Phase, ...], step: int, reads: Call
   All steps of a call run the same phases, and only the last one may be a step whose results are read.
 
   Args:
-    settings: see `genjax.training.run.Settings`.
+    settings: see `genjax.training.settings.Settings`.
     phases: phases of the objective.
     step: number of finished steps.
     reads: step -> whether its state or time is read right after it.
