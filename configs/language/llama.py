@@ -3,7 +3,7 @@
 Sources: Touvron et al. 2023a, table 2; Llama 2: Touvron et al. 2023b; Llama 3: Llama Team 2024, table 3.
 
     genjax plan --config=configs/language/llama.py:model=7B,context=8192,batch=128 --topology=v5p:4x4x8
-        genjax plan --config=configs/language/llama.py:model=llama2-70B,context=8192,batch=512 --topology=v5p:8x8x16 \
+    genjax plan --config=configs/language/llama.py:model=llama2-70B,context=8192,batch=512 --topology=v5p:8x8x16 \\
         --mesh=fsdp:256,tensor:4
 
 Arguments: `model`, a key of `SIZES`; `context`, tokens in a sequence (0: as published); `batch`, sequences in a batch

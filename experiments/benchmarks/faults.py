@@ -57,7 +57,10 @@ class Kill:
 class Campaign:
   """Runs of one family.
 
-  family: a key of FAMILIES. folder: for its run directories. steps, every: length of a run, steps between checkpoints.
+  Attributes:
+    family: a key of FAMILIES.
+    folder: folder for its run directories.
+    steps, every: length of a run, and steps between checkpoints.
   """
 
   family: str

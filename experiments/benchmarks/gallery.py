@@ -1,6 +1,6 @@
 """One picture of samples from several runs, side by side: the picture of the README.
 
-    python -m genjax.experiments.benchmarks.gallery --out=docs/samples.png \
+    python -m genjax.experiments.benchmarks.gallery --out=docs/samples.png \\
         runs/mnist_flow runs/mnist_vae runs/mnist_gan runs/shakespeare
 """
 

@@ -3,7 +3,7 @@
     pip install -e '.[parity]'
     python -m genjax.experiments.benchmarks.speed                      # all cases, medians of 7 alternating rounds
     python -m genjax.experiments.benchmarks.speed --cases=gpt_train,dit_train --rounds=15 --json=speed.json
-        # language models of 14 M and 124 M parameters
+    # language models of 14 M and 124 M parameters
     python -m genjax.experiments.benchmarks.speed --cases=gpt_decode,gpt_decode_8,gpt2_train,gpt2_decode,gpt2_decode_8
 
 Both run in this process on the same device in float32, on all cores that the process may use (`taskset -c 0,1` pins
@@ -61,8 +61,10 @@ DEVICE = 'cuda' if torch.cuda.is_available() and jax.default_backend() == 'gpu' 
 class Case:
   """Two functions that do the same work and wait for its completion.
 
-  setting: sizes, for the reader. units: what is counted ('tokens', 'images') and how many one call makes. flops:
-  analytic, of one call of ours; 0 where not counted.
+  Attributes:
+    setting: description of the sizes.
+    units: number and name ('tokens', 'images') of the units per call.
+    flops: analytic FLOPs of one call of genjax; 0 if not counted.
   """
 
   ours: Callable[[], Any]

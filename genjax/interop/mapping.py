@@ -22,15 +22,17 @@ ACTIVATIONS = {
 class Tensor:
   """One row of a table: public tensors, and the parameters that they hold.
 
-  name: the public name, with '{layer}' where there is one a layer; the parameters then have a leading axis L. With
-  '{expert}' too there is one for each expert of each layer, and they have a second one, E.
-  leaves: paths of the parameters; several lie side by side on the last axis, after the transposition.
-  transposed: the public tensor has its axes in reverse, as the weights of torch's linear layers (out, in) and 1D
-    convolutions.
-  one_row: the public tensor has a leading axis of size 1.
-  image_kernel: the public tensor is O I H W, as the weights of torch's 2D convolutions, and the parameter H W I O.
+  Attributes:
+    name: the public name. With '{layer}' in it there is one tensor per layer, and the parameters have a leading axis L.
+      With '{expert}' too there is one per layer and expert, and the parameters have a second axis E.
+    leaves: paths of the parameters. Several are concatenated along the last axis, after the transposition.
+    transposed: whether the public tensor has reversed axes, like the weights of torch's linear layers (out, in) and 1D
+      convolutions.
+    one_row: whether the public tensor has a leading axis of size 1.
+    image_kernel: whether the public tensor is O I H W, like the weights of torch's 2D convolutions, and the parameter
+      H W I O.
 
-  A row whose parameters a config does not have (biases, an output layer of its own) does not count for that config.
+  A row is ignored for configs without its parameters (biases, an untied output layer).
   """
 
   name: str
@@ -54,20 +56,21 @@ class Tensor:
 class Architecture:
   """A public architecture.
 
-  name: its `model_type`.
-  config: class of its options. network: options -> network; raises ValueError for options that do not fit together.
-  tensors: options -> the table.
-  prefix: what the names of a bare model, saved without its output layer's module, lack.
-  ignored: regular expressions of names that public files hold and that are no parameters.
-  aliases: public name -> name of the tensor that it repeats where the output layer is tied; it may be absent.
-  read: (config.json, what is stored by name, each with a shape) -> config; raises UserError for options that genjax
-    does not have.
-  write: config -> entries of config.json; raises UserError for options that the architecture does not have.
-  defaults: entries of config.json that `write` does not know, for models that never had one.
-  spellings: entry -> option by value, where several values are one option: a model keeps the one that it came with, as
-    the published implementations of an activation differ in their rounding.
-  renamed: regular expression -> replacement, for names that older files have.
-  bare: whether a model of these options is saved without the prefix.
+  Attributes:
+    name: its `model_type`.
+    config: class of its options.
+    network: options -> network; raises a ValueError for options that do not fit together.
+    tensors: options -> table of `Tensor`s.
+    prefix: prefix of names that a bare model, saved without its output layer, lacks.
+    ignored: regular expressions of names in public files that are not parameters.
+    aliases: public name -> name of the tensor that it repeats if the output layer is tied; it may be absent.
+    read: (config.json, stored tensors by name, with shapes) -> config; raises a UserError for unsupported options.
+    write: config -> entries of config.json; raises a UserError for options that the architecture lacks.
+    defaults: further entries of config.json, for models that were not imported.
+    spellings: entry -> option by value, if several values mean one option. An imported model keeps its value, because
+      published implementations of an activation differ in rounding.
+    renamed: regular expression -> replacement, for names in older files.
+    bare: options -> whether the model is saved without the prefix.
   """
 
   name: str
@@ -89,8 +92,12 @@ class Architecture:
 class Row:
   """A row of a table under one config.
 
-  tensor: the row. names: public names. places: of each the index in the leading axes of the parameters. shape: of each
-  of the public tensors. widths: of the parameters, on the axis on which they lie side by side.
+  Attributes:
+    tensor: the row of the table.
+    names: public names.
+    places: for each name the index in the leading axes of the parameters.
+    shape: shape of each public tensor.
+    widths: sizes of the parameters along the axis of concatenation.
   """
 
   tensor: Tensor

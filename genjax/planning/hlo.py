@@ -37,11 +37,12 @@ Computation = dict[str, Instruction]
 
 @dataclasses.dataclass
 class Traffic:
-  """What one kind of collective does in a step, on one device.
+  """The traffic of one kind of collective in a step, on one device.
 
-  count: operations that run. bytes: bytes that the device sends, by the ring algorithm; a loop's body counts as often
-    as it runs.
-  groups: (devices in a group, bytes sent) of each operation in the text.
+  Attributes:
+    count: number of executed operations.
+    bytes: bytes that the device sends by the ring algorithm. The body of a loop counts as often as it runs.
+    groups: (devices in a group, bytes sent) of each operation in the text.
   """
 
   count: int = 0

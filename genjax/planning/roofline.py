@@ -15,11 +15,14 @@ from genjax.planning.topology import TPUS, Hardware
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-  """Seconds of a step on one device, and the share of its peak that the model's FLOPs are.
+  """Lower bounds of the seconds of a step on one device, and the model FLOPs utilization (MFU).
 
-  compute, memory, links: each alone. overlapped: if they overlap perfectly, the slowest decides. serial: if nothing
-  overlaps. mfu_*: model FLOPs (without recomputation) over time x peak (Chowdhery et al. 2022, appendix B). bound:
-    which is the slowest.
+  Attributes:
+    compute, memory, links: seconds of each alone.
+    overlapped: seconds if they overlap perfectly, the maximum of the three.
+    serial: seconds if nothing overlaps, their sum.
+    mfu_overlapped, mfu_serial: model FLOPs (without recomputation) / (time x peak) (Chowdhery et al. 2022, appendix B).
+    bound: name of the slowest of the three.
   """
 
   compute: float

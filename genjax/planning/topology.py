@@ -17,10 +17,13 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Hardware:
-  """What one device can do.
+  """Hardware data of one device.
 
-  flops: peak bfloat16 FLOP/s. memory_bandwidth: of the main memory, bytes/s. link_bandwidth: of one link, in one
-  direction, bytes/s. memory: bytes of main memory that a program may use, None where nothing bounds it beforehand.
+  Attributes:
+    flops: peak bfloat16 FLOP/s.
+    memory_bandwidth: of the main memory, bytes/s.
+    link_bandwidth: of one link in one direction, bytes/s.
+    memory: bytes of main memory that a program may use; None if unbounded.
   """
 
   flops: float
@@ -73,10 +76,14 @@ def hardware_of(kind: str) -> Hardware | None:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-  """What a step is compiled for.
+  """The devices to compile a step for.
 
-  name: as given, e.g. 'v5p:8x8x16'. devices: to make the mesh of. kind: as the backend calls them. hardware: what each
-  can do, None for fake devices. compiler: version of what compiles.
+  Attributes:
+    name: the topology, e.g. 'v5p:8x8x16'.
+    devices: the devices of the mesh.
+    kind: their name in the backend.
+    hardware: data of one device; None for fake devices.
+    compiler: version of the compiler.
   """
 
   name: str

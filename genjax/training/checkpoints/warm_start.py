@@ -4,7 +4,7 @@ A leaf is named 'GROUP/path/to/leaf'; mutable variables are in the group 'mutabl
 Patterns are regular expressions that match a whole name. Source leaves belong to the other run, target leaves to this
 one:
 
-        ('rename', PATTERN, REPLACEMENT)    renames a source leaf; the first rule that matches counts
+    ('rename', PATTERN, REPLACEMENT)    renames a source leaf; the first rule that matches counts
     ('drop', PATTERN)                   ignores a source leaf
     ('keep', PATTERN)                   a target leaf keeps its initial value
     ('reshape', PATTERN)                a target leaf takes a source leaf of another shape and equal size, in C order

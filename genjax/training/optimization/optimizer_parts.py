@@ -2,7 +2,7 @@
 
 A rule is (regex, how). The first rule whose regex matches the whole path of a parameter applies. `how` is one of
 
-        dict(frozen=True)               the parameter does not change and has no optimizer state
+    dict(frozen=True)               the parameter does not change and has no optimizer state
     dict(scale=0.01)                multiplies its update, weight decay included
     dict(name='sgd', lr=0.1, ...)   another optimizer trains it
 """
