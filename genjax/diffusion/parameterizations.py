@@ -66,7 +66,7 @@ class Parameterization:
       process: the process.
       predict: (c_in x_BX, embedded time of shape B) -> prediction.
       x_BX: noisy examples, float32.
-    t: their times, B or a scalar.
+      t: their times, B or a scalar.
     """
     t_B = jnp.broadcast_to(jnp.asarray(t, jnp.float32), x_BX.shape[:1])
     skip_B, out_B = self.coefficients(process, t_B)
