@@ -16,12 +16,12 @@ IMAGE_EVALUATION = dict(num_samples=2000, classifier='', neighbours=2000)  # see
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> Any:
-  """Arguments after the colon of `--config=FILE:key=value,flag`, typed by their defaults.
+  """Parses the arguments in `--config=FILE:key=value,flag`; their types are those of the defaults.
 
-  A name alone sets a flag to True. The result holds every default, replaced where the argument says so.
+  A name without a value sets a flag to True. The result has all defaults, overridden by the arguments.
 
   Raises:
-    ValueError: an unknown key, or a value of another type than the default.
+    ValueError: a key is unknown, or a value has another type than its default.
   """
   values = dict(defaults)
   for item in filter(None, (arg or '').split(',')):
@@ -43,10 +43,10 @@ def parse_arg(arg: str | None, **defaults: Any) -> Any:
 
 
 def size(sizes: dict[str, tuple], name: str) -> tuple:
-  """The row of a table that the config argument `model` names.
+  """Looks up the table row for the config argument `model`.
 
   Raises:
-    ValueError: there is none.
+    ValueError: there is no such row.
   """
   if name not in sizes:
     raise ValueError(f'config argument model must be one of {sorted(sizes)}, got {name!r}')
@@ -58,7 +58,7 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
   and optimizers.
 
   Where an `every` is 0, nothing happens in between; the last line of the log, the evaluation and the checkpoint at the
-  end of a run still do, samples do not. `genjax.config.LEAST` has the smallest values.
+  end of a run still do, samples do not. `genjax.config.MIN_VALUES` has the smallest values.
 
   Options:
     experiment: module path of the builder, such as 'genjax.experiments.diffusion'.
@@ -137,8 +137,7 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
 
 
 def tokens(path: str, vocabulary_size: int, context: int) -> dict[str, Any]:
-  """config.data of a language model on tokens from elsewhere: a .npy file whose last 100,000 are held out, or random
-  ones without it."""
+  """config.data of a language model on a .npy file of tokens (the last 100,000 are held out), or random tokens."""
   names = dict(name=path, train='train[:-100000]', heldout='train[-100000:]')
   return dict(names if path else dict(name='random_tokens', train='train', heldout='heldout'), vocabulary='ids',
               vocabulary_size=vocabulary_size, context=context, start='1', data_dir='', originals='')
@@ -146,7 +145,7 @@ def tokens(path: str, vocabulary_size: int, context: int) -> dict[str, Any]:
 
 def decoder(path: str, *, steps: int, batch_size: int, vocabulary_size: int, context: int, rate: float,
             model: dict[str, Any]) -> Any:
-  """A decoder as large as pods train: on tokens from elsewhere, in bfloat16, its parameters over all devices."""
+  """A decoder for pods: trained on given tokens in bfloat16, with parameters sharded over all devices."""
   config = base(steps=steps, batch_size=batch_size)
   config.experiment = 'genjax.experiments.language'
   config.data = tokens(path, vocabulary_size=vocabulary_size, context=context)
@@ -167,7 +166,7 @@ def gpt(arg: Any, *, steps: int, batch_size: int, rate: float, **sizes: int) -> 
   config = decoder(arg.tokens, steps=steps, batch_size=batch_size, vocabulary_size=50_257, context=arg.context,
                    rate=rate, model=dict(name='gpt', **sizes))
   config.sampler.temperature = 1.0
-  config.rules.vocab = None  # 50,257 divides into no tensor axis
+  config.rules.vocab = None  # no tensor axis divides 50,257
   if arg.smoke:
     config = smoke(config)
     smoke_tokens(config)
@@ -175,7 +174,7 @@ def gpt(arg: Any, *, steps: int, batch_size: int, rate: float, **sizes: int) -> 
 
 
 def smoke_tokens(config: Any) -> None:
-  """Makes a language model on random tokens small."""
+  """Shrinks a language model on random tokens."""
   config.data.update(tokens('', vocabulary_size=61, context=16))
   config.model.update(layers=2, heads=2, width=16, dtype='float32')
   config.sampler.length = 20
@@ -183,7 +182,7 @@ def smoke_tokens(config: Any) -> None:
 
 
 def smoke(config: Any) -> Any:
-  """The two-step variant that the tests run: same code, small shapes, everything switched on once."""
+  """The two-step variant for tests: the same code with small shapes, and every feature used once."""
   config.steps = 2
   config.batch_size = 8
   config.log_every = 1

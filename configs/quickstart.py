@@ -1,6 +1,6 @@
 """A class-conditional flow-matching DiT on scikit-learn's digits (8x8): trains in minutes on two CPU cores.
 
-genjax train --config=configs/quickstart.py --workdir=runs/quickstart
+    genjax train --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
 from genjax.configs import common

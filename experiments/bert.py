@@ -1,4 +1,4 @@
-"""Builder of bidirectional encoders: pre-trained as masked language models, and tuned as classifiers of sentences."""
+"""Builder of bidirectional encoders: masked language models for pre-training, and fine-tuned classifiers."""
 
 from collections.abc import Callable, Sequence
 import dataclasses
@@ -29,7 +29,7 @@ from genjax.training.experiment import Columns, Condition, Experiment
 from genjax.training.optimization import optimizers
 from genjax.types import Tree, UserError, expanded
 
-HEADS = ('pooler', 'next_sentence', 'classes')  # of config.model; which of them a run has is decided by what it learns
+HEADS = ('pooler', 'next_sentence', 'classes')  # of config.model; the objective decides which of them a run has
 Further = Sequence[tuple[str, str, str]]  # (name, split, field) of texts
 
 
@@ -48,11 +48,11 @@ def build(config: Config) -> Experiment:
   """
   with checks.under('config.data'):
     data = config_lib.plain(config.data)
-    checks.whole(data, 3, 'context')  # a token between [CLS] and [SEP]
+    checks.whole(data, 3, 'context')  # at least one token between [CLS] and [SEP]
     checks.whole(data, 1, 'vocabulary_size')
   with checks.under('config.model'):
-    checks.whole(config_lib.plain(config.model), 0, 'vocab', 'context', 'classes')  # 0: what the data needs
-  _options(config, vocab=1, context=1)  # refused, if at all, before a tokenizer is trained
+    checks.whole(config_lib.plain(config.model), 0, 'vocab', 'context', 'classes')  # 0: as the data needs
+  _options(config, vocab=1, context=1)  # raises before a tokenizer is trained
   make = config_lib.choose(OBJECTIVES, config.objective.name, 'config.objective.name')
   return make(config)
 
@@ -78,7 +78,7 @@ def _masked_lm(config: Config) -> Experiment:
 def _classification(config: Config) -> Experiment:
   data = config.data
   if data.get('more'):
-    raise UserError('config.data.more are texts without labels, which classification does not read; leave it empty')
+    raise UserError('config.data.more has texts without labels, which classification does not use; leave it empty')
   text = _Text(config, (), ('bos', 'eos', 'pad'))
   network = _network(config, text, classes=text.classes())
   return _experiment(
@@ -151,7 +151,7 @@ def _experiment(config: Config, text: '_Text', train: Callable[[], Arrays], held
 
 
 class _Text:
-  """The texts of a config as rows of tokens.
+  """The texts of a config as rows of tokens, with their tokenizer.
 
   Args:
     config: the whole config.
@@ -173,13 +173,11 @@ class _Text:
     else:
       raise UserError(
         "config.data.vocabulary must be 'bert', or the path of a tokenizer.json or of a folder with one, such as a "
-        "run, got "
-        f'{data.vocabulary!r}, which does not exist')
+        f'run, got {data.vocabulary!r}, which does not exist')
     if lacking := [kind for kind in needed if kind not in self.vocabulary.special]:
       raise UserError(
-        f"config.data.vocabulary={data.vocabulary!r} has no token of the kind {lacking[0]!r}, and BERT needs it; "
-        "train one "
-        "with 'bert', or take the tokenizer of an encoder")
+        f"config.data.vocabulary={data.vocabulary!r} lacks the special token {lacking[0]!r}, which BERT needs; "
+        "train one with 'bert', or use the tokenizer of an encoder")
 
   def _documents(self, split: str, more: Further) -> list[str]:
     data = self._data
@@ -193,16 +191,16 @@ class _Text:
     return {'name': self._data.name, 'split': split, 'vocabulary': self._data.vocabulary}
 
   def prompt(self, given: str) -> np.ndarray:
-    """A text as the network reads it, int32 (T,)."""
+    """Encodes a text as input of the network, int32 (T,)."""
     special = self.vocabulary.special
     tokens = np.asarray([special['bos'], *self.vocabulary.encode(given), special['eos']], np.int32)
     if len(tokens) > self._data.context:
       raise UserError(
-        f'a text has at most {self._data.context - 2} tokens beside [CLS] and [SEP], got {len(tokens) - 2}')
+        f'a text must have at most {self._data.context - 2} tokens besides [CLS] and [SEP], got {len(tokens) - 2}')
     return tokens
 
   def packed(self, split: str, more: Further = ()) -> Arrays:
-    """Rows of the context, full of sentences: 'tokens'; see `build`."""
+    """Rows of the context length filled with sentences: 'tokens'; see `build`."""
     special, length = self.vocabulary.special, self._data.context - 1
     encoded = self.vocabulary.encode_all(self._documents(split, more))
     stream = np.concatenate([part for tokens in encoded for part in (tokens, [special['eos']])]).astype(np.int32)
@@ -214,7 +212,7 @@ class _Text:
                   {**self._facts(split), 'more': [list(part) for part in more]})
 
   def classes(self) -> int:
-    """How many classes there are."""
+    """Number of classes."""
     data, known = self._data, self._config.model.get('classes', 0)
     label = data.get('label', 'label')
     if known and not data.name:
@@ -233,7 +231,7 @@ class _Text:
     return features[label].num_classes
 
   def labelled(self, split: str) -> Arrays:
-    """A sentence a row: 'tokens', 'weights' and 'label'."""
+    """One sentence per row: 'tokens', 'weights' and 'label'."""
     data, special = self._data, self.vocabulary.special
     label = data.get('label', 'label')
     imported.check_data(self._config)
@@ -275,5 +273,5 @@ def _without(options: Config, *names: str) -> dict[str, Any]:
 
 
 def _render(vocabulary: tokenizers.Tokenizer, samples: Columns) -> dict[str, str]:
-  """Texts, one a line, without what stands around them."""
+  """Texts, one per line, without special tokens."""
   return {'samples': '\n'.join(vocabulary.decode(row[row >= 0][1:-1]) for row in samples['tokens'])}

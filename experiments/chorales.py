@@ -1,4 +1,4 @@
-"""Builder of models of chorales: the language model of `genjax.experiments.language` over notes."""
+"""Builder of chorale models: a causal language model over notes."""
 
 import dataclasses
 import functools
@@ -26,10 +26,10 @@ from genjax.types import Array, Batch, Key, Params, UserError
 
 @dataclasses.dataclass(frozen=True)
 class Chorales(LanguageModel):
-  """A language model whose loss is told for a time step, too."""
+  """A language model that also reports its loss per time step."""
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
-    """'loss' in nats per note, 'step_nll' in nats per time step, the sum over its voices, and 'accuracy' of notes."""
+    """'loss' in nats per note, 'step_nll' in nats per time step (summed over voices), and 'accuracy' of notes."""
     values = super().evaluate(params, context, batch, key)
     return {**values, 'step_nll': chorales.VOICES * values['loss']}
 

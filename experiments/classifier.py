@@ -1,4 +1,4 @@
-"""Image classifiers: the extractors of features and the judges of labels for samples of other families."""
+"""Builder of image classifiers, which also extract features and predict labels of other families' samples."""
 
 from genjax import config as config_lib
 from genjax.config import Config
@@ -11,7 +11,7 @@ from genjax.training.experiment import Experiment
 from genjax.training.optimization import optimizers
 from genjax.types import Tree
 
-# Name of a model -> its options, its network of them, and the logical axes of its parameters.
+# name of a model -> its options, its network, and the logical axes of its parameters
 MODELS = {'convolutional': (classifier.Classifier, classifier.network, classifier.AXES),
           'vit': (vit.VitConfig, vit.classifier, vit.AXES)}
 
@@ -52,7 +52,7 @@ def options(config: Config) -> dict[str, Section]:
 
 
 def model_options(config: Config, net: Tree = None) -> classifier.Classifier | vit.VitConfig:
-  """The options of the config's model; no parameters are needed to know them."""
+  """The options of the config's model; they don't depend on parameters."""
   options = config_lib.choose(MODELS, config.model.name, 'config.model.name')[0]
   return config_lib.build(options, config.model, 'config.model', shape=tuple(config.data.shape),
                           num_classes=config.data.num_classes)

@@ -1,4 +1,4 @@
-"""Diffusion and flow matching on images: DiT or U-Net, any process, parameterization and sampler."""
+"""Builder of diffusion and flow matching on images: DiT or U-Net, any process, parameterization and sampler."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -82,7 +82,7 @@ def options(config: Any) -> dict[str, Section]:
     'objective': Section((Diffusion,), {**made, **{part: f'config.objective.{part}.name' for part in parts}}),
     **{f'objective.{part}': section for part, section in parts.items()},
     'sampler': Section((SamplerOptions,), names=tuple(samplers.SAMPLERS)),
-    'sampler.options': Section((method,) if method else (), dict.fromkeys(_SHARED, ''), chooser='sampler.name',
+    'sampler.options': Section((method,) if method else (), dict.fromkeys(_COMMON_ARGUMENTS, ''), chooser='sampler.name',
                                others={name: (other,) for name, other in samplers.SAMPLERS.items()}),
     'evaluation': measures.EVALUATION,
     **sections.training(config)}
@@ -146,7 +146,7 @@ def sampler(options: SamplerOptions, process: schedules.Process, learned: bool =
   """
   method = config_lib.choose(samplers.SAMPLERS, options.name, 'config.sampler.name')
   keywords = dict(options.options)
-  config_lib.build(_check_only(method), keywords, 'config.sampler.options', **dict.fromkeys(_SHARED))
+  config_lib.build(_check_only(method), keywords, 'config.sampler.options', **dict.fromkeys(_COMMON_ARGUMENTS))
   if method is samplers.ancestral:
     keywords.setdefault('variance', 'learned' if learned else 'small')
     if keywords['variance'] not in samplers.VARIANCES:
@@ -160,7 +160,7 @@ def sampler(options: SamplerOptions, process: schedules.Process, learned: bool =
 
 
 def _times(options: dict, process: schedules.Process) -> schedules.Quantile | None:
-  """The distribution of training times of config.objective.times; None for the process's own."""
+  """The distribution of training times in config.objective.times; None for that of the process."""
   name = options['name']
   if name == 'default':
     return None
@@ -176,11 +176,11 @@ def _times(options: dict, process: schedules.Process) -> schedules.Quantile | No
   return quantile
 
 
-_SHARED = ('denoise', 'x_BX', 'process', 'times', 'keys_B')  # arguments that every sampler has
+_COMMON_ARGUMENTS = ('denoise', 'x_BX', 'process', 'times', 'keys_B')  # of every sampler
 
 
 def _check_only(method: Any) -> Any:
-  """A function of the method's signature that does nothing: its options are checked before anything is computed."""
+  """A function with the method's signature that does nothing, for checking options before any computation."""
   return functools.wraps(method)(lambda **keywords: None)
 
 

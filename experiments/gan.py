@@ -1,4 +1,4 @@
-"""Generative adversarial networks: DCGAN on images, perceptrons on points in the plane."""
+"""Builder of generative adversarial networks: DCGAN on images, MLPs on points in the plane."""
 
 import dataclasses
 import math
@@ -128,7 +128,7 @@ def _mode_metrics(config: Config):
 
 
 def _optimizers(config: Config, objective: Gan) -> dict:
-  """Optimizers whose schedules end with the run: a group has one update for each phase that trains it and runs."""
+  """Optimizers with schedules that end with the run: a group has one update per run of a phase that trains it."""
   updates = dict.fromkeys(config.optimizers, 0)
   for phase in objective.phases():
     for group in phase.trains:

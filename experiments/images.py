@@ -1,4 +1,4 @@
-"""Image data of any builder: splits of a TFDS set, checked against the config, with the transforms that configs name.
+"""Image data for all builders: splits of a TFDS data set, checked against the config, with its transforms.
 
 Data named 'random_images' or 'random_latents' is noise in the shape of the config: see `genjax.data.synthetic`.
 """
@@ -20,8 +20,8 @@ from genjax.training.experiment import Condition
 from genjax.types import UserError
 
 NOISE = {'random_images': synthetic.random_images, 'random_latents': synthetic.random_latents}
-NOISE_SPLITS = {'train': 2**20, 'heldout': 64}  # and their sizes
-CONTENTS = {'pixels': np.uint8, 'latents': np.float32}  # what a column 'image' holds, and its type
+NOISE_SPLIT_SIZES = {'train': 2**20, 'heldout': 64}
+CONTENTS = {'pixels': np.uint8, 'latents': np.float32}  # contents of the column 'image', and its dtype
 BINARIZATIONS = ('none', 'fixed', 'dynamic')
 
 
@@ -59,7 +59,7 @@ def check(data: Config) -> None:
   """Checks the numbers of config.data.
 
   Raises:
-    UserError: one is out of range.
+    UserError: a number is out of range.
   """
   with checks.under('config.data'):
     given = config_lib.plain(data)
@@ -100,8 +100,8 @@ def open_source(data: Config, split: str, seed: int) -> pipeline.Source:
   """The images of a split; see `batches`."""
   source: pipeline.Source
   if data.name in NOISE:
-    size = config_lib.choose(NOISE_SPLITS, split, f'the split of {data.name}')
-    source = NOISE[data.name](tuple(data.shape), data.num_classes, size, seed=list(NOISE_SPLITS).index(split))
+    size = config_lib.choose(NOISE_SPLIT_SIZES, split, f'the split of {data.name}')
+    source = NOISE[data.name](tuple(data.shape), data.num_classes, size, seed=list(NOISE_SPLIT_SIZES).index(split))
   else:
     columns = ('image', 'label') if data.num_classes else ('image',)
     source = sources.open_tfds(data.name, split, columns, *imported.folders(data))
@@ -117,7 +117,7 @@ def open_source(data: Config, split: str, seed: int) -> pipeline.Source:
   if data.get('binarize', 'none') != 'fixed':
     return source
   everything = source.get(np.arange(len(source)))
-  # The draw is that of the split's name, so that training and held-out images never share one.
+  # Seeded by the name of the split, so that training and held-out images have different draws.
   random = np.random.default_rng([seed, *split.encode()])
   drawn = random.random(everything['image'].shape, np.float32) * 255 < everything['image']
   facts = {**source.fingerprint(), 'binarize': 'fixed', 'binarize_seed': seed}
@@ -125,7 +125,7 @@ def open_source(data: Config, split: str, seed: int) -> pipeline.Source:
 
 
 def _check_labels(source: pipeline.Source, data: Config) -> None:
-  """Checks those that are in memory; sets that are decoded when they are read are too large to look through."""
+  """Checks labels in memory; data sets that are decoded on demand are too large to check."""
   if isinstance(source, sources.Arrays):
     least, largest = source.columns['label'].min(), source.columns['label'].max()
     if least < 0 or largest >= data.num_classes:
@@ -135,16 +135,16 @@ def _check_labels(source: pipeline.Source, data: Config) -> None:
 
 
 def example(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
-  """One row of a batch, without the data."""
+  """The shapes of one row of a batch, without opening the data."""
   label = {'label': jax.ShapeDtypeStruct((), np.int32)} if config.data.num_classes else {}
   return {'image': jax.ShapeDtypeStruct(tuple(config.data.shape), CONTENTS[content(config)]), **label}
 
 
 def content(config: Config) -> str:
-  """What the images are: 'pixels' or 'latents'.
+  """The kind of images: 'pixels' or 'latents'.
 
   Raises:
-    UserError: something else.
+    UserError: it is neither.
   """
   name = config.data.get('content', 'pixels')
   config_lib.choose(CONTENTS, name, 'config.data.content')
@@ -152,7 +152,7 @@ def content(config: Config) -> str:
 
 
 def conditions(config: Config) -> dict[str, Condition]:
-  """The class label, where the data has classes."""
+  """The class label, if the data has classes."""
   return {'label': Condition.label(config.data.num_classes)} if config.data.num_classes else {}
 
 
@@ -164,7 +164,7 @@ def flip(columns: pipeline.Columns, random: pipeline.RowRandom) -> pipeline.Colu
 
 
 def bernoulli(columns: pipeline.Columns, random: pipeline.RowRandom) -> pipeline.Columns:
-  """Pixels 0 or 255, the second with probability pixel / 255."""
+  """Binarizes pixels: 255 with probability pixel / 255, else 0."""
   image = columns['image']
   return dict(columns, image=((random.uniform(*image.shape[1:]) * 255 < image) * 255).astype(np.uint8))
 

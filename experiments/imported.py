@@ -1,5 +1,4 @@
-"""What runs of public models have in common: files that came with the model, a tokenizer by path, and no data until
-some is named."""
+"""Shared code for runs of public models: files of the model, a tokenizer by path, and no data at first."""
 
 from collections.abc import Sequence
 import pathlib
@@ -11,22 +10,22 @@ from genjax.objectives.decoding import SamplerOptions
 from genjax.objectives.seq2seq import Tokens
 from genjax.types import UserError
 
-PUBLIC = 'public.json'  # of an imported run: what its model came with, see `genjax.experiments.public`
-# Further files of public models, which genjax gives back as they were; it may have read others that say the same.
+PUBLIC = 'public.json'  # facts about the public model of an imported run, see `genjax.experiments.public`
+# Further files of public models, which genjax exports unchanged.
 CARRIED = ('generation_config.json', 'preprocessor_config.json', 'processor_config.json', 'special_tokens_map.json',
            'added_tokens.json', 'normalizer.json', 'spiece.model', 'tokenizer.model', 'vocab.txt', 'vocab.json',
            'merges.txt')
 
 
 def folder(config: Config) -> pathlib.Path | None:
-  """Where the files of the run are, if it keeps some that belong to the vocabulary that the config names."""
+  """The folder of the run's files if they belong to the vocabulary of the config."""
   kept = config_lib.plain(config.assets)
   same = kept.get('vocabulary') == config.data.get('vocabulary')
   return pathlib.Path(kept['folder']) if same and 'folder' in kept else None
 
 
 def files(config: Config) -> dict[str, bytes]:
-  """What a run of a public model, or one that goes on from it, keeps of what came with the model; name -> bytes."""
+  """The files of a public model that its runs, and runs that start from them, keep; name -> bytes."""
   return given(kept, (PUBLIC, *CARRIED)) if (kept := folder(config)) else {}
 
 
@@ -36,7 +35,7 @@ def folders(data: Config) -> tuple[str | None, str | None]:
 
 
 def given(where: pathlib.Path, names: tuple[str, ...]) -> dict[str, bytes]:
-  """Those files of a folder that there are."""
+  """The files of a folder that exist."""
   return {name: (where / name).read_bytes() for name in names if (where / name).is_file()}
 
 
@@ -44,31 +43,31 @@ def check_data(config: Config) -> None:
   """Checks that a config names data.
 
   Raises:
-    UserError: it does not, as that of a run that was imported.
+    UserError: it does not, e.g. after an import.
   """
   if not config.data.name:
     raise UserError(
-      'this run has no data: name some with data.name, data.train and data.heldout (`--config.data.name=...` of train, '
+      'this run has no data: set data.name, data.train and data.heldout (`--config.data.name=...` of train, '
       '`--set data.name=...` of evaluate)')
 
 
 def sampler(config: Config, size: int, unused: Sequence[int] = ()) -> SamplerOptions:
-  """The sampler of a config, which chooses none of the tokens of a padded vocabulary that no text has.
+  """The sampler of a config. It never draws tokens without text.
 
   Args:
     config: the whole config.
-    size: of the vocabulary: tokens from this number on have no text.
-    unused: tokens below it that have none.
+    size: size of the vocabulary: tokens from this number on have no text.
+    unused: tokens below it without text.
 
   Raises:
-    UserError: an unknown option, or a value out of its range.
+    UserError: an option is unknown or out of range.
   """
   given = {**config.sampler, **({'suppress': (*config.sampler.get('suppress', ()), *unused)} if unused else {})}
   return config_lib.build(SamplerOptions, given, 'config.sampler', vocabulary=size)
 
 
 def check_size(config: Config, vocabulary: int, model: int, option: str) -> None:
-  """Checks that a model has the tokens of its tokenizer; `option` is what sets the number of the model's.
+  """Checks that a model has all tokens of its tokenizer; `option` sets their number in the model.
 
   Raises:
     UserError: it has fewer.
@@ -80,10 +79,10 @@ def check_size(config: Config, vocabulary: int, model: int, option: str) -> None
 
 
 def tokens(config: Config, **more: Any) -> Tokens:
-  """The tokens with a meaning of their own that config.data.tokens names; `more` are further fields of `Tokens`.
+  """The special tokens of config.data.tokens; `more` are further fields of `Tokens`.
 
   Raises:
-    UserError: one is beyond the vocabulary of the model.
+    UserError: a token is outside the vocabulary of the model.
   """
   found, size = Tokens(**config.data.tokens, **more), config.data.vocabulary_size
   if outside := [token for token in (found.start, found.stop, found.padding) if not 0 <= token < size]:

@@ -1,4 +1,4 @@
-"""Builder of language models: text, or tokens as they are; a decoder-only transformer."""
+"""Builder of language models: a decoder-only transformer on text or tokens."""
 
 from collections.abc import Callable
 import dataclasses
@@ -30,7 +30,7 @@ from genjax.training.optimization import optimizers
 from genjax.types import UserError, expanded
 
 MODELS = {'gpt': decoder.TransformerConfig, 'llama': decoder.llama}
-RANDOM_WINDOWS = {'train': 2**20, 'heldout': 64}  # splits of 'random_tokens' and their sizes
+RANDOM_SPLIT_SIZES = {'train': 2**20, 'heldout': 64}  # of 'random_tokens'
 
 
 def build(config: Config) -> Experiment:
@@ -43,9 +43,9 @@ def build(config: Config) -> Experiment:
   data = config.data
   with checks.under('config.data'):
     given = config_lib.plain(data)
-    checks.whole(given, 2, 'context')  # a prompt, and a token that follows
+    checks.whole(given, 2, 'context')  # a prompt and a next token
     checks.whole(given, 0, 'vocabulary_size', 'heldout_stride')
-  model_options(config, data.get('vocabulary_size') or 1)  # refused, if at all, before a tokenizer is trained
+  model_options(config, data.get('vocabulary_size') or 1)  # raises before a tokenizer is trained
   config_lib.build(SamplerOptions, config.sampler, 'config.sampler')  # before data is read
   read = functools.partial(_documents, data)
   text = _Text(config, read)
@@ -61,8 +61,8 @@ def build(config: Config) -> Experiment:
 
   def windows(split: str, stride: int) -> Windows | Noise | Arrays:
     if data.vocabulary == 'ids' and data.name == 'random_tokens':
-      count = config_lib.choose(RANDOM_WINDOWS, split, 'the split of random_tokens')
-      return random_tokens(size, data.context, count, seed=list(RANDOM_WINDOWS).index(split))
+      count = config_lib.choose(RANDOM_SPLIT_SIZES, split, 'the split of random_tokens')
+      return random_tokens(size, data.context, count, seed=list(RANDOM_SPLIT_SIZES).index(split))
     if data.get('rows'):
       return text.rows(split)
     return Windows(text.tokens(split), data.context, stride,
@@ -71,14 +71,14 @@ def build(config: Config) -> Experiment:
   def prompt(given: str) -> np.ndarray:
     tokens = _beginning(vocabulary, given)
     if not 0 < len(tokens) < data.context:
-      raise UserError(f'a prompt has 1 to {data.context - 1} tokens (the context is {data.context}), got {len(tokens)}')
+      raise UserError(
+        f'a prompt must have 1 to {data.context - 1} tokens (the context is {data.context}), got {len(tokens)}')
     return tokens
 
   start = _beginning(vocabulary, data.start)
   if not 0 < len(start) < data.context:
     raise UserError(
-      f'config.data.start={data.start!r} stands where there is no prompt: it must have 1 to {data.context - 1} '
-      'tokens, and '
+      f'config.data.start={data.start!r} is the default prompt: it must have 1 to {data.context - 1} tokens, but '
       f'has {len(start)}')
   example = {'tokens': jax.ShapeDtypeStruct((data.context + 1,), np.int32)}
   if end is not None:
@@ -152,9 +152,9 @@ class _Text:
   """The text of a config as tokens.
 
   Attributes:
-    vocabulary: made for the text, or the one that the run keeps.
-    assets, files: what the run must keep, see `Experiment`.
-    bytes_per_token: mean bytes of held-out text in a token; None where the text is not known.
+    vocabulary: made for the text, or loaded from the run.
+    assets, files: data that the run must keep, see `Experiment`.
+    bytes_per_token: mean bytes of held-out text per token; None if the text is unknown.
   """
 
   def __init__(self, config: Config, read: Callable[[str], list[str]]):
@@ -190,8 +190,7 @@ class _Text:
     known = ('byte', 'char', 'ids', *tokenizers.TRAINED)
     raise UserError(
       f'config.data.vocabulary must be one of {known}, or the path of a tokenizer.json, of a .model or of a folder '
-      'with one, '
-      f'got {name!r}.{config_lib.suggestion(name, known)}')
+      f'with one, got {name!r}.{config_lib.suggestion(name, known)}')
 
   def _documents(self, split: str) -> list[str]:
     imported.check_data(self._config)
@@ -203,10 +202,10 @@ class _Text:
     name, vocabulary = self._data.name, self._data.vocabulary
     own = 'byte' if TokenFiles(name, 'train').index['tokenizer'] == 'byte' else name
     return UserError(
-      f'the tokens in {name} are of another tokenizer than config.data.vocabulary={vocabulary!r}; set it to {own!r}')
+      f'the tokens in {name} are from another tokenizer than config.data.vocabulary={vocabulary!r}; set it to {own!r}')
 
   def _open(self, split: str) -> np.ndarray | TokenFiles:
-    """The stream of a split."""
+    """Opens the token stream of a split."""
     data, vocabulary = self._data, self.vocabulary
     if is_folder(data.name):
       found = TokenFiles(data.name, split)
@@ -223,12 +222,12 @@ class _Text:
     return np.concatenate([part for text in documents for part in (between, vocabulary.encode(text))][1:])
 
   def rows(self, split: str) -> Arrays:
-    """The documents of a split one by one, see `build`."""
+    """The documents of a split, one per row, see `build`."""
     data = self._data
     separator = self.vocabulary.encode(data.get('separator', ''))
     if len(separator) != 1 or is_folder(data.name) or data.vocabulary == 'ids' or data.get('segments'):
       raise UserError(
-        f'config.data.rows takes documents of text, a config.data.separator of one token and no segments, got '
+        f'config.data.rows needs text documents, a config.data.separator of one token and no segments, got '
         f'{data.get("separator")!r} with {len(separator)} tokens')
     documents = [
       np.concatenate([separator, self.vocabulary.encode(text), separator]) for text in self._documents(split)
@@ -241,9 +240,9 @@ class _Text:
                   {'name': data.name, 'split': split, 'vocabulary': data.vocabulary})
 
   def _measured(self) -> dict[str, Any]:
-    """Mean bytes of held-out text in a token, and of which text, where a token is no byte and the text is known."""
+    """Mean bytes of held-out text per token, and the text, if tokens are not bytes and the text is known."""
     data = self._data
-    # Numbers, of which nobody knows the text
+    # token numbers with unknown text
     without = isinstance(self.vocabulary, IdVocabulary) and not is_folder(data.name)
     if isinstance(self.vocabulary, ByteVocabulary) or without or not data.name:
       return {}
@@ -257,7 +256,7 @@ class _Text:
 
 
 def _end(config: Config, vocabulary: Vocabulary) -> int | None:
-  """The token that tells documents apart, if they are to be told apart."""
+  """The token that separates documents, if config.data.segments is set."""
   if not config.data.get('segments'):
     return None
   if 'eos' not in vocabulary.special:
@@ -272,8 +271,7 @@ def _beginning(vocabulary: Vocabulary, text: str) -> np.ndarray:
 
 
 def model_options(config: Config, vocab: int, length: int = 0) -> decoder.TransformerConfig:
-  """The options of the config on top of what the named family chooses, for examples of `length` tokens, 0 for
-  config.data.context."""
+  """Model options: those of the config over the family's defaults, for `length` tokens (0: config.data.context)."""
   length = length or config.data.context
   family = config_lib.choose(MODELS, config.model.name, 'config.model.name')
   given = {key: value for key, value in config.model.items() if key not in ('name', 'context')}
@@ -286,6 +284,6 @@ def model_options(config: Config, vocab: int, length: int = 0) -> decoder.Transf
 
 
 def _render(vocabulary: Vocabulary, samples: Columns) -> dict[str, str]:
-  """Texts, one after the other."""
+  """Joins texts."""
   texts = [vocabulary.decode(row[row >= 0]) for row in samples['tokens']]
   return {'samples': ('\n' + '-' * 80 + '\n').join(texts)}

@@ -1,4 +1,4 @@
-"""Low-rank adapters of the experiment of any builder, from `config.lora`."""
+"""Low-rank adapters for the experiment of any builder, from `config.lora`."""
 
 import dataclasses
 from typing import Any
@@ -19,28 +19,28 @@ DTYPES = ('', 'float32', 'bfloat16')
 
 
 def wrap(config: Any, experiment: Experiment) -> Experiment:
-  """The experiment that trains adapters of another one's parameters.
+  """Makes an experiment that trains adapters of another experiment's parameters.
 
-  config.lora: options of `genjax.nn.lora.Options`, and groups, the groups to adapt, or () for all in which a path
-  matches; dtype, in which the parameters that stand still are kept, see `_kept`. The adapters of a group have its
-  optimizer and the decay of its average. The parameters that they adapt are shapes for now: they are those of the run
-  that config.init_from names.
+  config.lora has the options of `genjax.nn.lora.Options`; groups, the groups to adapt, or () for all in which a path
+  matches; and dtype, the dtype of the frozen parameters, see `_kept`. The adapters of a group have its optimizer and
+  the decay of its average. The frozen parameters are only shapes at first; they are loaded from the run in
+  config.init_from.
 
   Raises:
-    UserError: options out of range, an unknown group or type, paths that match nothing or what is no kernel.
+    UserError: an option is out of range, a group or dtype is unknown, or a path matches nothing or no kernel.
   """
   given = config_lib.plain(config.lora)
   groups, dtype = given.pop('groups', ()), given.pop('dtype', '')
   if dtype not in DTYPES:
     raise UserError(
-      f"config.lora.dtype is one of {DTYPES}, where '' is that in which the base is computed with, got {dtype!r}")
+      f"config.lora.dtype must be one of {DTYPES}, where '' is the compute dtype of the base, got {dtype!r}")
   options = config_lib.build(lora.Options, given, 'config.lora')
   base = jax.eval_shape(experiment.objective.init, state.init_key(config.seed), experiment.frozen)
   if unknown := sorted(set(groups) - set(base.params)):
     raise UserError(f'config.lora.groups names {unknown}; the groups are {sorted(base.params)}')
   kernels = lora.targets(options, {group: base.params[group] for group in groups or base.params})
   if idle := [group for group in groups if not kernels[group]]:
-    raise UserError(f'config.lora.groups names {idle}, in which none of config.lora.paths={options.paths} matches')
+    raise UserError(f'config.lora.groups names {idle}, where none of config.lora.paths={options.paths} matches')
   objective = Lora(experiment.objective, options, tuple(group for group in kernels if kernels[group]))
   origins = {objective.adapter(group): group for group in objective.groups}
   preview = experiment.preview
@@ -53,7 +53,7 @@ def wrap(config: Any, experiment: Experiment) -> Experiment:
       **{name: lora.axes(experiment.axes.get(group, ()), kernels[group]) for name, group in origins.items()}
     }, preview=None if preview is None else lambda params, context, batch: preview(
       objective.merge(params, context.frozen), objective.context(context, merged=True), batch), origins=origins)
-  computed = config.model.get('dtype', 'float32')  # what has no other type reads its parameters as they are
+  computed = config.model.get('dtype', 'float32')  # a model without this option uses its parameters unchanged
   if dtype == 'float32' or not dtype and computed == 'float32':
     return adapted
   kept = _kernels_as(dtype, base.params) if dtype else _kept(adapted, base.params, config.batch_size)
@@ -61,11 +61,11 @@ def wrap(config: Any, experiment: Experiment) -> Experiment:
 
 
 def _kept(experiment: Experiment, base: Params, rows: int) -> Params:
-  """The shapes of the base in the types in which it is kept.
+  """The shapes of the base with the dtypes in which it is stored.
 
-  An array has the type that losses and evaluation convert it to wherever they read it: kernels the compute type, while
-  what is added to others in float32, such as embeddings, stays so. Results are those with the base in float32 but for
-  rounding.
+  An array has the dtype to which losses and evaluation convert it wherever they read it: kernels have the compute
+  dtype, while arrays that are added in float32, such as embeddings, stay float32. Results equal those with a float32
+  base up to rounding.
   """
   objective = experiment.objective
   key = jax.random.key(0)
@@ -89,6 +89,6 @@ def _kept(experiment: Experiment, base: Params, rows: int) -> Params:
 
 
 def _kernels_as(dtype: str, tree: Tree) -> Tree:
-  """The shapes of a tree with its kernels in a type."""
+  """The shapes of a tree with its kernels in a dtype."""
   return jax.tree_util.tree_map_with_path(
     lambda path, leaf: jax.ShapeDtypeStruct(leaf.shape, dtype) if lora.is_kernel(leaf_name(path)) else leaf, tree)

@@ -1,6 +1,6 @@
-"""Measures of samples that need data or a trained network: what builders put into `Experiment.metrics`.
+"""Metrics of samples that need data or a trained network, for `Experiment.metrics`.
 
-Nothing is opened or trained before a measure is computed.
+Data is opened and classifiers are trained only when a metric is computed.
 """
 
 from collections.abc import Callable, Mapping
@@ -163,7 +163,7 @@ def mode_metrics(centre_KD: np.ndarray, deviation: float, num_samples: int = 10_
 
 
 def trained_classifier(config: Config) -> tuple[Run, dict[str, Any]]:
-  """The classifier of a config, trained by the ordinary loop on first use and kept in the cache folder.
+  """The classifier of a config. It is trained by the training loop on first use and kept in the cache folder.
 
   The cache is $GENJAX_CACHE, by default ~/.cache/genjax; in it, classifiers/<data checksum>-<config hash>.
 
@@ -178,9 +178,9 @@ def trained_classifier(config: Config) -> tuple[Run, dict[str, Any]]:
     say(f'measures of samples need a classifier of {config.data.name}: training one for {config.steps} steps, to be '
         f'kept in {folder}')
     workdir.prepare(str(root), 'GENJAX_CACHE')
-    # Trained aside and moved, so that another process finds a finished classifier or none.
+    # Trained in a temporary folder and then moved, so that other processes only see finished classifiers.
     with tempfile.TemporaryDirectory(dir=root, prefix='training-') as aside:
-      # Several processes train it together, in the folder of the first.
+      # Several processes train it together, in the folder of process 0.
       run_folder = f"{distributed.broadcast(aside, 'folder of the classifier')}/run"
       training.train(config, run_folder)
       if distributed.is_first():
@@ -202,7 +202,7 @@ def _cache() -> pathlib.Path:
 
 
 def _classifier_config(name: str, data: Config) -> Config:
-  """The config of a classifier for a set, with that set's splits and folders."""
+  """The config of a classifier for a data set, with its splits and folders."""
   module, _, argument = name.partition(':')
   try:
     config = importlib.import_module(f'genjax.configs.classifiers.{module}').get_config(argument or None)
@@ -232,7 +232,7 @@ def _predictor(run: Run, chunk: int = 500) -> Callable[[np.ndarray], tuple[np.nd
   def predict(image_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     parts = []
     for start in range(0, len(image_NHWC), chunk):
-      take = np.minimum(np.arange(start, start + chunk), len(image_NHWC) - 1)  # one shape, so that it compiles once
+      take = np.minimum(np.arange(start, start + chunk), len(image_NHWC) - 1)  # one shape compiles only once
       logits_BK, features_BD = jax.device_get(apply(params, context, image_NHWC[take]))
       parts.append((logits_BK.argmax(axis=-1), features_BD))
     labels, features = (np.concatenate(column)[:len(image_NHWC)] for column in zip(*parts))

@@ -1,4 +1,4 @@
-"""Runs of public models: from a folder in the layout of `transformers` to a config with parameters, and back."""
+"""Runs of public models: conversion of folders in the layout of `transformers` to runs, and back."""
 
 from collections.abc import Callable, Mapping
 import copy
@@ -17,8 +17,7 @@ from genjax.types import Params, Tree, UserError, strict_json
 
 
 class Imported(NamedTuple):
-  """config: of the run. params: group -> parameters. mutable: see `Variables`. files: what the run keeps beside its
-  config."""
+  """An imported run. config: its config. params: group -> parameters. mutable: see `Variables`. files: its files."""
 
   config: Config
   params: Params
@@ -27,9 +26,9 @@ class Imported(NamedTuple):
 
 
 def read(folder: pathlib.Path, dtype: str | None) -> Imported:
-  """The run that a public model begins.
+  """Makes a run from a public model.
 
-  Its config trains no step and has no data; its optimizer has no state, so that the run is no larger than the model.
+  Its config has no training steps and no data. Its optimizer has no state, so that the run is as large as the model.
 
   Args:
     folder: see `genjax.interop.load`.
@@ -47,8 +46,7 @@ def read(folder: pathlib.Path, dtype: str | None) -> Imported:
 
 
 def write(folder: pathlib.Path, config: Config, params: Params, kept: Mapping[str, bytes], dtype: str | None) -> None:
-  """Writes the model of a run as a folder that `transformers` loads, tokenizer included; it appears when all of it is
-  written.
+  """Writes the model of a run, with its tokenizer, as a folder that `transformers` loads. Writing is atomic.
 
   Args:
     folder: a new folder.
@@ -64,7 +62,7 @@ def write(folder: pathlib.Path, config: Config, params: Params, kept: Mapping[st
   with files.new_folder(folder) as partial:
     interop.save(partial, model or options, params['net'], dtype=dtype)
     stop = list(config.sampler.get('stop', ()))
-    if stop and model is None:  # a public model says where it stops in the files that it came with
+    if stop and model is None:  # public models have stop tokens in their own files
       files.write_json(partial / 'generation_config.json', {'eos_token_id': stop[0] if len(stop) == 1 else stop})
     for name, data in kept.items():
       if name != imported.PUBLIC:
@@ -72,14 +70,14 @@ def write(folder: pathlib.Path, config: Config, params: Params, kept: Mapping[st
 
 
 def read_adapter(folder: pathlib.Path, base: Config, params: Params, kept: Mapping[str, bytes]) -> Imported:
-  """The run with adapters that a folder of PEFT begins; its config names no base yet.
+  """Makes a run with adapters from a folder of PEFT; its config names no base yet.
 
   Args:
     folder: see `genjax.interop.peft.load`.
-    base, params, kept: config, parameters and files of the run that the adapters are of.
+    base, params, kept: config, parameters and files of the base run.
 
   Raises:
-    UserError: see `genjax.interop.peft.load`; or a base that is not in the tables of public architectures.
+    UserError: see `genjax.interop.peft.load`; or the base has no public architecture.
   """
   adapter = peft.load(folder, _public(base, params, kept))
   config = copy.deepcopy(base)
@@ -110,26 +108,25 @@ def write_adapter(folder: pathlib.Path, config: Config, params: Params, frozen: 
 
 
 def check(config: Config, kept: Mapping[str, bytes]) -> None:
-  """Checks that runs like this one have a public architecture, before their parameters are read.
+  """Checks that a run has a public architecture, before its parameters are read.
 
   Args:
     config: of the run.
     kept: the files that the run keeps.
 
   Raises:
-    UserError: they have none.
+    UserError: it has none.
   """
   if config.experiment not in OPTIONS:
-    raise UserError(f'runs of {config.experiment} have no public architecture; those of {", ".join(OPTIONS)} have')
-  if config.experiment in FOREIGN and imported.PUBLIC not in kept:
+    raise UserError(f'runs of {config.experiment} have no public architecture; supported are {", ".join(OPTIONS)}')
+  if config.experiment in OWN_VOCABULARY and imported.PUBLIC not in kept:
     raise UserError(
-      f'a run of {config.experiment} that does not go back to a public model has a vocabulary of its own, which no '
-      'public '
-      'architecture has')
+      f'a run of {config.experiment} that does not start from a public model has its own vocabulary, which no public '
+      'architecture supports')
 
 
 def _model(config: Config, params: Params, kept: Mapping[str, bytes]) -> tuple[Any, interop.Model | None]:
-  """The options of a run's model; and the model, if it was a public one."""
+  """The options of a run's model, and the public model that it was imported from, or None."""
   check(config, kept)
   options = OPTIONS[config.experiment](config, params['net'])
   if imported.PUBLIC not in kept:
@@ -139,7 +136,7 @@ def _model(config: Config, params: Params, kept: Mapping[str, bytes]) -> tuple[A
 
 
 def _public(config: Config, params: Params, kept: Mapping[str, bytes]) -> interop.Model:
-  """The model of a run under the name of its public architecture."""
+  """The model of a run as a public model."""
   options, model = _model(config, params, kept)
   return model or _named(interop.architecture_of(options), options, params['net'], {})
 
@@ -153,5 +150,5 @@ OPTIONS: dict[str, Callable[[Config, Tree], Any]] = {
   language.__name__: lambda config, net: language.model_options(config, len(net['embedding']['token']['embedding'])),
   bert.__name__: bert.exported_options, seq2seq.__name__: seq2seq.exported_options,
   speech.__name__: speech.exported_options, classifier.__name__: classifier.model_options}
-# Of these, runs that were never public have words or characters for tokens
-FOREIGN = (seq2seq.__name__, speech.__name__)
+# runs of these that were not imported use words or characters as tokens
+OWN_VOCABULARY = (seq2seq.__name__, speech.__name__)

@@ -1,4 +1,4 @@
-"""Configs of the runs that public models begin: the experiment that has such models, no data yet, no step to train."""
+"""Configs of imported public models: the experiment of the model, without data and training steps."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -22,23 +22,22 @@ from genjax.types import UserError
 
 GENERATION = 'generation_config.json'
 PREPROCESSING = 'preprocessor_config.json'
-MULTILINGUAL = 51865  # tokens from which on a published Whisper knows languages
+MULTILINGUAL = 51865  # size of the vocabulary from which a published Whisper is multilingual
 
 
 def make(model: interop.Model, folder: pathlib.Path) -> Config:
-  """The config, locked.
+  """Makes the locked config.
 
   Args:
-    model: what `folder` holds.
-    folder: has the tokenizer, too.
+    model: the model in `folder`.
+    folder: also has the tokenizer.
 
   Raises:
-    UserError: no experiment has such a model, or it lacks a tokenizer that it cannot do without.
+    UserError: no experiment supports the model, or it lacks a tokenizer that it needs.
   """
   if type(model.config) not in _MAKERS:
     raise UserError(
-      f'{folder}: a {model.architecture} can be loaded (genjax.interop.load), but no run can be made of it: no '
-      'experiment '
+      f'{folder}: a {model.architecture} can be loaded (genjax.interop.load), but not imported as a run: no experiment '
       f'has a {type(model.config).__name__}')
   config = common.base(steps=0, batch_size=8)
   _MAKERS[type(model.config)](config, model, folder)
@@ -60,7 +59,7 @@ def _language_model(config: Config, model: interop.Model, folder: pathlib.Path) 
 
 
 def _start(tokenizer: tokenizers.Tokenizer) -> str:
-  """A prompt that stands for none: nothing but the beginning of a text, or as little as there is."""
+  """The default prompt: the token that begins a text, or a minimal one."""
   if tokenizer.begins:
     return ''
   first = tokenizer.special.get('bos', tokenizer.special.get('eos'))
@@ -72,9 +71,8 @@ def _encoder(config: Config, model: interop.Model, folder: pathlib.Path) -> None
   options: BertConfig = model.config
   if not (options.masked_lm or options.classes):
     raise UserError(
-      f'{folder}: this bert has no head for masked tokens or for classes of sequences, so that there is nothing to '
-      'train or '
-      'to measure; a run can be made of a BertForMaskedLM, BertForPreTraining or BertForSequenceClassification')
+      f'{folder}: this bert has no head for masked tokens or for classes of sequences, so there is nothing to '
+      'train; a run can be made of a BertForMaskedLM, BertForPreTraining or BertForSequenceClassification')
   config.experiment = bert.__name__
   tokenizer = _tokenizer(folder, 'vocab.txt')
   config.data = dict(_NO_DATA, field='text', label='label', vocabulary=str(folder.absolute()),
@@ -88,9 +86,8 @@ def _encoder_decoder(config: Config, model: interop.Model, folder: pathlib.Path)
   options: Seq2SeqConfig = model.config
   if not options.depth:
     raise UserError(
-      f'{folder}: this {model.architecture} is an encoder alone, and no experiment trains one; genjax.interop.load '
-      'loads it'
-    )
+      f'{folder}: this {model.architecture} has only an encoder, and no experiment trains one; genjax.interop.load '
+      'loads it')
   (_speech if options.frames else _translation)(config, model, folder)
   config.model = _without(options, 'vocab', 'target_vocab', *(_OF_WHISPER if options.frames else ()))
   config.objective = dict(smoothing=0.0)
@@ -100,9 +97,8 @@ def _translation(config: Config, model: interop.Model, folder: pathlib.Path) -> 
   options: Seq2SeqConfig = model.config
   if options.target_vocab:
     raise UserError(
-      f'{folder}: this {model.architecture} has an embedding for each side, and runs of public models have one for '
-      'both; '
-      'genjax.interop.load loads it')
+      f'{folder}: this {model.architecture} has an embedding for each side, but runs of public models need one for '
+      'both; genjax.interop.load loads it')
   config.experiment = seq2seq.__name__
   marian_files = any((folder / name).is_file() for name in marian.SIDES)
   if not marian_files:
@@ -111,8 +107,8 @@ def _translation(config: Config, model: interop.Model, folder: pathlib.Path) -> 
   config.data = dict(_NO_DATA, source='', target='', splitter='simple',
                      least_count=1, vocabulary=str(folder.absolute()), vocabulary_size=options.vocab, tokens=_tokens(
                        model, folder), prefix='', context=options.context)
-  config.sampler = dict(common.TOKENS, length=min(128, options.context), temperature=0.0, stop=_stops(model,
-                                                                                                      folder)[1:])
+  config.sampler = dict(common.TOKENS, length=min(128, options.context), temperature=0.0,
+                        stop=_stops(model, folder)[1:])
   config.evaluation = dict(sacrebleu=False)
 
 
@@ -139,8 +135,7 @@ def _speech(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
 
 
 def _stops(model: interop.Model, folder: pathlib.Path) -> tuple[int, ...]:
-  """Tokens that end a text where `generate` of transformers ends it: those of generation_config.json, or without that
-  file of config.json.
+  """Stop tokens as for `generate` of transformers, from generation_config.json or else config.json.
 
   Raises:
     UserError: the entry is neither a token nor a list of tokens.
@@ -150,7 +145,7 @@ def _stops(model: interop.Model, folder: pathlib.Path) -> tuple[int, ...]:
 
 
 def _listed(told: Mapping[str, Any], name: str, path: pathlib.Path, vocab: int) -> tuple[int, ...]:
-  """The tokens of an entry, each once, without those that the model does not have.
+  """The distinct tokens of an entry that the model has.
 
   Raises:
     UserError: the entry is neither a token nor a list of tokens.
@@ -163,8 +158,7 @@ def _listed(told: Mapping[str, Any], name: str, path: pathlib.Path, vocab: int) 
 
 
 def _tokens(model: interop.Model, folder: pathlib.Path) -> dict[str, int]:
-  """Tokens that start and stop a target, and pad; where a model pads with what stops, what starts does: it is never
-  drawn."""
+  """Start, stop and padding tokens of a target. If padding equals stop, start replaces it, which is never drawn."""
   entries = Entries({**model.source, **_beside(folder, GENERATION)}, str(folder / 'config.json'))
   stops = _stops(model, folder) or (entries.integer('eos_token_id', least=0),)
   padding = entries.integer('pad_token_id', stops[0], least=0)
@@ -176,7 +170,7 @@ def _images(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   options: VitConfig = model.config
   if not options.num_classes:
     raise UserError(
-      f'{folder}: this vit has no classifier, and no experiment trains one without; genjax.interop.load loads it')
+      f'{folder}: this vit has no classifier, which its experiment needs; genjax.interop.load loads it')
   front = Entries(_beside(folder, PREPROCESSING), str(folder / PREPROCESSING))
   for name in ('image_mean', 'image_std'):
     front.only(name, [0.5] * options.shape[-1], 'pixels are read in [-1, 1]')
@@ -189,13 +183,13 @@ def _images(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
 
 
 def _resize(front: Entries, shape: tuple[int, int, int]) -> str:
-  """The filter by which images are resized; '' if they are not."""
+  """The filter for resizing images; '' for no resizing."""
   if not front.flag('do_resize', True):
     return ''
   size = front.values.get('size')
   if size not in (None, {'height': shape[0], 'width': shape[1]}) and [size, size] != list(shape[:2]):
     raise UserError(
-      f'{front.where}: images are resized to {size!r}, and those of the model are {shape[0]} by {shape[1]} pixels')
+      f'{front.where}: images are resized to {size!r}, but the model needs {shape[0]} by {shape[1]} pixels')
   number = front.integer('resample', resizing.FILTERS['bilinear'].value, least=0)
   names = {filter.value: name for name, filter in resizing.FILTERS.items()}
   if number not in names:
@@ -204,10 +198,10 @@ def _resize(front: Entries, shape: tuple[int, int, int]) -> str:
 
 
 def _tokenizer(folder: pathlib.Path, others: str) -> tokenizers.Tokenizer:
-  """That of a model whose run cannot do without."""
+  """The tokenizer of a model whose run needs one."""
   if not any((folder / name).is_file() for name in tokenizers.FILES):
     raise UserError(
-      f'{folder} has no tokenizer, and a run of such a model reads text: expected {tokenizers.LIBRARY}'
+      f'{folder} has no tokenizer, which a run of this model needs: expected {tokenizers.LIBRARY}'
       + (f', or {others}' if others else '') +
       '. If it is in other files, transformers writes this one: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)'
     )
@@ -215,7 +209,7 @@ def _tokenizer(folder: pathlib.Path, others: str) -> tokenizers.Tokenizer:
 
 
 def _beside(folder: pathlib.Path, name: str) -> dict[str, Any]:
-  """A JSON file that a model may have."""
+  """Reads an optional JSON file of a model."""
   return read_json(folder / name, 'a part of the model') if (folder / name).is_file() else {}
 
 
@@ -224,7 +218,7 @@ def _without(options: Any, *names: str) -> dict[str, Any]:
 
 
 _NO_DATA = dict(name='', train='train', heldout='train', data_dir='', originals='')
-# What `genjax.models.transformers.whisper.OPTIONS` and config.data have.
+# options that `genjax.models.transformers.whisper.OPTIONS` or config.data set
 _OF_WHISPER = ('frames', 'positions', 'pre_norm', 'key_bias', 'embedding_scale')
 _MAKERS: dict[type, Callable[[Config, interop.Model, pathlib.Path], None]] = {
   TransformerConfig: _language_model, BertConfig: _encoder, Seq2SeqConfig: _encoder_decoder, VitConfig: _images}

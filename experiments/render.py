@@ -1,4 +1,4 @@
-"""Pictures of samples, as uint8 arrays: what `Experiment.render` returns."""
+"""Pictures of samples as uint8 arrays, for `Experiment.render`."""
 
 import math
 
@@ -10,7 +10,7 @@ def grid(image_NHWC: np.ndarray, columns: int = 0, gap: int = 1, enlarge: int = 
 
   Args:
     image_NHWC: uint8.
-    columns: images in a row; 0 for about as many as there are rows.
+    columns: images per row; 0 makes the grid about square.
     gap: white pixels between images.
     enlarge: each pixel becomes a square of this size; 0 chooses it so that an image has about 56 pixels.
 
@@ -31,8 +31,7 @@ def grid(image_NHWC: np.ndarray, columns: int = 0, gap: int = 1, enlarge: int = 
 
 
 def visible(image_NHWC: np.ndarray) -> np.ndarray:
-  """Images as they are; of latents (float) the first three channels, -3 .. 3 as black .. white: structure, not a
-  decoded picture."""
+  """Makes images visible: of latents (float), the first three channels with -3 .. 3 as black .. white."""
   if image_NHWC.dtype == np.uint8:
     return image_NHWC
   shown_NHWC = image_NHWC[..., :3] if image_NHWC.shape[-1] >= 3 else image_NHWC[..., :1]

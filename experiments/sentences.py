@@ -1,4 +1,4 @@
-"""Sentences of two languages as tokens: words of a vocabulary each, or pieces of the tokenizer of a public model."""
+"""Sentences of two languages as tokens: words of two vocabularies, or pieces of a public tokenizer."""
 
 from collections.abc import Callable, Sequence
 import dataclasses
@@ -18,7 +18,7 @@ from genjax.experiments import imported
 from genjax.objectives.seq2seq import Tokens
 from genjax.types import UserError, expanded, strict_json
 
-VOCABULARIES = 'words.json'  # of a run: the splitter, the languages and the words of both
+VOCABULARIES = 'words.json'  # file of a run with the splitter, the languages and the words of both
 SIDES = ('source', 'target')
 Pairs = Callable[[str], tuple[list[str], list[str]]]  # split -> source and target sentences
 
@@ -50,10 +50,10 @@ class Sentences:
 
 
 def open_sentences(config: Config, pairs: Pairs) -> Sentences:
-  """Those of a config, see `genjax.experiments.seq2seq.build`.
+  """The sentences of a config, see `genjax.experiments.seq2seq.build`.
 
   Raises:
-    UserError: an unknown splitter, a tokenizer that is missing or does not fit, or words of other data.
+    UserError: the splitter is unknown, the tokenizer is missing or does not fit, or the words are of other data.
   """
   return _pieces(config) if config.data.get('vocabulary') else _words(config, pairs)
 
@@ -71,8 +71,7 @@ def _words(config: Config, pairs: Pairs) -> Sentences:
 
 
 def _vocabularies(config: Config, pairs: Pairs) -> tuple[tuple[WordVocabulary, WordVocabulary], dict[str, bytes]]:
-  """Those of source and target: the ones that the run keeps, or of the words of the training split; and the file that
-  keeps them."""
+  """The vocabularies of source and target, from the run or the training split, and the file to keep them."""
   data = config.data
   splits = tuple(words.splitter(data.splitter, language) for language in (data.source, data.target))
   facts = {'splitter': data.splitter, 'languages': [data.source, data.target]}
@@ -80,7 +79,7 @@ def _vocabularies(config: Config, pairs: Pairs) -> tuple[tuple[WordVocabulary, W
   if folder and (pathlib.Path(folder) / VOCABULARIES).is_file():
     known = json.loads((pathlib.Path(folder) / VOCABULARIES).read_text())
     if different := [name for name, value in facts.items() if known[name] != value]:
-      raise UserError(f'the words in {folder} belong to {different[0]} {known[different[0]]!r}, and config.data has '
+      raise UserError(f'the words in {folder} belong to {different[0]} {known[different[0]]!r}, but config.data has '
                       f'{facts[different[0]]!r}')
     found: Sequence[WordVocabulary] = [WordVocabulary(known[side], split) for side, split in zip(SIDES, splits)]
   else:
@@ -108,10 +107,10 @@ def _pieces(config: Config) -> Sentences:
 
 
 def open_pieces(folder: pathlib.Path) -> tokenizers.Tokenizer | Marian:
-  """The tokenizer in a folder of a public model or of a run: that of Marian, where it has its files, or any other.
+  """The tokenizer in a folder of a public model or of a run: Marian's if it has its files, or any other.
 
   Raises:
-    UserError: there is none, or it is damaged.
+    UserError: there is no tokenizer, or it is damaged.
   """
   return Marian(folder) if any(
     (folder / name).is_file() for name in MARIAN_SIDES) else tokenizers.open_tokenizer(folder)
@@ -122,7 +121,7 @@ def _ended(tokens_T: np.ndarray, stop: int) -> np.ndarray:
 
 
 def _text(vocabulary: Any, tokens: Tokens, stop: tuple[int, ...], tokens_T: np.ndarray) -> str:
-  """The text before the first stop token, without padding and what begins."""
+  """The text before the first stop token, without padding and start tokens."""
   stops_S = np.flatnonzero(np.isin(tokens_T, stop))
   tokens_T = tokens_T[:stops_S[0]] if len(stops_S) else tokens_T
   return vocabulary.decode(tokens_T[(tokens_T >= 0) & ~np.isin(tokens_T, (tokens.padding, tokens.start))])

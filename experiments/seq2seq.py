@@ -1,4 +1,4 @@
-"""Builder of translation: pairs of sentences in words or pieces of words, an encoder-decoder transformer, BLEU."""
+"""Builder of translation: an encoder-decoder transformer on sentence pairs in words or subwords, with BLEU."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -37,13 +37,13 @@ def build(config: Config) -> Experiment:
   data = config.data
   with checks.under('config.data'):
     given = config_lib.plain(data)
-    checks.whole(given, 2, 'context')  # a token, and the one that stops
+    checks.whole(given, 2, 'context')  # a token and the stop token
     checks.whole(given, 1, 'least_count')
     checks.whole(given, 0, 'vocabulary_size')
   with checks.under('config.evaluation'):
     checks.whole(config_lib.plain(config.evaluation), 0, 'batch')
   config_lib.build(SamplerOptions, config.sampler, 'config.sampler')  # before data is read
-  model_options(config, 1, 0)  # refused, if at all, before data is read
+  model_options(config, 1, 0)  # raises before data is read
   pairs = functools.cache(functools.partial(open_pairs, config))
   sentences = open_sentences(config, pairs)
   model, tokens = model_options(config, *sentences.sizes), sentences.tokens
@@ -163,30 +163,28 @@ def open_pairs(config: Config, split: str) -> tuple[list[str], list[str]]:
 
 
 def exported_options(config: Config, net: Tree) -> seq2seq.Seq2SeqConfig:
-  """The options of a run's model, of which the parameters are given."""
+  """The model options of a run with these parameters."""
   target = net.get('target_embedding')
   return model_options(config, len(net['embedding']['embedding']), len(target['embedding']) if target else 0)
 
 
 def model_options(config: Config, source: int, target: int) -> seq2seq.Seq2SeqConfig:
-  """The options of the config for vocabularies of so many tokens."""
+  """The model options of the config for vocabularies of these sizes."""
   model = config_lib.build(seq2seq.Seq2SeqConfig, config.model, 'config.model', vocab=source, target_vocab=target)
   longest = max(config.data.context, config.sampler.length)
   if model.positions != 'relative' and model.context < longest:
     raise UserError(
-      f'config.model.context must be at least {longest}, the greater of config.data.context and '
-      'config.sampler.length, got '
-      f'{model.context}')
+      f'config.model.context must be at least {longest}, the larger of config.data.context and '
+      f'config.sampler.length, got {model.context}')
   return model
 
 
 def translation_metric(config: Config, pairs: Pairs, sentence: Callable[[str], np.ndarray],
                        sentences: Sentences) -> Metric:
-  """BLEU of translations of the held-out sentences, by words and, with config.evaluation.sacrebleu, of texts.
+  """BLEU of translations of the held-out sentences, of words and (config.evaluation.sacrebleu) of texts.
 
-  bleu: 100 times `genjax.metrics.text.bleu` of words in lower case, the reference's own words counting where the
-    vocabulary lacks them.
-  sacrebleu: of the joined words against the reference as it was written; sacrebleu_lowercase: cases do not count.
+  bleu: 100 times `genjax.metrics.text.bleu` of words in lower case; references keep words outside the vocabulary.
+  sacrebleu: of the joined words against the original reference; sacrebleu_lowercase: ignores case.
   """
   card: dict[str, Any] = {
     'split': config.data.heldout, 'bleu': 'corpus BLEU-4 of lower-case words, one reference, no smoothing'
@@ -216,7 +214,7 @@ def translation_metric(config: Config, pairs: Pairs, sentence: Callable[[str], n
 
 
 def _batched(heldout: Buckets, around: int, batch: int, values: Columns) -> dict[str, float]:
-  """Loss and perplexity by the rule of batches, see `genjax.metrics.text.sorted_batches_loss`."""
+  """Loss and perplexity averaged over batches, see `genjax.metrics.text.sorted_batches_loss`."""
   source: Any = heldout.source
   columns = source.columns
   source_N, target_N = (columns[f'{side}_weights'].sum(axis=1).astype(int) for side in SIDES)
@@ -225,7 +223,7 @@ def _batched(heldout: Buckets, around: int, batch: int, values: Columns) -> dict
 
 
 def _render(sentences: Sentences, samples: Columns) -> dict[str, str]:
-  """Each source, where it is known, and below it the translation."""
+  """Each source, if known, followed by its translation."""
   lines = [sentences.texts[1](row[row >= 0]) for row in samples['tokens']]
   if 'source' in samples:
     lines = [f'{sentences.texts[0](source)}\n  {line}' for source, line in zip(samples['source'], lines)]

@@ -1,5 +1,4 @@
-"""Builder of speech recognition: log-mel frames of a recording to its transcript, by an encoder-decoder as Whisper
-is."""
+"""Builder of speech recognition: a Whisper-style encoder-decoder from log-mel frames to transcripts."""
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
@@ -28,10 +27,10 @@ from genjax.types import Tree, UserError
 
 DIGITS = 'free_spoken_digits'
 TOKENS = Tokens(start=1, stop=2, padding=0)
-FIRST = 3  # the token of the first character or byte
-CHUNK = 256  # recordings recognised at a time
+FIRST_TOKEN = 3  # token of the first character or byte
+BATCH_SIZE = 256  # recordings recognised at a time
 ALPHABET = ''.join(sorted(set(''.join(spoken_digits.WORDS))))
-LONGEST = max(map(len, spoken_digits.WORDS)) + 1  # tokens of a word, the stop token included
+MAX_WORD_TOKENS = max(map(len, spoken_digits.WORDS)) + 1  # including the stop token
 
 
 def build(config: Config) -> Experiment:
@@ -64,9 +63,8 @@ def build(config: Config) -> Experiment:
                    config.model.get('source_context') or -(-frames // 2))
   if model.context < length or model.source_context < -(-frames // 2):
     raise UserError(
-      f'the model writes {model.context} tokens and reads {2 * model.source_context} frames; asked for are {length} '
-      'and '
-      f'{frames}: make config.sampler.length or config.data.seconds less')
+      f'the model supports {model.context} tokens and {2 * model.source_context} frames, got {length} and '
+      f'{frames}: decrease config.sampler.length or config.data.seconds')
   sampler = imported.sampler(config, speech.known or speech.size, speech.unused)
 
   def read(sound_N: np.ndarray) -> np.ndarray:
@@ -76,9 +74,8 @@ def build(config: Config) -> Experiment:
     tokens = [speech.encode(text) for text in texts]
     if (most := max(map(len, tokens))) > speech.longest:
       raise UserError(
-        f'a transcript of {data.name} has {most} tokens, and config.data.longest is {speech.longest}; set it to at '
-        'least '
-        f'{most}, or leave longer ones out')
+        f'a transcript of {data.name} has {most} tokens, but config.data.longest is {speech.longest}; set it to at '
+        f'least {most}, or remove longer ones')
     return pad(tokens, speech.longest, speech.tokens.padding)[0]
 
   @functools.cache
@@ -204,18 +201,17 @@ def _transcripts(config: Config) -> Transcripts:
   longest = data.get('longest', 0)
   if not (longest or digits):
     raise UserError(
-      f'config.data.longest must be set for recordings of your own, {data.name!r}: the most tokens of a transcript, '
-      'the one '
-      f'that stops it included. The only set with a name is {DIGITS}')
+      f'config.data.longest must be set for your own recordings, {data.name!r}: the largest number of tokens of a '
+      f'transcript, including the stop token. The only named data set is {DIGITS}')
   if data.get('vocabulary'):
     return _pieces(config, longest)
   if digits:
-    return Transcripts(encode, decode, TOKENS, FIRST + len(ALPHABET), longest or LONGEST, {})
-  return Transcripts(encode_bytes, decode_bytes, TOKENS, FIRST + 256, longest, {})
+    return Transcripts(encode, decode, TOKENS, FIRST_TOKEN + len(ALPHABET), longest or MAX_WORD_TOKENS, {})
+  return Transcripts(encode_bytes, decode_bytes, TOKENS, FIRST_TOKEN + 256, longest, {})
 
 
 def _pieces(config: Config, longest: int) -> Transcripts:
-  """Texts as pieces of the tokenizer that a config names; as in published transcripts, a space comes before them."""
+  """Encodes texts by the tokenizer of a config, with a leading space as in published transcripts."""
   data = config.data
   vocabulary = tokenizers.open_tokenizer(imported.folder(config) or data.vocabulary)
   imported.check_size(config, vocabulary.size, data.vocabulary_size, 'config.data.vocabulary_size')
@@ -235,7 +231,7 @@ def _pieces(config: Config, longest: int) -> Transcripts:
 
 
 def exported_options(config: Config, net: Tree) -> seq2seq.Seq2SeqConfig:
-  """The options of a run's model, of which the parameters are given."""
+  """The model options of a run with these parameters."""
   context, sound = net['decoder']['input']['position']['embedding'], net['encoder']['input']['frames']['sinusoids']
   return _options(config, len(net['embedding']['embedding']), len(context), len(sound))
 
@@ -248,27 +244,27 @@ def _options(config: Config, vocab: int, context: int, source_context: int) -> s
 
 
 def encode(word: str) -> np.ndarray:
-  """The tokens of a word, and the stop token."""
-  return np.asarray([FIRST + ALPHABET.index(character) for character in word] + [TOKENS.stop], np.int32)
+  """The tokens of a word, with the stop token."""
+  return np.asarray([FIRST_TOKEN + ALPHABET.index(character) for character in word] + [TOKENS.stop], np.int32)
 
 
 def decode(tokens_T: np.ndarray) -> str:
   """The characters before the stop token."""
-  return ''.join(ALPHABET[token - FIRST] for token in tokens_T if token >= FIRST)
+  return ''.join(ALPHABET[token - FIRST_TOKEN] for token in tokens_T if token >= FIRST_TOKEN)
 
 
 def encode_bytes(text: str) -> np.ndarray:
-  """The tokens of the UTF-8 bytes of a text, and the stop token."""
-  return np.asarray([FIRST + byte for byte in text.encode()] + [TOKENS.stop], np.int32)
+  """The tokens of the UTF-8 bytes of a text, with the stop token."""
+  return np.asarray([FIRST_TOKEN + byte for byte in text.encode()] + [TOKENS.stop], np.int32)
 
 
 def decode_bytes(tokens_T: np.ndarray) -> str:
-  """The text of the bytes before the stop token; bytes that are no UTF-8 become U+FFFD."""
-  return bytes(int(token) - FIRST for token in tokens_T if token >= FIRST).decode(errors='replace')
+  """The text of the bytes before the stop token; bytes that are not UTF-8 become U+FFFD."""
+  return bytes(int(token) - FIRST_TOKEN for token in tokens_T if token >= FIRST_TOKEN).decode(errors='replace')
 
 
 def later(columns: Columns, random: RowRandom, most: int) -> Columns:
-  """Each recording moved by 0 to `most` frames; its softest number, which silence has, comes before."""
+  """Delays each recording by 0 to `most` frames, filled with its smallest value, that of silence."""
   source_BSF = columns['source']
   place_BS = np.arange(source_BSF.shape[1]) - random.integers(0, most + 1)[:, None]
   moved_BSF = np.take_along_axis(source_BSF, np.maximum(place_BS, 0)[..., None], axis=1)
@@ -276,18 +272,17 @@ def later(columns: Columns, random: RowRandom, most: int) -> Columns:
 
 
 def word_errors(heldout: Callable[[], Source], read: Callable[[np.ndarray], str] = decode) -> Metric:
-  """wer: word error rate on the held-out recordings: substitutions, insertions and deletions by words of the
-  transcripts.
+  """The metric 'wer', word error rate on held-out recordings: edits per word of the transcripts.
 
-  Words are what spaces separate, as they are written.
+  Words are separated by spaces and compared exactly.
   """
   card: dict[str, object] = {'wer': 'substitutions, insertions and deletions by words of the transcripts'}
 
   def compute(sample: Callable[[int, Mapping[str, np.ndarray]], Columns], seed: int) -> dict[str, float]:
     source = heldout()
     found, expected = [], []
-    for start in range(0, len(source), CHUNK):
-      columns = source.get(np.arange(start, min(start + CHUNK, len(source))))
+    for start in range(0, len(source), BATCH_SIZE):
+      columns = source.get(np.arange(start, min(start + BATCH_SIZE, len(source))))
       drawn_BT = sample(len(columns['source']), {'source': columns['source']})['tokens']
       found += [read(tokens_T).split() for tokens_T in drawn_BT]
       expected += [read(tokens_T).split() for tokens_T in columns['target']]

@@ -12,8 +12,8 @@ from genjax.training.experiment import Columns, Experiment
 from genjax.training.optimization import optimizers
 
 MODELS = {'mlp': (vae.MlpConfig, vae.MLP_AXES), 'conv': (vae.ConvConfig, vae.CONV_AXES)}
-PAIRS = 8  # images in a picture of reconstructions, and rows in one of interpolations
-POINTS = 9  # images in a row of interpolations
+PICTURE_ROWS = 8  # pairs of images in a picture of reconstructions, and rows in one of interpolations
+INTERPOLATION_STEPS = 9  # images in a row of interpolations
 
 
 def build(config: Config) -> Experiment:
@@ -27,10 +27,11 @@ def build(config: Config) -> Experiment:
                                latent=model.latent)
 
   def preview(params, context, batch):
-    image = batch['image'][:2 * PAIRS]
+    image = batch['image'][:2 * PICTURE_ROWS]
     half = image.shape[0] // 2
     return {'original': image, 'reconstruction': objective.reconstruct(params, context, image),
-            'interpolation': objective.interpolate(params, context, image[:half], image[half:2 * half], POINTS)}
+            'interpolation': objective.interpolate(params, context, image[:half], image[half:2 * half],
+                                                  INTERPOLATION_STEPS)}
 
   return Experiment(
     objective=objective,
@@ -56,13 +57,13 @@ def options(config: Config) -> dict[str, Section]:
 
 
 def _render(columns: Columns) -> dict[str, np.ndarray]:
-  """Grids of samples; of originals, each beside its reconstruction; of interpolations, a pair a row."""
+  """Grids of samples; of originals beside reconstructions; and of interpolations, one pair per row."""
   pictures = {}
   if 'image' in columns:
     pictures['samples'] = render.grid(columns['image'])
   if 'reconstruction' in columns:
     pairs = np.stack([columns['original'], columns['reconstruction']], axis=1)
-    pictures['reconstructions'] = render.grid(pairs.reshape(-1, *pairs.shape[2:]), columns=PAIRS)
+    pictures['reconstructions'] = render.grid(pairs.reshape(-1, *pairs.shape[2:]), columns=PICTURE_ROWS)
     rows = columns['interpolation']
     pictures['interpolations'] = render.grid(rows.reshape(-1, *rows.shape[2:]), columns=rows.shape[1])
   return pictures

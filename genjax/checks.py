@@ -1,7 +1,7 @@
-"""Checks of numbers that options may hold, made when the options are made and before anything is computed.
+"""Checks of the values of options. They run when an options object is created, before anything is computed.
 
-A message begins with the name of the option. Whoever knows under which key of a config the options stand puts that
-before it: `genjax.config.build` does, and `under` for what it does not build.
+An error message begins with the name of the option. `genjax.config.build` puts the config key of the options in front
+of it; `under` does the same for options that `build` does not create.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,19 +13,19 @@ from typing import Any
 from genjax.types import UserError
 
 DTYPES = ('float32', 'bfloat16', 'float16')  # what networks may compute in
-SEEDS = 2**63  # how many there are; every bit of a seed counts, see `genjax.training.keys`
+SEEDS = 2**63  # seeds lie in [0, SEEDS); all 63 bits matter, see `genjax.training.keys`
 
 
 class OutOfRange(UserError, ValueError):
-  """A value that an option cannot have. The message begins with the name of the option."""
+  """A value that an option does not allow. The message begins with the name of the option."""
 
 
 @contextlib.contextmanager
 def under(where: str) -> Iterator[None]:
-  """Names of options inside are keys of `where`, e.g. 'config.data'.
+  """Context manager that puts the config key `where`, e.g. 'config.data', in front of option names in errors.
 
   Raises:
-    UserError: in the place of `OutOfRange`, with the whole key.
+    UserError: replaces an `OutOfRange` from the body; its message has the full key.
   """
   try:
     yield
@@ -35,16 +35,16 @@ def under(where: str) -> Iterator[None]:
 
 def require(name: str, value: Any, *, at_least: float | None = None, above: float | None = None,
             at_most: float | None = None, below: float | None = None, meaning: str = '') -> None:
-  """Checks that a number lies between bounds. It must be finite, too.
+  """Checks that a number is finite and lies within bounds.
 
   Args:
-    name: of the option.
-    value: what it holds.
-    at_least, above, at_most, below: the bounds; none is no bound.
-    meaning: what a reader needs to know of the value, for the message, e.g. '0 switches it off'.
+    name: name of the option.
+    value: its value.
+    at_least, above, at_most, below: the bounds; None means no bound.
+    meaning: a hint for the message, e.g. '0 switches it off'.
 
   Raises:
-    OutOfRange: it does not, or is no number.
+    OutOfRange: the value is not a number, not finite or out of bounds.
   """
   bounds = [(at_least, 'at least', lambda bound: value >= bound), (above, 'above', lambda bound: value > bound),
             (at_most, 'at most', lambda bound: value <= bound), (below, 'below', lambda bound: value < bound)]
@@ -60,15 +60,15 @@ def require(name: str, value: Any, *, at_least: float | None = None, above: floa
 
 
 def whole(options: Any, least: int, *names: str) -> None:
-  """Checks that options are whole numbers of at least `least`, or sequences of such.
+  """Checks that options are whole numbers of at least `least`, or sequences of such numbers.
 
   Args:
-    options: a dataclass; or a mapping, of which names may be absent. What is None is not checked.
-    least: the smallest that is allowed.
-    *names: of the options.
+    options: a dataclass, or a mapping. Values of None and keys that a mapping lacks are not checked.
+    least: the smallest allowed value.
+    *names: names of the options to check.
 
   Raises:
-    OutOfRange: one is not.
+    OutOfRange: an option is not such a number.
   """
   for name, value in _chosen(options, names):
     entries = value if isinstance(value, (tuple, list)) else (value,)
@@ -80,25 +80,25 @@ def whole(options: Any, least: int, *names: str) -> None:
 
 
 def rates(options: Any, *names: str) -> None:
-  """Checks that options are probabilities with which something is dropped: at least 0 and below 1. See `whole`."""
+  """Checks that options are drop probabilities, in [0, 1). Arguments as for `whole`."""
   for name, value in _chosen(options, names):
     if not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
       raise OutOfRange(f'{name} must lie in [0, 1), got {value!r}')
 
 
 def positive(options: Any, *names: str) -> None:
-  """Checks that options are numbers above 0. See `whole`."""
+  """Checks that options are numbers above 0. Arguments as for `whole`."""
   between(options, names, above=0)
 
 
 def between(options: Any, names: tuple[str, ...], **bounds: Any) -> None:
-  """Checks that options lie between bounds, see `require`; `options` and `names` as for `whole`."""
+  """Checks that options lie within `bounds`, see `require`; `options` and `names` as for `whole`."""
   for name, value in _chosen(options, names):
     require(name, value, **bounds)
 
 
 def dtype(options: Any, name: str = 'dtype') -> None:
-  """Checks that an option names a type to compute in.
+  """Checks that an option names a compute dtype.
 
   Raises:
     OutOfRange: it does not.
@@ -109,7 +109,7 @@ def dtype(options: Any, name: str = 'dtype') -> None:
 
 
 def seed(name: str, value: Any) -> None:
-  """Checks that a seed is one of those of which every one gives other random numbers.
+  """Checks that a seed lies in [0, 2^63), where different seeds give different random numbers.
 
   Raises:
     OutOfRange: it is not.
@@ -119,7 +119,7 @@ def seed(name: str, value: Any) -> None:
 
 
 def heads(options: Any, width: str = 'width', name: str = 'heads') -> None:
-  """Checks that the heads of an attention divide its width, where an option `head_dim` does not say how wide a head is.
+  """Checks that `heads` divides `width`, unless the option `head_dim` sets the size of a head.
 
   Raises:
     OutOfRange: they do not.
@@ -131,6 +131,6 @@ def heads(options: Any, width: str = 'width', name: str = 'heads') -> None:
 
 
 def _chosen(options: Any, names: tuple[str, ...]) -> list[tuple[str, Any]]:
-  """Names and values; those of a mapping that are absent, and what is None, are left out."""
+  """Pairs (name, value) of the options. Skips None and keys that a mapping lacks."""
   read = options.get if isinstance(options, Mapping) else lambda name: getattr(options, name)
   return [(name, value) for name in names if (value := read(name)) is not None]

@@ -1,5 +1,4 @@
-"""Where this process stands among the processes of a run: from flags, from variables, or from what jax finds in a
-cluster."""
+"""Finds the address and number of this process in a multi-process run: from flags, environment or cluster."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -9,7 +8,7 @@ import re
 
 from genjax.types import UserError
 
-_PORT = 8476  # where process 0 listens if only its host is given
+_DEFAULT_PORT = 8476  # port of process 0 if the address has none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +29,14 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-  """coordinator: 'host:port' of process 0. processes: how many. process: which one this is. devices: numbers of the
-  local GPUs that this process takes; None for all that it sees."""
+  """The place of this process in a run.
+
+  Attributes:
+    coordinator: 'host:port' of process 0.
+    processes: number of processes.
+    process: number of this process, from 0.
+    devices: indices of the local GPUs that this process uses; None for all visible ones.
+  """
 
   coordinator: str
   processes: int
@@ -40,14 +45,14 @@ class Place:
 
 
 def find(options: Options, environment: Mapping[str, str] = os.environ) -> Place | None:
-  """Where this process stands among others, or None if it is alone.
+  """Returns the place of this process in a multi-process run, or None if it runs alone.
 
-  Looked at in this order: the options; the variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID
-  (for an indexed Job or a JobSet of Kubernetes, JOB_COMPLETION_INDEX stands in for the last one); what jax itself
-  detects: TPU pods, Slurm, Open MPI, and Kubernetes where the package `kubernetes` is installed.
+  Sources, in this order: the options; the variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID (an
+  indexed Job or a JobSet of Kubernetes may set JOB_COMPLETION_INDEX instead of the last one); the cluster detection of
+  jax: TPU pods, Slurm, Open MPI, and Kubernetes if the package `kubernetes` is installed.
 
   Raises:
-    UserError: some of the three are given and others are not, or they do not fit together.
+    UserError: only some of the three values are given, or they contradict each other.
   """
   processes = _number('--num_processes', options.num_processes, 'JAX_NUM_PROCESSES', environment)
   if processes == 1:
@@ -70,7 +75,8 @@ def find(options: Options, environment: Mapping[str, str] = os.environ) -> Place
     process, devices = found.process if process is None else process, found.devices
   if processes is None or process is None or processes < 1 or not 0 <= process < processes:
     raise UserError(f'--process_id must be from 0 to --num_processes - 1, got {process} of {processes}')
-  host, _, port = coordinator.rpartition(':') if re.search(r':\d+$', coordinator) else (coordinator, '', str(_PORT))
+  has_port = re.search(r':\d+$', coordinator)
+  host, _, port = coordinator.rpartition(':') if has_port else (coordinator, '', str(_DEFAULT_PORT))
   return Place(f'{host}:{port}', processes, process, devices)
 
 
@@ -84,8 +90,8 @@ def _number(flag: str, given: int | None, variable: str, environment: Mapping[st
 
 
 def _detect(options: Options, environment: Mapping[str, str]) -> Place | None:
-  """What jax finds in the environment of a cluster."""
-  # Jax.distributed.initialize uses it too, but cannot be asked without starting something
+  """The place that jax's cluster detection finds, or None."""
+  # `jax.distributed.initialize` uses this module too, but has no way to detect without connecting.
   from jax._src import clusters
 
   for cluster in clusters.ClusterEnv._cluster_types:
@@ -93,7 +99,7 @@ def _detect(options: Options, environment: Mapping[str, str]) -> Place | None:
       continue
     if cluster.__name__ == 'K8sCluster' and not ('JOB_COMPLETION_INDEX' in environment
                                                  and importlib.util.find_spec('kubernetes')):
-      continue  # a pod of its own, or a Job whose pods are not numbered: nothing says that others belong to it
+      continue  # a single pod, or a Job without numbered pods: nothing tells of other processes
     try:
       if not cluster.is_env_present():
         continue
@@ -105,7 +111,7 @@ def _detect(options: Options, environment: Mapping[str, str]) -> Place | None:
                                                                            override_coordinator_port=port)
       return Place(coordinator, processes, cluster.get_process_id(),
                    _local_devices(cluster.get_local_process_id(), environment))
-    except Exception as error:  # metadata servers and APIs that do not answer, variables that are no numbers
+    except Exception as error:  # a metadata server or API that does not answer, or a variable that is not a number
       raise UserError(
         f'this seems to be one of several processes ({cluster.__name__} of jax), but asking for the others failed: '
         f'{type(error).__name__}: {error}. If this process is alone, add --num_processes=1; else give --coordinator, '
@@ -114,8 +120,7 @@ def _detect(options: Options, environment: Mapping[str, str]) -> Place | None:
 
 
 def _local_devices(local: int | None, environment: Mapping[str, str]) -> tuple[int, ...] | None:
-  """With several processes on a host each takes the GPU of its number; a process that has the host for itself takes
-  all."""
+  """Local GPUs of this process: one by its local number if processes share a host, else None for all."""
   tasks = environment.get('SLURM_STEP_TASKS_PER_NODE') or environment.get('SLURM_TASKS_PER_NODE', '')
   alone = bool(tasks) and set(re.sub(r'\(x\d+\)', '', tasks).split(',')) == {'1'}
   return None if local is None or alone or environment.get('JAX_LOCAL_DEVICE_IDS') else (local,)

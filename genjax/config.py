@@ -1,7 +1,7 @@
 """Configs as plain data: build by name with strict keywords, compare, write and read.
 
-A config is an `ml_collections.ConfigDict` until a builder has turned it into objects; nothing below `experiments/` sees
-one. What is written beside a run is plain JSON.
+A config is an `ml_collections.ConfigDict`. Builders in `experiments/` turn it into objects, so the layers below never
+see one. A run directory stores its config as plain JSON.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,16 +25,17 @@ Config = Any  # an `ml_collections.ConfigDict`, whose entries have no static typ
 
 
 def suggestion(name: str, known: Any) -> str:
-  """' Did you mean X?' for the nearest known name, or nothing."""
+  """Returns ' Did you mean X?' for the closest known name, or ''."""
   near = difflib.get_close_matches(str(name), [str(item) for item in known], n=1)
   return f' Did you mean {near[0]!r}?' if near else ''
 
 
 def choose(table: Mapping[str, T], name: str, where: str) -> T:
-  """The entry of a table by name.
+  """Looks up a table entry by name.
 
   Raises:
-    UserError: an unknown name; the message lists the known ones. `where` is the config key, e.g. 'config.model.name'.
+    UserError: the name is unknown. The message lists the known ones; `where` is the config key in it, e.g.
+      'config.model.name'.
   """
   if name not in table:
     raise UserError(f'{where} must be one of {sorted(table)}, got {name!r}.{suggestion(name, table)}')
@@ -42,7 +43,7 @@ def choose(table: Mapping[str, T], name: str, where: str) -> T:
 
 
 def plain(config: Any) -> Any:
-  """A ConfigDict as nested dicts, lists and scalars."""
+  """Converts a ConfigDict to nested dicts, lists and scalars."""
   if isinstance(config, (ml_collections.ConfigDict, Mapping)):
     return {key: plain(value) for key, value in config.items()}
   if isinstance(config, (tuple, list)):
@@ -55,13 +56,12 @@ def build(function: Callable[..., T], options: Mapping[str, Any], where: str, **
 
   Args:
     function: a function or dataclass.
-    options: keywords from the config; an entry 'name' is left out.
+    options: keywords from the config; the entry 'name' is ignored.
     where: the config key of the options, for messages, e.g. 'config.model'.
     **extra: keywords that the builder computes; a config may not set them.
 
   Raises:
-    UserError: an unknown or missing keyword, one that the builder computes, or values that the function refuses by a
-      ValueError.
+    UserError: a keyword is unknown, missing or reserved for the builder, or the function raises a ValueError.
   """
   given = {key: _frozen(value) for key, value in options.items() if key != 'name'}
   parameters = inspect.signature(function).parameters
@@ -87,7 +87,7 @@ def build(function: Callable[..., T], options: Mapping[str, Any], where: str, **
 
 
 def flatten(config: Any, prefix: str = '') -> dict[str, Any]:
-  """Nested dicts as one dict with dotted keys; empty dicts vanish."""
+  """Flattens nested dicts to one dict with dotted keys. Empty dicts disappear."""
   if not isinstance(config, (Mapping, ml_collections.ConfigDict)):
     return {prefix: plain(config)}
   flat: dict[str, Any] = {}
@@ -97,7 +97,7 @@ def flatten(config: Any, prefix: str = '') -> dict[str, Any]:
 
 
 def difference(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
-  """Dotted keys in which two configs differ, with both values; '(absent)' stands for a missing key."""
+  """Dotted keys whose values differ between two configs, with both values; '(absent)' marks a missing key."""
   old_flat, new_flat = flatten(old), flatten(new)
   keys = sorted(set(old_flat) | set(new_flat))
   pairs = {key: (old_flat.get(key, '(absent)'), new_flat.get(key, '(absent)')) for key in keys}
@@ -107,7 +107,7 @@ def difference(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
 BUILDERS = 'genjax.runs.builders'  # whose function `options` knows what the builder of a config takes
 STEPS = 2**31 - 1  # more, and the counter of steps, 32 bits, would overflow
 # Key of configs.common.base -> the smallest number that it takes.
-LEAST = {
+MIN_VALUES = {
   'steps': 0, 'batch_size': 1, 'microbatches': 1, 'log_every': 0, 'evaluate_every': 0, 'evaluate_batches': 0,
   'sample_every': 0, 'sample_num': 1, 'checkpoint.every': 0, 'checkpoint.keep': 1, 'nonfinite.limit': 1,
   'profile.start': 0, 'profile.steps': 0, 'lora.rank': 0, 'data.threads': 1
@@ -115,13 +115,13 @@ LEAST = {
 
 
 def check(config: Config) -> None:
-  """Checks what can be known of a config without its builder, so that nothing is begun with numbers that mean nothing.
+  """Checks everything about a config that needs no builder, before any work starts.
 
-  Numbers are finite everywhere, keys called dtype name a type to compute in, and the keys that every config has lie in
-  their ranges.
+  All numbers must be finite, keys called `dtype` must name a compute dtype, and the keys common to all configs must
+  lie in their ranges.
 
   Raises:
-    UserError: one does not; the message names its key.
+    UserError: a value is invalid; the message names its key.
   """
   flat = flatten(config)
   with checks.under('config'):
@@ -136,7 +136,7 @@ def check(config: Config) -> None:
           f'{type(strange[0]).__name__}; of numpy numbers take .item()')
       if key.rpartition('.')[2] == 'dtype' and not (key == 'lora.dtype' and value == ''):
         checks.dtype({key: value}, key)
-    for key, least in LEAST.items():
+    for key, least in MIN_VALUES.items():
       checks.whole(flat, least, key)
     checks.between(flat, ('steps',), at_most=STEPS)
     checks.between(flat, ('watchdog_seconds', 'lora.alpha'), at_least=0)
@@ -153,7 +153,7 @@ def _numbers(value: Any) -> list[Any]:
 
 
 def from_plain(tree: Mapping[str, Any]) -> Config:
-  """The inverse of `plain`: a locked config. Lists come back as tuples."""
+  """Inverse of `plain`: returns a locked config, with tuples instead of lists."""
   return ml_collections.ConfigDict(_frozen(tree)).lock()
 
 
@@ -177,7 +177,7 @@ def override(config: Config, assignment: str) -> None:
   old = known[path]
   try:
     value = text if isinstance(old, str) else json.loads(text.lower() if isinstance(old, bool) else text)
-  except (ValueError, RecursionError):  # no JSON, or more digits or brackets than Python reads
+  except (ValueError, RecursionError):  # not JSON, or more digits or brackets than Python parses
     value = text
   if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
     value = float(text)  # of the text: an int may be too large
@@ -239,7 +239,7 @@ def _put(config: Config, key: str, value: Any) -> None:
 
 
 def _frozen(value: Any) -> Any:
-  """Lists as tuples and configs as dicts, so that dataclasses built from them stay hashable."""
+  """Converts lists to tuples and configs to dicts, so that dataclasses built from them are hashable."""
   if isinstance(value, (ml_collections.ConfigDict, Mapping)):
     return {key: _frozen(item) for key, item in value.items()}
   return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value

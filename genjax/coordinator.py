@@ -1,16 +1,16 @@
-"""The meeting point of the processes of a run: a small server beside process 0 that knows who is there.
+"""A small server beside process 0 that tracks which processes of a run are alive.
 
-jaxlib ends a process by abort() when a peer or the coordination service is lost, and does not say who is missing when a
-start times out. This server therefore runs in a process of its own, which outlives a crash of process 0, and hosts
-jaxlib's coordination service too. It speaks lines of JSON over one TCP connection a process:
+jaxlib aborts a process when a peer or the coordination service is lost, and does not name the missing process when the
+start times out. This server therefore runs in its own process, which survives a crash of process 0, and also hosts
+jaxlib's coordination service. It exchanges lines of JSON over one TCP connection per process:
 
     to it      {'hello': id, 'of': number of processes, 'host': name, 'pid': number}, then any of
                {'beat': 1}  {'put': key, 'value': v}  {'get': key}  {'bye': exit code, 'why': text}
                {'gather': key, 'value': v, 'seconds': s}
     from it    {'go': 1}  {'key': key, 'value': v}  {'lost': text}  {'refused': text}
 
-Until everyone said hello it listens on the coordinator's port; then jaxlib's service takes that port over, beside the
-connections that stay open.
+The server listens on the coordinator's port until every process has said hello. Then jaxlib's service listens on that
+port; the open connections stay.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ import sys
 import time
 from typing import Any
 
-_LINGER = 10.0  # seconds that the last word is kept deliverable, and that a failing process is ahead of the others
+_LINGER_SECONDS = 10.0  # seconds that the server stays up after a loss, to deliver messages and collect errors
 
 
 class Peer:
@@ -33,11 +33,11 @@ class Peer:
     self.connection, self.buffer, self.beat = connection, b'', time.monotonic()
     self.id: int | None = None
     self.place = ''
-    self.left: tuple[int, str] | None = None  # exit code and why, once it said bye
+    self.left: tuple[int, str] | None = None  # exit code and reason, once it said bye
     self.waits: set[str] = set()  # keys
 
   def send(self, **message: Any) -> None:
-    """A line; a connection that broke is noticed where it is read."""
+    """Sends one line. Ignores a broken connection: the reader notices it."""
     with contextlib.suppress(OSError):
       self.connection.sendall(json.dumps(message).encode() + b'\n')
 
@@ -49,11 +49,11 @@ class Coordinator:
   """The server. `serve` returns when every process is gone.
 
   Args:
-    port: of the coordinator, on all interfaces.
-    processes: how many are expected.
+    port: port of the coordinator, on all interfaces.
+    processes: expected number of processes.
     start_timeout: seconds until everyone must have said hello.
     peer_timeout: seconds of silence after which a process counts as lost.
-    service: called when everyone is there, before they are told so: starts what takes the port over.
+    service: called when all processes have said hello, before they get 'go'; starts jaxlib's service on the port.
   """
 
   def __init__(self, port: int, processes: int, start_timeout: float, peer_timeout: float, service: Any):
@@ -64,14 +64,14 @@ class Coordinator:
     self._port, self._start_timeout = port, start_timeout
     self._deadline = time.monotonic() + start_timeout
     self._peers: dict[int, Peer] = {}
-    self._strangers: list[Peer] = []  # connected, without a hello yet
+    self._strangers: list[Peer] = []  # connected, but no hello yet
     self._values: dict[str, Any] = {}
     self._gathers: dict[str, tuple[dict[int, Any], float]] = {}
     self._ending: float | None = None
     self._failing: tuple[float, str] | None = None
 
   def serve(self) -> None:
-    """Runs until every process is gone, or for a moment after one was lost."""
+    """Runs until every process has left, or briefly after one was lost."""
     while self._listener or self._peers or self._strangers:
       if self._ending is not None and (not self._peers or time.monotonic() > self._ending):
         break
@@ -142,8 +142,7 @@ class Coordinator:
     if total != self.processes or not 0 <= number < self.processes:
       peer.send(
         refused=f'process 0 expects {self.processes} processes, and this one says that it is process {number} of '
-                f'{total}; '
-        'start all with one --num_processes')
+                f'{total}; start all with one --num_processes')
     elif number in self._peers:
       peer.send(refused=f'there are two processes {number}: {self._peers[number].place} and {peer.place}; '
                         'give each its own --process_id')
@@ -159,7 +158,7 @@ class Coordinator:
       self._tell(go=1)
 
   def _gone(self, peer: Peer) -> None:
-    """A connection ended: after a bye with code 0 that is as it should be."""
+    """Handles a closed connection, which is normal after a bye with code 0."""
     if peer.id is None:
       self._strangers.remove(peer)
       return
@@ -167,9 +166,9 @@ class Coordinator:
     if peer.left is None:
       self._lost(f'{peer} is lost: it died, or its network did')
     elif peer.left[0] and self._failing is None:
-      # The others usually meet the same error a moment later, and then say it themselves.
+      # The other processes usually hit the same error a moment later and report it themselves.
       why = f': {peer.left[1]}' if peer.left[1] else ''
-      self._failing = (time.monotonic() + min(_LINGER, self.peer_timeout),
+      self._failing = (time.monotonic() + min(_LINGER_SECONDS, self.peer_timeout),
                        f'{peer} ended with exit code {peer.left[0]}{why}')
 
   def _watch_clock(self) -> None:
@@ -191,10 +190,10 @@ class Coordinator:
         self._lost(f'{" and ".join(missing)} did not come in time to where the others wait: {key}')
 
   def _lost(self, text: str) -> None:
-    """The run cannot go on: everyone who is there is told once, and the server ends soon."""
+    """Tells every connected process once that the run cannot continue, and ends the server soon."""
     if self._ending is None:
       self._tell(lost=text)
-      self._ending = time.monotonic() + _LINGER
+      self._ending = time.monotonic() + _LINGER_SECONDS
 
   def _tell(self, **message: Any) -> None:
     for peer in list(self._peers.values()):
@@ -202,14 +201,14 @@ class Coordinator:
 
 
 def numbers(ids: list[int]) -> str:
-  """'process 3', or 'processes 1, 2, 5', the first dozen."""
+  """Returns 'process 3' or 'processes 1, 2, 5', with at most a dozen numbers."""
   shown = ', '.join(map(str, ids[:12])) + (f' and {len(ids) - 12} more' if len(ids) > 12 else '')
   return f'process{"es" if len(ids) > 1 else ""} {shown}'
 
 
 def main(argument: str) -> None:
-  """Serves; `argument` is JSON: port, processes, start_timeout, peer_timeout."""
-  # Signals to a whole group are meant for the processes that train; this one ends after them.
+  """Runs the server. `argument` is JSON with port, processes, start_timeout and peer_timeout."""
+  # A signal to the process group is for the training processes; this one ends after them.
   for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
   options = json.loads(argument)
@@ -218,7 +217,7 @@ def main(argument: str) -> None:
   running = []
 
   def service() -> None:
-    # Its own heartbeats only back those of this server up, and must not be quicker.
+    # jaxlib's heartbeats are only a fallback for this server's, so they must time out later.
     patience = int(2 * options['peer_timeout']) + 10
     running.append(
       _jax.get_distributed_runtime_service(f'[::]:{options["port"]}', options['processes'], heartbeat_timeout=patience,
@@ -233,7 +232,7 @@ def main(argument: str) -> None:
   print('listening', flush=True)
   coordinator.serve()
   sys.stdout.flush()
-  os._exit(0)  # jaxlib's service has no clients any more to wait for
+  os._exit(0)  # skips jaxlib's shutdown, which would wait for clients that are gone
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
-"""Several processes, on one host or many, that train one run together: joining, agreeing, and ending when one is lost.
+"""Runs of several processes, on one host or many: connecting, exchanging values, and ending when one is lost.
 
-`join` finds out from flags or the environment whether there are several processes and connects them, before anything
-touches a backend; for one process it does nothing, and neither does anything else here. A process that is lost ends the
-others with an error that names it, within `peer_timeout`: see `genjax.coordinator`.
+`join` reads from flags or the environment whether there are several processes, and connects them before anything
+touches a backend. With one process, every function here does nothing. When a process is lost, the others end within
+`peer_timeout` with an error that names it, see `genjax.coordinator`.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ BARRIER_SECONDS = 1800.0
 
 
 class _Channel:
-  """This process's connection to the coordinator, with a thread that listens and one that gives signs of life."""
+  """The connection to the coordinator, with one thread that listens and one that sends heartbeats."""
 
   def __init__(self, place: Place, options: Options):
     self.place, self._options = place, options
@@ -53,7 +53,7 @@ class _Channel:
         connection = socket.create_connection((host, port), timeout=min(10.0, self._options.start_timeout))
         connection.settimeout(None)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A host that vanishes without a word is noticed by the kernel.
+        # With keepalive the operating system notices a host that vanishes silently.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         quarter = max(1, int(self._options.peer_timeout / 4))
         for name, value in (('TCP_KEEPIDLE', quarter), ('TCP_KEEPINTVL', quarter), ('TCP_KEEPCNT', 3)):
@@ -68,7 +68,7 @@ class _Channel:
       f'(--start_timeout): {refused}. Is process 0 running, and is this its address?')
 
   def send(self, **message: Any) -> None:
-    with self._write, contextlib.suppress(OSError):  # what ended the connection is told by the thread that listens
+    with self._write, contextlib.suppress(OSError):  # the listening thread reports why the connection ended
       self._connection.sendall(json.dumps(message).encode() + b'\n')
 
   def _listen(self) -> None:
@@ -94,21 +94,20 @@ class _Channel:
       time.sleep(self._options.peer_timeout / 5)
 
   def _end(self, text: str, code: int = EXIT_CODE) -> None:
-    """Ends this process: its main thread may wait for the lost one inside jaxlib, where no exception reaches it."""
+    """Exits at once: the main thread may be waiting inside jaxlib, where an exception cannot reach it."""
     again = '' if code == 2 else '. The run goes on from its last checkpoint when all its processes are started again'
     os.write(2, f'genjax: error: {text}{again}\n'.encode())
     os._exit(code)
 
   def ask(self, key: str, **message: Any) -> Any:
-    """Sends a message and waits for the value of the key; a process that it depends on and that is lost ends the
-    wait."""
+    """Sends a message and waits for the value of `key`. If a needed process is lost, this process ends."""
     self.send(**message)
     with self._news:
       self._news.wait_for(lambda: key in self._values)
       return self._values.pop(key)
 
   def unique(self, name: str) -> str:
-    """The name with how often it was used: all processes use the names in the same order."""
+    """Appends a counter to the name. All processes use the names in the same order, so the counters agree."""
     self.counts[name] = self.counts.get(name, 0) + 1
     return f'{name} {self.counts[name]}'
 
@@ -122,28 +121,28 @@ class _Channel:
 
 _channel: _Channel | None = None
 _stops = False  # whether SIGTERM asks all processes to stop
-_stop: Any = None  # what it did in this process before jax took it over
+_stop: Any = None  # the SIGTERM handler before jax replaced it
 
 
 def join(options: Options, stops: bool = False) -> bool:
-  """Connects this process with the others of its run, if there are others; returns whether there are.
+  """Connects this process with the other processes of its run. Returns False if it runs alone.
 
-  Must come before anything that touches a backend (`jax.devices`, any computation).
+  Call it before anything touches a backend (`jax.devices`, any computation).
 
   Args:
     options: how to find the others.
-    stops: this process calls `stop_together` after each step; SIGTERM and Ctrl-C then only ask all to stop.
+    stops: whether this process calls `stop_together` after each step. SIGTERM and Ctrl-C then only request a stop of
+      all processes.
 
   Raises:
-    UserError: see `find`; or timeouts that are not positive.
+    UserError: see `find`; or a timeout is not positive.
     PeerError: process 0 cannot be reached.
   """
   global _channel, _stop, _stops
   if options.start_timeout <= 0 or options.peer_timeout <= 0:
     raise UserError(
       f'--start_timeout and --peer_timeout are seconds above 0, got {options.start_timeout:g} and '
-      f'{options.peer_timeout:g}'
-    )
+      f'{options.peer_timeout:g}')
   place = find(options)
   if place is None:
     return False
@@ -158,21 +157,21 @@ def join(options: Options, stops: bool = False) -> bool:
   _stops = stops
   if stops:
     _stop = signal.getsignal(signal.SIGTERM)
-  # With it jax catches SIGTERM for `stop_together`; without it the signal would be lost on a process that never asks.
+  # If on, jax catches SIGTERM for `stop_together`. A process that never calls that would lose the signal.
   jax.config.update('jax_enable_preemption_service', stops)
   patience = int(2 * options.peer_timeout) + 10
   jax.distributed.initialize(
     place.coordinator, place.processes, place.process, list(place.devices) if place.devices else None,
     cluster_detection_method='deactivate', initialization_timeout=int(options.start_timeout) + 1,
     heartbeat_timeout_seconds=patience, shutdown_timeout_seconds=patience,
-    # jax starts a service in process 0 whatever it is told. The one that all use runs beside process 0 and outlives a
-    # crash of it; this one stays idle on a port that nobody knows.
+    # jax always starts a service in process 0. All processes use the one in `genjax.coordinator`, which survives a
+    # crash of process 0; this one stays idle on a port that nobody uses.
     coordinator_bind_address=f'127.0.0.1:{_free_port()}')
   if stops:
     interrupt = signal.getsignal(signal.SIGINT)
 
     def ask(number: int, frame: Any) -> None:
-      signal.signal(signal.SIGINT, interrupt)  # a second one interrupts this process at once
+      signal.signal(signal.SIGINT, interrupt)  # a second Ctrl-C interrupts this process at once
       os.kill(os.getpid(), signal.SIGTERM)
 
     signal.signal(signal.SIGINT, ask)
@@ -180,8 +179,7 @@ def join(options: Options, stops: bool = False) -> bool:
 
 
 def _keep_standard_output() -> None:
-  """Standard output is for results, and Gloo writes there whom it is connected to: what is not Python goes to standard
-  error."""
+  """Sends native output, such as Gloo's connection messages, to stderr; only Python writes to stdout."""
   sys.stdout.flush()
   results = os.dup(1)
   os.dup2(2, 1)
@@ -215,10 +213,9 @@ def _start_coordinator(place: Place, options: Options) -> None:
 
 
 def leave(code: int, why: str = '') -> int:
-  """Ends the part of this process with its exit code, which it returns. Does not return where others are left without
-  it.
+  """Disconnects and returns the exit code. With several processes and a code other than 0 it exits instead.
 
-  With code 0 it waits for the others, so that nobody takes the end of a run for a loss.
+  With code 0 it waits for the others first, so that they do not mistake the end of the run for a loss.
   """
   global _channel
   if _channel is None:
@@ -227,41 +224,41 @@ def leave(code: int, why: str = '') -> int:
     barrier('end of the run')
     jax.distributed.shutdown()
   elif code == 1:
-    # An error out of jaxlib is usually the echo of a lost process, whose name arrives when the coordinator knows it.
+    # A jaxlib error usually follows the loss of a process; wait for the coordinator to report which one.
     time.sleep(1.5)
   _channel.close(code, why)
   _channel = None
   sys.stdout.flush()
   sys.stderr.flush()
   if code:
-    os._exit(code)  # the exit of jaxlib would wait for the others, or abort
+    os._exit(code)  # a normal exit of jaxlib would wait for the others, or abort
   return code
 
 
 def joined() -> bool:
-  """Whether this process is one of several."""
+  """Returns whether this process is one of several."""
   return _channel is not None
 
 
 def number() -> int:
-  """Which process this is, from 0."""
+  """Returns the number of this process, from 0."""
   return 0 if _channel is None else _channel.place.process
 
 
 def is_first() -> bool:
-  """Whether this is process 0, the only one that prints and writes files other than checkpoints."""
+  """Returns whether this is process 0, the only one that prints and writes files other than checkpoints."""
   return number() == 0
 
 
 def barrier(name: str, seconds: float = BARRIER_SECONDS) -> None:
-  """Waits until all processes are here; after `seconds`, all end with an error that names who is missing."""
+  """Waits for all processes. After `seconds`, all end with an error that names the missing ones."""
   if _channel is not None:
     key = _channel.unique(name)
     _channel.ask(key, gather=key, value=None, seconds=seconds)
 
 
 def broadcast(value: Any, name: str) -> Any:
-  """The JSON-able value of process 0, in every process; `name` says what it is and is the same everywhere."""
+  """Returns process 0's JSON-able value in every process. `name` must be the same in all processes."""
   if _channel is None:
     return value
   key = _channel.unique(f'broadcast {name}')
@@ -272,7 +269,7 @@ def broadcast(value: Any, name: str) -> Any:
 
 
 def gather(value: Any, name: str) -> list[Any]:
-  """The JSON-able value of each process, by process, in every process."""
+  """Returns the list of every process's JSON-able value, ordered by process, in every process."""
   if _channel is None:
     return [value]
   key = _channel.unique(name)
@@ -283,7 +280,7 @@ def check_equal(value: Any, name: str) -> None:
   """Checks that a JSON-able value is the same in all processes.
 
   Raises:
-    UserError: it is not; in every process, naming those that differ from process 0.
+    UserError: the values differ. Every process raises it; the message names those that differ from process 0.
   """
   wanted = broadcast(value, name)
   complaints = gather('' if wanted == json.loads(json.dumps(value)) else f'{value!r}', name)
@@ -296,10 +293,10 @@ def check_equal(value: Any, name: str) -> None:
 
 @contextlib.contextmanager
 def first_then_others(name: str) -> Iterator[None]:
-  """Process 0 runs the body first; the others run it when it is done, and find what it left (prepared data, a file).
+  """Process 0 runs the body first; the others then run it and find its results, e.g. prepared data.
 
   Raises:
-    UserError: in the others, when the body failed in process 0.
+    UserError: in the other processes, if the body failed in process 0.
   """
   if _channel is None:
     yield
@@ -320,11 +317,10 @@ def first_then_others(name: str) -> Iterator[None]:
 
 
 def compiled_together(function: Any, name: str) -> Any:
-  """A jitted function that, before it first runs with arguments of new shapes, waits until all processes have compiled
-  it.
+  """Wraps a jitted function so that it first runs with new shapes after all processes have compiled it.
 
-  Gloo gives a process up that is 30 s late where their connections are made, which happens when a program first runs;
-  compile times differ by more than that. Shapes of the first two arguments (parameters and state) are taken as given.
+  Gloo connects the processes when a program first runs, and fails if one is 30 s late; compile times may differ by
+  more. The shapes of the first two arguments (parameters and state) are assumed not to change.
   """
   if _channel is None:
     return function
@@ -333,7 +329,7 @@ def compiled_together(function: Any, name: str) -> Any:
   def call(*args: Any) -> Any:
     key = tuple((leaf.shape, leaf.dtype) if hasattr(leaf, 'shape') else leaf for leaf in jax.tree.leaves(args[2:]))
     if key not in seen:
-      function.lower(*args).compile()  # the call finds it compiled
+      function.lower(*args).compile()  # the call below reuses this program
       barrier(f'{name} is compiled')
       seen.add(key)
     return function(*args)
@@ -342,13 +338,13 @@ def compiled_together(function: Any, name: str) -> Any:
 
 
 def stop_together(step: int) -> None:
-  """To be called after each step in each process: once SIGTERM reached one of them, all stop after the same step.
+  """Stops all processes after the same step once SIGTERM has reached one. Call it after each step.
 
-  jax catches SIGTERM in a process that has joined with `stops`, and agrees on a step that none has passed. After that
-  step every process does what it did on SIGTERM before it joined: its own Python handler is called.
+  jax catches SIGTERM in a process that joined with `stops`, and the processes agree on a step that none has passed yet.
+  After that step each process calls the Python handler of SIGTERM that it had before `join`.
 
   Raises:
-    KeyboardInterrupt: there was no handler.
+    KeyboardInterrupt: there is no such handler.
   """
   if _channel is None or not _stops:
     return

@@ -1,7 +1,6 @@
-"""Functions that are linear in activations and linear in a parameter, and what becomes of them under derivatives and
-`jax.vmap`.
+"""Bilinear functions of activations and a parameter, with their derivatives and batching rules.
 
-`genjax.reduction` computes with them.
+`genjax.reduction` uses them.
 """
 
 import dataclasses
@@ -14,20 +13,22 @@ from genjax.types import Array
 
 
 class Product(Protocol):
-  """A function that is linear in activations and linear in a parameter. Hashable: it is a static part of a traced
-  program."""
+  """A bilinear function of activations and a parameter. Must be hashable: it is static in traced programs."""
 
   def __call__(self, x: Array, weight: Array) -> Array:
-    """The product, computed in the type of x."""
+    """Computes the product in the dtype of x."""
     ...
 
   def in_type_of_x(self, x: Array, weight: Array) -> Array:
-    """The same in the type of x, where the product itself gives another, such as logits in float32."""
+    """The product in the dtype of x, even if `__call__` returns another one, such as float32 logits."""
     ...
 
   def gradient(self, x: Array, slope: Array, shape: tuple[int, ...], parts: int) -> Array:
-    """The gradient of the weight in float32: of its shape, or with `parts` > 0 one term a part of the batch, on a new
-    first axis."""
+    """Returns the float32 gradient of the weight.
+
+    With `parts` = 0 it has the weight's `shape`; with `parts` > 0 a new first axis holds one term per part of the
+    batch.
+    """
     ...
 
 
@@ -51,7 +52,7 @@ class Adjoint:
 
 @dataclasses.dataclass(frozen=True)
 class Mapped:
-  """A product under `jax.vmap`: the first axis of x is mapped, and with `both` that of the weight too."""
+  """A product under `jax.vmap` over the first axis of x, and with `both` over that of the weight too."""
 
   product: Product
   both: bool
@@ -68,7 +69,7 @@ class Mapped:
       return jax.vmap(one, out_axes=1 if parts else 0)(x, slope)
     if not _of_one_weight(self.product):
       return jnp.sum(jax.vmap(lambda x, slope: self.product.gradient(x, slope, shape, parts))(x, slope), axis=0)
-    # One weight for all: what is mapped are rows too.
+    # All share one weight, so the mapped axis just adds rows.
     joined = lambda column: column.reshape(-1, *column.shape[2:]) if column.ndim > 2 else column
     return self.product.gradient(joined(x), joined(slope), shape, parts)
 
@@ -80,5 +81,5 @@ def _of_one_weight(product: Any) -> bool:
 
 
 def adjoint(product: Any, x: Any) -> Any:
-  """The adjoint of a product, or of an adjoint, in its first argument, of which x has the type."""
+  """The adjoint of a product (or `Adjoint`) in its first argument x, whose shape and dtype it keeps."""
   return product.product if isinstance(product, Adjoint) else Adjoint(product, x.shape, x.dtype)

@@ -1,18 +1,17 @@
-"""How gradients of parameters are summed over rows and over devices.
+"""How gradients of parameters are summed over the batch and over devices.
 
-A layer computes in its compute type, say bfloat16, from parameters in float32. Left to autodiff, the gradient of a
-parameter has the compute type until the very end: on a mesh, devices then add their shares in bfloat16. Layers that
-multiply through `multiply` hand the gradient on in float32, so that the sum over rows and devices is one of float32
-numbers. Weights are still gathered in the compute type.
+A layer computes in its compute dtype, say bfloat16, from float32 parameters. Plain autodiff keeps the gradient of a
+parameter in the compute dtype until the end, so the devices of a mesh add their shares in bfloat16. Layers that call
+`multiply` get float32 gradients, summed in float32 over rows and devices. Weights are still gathered in the compute
+dtype.
 
-With several microbatches autodiff has a second cost: devices would sum every microbatch's gradient. A parameter that
-comes as `Unreduced` gets one term of its gradient for each part of the batch, part d lying on the devices of place d of
-the mesh axis 'data'. No device sends anything for it; the train step adds the terms up once, after the last microbatch.
-Layers that know nothing of this class read the parameter through `plain`: their gradients are summed as autodiff does
-it, and are correct too.
+With several microbatches autodiff has a second cost: the devices sum the gradient of every microbatch. The gradient of
+an `Unreduced` parameter keeps one term per part of the batch instead; part d lies on the devices at index d of the mesh
+axis 'data'. This needs no communication. The train step adds the terms once, after the last microbatch. Layers that
+don't support this class read the parameter through `plain`; their gradients are summed by autodiff and are correct too.
 
-Losses see arrays. `in_terms` gives networks the terms of those that the train step has named by `naming`; whatever else
-a loss does with a parameter, say a penalty on its size, is differentiated as that of any array.
+Losses get plain arrays. The train step registers parameters by `naming`, and `in_terms` gives networks the `Unreduced`
+version of these. Other uses of a parameter in a loss, such as a norm penalty, are differentiated as for any array.
 
 Suffixes: N rows, I inputs, O outputs, D parts of the batch.
 """
@@ -40,11 +39,10 @@ from genjax.types import Array, Tree
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Unreduced:
-  """A parameter whose gradient stays one term for each part of the batch.
+  """A parameter whose gradient keeps one term per part of the batch.
 
   value: the parameter; no gradient flows to it.
-  terms: zeros of shape D and that of the parameter, float32; their gradient is what the parameter's would be, in D
-    terms.
+  terms: float32 zeros of shape (D, *value.shape); their gradient is the gradient of the parameter in D terms.
   """
 
   value: Array
@@ -88,9 +86,9 @@ _TERMS: contextvars.ContextVar[dict[int, tuple[Array, Array]] | None] = contextv
 
 @contextlib.contextmanager
 def naming(params: Tree, terms: Tree) -> Iterator[None]:
-  """Inside, `in_terms` knows these parameters, the very objects, by their terms."""
+  """Context manager that registers `params` (by object identity) with their `terms` for `in_terms`."""
   pairs = zip(jax.tree.leaves(params), jax.tree.leaves(terms), strict=True)
-  # The leaf too, so that no other object takes its id
+  # Keep the leaf alive, so that no other object gets its id
   token = _TERMS.set({id(leaf): (leaf, own) for leaf, own in pairs})
   try:
     yield
@@ -99,8 +97,7 @@ def naming(params: Tree, terms: Tree) -> Iterator[None]:
 
 
 def in_terms(params: Tree) -> Tree:
-  """The parameters, as `Unreduced` those that `naming` has named; others, and what is computed from any, as they
-  are."""
+  """Replaces the parameters that `naming` has registered by `Unreduced` ones; keeps all other leaves."""
   known = _TERMS.get()
   if not known:
     return params
@@ -113,12 +110,12 @@ def in_terms(params: Tree) -> Tree:
 
 
 def is_unreduced(leaf: Any) -> bool:
-  """Whether a leaf of a tree of parameters is `Unreduced`."""
+  """Returns whether a leaf of a parameter tree is `Unreduced`."""
   return isinstance(leaf, Unreduced)
 
 
 def stacked(params: Tree) -> Tree:
-  """Parameters with a leading axis L of layers, to be sliced by a scan: terms get that axis as their first, too."""
+  """Prepares parameters with a leading layer axis L for a scan: moves that axis of the terms to the front too."""
   params = in_terms(params)
   return jax.tree.map(
     lambda leaf: Unreduced(leaf.value, jnp.moveaxis(leaf.terms, 0, 1))
@@ -126,8 +123,7 @@ def stacked(params: Tree) -> Tree:
 
 
 def plain(leaf: Any) -> Any:
-  """A parameter as an array. The gradient of one that is `Unreduced` is summed at once and divided evenly among its
-  terms."""
+  """Returns a parameter as an array. The gradient of an `Unreduced` one is summed and spread over its terms."""
   return _plain(leaf.value, leaf.terms) if is_unreduced(leaf) else leaf
 
 
@@ -137,13 +133,13 @@ def _plain(value: Array, terms: Array) -> Array:
   return value
 
 
-# What is saved tells the type and the number of parts, and has no entries: a scan would stack them.
+# The saved arrays only carry a dtype and the number of parts. They are empty, because a scan would stack them.
 _plain.defvjp(lambda value, terms: (value, (jnp.zeros(0, value.dtype), jnp.zeros((len(terms), 0)))),
               lambda saved, slope: (jnp.zeros(slope.shape, saved[0].dtype), spread(slope, len(saved[1]))))
 
 
 def spread(gradient: Array, parts: int) -> Array:
-  """A gradient that is summed already, as terms whose sum it is."""
+  """Splits a summed gradient into `parts` equal terms."""
   return jnp.broadcast_to(gradient.astype(jnp.float32) / parts, (parts, *gradient.shape))
 
 
@@ -152,8 +148,7 @@ _SUM_TYPE: contextvars.ContextVar[Any] = contextvars.ContextVar('sum_type', defa
 
 @contextlib.contextmanager
 def sums_in(dtype: Any) -> Iterator[None]:
-  """Gradients of what is traced inside are summed over rows and devices in this type, in the place of float32;
-  decorates functions, too."""
+  """Sets the dtype in which code traced inside sums gradients (default float32). Also works as a decorator."""
   token = _SUM_TYPE.set(jnp.dtype(dtype))
   try:
     yield
@@ -162,17 +157,17 @@ def sums_in(dtype: Any) -> Iterator[None]:
 
 
 def sum_type(dtype: Any) -> Any:
-  """The type in which the gradient of a parameter that meets activations of type `dtype` is summed."""
+  """The dtype in which the gradient of a parameter is summed if activations have dtype `dtype`."""
   return jnp.promote_types(dtype, _SUM_TYPE.get())
 
 
 def multiply(x: Array, weight: Any, product: Product) -> Array:
-  """product(x, weight), with gradients of the weight summed in float32.
+  """Computes product(x, weight); the gradient of the weight is summed in float32.
 
   Args:
-    x: activations in the compute type.
-    weight: a parameter of any type, an array or `Unreduced`.
-    product: what is computed.
+    x: activations in the compute dtype.
+    weight: a parameter of any dtype, an array or `Unreduced`.
+    product: the bilinear function.
   """
   weight = in_terms(weight)
   if is_unreduced(weight):
@@ -183,14 +178,16 @@ def multiply(x: Array, weight: Any, product: Product) -> Array:
 
 
 def _zeros(x: Array, terms: Array, product: Product) -> Array:
-  """The value of what carries gradients to the terms of `Unreduced`. XLA leaves out what adds it."""
+  """Zeros of the shape of the product. They carry gradients to `Unreduced.terms`; XLA removes their addition."""
   out = jax.eval_shape(product, x, jax.ShapeDtypeStruct(terms.shape[1:], x.dtype))
   return jnp.zeros(out.shape, out.dtype)
 
 
 def _define(name: str, function: Callable[..., Array], lead: int) -> Primitive:
-  """A primitive that is bilinear in (x, weight), whose gradient in the weight is its product's; the weight has `lead`
-  axes of parts."""
+  """Defines a primitive bilinear in (x, weight), with `Product.gradient` as gradient of the weight.
+
+  The weight has `lead` leading axes of parts.
+  """
   primitive = Primitive(name)
 
   def abstract(x, weight, *, product):
@@ -231,7 +228,7 @@ _term_p = _define('parameter_terms', _zeros, 1)
 
 
 def by_parts(x: Array, parts: int) -> Array | None:
-  """B ... -> D B/D ..., each part of the batch on its devices; None if the batch has no such parts."""
+  """Reshapes B ... to D B/D ..., each part on its devices. Returns None if D does not divide B."""
   if x.ndim < 2 or x.shape[0] % parts:
     return None
   x = x.reshape(parts, -1, *x.shape[1:])
@@ -244,14 +241,14 @@ def by_parts(x: Array, parts: int) -> Array | None:
 
 
 def data_parts(rows: int) -> int:
-  """The size of the mesh axis 'data', where it divides so many rows; else 1."""
+  """The size of the mesh axis 'data' if it divides `rows`, else 1."""
   placement = sharding.active()
   data = 1 if placement is None else placement.mesh.shape['data']
   return data if rows % data == 0 else 1
 
 
 def place_terms(terms: Array, *logical: str | None) -> Array:
-  """Terms of a gradient on their devices; `logical` as of `genjax.sharding.layout`, of the axes after the first."""
+  """Places gradient terms on their devices; `logical` names the axes after the first, see `sharding.layout`."""
   place = sharding.layout(terms.shape[1:], *logical, name='gradient of a parameter')
   if place is None:
     return terms
@@ -260,11 +257,11 @@ def place_terms(terms: Array, *logical: str | None) -> Array:
 
 
 def on_each_device(gradient: Callable[..., Array], columns: Sequence[Array], parts: int) -> Array:
-  """A sum over rows in float32, to which each device adds for its own rows; see `Product.gradient` for `parts`.
+  """A float32 sum over rows that each device computes for its own rows; `parts` as in `Product.gradient`.
 
   Args:
-    gradient: columns, B ... each -> the sum over their rows.
-    columns: arrays of B rows.
+    gradient: (*columns), each B ... -> the sum over their rows.
+    columns: arrays with B rows.
     parts: 0, or the size of the mesh axis 'data'.
   """
   placement = sharding.active()
@@ -287,17 +284,17 @@ def on_each_device(gradient: Callable[..., Array], columns: Sequence[Array], par
 
 
 def carriers(weight: Any, dtype: Any, count: int) -> tuple[Array, Array]:
-  """A parameter for code that runs on each device by itself, under `jax.shard_map`.
+  """Splits a parameter into a value and gradient terms, for code under `jax.shard_map`.
 
   Args:
     weight: an array or `Unreduced`.
-    dtype: compute type.
-    count: into how many parts the code's rows are split; the outermost axis of the split is 'data'.
+    dtype: compute dtype.
+    count: number of parts of the rows; the outermost mesh axis of the split is 'data'.
 
   Returns:
-    value: the parameter in the compute type, without a gradient.
-    terms: float32 zeros of shape `count` and that of the parameter, to be split like the rows. `carried(value,
-      terms[0])` on a device is the parameter, with its gradient from this device's rows.
+    value: the parameter in the compute dtype, without a gradient.
+    terms: float32 zeros of shape (count, *weight.shape), to be split like the rows. On a device, `carried(value,
+      terms[0])` is the parameter with the gradient from this device's rows.
   """
   if not is_unreduced(weight):
     return jax.lax.stop_gradient(weight).astype(dtype), _no_terms(count, weight)
@@ -317,7 +314,7 @@ _no_terms.defvjp(lambda count, weight: (_no_terms(count, weight), weight[:0]),
 
 @jax.custom_vjp
 def carried(value: Array, terms: Array) -> Array:
-  """The value, whose gradient goes to `terms`, of the same shape; see `carriers`."""
+  """Returns the value and sends its gradient to `terms`, which has the same shape; see `carriers`."""
   del terms
   return value
 
@@ -326,12 +323,12 @@ carried.defvjp(lambda value, terms: (value, None), lambda _, slope: (jnp.zeros_l
 
 
 def broadcast(bias: Any, shape: tuple[int, ...], dtype: Any) -> Array:
-  """A parameter as so many rows of the compute type: what is added to each row, or multiplied with it.
+  """Broadcasts a bias or scale to `shape` in the compute dtype.
 
   Args:
-    bias: of the last axes of `shape`; an array or `Unreduced`.
-    shape: of the result.
-    dtype: of the result.
+    bias: array or `Unreduced` with the last axes of `shape`.
+    shape: shape of the result.
+    dtype: dtype of the result.
   """
   bias = in_terms(bias)
   if is_unreduced(bias):
@@ -361,7 +358,7 @@ _broadcast.defvjp(lambda shape, dtype, bias, terms: (_broadcast(shape, dtype, bi
 
 
 def take(table: Any, index: Array, dtype: Any) -> Array:
-  """Rows of a table V C by index, of any shape B ..., in the compute type; the gradient of the table is float32."""
+  """Looks up rows of a table V C by an index of any shape, in dtype `dtype`; the table's gradient is float32."""
   table = in_terms(table)
   if not is_unreduced(table):
     return jnp.take(table, index, axis=0).astype(dtype)

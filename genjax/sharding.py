@@ -1,13 +1,13 @@
-"""Where arrays live: the mesh, the layout of parameters, of batches and of what is computed from them.
+"""The device mesh, and the layout of parameters, batches and activations on it.
 
-Models name the axes of their arrays logically ('mlp', 'vocab', ...); `rules` of the config maps logical axes to mesh
-axes; what no rule places is sharded over the 'fsdp' axis automatically. There the smallest arrays stay whole, since a
-gather of a few numbers costs more than they weigh: as many as add up to `WHOLE_SHARE` of what a device holds of the
-group. In a large model that is every norm and bias; in a small one, where they are much of the whole, next to nothing,
-so that the memory of a device falls with the number of devices whatever the size.
+Models give the axes of their arrays logical names ('mlp', 'vocab', ...). `config.rules` maps logical axes to mesh axes.
+Parameters without a rule are sharded over the 'fsdp' axis automatically, except the smallest ones: gathering a few
+numbers costs more than storing them on every device. These unsharded arrays add up to at most `MAX_REPLICATED_SHARE` of
+a device's share of the group. In a large model that covers all norms and biases; in a small model, where they are a
+large fraction, almost none, so that memory per device always falls with the number of devices.
 
-Networks are pure functions and know no mesh. A function that is traced `under` a mesh can say by `constrain` how its
-intermediate arrays are to be split; the same function without a mesh computes the same numbers on one device.
+Networks are pure functions and don't know the mesh. A function traced `under` a mesh can call `constrain` to choose the
+layout of an activation. Without a mesh the same function computes the same numbers on one device.
 """
 
 import collections
@@ -30,10 +30,10 @@ from genjax.types import Array, Tree, UserError, leaf_name
 F = TypeVar('F', bound=Callable[..., Any])
 
 MESH_AXES = ('data', 'fsdp', 'tensor', 'context', 'expert')
-BATCH_AXES = ('data', 'fsdp')  # the batch is split over both: under FSDP each device has its own examples
+BATCH_AXES = ('data', 'fsdp')  # the batch is split over both: with FSDP too each device has its own examples
 DEFAULT_RULES = {'vocab': 'tensor', 'mlp': 'tensor', 'heads': 'tensor', 'experts': 'expert',
                  'batch': BATCH_AXES, 'sequence': 'context'}
-WHOLE_SHARE = 0.1  # of a device's share of a group may be small arrays that stay whole under FSDP
+MAX_REPLICATED_SHARE = 0.1  # largest share of a device's memory for a group that FSDP leaves unsharded
 
 AnyMesh = Mesh | AbstractMesh  # without devices: enough for layouts
 AxesTable = Sequence[tuple[str, tuple[str | None, ...]]]
@@ -41,10 +41,12 @@ AxesTable = Sequence[tuple[str, tuple[str | None, ...]]]
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-  """A mesh, and the rules by which arrays lie on it.
+  """A mesh and the rules that place arrays on it.
 
-  mesh: the devices. rules: logical axis -> mesh axis or tuple of them. whole: what is traced is what one of the devices
-    does.
+  Attributes:
+    mesh: the devices.
+    rules: logical axis -> mesh axis or tuple of mesh axes.
+    whole: whether the traced code is the program of a single device.
   """
 
   mesh: AnyMesh
@@ -55,7 +57,7 @@ class Placement:
     """The mesh axes of size above 1 that a logical axis is split over.
 
     Raises:
-      UserError: the rule names no mesh axis.
+      UserError: the rule names an unknown mesh axis.
     """
     return _mesh_axes(logical, self.mesh, self.rules, 'config.rules')
 
@@ -69,7 +71,7 @@ _ACTIVE: contextvars.ContextVar[Placement | None] = contextvars.ContextVar('plac
 
 @contextlib.contextmanager
 def use(mesh: AnyMesh, rules: Mapping[str, Any] | None = None) -> Iterator[None]:
-  """The mesh of what is traced inside. What `jax.jit` has traced before keeps the mesh of that time; see `under`."""
+  """Sets the mesh for code traced inside. Functions that `jax.jit` has already traced keep their mesh, see `under`."""
   token = _ACTIVE.set(Placement(mesh, {**DEFAULT_RULES, **(rules or {})}))
   try:
     yield
@@ -79,7 +81,7 @@ def use(mesh: AnyMesh, rules: Mapping[str, Any] | None = None) -> Iterator[None]
 
 @contextlib.contextmanager
 def on_one_device() -> Iterator[None]:
-  """What is traced inside computes on one device, as the body of a `jax.shard_map` over all axes of the mesh does."""
+  """Marks code traced inside as the program of one device, as in a `jax.shard_map` over all mesh axes."""
   placement = _ACTIVE.get()
   token = _ACTIVE.set(None if placement is None else dataclasses.replace(placement, whole=True))
   try:
@@ -89,8 +91,7 @@ def on_one_device() -> Iterator[None]:
 
 
 def under(mesh: AnyMesh, rules: Mapping[str, Any] | None, function: F) -> F:
-  """The function, traced with this mesh whoever calls it. `jax.jit(under(...))` has a cache of its own for each
-  mesh."""
+  """Wraps a function so that it is always traced with this mesh. `jax.jit(under(...))` has its own cache."""
 
   @functools.wraps(function)
   def placed(*args, **keywords):
@@ -101,27 +102,27 @@ def under(mesh: AnyMesh, rules: Mapping[str, Any] | None, function: F) -> F:
 
 
 def active() -> Placement | None:
-  """The placement of what is being traced; None without a mesh, and on a mesh of one device."""
+  """The placement of the code being traced; None without a mesh or on a mesh of one device."""
   placement = _ACTIVE.get()
   return placement if placement is not None and placement.mesh.size > 1 and not placement.whole else None
 
 
 def shards(logical: str) -> int:
-  """Into how many parts a logical axis is split in what is being traced; 1 without a mesh."""
+  """The number of parts of a logical axis in the code being traced; 1 without a mesh."""
   placement = active()
   return 1 if placement is None else placement.shards(logical)
 
 
 def platform() -> str:
-  """The platform that what is being traced will run on, 'cpu', 'gpu' or 'tpu'.
+  """The platform that the traced code will run on: 'cpu', 'gpu' or 'tpu'.
 
-  A program for devices elsewhere is traced under their mesh.
+  A program for other devices than the local ones is traced under their mesh.
   """
   return _device().platform
 
 
 def compute_capability() -> str:
-  """That of the GPUs that what is being traced will run on, as '9.0' for Hopper; '' where devices have none."""
+  """The compute capability of the GPUs that the traced code will run on, e.g. '9.0' for Hopper; else ''."""
   return str(getattr(_device(), 'compute_capability', ''))
 
 
@@ -132,22 +133,22 @@ def _device() -> Any:
 
 
 def constrain(x: Array, *logical: str | None, name: str = 'activation') -> Array:
-  """Splits an intermediate array x by logical axes, see `layout`; the identity without a mesh. Values do not change."""
+  """Constrains the layout of an activation x by logical axes, see `layout`. Does nothing without a mesh."""
   place = layout(x.shape, *logical, name=name)
   return x if place is None else jax.lax.with_sharding_constraint(x, place)
 
 
 def layout(shape: Sequence[int], *logical: str | None, name: str = 'activation') -> NamedSharding | None:
-  """Where an intermediate array lies on the active mesh; None without a mesh.
+  """The layout of an activation on the active mesh; None without a mesh.
 
   Args:
-    shape: of the array.
-    logical: a logical axis, or None, for each axis. An axis that no rule places is whole on every device. A 'batch'
-      that its mesh axes do not divide is whole too: the rows of a preview are fewer than the devices.
-    name: what the array is, for messages.
+    shape: shape of the array.
+    logical: a logical axis, or None, for each axis. An axis without a rule is not split. A 'batch' axis that its mesh
+      axes don't divide is not split either: a preview may have fewer rows than there are devices.
+    name: what the array is, for error messages.
 
   Raises:
-    UserError: an axis that its mesh axes do not divide, or two logical axes on one mesh axis.
+    UserError: mesh axes don't divide an axis evenly, or two logical axes use the same mesh axis.
   """
   placement = active()
   if placement is None:
@@ -164,11 +165,11 @@ def make_mesh(shape: Mapping[str, int], devices: Sequence[Any] | None = None) ->
   """A mesh with the axes of `MESH_AXES`.
 
   Args:
-    shape: axis -> size; missing axes have size 1, one size may be -1 and takes the devices that are left.
-    devices: default all.
+    shape: axis -> size. Missing axes have size 1. One size may be -1: it takes the remaining devices.
+    devices: the devices, by default all.
 
   Raises:
-    UserError: an unknown axis, two sizes of -1, or sizes that do not multiply to the number of devices.
+    UserError: an axis is unknown, two sizes are -1, or the sizes don't multiply to the number of devices.
   """
   devices = jax.devices() if devices is None else devices
   unknown = set(shape) - set(MESH_AXES)
@@ -187,11 +188,11 @@ def make_mesh(shape: Mapping[str, int], devices: Sequence[Any] | None = None) ->
 
 
 def _arrange(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
-  """Devices as an array of `sizes`.
+  """Arranges the devices in an array of shape `sizes`.
 
-  On TPUs the order decides which links carry which collectives: jax lays mesh axes on the axes of the torus, and,
-  between slices, splits the outermost axis that the number of slices divides (data, else fsdp), the one with the least
-  traffic. Elsewhere devices stay in the order of their ids, in which those of a process follow each other.
+  On TPUs the order decides which links carry which collectives. jax maps mesh axes to the axes of the torus. Slices
+  split the outermost axis that is a multiple of their number (data, else fsdp), which has the least traffic. On other
+  platforms devices stay in the order of their ids, which keeps the devices of a process together.
   """
   if getattr(devices[0], 'platform', '') != 'tpu':
     return np.asarray(devices).reshape(sizes)
@@ -202,33 +203,32 @@ def _arrange(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
   if outer is None:
     raise UserError(
       f'config.mesh has the sizes {dict(zip(MESH_AXES, sizes))}, and there are {slices} TPU slices: data or fsdp must '
-      'be a '
-      'multiple of that number, because only these axes may span slices')
+      'be a multiple of that number, because only these axes may span slices')
   between = [slices if axis == outer else 1 for axis in range(len(sizes))]
   within = [size // parts for size, parts in zip(sizes, between)]
   return mesh_utils.create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)
 
 
 def replicated(mesh: AnyMesh) -> NamedSharding:
-  """The layout of small things: a copy on every device."""
+  """The layout with a full copy on every device."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: AnyMesh) -> NamedSharding:
-  """The layout of a batch: its first axis over `BATCH_AXES`."""
+  """The layout of a batch: its first axis is split over `BATCH_AXES`."""
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def batch_shards(mesh: AnyMesh) -> int:
-  """Into how many parts the batch axis is split."""
+  """The number of parts of the batch axis."""
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def check_batch(mesh: AnyMesh, batch_size: int, microbatches: int) -> None:
-  """Checks that each device gets a whole and equal number of examples of each microbatch.
+  """Checks that every microbatch divides evenly among the devices.
 
   Raises:
-    UserError: it does not; the message names the nearest batch size that does.
+    UserError: it doesn't; the message suggests the nearest batch size that works.
   """
   if microbatches < 1 or batch_size < 1:
     raise UserError(f'config.batch_size and config.microbatches are at least 1, got {batch_size} and {microbatches}')
@@ -240,11 +240,11 @@ def check_batch(mesh: AnyMesh, batch_size: int, microbatches: int) -> None:
 
 
 def local_rows(mesh: AnyMesh, batch_size: int, process: int | None = None) -> slice | np.ndarray:
-  """The rows of the global batch that the devices of a process, by default this one, hold: what it has to load.
+  """The rows of the global batch that a process, by default this one, must load for its devices.
 
   Returns:
-    A slice if they are one block, else their numbers in ascending order: on a TPU, the order of the mesh is that of the
-    torus, and the devices of a host may be far apart in it.
+    A slice if the rows are contiguous, else their indices in ascending order. On TPUs the devices of a host may be far
+    apart in the mesh, whose order follows the torus.
   """
   process = jax.process_index() if process is None else process
   index_map = batch_sharding(mesh).devices_indices_map((batch_size,))
@@ -257,19 +257,18 @@ def local_rows(mesh: AnyMesh, batch_size: int, process: int | None = None) -> sl
 
 
 def put_batch(columns: Mapping[str, np.ndarray], mesh: AnyMesh, axis: int = 0) -> dict[str, jax.Array]:
-  """Rows of this process -> global arrays laid out by `batch_sharding`; `axis` is the one that counts rows."""
+  """Makes global arrays, laid out by `batch_sharding`, from the rows of this process; `axis` is the batch axis."""
   sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, BATCH_AXES))
   return {name: jax.make_array_from_process_local_data(sharding, column) for name, column in columns.items()}
 
 
 def put_tree(tree: Tree, layout: Tree) -> Tree:
-  """A tree of host arrays, the same in every process -> global arrays laid out by `layout`; each process places its
-  parts."""
+  """Makes global arrays laid out by `layout` from a tree of host arrays that is equal in all processes."""
 
   def put(leaf: Any, place: NamedSharding) -> jax.Array:
     if place.is_fully_addressable:
       return jax.device_put(leaf, place)
-    # `device_put` would send every array through the network to check that all processes gave the same.
+    # `device_put` would send every array over the network to check that all processes pass the same values.
     host = np.asarray(leaf)
     return jax.make_array_from_callback(host.shape, place, lambda index: host[index])
 
@@ -282,15 +281,15 @@ def param_shardings(shapes: Tree, mesh: AnyMesh, table: AxesTable = (), rules: M
   Args:
     shapes: tree of arrays or `jax.ShapeDtypeStruct`.
     mesh: see `make_mesh`.
-    table: (path regex, logical axes) pairs, the first match counts; a path is the '/'-joined names of the leaf.
-    rules: logical axis -> mesh axis or tuple of them, on top of `DEFAULT_RULES`; None places the axis nowhere.
+    table: pairs (path regex, logical axes); the first match counts. A path is the '/'-joined names of a leaf.
+    rules: logical axis -> mesh axis or tuple of mesh axes; overrides `DEFAULT_RULES`. None means not split.
 
   Returns:
     A tree of `NamedSharding` with the structure of `shapes`.
 
   Raises:
-    UserError: a pattern that matches no parameter, a rank mismatch, two logical axes on one mesh axis, an unknown mesh
-      axis, or a dimension that its mesh axis does not divide; the message prints path, shape and rule.
+    UserError: a pattern matches no parameter or one of another rank, two logical axes use the same mesh axis, a mesh
+      axis is unknown or doesn't divide a dimension evenly. The message has the path, shape and rule.
   """
   rules = {**DEFAULT_RULES, **(rules or {})}
   used: set[str] = set()
@@ -307,13 +306,12 @@ def param_shardings(shapes: Tree, mesh: AnyMesh, table: AxesTable = (), rules: M
 
 
 def shape_shardings(shapes: Sequence[Any], mesh: AnyMesh, beside: Tree = ()) -> list[NamedSharding]:
-  """The layout of arrays whose axes have no names: those that weigh over the axis 'fsdp', the others whole on every
-  device.
+  """The layout of arrays without logical axes: large ones are split over 'fsdp', small ones are not split.
 
   Args:
     shapes: arrays or `jax.ShapeDtypeStruct`s.
     mesh: see `make_mesh`.
-    beside: tree of the arrays next to which these weigh little or much.
+    beside: tree of other arrays that count towards the total size, see `MAX_REPLICATED_SHARE`.
   """
   places = [_Place(tuple(leaf.shape), (None,) * len(leaf.shape), [()] * len(leaf.shape)) for leaf in shapes]
   whole = _largest_whole(places, mesh, sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(beside)))
@@ -325,22 +323,22 @@ def shape_shardings(shapes: Sequence[Any], mesh: AnyMesh, beside: Tree = ()) -> 
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-  """One parameter: its shape, its logical axes and the mesh axes of each of its axes by the rules."""
+  """One parameter: its shape, its logical axes, and the mesh axes that the rules give to each axis."""
 
   shape: tuple[int, ...]
   logical: tuple[str | None, ...]
   spec: list[tuple[str, ...]]
 
   def local(self, mesh: AnyMesh) -> int:
-    """Elements on one device by the rules alone."""
+    """Number of elements on one device if only the rules split it."""
     return math.prod(self.shape) // math.prod(mesh.shape[axis] for axes in self.spec for axis in axes)
 
   def fsdp_axis(self, mesh: AnyMesh) -> int | None:
-    """The largest free dimension that the axis 'fsdp' divides; None if there is none."""
+    """The largest unsplit dimension that the mesh axis 'fsdp' divides, or None."""
     size = mesh.shape['fsdp']
     if size == 1 or any('fsdp' in axes for axes in self.spec):
       return None
-    # A stack of layers is sliced by the scan over depth, so its first axis stays whole.
+    # The scan over layers slices the first axis of stacked parameters, so that axis is never split.
     free = [(length, -axis) for axis, length in enumerate(self.shape)
             if not self.spec[axis] and length % size == 0 and self.logical[axis] != 'layers']
     return -max(free)[1] if free else None
@@ -352,7 +350,7 @@ class _Place:
 
 def _place_by_rules(name: str, shape: Sequence[int], mesh: AnyMesh, table: AxesTable, rules: Mapping[str, Any],
                     used: set[str]) -> _Place:
-  """The place of one parameter by the first pattern that matches it, which is noted in `used`."""
+  """The place of one parameter by the first pattern that matches it. Adds that pattern to `used`."""
   logical: tuple[str | None, ...] = (None,) * len(shape)
   for pattern, axes in table:
     if re.fullmatch(pattern, name):
@@ -366,11 +364,12 @@ def _place_by_rules(name: str, shape: Sequence[int], mesh: AnyMesh, table: AxesT
 
 
 def _largest_whole(places: Sequence[_Place], mesh: AnyMesh, beside: int = 0) -> int:
-  """Arrays of up to so many elements stay whole under FSDP; what cannot be split counts against the budget first.
+  """The largest size, in elements, of arrays that FSDP leaves unsplit.
 
-  `beside` elements of other arrays make the budget larger.
+  Arrays that cannot be split use up the budget first. `beside` is the number of elements of other arrays; they enlarge
+  the budget.
   """
-  budget = WHOLE_SHARE * (beside + sum(place.local(mesh) for place in places)) / mesh.shape['fsdp']
+  budget = MAX_REPLICATED_SHARE * (beside + sum(place.local(mesh) for place in places)) / mesh.shape['fsdp']
   spent = sum(place.local(mesh) for place in places
               if place.fsdp_axis(mesh) is None and not any('fsdp' in axes for axes in place.spec))
   sizes = collections.Counter(place.local(mesh) for place in places if place.fsdp_axis(mesh) is not None)
@@ -384,7 +383,7 @@ def _largest_whole(places: Sequence[_Place], mesh: AnyMesh, beside: int = 0) -> 
 
 
 def _mesh_axes(logical: str | None, mesh: AnyMesh, rules: Mapping[str, Any], what: str) -> tuple[str, ...]:
-  """The mesh axes of size above 1 of a logical axis."""
+  """The mesh axes of size above 1 that a logical axis is split over."""
   target = rules.get(logical) if logical else None
   names = (target,) if isinstance(target, str) else tuple(target or ())
   for mesh_axis in names:
@@ -395,7 +394,7 @@ def _mesh_axes(logical: str | None, mesh: AnyMesh, rules: Mapping[str, Any], wha
 
 def _rule_spec(what: str, shape: Sequence[int], logical: Sequence[str | None], mesh: AnyMesh,
                rules: Mapping[str, Any]) -> list[tuple[str, ...]]:
-  """Mesh axes of each axis of one array by the rules."""
+  """The mesh axes that the rules give to each axis of an array."""
   spec: list[tuple[str, ...]] = []
   for size, axis in zip(shape, logical):
     names = _mesh_axes(axis, mesh, rules, f'{what} {tuple(shape)}')

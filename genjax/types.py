@@ -1,6 +1,6 @@
-"""Types shared by every layer of the library, and the legend of shape suffixes.
+"""Types used everywhere in the library, and the legend of shape suffixes.
 
-Names of arrays carry their axes as a suffix, one letter an axis (`x_BTD`):
+Array names end with their axes, one letter per axis (`x_BTD`):
 
     B batch        T time, tokens or query positions    S key positions
     H height or query heads    W width    C channels    D model width
@@ -8,7 +8,7 @@ Names of arrays carry their axes as a suffix, one letter an axis (`x_BTD`):
     N samples      P patch elements    M microbatches   Z latent width
     G groups of query heads that share one key/value head
 
-A letter with two meanings is told apart by its neighbours: `image_BHWC` has height and width, `query_BTHD` has heads.
+The neighbours of a letter tell its meaning: `image_BHWC` has height and width, `query_BTHD` has heads.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,18 +28,17 @@ Batch = Mapping[str, Any]  # column name -> array whose first axis is the batch
 
 
 def leaf_name(path: tuple) -> str:
-  """The '/'-joined names of a leaf, from the path that `jax.tree_util` gives: what patterns match and messages
-  print."""
+  """The '/'-joined name of a leaf, from its `jax.tree_util` path. Patterns match it and messages print it."""
   return '/'.join(str(getattr(entry, 'key', entry)) for entry in path)
 
 
 def named_leaves(tree: Tree) -> dict[str, Any]:
-  """The leaves of a tree by their `leaf_name`."""
+  """The leaves of a tree as a dict from `leaf_name`."""
   return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def unflatten(leaves: Mapping[str, Any]) -> Tree:
-  """The tree whose `named_leaves` these are."""
+  """Inverse of `named_leaves`."""
   tree: dict[str, Any] = {}
   for path, leaf in leaves.items():
     *folders, name = path.split('/')
@@ -51,12 +50,12 @@ def unflatten(leaves: Mapping[str, Any]) -> Tree:
 
 
 def listed(names: Sequence[str], most: int = 12) -> str:
-  """Names for a message, at most `most` of them."""
+  """Joins names for a message, at most `most` of them."""
   return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
 
 
 def strict_json(value: Any, **options: Any) -> str:
-  """JSON text. It has no words for NaN and infinities, which become null; `options` are those of `json.dumps`."""
+  """Encodes a value as standard JSON, with null for NaN and infinities; `options` as for `json.dumps`."""
   return json.dumps(_finite(value), allow_nan=False, **options)
 
 
@@ -69,26 +68,25 @@ def _finite(value: Any) -> Any:
 
 
 def expanded(path: str | os.PathLike[str]) -> pathlib.Path:
-  """A path as a user writes it: a `~` or `~name` at its beginning stands for a home folder.
+  """Expands a leading `~` or `~name` of a path to a home folder.
 
   Raises:
-    UserError: there is no user of that name.
+    UserError: there is no user of this name.
   """
   try:
     return pathlib.Path(path).expanduser()
   except RuntimeError:
     raise UserError(
-      f'{path}: ~ begins the home folder of a user, and there is none of this name; write ./{path} for what is called '
-      'so '
-      'here') from None
+      f'{path}: a path that begins with ~ is in a home folder, and there is no user of this name; for a file of this '
+      f'name in the current folder write ./{path}') from None
 
 
 class UserError(Exception):
-  """Bad input. The message says what was expected, what was given and what to do; the command line exits with 2."""
+  """Invalid input. The message says what was expected, what was given and what to do. The command line exits with 2."""
 
 
 class NonFiniteError(RuntimeError):
-  """A loss, gradient or parameter became NaN or infinite; the command line exits with 3."""
+  """A loss, gradient or parameter became NaN or infinite. The command line exits with 3."""
 
   def __init__(self, step: int, phase: str, quantity: str, value: float):
     self.step, self.phase, self.quantity = step, phase, quantity
@@ -100,4 +98,4 @@ class StorageError(RuntimeError):
 
 
 class PeerError(RuntimeError):
-  """Another process of the run cannot be reached; the command line exits with 7."""
+  """Another process of the run cannot be reached. The command line exits with 7."""

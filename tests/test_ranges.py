@@ -81,7 +81,7 @@ BAD = {
     ('data.vocabulary_size', '-5', 'must not be negative'), ('model.heads', '16',
                                                              'config.model.head_dim must be even')),
   'language/mixtral': (
-    ('model.experts_per_token', '0', '1 to all of the experts'), ('model.balance', '-1', 'not be negative')),
+    ('model.experts_per_token', '0', 'between 1 and experts'), ('model.balance', '-1', 'not be negative')),
   'language/shakespeare_char': (
     ('model.attention_dropout', '1', r'must lie in \[0, 1\)'), ('data.heldout_stride', '-1', 'must not be negative')),
   'language/names': (

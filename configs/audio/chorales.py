@@ -1,16 +1,16 @@
-"""Bach's chorales, note by note: a transformer with rotary positions over the four notes of each quarter.
+"""Bach's chorales, note by note: a transformer with rotary positions over the four voices.
 
     genjax data build jsb_chorales --from=FOLDER_OF_JSON
     genjax train --config=configs/audio/chorales.py --workdir=runs/chorales
     genjax evaluate --workdir=runs/chorales --step=best --set data.heldout=test
     genjax sample --workdir=runs/chorales --num=4 --prompt='48 60 64 67'
 
-Data and split are those of Boulanger-Lewandowski et al. 2012, at a grid of quarter notes. A time step is four tokens,
-its notes from the lowest to the highest, each with its place among the four: one code for each set of notes, so that
-step_nll, the sum over the four, is the negative log-likelihood of the piano roll in nats per time step, and comparable
-with what is published for it. Held-out pieces are read in windows of 32 steps: a note is predicted from at least the 16
-steps before it, or from the beginning. Ends of pieces are not modelled. The set is small: dropout, and the checkpoint
-that is best on the validation split. Samples are written in ABC notation.
+Data and split are those of Boulanger-Lewandowski et al. 2012, in quarter notes. A time step is four tokens, its notes
+from the lowest to the highest. Each set of notes has one encoding, so step_nll, the sum over the four tokens, is the
+negative log-likelihood of the piano roll in nats per time step, comparable with published numbers. Held-out pieces are
+read in windows of 32 steps: a note is predicted from at least the 16 steps before it, or from the beginning. Ends of
+pieces are not modelled. The data set is small, hence dropout, and the checkpoint that is best on the validation split.
+Samples are written in ABC notation.
 """
 
 from genjax.configs import common

@@ -1,9 +1,8 @@
-"""Recognition of spoken digits, or of recordings of your own: log-mel frames to characters, an encoder-decoder as
-Whisper is.
+"""Recognition of spoken digits, or of your own recordings, by a Whisper-style encoder-decoder.
 
-genjax train --config=configs/audio/spoken_digits.py --config.data.originals=FOLDER --workdir=runs/spoken_digits
-genjax evaluate --workdir=runs/spoken_digits
-genjax sample --workdir=runs/spoken_digits --num=1 --conditions=source=FOLDER/7_jackson_32.wav
+    genjax train --config=configs/audio/spoken_digits.py --config.data.originals=FOLDER --workdir=runs/spoken_digits
+    genjax evaluate --workdir=runs/spoken_digits
+    genjax sample --workdir=runs/spoken_digits --num=1 --conditions=source=FOLDER/7_jackson_32.wav
 
 FOLDER is recordings/ of https://github.com/Jakobovski/free-spoken-digit-dataset.
 """

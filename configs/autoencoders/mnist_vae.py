@@ -4,9 +4,9 @@
     genjax train --config=configs/autoencoders/mnist_vae.py --workdir=runs/vae
     genjax evaluate --workdir=runs/vae
 
-Setting of flax's VAE example: Adam 1e-3, batch 128, one Bernoulli draw of MNIST; its README gives a test loss of about
-104 nats after 10 epochs on the binarization of Larochelle, ours is another draw. Arguments: epochs (30); model 'mlp' or
-'conv'; binarize 'fixed', 'dynamic' or 'none'.
+Setting of flax's VAE example: Adam 1e-3, batch 128, one Bernoulli draw of MNIST. Its README reports a test loss of
+about 104 nats after 10 epochs on Larochelle's binarization; ours is another draw. Arguments: epochs (30); model 'mlp'
+or 'conv'; binarize 'fixed', 'dynamic' or 'none'.
 """
 
 from genjax.configs import common

@@ -1,6 +1,6 @@
-"""A small classifier of CIFAR-10, twelve epochs, about 77 % of the test images: a source of features, no strong judge.
+"""A small classifier of CIFAR-10 for features of samples: twelve epochs, about 77 % test accuracy.
 
-genjax train --config=configs/classifiers/cifar10_classifier.py --workdir=runs/cifar10_classifier
+    genjax train --config=configs/classifiers/cifar10_classifier.py --workdir=runs/cifar10_classifier
 """
 
 from genjax.configs import common

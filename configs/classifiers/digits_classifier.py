@@ -1,6 +1,6 @@
-"""A small classifier of scikit-learn's digits (8x8), the judge of samples of digits.
+"""A small classifier of scikit-learn's digits (8x8), for metrics of samples.
 
-genjax train --config=configs/classifiers/digits_classifier.py --workdir=runs/digits_classifier
+    genjax train --config=configs/classifiers/digits_classifier.py --workdir=runs/digits_classifier
 """
 
 from genjax.configs import common

@@ -1,14 +1,14 @@
-"""A small classifier of MNIST: twelve epochs, about 99.4 % of the test digits, the judge of samples of MNIST.
+"""A small classifier of MNIST for metrics of samples: twelve epochs, about 99.4 % test accuracy.
 
-genjax train --config=configs/classifiers/mnist_classifier.py --workdir=runs/mnist_classifier
+    genjax train --config=configs/classifiers/mnist_classifier.py --workdir=runs/mnist_classifier
 
-model=vit is a small Vision Transformer in its place.
+The argument model=vit uses a small Vision Transformer instead.
 """
 
 from genjax.configs import common
 
 MODELS = dict(convolutional=dict(width=24, layers=2, convolutions=1, features=64, dropout=0.0),
-              # 0.02 is for widths of hundreds
+              # the usual 0.02 is for widths of hundreds
               vit=dict(patch=7, layers=4, heads=4, width=64, dropout=0.0, init_scale=0.1))
 SMOKE = dict(convolutional=dict(width=4, features=8), vit=dict(layers=2, heads=2, width=8))
 

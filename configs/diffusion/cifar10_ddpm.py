@@ -1,6 +1,6 @@
 """DDPM on CIFAR-10 with the paper's U-Net of 35.7 million parameters (Ho et al. 2020, appendix B). For accelerators.
 
-genjax train --config=configs/diffusion/cifar10_ddpm.py --workdir=runs/cifar10_ddpm
+    genjax train --config=configs/diffusion/cifar10_ddpm.py --workdir=runs/cifar10_ddpm
 """
 
 from genjax.configs import common

@@ -1,6 +1,6 @@
 """Class-conditional flow matching on CIFAR-10 with a DiT (Lipman et al. 2023; Peebles & Xie 2023). For accelerators.
 
-genjax train --config=configs/diffusion/cifar10_flow.py:model=S --workdir=runs/cifar10_flow
+    genjax train --config=configs/diffusion/cifar10_flow.py:model=S --workdir=runs/cifar10_flow
 
 Argument `model` is a size of the DiT paper: S, B, L or XL.
 """

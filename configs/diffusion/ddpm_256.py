@@ -1,11 +1,10 @@
-"""DDPM at 256 px with the U-Net of 114 million parameters (Ho et al. 2020, appendix B: LSUN and CelebA-HQ). For
-accelerators.
+"""DDPM at 256 px, U-Net with 114 M parameters (Ho et al. 2020, appendix B: LSUN and CelebA-HQ). For accelerators.
 
     genjax plan --config=configs/diffusion/ddpm_256.py --topology=v5e:4x4
     genjax train --config=configs/diffusion/ddpm_256.py:data=celeb_a_hq/256 --workdir=runs/ddpm_256
 
-Argument `data`: a TFDS set of images of 256 x 256 x 3 that has a split 'train', whose last 1,000 are held out. Without
-it the images are noise, in the right shape: enough to plan and to measure speed, nothing to learn.
+Argument `data`: a TFDS data set of 256 x 256 x 3 images with a split 'train', whose last 1,000 are held out. Without it
+the images are noise of the same shape, for plans and benchmarks.
 
 Setting of the paper: 128 channels with multipliers 1, 1, 2, 2, 4, 4, two residual blocks a level, attention at 16 x 16,
 no dropout, batch 64, Adam 2e-5, average 0.9999, 1,000 linear steps from 1e-4 to 0.02, mirrored images.

@@ -1,6 +1,6 @@
-"""EDM on scikit-learn's digits: preconditioned DiT, log-normal noise levels, Heun on Karras' grid.
+"""EDM on scikit-learn's digits: preconditioned DiT, log-normal noise levels, Heun's method on the EDM grid.
 
-genjax train --config=configs/diffusion/digits_edm.py --workdir=runs/digits_edm
+    genjax train --config=configs/diffusion/digits_edm.py --workdir=runs/digits_edm
 """
 
 from genjax.configs import common

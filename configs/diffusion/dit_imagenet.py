@@ -3,15 +3,15 @@
     genjax plan --config=configs/diffusion/dit_imagenet.py:model=XL,patch=2,pixels=512 --topology=v5e:4x4
     genjax train --config=configs/diffusion/dit_imagenet.py:model=XL,data=imagenet_latents --workdir=runs/dit
 
-Arguments: `model` S, B, L or XL; `patch` 2, 4 or 8, in latents; `pixels` 256 or 512, the size of the images whose
-latents (an eighth of the side, 4 channels) are modelled; `data`, a TFDS set with float32 features 'image' (latents of a
-scale near 1) and 'label'. Without it the latents are random, in the right shape: enough to plan and to measure speed,
-nothing to learn. Samples are latents too; to see them, decode them with the autoencoder that made the data.
+Arguments: `model` S, B, L or XL; `patch` 2, 4 or 8, in latents; `pixels` 256 or 512, the size of the images, whose
+latents have an eighth of the side and 4 channels; `data`, a TFDS data set with float32 features 'image' (latents with a
+scale near 1) and 'label'. Without it the latents are random numbers of the same shape, for plans and benchmarks.
+Samples are latents too; decode them with the autoencoder that made the data.
 
-Setting of the paper: batch 256, AdamW 1e-4 without decay, average 0.9999, labels dropped at 0.1. By default flow
-matching is learned, as in SiT (Ma et al. 2024). With the argument `learn_sigma` it is the paper's DDPM: 1,000 linear
-steps, the noise and the variances of the reverse process (twice the output channels; Nichol & Dhariwal 2021), sampled
-by 250 ancestral steps with these variances.
+Setting of the paper: batch 256, AdamW 1e-4 without decay, average 0.9999, labels dropped at 0.1. The default objective
+is flow matching, as in SiT (Ma et al. 2024). The argument `learn_sigma` chooses the paper's DDPM: 1,000 linear steps,
+prediction of noise and reverse variances (twice the output channels; Nichol & Dhariwal 2021), and 250 ancestral
+sampling steps.
 """
 
 from genjax.configs import common

@@ -1,7 +1,8 @@
-"""DDPM with a small class-conditional U-Net on MNIST, for two CPU cores: cosine schedule, v prediction, DPM-Solver++ in
-20 steps.
+"""DDPM with a small class-conditional U-Net on MNIST, for two CPU cores.
 
-genjax train --config=configs/diffusion/mnist_ddpm_unet.py --workdir=runs/mnist_ddpm_unet
+The schedule is cosine, the network predicts v, and DPM-Solver++ samples in 20 steps.
+
+    genjax train --config=configs/diffusion/mnist_ddpm_unet.py --workdir=runs/mnist_ddpm_unet
 """
 
 from genjax.configs import common

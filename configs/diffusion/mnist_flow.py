@@ -1,6 +1,6 @@
 """Class-conditional flow matching on MNIST with a small U-Net, for two CPU cores.
 
-genjax train --config=configs/diffusion/mnist_flow.py --workdir=runs/mnist_flow
+    genjax train --config=configs/diffusion/mnist_flow.py --workdir=runs/mnist_flow
 """
 
 from genjax.configs import common

@@ -1,5 +1,6 @@
-"""A class-conditional GAN on scikit-learn's 8-pixel digits.   genjax train --config=configs/gans/digits_gan.py
---workdir=runs/digits_gan
+"""A class-conditional GAN on scikit-learn's 8-pixel digits.
+
+    genjax train --config=configs/gans/digits_gan.py --workdir=runs/digits_gan
 
 Hinge loss, a spectrally normalised projection discriminator (Miyato et al. 2018, Miyato and Koyama 2018). About a
 minute on two cores, with nothing to download.

@@ -1,7 +1,9 @@
-"""DCGAN on MNIST at 28 pixels.   genjax train --config=configs/gans/mnist_gan.py --workdir=runs/mnist_gan
+"""DCGAN on MNIST at 28 pixels.
+
+    genjax train --config=configs/gans/mnist_gan.py --workdir=runs/mnist_gan
 
 Architecture and initialisation of Radford et al. 2016 at half their width, with lazy R1 (Mescheder et al. 2018) and an
-averaged generator. Arguments: conditional makes both networks see the label.
+averaged generator. The argument `conditional` gives both networks the label.
 """
 
 from genjax.configs import common

@@ -1,14 +1,16 @@
-"""A small BERT, pre-trained as a masked language model on reviews, captions and plays. What configs/language/sst2.py
-begins with.
+"""A small BERT, pre-trained as a masked language model on reviews, captions and plays.
 
-    genjax data build sst2 --from=FOLDER; genjax data build multi30k --from=FOLDER; genjax data build tiny_shakespeare
-    --from=FOLDER genjax train --config=configs/language/bert.py --workdir=runs/bert
+    genjax data build sst2 --from=FOLDER
+    genjax data build multi30k --from=FOLDER
+    genjax data build tiny_shakespeare --from=FOLDER
+    genjax train --config=configs/language/bert.py --workdir=runs/bert
     genjax sample --workdir=runs/bert --prompt='a [MASK] film with great [MASK] .'
 
-Text: the training sentences of SST-2, without labels; the English captions of Multi30k; tiny Shakespeare. Held out: the
-validation sentences of SST-2. WordPiece of 5,000 tokens without cases, learned on the training text. 15 % of the tokens
-are hidden, 80 % of these by the mask, 10 % by a random token (Devlin et al. 2018, section 3.1); no next-sentence task.
-2 layers, 2 heads, width 128 (the size that Turc et al. 2019 call tiny), context 64.
+configs/language/sst2.py can start from this run. Text: the training sentences of SST-2 without labels, the English
+captions of Multi30k, and tiny Shakespeare. Held out: the validation sentences of SST-2. The tokenizer is uncased
+WordPiece with 5,000 tokens, trained on the training text. 15 % of the tokens are chosen; 80 % of these become the mask
+token, 10 % a random token (Devlin et al. 2018, section 3.1). There is no next-sentence task. 2 layers, 2 heads, width
+128 (BERT-tiny of Turc et al. 2019), context 64.
 """
 
 from genjax.configs import common

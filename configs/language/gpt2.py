@@ -3,11 +3,11 @@
     genjax train --config=configs/language/gpt2.py:model=124M,tokens=corpus.npy --workdir=runs/gpt2
     genjax inspect --config=configs/language/gpt2.py:model=1.5B
 
-Arguments: `model`, a key of `SIZES`, by the number of parameters that its files have (the paper counts 117M for the
+Arguments: `model`, a key of `SIZES`, the number of parameters in the published files (the paper counts 117M for the
 first); `batch`, sequences in a batch; `context`, tokens in a sequence; `tokens`, a .npy file of token numbers below
-50,257, whose last 100,000 are held out. Without it the tokens are random: enough to plan and to measure speed, nothing
-to learn. The paper gives a batch of 512 sequences and no learning rates; those here are GPT-3's for models of these
-sizes. The mesh spreads parameters over all devices.
+50,257, whose last 100,000 are held out. Without it the tokens are random, for plans and benchmarks. The paper has
+batches of 512 sequences and gives no learning rates; those here are GPT-3's for models of these sizes. The mesh shards
+parameters over all devices.
 """
 
 from genjax.configs import common

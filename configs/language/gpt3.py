@@ -5,16 +5,15 @@
 
 Arguments: `model`, a size of the table; `batch`, sequences in a batch; `context`, tokens in a sequence; `tokens`, a
 .npy file of token numbers below 50,257 (GPT-2's vocabulary), whose last 100,000 are held out. Without it the tokens are
-random: enough to plan and to measure speed, nothing to learn. Layers alternate sparse attention in the paper; here all
-of them are dense, which changes no parameter. Learning rate and batch in tokens are the paper's; the mesh spreads
-parameters over all devices.
+random, for plans and benchmarks. In the paper every other layer has sparse attention; here all layers are dense, with
+the same parameters. Learning rate and batch in tokens are the paper's. The mesh shards parameters over all devices.
 """
 
 from genjax.configs import common
 
-# Layers, width, heads, learning rate, sequences of 2,048 tokens in a batch. The table's heads of 128 channels do not
-# make up the width of 1.3B (24 of them) and 13B (40); published counts take projections as wide as the model, which 16
-# of 128 and 20 of 257 give.
+# Layers, width, heads, learning rate, sequences of 2,048 tokens in a batch. The paper's heads of 128 channels do not
+# give the width of 1.3B (24 heads) and 13B (40 heads). Published parameter counts need projections as wide as the
+# model: 16 heads of 128 and 20 of 257.
 SIZES = {
   '125M': (12, 768, 12, 6e-4, 256),
   '350M': (24, 1024, 16, 3e-4, 256),

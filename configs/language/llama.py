@@ -1,16 +1,17 @@
-"""The LLaMA family (Touvron et al. 2023a, table 2; Llama 2: 2023b; Llama 3: Llama Team 2024, table 3) and what has its
-shape. For accelerators.
+"""The LLaMA family and models of the same architecture. For accelerators.
+
+Sources: Touvron et al. 2023a, table 2; Llama 2: Touvron et al. 2023b; Llama 3: Llama Team 2024, table 3.
 
     genjax plan --config=configs/language/llama.py:model=7B,context=8192,batch=128 --topology=v5p:4x4x8
-    genjax plan --config=configs/language/llama.py:model=llama2-70B,context=8192,batch=512 --topology=v5p:8x8x16
-    --mesh=fsdp:256,tensor:4
+    genjax plan --config=configs/language/llama.py:model=llama2-70B,context=8192,batch=512 --topology=v5p:8x8x16 \\
+        --mesh=fsdp:256,tensor:4
 
 Arguments: `model`, a key of `SIZES`; `context`, tokens in a sequence (0: as published); `batch`, sequences in a batch
 (0: four million tokens); `tokens`, a .npy file of token numbers, whose last 100,000 are held out. Without it the tokens
-are random: enough to plan and to measure speed, nothing to learn. The mesh spreads parameters over all devices.
+are random, for plans and benchmarks. The mesh shards parameters over all devices.
 
-Contexts of Llama 3 are those before it was extended to 131,072 tokens. Where no learning rate is published (Llama 3.2,
-Mistral) it is that of Llama 3 8B.
+Contexts of Llama 3 are those before the extension to 131,072 tokens. If no learning rate is published (Llama 3.2,
+Mistral), that of Llama 3 8B is used.
 """
 
 from genjax.configs import common

@@ -1,14 +1,13 @@
-"""Mixtral 8x7B (Jiang et al. 2024, table 1): LLaMA's blocks with eight MLPs, of which each token has two. For
-accelerators.
+"""Mixtral 8x7B (Jiang et al. 2024, table 1): LLaMA blocks with eight experts, two per token. For accelerators.
 
     genjax plan --config=configs/language/mixtral.py --topology=v5p:8x8x8
     genjax inspect --config=configs/language/mixtral.py --mesh=fsdp:64,expert:8
 
 Arguments: `context`, tokens in a sequence; `batch`, sequences in a batch; `tokens`, a .npy file of token numbers below
-32,000, whose last 100,000 are held out. Without it the tokens are random: enough to plan and to measure speed, nothing
-to learn. The mesh spreads parameters over all devices; on its axis `expert` each device has some of the experts, and
-some of the heads and of the vocabulary. The paper gives no learning rate: the one here is that of Llama 3 8B, and the
-weight of the load-balancing loss is that of the published config.
+32,000, whose last 100,000 are held out. Without it the tokens are random, for plans and benchmarks. The mesh shards
+parameters over all devices; its axis `expert` splits the experts, the heads and the vocabulary. The paper gives no
+learning rate; this config uses that of Llama 3 8B. The weight of the load-balancing loss is that of the published
+config.
 """
 
 from genjax.configs import common
@@ -20,7 +19,7 @@ def get_config(arg=None):
                norm_eps=1e-5, experts=8, experts_per_token=2, balance=0.02)
   config = common.decoder(arg.tokens, steps=250_000, batch_size=arg.batch, vocabulary_size=32_000, context=arg.context,
                           rate=3e-4, model=model)
-  # Attention would else be computed on every device of the axis.
+  # Without this rule every device of the axis would compute all of attention.
   config.rules.heads = ('tensor', 'expert')
   config.rules.vocab = ('tensor', 'expert')
   if arg.smoke:

@@ -1,13 +1,12 @@
-"""A transformer that translates captions of photographs, German to English: "Attention is All You Need" on Multi30k, as
-in pytorch-seq2seq.
+"""German-English translation of image captions (Multi30k) by the original Transformer, as in pytorch-seq2seq.
 
     genjax data build multi30k --from=FOLDER
     genjax train    --config=configs/language/multi30k.py --workdir=runs/multi30k
     genjax evaluate --workdir=runs/multi30k --step=best --set data.heldout=test_2016_flickr
     genjax sample   --workdir=runs/multi30k --num=1 --prompt='Ein Mann fährt Fahrrad.'
 
-Needs `pip install 'genjax-research[text]'`. docs/translation.md has what it reaches. The arguments source and target
-name other languages of the set (de, en, fr).
+Needs `pip install 'genjax-research[text]'`. docs/translation.md has the results. The arguments `source` and `target`
+choose other languages of the data set (de, en, fr).
 """
 
 from genjax.configs import common

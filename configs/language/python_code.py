@@ -3,7 +3,7 @@
     genjax train --config=configs/language/python_code.py --workdir=runs/python
     genjax sample --workdir=runs/python --prompt='def __init__(self'
 
-The loss is that of single bytes, in nats; evaluation gives bits per byte too.
+The loss is in nats per byte; evaluation also reports bits per byte.
 """
 
 from genjax.configs import common

@@ -1,12 +1,12 @@
-"""A GPT on tiny Shakespeare in pieces of words: byte-level BPE of 512 tokens, learned from the training split.
+"""A GPT on tiny Shakespeare with byte-level BPE of 512 tokens, trained on the training split.
 
     genjax data build tiny_shakespeare --from=FOLDER_OF_INPUT_TXT
     genjax train --config=configs/language/shakespeare_bpe.py --workdir=runs/shakespeare_bpe
     genjax sample --workdir=runs/shakespeare_bpe --prompt='ROMEO:'
 
-The setting of `configs.language.shakespeare_char`, with another vocabulary. Its loss is in nats per token of about two
-bytes; bits_per_byte is what compares the two. The 2,000 steps end at 2.466 on the held-out text, where characters end
-at 1.902 / log(2) = 2.744. The argument vocabulary=wordpiece learns WordPiece instead, vocabulary=PATH takes a
+The setting is that of `configs.language.shakespeare_char`, with another vocabulary. The loss is in nats per token of
+about two bytes; compare the two by bits_per_byte. After 2,000 steps it is 2.466 on the held-out text; the character
+model has 1.902 / log(2) = 2.744. The argument vocabulary=wordpiece trains WordPiece instead; vocabulary=PATH uses a
 tokenizer.json or a SentencePiece model.
 """
 

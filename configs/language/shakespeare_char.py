@@ -1,23 +1,23 @@
-"""A character-level GPT on tiny Shakespeare: the documented CPU run of nanoGPT, or with model=10.65M its GPU run.
+"""A character-level GPT on tiny Shakespeare: nanoGPT's documented CPU run, or with model=10.65M its GPU run.
 
     genjax data build tiny_shakespeare --from=FOLDER_OF_INPUT_TXT
     genjax train --config=configs/language/shakespeare_char.py --workdir=runs/shakespeare
     genjax sample --workdir=runs/shakespeare --prompt='ROMEO:'
 
 Setting: 4 layers, 4 heads, width 128, context 64, batch 12, 2,000 steps, AdamW 1e-3 (b2 0.99, weight decay 0.1, clip
-1), 100 steps of warm-up, cosine to a tenth, no dropout, no biases; the first 90 % of the text train, the rest is held
-out. karpathy/nanoGPT README prints validation loss 1.88 for it, over 20 batches; its code gives 1.919 over 200 batches.
-Held-out windows overlap by half, which makes 291 batches of the last tenth of the text.
+1), 100 steps of warm-up, cosine decay to a tenth, no dropout, no biases. The first 90 % of the text train, the rest is
+held out. The README of karpathy/nanoGPT reports validation loss 1.88, over 20 batches; its code gives 1.919 over 200
+batches. Held-out windows overlap by half, which makes 291 batches of the last tenth of the text.
 
 model=10.65M: 6 layers, 6 heads, width 384, context 256, batch 64, 5,000 steps, dropout 0.2 of embeddings, attention
-weights and what blocks add; the rest as above. The published best validation loss is 1.4697. The model overfits, so
-that the best checkpoint counts (`genjax evaluate --step=best`); every evaluation reads the last tenth of the text once,
-in windows that do not overlap.
+weights and residual branches; the rest as above. The published best validation loss is 1.4697. The model overfits, so
+use the best checkpoint (`genjax evaluate --step=best`). Every evaluation reads the last tenth of the text once, in
+windows that do not overlap.
 """
 
 from genjax.configs import common
 
-# Layers and heads, width, context, held-out stride, batch, steps, dropout, steps and batches of an evaluation.
+# Layers and heads, width, context, held-out stride, batch, steps, dropout, steps between and batches of evaluations.
 SIZES = {
   '0.8M': (4, 128, 64, 32, 12, 2000, 0.0, 500, 40),
   '10.65M': (6, 384, 256, 256, 64, 5000, 0.2, 250, 0),

@@ -1,14 +1,13 @@
-"""Sentiment of film reviews (SST-2, Socher et al. 2013) by a small BERT: from scratch, or from the encoder of
-configs/language/bert.py.
+"""Sentiment of film reviews (SST-2, Socher et al. 2013) by a small BERT, from scratch or pre-trained.
 
     genjax train --config=configs/language/sst2.py --workdir=runs/sst2 --config.data.vocabulary=runs/bert
     genjax train --config=configs/language/sst2.py:pretrained=runs/bert --workdir=runs/sst2_pretrained
     genjax evaluate --workdir=runs/sst2_pretrained --step=best --set data.heldout=test
 
-6,920 whole sentences, no phrases of the treebank. Kept is the checkpoint of the highest accuracy on the 872 validation
-sentences; what is reported is that on the 1,821 test sentences. With `pretrained` the tokenizer and all but the heads
-come from that run; the pooler and the classifier begin anew. Without it a tokenizer is learned on the training
-sentences, unless config.data.vocabulary names one.
+Training uses 6,920 whole sentences, without phrases of the treebank. The checkpoint with the highest accuracy on the
+872 validation sentences is kept; accuracy is reported on the 1,821 test sentences. With `pretrained`, the tokenizer and
+all parameters except the pooler and the classifier come from that run (of configs/language/bert.py). Without it, a
+tokenizer is trained on the training sentences, unless config.data.vocabulary names one.
 """
 
 from genjax.configs import common

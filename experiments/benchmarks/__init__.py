@@ -1,1 +1,1 @@
-"""Measurements of genjax itself: speed, faults, plans, and the picture of the README."""
+"""Benchmarks and checks of genjax itself: speed, fault injection, plans, and the picture of the README."""

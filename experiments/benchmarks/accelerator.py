@@ -1,14 +1,14 @@
-"""What one accelerator does: train steps, decoding and sampling of published sizes, beside PyTorch where it has the
-same device.
+"""Benchmark of one accelerator: training, decoding and sampling at published sizes, compared with PyTorch.
 
-    python -m genjax.experiments.benchmarks.accelerator --out=accelerator.json            # everything that fits into
-    400 seconds python -m genjax.experiments.benchmarks.accelerator --cases=gpt2_train,dit_train --sides=genjax
-    --budget=120 python -m genjax.experiments.benchmarks.accelerator --dry                             # tiny shapes,
-    anywhere: says that it works, measures nothing
+    # everything that fits into 400 seconds
+    python -m genjax.experiments.benchmarks.accelerator --out=accelerator.json
+    python -m genjax.experiments.benchmarks.accelerator --cases=gpt2_train,dit_train --sides=genjax --budget=120
+    # tiny shapes on any device: checks that it works, measures nothing
+    python -m genjax.experiments.benchmarks.accelerator --dry
 
-Each measurement has a process of its own, so that one which fails stops no other and memory is its own. A batch that
-does not fit is halved. What would not end within the budget is skipped, and the report says so. See
-docs/accelerators.md for what is reported.
+PyTorch is only compared if it has the same device. Each measurement runs in its own process, so that a failure does not
+affect others and memory is not shared. A batch that does not fit is halved. Measurements that would exceed the budget
+are skipped and reported as such. docs/accelerators.md describes the report.
 """
 
 import argparse
@@ -36,8 +36,8 @@ from genjax.types import strict_json
 
 FORMAT = 1
 ROUNDS = 7
-START_SECONDS = 10.0  # of a process, its imports and the start of its device
-TAIL = 600  # characters of what a failed process has said
+START_SECONDS = 10.0  # for the start of a process, its imports and its device
+MAX_MESSAGE_LENGTH = 600  # characters of the last output of a failed process
 
 Report = dict[str, Any]
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                       help='nothing is begun that would end later')
   parser.add_argument('--out', type=pathlib.Path, metavar='FILE', help='write the report here, as JSON')
   parser.add_argument('--dry', action='store_true', help='tiny shapes in this process, to try the command anywhere')
-  parser.add_argument('--one', metavar='CASE:SIDE', help=argparse.SUPPRESS)  # what a process of its own measures
+  parser.add_argument('--one', metavar='CASE:SIDE', help=argparse.SUPPRESS)  # what a child process measures
   parser.add_argument('--batch', type=int, default=0, help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   cases, sides = ([name for name in text.split(',') if name] for text in (args.cases, args.sides))
@@ -63,8 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   if not args.budget > 0 or not cases or not sides:
     parser.error(
       f'--budget is above 0, and there is at least one case and one side; got {args.budget}, {args.cases!r}, '
-      f'{args.sides!r}'
-    )
+      f'{args.sides!r}')
   if args.out and not args.out.absolute().parent.is_dir():
     parser.error(f'--out={args.out} cannot be written: its folder does not exist')
   if args.one:
@@ -80,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(cases: Sequence[str], sides: Sequence[str], budget: float, measuring: Callable[[str, str, int, float], Report],
         dry: bool) -> Report:
-  """Measures all cases, side by side, within a budget of seconds.
+  """Measures all cases on all sides, within a budget of seconds.
 
-  The sides come one after the other, so that what is cut off by the budget is the comparison and not the thing itself.
-  Others take the batch that fitted ours.
+  genjax is measured first on all cases, so that the budget rather cuts off the comparison. Other sides use the batch
+  that fitted genjax.
 
   Args:
     cases, sides: what to measure.
@@ -119,14 +118,14 @@ def run(cases: Sequence[str], sides: Sequence[str], budget: float, measuring: Ca
 
 
 def _hopeless(side: str, rows: Mapping[str, Report], device: Report) -> str:
-  """Why no case has this side, if none has."""
+  """Returns why no case can run on this side, or ''."""
   if side != 'genjax' and device and device['platform'] not in ('gpu', 'cpu'):
     return f'PyTorch is compared on GPUs, and this is {device["kind"]}'
   return next((row[side]['reason'] for row in rows.values() if row.get(side, {}).get('status') == 'unavailable'), '')
 
 
 def measure_apart(name: str, side: str, batch: int, left: float) -> Report:
-  """`measure` in a process of its own, which ends with the budget."""
+  """Runs `measure` in a child process, which ends with the budget."""
   with tempfile.TemporaryDirectory() as folder:
     out = pathlib.Path(folder) / 'report.json'
     command = [
@@ -141,17 +140,18 @@ def measure_apart(name: str, side: str, batch: int, left: float) -> Report:
     except subprocess.TimeoutExpired:
       return {'status': 'failed', 'reason': f'did not end within the {left:.0f} s that were left of the budget'}
     if not out.exists():
-      return {'status': 'failed', 'reason': f'the process ended with {done.returncode}: {done.stderr.strip()[-TAIL:]}'}
+      return {'status': 'failed',
+              'reason': f'the process ended with {done.returncode}: {done.stderr.strip()[-MAX_MESSAGE_LENGTH:]}'}
     return json.loads(out.read_text())
 
 
 def measure_dry(name: str, side: str, batch: int, left: float) -> Report:
-  """`measure` of tiny shapes in this process."""
+  """Runs `measure` with tiny shapes in this process."""
   return measure(name, side, batch, dry=True)
 
 
 def measure(name: str, side: str, batch: int = 0, dry: bool = False) -> Report:
-  """One case of one side, with the batch halved until it fits.
+  """Measures one case on one side; halves the batch until it fits.
 
   Args:
     name, side: of `CASES` and `SIDES`.
@@ -159,8 +159,8 @@ def measure(name: str, side: str, batch: int = 0, dry: bool = False) -> Report:
     dry: tiny shapes, one round.
 
   Returns:
-    status 'ok', 'failed', 'skipped' or 'unavailable', with a reason unless it is ok; device; and of what is ok, the
-    figures that docs/accelerators.md lists.
+    status 'ok', 'failed', 'skipped' or 'unavailable' (with a reason unless 'ok'); device; and if 'ok', the results that
+    docs/accelerators.md lists.
   """
   case, tried = CASES[name], []
   rows = batch or (2 if dry and case.batch > 1 else case.batch)
@@ -173,12 +173,13 @@ def measure(name: str, side: str, batch: int = 0, dry: bool = False) -> Report:
       return {'status': 'unavailable', 'reason': str(error), 'device': describe_device()}
     except Skipped as error:
       return {'status': 'skipped', 'reason': str(error), 'device': describe_device()}
-    except Exception as error:  # whatever a backend raises; the others are measured all the same
+    except Exception as error:  # a backend may raise any error; other measurements continue
       message = f'{type(error).__name__}: {error}'
-    # Outside of the handler, whose traceback holds the arrays of the failed attempt.
+    # Outside the handler, because its traceback keeps the arrays of the failed attempt alive.
     gc.collect()
     if not out_of_memory(message) or rows == 1:
-      return {'status': 'failed', 'reason': message[:TAIL], 'batches_tried': tried, 'device': describe_device()}
+      return {'status': 'failed', 'reason': message[:MAX_MESSAGE_LENGTH], 'batches_tried': tried,
+              'device': describe_device()}
     rows = rows // 2
   device = describe_device()
   step = statistics.median(found['step_seconds_rounds'])
@@ -189,13 +190,13 @@ def measure(name: str, side: str, batch: int = 0, dry: bool = False) -> Report:
 
 
 def out_of_memory(message: str) -> bool:
-  """Whether an error says that a device has too little memory."""
+  """Returns whether an error message is about too little device memory."""
   return any(words in message.lower()
              for words in ('resource_exhausted', 'out of memory', 'outofmemory', 'exceeds available hbm'))
 
 
 def describe_device() -> Report:
-  """The first device: what jax calls it, its memory and its peak bfloat16 FLOP/s, where they are known."""
+  """The first device: its name in jax, and its memory and peak bfloat16 FLOP/s if known."""
   device = jax.devices()[0]
   hardware = topology.hardware_of(device.device_kind)
   return {
@@ -205,7 +206,7 @@ def describe_device() -> Report:
 
 
 def versions() -> dict[str, str | None]:
-  """Versions of what is measured; None of what is not installed."""
+  """Versions of the measured packages; None if not installed."""
   found: dict[str, str | None] = {'python': platform.python_version()}
   for name in ('jax', 'jaxlib', 'flax', 'torch', 'transformers'):
     try:

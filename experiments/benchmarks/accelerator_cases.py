@@ -1,5 +1,4 @@
-"""What `genjax.experiments.benchmarks.accelerator` measures: published sizes in bfloat16, in genjax and as twins in
-PyTorch."""
+"""Cases of `genjax.experiments.benchmarks.accelerator`: published sizes in bfloat16, in genjax and PyTorch."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -22,18 +21,18 @@ SIDES = ('genjax', 'torch', 'torch_compile')
 ROUND_SECONDS = 0.5
 PROMPT = 16  # tokens
 DTYPE = 'bfloat16'
-# Part of the text of a program -> what computes its attention.
+# substring of a program -> kernel that computes its attention
 KERNELS = {'__cudnn$fmha': 'cudnn', 'splash': 'splash (Pallas)', 'flash_attention': 'flash (Pallas)'}
 PALLAS = ('tpu_custom_call', '__gpu$xla.gpu.triton', 'triton_kernel_call', 'mosaic_gpu')
-WEIGHT_BLOCK = 2**16  # random numbers that weights of twins repeat: what they are does not change the time
+WEIGHT_BLOCK = 2**16  # random numbers that are repeated in PyTorch weights; their values don't affect the time
 
 
 class Unavailable(Exception):
-  """A side that no case can have here."""
+  """Raised if no case can run on a side here."""
 
 
 class Skipped(Exception):
-  """A side that this case does not have."""
+  """Raised if this case does not support a side."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,16 +58,17 @@ class Case:
 
 
 def measure(case: Case, side: str, rows: int, dry: bool, rounds: int) -> dict[str, Any]:
-  """The figures of one side with `rows` rows; see docs/accelerators.md."""
+  """The results of one side with `rows` rows; see docs/accelerators.md."""
   found = _ours(case, rows, dry, rounds) if side == 'genjax' else _theirs(case, rows, dry, rounds, side
                                                                           == 'torch_compile')
   return {'unit': case.unit, 'units_per_step': rows * case.units(dry), 'flops': model_flops(case, rows, dry), **found}
 
 
 def model_flops(case: Case, rows: int, dry: bool) -> int:
-  """Analytic FLOPs of a step, with attention as its formula has it: what any kernel computes.
+  """Analytic FLOPs of a step, with the FLOPs of attention from its formula, whatever the kernel.
 
-  Of a train step three times those of the loss: each product has two in its gradient, and nothing is computed twice.
+  A train step has three times the FLOPs of the loss, since the gradient of a product is two products. Recomputation
+  does not count.
   """
   objective, batch = case.make(dry, 'reference'), case.data(rows, dry)
   variables = jax.eval_shape(lambda: objective.init(jax.random.key(0), {}))
@@ -83,10 +83,9 @@ def model_flops(case: Case, rows: int, dry: bool) -> int:
 
 
 def attention_of(program: str | None) -> str:
-  """What computes attention in the text of a program, lowered or compiled: a fused kernel, or XLA's products and
-  softmax.
+  """The implementation of attention in a lowered or compiled program: a fused kernel or plain XLA.
 
-  'unknown' where a backend gives no text.
+  'unknown' if the backend gives no program text.
   """
   if program is None:
     return 'unknown'
@@ -146,7 +145,7 @@ def _theirs(case: Case, rows: int, dry: bool, rounds: int, compiles: bool) -> di
 
 
 def _weights(shapes: Any) -> Any:
-  """Small random numbers of these shapes, as tensors of the twins on the device."""
+  """Small random PyTorch tensors of these shapes on the device."""
   speed: Any = importlib.import_module('genjax.experiments.benchmarks.speed')
   block = np.random.default_rng(0).normal(0.0, 0.02, WEIGHT_BLOCK).astype(np.float32)
   return speed.on_device(speed.twins.convert(jax.tree.map(lambda leaf: np.resize(block, leaf.shape), shapes)))
@@ -216,7 +215,7 @@ def _dit_labels(rows: int, dry: bool) -> dict[str, np.ndarray]:
 
 
 def _dit_twin(steps: Callable[[bool], int]) -> Callable[..., Callable[[], None]]:
-  """The twin of training, or with steps of sampling."""
+  """The PyTorch version of training, or with `steps` of sampling."""
   def make(shapes: Any, compiled: Callable, batch: dict[str, np.ndarray], dry: bool) -> Callable[[], None]:
     speed: Any = importlib.import_module('genjax.experiments.benchmarks.speed')
     config = _dit_config(dry)

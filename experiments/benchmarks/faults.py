@@ -2,14 +2,13 @@
 
     python -m genjax.experiments.benchmarks.faults --kills 52
 
-Each family's smoke-size config is trained once undisturbed. Then it is trained again by processes that are killed, one
-after the other, by SIGKILL and SIGTERM, as soon as `status.json` says that they are in the wanted phase, until all
-kills are spent; the last process may finish. Checked: exit codes; that a run goes on from the newest complete
-checkpoint, and after SIGTERM from the very step it had finished; and at the end that the kept checkpoints are those of
-the undisturbed run, every array bit for bit, and every evaluation and sample file too. Prints a table; exit code 1 if
-anything differs.
+The smoke config of each family is first trained without faults. Then it is trained again by processes that are killed
+one after the other, by SIGKILL and SIGTERM, when `status.json` reports the chosen phase. After the last kill a process
+may finish. Checked are the exit codes; that a run resumes from the newest complete checkpoint, after SIGTERM from the
+last finished step; and that at the end checkpoints, evaluations and sample files equal those of the first run bit for
+bit. Prints a table; the exit code is 1 if anything differs.
 
-Needs no download, no network, no accelerator; runs one process at a time.
+Needs no downloads, network or accelerator; runs one process at a time.
 """
 
 import argparse
@@ -42,7 +41,7 @@ FAMILIES = {
 }
 PHASES = ('start-up', 'compile', 'step', 'evaluate', 'sample', 'save')
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
-PATIENCE = 600.0  # seconds that a process may take
+TIMEOUT_SECONDS = 600.0  # per process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +57,10 @@ class Kill:
 class Campaign:
   """Runs of one family.
 
-  family: a key of FAMILIES. folder: for its run directories. steps, every: length of a run, steps between checkpoints.
+  Attributes:
+    family: a key of FAMILIES.
+    folder: folder for its run directories.
+    steps, every: length of a run, and steps between checkpoints.
   """
 
   family: str
@@ -69,7 +71,7 @@ class Campaign:
   rows: list[tuple[str, ...]] = dataclasses.field(default_factory=list)
 
   def start(self, workdir: pathlib.Path) -> subprocess.Popen:
-    """A process that trains or resumes a run."""
+    """Starts a process that trains or resumes a run."""
     argv = [
       sys.executable, '-m', 'genjax.cli.main', 'train', f'--config={ROOT}/configs/{FAMILIES[self.family]}.py:smoke',
       f'--workdir={workdir}', f'--config.steps={self.steps}', f'--config.checkpoint.every={self.every}',
@@ -79,13 +81,13 @@ class Campaign:
     with open(workdir.with_suffix('.log'), 'a') as log:
       log.write('\n--- start\n')
       log.flush()
-      # A session of its own: what is typed at this terminal does not reach it.
+      # In a new session, so that Ctrl-C in this terminal does not reach it.
       return subprocess.Popen(
         argv, stdout=log, stderr=log, cwd=ROOT, start_new_session=True,
         env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])})
 
   def finish(self, workdir: pathlib.Path) -> bool:
-    """Trains a run to its end; False if that fails."""
+    """Trains a run to its end; returns False if that fails."""
     process = self.start(workdir)
     code = wait(process)
     if code != 0:
@@ -93,14 +95,14 @@ class Campaign:
     return code == 0
 
   def disturb(self, workdir: pathlib.Path, kills: list[Kill]) -> int:
-    """Trains a run with kills, as many of them as it lives for; returns how many were spent."""
+    """Trains a run with kills until it finishes or all are used; returns the number of used kills."""
     for spent, kill in enumerate(kills):
       before = resumable(workdir)
       process = self.start(workdir)
       seen, step = approach(process, workdir, kill)
       if seen is None:
         wait(process)
-        return spent  # it was finished before
+        return spent  # it finished before the kill
       process.send_signal(kill.number)
       begin = time.monotonic()
       code = wait(process)
@@ -125,11 +127,11 @@ class Campaign:
         self.problems.append(f'{where}: it did not say that it stopped\n{tail(workdir)}')
       if stopped and not int(stopped[1]) == kept == reached:
         self.problems.append(f'{where}: stopped at step {stopped[1]}, finished {reached}, but {kept} is saved')
-    elif kept < ((reached - 1) // self.every - 1) * self.every:  # the newest may just have been being written
+    elif kept < ((reached - 1) // self.every - 1) * self.every:  # the newest checkpoint may have been incomplete
       self.problems.append(f'{where}: finished {reached}, but only {kept} is saved')
 
   def compare(self, expected: pathlib.Path, actual: pathlib.Path) -> int:
-    """Everything that two finished runs must have in common; returns how many arrays were compared."""
+    """Checks that two finished runs are equal; returns the number of compared arrays."""
     steps = [checkpoint_steps(expected), checkpoint_steps(actual)]
     if steps[0] != steps[1] or not steps[0]:
       self.problems.append(f'{actual.name}: keeps checkpoints {steps[1]}, undisturbed {steps[0]}')
@@ -150,11 +152,10 @@ class Campaign:
 
 
 def approach(process: subprocess.Popen, workdir: pathlib.Path, kill: Kill) -> tuple[str | None, int]:
-  """Waits for the moment of a kill; returns what the process was doing and its finished steps, or None if it ended
-  before."""
-  deadline = time.monotonic() + PATIENCE
+  """Waits for the time of a kill; returns the phase and the finished steps, or None if the process ended before."""
+  deadline = time.monotonic() + TIMEOUT_SECONDS
   if kill.phase == 'start-up':
-    # From the interpreter's first breath, when nobody listens for signals yet, to about the end of the imports.
+    # Between the start of the interpreter, before signal handlers exist, and about the end of the imports.
     time.sleep(random.Random(kill.after).uniform(0.1, 2.5))
   while time.monotonic() < deadline:
     status = read_status(workdir)
@@ -167,20 +168,20 @@ def approach(process: subprocess.Popen, workdir: pathlib.Path, kill: Kill) -> tu
       return status['doing'], status['step']
     time.sleep(0.0005 if mine else 0.01)
   process.kill()
-  raise TimeoutError(f'{workdir}: phase {kill.phase} did not come in {PATIENCE:.0f} s')
+  raise TimeoutError(f'{workdir}: phase {kill.phase} did not come in {TIMEOUT_SECONDS:.0f} s')
 
 
 def wait(process: subprocess.Popen) -> int:
-  """The exit code; a process that takes too long is killed."""
+  """Returns the exit code; kills a process that takes too long."""
   try:
-    return process.wait(PATIENCE)
+    return process.wait(TIMEOUT_SECONDS)
   except subprocess.TimeoutExpired:
     process.kill()
     return process.wait()
 
 
 def read_status(workdir: pathlib.Path) -> dict[str, Any] | None:
-  """status.json, or None before there is one."""
+  """The contents of status.json, or None before it exists."""
   try:
     return json.loads((workdir / 'status.json').read_text())
   except (FileNotFoundError, ValueError):
@@ -194,7 +195,7 @@ def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
 
 
 def resumable(workdir: pathlib.Path) -> int:
-  """The step that a run would go on from."""
+  """The step from which a run would resume."""
   return max([0, *checkpoint_steps(workdir)])
 
 
@@ -209,18 +210,18 @@ def arrays(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
 
 
 def evaluations(workdir: pathlib.Path) -> list[dict[str, float]]:
-  """The lines of metrics.jsonl that hold evaluations."""
+  """The lines of metrics.jsonl with evaluations."""
   lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
   return [line for line in lines if any(name.startswith('heldout/') for name in line)]
 
 
 def samples(workdir: pathlib.Path) -> dict[str, bytes]:
-  """Sample files and what is in them."""
+  """The sample files and their contents."""
   return {path.name: path.read_bytes() for path in sorted((workdir / 'samples').iterdir())}
 
 
 def last_words(workdir: pathlib.Path) -> str:
-  """What the last process of a run said."""
+  """The output of the last process of a run."""
   return workdir.with_suffix('.log').read_text(errors='replace').rpartition('--- start')[2]
 
 
@@ -230,13 +231,12 @@ def tail(workdir: pathlib.Path) -> str:
 
 
 def plan(kills: int, families: Sequence[str], steps: int, seed: int) -> dict[str, list[Kill]]:
-  """Which family is killed how: phases and signals in turn, at later and later steps of a run."""
+  """The kills of each family: all phases and signals in turn, at increasing steps of a run."""
   pairs = [(phase, number) for phase in PHASES for number in SIGNALS]
   given: dict[str, list[tuple[str, signal.Signals]]] = {family: [] for family in families}
   for index in range(kills):
     turn, place = divmod(index, len(families))
-    # 5 has no divisor in common with the number of pairs: each family gets every pair; few kills, too, are different
-    # ones.
+    # 5 and the number of pairs are coprime, so each family gets every pair, and few kills are still different.
     given[families[place]].append(pairs[(5 * turn + 3 * place) % len(pairs)])
   chance, planned = random.Random(seed), {}
   for family, chosen in given.items():
@@ -247,7 +247,7 @@ def plan(kills: int, families: Sequence[str], steps: int, seed: int) -> dict[str
 
 
 def run(kills: int, families: Sequence[str], steps: int, every: int, seed: int, folder: pathlib.Path) -> int:
-  """The campaign; returns how many problems there were."""
+  """Runs the campaign; returns the number of problems."""
   begin = time.monotonic()
   problems, rows = [], []
   for family, planned in plan(kills, families, steps, seed).items():
@@ -262,8 +262,7 @@ def run(kills: int, families: Sequence[str], steps: int, every: int, seed: int, 
         compared = campaign.compare(straight, disturbed) if campaign.finish(disturbed) else 0
         print(
           f'{family:<10} run {runs}: {compared} arrays compared, {len(planned)} kills to go, {len(campaign.problems)} '
-          'problems, '
-          f'{time.monotonic() - begin:.0f} s', flush=True)
+          f'problems, {time.monotonic() - begin:.0f} s', flush=True)
     if planned:
       campaign.problems.append(f'{len(planned)} kills were not spent')
     problems += [f'{family} {problem}' for problem in campaign.problems]

@@ -1,7 +1,7 @@
 """One picture of samples from several runs, side by side: the picture of the README.
 
-python -m genjax.experiments.benchmarks.gallery --out=docs/samples.png runs/mnist_flow runs/mnist_vae runs/mnist_gan
-runs/shakespeare
+    python -m genjax.experiments.benchmarks.gallery --out=docs/samples.png \\
+        runs/mnist_flow runs/mnist_vae runs/mnist_gan runs/shakespeare
 """
 
 import argparse

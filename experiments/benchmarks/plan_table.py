@@ -2,8 +2,8 @@
 
     python -m genjax.experiments.benchmarks.plan_table [--only=llama] [--out=docs/plans.md]
 
-Each plan is `genjax plan ... --json` in a process of its own, on two idle cores about a minute. `--only` plans the rows
-whose name holds a text and keeps the others as they stand in the file.
+Each plan is `genjax plan ... --json` in a separate process, which takes about a minute on two idle cores. `--only`
+plans only rows whose name contains a text and keeps the others from the file.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def main() -> int:
     except subprocess.CalledProcessError as error:
       failed = True
       print(error.stderr, file=sys.stderr)
-    # Written after each plan, so that an interrupted table keeps what it has.
+    # Written after each plan, so that an interruption loses little.
     rows = [known[row.name] for row in ROWS if row.name in known]
     table = '\n'.join([HEADER, '| ' + ' | '.join(['---'] * (HEADER.count('|') - 1)) + ' |', *rows])
     options.out.write_text(f'{before}{BEGIN}\n{table}\n{END}{after}')
@@ -83,7 +83,7 @@ def report(row: Row) -> dict[str, Any]:
   """The plan of a row.
 
   Raises:
-    subprocess.CalledProcessError: the command failed for another reason than a step that does not fit.
+    subprocess.CalledProcessError: the command failed, and not because a step does not fit.
   """
   command = [
     sys.executable, '-m', 'genjax.cli.main', 'plan', *shlex.split(f'--config={ROOT}/configs/{row.arguments}'), '--json'

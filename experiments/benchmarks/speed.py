@@ -1,17 +1,16 @@
-"""Speed beside PyTorch: the train step and the sampling of every family, and the same architecture in torch,
-alternating.
+"""Speed compared with PyTorch: train step and sampling of every family and of the same architecture in torch.
 
     pip install -e '.[parity]'
     python -m genjax.experiments.benchmarks.speed                      # all cases, medians of 7 alternating rounds
     python -m genjax.experiments.benchmarks.speed --cases=gpt_train,dit_train --rounds=15 --json=speed.json
+    # language models of 14 M and 124 M parameters
     python -m genjax.experiments.benchmarks.speed --cases=gpt_decode,gpt_decode_8,gpt2_train,gpt2_decode,gpt2_decode_8
-    # language models of 14 M and 124 M
 
-Both run in this process, on the same device, in float32, on all cores that the process may use (`taskset -c 0,1` pins
-them), eager torch unless --compile. A round of each is as many calls, one after the other as a loop makes them, as fill
-a third of a second. Compilation is not timed, and rounds count from the first in which the process takes no new memory
-on (after eight at most): until then each of the two takes, page by page, what the other has given back. The ratio is
-torch's median over genjax's: above 1, genjax is faster.
+Both run in this process on the same device in float32, on all cores that the process may use (`taskset -c 0,1` pins
+them); torch is eager unless --compile is given. A round of each is as many consecutive calls as fill a third of a
+second; rounds alternate. Compilation is not timed. Rounds count once the process allocates no new memory (after eight
+at most), because before that each library reallocates pages that the other has freed. The ratio is torch's median over
+genjax's: above 1, genjax is faster.
 """
 
 import argparse
@@ -53,17 +52,19 @@ from genjax.training.monitoring import allocator
 from genjax.types import expanded, strict_json
 
 ROUND_SECONDS = 0.33
-UNCOUNTED_ROUNDS = 8  # at most, before those that count
-SETTLED = 1_000  # pages that a process may take in a round and be said to take none
+MAX_WARMUP_ROUNDS = 8  # rounds before those that count
+MAX_SETTLED_PAGES = 1_000  # new pages of a round up to which memory counts as settled
 DEVICE = 'cuda' if torch.cuda.is_available() and jax.default_backend() == 'gpu' else 'cpu'
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """Two functions that do the same work and wait for its end.
+  """Two functions that do the same work and wait for its completion.
 
-  setting: sizes, for the reader. units: what is counted ('tokens', 'images') and how many one call makes. flops:
-  analytic, of one call of ours; 0 where not counted.
+  Attributes:
+    setting: description of the sizes.
+    units: number and name ('tokens', 'images') of the units per call.
+    flops: analytic FLOPs of one call of genjax; 0 if not counted.
   """
 
   ours: Callable[[], Any]
@@ -88,7 +89,7 @@ def main(argv: Sequence[str]) -> None:
     parser.error(f'--cases takes {", ".join(CASES)}, and --rounds at least 1; got {args.cases} and {args.rounds}')
   if args.json:
     outputs.file(str(args.json), '--json')
-  allocator.keep_freed_memory()  # as the commands of genjax do; torch has the same memory in this process
+  allocator.keep_freed_memory()  # as in the commands of genjax; torch shares this memory
   threads = len(os.sched_getaffinity(0))
   torch.set_num_threads(threads)
   rows = {}
@@ -109,7 +110,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def measure(case: Case, rounds: int) -> dict[str, Any]:
-  """Milliseconds of a call of both, rounds of each in turn, and what follows from them."""
+  """Milliseconds per call of both in alternating rounds, and derived numbers."""
   times: tuple[list[float], list[float]] = ([], [])
   case.ours()
   calls = max(1, round(ROUND_SECONDS / seconds_of(case.ours, 1)))
@@ -117,12 +118,12 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
   def both() -> None:
     for function, taken in zip((case.ours, case.theirs), times):
       taken.append(seconds_of(function, calls))
-      time.sleep(0.05)  # lets the threads of the one go to sleep before the other begins
+      time.sleep(0.05)  # lets the threads of one library go to sleep before the other begins
 
-  for _ in range(UNCOUNTED_ROUNDS):
+  for _ in range(MAX_WARMUP_ROUNDS):
     pages = _pages()
     both()
-    if _pages() - pages < SETTLED:
+    if _pages() - pages < MAX_SETTLED_PAGES:
       break
   for taken in times:
     taken.clear()
@@ -137,12 +138,12 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
 
 
 def _pages() -> int:
-  """Pages of memory that this process has taken."""
+  """Number of memory pages that this process has allocated."""
   return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def machine() -> str:
-  """The device by name."""
+  """The name of the device."""
   if DEVICE == 'cuda':
     return torch.cuda.get_device_name()
   facts = pathlib.Path('/proc/cpuinfo')
@@ -186,18 +187,18 @@ def torch_step(loss: Callable[[], torch.Tensor], parameters: Any) -> Callable[[]
 
 
 def wait() -> None:
-  """For the end of what torch has begun."""
+  """Waits for the completion of torch's work."""
   if DEVICE == 'cuda':
     torch.cuda.synchronize()
 
 
 def precision(dtype: str) -> Any:
-  """Computes in a type with parameters of float32, as networks do here."""
+  """Computes in a dtype with float32 parameters, as genjax does."""
   return torch.autocast(DEVICE, getattr(torch, dtype), enabled=dtype != 'float32')
 
 
 def no_grad(function: Callable[[], Any]) -> Callable[[], None]:
-  """`function` without gradients, to its end."""
+  """Runs `function` without gradients and waits for its completion."""
   def run() -> None:
     with torch.inference_mode():
       function()
@@ -252,7 +253,7 @@ def gpt_decode(compiled: Callable, size: str, rows: int = 1, length: int = 128) 
 
 def torch_decode(weights: dict[str, torch.Tensor] | None, config: decoder.TransformerConfig, prompt: np.ndarray,
                  length: int) -> Callable[[], None]:
-  """Greedy continuations by `generate` of transformers; without weights, of a fresh model."""
+  """Greedy continuations by `generate` of transformers; without weights, of a newly initialized model."""
   from transformers import GPT2Config, GPT2LMHeadModel
   model: Any = GPT2LMHeadModel(
     GPT2Config(vocab_size=config.vocab, n_positions=config.context, n_embd=config.width, n_layer=config.layers,
@@ -349,8 +350,8 @@ def vae_case(compiled: Callable, train: bool) -> Case:
   x = (np.random.default_rng(0).random((rows, *config.shape)) < 0.3).astype(np.uint8) * 255
   run = Trained(Vae(encoder, decoder, config.latent), {'image': x})
   params, x0 = twin(run, 'net', transposed=('decoder',)), tensor(x.astype(np.float32) / 255)
-  encode, decode = compiled(lambda: twins.encoder(params['encoder'], x0)), compiled(
-    lambda z: twins.decoder(params['decoder'], z, 7))
+  encode = compiled(lambda: twins.encoder(params['encoder'], x0))
+  decode = compiled(lambda z: twins.decoder(params['decoder'], z, 7))
 
   def loss() -> torch.Tensor:
     mean, log_variance = encode()
@@ -370,10 +371,10 @@ def gan_case(compiled: Callable, train: bool) -> Case:
   config, rows = dcgan.Dcgan(size=64, discriminator_norm='none'), 16
   x = np.random.default_rng(0).integers(0, 256, (rows, 64, 64, 3)).astype(np.uint8)
   run = Trained(Gan(config.generator(), config.discriminator(), config.latent), {'image': x})
-  g, d, real = twin(run, 'generator',
-                    transposed=('stages',)), twin(run, 'discriminator'), tensor(x.astype(np.float32) / 127.5 - 1)
-  generate, judge = compiled(lambda z: twins.generator(g, config, z)), compiled(
-    lambda x: twins.discriminator(d, config, x))
+  g, d = twin(run, 'generator', transposed=('stages',)), twin(run, 'discriminator')
+  real = tensor(x.astype(np.float32) / 127.5 - 1)
+  generate = compiled(lambda z: twins.generator(g, config, z))
+  judge = compiled(lambda x: twins.discriminator(d, config, x))
   latent = lambda: torch.randn(rows, config.latent, device=DEVICE)
 
   def discriminator_loss() -> torch.Tensor:

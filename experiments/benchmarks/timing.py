@@ -1,5 +1,4 @@
-"""What is timed, and how: shared by `genjax.experiments.benchmarks.speed` and
-`genjax.experiments.benchmarks.accelerator`. Needs no PyTorch."""
+"""Workloads and timing for the benchmarks `speed` and `accelerator`. Needs no PyTorch."""
 
 from collections.abc import Callable, Sequence
 import functools
@@ -24,7 +23,7 @@ from genjax.training.optimization import optimizers
 
 
 class Trained:
-  """An objective with its state and its jitted step, as the loop has them.
+  """An objective with its state and its jitted step, as in the training loop.
 
   Args:
     objective: what is trained and sampled.
@@ -47,12 +46,12 @@ class Trained:
     self._sample = jax.jit(objective.sample)
 
   def step(self) -> None:
-    """One train step, to its end."""
+    """Runs one train step and waits for it."""
     self.state, metrics = self._step(self.state, {}, self.batch, self.due)
     jax.block_until_ready((self.state, metrics))
 
   def sample(self, rows: int, conditions: dict[str, Any]) -> None:
-    """`rows` samples, to their end."""
+    """Draws `rows` samples and waits for them."""
     jax.block_until_ready(self._sample(*self._sampled(rows, conditions)))
 
   def sample_flops(self, rows: int, conditions: dict[str, Any]) -> int:
@@ -112,12 +111,12 @@ def random_latents(shape: tuple[int, int, int], rows: int, classes: int) -> dict
 
 
 def seconds_of(function: Callable[[], Any], calls: int, wait: Callable[[Any], Any] = lambda begun: None) -> float:
-  """Seconds of a call, over `calls` calls one after the other.
+  """Seconds per call, over `calls` consecutive calls.
 
   Args:
-    function: what is timed.
-    calls: how many.
-    wait: waits for what the last call began.
+    function: the function to time.
+    calls: number of calls.
+    wait: waits for the result of the last call.
   """
   begin, begun = time.perf_counter(), None
   for _ in range(calls):
@@ -127,7 +126,7 @@ def seconds_of(function: Callable[[], Any], calls: int, wait: Callable[[Any], An
 
 
 def rounds_of(function: Callable[[], Any], rounds: int, seconds: float, wait: Callable[[Any], Any]) -> Sequence[float]:
-  """Seconds of a call, of `rounds` rounds of as many calls as fill `seconds`. Nothing that is timed here compiles.
+  """Seconds per call in each of `rounds` rounds of as many calls as fill `seconds`. Compilation is not timed.
 
   Args:
     function, wait: see `seconds_of`; it has run once.

@@ -1,8 +1,8 @@
-"""The project's architectures once more in PyTorch, on the project's own parameter trees: for parity tests and timings.
+"""The architectures of genjax in PyTorch, on genjax's parameter trees, for parity tests and timings.
 
-Each function takes parameters that `convert` made from the parameters of a network, and computes what the network does,
-in the way a PyTorch user would write it: `scaled_dot_product_attention`, `channels_last` images, one call per layer.
-Suffixes as in genjax.types; images are B C H W in memory format channels_last.
+Each function takes parameters that `convert` made from those of a network, and computes the same as the network, in the
+way a PyTorch user would write it: `scaled_dot_product_attention`, `channels_last` images, one call per layer. Suffixes
+as in genjax.types; images are B C H W in memory format channels_last.
 """
 
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ def convert(tree: Tree, transposed: Sequence[str] = (), path: str = '') -> Any:
   Args:
     tree: nested dicts of arrays. Kernels (in, out) become (out, in), HWIO becomes OIHW; a group named 'blocks' is a
       stack of layers and becomes a list.
-    transposed: names of groups whose 4D kernels belong to transposed convolutions: HWIO, turned by 180 degrees, becomes
-      IOHW.
+    transposed: names of groups whose 4D kernels belong to transposed convolutions: HWIO, rotated by 180 degrees,
+      becomes IOHW.
   """
   if not isinstance(tree, dict):
     array = torch.tensor(tree.__array__().copy())
@@ -122,8 +122,7 @@ def times(p: dict, t_B: torch.Tensor, features: int, shift: int) -> torch.Tensor
 
 def dit(p: dict, config: DiT, x_BCHW: torch.Tensor, t_B: torch.Tensor, label_B: torch.Tensor | None = None,
         positions_TD: torch.Tensor | None = None) -> torch.Tensor:
-  """See `genjax.models.denoisers.dit.network`. positions_TD: the fixed positions, where they are on the device
-  already."""
+  """See `genjax.models.denoisers.dit.network`. positions_TD: the fixed positions if already on the device."""
   height, width, channels = config.shape
   size, rows, columns = config.patch, height // config.patch, width // config.patch
 
@@ -150,8 +149,7 @@ def dit(p: dict, config: DiT, x_BCHW: torch.Tensor, t_B: torch.Tensor, label_B: 
 
 
 def conv(p: dict, x_BCHW: torch.Tensor, stride: int = 1) -> torch.Tensor:
-  """'SAME' padding as jax.lax has it, which for an odd kernel with stride 2 on an even size is one pixel at the end
-  only."""
+  """'SAME' padding as in jax.lax: for an odd kernel with stride 2 on an even size, one pixel at the end only."""
   size = p['kernel'].shape[-1]
   total = size - stride
   if total % 2:
@@ -224,7 +222,7 @@ def encoder(p: dict, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def decoder(p: dict, z_BZ: torch.Tensor, side: int) -> torch.Tensor:
-  """See `genjax.models.autoencoders.vae.ConvDecoder`; `side` is that of the smallest map."""
+  """See `genjax.models.autoencoders.vae.ConvDecoder`; `side` is the size of the smallest map."""
   x = image(linear(p['dense'], z_BZ), side)
   for layer in layers(p['layers']):
     x = conv_transpose(layer, F.relu(x))
@@ -232,7 +230,7 @@ def decoder(p: dict, z_BZ: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def _batch_norm(p: dict, x: torch.Tensor) -> torch.Tensor:
-  """By the statistics of the batch, as in training."""
+  """Batch normalisation by the statistics of the batch, as in training."""
   return F.batch_norm(x, None, None, p['norm']['scale'], p['norm']['bias'], training=True, eps=1e-5)
 
 

@@ -1,1 +1,1 @@
-"""Sources read without TensorFlow, builders of prepared data sets, and batches as a function of the step."""
+"""Data: sources read without TensorFlow, builders of data sets, and batches as a function of the step."""

@@ -1,4 +1,4 @@
-"""Batches of rows of like sizes, cut to the longest of them: little is computed on padding."""
+"""Batches of rows of similar length, cut to the longest one, so that little is computed on padding."""
 
 from collections.abc import Callable
 import dataclasses
@@ -34,7 +34,7 @@ class Buckets(Pipeline):
 
   @functools.cached_property
   def sizes_N(self) -> np.ndarray:
-    """Places that each example fills, its longest column counting."""
+    """The length of each example in its longest column."""
     source: Any = self.source
     if not isinstance(source, Arrays):
       raise UserError(f'batches by size need columns in memory, got {type(source).__name__}')
@@ -54,7 +54,7 @@ class Buckets(Pipeline):
     order_N = super().indices(epoch * examples + np.arange(examples))
     if not self.shuffle:
       return order_N
-    first = min(-epoch * examples % batch, examples)  # where the first whole batch begins
+    first = min(-epoch * examples % batch, examples)  # start of the first whole batch
     whole = (examples - first) // batch
     body_N = order_N[first:first + whole * batch]
     for start in range(0, len(body_N), self.pool * batch):

@@ -1,8 +1,8 @@
 """Batches as a pure function of the step: shuffling, augmentation, prefetching.
 
-Example number `position` of a run is row `position % batch_size` of step `position // batch_size`. Epoch and place in
-the epoch follow from the position, and a pseudorandom permutation of the epoch gives the index in the source. Nothing
-has to be remembered to resume, and any number of processes can read any rows of a batch.
+Example `position` of a run is row `position % batch_size` of step `position // batch_size`. The position determines the
+epoch and the place in it, and a pseudorandom permutation of the epoch gives the index in the source. Resuming therefore
+needs no stored state, and any number of processes can read any rows of a batch.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,9 +20,10 @@ from genjax.types import UserError
 Columns = dict[str, np.ndarray]
 
 _EVERYTHING = slice(None)
-_STEPS = 2**40  # more than any run has; Grain wants a length
-# Grain's shuffle needs no memory, but walks through a domain of 2^16 values: on small data, milliseconds an index.
-_SORTED = 2**16
+_GRAIN_LENGTH = 2**40  # more than any run has; Grain needs a length
+# Sizes up to which permutations are sorted. Grain's shuffle needs no memory, but for small data it searches a domain of
+# 2^16 values, which takes milliseconds per index.
+_MAX_SORTED_SIZE = 2**16
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -32,7 +33,7 @@ class Source(Protocol):
   def __len__(self) -> int: ...
 
   def get(self, indices: np.ndarray) -> Columns:
-    """The examples `indices`, int64 (B,): column name -> array whose first axis is B."""
+    """Returns the examples `indices`, int64 (B,), as column name -> array with first axis B."""
     ...
 
   def fingerprint(self) -> dict[str, Any]:
@@ -41,9 +42,9 @@ class Source(Protocol):
 
 
 class RowRandom:
-  """Uniform random numbers for a batch, where a row depends on its position and not on the rows read with it.
+  """Uniform random numbers for a batch. Those of a row depend only on its position, not on other rows.
 
-  Each row is a SplitMix64 stream (Steele, Lea and Flood 2014) that starts at a hash of (seed, position).
+  Each row has a SplitMix64 stream (Steele, Lea and Flood 2014) that starts at a hash of (seed, position).
   """
 
   def __init__(self, seed: int, positions: np.ndarray):
@@ -102,7 +103,7 @@ class Pipeline:
     return self._finish(self._read(self.indices, positions_B, rows), positions_B[rows])
 
   def indices(self, positions_B: np.ndarray) -> np.ndarray:
-    """Positions in the run -> indices in the source; every index once an epoch."""
+    """Positions in the run -> indices in the source; every index occurs once per epoch."""
     examples = len(self.source)
     epoch_B, offset_B = np.divmod(positions_B, examples)
     if not self.shuffle:
@@ -114,14 +115,14 @@ class Pipeline:
     return index_B
 
   def iterate(self, start: int, rows: slice | np.ndarray = _EVERYTHING) -> Iterator[Columns]:
-    """`batch(step, rows)` for step `start`, `start` + 1, ... without end, prefetched."""
-    return self._prefetched(lambda step: self.batch(step, rows), start, _STEPS)
+    """Yields `batch(step, rows)` for the steps from `start` on, without end, prefetched."""
+    return self._prefetched(lambda step: self.batch(step, rows), start, _GRAIN_LENGTH)
 
   def epoch(self, rows: slice | np.ndarray = _EVERYTHING) -> Iterator[Columns]:
-    """Every example once, in the order of the source, in batches of one size, prefetched.
+    """Yields every example once, in the order of the source, in batches of one size, prefetched.
 
-    Column 'mask', float32 (B,), is 1 on examples and 0 on the padding of the last batch, which repeats the last one.
-    Augmentation is drawn as in the first pass of an unshuffled run, so it is the same in every epoch.
+    Column 'mask', float32 (B,), is 1 on examples and 0 on padding, which repeats the last example. Augmentation is
+    drawn as in the first epoch of an unshuffled run, so every call gives the same.
     """
     examples = len(self.source)
 
@@ -140,16 +141,15 @@ class Pipeline:
 
   def _read(self, indices: Callable[[np.ndarray], np.ndarray], positions_B: np.ndarray,
             rows: slice | np.ndarray) -> Columns:
-    """Rows `rows` of the examples at `positions_B`, whose indices in the source `indices` gives."""
+    """Reads rows `rows` of the examples at `positions_B`; `indices` maps positions to indices in the source."""
     return self.source.get(indices(positions_B[rows]))
 
   def _finish(self, columns: Columns, positions_B: np.ndarray) -> Columns:
     return columns if self.transform is None else self.transform(columns, RowRandom(self.seed, positions_B))
 
   def _prefetched(self, read: Callable[[int], Columns], start: int, stop: int) -> Iterator[Columns]:
-    len(self.source)  # what is wrong with the data is said here and not by a background thread
-    # More than one thread is for sources that decode: numpy indexing holds the interpreter lock, so that they would
-    # only wait.
+    len(self.source)  # raises errors of the data here, not in a background thread
+    # Several threads only help sources that decode: numpy indexing holds the interpreter lock.
     options = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=max(self.prefetch, self.threads))
     return iter(grain.MapDataset.range(start, stop).map(read).to_iter_dataset(options))
 
@@ -160,7 +160,7 @@ def _epoch_seed(seed: int, epoch: int) -> int:
 
 def _shuffle(offset_N: np.ndarray, examples: int, seed: int) -> np.ndarray:
   """Places in an epoch -> indices, by a pseudorandom permutation."""
-  if examples <= _SORTED:
+  if examples <= _MAX_SORTED_SIZE:
     return _permutation(examples, seed)[offset_N]
   shuffle = functools.partial(grain.experimental.index_shuffle, max_index=examples - 1, seed=seed, rounds=4)
   return np.fromiter(map(shuffle, offset_N.tolist()), np.int64, len(offset_N))

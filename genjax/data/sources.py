@@ -20,20 +20,20 @@ from genjax.types import UserError
 Columns = dict[str, np.ndarray]
 Part = tuple[str, int, int]  # name of a split, first example, end
 
-_CACHE_LIMIT = 2**30  # bytes of decoded columns of one split that are kept on disk
+_CACHE_LIMIT = 2**30  # largest size in bytes of a split's decoded columns on disk
 _CHUNK = 1024  # examples decoded at a time
 
-# TFDS says once that OpenCV would decode faster; Pillow decodes each image once here.
+# Hides TFDS' hint that OpenCV decodes faster; here Pillow decodes each image only once.
 logging.getLogger('absl').addFilter(lambda record: 'OpenCV is not installed' not in record.getMessage())
 
 
 class Arrays:
-  """Stacked columns of equal length. `facts` go into the fingerprint beside the number of examples and a checksum."""
+  """A source of stacked columns of equal length. The fingerprint has `facts`, the number of examples and a checksum."""
 
   def __init__(self, columns: Mapping[str, np.ndarray], facts: Mapping[str, Any] | None = None):
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) != 1:
-      raise UserError(f'columns must be of one length, got {lengths}')
+      raise UserError(f'columns must have equal lengths, got {lengths}')
     self.columns = dict(columns)
     self._facts = dict(facts or {})
 
@@ -54,7 +54,7 @@ class Arrays:
 
 
 class Records:
-  """Examples decoded when they are read. A column whose examples differ in shape is an object array of examples."""
+  """A source that decodes examples on demand. Columns with examples of different shapes are object arrays."""
 
   def __init__(self, parts: Sequence[Any], columns: Sequence[str], features: Any, facts: Mapping[str, Any]):
     self._parts, self._names, self._features, self._facts = parts, columns, features, facts
@@ -84,24 +84,24 @@ def open_tfds(
   data_dir: prepare.Path | None = None,
   originals: prepare.Path | None = None,
 ) -> Arrays | Records:
-  """A split of a TFDS data set.
+  """Opens a split of a TFDS data set.
 
-  A set that is not prepared is prepared first: sets that come with a package from there, others from the folder
-  `originals` of their original files, or by download. Columns of fixed shape are decoded once and kept beside the
-  prepared set, up to 1 GiB a split; the rest is decoded when read.
+  Prepares the data set first if needed: from an installed package, from the folder `originals` of the original files,
+  or by download. Columns of fixed shape are decoded once and stored beside the prepared data, up to 1 GiB per split;
+  the rest is decoded on demand.
 
   Args:
     name: 'mnist', 'python_stdlib:3.11.7', 'name/config:version'.
     split: 'train', 'train[:90%]', 'validation+test'.
     columns: features to read; by default all but text.
     data_dir: where prepared sets are; by default TFDS_DATA_DIR, else ~/tensorflow_datasets.
-    originals: folder of original files.
+    originals: folder with the original files.
 
   Returns:
     Images as uint8 N H W C, labels as int32 N.
 
   Raises:
-    UserError: unknown name, split or column; the set cannot be prepared or read.
+    UserError: the name, split or column is unknown, or the data set cannot be prepared or read.
   """
   builder = prepare.open_builder(name, data_dir, originals)
   features: Any = builder.info.features
@@ -125,10 +125,10 @@ def open_tfds(
 
 
 def split_parts(info: Any, split: str) -> list[Part]:
-  """'train[:90%]+test' -> [(name of a split, first, end), ...], none of them empty.
+  """'train[:90%]+test' -> [(name of a split, first, end), ...], without empty parts.
 
   Raises:
-    UserError: a split that the data set lacks, bad syntax, or no examples.
+    UserError: the split is missing, invalid or empty.
   """
   try:
     instructions = tfds.core.ReadInstruction.from_spec(split).to_absolute(info.splits)
@@ -147,7 +147,7 @@ def split_parts(info: Any, split: str) -> list[Part]:
 
 
 def read_texts(builder: tfds.core.DatasetBuilder, split: str, column: str) -> list[str]:
-  """A text feature of every record of a split, in order."""
+  """Reads a text feature of every record of a split, in order."""
   texts = []
   for part, first, end in split_parts(builder.info, split):
     source = _data_source(builder, f'{part}[{first}:{end}]')
@@ -161,7 +161,7 @@ def read_texts(builder: tfds.core.DatasetBuilder, split: str, column: str) -> li
 
 
 def _select(name: str, features: Any, columns: Sequence[str] | None) -> list[str]:
-  known = sorted(features)  # TFDS reads them in no fixed order
+  known = sorted(features)  # TFDS has no fixed order
   if columns is None:
     columns = [column for column in known if not isinstance(features[column], tfds.features.Text)]
   if unknown := [column for column in columns if column not in known]:
@@ -207,12 +207,11 @@ def _data_source(builder: Any, split: str) -> Any:
   except NotImplementedError:
     raise UserError(
       f'{builder.name} in {builder.data_path} is prepared in a format without random access; prepare it again with '
-      f'`tfds build {builder.name} --file_format=array_record` in another data directory'
-    ) from None
+      f'`tfds build {builder.name} --file_format=array_record` in another data directory') from None
 
 
 def _sizes(builder: tfds.core.DatasetBuilder) -> list[Any]:
-  """What tells two preparations apart without reading the examples."""
+  """Facts that distinguish two preparations without reading the examples."""
   splits = builder.info.splits
   return [[name, splits[name].num_bytes, list(splits[name].shard_lengths)] for name in sorted(splits)]
 
@@ -222,9 +221,10 @@ def _hash(value: Any) -> str:
 
 
 def _stored_columns(builder: tfds.core.DatasetBuilder, split: str, names: list[str]) -> tuple[Columns, dict[str, str]]:
-  """Memory-mapped columns of a whole split and their checksums; decoded and stored by the first call.
+  """Memory-mapped columns of a whole split and their checksums. The first call decodes and stores them.
 
-  The folder is named after the record files (names, sizes, times), so a set that was prepared again is decoded again.
+  The name of the folder depends on the record files (names, sizes, times), so a data set that is prepared again is
+  decoded again.
   """
   data_path = pathlib.Path(builder.data_path)
   files = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(data_path.iterdir())]
@@ -241,7 +241,7 @@ def _stored_columns(builder: tfds.core.DatasetBuilder, split: str, names: list[s
 
 
 def _store(builder: tfds.core.DatasetBuilder, split: str, folder: pathlib.Path) -> None:
-  """Writes every column of fixed shape to a temporary folder and moves it into place, so none is ever half-written."""
+  """Writes every column of fixed shape to a temporary folder and moves that into place, so none is partial."""
   features: Any = builder.info.features
   source = _data_source(builder, split)
   names = [name for name in features if _is_fixed(features[name])]
@@ -268,6 +268,6 @@ def _store(builder: tfds.core.DatasetBuilder, split: str, folder: pathlib.Path) 
       (partial / name / 'sha256').write_text(digests[name].hexdigest())
       try:
         (partial / name).rename(folder / name)
-      except OSError:  # another process was faster; what it wrote is the same
+      except OSError:  # another process was faster and wrote the same
         if not (folder / name).exists():
           raise

@@ -1,10 +1,9 @@
-"""Generated data: mixtures of Gaussians in the plane, where mode collapse can be counted, and noise that stands in for
-a corpus.
+"""Synthetic data: 2D mixtures of Gaussians, for measuring mode collapse, and noise in place of large data sets.
 
 Source of the mixtures: the 25-mode grid and 8-mode ring of Lin et al. 2018 (PacGAN), section 4.1.
 
-There is nothing to learn in random tokens, images and latents. They have the shapes of data that is too large to ship,
-which is all that plans, benchmarks and tests of full-size models need.
+Random tokens, images and latents have the shapes of large data sets. Plans, benchmarks and tests of full-size models
+need nothing else.
 """
 
 from collections.abc import Mapping
@@ -32,12 +31,12 @@ def ring_centres() -> np.ndarray:
 
 
 def gaussian_grid(size: int = 100_000, seed: int = 0) -> Arrays:
-  """A fixed sample of the grid: column 'point', float32 (size, 2), standard deviation 0.05."""
+  """Fixed samples of the grid: column 'point', float32 (size, 2), standard deviation 0.05."""
   return _mixture('gaussian_grid', grid_centres(), GRID_DEVIATION, size, seed)
 
 
 def gaussian_ring(size: int = 100_000, seed: int = 0) -> Arrays:
-  """A fixed sample of the ring: column 'point', float32 (size, 2), standard deviation 0.01."""
+  """Fixed samples of the ring: column 'point', float32 (size, 2), standard deviation 0.01."""
   return _mixture('gaussian_ring', ring_centres(), RING_DEVIATION, size, seed)
 
 
@@ -49,9 +48,9 @@ def _mixture(name: str, centres_K2: np.ndarray, deviation: float, size: int, see
 
 
 class Noise:
-  """Rows that are drawn when they are read, row i from (seed, i): a source of any length that takes no memory.
+  """A source that draws row i from (seed, i) when it is read; it has any length and needs no memory.
 
-  Made by `random_tokens`, `random_images` and `random_latents`.
+  `random_tokens`, `random_images` and `random_latents` create it.
   """
 
   def __init__(self, draw: Any, length: int, seed: int, facts: Mapping[str, Any]):
@@ -68,8 +67,7 @@ class Noise:
 
 
 def random_tokens(vocabulary: int, length: int, size: int, seed: int = 0) -> Noise:
-  """Column 'tokens', int32 (size, length + 1): every token is drawn evenly from the vocabulary, so the least loss is
-  its logarithm."""
+  """Column 'tokens', int32 (size, length + 1): uniform tokens, so the lowest loss is log(vocabulary)."""
 
   def draw(random: RowRandom) -> Columns:
     return {'tokens': random.integers(0, vocabulary, length + 1).astype(np.int32)}
@@ -78,7 +76,7 @@ def random_tokens(vocabulary: int, length: int, size: int, seed: int = 0) -> Noi
 
 
 def random_images(shape: tuple[int, ...], num_classes: int, size: int, seed: int = 0) -> Noise:
-  """Column 'image', uint8 (size, *shape), even noise; with classes, column 'label', int32."""
+  """Column 'image', uint8 (size, *shape), uniform noise; with classes, column 'label', int32."""
 
   def draw(random: RowRandom) -> Columns:
     return {'image': random.integers(0, 256, *shape).astype(np.uint8), **_labels(random, num_classes)}
@@ -87,8 +85,7 @@ def random_images(shape: tuple[int, ...], num_classes: int, size: int, seed: int
 
 
 def random_latents(shape: tuple[int, ...], num_classes: int, size: int, seed: int = 0) -> Noise:
-  """Column 'image', float32 (size, *shape), standard Gaussian (Box and Muller 1958); with classes, column 'label',
-  int32."""
+  """Column 'image', float32 (size, *shape), standard Gaussian (Box-Muller); with classes, column 'label', int32."""
 
   def draw(random: RowRandom) -> Columns:
     radius = np.sqrt(-2.0 * np.log1p(-random.uniform(*shape)))

@@ -1,1 +1,1 @@
-"""The mathematics of diffusion and flow models, without networks: processes, parameterizations, guidance, samplers."""
+"""Mathematics of diffusion and flow models, without networks: processes, parameterizations, guidance, samplers."""

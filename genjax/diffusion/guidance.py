@@ -1,4 +1,4 @@
-"""Guidance: denoisers made from denoisers."""
+"""Guidance: functions that turn a denoiser into a guided denoiser."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from genjax.types import Array
 
-Estimate = Array | tuple[Array, Array]  # x0_hat, and what else a network predicts
+Estimate = Array | tuple[Array, Array]  # x0_hat, or (x0_hat, further outputs of the network)
 
 
 def classifier_free(denoise: Callable[[Array, Array, Array], Estimate], label_B: Array, null: int, scale: float,
@@ -15,22 +15,22 @@ def classifier_free(denoise: Callable[[Array, Array, Array], Estimate], label_B:
                     level: Callable[[Array], Array] = lambda t: t) -> Callable[[Array, Array], Estimate]:
   """Classifier-free guidance (Ho & Salimans 2022), x0_null + scale (x0_label - x0_null).
 
-  Since x0_hat is linear in every network prediction at a given x_t, this equals guiding the noise or the velocity.
+  x0_hat is linear in the network's prediction at a given x_t, so this equals guiding the noise or the velocity.
   Conditional and null predictions are computed as one batch of 2B.
 
   Args:
-    denoise: (x_BX, scalar t, label_B) -> x0_hat, or (x0_hat, what else the network predicts), of which only x0_hat is
-      guided: the rest is that of the labels, as in the published sampler of Peebles & Xie (2023).
+    denoise: (x_BX, scalar t, label_B) -> x0_hat, or (x0_hat, further outputs). Only x0_hat is guided; further outputs
+      are the conditional ones, as in the published sampler of Peebles & Xie (2023).
     label_B: the labels.
-    null: the label that stands for "none".
+    null: the label that means "no label".
     scale: 1 is the conditional model, 0 the unconditional one, above 1 guides.
-    interval: (low, high): guide only where low < level(t) <= high, conditional elsewhere (Kynkäänniemi et
-      al. 2024).
-    level: what the interval is about, by default the time; `Process.noise_to_signal` is the paper's sigma on any
-      process.
+    interval: (low, high): guides only where low < level(t) <= high; elsewhere the model is conditional
+      (Kynkäänniemi et al. 2024).
+    level: time -> the quantity that the interval refers to, by default the time itself. `Process.noise_to_signal` is
+      the paper's sigma on any process.
 
   Returns:
-    (x_BX, scalar t) -> what `denoise` gives.
+    (x_BX, scalar t) -> estimate, of the type that `denoise` returns.
   """
   null_B = jnp.full_like(label_B, null)
   if scale == 1.0:

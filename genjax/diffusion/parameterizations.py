@@ -1,8 +1,8 @@
-"""What a network predicts, and how that becomes an estimate of the data.
+"""Parameterizations: what a network predicts, and how to compute an estimate of the data from it.
 
-A network F sees c_in(t) x_t and a number that tells the time, and predicts the combination a(t) x0 + b(t) eps. Solving
-it together with x_t = alpha x0 + sigma eps gives the estimate in the form of Karras et al. (2022, eq. 7),
-x0_hat = c_skip x_t + c_out F, with one formula for every choice:
+A network F reads c_in(t) x_t and the embedded time, and predicts a(t) x0 + b(t) eps. Together with x_t = alpha x0 +
+sigma eps this gives the estimate in the form of Karras et al. (2022, eq. 7), x0_hat = c_skip x_t + c_out F, with one
+formula for all parameterizations:
 
     c_skip = b / (alpha b - a sigma),    c_out = -sigma / (alpha b - a sigma).
 
@@ -24,7 +24,10 @@ from genjax.types import Array, UserError
 class Parameterization:
   """The prediction a(t) x0 + b(t) eps of a network with inputs scaled by c_in(t).
 
-  target: (process, t) -> (a, b). scale_input: (process, t) -> c_in. name: for messages.
+  Attributes:
+    target: (process, t) -> (a, b).
+    scale_input: (process, t) -> c_in.
+    name: name for error messages.
   """
 
   target: Callable[[Process, Array], tuple[Array, Array]]
@@ -32,10 +35,10 @@ class Parameterization:
   name: str = ''
 
   def check(self, process: Process) -> None:
-    """Refuses a process at whose start the prediction does not determine the data.
+    """Checks that the prediction determines the data at the start of the process.
 
     Raises:
-      UserError: alpha b = a sigma at the process's start, as for the noise where alpha vanishes.
+      UserError: alpha b = a sigma at the start, e.g. for epsilon if alpha is 0 there.
     """
     start = jnp.float32(process.start)
     (a, b), alpha = self.target(process, start), process.alpha(start)
@@ -45,7 +48,7 @@ class Parameterization:
                       "Use 'v' or 'x0', or 'velocity' with the process 'flow'")
 
   def prediction(self, process: Process, x0_BX: Array, noise_BX: Array, t_B: Array) -> Array:
-    """What a perfect network would predict."""
+    """The prediction of a perfect network: the training target."""
     a_B, b_B = self.target(process, t_B)
     return expand(a_B, x0_BX) * x0_BX + expand(b_B, x0_BX) * noise_BX
 
@@ -57,13 +60,13 @@ class Parameterization:
     return b / determinant, -sigma / determinant
 
   def denoise(self, process: Process, predict: Callable[[Array, Array], Array], x_BX: Array, t: Array) -> Array:
-    """x0_hat by a network.
+    """Computes x0_hat from a network's prediction.
 
     Args:
       process: the process.
       predict: (c_in x_BX, embedded time of shape B) -> prediction.
       x_BX: noisy examples, float32.
-      t: their times, B or one scalar for all.
+      t: their times, B or a scalar.
     """
     t_B = jnp.broadcast_to(jnp.asarray(t, jnp.float32), x_BX.shape[:1])
     skip_B, out_B = self.coefficients(process, t_B)

@@ -5,19 +5,19 @@
     denoise: (x_BX, scalar t) -> x0_hat, the estimate of the data.
     x_BX: the starting point at times[0], usually `prior(...)`.
     process: `schedules.Process`.
-    times: N + 1 decreasing times; the last is 0, where sigma vanishes.
-    keys_B: one typed key a row. Noise of row i is drawn from keys_B[i] alone, so batches can be cut anywhere.
+    times: N + 1 decreasing times; the last is 0, where sigma is 0.
+    keys_B: one typed key per row. The noise of row i depends only on keys_B[i], so batches can be split anywhere.
 
-At a last time with sigma = 0 every sampler returns x0_hat, the limit of its step. The probability-flow ODE is
-dx/dt = alpha' x0_hat + sigma' eps_hat, where eps_hat = (x - alpha x0_hat) / sigma. `euler` and `heun` solve it in t
-where the process is smooth in t. On a process of whole times the table between them has kinks, and the ODE is solved in
-sigma / alpha, by its angle: with alpha = r cos(phi) and sigma = r sin(phi),
+If sigma = 0 at the last time, every sampler returns x0_hat, the limit of its step. The probability-flow ODE is dx/dt =
+alpha' x0_hat + sigma' eps_hat, where eps_hat = (x - alpha x0_hat) / sigma. `euler` and `heun` solve it in t if the
+process is smooth in t. A process of discrete times is interpolated and has kinks; there the ODE is solved in the angle
+of sigma / alpha. With alpha = r cos(phi) and sigma = r sin(phi),
 
     d(x / r) / dphi = cos(phi) eps_hat - sin(phi) x0_hat.
 
-The angle is bounded: one step from a cosine schedule's sigma / alpha of 20,000 to 30 is harmless in it (50 steps of
-`heun` end 0.002 from the exact solution for a Gaussian, and 0.2 from it with sigma / alpha itself as the variable), and
-zero terminal SNR is no special case.
+The angle is bounded, so the first step of a cosine schedule, from sigma / alpha = 20,000 to 30, is harmless: 50 steps
+of `heun` end 0.002 from the exact solution for a Gaussian, but 0.2 from it with sigma / alpha itself as the variable.
+Zero terminal SNR is not a special case.
 """
 
 from collections.abc import Callable
@@ -35,8 +35,7 @@ VARIANCES = ('small', 'large', 'learned')  # of `ancestral`
 
 
 def prior(process: Process, keys_B: Key, shape: tuple[int, ...], start: float | None = None) -> Array:
-  """Noise of the scale at time `start`, by default the process's largest; one row from each key, `shape` is that of one
-  example."""
+  """Draws noise with the scale at time `start` (default: the process's start), one row of `shape` per key."""
   noise_BX = jax.vmap(lambda key: jax.random.normal(key, shape))(keys_B)
   return process.sigma(jnp.float32(process.start if start is None else start)) * noise_BX
 
@@ -54,11 +53,11 @@ def euler(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B:
 
 
 def heun(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key) -> Array:
-  """Heun's method on the probability-flow ODE, two evaluations a step; order 2 (Karras et al. 2022, algorithm 1)."""
+  """Heun's method on the probability-flow ODE, two evaluations per step; order 2 (Karras et al. 2022, algorithm 1)."""
   del keys_B
   slope, advance = _ode(process)
 
-  # The scan leaves out the last step, which needs one evaluation only.
+  # The scan excludes the last step, which needs only one evaluation.
   def step(x_BX, t, s, index):
     slope_BX = slope(x_BX, denoise(x_BX, t), t)
     euler_BX = advance(x_BX, slope_BX, t, s)
@@ -70,14 +69,16 @@ def heun(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: 
 
 def ancestral(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key, *,
               variance: str = 'small') -> Array:
-  """DDPM's sampler: x_s ~ q(x_s | x_t, x0_hat) (Ho et al. 2020, eq. 6-7; for skipped times Kingma et al. 2021, eq. 26).
+  """DDPM's sampler: x_s ~ q(x_s | x_t, x0_hat) (Ho et al. 2020, eq. 6-7).
+
+  Skipped times follow Kingma et al. 2021, eq. 26.
 
   Args:
     variance: of the noise of a step: 'small', that of the posterior; 'large', that of q(x_t | x_s); 'learned', what the
       network chooses between them: `denoise` then returns (x0_hat, raw), see `variance.log_variance`.
 
   Raises:
-    ValueError: another `variance`.
+    ValueError: `variance` is unknown.
   """
   if variance not in VARIANCES:
     raise ValueError(f'variance must be one of {VARIANCES}, got {variance!r}')
@@ -119,14 +120,16 @@ def ddim(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: 
 
 
 def dpmpp_2m(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key) -> Array:
-  """DPM-Solver++(2M), a multistep method in lambda = log(alpha / sigma); order 2 with one evaluation a step
-  (Lu et al. 2022b, algorithm 2). First and last step are of order 1."""
+  """DPM-Solver++(2M), a multistep method in lambda = log(alpha / sigma) (Lu et al. 2022b, algorithm 2).
+
+  Order 2 with one evaluation per step; the first and the last step have order 1.
+  """
   del keys_B
 
   def step(carry, t, s, index):
     x_BX, previous_x0_BX, previous_h = carry
     alpha_s, sigma_s, sigma_t = process.alpha(s), process.sigma(s), process.sigma(t)
-    # exp(-h), written without lambda: it is 0 where lambda is infinite, at pure noise and at clean data.
+    # exp(-h) without lambda: it is 0 where lambda is infinite, at pure noise and at clean data.
     decay = (sigma_s / sigma_t) * transition(process, t, s)[0]
     h = -jnp.log(jnp.maximum(decay, 1e-30))
     x0_BX = denoise(x_BX, t)
@@ -142,8 +145,7 @@ SAMPLERS = {'euler': euler, 'heun': heun, 'ancestral': ancestral, 'ddim': ddim, 
 
 
 def _ode(process: Process) -> tuple[Callable[..., Array], Callable[..., Array]]:
-  """The probability-flow ODE of a process: slope(x, x0_hat, t), and advance(x, slope, t, s), Euler's step from
-  t to s."""
+  """The probability-flow ODE: functions slope(x, x0_hat, t) and advance(x, slope, t, s), an Euler step from t to s."""
   if not process.steps:
 
     def slope(x_BX, x0_BX, t):
@@ -169,7 +171,7 @@ def _noise(keys_B: Key, index: Array, like_BX: Array) -> Array:
 
 
 def _scan(step: Callable, carry, times: Array):
-  """Runs step(carry, t, s, index) over neighbouring times t > s."""
+  """Scans step(carry, t, s, index) over consecutive times t > s."""
   times = jnp.asarray(times, jnp.float32)
   steps = (times[:-1], times[1:], jnp.arange(len(times) - 1))
   return jax.lax.scan(lambda carry, step_times: (step(carry, *step_times), None), carry, steps)[0]

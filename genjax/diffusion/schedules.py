@@ -1,7 +1,7 @@
-"""Diffusion processes, distributions of training times and grids of sampling times.
+"""Diffusion processes (noise schedules), distributions of training times, and grids of sampling times.
 
-Every family is one process x_t = alpha(t) x0 + sigma(t) eps with eps ~ N(0, I): flow matching, variance-preserving
-diffusion and EDM differ in two scalar functions of time. Suffix X stands for all axes of one example.
+All families are one process x_t = alpha(t) x0 + sigma(t) eps with eps ~ N(0, I): flow matching, variance-preserving
+diffusion and EDM only differ in alpha and sigma. Suffix X stands for all axes of one example.
 """
 
 from collections.abc import Callable
@@ -14,16 +14,20 @@ import numpy as np
 from genjax import checks
 from genjax.types import Array, UserError
 
-Quantile = Callable[[Array], Array]  # level u in (0, 1) -> time; a distribution of times is its quantile function
+Quantile = Callable[[Array], Array]  # u in (0, 1) -> time: the quantile function of a distribution of times
 
 
 @dataclasses.dataclass(frozen=True)
 class Process:
   """x_t = alpha(t) x0 + sigma(t) eps, from data at t = 0 to (nearly) pure noise at t = `start`.
 
-  alpha, sigma: time -> coefficient, elementwise, differentiable. start: the noisiest time. embed: time -> number that
-  the network is told. steps: number of discrete steps if training uses whole times 1 .. steps only, otherwise 0.
-  quantile: default distribution of training times. spacing: default grid of sampling times.
+  Attributes:
+    alpha, sigma: time -> coefficient, elementwise, differentiable.
+    start: the noisiest time.
+    embed: time -> input of the network's time embedding.
+    steps: number of discrete steps if only the whole times 1 .. steps are trained, else 0.
+    quantile: default distribution of training times.
+    spacing: default grid of sampling times.
   """
 
   alpha: Callable[[Array], Array]
@@ -35,11 +39,11 @@ class Process:
   spacing: str = 'uniform'
 
   def diffuse(self, x0_BX: Array, noise_BX: Array, t_B: Array) -> Array:
-    """x_t of the given data, noise and times (B, or a scalar for all)."""
+    """Returns x_t for given data, noise and times (B or a scalar)."""
     return expand(self.alpha(t_B), x0_BX) * x0_BX + expand(self.sigma(t_B), x0_BX) * noise_BX
 
   def noise(self, x_BX: Array, x0_BX: Array, t: Array) -> Array:
-    """The noise that takes x0 to x_t; needs sigma(t) > 0."""
+    """The noise between x0 and x_t; needs sigma(t) > 0."""
     return (x_BX - self.alpha(t) * x0_BX) / self.sigma(t)
 
   def derivatives(self, t: Array) -> tuple[Array, Array]:
@@ -53,18 +57,17 @@ class Process:
     return 2 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
 
   def noise_to_signal(self, t: Array) -> Array:
-    """sigma / alpha, the noise level of Karras et al. (2022) on any process; +inf at pure noise."""
+    """sigma / alpha, the noise level of Karras et al. (2022) for any process; +inf at pure noise."""
     return self.sigma(t) / self.alpha(t)
 
   def polar(self, t: Array) -> tuple[Array, Array]:
-    """(r, phi) with alpha = r cos(phi), sigma = r sin(phi): the angle is arctan(sigma / alpha), finite at pure
-    noise too."""
+    """Returns (r, phi) with alpha = r cos(phi), sigma = r sin(phi). The angle phi is finite at pure noise too."""
     alpha, sigma = self.alpha(t), self.sigma(t)
     return jnp.hypot(alpha, sigma), jnp.arctan2(sigma, alpha)
 
 
 def expand(value_B: Array, like_BX: Array) -> Array:
-  """Values of shape B (or a scalar) with trailing axes of length 1, to multiply `like_BX`."""
+  """Adds trailing axes of length 1 to values B (or a scalar), to multiply `like_BX`."""
   value_B = jnp.asarray(value_B, jnp.float32)
   return value_B.reshape(value_B.shape + (1,) * (like_BX.ndim - value_B.ndim)) if value_B.ndim else value_B
 
@@ -72,7 +75,7 @@ def expand(value_B: Array, like_BX: Array) -> Array:
 def transition(process: Process, t: Array, s: Array) -> tuple[Array, Array]:
   """q(x_t | x_s) = N(r x_s, w I) for s < t: returns r = alpha_t / alpha_s and w = sigma_t^2 - r^2 sigma_s^2."""
   alpha_s = process.alpha(s)
-  # Between two times of pure noise any r is right; 0 draws it anew.
+  # Between two times of pure noise any r is correct; 0 draws new noise.
   ratio = jnp.where(alpha_s > 0, process.alpha(t) / jnp.where(alpha_s > 0, alpha_s, 1.0), 0.0)
   return ratio, jnp.maximum(process.sigma(t) ** 2 - ratio ** 2 * process.sigma(s) ** 2, 0.0)
 
@@ -84,7 +87,7 @@ def flow() -> Process:
 
 
 def vp_linear(steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, rescale: bool = False) -> Process:
-  """DDPM's variance-preserving process with linearly growing beta (Ho et al. 2020, section 4).
+  """DDPM's variance-preserving process with linearly increasing beta (Ho et al. 2020, section 4).
 
   Args:
     steps: number of discrete steps.
@@ -106,9 +109,9 @@ def vp_cosine(steps: int = 1000, offset: float = 0.008, beta_max: float = 0.999,
 
   Args:
     steps: number of discrete steps.
-    offset: keeps beta from being tiny near the data.
-    beta_max: bound on beta; 1 ends at pure noise.
-    rescale: end at pure noise, see `rescaled`.
+    offset: prevents tiny betas near the data.
+    beta_max: upper bound of beta; with 1 the process ends at pure noise.
+    rescale: makes the process end at pure noise, see `rescaled`.
 
   Raises:
     UserError: fewer than one step, or a beta out of range.
@@ -139,27 +142,27 @@ PROCESSES = {'flow': flow, 'vp_linear': vp_linear, 'vp_cosine': vp_cosine, 'edm'
 
 
 def rescaled(alpha_T: np.ndarray) -> np.ndarray:
-  """alpha shifted and scaled so that the last is 0 and the first is kept (Lin et al. 2024, algorithm 1)."""
+  """Shifts and scales alpha so that the last is 0 and the first is kept (zero SNR; Lin et al. 2024, algorithm 1)."""
   if len(alpha_T) < 2:
     raise UserError('rescale=True needs a process of at least 2 steps, got 1')
   return (alpha_T - alpha_T[-1]) * alpha_T[0] / (alpha_T[0] - alpha_T[-1])
 
 
 def _table(beta_T: np.ndarray, name: str, rescale: bool) -> Process:
-  """Variance-preserving process of a table of betas: exact at whole times, log alpha^2 linear in between.
+  """The variance-preserving process of a table of betas: log alpha^2 is exact at whole times and linear in between.
 
-  Where alpha leaves the range of float32 the process is pure noise: alpha is exactly 0 from there on, and linear in the
-  one step before.
+  Where alpha^2 underflows float32, alpha is exactly 0: the process is pure noise. In the one step before, alpha is
+  linear.
   """
   if not ((beta_T > 0) & (beta_T <= 1)).all() or (beta_T[:-1] == 1).any():
-    raise UserError(f'process {name} needs betas above 0 and below 1, of which only the last may be 1; got '
+    raise UserError(f'process {name} needs betas above 0 and below 1 (the last may be 1); got '
                     f'{beta_T.min():g} to {beta_T.max():g}')
-  with np.errstate(divide='ignore'):  # the logarithm of 0, at pure noise
+  with np.errstate(divide='ignore'):  # log 0 at pure noise
     log_alpha_bar_T = np.cumsum(np.log1p(-beta_T))
     if rescale:
       log_alpha_bar_T = 2 * np.log(rescaled(np.exp(0.5 * log_alpha_bar_T)))
   steps = len(beta_T)
-  last = int(np.sum(log_alpha_bar_T > _LEAST))  # the last whole time with any signal
+  last = int(np.sum(log_alpha_bar_T > _MIN_LOG_ALPHA_SQUARE))  # last whole time with signal
   log_alpha_bar = np.concatenate([[0.0], log_alpha_bar_T[:last]]).astype(np.float32)
   grid = np.arange(last + 1, dtype=np.float32)
 
@@ -171,7 +174,7 @@ def _table(beta_T: np.ndarray, name: str, rescale: bool) -> Process:
     return signal if last == steps else signal * jnp.where(t > last + 1, 0.0, jnp.where(t > last, last + 1 - t, 1.0))
 
   def sigma(t: Array) -> Array:
-    # expm1 keeps the digits of 1 - alpha^2 where alpha is close to 1
+    # expm1 computes 1 - alpha^2 accurately if alpha is close to 1
     square = -jnp.expm1(log_square(t))
     return jnp.sqrt(square if last == steps else jnp.where(t > last, 1.0 - alpha(t) ** 2, square))
 
@@ -179,11 +182,11 @@ def _table(beta_T: np.ndarray, name: str, rescale: bool) -> Process:
                  quantile=uniform(float(steps), whole=True), steps=steps)
 
 
-_LEAST = -87.0  # log alpha^2 of what still counts as signal; alpha^2 of less is no normal float32
+_MIN_LOG_ALPHA_SQUARE = -87.0  # smallest log alpha^2; below it alpha^2 is not a normal float32 and counts as 0
 
 
 def uniform(start: float, whole: bool = False) -> Quantile:
-  """Times uniform on (0, start), or on the whole numbers 1 .. start."""
+  """Uniform times on (0, start), or on the whole numbers 1 .. start."""
   if whole:
     return lambda u: jnp.clip(jnp.floor(u * start) + 1.0, 1.0, start)
   return lambda u: start * _inside(u)
@@ -212,26 +215,29 @@ def log_normal(mean: float = -1.2, std: float = 1.2) -> Quantile:
 
 
 def mode(scale: float = 1.29) -> Quantile:
-  """Times on (0, 1) with more mass in the middle and heavy tails, u + scale (u - sin^2(pi u / 2)) (Esser et al. 2024,
-  eq. 20).
+  """Heavy-tailed times on (0, 1) with a mode in the middle (Esser et al. 2024, eq. 20).
+
+  The quantile function is u + scale (u - sin^2(pi u / 2)).
 
   Args:
-    scale: 0 is uniform; positive favours the middle, negative the ends.
+    scale: 0 is uniform; positive values favour the middle, negative ones the ends.
 
   Raises:
-    UserError: a scale outside of [-1, 2 / (pi - 2)], where the map is no longer monotonic.
+    UserError: `scale` is outside of [-1, 2 / (pi - 2)], where the map is not monotonic.
   """
   largest = 2.0 / (np.pi - 2.0)
   if not -1.0 <= scale <= largest:
     raise UserError(f'times mode needs a scale from -1 to {largest:.4f}, got {scale}')
-  # The paper's map falls from 1 to 0; here it is taken at 1 - u, so that it is a quantile function.
+  # The paper's map decreases from 1 to 0. It is used at 1 - u here, which makes it a quantile function.
   quantile = lambda u: u + scale * (u - jnp.sin(0.5 * jnp.pi * u) ** 2)
   return lambda u: quantile(_inside(u))
 
 
 def cosmap() -> Quantile:
-  """Times on (0, 1) whose signal-to-noise ratios are those of the cosine schedule; the density is
-  2 / (pi (1 - 2 t + 2 t^2)) (Esser et al. 2024, section 3.1)."""
+  """Times on (0, 1) with the signal-to-noise ratios of the cosine schedule (Esser et al. 2024, section 3.1).
+
+  The density is 2 / (pi (1 - 2 t + 2 t^2)).
+  """
 
   def quantile(u: Array) -> Array:
     angle = 0.5 * jnp.pi * _inside(u)
@@ -241,7 +247,7 @@ def cosmap() -> Quantile:
 
 
 def _inside(u: Array) -> Array:
-  """Levels without the ends: at t = 0 some targets divide by sigma = 0."""
+  """Clips u away from 0 and 1: at t = 0 some targets divide by sigma = 0."""
   return jnp.clip(u, 1e-4, 1.0 - 1e-4)
 
 
@@ -250,12 +256,15 @@ def _standard_normal(u: Array) -> Array:
 
 
 QUANTILES = {'logit_normal': logit_normal, 'log_normal': log_normal, 'mode': mode, 'cosmap': cosmap}
-UNIT_TIMES = ('logit_normal', 'mode', 'cosmap')  # those on (0, 1), for `flow`; the others have no bound, for `edm`
+UNIT_TIMES = ('logit_normal', 'mode', 'cosmap')  # on (0, 1), for `flow`; the others are unbounded, for `edm`
 
 
 def levels(key: Array, count: int, stratified: bool) -> Array:
-  """Levels u in [0, 1), uniform; stratified ones fill `count` equal strata once each, in random order, so that the mean
-  of a batch over times varies less (Kingma et al. 2021, appendix I.1)."""
+  """Draws uniform u in [0, 1), for use with a quantile function.
+
+  Stratified draws have one value in each of `count` equal strata, in random order. This reduces the variance of the
+  batch mean (Kingma et al. 2021, appendix I.1).
+  """
   shift_key, order_key = jax.random.split(key)
   if not stratified:
     return jax.random.uniform(shift_key, (count,))
@@ -264,19 +273,20 @@ def levels(key: Array, count: int, stratified: bool) -> Array:
 
 def sampling_times(process: Process, steps: int, spacing: str | None = None, *, rho: float = 7.0,
                    sigma_min: float = 0.002, sigma_max: float = 0.0, shift: float = 1.0) -> np.ndarray:
-  """Decreasing times t_0 = start, ..., t_steps = 0 at which a sampler stands.
+  """The decreasing times t_0 = start, ..., t_steps = 0 of a sampler.
 
   Args:
-    process: the process; a discrete one gets whole times, since its network knows no others.
+    process: the process; a discrete one gets whole times, because its network is trained only on these.
     steps: number of steps N; the result has N + 1 times.
     spacing: 'uniform', 'quadratic' (denser near the data; Song et al. 2021, appendix D.2), 'karras' (for processes with
       sigma = t; Karras et al. 2022, eq. 5), or None for the process's own.
-    rho, sigma_min, sigma_max: constants of 'karras'; a sigma_max of 0 is the process's start.
-    shift: for 'uniform', above 1 moves times towards noise: s t / (1 + (s - 1) t) (Esser et al. 2024, eq. 23).
+    rho, sigma_min, sigma_max: constants of 'karras'; sigma_max = 0 means the process's start.
+    shift: for 'uniform': t becomes s t / (1 + (s - 1) t); above 1 this moves times towards noise (Esser et al. 2024,
+      eq. 23).
 
   Raises:
-    UserError: an unknown spacing, fewer than one step, more steps than a discrete process has, 'karras' on a process
-      where time is not sigma, an option that the spacing has no use for, or one out of range.
+    UserError: the spacing is unknown, `steps` is below 1 or above the number of discrete steps, 'karras' is used on a
+      process where time is not sigma, or an option is out of range or has no effect on the spacing.
   """
   spacing = spacing or process.spacing
   if steps < 1 or (process.steps and steps > process.steps):
@@ -294,7 +304,7 @@ def sampling_times(process: Process, steps: int, spacing: str | None = None, *, 
     times = np.append((large + ramp * (small - large)) ** rho, 0.0)
   if process.steps:
     times = np.round(times)
-    # Rounding may merge times; each is at least one step above the next.
+    # Rounding may make times equal; keep each at least one step above the next.
     for i in range(steps - 1, -1, -1):
       times[i] = max(times[i], times[i + 1] + 1)
     times = np.minimum(times, process.steps - np.arange(steps + 1))
@@ -302,12 +312,12 @@ def sampling_times(process: Process, steps: int, spacing: str | None = None, *, 
 
 
 def _check_spacing(process: Process, spacing: str, **options: float) -> None:
-  """Refuses what `sampling_times` would have to ignore, and numbers out of range."""
+  """Raises a UserError for options without effect in `sampling_times` and for numbers out of range."""
   if spacing not in _SPACINGS:
     raise UserError(f'config.sampler.spacing must be one of {sorted(_SPACINGS)}, got {spacing!r}')
   if spacing == 'karras' and process.spacing != 'karras':
     raise UserError("config.sampler.spacing='karras' needs the process 'edm'; use 'uniform' or 'quadratic'")
-  for name, default in _CONSTANTS.items():
+  for name, default in _SPACING_DEFAULTS.items():
     if name not in _SPACINGS[spacing] and options[name] != default:
       needs = next(known for known, names in _SPACINGS.items() if name in names)
       raise UserError(f'sampler.{name} belongs to the spacing {needs!r} and has no effect on {spacing!r}; leave it at '
@@ -323,4 +333,4 @@ def _check_spacing(process: Process, spacing: str, **options: float) -> None:
 
 # spacing -> its constants
 _SPACINGS = {'uniform': ('shift',), 'quadratic': (), 'karras': ('rho', 'sigma_min', 'sigma_max')}
-_CONSTANTS = {'shift': 1.0, 'rho': 7.0, 'sigma_min': 0.002, 'sigma_max': 0.0}  # those that change nothing
+_SPACING_DEFAULTS = {'shift': 1.0, 'rho': 7.0, 'sigma_min': 0.002, 'sigma_max': 0.0}  # their defaults

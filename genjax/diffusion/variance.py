@@ -1,7 +1,8 @@
-"""Learned variances of the reverse process on whole times, and the bound that trains them (Nichol & Dhariwal 2021).
+"""Learned variances of the reverse process at whole times, and the bound that trains them (Nichol & Dhariwal 2021).
 
-A network has a second output, `raw`, in the shape of the data. v = (raw + 1) / 2, as in the published code, chooses the
-variance of p(x_s | x_t) between those of q(x_t | x_s) and of the posterior q(x_s | x_t, x0), beta and beta_tilde:
+The network has a second output `raw` with the shape of the data. v = (raw + 1) / 2, as in the published code,
+interpolates the variance of p(x_s | x_t) between beta, the variance of q(x_t | x_s), and beta_tilde, the variance of
+the posterior q(x_s | x_t, x0):
 
     log variance = v log beta + (1 - v) log beta_tilde        (eq. 15)
 """
@@ -14,14 +15,14 @@ import jax.numpy as jnp
 from genjax.diffusion.schedules import Process, expand, transition
 from genjax.types import Array, UserError
 
-_BIN = 1.0 / 255.0  # half the distance of two of the 256 values of a pixel on [-1, 1]
+_HALF_BIN = 1.0 / 255.0  # half the distance between two of the 256 pixel values in [-1, 1]
 
 
 def check(process: Process) -> None:
-  """Refuses processes whose reverse steps have no variances to choose between.
+  """Checks that variances can be learned for a process.
 
   Raises:
-    UserError: the process has no whole times, or one only.
+    UserError: the process does not have 2 or more whole times.
   """
   if process.steps < 2:
     given = f'{process.steps} whole step' if process.steps else 'no whole steps (flow and edm have none)'
@@ -31,9 +32,9 @@ def check(process: Process) -> None:
 
 
 def log_variance(process: Process, raw_BX: Array, t: Array, s: Array) -> Array:
-  """log of the variance of p(x_s | x_t) that a network chooses (eq. 15).
+  """The log of the variance of p(x_s | x_t) from a network's second output (eq. 15).
 
-  beta_tilde is 0 at s = 0; that of t = 2 takes its place there, as in the published code.
+  beta_tilde is 0 at s = 0. It is replaced there by the value for t = 2, as in the published code.
 
   Args:
     process: a process of whole times.
@@ -52,29 +53,30 @@ def log_variance(process: Process, raw_BX: Array, t: Array, s: Array) -> Array:
 
 def bound(process: Process, raw_BX: Array, x0_hat_BX: Array, x0_BX: Array, x_BX: Array, t_B: Array,
           bounded: bool) -> Array:
-  """The term of the variational bound at whole times t, in bits a dimension (Ho et al. 2020, eq. 5; Nichol & Dhariwal
-  2021, eq. 4-7).
+  """The term of the variational bound at whole times t, in bits per dimension.
 
-  For t > 1 the divergence of the posterior q(x_{t-1} | x_t, x0) from the network's Gaussian, for t = 1 minus the
-  log-likelihood of data on a grid of 256 values from -1 to 1.
+  Source: Ho et al. 2020, eq. 5; Nichol & Dhariwal 2021, eq. 4-7.
+
+  For t > 1 it is the KL divergence of the posterior q(x_{t-1} | x_t, x0) from the network's Gaussian. For t = 1 it is
+  the negative log-likelihood of data discretised to 256 values from -1 to 1.
 
   Args:
     process: a process of whole times.
-    raw_BX: the network's second output, which is what learns.
+    raw_BX: the network's second output, which this term trains.
     x0_hat_BX: the estimate of the data; the caller stops its gradient.
-    x0_BX, x_BX: the data and what they became at t_B.
+    x0_BX, x_BX: the data, and the noisy data at t_B.
     t_B: whole times.
-    bounded: the data end at -1 and 1, where the outermost bins hold all the rest.
+    bounded: whether the data lie in [-1, 1]; the outermost bins then extend to infinity.
 
   Returns:
-    One number an example, of shape B.
+    One number per example, of shape B.
   """
   s_B = t_B - 1.0
   ratio_B, forward_B = transition(process, t_B, s_B)
   square_B, kept_B = process.sigma(t_B) ** 2, process.sigma(s_B) ** 2
   from_x0_B = expand(process.alpha(s_B) * forward_B / square_B, x0_BX)
   log_BX = log_variance(process, raw_BX, t_B, s_B)
-  # The means differ by what the estimates of the data differ, since they share x_t.
+  # Both means share x_t, so they differ only by their estimates of the data.
   apart_BX = from_x0_B * (x0_BX - x0_hat_BX)
   true_log_B = expand(jnp.log(jnp.where(s_B > 0, forward_B * kept_B / square_B, 1.0)), x0_BX)
   divergence_BX = 0.5 * (log_BX - true_log_B - 1.0 + jnp.exp(true_log_B - log_BX) + apart_BX ** 2 * jnp.exp(-log_BX))
@@ -85,16 +87,16 @@ def bound(process: Process, raw_BX: Array, x0_hat_BX: Array, x0_BX: Array, x_BX:
 
 
 def log_likelihood(x0_BX: Array, mean_BX: Array, log_std_BX: Array, bounded: bool) -> Array:
-  """log of the mass that N(mean, std^2) gives the bin of width 2 / 255 around x0 (Ho et al. 2020, eq. 13).
+  """The log probability under N(mean, std^2) of the bin of width 2 / 255 around x0 (Ho et al. 2020, eq. 13).
 
   Args:
     x0_BX: data.
-    mean_BX, log_std_BX: of the Gaussian.
-    bounded: bins around -1 and 1 reach to infinity.
+    mean_BX, log_std_BX: parameters of the Gaussian.
+    bounded: whether the bins around -1 and 1 extend to infinity.
   """
   inverse_BX = jnp.exp(-log_std_BX)
-  above_BX, below_BX = ((x0_BX - mean_BX + side) * inverse_BX for side in (_BIN, -_BIN))
-  # Mirrored to the left tail, where differences of the distribution function keep their digits.
+  above_BX, below_BX = ((x0_BX - mean_BX + side) * inverse_BX for side in (_HALF_BIN, -_HALF_BIN))
+  # Mirror to the left tail, where differences of the distribution function are accurate.
   mirrored_BX = below_BX + above_BX > 0
   upper_BX, lower_BX = jnp.where(mirrored_BX, -below_BX, above_BX), jnp.where(mirrored_BX, -above_BX, below_BX)
   log_upper_BX, log_lower_BX = jax.scipy.stats.norm.logcdf(upper_BX), jax.scipy.stats.norm.logcdf(lower_BX)

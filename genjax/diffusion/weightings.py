@@ -1,8 +1,9 @@
 """Weights of the loss, by name, as functions of the signal-to-noise ratio.
 
-Papers state them for the error of x0_hat, of the noise or of v. Here a weighting is that of |x0 - x0_hat|^2, w(alpha^2,
-sigma^2), and since x0_hat = c_skip x_t + c_out F, the error of a prediction F is weighted by w c_out^2: one formula for
-every parameterization and process. Ratios are written so that pure noise (alpha = 0) divides by nothing.
+Papers define them for the error of x0_hat, of the noise or of v. Here a weighting is a function w(alpha^2, sigma^2),
+the weight of |x0 - x0_hat|^2. Since x0_hat = c_skip x_t + c_out F, the error of a prediction F has the weight w
+c_out^2, for every parameterization and process. Ratios are written so that nothing is divided by 0 at pure noise (alpha
+= 0).
 """
 
 from collections.abc import Callable
@@ -18,13 +19,12 @@ Weighting = Callable[[Process, Parameterization, Array], Array]
 
 
 def uniform() -> Weighting:
-  """1 for the prediction: DDPM's simple loss, flow matching, and EDM's own weighting."""
+  """Weight 1 for the error of the prediction: DDPM's simple loss, flow matching, and EDM's weighting."""
   return lambda process, parameterization, t: jnp.ones_like(t)
 
 
 def min_snr(gamma: float = 5.0) -> Weighting:
-  """min(snr, gamma) for x0, min(snr, gamma) / snr for epsilon and / (snr + 1) for v (Hang et al. 2023, eq. 9 and
-  section 3.4).
+  """Min-SNR: min(snr, gamma) for x0 (Hang et al. 2023, eq. 9 and section 3.4).
 
   At pure noise the weights of x0 and v are 0; 'truncated_snr' has none that vanish.
 
@@ -71,7 +71,7 @@ WEIGHTINGS = {'uniform': uniform, 'min_snr': min_snr, 'truncated_snr': truncated
 
 
 def _of_x0(weight: Callable[[Array, Array], Array]) -> Weighting:
-  """A weighting from that of x0, as a function of alpha^2 and sigma^2."""
+  """Makes a weighting from the weight of x0, a function of alpha^2 and sigma^2."""
 
   def weights(process: Process, parameterization: Parameterization, t: Array) -> Array:
     _, out = parameterization.coefficients(process, t)

@@ -1,12 +1,12 @@
-"""Public weights in and out: folders in the layout of Hugging Face's `transformers`, safetensors only.
+"""Import and export of public weights: folders in the layout of Hugging Face's `transformers`, safetensors only.
 
     model = interop.load('path/of/a/llama')                       # network, params, mutable, config, ...
     logits_BTV, _ = model.network.apply(model.params, model.mutable, tokens_BT)
     interop.save('path/of/a/copy', model)                         # what `transformers` loads
 
-What a network takes and gives stands with `genjax.models.transformers.decoder.transformer` (GPT-2, LLaMA, Mistral),
-`genjax.models.transformers.bert.encoder` (BERT), `genjax.models.transformers.vit.encoder` (ViT) and
-`genjax.models.seq2seq.seq2seq` (Marian, T5, Whisper).
+The inputs and outputs of the networks are documented in `genjax.models.transformers.decoder.transformer` (GPT-2, LLaMA,
+Mistral), `genjax.models.transformers.bert.encoder` (BERT), `genjax.models.transformers.vit.encoder` (ViT) and
+`genjax.models.transformers.seq2seq.seq2seq` (Marian, T5, Whisper).
 """
 
 from genjax.interop.weights import Model, architecture_of, load, save

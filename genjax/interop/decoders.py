@@ -10,7 +10,7 @@ from genjax.models.transformers.decoder import GATED, TransformerConfig, llama, 
 from genjax.nn.attention.self_attention import ROPE_SCALINGS, RopeScaling
 from genjax.types import UserError
 
-# The MLP is gated in any case
+# public names of activations of gated MLPs
 GATES = {name: gated for name, own in ACTIVATIONS.items() for gated, gate in GATED.items() if own == gate}
 
 
@@ -55,14 +55,15 @@ def _read_llama(entries: Entries, kv_heads: int | None = None, theta: float = 1e
 
 
 def _read_kv_heads(entries: Entries, heads: int, absent: int) -> int:
-  """`transformers` takes null for as many as there are query heads, and has a number of its own where the entry is
-  absent."""
+  """Key/value heads: in `transformers` null means as many as query heads; an absent entry has a default."""
   return entries.integer('num_key_value_heads', heads if 'num_key_value_heads' in entries.values else absent)
 
 
 def _read_rope(entries: Entries, context: int, absent: float) -> tuple[float, RopeScaling | None]:
-  """Base and scaling of rotary positions, from the entries of transformers 4 (rope_theta, rope_scaling) or 5
-  (rope_parameters)."""
+  """Base and scaling of rotary positions, in the format of transformers 4 (rope_theta, rope_scaling) or 5.
+
+  Version 5 has one entry rope_parameters.
+  """
   inner = entries.inner('rope_scaling') or entries.inner('rope_parameters') or Entries({},
                                                                                        f'{entries.where}: rope_scaling')
   inner.only('partial_rotary_factor', 1.0, 'rotary positions are on all channels of a head')
@@ -93,7 +94,7 @@ def _read_rope(entries: Entries, context: int, absent: float) -> tuple[float, Ro
 
 
 def _read_amplitude(inner: Entries, factor: float) -> float:
-  """Yarn's amplitude, 0 for that of its paper; transformers also has it as a quotient of two."""
+  """Yarn's amplitude, 0 for the paper's; transformers may also give it as a quotient of two entries."""
   amplitude, over, under = (inner.number(name, 0.0) for name in ('attention_factor', 'mscale', 'mscale_all_dim'))
   if amplitude or not (over and under):
     return amplitude
@@ -135,7 +136,7 @@ def _write_llama(config: TransformerConfig) -> dict[str, Any]:
 
 def _read_mistral(entries: Entries, stored: Mapping[str, Any]) -> TransformerConfig:
   entries.only('layer_types', None, 'all layers of a mistral attend alike')
-  # The default is that of transformers; null is no window.
+  # An absent entry has transformers' default; null means no window.
   absent = 4096 if 'sliding_window' not in entries.values else 0
   return _read_llama(entries, kv_heads=8, context=4096 * 32, window=entries.integer('sliding_window', absent))
 

@@ -1,5 +1,4 @@
-"""Public encoders as options of `genjax.models.transformers.bert`: BERT, with the heads that a folder has tensors
-for."""
+"""Public encoders as options of `genjax.models.transformers.bert`: BERT, with the heads in a folder."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +8,7 @@ from genjax.interop.mapping import ACTIVATIONS, Architecture, Tensor, activation
 from genjax.models.transformers.bert import BertConfig, encoder
 from genjax.types import UserError
 
-# (masked_lm, next_sentence, classes) -> the class of transformers. The first may have a pooler that it does not read,
-# as older files do.
+# (masked_lm, next_sentence, classes) -> class of transformers. Older files of the first may have an unused pooler.
 _CLASSES = {(True, False, False): 'BertForMaskedLM', (True, True, False): 'BertForPreTraining',
             (False, False, False): 'BertModel', (False, True, False): 'BertForNextSentencePrediction',
             (False, False, True): 'BertForSequenceClassification'}
@@ -24,8 +22,7 @@ def _read(entries: Entries, stored: Mapping[str, Any]) -> BertConfig:
   names = {name.removeprefix('bert.') for name in stored}
   if 'classifier.weight' in names and 'pooler.dense.weight' not in names:
     raise UserError(
-      f'{entries.where}: the folder has a classifier of tokens, and genjax has one of sequences, which needs the pooler'
-    )
+      f'{entries.where}: the folder has a token classifier, but genjax only has sequence classifiers, with a pooler')
   return BertConfig(
     vocab=entries.integer('vocab_size'), context=entries.integer('max_position_embeddings'),
     layers=entries.integer('num_hidden_layers'), heads=entries.integer('num_attention_heads'),

@@ -1,4 +1,4 @@
-"""Entries of a public config.json, each read with its type checked."""
+"""Typed access to the entries of a public config.json."""
 
 from collections.abc import Mapping
 import json
@@ -7,18 +7,17 @@ from typing import Any
 
 from genjax.types import UserError
 
-REQUIRED: Any = object()  # the default of an entry that has none
+REQUIRED: Any = object()  # marks an entry without a default
 
 
 class Entries:
-  """A JSON object whose entries are read by type.
+  """A JSON object with typed access to its entries.
 
-  An entry that is absent or null takes the default, which is what `transformers` takes for it; without one it is
-  required.
+  An absent or null entry has the given default, that of `transformers`. An entry without a default is required.
 
   Args:
     values: the object.
-    where: what to call it in messages.
+    where: its name in messages.
   """
 
   def __init__(self, values: Mapping[str, Any], where: str):
@@ -58,21 +57,21 @@ class Entries:
     return value
 
   def choice(self, name: str, known: Mapping[str, Any], default: Any = REQUIRED) -> Any:
-    """What `known` has for the entry.
+    """The value of `known` for the entry.
 
     Raises:
-      UserError: it has nothing for it.
+      UserError: `known` lacks it.
     """
     value = self._value(name, default)
     if not isinstance(value, str) or value not in known:
-      raise UserError(f'{self.where}: {name} is {value!r}, which genjax does not have; it has {sorted(known)}')
+      raise UserError(f'{self.where}: {name} is {value!r}, which genjax does not support; it supports {sorted(known)}')
     return known[value]
 
   def inner(self, name: str) -> 'Entries | None':
-    """The entries of an object within this one; None where it is absent, null or empty.
+    """The entries of a nested object; None if it is absent, null or empty.
 
     Raises:
-      UserError: the entry is no object.
+      UserError: the entry is not an object.
     """
     value = self.values.get(name)
     if value is not None and not isinstance(value, Mapping):
@@ -80,14 +79,14 @@ class Entries:
     return Entries(value, f'{self.where}: {name}') if value else None
 
   def only(self, name: str, expected: Any, why: str) -> None:
-    """Refuses any other value of an option that genjax does not have.
+    """Checks that an unsupported option has its only supported value.
 
     Raises:
       UserError: the entry is present and is not `expected`.
     """
     value = self.values.get(name)
     if value is not None and value != expected:
-      raise UserError(f'{self.where}: {name} is {value!r}, and genjax has only {expected!r}: {why}')
+      raise UserError(f'{self.where}: {name} is {value!r}, but genjax only supports {expected!r}: {why}')
 
   def _value(self, name: str, default: Any) -> Any:
     value = self.values.get(name)
@@ -97,21 +96,21 @@ class Entries:
 
 
 def read_json(path: pathlib.Path, purpose: str) -> dict[str, Any]:
-  """The object in a JSON file.
+  """Reads the object in a JSON file.
 
   Args:
     path: the file.
-    purpose: what it is read for, for messages.
+    purpose: its purpose, for messages.
 
   Raises:
-    UserError: there is no such file, or it holds no JSON object.
+    UserError: the file does not exist, or does not hold a JSON object.
   """
   try:
     value = json.loads(path.read_text(encoding='utf-8-sig'))
   except FileNotFoundError as error:
     raise UserError(f'{path} does not exist; it is {purpose}') from error
   except (OSError, ValueError) as error:
-    raise UserError(f'{path} is {purpose}, and cannot be read as JSON: {error}') from error
+    raise UserError(f'{path} is {purpose}, but cannot be read as JSON: {error}') from error
   if not isinstance(value, dict):
-    raise UserError(f'{path} is {purpose}, and must hold a JSON object, got {type(value).__name__}')
+    raise UserError(f'{path} is {purpose}; it must hold a JSON object, got {type(value).__name__}')
   return value

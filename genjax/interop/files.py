@@ -1,4 +1,4 @@
-"""Folders of safetensors: opened with every tensor's place and shape known, written whole or not at all."""
+"""Folders of safetensors files: lazy reading with known shapes, and atomic writing."""
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
@@ -25,7 +25,7 @@ DTYPES = {'F32': np.dtype('float32'), 'F16': np.dtype('float16'), 'BF16': np.dty
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-  """Where a tensor lies, and what it is."""
+  """The location, shape and dtype of a stored tensor."""
 
   path: pathlib.Path
   name: str
@@ -33,7 +33,7 @@ class Stored:
   dtype: np.dtype
 
   def read(self) -> np.ndarray:
-    """The tensor. The file is opened for it alone: pages of an open one would count as memory of this process."""
+    """Reads the tensor. Opens the file only for this: pages of an open file count as memory of the process."""
     try:
       with safetensors.safe_open(self.path, 'numpy') as file:
         return file.get_tensor(self.name)
@@ -42,10 +42,10 @@ class Stored:
 
 
 def open_folder(folder: pathlib.Path) -> dict[str, Stored]:
-  """Every tensor of a folder by name; reads the headers of its files only.
+  """The tensors of a folder by name. Reads only the headers of its files.
 
   Raises:
-    UserError: no safetensors files, or a missing or damaged one, or types that genjax does not read.
+    UserError: there are no safetensors files, one is missing or damaged, or a dtype is not supported.
   """
   if (folder / SINGLE).exists():
     return _open_file(folder / SINGLE)
@@ -53,10 +53,8 @@ def open_folder(folder: pathlib.Path) -> dict[str, Stored]:
     return _open_shards(folder)
   if pickles := sorted(path.name for pattern in PICKLES for path in folder.glob(pattern)):
     raise UserError(
-      f'{folder} has its weights in pickle files ({listed(pickles)}), which genjax does not open: a pickle runs any '
-      'code '
-      f'that its author put there. Ask for {SINGLE}, or convert them with save_pretrained(..., '
-      'safe_serialization=True) of '
+      f'{folder} has its weights in pickle files ({listed(pickles)}), which genjax does not open, because a pickle can '
+      f'run any code. Ask for {SINGLE}, or convert them by save_pretrained(..., safe_serialization=True) of '
       'transformers, on a machine that may run such code')
   raise UserError(f'{folder} has neither {SINGLE} nor {INDEX}')
 
@@ -72,7 +70,7 @@ def _open_shards(folder: pathlib.Path) -> dict[str, Stored]:
     raise UserError(f'{folder} lacks {len(absent)} of the {len(files)} shards that {INDEX} names: {listed(absent)}')
   shards = {file: _open_file(folder / file) for file in files}
   if lost := sorted(f'{name} ({file})' for name, file in places.items() if name not in shards[file]):
-    raise UserError(f'{folder}: shards lack tensors that {INDEX} says they have: {listed(lost)}')
+    raise UserError(f'{folder}: shards lack tensors that {INDEX} lists: {listed(lost)}')
   return {name: shards[file][name] for name, file in places.items()}
 
 
@@ -80,7 +78,7 @@ def _open_file(path: pathlib.Path) -> dict[str, Stored]:
   found, unknown = {}, []
   try:
     with safetensors.safe_open(path, 'numpy') as file:
-      for name in file.keys():  # noqa: SIM118  # it is no dict
+      for name in file.keys():  # noqa: SIM118  # not a dict
         tensor = file.get_slice(name)
         dtype = tensor.get_dtype()
         if dtype not in DTYPES:
@@ -89,14 +87,14 @@ def _open_file(path: pathlib.Path) -> dict[str, Stored]:
           found[name] = Stored(path, name, tuple(tensor.get_shape()), DTYPES[dtype])
   except (OSError, safetensors.SafetensorError) as error:
     raise UserError(
-      f'{path} is no whole safetensors file ({error}): truncated or damaged; copy it again from its source') from error
+      f'{path} is not a complete safetensors file ({error}): truncated or damaged; copy it again') from error
   if unknown:
     raise UserError(f'{path} has tensors of types other than {sorted(DTYPES)}: {listed(unknown)}')
   return found
 
 
 class Pending(NamedTuple):
-  """A tensor to be written: its shape and type, and what makes it when its turn comes."""
+  """A tensor to write: its shape and dtype, and a function that makes it when needed."""
 
   name: str
   shape: tuple[int, ...]
@@ -110,9 +108,9 @@ class Pending(NamedTuple):
 
 
 def write_tensors(folder: pathlib.Path, tensors: list[Pending], shard_bytes: int) -> None:
-  """Writes tensors in the order given: one file, or with more bytes than `shard_bytes`, several and their index.
+  """Writes tensors in the given order to one file, or to several with an index if they exceed `shard_bytes`.
 
-  At most one file's tensors exist in memory at a time, and their copy in the form in which the library writes them.
+  Memory holds the tensors of at most one file at a time, plus the copy that the library writes.
   """
   shards: list[list[Pending]] = [[]]
   room = shard_bytes
@@ -129,30 +127,30 @@ def write_tensors(folder: pathlib.Path, tensors: list[Pending], shard_bytes: int
     index = {'metadata': {'total_size': sum(tensor.size for tensor in tensors)}, 'weight_map': places}
     write_json(folder / INDEX, index)
   for name, shard in zip(names, shards):
-    # Readers of torch's look for the format.
+    # readers for torch check the format
     save_file({tensor.name: tensor.make() for tensor in shard}, folder / name, metadata={'format': 'pt'})
 
 
 def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
-  """Writes an object, its keys in order."""
+  """Writes a JSON object with sorted keys."""
   path.write_text(strict_json(value, indent=2, sort_keys=True) + '\n', encoding='utf-8')
 
 
 @contextlib.contextmanager
 def new_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A folder to write into that gets its name when all is written, and is removed when anything fails.
+  """Yields a temporary folder that is renamed to `folder` at the end, or removed on failure.
 
   Raises:
-    UserError: there is something at its name already, or no folder to put it in.
-    StorageError: the disk refuses.
+    UserError: `folder` exists and is not empty, or its parent does not exist.
+    StorageError: the disk cannot be written.
   """
   if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-    raise UserError(f'{folder} exists and is no empty folder; name a new one, or remove it')
+    raise UserError(f'{folder} exists and is not an empty folder; choose a new one, or remove it')
   partial = folder.absolute().with_name(f'.{folder.absolute().name}.{os.getpid()}.partial')
   try:
     partial.mkdir(parents=True)
   except OSError as error:
-    raise UserError(f'{folder} cannot be made: {error}') from error
+    raise UserError(f'{folder} cannot be created: {error}') from error
   try:
     yield partial
     partial.rename(folder)

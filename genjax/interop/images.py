@@ -1,5 +1,4 @@
-"""Public encoders of images as options of `genjax.models.transformers.vit`: ViT, with the heads that a folder has
-tensors for."""
+"""Public image encoders as options of `genjax.models.transformers.vit`: ViT, with the heads in a folder."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,7 @@ from genjax.types import UserError
 
 
 def _sides(entries: Entries, name: str) -> tuple[int, int]:
-  """Height and width in pixels, of an entry that has them or one number for both."""
+  """Height and width in pixels, from an entry with two numbers or one for both."""
   value: Any = entries.values.get(name)
   sides = value if isinstance(value, (list, tuple)) else [value, value]
   if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
@@ -24,7 +23,7 @@ def _read(entries: Entries, stored: Mapping[str, Any]) -> VitConfig:
   entries.only('pooler_output_size', width, 'the pooler keeps the width')
   entries.only('pooler_act', 'tanh', 'the pooler ends with tanh')
   if patch != patch_width:
-    raise UserError(f'{entries.where}: patches are {patch} by {patch_width} pixels, and genjax has square ones')
+    raise UserError(f'{entries.where}: patches are {patch} by {patch_width} pixels; genjax only has square ones')
   return VitConfig(shape=(*_sides(entries, 'image_size'), entries.integer('num_channels', 3)), patch=patch, width=width,
                    num_classes=stored['classifier.weight'].shape[0] if 'classifier.weight' in stored else 0,
                    layers=entries.integer('num_hidden_layers'), heads=entries.integer('num_attention_heads'),

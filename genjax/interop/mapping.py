@@ -1,4 +1,4 @@
-"""Tables between public tensor names and genjax's parameters: one a public architecture, for both directions."""
+"""Tables that map public tensor names to genjax's parameters, one per architecture, for both directions."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -11,7 +11,7 @@ from genjax.interop.entries import Entries
 from genjax.nn.functional import Network
 from genjax.types import UserError, listed
 
-# Name in `transformers` -> `genjax.nn.blocks.ACTIVATIONS`; of several for one, the first is written.
+# Name in `transformers` -> name in `genjax.nn.blocks.ACTIVATIONS`; export writes the first of several names.
 ACTIVATIONS = {
   'gelu': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_fast': 'gelu_tanh', 'relu': 'relu',
   'silu': 'silu', 'swish': 'silu'
@@ -22,15 +22,17 @@ ACTIVATIONS = {
 class Tensor:
   """One row of a table: public tensors, and the parameters that they hold.
 
-  name: the public name, with '{layer}' where there is one a layer; the parameters then have a leading axis L. With
-  '{expert}' too there is one for each expert of each layer, and they have a second one, E.
-  leaves: paths of the parameters; several lie side by side on the last axis, after the transposition.
-  transposed: the public tensor has its axes in reverse, as the weights of torch's linear layers (out, in) and 1D
-    convolutions.
-  one_row: the public tensor has a leading axis of size 1.
-  image_kernel: the public tensor is O I H W, as the weights of torch's 2D convolutions, and the parameter H W I O.
+  Attributes:
+    name: the public name. With '{layer}' in it there is one tensor per layer, and the parameters have a leading axis L.
+      With '{expert}' too there is one per layer and expert, and the parameters have a second axis E.
+    leaves: paths of the parameters. Several are concatenated along the last axis, after the transposition.
+    transposed: whether the public tensor has reversed axes, like the weights of torch's linear layers (out, in) and 1D
+      convolutions.
+    one_row: whether the public tensor has a leading axis of size 1.
+    image_kernel: whether the public tensor is O I H W, like the weights of torch's 2D convolutions, and the parameter
+      H W I O.
 
-  A row whose parameters a config does not have (biases, an output layer of its own) does not count for that config.
+  A row is ignored for configs without its parameters (biases, an untied output layer).
   """
 
   name: str
@@ -41,12 +43,12 @@ class Tensor:
 
   @property
   def layered(self) -> bool:
-    """Whether there is one tensor a layer."""
+    """Whether there is one tensor per layer."""
     return '{layer}' in self.name
 
   @property
   def stacked(self) -> int:
-    """How many leading axes the parameters have."""
+    """Number of leading axes of the parameters (layers, experts)."""
     return self.layered + ('{expert}' in self.name)
 
 
@@ -54,20 +56,21 @@ class Tensor:
 class Architecture:
   """A public architecture.
 
-  name: its `model_type`.
-  config: class of its options. network: options -> network; raises ValueError for options that do not fit together.
-  tensors: options -> the table.
-  prefix: what the names of a bare model, saved without its output layer's module, lack.
-  ignored: regular expressions of names that public files hold and that are no parameters.
-  aliases: public name -> name of the tensor that it repeats where the output layer is tied; it may be absent.
-  read: (config.json, what is stored by name, each with a shape) -> config; raises UserError for options that genjax
-    does not have.
-  write: config -> entries of config.json; raises UserError for options that the architecture does not have.
-  defaults: entries of config.json that `write` does not know, for models that never had one.
-  spellings: entry -> option by value, where several values are one option: a model keeps the one that it came with, as
-    the published implementations of an activation differ in their rounding.
-  renamed: regular expression -> replacement, for names that older files have.
-  bare: whether a model of these options is saved without the prefix.
+  Attributes:
+    name: its `model_type`.
+    config: class of its options.
+    network: options -> network; raises a ValueError for options that do not fit together.
+    tensors: options -> table of `Tensor`s.
+    prefix: prefix of names that a bare model, saved without its output layer, lacks.
+    ignored: regular expressions of names in public files that are not parameters.
+    aliases: public name -> name of the tensor that it repeats if the output layer is tied; it may be absent.
+    read: (config.json, stored tensors by name, with shapes) -> config; raises a UserError for unsupported options.
+    write: config -> entries of config.json; raises a UserError for options that the architecture lacks.
+    defaults: further entries of config.json, for models that were not imported.
+    spellings: entry -> option by value, if several values mean one option. An imported model keeps its value, because
+      published implementations of an activation differ in rounding.
+    renamed: regular expression -> replacement, for names in older files.
+    bare: options -> whether the model is saved without the prefix.
   """
 
   name: str
@@ -89,8 +92,12 @@ class Architecture:
 class Row:
   """A row of a table under one config.
 
-  tensor: the row. names: public names. places: of each the index in the leading axes of the parameters. shape: of each
-  of the public tensors. widths: of the parameters, on the axis on which they lie side by side.
+  Attributes:
+    tensor: the row of the table.
+    names: public names.
+    places: for each name the index in the leading axes of the parameters.
+    shape: shape of each public tensor.
+    widths: sizes of the parameters along the axis of concatenation.
   """
 
   tensor: Tensor
@@ -100,7 +107,7 @@ class Row:
   widths: tuple[int, ...]
 
   def split(self, tensor: np.ndarray) -> list[np.ndarray]:
-    """Views of the parts of a public tensor that belong to each of the parameters."""
+    """Splits a public tensor into views for its parameters."""
     tensor = tensor[0] if self.tensor.one_row else tensor
     tensor = tensor.T if self.tensor.transposed else tensor
     tensor = tensor.transpose(2, 3, 1, 0) if self.tensor.image_kernel else tensor
@@ -115,7 +122,7 @@ class Row:
 
   @property
   def size(self) -> int:
-    """Scalars in one public tensor."""
+    """Number of elements of one public tensor."""
     return math.prod(self.shape)
 
 
@@ -126,15 +133,15 @@ def both(theirs: str, *ours: str, kernel: str = 'kernel', transposed: bool = Tru
 
 
 def activation_name(activation: str) -> str:
-  """What `transformers` calls one of `genjax.nn.blocks.ACTIVATIONS`."""
+  """The name in `transformers` of one of `genjax.nn.blocks.ACTIVATIONS`."""
   return next(name for name, own in ACTIVATIONS.items() if own == activation)
 
 
 def refuse(name: str, config: Any, **allowed: tuple) -> None:
-  """Refuses options that a public architecture does not have.
+  """Checks that a public architecture supports options.
 
   Raises:
-    UserError: an option is none of those allowed.
+    UserError: an option has a value that is not allowed.
   """
   wrong = [f'{option}={getattr(config, option)!r} (it has {" or ".join(map(repr, values))})'
            for option, values in allowed.items() if getattr(config, option) not in values]
@@ -143,15 +150,15 @@ def refuse(name: str, config: Any, **allowed: tuple) -> None:
 
 
 def rows(architecture: Architecture, config: Any, shapes: Mapping[str, Any]) -> list[Row]:
-  """The rows of a table that a model has.
+  """The rows of a table that apply to a model.
 
   Args:
     architecture: has the table.
     config: the options of the model.
-    shapes: every parameter of the model by path, as anything with a shape.
+    shapes: path -> parameter of the model, or any object with its shape.
 
   Raises:
-    UserError: a parameter stands in no row.
+    UserError: a parameter is in no row.
   """
   found, mapped = [], set()
   for tensor in architecture.tensors(config):

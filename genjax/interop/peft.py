@@ -1,4 +1,4 @@
-"""Adapters of PEFT in and out: folders with adapter_config.json and adapter_model.safetensors, for the public decoders.
+"""Import and export of PEFT adapters (adapter_config.json, adapter_model.safetensors) for the public decoders.
 
     model = interop.load('path/of/a/llama', dtype='float32')
     adapter = peft.load('path/of/an/adapter', model)
@@ -7,11 +7,11 @@
     interop.save('path/of/a/merged/model', model, params)
     peft.save('path/of/a/copy', model, adapter)
 
-Where a public module holds several kernels side by side (GPT-2's c_attn: queries, keys and values), PEFT has one A for
-all of them. `load` gives each kernel a copy of it, and `save` writes one if they are still equal; else, as after
-training, A and B of all of them in blocks, whose rank is the sum. Adapters of experts are written one a matrix of an
-expert, as PEFT has them where each expert is a module, and turns them into its own where transformers holds all experts
-in one tensor; `load` does not read the latter.
+If a public module holds several kernels side by side (GPT-2's c_attn: queries, keys and values), PEFT has one A for all
+of them. `load` copies it to each kernel. `save` writes one A if all are still equal; otherwise, e.g. after training, it
+writes block matrices of all A and B, whose rank is the sum. Adapters of experts are written for each matrix of each
+expert, the format of PEFT for experts that are modules. PEFT converts them if transformers holds all experts in one
+tensor; `load` does not read that format.
 """
 
 from collections.abc import Mapping
@@ -37,14 +37,14 @@ from genjax.types import Tree, UserError, expanded, listed, named_leaves, unflat
 CONFIG = 'adapter_config.json'
 WEIGHTS = 'adapter_model.safetensors'
 _NAME = re.compile(r'base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight')
-# Entries that do not change what an adapter computes, and those that are read; any other one must be absent, false or
+# Entries that are read, and entries without effect on the result of an adapter. All others must be absent, false or
 # empty.
-_READ = ('r', 'lora_alpha', 'lora_dropout', 'use_rslora', 'target_modules', 'exclude_modules', 'layers_to_transform',
-         'bias', 'peft_type', 'init_lora_weights')
+_READ_ENTRIES = ('r', 'lora_alpha', 'lora_dropout', 'use_rslora', 'target_modules', 'exclude_modules',
+                 'layers_to_transform', 'bias', 'peft_type', 'init_lora_weights')
 _WITHOUT_EFFECT = ('auto_mapping', 'base_model_name_or_path', 'fan_in_fan_out', 'inference_mode', 'layers_pattern',
                    'loftq_config', 'eva_config', 'megatron_core', 'peft_version', 'qalora_group_size', 'revision',
                    'task_type')
-_INITIAL = (None, True, False, 'gaussian', 'eva', 'orthogonal')  # those that leave the weights of the base alone
+_HARMLESS_INITS = (None, True, False, 'gaussian', 'eva', 'orthogonal')  # initializations that don't change the base
 
 
 class Adapter(NamedTuple):
@@ -55,15 +55,15 @@ class Adapter(NamedTuple):
 
 
 def load(folder: str | os.PathLike, model: Model) -> Adapter:
-  """Reads an adapter; its numbers are float32 here.
+  """Reads an adapter and converts it to float32.
 
   Args:
     folder: has adapter_config.json and adapter_model.safetensors.
-    model: the base, as `genjax.interop.load` gave it.
+    model: the base, from `genjax.interop.load`.
 
   Raises:
-    UserError: options that genjax lacks (DoRA, trained biases, modules saved whole, ranks of their own for some
-      modules, ...), pickles, damaged files, or tensors that do not fit the base; the message lists them.
+    UserError: an option is not supported (DoRA, trained biases, fully saved modules, different ranks per module, ...),
+      files are pickles or damaged, or tensors do not fit the base. The message lists them.
   """
   folder = expanded(folder)
   path = folder / CONFIG
@@ -72,7 +72,7 @@ def load(folder: str | os.PathLike, model: Model) -> Adapter:
   tensors = _without_base(folder, _read_tensors(folder), model)
   modules = _modules(model)
   named = {match['module'] for name in tensors if (match := _NAME.fullmatch(name))}
-  # Adapters of a model without its output layer's module have names without a prefix, as the weights of such a model.
+  # Adapters of a model without output layer have names without prefix, like the weights of such a model.
   prefix = '' if named & set(modules) else ARCHITECTURES[model.architecture].prefix
   modules = {name.removeprefix(prefix): place for name, place in modules.items()}
   found = _match(folder, tensors, modules, options.rank)
@@ -91,18 +91,18 @@ def load(folder: str | os.PathLike, model: Model) -> Adapter:
 
 
 def save(folder: str | os.PathLike, model: Model, adapter: Adapter, base: str | None = None) -> None:
-  """Writes a folder that PEFT loads; it appears when all of it is written.
+  """Writes a folder that PEFT loads. Writing is atomic.
 
   Args:
     folder: a new folder, or an empty one.
     model: the base.
-    adapter: options, of which rank, alpha and dropout count, and the trained parameters.
-    base: the name or path of the base that is written down, which PEFT may load it from.
+    adapter: its parameters, and rank, alpha and dropout of its options, are written.
+    base: name or path of the base model for PEFT.
 
   Raises:
-    UserError: adapted kernels that no public module has, or whose shapes are not those of the base, or a folder with
-      something in it.
-    StorageError: the disk refuses.
+    UserError: an adapted kernel belongs to no public module or has another shape than in the base, or the folder is not
+      empty.
+    StorageError: the disk cannot be written.
   """
   leaves = {name: np.asarray(leaf, np.float32) for name, leaf in named_leaves(adapter.params).items()}
   rows = _rows(model)
@@ -113,8 +113,7 @@ def save(folder: str | os.PathLike, model: Model, adapter: Adapter, base: str | 
   if not adapted:
     raise UserError('there is no adapter to write: its parameters are empty')
   experts = any(map(_of_experts, adapted))
-  # Where transformers holds all experts in one tensor, PEFT reads their adapters only if none of the matrices of an
-  # expert lacks one.
+  # If transformers holds all experts in one tensor, PEFT needs adapters for all matrices of an expert.
   joined = {row: _joined(row, leaves) for row in rows if row in adapted or experts and _of_experts(row)}
   rank = max(a.shape[-1] for a, _ in joined.values())
   tensors: dict[str, np.ndarray] = {}
@@ -133,7 +132,7 @@ def save(folder: str | os.PathLike, model: Model, adapter: Adapter, base: str | 
     'bias': 'none',
     'r': rank,
     'lora_alpha': int(alpha) if alpha == int(alpha) else alpha,
-    'lora_dropout': 0.0 if experts else adapter.options.dropout,  # PEFT refuses another rate for tensors of all experts
+    'lora_dropout': 0.0 if experts else adapter.options.dropout,  # PEFT requires 0 for tensors of all experts
     'target_modules': sorted(re.split(r'\{\w+\}\.', row.tensor.name.removesuffix('.weight'))[-1] for row in joined),
     'fan_in_fan_out': any(not row.tensor.transposed for row in joined),
     'init_lora_weights': True,
@@ -145,40 +144,39 @@ def save(folder: str | os.PathLike, model: Model, adapter: Adapter, base: str | 
 
 
 def _rows(model: Model) -> list[Row]:
-  """The rows of the architecture's table that are kernels."""
+  """The rows of the architecture's table that hold kernels."""
   if model.architecture not in ARCHITECTURES:
     raise UserError(
-      f'adapters of PEFT are read and written for {sorted(ARCHITECTURES)}, and this model is a {model.architecture}; '
+      f'PEFT adapters are supported for {sorted(ARCHITECTURES)}, but this model is a {model.architecture}; '
       'genjax merge makes a run of the adapted model, which genjax export writes')
   rows = mapping.rows(ARCHITECTURES[model.architecture], model.config, named_leaves(model.params))
   return [row for row in rows if all(map(lora.is_kernel, row.tensor.leaves))]
 
 
 def _of_experts(row: Row) -> bool:
-  return any(leaf.endswith(lora.EXPERTS) for leaf in row.tensor.leaves)
+  return any(leaf.endswith(lora.EXPERTS_SUFFIX) for leaf in row.tensor.leaves)
 
 
 def _modules(model: Model) -> dict[str, tuple[Row, tuple[int, ...]]]:
-  """Public module -> its row, and its place there: layer and expert, as far as there are any."""
+  """Public module -> its row and its index there: layer and expert, if any."""
   return {
     name.removesuffix('.weight'): (row, place) for row in _rows(model) for name, place in zip(row.names, row.places)
   }
 
 
 def _read_options(entries: Entries) -> lora.Options:
-  """Rank, alpha and dropout; paths are of no account here."""
+  """Rank, alpha and dropout; the paths are ignored."""
   entries.only('peft_type', 'LORA', 'other kinds of adapters have other mathematics')
   entries.only('bias', 'none', 'biases are not trained')
   initial = entries.values.get('init_lora_weights')
-  if not any(initial is known or initial == known for known in _INITIAL):
+  if not any(initial is known or initial == known for known in _HARMLESS_INITS):
     raise UserError(
-      f'{entries.where}: init_lora_weights is {initial!r}, which may change the weights of the base, and genjax has '
-      'only '
-      f'{_INITIAL}; convert it in PEFT by save_pretrained(..., path_initial_model_for_weight_conversion=...)')
+      f'{entries.where}: init_lora_weights is {initial!r}, which may change the weights of the base; genjax supports '
+      f'only {_HARMLESS_INITS}; convert it by save_pretrained(..., path_initial_model_for_weight_conversion=...)')
   if foreign := {
-      name: value for name, value in entries.values.items() if value and name not in (*_READ, *_WITHOUT_EFFECT)
+      name: value for name, value in entries.values.items() if value and name not in (*_READ_ENTRIES, *_WITHOUT_EFFECT)
   }:
-    raise UserError(f'{entries.where} has options that genjax does not have: '
+    raise UserError(f'{entries.where} has options that genjax does not support: '
                     + ', '.join(f'{name}={value!r}' for name, value in sorted(foreign.items())))
   rank, alpha = entries.integer('r'), entries.number('lora_alpha')
   if entries.flag('use_rslora', False):
@@ -192,33 +190,31 @@ def _read_tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
   if not path.is_file():
     pickles = sorted(file.name for pattern in files.PICKLES for file in folder.glob(pattern))
     why = (
-      f'; it has {listed(pickles)}, a pickle, which genjax does not open, since a pickle runs any code that its '
-      'author put there: ask '
-      'for safetensors' if pickles else '')
+      f'; it has {listed(pickles)}, a pickle, which genjax does not open, since a pickle runs any code that its author '
+      'put there: ask for safetensors' if pickles else '')
     raise UserError(f'{folder} lacks {WEIGHTS}{why}')
   try:
     return load_file(path)
   except (OSError, safetensors.SafetensorError) as error:
     raise UserError(
-      f'{path} is no whole safetensors file ({error}): truncated or damaged; copy it again from its source') from error
+      f'{path} is not a complete safetensors file ({error}): truncated or damaged; copy it again') from error
 
 
 def _without_base(folder: pathlib.Path, tensors: dict[str, np.ndarray], model: Model) -> dict[str, np.ndarray]:
-  """The tensors without copies of the base's output layer, which PEFT saves beside its adapter; they must be those of
-  this base."""
+  """Removes copies of the base's output layer, which PEFT may save; they must equal this base's."""
   params = named_leaves(model.params)
   for row in _rows(model):
     copy = tensors.get(name := f'base_model.model.{row.names[0].removesuffix(".weight")}.base_layer.weight')
     if copy is not None and not row.tensor.layered:
       if not np.array_equal(copy, row.join([np.asarray(params[leaf]) for leaf in row.tensor.leaves])):
-        raise UserError(f'{folder}: {name} is not what the base has; the adapter was trained on another one')
+        raise UserError(f'{folder}: {name} differs from the base; the adapter was trained on another base')
       tensors = {other: tensor for other, tensor in tensors.items() if other != name}
   return tensors
 
 
 def _match(folder: pathlib.Path, tensors: Mapping[str, np.ndarray], modules: Mapping[str, tuple[Row, tuple[int, ...]]],
            rank: int) -> dict[str, dict[str, np.ndarray]]:
-  """module -> its A (R I) and B (O R); an error lists all tensors that do not fit."""
+  """Module -> its A (R I) and B (O R). An error lists all tensors that do not fit."""
   found: dict[str, dict[str, np.ndarray]] = {}
   unknown, wrong = [], []
   for name, tensor in tensors.items():
@@ -240,13 +236,13 @@ def _match(folder: pathlib.Path, tensors: Mapping[str, np.ndarray], modules: Map
     if names
   ]
   if problems or not found:
-    raise UserError(f'{folder}: its tensors are no adapters of this base; '
+    raise UserError(f'{folder}: its tensors are not adapters of this base; '
                     + ('; '.join(problems) or f'{WEIGHTS} is empty'))
   return found
 
 
 def _expected(entries: Entries, modules: Mapping[str, tuple[Row, tuple[int, ...]]]) -> set[str] | None:
-  """The modules that the config names, by PEFT's rules; None where it does not say which."""
+  """The modules that the config names, by PEFT's rules; None if it names none."""
   wanted, without = (entries.values.get(name) for name in ('target_modules', 'exclude_modules'))
   layers = entries.values.get('layers_to_transform')
   layers = [layers] if isinstance(layers, int) else layers
@@ -263,7 +259,7 @@ def _expected(entries: Entries, modules: Mapping[str, tuple[Row, tuple[int, ...]
 
 
 def _stacked(row: Row, parts: list[dict[str, np.ndarray] | None], rank: int) -> dict[str, jnp.ndarray]:
-  """The adapters of the kernels of a row, one A and B a public module; a module without an adapter has zeros."""
+  """The adapters of a row's kernels: one A and B per public module, zeros for a module without adapter."""
   outputs, inputs = row.shape if row.tensor.transposed else row.shape[::-1]
   lead = _lead(row)
   a = np.zeros((*lead, inputs, rank), np.float32)
@@ -278,13 +274,12 @@ def _stacked(row: Row, parts: list[dict[str, np.ndarray] | None], rank: int) -> 
 
 
 def _lead(row: Row) -> tuple[int, ...]:
-  """How many layers and experts the kernels of a row have, as far as there are any."""
+  """The numbers of layers and experts of a row's kernels, if any."""
   return tuple(last + 1 for last in row.places[-1])
 
 
 def _joined(row: Row, leaves: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-  """A (N I R) and B (N R O) of the N public modules of a row, of which some kernels may have no adapter; R is 0 if none
-  has."""
+  """A (N I R) and B (N R O) of the N public modules of a row; R is 0 if no kernel has an adapter."""
   inputs = row.shape[1] if row.tensor.transposed else row.shape[0]
   present: dict[int, tuple[np.ndarray, np.ndarray]] = {}
   for number, (leaf, width) in enumerate(zip(row.tensor.leaves, row.widths)):

@@ -1,5 +1,4 @@
-"""Public encoder-decoders as options of `genjax.models.transformers.seq2seq`: Marian, Whisper, T5 1.0 and 1.1, and T5's
-encoder alone."""
+"""Public encoder-decoders as options of `genjax.models.transformers.seq2seq`: Marian, Whisper, T5 (1.0 and 1.1)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,7 +30,7 @@ def _read_marian(entries: Entries, stored: Mapping[str, Any]) -> Seq2SeqConfig:
 
 
 def _read_sizes(entries: Entries) -> dict[str, Any]:
-  """The options that Marian and Whisper call alike."""
+  """The options with the same names in Marian and Whisper."""
   vocab, heads, mlp_width = (
     entries.integer(name) for name in ('vocab_size', 'encoder_attention_heads', 'encoder_ffn_dim'))
   decoder_heads, decoder_mlp_width = entries.integer('decoder_attention_heads',
@@ -69,7 +68,7 @@ def _write_marian(config: Seq2SeqConfig) -> dict[str, Any]:
 
 
 def _alike(config: Seq2SeqConfig) -> dict[str, tuple]:
-  """What Marian and Whisper have no other options for."""
+  """The options that are fixed in Marian and Whisper."""
   return dict(norm=('layer',), norm_eps=(1e-5,), gated=(False,), bias=(True,), scaled=(True,), output_scale=(False,),
               head_dim=(0, config.width // config.heads))
 
@@ -108,11 +107,11 @@ def _marian_tensors(config: Seq2SeqConfig) -> tuple[Tensor, ...]:
 
 MARIAN = Architecture(
   'marian', Seq2SeqConfig, seq2seq, _marian_tensors,
-  prefix='model.', ignored=(r'(encoder|decoder)\.embed_positions\.weight',),  # fixed sines and cosines
+  prefix='model.', ignored=(r'(encoder|decoder)\.embed_positions\.weight',),  # fixed sinusoidal positions
   aliases=dict.fromkeys(('model.encoder.embed_tokens.weight', 'model.decoder.embed_tokens.weight', 'lm_head.weight'),
                         'model.shared.weight'),
   read=_read_marian, write=_write_marian, spellings={'activation_function': ACTIVATIONS},
-  # Public vocabularies end with padding, which also starts a target; these stand in where no other numbers are known.
+  # Public vocabularies end with padding, which also starts a target. These are the defaults for unknown numbers.
   defaults={'architectures': ['MarianMTModel'], 'dropout': 0.0, 'pad_token_id': 0,
             'decoder_start_token_id': 0, 'eos_token_id': 1, 'forced_eos_token_id': None})
 
@@ -148,7 +147,7 @@ WHISPER = Architecture(
   'whisper', Seq2SeqConfig, seq2seq, lambda config: _WHISPER_TENSORS, prefix='model.', ignored=(),
   aliases={'proj_out.weight': 'model.decoder.embed_tokens.weight'}, read=_read_whisper, write=_write_whisper,
   spellings={'activation_function': ACTIVATIONS},
-  # Numbers of tokens that every vocabulary has; published ones come with the model.
+  # Token numbers that every vocabulary has; published ones come with the model.
   defaults={'architectures': ['WhisperForConditionalGeneration'], 'dropout': 0.0, 'pad_token_id': 0, 'bos_token_id': 0,
             'decoder_start_token_id': 0, 'eos_token_id': 1, 'begin_suppress_tokens': None})
 
@@ -162,8 +161,7 @@ _FEED_FORWARD = {
 def _read_t5(entries: Entries, stored: Mapping[str, Any]) -> Seq2SeqConfig:
   activation, gated = entries.choice('feed_forward_proj', _FEED_FORWARD, 'relu')
   layers = entries.integer('num_layers')
-  # In these models tie_word_embeddings also says whether the output is scaled; transformers 5 has an entry of its own
-  # for that.
+  # In these models tie_word_embeddings also decides whether the output is scaled; transformers 5 has a separate entry.
   scaled = entries.flag('scale_decoder_outputs', entries.flag('tie_word_embeddings', True))
   decodes = any(name.startswith('decoder.block.') for name in stored)
   return Seq2SeqConfig(
@@ -231,7 +229,7 @@ T5 = Architecture(
   seq2seq,
   _t5_tensors,
   prefix='',
-  # Of the first files; nothing reads it
+  # in the first published files, unused
   ignored=(r'decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight',),
   aliases=dict.fromkeys(('encoder.embed_tokens.weight', 'decoder.embed_tokens.weight', 'lm_head.weight'),
                         'shared.weight'),

@@ -20,8 +20,8 @@ from genjax.types import Tree, UserError, expanded, listed, named_leaves, unflat
 
 ARCHITECTURES = {**decoders.ARCHITECTURES, **encoders.ARCHITECTURES, **images.ARCHITECTURES, **seq2seq.ARCHITECTURES}
 DTYPES = ('float32', 'bfloat16', 'float16')
-SHARD_BYTES = 5 * 10 ** 9  # what transformers 4 and the public repositories have
-ALIGNMENT = 64  # bytes; JAX takes such an array of the host as it lies, without a copy
+SHARD_BYTES = 5 * 10 ** 9  # the default of transformers 4 and public repositories
+ALIGNMENT = 64  # bytes; JAX uses a host array with this alignment without a copy
 _TYPE_ENTRIES = ('dtype', 'torch_dtype')
 
 
@@ -47,24 +47,24 @@ class Model:
 def load(folder: str | os.PathLike, dtype: str | None = None) -> Model:
   """Reads a folder in the layout of `transformers`: config.json, and model.safetensors or its shards.
 
-  Tensors are read one by one into the arrays that they end in, so that memory is needed for the model and one tensor.
-  Config, names, shapes and files are checked before the first is read.
+  Tensors are read one by one into their final arrays, so memory holds the model and one tensor. Config, names, shapes
+  and files are checked before the first tensor is read.
 
   Args:
     folder: the folder.
-    dtype: type of the parameters, one of `DTYPES`; None for that of the files. Training wants 'float32'.
+    dtype: dtype of the parameters, one of `DTYPES`; None for that of the files. Use 'float32' for training.
 
   Returns:
-    The model; on one device, the default one.
+    The model, on the default device.
 
   Raises:
-    UserError: an unknown architecture, options that genjax lacks, pickles, missing or damaged files, tensors that are
-      missing, without a place or of another shape, or numbers that `dtype` cannot hold.
+    UserError: the architecture is unknown, an option is not supported, files are pickles, missing or damaged, tensors
+      are missing, unexpected or of another shape, or `dtype` cannot represent a number.
   """
   folder = expanded(folder)
   wanted = _dtype(dtype)
   if not folder.is_dir():
-    raise UserError(f'{folder} is no folder; it should have config.json and {files.SINGLE}')
+    raise UserError(f'{folder} is not a folder; expected a folder with config.json and {files.SINGLE}')
   path = folder / 'config.json'
   source = read_json(path, 'the description of the model')
   architecture = Entries(source, str(path)).choice('model_type', ARCHITECTURES)
@@ -84,23 +84,22 @@ def load(folder: str | os.PathLike, dtype: str | None = None) -> Model:
 
 def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, architecture: str | None = None,
          dtype: str | None = None, shard_bytes: int = SHARD_BYTES) -> None:
-  """Writes a folder that `transformers` loads; it appears when all of it is written.
+  """Writes a folder that `transformers` loads. Writing is atomic.
 
-  Tensors of a model that `load` gave have the bytes that they had in its files.
+  Tensors of a model from `load` are written with their original bytes.
 
   Args:
     folder: a new folder, or an empty one.
-    model: a `Model`, which `load` gave, or the options of one. Dropout is no part of it.
+    model: a `Model` from `load`, or the options of a model. Dropout is not saved.
     params: its parameters; None for those of a `Model`.
-    architecture: the `model_type` to write it as; None for that of a `Model`, else the first that has all options of
-      the config.
-    dtype: type of the tensors, one of `DTYPES`; None for that of the parameters.
-    shard_bytes: tensors of more bytes are put in several files.
+    architecture: the `model_type` to write; None for that of a `Model`, or the first that supports the options.
+    dtype: dtype of the tensors, one of `DTYPES`; None for that of the parameters.
+    shard_bytes: if tensors have more bytes, they are split over several files.
 
   Raises:
-    UserError: options that the architecture does not have, parameters that are not the config's, or a folder with
-      something in it.
-    StorageError: the disk refuses.
+    UserError: the architecture does not support an option, the parameters do not fit the config, or the folder is not
+      empty.
+    StorageError: the disk cannot be written.
   """
   config, source = (model.config, model.source) if isinstance(model, Model) else (model, {})
   if isinstance(model, Model):
@@ -123,7 +122,7 @@ def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, architec
     if name in same and options.get(same[name]) == options[entries[name]]:
       entries[name] = same[name]
   kept = {name: value for name, value in same.items() if name not in ('rope_parameters', *_TYPE_ENTRIES)}
-  # Every version reads the older of the two names of the type.
+  # Every version of transformers reads the older name of the dtype entry.
   described = {**chosen.defaults, **kept, **entries, 'model_type': chosen.name, 'torch_dtype': pending[0].dtype.name}
   with files.new_folder(expanded(folder)) as partial:
     files.write_json(partial / 'config.json', described)
@@ -131,10 +130,10 @@ def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, architec
 
 
 def architecture_of(config: Any) -> str:
-  """The `model_type` that `save` writes options as where it is told none.
+  """The `model_type` that `save` uses by default for options.
 
   Raises:
-    UserError: no public architecture has all of the options.
+    UserError: no public architecture supports all options.
   """
   return _describe(config, None)[0].name
 
@@ -152,7 +151,7 @@ def _renamed(stored: dict[str, files.Stored], renamed: Mapping[str, str]) -> dic
 
 
 def _network(architecture: Architecture, config: Any, where: str) -> tuple[Network, dict[str, Any]]:
-  """The network, and the shapes of its parameters by path."""
+  """The network, and path -> shape of its parameters."""
   try:
     network = architecture.network(config)
   except ValueError as error:
@@ -162,7 +161,7 @@ def _network(architecture: Architecture, config: Any, where: str) -> tuple[Netwo
 
 def _match(folder: pathlib.Path, architecture: Architecture, rows: list[Row],
            stored: dict[str, files.Stored]) -> dict[str, files.Stored]:
-  """What the files have for every name of the table; an error lists all names that do not fit."""
+  """The stored tensor for every name of the table. An error lists all names that do not fit."""
   shapes = {name: row.shape for row in rows for name in row.names}
   aliases = {alias: name for alias, name in architecture.aliases.items() if name in shapes}
   known = {**shapes, **{alias: shapes[name] for alias, name in aliases.items()}}
@@ -190,14 +189,14 @@ def _match(folder: pathlib.Path, architecture: Architecture, rows: list[Row],
       repeated, tensor = found[alias].read(), found[name].read()
       if repeated.dtype != tensor.dtype or not np.array_equal(repeated.view(np.uint8), tensor.view(np.uint8)):
         raise UserError(
-          f'{folder}: {alias} and {name} differ, and config.json says that they are one (tie_word_embeddings); '
+          f'{folder}: {alias} and {name} differ, but config.json says that they are tied (tie_word_embeddings); '
           'set that to false if they should differ')
   return found
 
 
 def _read(row: Row, stored: Mapping[str, files.Stored], shapes: Mapping[str, Any],
           wanted: np.dtype | None) -> dict[str, jax.Array]:
-  """The parameters of one row, of all layers."""
+  """Reads the parameters of one row, for all layers."""
   kinds = {stored[name].dtype for name in row.names}
   dtype = wanted or np.dtype(jnp.result_type(*kinds))
   arrays = {leaf: _aligned(tuple(shapes[leaf].shape), dtype) for leaf in row.tensor.leaves}
@@ -216,7 +215,7 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def _cast(values: np.ndarray, slot: np.ndarray, stored: Any) -> None:
-  """Copies; only float16 has so small a range that public weights may leave it."""
+  """Copies values with a cast. Only float16 may be too small for public weights."""
   with np.errstate(over='ignore'):
     slot[...] = values
   if slot.dtype == np.float16 and values.dtype != slot.dtype and np.isinf(slot).sum() > np.isinf(values).sum():
@@ -254,7 +253,7 @@ def _check_params(leaves: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
 
 
 def _pending(row: Row, leaves: Mapping[str, Any], types: Mapping[str, np.dtype]) -> list[files.Pending]:
-  """The tensors of a row, made when they are written."""
+  """The tensors of a row, made lazily when they are written."""
   dtype = np.dtype(jnp.result_type(*(types[leaf] for leaf in row.tensor.leaves)))
 
   def make(place: tuple[int, ...]) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Measures of samples on the host: numpy in, double precision, plain numbers out."""
+"""Metrics of samples, computed on the host with numpy in double precision."""

@@ -1,4 +1,4 @@
-"""The metric card: what a reader needs to know to believe, compare and repeat a number."""
+"""The metric card: the facts that are needed to compare and reproduce a metric."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -30,7 +30,7 @@ class Card:
     """The card as plain JSON values.
 
     Raises:
-      UserError: a value that JSON does not have, with the field that holds it.
+      UserError: a field has a value that JSON cannot represent.
     """
     plain = {}
     for field in dataclasses.fields(self):
@@ -43,7 +43,7 @@ class Card:
 
 
 def _plain(value: Any) -> Any:
-  """Mappings and numpy numbers as what JSON has."""
+  """Converts mappings and numpy numbers to JSON types."""
   if isinstance(value, Mapping):
     return dict(value)
   if hasattr(value, 'tolist'):

@@ -1,4 +1,4 @@
-"""Do samples differ from each other, and from the training set?
+"""Diversity: how much samples differ from each other and from the training set.
 
 Distances are Euclidean between flattened arrays, in the units of the data (grey levels for uint8 images).
 """
@@ -9,7 +9,7 @@ from genjax.types import UserError
 
 
 def pairwise_distance(x_N: np.ndarray) -> float:
-  """Mean distance between two different rows: sum_ij |x_i - x_j| / (N (N - 1)); NaN for fewer than two rows."""
+  """Mean pairwise distance of rows, sum_ij |x_i - x_j| / (N (N - 1)); NaN for fewer than two rows."""
   count = len(x_N)
   if count < 2:
     return float('nan')
@@ -26,7 +26,7 @@ def class_distances(x_N: np.ndarray, label_N: np.ndarray, num_classes: int, limi
     x_N: arrays whose first axis is N.
     label_N: class of each row.
     num_classes: K.
-    limit: rows of a class that are looked at, the first ones; the cost grows with its square.
+    limit: uses only the first `limit` rows of a class; the cost grows with its square.
 
   Returns:
     float64 (K,); NaN for classes with fewer than two rows.
@@ -36,10 +36,10 @@ def class_distances(x_N: np.ndarray, label_N: np.ndarray, num_classes: int, limi
 
 def class_distance_ratio(x_N: np.ndarray, label_N: np.ndarray, real_M: np.ndarray, real_label_M: np.ndarray,
                          num_classes: int) -> np.ndarray:
-  """Mean pairwise distance of each class over that of the real class: near 1 if as diverse, 0 if collapsed to a point.
+  """Mean pairwise distance per class relative to real data: near 1 if as diverse, 0 if collapsed to a point.
 
   Returns:
-    float64 (K,). A class with fewer than two samples has ratio 0, a class that is not in the real set NaN.
+    float64 (K,). The ratio of a class with fewer than two samples is 0, that of a class without real data is NaN.
   """
   real_K = class_distances(real_M, real_label_M, num_classes)
   return np.where(np.isnan(real_K), np.nan, np.nan_to_num(class_distances(x_N, label_N, num_classes)) / real_K)
@@ -50,18 +50,18 @@ def nearest_distances(x_N: np.ndarray, reference_M: np.ndarray, exclude_N: np.nd
   """Distance of each row to the nearest reference row.
 
   Args:
-    x_N, reference_M: arrays that differ in the first axis only.
-    exclude_N: index of one reference row for each row that does not count, as a row of the reference set itself has.
-    chunk: reference rows compared at a time, which bounds memory.
+    x_N, reference_M: arrays of equal shape except for the first axis.
+    exclude_N: for each row, the index of one reference row to ignore, e.g. the row itself.
+    chunk: number of reference rows compared at a time, which bounds memory.
 
   Returns:
     float64 (N,).
 
   Raises:
-    UserError: rows of different shapes, or no reference rows.
+    UserError: shapes differ, or there are no reference rows.
   """
   if x_N.shape[1:] != reference_M.shape[1:] or not len(reference_M):
-    raise UserError(f'samples and references must have one shape, and there must be references, got {x_N.shape} and '
+    raise UserError(f'samples and references must have equal shapes, and there must be references, got {x_N.shape} and '
                     f'{reference_M.shape}')
   x_NP = _flat(x_N)
   nearest_N = np.full(len(x_NP), np.inf)
@@ -79,8 +79,8 @@ def neighbour_distances(train_M: np.ndarray, limit: int = 5000, seed: int = 0) -
 
   Args:
     train_M: the training set, at least two rows.
-    limit: how many rows, drawn at random without replacement; the neighbour is looked for among all.
-    seed: of that draw.
+    limit: number of rows, drawn at random without replacement; their neighbours are searched among all rows.
+    seed: seed of that draw.
 
   Returns:
     float64 (min(M, limit),).
@@ -94,12 +94,13 @@ def neighbour_distances(train_M: np.ndarray, limit: int = 5000, seed: int = 0) -
 def copy_share(nearest_N: np.ndarray, nearest_train_M: np.ndarray, percentile: float = 1.0) -> float:
   """Share of samples that count as copies of training examples.
 
-  A sample is a copy if it is no farther from its nearest training example than the `percentile`-th percentile of the
-  distances between training examples and their nearest other one; fresh draws from the data give about `percentile` %.
+  A sample is a copy if its distance to the nearest training example is at most the `percentile`-th percentile of the
+  distances from training examples to their nearest neighbours. New draws from the data distribution give about
+  `percentile` %.
 
   Args:
-    nearest_N: of samples, from `nearest_distances`.
-    nearest_train_M: of training examples, from `neighbour_distances`.
+    nearest_N: distances of samples, from `nearest_distances`.
+    nearest_train_M: distances of training examples, from `neighbour_distances`.
     percentile: from 0 to 100.
   """
   return float(np.mean(nearest_N <= np.percentile(nearest_train_M, percentile)))
@@ -109,7 +110,7 @@ def class_shares(label_N: np.ndarray, num_classes: int) -> np.ndarray:
   """Share of each class among labels (or predicted classes), float64 (K,), summing to 1.
 
   Raises:
-    UserError: no labels, or labels outside 0 .. K - 1.
+    UserError: there are no labels, or labels outside 0 .. K - 1.
   """
   label_N = np.asarray(label_N)
   if not len(label_N) or label_N.min() < 0 or label_N.max() >= num_classes:
@@ -124,11 +125,11 @@ def coverage(share_K: np.ndarray) -> int:
 
 
 def _flat(x_N: np.ndarray) -> np.ndarray:
-  """Rows as vectors in double precision: 8-bit images, and squares of their distances, are exact."""
+  """Flattens rows in double precision, in which squared distances of 8-bit images are exact."""
   return np.asarray(x_N, np.float64).reshape(len(x_N), -1)
 
 
 def _squares(x_NP: np.ndarray, y_MP: np.ndarray) -> np.ndarray:
-  """Squared distances of all rows to all rows, N M."""
+  """Squared distances between all rows, N M."""
   square_NM = (x_NP ** 2).sum(axis=1)[:, None] + (y_MP ** 2).sum(axis=1) - 2.0 * (x_NP @ y_MP.T)
   return np.maximum(square_NM, 0.0, out=square_NM)

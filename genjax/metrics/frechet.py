@@ -1,7 +1,7 @@
 """Fréchet distance between Gaussians fitted to features (Heusel et al. 2017, Eq. 6).
 
-With features of the Inception network this is FID. The number depends on the feature extractor and on the number of
-samples (few samples make it larger), so it means something only beside another one of the same extractor and count.
+With features of the Inception network this is FID. The value depends on the feature extractor and on the number of
+samples (fewer samples make it larger), so only compare values with the same extractor and number.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ def moments(feature_ND: np.ndarray) -> Moments:
     feature_ND: N feature vectors.
 
   Raises:
-    UserError: not a matrix, entries that are NaN or infinite, or N <= D, which makes the covariance singular.
+    UserError: the features are not a matrix or not finite, or N <= D, which makes the covariance singular.
   """
   feature_ND = np.asarray(feature_ND, np.float64)
   if feature_ND.ndim != 2:
@@ -49,17 +49,17 @@ def distance(a: Moments, b: Moments) -> float:
 
     |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))
 
-  C_a C_b has the eigenvalues of the symmetric C_a^(1/2) C_b C_a^(1/2), so the trace of its square root is the sum of
-  square roots of eigenvalues that are real and, up to rounding, not negative.
+  C_a C_b has the eigenvalues of the symmetric matrix C_a^(1/2) C_b C_a^(1/2), which are real and, up to rounding, not
+  negative. The trace of its square root is the sum of their square roots.
 
   Args:
-    a, b: moments of equally many features.
+    a, b: moments of the same number of features.
 
   Returns:
     The distance, 0 for equal moments.
 
   Raises:
-    UserError: moments of different numbers of features.
+    UserError: the numbers of features differ.
   """
   if a.mean_D.shape != b.mean_D.shape:
     raise UserError(f'both sides need the same features, got {a.mean_D.shape[0]} and {b.mean_D.shape[0]} of them')
@@ -71,6 +71,6 @@ def distance(a: Moments, b: Moments) -> float:
 
 
 def _root(matrix_DD: np.ndarray) -> np.ndarray:
-  """Square root of a symmetric matrix whose negative eigenvalues are rounding errors."""
+  """The square root of a symmetric matrix; negative eigenvalues are treated as rounding errors."""
   values_D, vectors_DD = np.linalg.eigh(matrix_DD)
   return (vectors_DD * np.sqrt(np.maximum(values_D, 0.0))) @ vectors_DD.T

@@ -1,4 +1,4 @@
-"""Mode collapse on mixtures of Gaussians with known centres (Lin et al. 2018, PacGAN, section 4.1)."""
+"""Measures of mode collapse for mixtures of Gaussians with known centres (PacGAN, Lin et al. 2018, section 4.1)."""
 
 from typing import NamedTuple
 
@@ -21,11 +21,11 @@ class Modes(NamedTuple):
 
 def measure(point_ND: np.ndarray, centre_KD: np.ndarray, deviation: float, weight_K: np.ndarray | None = None,
             radius: float = 3.0) -> Modes:
-  """Modes covered, share of high-quality samples and reverse KL divergence over modes.
+  """Number of covered modes, share of high-quality samples and reverse KL divergence over modes.
 
-  A sample is of high quality if it lies within `radius` standard deviations of the nearest centre; a mode is covered if
-  it has such a sample. For the divergence each sample, of whatever quality, counts for its nearest centre:
-  sum_k q_k log(q_k / p_k) with the samples' shares q and the data's p.
+  A sample has high quality if it lies within `radius` standard deviations of the nearest centre; a mode with such a
+  sample is covered. The divergence sum_k q_k log(q_k / p_k) assigns every sample to its nearest centre, whatever its
+  quality; q are the shares of samples and p those of the data.
 
   Args:
     point_ND: N samples.
@@ -35,7 +35,7 @@ def measure(point_ND: np.ndarray, centre_KD: np.ndarray, deviation: float, weigh
     radius: in standard deviations.
 
   Raises:
-    UserError: no samples, samples of another dimension than the centres, or coordinates that are not finite.
+    UserError: there are no samples, their dimension is not that of the centres, or coordinates are not finite.
   """
   point_ND, centre_KD = np.asarray(point_ND, np.float64), np.asarray(centre_KD, np.float64)
   if point_ND.ndim != 2 or not len(point_ND) or point_ND.shape[1:] != centre_KD.shape[1:]:

@@ -1,5 +1,7 @@
-"""Measures of generated text against references: BLEU, ROUGE and word error rate. Texts are sequences of words (any
-hashable pieces)."""
+"""Metrics of generated text against references: BLEU, ROUGE and word error rate.
+
+Texts are sequences of words or other hashable pieces.
+"""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -28,17 +30,15 @@ class Bleu(NamedTuple):
 
 
 def bleu(candidates: Sequence[Words], references: Sequence[Sequence[Words]], order: int = 4) -> Bleu:
-  """BLEU of a corpus (Papineni et al. 2002), without smoothing: 0 where no n-gram of some n is found, as `torchtext`
-  has it.
+  """Corpus BLEU (Papineni et al. 2002) without smoothing, as in `torchtext`: 0 if no n-gram of some n matches.
 
   Args:
-    candidates: one text each.
-    references: of each candidate its references, of which the one nearest in length (the shorter of two) counts for
-      brevity.
-    order: longest n-grams; all weigh the same.
+    candidates: texts.
+    references: the references of each candidate. The one nearest in length (the shorter of two) counts for brevity.
+    order: largest n of n-grams; all n have the same weight.
 
   Raises:
-    UserError: no candidates, not as many lists of references, or an empty one.
+    UserError: there are no candidates, the numbers of candidates and lists of references differ, or a list is empty.
   """
   _check(candidates, references)
   matches, totals, length, reference_length = [0] * order, [0] * order, 0, 0
@@ -58,15 +58,16 @@ def bleu(candidates: Sequence[Words], references: Sequence[Sequence[Words]], ord
 
 
 def rouge(candidates: Sequence[Words], references: Sequence[Words], n: int = 0) -> float:
-  """Mean F1 of ROUGE-n, the overlap of n-grams, or for n = 0 of ROUGE-L, the longest common subsequence (Lin 2004); in
-  [0, 1].
+  """Mean F1 of ROUGE-n (overlap of n-grams), or with n = 0 of ROUGE-L (longest common subsequence), in [0, 1].
+
+  Source: Lin 2004.
 
   Args:
-    candidates, references: one text each. Two empty texts agree.
+    candidates, references: texts, one reference per candidate. Two empty texts are equal.
     n: length of n-grams.
 
   Raises:
-    UserError: no texts, or not as many references.
+    UserError: there are no texts, or the numbers differ.
   """
   _check(candidates, [[reference] for reference in references])
   scores = []
@@ -81,11 +82,10 @@ def rouge(candidates: Sequence[Words], references: Sequence[Words], n: int = 0) 
 
 
 def word_error_rate(candidates: Sequence[Words], references: Sequence[Words]) -> float:
-  """Least number of insertions, deletions and substitutions that turn candidates into references, by words of the
-  references.
+  """Word error rate: edits (insertions, deletions, substitutions) per word of the references.
 
   Raises:
-    UserError: no texts, not as many references, or references without words.
+    UserError: there are no texts, the numbers differ, or the references have no words.
   """
   _check(candidates, [[reference] for reference in references])
   if not (words := sum(map(len, references))):
@@ -104,15 +104,15 @@ def edits(candidate: Words, reference: Words) -> int:
 
 
 def ngrams(text: Words, n: int) -> Counter:
-  """How often each n-gram stands in a text."""
+  """Counts the n-grams of a text."""
   return Counter(zip(*(text[start:] for start in range(n))))
 
 
 def check_sacrebleu() -> None:
-  """Checks that there is what `sacrebleu` needs.
+  """Checks that the package of `sacrebleu` is installed.
 
   Raises:
-    UserError: the package is not installed.
+    UserError: it is not installed.
   """
   try:
     import sacrebleu.metrics.bleu  # noqa: F401
@@ -126,11 +126,11 @@ def sacrebleu(candidates: Sequence[str], references: Sequence[str], lowercase: b
   """BLEU of texts as `sacrebleu` computes it (Post 2018), in [0, 100], and its signature.
 
   Args:
-    candidates, references: texts as people write them, one reference each.
-    lowercase: cases do not count.
+    candidates, references: untokenized texts, one reference per candidate.
+    lowercase: ignores case.
 
   Raises:
-    UserError: sacrebleu is not installed, or the lists do not fit.
+    UserError: sacrebleu is not installed, or the numbers differ.
   """
   _check(candidates, [[reference] for reference in references])
   check_sacrebleu()
@@ -155,20 +155,19 @@ def _check(candidates: Sequence, references: Sequence[Sequence]) -> None:
     raise UserError(f'expected as many references as candidates and at least one, got {len(candidates)} candidates and '
                     f'{len(references)} references')
   if not all(len(texts) for texts in references):
-    raise UserError('every candidate needs a reference, and one has none')
+    raise UserError('every candidate needs a reference, but one has none')
 
 
 def sorted_batches_loss(loss_N: np.ndarray, source_N: np.ndarray, target_N: np.ndarray, batch: int) -> float:
-  """The mean of the losses of batches of like lengths, each the mean over the tokens of its targets, as torchtext's
-  iterators made them.
+  """The mean over batches of similar lengths of the loss per target token, batched as by torchtext's iterators.
 
-  Short batches count as much as long ones, so that it differs from the mean over all tokens. Sentences are sorted by
-  the bits of both lengths in turn, of the source's first (`torchtext.data.interleave_keys`).
+  Batches have equal weight whatever their lengths, so this differs from the mean over all tokens. Sentences are sorted
+  by the interleaved bits of both lengths, source first (`torchtext.data.interleave_keys`).
 
   Args:
     loss_N: mean loss of each target per token.
-    source_N, target_N: lengths in tokens without what begins and ends them; a target counts one more, its stop token.
-    batch: sentences of a batch; the last may have fewer.
+    source_N, target_N: lengths without start and stop tokens; the weight of a target includes its stop token.
+    batch: sentences per batch; the last batch may have fewer.
   """
   order_N = sorted(range(len(loss_N)), key=lambda row: _interleaved(int(source_N[row]), int(target_N[row])))
   parts = [np.asarray(order_N[start:start + batch]) for start in range(0, len(order_N), batch)]
@@ -176,5 +175,5 @@ def sorted_batches_loss(loss_N: np.ndarray, source_N: np.ndarray, target_N: np.n
 
 
 def _interleaved(first: int, second: int) -> int:
-  """The bits of two numbers in turn, the highest of the first before all."""
+  """The interleaved bits of two numbers, beginning with the highest bit of the first."""
   return int(''.join(bits for pair in zip(f'{first:032b}', f'{second:032b}') for bits in pair), 2)

@@ -1,1 +1,1 @@
-"""Architectures, one a file: a config dataclass, the network, and the table of logical axes of its parameters."""
+"""Architectures, one per file: a config dataclass, the network, and the table of its parameters' logical axes."""

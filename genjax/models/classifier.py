@@ -1,4 +1,4 @@
-"""A small convolutional classifier of images; its last hidden layer serves as features of samples."""
+"""A small convolutional image classifier. Metrics of samples use its last hidden layer as features."""
 
 import dataclasses
 
@@ -46,8 +46,8 @@ class Classifier:
     checks.rates(self, 'dropout')
     checks.dtype(self)
     if 2 ** self.layers > min(self.shape[:2]):
-      raise UserError(f'config.model.layers halves images of {self.shape[:2]} pixels {self.layers} times, which leaves '
-                      'less than one pixel; make it smaller')
+      raise UserError(f'config.model.layers={self.layers} halves images of {self.shape[:2]} pixels to less than one '
+                      'pixel; make it smaller')
     if self.num_classes < 2:
       raise UserError(f'a classifier needs at least 2 classes, got {self.num_classes}')
 

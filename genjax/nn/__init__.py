@@ -1,2 +1,1 @@
-"""Building blocks of networks. NNX objects live here and in `genjax.models` only; what leaves is
-`functional.Network`."""
+"""Building blocks of networks. Only `nn` and `models` use NNX; other packages see `functional.Network`."""

@@ -1,4 +1,4 @@
-"""Blocks of encoders and decoders: self-attention, attention to a memory, an MLP; normalised after each or before."""
+"""Transformer blocks of encoders and decoders: self-attention, cross-attention and an MLP, with pre- or post-norm."""
 
 from collections.abc import Callable
 import dataclasses
@@ -100,14 +100,16 @@ class BlockOptions:
                   rngs=rngs)
 
   def make_classifier(self, classes: int, rngs: nnx.Rngs) -> Linear:
-    """A projection to logits, which are float32 in every compute type."""
+    """A projection to logits, which are float32 whatever the compute dtype."""
     return Linear(self.width, classes, use_bias=self.bias, dtype=jnp.dtype(self.dtype),
                   preferred_element_type=jnp.float32, kernel_init=self.kernel_init, rngs=rngs)
 
 
 def options_of(config: Any, **options: Any) -> BlockOptions:
-  """The options of a model's blocks: those of the model that have these names, unless `options` has others; mlp_width 0
-  is 4 width."""
+  """Block options from the fields of a model config with the same names.
+
+  `options` override them. mlp_width 0 means 4 width.
+  """
   own = {
     field.name: getattr(config, field.name) for field in dataclasses.fields(BlockOptions) if hasattr(config, field.name)
   }
@@ -115,12 +117,12 @@ def options_of(config: Any, **options: Any) -> BlockOptions:
 
 
 class Block(nnx.Module):
-  """Self-attention, attention to a memory if `cross`, and an MLP, each added to its input.
+  """Self-attention, cross-attention if `cross`, and an MLP, each with a residual connection.
 
   Args:
-    options: its options.
-    causal: token t sees the tokens up to t only.
-    cross: it reads a memory.
+    options: see `BlockOptions`.
+    causal: token t sees only the tokens up to t.
+    cross: whether the block attends to a memory.
   """
 
   def __init__(self, options: BlockOptions, *, causal: bool = False, cross: bool = False, rngs: nnx.Rngs):
@@ -147,16 +149,16 @@ class Block(nnx.Module):
 
     Args:
       x_BTD: tokens.
-      memory_BSD: what a block with `cross` reads, unless it has a cache.
+      memory_BSD: the memory of a block with `cross`; unused with a cache.
       mask_BT, bias_HTS: of self-attention, see `genjax.nn.attention.self_attention.Attention`.
-      visible_BS: nonzero where the memory is seen.
+      visible_BS: nonzero where the memory is visible.
       key: for dropout.
-      layer: cache (own, memory): that of self-attention (see `genjax.nn.attention.self_attention.init_layer`), and what
-        `Remember` returned.
-      position: number of slots of the cache that are filled.
+      layer: cache (own, memory): the cache of self-attention (see `genjax.nn.attention.self_attention.init_layer`), and
+        the result of `Remember`.
+      position: number of filled slots of the cache.
 
     Returns:
-      x_BTD, or with a cache (x_BTD, its own part written to).
+      x_BTD, or with a cache (x_BTD, updated cache of self-attention).
     """
     keys = inner = (None,) * 3
     if key is not None:
@@ -176,7 +178,7 @@ class Block(nnx.Module):
     activation = ACTIVATIONS[self.options.activation]
     h_BTM = activation(self.gate(h_BTD)) * self.up(h_BTD) if self.options.gated else activation(self.up(h_BTD))
     h_BTM = dropout(h_BTM, self.options.activation_dropout, inner[2])
-    sequence = 'sequence' if layer is None else None  # with a cache tokens come in pieces of any length
+    sequence = 'sequence' if layer is None else None  # not split with a cache: the number of tokens varies
     h_BTM = sharding.constrain(h_BTM, 'batch', sequence, 'mlp', name='hidden units B T M of the MLP')
     x_BTD = self._add(self.mlp_norm, x_BTD, self.down(h_BTM), keys[2])
     x_BTD = sharding.constrain(x_BTD, 'batch', sequence, None, name='tokens B T D')
@@ -191,7 +193,7 @@ class Block(nnx.Module):
 
 
 def block_axes(blocks: str) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
-  """The table of logical axes of stacked blocks, whose paths `blocks` matches."""
+  """The table of logical axes of stacked blocks; the regex `blocks` matches their paths."""
   return (
     (rf'{blocks}/(attention|cross)/(query|key|value)/kernel', ('layers', None, 'heads')),
     (rf'{blocks}/(attention|cross)/out/kernel', ('layers', 'heads', None)),
@@ -202,7 +204,7 @@ def block_axes(blocks: str) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
 
 
 class Remember(Block):
-  """What a block with `cross` computes of a memory B S D, for its cache; see `CrossAttention.project`."""
+  """Computes the cached keys and values of a memory B S D for a block with `cross`, see `CrossAttention.project`."""
 
   def __call__(self, memory_BSD: Array, key: Key | None = None) -> tuple[Array, Array]:  # type: ignore[override]
     return self.cross.project(memory_BSD)

@@ -1,13 +1,13 @@
-"""Convolutions on images B H W C, their transposes, and the dense layer that goes with them.
+"""Convolutions and transposed convolutions on images B H W C, and a dense layer with the same options.
 
-On CPUs they are matrix products where these are faster, see `genjax.nn.conv_products`. Elsewhere transposed
-convolutions are computed by stride-1 convolutions on the parts of the kernel that one output phase reads, with the
-result and the number of operations of `jax.lax.conv_transpose`.
+On CPUs they are computed as matrix products where these are faster, see `genjax.nn.cpu_convolutions`. On other
+platforms a transposed convolution is a set of stride-1 convolutions, one for each output phase. It has the result and
+the operation count of `jax.lax.conv_transpose`.
 
-On a mesh, each device computes whole images with whole kernels, except for channels that a layer's `axes` name. Left
-alone, the partitioner carries the split of a dense layer through a reshape onto height and width, or uses a kernel as
-it is stored, split along its height, and then computes wrong outputs and gradients of strided convolutions (seen with
-jax 0.10.2 on CPU devices; the test of equal losses on all meshes catches it).
+On a mesh, each device computes whole images with whole kernels; only channels that a layer's `axes` name are split.
+Without these constraints XLA's partitioner may split height or width (a reshape carries over the split of a dense
+layer, or a stored kernel is split along its height) and then computes wrong outputs and gradients of strided
+convolutions. This happens with jax 0.10.2 on CPU devices; the test of equal losses on all meshes detects it.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from genjax import reduction, sharding
-from genjax.nn import conv_products
+from genjax.nn import cpu, cpu_convolutions
 from genjax.nn.kernels import Kernel, Linear, dense
 from genjax.nn.linear import matmul
 from genjax.nn.norms import SpectralNorm
@@ -33,63 +33,65 @@ ChannelAxes = tuple[str | None, str | None]  # logical axes of the channels that
 
 
 def conv(x_BHWC: Array, kernel_HWIO: Any, stride: int = 1, axes: ChannelAxes = (None, None)) -> Array:
-  """Convolution (cross-correlation) with 'SAME' zero padding as `jax.lax` defines it.
+  """Convolution (cross-correlation) with 'SAME' zero padding as in `jax.lax`.
 
   Args:
     x_BHWC: images.
-    kernel_HWIO: square kernel of size k; of another type than the images, it is cast and its gradient is summed in
-      float32, see `genjax.reduction`.
+    kernel_HWIO: square kernel of size k. A kernel of another dtype than the images is cast, and its gradient is summed
+      in float32, see `genjax.reduction`.
     stride: step s along both axes.
-    axes: logical axes of input and output channels, by which a mesh splits them.
+    axes: logical axes of the input and output channels, for splitting them on a mesh.
 
   Returns:
-    Images of ceil(H / s) by ceil(W / s) pixels. For k = 4, s = 2 and even sizes this is `torch.nn.Conv2d(..., 4, 2,
-    1)`.
+    Images of ceil(H / s) by ceil(W / s) pixels. For k = 4, s = 2 and even sizes the result equals that of
+    `torch.nn.Conv2d(..., 4, 2, 1)`.
   """
   x_BHWC = _place(x_BHWC, axes[0])
   kernel_place = sharding.layout(kernel_HWIO.shape, None, None, *axes, name='kernel H W I O of a convolution')
   local = all(axis is None or sharding.shards(axis) == 1 for axis in axes)
-  product = Convolution(stride, False, sharding.platform() == 'cpu', kernel_place, None, local)
+  product = Convolution(stride, False, cpu.is_target(), kernel_place, None, local)
   return _place(reduction.multiply(x_BHWC, kernel_HWIO, product), axes[1])
 
 
 def conv_transpose(x_BHWC: Array, kernel_HWIO: Any, stride: int = 2) -> Array:
   """Transposed convolution with 'SAME' padding: equal to `jax.lax.conv_transpose(x, kernel, (s, s), 'SAME')`.
 
-  Output pixels whose coordinates agree modulo s read the same taps of the kernel, so each of the s * s phases is a
-  stride-1 convolution with k / s taps, and the phases are interleaved.
+  Output pixels whose coordinates agree modulo s read the same taps of the kernel. Each of these s * s phases is a
+  stride-1 convolution with k / s taps; the phases are interleaved.
 
   Args:
     x_BHWC: images.
-    kernel_HWIO: square kernel of size k, a multiple of the stride; see `conv` for its type.
+    kernel_HWIO: square kernel of size k, a multiple of the stride; see `conv` for its dtype.
     stride: upsampling factor s.
 
   Returns:
-    Images of s * H by s * W pixels. For k = 4, s = 2 this is `torch.nn.ConvTranspose2d(..., 4, 2, 1)` with the kernel
-    turned by 180 degrees.
+    Images of s * H by s * W pixels. For k = 4, s = 2 the result equals that of `torch.nn.ConvTranspose2d(..., 4, 2, 1)`
+    with the kernel rotated by 180 degrees.
 
   Raises:
-    ValueError: the kernel is no multiple of the stride.
+    ValueError: the kernel size is not a multiple of the stride.
   """
   if kernel_HWIO.shape[0] % stride:
     raise ValueError(
-      f'the kernel of a transposed convolution must be a multiple of its stride {stride}, got {kernel_HWIO.shape[0]}')
+      f'the kernel size of a transposed convolution must be a multiple of its stride {stride}, got '
+      f'{kernel_HWIO.shape[0]}')
   x_BHWC = _place(x_BHWC)
   kernel_place = sharding.layout(kernel_HWIO.shape, *[None] * 4, name='kernel H W I O of a convolution')
   image_place = sharding.layout(x_BHWC.shape, 'batch', *[None] * 3, name='images B H W C of a convolution')
-  product = Convolution(stride, True, sharding.platform() == 'cpu', kernel_place, image_place, True)
+  product = Convolution(stride, True, cpu.is_target(), kernel_place, image_place, True)
   return _place(reduction.multiply(x_BHWC, kernel_HWIO, product))
 
 
 @dataclasses.dataclass(frozen=True)
 class Convolution:
-  """A convolution, or a transposed one, as a `genjax.reduction.Product`.
+  """A convolution, or a transposed one, as a `genjax.products.Product`.
 
-  stride: step, or upsampling factor.
-  transposed: which of the two.
-  cpu: as matrix products, see `genjax.nn.conv_products`.
-  kernel_place, image_place: layouts of the kernel, and of the phases of a transposed convolution; None without a mesh.
-  local: each device computes whole images with the whole kernel.
+  Attributes:
+    stride: step, or upsampling factor if transposed.
+    transposed: whether it is a transposed convolution.
+    cpu: whether it is computed as matrix products, see `genjax.nn.cpu_convolutions`.
+    kernel_place, image_place: layouts of the kernel and of the phases of a transposed convolution; None without a mesh.
+    local: whether each device computes whole images with the whole kernel.
   """
 
   stride: int
@@ -103,17 +105,17 @@ class Convolution:
     kernel_HWIO = _lay(weight.astype(x.dtype), self.kernel_place)
     if self.transposed:
       if self.cpu:
-        return conv_products.spread(x, kernel_HWIO[::-1, ::-1].swapaxes(2, 3), self.stride)
+        return cpu_convolutions.spread(x, kernel_HWIO[::-1, ::-1].swapaxes(2, 3), self.stride)
       return _phases(x, kernel_HWIO, self.stride, self.image_place)
     if kernel_HWIO.shape[0] == self.stride == 1:
       return x @ kernel_HWIO[0, 0]
-    y_BHWC: Any = (conv_products.conv if self.cpu else conv_products.native)(x, kernel_HWIO, self.stride)
-    return y_BHWC  # typed by hand: pyright takes what custom_vjp returns for an object
+    y_BHWC: Any = (cpu_convolutions.conv if self.cpu else cpu_convolutions.native)(x, kernel_HWIO, self.stride)
+    return y_BHWC  # annotated, because pyright infers `object` for custom_vjp functions
 
   in_type_of_x = __call__
 
   def gradient(self, x: Array, slope: Array, shape: tuple[int, ...], parts: int) -> Array:
-    """See `genjax.reduction.Product`."""
+    """See `genjax.products.Product`."""
     if not self.local:
       total = jax.vjp(lambda kernel: self(x, kernel), jnp.zeros(shape, x.dtype))[1](slope)[0].astype(jnp.float32)
       return reduction.spread(total, parts) if parts else total
@@ -124,7 +126,7 @@ class Convolution:
 
 
 def _phases(x_BHWC: Array, kernel_HWIO: Array, stride: int, place: NamedSharding | None) -> Array:
-  """A transposed convolution as interleaved convolutions of stride 1."""
+  """Computes a transposed convolution as interleaved convolutions of stride 1."""
   size = kernel_HWIO.shape[0]
   taps, pad = size // stride, math.ceil((size + stride - 2) / 2)
 
@@ -133,7 +135,7 @@ def _phases(x_BHWC: Array, kernel_HWIO: Array, stride: int, place: NamedSharding
     before = [(pad - offset - tap) // stride for offset, tap in zip((row, column), first)]
     return _lay(jax.lax.conv_general_dilated(
       x_BHWC, kernel_HWIO[first[0]::stride, first[1]::stride], (1, 1), [(b, taps - 1 - b) for b in before],
-      dimension_numbers=conv_products.NHWC), place)
+      dimension_numbers=cpu_convolutions.NHWC), place)
 
   rows = [jnp.stack([phase(row, column) for column in range(stride)], axis=3) for row in range(stride)]
   batch, height, width, _ = x_BHWC.shape
@@ -141,7 +143,7 @@ def _phases(x_BHWC: Array, kernel_HWIO: Array, stride: int, place: NamedSharding
 
 
 def _place(x_BHWC: Array, channels: str | None = None) -> Array:
-  """Images, and in the backward pass their gradients, whose height and width are on every device."""
+  """Keeps height and width of images (and of their gradients) unsplit."""
   return sharding.constrain(x_BHWC, 'batch', None, None, channels, name='images B H W C of a convolution')
 
 
@@ -157,7 +159,7 @@ class Dense(nnx.Module):
     bias: adds a bias that starts at 0.
     spectral: divides the kernel by its largest singular value, see `SpectralNorm`.
     init: initializer of the kernel.
-    dtype: of the computation; parameters are float32.
+    dtype: compute dtype; parameters are float32.
   """
 
   reads_unreduced = True
@@ -178,7 +180,7 @@ class Conv(nnx.Module):
 
   Args:
     inputs, outputs: channels.
-    size: of the square kernel.
+    size: size of the square kernel.
     stride: step along both axes.
     axes: see `conv`.
     bias, spectral, init, dtype: as in `Dense`.
@@ -206,7 +208,7 @@ class ConvTranspose(nnx.Module):
 
   Args:
     inputs, outputs: channels.
-    size: of the square kernel, a multiple of the stride.
+    size: size of the square kernel, a multiple of the stride.
     stride: upsampling factor.
     bias, init, dtype: as in `Dense`.
   """
@@ -226,8 +228,7 @@ class ConvTranspose(nnx.Module):
 
 def _affine(layer: Dense | Conv | ConvTranspose, x: Array, linear: Linear, key: Key | None,
             narrow: Linear | None = None) -> Array:
-  """`linear` of x and the layer's kernel, normalised if the layer says so, plus its bias; `narrow`: see
-  `Kernel.apply`."""
+  """Applies `linear` to x and the (optionally normalised) kernel and adds the bias; `narrow` as in `Kernel.apply`."""
   x = x.astype(layer.dtype)
   kernel: Any = layer.kernel.get_value()
   kernel = kernel if layer.spectral is None else layer.spectral(reduction.plain(dense(kernel)), key)

@@ -1,9 +1,9 @@
-"""Functions that have a gradient of their own, and derivatives in forward mode as well.
+"""Functions with a custom gradient that also support forward-mode derivatives.
 
-`jax.custom_vjp` replaces the gradient of a function and leaves it without `jax.jvp`, which objectives with derivatives
-along a path need (MeanFlow, Geng et al. 2025; sCM, Lu and Song 2024). Here the derivative is one linear operation of
-two faces: forward mode computes it as `derivative` says, reverse mode transposes it as `backward` says. Neither runs
-  the other, and both can be differentiated again.
+A function with `jax.custom_vjp` does not support `jax.jvp`, but objectives with derivatives along a path need it
+(MeanFlow, Geng et al. 2025; sCM, Lu and Song 2024). Here the derivative is one linear operation: forward mode computes
+it by `derivative`, reverse mode transposes it by `backward`. Neither calls the other, and both can be differentiated
+again.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,16 +24,17 @@ Leaves = Sequence[Any]
 
 def define(value: Callable[..., Any], forward: Callable[..., Any], derivative: Callable[..., Any],
            backward: Callable[..., Any], static: int = 0) -> Callable[..., Any]:
-  """A function with derivatives of both modes.
+  """Defines a function with custom derivatives in both modes.
 
   Args:
-    value: (*arrays, *options) -> y, trees of arrays all of them.
-    forward: (*arrays, *options) -> (y, saved): the value where a derivative is wanted, and what the derivative needs.
-    derivative: (*options, saved, tangents) -> tangent of y, linear in the tangents: a tuple of one a array, None where
-      it is zero.
-    backward: (*options, saved, gradient) -> gradients, a tuple of one an array, None where it has none: the transpose
-      of `derivative`.
-    static: how many of the last arguments are options, which are no arrays.
+    value: (*arrays, *options) -> y; arrays and y are trees of arrays.
+    forward: (*arrays, *options) -> (y, saved); used instead of `value` for derivatives, with `saved` for the rules
+      below.
+    derivative: (*options, saved, tangents) -> tangent of y, linear in `tangents`, a tuple with one entry per array;
+      None means zero.
+    backward: (*options, saved, gradient) -> tuple of one gradient per array, None for no gradient: the transpose of
+      `derivative`.
+    static: number of trailing arguments that are static options.
 
   Returns:
     The function (*arrays, *options) -> y.
@@ -59,7 +60,7 @@ def define(value: Callable[..., Any], forward: Callable[..., Any], derivative: C
 
 
 def along(function: Callable[..., Any], arrays: Sequence[Any], tangents: Sequence[Any]) -> Any:
-  """The tangent of `function(*arrays)`, by the rules of what it consists of; None in the place of a tangent is zero."""
+  """The tangent of `function(*arrays)` by automatic differentiation; a tangent of None means zero."""
   moving = [index for index, tangent in enumerate(tangents) if tangent is not None]
 
   def moved(*values: Any) -> Any:
@@ -69,7 +70,7 @@ def along(function: Callable[..., Any], arrays: Sequence[Any], tangents: Sequenc
 
 
 def reverse_only(x: Array, message: str) -> Array:
-  """x itself; in forward mode, where what reads it has no derivative, a UserError that says `message`."""
+  """Returns x. Raises a UserError with `message` if it is differentiated in forward mode."""
 
   def refuse(saved: Any, tangents: Any) -> Any:
     raise UserError(message)
@@ -79,15 +80,17 @@ def reverse_only(x: Array, message: str) -> Array:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Rule:
-  """The linear operation: (saved, tangents) -> tangents of y, and its transpose (saved, gradients of y) -> gradients;
-  lists of leaves."""
+  """The linear operation (saved, tangents) -> tangents of y and its transpose, on lists of leaves.
+
+  The transpose maps (saved, gradients of y) to gradients.
+  """
 
   saved: int
   derivative: Callable[[Leaves, Leaves], list[Array]]
   transpose: Callable[[Leaves, Leaves], list[Array]]
 
   def among(self, live: Sequence[bool]) -> '_Rule':
-    """The operation on the tangents that are `live` where all others are zero."""
+    """The operation on the tangents marked as `live`; all others are zero."""
 
     def derivative(saved: Leaves, tangents: Leaves) -> list[Array]:
       left = iter(tangents)
@@ -100,7 +103,7 @@ class _Rule:
 
 
 def _tangent(y: Any, saved: Any, tangents: Any, derivative: Callable[..., Any], backward: Callable[..., Any]) -> Any:
-  """The tangent of y as the linear operation of the tangents that are not zero."""
+  """Applies the linear operation to the tangents that are not zero."""
   y_leaves, y_structure = jax.tree.flatten(y)
   saved_leaves, saved_structure = jax.tree.flatten(saved)
   leaves, structure = jax.tree.flatten(tangents)
@@ -141,8 +144,7 @@ def _types(*values: Any, rule: _Rule, types: Any) -> Any:
 
 
 def _differentiate(values: Any, tangents: Any, *, rule: _Rule, types: Any) -> Any:
-  """The derivative of the derivative. Along its linear arguments alone it is itself, and goes on to transpose as it
-  does."""
+  """The derivative of the linear operation. In its linear arguments it is the operation itself."""
   y = _LINEAR.bind(*values, rule=rule, types=types)
   live = [not isinstance(tangent, ad.Zero) for tangent in tangents]
   if not any(live[:rule.saved]):
@@ -159,7 +161,7 @@ def _transpose(gradients: Any, *values: Any, rule: _Rule, types: Any) -> list[An
 
 
 def _batch(values: Any, axes: Any, *, rule: _Rule, types: Any) -> Any:
-  """Under `jax.vmap`. Tangents have the axis all of them, so that each row's gradients are its own."""
+  """The rule for `jax.vmap`. All tangents get the mapped axis, so that every row has its own gradients."""
   size = next(x.shape[axis] for x, axis in zip(values, axes) if axis is not None)
   front = [x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in zip(values, axes)]
   saved, linear = front[:rule.saved], front[rule.saved:]

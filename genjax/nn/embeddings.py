@@ -1,4 +1,4 @@
-"""Embeddings of times, labels and positions, and images as sequences of patches."""
+"""Embeddings of times, labels and positions, and the conversion of images to patches."""
 
 import math
 
@@ -18,10 +18,11 @@ def timestep_embedding(t_B: Array, width: int, shift: int = 0, longest: float = 
   """Fourier features (cosines, then sines) of times; frequencies fall geometrically from 1 to 1 / longest.
 
   Args:
-    t_B: times, on the scale of 0 .. 1000.
+    t_B: times in [0, 1000].
     width: number of features, even.
-    shift: frequency i is longest^(-i / (width/2 - shift)). DDPM has 1, so that the last is 1 / longest; DiT has 0.
-    longest: wavelength of the slowest feature over 2 pi.
+    shift: frequency i is longest^(-i / (width/2 - shift)). DDPM uses 1, which makes the last frequency 1 / longest; DiT
+      uses 0.
+    longest: wavelength of the slowest feature divided by 2 pi.
 
   Returns:
     float32 of shape B, width.
@@ -53,7 +54,7 @@ class TimestepEmbedding(nnx.Module):
 
 
 class Embed(nnx.Embed):
-  """A table of vectors, read by whole numbers, as `flax.nnx.Embed`; the gradient of the table is float32."""
+  """An embedding table as in `flax.nnx.Embed`. The gradient of the table is float32."""
 
   reads_unreduced = True
 
@@ -64,14 +65,14 @@ class Embed(nnx.Embed):
 
 
 class LabelEmbedding(nnx.Module):
-  """A table of one row per class and, as its last row, one for "no label" (index `num_classes`).
+  """An embedding table with one row per class and a last row for "no label" (index `num_classes`).
 
-  Which examples lose their label in training is decided outside, by replacing the label with `num_classes`.
+  The caller drops labels in training by replacing them with `num_classes`.
 
   Args:
     num_classes: number of classes.
     width: model width D.
-    std: standard deviation of the fresh table; 0.02 is DiT's.
+    std: standard deviation of the initial table; DiT uses 0.02.
   """
 
   def __init__(self, num_classes: int, width: int, *, std: float = 0.02, dtype=jnp.float32, rngs: nnx.Rngs):
@@ -82,10 +83,10 @@ class LabelEmbedding(nnx.Module):
 
 
 def sincos(position_T: np.ndarray, width: int, shift: int = 0) -> np.ndarray:
-  """Fixed positions T D (Vaswani et al. 2017, section 3.5) in float64, all sines before all cosines; of an odd width D
-  one more sine.
+  """Sinusoidal positions T D in float64 (Vaswani et al. 2017, section 3.5), all sines before all cosines.
 
-  Frequency i is 10000^(-i / (D/2 - shift)). Whisper has a shift of 1, so that the last is 1 / 10000.
+  Frequency i is 10000^(-i / (D/2 - shift)). Whisper uses a shift of 1, which makes the last one 1 / 10000. An odd
+  width D has one more sine.
   """
   frequency = 10_000.0 ** (-np.arange(-(-width // 2)) / (width / 2 - shift))
   angle = position_T[:, None] * frequency
@@ -93,19 +94,19 @@ def sincos(position_T: np.ndarray, width: int, shift: int = 0) -> np.ndarray:
 
 
 def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
-  """Fixed 2D positions (Vaswani et al. 2017 per axis; the layout of MAE and DiT).
+  """Sinusoidal 2D positions (Vaswani et al. 2017 per axis, in the layout of MAE and DiT).
 
-  Channels 0 .. D/2 tell the column, the others the row; each half is sines, then cosines.
+  The first half of the channels encodes the column, the second half the row; in each half, sines come before cosines.
 
   Args:
     rows, columns: size of the grid of tokens.
     width: model width D, a multiple of 4.
 
   Returns:
-    float32 of shape (rows * columns, D), rows outermost.
+    float32 of shape (rows * columns, D), row by row.
 
   Raises:
-    ValueError: `width` is no multiple of 4.
+    ValueError: `width` is not a multiple of 4.
   """
   if width % 4:
     raise ValueError(f'2D positions need a width that is a multiple of 4, got {width}')
@@ -114,15 +115,17 @@ def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
 
 
 class RelativeBias(nnx.Module):
-  """What is added to the scores of attention for the distance of a key from a query, one number a head (Raffel et al.
-  2020, section 2.1).
+  """Relative position bias: one learned number per head and distance class, added to the attention scores (T5).
+
+  Source: Raffel et al. 2020, section 2.1.
 
   Args:
     heads: H.
-    buckets: distances are put in so many classes, see `relative_buckets`.
-    distance: from here on all distances are alike.
-    bidirectional: keys on both sides are told apart; else all keys after the query are as one at its own place.
-    init: of the table.
+    buckets: number of distance classes, see `relative_buckets`.
+    distance: all distances from here on share one class.
+    bidirectional: whether keys before and after the query have different classes; else all keys after the query count
+      as distance 0.
+    init: initializer of the table.
   """
 
   def __init__(self, heads: int, buckets: int, distance: int, bidirectional: bool, *, init=_NORMAL, rngs: nnx.Rngs):
@@ -130,29 +133,29 @@ class RelativeBias(nnx.Module):
     self.buckets, self.distance, self.bidirectional = buckets, distance, bidirectional
 
   def __call__(self, query_T: Array, key_S: Array, key: Key | None = None) -> Array:
-    """The bias H T S in float32, of queries and keys at these positions."""
+    """The float32 bias H T S for queries and keys at these positions."""
     bucket_TS = relative_buckets(key_S - query_T[:, None], self.buckets, self.distance, self.bidirectional)
     return jnp.moveaxis(self.table(bucket_TS), -1, 0).astype(jnp.float32)
 
 
 def relative_buckets(offset_TS: Array, buckets: int, distance: int, bidirectional: bool) -> Array:
-  """Classes of relative positions, as published with T5: half of them are single distances, the others grow in size up
-  to `distance`.
+  """Distance classes as in T5's code: half of them are single distances, the others grow up to `distance`.
 
   Args:
-    offset_TS: position of the key less that of the query.
-    buckets: their number; with `bidirectional`, the second half is of keys after the query.
+    offset_TS: key position minus query position.
+    buckets: number of classes; with `bidirectional`, the second half is for keys after the query.
     distance, bidirectional: see `RelativeBias`.
 
   Raises:
-    ValueError: fewer than 4 buckets in use, or a distance that they exceed.
+    ValueError: there are too few buckets, or `distance` is too small for them.
   """
   share = buckets // 2 if bidirectional else buckets
   exact = share // 2
   if exact < 1 or distance <= exact:
     raise ValueError(
-      f'relative positions need 2 buckets on a side and a distance above half of these, got {buckets} and {distance}')
-  # In float32, as published: a logarithm on the border of two classes must fall where the published weights have it.
+      f'relative positions need 2 buckets on a side and a distance above half of the buckets of a side, got '
+      f'buckets={buckets} and distance={distance}')
+  # In float32 as in the published code, so that rounding at a class boundary matches the published weights.
   steps = np.arange(1, distance + 1, dtype=np.float32)
   grown = exact + (np.log(steps / exact) / math.log(distance / exact) * (share - exact)).astype(np.int32)
   table = np.concatenate([[0], np.where(steps < exact, steps, np.minimum(grown, share - 1))]).astype(np.int32)
@@ -162,7 +165,7 @@ def relative_buckets(offset_TS: Array, buckets: int, distance: int, bidirectiona
 
 
 def patchify(x_BHWC: Array, patch: int) -> Array:
-  """Images as sequences x_BTP of patches, row by row; the elements P of a patch are (row, column, channel)."""
+  """Splits images into sequences x_BTP of patches, row by row; a patch has P = (row, column, channel) elements."""
   batch, height, width, channels = x_BHWC.shape
   x = x_BHWC.reshape(batch, height // patch, patch, width // patch, patch, channels)
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, patch * patch * channels)

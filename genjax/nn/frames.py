@@ -1,5 +1,4 @@
-"""Frames of features, such as log-mel energies of speech, as half as many vectors with fixed positions (Radford et al.
-2022)."""
+"""Embedding of feature frames, e.g. log-mel energies, with stride 2 and fixed positions (Radford et al. 2022)."""
 
 from flax import nnx
 import jax
@@ -17,14 +16,13 @@ TAPS = 3
 
 
 class FrameConv(nnx.Module):
-  """A convolution over time with 3 taps and zeros on both sides, as one matrix product; S frames become ceil(S /
-  stride).
+  """A zero-padded convolution over time with 3 taps, as one matrix product. S frames become ceil(S / stride).
 
   Args:
     inputs, outputs: channels.
     stride: in frames.
-    kernel_init: of the kernel 3, inputs, outputs.
-    dtype: compute type.
+    kernel_init: initializer of the kernel, of shape (3, inputs, outputs).
+    dtype: compute dtype.
   """
 
   def __init__(self, inputs: int, outputs: int, stride: int = 1, *, kernel_init, dtype=jnp.float32, rngs: nnx.Rngs):
@@ -44,15 +42,15 @@ class FrameConv(nnx.Module):
 class FrameEmbedding(nnx.Module):
   """Two convolutions with GELU, the second of stride 2, and positions.
 
-  The table of positions is among the parameters, because public weights hold a rounded one. It has no gradient, and no
-  name that weight decay looks for.
+  The table of positions is a parameter, because public weights contain a rounded one. It gets no gradient, and its name
+  does not match the default pattern of weight decay.
 
   Args:
-    features: F, numbers in a frame.
-    width: D.
-    positions: longest output in vectors.
-    kernel_init: of both kernels.
-    dtype: compute type.
+    features: number of features F of a frame.
+    width: model width D.
+    positions: largest number of output vectors.
+    kernel_init: initializer of both kernels.
+    dtype: compute dtype.
   """
 
   def __init__(self, features: int, width: int, positions: int, *, kernel_init, dtype=jnp.float32, rngs: nnx.Rngs):
@@ -62,16 +60,16 @@ class FrameEmbedding(nnx.Module):
     self.features = features
 
   def __call__(self, frames_BSF: Array, mask_BS: Array | None = None, key: Key | None = None) -> Array:
-    """Vectors B T D with T = ceil(S / 2), vector t around frame 2 t.
+    """Returns vectors B T D with T = ceil(S / 2); vector t is centred on frame 2 t.
 
     Args:
       frames_BSF: features.
-      mask_BS: nonzero on frames, zero on padding, which then counts as the zeros beyond the ends do; None for frames
-        only.
+      mask_BS: nonzero on frames, zero on padding, which is treated like the zero padding at the ends; None for no
+        padding.
       key: unused.
 
     Raises:
-      UserError: frames of other features, or too many.
+      UserError: there are too many frames, or they have another number of features.
     """
     del key
     longest = 2 * self.sinusoids.shape[0]

@@ -1,7 +1,7 @@
 """Networks as pure functions.
 
-A module written with NNX is used once, to construct parameters; `network` turns it into a pair of pure functions over
-plain nested dicts, and `stack` repeats a block by `jax.lax.scan`, so that compile time does not grow with depth.
+`network` turns an NNX module into a pair of pure functions over plain nested dicts; the module itself is only used to
+construct parameters. `stack` repeats a block by `jax.lax.scan`, so that compile time does not grow with depth.
 """
 
 from collections.abc import Callable
@@ -20,15 +20,14 @@ from genjax.types import Array, Key, Tree, UserError
 REMAT_POLICIES = {
   'none': None,
   'full': jax.checkpoint_policies.nothing_saveable,
-  'dots': lambda primitive, *avals, **options: (primitive.name == reduction.PRODUCT or
-                                                jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive,
-                                                                                                         *avals,
-                                                **options)),
+  'dots': lambda primitive, *avals, **options: (
+    primitive.name == reduction.PRODUCT
+    or jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *avals, **options)),
   'offload': jax.checkpoint_policies.save_and_offload_only_these_names(
     names_which_can_be_saved=[], names_which_can_be_offloaded=['block_input'], offload_src='device',
     offload_dst='pinned_host'),
 }
-OFFLOAD_PLATFORMS = ('gpu', 'tpu')  # XLA for CPUs has no second memory to move to
+OFFLOAD_PLATFORMS = ('gpu', 'tpu')  # CPUs have no separate host memory
 
 
 class Network(NamedTuple):
@@ -36,9 +35,11 @@ class Network(NamedTuple):
 
   Kernels among the parameters may be `genjax.nn.kernels.Kernel`s.
 
-  init: key -> (params, mutable). `mutable` holds what changes without gradients (batch statistics, codebooks, ...).
-  apply: (params, mutable, *inputs, key=None, **options) -> (output, mutable). A key means training: dropout is drawn
-    from it and normalisation uses batch statistics. `key=None` means inference.
+  Attributes:
+    init: key -> (params, mutable). `mutable` holds variables that change without gradients (batch statistics,
+      codebooks, ...).
+    apply: (params, mutable, *inputs, key=None, **options) -> (output, mutable). With a key the network is in training
+      mode: it draws dropout from the key and normalises by batch statistics. `key=None` means inference.
   """
 
   init: Callable[[Key], tuple[Tree, Tree]]
@@ -70,23 +71,23 @@ def network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
 
 
 def stack(block: Network, depth: int, remat: str = 'none', unroll: bool = False) -> Network:
-  """Repeats a block `depth` times; its parameters gain a leading axis L of that size.
+  """Repeats a block `depth` times. Its parameters get a leading axis L of that size.
 
   The block maps `x` to `x` of the same shape. Given `layers` (a tree with leading axis L, e.g. a cache), each block
-  receives its slice as the keyword `layer` and returns `(x, slice)`; the output is then `(x, slices)`. Parameters may
-  come as the tuple that `unstack` makes; `layers` and the slices returned are then tuples too.
+  receives its slice as the keyword `layer` and returns `(x, slice)`; the output is then `(x, slices)`. The parameters
+  may be a tuple from `genjax.nn.cpu.unstack`; `layers` and the returned slices are then tuples too.
 
   Args:
     block: the network of one block.
     depth: number of blocks L.
     remat: what the backward pass keeps of a block, see `rematerialise`.
-    unroll: lay the blocks out one after the other, with equal parameters and results: faster steps on CPU, compile
-      time grows with depth.
+    unroll: unroll the scan, with equal parameters and results. Steps are faster on CPUs, but compile time grows with
+      depth.
 
   Raises:
-    UserError: an unknown `remat`.
+    UserError: `remat` is unknown.
   """
-  rematerialise(block.apply, remat)  # an unknown name is an error here, not at the first call
+  rematerialise(block.apply, remat)  # raises on an unknown name here, not at the first call
 
   def init(key: Key) -> tuple[Tree, Tree]:
     return jax.vmap(block.init)(jax.random.split(key, depth))
@@ -112,7 +113,7 @@ def stack(block: Network, depth: int, remat: str = 'none', unroll: bool = False)
       return (x if layers is None else (x, slices)), mutable
 
     params = reduction.stacked(params)
-    # Inside a scan XLA cannot merge the recomputation with the first computation, so nothing need prevent it.
+    # Inside a scan XLA cannot merge the recomputation with the first computation, so no barrier is needed.
     body = rematerialise(body, remat, prevent_cse=unroll)
     x, (mutable, slices) = jax.lax.scan(body, x, (params, mutable, keys, layers), unroll=depth if unroll else 1)
     return (x if layers is None else (x, slices)), mutable
@@ -120,26 +121,17 @@ def stack(block: Network, depth: int, remat: str = 'none', unroll: bool = False)
   return Network(init, apply)
 
 
-def unstack(params: Tree, depth: int) -> tuple[Tree, ...]:
-  """The parameters of a stack as one tree a block, for loops that apply the stack many times.
-
-  A slice within a loop is a copy in each iteration; the barrier keeps XLA from moving these slices into one.
-  """
-  return jax.lax.optimization_barrier(tuple(jax.tree.map(lambda leaf: leaf[index], params) for index in range(depth)))
-
-
 def rematerialise(function: Callable[..., Any], remat: str, prevent_cse: bool = True) -> Callable[..., Any]:
-  """The function (x, *others), of equal value and gradient, that keeps less for the backward pass and computes the rest
-  again.
+  """Wraps a function (x, *others) so that it stores less for the backward pass and recomputes the rest.
 
   Args:
     function: x is an array or a tree.
-    remat: 'none' keeps all that the gradient needs, 'dots' the matrix products, 'full' the arguments only; 'offload' is
-      'full' with x, whose copies grow with depth, moved to the memory of the host until the backward pass needs it.
+    remat: 'none' keeps everything that the gradient needs, 'dots' only matrix products, 'full' only the arguments.
+      'offload' is 'full' with x in host memory until the backward pass needs it.
     prevent_cse: see `jax.checkpoint`.
 
   Raises:
-    UserError: an unknown `remat`; or, when the function is called, 'offload' on a platform that cannot.
+    UserError: `remat` is unknown; or 'offload' is used on a platform without host memory (raised by the call).
   """
   if remat not in REMAT_POLICIES:
     raise UserError(f'remat must be one of {tuple(REMAT_POLICIES)}, got {remat!r}')
@@ -151,7 +143,7 @@ def rematerialise(function: Callable[..., Any], remat: str, prevent_cse: bool = 
       if sharding.platform() not in OFFLOAD_PLATFORMS:
         raise UserError(
           f"remat='offload' moves activations to the host on {' and '.join(OFFLOAD_PLATFORMS)}, and this runs on "
-          f"{sharding.platform()}; remat='full' keeps as little on the device otherwise")
+          f"{sharding.platform()}; use remat='full', which keeps little more in memory")
       x = checkpoint_name(x, 'block_input')
     return function(x, *others)
 
@@ -171,36 +163,33 @@ def dropout(x: Array, rate: float, key: Key | None) -> Array:
 
 
 def drop(x: Array, kept: Array | None, rate: float) -> Array:
-  """`dropout` with what it draws: which entries are kept, or None for all of them, undivided."""
+  """`dropout` by a given mask: True entries are kept and rescaled. With None all are kept as they are."""
   return x if kept is None else jnp.where(kept, x / (1.0 - rate), jnp.zeros_like(x))
 
 
 def absorb_bias(x_BTD: Array, weight_VD: Array, bias_V: Array) -> tuple[Array, Array]:
-  """(x, weight) with one more channel each, whose product x weight^T has the bias in it."""
+  """Adds a channel to x and weight, so that x weight^T includes the bias."""
   x_BTD, weight_VD = jnp.concatenate([x_BTD, jnp.ones_like(x_BTD[..., :1])], axis=-1), reduction.plain(weight_VD)
   return x_BTD, jnp.concatenate([weight_VD, bias_V[:, None].astype(weight_VD.dtype)], axis=-1)
 
 
 def _plain(state: nnx.State) -> Tree:
-  """A state as nested dicts with string keys (list indices become '0', '1', ...), the form checkpoints keep as it
-  is."""
+  """An NNX state as nested dicts with string keys (list indices become '0', '1', ...), the form in checkpoints."""
   return _rename(nnx.to_pure_dict(state), str)
 
 
 def _fill(spec: nnx.State, tree: Tree) -> nnx.State:
-  """The abstract state `spec` filled with the arrays, or what stands in their place (`genjax.nn.kernels`), of a plain
-  tree."""
+  """Fills the abstract state `spec` with the leaves of a plain tree: arrays or `Kernel`s."""
   state = jax.tree.map(lambda leaf: leaf, spec)
   nnx.replace_by_pure_dict(state, _rename(tree, lambda name: int(name) if name.isdigit() else name))
   return state
 
 
 def _readable(params: Tree, aware: set[tuple[str, ...]], path: tuple[str, ...] = ()) -> Tree:
-  """Parameters as modules read them: `genjax.reduction.Unreduced` ones only where the module at that path says that it
-  does."""
+  """Converts `genjax.reduction.Unreduced` parameters to arrays, except in modules that support them (`aware`)."""
   if isinstance(params, dict):
     return {name: _readable(value, aware, (*path, name)) for name, value in params.items()}
-  # A kernel that is a tree is no `Unreduced`, whatever is in it
+  # A `Kernel` is not `Unreduced`, whatever it contains.
   return params if path[:-1] in aware else reduction.plain(params)
 
 

@@ -1,9 +1,9 @@
-"""Kernels that are more than one array: small trees in the place of one, which know how to multiply.
+"""Kernels that consist of several arrays, such as a matrix with its LoRA adapter.
 
-A network's parameters may hold a `Kernel` where its layers expect the array of a kernel. Layers multiply through its
-methods; where a kernel is used otherwise (divided by a norm, transposed into an output layer, reshaped) they take the
-array that it stands for, by `dense`. A subclass is registered as a pytree, so that a scan over layers slices it, and
-gradients, layouts and copies reach its arrays.
+A network's parameters may hold a `Kernel` in place of the array of a kernel. Layers multiply through its methods. For
+other uses (division by a norm, transposition into an output layer, reshaping) they get the equivalent array from
+`dense`. A subclass is registered as a pytree, so that scans over layers, gradients, layouts and copies reach its
+arrays.
 """
 
 from collections.abc import Callable
@@ -15,16 +15,16 @@ from jax.sharding import PartitionSpec
 
 from genjax.types import Array, Key, Tree, leaf_name
 
-# (x, matrix, dimension numbers as of `jax.lax.dot_general`) -> their product
+# (x, matrix, dimension numbers of `jax.lax.dot_general`) -> product
 Multiply = Callable[[Array, Array, Any], Array]
-# (x, kernel) -> what is linear in both, with the last axis of the kernel as its last axis
+# (x, kernel) -> y, bilinear; the last axis of y is that of the kernel
 Linear = Callable[[Array, Array], Array]
 
 
 class Kernel:
-  """What stands in the place of the array of a kernel.
+  """Base class of objects that replace the array of a kernel.
 
-  shape, dtype, ndim: those of that array; after a scan has sliced it, of a slice.
+  `shape`, `dtype` and `ndim` are those of that array, or of a slice inside a scan.
   """
 
   shape: tuple[int, ...]
@@ -36,24 +36,24 @@ class Kernel:
     return len(self.shape)
 
   def astype(self, dtype: Any) -> 'Kernel':
-    """The kernel as a layer of this compute type reads it."""
+    """The kernel for a layer with this compute dtype."""
     raise NotImplementedError
 
   def dense(self) -> Array:
-    """The one array that it stands for."""
+    """The equivalent single array."""
     raise NotImplementedError
 
   def __jax_array__(self) -> Array:
-    """For `jax.numpy` and operators, so that whatever else an objective does with a kernel is right."""
+    """Makes `jax.numpy` functions and operators use the equivalent array."""
     return self.dense()
 
   def product(self, x: Array, dimensions: Any, multiply: Multiply) -> Array:
     """multiply(x, kernel, dimensions), a product of x with a matrix.
 
     Args:
-      x: its last axis is contracted.
-      dimensions: as of `jax.lax.dot_general`, with no batch dimensions.
-      multiply: the product with a matrix that is one array, in the type that the layer computes in.
+      x: input, contracted along its last axis.
+      dimensions: as for `jax.lax.dot_general`, without batch dimensions.
+      multiply: the product with a single array, in the compute dtype of the layer.
     """
     return multiply(x, self.dense(), dimensions)
 
@@ -62,40 +62,40 @@ class Kernel:
 
     Args:
       x: the input.
-      function: of x and a kernel that is one array.
-      narrow: the same for kernels of any number of outputs, where `function` takes none but this one.
+      function: function of x and a kernel that is a single array.
+      narrow: the same for any number of outputs, if `function` only supports that of this kernel.
     """
     del narrow
     return function(x, self.dense())
 
   def keyed(self, key: Key) -> 'Kernel':
-    """The kernel for one application in training; `key` is for what it draws."""
+    """The kernel for one application in training, with the key for its random numbers."""
     del key
     return self
 
   def on_part(self, index: Array) -> 'Kernel':
-    """The kernel where each device has a part of the input and `index` tells these parts from each other."""
+    """The kernel on a device that has part `index` of the input."""
     del index
     return self
 
   def layout(self, spec: PartitionSpec) -> Any:
-    """The kernel with `PartitionSpec`s in the place of its arrays, where the array that it stands for would lie by
-    `spec`."""
+    """The kernel with a `PartitionSpec` for each of its arrays, if `spec` is the layout of the equivalent array."""
     raise NotImplementedError
 
 
 def dense(kernel: Any) -> Array:
-  """The array of a kernel, whatever stands in its place."""
+  """Returns a kernel as a single array."""
   return kernel.dense() if isinstance(kernel, Kernel) else kernel
 
 
 def keyed(params: Tree, key: Key | None) -> Tree:
-  """The parameters, with a key of its own for each `Kernel` among them; as they are without a key."""
+  """Gives each `Kernel` among the parameters its own key. Without a key returns them unchanged."""
   if key is None:
     return params
 
   def one(path: tuple, leaf: Any) -> Any:
-    return leaf.keyed(jax.random.fold_in(key, zlib.crc32(leaf_name(path).encode()))) if isinstance(leaf,
-                                                                                                   Kernel) else leaf
+    if not isinstance(leaf, Kernel):
+      return leaf
+    return leaf.keyed(jax.random.fold_in(key, zlib.crc32(leaf_name(path).encode())))
 
   return jax.tree_util.tree_map_with_path(one, params, is_leaf=lambda leaf: isinstance(leaf, Kernel))

@@ -1,7 +1,6 @@
 """Low-rank adapters of kernels (LoRA, Hu et al. 2021): W + alpha / rank * A B, with W frozen.
 
-Adapters are trees beside the parameters that they change, with {'A': ..., 'B': ...} in the place of each adapted
-kernel. Of a kernel
+Adapters are a separate tree with {'A': ..., 'B': ...} for each adapted kernel. Their shapes:
 
     I O          a dense layer                  A is I R         B is R O
     L I O        L of them, stacked             A is L I R       B is L R O
@@ -10,14 +9,15 @@ kernel. Of a kernel
     E I O        a layer's experts              A is E I R       B is E R O
     L E I O      those of L layers, stacked     A is L E I R     B is L E R O
 
-with R the rank: of a convolution, A is one to R channels and B one of size 1; every expert has a pair of its own.
+R is the rank. For a convolution, A is a convolution to R channels and B is a 1 x 1 convolution. Every expert has its
+own A and B.
 
-In training an adapted kernel stands in a network's parameters as `Adapted`, and a layer computes x W + scale (x A) B:
-no array of the size of W is made beside W, and none has a gradient. A and B, their products and their gradients are
-float32, whatever the compute type is and in whatever type W is kept; experts alone compute these products in the
-compute type. `merge` adds scale A B to W: for generation, where it is done once, and to write a model out. Layers that
-use a kernel otherwise than by a product (a spectral norm divides it, a chunked output layer transposes it, a
-convolution over frames of sounds joins its taps) take the merged kernel too, through `genjax.nn.kernels.dense`.
+In training the parameters of a network hold an `Adapted` in place of each adapted kernel, and layers compute x W +
+scale (x A) B. This makes no second array of the size of W, and no gradient of that size. A and B, their products and
+gradients are float32, whatever the compute dtype and the dtype of W; only experts compute these products in the compute
+dtype. `merge` adds scale A B to W, once before generation, and for export. Layers that use a kernel other than in a
+product (division by a spectral norm, transposition in a chunked output layer, the joined taps of a convolution over
+frames) use the merged kernel too, through `genjax.nn.kernels.dense`.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,9 +35,9 @@ from genjax.nn.functional import dropout
 from genjax.nn.kernels import Kernel, Linear, Multiply
 from genjax.types import Array, Key, Tree, UserError, listed, named_leaves, unflatten
 
-KERNEL = 'kernel'  # the last name of a leaf that is one
-LANES = 128  # columns of a tile of a TPU
-EXPERTS = '_kernel'  # the end of the name of one that holds the matrices of experts
+KERNEL_NAME = 'kernel'  # last name of the path of a kernel
+LANES = 128  # columns of a TPU tile
+EXPERTS_SUFFIX = '_kernel'  # end of the name of a kernel that holds the matrices of experts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +67,7 @@ class Options:
     if not self.paths or isinstance(self.paths, str) or not all(isinstance(pattern, str) for pattern in self.paths):
       raise UserError(
         f'a low-rank adapter needs paths, a tuple of regular expressions of the kernels that it adapts, got '
-        f'{self.paths!r}'
-      )
+        f'{self.paths!r}')
     for pattern in self.paths:
       try:
         re.compile(pattern)
@@ -82,17 +81,17 @@ class Options:
 
 
 def targets(options: Options, groups: Mapping[str, Tree]) -> dict[str, dict[str, Any]]:
-  """The kernels that are adapted.
+  """The kernels that `options.paths` selects.
 
   Args:
-    options: has the paths.
+    options: see `Options`.
     groups: group -> its parameters, as arrays or shapes.
 
   Returns:
     group -> path within the group -> kernel.
 
   Raises:
-    UserError: a path that matches nothing, or something that is no kernel; the message names the kernels.
+    UserError: a path matches nothing, or a parameter that is not a kernel. The message lists the kernels.
   """
   leaves = {group: named_leaves(tree) for group, tree in groups.items()}
   kernels = [name for named in leaves.values() for name, leaf in named.items() if _is_kernel(name, leaf)]
@@ -106,36 +105,34 @@ def targets(options: Options, groups: Mapping[str, Tree]) -> dict[str, dict[str,
       leaf = leaves[group][name]
       if not _is_kernel(name, leaf):
         raise UserError(
-          f'the path {pattern!r} of a low-rank adapter matches {name} {tuple(leaf.shape)}, which is the kernel of no '
-          f'dense layer, no convolution and no experts. {there}')
+          f'the path {pattern!r} of a low-rank adapter matches {name} {tuple(leaf.shape)}, which is not the kernel of '
+          f'a dense layer, a convolution or experts. {there}')
       chosen[group][name] = leaf
   return chosen
 
 
 def is_kernel(name: str) -> bool:
-  """Whether a leaf of this path is a kernel, by its name."""
-  return name.endswith(EXPERTS) or name.rsplit('/', 1)[-1] == KERNEL
+  """Returns whether a leaf with this path is a kernel, by its name."""
+  return name.endswith(EXPERTS_SUFFIX) or name.rsplit('/', 1)[-1] == KERNEL_NAME
 
 
 def _is_kernel(name: str, leaf: Any) -> bool:
   rank = len(leaf.shape)
-  if name.endswith(EXPERTS):
+  if name.endswith(EXPERTS_SUFFIX):
     return 3 <= rank <= 4
   square = rank < 4 or leaf.shape[-4] == leaf.shape[-3]
   return is_kernel(name) and 2 <= rank <= 5 and square
 
 
 def _stacked(name: str, rank: int) -> int:
-  """How many leading axes of a kernel, or of its A, count layers and experts: each place on them has an A and a B of
-  its own."""
-  return rank - 2 if name.endswith(EXPERTS) else int(rank in (3, 5))
+  """Number of leading axes of a kernel, or of its A, for layers and experts, each with its own A and B."""
+  return rank - 2 if name.endswith(EXPERTS_SUFFIX) else int(rank in (3, 5))
 
 
 def init(key: Key, kernels: Mapping[str, Any], rank: int) -> Tree:
-  """Fresh adapters of kernels by path: A uniform as PEFT has it, in +-1 / sqrt(fan in), and B zero, so that nothing
-  changes at first.
+  """Initial adapters by path: A is uniform in +-1 / sqrt(fan in) as in PEFT, and B is zero.
 
-  The A of a kernel depends on the key and its path only.
+  The network is unchanged at first. The A of a kernel depends only on the key and its path.
   """
   adapters: dict[str, Any] = {}
   for name, kernel in kernels.items():
@@ -153,8 +150,12 @@ def init(key: Key, kernels: Mapping[str, Any], rank: int) -> Tree:
 class Adapted(Kernel):
   """A kernel with its adapter: W + scale A B, multiplied as x W + scale (x A) B.
 
-  base: W. a, b: A and B, float32. key: for dropout, in one application in training. scale: see `Options`. rate: of
-    dropout.
+  Attributes:
+    base: W.
+    a, b: A and B, float32.
+    key: for dropout, in one application in training.
+    scale: see `Options`.
+    rate: dropout rate.
   """
 
   base: Array
@@ -175,7 +176,7 @@ class Adapted(Kernel):
     return self.base.dtype
 
   def astype(self, dtype: Any) -> 'Adapted':
-    """W in the compute type; A and B stay float32, which keeps their gradients so."""
+    """Casts W to the compute dtype. A and B stay float32, and so do their gradients."""
     return dataclasses.replace(self, base=self.base.astype(dtype))
 
   def dense(self) -> Array:
@@ -183,17 +184,17 @@ class Adapted(Kernel):
     return _add(self.base, self.a, self.b, self.scale)
 
   def keyed(self, key: Key) -> 'Adapted':
-    """With the key that dropout is drawn from, if there is any."""
+    """Sets the key for dropout if there is dropout."""
     return dataclasses.replace(self, key=key) if self.rate else self
 
   def on_part(self, index: Array) -> 'Adapted':
-    """Dropout is drawn for each part."""
+    """Draws different dropout for each part."""
     return self if self.key is None else dataclasses.replace(self, key=jax.random.fold_in(self.key, index))
 
   def layout(self, spec: PartitionSpec) -> Any:
-    """A lies as the inputs of W do, and B as its outputs."""
+    """A is laid out like the inputs of W, and B like its outputs."""
     *stack, inputs, outputs = spec
-    tree: Any = Adapted  # of layouts in the place of arrays
+    tree: Any = Adapted  # holds layouts instead of arrays
     return tree(spec, PartitionSpec(*stack, inputs, None), PartitionSpec(*stack, None, outputs),
                 None if self.key is None else PartitionSpec(), self.scale, self.rate)
 
@@ -201,7 +202,7 @@ class Adapted(Kernel):
     """See `Kernel`."""
     first, second = (self.a, self.b) if dimensions[0][1] == (0,) else (self.b, self.a)
     middle = self.scale * multiply(self.read(x), first, dimensions)
-    # Libtpu 0.0.42 overflows its stack where it fuses two products of less than a tile, as of a router
+    # libtpu 0.0.42 overflows its stack when it fuses two products smaller than a tile, e.g. in a router.
     if min(self.shape) < LANES:
       middle = jax.lax.optimization_barrier(middle)
     narrow = multiply(middle, second, dimensions)
@@ -215,12 +216,12 @@ class Adapted(Kernel):
     return wide + y.astype(wide.dtype)
 
   def read(self, x: Array) -> Array:
-    """What A reads of the input of the layer: float32, with dropout."""
+    """The input of A: the input of the layer in float32, with dropout."""
     return dropout(x.astype(jnp.float32), self.rate, self.key)
 
 
 def _add(kernel: Array, a: Array, b: Array, scale: float) -> Array:
-  """kernel + scale A B in the type of the kernel, summed in float32 or a longer type."""
+  """kernel + scale A B in the dtype of the kernel, summed in float32 or a wider dtype."""
   return (kernel + scale * product(a, b)).astype(kernel.dtype)
 
 
@@ -232,16 +233,16 @@ def product(a: Array, b: Array) -> Array:
 
 
 def merge(params: Tree, adapters: Tree, scale: float) -> Tree:
-  """The parameters with `scale` A B added to the adapted kernels; other leaves are those of `params`.
+  """Adds `scale` A B to the adapted kernels; other leaves are those of `params`.
 
   Raises:
-    UserError: adapters of kernels that `params` does not have, or of other shapes.
+    UserError: `params` lacks an adapted kernel, or has it in another shape.
   """
   return _joined(params, adapters, lambda kernel, a, b: _add(kernel, a, b, scale))
 
 
 def attach(params: Tree, adapters: Tree, options: Options) -> Tree:
-  """The parameters with `Adapted` kernels; other leaves are those of `params`.
+  """Replaces the adapted kernels by `Adapted`; other leaves are those of `params`.
 
   Raises:
     UserError: see `merge`.
@@ -253,7 +254,7 @@ def attach(params: Tree, adapters: Tree, options: Options) -> Tree:
 def _joined(params: Tree, adapters: Tree, join: Callable[[Any, Array, Array], Any]) -> Tree:
   if not isinstance(adapters, Mapping) or not isinstance(params, Mapping) or not set(adapters) <= set(params):
     raise UserError(
-      f'these adapters are of another model: they adapt {_names(adapters)}, and there is {_names(params)}')
+      f'these adapters belong to another model: they adapt {_names(adapters)}, but the model has {_names(params)}')
   return {name: _join(leaf, adapters[name], join, name) if name in adapters else leaf for name, leaf in params.items()}
 
 
@@ -272,8 +273,10 @@ def _names(tree: Any) -> str:
 
 
 def axes(table: tuple, kernels: Mapping[str, Any]) -> tuple:
-  """The table (path regex, logical axes) of adapters, from that of the parameters: A is split as the kernel's inputs, B
-  as its outputs."""
+  """The table (path regex, logical axes) of adapters, from the `table` of the parameters.
+
+  A is split like the inputs of the kernel, B like its outputs.
+  """
   rows = []
   for name, kernel in kernels.items():
     logical = next((axes for pattern, axes in table if re.fullmatch(pattern, name)), None)

@@ -1,4 +1,4 @@
-"""Normalisation: of layers, groups of channels and batches, and of kernels by their spectral norm."""
+"""Normalisation layers (batch, layer, RMS, group), and spectral normalisation of kernels."""
 
 from typing import Any
 
@@ -14,21 +14,21 @@ from genjax.types import Array, Key
 class BatchNorm(nnx.Module):
   """Batch normalisation (Ioffe and Szegedy 2015) over all axes but the last.
 
-  With a key (training) it normalises by the statistics of the batch and moves the running averages towards them;
-  without one it normalises by the running averages. Statistics are float32. On a mesh they are those of the global
-  batch, because the mean is taken over a global array.
+  With a key (training) it normalises by the statistics of the batch and updates the running averages; without a key it
+  normalises by the running averages. Statistics are float32. On a mesh they are those of the global batch, because the
+  mean is over a global array.
 
   Args:
     features: size of the last axis.
-    momentum: share of the old running average that one batch keeps.
-    scale_sd: the scale starts as N(1, scale_sd^2); DCGAN uses 0.02.
-    dtype: of the output.
+    momentum: weight of the old running average in an update.
+    scale_sd: the scale is initialized from N(1, scale_sd^2); DCGAN uses 0.02.
+    dtype: dtype of the output.
   """
 
   def __init__(self, features: int, *, rngs: nnx.Rngs, momentum: float = 0.9, epsilon: float = 1e-5,
                scale_sd: float = 0.0, dtype=jnp.float32):
     self.norm = nnx.BatchNorm(features, momentum=momentum, epsilon=epsilon, rngs=rngs, use_running_average=False,
-                              use_fast_variance=False,  # E[x^2] - E[x]^2 loses its digits where the mean is large
+                              use_fast_variance=False,  # E[x^2] - E[x]^2 is inaccurate if the mean is large
                               scale_init=lambda key, shape, kind: 1 + scale_sd * jax.random.normal(key, shape, kind))
     self.dtype = dtype
 
@@ -39,8 +39,8 @@ class BatchNorm(nnx.Module):
 class LayerNorm(nnx.LayerNorm):
   """Layer normalisation over the last axis, as `flax.nnx.LayerNorm`.
 
-  Statistics, scale and bias are float32 whatever the compute type, the variance is the mean square of what is left
-  without the mean, and gradients of scale and bias are summed in float32, see `genjax.reduction`.
+  Statistics, scale and bias are float32 whatever the compute dtype. The variance is E[(x - E[x])^2], which is more
+  accurate than E[x^2] - E[x]^2. Gradients of scale and bias are summed in float32, see `genjax.reduction`.
   """
 
   reads_unreduced = True
@@ -51,7 +51,7 @@ class LayerNorm(nnx.LayerNorm):
 
 
 class RMSNorm(nnx.RMSNorm):
-  """Normalisation by the root mean square of the last axis, as `flax.nnx.RMSNorm`; see `LayerNorm`."""
+  """Normalisation by the root mean square of the last axis, as `flax.nnx.RMSNorm`; float32 as in `LayerNorm`."""
 
   reads_unreduced = True
 
@@ -62,7 +62,7 @@ class RMSNorm(nnx.RMSNorm):
 
 
 class GroupNorm(nnx.GroupNorm):
-  """Normalisation of groups of channels of each example (Wu and He 2018), as `flax.nnx.GroupNorm`; see `LayerNorm`."""
+  """Group normalisation (Wu and He 2018), as `flax.nnx.GroupNorm`; float32 as in `LayerNorm`."""
 
   reads_unreduced = True
 
@@ -116,18 +116,18 @@ def _scaled(norm: Any, x: Array, y: Array) -> Array:
 
 
 class PowerIteration(nnx.Variable):
-  """The estimate of a left singular vector; it changes without gradients."""
+  """The estimate of a left singular vector, a variable without gradients."""
 
 
 class SpectralNorm(nnx.Module):
   """Divides a kernel by an estimate of its largest singular value (Miyato et al. 2018, algorithm 1).
 
-  The kernel is seen as a matrix: its last axis (outputs) against all others. One power iteration runs on each training
-  call (key given); without a key the stored vector is used as it is. The gradient treats both singular vectors as
-  constants and flows through their product with the kernel (Eq. 10 there).
+  The kernel is reshaped to a matrix with its last axis (outputs) as columns. Each training call (with a key) runs one
+  power iteration; without a key the stored vector is used. The gradient treats both singular vectors as constants and
+  flows through their product with the kernel (Eq. 10 of the paper).
 
   Args:
-    features: size of the last axis of the kernel.
+    features: size of the last axis of the kernel (its outputs).
   """
 
   def __init__(self, features: int, *, rngs: nnx.Rngs):

@@ -1,1 +1,1 @@
-"""What is learned and how it generates, one family a file."""
+"""Objectives: the losses, evaluation and sampling of each model family, one per file."""

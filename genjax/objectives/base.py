@@ -1,7 +1,8 @@
-"""The heart: what an objective is, and the checks that every objective passes before anything is compiled.
+"""The interface of objectives, and checks that run before anything is compiled.
 
-An objective says how to make its variables, which losses train which groups of them (`phases`), how to score held-out
-examples and how to generate. The loop, the step, checkpoints and the command line know nothing more of a model family.
+An objective initializes variables, defines which losses train which groups of parameters (`phases`), evaluates held-out
+examples and draws samples. The training loop, the step, checkpoints and the command line need nothing else from a model
+family.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,10 +19,11 @@ from genjax.types import Array, Batch, Key, Params, Tree, UserError
 
 
 class Variables(NamedTuple):
-  """What an objective starts from.
+  """The initial variables of an objective.
 
-  params: group name -> parameters; the group is the unit that is trained, averaged and frozen.
-  mutable: what changes without gradients: batch statistics, codebooks, power iterations.
+  Attributes:
+    params: group name -> parameters. Groups are trained, averaged and frozen as a whole.
+    mutable: variables that change without gradients: batch statistics, codebooks, power iterations.
   """
 
   params: Params
@@ -30,10 +32,13 @@ class Variables(NamedTuple):
 
 @flax.struct.dataclass
 class Context:
-  """What a loss may read but never differentiates.
+  """Inputs of a loss that are never differentiated.
 
-  step: number of finished steps, int32 scalar. mutable: see `Variables`. ema: group name -> averaged parameters, for
-  the averaged groups. frozen: group name -> parameters that no phase trains (teachers, encoders, the base of LoRA).
+  Attributes:
+    step: number of finished steps, int32 scalar.
+    mutable: see `Variables`.
+    ema: group name -> averaged parameters, for the averaged groups.
+    frozen: group name -> parameters that no phase trains (teachers, encoders, the base model of LoRA).
   """
 
   step: Array
@@ -43,11 +48,14 @@ class Context:
 
 
 class Output(NamedTuple):
-  """What a loss returns.
+  """The return value of a loss.
 
-  loss: scalar, a mean with weights summing to `weight`. metrics: scalars to log. mutable: the new mutable tree, or None
-  if it did not change. weight: the total weight behind the mean (tokens, examples), which makes accumulation over
-  microbatches of unequal weight equal to the full batch.
+  Attributes:
+    loss: scalar, a weighted mean.
+    metrics: scalars to log.
+    mutable: the new mutable tree, or None if it did not change.
+    weight: total weight of the mean (number of tokens or examples). With it, accumulation over microbatches of unequal
+      weight equals the full batch.
   """
 
   loss: Array
@@ -60,8 +68,11 @@ class Output(NamedTuple):
 class Phase:
   """One loss and the groups that it updates.
 
-  name: prefix of its metrics. trains: groups updated by the gradient of `loss`. loss: (params, context, batch, key) ->
-  Output, where `params` holds every trained group. every: the phase runs on steps divisible by it.
+  Attributes:
+    name: prefix of its metrics.
+    trains: groups updated by the gradient of `loss`.
+    loss: (params, context, batch, key) -> Output, where `params` holds every trained group.
+    every: the phase runs on steps divisible by it.
   """
 
   name: str
@@ -71,34 +82,34 @@ class Phase:
 
 
 class Objective(Protocol):
-  """What is learned and how it generates.
+  """The losses, evaluation and sampling of a model family.
 
-  One that generates token by token says so with `emits = True`; its `sample` then takes `emit`, see
+  An objective that generates token by token sets `emits = True`; its `sample` then accepts `emit`, see
   `genjax.objectives.decoding.decode`.
   """
 
   def init(self, key: Key, frozen: Params) -> Variables:
-    """Fresh variables; `frozen` holds the groups that are given and never trained."""
+    """Returns initial variables; `frozen` holds the given groups that are never trained."""
     ...
 
   def phases(self) -> tuple[Phase, ...]:
-    """The losses of one step, in the order in which they run."""
+    """Returns the phases of one step, in their order."""
     ...
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
-    """Per-example values of held-out examples, each of shape B.
+    """Returns metrics of held-out examples by name, one value per example, each of shape B.
 
-    The entry named 'weight', if there is one, weights the examples in the mean over the split (default: all equal).
+    An entry 'weight' weights the examples in the mean over the split (default: all equal).
     """
     ...
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
-    """Samples, one for each key.
+    """Draws samples, one for each key.
 
     Args:
-      params: group name -> parameters; averaged ones where the caller chose them.
+      params: group name -> parameters, averaged ones if the caller chose so.
       context: mutable and frozen variables.
-      keys: N typed keys. Row i depends on `keys[i]` and its conditions only, so the split into batches changes nothing.
+      keys: N typed keys. Row i depends only on `keys[i]` and its conditions, not on the split into batches.
       conditions: name -> array whose first axis is N.
 
     Returns:
@@ -108,17 +119,17 @@ class Objective(Protocol):
 
 
 def due(phases: tuple[Phase, ...], step: int) -> tuple[str, ...]:
-  """Names of the phases that run on the step after `step` finished ones."""
+  """Names of the phases that run in the step after `step` finished steps."""
   return tuple(phase.name for phase in phases if step % phase.every == 0)
 
 
 def check_groups(phases: tuple[Phase, ...], params: Mapping[str, Any], optimizers: Mapping[str, Any],
                  ema: Mapping[str, Any]) -> None:
-  """Checks that phases, parameter groups, optimizers and averages speak of the same groups.
+  """Checks that phases, parameter groups, optimizers and averages name the same groups.
 
   Raises:
-    UserError: a group without a phase, a phase with an unknown group, two phases of one name, a missing or superfluous
-      optimizer, an average of an unknown group, a decay out of range. The message prints both sets.
+    UserError: a group has no phase, a phase or average names an unknown group, two phases have the same name, an
+      optimizer is missing or superfluous, or a decay is out of range. The message lists both sets of groups.
   """
   groups = set(params)
   trained = {group for phase in phases for group in phase.trains}
@@ -130,7 +141,7 @@ def check_groups(phases: tuple[Phase, ...], params: Mapping[str, Any], optimizer
     what = [f'groups that no phase trains: {idle}'] if idle else []
     what += [f'phases train unknown groups: {unknown}'] if unknown else []
     raise UserError(f'{"; ".join(what)}. Parameter groups: {sorted(groups)}. Trained by phases: '
-                    f'{ {phase.name: phase.trains for phase in phases} }. Train each group, or hand it in as frozen')
+                    f'{ {phase.name: phase.trains for phase in phases} }. Train each group, or pass it as frozen')
   if set(optimizers) != groups:
     raise UserError(f'one optimizer per parameter group is needed. Groups: {sorted(groups)}. '
                     f'Optimizers: {sorted(optimizers)}. Change config.optimizers to match')
@@ -138,17 +149,16 @@ def check_groups(phases: tuple[Phase, ...], params: Mapping[str, Any], optimizer
     raise UserError(f'config.ema names unknown groups {sorted(set(ema) - groups)}. Groups: {sorted(groups)}')
   for group, decay in ema.items():
     real: Any = decay if isinstance(decay, numbers.Real) and not isinstance(decay, bool) else math.nan
-    # An average is kept in float32, in which a number below 1 may be 1.
+    # Averages are float32, where a number just below 1 may round to 1.
     if not 0.0 <= real < 1.0 or np.float32(real) == 1.0:
       raise UserError(
-        f'config.ema.{group} must be a number from 0 up to, not including, 1: the decay of an average; got {decay!r}')
+        f'config.ema.{group}, the decay of an average, must be a number in [0, 1), got {decay!r}')
   for phase in phases:
     if phase.every < 1:
       raise UserError(f'phase {phase.name!r} needs every >= 1, got {phase.every}')
 
 
 def weighted_mean(value_BX: Array, weight_BX: Array, axis: int | None = None) -> tuple[Array, Array]:
-  """Weighted mean over all axes, or one, and the total weight, as `Output` takes them; 0 where the total weight is
-  0."""
+  """The weighted mean over all axes (or one) and the total weight, for `Output`. The mean is 0 if the weight is 0."""
   total = jnp.sum(weight_BX, axis=axis)
   return jnp.sum(value_BX * weight_BX, axis=axis) / jnp.maximum(total, 1e-12), total

@@ -1,4 +1,4 @@
-"""Classification of images: cross entropy, with label smoothing and small random shifts."""
+"""Image classification: cross entropy with label smoothing, random shifts and flips."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -36,7 +36,7 @@ class Classification:
     checks.whole(self, 0, 'shift')
 
   def init(self, key: Key, frozen: Params) -> Variables:
-    """Fresh variables; nothing is frozen."""
+    """Returns initial variables; nothing is frozen."""
     params, mutable = self.net.init(key)
     return Variables({'net': params}, {'net': mutable})
 
@@ -64,22 +64,22 @@ class Classification:
     return logits_BK, features_BD
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
-    """Always an error.
+    """Raises an error, because a classifier does not generate.
 
     Raises:
-      UserError: a classifier does not generate.
+      UserError: always.
     """
-    raise UserError('expected a generative model, got a classifier, which has nothing to sample; look at it with '
+    raise UserError('expected a generative model, got a classifier, which has nothing to sample; evaluate it with '
                     'genjax evaluate, and train with config.sample_every=0')
 
 
 def scale(image_BHWC: Array) -> Array:
-  """uint8 as float32 in [-1, 1]."""
+  """Converts uint8 to float32 in [-1, 1]."""
   return image_BHWC.astype(jnp.float32) / 127.5 - 1.0
 
 
 def augment(key: Key, image_BHWC: Array, shift: int, flip: bool) -> Array:
-  """Each image moved by whole pixels, uniform in -shift .. shift along both axes, and mirrored half the time."""
+  """Shifts each image by a uniform number of pixels in -shift .. shift along both axes, and flips half of them."""
   batch, height, width, channels = image_BHWC.shape
   shift_key, flip_key = jax.random.split(key)
   if shift:
@@ -101,5 +101,5 @@ def cross_entropy(logits_BK: Array, label_B: Array, smoothing: float = 0.0) -> A
 
 
 def hits(logits_BK: Array, label_B: Array) -> Array:
-  """1 where the likeliest class is the label, else 0, float32 B."""
+  """Float32 B: 1 if the most likely class is the label, else 0."""
   return (jnp.argmax(logits_BK, axis=-1) == label_B).astype(jnp.float32)

@@ -1,8 +1,8 @@
-"""Cross-entropy of tokens over a vocabulary, from hidden states and the matrix of the output layer.
+"""Cross-entropy of tokens, computed from hidden states and the matrix of the output layer.
 
 The logits of B x T tokens over a large vocabulary are often the largest array of a train step. `token_losses` computes
-them whole where they are small; else chunk by chunk of tokens, and once more for the gradient, so that the logits of
-one chunk exist at a time.
+small logits at once. It computes large ones in chunks of tokens, and again for the gradient, so that only one chunk is
+in memory at a time.
 """
 
 import functools
@@ -15,23 +15,23 @@ from genjax import reduction, sharding
 from genjax.nn.linear import project
 from genjax.types import Array
 
-LIMIT = 2 ** 26  # logits of one device that may exist at one time: 256 MiB in float32
+MAX_LOGITS = 2 ** 26  # logits in memory at a time on one device: 256 MiB in float32
 
 
 def token_losses(hidden_BTD: Array, weight_VD: Any, target_BT: Array, chunks: int = 0) -> tuple[Array, Array]:
-  """Losses of next tokens; logits and losses are float32, products are computed in the type of `hidden_BTD`.
+  """The cross-entropy of each target token. Logits and losses are float32; products have the dtype of `hidden_BTD`.
 
   Args:
-    hidden_BTD: what the output layer reads.
+    hidden_BTD: the input of the output layer.
     weight_VD: the output layer; logits are hidden weight^T.
     target_BT: the tokens to predict, int32.
-    chunks: into how many parts the tokens are cut; 0 takes the least number that keeps logits under `LIMIT` per device,
-      which is one for small vocabularies: one chunk is the plain formula, and nothing is computed twice. Gradients of
-      several chunks are of first order, in reverse mode only.
+    chunks: number of chunks of tokens. 0 takes the smallest number that keeps the logits of a device below
+      `MAX_LOGITS`. One chunk is the plain formula without recomputation. Several chunks only support first-order
+      gradients in reverse mode.
 
   Returns:
-    (loss_BT, hit_BT): negative log-likelihoods in nats, and 1 where no token is likelier than the target. No gradient
-    flows from the hits.
+    (loss_BT, hit_BT): negative log-likelihoods in nats, and 1 where no token is more likely than the target. Hits have
+    no gradient.
   """
   length = target_BT.shape[1]
   chunks = chunks or chunk_count(target_BT.shape[0], length, weight_VD.shape[0])
@@ -44,7 +44,7 @@ def token_losses(hidden_BTD: Array, weight_VD: Any, target_BT: Array, chunks: in
       jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2)) for x in (hidden_BTD, target_BT))
   weight_VD = reduction.in_terms(weight_VD)
   weight_VD, terms_NVD = (weight_VD.value, weight_VD.terms) if reduction.is_unreduced(weight_VD) else (weight_VD, None)
-  # Gathered once and not by each chunk, where it is split over fsdp.
+  # If split over fsdp, gather once instead of once per chunk.
   weight_VD = sharding.constrain(weight_VD, 'vocab', None, name='weights of the output layer')
   losses: Any = _chunked(hidden_BTD, weight_VD, terms_NVD, target_BT, chunks)
   loss_BT, hit_BT = losses
@@ -52,10 +52,9 @@ def token_losses(hidden_BTD: Array, weight_VD: Any, target_BT: Array, chunks: in
 
 
 def chunk_count(rows: int, length: int, vocab: int) -> int:
-  """The least number of chunks that keeps the logits of a chunk under `LIMIT` on each device, a divisor of the length
-  if one is near."""
+  """The smallest number of chunks with logits below `MAX_LOGITS` per device, or a nearby divisor of the length."""
   shards = min(rows, sharding.shards('batch')) * sharding.shards('sequence') * sharding.shards('vocab')
-  least = min(length, max(1, -(-rows * length * vocab // (LIMIT * shards))))
+  least = min(length, max(1, -(-rows * length * vocab // (MAX_LOGITS * shards))))
   return next((count for count in range(least, 2 * least) if length % count == 0), least)
 
 
@@ -64,10 +63,10 @@ def _logits(hidden_BTD: Array, weight_VD: Array) -> Array:
 
 
 def _losses(logits_BTV: Array, target_BT: Array) -> tuple[Array, Array, Array]:
-  """Losses, hits, and the logarithm of the softmax's denominator.
+  """Losses, hits, and the log of the softmax denominator.
 
-  The maximum serves both the softmax and the hits: an argmax over 8,192 logits takes a fifth of the time of the whole
-  output layer on CPUs.
+  The hits reuse the maximum of the softmax: on CPUs an argmax over 8,192 logits would take a fifth of the time of the
+  whole output layer.
   """
   most_BT1 = jax.lax.stop_gradient(jnp.max(logits_BTV, axis=-1, keepdims=True))
   total_BT = jnp.log(jnp.sum(jnp.exp(logits_BTV - most_BT1), axis=-1)) + most_BT1[..., 0]
@@ -79,7 +78,7 @@ def _losses(logits_BTV: Array, target_BT: Array) -> tuple[Array, Array, Array]:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _chunked(hidden_BTD: Array, weight_VD: Array, terms_NVD: Array | None, target_BT: Array,
              chunks: int) -> tuple[Array, Array]:
-  """Losses and hits; terms_NVD as of `genjax.reduction.Unreduced`, N parts of the batch, or None."""
+  """Losses and hits; terms_NVD are `genjax.reduction.Unreduced.terms` for N parts of the batch, or None."""
   return _forward(hidden_BTD, weight_VD, terms_NVD, target_BT, chunks)[0]
 
 
@@ -104,7 +103,7 @@ def _backward(chunks: int, saved, gradients: tuple[Array, Array]):
     probability_BTV = jnp.exp(_logits(hidden_BTD, compute_VD) - total_BT[..., None])
     is_target_BTV = jax.lax.broadcasted_iota(jnp.int32, probability_BTV.shape, 2) == target_BT[..., None]
     slope_BTV = ((probability_BTV - is_target_BTV) * slope_BT[..., None]).astype(compute_VD.dtype)
-    # The small operand transposed, not the large one; see genjax.nn.attention.dot_product_attention.
+    # Transposes the small operand, not the large one, see `genjax.nn.cpu`.
     added_NDV = jnp.einsum('nbtd,nbtv->ndv', *(reduction.by_parts(x, data) for x in (hidden_BTD, slope_BTV)),
                            preferred_element_type=reduction.sum_type(compute_VD.dtype))
     return weight_slope_NDV + added_NDV, jnp.einsum('btv,vd->btd', slope_BTV, compute_VD)
@@ -125,8 +124,7 @@ _chunked.defvjp(_forward, _backward)
 
 
 def _split(x_BT: Array, chunks: int) -> Array:
-  """B T ... -> N B T/N ...; chunk n takes the tokens n, n + N, ...: where T is split over devices each has its share of
-  every chunk."""
+  """B T ... -> N B T/N ...; chunk n has the tokens n, n + N, ..., so a T split over devices stays balanced."""
   return jnp.moveaxis(x_BT.reshape(x_BT.shape[0], -1, chunks, *x_BT.shape[2:]), 2, 0)
 
 

@@ -1,8 +1,7 @@
-"""Choosing tokens one after the other: drawing, the loop over tokens, and beam search.
+"""Autoregressive decoding: token sampling, the decoding loop, and beam search.
 
-Networks come in as a `Step`: the logits that follow one more token of each row, given a cache that the caller chose.
-Decoders and encoder-decoders share what stands here. Suffixes: N rows, M beams of a row, V vocabulary, T generated
-tokens.
+A network is passed as a `Step`, which computes the logits after one more token of each row, with a cache of any kind.
+Decoders and encoder-decoders share this module. Suffixes: N rows, M beams of a row, V vocabulary, T generated tokens.
 """
 
 from collections.abc import Callable
@@ -14,10 +13,11 @@ from jax.experimental import io_callback
 import jax.numpy as jnp
 
 from genjax import checks
+from genjax.nn import cpu
 from genjax.types import Array, Key, Tree, UserError
 
-END = -1  # in the place of a token: the text ended before
-_LOWEST = -1e9  # the score of what must not be chosen; finite, so that sums and products stay finite
+END = -1  # fills a row after the end of its text
+_FORBIDDEN_SCORE = -1e9  # score of forbidden choices; finite, so that sums and products stay finite
 
 Step = Callable[[Array, Tree, Array], tuple[Array, Tree]]
 Emit = Callable[[Any, Any], None]
@@ -63,7 +63,7 @@ class SamplerOptions:
   vocabulary: int = 0
 
   def __post_init__(self):
-    for name in ('stop', 'suppress', 'begin_suppress'):  # a config has them as lists
+    for name in ('stop', 'suppress', 'begin_suppress'):  # lists, from a config
       object.__setattr__(self, name, tuple(getattr(self, name)))
     checks.whole(self, 1, 'length', 'beams')
     checks.whole(self, 0, 'top_k', 'stop', 'suppress', 'begin_suppress')
@@ -74,18 +74,14 @@ class SamplerOptions:
     checks.require('length_penalty', self.length_penalty)
     if self.beams > 1 and (self.temperature not in (0, 1) or self.top_k or self.top_p < 1 or self.min_p):
       raise UserError(
-        f'config.sampler.beams={self.beams} searches for the likeliest text and draws nothing; leave temperature, '
-        'top_k, '
-        f'top_p and min_p at their defaults, got {dataclasses.asdict(self)}')
+        f'config.sampler.beams={self.beams} searches for the most likely text and draws nothing; leave temperature, '
+        f'top_k, top_p and min_p at their defaults, got {dataclasses.asdict(self)}')
 
 
 def draw(logits_NV: Array, keys: Key, options: SamplerOptions) -> Array:
-  """One token a row, int32 N, by temperature, top_k, top_p and min_p; see `SamplerOptions`."""
+  """Draws one token per row, int32 N, by temperature, top_k, top_p and min_p; see `SamplerOptions`."""
   if options.temperature == 0:
-    # The first of the maxima, as two reductions: XLA for CPUs does not vectorise an argmax.
-    most_N1 = jnp.max(logits_NV, axis=-1, keepdims=True)
-    vocab = logits_NV.shape[-1]
-    return jnp.min(jnp.where(logits_NV == most_N1, jnp.arange(vocab), vocab - 1), axis=-1)
+    return cpu.argmax(logits_NV)
   logits_NV = logits_NV / options.temperature
   if options.top_k or options.top_p < 1:
     sorted_NV = jnp.sort(logits_NV, axis=-1, descending=True)
@@ -106,7 +102,7 @@ def draw(logits_NV: Array, keys: Key, options: SamplerOptions) -> Array:
 
 
 def seen(tokens_NT: Array, vocab: int) -> Array:
-  """Which tokens a row has, bool N V; negative ones count for none."""
+  """The set of tokens of each row as bool N V; negative tokens are ignored."""
   rows = tokens_NT.shape[0]
   marks = jnp.zeros((rows, vocab + 1), bool).at[jnp.arange(rows)[:, None],
                                                 jnp.where(tokens_NT < 0, vocab, tokens_NT)].set(True)
@@ -114,7 +110,7 @@ def seen(tokens_NT: Array, vocab: int) -> Array:
 
 
 def penalise(scores_NV: Array, seen_NV: Array, penalty: float) -> Array:
-  """Scores with those of tokens that a row has made less likely; see `SamplerOptions.repetition_penalty`."""
+  """Lowers the scores of tokens that a row already has, see `SamplerOptions.repetition_penalty`."""
   lower_NV = jnp.where(scores_NV > 0, scores_NV / penalty, scores_NV * penalty)
   return jnp.where(seen_NV, lower_NV, scores_NV)
 
@@ -128,19 +124,19 @@ def _suppressed(scores_NV: Array, options: SamplerOptions, begin: bool) -> Array
 
 def decode(step: Step, logits_NV: Array, cache: Tree, keys: Key, text_NT: Array, done_N: Array, length: int,
            options: SamplerOptions, offset: Array | int = 0, emit: Emit | None = None) -> tuple[Array, Array]:
-  """`length` more tokens of each row.
+  """Generates `length` more tokens of each row.
 
   Args:
-    step: (token_N, cache, index) -> (logits_NV in float32, cache), where `index` tokens came before this one.
-    logits_NV: what follows the prompt.
-    cache: after the prompt.
-    keys: one a row; token i is drawn with fold_in(key, offset + i).
-    text_NT: the text so far, for `repetition_penalty`; negative numbers are no tokens.
+    step: (token_N, cache, index) -> (float32 logits_NV, cache), where `index` tokens have been generated before.
+    logits_NV: logits after the prompt.
+    cache: cache after the prompt.
+    keys: one per row; token i is drawn with fold_in(key, offset + i).
+    text_NT: the text so far, for `repetition_penalty`; negative numbers are ignored.
     done_N: rows that have ended.
-    length: how many.
-    options: see `SamplerOptions`; `beams` is not looked at.
+    length: number of tokens to generate.
+    options: see `SamplerOptions`; `beams` is ignored.
     offset: number of tokens generated before.
-    emit: called on the host with (index, token_N) in their order, for one device.
+    emit: called on the host with (index, token_N) in order; only on a single device.
 
   Returns:
     (tokens_NT, done_N): T = length, `END` after the end of a row.
@@ -179,26 +175,26 @@ def decode(step: Step, logits_NV: Array, cache: Tree, keys: Key, text_NT: Array,
   start = jnp.int32(1), token_N, tokens_TN, cache, done_N, seen_NV
   if options.stop:
     _, _, tokens_TN, _, done_N, _ = jax.lax.while_loop(unfinished, advance, start)
-  else:  # a known number of rounds, which the count of FLOPs takes into account
+  else:  # a fixed number of iterations, which the FLOP count needs
     _, _, tokens_TN, _, done_N, _ = jax.lax.fori_loop(1, length, lambda _, carry: advance(carry), start)
   return tokens_TN.T, done_N
 
 
 def beam_search(step: Step, logits_NV: Array, cache: Tree, text_NT: Array, length: int,
                 options: SamplerOptions) -> Array:
-  """The likeliest continuation found with M beams a row.
+  """The most likely continuation found by beam search with M beams per row.
 
-  A beam is a text that goes on; each step takes the best of all their continuations by one token. Those among the M
-  best that end there are kept by log-likelihood / length^length_penalty, M of them; the search ends where no beam, at
-  its present length, can beat the worst of M finished texts, or at `length` tokens, where beams count as finished.
-  These are the rules of `transformers` (4.50 to 5) with early_stopping=False.
+  A beam is an unfinished text. Each step keeps the best continuations of all beams by one token. Texts among the M best
+  that end there are finished; the M finished texts with the best log-likelihood / length^length_penalty are kept. The
+  search ends when no beam, at its current length, can beat the worst of M finished texts, or at `length` tokens, where
+  beams count as finished. These are the rules of `transformers` (4.50 to 5) with early_stopping=False.
 
   Args:
-    step: as in `decode`, for N M rows: the M beams of a row are neighbours.
-    logits_NV: what follows the prompt, of N M rows, the M of a row equal.
-    cache: after the prompt, of N M rows, which are on the fourth axis from the end of each leaf.
+    step: as in `decode`, for N M rows; the M beams of a row are adjacent.
+    logits_NV: logits after the prompt, of N M rows; the M beams of a row are equal.
+    cache: cache after the prompt, of N M rows, which are the fourth axis from the end of each leaf.
     text_NT: N M texts so far, as in `decode`.
-    length: at most so many tokens.
+    length: maximum number of tokens.
     options: `beams`, `length_penalty`, `stop`, `suppress`, `begin_suppress`, `repetition_penalty`.
 
   Returns:
@@ -210,17 +206,17 @@ def beam_search(step: Step, logits_NV: Array, cache: Tree, text_NT: Array, lengt
   known = min(vocab, options.vocabulary or vocab)
   if candidates > beams * known:
     raise UserError(
-      f'{beams} beams need {candidates} candidates at each step, and a vocabulary of {known} gives {beams * known}; '
+      f'{beams} beams need {candidates} candidates at each step, but a vocabulary of {known} gives {beams * known}; '
       'take fewer beams or stop tokens')
   first_N1 = beams * jnp.arange(rows)[:, None]
 
   def take(tree: Tree, index_NM: Array) -> Tree:
-    """Of every row, the entries that `index_NM` names."""
+    """Takes the entries `index_NM` of every row."""
     return jax.tree.map(
       lambda leaf: jnp.take_along_axis(leaf, index_NM.reshape(*index_NM.shape, *[1] * (leaf.ndim - 2)), axis=1), tree)
 
   def extend(carry, logits_XV: Array, begin: bool = False):
-    """One token more, from the logits of all beams (X = N M)."""
+    """Extends all beams by one token, from their logits (X = N M)."""
     index, running, finished, improvable_N, seen_NMV = carry
     scores_XV = jax.nn.log_softmax(logits_XV, axis=-1)
     if seen_NMV is not None:
@@ -232,7 +228,7 @@ def beam_search(step: Step, logits_NV: Array, cache: Tree, text_NT: Array, lengt
     tokens_NCT = take(running['tokens'], beam_NC).at[:, :, index].set(token_NC)
     ended_NC = jnp.isin(token_NC, stop) | (index + 1 >= length)
 
-    alive_NC = score_NC + jnp.where(ended_NC, _LOWEST, 0.0)
+    alive_NC = score_NC + jnp.where(ended_NC, _FORBIDDEN_SCORE, 0.0)
     alive_NM, best_NM = jax.lax.top_k(alive_NC, beams)
     parent_NM = jnp.take_along_axis(beam_NC, best_NM, axis=1)
     running = {'score': alive_NM, 'tokens': take(tokens_NCT, best_NM)}
@@ -242,12 +238,12 @@ def beam_search(step: Step, logits_NV: Array, cache: Tree, text_NT: Array, lengt
 
     size = (index + 1.0) ** options.length_penalty
     counts_NC = ended_NC & (jnp.arange(candidates) < beams)
-    score_NC = score_NC / size + jnp.where(counts_NC & improvable_N[:, None], 0.0, _LOWEST)
+    score_NC = score_NC / size + jnp.where(counts_NC & improvable_N[:, None], 0.0, _FORBIDDEN_SCORE)
     merged = {'score': jnp.concatenate([finished['score'], score_NC], axis=1),
               'tokens': jnp.concatenate([finished['tokens'], tokens_NCT], axis=1),
               'full': jnp.concatenate([finished['full'], counts_NC], axis=1)}
     finished = take(merged, jax.lax.top_k(merged['score'], beams)[1])
-    worst_NM = jnp.where(finished['full'], jnp.min(finished['score'], axis=1, keepdims=True), _LOWEST)
+    worst_NM = jnp.where(finished['full'], jnp.min(finished['score'], axis=1, keepdims=True), _FORBIDDEN_SCORE)
     improvable_N = improvable_N & jnp.any(running['score'][:, :1] / size > worst_NM, axis=1)
     return (index + 1, running, finished, improvable_N, seen_NMV), (first_N1 + parent_NM).reshape(-1)
 
@@ -260,9 +256,10 @@ def beam_search(step: Step, logits_NV: Array, cache: Tree, text_NT: Array, lengt
     return state, cache, parent_X
 
   empty_NMT = jnp.full((rows, beams, length), END, jnp.int32)
-  # Beams of a row are equal at first: only the first one may be continued.
-  running = {'score': jnp.full((rows, beams), _LOWEST).at[:, 0].set(0.0), 'tokens': empty_NMT}
-  finished = {'score': jnp.full((rows, beams), _LOWEST), 'tokens': empty_NMT, 'full': jnp.zeros((rows, beams), bool)}
+  # All beams of a row are equal at first, so only the first one may continue.
+  running = {'score': jnp.full((rows, beams), _FORBIDDEN_SCORE).at[:, 0].set(0.0), 'tokens': empty_NMT}
+  finished = {'score': jnp.full((rows, beams), _FORBIDDEN_SCORE), 'tokens': empty_NMT,
+              'full': jnp.zeros((rows, beams), bool)}
   seen_NMV = seen(text_NT, vocab).reshape(rows, beams, vocab) if options.repetition_penalty != 1 else None
   state, parent_X = extend((jnp.int32(0), running, finished, jnp.ones(rows, bool), seen_NMV), logits_NV, begin=True)
   unfinished = lambda carry: (carry[0][0] < length) & jnp.any(carry[0][3])

@@ -1,4 +1,4 @@
-"""Diffusion and flow matching, of pixels or, with another codec, of latents."""
+"""Diffusion and flow matching of pixels, or of latents with another codec."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -20,7 +20,7 @@ Denoise = Callable[[Array, Array], guidance.Estimate]
 
 @dataclasses.dataclass(frozen=True)
 class Codec:
-  """The way from data to the space that is diffused, and back.
+  """The maps from data to the diffusion space and back.
 
   Attributes:
     encode: (frozen parameters, data) -> x_BX float32 of a scale near 1.
@@ -34,14 +34,14 @@ class Codec:
 
 
 def pixels() -> Codec:
-  """uint8 images <-> [-1, 1]."""
+  """The codec of uint8 images <-> [-1, 1]."""
   return Codec(encode=lambda frozen, image: image.astype(jnp.float32) / 127.5 - 1.0,
                decode=lambda frozen, x: jnp.round(127.5 * (jnp.clip(x, -1.0, 1.0) + 1.0)).astype(jnp.uint8),
                bounded=True)
 
 
 def identity() -> Codec:
-  """Data that is diffused as it is: float32 latents of a scale near 1."""
+  """The codec of data that is diffused directly: float32 latents with a scale near 1."""
   return Codec(encode=lambda frozen, x: x, decode=lambda frozen, x: x)
 
 
@@ -132,9 +132,9 @@ class Diffusion:
   def loss(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
     """Mean squared error of the prediction at random times, weighted by `weighting`.
 
-    With a learned variance, plus steps / 1000 times the variational bound in bits a dimension, whose gradient does not
-    reach the estimate of the data: the hybrid of Nichol & Dhariwal (2021, eq. 16), 0.001 times the sum over all steps,
-    as in the published code.
+    A learned variance adds steps / 1000 times the variational bound in bits per dimension, without gradient to the
+    estimate of the data. This is the hybrid loss of Nichol & Dhariwal (2021, eq. 16): 0.001 times the sum over all
+    steps, as in the published code.
     """
     x0_BX = self.codec.encode(context.frozen, batch[self.column])
     size = x0_BX.shape[0]
@@ -154,9 +154,9 @@ class Diffusion:
     return Output(jnp.mean(error_B), metrics, mutable={'net': mutable} if mutable else None, weight=float(size))
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
-    """The squared error of each example, without weights, averaged over `evaluation_times` times.
+    """The unweighted squared error of each example, averaged over `evaluation_times` times.
 
-    The times are the middles of equal strata of the training distribution, the same for all examples and runs.
+    The times are the midpoints of equal strata of the training distribution, the same for all examples and runs.
     """
     x0_BX = self.codec.encode(context.frozen, batch[self.column])
     size, times = x0_BX.shape[0], self.evaluation_times
@@ -199,14 +199,13 @@ class Diffusion:
     return self.quantile or self.process.quantile
 
   def _apply(self, params: Params, mutable, x_BX: Array, time_B: Array, label_B: Array | None, key: Key | None):
-    """The prediction, what the network says of variances or None, and the new mutable tree."""
+    """The prediction, the output for learned variances or None, and the new mutable tree."""
     output_BX, mutable = self.net.apply(params['net'], mutable.get('net', {}), x_BX, time_B, label_B, key=key)
     return (*jnp.split(output_BX, 2, axis=-1), mutable) if self.learned_variance else (output_BX, None, mutable)
 
   def _error(self, params: Params, mutable, x0_BX: Array, noise_BX: Array, t_B: Array, label_B: Array | None,
              key: Key | None):
-    """Squared error of the prediction, averaged over the axes of each example, the bound of a learned variance or None,
-    and the new mutable tree."""
+    """The mean squared error per example, the bound of a learned variance or None, and the new mutable tree."""
     x_BX = self.process.diffuse(x0_BX, noise_BX, t_B)
     scaled_BX = schedules.expand(self.parameterization.scale_input(self.process, t_B), x_BX) * x_BX
     prediction_BX, raw_BX, mutable = self._apply(params, mutable, scaled_BX, self.process.embed(t_B), label_B, key)
@@ -221,7 +220,7 @@ class Diffusion:
 
 
 def _clipped(denoise: Denoise, bound: float) -> Denoise:
-  """The denoiser with x0_hat between -bound and bound."""
+  """The denoiser with x0_hat clipped to [-bound, bound]."""
 
   def clipped(x_NX: Array, t: Array) -> guidance.Estimate:
     estimate = denoise(x_NX, t)

@@ -1,17 +1,16 @@
 """Adversarial training (Goodfellow et al. 2014): non-saturating, hinge and Wasserstein losses, lazy R1, packing.
 
-Which phase changes which part of `mutable`:
+How the phases update `mutable`:
 
-- The discriminator phase makes fakes with the generator in training mode, for the discriminator must see the generator
-  that the generator phase trains, and drops the generator's new batch statistics: they belong to parameters of the
-  generator alone and move in its own phase, once a step.
-- The discriminator's batch statistics and power iterations move in its own phase. Real and fake samples pass through it
-  in two calls (DCGAN): a batch of both would let batch normalisation see the mixture, and the loss would then depend on
-  how a batch is composed. The running averages therefore average both kinds.
-- The generator phase runs the discriminator in training mode, the function that was just trained, and drops its
-changes.
-- Gradient penalties and evaluation run the discriminator in inference mode, where a sample's output depends on that
-  sample alone, so that its gradient is well defined.
+- The discriminator phase draws fakes with the generator in training mode, the function that the generator phase trains.
+  It discards the generator's new batch statistics; these are updated only in the generator phase, once per step.
+- The discriminator's batch statistics and power iterations are updated in its own phase. Real and fake samples pass
+  through it in two calls, as in DCGAN: in a joint batch, batch normalisation would mix both, and the loss would depend
+  on the composition of the batch. The running averages therefore average over both kinds.
+- The generator phase runs the discriminator in training mode, the function that was just trained, and discards its
+  changes.
+- Gradient penalties and evaluation run the discriminator in inference mode, where the output for a sample depends only
+  on that sample, so its gradient is well defined.
 """
 
 from collections.abc import Callable, Mapping
@@ -92,7 +91,7 @@ class Gan:
     checks.between(self, ('r1_gamma', 'penalty'), at_least=0)
 
   def init(self, key: Key, frozen: Params) -> Variables:
-    """Fresh variables of both networks."""
+    """Returns initial variables of both networks."""
     keys = dict(zip(('generator', 'discriminator'), jax.random.split(key)))
     pairs = {group: getattr(self, group).init(keys[group]) for group in keys}
     return Variables({group: pair[0] for group, pair in pairs.items()},
@@ -105,13 +104,13 @@ class Gan:
             Phase('generator', ('generator',), self._generator, every=self.discriminator_steps))
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
-    """How the discriminator tells held-out examples from as many fresh samples, per example.
+    """How well the discriminator separates held-out examples from as many new samples, per example.
 
-    Both networks run in inference mode. Examples of one pack share their values.
+    Both networks run in inference mode. Examples of one pack have equal values.
 
     Returns:
-      logit_real, logit_fake, discriminator_loss (without penalties), accuracy (share of the two judged right, by the
-      sign of the logit) and weight (0 where a pack holds padding), each of shape B.
+      logit_real, logit_fake, discriminator_loss (without penalties), accuracy (share of the two classified correctly,
+      by the sign of the logit) and weight (0 if a pack contains padding), each of shape B.
     """
     real, label = self._real(batch), self._label(batch)
     fake, _ = self._fake(params, context, key, label, None, len(real))
@@ -129,7 +128,7 @@ class Gan:
     }
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
-    """Samples by the generator in inference mode, which normalises by running averages: rows do not see each other.
+    """Draws samples in inference mode: running averages normalise, so rows don't affect each other.
 
     Returns:
       'image' (uint8 N H W C) or 'point' (float32 N D).
@@ -149,7 +148,7 @@ class Gan:
     loss = jnp.mean(LOSSES[self.loss][0](logit_real, logit_fake))
     metrics = {'logit_real': jnp.mean(logit_real), 'logit_fake': jnp.mean(logit_fake)}
     if self.loss == 'wgan_gp':
-      # Eq. 3 of Gulrajani et al. 2017: gradients at random points between real and fake.
+      # Gulrajani et al. 2017, eq. 3: gradients at random points between real and fake samples.
       share = jax.random.uniform(mix_key, (len(real),) + (1,) * (real.ndim - 1))
       square = self._square_gradient(params, mutable, share * real + (1.0 - share) * fake, label)
       metrics['penalty'] = jnp.mean((jnp.sqrt(square + 1e-12) - 1.0)**2)
@@ -157,7 +156,7 @@ class Gan:
     return Output(loss, metrics, {**context.mutable, 'discriminator': mutable}, len(real))
 
   def _r1(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
-    """Eq. 9 of Mescheder et al. 2018."""
+    """The R1 penalty (Mescheder et al. 2018, eq. 9)."""
     real, label = self._real(batch), self._label(batch)
     square = jnp.mean(self._square_gradient(params, context.mutable['discriminator'], real, label))
     return Output(0.5 * self.r1_gamma * self.r1_every * square, {'square_gradient': square}, None, len(real))
@@ -170,7 +169,7 @@ class Gan:
     return Output(jnp.mean(LOSSES[self.loss][1](logit)), {}, {**context.mutable, 'generator': mutable}, count)
 
   def _real(self, batch: Batch) -> Array:
-    """Real samples as the discriminator sees them; images in [-1, 1]."""
+    """Real samples as inputs of the discriminator; images in [-1, 1]."""
     if self.kind not in batch:
       raise UserError(f'a GAN of kind {self.kind!r} needs the column {self.kind!r}, the data has {sorted(batch)}; '
                       'change config.data or config.objective.kind')
@@ -218,7 +217,7 @@ def pack(x: Array, size: int) -> Array:
     return x
   if len(x) % size:
     raise UserError(
-      f'a discriminator that sees {size} samples at once needs batches of a multiple of {size}, got {len(x)}; '
+      f'a discriminator with pack={size} needs batch sizes that are multiples of {size}, got {len(x)}; '
       'change config.batch_size or pack')
   parts = x.reshape(-1, size, *x.shape[1:])
   return jnp.moveaxis(parts, 1, -2).reshape(len(parts), *x.shape[1:-1], -1)

@@ -58,8 +58,7 @@ class LanguageModel:
     return (Phase('lm', ('net',), self.loss),)
 
   def loss(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
-    """Mean negative log-likelihood in nats per token; with a balance, the metric 'nll', to which the weighted 'balance'
-    is added."""
+    """Mean negative log-likelihood in nats per token ('nll' with a balance loss), plus the weighted 'balance'."""
     nll_BT, correct_BT, weights_BT, balance, mutable = self._score(params, context, batch, key, bool(self.balance))
     loss, weight = weighted_mean(nll_BT, weights_BT)
     metrics = {'accuracy': weighted_mean(correct_BT, weights_BT)[0]}
@@ -68,8 +67,7 @@ class LanguageModel:
     return Output(loss + self.balance * balance, metrics | {'nll': loss, 'balance': balance}, mutable, weight)
 
   def _score(self, params: Params, context: Context, batch: Batch, key: Key | None, balanced: bool = False):
-    """Losses, hits and weights of the predicted tokens, each B T; the load-balancing loss if asked for; new mutable
-    variables."""
+    """Losses, hits and weights of predicted tokens, each B T; the load-balancing loss or None; the new mutable tree."""
     tokens_BT, options = batch['tokens'], {'key': key, 'project': False}
     weights_BT = batch.get('weights', jnp.ones(tokens_BT[:, 1:].shape))
     if 'segments' in batch:
@@ -84,8 +82,7 @@ class LanguageModel:
     return nll_BT, correct_BT, weights_BT, balance, mutable
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
-    """'loss' in nats per token, 'accuracy' and, with `bytes_per_token`, 'bits_per_byte', weighted by the number of
-    tokens."""
+    """'loss' in nats per token, 'accuracy', and 'bits_per_byte' if `bytes_per_token` is known; weighted by tokens."""
     nll_BT, correct_BT, weights_BT, *_ = self._score(params, context, batch, None)
     loss_B, weight_B = weighted_mean(nll_BT, weights_BT, axis=1)
     accuracy_B, _ = weighted_mean(correct_BT, weights_BT, axis=1)
@@ -98,7 +95,7 @@ class LanguageModel:
              emit: Emit | None = None) -> dict[str, Array]:
     """Continues prompts: 'tokens' int32 N P+length, each row a prompt, its continuation and then `END` (-1).
 
-    Where a text outgrows the context, generation goes on from its last half context, read anew.
+    If a text exceeds the context, generation continues from its last half context, which is read again.
 
     Args:
       params, context, keys: see `genjax.objectives.base.Objective`.
@@ -106,27 +103,27 @@ class LanguageModel:
       emit: see `genjax.objectives.decoding.decode`; not with beams.
 
     Raises:
-      UserError: an empty prompt, one that fills the context, or with beams one that leaves too little of it.
+      UserError: the prompt is empty or fills the context, or with beams it leaves too few positions.
     """
     prompt_NP = conditions['prompt']
     rows, size = prompt_NP.shape
     if not 0 < size < self.context:
-      raise UserError(f'a prompt has 1 to {self.context - 1} tokens (the context is {self.context}), got {size}')
+      raise UserError(f'a prompt must have 1 to {self.context - 1} tokens (the context is {self.context}), got {size}')
     params = {**params, 'net': self.lay_out(params['net'])}
     length = self.sampler.length
     pad_N = jnp.sum(prompt_NP < 0, axis=1)
-    text_NP = _roll(prompt_NP, pad_N)  # ends in line, so that all rows go on at one slot
+    text_NP = _roll(prompt_NP, pad_N)  # align the ends, so that all rows continue at the same slot
     if self.sampler.beams > 1:
       if size + length > self.context:
         raise UserError(
-          f'beams search within the context of {self.context} tokens; a prompt of {size} leaves less than the '
+          f'beam search is limited to the context of {self.context} tokens; a prompt of {size} leaves less than the '
           f'{length} of config.sampler.length')
       texts_NT = jnp.repeat(text_NP, self.sampler.beams, axis=0)
       step, logits_NV, cache = self._read(params, context, texts_NT, jnp.repeat(pad_N, self.sampler.beams), length)
       new_NT = beam_search(step, logits_NV, cache, texts_NT, length, self.sampler)
       return {'tokens': _roll(jnp.concatenate([text_NP, new_NT], axis=1), -pad_N)}
     first = min(length, self.context - size)
-    # The last window may go on past the length.
+    # The last window may exceed the length.
     tell = None if emit is None else lambda index, token_N: emit(index, token_N) if index < length else None
 
     def extend(text_NT: Array, pad_N: Array, done_N: Array, offset: Array | int, count: int) -> tuple[Array, Array]:
@@ -151,8 +148,10 @@ class LanguageModel:
     return {'tokens': _roll(jnp.concatenate(parts, axis=1), -pad_N)}
 
   def _read(self, params: Params, context: Context, text_NT: Array, pad_N: Array, room: int):
-    """One pass over texts that begin with `pad_N` slots of padding: (step, logits_NV, cache) as `decode` takes them,
-    the cache with room for `room` tokens more."""
+    """Reads texts that begin with `pad_N` slots of padding. Returns (step, logits_NV, cache) for `decode`.
+
+    The cache has free slots for `room` more tokens.
+    """
     rows, size = text_NT.shape
 
     def forward(tokens_NT: Array, cache: Tree, position: Array | int) -> tuple[Array, Tree]:
@@ -165,7 +164,7 @@ class LanguageModel:
 
 
 def _roll(text_NT: Array, shift_N: Array) -> Array:
-  """Each row turned by its shift to the right."""
+  """Rolls each row to the right by its own shift."""
   length = text_NT.shape[1]
   return jnp.take_along_axis(text_NT, (jnp.arange(length) - shift_N[:, None]) % length, axis=1)
 

@@ -1,5 +1,4 @@
-"""Low-rank adaptation (Hu et al. 2021) of any objective: its groups stand still, and adapters of some of their kernels
-are trained."""
+"""Low-rank adaptation (Hu et al. 2021) of any objective: its groups are frozen, and adapters are trained."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -13,7 +12,7 @@ from genjax.objectives.base import Context, Objective, Output, Phase, Variables
 from genjax.types import Array, Batch, Key, Params, Tree
 
 Join = Callable[[Tree, Tree], Tree]  # (parameters of a group, its adapters) -> parameters
-MUTABLE = 'mutable'  # the name among the frozen groups of the variables that change without gradients
+MUTABLE = 'mutable'  # name of the frozen group that holds the base's mutable variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +31,11 @@ class Lora:
   groups: tuple[str, ...]
 
   def adapter(self, group: str) -> str:
-    """The name of the trained group of a group of `base`."""
+    """The name of the trained group of adapters for a group of `base`."""
     return 'lora' if len(self.groups) == 1 else f'lora_{group}'
 
   def init(self, key: Key, frozen: Params) -> Variables:
-    """Adapters that change nothing yet.
+    """Returns initial adapters, which don't change the network.
 
     Raises:
       UserError: see `genjax.nn.lora.targets`.
@@ -44,11 +43,11 @@ class Lora:
     kernels = lora.targets(self.options, {group: frozen[group] for group in self.groups})
     params = {self.adapter(group): lora.init(jax.random.fold_in(key, number), kernels[group], self.options.rank)
               for number, group in enumerate(self.groups)}
-    # A copy: the state is donated, and frozen variables are not.
+    # Copied, because the state is donated and frozen variables are not.
     return Variables(params, jax.tree.map(jnp.copy, frozen[MUTABLE]))
 
   def phases(self) -> tuple[Phase, ...]:
-    """Those of `base` that train an adapted group."""
+    """The phases of `base` that train an adapted group."""
     found = []
     for phase in self.base.phases():
       trains = tuple(self.adapter(group) for group in phase.trains if group in self.groups)
@@ -63,11 +62,11 @@ class Lora:
     return loss
 
   def attach(self, params: Params, frozen: Params) -> Params:
-    """The parameters of `base` with the adapters in `params` beside their kernels; a group without one is as it is."""
+    """The parameters of `base` with `Adapted` kernels; groups without adapters are unchanged."""
     return self._joined(params, frozen, self._attach)
 
   def merge(self, params: Params, frozen: Params) -> Params:
-    """The parameters of `base` with the adapters in `params` merged into them; a group without one is as it is."""
+    """The parameters of `base` with the adapters merged into the kernels; groups without adapters are unchanged."""
     return self._joined(params, frozen, self._merge)
 
   def _joined(self, params: Params, frozen: Params, join: Join) -> Params:
@@ -84,7 +83,7 @@ class Lora:
     return sorted({group for phase in self.base.phases() for group in phase.trains})
 
   def context(self, context: Context, merged: bool = False) -> Context:
-    """What `base` may read: averages are those of its own groups, with adapters as `merge` or as `attach` has them."""
+    """The context of `base`: its averages have the averaged adapters merged or attached."""
     own, join = self._base_groups(), self._merge if merged else self._attach
     averaged = {group: join(context.frozen[group], context.ema[self.adapter(group)])
                 for group in self.groups if self.adapter(group) in context.ema}
@@ -93,12 +92,12 @@ class Lora:
     return dataclasses.replace(context, ema={**still, **averaged}, frozen=rest)
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
-    """What `base` gives."""
+    """The evaluation of `base`."""
     return self.base.evaluate(self.attach(params, context.frozen), self.context(context), batch, key)
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array],
              **options: Any) -> dict[str, Array]:
-    """What `base` gives; adapters are merged once, which keeps each step of sampling as fast as that of `base`."""
+    """The samples of `base`. Adapters are merged once, so that sampling is as fast as that of `base`."""
     return self.base.sample(self.merge(params, context.frozen), self.context(context, merged=True), keys, conditions,
                             **options)
 

@@ -1,4 +1,4 @@
-"""Masked language models: tokens are hidden and predicted from both sides (Devlin et al. 2018, section 3.1)."""
+"""Masked language models: masked tokens are predicted from both sides (Devlin et al. 2018, section 3.1)."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -14,7 +14,7 @@ from genjax.objectives.classification import cross_entropy, hits
 from genjax.objectives.cross_entropy import token_losses
 from genjax.types import Array, Batch, Key, Params, UserError
 
-MASKED, RANDOM = 0.8, 0.1  # shares of the chosen tokens that become the mask token, and a random one; the others stay
+MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the chosen tokens; the others are kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +43,13 @@ class MaskingOptions:
 
 
 class Masked(NamedTuple):
-  """Tokens with some hidden.
+  """A batch of masked tokens.
 
-  tokens_BT: what the network reads. positions_BP: places of the chosen tokens, P being the most that a row of T tokens
-    can have.
-  targets_BP: the tokens that stood there. weights_BP: 1 where a place is chosen, 0 for those left over.
+  Attributes:
+    tokens_BT: the input of the network.
+    positions_BP: positions of the chosen tokens; P is the largest number for a row of T tokens.
+    targets_BP: the original tokens there.
+    weights_BP: 1 for chosen positions, 0 for unused entries.
   """
 
   tokens_BT: Array
@@ -57,12 +59,12 @@ class Masked(NamedTuple):
 
 
 def hide(key: Key, tokens_BT: Array, options: MaskingOptions, mask_BT: Array | None = None) -> Masked:
-  """Chooses tokens and hides 80 % of them behind the mask token, 10 % behind a random one, and 10 % not at all.
+  """Chooses tokens; replaces 80 % of them by the mask token and 10 % by random tokens, and keeps 10 %.
 
   Args:
-    key: what is drawn.
+    key: random key.
     tokens_BT: int32.
-    options: see there.
+    options: see `MaskingOptions`.
     mask_BT: zero on padding, which is never chosen.
   """
   choice_key, kind_key, random_key = jax.random.split(key, 3)
@@ -71,18 +73,19 @@ def hide(key: Key, tokens_BT: Array, options: MaskingOptions, mask_BT: Array | N
   if mask_BT is not None:
     eligible_BT &= mask_BT != 0
   most = max(1, round(options.rate * length))
-  places = most + -most % sharding.shards('sequence')  # on a mesh that splits sequences, as many on each device
+  places = most + -most % sharding.shards('sequence')  # a multiple of the parts of a split sequence
   count_B = jnp.sum(eligible_BT, axis=1)
   chosen_B = jnp.clip(jnp.round(options.rate * count_B), jnp.minimum(1, count_B), most)
   score_BT = jnp.where(eligible_BT, jax.random.uniform(choice_key, tokens_BT.shape), -1.0)
   positions_BP = jax.lax.top_k(score_BT, places)[1]
   weights_BP = (jnp.arange(places) < chosen_B[:, None]).astype(jnp.float32)
-  # Drawn for every token, so that neither the rate nor the mesh changes what is drawn for one.
+  # Drawn for every token, so that the draw for a token doesn't depend on the rate or the mesh.
   kind_BT = jax.random.uniform(kind_key, tokens_BT.shape)
   random_BT = jax.random.randint(random_key, tokens_BT.shape, 0, options.vocab, tokens_BT.dtype)
   targets_BP, kind_BP, random_BP = (
     jnp.take_along_axis(x_BT, positions_BP, axis=1) for x_BT in (tokens_BT, kind_BT, random_BT))
-  new_BP = jnp.where(kind_BP < MASKED, options.mask, jnp.where(kind_BP < MASKED + RANDOM, random_BP, targets_BP))
+  new_BP = jnp.where(kind_BP < MASK_SHARE, options.mask,
+                     jnp.where(kind_BP < MASK_SHARE + RANDOM_SHARE, random_BP, targets_BP))
   new_BP = jnp.where(weights_BP > 0, new_BP, targets_BP)
   rows_B1 = jnp.arange(len(tokens_BT))[:, None]
   return Masked(tokens_BT.at[rows_B1, positions_BP].set(new_BP.astype(tokens_BT.dtype)), positions_BP, targets_BP,
@@ -116,10 +119,10 @@ class MaskedLanguageModel:
     return (Phase('masked_lm', ('net',), self.loss),)
 
   def loss(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
-    """Mean negative log-likelihood of hidden tokens in nats, plus that of the relation of segments.
+    """Mean negative log-likelihood of masked tokens in nats, plus the next-sentence loss if asked for.
 
-    The weight is the number of hidden tokens: with `next_sentence`, accumulation over microbatches equals the full
-    batch where all have equally many.
+    The weight is the number of masked tokens. With `next_sentence`, accumulation therefore equals the full batch only
+    if all microbatches have equally many.
     """
     mask_key, net_key = jax.random.split(key)
     scores, weights_BP, mutable = self._score(params, context, batch, mask_key, net_key)
@@ -132,7 +135,7 @@ class MaskedLanguageModel:
     return Output(loss, metrics, mutable, weight)
 
   def _score(self, params: Params, context: Context, batch: Batch, mask_key: Key, net_key: Key | None):
-    """Losses and hits, of tokens B P and of segments B, and the weights of the former."""
+    """Losses and hits of tokens B P and of segments B, and the weights of the tokens."""
     mask_BT = batch.get('weights')
     hidden = hide(mask_key, batch['tokens'], self.masking, mask_BT)
     outputs, mutable = self.network.apply(params['net'], context.mutable, hidden.tokens_BT, batch.get('types'), mask_BT,
@@ -147,10 +150,10 @@ class MaskedLanguageModel:
     return scores, hidden.weights_BP, mutable
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
-    """'loss' in nats per hidden token and 'accuracy'; with `next_sentence` also 'next_sentence_loss' and
-    'next_sentence_accuracy'.
+    """'loss' in nats per masked token, and 'accuracy'.
 
-    'weight', the number of hidden tokens, weights them all. Which tokens are hidden depends on the key.
+    With `next_sentence` also 'next_sentence_loss' and 'next_sentence_accuracy'. All are weighted by 'weight', the
+    number of masked tokens. The key decides which tokens are masked.
     """
     scores, weights_BP, _ = self._score(params, context, batch, key, None)
     means = {
@@ -159,9 +162,9 @@ class MaskedLanguageModel:
     return means | {'weight': jnp.sum(weights_BP, axis=1)}
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
-    """Fills in mask tokens, each drawn by itself given all that is not masked: 'tokens' int32 N T, -1 on padding.
+    """Fills in mask tokens, each drawn independently given the unmasked tokens: 'tokens' int32 N T, -1 on padding.
 
-    Neither the mask is drawn nor a token beyond the vocabulary of `masking`, which a padded network has and no text.
+    The mask token and the padded entries of the vocabulary are never drawn.
     """
     tokens_NT = conditions['prompt']
     outputs, _ = self.network.apply(params['net'], context.mutable, jnp.maximum(tokens_NT, 0), conditions.get('types'),

@@ -35,7 +35,7 @@ class Tokens:
 
   def __post_init__(self):
     if self.stop == self.padding:
-      raise UserError(f'the token that stops a target must not be padding, which is never drawn; both are {self.stop}')
+      raise UserError(f'the stop token must differ from the padding token, which is never drawn; both are {self.stop}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Seq2Seq:
     return (Phase('seq2seq', ('net',), self.loss),)
 
   def loss(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
-    """Mean cross-entropy in nats per token of the target; with smoothing, 'nll' is what it is without."""
+    """Mean cross-entropy in nats per target token; with smoothing, 'nll' is the loss without it."""
     nll_BT, correct_BT, spread_BT, weights_BT, mutable = self._score(params, context, batch, key)
     nll, weight = weighted_mean(nll_BT, weights_BT)
     metrics = {'accuracy': weighted_mean(correct_BT, weights_BT)[0]}
@@ -87,7 +87,7 @@ class Seq2Seq:
                   weight)
 
   def _score(self, params: Params, context: Context, batch: Batch, key: Key | None):
-    """Losses, hits, how much more the loss of an even target is, and weights, each B T."""
+    """Losses, hits, the extra loss for a uniform target distribution, and weights, each B T."""
     source_BS, target_BT = batch['source'], batch['target']
     first = (self.tokens.start, *self.tokens.begins)
     first_BP = jnp.broadcast_to(jnp.asarray(first, jnp.int32), (len(target_BT), len(first)))
@@ -99,32 +99,32 @@ class Seq2Seq:
     nll_BT, correct_BT = token_losses(hidden_BTD, weight_VD, target_BT)
     spread_BT = jnp.zeros_like(nll_BT)
     if self.smoothing:
-      # The mean over v of -log p_v, less -log p of the target: the target's logit less the mean one. No logits are
-      # needed for it.
+      # mean_v(-log p_v) + log p_target = logit_target - mean_v(logit_v), which needs no further logits.
       weight_VD = reduction.plain(weight_VD)
       even_BTD = jnp.take(weight_VD, target_BT, axis=0) - jnp.mean(weight_VD, axis=0)
       spread_BT = jnp.sum(hidden_BTD.astype(jnp.float32) * even_BTD.astype(jnp.float32), axis=-1)
     return nll_BT, correct_BT, spread_BT, self._token_weights(batch, 'target'), mutable
 
   def _token_weights(self, batch: Batch, side: str) -> Array:
-    """Weights of the tokens of a side, float32, zero on padding."""
+    """Float32 weights of the tokens of one side, zero on padding."""
     weights_BT = batch.get(f'{side}_weights')
     return (batch[side] != self.tokens.padding).astype(jnp.float32) if weights_BT is None else weights_BT
 
   def _source_weights(self, batch: Batch) -> Array | None:
-    """Those of the source; of features that have none, None."""
+    """Weights of the source; None for features without weights."""
     return batch.get('source_weights') if batch['source'].ndim == 3 else self._token_weights(batch, 'source')
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
-    """'loss' in nats per token without smoothing, whose exponential is the perplexity, and 'accuracy'; 'weight' is the
-    number of tokens."""
+    """'loss' in nats per token without smoothing, 'accuracy', and 'weight', the number of tokens.
+
+    The exponential of the mean loss is the perplexity.
+    """
     nll_BT, correct_BT, _, weights_BT, _ = self._score(params, context, batch, None)
     loss_B, weight_B = weighted_mean(nll_BT, weights_BT, axis=1)
     return {'loss': loss_B, 'accuracy': weighted_mean(correct_BT, weights_BT, axis=1)[0], 'weight': weight_B}
 
   def start(self, params: Params, conditions: Batch, length: int) -> tuple[Array, Tree]:
-    """What decoding begins with: the first token of each row, int32 N, and the cache for what begins and `length` more
-    tokens."""
+    """Starts decoding: the first token of each row, int32 N, and a cache for `begins` and `length` more tokens."""
     source_NS = conditions['source']
     cache = self.start_cache(params['net'], source_NS, self._source_weights(conditions),
                              length + len(self.tokens.begins))
@@ -136,12 +136,12 @@ class Seq2Seq:
 
     Args:
       token_N: the token at `position` of each row.
-      cache: of `start`, or of the step before.
-      position: number of steps done.
+      cache: from `start` or the previous step.
+      position: number of finished steps.
 
     Returns:
-      (logits_NV, cache): float32 logits of the next token. Rows of the cache may be rearranged, they are on the fourth
-      axis from the end.
+      (logits_NV, cache): float32 logits of the next token. Rows of the cache, its fourth axis from the end, may be
+      reordered.
     """
     (logits_N1V, cache), _ = self.network.apply(params['net'], context.mutable, None, token_N[:, None], cache=cache,
                                                 position=position)
@@ -151,8 +151,9 @@ class Seq2Seq:
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array],
              emit: Emit | None = None) -> dict[str, Array]:
-    """Targets: 'tokens' int32 N length, padded after the stop token; ends when all rows have stopped. Padding is never
-    chosen.
+    """Generates targets: 'tokens' int32 N length, padded after the stop token. Padding is never drawn.
+
+    Ends when all rows have stopped.
 
     Args:
       params, context, keys: see `genjax.objectives.base.Objective`.

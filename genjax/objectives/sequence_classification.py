@@ -1,5 +1,4 @@
-"""Classification of sequences: the head of an encoder reads the state of the first token (Devlin et al. 2018, section
-4.1)."""
+"""Sequence classification by a head on the first token of an encoder (Devlin et al. 2018, section 4.1)."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -60,11 +59,11 @@ class SequenceClassification:
     return outputs['classes'].astype(jnp.float32), mutable
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
-    """Always an error.
+    """Raises an error, because a classifier does not generate.
 
     Raises:
-      UserError: a classifier does not generate.
+      UserError: always.
     """
     raise UserError(
-      'expected a generative model, got a classifier of sequences, which has nothing to sample; look at it with '
+      'expected a generative model, got a classifier of sequences, which has nothing to sample; evaluate it with '
       'genjax evaluate, and train with config.sample_every=0')

@@ -1,5 +1,4 @@
-"""Variational autoencoders (Kingma & Welling 2014): the evidence lower bound, its beta form, the importance-weighted
-bound."""
+"""Variational autoencoders (Kingma & Welling 2014): ELBO, beta-VAE and the importance-weighted bound."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -55,8 +54,8 @@ class Vae:
 
   def init(self, key: Key, frozen: Params) -> Variables:
     encoder_key, decoder_key = jax.random.split(key)
-    (encoder, encoder_mutable), (decoder,
-                                 decoder_mutable) = self.encoder.init(encoder_key), self.decoder.init(decoder_key)
+    encoder, encoder_mutable = self.encoder.init(encoder_key)
+    decoder, decoder_mutable = self.decoder.init(decoder_key)
     return Variables({'net': {'encoder': encoder, 'decoder': decoder}},
                      {'encoder': encoder_mutable, 'decoder': decoder_mutable})
 
@@ -87,10 +86,10 @@ class Vae:
     return jnp.sum(log_BHWC, axis=(1, 2, 3))
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
-    """Per image, in nats: 'negative_elbo' (one sample), its parts 'distortion' and 'kl', 'negative_bound_<k>'.
+    """In nats per image: 'negative_elbo' (one sample), its parts 'distortion' and 'kl', and 'negative_bound_<k>'.
 
     The importance-weighted bound log 1/k sum_k p(x, z_k) / q(z_k | x) (Burda et al. 2016, eq. 8) lies between the ELBO
-    and log p(x); its negative serves as the anomaly score of an image.
+    and log p(x). Its negative can serve as the anomaly score of an image.
     """
     x_BHWC = pixels(batch['image'])
     (mean_BZ, log_variance_BZ), _ = self.encoder.apply(params['net']['encoder'], context.mutable['encoder'], x_BHWC)
@@ -99,7 +98,7 @@ class Vae:
       noise_BZ = jax.random.normal(key, mean_BZ.shape)
       z_BZ = mean_BZ + jnp.exp(log_variance_BZ / 2) * noise_BZ
       log_likelihood_B = self.log_likelihood(self._decode(params, context, z_BZ), x_BHWC)
-      # log p(z) - log q(z | x); the normalising constants cancel.
+      # log p(z) - log q(z | x), in which the normalising constants cancel
       log_ratio_B = 0.5 * jnp.sum(jnp.square(noise_BZ) - jnp.square(z_BZ) + log_variance_BZ, axis=-1)
       return log_likelihood_B, log_likelihood_B + log_ratio_B
 
@@ -110,7 +109,7 @@ class Vae:
             f'negative_bound_{self.importance_samples}': -bound_B}
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
-    """'image' uint8 N H W C: the mean of p(x | z) for z from the prior."""
+    """Draws 'image' uint8 N H W C: the mean of p(x | z) for z from the prior."""
     z_NZ = jax.vmap(lambda key: jax.random.normal(key, (self.latent,)))(keys)
     return {'image': self._image(self._decode(params, context, z_NZ))}
 
@@ -119,7 +118,7 @@ class Vae:
     return self._image(self._decode(params, context, self._encode(params, context, image_BHWC)))
 
   def interpolate(self, params: Params, context: Context, first_BHWC: Array, last_BHWC: Array, points: int) -> Array:
-    """Decodings of `points` equidistant latents between two images each, both ends included: uint8 B points H W C."""
+    """Decodes `points` equidistant latents from one image to another, ends included: uint8 B points H W C."""
     first_BZ, last_BZ = (self._encode(params, context, image) for image in (first_BHWC, last_BHWC))
     share_P = jnp.linspace(0.0, 1.0, points)
     z_BPZ = first_BZ[:, None] + share_P[None, :, None] * (last_BZ - first_BZ)[:, None]

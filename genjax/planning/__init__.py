@@ -1,1 +1,1 @@
-"""Plans: what a run costs on a slice, found by compiling it for that slice."""
+"""Plans: estimates of what a run costs on a TPU slice, by compiling it for that slice."""

@@ -1,7 +1,7 @@
-"""What a compiled program moves: collectives and memory traffic, read from the text of its optimized HLO.
+"""Collectives and memory traffic of a compiled program, from the text of its optimized HLO.
 
-XLA prints the program of one device. A loop over layers or microbatches is a `while` whose body stands there once; here
-it counts as often as it runs, wherever the text tells how often that is.
+XLA prints the program of one device. The body of a `while` loop over layers or microbatches is printed once, but
+counted here as often as it runs, if the text tells the number.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,17 +11,17 @@ import math
 import re
 
 COLLECTIVES = ('all-gather', 'reduce-scatter', 'all-reduce', 'all-to-all', 'collective-permute', 'collective-broadcast')
-# The others carry their bits in their name: f32, s8, u4, c64, f8e4m3fn
+# Other types have their number of bits in their name: f32, s8, u4, c64, f8e4m3fn
 _BITS = {'pred': 8, 'bf16': 16, 'token': 0, 'opaque': 0}
 _SHAPE = re.compile(r'\b(pred|token|opaque|bf16|[fsuc]\d+[a-z0-9]*)\[([\d,<=]*)\](?:\{([^}]*)\})?')
-_FREE = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'partition-id', 'replica-id',
-         'iota', 'while', 'conditional', 'call', 'opt-barrier', 'add-dependency')
+_NO_TRAFFIC = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'partition-id',
+               'replica-id', 'iota', 'while', 'conditional', 'call', 'opt-barrier', 'add-dependency')
 _SLICES = ('dynamic-slice', 'slice', 'gather')
 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-  """One line of a computation. shape: text of its type. operands: names. attributes: the rest of the line."""
+  """One line of a computation. shape: text of its type. operands: their names. attributes: the rest of the line."""
 
   name: str
   shape: str
@@ -37,11 +37,12 @@ Computation = dict[str, Instruction]
 
 @dataclasses.dataclass
 class Traffic:
-  """What one kind of collective does in a step, on one device.
+  """The traffic of one kind of collective in a step, on one device.
 
-  count: operations that run. bytes: bytes that the device sends, by the ring algorithm; a loop's body counts as often
-    as it runs.
-  groups: (devices in a group, bytes sent) of each operation in the text.
+  Attributes:
+    count: number of executed operations.
+    bytes: bytes that the device sends by the ring algorithm. The body of a loop counts as often as it runs.
+    groups: (devices in a group, bytes sent) of each operation in the text.
   """
 
   count: int = 0
@@ -74,7 +75,7 @@ class Program:
       for instruction in computation.values() if instruction.opcode == 'while'}
 
   def collectives(self) -> dict[str, Traffic]:
-    """Kind -> what it does in one run of the program; kinds that do not occur are left out."""
+    """Kind of collective -> its traffic in one run of the program, for the kinds that occur."""
     found: dict[str, Traffic] = {}
     started: set[str] = set()
     for computation, instruction, times in self._walk(self.entry, 1):
@@ -97,18 +98,18 @@ class Program:
     return found
 
   def memory_bytes(self) -> float:
-    """Bytes that one run of the program reads from and writes to the device's main memory.
+    """Bytes that one run of the program reads from and writes to the main memory of the device.
 
-    What a fusion keeps inside costs nothing, nor does what lies in the on-chip memory of a TPU (memory space 1); of an
-    array that is only sliced, or updated in place, the slice counts.
+    Intermediate values inside a fusion don't count, nor do arrays in the on-chip memory of a TPU (memory space 1). If
+    an array is only sliced or updated in place, only the slice counts.
     """
     return sum(times * self._bytes(computation, instruction)
                for computation, instruction, times in self._walk(self.entry, 1)
-               if instruction.opcode not in _FREE and not instruction.opcode.endswith(('-done', '-update'))
+               if instruction.opcode not in _NO_TRAFFIC and not instruction.opcode.endswith(('-done', '-update'))
                and not instruction.name.startswith('async-collective-done'))
 
   def _walk(self, name: str, times: int) -> Iterator[tuple[Computation, Instruction, int]]:
-    """Every instruction that runs by itself, with its computation and how often it runs."""
+    """Yields every top-level instruction, with its computation and how often it runs."""
     computation = self.computations[name]
     for instruction in computation.values():
       yield computation, instruction, times
@@ -123,14 +124,14 @@ class Program:
         yield from self._walk(_called(instruction, 'to_apply'), times)
 
   def _trips(self, loop: Instruction) -> int | None:
-    """How often a loop runs: what XLA has noted, or the bound that its counter, which starts at 0, is compared with."""
+    """How often a loop runs: XLA's annotation, or the bound in the comparison of its counter, which starts at 0."""
     noted = re.search(r'known_trip_count"?[:=]\s*\{"?n"?:\s*"?(\d+)', loop.attributes)
     if noted:
       return int(noted[1])
     condition = self.computations[_called(loop, 'condition')]
     root = next(instruction for instruction in condition.values() if instruction.root)
     if root.opcode == 'fusion':
-      # The comparison is inside; its bound is an operand or a constant of the fused computation.
+      # The comparison is in a fusion; its bound is an operand or a constant of the fused computation.
       inner = self.computations[_called(root, 'calls')]
       comparison = next((instruction for instruction in inner.values() if instruction.opcode == 'compare'), None)
       bounds = [
@@ -145,19 +146,17 @@ class Program:
     return values.pop()
 
   def _kind(self, instruction: Instruction) -> str | None:
-    """The kind of a collective, None of anything else. What has been started is counted there and not where it is
-    done."""
+    """The kind of a collective, else None. Asynchronous collectives count at their start, not at their end."""
     inner, _ = self._inner(instruction, {})
     opcode = inner.opcode.removesuffix('-start')
     if instruction.opcode == 'fusion' and opcode == 'all-reduce':
       fused = self.computations[_called(instruction, 'calls')]
-      # A TPU has no reduce-scatter of its own: it is an all-reduce of which each device keeps, and sends, a part.
+      # TPU programs express a reduce-scatter as an all-reduce of which each device keeps, and sends, a part.
       return 'reduce-scatter' if any(other.opcode == 'dynamic-slice' for other in fused.values()) else opcode
     return opcode if opcode in COLLECTIVES else None
 
   def _inner(self, instruction: Instruction, computation: Computation) -> tuple[Instruction, Computation]:
-    """The collective inside a fusion or an asynchronous call, else the instruction itself; and where its operands
-    stand."""
+    """The collective inside a fusion or an asynchronous call, else the instruction; and its computation."""
     if instruction.opcode in ('fusion', 'async-start') and 'calls=' in instruction.attributes:
       called = self.computations[_called(instruction, 'calls')]
       for inner in called.values():
@@ -166,7 +165,7 @@ class Program:
     return instruction, computation
 
   def _group_size(self, collective: Instruction) -> int:
-    """Devices that take part together."""
+    """Number of devices in a group."""
     text = collective.attributes
     named = re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\S+)?\s*\{([^}]*)\}", text)
     if named:  # mesh['a'=8,'b'=16] {'b'}
@@ -184,7 +183,7 @@ class Program:
   def _bytes(self, computation: Computation, instruction: Instruction) -> float:
     operands = [computation[name] for name in instruction.operands if name in computation]
     opcode = instruction.opcode
-    if opcode == 'slice-start':  # the type holds the operand, the slice and a semaphore
+    if opcode == 'slice-start':  # the type consists of operand, slice and semaphore
       whole = instruction.shape, operands[0].shape
       return size_of(whole[0]) - size_of(whole[1]) + memory_size(whole[0]) - memory_size(whole[1])
     if opcode in _SLICES:
@@ -193,7 +192,7 @@ class Program:
       return 2 * memory_size(operands[1].shape)
     if opcode == 'scatter':
       return 2 * sum(memory_size(operand.shape) for operand in operands[2:])
-    if opcode.endswith('-start'):  # the type holds operands and results
+    if opcode.endswith('-start'):  # the type consists of operands and results
       return memory_size(instruction.shape)
     if opcode != 'fusion':
       return memory_size(instruction.shape) + sum(memory_size(operand.shape) for operand in operands)
@@ -202,20 +201,19 @@ class Program:
 
 
 def _is_started(instruction: Instruction) -> bool:
-  """Whether a fusion starts a collective that libtpu spreads over several: a start, products that it runs beside, and
-  the end."""
+  """Whether a fusion starts a collective that libtpu splits: a start, overlapping products, and an end."""
   return instruction.opcode == 'fusion' and instruction.name.startswith('async-collective-start')
 
 
 def _continues(instruction: Instruction) -> bool:
-  """Whether a fusion may carry on a collective that another one has started; both name the same channel."""
+  """Whether a fusion may continue a collective that another one started; both have the same channel."""
   return instruction.opcode == 'fusion' and (
     instruction.name.startswith('async-collective-done') or 'calls=%async_collective_fusion' in instruction.attributes)
 
 
 @functools.lru_cache(maxsize=65536)
 def size_of(shape: str, counts: Callable[[str], bool] = lambda layout: True) -> float:
-  """Bytes of a type such as 'bf16[4,128]{1,0}' or a tuple of them. Padding to tiles is not in it."""
+  """Bytes of a type such as 'bf16[4,128]{1,0}' or of a tuple of types, without padding to tiles."""
   total = 0.0
   for kind, dimensions, layout in _SHAPE.findall(shape):
     if counts(layout):
@@ -225,7 +223,7 @@ def size_of(shape: str, counts: Callable[[str], bool] = lambda layout: True) -> 
 
 
 def memory_size(shape: str) -> float:
-  """Bytes of a type that lie in main memory."""
+  """Bytes of a type that are in main memory."""
   return size_of(shape, _in_main_memory)
 
 
@@ -234,7 +232,7 @@ def _in_main_memory(layout: str) -> bool:
 
 
 def _sent(kind: str, operands: float, size: int) -> float:
-  """Bytes that a device sends over links, for operands of so many bytes on each device, by the ring algorithms."""
+  """Bytes that a device sends over links by the ring algorithms, for operands of given bytes per device."""
   share = (size - 1) / size
   return {
     'all-gather': operands * (size - 1), 'reduce-scatter': operands * share, 'all-reduce': 2 * operands * share,
@@ -243,14 +241,14 @@ def _sent(kind: str, operands: float, size: int) -> float:
 
 
 def _read(operand: Instruction, number: int, fused: Computation) -> float:
-  """Bytes that a fusion reads of an operand."""
+  """Bytes that a fusion reads from an operand."""
   parameter = next(
     (inner for inner in fused.values() if inner.opcode == 'parameter' and inner.arguments == str(number)), None)
   whole = memory_size(operand.shape)
   if parameter is None or not whole:
     return whole
   names, users = {parameter.name}, []
-  for inner in fused.values():  # a bitcast of the parameter is the parameter
+  for inner in fused.values():  # a bitcast of the parameter counts as the parameter
     if names & set(inner.operands):
       if inner.opcode == 'bitcast':
         names.add(inner.name)
@@ -261,7 +259,7 @@ def _read(operand: Instruction, number: int, fused: Computation) -> float:
 
 
 def _part(user: Instruction, names: set[str], fused: Computation) -> float | None:
-  """Bytes that an instruction reads of an array which it slices or updates; None if it reads all."""
+  """Bytes that an instruction reads from an array that it slices or updates; None if it reads all."""
   if user.opcode in _SLICES and user.operands[0] in names:
     return size_of(user.shape)
   if user.opcode == 'dynamic-update-slice' and user.operands[0] in names:
@@ -283,7 +281,7 @@ def _written(fusion: Instruction, fused: Computation) -> float:
 
 
 def _updated(part: Instruction, fused: Computation) -> Instruction | None:
-  """The in-place update that a result of a fusion is, seen through bitcasts."""
+  """The in-place update that produces a result of a fusion (through bitcasts), or None."""
   while part.opcode == 'bitcast':
     part = fused[part.operands[0]]
   return part if part.opcode == 'dynamic-update-slice' else None
@@ -303,7 +301,7 @@ def _computations(text: str) -> Iterator[tuple[str, bool, Computation]]:
     header = re.match(r'(ENTRY )?%?([\w.\-]+) \(.*\{$', line)
     if header:
       name, is_entry, instructions = header[2], bool(header[1]), {}
-    elif line.rstrip() == '}' and name:  # attributes of a kernel may begin a line with braces of their own
+    elif line.rstrip() == '}' and name:  # attributes of a kernel may contain lines with braces
       yield name, is_entry, instructions
       name = ''
     elif name and line.startswith('  ') and ' = ' in line:
@@ -312,7 +310,7 @@ def _computations(text: str) -> Iterator[tuple[str, bool, Computation]]:
 
 
 def _instruction(line: str) -> Instruction:
-  """'ROOT %name = type opcode(operands), attributes' -> its parts."""
+  """Parses 'ROOT %name = type opcode(operands), attributes'."""
   left, _, right = line.strip().partition(' = ')
   end = _closing(right) + 1 if right.startswith('(') else right.index(' ')
   shape, rest = right[:end], right[end:].lstrip()

@@ -19,25 +19,25 @@ from genjax.training.run import Run
 Report = dict[str, Any]
 
 _UNITS = {'': 1, 'B': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
-_NEEDED = (re.compile(r'[Uu]sed ([\d.]+)([KMGTB]?) of ([\d.]+)([KMGTB]?) hbm'),
+_OUT_OF_MEMORY = (re.compile(r'[Uu]sed ([\d.]+)([KMGTB]?) of ([\d.]+)([KMGTB]?) hbm'),
            re.compile(r'\(([\d.]+)([KMGTB]?)\) exceeds available HBM \(([\d.]+)([KMGTB]?)\)'))
 
 
 def make(run: Run, target: Target, model_flops: int, facts: Mapping[str, Any],
          save: Callable[[str], Any] | None = None) -> Report:
-  """Compiles the costliest step of a run, the one on which every phase is due, and reports what it costs.
+  """Compiles the most expensive step of a run, in which every phase is due, and reports its costs.
 
   Args:
-    run: on the devices of `target`.
-    target: what is compiled for.
+    run: a run on the devices of `target`.
+    target: the devices to compile for.
     model_flops: FLOPs of the step without recomputation, over all devices.
-    facts: 'dtype' and 'remat' of the config, where it has them: what the advice can name.
+    facts: 'dtype' and 'remat' of the config, if it has them, for the advice.
     save: called with the text of the compiled program.
 
   Returns:
-    JSON-able; see `render` for what it holds. 'fits' is None where nothing bounds the memory beforehand. What needs the
-    compiled program ('collectives', 'roofline', 'flops.compiled_per_device', 'memory_traffic') is None where the
-    compiler refused it for memory.
+    A JSON-able report, see `render`. 'fits' is None if the memory is unbounded. Results from the compiled program
+    ('collectives', 'roofline', 'flops.compiled_per_device', 'memory_traffic') are None if the compiler ran out of
+    device memory.
   """
   due = tuple(phase.name for phase in run.phases)
   begin = time.perf_counter()
@@ -83,7 +83,7 @@ def make(run: Run, target: Target, model_flops: int, facts: Mapping[str, Any],
 
 
 def _compile(lowered: jax.stages.Lowered) -> tuple[Any, tuple[float, float]]:
-  """The compiled program, or None and (needed, available) bytes of a device if it has too little memory."""
+  """The compiled program; or None and the (needed, available) bytes of a device with too little memory."""
   try:
     with uncached():
       return lowered.compile(), (0.0, 0.0)
@@ -96,11 +96,10 @@ def _compile(lowered: jax.stages.Lowered) -> tuple[Any, tuple[float, float]]:
 
 @contextlib.contextmanager
 def uncached() -> Iterator[None]:
-  """Compiles without the persistent cache: a program for devices that are absent can be written to it, but not read
-  back."""
+  """Disables the persistent compile cache: it cannot read back programs for absent devices."""
   before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
   jax.config.update('jax_enable_compilation_cache', False)
-  compilation_cache.reset_cache()  # whether to use it is decided once
+  compilation_cache.reset_cache()  # jax decides only once whether to use it
   try:
     yield
   finally:
@@ -109,8 +108,8 @@ def uncached() -> Iterator[None]:
 
 
 def needed_and_available(message: str) -> tuple[float, float] | None:
-  """Bytes that a compiler's message about too little memory names; None for any other message."""
-  for pattern in _NEEDED:
+  """The bytes in a compiler's out-of-memory message; None for any other message."""
+  for pattern in _OUT_OF_MEMORY:
     match = pattern.search(message)
     if match:
       needed, unit, available, available_unit = match.groups()
@@ -119,7 +118,7 @@ def needed_and_available(message: str) -> tuple[float, float] | None:
 
 
 def _add_program(report: Report, program: hlo.Program, flops: float | None, target: Target) -> None:
-  """What the compiled program tells."""
+  """Adds facts from the compiled program to the report."""
   collectives = program.collectives()
   report['flops']['compiled_per_device'] = flops
   report['collectives'] = {
@@ -134,8 +133,7 @@ def _add_program(report: Report, program: hlo.Program, flops: float | None, targ
 
 
 def advice(report: Report) -> list[str]:
-  """What to change so that a step fits, the cheapest in time first; empty where it fits or nothing bounds the
-  memory."""
+  """Changes that make a step fit, those with the least cost in time first; empty if it fits."""
   if report['fits'] is not False:
     return []
   sizes, mesh = report['bytes_per_device'], report['mesh']
@@ -159,8 +157,7 @@ def advice(report: Report) -> list[str]:
                 report['microbatches'] * 2**math.ceil(math.log2(max(2.0, sizes['peak'] / limit))))
     lines.append(
       f'microbatches: --config.microbatches={parts} computes {report["batch_size"] // (shards * parts)} instead of '
-      f'{rows} '
-      'examples of a device at a time')
+      f'{rows} examples of a device at a time')
     lines.append(f'batch: --config.batch_size={report["batch_size"] // 2} halves the activations')
   elif state < 0.5 * limit:
     lines.append('mesh: every device already computes one example at a time; split it, e.g. '
@@ -169,7 +166,7 @@ def advice(report: Report) -> list[str]:
     chips = math.ceil(sum(report['bytes'].values()) / (0.5 * limit))
     state = _gib(sum(report['bytes'].values()))
     line = f"slice: the state alone is {state}; at half of a device's memory that is {chips} devices"
-    lines.insert(0 if spread > limit else len(lines), line)  # first where nothing that shrinks activations helps
+    lines.insert(0 if spread > limit else len(lines), line)  # first if smaller activations alone cannot help
   if not lines:
     lines.append('slice: take more devices, or a generation with more memory')
   return lines
@@ -225,15 +222,12 @@ def _render_roofline(report: Report) -> list[str]:
   bound, given = report['roofline'], report['roofline']['hardware']
   return [
     f'roofline: a step takes {bound["overlapped"]:.3g} s if everything overlaps (MFU {bound["mfu_overlapped"]:.1%}, '
-    'bound by '
-    f'{bound["bound"]}), {bound["serial"]:.3g} s if nothing does (MFU {bound["mfu_serial"]:.1%})',
-    f'  compute {bound["compute"]:.3g} s at {given["flops"] / 1e12:.0f} TFLOP/s bfloat16; memory '
-    f'{bound["memory"]:.3g} s: '
-    f'{_gib(report["memory_traffic"])} at {given["memory_bandwidth"] / 1e12:.3g} TB/s; links {bound["links"]:.3g} s at '
-    f'{given["link_bandwidth"] / 1e9:.0f} GB/s each',
+    f'bound by {bound["bound"]}), {bound["serial"]:.3g} s if nothing does (MFU {bound["mfu_serial"]:.1%})',
+    f'  compute {bound["compute"]:.3g} s at {given["flops"] / 1e12:.0f} TFLOP/s bfloat16; memory {bound["memory"]:.3g} '
+    f's: {_gib(report["memory_traffic"])} at {given["memory_bandwidth"] / 1e12:.3g} TB/s; links {bound["links"]:.3g} s '
+    f'at {given["link_bandwidth"] / 1e9:.0f} GB/s each',
     '  assumed: peak rates from public specifications, no kernel inefficiency, arrays without padding, ring '
-    'collectives along as few '
-    'dimensions of the torus as hold a group',
+    'collectives along as few dimensions of the torus as hold a group',
   ]
 
 
@@ -245,8 +239,7 @@ def _verdict(report: Report) -> str:
     return f'fits: {_gib(sizes["peak"])} of {_gib(sizes["limit"])}'
   return (
     f'does not fit: needs {_gib(sizes["peak"])}, a device has {_gib(sizes["limit"])}: {_gib(report["shortfall"])} too '
-    'much. What to '
-    'change:')
+    'much. What to change:')
 
 
 def _gib(size: float) -> str:

@@ -1,8 +1,8 @@
-"""A bound on the time of a step: what must be computed, moved through memory and sent over links, at the peak of each.
+"""Roofline model: a lower bound on the time of a step from computation, memory traffic and communication.
 
-Williams, Waterman and Patterson 2009. No schedule, no kernel efficiency: a real step takes longer than
-`seconds_overlapped`, and how much longer nothing here knows. Collectives are assumed to run by the ring algorithms,
-over the links that `links_of` counts.
+Source: Williams, Waterman and Patterson 2009. The model ignores scheduling and the efficiency of kernels, so a real
+step takes longer than `overlapped`. Collectives are assumed to use ring algorithms over the links that `links_of`
+counts.
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,14 @@ from genjax.planning.topology import TPUS, Hardware
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-  """Seconds of a step on one device, and the share of its peak that the model's FLOPs are.
+  """Lower bounds of the seconds of a step on one device, and the model FLOPs utilization (MFU).
 
-  compute, memory, links: each alone. overlapped: if they overlap perfectly, the slowest decides. serial: if nothing
-  overlaps. mfu_*: model FLOPs (without recomputation) over time x peak (Chowdhery et al. 2022, appendix B). bound:
-    which is the slowest.
+  Attributes:
+    compute, memory, links: seconds of each alone.
+    overlapped: seconds if they overlap perfectly, the maximum of the three.
+    serial: seconds if nothing overlaps, their sum.
+    mfu_overlapped, mfu_serial: model FLOPs (without recomputation) / (time x peak) (Chowdhery et al. 2022, appendix B).
+    bound: name of the slowest of the three.
   """
 
   compute: float
@@ -34,16 +37,16 @@ class Roofline:
 
 def estimate(step_flops: float, model_flops: float, memory_bytes: float, collectives: Mapping[str, Traffic],
              topology: str, devices: int, hardware: Hardware) -> Roofline:
-  """The bound of a step.
+  """The lower bound of the time of a step.
 
   Args:
     step_flops: FLOPs of the step over all devices, recomputation included.
     model_flops: the same without recomputation.
-    memory_bytes: read and written on one device.
-    collectives: what one device sends, by kind.
+    memory_bytes: bytes read and written on one device.
+    collectives: traffic of one device by kind of collective.
     topology: name of the slice, for `links_of`.
-    devices: over which the FLOPs are split evenly.
-    hardware: of one device.
+    devices: number of devices; the FLOPs are split evenly.
+    hardware: data of one device.
   """
   sending = sum(sent / links_of(topology, size) for traffic in collectives.values() for size, sent in traffic.groups)
   parts = {'compute': step_flops / devices / hardware.flops, 'memory': memory_bytes / hardware.memory_bandwidth,
@@ -56,11 +59,11 @@ def estimate(step_flops: float, model_flops: float, memory_bytes: float, collect
 
 
 def links_of(topology: str, group: int) -> int:
-  """Links that a collective among `group` devices keeps busy in each of them, if they lie along as few dimensions as
-  hold them.
+  """Links per device that a collective among `group` devices uses, placed along as few dimensions as possible.
 
-  A dimension that the group fills and that closes to a ring has two links, any other one. It closes where the slice is
-  a multiple of 4 long (v4, v5p) or a whole pod of 16 (v5e, v6e). GPUs are taken to have one, through a switch.
+  A dimension that the group fills and that is a closed ring has two links, any other has one. It is a ring if the
+  slice's length is a multiple of 4 (v4, v5p) or a whole pod of 16 (v5e, v6e). GPUs are assumed to have one link, to a
+  switch.
   """
   kind, _, shape = topology.partition(':')
   if kind not in TPUS:

@@ -1,5 +1,4 @@
-"""Devices to compile for: a TPU slice that is not there, fake CPU devices, or the GPUs that are; and what they can
-do."""
+"""Devices to compile for (an absent TPU slice, fake CPU devices, or present GPUs) and their hardware data."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -18,10 +17,13 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Hardware:
-  """What one device can do.
+  """Hardware data of one device.
 
-  flops: peak bfloat16 FLOP/s. memory_bandwidth: of the main memory, bytes/s. link_bandwidth: of one link, in one
-  direction, bytes/s. memory: bytes of main memory that a program may use, None where nothing bounds it beforehand.
+  Attributes:
+    flops: peak bfloat16 FLOP/s.
+    memory_bandwidth: of the main memory, bytes/s.
+    link_bandwidth: of one link in one direction, bytes/s.
+    memory: bytes of main memory that a program may use; None if unbounded.
   """
 
   flops: float
@@ -31,9 +33,9 @@ class Hardware:
 
 
 # Peak FLOP/s, HBM and interconnect bandwidth of a chip: https://cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}, "System
-# architecture". A link is the chip's interconnect bandwidth over its ports (v4, v5p: 6; v5e, v6e: 4) and, where the
-# page counts both directions, over 2; the same numbers stand in https://jax-ml.github.io/scaling-book/tpus. Memory is
-# what libtpu's compiler lets a program have.
+# architecture". The bandwidth of a link is that of the chip divided by its ports (v4, v5p: 6; v5e, v6e: 4), and by 2 if
+# the page counts both directions; https://jax-ml.github.io/scaling-book/tpus has the same numbers. Memory is the limit
+# of libtpu's compiler for a program.
 TPUS = {
   'v4': Hardware(275e12, 1.2e12, 50e9, 30.75 * GIB),
   'v5e': Hardware(197e12, 819e9, 50e9, 15.75 * GIB),
@@ -41,8 +43,8 @@ TPUS = {
   'v6e': Hardware(918e12, 1638e9, 100e9, 31.25 * GIB),
 }
 
-# Dense bfloat16 without sparsity, and NVLink in one direction (L4, L40S: PCIe): NVIDIA's data sheets, of the SXM form
-# where none is named and of A100 with 80 GB.
+# Dense bfloat16 without sparsity, and NVLink in one direction (L4, L40S: PCIe), from NVIDIA's data sheets: the SXM form
+# unless named, and A100 with 80 GB.
 GPUS = {
   'A100': Hardware(312e12, 2.039e12, 300e9),
   'H100': Hardware(989e12, 3.35e12, 450e9),
@@ -57,7 +59,7 @@ GPUS = {
   'L40S': Hardware(362e12, 864e9, 32e9),
 }
 
-# What backends call them.
+# their names in jax backends
 _TPU_KINDS = {
   'TPU v4': 'v4', 'TPU v5 lite': 'v5e', 'TPU v5e': 'v5e', 'TPU v5': 'v5p', 'TPU v5p': 'v5p', 'TPU v6 lite': 'v6e',
   'TPU v6e': 'v6e'
@@ -65,7 +67,7 @@ _TPU_KINDS = {
 
 
 def hardware_of(kind: str) -> Hardware | None:
-  """What a device can do by the name that its backend gives it, `device_kind`; None where that is not known."""
+  """The hardware data for a `device_kind` of a jax backend; None if unknown."""
   if kind in _TPU_KINDS:
     return TPUS[_TPU_KINDS[kind]]
   names = [name for name in GPUS if re.search(rf'(?<![A-Za-z0-9]){name}(?![A-Za-z0-9])', kind)]
@@ -74,10 +76,14 @@ def hardware_of(kind: str) -> Hardware | None:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-  """What a step is compiled for.
+  """The devices to compile a step for.
 
-  name: as given, e.g. 'v5p:8x8x16'. devices: to make the mesh of. kind: as the backend calls them. hardware: what each
-  can do, None for fake devices. compiler: version of what compiles.
+  Attributes:
+    name: the topology, e.g. 'v5p:8x8x16'.
+    devices: the devices of the mesh.
+    kind: their name in the backend.
+    hardware: data of one device; None for fake devices.
+    compiler: version of the compiler.
   """
 
   name: str
@@ -88,16 +94,16 @@ class Target:
 
 
 def prepare(name: str) -> None:
-  """Sets what a backend must be told before it starts. Planning for a TPU or for fake devices touches no accelerator.
+  """Sets up the environment before a backend starts. Planning for a TPU or fake devices uses no accelerator.
 
   Raises:
-    UserError: no known topology.
+    UserError: the topology is unknown.
   """
   kind, _, size = name.partition(':')
   if kind in TPUS and re.fullmatch(r'\d+(x\d+)*', size):
-    # Do not ask the metadata server which TPU this is, and do not claim the library for one process.
+    # Don't query the metadata server for the TPU type, and don't lock the library for one process.
     os.environ.update(TPU_SKIP_MDS_QUERY='1', ALLOW_MULTIPLE_LIBTPU_LOAD='1')
-    # Without a name of itself the library complains on stderr; the topology that is asked for decides, not this one.
+    # Without an accelerator type libtpu complains on stderr. The requested topology decides, not this value.
     os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5p-8')
     os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
   elif kind == 'cpu' and size.isdecimal() and int(size):
@@ -106,15 +112,14 @@ def prepare(name: str) -> None:
     return
   else:
     raise UserError(
-      f'--topology is a TPU generation of {sorted(TPUS)} with the shape of a slice, cpu:N or gpu, for example '
-      'v5p:8x8x16, '
-      f'v5e:4x4, cpu:8; got {name!r}')
+      f'--topology must be a TPU generation of {sorted(TPUS)} with the shape of a slice, cpu:N or gpu, for example '
+      f'v5p:8x8x16, v5e:4x4, cpu:8; got {name!r}')
   try:
     jax.config.update('jax_platforms', 'cpu')
     if kind == 'cpu':
       jax.config.update('jax_num_cpu_devices', int(size))
   except RuntimeError:
-    # A backend runs already, in a process that does not only plan; `find` says so if it lacks devices.
+    # A backend already runs in this process. `find` raises an error if it has too few devices.
     return
 
 
@@ -123,10 +128,10 @@ def find(name: str) -> Target:
 
   Args:
     name: 'v4', 'v5e', 'v5p' or 'v6e' and the shape of a slice in chips, as in 'v5p:8x8x16'; 'cpu:8' for as many fake
-      devices; 'gpu' for the GPUs that are present.
+      devices; 'gpu' for the local GPUs.
 
   Raises:
-    UserError: no such topology, no libtpu, or no GPU.
+    UserError: the topology is unknown, or libtpu or a GPU is missing.
   """
   prepare(name)
   kind, _, size = name.partition(':')
@@ -136,9 +141,8 @@ def find(name: str) -> Target:
     devices = jax.devices('cpu')
     if len(devices) < int(size):
       raise UserError(
-        f'--topology={name} needs {size} CPU devices, and this process has started with {len(devices)}; plan in a '
-        'process '
-        'of its own')
+        f'--topology={name} needs {size} CPU devices, but this process has started with {len(devices)}; plan in a '
+        'separate process')
     return Target(name, devices[:int(size)], 'cpu', None, f'jaxlib {importlib.metadata.version("jaxlib")}')
   try:
     devices = jax.devices('gpu')
@@ -158,26 +162,22 @@ def _tpu(name: str, kind: str) -> Target:
   except importlib.metadata.PackageNotFoundError as error:
     raise UserError(
       f"--topology={name} compiles with libtpu, which is not installed; pip install 'genjax-research[tpu]' (from a "
-      "clone: "
-      "pip install -e '.[tpu]'). No TPU is needed") from error
-  # A chip of v4 has two cores, which by default are two devices; programs for training see them as one, as they do on
-  # v5p.
+      "clone: pip install -e '.[tpu]'). No TPU is needed") from error
+  # The two cores of a v4 chip are two devices by default; training uses them as one, as on v5p.
   options: dict[str, Any] = {'chip_config_name': 'megacore'} if kind == 'v4' else {}
-  if re.fullmatch(r'\w+:1(x1)*', name):  # one chip is a part of a host, which is to be said
+  if re.fullmatch(r'\w+:1(x1)*', name):  # a single chip is part of a host, which must be specified
     options['chips_per_host_bounds'] = [1, 1, 1]
   try:
     devices = topologies.get_topology_desc(platform='tpu', topology_name=name, **options).devices
-  except Exception as error:  # whatever the plugin raises: a refused shape, or a library that jax cannot load
+  except Exception as error:  # the plugin rejects the shape, or jax cannot load the library
     message = _first_line(error)
     if 'opology' in message:
       raise UserError(
-        f'--topology={name} is no slice that libtpu knows ({message}); shapes are in chips and made of whole hosts, '
-        'such as '
-        'v5p:4x4x8 or v5e:4x4, or of one chip, such as v5p:1x1x1 or v5e:1x1') from error
+        f'--topology={name} is not a slice that libtpu knows ({message}); shapes count chips and have whole hosts, '
+        'such as v5p:4x4x8 or v5e:4x4, or of one chip, such as v5p:1x1x1 or v5e:1x1') from error
     raise UserError(
-      f'libtpu {version} cannot be used by jax {jax.__version__} ({message}); install the pair that belongs together: '
-      'pip '
-      "install 'genjax-research[tpu]' (from a clone: pip install -e '.[tpu]')") from error
+      f'libtpu {version} cannot be used by jax {jax.__version__} ({message}); install matching versions: '
+      "pip install 'genjax-research[tpu]' (from a clone: pip install -e '.[tpu]')") from error
   return Target(name, devices, devices[0].device_kind, TPUS[kind], f'libtpu {version}')
 
 

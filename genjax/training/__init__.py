@@ -1,1 +1,1 @@
-"""The one training loop, its step, state, optimizers, hooks and checkpoints. Nothing here knows a model family."""
+"""The training loop, its step, state, optimizers, hooks and checkpoints, independent of model families."""

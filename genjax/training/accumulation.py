@@ -18,16 +18,16 @@ Metrics = dict[str, Array]
 
 def gradients(phase: Phase, params: Params, context: Context, batch: Batch, key: Key, microbatches: int,
               stop: Callable[[str, Tree], Tree], layout: Mapping[str, Tree]) -> tuple[Params, Metrics, Tree]:
-  """Gradients of a phase by group, its metrics and the new mutable tree.
+  """Computes the gradients of a phase by group, its metrics and the new mutable tree.
 
   Args:
-    phase: its loss.
-    params: of all groups.
+    phase: the phase.
+    params: parameters of all groups.
     context: see `Context`.
-    batch: of the step.
-    key: of the step and phase.
-    microbatches: into how many parts the batch is split.
-    stop: (group, its parameters) -> the same, from those of which an optimizer trains none no gradient flows.
+    batch: the batch of the step.
+    key: the key of the step and phase.
+    microbatches: number of parts of the batch.
+    stop: (group, its parameters) -> the same parameters, without gradients for those that no optimizer trains.
     layout: see `genjax.training.step.make_step`.
   """
 
@@ -66,13 +66,11 @@ def gradients(phase: Phase, params: Params, context: Context, batch: Batch, key:
 
 def _in_terms(name: str, loss: Callable[..., Any], trained: Params, stopped: Callable[[Params], Params],
               layout: Mapping[str, Tree], example: tuple[Any, ...]) -> Callable[..., Any] | None:
-  """The gradient of the loss in one term for each place of the mesh axis 'data', which devices do not exchange; see
-  `genjax.reduction`.
+  """The gradient as one term per index of the mesh axis 'data', not summed over devices; see `genjax.reduction`.
 
-  The loss gets arrays, and networks find the terms of those. What else the loss makes of an array has the gradient that
-  autodiff gives it, summed over devices for each microbatch.
-
-  None without such an axis, where parameters lie on it, or for layers that such parameters do not suit.
+  The loss gets arrays, and networks look up the terms of these. Other uses of an array in the loss have the gradient of
+  autodiff, summed over devices for each microbatch. Returns None if there is no such axis, if parameters are split over
+  it, or if layers don't support such parameters.
   """
   placement = sharding.active()
   data = 1 if placement is None else placement.mesh.shape['data']
@@ -94,7 +92,7 @@ def _in_terms(name: str, loss: Callable[..., Any], trained: Params, stopped: Cal
         return loss(trained, *rest)
 
     (others, terms), aux = jax.grad(named, (0, 1), has_aux=True)(trained, zeros)
-    # XLA leaves zeros out
+    # XLA removes zeros
     terms = jax.tree.map(lambda term, other: term + reduction.spread(other, data), terms, others)
     return jax.tree.map(jax.lax.with_sharding_constraint, terms, places), aux
 
@@ -103,8 +101,7 @@ def _in_terms(name: str, loss: Callable[..., Any], trained: Params, stopped: Cal
   except (TypeError, ValueError, AttributeError, IndexError, NotImplementedError) as error:
     logs.say(
       f'gradients of phase {name!r} are summed over devices for each microbatch, not once a step, because a network '
-      'uses '
-      f'parameters otherwise than the layers of genjax.nn do: {error}')
+      f'uses parameters otherwise than the layers of genjax.nn do: {error}')
     return None
   return gradient
 
@@ -114,5 +111,5 @@ def _sum_terms(terms: Tree) -> Tree:
 
 
 def _split(column: Array, parts: int) -> Array:
-  """B ... -> M B/M ...; microbatch m takes the rows m, m + M, ..., which leaves every row on its device."""
+  """B ... -> M B/M ...; microbatch m has the rows m, m + M, ..., so that every row stays on its device."""
   return column.reshape(column.shape[0] // parts, parts, *column.shape[1:]).swapaxes(0, 1)

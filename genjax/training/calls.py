@@ -1,8 +1,8 @@
-"""Several steps in one call: a loop over batches, for steps so short that calling costs more than computing.
+"""Several steps per device call: a loop over batches, for steps so short that the call overhead matters.
 
-One program serves calls of every length, so what a step computes does not depend on how steps are put together. XLA may
-round otherwise in a loop than in the program of a single step: in some models the last digit of metrics differs from
-that of `steps_per_call` 1.
+One program serves calls of all lengths, so the result of a step does not depend on how steps are grouped. XLA may round
+differently in a loop than in the program of a single step: in some models the last digit of metrics differs from
+`steps_per_call=1`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,16 +18,16 @@ from genjax.training.experiment import Columns
 
 def length(settings: Any, phases: tuple[base.Phase, ...], step: int, reads: Callable[[int], bool],
            reached: int = 0) -> int:
-  """How many of the next steps are one call, at most `settings.steps_per_call`.
+  """The number of next steps in one call, at most `settings.steps_per_call`.
 
-  All steps of a call have the same phases due, and only its last one may be a step that somebody reads.
+  All steps of a call run the same phases, and only the last one may be a step whose results are read.
 
   Args:
-    settings: see `genjax.training.run.Settings`.
-    phases: of the objective.
-    step: finished steps.
-    reads: whether the state or the time of a step is read right after it.
-    reached: steps that an earlier process had finished; a call ends there.
+    settings: see `genjax.training.settings.Settings`.
+    phases: phases of the objective.
+    step: number of finished steps.
+    reads: step -> whether its state or time is read right after it.
+    reached: number of steps that an earlier process finished; a call ends there.
   """
   due, count = base.due(phases, step), 1
   while (count < settings.steps_per_call and step + count < settings.steps and step + count != reached
@@ -37,10 +37,10 @@ def length(settings: Any, phases: tuple[base.Phase, ...], step: int, reads: Call
 
 
 def looped(step: Callable[..., Any]) -> Callable[..., Any]:
-  """The step (state, frozen, batch, due) -> (state, metrics) as (state, frozen, batches, due, count) -> (state,
-  metrics).
+  """Turns a step into a loop (state, frozen, batches, due, count) -> (state, metrics).
 
-  Batches are stacked on a new first axis, of which `count` are used; metrics come stacked in the same way.
+  The step is (state, frozen, batch, due) -> (state, metrics). Batches and metrics are stacked on a new first axis; the
+  first `count` batches are used.
   """
 
   def steps(state: Any, frozen: Any, batches: Any, due: tuple[str, ...], count: jax.Array) -> Any:
@@ -60,19 +60,19 @@ def looped(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def same_shapes(batches: Sequence[Columns]) -> bool:
-  """Whether batches can be stacked."""
+  """Returns whether batches can be stacked."""
   first, *rest = [{name: column.shape for name, column in columns.items()} for columns in batches]
   return all(shapes == first for shapes in rest)
 
 
 def stack(batches: Sequence[Columns], capacity: int) -> Columns:
-  """Batches on a new first axis of this length; the last one stands in for those that are missing."""
+  """Stacks batches on a new first axis of length `capacity`; repeats the last batch to fill it."""
   rows = [*batches, *[batches[-1]] * (capacity - len(batches))]
   return {name: np.stack([columns[name] for columns in rows]) for name in batches[0]}
 
 
 class Entry:
-  """One entry of an array of the device, fetched with all others when it is first read as a number."""
+  """One entry of a device array. The first conversion to a number fetches the whole array."""
 
   def __init__(self, values: jax.Array, index: int):
     self._values, self._index = values, index
@@ -89,5 +89,5 @@ class Entry:
 
 
 def split(metrics: Mapping[str, jax.Array], count: int) -> list[dict[str, Any]]:
-  """Stacked metrics -> those of each step."""
+  """Splits stacked metrics into the metrics of each step."""
   return [{name: Entry(values, index) for name, values in metrics.items()} for index in range(count)]

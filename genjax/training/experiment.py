@@ -1,4 +1,4 @@
-"""What a builder hands to the loop and to the command line."""
+"""The interface between builders and the training loop: data, conditions, metrics and the experiment."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
@@ -20,16 +20,18 @@ class Data(Protocol):
   batch_size: int
 
   def iterate(self, start: int, rows: slice | np.ndarray) -> Iterator[Columns]:
-    """Rows `rows` (a slice or ascending numbers) of the global batches of step `start`, `start` + 1, ...; a function of
-    the step alone."""
+    """Yields rows `rows` (a slice or ascending indices) of the global batches from step `start` on.
+
+    A batch depends only on its step.
+    """
     ...
 
   def epoch(self, rows: slice | np.ndarray) -> Iterator[Columns]:
-    """Every example once, in order; the last batch is padded. Column 'mask' (float32) is 0 on padding."""
+    """Yields every example once, in order. The last batch is padded; column 'mask' (float32) is 0 on padding."""
     ...
 
   def fingerprint(self) -> dict[str, Any]:
-    """What identifies the data: source, split, number of examples, checksum."""
+    """Facts that identify the data: source, split, number of examples, checksum."""
     ...
 
 
@@ -49,7 +51,7 @@ class Condition:
   path: bool = False
 
   def stack(self, rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows as one array, N first."""
+    """Stacks rows into one array with first axis N."""
     if self.fill is None:
       return np.stack(rows)
     length = max(map(len, rows))
@@ -57,7 +59,7 @@ class Condition:
 
   @staticmethod
   def label(num_classes: int) -> 'Condition':
-    """A class label 0 .. num_classes - 1; by default the rows go round the classes."""
+    """The condition of a class label 0 .. num_classes - 1. By default rows cycle through the classes."""
 
     def parse(text: str) -> np.ndarray:
       if not text.isdecimal() or len(text) > 18 or int(text) >= num_classes:
@@ -125,5 +127,5 @@ class Experiment:
   units_per_example: int = 1
 
   def batch_shapes(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """A training batch of `size` rows as shapes."""
+    """The shapes of a training batch of `size` rows."""
     return {name: jax.ShapeDtypeStruct((size, *row.shape), row.dtype) for name, row in self.example.items()}

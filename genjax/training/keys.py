@@ -1,19 +1,17 @@
-"""Where random keys come from: the seed, split by purpose, then by number.
+"""Random keys: derived from the seed by purpose, then by number.
 
-A run uses one seed for everything. The key of a purpose is `fold_in(key(seed), purpose)`, and what is numbered within a
-purpose (steps, held-out batches, rows of samples) folds its number into that key. Two purposes therefore never share a
-key, whatever the numbers.
+A run has one seed. The key of a purpose is `fold_in(key(seed), purpose)`. Steps, held-out batches and rows of samples
+fold their number into the key of their purpose. Different purposes therefore never share a key.
 """
 
 import jax
 
 from genjax.types import Key, UserError
 
-# The numbers are part of what a seed means: a new purpose takes the next one, and none is used again. All are from 2^31
-# on, so that none is the upper half of a large seed, see `of`.
+# Changing these numbers changes the results of a seed: give a new purpose the next number, and never reuse one. They
+# start at 2^31, so that none equals the upper half of a large seed, see `of`.
 PURPOSES = {name: 2**31 + number for number, name in enumerate(('init', 'step', 'evaluation', 'sample'))}
-# Of this implementation alone a key under `vmap` gives what it gives alone; with 'rbg' a row would depend on the rows
-# beside it.
+# The only implementation whose draws under `vmap` equal those without it; with 'rbg' a row would depend on other rows.
 ROWS = 'threefry2x32'
 _LIMIT = 2**63
 
@@ -22,15 +20,15 @@ def of(seed: int, purpose: str, implementation: str | None = None) -> Key:
   """The key of a purpose.
 
   Args:
-    seed: from 0 to 2^63 - 1; all of its bits count, although jax makes a key of the lower 32 only.
+    seed: from 0 to 2^63 - 1. All bits count, although `jax.random.key` uses only the lower 32.
     purpose: one of `PURPOSES`.
-    implementation: a name that `jax.random.key` takes; by default the one that jax is configured for.
+    implementation: a PRNG name for `jax.random.key`; by default the configured one.
 
   Raises:
     UserError: a seed out of range.
   """
   if not 0 <= seed < _LIMIT:
-    raise UserError(f'a seed is a whole number from 0 to 2^63 - 1, got {seed}')
+    raise UserError(f'a seed must be a whole number from 0 to 2^63 - 1, got {seed}')
   high, low = divmod(seed, 2**32)
   key = jax.random.key(low, impl=implementation)
   key = jax.random.fold_in(key, high) if high else key
@@ -38,7 +36,7 @@ def of(seed: int, purpose: str, implementation: str | None = None) -> Key:
 
 
 def implementation() -> str:
-  """The implementation that this process draws random numbers by, which decides what a seed means."""
+  """The PRNG implementation of this process; the results of a seed depend on it."""
   name = str(jax.config.jax_default_prng_impl)  # type: ignore[attr-defined]  # jax declares its flags when it runs
   partitionable = bool(jax.config.jax_threefry_partitionable)  # type: ignore[attr-defined]
   return name if partitionable or name != 'threefry2x32' else f'{name}, not partitionable'

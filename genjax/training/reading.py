@@ -1,7 +1,7 @@
-"""In which types a function reads arrays, found on its jaxpr.
+"""Finds the dtypes in which a function reads its arrays, from its jaxpr.
 
-An array that is only ever converted to one narrower type may be kept in that type: the function then computes the same,
-but for the order in which XLA adds.
+An array that is only read after conversion to one narrower dtype can be stored in that dtype. The function then
+computes the same, up to the order in which XLA adds.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,25 +13,25 @@ import jax.numpy as jnp
 from genjax import reduction
 from genjax.types import Tree
 
-# What changes no entry of its first operand, so that converting before it is converting after it.
+# Operations that only rearrange entries, so that converting before them equals converting after them.
 VIEWS = ('reshape', 'transpose', 'squeeze', 'slice', 'dynamic_slice', 'broadcast_in_dim', 'expand_dims', 'copy', 'rev',
          'sharding_constraint')
-# What runs a jaxpr once on its operands, and the parameter that holds it.
+# Operations that run a jaxpr once on their operands, with the parameter that holds it.
 CALLS = {'jit': 'jaxpr', 'pjit': 'jaxpr', 'closed_call': 'call_jaxpr', 'remat2': 'jaxpr', 'checkpoint': 'jaxpr',
          'custom_jvp_call': 'call_jaxpr', 'custom_vjp_call': 'call_jaxpr', 'shard_map': 'jaxpr'}
 
 
 def read_types(function: Callable[..., Any], tree: Tree, *rest: Any) -> Tree:
-  """The type in which each array can be kept without a change in what a function computes of it.
+  """The dtype in which each array can be stored without changing the results of a function.
 
   Args:
     function: called as function(tree, *rest).
     tree: arrays or shapes.
-    rest: further arguments, likewise.
+    rest: further arguments, arrays or shapes.
 
   Returns:
-    A tree of dtypes: the one that a floating array is converted to wherever the function reads it, if it is one and
-    narrower, else its own.
+    A tree of dtypes: if the function converts a floating-point array to one narrower dtype wherever it reads it, that
+    dtype; else the array's own.
   """
   leaves, structure = jax.tree.flatten(tree)
   jaxpr = jax.make_jaxpr(function)(tree, *rest).jaxpr
@@ -49,11 +49,10 @@ def _narrowed(dtype: Any, types: set[Any]) -> Any:
 
 
 def _follow(jaxpr: Any, numbers: Sequence[int | None], found: list[set[Any]]) -> list[int | None]:
-  """Notes in `found` the types in which a jaxpr reads the arrays with `numbers` among its arguments; the numbers of its
-  results."""
+  """Adds to `found` the dtypes in which a jaxpr reads its numbered arguments. Returns the numbers of its results."""
   known = {variable: number for variable, number in zip(jaxpr.invars, numbers) if number is not None}
   for equation in jaxpr.eqns:
-    # Literals have values
+    # literals have a value
     given = [None if hasattr(variable, 'val') else known.get(variable) for variable in equation.invars]
     if any(number is not None for number in given):
       results = _results(equation, given, found)
@@ -62,13 +61,13 @@ def _follow(jaxpr: Any, numbers: Sequence[int | None], found: list[set[Any]]) ->
 
 
 def _results(equation: Any, given: list[int | None], found: list[set[Any]]) -> list[int | None]:
-  """The numbers of the results of an equation that reads arrays with numbers."""
+  """The numbers of the results of an equation that reads numbered arrays."""
   name = equation.primitive.name
   nothing: list[int | None] = [None] * len(equation.outvars)
   if name == 'convert_element_type':
     found[given[0]].add(jnp.dtype(equation.params['new_dtype']))  # type: ignore[index]
     return nothing
-  if name == reduction.PRODUCT:  # of activations and a parameter, which is read in their type
+  if name == reduction.PRODUCT:  # of activations and a parameter, which is read in the dtype of the activations
     if given[1] is not None:
       found[given[1]].add(jnp.dtype(equation.invars[0].aval.dtype))
     _as_they_are(given[:1], found)
@@ -90,7 +89,7 @@ def _results(equation: Any, given: list[int | None], found: list[set[Any]]) -> l
 
 
 def _as_they_are(numbers: Sequence[int | None], found: list[set[Any]]) -> None:
-  """Notes that arrays are read, or given back, in another way than by a conversion."""
+  """Records that arrays are read, or returned, without a conversion."""
   for number in numbers:
     if number is not None:
       found[number].add(None)

@@ -1,4 +1,4 @@
-"""What a run does at its end, found to be possible before its first step: nothing is computed, shapes are traced."""
+"""Checks before the first step that evaluation and sampling will work, by tracing shapes only."""
 
 from collections.abc import Mapping
 
@@ -16,12 +16,11 @@ def check(run: Run, samples: int | None) -> None:
   """Checks that held-out data is there, and that evaluation, previews and sampling fit the model.
 
   Args:
-    run: not yet initialised.
-    samples: how many are drawn while training; None for no sampling.
+    run: a run that is not initialised yet.
+    samples: number of samples drawn while training; None for no sampling.
 
   Raises:
-    UserError: a split that does not exist or is empty, an objective that does not generate, options of the sampler that
-      do not fit.
+    UserError: a split is missing or empty, the objective does not generate, or options of the sampler do not fit.
   """
   heldout = run.experiment.heldout
   heldout.fingerprint()  # opens it
@@ -39,8 +38,7 @@ def check(run: Run, samples: int | None) -> None:
 
 
 def sampled(run: Run, conditions: Mapping[str, np.ndarray], num: int = 1) -> dict[str, jax.ShapeDtypeStruct]:
-  """The shapes of what `run.sample` computes from conditions, or of `num` samples without any; rows to fill the mesh
-  are added.
+  """The shapes of the samples for conditions, or of `num` samples without any, padded to fill the mesh.
 
   Raises:
     UserError: the experiment does not generate, or not from these conditions.
@@ -54,7 +52,7 @@ def sampled(run: Run, conditions: Mapping[str, np.ndarray], num: int = 1) -> dic
 
 
 def rendered(run: Run, conditions: Mapping[str, np.ndarray]) -> dict[str, bool]:
-  """What `Experiment.render` will make of samples: name -> whether it is a text. Found from one row of zeros.
+  """The outputs of `Experiment.render` for samples: name -> whether it is a text. Uses one row of zeros.
 
   Raises:
     UserError: see `sampled`.

@@ -1,4 +1,4 @@
-"""The training state: exactly what a step donates, and exactly what a checkpoint holds."""
+"""The training state, which steps update in place (donate) and checkpoints store."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,8 +17,14 @@ from genjax.types import Array, Key, Params, Tree
 
 @flax.struct.dataclass
 class TrainState:
-  """step: finished steps, int32 scalar. params, ema: group -> parameters. mutable: see `Variables`. opt: group ->
-  state."""
+  """The training state.
+
+  Attributes:
+    step: number of finished steps, int32 scalar.
+    params, ema: group -> parameters.
+    mutable: see `Variables`.
+    opt: group -> optimizer state.
+  """
 
   step: Array
   params: Params
@@ -27,29 +33,28 @@ class TrainState:
   ema: Params
 
   def context(self, frozen: Params) -> Context:
-    """What losses, evaluation and sampling may read."""
+    """The context for losses, evaluation and sampling."""
     return Context(step=self.step, mutable=self.mutable, ema=self.ema, frozen=frozen)
 
   def evaluated(self) -> Params:
-    """The parameters that training stands for: `params`, but where an optimizer takes gradients elsewhere than at its
-    result."""
+    """The parameters for evaluation: `params`, or the averages of a schedule-free optimizer."""
     return {group: directions.evaluated(self.opt[group], tree) for group, tree in self.params.items()}
 
   def averaged(self) -> Params:
-    """Parameters for evaluation and sampling: the averaged ones where a group has them."""
+    """Parameters for evaluation and sampling, averaged for the groups that have averages."""
     return {**self.evaluated(), **self.ema}
 
 
 def create(objective: Objective, optimizers: Mapping[str, optax.GradientTransformation], ema: Mapping[str, float],
            seed: int, frozen: Params) -> TrainState:
-  """The state before the first step, a function of the seed. Traceable: `jax.eval_shape` gives its shapes."""
+  """The initial state, a function of the seed. It can be traced, e.g. by `jax.eval_shape` for its shapes."""
   variables = objective.init(init_key(seed), frozen)
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=variables.params,
     mutable=variables.mutable,
     opt={group: optimizers[group].init(variables.params[group]) for group in variables.params},
-    # A copy: a buffer that stands twice in a donated state cannot be donated.
+    # Copied, because a buffer cannot be in a donated state twice.
     ema={group: jax.tree.map(jnp.copy, variables.params[group]) for group in ema},
   )
 
@@ -61,14 +66,14 @@ def init_key(seed: int) -> Key:
 
 def shardings(shapes: TrainState, optimizers: Mapping[str, optax.GradientTransformation], mesh: sharding.AnyMesh,
               axes: Mapping[str, sharding.AxesTable], rules: Mapping[str, Any]) -> Any:
-  """The layout of a state: averages and what optimizers keep lie where their parameters lie, the rest on every device.
+  """The layout of a state: averages and optimizer states like their parameters, the rest on every device.
 
-  What an optimizer keeps in another shape than the parameter's (factored moments, say) is on every device too; if it
-  weighs beside the parameters, it is split over the axis 'fsdp'.
+  Optimizer states of another shape than the parameter (e.g. factored moments) are on every device too, unless they are
+  large compared to the parameters: then they are split over the axis 'fsdp'.
 
   Args:
     shapes: the state as `jax.ShapeDtypeStruct`s.
-    optimizers: group -> transformation, any that optax knows.
+    optimizers: group -> any optax transformation.
     mesh: see `genjax.sharding.make_mesh`.
     axes: group -> table of logical axes.
     rules: logical axis -> mesh axis.
@@ -87,8 +92,7 @@ def shardings(shapes: TrainState, optimizers: Mapping[str, optax.GradientTransfo
 
 
 def _beside(state: Tree, params: Tree, places: Tree, mesh: sharding.AnyMesh) -> Tree:
-  """The layout of an optimizer's state. A part of the path of a leaf is the path of its parameter, whatever stands
-  around it."""
+  """The layout of an optimizer's state. The path of a leaf contains the path of its parameter."""
   known = {
     path: (leaf.shape, place)
     for (path, leaf), place in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(places))

@@ -1,7 +1,8 @@
-"""The one train step: runs the phases that are due.
+"""The train step: runs the phases that are due.
 
-For each phase: the gradient of its loss with respect to its groups only, accumulated over microbatches by
-`Output.weight`; the optimizer of each of these groups; then, once a step, the averages of the groups that were trained.
+For each phase it computes the gradient of the loss with respect to its groups only, accumulated over microbatches by
+`Output.weight`, and runs the optimizers of these groups. At the end of the step it updates the averages of trained
+groups.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,19 +26,19 @@ def make_step(
   objective: Objective, optimizers: Mapping[str, optax.GradientTransformation], ema: Mapping[str, float], seed: int,
   microbatches: int = 1, skip_nonfinite: bool = False, layout: Mapping[str, Tree] | None = None,
 ) -> Callable[[TrainState, Params, Batch, tuple[str, ...]], tuple[TrainState, Metrics]]:
-  """The step as a pure function (state, frozen, batch, due) -> (state, metrics); `due` is static.
+  """Makes the step, a pure function (state, frozen, batch, due) -> (state, metrics); `due` is static.
 
   Metrics are named '<phase>/<name>'; every phase has 'loss' and 'gradient_norm' (before clipping).
 
   Args:
     objective: phases and losses.
     optimizers: group -> transformation.
-    ema: group -> decay. The decay of the first steps is (1 + step) / (10 + step), so that short runs are not averages
-      of their initial values.
+    ema: group -> decay. The decay of the first steps is (1 + step) / (10 + step), so that averages of short runs don't
+      contain the initial values.
     seed: keys are a function of (seed, step, phase).
-    microbatches: into how many parts a batch is split for accumulation.
-    skip_nonfinite: a step in which a loss or gradient norm is not finite changes nothing but the step counter; the
-      metric 'skipped' is then 1, else 0. Without it nothing of this is computed.
+    microbatches: number of parts of a batch for accumulation.
+    skip_nonfinite: if a loss or gradient norm is not finite, the step changes only the step counter. Adds the metric
+      'skipped', 1 for such steps, else 0.
     layout: group -> `NamedSharding` of each parameter. With several microbatches on a mesh with an axis 'data',
       gradients are then summed over it once a step, see `genjax.training.accumulation`.
   """
@@ -74,7 +75,7 @@ def make_step(
 
 def _unless_finite(before: TrainState, after: TrainState, metrics: Metrics,
                    due: tuple[str, ...]) -> tuple[TrainState, Metrics]:
-  """The state after a step, or the one before if a loss or gradient norm is not finite; adds the metric 'skipped'."""
+  """Keeps the state before the step if a loss or gradient norm is not finite; adds the metric 'skipped'."""
   decisive = [metrics[f'{phase}/{quantity}'] for phase in due for quantity in ('loss', 'gradient_norm')]
   finite = jnp.all(jnp.isfinite(jnp.asarray(decisive, jnp.float32)))
   before = dataclasses.replace(before, step=after.step)

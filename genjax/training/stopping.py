@@ -1,11 +1,10 @@
-"""Being asked to stop: what SIGTERM and the first SIGINT do to a run.
+"""Stop requests: how a run handles SIGTERM and the first SIGINT.
 
-While nothing is at stake (imports, building, restoring, waiting for data) the signal stops the process at once, by
-raising `Stopped` where it arrives. While a step, a save or a hook runs (`deferred`) it is only noted; the loop asks
-between steps, evaluation and sampling ask between batches, and whoever finds the note stops there. A second SIGINT
-interrupts at once.
+During imports, building, restoring and waiting for data, the signal stops the process at once by raising `Stopped`.
+During a step, a save or a hook (`deferred`) it is only recorded. The loop checks the record between steps, evaluation
+and sampling check it between batches, and stop there. A second SIGINT interrupts at once.
 
-Imports nothing but the standard library, so that the command line can install it before it imports anything slow.
+This module imports only the standard library, so that the command line can install it before slow imports.
 """
 
 from collections.abc import Iterator
@@ -16,9 +15,11 @@ from typing import Any
 
 
 class Stopped(BaseException):
-  """The process was asked to stop. No `Exception`: nothing that handles errors may swallow it.
+  """The process was asked to stop. Not an `Exception`, so that error handlers don't catch it.
 
-  signal: the name, such as 'SIGTERM'. step: finished steps that are saved, or None when no step is at stake yet.
+  Attributes:
+    signal: name of the signal, such as 'SIGTERM'.
+    step: number of finished and saved steps, or None if training has not begun.
   """
 
   def __init__(self, name: str):
@@ -28,12 +29,12 @@ class Stopped(BaseException):
 
 
 _noted: str | None = None
-_before: dict[int, Any] = {}  # signal -> handler to give it back to
+_before: dict[int, Any] = {}  # signal -> previous handler
 _mode = 'start-up'  # or 'deferred', 'finishing', 'at once'
 
 
 def install() -> None:
-  """Takes over SIGTERM and SIGINT of this process; call it from the main thread, first thing."""
+  """Installs handlers for SIGTERM and SIGINT; call it first, in the main thread."""
   global _noted, _mode
   _noted, _mode = None, 'start-up'
   for number in (signal.SIGTERM, signal.SIGINT):
@@ -43,7 +44,7 @@ def install() -> None:
 
 
 def uninstall() -> None:
-  """Gives the signals back and forgets what was noted."""
+  """Restores the previous handlers and clears the record."""
   global _noted
   for number, handler in _before.items():
     signal.signal(number, handler)
@@ -52,20 +53,20 @@ def uninstall() -> None:
 
 
 def requested() -> str | None:
-  """The name of the signal that asked to stop, if one did."""
+  """The name of the signal that requested a stop, or None."""
   return _noted
 
 
 def in_start_up() -> bool:
-  """Whether a signal asked to stop, and training had not begun.
+  """Returns whether a stop was requested before training began.
 
-  `Stopped` was raised then, but not everything lets it through: extension modules turn it into an ImportError.
+  `Stopped` was raised then, but extension modules may have turned it into an ImportError.
   """
   return _noted is not None and _mode == 'start-up'
 
 
 def check() -> None:
-  """Stops here if asked to.
+  """Stops here if a stop was requested.
 
   Raises:
     Stopped: a signal arrived, and this is not inside `finishing`.
@@ -75,18 +76,18 @@ def check() -> None:
 
 
 def deferred() -> contextlib.AbstractContextManager[None]:
-  """Inside, a signal is only noted, and found by the next `check`."""
+  """Context manager: signals are only recorded, for the next `check`."""
   return _within('deferred')
 
 
 def finishing() -> contextlib.AbstractContextManager[None]:
-  """Inside, a signal is only noted, and `check` does not stop: what is going on has to come to its end."""
+  """Context manager: signals are only recorded, and `check` does not stop, so that the body completes."""
   return _within('finishing')
 
 
 @contextlib.contextmanager
 def at_once() -> Iterator[None]:
-  """Inside, a signal raises where it arrives, also one that arrived before.
+  """Context manager: signals, also earlier ones, raise `Stopped` at once.
 
   Raises:
     Stopped: a signal arrived.

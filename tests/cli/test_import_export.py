@@ -119,7 +119,7 @@ def test_export_of_a_run_that_was_never_public(tmp_path, capsys):
 def test_pickle_file_and_workdirs_that_are_taken(tmp_path, public, capsys):
   (public / 'pytorch_model.bin').write_bytes(b'')
   assert 'pickles' in fails(capsys, 'import', f'--from={public}/pytorch_model.bin', f'--workdir={tmp_path / "run"}')
-  assert 'is no folder' in fails(capsys, 'import', f'--from={tmp_path / "absent"}', f'--workdir={tmp_path / "run"}')
+  assert 'is not a folder' in fails(capsys, 'import', f'--from={tmp_path / "absent"}', f'--workdir={tmp_path / "run"}')
   (tmp_path / 'taken').mkdir()
   (tmp_path / 'taken' / 'notes').write_text('')
   assert 'no empty folder' in fails(capsys, 'import', f'--from={public}', f'--workdir={tmp_path / "taken"}')

@@ -26,7 +26,7 @@ def test_home_folders_in_every_flag_of_a_path(monkeypatch):
   others = ['--prompt=~/x', '--', '~/x', '-', '~/x', 'work=~/x', '--set', 'data.name=~/x',
             '--config.init_from=~/x', '--workdir=a~b', '--workdir=/~']
   assert with_homes(others) == others
-  with pytest.raises(UserError, match='there is none of this name'):
+  with pytest.raises(UserError, match='there is no user of this name'):
     with_homes(['--workdir=~nobody-is-called-so/x'])
 
 

@@ -128,7 +128,7 @@ def test_a_step_that_does_not_fit_exits_4():
 @needs_libtpu
 def test_a_slice_that_libtpu_does_not_know():
   code, _, err = genjax('plan', f'--config={CONFIGS}/quickstart.py:smoke', '--topology=v5p:3x3x3')
-  assert code == 2 and '--topology=v5p:3x3x3 is no slice that libtpu knows' in err
+  assert code == 2 and '--topology=v5p:3x3x3 is not a slice that libtpu knows' in err
 
 
 @needs_libtpu

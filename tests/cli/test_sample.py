@@ -55,7 +55,7 @@ def test_every_prompt_and_every_listed_value_is_used_at_least_once():
   # And not a machine without memory
   with pytest.raises(UserError, match='range 0-9999999999 has more than 1,000,000 values'):
     sample.parse_conditions('label=0-9999999999', None, KNOWN, 4)
-  with pytest.raises(UserError, match='none of this name'):
+  with pytest.raises(UserError, match='no user of this name'):
     sample.parse_conditions('source=~nobody-is-called-so/a.wav', None, KNOWN, 1)
 
 

@@ -23,7 +23,7 @@ def test_arrays():
   assert len(source) == 4 and source.get(np.array([2, 0]))['b'].tolist() == np.eye(4)[[2, 0]].tolist()
   assert source.fingerprint() == Arrays({'b': np.eye(4), 'a': np.arange(4)}, {'name': 'x'}).fingerprint()
   assert source.fingerprint()['checksum'] != Arrays({'a': np.arange(4), 'b': np.ones((4, 4))}).fingerprint()['checksum']
-  with pytest.raises(UserError, match="one length, got {'a': 4, 'b': 3}"):
+  with pytest.raises(UserError, match="equal lengths, got {'a': 4, 'b': 3}"):
     Arrays({'a': np.arange(4), 'b': np.eye(3)})
 
 

@@ -76,12 +76,12 @@ def test_sentences_have_labels_and_padding(sst):
 def test_what_cannot_be_built(sst, tmp_path):
   with pytest.raises(UserError, match="label='sentence' is no feature of sst2 with classes; its features are"):
     build(sst(sst2.get_config, label='sentence').lock())
-  with pytest.raises(UserError,
-                     match="path of a tokenizer.json or of a folder with one, such as a run, got 'runs/none'"):
+  with pytest.raises(
+      UserError, match="path of a tokenizer.json or of a folder with one, such as a run, got 'runs/none'"):
     build(sst(sst2.get_config, vocabulary='runs/none').lock())
   for name, data in tokenizers.train('wordpiece', ['a good film'], 40).files().items():
     (tmp_path / name).write_bytes(data)
-  with pytest.raises(UserError, match="no token of the kind 'bos', and BERT needs it"):
+  with pytest.raises(UserError, match="lacks the special token 'bos', which BERT needs"):
     build(sst(sst2.get_config, vocabulary=str(tmp_path)).lock())
   with pytest.raises(UserError, match='less than one row of config.data.context=500'):
     len(build(sst(bert.get_config, context=500, start='a').lock()).train.source)

@@ -48,6 +48,6 @@ def test_images_of_another_size_or_other_labels():
   small.data.update(resize='bilinear')
   assert classifier.build(small).train.batch(0)['image'].shape[1:] == (28, 28, 1)
   small.data.update(num_classes=9)
-  with pytest.raises(UserError,
-                     match='config.data.num_classes is 9, but labels of digits are 0 to 9; set it to at least 10'):
+  with pytest.raises(
+      UserError, match='config.data.num_classes is 9, but labels of digits are 0 to 9; set it to at least 10'):
     classifier.build(small).train.batch(0)

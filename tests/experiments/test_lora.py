@@ -89,8 +89,7 @@ def test_begins_as_its_base_bit_for_bit_and_leaves_it_alone(name, pair):
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(adapted.frozen), before)
   still = [
     name for name, leaf in named_leaves(adapted.state.params).items()
-    if np.array_equal(leaf,
-                      named_leaves(initial)[name])
+    if np.array_equal(leaf, named_leaves(initial)[name])
   ]
   assert not still
   assert set(
@@ -187,7 +186,7 @@ def test_bad_options(flags, said):
 
 
 def test_a_group_in_which_nothing_matches():
-  with pytest.raises(UserError, match=r"names \['discriminator'\], in which none of"):
+  with pytest.raises(UserError, match=r"names \['discriminator'\], where none of"):
     experiment('gans/digits_gan', '--config.lora.rank=2', "--config.lora.paths=('project/kernel',)",
                "--config.lora.groups=('generator', 'discriminator')")
   adapted, _ = experiment('gans/digits_gan', '--config.lora.rank=2', "--config.lora.paths=('project/kernel',)")

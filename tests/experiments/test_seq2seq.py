@@ -65,7 +65,7 @@ def test_a_run_keeps_its_words(config, tmp_path):
   assert again.conditions['source'].parse(sentence).tolist() == experiment.conditions['source'].parse(sentence).tolist()
   with made.unlocked():
     made.data.source = 'fr'
-  with pytest.raises(UserError, match="belong to languages .'de', 'en'., and config.data has .'fr', 'en'."):
+  with pytest.raises(UserError, match="belong to languages .'de', 'en'., but config.data has .'fr', 'en'."):
     seq2seq.build(made)
 
 

@@ -19,7 +19,7 @@ def test_words_come_back():
   for word in spoken_digits.WORDS:
     tokens_T = speech.encode(word)
     assert tokens_T[-1] == speech.TOKENS.stop and len(
-      tokens_T) <= speech.LONGEST and tokens_T.max() < speech.FIRST + len(speech.ALPHABET)
+      tokens_T) <= speech.MAX_WORD_TOKENS and tokens_T.max() < speech.FIRST_TOKEN + len(speech.ALPHABET)
     assert speech.decode(np.pad(tokens_T, (0, 3))) == word
 
 
@@ -101,11 +101,11 @@ def test_recordings_of_ones_own(written):
 
 @pytest.mark.parametrize(
   ('data', 'message'),
-  [({'longest': 0}, r'config\.data\.longest must be set for recordings of your own, .*free_spoken_digits'),
+  [({'longest': 0}, r'config\.data\.longest must be set for your own recordings, .*free_spoken_digits'),
    ({'longest': 15}, 'has 16 tokens, and config.data.longest is 15; set it to at least 16'),
    ({'audio': 'path'}, "line 1: expected a JSON object with a text 'path'"),
    ({'heldout': 'test'}, "has only the split 'train'"),
-   ({'name': 'free_spoken_digit'}, 'is no data set of recordings: expected free_spoken_digits')])
+   ({'name': 'free_spoken_digit'}, 'is not a data set of recordings: expected free_spoken_digits')])
 def test_bad_recordings(written, data, message):
   with pytest.raises(UserError, match=message):
     speech.build(own(written, **{'heldout': 'train', **data})).heldout.batch(0)

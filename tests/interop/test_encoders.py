@@ -88,8 +88,8 @@ def test_layouts(saved):
   np.testing.assert_array_equal(tensors['final_logits_bias'], params['head']['token_bias'][None])
   np.testing.assert_array_equal(tensors['model.encoder.layers.1.fc1.weight'],
                                 params['encoder']['blocks']['up']['kernel'][1].T)
-  tensors, kernel = load_file(saved('vit_model') / files.SINGLE), random_params(
-    CONFIGS['vit_model'])['embedding']['patches']['kernel']
+  tensors = load_file(saved('vit_model') / files.SINGLE)
+  kernel = random_params(CONFIGS['vit_model'])['embedding']['patches']['kernel']
   np.testing.assert_array_equal(tensors['embeddings.patch_embeddings.projection.weight'],
                                 np.moveaxis(kernel, (3, 2), (0, 1)))
   tensors, blocks = load_file(saved('t5_1_1') / files.SINGLE), random_params(CONFIGS['t5_1_1'])['encoder']['blocks']
@@ -119,7 +119,7 @@ def drop_tensor(name):
    ('bert_model', set_entry(num_attention_heads=4), r'config\.json: width \(6\) must be a multiple of heads \(4\)'),
    ('bert_model', drop_tensor('encoder.layer.1.output.dense.bias'),
     r'1 missing: bert\.encoder\.layer\.1\.output\.dense\.bias'),
-   ('bert_classifier', drop_tensor('bert.pooler.dense.weight'), 'a classifier of tokens'),
+   ('bert_classifier', drop_tensor('bert.pooler.dense.weight'), 'a token classifier'),
    ('marian', set_entry(decoder_ffn_dim=9), r'of another shape: .*decoder\.layers\.0\.fc1'),
    ('marian', set_entry(share_encoder_decoder_embeddings=False), r'2 missing: .*decoder\.embed_tokens'),
    ('marian', set_entry(normalize_before=True), 'normalize_before is True'),

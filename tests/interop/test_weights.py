@@ -146,8 +146,8 @@ def test_numbers_too_large_for_the_type(saved):
   edit_tensors(folder, lambda tensors: tensors.update({'model.norm.weight': np.full(16, 1e6, np.float32)}))
   with pytest.raises(UserError, match=r"model\.norm\.weight has numbers beyond float16's 65504"):
     interop.load(folder, dtype='float16')
-  assert float(interop.load(folder,
-                            dtype='bfloat16').params['head']['norm']['scale'][0]) == pytest.approx(1e6, rel=0.01)
+  params = interop.load(folder, dtype='bfloat16').params
+  assert float(params['head']['norm']['scale'][0]) == pytest.approx(1e6, rel=0.01)
 
 
 def test_names_without_prefix_masks_and_repeated_embeddings(saved):
@@ -230,7 +230,7 @@ def as_pickle(folder):
 
 
 BAD = {
-  'no folder': ('llama', lambda folder: folder.rename(folder.with_name('elsewhere')), 'is no folder'),
+  'no folder': ('llama', lambda folder: folder.rename(folder.with_name('elsewhere')), 'is not a folder'),
   'no config': ('llama', lambda folder: (folder / 'config.json').unlink(), 'config.json does not exist'),
   'no json': ('llama', lambda folder: truncate(folder / 'config.json', 30), 'cannot be read as JSON'),
   'json list': ('llama', lambda folder: (folder / 'config.json').write_text('[]'), 'must hold a JSON object, got list'),
@@ -260,16 +260,17 @@ BAD = {
                   'layer_types'),
   'jitter': ('mixtral', lambda folder: edit(folder / 'config.json', router_jitter_noise=0.1),
              'router_jitter_noise is 0.1'),
-  'experts': ('mixtral', lambda folder: edit(folder / 'config.json', num_experts_per_tok=4), '1 to all of the experts'),
+  'experts': ('mixtral', lambda folder: edit(folder / 'config.json', num_experts_per_tok=4), 'between 1 and experts'),
   'missing expert': ('mixtral', lambda folder: edit_tensors(folder, lambda tensors: tensors.pop(
     'model.layers.1.block_sparse_moe.experts.2.w3.weight')),
     r'1 missing: model\.layers\.1\.block_sparse_moe\.experts\.2\.w3'),
   'pickle': ('llama', as_pickle, r'pickle files \(pytorch_model\.bin\).*runs any code'),
   'no weights': ('llama', lambda folder: (folder / files.SINGLE).unlink(), 'neither model.safetensors nor'),
   'truncated': ('llama', lambda folder: truncate(folder / files.SINGLE, -10),
-                r'model\.safetensors is no whole safetensors file'),
-  'truncated header': ('llama', lambda folder: truncate(folder / files.SINGLE, 100), r'is no whole safetensors file'),
-  'empty': ('llama', lambda folder: truncate(folder / files.SINGLE, 0), r'is no whole safetensors file'),
+                r'model\.safetensors is not a complete safetensors file'),
+  'truncated header': ('llama', lambda folder: truncate(folder / files.SINGLE, 100),
+                       r'is not a complete safetensors file'),
+  'empty': ('llama', lambda folder: truncate(folder / files.SINGLE, 0), r'is not a complete safetensors file'),
   'missing tensors': ('llama', lambda folder: edit_tensors(folder, lambda tensors: [
     tensors.pop(f'model.layers.{layer}.mlp.up_proj.weight') for layer in (0, 1)]),
     r'2 missing: .*layers\.0\.mlp.up_proj.*layers\.1\.'),
@@ -299,7 +300,7 @@ def test_bad_folders(name, saved):
   ('damage', 'message'),
   [(unlink_shard, r'lacks 1 of the \d+ shards .*model-00002-of'),
    (lambda folder: truncate(sorted(folder.glob('model-0*'))[1], -4),
-    r'model-00002-of-\d+\.safetensors is no whole safetensors file'),
+    r'model-00002-of-\d+\.safetensors is not a complete safetensors file'),
    (lambda folder: edit(folder / files.INDEX, weight_map={'model.norm.weight': '../secret.safetensors'}),
     'outside of its folder'),
    (lambda folder: edit(folder / files.INDEX, weight_map={'ghost': 'model-00001-of-00002.safetensors'}),
@@ -343,7 +344,7 @@ def test_folders_are_never_overwritten_and_never_half_written(saved, tmp_path, m
   folder = saved('llama')
   before = {path.name: path.read_bytes() for path in folder.iterdir()}
   model = interop.load(folder)
-  with pytest.raises(UserError, match='exists and is no empty folder'):
+  with pytest.raises(UserError, match='exists and is not an empty folder'):
     interop.save(folder, model)
   assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 

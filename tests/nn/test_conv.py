@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.nn import conv_products
+from genjax.nn import cpu_convolutions
 from genjax.nn.conv import Conv, ConvTranspose, Dense, conv, conv_transpose
 from genjax.nn.functional import network
 from genjax.nn.norms import BatchNorm
@@ -50,7 +50,7 @@ def test_products_equal_the_convolutions_of_lax(size, stride, inputs, shape):
     return jax.jit(lambda: (function(x, kernel), jax.grad(energy, (0, 1))(x, kernel), jax.grad(penalty, (0, 1))
                             (x, kernel)))()
 
-  ours = everything(lambda x, kernel: conv_products.conv(x, kernel, stride))
+  ours = everything(lambda x, kernel: cpu_convolutions.conv(x, kernel, stride))
   reference = everything(lambda x, kernel: lax(x, kernel, stride))
   for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(reference)):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * max(1.0, float(jnp.abs(b).max())))

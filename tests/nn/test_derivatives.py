@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.nn import conv_products, derivatives
+from genjax.nn import cpu_convolutions, derivatives
 from genjax.nn.attention import attention_kernels
 from genjax.nn.attention import dot_product_attention as attention
 from genjax.training.monitoring import flops
@@ -80,11 +80,11 @@ def test_forward_mode_of_convolutions(stride, moving):
   small, large = jax.random.normal(jax.random.key(0),
                                    (2, 4, 4, 16)), jax.random.normal(jax.random.key(1), (2, 4 * stride, 4 * stride, 20))
   kernel = jax.random.normal(jax.random.key(2), (2 * stride, 2 * stride, 20, 16))
-  lax = lambda x, kernel: jax.lax.conv_general_dilated(x, kernel,
-                                                       (stride, stride), 'SAME', dimension_numbers=conv_products.NHWC)
+  lax = lambda x, kernel: jax.lax.conv_general_dilated(x, kernel, (stride, stride), 'SAME',
+                                                       dimension_numbers=cpu_convolutions.NHWC)
   spread = lambda y, kernel: jax.linear_transpose(lambda x: lax(x, kernel), large)(y)[0]
-  for ours, theirs, x in ((lambda x, kernel: conv_products.conv(x, kernel, stride), lax, large),
-                          (lambda x, kernel: conv_products.spread(x, kernel, stride), spread, small)):
+  for ours, theirs, x in ((lambda x, kernel: cpu_convolutions.conv(x, kernel, stride), lax, large),
+                          (lambda x, kernel: cpu_convolutions.spread(x, kernel, stride), spread, small)):
     arrays = x, kernel
     tangents = [jnp.cos(3 * array) if index in moving else jnp.zeros_like(array) for index, array in enumerate(arrays)]
     wanted = jax.jit(lambda: jax.jvp(theirs, arrays, tuple(tangents))[1])()
@@ -131,7 +131,7 @@ def test_kernels_refuse_forward_mode_by_name():
 def test_flops_of_forward_mode():
   """A product's derivative costs two products, of which each tangent adds one."""
   x, kernel = jax.ShapeDtypeStruct((2, 8, 8, 16), jnp.float32), jax.ShapeDtypeStruct((3, 3, 16, 16), jnp.float32)
-  function = lambda x, kernel: conv_products.conv(x, kernel, 1)
+  function = lambda x, kernel: cpu_convolutions.conv(x, kernel, 1)
   once = flops.count(function, x, kernel)
   assert once == 2 * (2 * 8 * 8 * 16) * 9 * 16
   alone = flops.count(lambda x, kernel: jax.jvp(lambda x: function(x, kernel), (x,), (x,))[1], x, kernel)

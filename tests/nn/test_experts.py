@@ -41,8 +41,8 @@ def every_expert(params, x_BTD, choices):
 
 def gradients(function, params, x_BTD):
   """Values and gradients of sum(sin(y)) with respect to everything, in the order of the arguments."""
-  return jax.jit(jax.value_and_grad(lambda params, x: jnp.sum(jnp.sin(function(params, x))), argnums=(0, 1)))(params,
-                                                                                                              x_BTD)
+  loss = lambda params, x: jnp.sum(jnp.sin(function(params, x)))
+  return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, x_BTD)
 
 
 def largest_error(actual, expected):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from genjax import sharding
-from genjax.nn.linear import PARTS, Linear, dot_general, project
+from genjax.nn.cpu import ROW_PARTS
+from genjax.nn.linear import Linear, dot_general, project
 
 
 @pytest.mark.parametrize('shape', [(5,), (3, 5), (2, 3, 5), (2, 3, 4, 5)])
@@ -55,8 +56,8 @@ def test_products_of_few_rows_are_those_of_many(shape, rows, axis):
   kernel = jnp.asarray(random.normal(size=shape), jnp.float32)
   x = jnp.asarray(random.normal(size=(rows, 1, shape[axis])), jnp.float32)
   function = jax.jit(lambda x, kernel: dot_general(x, kernel, (((2,), (axis,)), ((), ()))))
-  wanted = np.asarray(x,
-                      np.float64) @ (np.asarray(kernel, np.float64) if axis == 0 else np.asarray(kernel, np.float64).T)
+  matrix = np.asarray(kernel if axis == 0 else kernel.T, np.float64)
+  wanted = np.asarray(x, np.float64) @ matrix
   np.testing.assert_allclose(function(x, kernel), wanted, atol=2e-4)
   slopes = jax.grad(lambda x, kernel: jnp.sum(jnp.sin(function(x, kernel))), (0, 1))(x, kernel)
   expected = jax.grad(lambda x, kernel: jnp.sum(jnp.sin(x @ (kernel if axis == 0 else kernel.T))), (0, 1))(x, kernel)
@@ -71,8 +72,8 @@ def test_one_row_meets_parts_of_a_kernel_but_not_on_a_mesh(axis):
   def product(x, kernel):
     return dot_general(x, kernel, (((2,), (axis,)), ((), ())))
 
-  assert f'[{PARTS},' in str(jax.make_jaxpr(lambda *arrays: product(*arrays))(x, kernel)) and product(
+  assert f'[{ROW_PARTS},' in str(jax.make_jaxpr(lambda *arrays: product(*arrays))(x, kernel)) and product(
     x, kernel).dtype == jnp.bfloat16
   with sharding.use(jax.sharding.AbstractMesh((2, 1), ('data', 'context'),
                                               axis_types=(jax.sharding.AxisType.Auto,) * 2)):
-    assert f'[{PARTS},' not in str(jax.make_jaxpr(lambda *arrays: product(*arrays))(x, kernel))
+    assert f'[{ROW_PARTS},' not in str(jax.make_jaxpr(lambda *arrays: product(*arrays))(x, kernel))

@@ -300,7 +300,7 @@ def test_the_count_of_gpt2_medium():
 @pytest.mark.parametrize(('pattern', 'said'), [
   ('dense/weight', r'matches no parameter.*conv/kernel, convs/kernel, dense/kernel, stack/kernel'),
   ('dense', 'matches no parameter'),  # a whole path, not a part of one
-  ('dense/.*', r'matches dense/bias \(5,\), which is the kernel of no dense layer'),
+  ('dense/.*', r'matches dense/bias \(5,\), which is not the kernel of a dense layer'),
   ('(', 'is no regular expression'),
 ])
 def test_paths_that_choose_no_kernel_are_errors(pattern, said):
@@ -329,7 +329,7 @@ def test_options_out_of_range(options):
 
 
 def test_adapters_of_another_model_are_errors():
-  with pytest.raises(UserError, match='adapters are of another model'):
+  with pytest.raises(UserError, match='adapters belong to another model'):
     lora.merge({'other': {'kernel': jnp.ones((6, 5))}}, adapters(), 1.0)
   with pytest.raises(UserError, match=r'does not fit kernel \(6, 4\)'):
     lora.merge({**params(), 'dense': {'kernel': jnp.ones((6, 4))}}, adapters(), 1.0)

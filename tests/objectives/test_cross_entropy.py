@@ -79,7 +79,7 @@ def test_a_language_model_in_chunks(tied, monkeypatch):
     return jax.value_and_grad(loss)(params), objective.evaluate(params, CONTEXT, batch, jax.random.key(0))
 
   plain = everything()
-  monkeypatch.setattr(cross_entropy, 'LIMIT', 4 * 11 * 4)
+  monkeypatch.setattr(cross_entropy, 'MAX_LOGITS', 4 * 11 * 4)
   assert cross_entropy.chunk_count(4, 12, 11) == 3
   assert 'scan' in str(jax.make_jaxpr(lambda: cross_entropy.token_losses(*inputs()))())
   jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=1e-6), everything(), plain)

@@ -151,7 +151,7 @@ def test_bad_options(options):
 
 
 def test_beams_stay_within_the_context():
-  with pytest.raises(UserError, match='within the context of 24'):
+  with pytest.raises(UserError, match='limited to the context of 24'):
     sampled(CONFIGS['learned'], [[1, 2]], length=23, beams=2)
 
 

@@ -82,7 +82,7 @@ def test_the_load_of_experts_is_balanced_through_the_loss():
   routers = [gradient['net']['blocks']['experts']['router']['kernel'] for gradient in (slope, plain_slope)]
   assert float(jnp.max(jnp.abs(routers[0] - routers[1]))) > 1e-4
   assert set(objective.evaluate(params, CONTEXT, batch, None)) == {'loss', 'accuracy', 'weight'}
-  with pytest.raises(ValueError, match='only a mixture of experts'):
+  with pytest.raises(ValueError, match='balance_BT needs a mixture of experts'):
     models.transformer(CONFIG).apply({}, {}, tokens, balance_BT=jnp.ones((2, 9)))
 
 

@@ -144,6 +144,6 @@ def test_dropout_is_of_training_only_and_a_function_of_the_key():
 
 
 def test_paths_are_checked_at_init():
-  with pytest.raises(UserError,
-                     match="matches no parameter. The kernels of \\['judge', 'student'\\]: layer/kernel, kernel"):
+  with pytest.raises(
+      UserError, match="matches no parameter. The kernels of \\['judge', 'student'\\]: layer/kernel, kernel"):
     adapted(options=lora.Options(2, 4.0, ('nothing/.*',)))

@@ -186,5 +186,5 @@ def test_steps_give_the_logits_of_the_whole():
 def test_bad_options():
   with pytest.raises(UserError, match='smoothing must lie in'):
     dataclasses.replace(model(), smoothing=1.0)
-  with pytest.raises(UserError, match='must not be padding'):
+  with pytest.raises(UserError, match='must differ from the padding'):
     Tokens(start=0, stop=0, padding=0)

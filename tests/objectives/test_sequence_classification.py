@@ -30,9 +30,8 @@ def test_loss_and_accuracy_are_those_of_the_logits(objective):
   made, params = objective
   values = jax.jit(made.evaluate)(params, CONTEXT, batch(), jax.random.key(0))
   logits = encoder(CONFIG).apply(params['net'], {}, batch()['tokens'], None, batch()['weights'])[0]['classes']
-  np.testing.assert_allclose(values['loss'], optax.softmax_cross_entropy_with_integer_labels(logits,
-                                                                                             batch()['label']),
-                             rtol=1e-5)
+  wanted = optax.softmax_cross_entropy_with_integer_labels(logits, batch()['label'])
+  np.testing.assert_allclose(values['loss'], wanted, rtol=1e-5)
   np.testing.assert_array_equal(values['accuracy'], logits.argmax(axis=1) == batch()['label'])
   other = dict(batch(), tokens=batch()['tokens'].at[:4, 7:].set(1))  # padding is not seen
   np.testing.assert_allclose(

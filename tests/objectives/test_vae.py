@@ -104,7 +104,7 @@ def test_networks_shapes_and_pictures(config):
 
 
 def test_image_that_cannot_be_halved():
-  with pytest.raises(ValueError, match='8-fold'):
+  with pytest.raises(ValueError, match='width by 8'):
     vae.ConvConfig((28, 28, 1), 2, (4, 4, 4))
 
 

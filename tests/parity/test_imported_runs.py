@@ -326,7 +326,7 @@ def test_vit(tmp_path, capsys, size, channels, resample):
 
 @pytest.mark.parametrize(
   ('entries', 'message'),
-  [({'size': {'height': 9, 'width': 8}}, 'images are resized to .* and those of the model are 8 by 8 pixels'),
+  [({'size': {'height': 9, 'width': 8}}, 'images are resized to .* but the model needs 8 by 8 pixels'),
    ({'resample': 7}, "resample must be one of .*'bilinear'.* got 7"),
    ({'do_center_crop': True}, 'do_center_crop is True'), ({'image_mean': [0.4] * 3}, 'image_mean is')])
 def test_preprocessing_that_genjax_lacks(entries, message, tmp_path, capsys):

@@ -120,5 +120,5 @@ def test_half_precision(tmp_path):
 
 def test_what_genjax_does_not_have(tmp_path):
   published('BertForTokenClassification', tmp_path / 'tokens')
-  with pytest.raises(UserError, match='a classifier of tokens'):
+  with pytest.raises(UserError, match='a token classifier'):
     interop.load(tmp_path / 'tokens')

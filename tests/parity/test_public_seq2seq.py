@@ -171,7 +171,7 @@ def test_the_encoder_of_t5_alone(tmp_path):
     expected = model(torch.tensor(source), attention_mask=torch.tensor(mask)).last_hidden_state.numpy()
   found, _ = jax.jit(lambda source, mask: ours.network.apply(ours.params, {}, source, None, mask))(source, mask)
   np.testing.assert_allclose(found[mask == 1], expected[mask == 1], rtol=0, atol=1e-4 * np.abs(expected).max())
-  with pytest.raises(UserError, match='encoder alone'):
+  with pytest.raises(UserError, match='only an encoder'):
     ours.network.apply(ours.params, {}, source, source, mask)
   interop.save(tmp_path / 'copy', ours)
   assert (tmp_path / 'copy' / 'model.safetensors').read_bytes() == (tmp_path / 'public'

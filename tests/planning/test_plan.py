@@ -65,7 +65,7 @@ def test_unknown_topologies(name, message):
 
 def test_more_fake_devices_than_this_process_has():
   assert jax.devices()  # the backend runs; before it does, as many are made as are asked for
-  with pytest.raises(UserError, match='plan in a process of its own'):
+  with pytest.raises(UserError, match='plan in a separate process'):
     topology.find('cpu:4096')
 
 

@@ -47,8 +47,8 @@ class Tokens(nnx.Module):
 
   def __init__(self, dtype: Any, rngs: nnx.Rngs):
     init = nnx.initializers.normal(0.5)
-    self.embed, self.first, self.second = Embed(12, 8, rngs=rngs), LayerNorm(8, rngs=rngs, dtype=dtype), RMSNorm(
-      8, rngs=rngs, dtype=dtype)
+    self.embed = Embed(12, 8, rngs=rngs)
+    self.first, self.second = LayerNorm(8, rngs=rngs, dtype=dtype), RMSNorm(8, rngs=rngs, dtype=dtype)
     self.experts = Experts(8, 6, 4, 2, activation=jax.nn.silu, dtype=dtype, kernel_init=init, out_init=init, rngs=rngs)
     self.scale = nnx.Param(jnp.ones(8))  # which no layer knows
 

@@ -187,8 +187,8 @@ BAD = [
   *((name, large_tokenizer, 'tokens and the model') for name in MANY if name != 'vit'),
   *((name, no_tokenizer, 'has no tokenizer') for name in ('bert', 't5', 'whisper')),
   *((name, damaged_tokenizer, words)
-    for name, words in (('gpt2', 'no tokenizer of the library'), ('t5', 'no model of SentencePiece'),
-                        ('marian', 'no model of SentencePiece'))),
+    for name, words in (('gpt2', 'not a tokenizer of the library'), ('t5', 'not a SentencePiece model'),
+                        ('marian', 'not a SentencePiece model'))),
   ('gpt2', edited(model_type='rwkv'), "model_type is 'rwkv'"), ('gpt2', without_config, 'config.json does not exist'),
   ('gpt2', pickled, 'pickle'), ('t5', edited(eos_token_id=400), 'config.data.tokens must be from 0 to 271, got 400'),
   ('marian', edited(pad_token_id='a'), 'pad_token_id must be a whole number'),
@@ -208,7 +208,7 @@ def test_bad_models_leave_nothing_behind(tmp_path, published, capsys, name, dama
   assert [path.name for path in tmp_path.iterdir()] == ['bad']
 
 
-@pytest.mark.parametrize(('name', 'words'), [('gpt2', 'a prompt has 1 to 23 tokens (the context is 24)'),
+@pytest.mark.parametrize(('name', 'words'), [('gpt2', 'a prompt must have 1 to 23 tokens (the context is 24)'),
                                              ('bert', 'at most 22 tokens beside'), ('t5', 'has 1 to 23 tokens'),
                                              ('marian', 'has 1 to 23 tokens')])
 def test_prompts_longer_than_the_context(published, capsys, name, words):
@@ -237,7 +237,7 @@ def test_an_adapter_of_another_base(tmp_path, published, capsys):
   peft.save(tmp_path / 'adapter', model, peft.Adapter(options, lora.init(jax.random.key(0), kernels, 3)))
   before = contents(other)
   said = fails(capsys, 'import', f'--from={tmp_path / "adapter"}', f'--base={other}', f'--workdir={tmp_path / "wrong"}')
-  assert 'no adapters of this base' in said and [path.name for path in tmp_path.iterdir()
+  assert 'not adapters of this base' in said and [path.name for path in tmp_path.iterdir()
                                                 ] == ['adapter'] and contents(other) == before
   said = fails(capsys, 'import', f'--from={tmp_path / "adapter"}', f'--base={published("bert")[1]}',
                f'--workdir={tmp_path / "wrong"}')

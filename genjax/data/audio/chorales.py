@@ -1,9 +1,8 @@
-"""Music of four voices as tokens: at each time step one token a voice, from the lowest note to the highest.
+"""Four-voice music as tokens: one token per voice and time step, from the lowest note to the highest.
 
-Tokens of a step: note n of voice v (0 is the lowest) is 1 + 89 v + n - 20, and a voice without a note 1 + 89 v. Token 0
-begins a piece. A step has its notes in ascending order and then voices without one, so that each set of at most four
-notes is exactly one row of four
-tokens: the likelihood of the tokens is that of the piano roll.
+Note n of voice v (0 is the lowest) is token 1 + 89 v + n - 20, and a silent voice is 1 + 89 v. Token 0 begins a piece.
+A step has its notes in ascending order, followed by silent voices. Each set of at most four notes therefore has exactly
+one encoding, and the likelihood of the tokens is that of the piano roll.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,20 +16,20 @@ from genjax.types import UserError
 START = 0
 VOICES = 4
 LOWEST, HIGHEST = 21, 108  # MIDI numbers of the notes of a piano
-_CHOICES = HIGHEST - LOWEST + 2  # of a voice: a note, or none
+_CHOICES = HIGHEST - LOWEST + 2  # tokens per voice: a note or silence
 VOCABULARY = 1 + VOICES * _CHOICES
 _NAMES = ('C', '^C', 'D', '^D', 'E', 'F', '^F', 'G', '^G', 'A', '^A', 'B')
 
 
 def encode(text: str) -> np.ndarray:
-  """The tokens of a piece, int32 (1 + 4 S,), the first being `START`.
+  """Encodes a piece as tokens, int32 (1 + 4 S,); the first one is `START`.
 
   Args:
-    text: S time steps, between line ends or commas, each of them MIDI numbers between spaces: '48 60 64 67'. '' is no
-      step at all, and a step without numbers is silence.
+    text: S time steps separated by line ends or commas. A step has MIDI numbers separated by spaces: '48 60 64 67'; a
+      step without numbers is silence. '' has no steps.
 
   Raises:
-    UserError: anything else, or more than four notes at a time.
+    UserError: the text has another form, or more than four notes at a time.
   """
   tokens = [START]
   for step in re.split('[\n,]', text) if text else ():
@@ -38,16 +37,15 @@ def encode(text: str) -> np.ndarray:
     notes = sorted({int(word) for word in words if word.isdecimal()})
     if len(notes) < len(words) or len(notes) > VOICES or any(not LOWEST <= note <= HIGHEST for note in notes):
       raise UserError(
-        f'a step is at most {VOICES} different MIDI numbers from {LOWEST} to {HIGHEST}, such as "48 60 64 67", got '
-        f'{step!r}'
-      )
+        f'a step has at most {VOICES} different MIDI numbers from {LOWEST} to {HIGHEST}, as in "48 60 64 67", got '
+        f'{step!r}')
     choices = [note - LOWEST + 1 for note in notes] + [0] * (VOICES - len(notes))
     tokens += [1 + voice * _CHOICES + choice for voice, choice in enumerate(choices)]
   return np.asarray(tokens, np.int32)
 
 
 def decode(tokens: Iterable[int]) -> list[list[int]]:
-  """The steps of a piece, each its notes as MIDI numbers. A token of a voice that had its turn begins another step."""
+  """Decodes tokens to steps, each a list of MIDI numbers. A token of an earlier voice begins a new step."""
   steps, before = [], VOICES
   for token in tokens:
     if token == START:
@@ -61,7 +59,7 @@ def decode(tokens: Iterable[int]) -> list[list[int]]:
 
 
 def abc(steps: Sequence[Sequence[int]], number: int = 1) -> str:
-  """A piece in ABC notation, which most programs of music read; a step is a quarter note."""
+  """Writes a piece in ABC notation, which most music programs read; a step is a quarter note."""
   chords = [f'[{"".join(map(_abc_note, notes))}]' if notes else 'z' for notes in steps]
   lines = [' '.join(chords[first:first + 8]) for first in range(0, len(chords), 8)]
   return '\n'.join([f'X:{number}', f'T:Sample {number}', 'L:1/4', 'Q:1/4=80', 'K:C clef=bass', *lines])
@@ -74,22 +72,22 @@ def _abc_note(note: int) -> str:
 
 
 def windows(pieces: Sequence[np.ndarray], steps: int, once: bool) -> dict[str, np.ndarray]:
-  """Windows of `steps` time steps of each piece, half of them apart, the last one padded.
+  """Cuts pieces into windows of `steps` time steps with half overlap; the last one is padded.
 
   Args:
     pieces: see `encode`.
-    steps: even.
-    once: whether each token counts once, in the window where most comes before it: after half a window or the whole
-      beginning of the piece. Otherwise it counts in both of its windows.
+    steps: even number.
+    once: whether each token has weight 1 only in the window with the longest context before it (at least half a window,
+      or the beginning of the piece). Otherwise it has weight 1 in both of its windows.
 
   Returns:
     'tokens' int32 (N, 4 steps + 1) and 'weights' float32 (N, 4 steps), of the tokens from the second on.
 
   Raises:
-    UserError: an odd or too small number of steps.
+    UserError: the number of steps is odd or too small.
   """
   if steps < 2 or steps % 2:
-    raise UserError(f'a window has an even number of steps, half of which come before what counts, got {steps}')
+    raise UserError(f'a window must have an even number of steps, half of them as context, got {steps}')
   length, stride = VOICES * steps, VOICES * steps // 2
   rows, first = [], []
   for piece in pieces:

@@ -1,9 +1,10 @@
-"""The Free Spoken Digit Dataset (Jackson et al., https://github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA
-4.0).
+"""The Free Spoken Digit Dataset.
 
-3,000 recordings of the digits 0 to 9 in English, 8 kHz, 16 bits, six speakers, each digit 50 times by each. As its
-authors split it, the recordings 0 to 4 of every digit and speaker are test, and the others train; so all speakers are
-in both.
+Source: Jackson et al., https://github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA 4.0.
+
+3,000 recordings of the digits 0 to 9 in English, 8 kHz, 16 bits: six speakers, 50 recordings per digit and speaker. In
+the authors' split, recordings 0 to 4 of every digit and speaker are test and the others train, so all speakers are in
+both.
 """
 
 import os
@@ -21,34 +22,33 @@ from genjax.types import UserError, expanded
 RATE = 8_000
 WORDS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 PACKED = 'fsdd.npz'
-TEST = 5  # recordings of each digit by each speaker
+TEST_RECORDINGS = 5  # per digit and speaker
 SPLITS = ('train', 'test')
 _NAME = re.compile(r'(\d)_(\w+)_(\d+)\.wav')
 
 
 class Recordings(NamedTuple):
-  """sounds: float32 N each, full scale being -1 to 1. digits: what is said, int32 (R,)."""
+  """Recordings: `sounds`, each float32 N in [-1, 1], and `digits`, the spoken digits, int32 (R,)."""
 
   sounds: list[np.ndarray]
   digits: np.ndarray
 
 
 def read(folder: str | os.PathLike[str], split: str) -> Recordings:
-  """A split, ordered by digit, speaker and number of the recording.
+  """Reads a split, ordered by digit, speaker and recording number.
 
   Args:
-    folder: of the original files DIGIT_SPEAKER_NUMBER.wav, or of one file `PACKED` of arrays: audio int16, all
-      recordings one after the other; offsets, where each begins, and the end; digit, speaker and index of each.
-    split: 'train' or 'test'; with a number in brackets, as in 'train[:100]', the first so many that a fixed shuffle of
-      the split gives.
+    folder: has the original files DIGIT_SPEAKER_NUMBER.wav, or one file `PACKED` of arrays: audio int16, all recordings
+      concatenated; offsets, the beginning of each and the end; digit, speaker and index of each.
+    split: 'train' or 'test'. With a number, as in 'train[:100]', the first recordings of a fixed shuffle of the split.
 
   Raises:
-    UserError: an unknown split, or a folder without recordings.
+    UserError: the split is unknown, or the folder has no recordings.
   """
   match = re.fullmatch(r'(\w+)(?:\[:(\d+)\])?', split)
   if match is None or match[1] not in SPLITS or match[2] == '0':
     raise UserError(
-      f"split of spoken digits must be one of {SPLITS}, or the first of one as in 'train[:100]', got {split!r}")
+      f"split of spoken digits must be one of {SPLITS}, or a beginning of one as in 'train[:100]', got {split!r}")
   folder = expanded(folder)
   if (folder / PACKED).is_file():
     found = _packed(folder / PACKED)
@@ -56,12 +56,11 @@ def read(folder: str | os.PathLike[str], split: str) -> Recordings:
     found = [(int(name[1]), name[2], int(name[3]), path)
              for path in folder.glob('*.wav')
              if (name := _NAME.fullmatch(path.name))]
-  rows = sorted((row for row in found if (row[2] < TEST) == (match[1] == 'test')), key=lambda row: row[:3])
+  rows = sorted((row for row in found if (row[2] < TEST_RECORDINGS) == (match[1] == 'test')), key=lambda row: row[:3])
   if not rows:
     raise UserError(
       f'{folder} has no recordings for {split!r}: expected {PACKED}, or files such as 7_jackson_32.wav, as in the '
-      'folder '
-      'recordings/ of the original repository; name it with config.data.originals')
+      'folder recordings/ of the original repository; set config.data.originals to the folder')
   if match[2]:
     order = np.random.default_rng(0).permutation(len(rows))[:int(match[2])]
     rows = [rows[place] for place in order]

@@ -1,4 +1,4 @@
-"""Images brought to one size when they are read."""
+"""Resizing of images when they are read."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -17,25 +17,26 @@ _MODES = {1: 'L', 3: 'RGB'}  # number of channels -> Pillow's name
 
 
 class Resized:
-  """A source whose images have one shape.
+  """A source that resizes images to one shape.
 
-  Pillow computes them; its filters widen when an image shrinks. Grey images become coloured ones of three equal
-  channels, coloured ones grey by their luma (ITU-R BT.601).
+  It uses Pillow, whose filters avoid aliasing when an image shrinks. Grey images are converted to colour by repeating
+  the channel, and colour images to grey by their luma (ITU-R BT.601).
 
   Args:
-    source: examples with a column 'image', uint8, H W C each with 1 or 3 channels, of any sizes.
+    source: examples with a column 'image', uint8 H W C with 1 or 3 channels, of any sizes.
     shape: height, width and channels (1 or 3) of the results.
     filter: one of `FILTERS`.
-    crop: cut the largest part in the middle that has the proportions of `shape`; False stretches whole images.
+    crop: True cuts the largest centred part with the aspect ratio of `shape`; False stretches whole images.
 
   Raises:
-    UserError: an unknown filter, other numbers of channels, or, when an example is read, an image of another type.
+    UserError: the filter is unknown or the number of channels is not 1 or 3; or, when reading an example, it has
+      another type.
   """
 
   def __init__(self, source: Source, shape: tuple[int, int, int], filter: str, crop: bool = False):
     if filter not in FILTERS:
       raise UserError(
-        f'config.data.resize must be one of {sorted(FILTERS)}, or empty to leave images as they are, got {filter!r}')
+        f'config.data.resize must be one of {sorted(FILTERS)}, or empty to keep images unchanged, got {filter!r}')
     if shape[2] not in _MODES:
       raise UserError(f'images can be resized to 1 or 3 channels, got config.data.shape {shape}')
     self._source, self._shape, self._filter, self._crop = source, shape, filter, crop
@@ -63,8 +64,7 @@ class Resized:
 
 
 def _middle(size: tuple[int, int], proportion: float) -> tuple[float, float, float, float]:
-  """Left, top, right and bottom of the largest part in the middle, in pixels, whose width is `proportion` times its
-  height."""
+  """Left, top, right and bottom in pixels of the largest centred part with the aspect ratio `proportion`."""
   width, height = size
   part = min(width, height * proportion), min(height, width / proportion)
   left, top = (width - part[0]) / 2, (height - part[1]) / 2

@@ -1,7 +1,7 @@
 """TFDS builders that need no TensorFlow.
 
-The standard sets are written with the name, version, features and keys of TFDS' own builders, from the original files,
-so that `tfds.data_source` reads them as its own. `digits` and `python_stdlib` come with installed packages.
+The standard data sets are built from the original files, with the name, version, features and keys of TFDS' own
+builders, so that `tfds.data_source` can read them. `digits` and `python_stdlib` come from installed packages.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,7 +25,7 @@ Examples = Iterable[tuple[Any, dict[str, Any]]]
 
 
 def png(image_HWC: np.ndarray) -> io.BytesIO:
-  """A uint8 image as a PNG file: TFDS encodes arrays with TensorFlow, but takes a file as it is."""
+  """Encodes a uint8 image as a PNG file. TFDS would encode arrays with TensorFlow, but accepts files."""
   file = io.BytesIO()
   Image.fromarray(image_HWC[..., 0] if image_HWC.shape[-1] == 1 else image_HWC).save(file, 'PNG')
   file.seek(0)
@@ -33,14 +33,14 @@ def png(image_HWC: np.ndarray) -> io.BytesIO:
 
 
 def rows(splits: Mapping[str, Iterable[Iterable[Any]]]) -> dict[str, Iterable[Any]]:
-  """Split -> rows, from split -> columns, which are equally long."""
+  """Converts split -> columns of equal length to split -> rows."""
   return {split: zip(*columns, strict=True) for split, columns in splits.items()}
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """A set of the project. `folder` holds the original files; package-shipped sets need none.
+  """Base class of the data sets of genjax. `folder` has the original files, unless a package contains the data.
 
-  FILES: what the folder must hold, for the user. URLS: address -> SHA-256 of the files that are fetched into a folder.
+  FILES: description of the files in the folder, for the user. URLS: address -> SHA-256 of files to download.
   """
 
   FILES: ClassVar[str] = ''
@@ -67,23 +67,22 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       yield index, self.example(row)
 
   def read(self) -> dict[str, Any]:
-    """Split -> its rows, in the order of their keys, for `example`."""
+    """Returns split -> rows in the order of their keys; `example` converts a row."""
     raise NotImplementedError
 
   def example(self, row: Any) -> dict[str, Any]:
-    """What `FEATURES` describes, from a row: here an image and its label."""
+    """Converts a row to the features of `FEATURES`, here an image and its label."""
     image_HWC, label = row
     return {'image': png(image_HWC), 'label': int(label)}
 
 
 class MNIST(Builder, skip_registration=True):
-  """From the four idx files; columns 'image' and 'label'."""
+  """MNIST from the four idx files; columns 'image' and 'label'."""
 
   VERSION = tfds.core.Version('3.0.1')
   SUMMARY = 'Handwritten digits, 28x28 grey, 60,000 train and 10,000 test (LeCun, Bottou, Bengio and Haffner 1998).'
   FILES = (
-    'train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte; each may be .gz'
-  )
+    'train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte; each may be .gz')
   FEATURES = {'image': tfds.features.Image(shape=(28, 28, 1)), 'label': tfds.features.ClassLabel(num_classes=10)}
   COUNTS = {'train': 60_000, 'test': 10_000}
   _BASE = 'https://storage.googleapis.com/cvdf-datasets/mnist/'
@@ -99,7 +98,7 @@ class MNIST(Builder, skip_registration=True):
 
 
 class FashionMNIST(MNIST, skip_registration=True):
-  """In the files, names and counts of MNIST."""
+  """Fashion-MNIST, with the file names and counts of MNIST."""
 
   SUMMARY = 'Articles of clothing, 28x28 grey, 60,000 train and 10,000 test (Xiao, Rasul and Vollgraf 2017).'
   FEATURES = {
@@ -118,15 +117,14 @@ class FashionMNIST(MNIST, skip_registration=True):
 
 
 class Cifar10(Builder, skip_registration=True):
-  """An id is the place in the files read, which is the official order for the official files only."""
+  """CIFAR-10. Ids count the images in the files that are read; they are official only for the official files."""
 
   VERSION = tfds.core.Version('3.0.2')
   SUMMARY = 'Photographs of ten classes, 32x32 RGB, 50,000 train and 10,000 test (Krizhevsky 2009).'
   FILES = (
     'cifar-10-binary.tar.gz or cifar-10-python.tar.gz, or the batches unpacked from one of them '
     '(data_batch_1[.bin] ... test_batch[.bin]), or grids of 50x50 images in order (train_00.webp ... test_03.webp) '
-    'with train_labels.npy and test_labels.npy'
-  )
+    'with train_labels.npy and test_labels.npy')
   FEATURES = {
     'id': tfds.features.Text(),
     'image': tfds.features.Image(shape=(32, 32, 3)),
@@ -137,8 +135,7 @@ class Cifar10(Builder, skip_registration=True):
   COUNTS = {'train': 50_000, 'test': 10_000}
   URLS = {
     'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz': (
-      'c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd'
-    )
+      'c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd')
   }
 
   def read(self) -> dict[str, Any]:
@@ -153,7 +150,7 @@ class Cifar10(Builder, skip_registration=True):
 
 
 class TinyShakespeare(Builder, skip_registration=True):
-  """One record a split; the bounds are rounded down as TFDS does, so that train has the usual 1,003,854 characters."""
+  """Tiny Shakespeare, one record per split. Bounds are rounded down as in TFDS: train has 1,003,854 characters."""
 
   VERSION = tfds.core.Version('1.0.0')
   SUMMARY = 'Lines from plays of Shakespeare, 1,115,394 characters: 90 % train, then 5 % validation and 5 % test.'
@@ -161,8 +158,7 @@ class TinyShakespeare(Builder, skip_registration=True):
   FEATURES = {'text': tfds.features.Text()}
   URLS = {
     'https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt': (
-      '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed'
-    )
+      '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
   }
 
   def read(self) -> dict[str, Any]:
@@ -186,9 +182,9 @@ class TinyShakespeare(Builder, skip_registration=True):
 class Digits(Builder, skip_registration=True):
   """scikit-learn's copy of the test set of the UCI 'Optical Recognition of Handwritten Digits'.
 
-  The intensities 0 .. 16 become round(255 / 16 value). Sorted by class, and in the order of scikit-learn within a
-  class, every fifth example is test and the others are train: each class is split in the same ratio to within one
-  example. The split says nothing of writers, each of whom may be in both.
+  The intensities 0 .. 16 become round(255 / 16 value). The examples are sorted by class, in the order of scikit-learn
+  within a class; every fifth one is test and the others are train. The ratio is thus equal for all classes up to one
+  example. Writers may be in both splits.
   """
 
   VERSION = tfds.core.Version('1.0.0')
@@ -196,7 +192,7 @@ class Digits(Builder, skip_registration=True):
   FEATURES = {'image': tfds.features.Image(shape=(8, 8, 1)), 'label': tfds.features.ClassLabel(num_classes=10)}
 
   def read(self) -> dict[str, Any]:
-    from sklearn import datasets  # slow to import, and needed once
+    from sklearn import datasets  # slow to import and only needed here
 
     digits: Any = datasets.load_digits()
     image_NHWC = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
@@ -206,11 +202,11 @@ class Digits(Builder, skip_registration=True):
 
 
 class PythonStdlib(Builder, skip_registration=True):
-  """The standard library of the running Python; its version is the version of the set, since the text depends on it.
+  """Source code of the running Python's standard library. The version of the data set is that of Python.
 
-  One record a module, in alphabetical order of the paths, with line ends '\\n'. Left out are tests, installed packages,
-  IDLE, lib2to3, demonstrations, bundled wheels and what the build of an interpreter generates. The split is a hash of
-  the path (about 90 % train, 5 % validation, 5 % test), so that a module stays in its split from version to version.
+  One record per module, in alphabetical order of the paths, with line ends '\\n'. Excluded are tests, installed
+  packages, IDLE, lib2to3, demonstrations, bundled wheels and files generated by the build. A hash of the path chooses
+  the split (about 90 % train, 5 % validation, 5 % test), so a module stays in its split across versions.
   """
 
   VERSION = tfds.core.Version('.'.join(map(str, sys.version_info[:3])))
@@ -237,8 +233,7 @@ class PythonStdlib(Builder, skip_registration=True):
       if not files:
         raise UserError(
           f'expected sources of the standard library under {root}, found none for split {split!r}; use a Python that '
-          'ships its sources, or another corpus'
-        )
+          'ships its sources, or another corpus')
     return splits
 
   def example(self, row: Any) -> dict[str, Any]:
@@ -248,7 +243,7 @@ class PythonStdlib(Builder, skip_registration=True):
 
 
 class Multi30k(Builder, skip_registration=True):
-  """One record a caption, in the order of the files, in all languages that every split has."""
+  """Multi30k, one record per caption, in the order of the files, in all languages that every split has."""
 
   VERSION = tfds.core.Version('1.0.0')
   SUMMARY = ('Captions of photographs in English, German and French: 29,000 train, 1,014 validation '
@@ -264,8 +259,7 @@ class Multi30k(Builder, skip_registration=True):
   }
   FILES = (
     'train.de, train.en, train.fr, and as many of val, test_2016_flickr, test_2017_flickr, test_2017_mscoco and '
-    'test_2018_flickr; each may be .gz'
-  )
+    'test_2018_flickr; each may be .gz')
   FEATURES = {language: tfds.features.Text() for language in LANGUAGES}
   KEEP_ORDER = True
   _BASE = 'https://raw.githubusercontent.com/multi30k/dataset/a3d2e0d26b56f3846f66a952536ffed4e401d05a/data/task1/raw/'
@@ -302,8 +296,10 @@ class Multi30k(Builder, skip_registration=True):
 
 
 class Names(Builder, skip_registration=True):
-  """One record a line, repeated names included; which lines are test is drawn once and for all, and both keep the order
-  of the file."""
+  """Names, one record per line, repeated names included. Test lines are a fixed random choice.
+
+  Both splits keep the order of the file.
+  """
 
   VERSION = tfds.core.Version('1.0.0')
   SUMMARY = 'Given names in lower case, 31,033 train and 1,000 test drawn at random (the list of karpathy/makemore).'
@@ -313,8 +309,7 @@ class Names(Builder, skip_registration=True):
   TEST = 1000
   URLS = {
     'https://raw.githubusercontent.com/karpathy/makemore/988aa59e4d8fefa526d06f3b453ad116258398d4/names.txt': (
-      '0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d'
-    )
+      '0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d')
   }
 
   def read(self) -> dict[str, Any]:
@@ -333,8 +328,7 @@ class Names(Builder, skip_registration=True):
 
 
 class Sst2(Builder, skip_registration=True):
-  """Whole sentences of the Stanford Sentiment Treebank, without those of its third, neutral label; the official
-  split."""
+  """SST-2: sentences of the Stanford Sentiment Treebank without neutral ones, in the official split."""
 
   VERSION = tfds.core.Version('1.0.0')
   SUMMARY = ('Sentences of film reviews, negative or positive: 6,920 train, 872 validation and 1,821 test '
@@ -362,8 +356,7 @@ class Sst2(Builder, skip_registration=True):
 
 
 class JSBChorales(Builder, skip_registration=True):
-  """One record a chorale: a line a quarter note, of the MIDI numbers of the notes that sound, ascending; a line may be
-  empty."""
+  """Bach chorales, one record each: a line per quarter note with its MIDI numbers, ascending; it may be empty."""
 
   VERSION = tfds.core.Version('1.0.0')
   SUMMARY = ("Bach's four-part chorales, 229 train, 76 validation and 77 test "

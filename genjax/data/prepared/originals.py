@@ -1,4 +1,4 @@
-"""Readers of the files in which standard data sets were first published; each is checked before it is believed."""
+"""Readers of the original files of standard data sets. Each file is checked."""
 
 import codecs
 from collections.abc import Iterator, Sequence
@@ -23,29 +23,29 @@ Splits = dict[str, tuple[np.ndarray, np.ndarray]]  # split -> images, labels
 
 _IDX_UINT8 = 0x0800  # type code of an idx file; the low byte of the magic number is the number of axes
 _CIFAR_ROW = 1 + 3 * 32 * 32
-_GRID = 50  # images along a side of one .webp file
+_GRID_SIZE = 50  # images along a side of one .webp file
 
 
 def read_bytes(path: pathlib.Path) -> bytes:
-  """Contents of a file; a name that ends in .gz is decompressed.
+  """Reads a file; decompresses it if the name ends in .gz.
 
   Raises:
-    UserError: the file cannot be read, or is not a whole gzip file.
+    UserError: the file cannot be read, or is not a complete gzip file.
   """
   try:
     data = path.read_bytes()
     return gzip.decompress(data) if path.suffix.lower() == '.gz' else data
   except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-    raise UserError(f'{path} is not a whole gzip file ({error}); download or copy it again') from None
+    raise UserError(f'{path} is not a complete gzip file ({error}); download or copy it again') from None
   except OSError as error:
     raise UserError(f'cannot read {path}: {error.strerror or error}') from None
 
 
 def find(folder: pathlib.Path, *names: str) -> pathlib.Path:
-  """The first of the files `names` that is in the folder.
+  """The first of the files `names` that exists in the folder.
 
   Raises:
-    UserError: none is there.
+    UserError: none of them exists.
   """
   for name in names:
     if (folder / name).is_file():
@@ -54,15 +54,15 @@ def find(folder: pathlib.Path, *names: str) -> pathlib.Path:
 
 
 def read_lines(path: pathlib.Path, encoding: str = 'utf-8') -> list[str]:
-  """The lines of a text file, without their ends and without a byte order mark.
+  """Reads the lines of a text file, without line ends and byte order mark.
 
   Raises:
-    UserError: it cannot be read, or is in another encoding.
+    UserError: the file cannot be read, or has another encoding.
   """
   data = read_bytes(path)
   data = data.removeprefix(codecs.BOM_UTF8) if encoding == 'utf-8' else data
   try:
-    # Not splitlines: a sentence may have characters at which that splits, too.
+    # Not splitlines, which also splits at other characters that a sentence may contain.
     return [line.removesuffix('\r') for line in data.decode(encoding).removesuffix('\n').split('\n')] if data else []
   except UnicodeDecodeError as error:
     line = data.count(b'\n', 0, error.start) + 1
@@ -70,10 +70,10 @@ def read_lines(path: pathlib.Path, encoding: str = 'utf-8') -> list[str]:
 
 
 def read_labelled(path: pathlib.Path, classes: int) -> list[tuple[int, str]]:
-  """(label, sentence) of each line of a Latin-1 file: a label, a space, a sentence.
+  """Reads (label, sentence) from the lines of a Latin-1 file: a label, a space, a sentence.
 
   Raises:
-    UserError: it cannot be read, or a line is otherwise.
+    UserError: the file cannot be read, or a line has another form.
   """
   examples = []
   for number, line in enumerate(read_lines(path, 'latin-1'), 1):
@@ -86,10 +86,10 @@ def read_labelled(path: pathlib.Path, classes: int) -> list[tuple[int, str]]:
 
 
 def read_chorales(path: pathlib.Path) -> dict[str, list[list[list[int]]]]:
-  """Split -> chorales -> time steps -> MIDI numbers of at most four notes, ascending.
+  """Reads split -> chorales -> time steps -> MIDI numbers of at most four notes, ascending.
 
   Raises:
-    UserError: the file cannot be read, or holds anything else.
+    UserError: the file cannot be read, or has another form.
   """
   expected = (f'{path}: expected "train", "valid" and "test", lists of chorales, each a list of steps of at most four '
               'MIDI numbers')
@@ -110,25 +110,25 @@ def read_chorales(path: pathlib.Path) -> dict[str, list[list[list[int]]]]:
 
 
 def read_parallel(paths: Sequence[pathlib.Path]) -> list[list[str]]:
-  """The lines of text files of which line n is the same sentence in each, in another language.
+  """Reads the lines of parallel text files, which have one sentence in several languages on the same line.
 
   Raises:
-    UserError: a file cannot be read or is no UTF-8, or they have different numbers of lines.
+    UserError: a file cannot be read or is not UTF-8, or the numbers of lines differ.
   """
   sides = [read_lines(path) for path in paths]
   counts = {str(path): len(side) for path, side in zip(paths, sides)}
   if len(set(counts.values())) > 1:
-    raise UserError(f'parallel text has as many lines in each file, got {counts}')
+    raise UserError(f'parallel text files must have equally many lines, got {counts}')
   return sides
 
 
 def read_idx(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
-  """uint8 array of the given shape from an idx file (LeCun, Cortes and Burges 1998).
+  """Reads a uint8 array of the given shape from an idx file (LeCun, Cortes and Burges 1998).
 
   The layout is a big-endian int32 magic number, one int32 for the length of each axis, then the values.
 
   Raises:
-    UserError: wrong magic number, wrong axes or wrong size.
+    UserError: the magic number, the axes or the size are wrong.
   """
   data = read_bytes(path)
   header = 4 * (1 + len(shape))
@@ -159,8 +159,8 @@ def read_mnist(folder: pathlib.Path, counts: dict[str, int]) -> Splits:
 def read_cifar10(folder: pathlib.Path, counts: dict[str, int]) -> Splits:
   """Split -> (images uint8 N 32 32 3, labels uint8 N) from any known layout.
 
-  Known are the official binary and Python batches, in the folder, in their usual subfolder or in their archive, and
-  grids of 50 by 50 images (`train_00.webp` ...) beside `train_labels.npy`.
+  Supported are the official binary and Python batches (in the folder, in their usual subfolder or in their archive),
+  and grids of 50 by 50 images (`train_00.webp` ...) with `train_labels.npy`.
   """
   with _unpacked(folder, 'cifar-10-binary.tar.gz', 'cifar-10-python.tar.gz') as root:
     for place in (root, root / 'cifar-10-batches-bin', root / 'cifar-10-batches-py'):
@@ -172,12 +172,11 @@ def read_cifar10(folder: pathlib.Path, counts: dict[str, int]) -> Splits:
       return {split: _cifar_grids(root, split, count) for split, count in counts.items()}
     raise UserError(
       'expected data_batch_1.bin, data_batch_1, cifar-10-binary.tar.gz, cifar-10-python.tar.gz or train_labels.npy '
-      f'with train_00.webp in {folder}; found {_listing(folder)}'
-    )
+      f'with train_00.webp in {folder}; found {_listing(folder)}')
 
 
 def _cifar_batches(folder: pathlib.Path, suffix: str, counts: dict[str, int]) -> Splits:
-  """Rows of one label byte and the red, green and blue planes of 32 by 32 bytes."""
+  """Reads rows of one label byte and the red, green and blue planes of 32 by 32 bytes."""
   names = {'train': [f'data_batch_{number}{suffix}' for number in range(1, 6)], 'test': ['test_batch' + suffix]}
   splits = {}
   for split, count in counts.items():
@@ -205,25 +204,24 @@ def _cifar_pickle(path: pathlib.Path, count: int) -> np.ndarray:
     image_NP, label_N = np.asarray(batch[b'data'], np.uint8), np.asarray(batch[b'labels'], np.uint8)
   except UserError:
     raise
-  except Exception as error:  # a broken pickle raises nearly anything
+  except Exception as error:  # a broken pickle may raise any error
     raise UserError(f'{path} is not a Python batch of CIFAR-10 ({error}); download or copy it again') from None
   if image_NP.shape != (count, _CIFAR_ROW - 1) or label_N.shape != (count,):
     raise UserError(
       f'{path}: expected {count} images of {_CIFAR_ROW - 1} bytes and {count} labels, '
-      f'got arrays of shape {image_NP.shape} and {label_N.shape}'
-    )
+      f'got arrays of shape {image_NP.shape} and {label_N.shape}')
   return np.concatenate([label_N[:, None], image_NP], axis=1)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-  """Loads arrays, containers and bytes only: a pickle from elsewhere could otherwise run any code."""
+  """Loads only arrays, containers and bytes, because a pickle could otherwise run any code."""
 
   _ALLOWED = frozenset({'_reconstruct', 'ndarray', 'dtype', 'encode', 'scalar'})
 
   def find_class(self, module: str, name: str) -> Any:
     if module.split('.')[0] in ('numpy', '_codecs') and name in self._ALLOWED:
       return super().find_class(module, name)
-    raise pickle.UnpicklingError(f'it holds {module}.{name}, which no CIFAR-10 batch does')
+    raise pickle.UnpicklingError(f'it contains {module}.{name}, which no CIFAR-10 batch does')
 
 
 def _cifar_grids(folder: pathlib.Path, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -231,10 +229,10 @@ def _cifar_grids(folder: pathlib.Path, split: str, count: int) -> tuple[np.ndarr
   try:
     label_N = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
   except (ValueError, EOFError) as error:
-    raise UserError(f'{path} is not an array of NumPy ({error}); download or copy it again') from None
+    raise UserError(f'{path} is not a NumPy array file ({error}); download or copy it again') from None
   if label_N.shape != (count,) or label_N.dtype != np.uint8:
     raise UserError(f'{path}: expected uint8 labels of shape ({count},), got {label_N.dtype} {label_N.shape}')
-  grids = [_grid(find(folder, f'{split}_{number:02d}.webp')) for number in range(-(-count // _GRID**2))]
+  grids = [_grid(find(folder, f'{split}_{number:02d}.webp')) for number in range(-(-count // _GRID_SIZE**2))]
   return np.concatenate(grids)[:count], _labels(label_N, path)
 
 
@@ -244,10 +242,11 @@ def _grid(path: pathlib.Path) -> np.ndarray:
     with Image.open(io.BytesIO(read_bytes(path))) as image:
       pixels = np.asarray(image.convert('RGB'))
   except OSError as error:
-    raise UserError(f'{path} is not a whole image ({error}); download or copy it again') from None
-  if pixels.shape != (_GRID * 32, _GRID * 32, 3):
-    raise UserError(f'{path}: expected an image of {_GRID * 32} by {_GRID * 32} pixels, got shape {pixels.shape}')
-  return pixels.reshape(_GRID, 32, _GRID, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
+    raise UserError(f'{path} is not a complete image ({error}); download or copy it again') from None
+  if pixels.shape != (_GRID_SIZE * 32, _GRID_SIZE * 32, 3):
+    raise UserError(
+      f'{path}: expected an image of {_GRID_SIZE * 32} by {_GRID_SIZE * 32} pixels, got shape {pixels.shape}')
+  return pixels.reshape(_GRID_SIZE, 32, _GRID_SIZE, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
 
 
 def _labels(label_N: np.ndarray, path: pathlib.Path) -> np.ndarray:
@@ -258,7 +257,7 @@ def _labels(label_N: np.ndarray, path: pathlib.Path) -> np.ndarray:
 
 @contextlib.contextmanager
 def _unpacked(folder: pathlib.Path, *archives: str) -> Iterator[pathlib.Path]:
-  """The folder, or a temporary one with the contents of the first archive that is in it."""
+  """Yields the folder, or a temporary folder with the contents of its first archive."""
   archive = next((folder / name for name in archives if (folder / name).is_file()), None)
   if archive is None:
     yield folder
@@ -268,12 +267,12 @@ def _unpacked(folder: pathlib.Path, *archives: str) -> Iterator[pathlib.Path]:
       with tarfile.open(archive) as tar:
         tar.extractall(temporary, filter='data')
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-      raise UserError(f'{archive} is not a whole tar.gz archive ({error}); download or copy it again') from None
+      raise UserError(f'{archive} is not a complete tar.gz archive ({error}); download or copy it again') from None
     yield pathlib.Path(temporary)
 
 
 def _listing(folder: pathlib.Path) -> str:
-  """What a user sees of a folder that lacks a file."""
+  """Describes the contents of a folder, for error messages."""
   if not folder.is_dir():
     return 'no such folder'
   names = sorted(path.name for path in folder.iterdir())

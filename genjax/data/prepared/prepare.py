@@ -1,4 +1,4 @@
-"""Finds prepared data sets, and prepares those that are not: from original files, from a package or by download."""
+"""Finds prepared data sets, and prepares others: from original files, from a package or by download."""
 
 from collections.abc import Iterator
 import contextlib
@@ -23,10 +23,10 @@ from genjax.types import UserError, expanded
 
 Path = str | os.PathLike[str]
 
-_TIMEOUT = 30  # seconds without an answer before a download is given up
-_RETRIES = 5  # of TFDS, 6 s in all; its own 10 take minutes to say that there is no network
+_TIMEOUT = 30  # seconds without an answer until a download fails
+_RETRIES = 5  # of TFDS, 6 s in total; its default of 10 takes minutes to report a missing network
 
-# Groups of TFDS that it fails to import once an optional package of an earlier group is missing.
+# Groups that TFDS fails to import if an optional package of an earlier group is missing.
 _TFDS_GROUPS = (
   'question_answering', 'ranking', 'recommendation', 'robotics', 'structured', 'summarization', 'text',
   'text_simplification', 'time_series', 'translate', 'video', 'vision_language',
@@ -39,7 +39,7 @@ def data_directory(data_dir: Path | None = None) -> pathlib.Path:
 
 
 def is_known(name: str) -> bool:
-  """Whether a name is that of a data set of genjax or TFDS, perhaps with a config and a version."""
+  """Returns whether a name is a data set of genjax or TFDS, optionally with a config and a version."""
   base = _base(name)
   if base in BUILDERS:
     return True
@@ -50,7 +50,7 @@ def is_known(name: str) -> bool:
 
 
 def is_variant(name: str) -> bool:
-  """Whether a name is 'name/config' of a data set that TFDS has in configs, such as 'glue/sst2'."""
+  """Returns whether a name is 'name/config' of a TFDS data set with configs, such as 'glue/sst2'."""
   base, _, config = name.partition(':')[0].partition('/')
   if not config or base in BUILDERS or not is_known(name):
     return False
@@ -78,24 +78,24 @@ def prepared(name: str, data_dir: Path | None = None) -> tfds.core.DatasetBuilde
 
 
 def open_builder(name: str, data_dir: Path | None = None, originals: Path | None = None) -> tfds.core.DatasetBuilder:
-  """The reader of a data set, prepared first if need be: from the folder `originals` if given, else by download.
+  """The reader of a data set. Prepares it first if needed, from the folder `originals` or by download.
 
-  Of several processes the first prepares it; where they share no data directory, the others then prepare their own.
+  Process 0 prepares it first. If processes share no data directory, the others then prepare their own.
 
   Raises:
-    UserError: no such data set, or it cannot be prepared.
+    UserError: there is no such data set, or it cannot be prepared.
   """
   root = data_directory(data_dir)
   with distributed.first_then_others(f'preparing {name}'):
     if builder := prepared(name, root):
       return builder
     with _locked(root):
-      builder = prepared(name, root)  # perhaps by another process, while this one waited
+      builder = prepared(name, root)  # another process may have prepared it meanwhile
       return builder or build(name, root, originals)
 
 
 def build(name: str, data_dir: Path | None = None, originals: Path | None = None) -> tfds.core.DatasetBuilder:
-  """Prepares a data set that is not; see `open_builder`. Nothing is left behind when it fails."""
+  """Prepares a data set, see `open_builder`. Leaves nothing behind on failure."""
   root = data_directory(data_dir)
   base = _base(name)
   originals = None if originals is None else expanded(originals)
@@ -107,7 +107,7 @@ def build(name: str, data_dir: Path | None = None, originals: Path | None = None
     else:
       _build_tfds(name, root, originals)
   except OSError as error:
-    if prepared(name, root) is None:  # otherwise another process was faster, and what it wrote is whole
+    if prepared(name, root) is None:  # else another process has completed it meanwhile
       raise UserError(f'cannot prepare {name} in {root}: {error}') from None
   finally:
     with contextlib.suppress(OSError):
@@ -135,7 +135,7 @@ def _build_own(name: str, root: pathlib.Path, originals: Path | None) -> None:
 
 
 def _download(builder_class: type[Builder], root: pathlib.Path) -> pathlib.Path:
-  """Folder of the original files, fetched if they are not there yet and checked against their SHA-256."""
+  """The folder of the original files. Missing ones are downloaded and checked against their SHA-256."""
   folder = root / 'downloads' / builder_class.name
   for url, checksum in builder_class.URLS.items():
     path = folder / url.rpartition('/')[2]
@@ -159,8 +159,7 @@ def _download(builder_class: type[Builder], root: pathlib.Path) -> pathlib.Path:
       raise UserError(
         f'{builder_class.name} is not prepared in {root}, and fetching {url} failed: {error}. With its original files '
         f'in a folder, run: genjax data build {builder_class.name} --from=FOLDER --data_dir={root}   '
-        f'(expected there: {builder_class.FILES}). If it is prepared elsewhere, set TFDS_DATA_DIR'
-      ) from None
+        f'(expected there: {builder_class.FILES}). If it is prepared elsewhere, set TFDS_DATA_DIR') from None
     finally:
       partial.unlink(missing_ok=True)
       for empty in (folder, folder.parent):
@@ -170,7 +169,7 @@ def _download(builder_class: type[Builder], root: pathlib.Path) -> pathlib.Path:
 
 
 def _build_tfds(name: str, root: pathlib.Path, originals: Path | None) -> None:
-  """With the code of TFDS, which for many sets needs TensorFlow; `originals` are the files it wants fetched by hand."""
+  """Prepares with TFDS' builder, which often needs TensorFlow; `originals` has manually downloaded files."""
   print(f'preparing {name} in {root} with TFDS', file=sys.stderr, flush=True)
   config = tfds.download.DownloadConfig(manual_dir=os.fspath(originals) if originals is not None else None)
   downloader.MAX_RETRIES = _RETRIES
@@ -197,7 +196,7 @@ def _tfds_builder(name: str, root: pathlib.Path) -> tfds.core.DatasetBuilder:
     close = difflib.get_close_matches(_base(name), known, n=3)
     hint = f'did you mean {" or ".join(close)}?' if close else '`genjax data list` shows what there is'
     raise UserError(f'unknown data set {name!r}, expected one of genjax or TFDS; {hint}') from None
-  except Exception as error:  # a version or config that does not exist, a builder that needs another package
+  except Exception as error:  # the version or config does not exist, or the builder needs another package
     raise UserError(f'TFDS cannot open the data set {name!r}: {first_line(error)}; `tfds build --help` and the catalog '
                     'of TFDS tell its versions and configs') from None
 
@@ -209,7 +208,7 @@ def _import_groups() -> None:
 
 
 def first_line(error: BaseException) -> str:
-  """What a user can read of an error: type and first line, cut at 200 characters."""
+  """The type and first line of an error, at most 200 characters."""
   lines = [line.strip(' *') for line in str(error).splitlines()]
   return f'{type(error).__name__}: {next(filter(None, lines), "")}'[:200]
 
@@ -219,12 +218,12 @@ def _base(name: str) -> str:
 
 
 def _is_prepared(folder: os.PathLike[str]) -> bool:
-  return (pathlib.Path(folder) / 'dataset_info.json').exists()  # the last file that TFDS writes before it renames
+  return (pathlib.Path(folder) / 'dataset_info.json').exists()  # the last file that TFDS writes before renaming
 
 
 @contextlib.contextmanager
 def _locked(root: pathlib.Path) -> Iterator[None]:
-  """One process prepares at a time. Without locks (some network file systems) each works, and the first to end wins."""
+  """Lets one process prepare at a time. Without file locks (some network file systems) the first to finish wins."""
   try:
     root.mkdir(parents=True, exist_ok=True)
     handle = os.open(root, os.O_RDONLY)

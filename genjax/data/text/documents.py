@@ -1,4 +1,4 @@
-"""Documents of text: of a TFDS data set, of text files and of JSON lines, by name, path, folder or pattern."""
+"""Text documents from TFDS data sets, text files and JSON lines, by name, path, folder or pattern."""
 
 import codecs
 from collections.abc import Callable, Iterator
@@ -19,11 +19,11 @@ from genjax.data import sources
 from genjax.data.prepared import prepare
 from genjax.types import UserError, expanded, listed
 
-LINES = ('.jsonl', '.jsonlines', '.ndjson')  # a JSON object a line, each a document
-ENDINGS = ('.txt', *LINES)  # of the files that are read in a folder, each perhaps with .gz after it
-# Of files that are no plain text, or text of which a document is a part.
-FOREIGN = ('.ipynb', '.tar', '.tgz', '.zip', '.zst', '.bz2', '.xz', '.lz4', '.rar', '.7z', '.parquet', '.arrow', '.npy',
-           '.npz', '.pdf')
+LINES = ('.jsonl', '.jsonlines', '.ndjson')  # one JSON object per line, each a document
+ENDINGS = ('.txt', *LINES)  # of the files that are read in a folder, optionally with .gz
+# Endings of files that are not plain text, or contain documents in another format.
+UNSUPPORTED_ENDINGS = ('.ipynb', '.tar', '.tgz', '.zip', '.zst', '.bz2', '.xz', '.lz4', '.rar', '.7z', '.parquet',
+                       '.arrow', '.npy', '.npz', '.pdf')
 _ENDINGS = ' or '.join([', '.join(ENDINGS[:-1]), ENDINGS[-1]])
 
 
@@ -32,14 +32,14 @@ def open_documents(name: str, split: str, data_dir: prepare.Path | None = None, 
   """The documents of a split, in order.
 
   Args:
-    name: of a data set; or path of a file, of a folder, or a pattern such as 'books/**/*.jsonl.gz' (see `find`).
-    split: as for `open_tfds`. Files have only 'train', whose slices count documents: 'train[:90%]', 'train[90%:]';
-      where there is one document, its characters.
+    name: name of a data set, path of a file or folder, or a pattern such as 'books/**/*.jsonl.gz' (see `find`).
+    split: as for `open_tfds`. Files have only 'train'. Its slices count documents: 'train[:90%]', 'train[90%:]'; those
+      of a single document count characters.
     data_dir, originals: see `open_tfds`.
-    field: which feature or JSON field is the text.
+    field: the feature or JSON field with the text.
 
   Raises:
-    UserError: unknown data set, file, field or split.
+    UserError: the data set, file, field or split does not exist.
   """
   paths = find(name)
   if paths is not None:
@@ -55,16 +55,15 @@ def open_documents(name: str, split: str, data_dir: prepare.Path | None = None, 
   if field not in features:
     raise UserError(
       f'{name} has no feature {field!r}, it has {", ".join(features)}; choose a data set of text, or set '
-      'config.data.field'
-    )
+      'config.data.field')
   return sources.read_texts(builder, split, field)
 
 
 def place(name: str) -> pathlib.Path | None:
-  """The path that a name means, whether or not something is there; None for the name of a data set.
+  """The path that a name refers to, existing or not; None for the name of a data set.
 
-  What is called like a data set, or like a config of one, does not hide it: './mnist' is a path, and so is 'mnist/part'
-  where there is such a file, and 'glue/sst2' is none.
+  A file or folder named like a data set does not hide the data set: './mnist' is a path, 'mnist/part' is a path if such
+  a file exists, and 'glue/sst2' is a data set.
   """
   if not name:
     return None
@@ -84,7 +83,7 @@ def _say_hidden(name: str) -> None:
 
 
 def find(name: str) -> list[pathlib.Path] | None:
-  """The files that a name stands for, in order; None if it is the name of a data set. See `place` and `files`."""
+  """The files that a name refers to, in order; None for the name of a data set. See `place` and `files`."""
   path = place(name)
   if path is None:
     return None
@@ -93,62 +92,60 @@ def find(name: str) -> list[pathlib.Path] | None:
 
 
 def files(text: str) -> list[pathlib.Path]:
-  """The files of documents that a path stands for, in order.
+  """The files of documents that a path refers to, in order.
 
-  It is the path of a file; of a folder, which stands for the files below it that end in `ENDINGS`, in any case of
-  letters, hidden ones and those in hidden folders left out; or a pattern with *, ?, [...] or **.
+  The path is that of a file, of a folder, or a pattern with *, ?, [...] or **. A folder refers to all files in it and
+  its subfolders that end in `ENDINGS` (in upper or lower case), without hidden files and folders.
 
   Raises:
-    UserError: it is none of these, stands for no file, or for one in a format that is not read.
+    UserError: the path is invalid, refers to no file, or to a file in an unsupported format.
   """
   path = expanded(text)
   if os.path.isdir(path):
     found = sorted(file for file in path.rglob('*') if file.is_file() and _bare(file).endswith(ENDINGS)
                    and not any(part.startswith('.') for part in file.relative_to(path).parts))
     if not found:
-      raise UserError(f'the folder {path} has no files that end in {_ENDINGS}; name a pattern, as {path}/*.md')
+      raise UserError(f'the folder {path} has no files that end in {_ENDINGS}; give a pattern, as {path}/*.md')
     return found
   if os.path.isfile(path):
     found = [path]
   elif glob.has_magic(text):
     found = sorted(pathlib.Path(file) for file in glob.glob(os.fspath(path), recursive=True) if os.path.isfile(file))
     if not found:
-      raise UserError(f'no file is called {text}')
+      raise UserError(f'no file matches {text}')
   else:
     raise UserError(f'the text file {path} does not exist; expected a path of a file or the name of a data set')
   if foreign := [file for file in found if _is_foreign(_bare(file))]:
     raise UserError(
-      f'{foreign[0]}: text is read from files that end in {_ENDINGS}, a JSON object a line but for .txt, either '
-      'perhaps '
-      'with .gz after it, and from other files of plain text. JSON lines under another name want that ending; a JSON '
-      'list '
-      "becomes JSON lines by jq -c '.[]'")
+      f'{foreign[0]}: genjax reads plain text, and JSON lines in files that end in {" or ".join(LINES)}, also with '
+      ".gz. Rename JSON lines that end otherwise; convert a JSON list by jq -c '.[]'")
   return found
 
 
 def _is_foreign(name: str) -> bool:
-  """Whether a file called so is not read: one of `FOREIGN`, or JSON under another name than those of `LINES`, such as
-  .json or .jsonl~."""
-  return name.endswith(FOREIGN) or not name.endswith(ENDINGS) and any('json' in part for part in name.split('.')[1:])
+  """Returns whether a file with this name is not supported, including JSON with other endings than `LINES`."""
+  if name.endswith(UNSUPPORTED_ENDINGS):
+    return True
+  return not name.endswith(ENDINGS) and any('json' in part for part in name.split('.')[1:])
 
 
 def has_lines(path: pathlib.Path) -> bool:
-  """Whether a file is called as JSON lines are, each of them a document; any other file is one."""
+  """Returns whether a file has JSON lines, by its name; each line is a document. Any other file is one document."""
   return _bare(path).endswith(LINES)
 
 
 def _bare(path: pathlib.Path) -> str:
-  """The name of a file in lower case, without what says that it is compressed."""
+  """The name of a file in lower case, without .gz."""
   return path.name.lower().removesuffix('.gz')
 
 
 def read(path: pathlib.Path, field: str = 'text', first: int = 0) -> Iterator[str]:
-  """The documents of a file from number `first` on: its lines where it is called as JSON lines are, else its text.
+  """Reads the documents of a file from number `first` on: its JSON lines, or its whole text.
 
-  Either may be compressed (.gz). A byte order mark at the beginning is left out; an empty text file has no document.
+  The file may be compressed (.gz). A byte order mark is removed. An empty text file has no documents.
 
   Raises:
-    UserError: it cannot be read, is no UTF-8, or a line has no such field; the message names the line.
+    UserError: the file cannot be read, is not UTF-8, or a line lacks the field; the message names the line.
   """
   if has_lines(path):
     for number, line in itertools.islice(_lines(path), first, None):
@@ -161,7 +158,7 @@ def read(path: pathlib.Path, field: str = 'text', first: int = 0) -> Iterator[st
 
 
 def count(path: pathlib.Path) -> int:
-  """How many documents `read` gives, without reading a text and without parsing JSON; errors as there."""
+  """The number of documents that `read` yields, without parsing them; errors as for `read`."""
   if has_lines(path):
     return sum(1 for _ in _lines(path))
   with _reading(path) as file:
@@ -169,10 +166,10 @@ def count(path: pathlib.Path) -> int:
 
 
 def _lines(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
-  """Numbers and bytes of the lines that are not empty, the first being number 1."""
+  """Yields the numbers, from 1, and bytes of the lines that are not empty."""
   number = 0
   with _reading(path, lambda: f' after line {number}') as file:
-    for number, line in enumerate(file, 1):  # split at newlines only
+    for number, line in enumerate(file, 1):  # splits only at newlines
       text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
       if text.strip():
         yield number, text
@@ -180,8 +177,7 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
 
 @contextlib.contextmanager
 def _reading(path: pathlib.Path, where: Callable[[], str] = str) -> Iterator[IO[bytes]]:
-  """A file open for reading its bytes, which may be compressed; what goes wrong becomes an error with the path and
-  `where`."""
+  """Opens a (compressed) file for reading bytes. Failures become a UserError with the path and `where`."""
   try:
     with gzip.open(path, 'rb') if path.suffix.lower() == '.gz' else open(path, 'rb') as file:
       yield cast(IO[bytes], file)
@@ -194,7 +190,7 @@ def _decoded(data: bytes, path: pathlib.Path) -> str:
     return data.decode('utf-8')
   except UnicodeDecodeError as error:
     if data.startswith(b'\x1f\x8b'):
-      raise UserError(f'{path} is compressed as by gzip, and not called so; rename it to {path}.gz') from None
+      raise UserError(f'{path} is compressed by gzip but does not end in .gz; rename it to {path}.gz') from None
     wide = ' (it begins as UTF-16 does)' if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ''
     line = data.count(b'\n', 0, error.start) + 1
     raise UserError(
@@ -202,10 +198,10 @@ def _decoded(data: bytes, path: pathlib.Path) -> str:
 
 
 def part_of(name: prepare.Path, split: str, total: int, what: str) -> slice:
-  """The part that a split names of what has `total` documents, characters or tokens.
+  """The slice that a split selects from `total` documents, characters or tokens.
 
   Raises:
-    UserError: another split than 'train' and its slices, or an empty one.
+    UserError: the split is not 'train' or a slice of it, or is empty.
   """
   match = re.fullmatch(r'train(?:\[(-?\d+%?)?:(-?\d+%?)?\])?', split)
   if match is None:
@@ -229,22 +225,22 @@ def _field(line: bytes, field: str, where: str) -> str:
 
 
 def whole(text: str, where: str) -> str:
-  """The text, if all of its characters are some.
+  """Returns the text if it can be encoded.
 
   Raises:
-    UserError: it has half of a surrogate pair, which no encoding can write.
+    UserError: it has half of a surrogate pair.
   """
   try:
     text.encode('utf-8')
   except UnicodeEncodeError as error:
     raise UserError(
-      f'{where}: character {error.start + 1} of the text is {text[error.start]!a}, half of a surrogate pair and no '
-      'character; replace it, for example by \\ufffd') from None
+      f'{where}: character {error.start + 1} of the text is {text[error.start]!a}, half of a surrogate '
+      'pair, not a character; replace it, for example by \\ufffd') from None
   return text
 
 
 def _bound(bound: str | None, total: int) -> int | None:
-  """A bound of a slice as a number; percents are rounded towards the start, -10% is 10% from the end."""
+  """A bound of a slice as a number. Percentages are rounded down; -10% is 10% from the end."""
   if bound is None or not bound.endswith('%'):
     return None if bound is None else int(bound)
   percent = int(bound[:-1])

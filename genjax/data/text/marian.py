@@ -1,4 +1,4 @@
-"""The tokenizer of Marian models: a SentencePiece model for each language, and one vocabulary of the pieces of both."""
+"""The tokenizer of Marian models: a SentencePiece model for each language, and one shared vocabulary."""
 
 from collections.abc import Sequence
 import json
@@ -21,11 +21,11 @@ SPECIAL = {'eos': '</s>', 'pad': '<pad>', 'unk': '<unk>'}
 class Marian:
   """Sentences of two languages <-> tokens of one vocabulary.
 
-  A source may begin with the code of the language to translate to, such as '>>fr<<', where the vocabulary has it. Texts
-  are not normalised in any other way than SentencePiece does it.
+  A source may begin with the code of the target language, such as '>>fr<<', if the vocabulary has it. Texts are only
+  normalised by SentencePiece.
 
   Args:
-    folder: of a public model or of a run, with `SIDES` and `VOCABULARY`.
+    folder: folder of a public model or of a run, with `SIDES` and `VOCABULARY`.
 
   Attributes:
     size: one more than the largest token.
@@ -40,7 +40,7 @@ class Marian:
     folder = expanded(folder)
     names = (*SIDES, VOCABULARY)
     if missing := [name for name in names if not (folder / name).is_file()]:
-      raise UserError(f'{folder} has no tokenizer of Marian: it lacks {missing[0]}; expected {", ".join(names)}')
+      raise UserError(f'{folder} has no Marian tokenizer: it lacks {missing[0]}; expected {", ".join(names)}')
     self._files = {
       name: (folder / name).read_bytes() for name in (*names, tokenizers.SETTINGS) if (folder / name).is_file()
     }
@@ -48,7 +48,7 @@ class Marian:
     try:
       self._tokens = json.loads(self._files[VOCABULARY])
       if json.loads(self._files.get(tokenizers.SETTINGS, b'{}')).get('separate_vocabs'):
-        raise UserError(f'{folder} has a vocabulary for each language (separate_vocabs), and genjax has one for both')
+        raise UserError(f'{folder} has a vocabulary for each language (separate_vocabs), but genjax needs one for both')
       self._pieces = {token: piece for piece, token in self._tokens.items()}
       self.size = max(self._pieces) + 1
       self.unused = tuple(sorted(set(range(self.size)).difference(self._pieces)))
@@ -59,7 +59,7 @@ class Marian:
         f'{error}') from None
 
   def encode(self, text: str, side: int = 0) -> np.ndarray:
-    """Tokens of a sentence of the source (side 0) or of the target (1), int32 (T,), without the one that ends it."""
+    """Encodes a sentence of the source (side 0) or of the target (1), int32 (T,), without an end token."""
     code, text = [], whole(text, 'a text to encode')
     if side == 0 and text.startswith('>>') and '<<' in text:
       end = text.index('<<') + 2
@@ -68,14 +68,16 @@ class Marian:
     return np.asarray([self._tokens.get(piece, self.special['unk']) for piece in pieces], np.int32)
 
   def decode(self, tokens: Any) -> str:
-    """The text of integers (T,), special ones left out; tokens beyond the vocabulary, which a padded model may draw,
-    are left out, too."""
+    """Decodes integers (T,), without special tokens and without tokens beyond the vocabulary.
+
+    A model with a padded vocabulary may draw the latter.
+    """
     pieces = [self._pieces[token] for token in np.asarray(tokens).tolist()
               if token in self._pieces and token not in self.special.values()]
     return self._sides[1].decode_pieces(pieces).strip()
 
   def files(self) -> dict[str, bytes]:
-    """Name -> bytes of what a folder needs; `transformers` reads it too."""
+    """Name -> bytes of the files of the tokenizer; `transformers` reads them too."""
     return self._files
 
 
@@ -84,5 +86,5 @@ def _processor(model: bytes, path: pathlib.Path) -> Any:
   try:
     processor.LoadFromSerializedProto(model)
   except RuntimeError as error:
-    raise UserError(f'{path} is no model of SentencePiece: {error}') from None
+    raise UserError(f'{path} is not a SentencePiece model: {error}') from None
   return processor

@@ -18,7 +18,7 @@ DIGITS = {
 
 
 def read_parallel(source: prepare.Path, target: prepare.Path) -> tuple[list[str], list[str]]:
-  """The lines of two text files, perhaps .gz, line n of one being the translation of line n of the other.
+  """Reads the lines of two text files, optionally .gz; line n of one is the translation of line n of the other.
 
   Raises:
     UserError: see `genjax.data.prepared.originals.read_parallel`.
@@ -29,7 +29,7 @@ def read_parallel(source: prepare.Path, target: prepare.Path) -> tuple[list[str]
 
 def open_parallel(name: str, split: str, languages: tuple[str, str], data_dir: prepare.Path | None = None,
                   folder: prepare.Path | None = None) -> tuple[list[str], list[str]]:
-  """The sentences of two text features of a TFDS data set, such as ('de', 'en') of 'multi30k'.
+  """Reads the sentences of two text features of a TFDS data set, such as ('de', 'en') of 'multi30k'.
 
   Args:
     name, split, data_dir: see `open_tfds`.
@@ -37,7 +37,7 @@ def open_parallel(name: str, split: str, languages: tuple[str, str], data_dir: p
     folder: of original files.
 
   Raises:
-    UserError: unknown data set or split; a language that it does not have.
+    UserError: the data set, split or language does not exist.
   """
   builder = prepare.open_builder(name, data_dir, folder)
   features: Any = builder.info.features
@@ -48,15 +48,15 @@ def open_parallel(name: str, split: str, languages: tuple[str, str], data_dir: p
 
 
 def spoken_digits(split: str, languages: tuple[str, str], size: int = 512) -> tuple[list[str], list[str]]:
-  """Numbers of one to eight digits, read out digit by digit: data to translate that needs no files.
+  """Numbers of one to eight digits, spelled digit by digit: translation data that needs no files.
 
   Args:
-    split: 'train' or 'validation', of which neither repeats what is in the other.
-    languages: of `DIGITS`.
-    size: sentences of the split.
+    split: 'train' or 'validation', which are disjoint.
+    languages: keys of `DIGITS`.
+    size: number of sentences of the split.
 
   Raises:
-    UserError: an unknown split or language.
+    UserError: the split or language is unknown.
   """
   parities = {'train': 0, 'validation': 1}
   if split not in parities:
@@ -77,16 +77,16 @@ def spoken_digits(split: str, languages: tuple[str, str], size: int = 512) -> tu
 def parallel(pairs: tuple[Sequence[str], Sequence[str]],
              encode: tuple[Callable[[str], np.ndarray], Callable[[str], np.ndarray]], lengths: tuple[int, int],
              pad_ids: tuple[int, int] = (0, 0), facts: Mapping[str, Any] | None = None) -> Arrays:
-  """Pairs of sentences as a source of examples.
+  """Makes a source of examples from pairs of sentences.
 
-  Pairs of which a side has more tokens than its length are left out; the fingerprint counts them.
+  Pairs with more tokens than the length on one side are dropped; the fingerprint has their number.
 
   Args:
     pairs: source and target sentences.
-    encode: of each side, text -> integers (T,).
-    lengths: S and T, in tokens, of the columns.
-    pad_ids: what stands where there is no token.
-    facts: go into the fingerprint.
+    encode: for each side, text -> integers (T,).
+    lengths: lengths S and T of the columns in tokens.
+    pad_ids: padding token of each side.
+    facts: facts for the fingerprint.
 
   Returns:
     'source' int32 (N, S), 'target' int32 (N, T), and 'source_weights', 'target_weights', float32 of the same shapes, 1
@@ -98,7 +98,7 @@ def parallel(pairs: tuple[Sequence[str], Sequence[str]],
   sides = [[function(text) for text in texts] for function, texts in zip(encode, pairs, strict=True)]
   fits = [all(len(tokens) <= length for tokens, length in zip(pair, lengths)) for pair in zip(*sides, strict=True)]
   if not any(fits):
-    raise UserError(f'none of the {len(fits)} pairs of sentences has at most {lengths} tokens; choose longer ones')
+    raise UserError(f'none of the {len(fits)} pairs of sentences has at most {lengths} tokens; increase these lengths')
   columns = {}
   for name, side, length, pad_id in zip(('source', 'target'), sides, lengths, pad_ids):
     chosen = [tokens for tokens, fit in zip(side, fits) if fit]
@@ -107,10 +107,10 @@ def parallel(pairs: tuple[Sequence[str], Sequence[str]],
 
 
 def pad(rows: Iterable[np.ndarray], length: int, pad_id: int = 0) -> tuple[np.ndarray, np.ndarray]:
-  """Rows of different lengths as int32 (N, T), and their weights, float32 (N, T): 1 on tokens, 0 on padding.
+  """Pads rows to int32 (N, T), with weights, float32 (N, T): 1 on tokens, 0 on padding.
 
   Raises:
-    UserError: a row of more than `length` tokens.
+    UserError: a row has more than `length` tokens.
   """
   rows = list(rows)
   sizes_N = np.asarray([len(row) for row in rows], int)

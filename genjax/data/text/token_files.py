@@ -1,11 +1,10 @@
-"""Folders of tokens: a long stream in shards of ArrayRecord files, read at any place.
+"""Token folders: a long token stream in shards of ArrayRecord files, with random access.
 
-    index.json                       what is written below, and of which texts
-    tokens-00000-of-00008.array_record, ...
+    index.json the contents of the files below, and their source texts tokens-00000-of-00008.array_record, ...
     tokenizer.json or tokenizer.model, tokenizer_config.json    see `genjax.data.text.tokenizers`; not for bytes
 
-A record holds `BLOCK` tokens as little-endian integers, the last of a shard fewer. `genjax data tokenize` writes such
-folders.
+A record holds `RECORD_TOKENS` tokens as little-endian integers; the last record of a shard may hold fewer. `genjax data
+tokenize` writes such folders.
 """
 
 import hashlib
@@ -22,28 +21,28 @@ from genjax.types import UserError, expanded
 
 INDEX = 'index.json'
 FORMAT = 1
-BLOCK = 4096
+RECORD_TOKENS = 4096
 
 
 def is_folder(name: str) -> bool:
-  """Whether a name is that of a folder of tokens, and of no data set; see `genjax.data.text.documents.place`."""
+  """Returns whether a name refers to a token folder and not to a data set; see `genjax.data.text.documents.place`."""
   return (expanded(name) / INDEX).is_file() and place(name) is not None
 
 
 class TokenFiles:
-  """The tokens of a split of such a folder; `self[positions]` reads integers of any shape.
+  """The tokens of a split of a token folder. `self[positions]` reads the tokens at positions of any shape.
 
   Args:
     folder: the folder.
     split: 'train' and slices of it, which count tokens: 'train[:90%]', 'train[-100000:]'.
 
   Attributes:
-    index: what index.json says.
-    bytes_per_token: of the texts, mean over the folder.
-    checksum: of the tokens and the split.
+    index: the contents of index.json.
+    bytes_per_token: mean bytes of text per token in the folder.
+    checksum: checksum of the tokens and the split.
 
   Raises:
-    UserError: no such folder, files that are missing or of another size than was written, an empty split.
+    UserError: the folder does not exist, files are missing or changed in size, or the split is empty.
   """
 
   def __init__(self, folder: str | os.PathLike[str], split: str):
@@ -54,7 +53,7 @@ class TokenFiles:
     for path, shard in zip(paths, shards):
       if not path.is_file() or path.stat().st_size != shard['file_bytes']:
         raise UserError(
-          f'{path} is missing or has not the {shard["file_bytes"]} bytes that {INDEX} says; copy the folder again')
+          f'{path} is missing, or its size is not {shard["file_bytes"]} bytes as in {INDEX}; copy the folder again')
     self._dtype = np.dtype(self.index['dtype'])
     self._block = self.index['block']
     self._starts = np.cumsum([0, *(shard['tokens'] for shard in shards)])
@@ -85,9 +84,8 @@ def _read_index(folder: pathlib.Path) -> dict[str, Any]:
     index = json.loads((folder / INDEX).read_text())
   except (OSError, ValueError) as error:
     raise UserError(
-      f'{folder} is no finished folder of tokens: {error}; `genjax data tokenize --out={folder}` writes one, and goes '
-      'on '
-      'with one that it began') from None
+      f'{folder} is not a complete token folder: {error}; `genjax data tokenize --out={folder}` creates or completes '
+      'it') from None
   if not isinstance(index, dict) or index.get('format') != FORMAT:
-    raise UserError(f'{folder / INDEX} is not of format {FORMAT}: written by another version; tokenize the text again')
+    raise UserError(f'{folder / INDEX} is not of format {FORMAT}: another version wrote it; tokenize the text again')
   return index

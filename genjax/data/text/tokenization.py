@@ -1,5 +1,4 @@
-"""Turns documents into a folder of tokens, shard by shard; what was finished before an interruption stays. See
-`token_files`."""
+"""Writes documents as a token folder, shard by shard, and can resume after an interruption; see `token_files`."""
 
 from collections.abc import Iterator, Sequence
 import hashlib
@@ -19,34 +18,33 @@ from genjax.data.text.windows import ByteVocabulary
 from genjax.types import StorageError, UserError, listed, strict_json
 
 _CHUNK = 256  # documents that are encoded at a time, on all cores
-_STATE = 'unfinished.json'  # what is being written; gone when all of it is
+_STATE = 'unfinished.json'  # the settings of an unfinished folder; deleted at the end
 
 
 def tokenize(paths: Sequence[pathlib.Path], vocabulary: Tokenizer | ByteVocabulary, out: pathlib.Path, shards: int,
              field: str = 'text', end: int | None = None) -> dict[str, Any]:
-  """Writes the tokens of documents, each followed by the token `end`, to a folder; returns its index.
+  """Writes the tokens of documents, each followed by the token `end`, to a folder. Returns its index.
 
-  Called again after an interruption it goes on with the first unfinished shard; the bytes of the folder are those of an
-  undisturbed call.
+  A call after an interruption continues with the first unfinished shard. The result equals that of an uninterrupted
+  call.
 
   Args:
     paths: files of documents, see `genjax.data.text.documents.read`.
     vocabulary: the tokenizer.
     out: the folder.
-    shards: how many files; each holds about as many documents.
-    field: which JSON field is the text.
-    end: by default the tokenizer's end of text.
+    shards: number of files with about equally many documents.
+    field: the JSON field with the text.
+    end: by default the tokenizer's end-of-text token.
 
   Raises:
-    UserError: bad arguments or texts; or `out` holds tokens of other texts, or of another tokenizer.
-    StorageError: the disk refuses.
+    UserError: arguments or texts are invalid; or `out` has tokens of other texts or of another tokenizer.
+    StorageError: the folder cannot be written.
   """
   end = vocabulary.special.get('eos') if end is None else end
   if end is None:
     raise UserError(
-      'this tokenizer has no end-of-text token; say which token ends a document: --end=NUMBER, for bytes for example '
-      '--end=0'
-    )
+      'this tokenizer has no end-of-text token; choose the token that ends a document: --end=NUMBER, e.g. for bytes '
+      '--end=0')
   if not 0 <= end < vocabulary.size:
     raise UserError(f'--end must be a token from 0 to {vocabulary.size - 1}, got {end}')
   counts = [documents.count(path) for path in paths]
@@ -54,13 +52,12 @@ def tokenize(paths: Sequence[pathlib.Path], vocabulary: Tokenizer | ByteVocabula
   if not total:
     raise UserError(
       f'there is no text to tokenize: {listed([str(path) for path in paths], 4)} {"are" if len(paths) > 1 else "is"} '
-      'empty'
-    )
+      'empty')
   if not 1 <= shards <= total:
     raise UserError(f'--shards must be from 1 to the number of documents, {total}, got {shards}')
   files = {} if isinstance(vocabulary, ByteVocabulary) else vocabulary.files()
   plan = {
-    'format': token_files.FORMAT, 'block': token_files.BLOCK,
+    'format': token_files.FORMAT, 'block': token_files.RECORD_TOKENS,
     'dtype': np.min_scalar_type(vocabulary.size - 1).newbyteorder('<').str, 'vocabulary_size': vocabulary.size,
     'end': end, 'tokenizer': identity(vocabulary), 'field': field, 'documents': total,
     'input': [[path.name, path.stat().st_size, count] for path, count in zip(paths, counts)]
@@ -68,13 +65,13 @@ def tokenize(paths: Sequence[pathlib.Path], vocabulary: Tokenizer | ByteVocabula
   if (out / token_files.INDEX).is_file():
     _check_same(out / token_files.INDEX, plan, shards)
   elif (out / _STATE).is_file():
-    if any(out.glob('tokens-*.json')):  # without a finished shard there is nothing to agree with
+    if any(out.glob('tokens-*.json')):  # only finished shards must match
       _check_same(out / _STATE, plan, shards)
     for path in out.glob('*.partial'):
       path.unlink()
   elif out.exists() and (not out.is_dir()
                          or any(path.suffix != '.partial' and not path.name.startswith('.') for path in out.iterdir())):
-    raise UserError(f'{out} exists and holds something else than tokens; name a new folder')
+    raise UserError(f'{out} exists and is not a token folder; choose a new folder')
   try:
     if not (out / token_files.INDEX).is_file():
       out.mkdir(parents=True, exist_ok=True)
@@ -94,7 +91,7 @@ def tokenize(paths: Sequence[pathlib.Path], vocabulary: Tokenizer | ByteVocabula
 
 
 def identity(vocabulary: Any) -> str:
-  """What tells two tokenizers apart: 'byte', or the checksum of the file that has its pieces."""
+  """An identification of a tokenizer: 'byte', or the checksum of the file with its pieces."""
   if isinstance(vocabulary, ByteVocabulary):
     return 'byte'
   return hashlib.sha256(next(iter(vocabulary.files().values()))).hexdigest()
@@ -103,14 +100,14 @@ def identity(vocabulary: Any) -> str:
 def _write_shards(paths: Sequence[pathlib.Path], counts: Sequence[int], vocabulary: Tokenizer | ByteVocabulary,
                   out: pathlib.Path, shards: int, plan: dict[str, Any]) -> list[dict[str, Any]]:
   total, done = plan['documents'], []
-  texts, place = iter(()), -1  # one pass over the files, which begins anew where finished shards are passed over
+  texts, place = iter(()), -1  # one pass over the files, which restarts after skipped (finished) shards
   with tqdm.tqdm(total=total, unit='document', desc=f'tokenizing {out}', smoothing=0.0) as bar:
     for number in range(shards):
       first, last = total * number // shards, total * (number + 1) // shards
       note, path = _note(out, number, shards), out / _name(number, shards)
       if note.is_file() and path.is_file():
         bar.update(last - first)
-        bar.initial += last - first  # it took no time: the rate is of what is done now
+        bar.initial += last - first  # skipped documents must not count in the rate
       else:
         texts = texts if place == first else _from(paths, counts, first, plan['field'])
         _write(note, _write_shard(itertools.islice(texts, last - first), vocabulary, path, plan, bar))
@@ -121,7 +118,7 @@ def _write_shards(paths: Sequence[pathlib.Path], counts: Sequence[int], vocabula
 
 def _write_shard(texts: Iterator[str], vocabulary: Tokenizer | ByteVocabulary, path: pathlib.Path, plan: dict[str, Any],
                  bar: Any) -> dict[str, Any]:
-  """One shard, under its name when it is whole; returns what the index says of it."""
+  """Writes one shard, renamed when complete. Returns its entry in the index."""
   partial = path.with_name(f'{path.name}.partial')
   writer = ArrayRecordWriter(str(partial), 'group_size:1')
   dtype, block, size = np.dtype(plan['dtype']), plan['block'], 0
@@ -150,7 +147,7 @@ def _write_shard(texts: Iterator[str], vocabulary: Tokenizer | ByteVocabulary, p
 
 
 def _from(paths: Sequence[pathlib.Path], counts: Sequence[int], first: int, field: str) -> Iterator[str]:
-  """The documents of all files from number `first` on."""
+  """Yields the documents of all files from number `first` on."""
   start = 0
   for path, count in zip(paths, counts):
     if start + count > first:
@@ -162,13 +159,13 @@ def _check_same(path: pathlib.Path, plan: dict[str, Any], shards: int) -> None:
   try:
     known = json.loads(path.read_text())
   except ValueError:
-    raise UserError(f'{path} is damaged; remove the folder {path.parent} and tokenize anew') from None
+    raise UserError(f'{path} is damaged; remove the folder {path.parent} and tokenize again') from None
   known['shards'] = known['shards'] if isinstance(known['shards'], int) else len(known['shards'])
   different = [f'{name} was {known.get(name)!r} and is {value!r}' for name, value in {**plan, 'shards': shards}.items()
                if known.get(name) != json.loads(json.dumps(value))]
   if different:
     raise UserError(
-      f'{path.parent} was begun otherwise: {"; ".join(different)}. Name another --out, or remove that folder')
+      f'{path.parent} has other settings: {"; ".join(different)}. Choose another --out, or remove that folder')
 
 
 def _name(number: int, shards: int) -> str:
@@ -176,12 +173,12 @@ def _name(number: int, shards: int) -> str:
 
 
 def _note(out: pathlib.Path, number: int, shards: int) -> pathlib.Path:
-  """What is known of a finished shard, until all are finished."""
+  """The path of the entry of a finished shard, until all are finished."""
   return out / f'{_name(number, shards)}.json'
 
 
 def _write(path: pathlib.Path, value: Any) -> None:
-  """A reader, or who comes after an interruption, sees all of it or nothing."""
+  """Writes JSON atomically."""
   partial = path.with_name(f'{path.name}.partial')
   with open(partial, 'w') as file:
     file.write(strict_json(value, indent=2) + '\n')

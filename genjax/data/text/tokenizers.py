@@ -1,10 +1,9 @@
-"""Tokenizers of pieces of words: byte-level BPE and WordPiece, trained here or read from a tokenizer.json, and
-SentencePiece models.
+"""Subword tokenizers: byte-level BPE and WordPiece (trained or read from tokenizer.json), and SentencePiece.
 
-BERT's vocab.txt is read, too, and kept as the tokenizer.json that means the same.
+BERT's vocab.txt is converted to an equivalent tokenizer.json.
 
-A tokenizer is kept as the files in which it is published (`Pieces.files`): whatever folder has them, that of a public
-model, of a run or of tokens, is a tokenizer to `open_tokenizer`.
+A tokenizer is stored as its published files (`Pieces.files`). `open_tokenizer` reads any folder with these files: that
+of a public model, of a run or of tokens.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,52 +22,51 @@ from genjax.types import UserError, expanded
 
 LIBRARY = 'tokenizer.json'  # of the library `tokenizers`
 SENTENCEPIECE = 'tokenizer.model'
-T5 = 'spiece.model'  # the same under the name that T5 has for it
-WORDPIECE = 'vocab.txt'  # of BERT: a piece a line
-FILES = (LIBRARY, SENTENCEPIECE, T5, WORDPIECE)  # in the order in which they are looked for
+T5 = 'spiece.model'  # the same file under T5's name
+WORDPIECE = 'vocab.txt'  # of BERT: one piece per line
+FILES = (LIBRARY, SENTENCEPIECE, T5, WORDPIECE)  # in the order of the search
 SETTINGS = 'tokenizer_config.json'  # of `transformers`: which tokens are special
 TRAINED = ('bpe', 'wordpiece', 'bert')
 END = '<|endoftext|>'
 UNKNOWN = '[UNK]'
 SPECIAL = ('bos', 'eos', 'pad', 'unk')
-# What special tokens are called in files that do not say which they are.
+# Usual names of special tokens, for files that don't name them.
 _USUAL = {
   'bos': ('<s>', '<|begin_of_text|>', '[CLS]', '<bos>'), 'eos': (END, '</s>', '<|end_of_text|>', '[SEP]', '<eos>'),
   'pad': ('<pad>', '[PAD]'), 'unk': ('<unk>', UNKNOWN), 'mask': ('<mask>', '[MASK]')
 }
 _BERT = ('[PAD]', UNKNOWN, '[CLS]', '[SEP]', '[MASK]')
-_BERT_KINDS = {'bos': 'cls', 'eos': 'sep'}  # what the settings of encoders call them
+_BERT_KINDS = {'bos': 'cls', 'eos': 'sep'}  # their names in the settings of encoders
 
 
 class Pieces:
   """A tokenizer of the library `tokenizers`.
 
-  Special tokens that stand in a text, such as '<|endoftext|>', are encoded as the tokens that they are. A text is
-  encoded as a whole and always alike, whatever the file says of truncation, padding and dropout; `files` gives the file
-  back as it was.
+  Special tokens in a text, such as '<|endoftext|>', are encoded as these tokens. Truncation, padding and dropout that
+  the file may contain are switched off; `files` returns the original file.
 
   Args:
-    text: a tokenizer.json.
-    settings: a tokenizer_config.json beside it; '' for none.
-    where: what to call it in messages.
+    text: contents of a tokenizer.json.
+    settings: contents of the tokenizer_config.json beside it; '' for none.
+    where: its name in messages.
 
   Attributes:
     size: one more than the largest token.
     unused: tokens below it that have no text.
-    special: 'bos', 'eos', 'pad', 'unk', 'mask' -> token, of those that there are; BERT's '[CLS]' and '[SEP]' are 'bos'
-      and 'eos'.
-    begins: tokens that stand before every text.
+    special: 'bos', 'eos', 'pad', 'unk', 'mask' -> token, for those that exist; BERT's '[CLS]' and '[SEP]' are 'bos' and
+      'eos'.
+    begins: tokens before every text.
 
   Raises:
-    UserError: the text is no tokenizer.json.
+    UserError: the text is not a tokenizer.json.
   """
 
   def __init__(self, text: str, settings: str = '', where: str = LIBRARY):
     try:
       self._tokenizer = tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the library raises nothing narrower
-      raise UserError(f'{where} is no tokenizer of the library tokenizers: {error}') from None
-    # A file may also say how its author fed a model: texts cut or padded to some length, or split at random.
+    except Exception as error:  # the library raises no narrower type
+      raise UserError(f'{where} is not a tokenizer of the library tokenizers: {error}') from None
+    # A file may also contain settings of its author's training: truncation, padding, random splits.
     self._tokenizer.no_truncation()
     self._tokenizer.no_padding()
     if getattr(self._tokenizer.model, 'dropout', None):
@@ -81,7 +79,7 @@ class Pieces:
     self.unused = tuple(sorted(set(range(self.size)).difference(vocabulary.values())))
     self.special = _special(_settings(settings, where), vocabulary)
     self.begins = tuple(self._tokenizer.encode('', add_special_tokens=True).ids[:1])
-    if self.begins != (self.special.get('bos'),):  # a template may also end a text: that is none of its beginning
+    if self.begins != (self.special.get('bos'),):  # a template may also end a text
       self.begins = ()
 
   def encode(self, text: str) -> np.ndarray:
@@ -101,7 +99,7 @@ class Pieces:
     return self._tokenizer.decode(_within(tokens, self.size), skip_special_tokens=False)
 
   def files(self) -> dict[str, bytes]:
-    """Name -> bytes of what `open_tokenizer` wants in a folder; `transformers` reads it too."""
+    """Name -> bytes of the files that `open_tokenizer` reads; `transformers` reads them too."""
     settings = self._settings
     if not settings:
       names = {f'{kind}_token': self._tokenizer.id_to_token(token) for kind, token in self.special.items()}
@@ -110,9 +108,9 @@ class Pieces:
 
 
 class SentencePiece:
-  """A model of the library `sentencepiece` (Kudo and Richardson 2018); attributes and methods as `Pieces` has them.
+  """A model of the library `sentencepiece` (Kudo and Richardson 2018), with the interface of `Pieces`.
 
-  Control tokens have no text: they cannot be written into one, and decode to nothing.
+  Control tokens have no text: no text encodes to them, and they decode to ''.
   """
 
   unused = ()
@@ -124,7 +122,7 @@ class SentencePiece:
       self._processor.LoadFromSerializedProto(model)
     except RuntimeError as error:
       raise UserError(
-        f'{where} is no model of SentencePiece: {error}. A tokenizer.json in its place is read, too') from None
+        f'{where} is not a SentencePiece model: {error}. A tokenizer.json can replace it') from None
     self._model, self._settings = model, settings
     self.size = int(self._processor.get_piece_size())
     ids = {kind: int(getattr(self._processor, f'{kind}_id')()) for kind in SPECIAL}
@@ -147,7 +145,7 @@ class SentencePiece:
     return self._processor.decode(_within(tokens, self.size))
 
   def files(self) -> dict[str, bytes]:
-    """Name -> bytes of what `open_tokenizer` wants in a folder."""
+    """Name -> bytes of the files that `open_tokenizer` reads."""
     return {self._name: self._model, **({SETTINGS: self._settings.encode()} if self._settings else {})}
 
 
@@ -155,14 +153,13 @@ Tokenizer = Pieces | SentencePiece
 
 
 def open_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
-  """Reads a tokenizer.json, a SentencePiece model (.model), a vocab.txt, or the folder of one: of a public model, of a
-  run or of tokens.
+  """Reads a tokenizer.json, a SentencePiece model (.model) or a vocab.txt, or a folder with one.
 
-  Which tokens are special stands in the tokenizer_config.json or special_tokens_map.json beside it; without these they
-  are found by their usual names.
+  The folder may be that of a public model, of a run or of tokens. tokenizer_config.json or special_tokens_map.json
+  beside the file name the special tokens; without them the usual names are used.
 
   Raises:
-    UserError: nothing of the kind is there, or it is damaged.
+    UserError: there is no such file, or it is damaged.
   """
   path = expanded(path)
   if path.is_dir():
@@ -175,9 +172,8 @@ def open_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
       f'cannot read the tokenizer {path}: it does not exist; expected one of {FILES}, or a folder with one')
   if path.suffix not in ('.json', '.model') and path.name != WORDPIECE:
     raise UserError(
-      f'{path}: expected a {LIBRARY}, a SentencePiece model that ends in .model, a {WORDPIECE} of BERT, or the folder '
-      'of one'
-    )
+      f'{path}: expected a {LIBRARY}, a SentencePiece model that ends in .model, a {WORDPIECE} of BERT, or a folder '
+      'of one')
   beside = [path.with_name(name) for name in (SETTINGS, 'special_tokens_map.json') if path.with_name(name).is_file()]
   try:
     data = path.read_bytes()
@@ -192,26 +188,26 @@ def open_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
 
 
 def train(kind: str, documents: Sequence[str], size: int) -> Pieces:
-  """Learns a tokenizer: a function of its arguments alone.
+  """Trains a tokenizer; the result depends only on the arguments.
 
-  'bpe': byte-level byte-pair encoding with GPT-2's splitting into words (Sennrich et al. 2016, Radford et al. 2019);
-  every text can be encoded and comes back as it was; '<|endoftext|>' is token 0, its end of text. 'wordpiece':
-  WordPiece (Wu et al. 2016) with BERT's splitting and cases kept; '[UNK]' stands for words with characters that
-  training did not see, and white space comes back as single spaces. 'bert': WordPiece without cases and accents, and
-  with the special tokens of BERT (Devlin et al. 2018), '[PAD]' being token 0.
+  'bpe': byte-level byte-pair encoding with GPT-2's word splitting (Sennrich et al. 2016, Radford et al. 2019). Every
+  text can be encoded and is decoded exactly. Token 0 is '<|endoftext|>'. 'wordpiece': WordPiece (Wu et al. 2016) with
+  BERT's word splitting, case-sensitive. Words with characters that are not in the training text become '[UNK]', and
+  white space is decoded as single spaces. 'bert': WordPiece without case and accents, with the special tokens of BERT
+  (Devlin et al. 2018). Token 0 is '[PAD]'.
 
   Args:
     kind: one of `TRAINED`.
     documents: texts.
-    size: most tokens; there are fewer where the texts have no more pieces.
+    size: largest number of tokens; there are fewer if the texts don't have enough pieces.
 
   Raises:
-    UserError: no text, or a size that does not hold its characters.
+    UserError: there is no text, or the size is smaller than its number of characters.
   """
   if kind not in TRAINED:
-    raise UserError(f'a tokenizer to train is one of {TRAINED}, got {kind!r}')
+    raise UserError(f'the kind of tokenizer to train must be one of {TRAINED}, got {kind!r}')
   if not any(documents):
-    raise UserError(f'a tokenizer is trained on text, got {len(documents)} documents without any')
+    raise UserError(f'a tokenizer needs text to train on, got {len(documents)} documents without text')
   normalizer = normalizers.BertNormalizer(lowercase=True) if kind == 'bert' else None
   if normalizer:
     documents = [normalizer.normalize_str(document) for document in documents]
@@ -219,14 +215,13 @@ def train(kind: str, documents: Sequence[str], size: int) -> Pieces:
   if size < (least := len(special) + len(alphabet)):
     raise UserError(
       f'config.data.vocabulary_size of a {kind} tokenizer must be at least {least} (single characters and special '
-      'tokens) '
-      f'for this text, got {size}')
+      f'tokens) for this text, got {size}')
   tokenizer: Any = tokenizers.Tokenizer(model)
   tokenizer.pre_tokenizer = splitter
-  # Characters go in as special tokens: the library would number those of WordPiece in an order that changes from run to
-  # run.
-  tokenizer.train_from_iterator(documents,
-                                trainer(vocab_size=size, special_tokens=[*special, *alphabet], show_progress=False))
+  # Characters are passed as special tokens, because the library numbers those of WordPiece in an order that varies from
+  # run to run.
+  tokenizer.train_from_iterator(
+    documents, trainer(vocab_size=size, special_tokens=[*special, *alphabet], show_progress=False))
   learned = json.loads(tokenizer.to_str())['model']
   if kind == 'bpe':
     pieces = models.BPE(learned['vocab'], [tuple(pair) for pair in learned['merges']])
@@ -241,7 +236,7 @@ def train(kind: str, documents: Sequence[str], size: int) -> Pieces:
 
 
 def _recipe(kind: str, documents: Iterable[str]) -> tuple[Any, ...]:
-  """Model, splitter, decoder, trainer, special tokens and single characters of a kind."""
+  """The model, splitter, decoder, trainer, special tokens and single characters of a kind of tokenizer."""
   if kind == 'bpe':
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     return (models.BPE(), pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel(), trainers.BpeTrainer,
@@ -257,13 +252,12 @@ def _recipe(kind: str, documents: Iterable[str]) -> tuple[Any, ...]:
 
 
 def _wordpiece(text: str, settings: Mapping[str, Any], where: str) -> str:
-  """The tokenizer.json of a vocab.txt, in which token n is line n + 1; without settings cases are folded, as
-  `transformers` does."""
-  # At newlines only: a piece may be a character at which str.splitlines splits, too.
+  """The tokenizer.json of a vocab.txt, whose line n + 1 is token n. Ignores case by default, like `transformers`."""
+  # Only at newlines: str.splitlines also splits at other characters, which may be pieces.
   pieces = [line.removesuffix('\r') for line in text.removesuffix('\n').split('\n')]
   vocabulary = {piece: token for token, piece in enumerate(pieces)}
   if lacking := [piece for piece in _BERT if piece not in vocabulary]:
-    raise UserError(f'{where} is no vocabulary of BERT: it lacks {lacking[0]}')
+    raise UserError(f'{where} is not a vocabulary of BERT: it lacks {lacking[0]}')
   for name, kinds in (('do_lower_case', (bool,)), ('strip_accents', (bool, type(None))), ('tokenize_chinese_chars',
                                                                                           (bool,))):
     if name in settings and not isinstance(settings[name], kinds):
@@ -282,12 +276,12 @@ def _settings(text: str, where: str) -> Mapping[str, Any]:
   try:
     settings = json.loads(text or '{}')
   except ValueError as error:
-    raise UserError(f'{SETTINGS} beside {where} is no JSON: {error}') from None
+    raise UserError(f'{SETTINGS} beside {where} is not JSON: {error}') from None
   return settings if isinstance(settings, dict) else {}
 
 
 def _special(settings: Mapping[str, Any], vocabulary: Mapping[str, int]) -> dict[str, int]:
-  """Kind -> token, from a tokenizer_config.json; where it names none, by usual names."""
+  """Kind -> special token, from a tokenizer_config.json, or by the usual names if it names none."""
   found = {}
   says = any(f'{kind}_token' in settings for kind in (*_USUAL, *_BERT_KINDS.values()))
   for kind in _USUAL:

@@ -1,4 +1,4 @@
-"""Text as tokens: vocabularies, and a source of windows of a token stream."""
+"""Vocabularies of bytes, characters and ids, and a source of windows of a token stream."""
 
 from collections.abc import Mapping
 import hashlib
@@ -12,15 +12,15 @@ from genjax.data.text.documents import part_of, whole
 from genjax.data.text.token_files import TokenFiles
 from genjax.types import UserError, expanded
 
-_NPY = b'\x93NUMPY'  # how such a file begins
+_NPY_MAGIC = b'\x93NUMPY'  # first bytes of a .npy file
 _NONE: Mapping[str, int] = types.MappingProxyType({})
 
 
 class Vocabulary(Protocol):
   """Text <-> tokens 0 .. size - 1.
 
-  special: 'bos', 'eos', 'pad', 'unk' -> token, of those that there are. begins: tokens that stand before every text.
-  unused: tokens below the size that no text has.
+  special: 'bos', 'eos', 'pad', 'unk' -> token, for those that exist. begins: tokens before every text. unused: tokens
+    below the size without text.
   """
 
   @property
@@ -45,21 +45,21 @@ class Vocabulary(Protocol):
 
 
 class ByteVocabulary:
-  """The 256 values of a byte of UTF-8. Every text can be encoded."""
+  """UTF-8 bytes as tokens. Every text can be encoded."""
 
   size = 256
   special, begins, unused = _NONE, (), ()
 
   def encode(self, text: str) -> np.ndarray:
-    """uint8 (T,).
+    """Encodes text as uint8 (T,).
 
     Raises:
-      UserError: half of a surrogate pair, which has no bytes.
+      UserError: the text has half of a surrogate pair, which has no bytes.
     """
     return np.frombuffer(whole(text, 'a text in bytes').encode('utf-8'), np.uint8)
 
   def decode(self, tokens: Any) -> str:
-    """The text of integers (T,); bytes that are no UTF-8 become U+FFFD."""
+    """Decodes integers (T,); bytes that are not UTF-8 become U+FFFD."""
     return _checked(tokens, self.size).astype(np.uint8).tobytes().decode('utf-8', errors='replace')
 
 
@@ -83,7 +83,7 @@ class CharVocabulary:
     """Unsigned integers (T,) of the smallest type that holds the vocabulary.
 
     Raises:
-      UserError: a character that the alphabet lacks.
+      UserError: the alphabet lacks a character.
     """
     codes_T = _codes(text)
     tokens_T = np.minimum(np.searchsorted(self._codes_V, codes_T), self.size - 1)
@@ -93,8 +93,7 @@ class CharVocabulary:
       shown = ', '.join(map(repr, characters[:5])) + (' ...' if len(characters) > 5 else '')
       raise UserError(
         f'unknown character {shown}, first at position {unknown[0]} of the text; this vocabulary has the '
-        f'{self.size} characters {self.alphabet!r}'
-      )
+        f'{self.size} characters {self.alphabet!r}')
     return tokens_T.astype(np.min_scalar_type(self.size - 1))
 
   def decode(self, tokens: Any) -> str:
@@ -103,7 +102,7 @@ class CharVocabulary:
 
 
 class IdVocabulary:
-  """The tokens 0 .. size - 1 of a tokenizer that ran elsewhere; the text of a token is its number."""
+  """The tokens 0 .. size - 1 of an external tokenizer; the text of a token is its number."""
 
   special, begins, unused = _NONE, (), ()
 
@@ -113,10 +112,10 @@ class IdVocabulary:
     self.size = size
 
   def encode(self, text: str) -> np.ndarray:
-    """int64 (T,) of '464 3290 318'.
+    """Encodes '464 3290 318' as int64 (T,).
 
     Raises:
-      UserError: something else than numbers of tokens, separated by spaces.
+      UserError: the text is not a list of token numbers separated by spaces.
     """
     words = text.split()
     if unknown := [word for word in words if not word.isdecimal()]:
@@ -129,21 +128,20 @@ class IdVocabulary:
 
 
 class Windows:
-  """Windows of length + 1 tokens (inputs, and targets one further), `stride` apart: column 'tokens', int32 (B, T + 1).
+  """Windows of length + 1 tokens at distance `stride`: column 'tokens', int32 (B, T + 1).
 
-  Stride `length` reads every target once, stride 1 has a window at every token. What is left at the end and does not
-  fill a window is not read.
+  The inputs are the first `length` tokens, the targets the last. With stride `length` every target occurs once, with
+  stride 1 a window starts at every token. A rest that does not fill a window is not used.
 
   Args:
     tokens: the stream, (T,) or `TokenFiles`.
     length, stride: in tokens.
-    facts: go into the fingerprint.
-    end: the token that ends a document. With it there are columns 'segments', int32 (B, T + 1), the number of a token's
-      document within the window, and 'weights', float32 (B, T), 0 where the target begins another document than that of
-      the input.
+    facts: facts for the fingerprint.
+    end: the token that ends a document. If given, there are columns 'segments', int32 (B, T + 1), the number of a
+      token's document within the window, and 'weights', float32 (B, T), 0 where the target begins the next document.
 
   Raises:
-    UserError: less text than one window.
+    UserError: the text is shorter than one window.
   """
 
   def __init__(self, tokens: np.ndarray | TokenFiles, length: int, stride: int = 1,
@@ -152,9 +150,8 @@ class Windows:
       raise UserError(f'length and stride of windows must be at least 1, got length {length} and stride {stride}')
     if len(tokens) < length + 1:
       raise UserError(
-        f'a window of length {length} takes {length + 1} tokens, the text has {len(tokens)}; '
-        'give more text or a shorter context'
-      )
+        f'a window of length {length} needs {length + 1} tokens, the text has {len(tokens)}; '
+        'give more text or a shorter context')
     self.tokens, self.length, self.stride, self.end = tokens, length, stride, end
     self._facts = dict(facts or {})
 
@@ -166,7 +163,7 @@ class Windows:
     if self.end is None:
       return {'tokens': tokens_BT}
     segments_BT = np.cumsum(tokens_BT == self.end, axis=1, dtype=np.int32)
-    segments_BT[:, 1:] = segments_BT[:, :-1].copy()  # the token that ends a document belongs to it
+    segments_BT[:, 1:] = segments_BT[:, :-1].copy()  # the end token belongs to its document
     segments_BT[:, 0] = 0
     return {'tokens': tokens_BT, 'segments': segments_BT,
             'weights': (segments_BT[:, 1:] == segments_BT[:, :-1]).astype(np.float32)}
@@ -181,21 +178,22 @@ class Windows:
 
 
 def open_tokens(path: prepare.Path, split: str, size: int) -> np.ndarray:
-  """The tokens of a split of a NumPy file (.npy) of integers (T,), mapped into memory and not read.
+  """The tokens of a split of a NumPy file (.npy) of integers (T,), as a memory map.
 
   Args:
-    path: of the file.
+    path: path of the file.
     split: 'train' and slices of it, which count tokens: 'train[:90%]', 'train[-100000:]'.
-    size: of the vocabulary.
+    size: size of the vocabulary.
 
   Raises:
-    UserError: no such file, something else than a list of integers, a token outside the vocabulary, an empty split.
+    UserError: the file does not exist or has no list of integers, a token is outside the vocabulary, or the split is
+      empty.
   """
   place = expanded(path)
   try:
     with open(place, 'rb') as file:
-      if file.read(len(_NPY)) != _NPY:
-        raise ValueError('it is none of the .npy files that hold one array')
+      if file.read(len(_NPY_MAGIC)) != _NPY_MAGIC:
+        raise ValueError('it is not a .npy file with one array')
     tokens_T = np.load(place, mmap_mode='r', allow_pickle=False)
   except (OSError, ValueError, EOFError) as error:
     raise UserError(
@@ -205,9 +203,8 @@ def open_tokens(path: prepare.Path, split: str, size: int) -> np.ndarray:
   part_T = tokens_T[part_of(path, split, len(tokens_T), 'tokens')]
   if (largest := int(part_T.max())) >= size or int(part_T.min()) < 0:
     raise UserError(
-      f'{path} holds tokens from {int(part_T.min())} to {largest}; set config.data.vocabulary_size, now {size}, to '
-      'more '
-      'than that')
+      f'{path} holds tokens from {int(part_T.min())} to {largest}; set config.data.vocabulary_size, now {size}, '
+      'above that')
   return part_T
 
 

@@ -1,6 +1,6 @@
-"""Vocabularies of whole words, as translation systems of small data use them, and the splitting of text into words.
+"""Word vocabularies, as in translation models for small data, and splitting of text into words.
 
-A vocabulary is kept as its words in the order of their tokens; which splitter found them belongs to it.
+A vocabulary is stored as the list of its words in the order of their tokens, and the name of its splitter.
 """
 
 from collections import Counter
@@ -28,11 +28,11 @@ class WordVocabulary:
   Words beyond the vocabulary are '<unk>'. White space and upper case are lost.
 
   Args:
-    words: after the special ones, in the order of their tokens.
+    words: words after the special ones, in the order of their tokens.
     split: text -> words, see `splitter`.
 
   Raises:
-    UserError: a word stands twice.
+    UserError: a word occurs twice.
   """
 
   special = {'unk': UNKNOWN, 'pad': PADDING, 'bos': START, 'eos': STOP}
@@ -45,12 +45,11 @@ class WordVocabulary:
     self.size = len(self._names)
     if len(self._tokens) != self.size:
       twice = next(word for word, count in Counter(self._names).items() if count > 1)
-      raise UserError(f'a vocabulary has each word once, and {twice!r} stands in this one twice')
+      raise UserError(f'the words of a vocabulary must differ, but {twice!r} occurs twice')
 
   @classmethod
   def learn(cls, texts: Iterable[str], split: Callable[[str], list[str]], least: int) -> 'WordVocabulary':
-    """The words that stand in the texts `least` times or more, the most frequent first, equally frequent ones in
-    alphabetical order."""
+    """Makes a vocabulary of words that occur at least `least` times, by falling frequency, then alphabetically."""
     counts = Counter(word for text in texts for word in split(text))
     words = [word for word, count in counts.items() if count >= least and word not in SPECIAL]
     return cls(sorted(words, key=lambda word: (-counts[word], word)), split)
@@ -67,7 +66,7 @@ class WordVocabulary:
     """The words of integers (T,) up to the first '<eos>', without padding and '<sos>'.
 
     Raises:
-      UserError: a token outside the vocabulary.
+      UserError: a token is outside the vocabulary.
     """
     tokens_T = np.asarray(tokens)
     if len(outside := tokens_T[(tokens_T < 0) | (tokens_T >= self.size)]):
@@ -77,18 +76,18 @@ class WordVocabulary:
     return [self._names[token] for token in kept.tolist() if token not in (PADDING, START)]
 
   def decode(self, tokens: Any) -> str:
-    """The text of `sentence`; see `join`."""
+    """Decodes integers (T,): the joined words of `sentence`."""
     return join(self.sentence(tokens))
 
 
 def splitter(name: str, language: str) -> Callable[[str], list[str]]:
-  """Text -> its words in lower case.
+  """Returns a function from a text to its words in lower case.
 
-  'spacy': the rules of spaCy for the language, whose code is such as 'de' (`pip install 'genjax-research[text]'`; no
-  model of a language is needed). 'simple': runs of letters and digits, and single other characters.
+  'spacy': the rules of spaCy for a language code such as 'de' (`pip install 'genjax-research[text]'`; needs no language
+  model). 'simple': runs of letters and digits, and single other characters.
 
   Raises:
-    UserError: an unknown splitter or language, or spaCy is not installed.
+    UserError: the splitter or language is unknown, or spaCy is not installed.
   """
   if name == 'simple':
     return lambda text: _PIECE.findall(text.lower())
@@ -101,7 +100,7 @@ def splitter(name: str, language: str) -> Callable[[str], list[str]]:
 @functools.cache
 def _spacy(language: str) -> Any:
   try:
-    import spacy  # takes seconds, and only some vocabularies need it
+    import spacy  # slow to import, and only needed by some vocabularies
   except ImportError:
     raise UserError(
       "splitter 'spacy' needs spaCy, which is not installed: pip install 'genjax-research[text]' (or pip install "
@@ -113,6 +112,6 @@ def _spacy(language: str) -> Any:
 
 
 def join(words: Sequence[str]) -> str:
-  """Words of English, French or German as a text: no space before punctuation and contractions, none around hyphens."""
+  """Joins words of English, French or German: no space before punctuation and contractions or around hyphens."""
   text = _NO_SPACE_BEFORE.sub('', ' '.join(words))
   return _NO_SPACE_AFTER.sub('', _JOINED.sub(r'\1', text))

@@ -1,5 +1,4 @@
-"""Generators and discriminators: DCGAN for images (Radford et al. 2016), perceptrons for points (PacGAN, Lin et al.
-2018).
+"""Generators and discriminators: DCGAN for images (Radford et al. 2016), MLPs for points (PacGAN, Lin et al. 2018).
 
 Generators map latents B Z (and labels B) to samples; discriminators map packs of samples (and labels B/p p) to logits
 B/p.
@@ -20,7 +19,7 @@ from genjax.nn.norms import BatchNorm
 from genjax.types import Array, Key, UserError
 
 NORMS = ('batch', 'none')
-KERNEL = 4  # of every convolution, with stride 2
+KERNEL_SIZE = 4  # of every convolution; the stride is 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +131,7 @@ class PointGan:
 
 
 class Normed(nnx.Module):
-  """A linear layer, and batch normalisation if asked for. A bias before batch normalisation would have no effect."""
+  """A linear layer, optionally with batch normalisation instead of a bias (which would have no effect)."""
 
   def __init__(self, linear: nnx.Module, features: int, norm: str, momentum: float, dtype, rngs: nnx.Rngs):
     self.linear = linear
@@ -158,7 +157,7 @@ class DcganGenerator(nnx.Module):
     self.norm = BatchNorm(widths[0], momentum=config.momentum, scale_sd=0.02, dtype=dtype, rngs=rngs) \
       if config.norm == 'batch' else None
     self.stages = nnx.List([
-      Normed(ConvTranspose(width, following, KERNEL, 2, bias=bias, init=init, dtype=dtype, rngs=rngs), following,
+      Normed(ConvTranspose(width, following, KERNEL_SIZE, 2, bias=bias, init=init, dtype=dtype, rngs=rngs), following,
              config.norm if stage + 1 < halvings else 'none', config.momentum, dtype, rngs)
       for stage, (width, following) in enumerate(zip(widths, widths[1:] + [config.channels]))])
 
@@ -176,13 +175,13 @@ class DcganDiscriminator(nnx.Module):
 
   def __init__(self, config: Dcgan, rngs: nnx.Rngs):
     dtype, norm = jnp.dtype(config.dtype), config.discriminator_norm
-    init = _init('batch' if config.spectral else norm)  # a spectral norm takes the scale out as batch statistics do
+    init = _init('batch' if config.spectral else norm)  # either norm removes the scale
     bias = norm == 'none'
     start, halvings = _start(config.size)
     widths = [config.pack * config.channels] + [config.discriminator_width * 2**stage for stage in range(halvings)]
     self.stages = nnx.List([
-      Normed(Conv(width, following, KERNEL, 2, bias=bias, spectral=config.spectral, init=init, dtype=dtype, rngs=rngs),
-             following, norm if stage else 'none', config.momentum, dtype, rngs)
+      Normed(Conv(width, following, KERNEL_SIZE, 2, bias=bias, spectral=config.spectral, init=init, dtype=dtype,
+                  rngs=rngs), following, norm if stage else 'none', config.momentum, dtype, rngs)
       for stage, (width, following) in enumerate(zip(widths, widths[1:]))])
     self.head = Head(start**2 * widths[-1], config, bias, init, rngs)
 
@@ -238,7 +237,7 @@ class PointDiscriminator(nnx.Module):
 
 
 class Head(nnx.Module):
-  """Features -> logits B: an affine function, plus for a conditional model <features, embedding of the labels>."""
+  """Features -> logits B: an affine function, plus <features, label embedding> in a conditional model."""
 
   def __init__(self, features: int, config: Dcgan | PointGan, bias: bool, init: Initializer, rngs: nnx.Rngs):
     layer = functools.partial(Dense, spectral=config.spectral, init=init, dtype=jnp.dtype(config.dtype), rngs=rngs)
@@ -249,14 +248,14 @@ class Head(nnx.Module):
   def __call__(self, x_BC: Array, label_BP: Array | None, key: Key | None) -> Array:
     logit_B = self.output(x_BC, key)[:, 0]
     if self.embed is not None:
-      # The labels of a pack are joined one after the other, so that each keeps its place.
+      # Concatenate the labels of a pack, so that each keeps its position.
       hot_BK = jax.nn.one_hot(label_BP, self.classes).reshape(x_BC.shape[0], -1)
       logit_B = logit_B + jnp.sum(self.embed(hot_BK, key) * x_BC, axis=-1)
     return logit_B.astype(jnp.float32)
 
 
 def _start(size: int) -> tuple[int, int]:
-  """(side of the smallest map, number of halvings down to it): 64 -> (4, 4), 28 -> (7, 2)."""
+  """Returns (side of the smallest feature map, number of halvings): 64 -> (4, 4), 28 -> (7, 2)."""
   halvings = 0
   while size % 2 == 0 and size > 4:
     size, halvings = size // 2, halvings + 1
@@ -264,12 +263,12 @@ def _start(size: int) -> tuple[int, int]:
 
 
 def _init(norm: str) -> Initializer:
-  """N(0, 0.02^2) as in DCGAN, which rests on batch normalisation; without one, He et al. 2015 keeps the scale."""
+  """N(0, 0.02^2) as in DCGAN, which needs batch normalisation; without it, He initialization (He et al. 2015)."""
   return nnx.initializers.normal(0.02) if norm == 'batch' else nnx.initializers.he_normal()
 
 
 def _embed(config: Dcgan | PointGan, rngs: nnx.Rngs) -> Embed | None:
-  """A label as a vector of the size and the scale of the latent."""
+  """A label embedding with the size and the scale of the latent."""
   if config.num_classes is None:
     return None
   return Embed(config.num_classes, config.latent, embedding_init=nnx.initializers.normal(1.0), rngs=rngs)
@@ -283,14 +282,14 @@ def _check(config: Dcgan | PointGan) -> None:
   for name in ('norm', 'discriminator_norm'):
     if getattr(config, name) not in NORMS:
       raise UserError(f'config.model.{name} must be one of {NORMS}, got {getattr(config, name)!r}')
-  checks.whole(config, 1, 'latent', 'pack', 'num_classes')  # num_classes None: unconditional
+  checks.whole(config, 1, 'latent', 'pack', 'num_classes')  # num_classes may be None
   checks.rates(config, 'momentum')
   checks.dtype(config)
 
 
-# Path regex -> logical axes, by group. Tensor parallelism splits what a dense layer makes. Kernels of convolutions are
-# stored split, by the channels that enter a generator's layer and leave a discriminator's, both multiples of the width,
-# and gathered to compute.
+# Path regex -> logical axes, by group. Tensor parallelism splits the outputs of dense layers. Kernels of convolutions
+# are stored split and gathered for the computation: split by input channels in a generator and by output channels in a
+# discriminator, which are multiples of the width.
 DCGAN_AXES = {
   'generator': ((r'project/kernel', (None, 'mlp')), (r'stages/\d+/linear/kernel', (None, None, 'mlp', None))),
   'discriminator': ((r'stages/\d+/linear/kernel', (None, None, None, 'mlp')), (r'head/output/kernel', ('mlp', None))),

@@ -1,4 +1,4 @@
-"""Encoders and decoders of autoencoders: perceptrons, and convolutions that halve and double the image."""
+"""Encoders and decoders of autoencoders: MLPs, and convolutions that halve and double the image size."""
 
 import dataclasses
 import math
@@ -61,7 +61,7 @@ class ConvConfig:
     factor = 2 ** len(self.channels)
     if self.shape[0] % factor or self.shape[1] % factor:
       raise ValueError(
-        f'{len(self.channels)} stages halve the image {factor}-fold, which does not divide its shape {self.shape}')
+        f'{len(self.channels)} stages divide height and width by {factor}, which does not fit shape={self.shape}')
 
 
 class MlpEncoder(nnx.Module):
@@ -150,7 +150,8 @@ def networks(config: MlpConfig | ConvConfig) -> tuple[Network, Network]:
   return network(lambda rngs: ConvEncoder(config, rngs)), network(lambda rngs: ConvDecoder(config, rngs))
 
 
-# Tensor parallelism splits what a dense layer makes. Kernels of convolutions are stored split and gathered to compute.
+# Tensor parallelism splits the outputs of dense layers. Kernels of convolutions are stored split and gathered for the
+# computation.
 MLP_AXES = (
   (r'encoder/layers/\d+/kernel', (None, 'mlp')),
   (r'decoder/layers/\d+/kernel', (None, 'mlp')),

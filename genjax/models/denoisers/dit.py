@@ -82,7 +82,7 @@ class DiT:
                               f'{self.residual_dtype!r}')
 
 
-# Peebles & Xie 2023, table 1
+# depth, width and heads: Peebles & Xie 2023, table 1
 SIZES = {
     'S': dict(width=384, depth=12, heads=6),
     'B': dict(width=768, depth=12, heads=12),
@@ -94,8 +94,8 @@ SIZES = {
 def network(config: DiT) -> Network:
   """The network (x_BHWC, time_B, label_B or None) -> prediction of shape B H W C (2 C with `learn_sigma`).
 
-  time_B is on the scale of 0 .. 1000; label_B runs to `num_classes`, which stands for "no label". The last layer and
-  all gates start at zero, so that a fresh network predicts 0.
+  time_B is in [0, 1000]. The label `num_classes` means "no label". The last layer and all gates are initialized to
+  zero, so that a new network predicts 0.
   """
   height, width, channels = config.shape
   embed = functional.network(lambda rngs: _Embed(config, rngs))
@@ -120,7 +120,7 @@ def network(config: DiT) -> Network:
 
 
 class _Embed(nnx.Module):
-  """Patches with fixed positions, and the condition: time plus label."""
+  """Patch embedding with fixed positions, and the condition: time plus label embedding."""
 
   def __init__(self, config: DiT, rngs: nnx.Rngs):
     height, width, channels = config.shape
@@ -143,7 +143,7 @@ class _Embed(nnx.Module):
 
 
 class _Block(nnx.Module):
-  """Attention and MLP; shift, scale and gate of each come from the condition (adaLN-Zero)."""
+  """Attention and MLP with shift, scale and gate from the condition (adaLN-Zero)."""
 
   def __init__(self, config: DiT, rngs: nnx.Rngs):
     width, dtype = config.width, jnp.dtype(config.dtype)
@@ -164,7 +164,7 @@ class _Block(nnx.Module):
 
 
 class _Head(nnx.Module):
-  """Modulated norm and the projection to patches."""
+  """Layer norm with shift and scale from the condition, and the projection to patches."""
 
   def __init__(self, config: DiT, channels: int, rngs: nnx.Rngs):
     dtype, self.residual = jnp.dtype(config.dtype), _residual(config)

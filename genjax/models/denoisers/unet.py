@@ -1,4 +1,4 @@
-"""The U-Net of DDPM: residual blocks on several resolutions, attention on some of them (Ho et al. 2020, appendix B)."""
+"""The U-Net of DDPM: residual blocks at several resolutions, attention at some (Ho et al. 2020, appendix B)."""
 
 import dataclasses
 
@@ -86,8 +86,8 @@ class UNet:
 def network(config: UNet) -> Network:
   """The network (x_BHWC, time_B, label_B or None) -> prediction of the shape of x.
 
-  time_B is on the scale of 0 .. 1000; label_B runs to `num_classes`, which stands for "no label". The last convolution
-  starts at zero, so that a fresh network predicts 0.
+  time_B is in [0, 1000]. The label `num_classes` means "no label". The last convolution is initialized to zero, so that
+  a new network predicts 0.
   """
   return functional.network(lambda rngs: _Network(config, rngs))
 
@@ -104,7 +104,7 @@ class _Network(nnx.Module):
         [_Stage(config, size, outputs, embedding, resolution in config.attention, rngs) for size in inputs])
 
     self.time = TimestepEmbedding(base, embedding, shift=1, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
-    # As large as the embedded time, so that the label counts from the first steps on.
+    # The scale of the time embedding, so that the label has an effect from the first steps on.
     self.label = (LabelEmbedding(config.num_classes, embedding, std=1.0, dtype=dtype, rngs=rngs)
                   if config.num_classes else None)
     self.first = Conv(channels, base, init=_XAVIER, dtype=dtype, rngs=rngs)
@@ -166,7 +166,7 @@ class _Network(nnx.Module):
 
 
 class _Stage(nnx.Module):
-  """A residual block, and attention after it where the resolution has it."""
+  """A residual block, followed by attention at the resolutions that have it."""
 
   def __init__(self, config: UNet, inputs: int, outputs: int, embedding: int, attends: bool, rngs: nnx.Rngs):
     dtype = jnp.dtype(config.dtype)
@@ -196,18 +196,18 @@ class _Stage(nnx.Module):
 
 
 def _group_norm(channels: int, config: UNet, rngs: nnx.Rngs) -> GroupNorm:
-  # The variance by two passes: E[x^2] - E[x]^2 loses its digits where the mean is large.
+  # The variance is computed in two passes: E[x^2] - E[x]^2 is inaccurate if the mean is large.
   return GroupNorm(channels, config.groups, dtype=jnp.dtype(config.dtype), rngs=rngs)
 
 
 def _double(x_BHWC: Array) -> Array:
-  """Twice the resolution by nearest neighbours."""
+  """Doubles the resolution by nearest-neighbour interpolation."""
   batch, height, width, channels = x_BHWC.shape
   x = jnp.broadcast_to(x_BHWC[:, :, None, :, None], (batch, height, 2, width, 2, channels))
   return x.reshape(batch, 2 * height, 2 * width, channels)
 
 
-# Tensor parallelism splits the hidden channels of a residual block; attention stays whole, its maps are small.
+# Tensor parallelism splits the hidden channels of residual blocks, but not attention, whose maps are small.
 AXES = (
   (r'time/up/kernel', (None, 'mlp')),
   (r'time/down/kernel', ('mlp', None)),

@@ -1,1 +1,1 @@
-"""Transformers: decoders, encoders, and encoder-decoders, each a file."""
+"""Transformers: decoders, encoders and encoder-decoders, one per file."""

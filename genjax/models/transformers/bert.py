@@ -1,4 +1,4 @@
-"""BERT (Devlin et al. 2018): a bidirectional encoder with the heads that it is trained and tuned with."""
+"""BERT (Devlin et al. 2018): a bidirectional encoder, with its heads for pre-training and fine-tuning."""
 
 import dataclasses
 from typing import Any
@@ -76,7 +76,7 @@ class BertConfig:
     checks.whole(self, 0, 'mlp_width', 'classes')
     checks.positive(self, 'init_scale')
     if (self.next_sentence or self.classes) and not self.pooler:
-      raise ValueError('next_sentence and classes read what the pooler makes; set pooler=True')
+      raise ValueError('next_sentence and classes read the output of the pooler; set pooler=True')
     self.block()
 
   def block(self) -> BlockOptions:
@@ -85,10 +85,10 @@ class BertConfig:
 
 
 def bert(size: str, **options: Any) -> BertConfig:
-  """A published size by name, see `SIZES`, with the English vocabulary and context unless `options` has others.
+  """A published size from `SIZES`, with the English vocabulary and context unless `options` has others.
 
   Raises:
-    ValueError: an unknown size.
+    ValueError: the size is unknown.
   """
   if size not in SIZES:
     raise ValueError(f'size must be one of {tuple(SIZES)}, got {size!r}')
@@ -97,7 +97,7 @@ def bert(size: str, **options: Any) -> BertConfig:
 
 
 class Embedding(nnx.Module):
-  """Tokens, their places and their segments -> normalised vectors B T D."""
+  """Embeddings of tokens, positions and segments -> normalised vectors B T D."""
 
   def __init__(self, config: BertConfig, rngs: nnx.Rngs):
     init = nnx.initializers.normal(config.init_scale)
@@ -120,7 +120,7 @@ class Embedding(nnx.Module):
 
 
 class Heads(nnx.Module):
-  """Every output that the config has, from the hidden states."""
+  """Computes all outputs of the config from the hidden states."""
 
   def __init__(self, config: BertConfig, rngs: nnx.Rngs):
     options = config.block()
@@ -161,14 +161,17 @@ class Heads(nnx.Module):
 def encoder(config: BertConfig) -> Network:
   """The network.
 
-  apply(params, mutable, tokens_BT, types_BT=None, mask_BT=None, positions_BP=None, key=None, project=True) -> outputs
-  by name:
-    'hidden' B T D; and as the config has them, 'tokens' logits B T V, 'pooled' B D, 'next_sentence' logits B 2 (0: it
-    follows, 1: it does not), 'classes' logits B K; logits are float32 in every compute type.
-  types_BT: the segment of each token, 0 for all if None. mask_BT: nonzero where there is a token, zero on padding, on
-  either side; no token sees padding, and hidden states there mean nothing. positions_BP: logits of tokens are computed
-  at these places only, B P V. project=False: 'tokens' is (hidden_BPE, weight_VE) with E = D + 1, whose logits are
-  hidden weight^T, for losses that never hold all.
+  apply(params, mutable, tokens_BT, types_BT=None, mask_BT=None, positions_BP=None, key=None, project=True) returns a
+  dict with 'hidden' B T D and the outputs that the config has: 'tokens' logits B T V, 'pooled' B D, 'next_sentence'
+  logits B 2 (class 0: the second segment follows the first), 'classes' logits B K. Logits are float32 whatever the
+  compute dtype.
+
+    types_BT        the segment of each token; None means 0 for all.
+    mask_BT         nonzero on tokens, zero on padding at either end. No token sees padding; hidden states of padding
+                    are unspecified.
+    positions_BP    computes the logits of tokens only at these positions, B P V.
+    project=False   'tokens' is (hidden_BPE, weight_VE) with E = D + 1 instead of the logits hidden weight^T, for losses
+                    that never store all logits.
   """
   embedding = network(lambda rngs: Embedding(config, rngs))
   blocks = stack(network(lambda rngs: Block(config.block(), rngs=rngs)), config.layers, config.remat, config.unroll)
@@ -178,7 +181,7 @@ def encoder(config: BertConfig) -> Network:
   def init(key: Key) -> tuple[Tree, Tree]:
     keys = jax.random.split(key, len(parts))
     params = {name: part.init(part_key)[0] for (name, part), part_key in zip(parts.items(), keys)}
-    # Without any head there are no parameters of heads
+    # without any head the group 'heads' has no parameters
     return {name: part for name, part in params.items() if part}, {}
 
   def apply(params: Tree, mutable: Tree, tokens_BT: Array, types_BT: Array | None = None, mask_BT: Array | None = None,

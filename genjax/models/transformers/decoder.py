@@ -1,4 +1,4 @@
-"""Decoder-only transformers: GPT-2 and GPT-3, LLaMA, Mistral, Mixtral and everything between, by options."""
+"""Decoder-only transformers by options: GPT-2, GPT-3, LLaMA, Mistral, Mixtral and mixtures of these."""
 
 import dataclasses
 import math
@@ -9,21 +9,21 @@ import jax
 import jax.numpy as jnp
 
 from genjax import checks, sharding
+from genjax.nn import cpu, norms
 from genjax.nn import linear as linear_lib
-from genjax.nn import norms
 from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.attention.self_attention import Attention, RopeScaling, init_layer
 from genjax.nn.blocks import ACTIVATIONS
 from genjax.nn.embeddings import Embed
 from genjax.nn.experts import Experts, balance, empty_load
-from genjax.nn.functional import Network, dropout, network, stack, unstack
+from genjax.nn.functional import Network, dropout, network, stack
 from genjax.nn.kernels import dense
 from genjax.nn.linear import Linear
 from genjax.types import Array, Key, Tree
 
 POSITIONS = ('learned', 'rope')
 NORMS = ('layer', 'rms')
-# Activation(gate x) * up x in the place of activation(up x) (Shazeer 2020)
+# gated MLPs: activation(gate x) * up x instead of activation(up x) (Shazeer 2020)
 GATED = {'swiglu': 'silu', 'geglu': 'gelu', 'reglu': 'relu'}
 MLPS = {**ACTIVATIONS, **{name: ACTIVATIONS[activation] for name, activation in GATED.items()}}
 
@@ -116,16 +116,16 @@ class TransformerConfig:
       if getattr(self, name) not in known:
         raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
     if self.experts and self.mlp_bias:
-      raise ValueError('experts have no biases; leave mlp_bias at None or False')
+      raise ValueError('experts have no biases; set mlp_bias to None or False')
     if self.experts and not 1 <= self.experts_per_token <= self.experts:
-      raise checks.OutOfRange(f'experts_per_token must be 1 to all of the experts, got experts={self.experts} and '
+      raise checks.OutOfRange(f'experts_per_token must be between 1 and experts, got experts={self.experts} and '
                               f'experts_per_token={self.experts_per_token}')
     if self.balance and not self.experts:
       raise ValueError(f'balance is the weight of a loss of experts, got {self.balance} with experts={self.experts}')
     if self.rope_scaling is not None:
       if self.positions != 'rope':
         raise ValueError(f"rope_scaling needs positions='rope', got {self.positions!r}")
-      if not isinstance(self.rope_scaling, RopeScaling):  # a config has it as a dict
+      if not isinstance(self.rope_scaling, RopeScaling):  # a dict, from a config
         object.__setattr__(self, 'rope_scaling', _rope_scaling(dict(self.rope_scaling)))
 
 
@@ -146,7 +146,7 @@ def llama(**options: Any) -> TransformerConfig:
 
 
 class Embedding(nnx.Module):
-  """Tokens B T -> vectors B T D, with learned positions if the config has them."""
+  """Token embedding B T -> B T D, plus learned positions if the config has them."""
 
   def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
     init = nnx.initializers.normal(config.init_scale)
@@ -158,16 +158,16 @@ class Embedding(nnx.Module):
   def __call__(self, tokens_BT: Array, positions_BT: Array, key: Key | None = None) -> Array:
     x_BTD = self.token(tokens_BT)
     if self.config.positions == 'learned':
-      # Parameters of less precision than the compute type are added in the latter.
+      # Parameters of lower precision than the compute dtype are added in the compute dtype.
       x_BTD = x_BTD.astype(jnp.promote_types(x_BTD.dtype, self.config.dtype))
       x_BTD += self.position(positions_BT)
     return dropout(x_BTD, self.config.dropout, key).astype(self.config.dtype)
 
 
 class Block(nnx.Module):
-  """Pre-norm attention and MLP, each added to its input.
+  """Pre-norm attention and MLP, each with a residual connection.
 
-  With a mixture of experts, input and output are pairs of x_BTD and the load of the experts up to there.
+  With a mixture of experts, input and output are pairs (x_BTD, load of the experts of all blocks so far).
   """
 
   def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
@@ -201,7 +201,7 @@ class Block(nnx.Module):
 
   def __call__(self, x: Any, key: Key | None = None, layer: Any = None, balance_BT: Array | None = None,
                **options: Any):
-    """`balance_BT`: weights of the tokens in the load. `options`: of `Attention`."""
+    """Applies the block. `balance_BT` weights the tokens in the load; `options` are passed to `Attention`."""
     x_BTD, load = x if self.config.experts else (x, empty_load(0))
     keys = (None, None) if key is None else tuple(jax.random.split(key))
     weights_key = None if key is None else jax.random.fold_in(key, 2)
@@ -226,7 +226,7 @@ class Block(nnx.Module):
 
 
 class Head(nnx.Module):
-  """Final norm, and the output layer unless it is tied."""
+  """The final norm, and the output layer if it is not tied."""
 
   def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
     self.norm = _norm(config, rngs)
@@ -251,24 +251,29 @@ def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.Module:
 
 
 def _sequence(cache: Any) -> str | None:
-  """The logical axis of tokens: with a cache they come one by one or in a prompt of any length, and stay whole."""
+  """The logical axis of tokens; None with a cache, where the number of tokens varies and is not split."""
   return 'sequence' if cache is None else None
 
 
 def transformer(config: TransformerConfig) -> Network:
   """The network.
 
-  apply(params, mutable, tokens_BT, key=None) -> logits B T V in float32, where logits at t depend on tokens up to t
-  only. apply(..., cache=cache, position=p) -> (logits, cache): the tokens stand at positions p, p + 1, ..., earlier
-  ones are read from the cache (see `init_cache`), and p + T must not exceed its length. Parameters that `lay_out`
-  returned serve too. apply(..., cache=cache, position=p, first_B=first_B): slots before first_B hold padding, and row
-  b's positions count from first_B[b]: texts of several lengths stand in one batch with their ends in line. What comes
-  out for padding is not specified. apply(..., segments_BT=segments_BT, positions_BT=positions_BT), without a cache: a
-  token sees earlier tokens of its own segment (an integer id) only, for packed texts and for padding on either side;
-  positions default to 0, 1, ... whatever the segments. apply(..., project=False) -> (hidden_BTD, weight_VD) in the
-  place of the logits, which are hidden weight^T: for losses that never hold all of them.
-  apply(..., balance_BT=weights_BT), with a mixture of experts -> (output, loss): the load-balancing loss of the
-  experts, unscaled, to which tokens add by their weights; see `genjax.nn.experts.balance`.
+  apply(params, mutable, tokens_BT, key=None) returns float32 logits B T V. Logits at t depend only on tokens up to t.
+  Further keywords:
+
+    cache, position   decodes tokens at positions p, p + 1, ...; reads earlier ones from the cache (see `init_cache`).
+                      Returns (logits, cache). p + T must not exceed the length of the cache. The parameters may come
+                      from `lay_out`.
+    first_B           only with a cache: slots before first_B hold padding, and the positions of row b start at
+                      first_B[b]. This aligns the ends of texts of different lengths. Outputs for padding are
+                      unspecified.
+    segments_BT       without a cache: a token sees only earlier tokens with its own integer id, for packed texts and
+                      padding at either end.
+    positions_BT      positions of the tokens; 0, 1, ... by default, also with segments.
+    project=False     returns (hidden_BTD, weight_VD) instead of the logits hidden weight^T, for losses that never store
+                      all logits.
+    balance_BT        with a mixture of experts: returns (output, loss) with the unscaled load-balancing loss; tokens
+                      count by these weights, see `genjax.nn.experts.balance`.
   """
   embedding = network(lambda rngs: Embedding(config, rngs))
   blocks = stack(network(lambda rngs: Block(config, rngs)), config.layers, config.remat, config.unroll)
@@ -287,7 +292,7 @@ def transformer(config: TransformerConfig) -> Network:
             segments_BT: Array | None = None, positions_BT: Array | None = None,
             balance_BT: Array | None = None) -> tuple[Any, Tree]:
     if balance_BT is not None and not config.experts:
-      raise ValueError('only a mixture of experts has a load to balance')
+      raise ValueError('balance_BT needs a mixture of experts')
     keys = (None, None) if key is None else tuple(jax.random.split(key))
     if config.rope_scaling is not None:
       config.rope_scaling.check_length(tokens_BT.shape[1], config.context)
@@ -317,8 +322,11 @@ def transformer(config: TransformerConfig) -> Network:
 
 
 def init_cache(config: TransformerConfig, batch: int, length: int) -> Tree:
-  """An empty key/value cache for `length` tokens in the compute type: (keys, values) of all layers with a leading axis
-  L, or with `unroll` a tuple of one pair a layer; see `genjax.nn.attention.self_attention.init_layer`."""
+  """An empty key/value cache for `length` tokens in the compute dtype.
+
+  It holds (keys, values) with a leading layer axis L, or with `unroll` a tuple of one pair per layer; see
+  `genjax.nn.attention.self_attention.init_layer`.
+  """
   layer = init_layer(batch, config.kv_heads or config.heads, length, config.head_dim or config.width // config.heads,
                      config.dtype)
   if config.unroll:
@@ -327,9 +335,8 @@ def init_cache(config: TransformerConfig, batch: int, length: int) -> Tree:
 
 
 def lay_out(config: TransformerConfig, params: Tree) -> Tree:
-  """The parameters as a decoding loop reads them best: with `unroll` one tree a layer, which costs a copy of them, else
-  as they are."""
-  return {**params, 'blocks': unstack(params['blocks'], config.layers)} if config.unroll else params
+  """Prepares parameters for a fast decoding loop: with `unroll` copies them into one tree per layer."""
+  return {**params, 'blocks': cpu.unstack(params['blocks'], config.layers)} if config.unroll else params
 
 
 def axes(config: TransformerConfig) -> tuple:
@@ -341,7 +348,7 @@ _AXES = (
   (r'embedding/token/embedding', ('vocab', None)),
   (r'blocks/attention/(query|key|value)/kernel', ('layers', None, 'heads')),
   (r'blocks/attention/out/kernel', ('layers', 'heads', None)),
-  (r'blocks/.*/(scale|bias)', ('layers', None)),  # norms, which every variant has, and biases
+  (r'blocks/.*/(scale|bias)', ('layers', None)),  # norms (every variant has some) and biases
 )
 
 _MLP_AXES = (

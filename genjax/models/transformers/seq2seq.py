@@ -1,5 +1,4 @@
-"""Encoder-decoder transformers: the original (Vaswani et al. 2017), Marian, T5, Whisper and everything between, by
-options."""
+"""Encoder-decoder transformers by options: the original (Vaswani et al. 2017), Marian, T5, Whisper and mixtures."""
 
 import dataclasses
 import math
@@ -141,11 +140,11 @@ class Seq2SeqConfig:
 
   @property
   def depth(self) -> int:
-    """Layers of the decoder."""
+    """Number of decoder layers."""
     return self.layers if self.decoder_layers is None else self.decoder_layers
 
   def initializer(self, kind: str) -> Any:
-    """That of a 'kernel', an 'embedding' or a table of 'relative' positions."""
+    """The initializer of a 'kernel', an 'embedding' or a table of 'relative' positions."""
     if self.init == 'xavier':
       return nnx.initializers.xavier_uniform()
     if self.init == 'normal':
@@ -165,7 +164,7 @@ class Seq2SeqConfig:
 
 
 class Vocabulary(nnx.Module):
-  """The embedding V D of one vocabulary; called, it gives the table."""
+  """The embedding table V D of one vocabulary. A call returns the table."""
 
   def __init__(self, config: Seq2SeqConfig, vocab: int, rngs: nnx.Rngs):
     self.embedding = nnx.Param(config.initializer('embedding')(rngs.params(), (vocab, config.width), jnp.float32))
@@ -175,8 +174,7 @@ class Vocabulary(nnx.Module):
 
 
 class Input(nnx.Module):
-  """Tokens B T and the embedding of their vocabulary -> vectors B T D, with their positions unless these are
-  relative."""
+  """Tokens B T and their embedding table -> vectors B T D, with absolute positions if there are any."""
 
   def __init__(self, config: Seq2SeqConfig, rngs: nnx.Rngs):
     if config.positions == 'learned':
@@ -198,7 +196,7 @@ class Input(nnx.Module):
 
 
 class FrameInput(nnx.Module):
-  """Frames B S F, and what tells them from padding -> vectors B T D with their positions."""
+  """Frames B S F and their padding mask -> vectors B T D with positions."""
 
   def __init__(self, config: Seq2SeqConfig, rngs: nnx.Rngs):
     self.frames = FrameEmbedding(config.frames, config.width, config.source_context,
@@ -210,7 +208,7 @@ class FrameInput(nnx.Module):
 
 
 class Ending(nnx.Module):
-  """The norm after the last block, where norms come before what they are for."""
+  """The final norm of pre-norm models."""
 
   def __init__(self, config: Seq2SeqConfig, rngs: nnx.Rngs):
     if config.pre_norm:
@@ -222,8 +220,7 @@ class Ending(nnx.Module):
 
 
 class Head(nnx.Module):
-  """Logits of the target's vocabulary in float32, or with project=False the (hidden, weight) whose products they
-  are."""
+  """Float32 logits of the target vocabulary, or with project=False the factors (hidden, weight) of the logits."""
 
   def __init__(self, config: Seq2SeqConfig, rngs: nnx.Rngs):
     vocab = config.target_vocab or config.vocab
@@ -249,16 +246,16 @@ class Head(nnx.Module):
 def seq2seq(config: Seq2SeqConfig) -> Network:
   """The network.
 
-  apply(params, mutable, source_BS, target_BT, mask_BS=None, key=None) -> logits B T V of the tokens after each of the
-  target, which
-    depend on the source and on the target up to t only. mask_BS: nonzero where the source has a token, zero on padding,
-    on either side. Padding of the target comes after its tokens and needs no mask. With `config.frames` the source is
-    float32 B S F.
-  apply(..., project=False) -> (hidden_BTE, weight_VE) in the place of the logits, which are hidden weight^T.
-  apply(params, mutable, source_BS, None, mask_BS) -> what the encoder makes, B S D; of frames, half as many vectors.
-  apply(params, mutable, None, target_BT, cache=cache, position=p) -> (logits, cache): the target's tokens stand at p, p
-  + 1, ..., and the
-    source and earlier tokens are read from the cache (see `start_cache`), whose length p + T must not exceed.
+  apply(params, mutable, source_BS, target_BT, mask_BS=None, key=None) returns logits B T V of the next target tokens.
+  Logits at t depend only on the source and on the target up to t. mask_BS is nonzero on source tokens and zero on
+  padding at either end. Padding of the target follows its tokens and needs no mask. With `config.frames` the source is
+  float32 B S F. Other calls:
+
+    apply(..., project=False) returns (hidden_BTE, weight_VE) instead of the logits hidden weight^T.
+    apply(params, mutable, source_BS, None, mask_BS) returns the encoder output B S D; for frames, half as many vectors.
+    apply(params, mutable, None, target_BT, cache=cache, position=p) returns (logits, cache). The target tokens are at
+      positions p, p + 1, ...; the source and earlier tokens come from the cache (see `start_cache`). p + T must not
+      exceed its length.
   """
   vocabularies = {'embedding': network(lambda rngs: Vocabulary(config, config.vocab, rngs))}
   if config.target_vocab and config.depth:
@@ -280,7 +277,7 @@ def seq2seq(config: Seq2SeqConfig) -> Network:
       if target_BT is None:
         return memory_BSD, mutable
     if not config.depth:
-      raise UserError('the model is an encoder alone (decoder_layers=0) and takes no target; give None')
+      raise UserError('the model has only an encoder (decoder_layers=0) and takes no target; pass None')
     embedding_VD = params.get('target_embedding', params['embedding'])['embedding']
     x_BTD, _ = decoder.apply(params['decoder'], {}, target_BT, embedding_VD, memory_BSD,
                              visible_BS=_memory_mask(config, mask_BS), key=keys[1], cache=cache, position=position)
@@ -294,7 +291,7 @@ def seq2seq(config: Seq2SeqConfig) -> Network:
 
 
 def _side(config: Seq2SeqConfig, layers: int, decodes: bool) -> Network:
-  """The encoder or the decoder: tokens and the embedding of their vocabulary -> hidden states."""
+  """The encoder or the decoder: tokens and their embedding table -> hidden states."""
   blocks = network(lambda rngs: Block(config.block(decodes), causal=decodes, cross=decodes, rngs=rngs))
   reads_frames = bool(config.frames) and not decodes
   parts = {
@@ -337,22 +334,21 @@ def _init(parts: dict[str, Network]):
     params = {
       name: part.init(part_key)[0] for (name, part), part_key in zip(parts.items(), jax.random.split(key, len(parts)))
     }
-    # Some parts have parameters under some options only
+    # some parts have parameters only with some options
     return {name: part for name, part in params.items() if part}, {}
 
   return init
 
 
 def start_cache(config: Seq2SeqConfig, params: Tree, source_BS: Array, mask_BS: Array | None, length: int) -> Tree:
-  """The cache for targets of `length` tokens: keys and values of the source for all layers, computed once, and none of
-  the target yet.
+  """A cache for targets of `length` tokens, with the keys and values of the source for all layers.
 
-  Leaves of 'own' and 'memory' are L B K S D, but for `own` of a single row (see
-  `genjax.nn.attention.self_attention.init_layer`); 'visible' is B S 1 1, so that rows are on the fourth axis from the
-  end of all leaves, as in the caches of decoders.
+  Leaves of 'own' (target) and 'memory' (source) are L B K S D, except `own` of a single row (see
+  `genjax.nn.attention.self_attention.init_layer`). 'visible' is B S 1 1. So rows are the fourth axis from the end of
+  all leaves, as in the caches of decoders.
 
   Raises:
-    UserError: a source, or a target to be, longer than the positions of the model.
+    UserError: the source or the target length exceeds the positions of the model.
   """
   _check_length(config, length)
   memory_BSD, _ = seq2seq(config).apply(params, {}, source_BS, None, mask_BS)
@@ -368,7 +364,7 @@ def start_cache(config: Seq2SeqConfig, params: Tree, source_BS: Array, mask_BS: 
 
 
 def _memory_mask(config: Seq2SeqConfig, mask_BS: Array | None) -> Array | None:
-  """The mask of what the encoder makes, from that of the source."""
+  """The mask of the encoder output, from the mask of the source."""
   return mask_BS[:, ::2] if config.frames and mask_BS is not None else mask_BS
 
 
@@ -378,7 +374,7 @@ def _check_length(config: Seq2SeqConfig, length: int) -> None:
 
 
 def axes(config: Seq2SeqConfig) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
-  """The table of logical axes of the parameters that the config has."""
+  """The table of logical axes of the parameters of a config."""
   table = [
     (r'(target_)?embedding/embedding', ('vocab', None)),
     *block_axes('.*/blocks'),

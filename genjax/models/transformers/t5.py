@@ -4,24 +4,23 @@ from typing import Any
 
 from genjax.models.transformers.seq2seq import Seq2SeqConfig
 
-# Layers of each side, heads, width, hidden units and channels of a head, as published with the weights.
+# Layers per side, heads, width, hidden units and channels of a head, as published with the weights.
 SIZES = {'small': (6, 8, 512, 2048, 64), 'base': (12, 12, 768, 3072, 64), 'large': (24, 16, 1024, 4096, 64),
          '3b': (24, 32, 1024, 16384, 128), '11b': (24, 128, 1024, 65536, 128)}
 SIZES_1_1 = {'small': (8, 6, 512, 1024, 64), 'base': (12, 12, 768, 2048, 64), 'large': (24, 16, 1024, 2816, 64),
              'xl': (24, 32, 2048, 5120, 64), 'xxl': (24, 64, 4096, 10240, 64)}
 
-VOCAB = 32128  # 32,000 pieces, 100 sentinels, and what makes it a multiple of 128
-CONTEXT = 512  # of pre-training; relative positions have no limit of their own
+VOCAB = 32128  # 32,000 pieces and 100 sentinels, padded to a multiple of 128
+CONTEXT = 512  # of pre-training; relative positions have no limit
 
 
 def t5(size: str, **options: Any) -> Seq2SeqConfig:
-  """T5 1.0: norms before, no biases, ReLU, one embedding for source, target and output, which reads what is divided by
-  sqrt(D)."""
+  """T5 1.0: pre-norm, no biases, ReLU, one embedding for source, target and output (with input / sqrt(D))."""
   return _t5(SIZES, size, **{'tied': True, 'output_scale': True, **options})
 
 
 def t5_1_1(size: str, **options: Any) -> Seq2SeqConfig:
-  """T5 1.1: gated GELU (Shazeer 2020) and an output layer of its own."""
+  """T5 1.1: gated GELU (Shazeer 2020) and an untied output layer."""
   return _t5(SIZES_1_1, size, **{'activation': 'gelu_tanh', 'gated': True, 'tied': False, **options})
 
 

@@ -1,4 +1,4 @@
-"""Vision Transformer (Dosovitskiy et al. 2021): an encoder of the patches of an image, with its heads."""
+"""Vision Transformer (Dosovitskiy et al. 2021): an encoder of image patches, with its heads."""
 
 import dataclasses
 from typing import Any
@@ -76,7 +76,7 @@ class VitConfig:
 
   @property
   def tokens(self) -> int:
-    """Patches of an image, and the class token."""
+    """Number of patches of an image plus the class token."""
     return (self.shape[0] // self.patch) * (self.shape[1] // self.patch) + 1
 
   def block(self) -> BlockOptions:
@@ -85,11 +85,10 @@ class VitConfig:
 
 
 def vit(size: str, **options: Any) -> VitConfig:
-  """A published size by name, see `SIZES`, for images of 224 pixels and ImageNet's 1000 classes unless `options` has
-  others.
+  """A published size from `SIZES`, for ImageNet (224 pixels, 1000 classes) unless `options` has others.
 
   Raises:
-    ValueError: an unknown size.
+    ValueError: the size is unknown.
   """
   if size not in SIZES:
     raise ValueError(f'size must be one of {tuple(SIZES)}, got {size!r}')
@@ -102,7 +101,7 @@ def vit(size: str, **options: Any) -> VitConfig:
 
 
 class Embedding(nnx.Module):
-  """Images -> a class token and then their patches, row by row, with learned positions: B T D."""
+  """Images -> vectors B T D: the class token and the patches, row by row, with learned positions."""
 
   def __init__(self, config: VitConfig, rngs: nnx.Rngs):
     init = nnx.initializers.normal(config.init_scale)
@@ -123,7 +122,7 @@ class Embedding(nnx.Module):
 
 
 class Heads(nnx.Module):
-  """The last norm, and every output that the config has."""
+  """The final norm, and all outputs of the config."""
 
   def __init__(self, config: VitConfig, rngs: nnx.Rngs):
     options = config.block()
@@ -147,9 +146,8 @@ class Heads(nnx.Module):
 def encoder(config: VitConfig) -> Network:
   """The network.
 
-  apply(params, mutable, image_BHWC, key=None) -> outputs by name: 'hidden' B T D, the class token first; and as the
-  config has them,
-    'pooled' B D, 'classes' logits B K in float32. Published weights read pixels in [-1, 1].
+  apply(params, mutable, image_BHWC, key=None) returns a dict with 'hidden' B T D (the class token first) and the
+  outputs that the config has: 'pooled' B D, 'classes' float32 logits B K. Published weights read pixels in [-1, 1].
   """
   embedding = network(lambda rngs: Embedding(config, rngs))
   blocks = stack(network(lambda rngs: Block(config.block(), rngs=rngs)), config.layers, config.remat, config.unroll)
@@ -171,10 +169,10 @@ def encoder(config: VitConfig) -> Network:
 
 
 def classifier(config: VitConfig) -> Network:
-  """The network image_BHWC in [-1, 1] -> (logits_BK, features_BD), both float32; the features are the class token.
+  """The network image_BHWC in [-1, 1] -> (logits_BK, features_BD), float32; the features are the class token.
 
   Raises:
-    UserError: fewer than 2 classes.
+    UserError: there are fewer than 2 classes.
   """
   if config.num_classes < 2:
     raise UserError(f'a classifier needs at least 2 classes, got {config.num_classes}')

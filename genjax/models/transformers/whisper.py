@@ -4,8 +4,8 @@ from typing import Any
 
 from genjax.models.transformers.seq2seq import Seq2SeqConfig
 
-# Layers of the encoder and of the decoder, heads, width, mel bands and tokens: table 1 of Radford et al. 2022, and as
-# published since with the weights. Those with .en know English alone.
+# Layers of encoder and decoder, heads, width, mel bands and tokens: Radford et al. 2022, table 1, and later published
+# weights. Sizes with .en are English-only.
 SIZES = {
   'tiny': (4, 4, 6, 384, 80, 51865), 'tiny.en': (4, 4, 6, 384, 80, 51864), 'base': (6, 6, 8, 512, 80, 51865),
   'base.en': (6, 6, 8, 512, 80, 51864), 'small': (12, 12, 12, 768, 80, 51865), 'small.en': (12, 12, 12, 768, 80, 51864),
@@ -14,17 +14,17 @@ SIZES = {
   'large-v3-turbo': (32, 4, 20, 1280, 128, 51866)
 }
 
-SOURCE_CONTEXT = 1500  # 30 seconds, 100 frames each, halved
+SOURCE_CONTEXT = 1500  # 30 seconds of 100 frames per second, halved by the stride
 CONTEXT = 448
-# Of all sizes
+# common to all sizes
 OPTIONS = {'positions': 'learned', 'pre_norm': True, 'activation': 'gelu', 'key_bias': False, 'embedding_scale': False}
 
 
 def whisper(size: str, **options: Any) -> Seq2SeqConfig:
-  """A published size by name, see `SIZES`: log-mel frames (`genjax.data.audio.mel`) to tokens.
+  """A published size from `SIZES`, from log-mel frames (`genjax.data.audio.mel`) to tokens.
 
   Raises:
-    ValueError: an unknown size.
+    ValueError: the size is unknown.
   """
   if size not in SIZES:
     raise ValueError(f'size must be one of {tuple(SIZES)}, got {size!r}')

@@ -1,1 +1,1 @@
-"""Attention: layers, the formula and its kernels, and attention of sequences that are split over devices."""
+"""Attention: layers, implementations of softmax attention, fused kernels, and ring attention."""

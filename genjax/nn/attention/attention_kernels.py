@@ -1,6 +1,6 @@
-"""Fused kernels of attention for TPUs and GPUs, and what they take.
+"""Fused attention kernels for TPUs and GPUs, and checks of the arguments that they support.
 
-On a mesh each device runs a kernel on its own rows and heads: the partitioner cannot look into a kernel. Suffixes as in
+On a mesh each device runs the kernel on its own rows and heads, because XLA cannot partition a kernel. Suffixes as in
 `genjax.nn.attention.dot_product_attention`.
 """
 
@@ -21,10 +21,10 @@ from genjax import sharding
 from genjax.nn import derivatives
 from genjax.types import Array
 
-LANES = 128  # of a TPU register: block sizes and padded head sizes are multiples of it
+LANES = 128  # lanes of a TPU register; block sizes and padded head sizes are multiples
 PLATFORMS = {'splash': 'tpu', 'cudnn': 'gpu'}
-CUDNN_LEAST = 8, 0  # compute capability, Ampere
-# Largest head, there and on devices of this major capability
+CUDNN_MIN_CAPABILITY = 8, 0  # compute capability, Ampere
+# Largest head size in general, and on devices of major compute capability HOPPER
 CUDNN_CHANNELS, CUDNN_CHANNELS_HOPPER, HOPPER = 128, 256, 9
 
 Segments = tuple[Array, Array]
@@ -32,8 +32,10 @@ Segments = tuple[Array, Array]
 
 def splash_attention(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None = None, *,
                      causal: bool = False, window: int | None = None, interpret: bool = False) -> Array:
-  """The block-sparse flash kernel for TPUs that ships with jax; `interpret` runs it on any backend, slowly. Reverse
-  mode only."""
+  """jax's block-sparse flash attention kernel for TPUs. Supports reverse mode only.
+
+  `interpret` runs it on any backend, slowly.
+  """
 
   def local(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, ids: tuple[Array, ...]) -> Array:
     return _splash(query_BTHD, key_BSKD, value_BSKD, (ids[0], ids[1]) if ids else None, causal, window, interpret)
@@ -43,10 +45,10 @@ def splash_attention(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segm
 
 def cudnn(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: None = None, *, causal: bool = False,
           window: int | None = None, visible_BS: Array | None = None) -> Array:
-  """NVIDIA's fused kernel, through `jax.nn.dot_product_attention`. Reverse mode only.
+  """NVIDIA's fused kernel, through `jax.nn.dot_product_attention`. Supports reverse mode only.
 
-  It masks keys by the length of each row: with `visible_BS` the keys and values that are seen are moved before the
-  others, which changes nothing else, as attention without `causal` does not know the order of keys.
+  The kernel masks keys by the length of each row. With `visible_BS`, visible keys and values are therefore moved to the
+  front; non-causal attention does not depend on the order of keys.
   """
   del segments
   run = functools.partial(jax.nn.dot_product_attention, is_causal=causal, local_window_size=None if window is None else
@@ -56,12 +58,12 @@ def cudnn(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: None 
     if not visible:
       return run(query_BTHD, key_BSKD, value_BSKD)
     seen_BS = visible[0] != 0
-    # A row that sees nothing gets one key of the others, so that it gets a number.
+    # A row without visible keys sees one hidden key, so that its output is finite.
     length_B = jnp.maximum(jnp.sum(seen_BS, axis=1, dtype=jnp.int32), 1)
     order_BS = jnp.argsort(~seen_BS, axis=1, stable=True)
     inverse_BS = jnp.argsort(order_BS, axis=1)
     here_BS11 = (jnp.arange(seen_BS.shape[1]) < length_B[:, None])[:, :, None, None]
-    # What lies beyond the length is zero, and so is its gradient, whatever the kernel leaves there.
+    # Zero the padding, and so its gradient, whatever the kernel writes there.
     key_BSKD, value_BSKD = (jnp.where(here_BS11, permute(x, order_BS, inverse_BS), 0) for x in (key_BSKD, value_BSKD))
     return run(query_BTHD, key_BSKD, value_BSKD, key_value_seq_lengths=length_B)
 
@@ -70,8 +72,7 @@ def cudnn(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: None 
 
 def refusal(implementation: str, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None,
             causal: bool, options: dict[str, Any]) -> str:
-  """Why a kernel does not take the arguments of `genjax.nn.attention.dot_product_attention.attend`, with those of
-  `options`; '' if it does."""
+  """Returns why a kernel does not support the arguments of `attend` (further ones in `options`), or ''."""
   platform = PLATFORMS.get(implementation)
   if platform is None:
     return ''
@@ -96,14 +97,14 @@ def refusal(implementation: str, query_BTHD: Array, key_BSKD: Array, value_BSKD:
 
 
 def _cudnn_device_refusal(channels: int) -> str:
-  """Why cuDNN's kernel does not run heads of this size on the devices at hand."""
+  """Returns why cuDNN's kernel does not support heads of this size on the target devices, or ''."""
   capability, limit = sharding.compute_capability(), CUDNN_CHANNELS
   if capability:
     numbers = re.fullmatch(r'(\d+)\.(\d+)', capability)
     if numbers is None:
       return f'runs on NVIDIA GPUs, and this is {capability}'
     major, minor = int(numbers[1]), int(numbers[2])
-    if (major, minor) < CUDNN_LEAST:
+    if (major, minor) < CUDNN_MIN_CAPABILITY:
       return f'needs a GPU of compute capability 8.0 or more, got {capability}'
     limit = CUDNN_CHANNELS_HOPPER if major == HOPPER else limit
   if channels % 8 == 0 and channels <= limit:
@@ -113,12 +114,12 @@ def _cudnn_device_refusal(channels: int) -> str:
 
 @functools.cache
 def say_once(message: str) -> None:
-  """A warning in the log of the process, the first time that it is given."""
+  """Logs a warning the first time it is given."""
   logging.getLogger('genjax').warning(message)
 
 
 def permute(x_BSKD: Array, order_BS: Array, inverse_BS: Array) -> Array:
-  """Keys in an order of each row; the gradient is taken in the inverse one, a gather where autodiff would scatter."""
+  """Reorders keys per row. The gradient is a gather by the inverse order, where autodiff would scatter."""
   return _permute(x_BSKD, order_BS, inverse_BS)
 
 
@@ -133,7 +134,7 @@ _permute = derivatives.define(_gather, lambda x, order, inverse: (_gather(x, ord
 
 def _on_devices(name: str, local: Callable[..., Array], query_BTHD: Array, key_BSKD: Array, value_BSKD: Array,
                 ids: tuple[Array, ...]) -> Array:
-  """local(query, key, value, ids), on a mesh on every device for its rows and heads; `ids` have rows first."""
+  """Runs local(query, key, value, ids), on a mesh on each device for its rows and heads; `ids` have rows first."""
   message = (f'forward-mode derivatives (jax.jvp) do not go through the attention kernel {name!r}: set the attention '
              "of the model to 'chunked' or 'reference'")
   query_BTHD, key_BSKD, value_BSKD = (
@@ -149,8 +150,7 @@ def _on_devices(name: str, local: Callable[..., Array], query_BTHD: Array, key_B
     copies = parts // math.gcd(parts, kv_heads)
     say_once(
       f'attention kernel {name!r}: the {kv_heads} heads of keys and values are repeated {copies} times, so that each '
-      f'of {parts} '
-      'devices has those that its queries read')
+      f'of {parts} devices has those that its queries read')
     key_BSKD, value_BSKD = (jnp.repeat(x, copies, axis=2) for x in (key_BSKD, value_BSKD))
   array, row = PartitionSpec(rows or None, None, heads or None, None), PartitionSpec(rows or None, None)
   mapped = jax.shard_map(local, mesh=placement.mesh, in_specs=(array, array, array, (row,) * len(ids)), out_specs=array,
@@ -170,7 +170,7 @@ def _splash(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Seg
   block_q, block_k = _block(length), _block(keys)
   sizes = splash.BlockSizes(block_q=block_q, block_kv=block_k, block_kv_compute=block_k, block_q_dkv=block_q,
                             block_kv_dkv=block_k, block_kv_dkv_compute=block_k, block_q_dq=block_q, block_kv_dq=block_k)
-  with jax.ensure_compile_time_eval():  # the mask's tables are constants of the program
+  with jax.ensure_compile_time_eval():  # the tables of the mask become constants
     kernel = splash.make_splash_mha(splash_masks.MultiHeadMask([mask] * heads), block_sizes=sizes, head_shards=1,
                                     q_seq_shards=1, interpret=interpret)
   padding = [(0, 0)] * 3 + [(0, -channels % LANES)]  # channels of zeros change neither scores nor values
@@ -180,7 +180,7 @@ def _splash(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Seg
 
   query_BHTD = heads_first(query_BTHD * channels ** -0.5).astype(query_BTHD.dtype)
   ids = None if segments is None else splash.SegmentIds(*segments)
-  rows: Any = jax.vmap(kernel)  # jax declares its value with residuals, which it has only when asked
+  rows: Any = jax.vmap(kernel)  # jax's type annotation includes residuals that are only returned on request
   y_BHTD = rows(query_BHTD, heads_first(key_BSKD), heads_first(value_BSKD), segment_ids=ids)
   return y_BHTD[..., :channels].swapaxes(1, 2).astype(query_BTHD.dtype)
 

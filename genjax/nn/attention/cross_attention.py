@@ -1,4 +1,4 @@
-"""Attention of a decoder to what an encoder made, whose keys and values are computed once for all steps of decoding."""
+"""Cross-attention to an encoder's output. Its keys and values are computed once for all decoding steps."""
 
 import math
 
@@ -12,11 +12,13 @@ Memory = tuple[Array, Array]
 
 
 class CrossAttention(Attention):
-  """Multi-head attention of T tokens to a memory of S others (Vaswani et al. 2017, section 3.2.3); arguments as of
-  `Attention`."""
+  """Multi-head attention of T tokens to S encoder outputs (Vaswani et al. 2017, section 3.2.3), the memory.
+
+  Arguments as for `Attention`.
+  """
 
   def project(self, memory_BSD: Array) -> Memory:
-    """Keys and values of the memory, each B K S D; on a mesh each device has whole memories of its heads."""
+    """Keys and values of the memory, each B K S D; on a mesh each device has all positions of its heads."""
     key_BKSD, value_BKSD = (self._place(
       projection(memory_BSD).reshape(*memory_BSD.shape[:2], -1, self.head_dim), 'keys and values B S K D', None,
       grouped=True).swapaxes(1, 2) for projection in (self.key, self.value))
@@ -29,20 +31,21 @@ class CrossAttention(Attention):
       key: Key | None = None,
       visible_BS: Array | None = None,  # type: ignore[override]
       cached: bool = False) -> Array:
-    """Attends.
+    """Applies attention.
 
     Args:
       x_BTD: tokens.
-      memory: what `project` returned.
-      key: for dropout of the weights.
-      visible_BS: nonzero where the memory is seen, None for all of it. A row that sees nothing gets no specified value.
-      cached: the tokens come a few at a time.
+      memory: the result of `project`.
+      key: for dropout of the attention weights.
+      visible_BS: nonzero where the memory is visible; None for all of it. A row without visible memory has an
+        unspecified output.
+      cached: whether tokens are decoded a few at a time.
     """
     key_BKSD, value_BKSD = memory
     query_BTHD = self.query(x_BTD).reshape(*x_BTD.shape[:2], -1, self.head_dim)
     query_BTHD = self._place(query_BTHD, 'queries B T H D', 'sequence' if self.split and not cached else None)
     if not self.scaled:
-      query_BTHD = query_BTHD * math.sqrt(self.head_dim)  # undone by `attend`
+      query_BTHD = query_BTHD * math.sqrt(self.head_dim)  # `attend` divides by it
     if cached:
       segments = None if visible_BS is None else (jnp.ones(x_BTD.shape[:2], bool), visible_BS != 0)
       y_BTHD = attend_cached(query_BTHD, key_BKSD.astype(query_BTHD.dtype), value_BKSD.astype(query_BTHD.dtype), 0,

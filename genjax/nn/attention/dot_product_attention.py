@@ -1,8 +1,8 @@
-"""Softmax attention, softmax(q k^T / sqrt(D) + bias + mask) v (Vaswani et al. 2017, eq. 1), without its T x S matrix.
+"""Softmax attention, softmax(q k^T / sqrt(D) + bias + mask) v (Vaswani et al. 2017, eq. 1).
 
-One function, `attend`, with an implementation for each backend; every one equals `reference` to rounding. Suffixes: B
-batch, T queries, S keys, H query heads, K key/value heads, G = H / K queries that share a key, D channels of a head, N
-chunks of queries.
+`attend` has an implementation for each backend. All but `reference` avoid the T x S matrix of scores, and all equal
+`reference` up to rounding. Suffixes: B batch, T queries, S keys, H query heads, K key/value heads, G = H / K queries
+that share a key, D channels of a head, N chunks of queries.
 """
 
 from collections.abc import Callable
@@ -13,16 +13,16 @@ import jax
 import jax.numpy as jnp
 
 from genjax import sharding
-from genjax.nn import derivatives
+from genjax.nn import cpu, derivatives
 from genjax.nn.attention.attention_kernels import Segments, cudnn, refusal, say_once, splash_attention
 from genjax.nn.functional import drop, dropout
 from genjax.types import Array, Key, UserError
 
 IMPLEMENTATIONS = ('auto', 'reference', 'chunked', 'splash', 'cudnn')
-CHUNK = 512  # queries whose scores exist at one time
-CAUSAL_PARTS = 4  # pieces of a causal sequence; each reads the keys up to its own end only
-MIN_PART = 64  # queries; smaller matrix products cost more than the skipped keys
-_LOWEST = -0.7 * float(jnp.finfo(jnp.float32).max)  # finite, so that a row without any key gives no NaN
+CHUNK = 512  # number of queries whose scores are in memory at a time
+CAUSAL_PARTS = 4  # a causal sequence is split into so many parts; each reads only the keys up to its own end
+MIN_PART = 64  # queries; in smaller parts, small matrix products cost more than skipping keys saves
+_MASKED_SCORE = -0.7 * float(jnp.finfo(jnp.float32).max)  # finite, so that a row without visible keys gives no NaN
 
 
 def attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: bool = False, window: int | None = None,
@@ -35,28 +35,27 @@ def attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: boo
     key_BSKD, value_BSKD: keys and values.
     causal: query t sees keys s <= t; T and S must be equal.
     window: query t sees keys s > t - window only (sliding window); only with `causal`.
-    segments: integer ids (B T, B S); a query sees keys of its own id only. For packed sequences. What a query without
-      any key returns is not specified.
-    visible_BS: nonzero where a key is seen by the queries of its row, zero on padding, wherever it stands; not with
-      `segments`.
-    bias_HTS: added to the scaled scores of all rows, as relative positions are.
-    implementation: 'reference' holds all scores. 'chunked' holds those of `CHUNK` queries, and computes them again for
-      the gradient. 'splash' is the TPU kernel of jax.experimental.pallas; T and S must be multiples of 128. 'cudnn' is
+    segments: integer ids (B T, B S), for packed sequences: a query sees only keys with its own id. The output of a
+      query without any key is unspecified.
+    visible_BS: nonzero where a key is visible to the queries of its row, zero on padding anywhere; not with `segments`.
+    bias_HTS: added to the scaled scores of all rows, e.g. for relative positions.
+    implementation: 'reference' stores all scores. 'chunked' stores those of `CHUNK` queries and recomputes them for the
+      gradient. 'splash' is the TPU kernel of jax.experimental.pallas; T and S must be multiples of 128. 'cudnn' is
       NVIDIA's fused kernel, for float16 and bfloat16, without segments, with heads of up to 128 channels, 256 on
-      Hopper. Neither kernel takes a bias or has forward-mode derivatives (`jax.jvp`), which 'reference' and 'chunked'
-      have. 'auto' takes the kernel of the platform (see `genjax.sharding.platform`) where the arguments suit it; else
-      'chunked', and says so once in the log.
-    dropout_rate, key: with a key, weights are dropped at this rate after the softmax. The kernels drop none, and 'auto'
-      takes 'chunked'.
+      Hopper. Neither kernel supports a bias or forward-mode derivatives (`jax.jvp`); 'reference' and 'chunked' support
+      both. 'auto' uses the kernel of the platform (see `genjax.sharding.platform`) if it supports the arguments; else
+      it uses 'chunked' and logs that once.
+    dropout_rate, key: with a key, weights are dropped at this rate after the softmax. The kernels don't support it, so
+      'auto' uses 'chunked'.
 
   Returns:
     y_BTHD in the type of the queries.
 
   Raises:
-    UserError: the platform or the arguments (dropout of weights among them) do not suit the named implementation; or in
-      forward mode, a kernel.
-    ValueError: shapes that do not fit, a window without `causal`, segments with visible keys, or an unknown
-      implementation.
+    UserError: the named implementation does not support the platform or the arguments (dropout among them); or a kernel
+      is differentiated in forward mode.
+    ValueError: shapes do not match, a window comes without `causal`, segments come with `visible_BS`, or the
+      implementation is unknown.
   """
   _check(query_BTHD, key_BSKD, value_BSKD, causal, window, bias_HTS, implementation)
   if segments is not None and visible_BS is not None:
@@ -83,13 +82,14 @@ def attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal: boo
 
 def attend_cached(query_BTHD: Array, key_BKSD: Array, value_BKSD: Array, position: Array | int, *, causal: bool = False,
                   window: int | None = None, segments: Segments | None = None, bias_HTS: Array | None = None) -> Array:
-  """Attention of T queries to keys and values from a cache, in XLA on every backend, chunk by chunk of queries where
-  they are many.
+  """Attention of T queries to cached keys and values, in plain XLA on every backend.
+
+  More than `CHUNK` queries are computed chunk by chunk.
 
   Args:
     query_BTHD: queries; head h reads key/value head h // (H / K).
-    key_BKSD, value_BKSD: heads before slots, as matrix products read them: any other order costs a copy of the cache at
-      every token.
+    key_BKSD, value_BKSD: the cache, with heads before slots as matrix products read them; any other order would cost a
+      copy of the cache for every token.
     position: slot of the first query, an integer scalar; with `causal`, query t sees slots s <= position + t.
     window, segments, bias_HTS: see `attend`.
 
@@ -97,13 +97,13 @@ def attend_cached(query_BTHD: Array, key_BKSD: Array, value_BKSD: Array, positio
     y_BTHD in the type of the queries.
   """
   query_BKGTD = jnp.moveaxis(_grouped(query_BTHD, key_BKSD.shape[1]), 1, 3)
-  if query_BTHD.shape[1] == 1:  # one token: products of plain matrices, for which XLA copies no cache
+  if query_BTHD.shape[1] == 1:  # one token: plain matrix products, which don't make XLA copy the cache
     visible = _visible(1, key_BKSD.shape[2], position, causal, window, segments)
     scores_BKGS = jnp.einsum('bkgd,bksd->bkgs', query_BKGTD[:, :, :, 0], key_BKSD, preferred_element_type=jnp.float32)
     scores_BKGS *= query_BTHD.shape[3] ** -0.5
     if bias_HTS is not None:
       scores_BKGS += bias_HTS.reshape(scores_BKGS.shape[1:])
-    scores_BKGS = jnp.where(True if visible is None else jnp.squeeze(visible, -2), scores_BKGS, _LOWEST)
+    scores_BKGS = jnp.where(True if visible is None else jnp.squeeze(visible, -2), scores_BKGS, _MASKED_SCORE)
     weight_BKGS = jnp.exp(scores_BKGS - jnp.max(scores_BKGS, axis=-1, keepdims=True))
     y_BKGD = jnp.einsum('bkgs,bksd->bkgd', weight_BKGS.astype(value_BKSD.dtype), value_BKSD,
                         preferred_element_type=jnp.float32)
@@ -118,7 +118,7 @@ def attend_cached(query_BTHD: Array, key_BKSD: Array, value_BKSD: Array, positio
 def reference(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None = None, *,
               causal: bool = False, window: int | None = None, bias_HTS: Array | None = None, dropout_rate: float = 0.0,
               key: Key | None = None) -> Array:
-  """The formula as it stands."""
+  """The formula as written, with all scores in memory."""
   query_BTKGD = _grouped(query_BTHD, key_BSKD.shape[2])
   scores_BKGTS = jnp.einsum('btkgd,bskd->bkgts', query_BTKGD, key_BSKD, preferred_element_type=jnp.float32)
   scores_BKGTS *= query_BTHD.shape[3] ** -0.5
@@ -126,7 +126,7 @@ def reference(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: S
     scores_BKGTS += bias_HTS.reshape(scores_BKGTS.shape[1:])
   visible = _visible(query_BTHD.shape[1], key_BSKD.shape[1], 0, causal, window, segments)
   if visible is not None:
-    scores_BKGTS = jnp.where(visible, scores_BKGTS, _LOWEST)
+    scores_BKGTS = jnp.where(visible, scores_BKGTS, _MASKED_SCORE)
   weight_BKGTS = dropout(jax.nn.softmax(scores_BKGTS, axis=-1).astype(value_BSKD.dtype), dropout_rate, key)
   return jnp.einsum('bkgts,bskd->btkgd', weight_BKGTS, value_BSKD).reshape(query_BTHD.shape).astype(query_BTHD.dtype)
 
@@ -134,11 +134,11 @@ def reference(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: S
 def chunked(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None = None, *,
             causal: bool = False, window: int | None = None, bias_HTS: Array | None = None, dropout_rate: float = 0.0,
             key: Key | None = None) -> Array:
-  """`reference` over chunks of queries, one after the other (Rabe and Staats 2021), recomputed in the backward pass.
+  """`reference` over one chunk of queries at a time (Rabe and Staats 2021), recomputed in the backward pass.
 
-  A sequence of one chunk keeps its weights for the backward pass. A causal sequence, short or long, is cut in
-  `CAUSAL_PARTS` pieces that skip the keys after their end. A sequence of one piece drops the weights that `reference`
-  drops.
+  A sequence of one chunk keeps its weights for the backward pass instead. A causal sequence of any length is split into
+  `CAUSAL_PARTS` parts that skip the keys after their end. Dropout draws the same as in `reference` only for a sequence
+  of one part.
   """
   length = query_BTHD.shape[1]
   query_BKGTD = jnp.moveaxis(_grouped(query_BTHD, key_BSKD.shape[2]), 1, 3)
@@ -169,7 +169,7 @@ def chunked(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Seg
 def _chunks(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, segments: Segments | None, bias_KGTS: Array | None,
             causal: bool, window: int | None, start: Array | int, recompute: bool, dropout_rate: float = 0.0,
             key: Key | None = None) -> Array:
-  """Chunks of queries against the same keys; `start` is the position of the first query among the keys."""
+  """Attention of chunks of queries to the same keys; `start` is the first query's position among the keys."""
   length = query_BKGTD.shape[3]
 
   def one(query_BKGTD: Array, ids_BT: Array | None, bias_KGTS: Array | None, key: Key | None,
@@ -202,11 +202,11 @@ def _chunks(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, segments: Se
 
 def _softmax_products(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Array | None,
                       bias_KGTS: Array | None, kept_BKGTS: Array | None, dropout_rate: float) -> Array:
-  """softmax(q k^T / sqrt(D) + bias) v where `visible`, with a gradient whose products suit XLA's CPU code.
+  """softmax(q k^T / sqrt(D) + bias) v where `visible`, with a gradient that is fast on CPUs too.
 
-  There a product whose large operand, T x S, is read transposed takes twice the time of one that reads it as it lies.
-  The gradients of keys and values are such products; here they are computed as their transposes, from the small
-  operands transposed.
+  On CPUs a product that reads its large T x S operand transposed takes twice as long as one that reads it in memory
+  order. Autodiff computes the gradients of keys and values by such products. Here their transposes are computed
+  instead, so that only the small operands are transposed.
   """
   return _products(query_BKGTD, key_BKSD, value_BKSD, visible, bias_KGTS, kept_BKGTS, dropout_rate)
 
@@ -218,7 +218,7 @@ def _forward(query_BKGTD: Array, key_BKSD: Array, value_BKSD: Array, visible: Ar
   if bias_KGTS is not None:
     scores_BKGTS += bias_KGTS
   if visible is not None:
-    scores_BKGTS = jnp.where(visible, scores_BKGTS, _LOWEST)
+    scores_BKGTS = jnp.where(visible, scores_BKGTS, _MASKED_SCORE)
   weight_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1)
   dropped_BKGTS = drop(weight_BKGTS, kept_BKGTS, dropout_rate).astype(value_BKSD.dtype)
   y_BKGTD = jnp.einsum('bkgts,bksd->bkgtd', dropped_BKGTS, value_BKSD).astype(query_BKGTD.dtype)
@@ -249,30 +249,26 @@ def _derivative(dropout_rate: float, saved, tangents) -> Array:
 
 def _backward(dropout_rate: float, saved, gradient_BKGTD: Array):
   query_BKGTD, key_BKSD, value_BKSD, weight_BKGTS, bias_KGTS, kept_BKGTS, y_BKGTD = saved
-  slope_BKGTS = _apart(jnp.einsum('bkgtd,bksd->bkgts', gradient_BKGTD, value_BKSD, preferred_element_type=jnp.float32))
+  slope_BKGTS = cpu.isolated(
+    jnp.einsum('bkgtd,bksd->bkgts', gradient_BKGTD, value_BKSD, preferred_element_type=jnp.float32))
   slope_BKGTS = drop(slope_BKGTS, kept_BKGTS, dropout_rate)
-  # The mean of the slopes by weight is that of the values' products with the gradient: a sum over channels in the place
-  # of one over keys.
+  # The weighted mean of the score gradients equals sum_d y_d dy_d (Dao et al. 2022, appendix B.2): a sum over channels
+  # is cheaper than one over keys.
   mean_BKGT1 = jnp.sum(gradient_BKGTD.astype(jnp.float32) * y_BKGTD.astype(jnp.float32), axis=-1, keepdims=True)
   slope_BKGTS = weight_BKGTS * (slope_BKGTS - mean_BKGT1)
   bias_slope_KGTS = None if bias_KGTS is None else jnp.sum(slope_BKGTS, axis=0).astype(bias_KGTS.dtype)
-  slope_BKGTS = (slope_BKGTS * query_BKGTD.shape[-1] ** -0.5).astype(query_BKGTD.dtype)  # of the products q k^T
+  slope_BKGTS = (slope_BKGTS * query_BKGTD.shape[-1] ** -0.5).astype(query_BKGTD.dtype)  # gradient of q k^T
   query_slope_BKGTD = jnp.einsum('bkgts,bksd->bkgtd', slope_BKGTS, key_BKSD)
   key_slope_BKDS = jnp.einsum('bkgtd,bkgts->bkds', query_BKGTD, slope_BKGTS)
   dropped_BKGTS = drop(weight_BKGTS, kept_BKGTS, dropout_rate).astype(gradient_BKGTD.dtype)
   value_slope_BKDS = jnp.einsum('bkgtd,bkgts->bkds', gradient_BKGTD, dropped_BKGTS)
-  key_slope_BKDS, value_slope_BKDS = _apart((key_slope_BKDS, value_slope_BKDS))
+  key_slope_BKDS, value_slope_BKDS = cpu.isolated((key_slope_BKDS, value_slope_BKDS))
   key_slope_BKSD = key_slope_BKDS.swapaxes(2, 3)
   value_slope_BKSD = value_slope_BKDS.swapaxes(2, 3).astype(value_BKSD.dtype)
   return query_slope_BKGTD, key_slope_BKSD, value_slope_BKSD, None, bias_slope_KGTS, None
 
 
 _products = derivatives.define(lambda *arguments: _forward(*arguments)[0], _forward, _derivative, _backward, static=1)
-
-
-def _apart(products: Any) -> Any:
-  """On CPUs, products that XLA may neither fuse with what reads them nor transpose back."""
-  return jax.lax.optimization_barrier(products) if sharding.platform() == 'cpu' else products
 
 
 def _grouped(query_BTHD: Array, kv_heads: int) -> Array:
@@ -287,7 +283,7 @@ def _grouped_bias(bias_HTS: Array | None, kv_heads: int) -> Array | None:
 
 def _visible(queries: int, keys: int, start: Array | int, causal: bool, window: int | None,
              segments: Segments | None) -> Array | None:
-  """Which keys each query sees, broadcastable to B K G T S; None is all."""
+  """The mask of visible keys, broadcastable to B K G T S; None means that all are visible."""
   visible = None
   if causal:
     back_TS = start + jnp.arange(queries)[:, None] - jnp.arange(keys)
@@ -299,9 +295,9 @@ def _visible(queries: int, keys: int, start: Array | int, causal: bool, window: 
 
 
 def check_window(causal: bool, window: int | None) -> None:
-  """Raises ValueError for a window without `causal` or of no token."""
+  """Raises a ValueError for a window without `causal` or a window below 1."""
   if window is not None and (not causal or window < 1):
-    raise ValueError(f'a window is at least 1 and comes with causal=True, got window={window}, causal={causal}')
+    raise ValueError(f'a window must be at least 1 and needs causal=True, got window={window}, causal={causal}')
 
 
 def _check(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, causal: bool, window: int | None,

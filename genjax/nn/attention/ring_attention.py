@@ -1,12 +1,12 @@
-"""Attention of sequences that are split over devices: keys and values go round (ring attention, Liu et al. 2023).
+"""Ring attention (Liu et al. 2023): sequences are split over devices, which pass keys and values around a ring.
 
-Each device keeps its part of the queries and sees one part of the keys and values at a time; the softmax is merged as
-the parts come by (Milakov and Gimelshein 2018), in float32. No device ever holds a whole sequence, forward or backward:
-the gradient goes round a second time and recomputes the scores. Suffixes: B batch, T queries, S keys, H query heads, K
-key/value heads, G = H / K queries that share a key, D channels of a head, N chunks of C queries.
+Each device keeps its part of the queries and reads one part of the keys and values at a time. It updates the softmax
+for each part (online softmax, Milakov and Gimelshein 2018), in float32. No device ever holds a whole sequence: the
+backward pass goes around the ring a second time and recomputes the scores. Suffixes: B batch, T queries, S keys, H
+query heads, K key/value heads, G = H / K queries that share a key, D channels of a head, N chunks of C queries.
 
-With a causal mask the devices work on all parts alike and half of the scores are masked away: a step takes as long as
-the device with the last queries needs, so skipping on the others would save no time.
+With a causal mask every device still computes all parts, and half of the scores are masked. Skipping them would save no
+time, because every turn of the ring waits for the device with the last queries, which needs all keys.
 """
 
 from collections.abc import Callable
@@ -23,15 +23,15 @@ from genjax.nn import derivatives
 from genjax.nn.attention.dot_product_attention import check_window
 from genjax.types import Array
 
-CHUNK = 512  # queries whose scores with one part of the keys exist at one time
-_LOWEST = -0.7 * float(jnp.finfo(jnp.float32).max)  # finite, so that a row that has seen no key yet gives no NaN
+CHUNK = 512  # number of queries whose scores with one part of the keys are in memory at a time
+_MASKED_SCORE = -0.7 * float(jnp.finfo(jnp.float32).max)  # finite, so that a row without visible keys gives no NaN
 
 Segments = tuple[Array, Array] | tuple[()]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Ring:
-  """What is fixed of one call: the mesh, the axes of sequence, batch and heads on it, and the mask."""
+  """The static arguments of a call: the mesh, its axes for sequence, batch and heads, and the mask."""
 
   mesh: sharding.AnyMesh
   axis: tuple[str, ...]
@@ -52,11 +52,11 @@ class _Ring:
 
   @property
   def statistics(self) -> PartitionSpec:
-    """Layout of the logarithm of the softmax's denominator, B K G T."""
+    """Layout of the log of the softmax denominator, B K G T."""
     return PartitionSpec(self.batch or None, self.heads or None, None, self.axis)
 
   def turn(self, tree):
-    """Every device hands what it holds to the next one."""
+    """Sends the arrays of every device to the next device."""
     return jax.lax.ppermute(tree, self.axis, [(place, (place + 1) % self.size) for place in range(self.size)])
 
 
@@ -64,22 +64,22 @@ def ring_attend(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, *, causal
                 window: int | None = None, segments: tuple[Array, Array] | None = None) -> Array:
   """Attention of T queries to S keys, both split over the mesh axes of the logical axis 'sequence'.
 
-  To be traced under a mesh (`genjax.sharding.under`) that splits 'sequence' into more than one part.
+  Must be traced under a mesh (`genjax.sharding.under`) that splits 'sequence' into more than one part.
 
   Args:
     query_BTHD: queries; head h reads key/value head h // (H / K).
-    key_BSKD, value_BSKD: keys and values. Where the mesh splits heads into parts that do not divide K, heads are
-      repeated so that each device has its own.
+    key_BSKD, value_BSKD: keys and values. If the mesh splits heads into parts that do not divide K, heads are repeated
+      so that each device has its own.
     causal: query t sees keys s <= t; T and S must be equal.
     window: query t sees keys s > t - window only; only with `causal`.
-    segments: integer ids (B T, B S); a query sees keys of its own id only. A query without any key returns 0.
+    segments: integer ids (B T, B S); a query sees only keys with its own id. The output of a query without keys is 0.
 
   Returns:
     y_BTHD in the type of the queries.
 
   Raises:
     UserError: T, S or H is not divisible by the mesh axes that split it.
-    ValueError: a window without `causal`, T and S that differ with it, or no mesh that splits sequences.
+    ValueError: a window comes without `causal`, T and S differ with `causal`, or no mesh splits sequences.
   """
   placement = sharding.active()
   if placement is None or placement.shards('sequence') == 1:
@@ -129,7 +129,7 @@ _attend = derivatives.define(_attend_value, _attend_forward, _attend_derivative,
 
 def _forward(ring: _Ring, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array,
              segments: Segments) -> tuple[Array, Array]:
-  """On one device: the output for its queries, and the log of the softmax's denominators B K G T."""
+  """On one device: the output for its queries, and the log of the softmax denominators B K G T."""
   kv_heads = key_BSKD.shape[2]
   query_NBKGCD = _chunks(query_BTHD, kv_heads)
   shape = query_NBKGCD.shape
@@ -146,12 +146,12 @@ def _forward(ring: _Ring, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array,
       decay_BKGC = jnp.exp(top_BKGC - new_BKGC)
       value_BKGCD = jnp.einsum('bkgcs,bskd->bkgcd', weight_BKGCS.astype(value_BSKD.dtype), value_BSKD,
                                preferred_element_type=jnp.float32)
-      return new_BKGC, total_BKGC * decay_BKGC + jnp.sum(weight_BKGCS,
-                                                         axis=-1), sum_BKGCD * decay_BKGC[..., None] + value_BKGCD
+      return (new_BKGC, total_BKGC * decay_BKGC + jnp.sum(weight_BKGCS, axis=-1),
+              sum_BKGCD * decay_BKGC[..., None] + value_BKGCD)
 
     return _over_chunks(merge, (jnp.arange(shape[0]), query_NBKGCD, _chunk_ids(segments, shape[0]), *sums))
 
-  sums = (jnp.full(shape[:-1], _LOWEST), jnp.zeros(shape[:-1]), jnp.zeros(shape, jnp.float32))
+  sums = (jnp.full(shape[:-1], _MASKED_SCORE), jnp.zeros(shape[:-1]), jnp.zeros(shape, jnp.float32))
   part = (key_BSKD, value_BSKD, segments[1] if segments else ())
   sums = visit(sums, part, 0)
 
@@ -167,8 +167,10 @@ def _forward(ring: _Ring, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array,
 
 def _backward(ring: _Ring, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments, y_BTHD: Array,
               total_BKGT: Array, gradient_BTHD: Array) -> tuple[Array, Array, Array]:
-  """On one device: gradients of its queries, keys and values. Gradients of keys and values travel with them, home at
-  the end."""
+  """On one device: gradients of its queries, keys and values.
+
+  Gradients of keys and values travel around the ring with them and end on their own device.
+  """
   kv_heads, scale = key_BSKD.shape[2], query_BTHD.shape[3] ** -0.5
   query_NBKGCD, gradient_NBKGCD = _chunks(query_BTHD, kv_heads), _chunks(gradient_BTHD, kv_heads)
   count = query_NBKGCD.shape[0]
@@ -191,8 +193,8 @@ def _backward(ring: _Ring, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array
       key_gradient += product('bkgcs,bkgcd->bskd', slope_BKGCS, query_BKGCD)
       return (key_gradient, value_gradient), query_gradient + product('bkgcs,bskd->bkgcd', slope_BKGCS, key_BSKD)
 
-    chunks = (jnp.arange(count), query_NBKGCD, _chunk_ids(
-      segments, count), gradient_NBKGCD, total_NBKGC, inner_NBKGC, query_gradient)
+    chunks = (jnp.arange(count), query_NBKGCD, _chunk_ids(segments, count), gradient_NBKGCD, total_NBKGC, inner_NBKGC,
+              query_gradient)
     (key_gradient, value_gradient), query_gradient = jax.lax.scan(one, (key_gradient, value_gradient), chunks)
     return query_gradient, (key_BSKD, value_BSKD, ids_BS, key_gradient, value_gradient)
 
@@ -211,13 +213,12 @@ def _backward(ring: _Ring, query_BTHD: Array, key_BSKD: Array, value_BSKD: Array
 
 
 def _scores(ring: _Ring, query_BKGCD: Array, key_BSKD: Array, number: Array, step: Array | int, ids_BC, ids_BS):
-  """Scores B K G C S in float32 of chunk `number` of this device's queries with the keys that came in turn `step`, and
-  which of them count (None: all)."""
+  """Float32 scores B K G C S of chunk `number` of the queries with the keys of turn `step`, and their mask or None."""
   score_BKGCS = jnp.einsum('bkgcd,bskd->bkgcs', query_BKGCD, key_BSKD, preferred_element_type=jnp.float32)
   score_BKGCS *= query_BKGCD.shape[-1] ** -0.5
   visible = None
   if ring.causal:
-    # Positions relative to this device's first query; the keys of turn i come from i devices before it, cyclically.
+    # Positions are relative to this device's first query. The keys of turn i come from the i-th previous device.
     chunk, keys = query_BKGCD.shape[3], key_BSKD.shape[1]
     place = jax.lax.axis_index(ring.axis)
     source = (place - step) % ring.size
@@ -226,7 +227,7 @@ def _scores(ring: _Ring, query_BKGCD: Array, key_BSKD: Array, number: Array, ste
   if not isinstance(ids_BC, tuple):
     same = (ids_BC[:, :, None] == ids_BS[:, None, :])[:, None, None]
     visible = same if visible is None else visible & same
-  return (score_BKGCS if visible is None else jnp.where(visible, score_BKGCS, _LOWEST)), visible
+  return (score_BKGCS if visible is None else jnp.where(visible, score_BKGCS, _MASKED_SCORE)), visible
 
 
 def _hide(weight_BKGCS: Array, visible: Array | None) -> Array:
@@ -234,14 +235,14 @@ def _hide(weight_BKGCS: Array, visible: Array | None) -> Array:
 
 
 def _over_chunks(function: Callable, chunks):
-  """`jax.lax.map`, without the loop where there is one chunk."""
+  """`jax.lax.map`, without a loop if there is only one chunk."""
   if chunks[0].shape[0] == 1:
     return jax.tree.map(lambda x: x[None], function(jax.tree.map(lambda x: x[0], chunks)))
   return jax.lax.map(function, chunks)
 
 
 def _count(length: int) -> int:
-  """Number of chunks of a device's queries: the fewest equal ones of at most `CHUNK`, one if these would be tiny."""
+  """The smallest number of equal chunks of at most `CHUNK` queries; 1 if these would be tiny."""
   sizes = [size for size in range(CHUNK // 4, CHUNK + 1) if length % size == 0]
   return length // max(sizes) if length > CHUNK and sizes else 1
 
@@ -269,7 +270,7 @@ def _join_statistics(x_NBKGC: Array) -> Array:
 
 
 def _chunk_ids(segments: Segments, count: int):
-  """Ids of the queries as N B C; () without segments."""
+  """Segment ids of the queries as N B C; () without segments."""
   if not segments:
     return ()
   return jnp.moveaxis(segments[0].reshape(segments[0].shape[0], count, -1), 1, 0)

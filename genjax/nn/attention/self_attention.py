@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import sharding
+from genjax.nn import cpu
 from genjax.nn.attention.dot_product_attention import attend, attend_cached, check_window
 from genjax.nn.attention.ring_attention import ring_attend
 from genjax.nn.linear import Linear
@@ -58,7 +59,7 @@ class RopeScaling:
         f'rotary scaling needs factor > 0, 0 < low < high, original_context >= 1 and amplitude >= 0, got {self}')
 
   def __call__(self, frequency_D: Array, theta: float) -> Array:
-    """The scaled frequencies, radians a token, of frequencies theta^(-d / D)."""
+    """Returns the scaled frequencies, in radians per token, for frequencies theta^(-d / D)."""
     if self.kind == 'dynamic':
       return frequency_D
     if self.kind == 'linear':
@@ -66,12 +67,12 @@ class RopeScaling:
     if self.kind == 'yarn':
       kept_D = 1.0 - self._ramp(frequency_D.shape[0], theta)
     else:
-      turns_D = self.original_context * frequency_D / (2 * math.pi)  # in the original context
+      turns_D = self.original_context * frequency_D / (2 * math.pi)  # number of turns in the original context
       kept_D = jnp.clip((turns_D - self.low) / (self.high - self.low), 0.0, 1.0)
     return (kept_D + (1.0 - kept_D) / self.factor) * frequency_D
 
   def _ramp(self, channels: int, theta: float) -> Array:
-    """0 up to the first channel that yarn changes, 1 from the last on, which it changes as 'linear' does."""
+    """The share of 'linear' scaling in yarn: rises from 0 at the first changed channel to 1 at the last."""
     first, last = (channels * math.log(self.original_context / (turns * 2 * math.pi)) / math.log(theta)
                    for turns in (self.high, self.low))
     if self.truncate:
@@ -81,16 +82,16 @@ class RopeScaling:
 
   @property
   def height(self) -> float:
-    """What sines and cosines are multiplied by."""
+    """The factor of sines and cosines."""
     if self.kind != 'yarn':
       return 1.0
     return self.amplitude or 0.1 * math.log(max(self.factor, 1.0)) + 1.0
 
   def check_length(self, length: int, context: int) -> None:
-    """Raises UserError for a sequence of 'dynamic' frequencies beyond the context, in tokens."""
+    """Raises a UserError if 'dynamic' scaling would have to change, for a sequence longer than the context."""
     if self.kind == 'dynamic' and length > context:
       raise UserError(
-        f"rotary scaling 'dynamic' changes with the length beyond {context} tokens, which genjax does not have; got "
+        f"rotary scaling 'dynamic' changes beyond {context} tokens, which genjax does not support; got a sequence of "
         f"{length}"
       )
 
@@ -102,7 +103,7 @@ def rope(x_BTHD: Array, positions_BT: Array, theta: float = 10_000.0, scaling: R
     x_BTHD: queries or keys, D even.
     positions_BT: position of each token; B may be 1.
     theta: base of the wavelengths 2 pi theta^(2i/D).
-    scaling: what changes them.
+    scaling: changes the wavelengths, see `RopeScaling`.
   """
   half = x_BTHD.shape[-1] // 2
   frequency_D = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
@@ -118,22 +119,19 @@ def rope(x_BTHD: Array, positions_BT: Array, theta: float = 10_000.0, scaling: R
 
 
 def init_layer(batch: int, kv_heads: int, slots: int, head_dim: int, dtype: Any = jnp.float32) -> tuple[Array, Array]:
-  """An empty cache of one layer: keys and values, each B K S D; K S D for one row.
-
-  XLA for CPUs copies a cache whose leading axis has size 1 at every token that a loop writes to it, and any other in
-  none.
+  """An empty cache of one layer: keys and values, each B K S D, or K S D for one row (see `genjax.nn.cpu`).
   """
-  shape = (kv_heads, slots, head_dim) if batch == 1 else (batch, kv_heads, slots, head_dim)
+  shape = cpu.cache_shape(batch, kv_heads, slots, head_dim)
   return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
 
 
 def _smaller(init, divisor: float):
-  """The initializer, divided."""
+  """The initializer with its values divided by `divisor`."""
   return lambda key, shape, dtype: init(key, shape, dtype) / divisor
 
 
 def _write(cache: Array, new_BTKD: Array, start: Array) -> Array:
-  """A cache (B) K S D with T new slots from `start` on."""
+  """Writes T new slots to a cache (B) K S D from slot `start` on."""
   new_BKTD = new_BTKD.swapaxes(1, 2).astype(cache.dtype)
   zero = jnp.zeros_like(start)
   if cache.ndim == 3:
@@ -142,8 +140,7 @@ def _write(cache: Array, new_BTKD: Array, start: Array) -> Array:
 
 
 class Attention(nnx.Module):
-  """Multi-head self-attention (Vaswani et al. 2017); with fewer key/value heads, grouped-query attention (Ainslie
-  2023).
+  """Multi-head self-attention (Vaswani et al. 2017), or grouped-query attention (Ainslie et al. 2023).
 
   Query head h reads key/value head h // (heads / kv_heads). The softmax is computed in float32.
 
@@ -151,25 +148,24 @@ class Attention(nnx.Module):
     width: model width D of input and output.
     heads, kv_heads: query heads and key/value heads; the first is a multiple of the second.
     head_dim: channels of a head, width / heads if None.
-    bias: whether the four projections have one.
-    qkv_bias: False leaves out those of queries, keys and values.
-    key_bias: False leaves out that of the keys, which adds one number to all scores of a query (Whisper).
-    causal: token t sees the tokens up to t only.
-    dtype: compute type; parameters are float32.
-    rope_theta, rope_scaling: base and scaling of the rotary embedding, see `rope`; without a base it is left out.
-    window: token t sees the last `window` tokens up to t only; None for all. Only with `causal`.
+    bias: whether the four projections have a bias.
+    qkv_bias: False removes the biases of queries, keys and values.
+    key_bias: False removes the bias of the keys (Whisper); it would only add a constant to all scores of a query.
+    causal: token t sees only the tokens up to t.
+    dtype: compute dtype; parameters are float32.
+    rope_theta, rope_scaling: base and scaling of the rotary embedding, see `rope`; no base means no embedding.
+    window: token t sees only the last `window` tokens up to t; None for all. Only with `causal`.
     kernel_init, out_init: initializers of the query/key/value kernels and of the output kernel.
-    scaled: scores are divided by sqrt(head_dim). False leaves that to the query kernel, which then begins smaller by
-      this factor (Raffel et al. 2020, as published).
+    scaled: whether scores are divided by sqrt(head_dim). If False, the query kernel is initialized smaller by this
+      factor instead (T5, Raffel et al. 2020, as in the published code).
     implementation: see `genjax.nn.attention.dot_product_attention.attend`.
-    dropout: of the weights of attention, after the softmax, without a cache; see
-      `genjax.nn.attention.dot_product_attention.attend`.
-    split: on a mesh, heads are split by the logical axis 'heads' and tokens by 'sequence', these by ring attention;
-      False leaves both whole.
+    dropout: dropout rate of the attention weights, see `genjax.nn.attention.dot_product_attention.attend`; not with a
+      cache.
+    split: whether a mesh splits heads (logical axis 'heads') and tokens ('sequence', by ring attention).
 
   Raises:
-    ValueError: head counts that do not divide, an odd head_dim with rotary positions, or a window without `causal`.
-    UserError: when called under a mesh that splits heads or tokens into unequal parts.
+    ValueError: head counts do not divide, head_dim is odd with rotary positions, or a window comes without `causal`.
+    UserError: a mesh splits heads or tokens into unequal parts.
   """
 
   def __init__(self, width: int, heads: int, kv_heads: int | None = None, *, head_dim: int | None = None,
@@ -202,34 +198,33 @@ class Attention(nnx.Module):
                layer: tuple[Array, Array] | None = None, position: Array | int | None = None,
                segments_BT: Array | None = None, first_B: Array | None = None, bias_HTS: Array | None = None,
                mask_BT: Array | None = None) -> Any:
-    """Attends.
+    """Applies attention.
 
     Args:
       x_BTD: tokens.
-      key: for dropout of the weights.
+      key: for dropout of the attention weights.
       positions_BT: positions for the rotary embedding, by default 0, 1, ... (from `position` on with a cache).
       layer: cache (key_BKSD, value_BKSD) of S slots, see `init_layer`. The T new tokens are written to the slots from
-        `position` on; slots beyond the last one written are masked. position + T must not exceed S.
+        `position` on; later slots are masked. position + T must not exceed S.
       position: number of slots already filled, an integer scalar.
-      segments_BT: integer ids, without a cache; a token sees tokens of its own id only (packed texts; padding gets an
-        id of its own).
-      mask_BT: nonzero where there is a token, zero on padding, on either side, which no token sees; without a cache and
-        segments.
-      first_B: with a cache, the first slot of each row that holds a token; those before are padding that no token sees.
-      bias_HTS: see `genjax.nn.attention.dot_product_attention.attend`; S is the number of slots with a cache, else T.
+      segments_BT: integer ids for packed sequences: a token sees only tokens with its own id. Padding gets an id of its
+        own. Not with a cache.
+      mask_BT: nonzero on tokens, zero on padding at either end, which no token sees. Not with a cache or segments.
+      first_B: only with a cache: the first slot of each row that holds a token. Earlier slots are padding.
+      bias_HTS: see `genjax.nn.attention.dot_product_attention.attend`. S is the number of slots with a cache, else T.
 
     Returns:
       y_BTD, or (y_BTD, new layer) with a cache.
 
     Raises:
-      ValueError: segments or a mask with a cache, or first slots without one; segments with a mask.
+      ValueError: `segments_BT` or `mask_BT` comes with a cache, both come together, or `first_B` comes without a cache.
     """
     if any(given is not None for given in ((segments_BT, mask_BT) if layer is not None else (first_B,))):
-      raise ValueError('segments come without a cache of keys and values, as masks do, and first slots with one')
+      raise ValueError('segments and masks need attention without a key/value cache, and first slots need one')
     query_BTHD, key_BTKD, value_BTKD = (
         projection(x_BTD).reshape(*x_BTD.shape[:2], -1, self.head_dim)
         for projection in (self.query, self.key, self.value))
-    # Token by token, and with a cache of any length, sequences stay whole.
+    # With a cache, sequences are not split over devices.
     sequence = 'sequence' if self.split and layer is None else None
     query_BTHD = self._place(query_BTHD, 'queries B T H D', sequence)
     key_BTKD, value_BTKD = (
@@ -247,14 +242,14 @@ class Attention(nnx.Module):
       if sequence and sharding.shards(sequence) > 1:
         if self.implementation != 'auto':
           raise UserError(
-            f'attention implementation {self.implementation!r} holds whole sequences, and config.mesh splits them; '
+            f'attention implementation {self.implementation!r} needs whole sequences, but config.mesh splits them; '
             "leave it at 'auto', or set config.rules.sequence to None")
         if bias_HTS is not None:
           raise UserError(
-            'relative positions hold whole sequences, and config.mesh splits them; set config.rules.sequence to None')
+            'relative positions need whole sequences, but config.mesh splits them; set config.rules.sequence to None')
         if self.dropout and key is not None:
           raise UserError(
-            f'dropout of attention weights ({self.dropout}) holds whole sequences, and config.mesh splits them; set '
+            f'dropout of attention weights ({self.dropout}) needs whole sequences, but config.mesh splits them; set '
             'config.rules.sequence to None')
         if mask_BT is not None:
           segments = jnp.ones(mask_BT.shape, jnp.int32), (mask_BT != 0).astype(jnp.int32)
@@ -274,13 +269,13 @@ class Attention(nnx.Module):
     if first_B is not None:
       padding_BS = slot_S < first_B[:, None]
       hidden_BS = padding_BS if hidden_BS is None else hidden_BS | padding_BS
-    # Slots that are not written yet, and padding, form a segment of their own.
+    # Unwritten slots and padding form a separate segment, which no token sees.
     segments = None if hidden_BS is None else (jnp.zeros(x_BTD.shape[:2], bool), hidden_BS)
     y_BTHD = attend_cached(query_BTHD, key_BKSD, value_BKSD, start, causal=self.causal, window=self.window,
                            segments=segments, bias_HTS=bias_HTS)
     return self.out(y_BTHD.reshape(*x_BTD.shape[:2], -1)), layer
 
   def _place(self, x_BTHD: Array, name: str, sequence: str | None, grouped: bool = False) -> Array:
-    """On a mesh, each device has its heads; key/value heads that are too few for that are on all."""
+    """Places heads on devices. If there are too few key/value heads to split, every device has all of them."""
     heads = 'heads' if self.split and not (grouped and x_BTHD.shape[2] % sharding.shards('heads')) else None
     return sharding.constrain(x_BTHD, 'batch', sequence, heads, None, name=f'{name} of attention')

@@ -1,1 +1,1 @@
-"""Checkpoints: written, verified, restored, and read by other runs."""
+"""Checkpoints: saving, verification, restoring, and warm starts from other runs."""

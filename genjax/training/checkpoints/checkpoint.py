@@ -1,7 +1,7 @@
-"""Checkpoints through Orbax: written in the background, committed atomically, the newest n and the best one kept.
+"""Checkpoints by Orbax: written in the background, committed atomically; keeps the newest n and the best one.
 
-A checkpoint holds the training state, beside it, as JSON, the description of the run (config, versions, data), and the
-checksums of its files, which are verified before it is read.
+A checkpoint holds the training state, the description of the run as JSON (config, versions, data), and the checksums of
+its files, which are verified before reading.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,10 +24,10 @@ from genjax.training.optimization import directions
 from genjax.training.state import TrainState
 from genjax.types import StorageError, UserError
 
-# Orbax's own notes of when a checkpoint was committed: they change in the moment of the commit, after the checksums.
-_NOTES = ('_CHECKPOINT_METADATA', 'commit_success.txt')
-_PIECE = 2**22  # bytes
-# Of a checkpoint without OCDBT it warns that it has none.
+# Files in which Orbax notes the commit: they change at the commit, after the checksums.
+_COMMIT_FILES = ('_CHECKPOINT_METADATA', 'commit_success.txt')
+_PIECE_BYTES = 2**22  # bytes
+# Orbax warns about every checkpoint without OCDBT.
 logging.getLogger('absl').addFilter(lambda record: 'Skipping merge of OCDBT' not in record.getMessage())
 
 T = TypeVar('T')
@@ -37,18 +37,17 @@ class Checkpoints:
   """The checkpoints of one run, in `directory`/<step>.
 
   Args:
-    directory: folder; made when the first checkpoint is saved.
-    keep: how many of the newest to keep.
-    best: name of an evaluation metric whose best checkpoint is kept too; '' for none. A metric that is NaN or infinite
-      is as good as
-      none: its checkpoint is never the best one.
-    mode: 'min' or 'max', what is best.
-    asynchronous: write in the background while training goes on.
-    at_once: bytes of arrays that are written at a time, at least those of the largest, in pieces with a file each, so
-      that little but the arrays themselves is in memory; 0 for all, whole and in few files, which is fastest.
+    directory: folder; created when the first checkpoint is saved.
+    keep: number of newest checkpoints to keep.
+    best: name of an evaluation metric; the checkpoint with its best value is kept too. '' for none. A checkpoint whose
+      metric is NaN or infinite is never the best.
+    mode: 'min' or 'max': which value is the best.
+    asynchronous: write in the background while training continues.
+    at_once: limits the bytes of arrays that are written at a time (at least the largest array), to save memory; every
+      piece then has its own file. 0 writes all arrays at once to few files, which is fastest.
 
   Raises:
-    UserError: an unknown mode, or keep < 1.
+    UserError: the mode is unknown, or keep < 1.
   """
 
   def __init__(self, directory: pathlib.Path, keep: int = 2, best: str = '', mode: str = 'min',
@@ -59,7 +58,7 @@ class Checkpoints:
       raise UserError(f'config.checkpoint.keep must be at least 1, got {keep}')
     self._interim: set[int] = set()
     policies: list[Any] = [_Newest(keep, self._interim)]
-    # Only finite metrics are saved; this is for checkpoints that others wrote.
+    # Only finite metrics are saved; this handles checkpoints of other programs.
     worst = math.inf if mode == 'min' else -math.inf
     get_best = (lambda metrics: metrics[best] if _is_number(metrics[best]) else worst) if best else None
     if get_best:
@@ -68,34 +67,35 @@ class Checkpoints:
     self.directory = directory
     self.best = best
     self.asynchronous = asynchronous
-    self._writing: int | None = None  # the step whose files may still be being written
-    # The policies decide what is kept; best_fn makes Orbax write the metric to disk, where a resumed run finds it.
-    # Saving is always asynchronous for Orbax, which calls back between writing and committing only then.
+    self._writing: int | None = None  # the step that may still be written in the background
+    # The policies decide what is kept. best_fn makes Orbax store the metric, so that a resumed run finds it. Saving is
+    # always asynchronous, because Orbax only then calls back between writing and committing.
     self._options = ocp.CheckpointManagerOptions(
       preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies), best_fn=get_best, best_mode=mode,
       enable_async_checkpointing=True, async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
       create=True)
-    # Without OCDBT, which holds what it writes until it has 2 GiB of it.
+    # no OCDBT, which buffers up to 2 GiB
     limit: Any = {'save_concurrent_gb': at_once / 1e9, 'use_ocdbt': False}
     self._handlers = {'state': ocp.StandardCheckpointHandler(
       **limit), 'run': ocp.JsonCheckpointHandler()} if at_once else None
-    self._piece = max(_PIECE, at_once // 128) if at_once else None
+    self._piece = max(_PIECE_BYTES, at_once // 128) if at_once else None
     self._manager: ocp.CheckpointManager | None = None
 
   def save(self, step: int, state: TrainState, description: Mapping[str, Any], metrics: Mapping[str, float] | None,
            interim: bool = False) -> None:
-    """Saves a state; returns when the arrays are copied, while the files are still being written.
+    """Saves a state. Returns when the arrays are copied; the files are written in the background.
 
     Args:
-      step: finished steps.
+      step: number of finished steps.
       state: the training state.
-      description: JSON-able facts of the run.
+      description: JSON-able facts about the run.
       metrics: the evaluation at this step, if there was one.
-      interim: a checkpoint out of schedule, of a run that is being stopped. It does not count among the newest to keep,
-        and goes when a later one is saved, so that a stopped and resumed run keeps what an undisturbed one keeps.
+      interim: whether this is an unscheduled checkpoint of a run that is being stopped. It does not count as one of the
+        newest and is deleted when a later one is saved, so that a resumed run keeps the same checkpoints as an
+        uninterrupted one.
 
     Raises:
-      UserError: the metric that decides what is best is not among `metrics`.
+      UserError: `metrics` lacks the metric for the best checkpoint.
       StorageError: this checkpoint, or the one before, could not be written.
     """
     self.wait()
@@ -118,7 +118,7 @@ class Checkpoints:
       self.wait()
 
   def check(self) -> None:
-    """Cheap, for every step: raises what went wrong in the background since.
+    """Raises errors of background writing. Cheap enough to call after every step.
 
     Raises:
       StorageError: the newest checkpoint could not be written.
@@ -127,18 +127,20 @@ class Checkpoints:
       self.wait()
 
   def steps(self, interim: bool = True) -> list[int]:
-    """Steps of the complete checkpoints, oldest first; those saved out of schedule, too, unless `interim` is False.
+    """Steps of the complete checkpoints, oldest first; without unscheduled ones if `interim` is False.
 
-    Of several processes all call it, and get what process 0 sees.
+    All processes must call it; they get the answer of process 0.
     """
-    # Opening makes the folder, and Orbax then waits for all processes: all open it, or none.
+    # Opening creates the folder, and Orbax then waits for all processes. So all of them open it, or none.
     if not distributed.broadcast(self.directory.exists(), 'whether there are checkpoints'):
       return []
     return distributed.broadcast([step for step in self._complete() if interim or step not in self._interim],
                                  'steps of checkpoints')
 
   def best_step(self) -> int:
-    """The step of the checkpoint with the best metric. Of several processes all call it, and get what process 0 sees.
+    """The step of the checkpoint with the best metric.
+
+    All processes must call it; they get the answer of process 0.
 
     Raises:
       UserError: this run does not keep its best checkpoint, or none has been evaluated yet.
@@ -152,8 +154,7 @@ class Checkpoints:
     if best is None:
       raise UserError(
         f'no checkpoint in {self.directory} has the metric {self.best!r} yet; there are {steps} (NaN and infinity do '
-        'not '
-        'count)')
+        'not count)')
     return best
 
   def _best(self) -> int | None:
@@ -167,20 +168,19 @@ class Checkpoints:
 
   def restore(self, target: TrainState, report: Callable[[str], None], step: int | None = None,
               before: int | None = None) -> TrainState | None:
-    """The newest readable state, or the one of `step`.
+    """Restores the newest readable state, or the one of `step`.
 
     Args:
-      target: the state as `jax.ShapeDtypeStruct`s with shardings; the arrays come back laid out like it, whatever mesh
-        wrote them.
+      target: the state as `jax.ShapeDtypeStruct`s with shardings. The arrays get this layout, whatever mesh wrote them.
       report: called with a line about each checkpoint that is skipped because it cannot be read.
-      step: restore exactly this one.
-      before: restore the newest of the schedule (see `save`) that is older than this step.
+      step: restore exactly this checkpoint.
+      before: restore the newest scheduled checkpoint (see `save`) before this step.
 
     Returns:
       The state, or None when there is no checkpoint.
 
     Raises:
-      UserError: there are checkpoints, and none can be read; or `step` is not among them.
+      UserError: there are checkpoints but none can be read; or `step` is not among them.
     """
     steps = self.steps()
     self._report_unfinished(steps, report)
@@ -195,19 +195,17 @@ class Checkpoints:
 
   def load(self, report: Callable[[str], None], step: int | None = None,
            parts: Sequence[str] = ('params', 'mutable', 'ema')) -> tuple[int, dict[str, Any]]:
-    """Parts of the newest readable checkpoint, or of the one of `step`, whatever model and devices they were written
-    from.
+    """Loads parts of the newest readable checkpoint, or of the one of `step`, from any model and devices.
 
     Args:
       report, step: see `restore`.
-      parts: fields of `TrainState`; the others are not read. 'params' are those that training stands for, see
-        `TrainState.evaluated`.
+      parts: fields of `TrainState` to read. 'params' are the parameters for evaluation, see `TrainState.evaluated`.
 
     Returns:
-      The step, and part -> nested dicts of NumPy arrays.
+      The step, and a dict from part to nested dicts of NumPy arrays.
 
     Raises:
-      UserError: no checkpoint, none that can be read, or none of `step`.
+      UserError: there is no checkpoint, none can be read, or there is none of `step`.
     """
     steps = self.steps()
     self._report_unfinished(steps, report)
@@ -235,18 +233,18 @@ class Checkpoints:
     return self._first_readable(steps if step is None else [step], read, report)
 
   def description(self, step: int) -> dict[str, Any]:
-    """What `save` was given as the description of the checkpoint of `step`."""
-    return self._open().restore(step,
-                                args=ocp.args.Composite(run=ocp.args.JsonRestore()))['run']  # type: ignore[call-arg]
+    """The description that was saved with the checkpoint of `step`."""
+    args = ocp.args.Composite(run=ocp.args.JsonRestore())  # type: ignore[call-arg]
+    return self._open().restore(step, args=args)['run']
 
   def _first_readable(self, steps: Sequence[int], read: Callable[[int], Any], report: Callable[[str], None]) -> Any:
-    """What `read` gives for the newest of `steps` whose files are as they were written; None for no steps."""
+    """Returns `read(step)` for the newest step with intact files; None without steps."""
     failures = []
     for candidate in reversed(steps):
       folder, result, failure = self.directory / str(candidate), None, ''
       try:
         damage = integrity.problems(folder) if distributed.is_first() else []  # one process reads every file
-        if damage is None and integrity.NAME in (folder / _NOTES[0]).read_text():
+        if damage is None and integrity.NAME in (folder / _COMMIT_FILES[0]).read_text():
           damage = [f'{integrity.NAME} is missing']
         if damage is None:
           report(f'checkpoint {folder} has no {integrity.NAME} and is read without being verified')
@@ -255,13 +253,13 @@ class Checkpoints:
           failure = f'step {candidate}: {"; ".join(damage[:3])}{more}'
       except Exception as error:
         failure = _told(candidate, error)
-      # What one process cannot read is unreadable for all. Reading waits for all of them, so they agree before it and
+      # If one process cannot read a checkpoint, none uses it. Reading waits for all processes, so they agree before and
       # after it.
       unread = _all_said(failure, 'checked')
       if not unread:
         try:
           result = read(candidate)
-        except Exception as error:  # Orbax raises many types for damaged files
+        except Exception as error:  # Orbax raises many types of errors for damaged files
           failure = _told(candidate, error)
         unread = _all_said(failure, 'restored')
       if not unread:
@@ -275,10 +273,9 @@ class Checkpoints:
     return None
 
   def discard_after(self, step: int) -> None:
-    """Removes what would stand in the way of saving again: unreadable checkpoints newer than `step`, and unfinished
-    ones.
+    """Removes unreadable checkpoints newer than `step` and unfinished ones, which would block saving.
 
-    `step` -1 removes all of them: there was none to go on from.
+    `step` -1 removes all of them; use it if no checkpoint could be restored.
     """
     steps = self.steps()
     for newer in [candidate for candidate in steps if candidate > step]:
@@ -301,7 +298,7 @@ class Checkpoints:
       self._manager.wait_until_finished()
       folder = self.directory / str(self._writing)
       if distributed.is_first():
-        integrity.write(folder, {'interim': self._writing in self._interim}, only=_NOTES)
+        integrity.write(folder, {'interim': self._writing in self._interim}, only=_COMMIT_FILES)
       self._writing = None
     except Exception as error:  # Orbax and its storage raise many types
       raise self._failed(error) from error
@@ -328,16 +325,16 @@ class Checkpoints:
     return self._manager
 
   def _seal(self) -> None:
-    """Between writing and committing: the checksums become part of what is committed."""
+    """Called between writing and committing: adds the checksums to the checkpoint."""
     if self._writing is None or not distributed.is_first():
       return
     final = self.directory / str(self._writing)
     folders = [final] if final.exists() else sorted(self.directory.glob(f'{self._writing}.*'),
                                                     key=lambda path: path.stat().st_mtime)
-    integrity.write(folders[-1], {'interim': self._writing in self._interim}, without=_NOTES)
+    integrity.write(folders[-1], {'interim': self._writing in self._interim}, without=_COMMIT_FILES)
 
   def _failed(self, error: Exception) -> StorageError:
-    """The error to raise for a checkpoint that could not be written."""
+    """Makes the error for a checkpoint that could not be written."""
     step, self._writing = self._writing, None
     reason = (str(error).splitlines() or [''])[0][:1000]
     free = shutil.disk_usage(self.directory if self.directory.exists() else self.directory.parent).free
@@ -349,7 +346,7 @@ class Checkpoints:
       + 'Make room, or make the disk writable, and run the same command to go on')
 
   def _report_unfinished(self, steps: Sequence[int], report: Callable[[str], None]) -> None:
-    """Says which checkpoints were being written when the run ended; Orbax never lists them as complete."""
+    """Reports checkpoints that were unfinished when the run ended; Orbax does not list them."""
     for entry in self._unfinished(steps):
       report(f'checkpoint {entry} was not finished and is ignored')
 
@@ -361,13 +358,13 @@ class Checkpoints:
 
 
 class _Newest:
-  """Orbax policy: the newest `keep` checkpoints of the schedule, and newer ones out of schedule."""
+  """Orbax policy that keeps the newest `keep` scheduled checkpoints and unscheduled ones after them."""
 
   def __init__(self, keep: int, interim: set[int]):
     self.keep, self.interim = keep, interim
 
   def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-    """One answer for each checkpoint, oldest first."""
+    """Returns whether to keep each checkpoint, oldest first."""
     regular = [info.step for info in checkpoints if info.step not in self.interim]
     kept, newest = set(regular[-self.keep:]), regular[-1] if regular else -1
     return [info.step in kept or info.step in self.interim and info.step > newest for info in checkpoints]
@@ -387,6 +384,6 @@ def _all_said(failure: str, name: str) -> list[str]:
 
 
 def abstract(shapes: T, shardings: T) -> T:
-  """Shapes and layouts in one tree: what `restore` needs."""
+  """Joins shapes and layouts in one tree, the target of `restore`."""
   return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes,
                       shardings)

@@ -1,4 +1,4 @@
-"""Checksums of a folder of files: written once the folder is complete, verified before it is believed."""
+"""Checksums of a folder of files: written when the folder is complete, verified before it is used."""
 
 from collections.abc import Mapping, Sequence
 import concurrent.futures
@@ -14,14 +14,13 @@ NAME = 'checksums.json'
 
 def write(folder: pathlib.Path, facts: Mapping[str, Any], without: Sequence[str] = (),
           only: Sequence[str] | None = None) -> None:
-  """Writes `folder`/checksums.json: `facts`, and the size and SHA-256 of every file. Readers see the old or the new
-  one.
+  """Atomically writes `folder`/checksums.json with `facts` and the size and SHA-256 of every file.
 
   Args:
-    folder: what to describe.
-    facts: JSON-able, kept beside the checksums; see `note`.
-    without: names directly in `folder` that are left out.
-    only: names directly in `folder` that are (re)computed; what is known of the others stays.
+    folder: the folder.
+    facts: JSON-able facts to store beside the checksums; see `note`.
+    without: names directly in `folder` to exclude.
+    only: names directly in `folder` to (re)compute; the entries of the others are kept.
   """
   files = _known(folder) if only is not None else {}
   files.update(_digests(folder, [path for path in _files(folder) if not (path.parent == folder and path.name in without)
@@ -33,7 +32,7 @@ def write(folder: pathlib.Path, facts: Mapping[str, Any], without: Sequence[str]
 
 
 def note(folder: pathlib.Path) -> dict[str, Any]:
-  """The facts beside the checksums; nothing where there are none, or they are damaged (`problems` says so)."""
+  """The facts beside the checksums; empty if the file is missing or damaged (`problems` reports that)."""
   try:
     return {key: value for key, value in _read(folder).items() if key not in ('algorithm', 'files')}
   except (OSError, ValueError):
@@ -41,7 +40,7 @@ def note(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def problems(folder: pathlib.Path) -> list[str] | None:
-  """What differs from the checksums, a line a file; None where there are no checksums."""
+  """Differences from the checksums, one line per file; None if there are no checksums."""
   if not (folder / NAME).exists():
     return None
   try:
@@ -59,7 +58,7 @@ def problems(folder: pathlib.Path) -> list[str] | None:
 
 
 def _read(folder: pathlib.Path) -> dict[str, Any]:
-  """The record; ValueError if it is not what was written."""
+  """Reads the record. Raises a ValueError if it is damaged."""
   head, _, text = (folder / NAME).read_text().partition('\n')
   if json.loads(head) != {'sha256': _sha256(text.removesuffix('\n').encode())} or not text.endswith('\n'):
     raise ValueError(f'{NAME} is damaged')
@@ -75,7 +74,7 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _digests(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> dict[str, dict[str, Any]]:
-  """Relative path -> size and SHA-256; hashing lets go of the interpreter, so threads help and training goes on."""
+  """Relative path -> size and SHA-256. Hashing releases the interpreter lock, so threads help."""
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
     return dict(pool.map(lambda path: (path.relative_to(folder).as_posix(), _digest(path)), files))
 

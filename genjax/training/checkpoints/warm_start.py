@@ -1,14 +1,15 @@
-"""Warm start: the parameters of another run, brought to the names and shapes of this one by rules.
+"""Warm start: loads parameters of another run, with rules for names and shapes that differ.
 
-A leaf is named 'GROUP/path/to/leaf'; variables that change without gradients are in the group 'mutable'. Rules are
-tuples of strings, patterns are regular expressions that match a whole name:
+A leaf is named 'GROUP/path/to/leaf'; mutable variables are in the group 'mutable'. Rules are tuples of strings.
+Patterns are regular expressions that match a whole name. Source leaves belong to the other run, target leaves to this
+one:
 
-    ('rename', PATTERN, REPLACEMENT)    a leaf there is called otherwise here; the first rule that matches decides
-    ('drop', PATTERN)                   a leaf there is not used
-    ('keep', PATTERN)                   a leaf here keeps its initial value
-    ('reshape', PATTERN)                a leaf here takes one of another shape with as many entries, in C order
+    ('rename', PATTERN, REPLACEMENT)    renames a source leaf; the first rule that matches counts
+    ('drop', PATTERN)                   ignores a source leaf
+    ('keep', PATTERN)                   a target leaf keeps its initial value
+    ('reshape', PATTERN)                a target leaf takes a source leaf of another shape and equal size, in C order
 
-What no rule covers is an error: nothing is left out, left as it was or fitted in silence.
+Any other mismatch is an error: nothing is silently dropped, kept or reshaped.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,7 @@ _ARGUMENTS = {'rename': 2, 'drop': 1, 'keep': 1, 'reshape': 1}
 
 @dataclasses.dataclass
 class Report:
-  """What became of every leaf, by names here; `dropped` by names there."""
+  """What happened to every leaf. Names are target names, except in `dropped` (source names)."""
 
   loaded: list[str] = dataclasses.field(default_factory=list)
   renamed: list[str] = dataclasses.field(default_factory=list)  # 'there -> here', of loaded ones
@@ -40,7 +41,7 @@ class Report:
   kept: list[str] = dataclasses.field(default_factory=list)
 
   def lines(self, most: int = 20) -> list[str]:
-    """The report as text, at most so many leaves of a kind."""
+    """The report as text, with at most `most` leaves of each kind."""
     lines = [f'  loaded {len(self.loaded)}, of these {len(self.renamed)} renamed and {len(self.reshaped)} reshaped; '
              f'dropped {len(self.dropped)}; kept initial {len(self.kept)}']
     for title, names in (('renamed', self.renamed), ('reshaped', self.reshaped), ('dropped', self.dropped),
@@ -52,20 +53,21 @@ class Report:
 
 def apply(run: Run, source: Checkpoints, step: int | None, say: Callable[[str], None], averaged: bool = False,
           strict: bool = True, rules: Sequence[Sequence[str]] = ()) -> Report:
-  """Puts the variables of another run into the initial state of `run`, its averages included; prints a report.
+  """Loads the variables of another run into the initial state of `run`, averages included; prints a report.
 
   Args:
-    run: just initialised. Optimizer state and step stay initial.
+    run: a newly initialised run. Optimizer state and step stay initial.
     source: checkpoints of the other run.
-    step: which checkpoint; None is the newest that can be read.
+    step: which checkpoint; None for the newest readable one.
     say: called with lines for the user.
-    averaged: take averaged parameters of the groups that have them.
-    strict: what no rule covers is an error. Otherwise it is dropped, or keeps its initial value; the report says so.
+    averaged: use averaged parameters for the groups that have them.
+    strict: raise an error for mismatches without a rule. Otherwise such source leaves are dropped and such target
+      leaves keep their initial value, as the report says.
     rules: see the module.
 
   Raises:
-    UserError: bad rules; a rule that matches nothing; under `strict`, any leaf that is not covered (all are listed);
-      averages asked for where there are none.
+    UserError: a rule is invalid or matches nothing; with `strict`, a leaf has no match and no rule (all are listed); or
+      there are no averages to use.
   """
   step, leaves = read(source, step, say, averaged)
   here = {**run.state.params, 'mutable': run.state.mutable}
@@ -77,7 +79,7 @@ def apply(run: Run, source: Checkpoints, step: int | None, say: Callable[[str], 
 
   state = jax.tree_util.tree_map_with_path(place, here)
   mutable = state.pop('mutable')
-  # Copies: a buffer that stands twice in a donated state cannot be donated.
+  # Copied, because a buffer cannot be in a donated state twice.
   ema = {group: jax.tree.map(lambda leaf: leaf.copy(), state[group]) for group in run.state.ema}
   run.restore(dataclasses.replace(run.state, params=state, mutable=mutable, ema=ema))
   say('\n'.join([f'beginning with step {step} of {source.directory.parent}', *report.lines()]))
@@ -86,13 +88,13 @@ def apply(run: Run, source: Checkpoints, step: int | None, say: Callable[[str], 
 
 def fill(frozen: Params, source: Checkpoints, step: int | None, say: Callable[[str], None], averaged: bool = False,
          strict: bool = True, rules: Sequence[Sequence[str]] = ()) -> tuple[Params, dict[str, Any]]:
-  """Reads the frozen groups that are shapes from another run; arguments as of `apply`.
+  """Loads the frozen groups that are only shapes from another run; arguments as for `apply`.
 
   Returns:
-    The frozen groups, and what tells these parameters from others: the step, and a checksum of names, shapes and bytes.
+    The frozen groups, and an identification of them: the step, and a checksum of names, shapes and bytes.
 
   Raises:
-    UserError: see `apply`; a leaf without a value is an error in any case.
+    UserError: see `apply`. A leaf without a value is always an error.
   """
   here = {group: tree for group, tree in frozen.items()
           if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree))}
@@ -100,11 +102,11 @@ def fill(frozen: Params, source: Checkpoints, step: int | None, say: Callable[[s
   chosen, report = match(leaves, {name: leaf.shape for name, leaf in named_leaves(here).items()}, rules, strict)
   if report.kept:
     raise UserError(
-      f'what stands still has no initial value to keep, and config.init_from gives none for {listed(report.kept)}')
+      f'frozen parameters have no initial value, and config.init_from has none for {listed(report.kept)}')
   filled = jax.tree_util.tree_map_with_path(lambda path, leaf: chosen[leaf_name(path)].astype(leaf.dtype), here)
   digest = hashlib.sha256()
   for name, leaf in sorted(named_leaves(filled).items()):
-    if jnp.issubdtype(leaf.dtype, jnp.floating):  # whatever type it is kept in here, the checksum is that of the base
+    if jnp.issubdtype(leaf.dtype, jnp.floating):  # the checksum is of the base's values, whatever dtype they have here
       leaf = chosen[name].astype(np.float32)
     digest.update(f'{name} {leaf.shape} {leaf.dtype} '.encode())
     digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
@@ -114,10 +116,10 @@ def fill(frozen: Params, source: Checkpoints, step: int | None, say: Callable[[s
 
 def read(source: Checkpoints, step: int | None, say: Callable[[str], None],
          averaged: bool) -> tuple[int, dict[str, np.ndarray]]:
-  """The step and the variables of a checkpoint by name; arguments as of `apply`.
+  """The step and the variables of a checkpoint by name; arguments as for `apply`.
 
   Raises:
-    UserError: averages asked for where there are none; see also `Checkpoints.load`.
+    UserError: there are no averages to use; see also `Checkpoints.load`.
   """
   step, there = source.load(say, step)
   if averaged and not there.get('ema'):
@@ -129,11 +131,11 @@ def read(source: Checkpoints, step: int | None, say: Callable[[str], None],
 
 def match(there: Mapping[str, np.ndarray], here: Mapping[str, tuple[int, ...]], rules: Sequence[Sequence[str]],
           strict: bool) -> tuple[dict[str, np.ndarray], Report]:
-  """Which array each leaf here gets; leaves that keep their initial value are absent.
+  """The array for each target leaf, without leaves that keep their initial value.
 
   Args:
-    there: name -> array.
-    here: name -> shape.
+    there: source name -> array.
+    here: target name -> shape.
     rules, strict: see `apply`.
 
   Raises:

@@ -53,10 +53,8 @@ class Watchdog(Hook):
       if quiet > self.seconds:
         self._bark(
           f'nothing was finished for {quiet:.0f} s (config.watchdog_seconds={self.seconds:g}) after step {run.step}; '
-          'the '
-          f'stacks of all threads follow and stand in {self.file}. Run the same command to go on from the last '
-          'checkpoint'
-        )
+          f'the stacks of all threads follow and stand in {self.file}. Run the same command to go on from the last '
+          'checkpoint')
 
   def _bark(self, message: str) -> None:
     # Straight to the file descriptors: the thread that hangs may hold any lock, that of a stream included.

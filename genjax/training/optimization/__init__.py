@@ -1,1 +1,1 @@
-"""Optimizers by name, and by part of a tree of parameters."""
+"""Optimizers by name, and separate optimizers for parts of a parameter tree."""

@@ -1,4 +1,4 @@
-"""Directions of descent: what an optimizer makes of gradients, before weight decay and the learning rate.
+"""Update directions: how an optimizer transforms gradients, before weight decay and the learning rate.
 
 Each function here is one optimizer, and its keywords are the options that this optimizer takes.
 """
@@ -14,9 +14,9 @@ import optax.contrib
 from genjax.types import Tree, leaf_name
 
 KERNELS = r'(.*/)?(kernel|\w+_kernel)'
-# The first and the last layers of the networks of this library.
-ENDS = (r'(.*/)?(embed|embedding|input|first|last|head|logits|output|project|(encoder|decoder)/out|(layers|stages)/0)'
-        r'/.*')
+# paths of the first and last layers of this library's networks
+END_LAYERS = (r'(.*/)?(embed|embedding|input|first|last|head|logits|output|project|(encoder|decoder)/out'
+              r'|(layers|stages)/0)/.*')
 
 
 def adam(*, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
@@ -60,7 +60,7 @@ def lion(*, b1: float = 0.9, b2: float = 0.99) -> optax.GradientTransformation:
 
 
 def adafactor(*, momentum: float = 0.0, eps: float = 1e-30, factor_from: int = 128) -> optax.GradientTransformation:
-  """Adafactor (Shazeer & Stern 2018), with steps relative to the root mean square of each parameter.
+  """Adafactor (Shazeer & Stern 2018), with updates relative to the root mean square of each parameter.
 
   Args:
     momentum: decay of an average of the updates; 0 for none.
@@ -90,7 +90,7 @@ def sm3(*, momentum: float = 0.9, eps: float = 1e-8) -> optax.GradientTransforma
 
 
 def _with_axis(tree: Tree) -> Tree:
-  """Scalars as vectors of one entry, since SM3 is defined by axes."""
+  """Reshapes scalars to vectors, because SM3 needs axes."""
   return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape or (1,)), tree)
 
 
@@ -107,20 +107,20 @@ def schedule_free(*, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> o
 
 
 def averaging(inner: optax.GradientTransformation, rate: optax.Schedule, b1: float) -> optax.GradientTransformation:
-  """Schedule-free learning around the updates of z: gradients are taken at y = (1 - b1) z + b1 x, and x is the result.
+  """Schedule-free averaging of z: gradients are taken at y = (1 - b1) z + b1 x, and the average x is the result.
 
-  `evaluated` gives x from y and the state.
+  `evaluated` computes x from y and the state.
   """
-  # optax counts steps from 1 here, and from 0 where it scales by the rate.
+  # optax counts steps from 1 here, but from 0 in scale_by_schedule.
   return optax.contrib.schedule_free(inner, lambda count: rate(count - 1), b1=b1)
 
 
 def muon(*, momentum: float = 0.95, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, rms: float = 0.2,
-         matrices: str = KERNELS, ends: str = ENDS) -> optax.GradientTransformation:
+         matrices: str = KERNELS, ends: str = END_LAYERS) -> optax.GradientTransformation:
   """Muon (Jordan et al. 2024) for the matrices of a network, Adam for everything else.
 
-  A momentum of the gradient is replaced by the nearest matrix with orthonormal rows or columns, nearly, by five
-  Newton-Schulz iterations.
+  Five Newton-Schulz iterations replace the momentum by an approximation of the nearest matrix with orthonormal rows or
+  columns.
 
   Args:
     momentum: decay of the momentum of the matrices.
@@ -150,35 +150,34 @@ def muon(*, momentum: float = 0.95, b1: float = 0.9, b2: float = 0.999, eps: flo
   return optax.partition({'muon': matrix, 'adam': adam(b1=b1, b2=b2, eps=eps)}, labels)
 
 
-def is_matrix(name: str, rank: int, matrices: str = KERNELS, ends: str = ENDS) -> bool:
-  """Whether Muon has a parameter."""
+def is_matrix(name: str, rank: int, matrices: str = KERNELS, ends: str = END_LAYERS) -> bool:
+  """Returns whether Muon trains a parameter."""
   return rank >= 2 and bool(re.fullmatch(matrices, name)) and not re.fullmatch(ends, name)
 
 
 def axes(name: str, rank: int) -> optax.contrib.MuonDimensionNumbers:
-  """The axes of a kernel that are the inputs and outputs of a matrix; the others count matrices.
+  """The input and output axes of the matrices in a kernel; the other axes count matrices.
 
-  I O of a dense layer, L I O of a stack of them, also those of attention, whose outputs or inputs are all heads
-  together; H W I O of a convolution and L H W I O of a stack, whose inputs are H W I; E I O and L E I O of experts,
-  whose names end in `_kernel`.
+  Kernels are I O in a dense layer and L I O in a stack (attention has all heads on one axis), H W I O and L H W I O in
+  convolutions, whose inputs are H W I, and E I O and L E I O in experts, whose names end in `_kernel`.
   """
   convolution = rank > 3 and not name.endswith('_kernel')
   return optax.contrib.MuonDimensionNumbers((rank - 4, rank - 3, rank - 2) if convolution else (rank - 2,), (rank - 1,))
 
 
 def _factor(name: str, shape: tuple[int, ...], rms: float) -> float:
-  """What makes the size of an orthogonal update independent of the shape of its matrix."""
+  """The factor that makes the size of an orthogonal update independent of the shape of its matrix."""
   numbers: Any = axes(name, len(shape))
   inputs, outputs = (math.prod(shape[axis] for axis in part) for part in (numbers.reduction_axis, numbers.output_axis))
   return rms * math.sqrt(max(inputs, outputs)) if rms else math.sqrt(max(1.0, outputs / inputs))
 
 
 def evaluated(state: Any, params: Tree) -> Tree:
-  """The parameters that training stands for: the x of schedule-free learning, else `params` themselves.
+  """The parameters for evaluation: the average x of schedule-free training, else `params`.
 
   Args:
-    state: of any optax transformation, or the nested dicts that a checkpoint has in its place.
-    params: where gradients are taken.
+    state: the state of any optax transformation, or its nested dicts from a checkpoint.
+    params: the parameters at which gradients are taken.
   """
   is_average = lambda node: _averages(node) is not None
   for node in jax.tree.leaves(state, is_leaf=is_average):
@@ -197,7 +196,7 @@ def _x(y: Any, z: Any, b1: Any) -> Any:
 
 
 def _averages(node: Any) -> tuple[Any, Tree] | None:
-  """b1 and z of a schedule-free state; None of anything else."""
+  """b1 and z of a schedule-free state, else None."""
   if isinstance(node, optax.contrib.ScheduleFreeState):
     return node.b1, node.z
   if _is_saved_average(node):
@@ -210,7 +209,7 @@ def _is_saved_average(node: Any) -> bool:
 
 
 def averages(saved: Any) -> Any:
-  """What `evaluated` reads of a state as a checkpoint has it, nested dicts and lists; None in the place of the rest."""
+  """The parts of a checkpointed state (nested dicts and lists) that `evaluated` reads; None for the rest."""
   if _is_saved_average(saved):
     return {name: saved[name] for name in ('b1', 'z')}
   if isinstance(saved, dict):

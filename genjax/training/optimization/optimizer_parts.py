@@ -1,10 +1,10 @@
-"""Rules by which parts of a tree of parameters are trained in their own way.
+"""Rules that give parts of a parameter tree their own optimizer or learning rate, or freeze them.
 
-A rule is (regex, how); the first whose regex matches the whole path of a parameter counts. How is one of
+A rule is (regex, how). The first rule whose regex matches the whole path of a parameter applies. `how` is one of
 
-    dict(frozen=True)               the parameter stands still, and has no optimizer state
-    dict(scale=0.01)                its whole update, weight decay with it, is multiplied by a number
-    dict(name='sgd', lr=0.1, ...)   another optimizer has it
+    dict(frozen=True)               the parameter does not change and has no optimizer state
+    dict(scale=0.01)                multiplies its update, weight decay included
+    dict(name='sgd', lr=0.1, ...)   another optimizer trains it
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ import optax
 
 from genjax.types import Tree, UserError, leaf_name, listed
 
-OWN, FROZEN = 'own', 'frozen'  # labels of what no rule gives to another optimizer, and of what stands still
+OWN, FROZEN = 'own', 'frozen'  # labels of parameters of the main optimizer, and of frozen ones
 _FORMS = "(regex, dict(frozen=True)), (regex, dict(scale=0.01)) or (regex, dict(name='sgd', lr=0.1))"
 
 
@@ -28,9 +28,9 @@ class Rule:
 
   Attributes:
     pattern: regular expression of whole paths.
-    label: `OWN`, `FROZEN`, or the name of the part that another optimizer has.
+    label: `OWN`, `FROZEN`, or the name of a part with another optimizer.
     scale: factor of the update.
-    options: those of the other optimizer.
+    options: options of the other optimizer.
   """
 
   pattern: str
@@ -40,14 +40,14 @@ class Rule:
 
 
 def parse(parts: Any, where: str) -> tuple[Rule, ...]:
-  """Rules as users write them -> rules.
+  """Parses rules.
 
   Args:
     parts: sequence of (regex, how), see the module.
-    where: the option that holds them, for messages.
+    where: name of the option, for messages.
 
   Raises:
-    UserError: something else; the message shows the three forms.
+    UserError: a rule has another form; the message shows the three forms.
   """
   if isinstance(parts, (str, Mapping)) or not isinstance(parts, Sequence):
     raise UserError(f'{where} must be a sequence of {_FORMS}, got {parts!r}')
@@ -62,7 +62,8 @@ def _rule(part: Any, label: str, where: str) -> Rule:
   regex(pattern, where)
   if set(how) == {'frozen'}:
     if how['frozen'] is not True:
-      raise UserError(f'{where}: frozen is True or left out, got {how["frozen"]!r}; scale=1.0 trains as without a rule')
+      raise UserError(
+        f'{where}: frozen must be True or left out, got {how["frozen"]!r}; scale=1.0 trains as without a rule')
     return Rule(pattern, FROZEN)
   if set(how) == {'scale'}:
     return Rule(pattern, OWN, scale=how['scale'])
@@ -72,10 +73,10 @@ def _rule(part: Any, label: str, where: str) -> Rule:
 
 
 def regex(pattern: Any, where: str) -> re.Pattern[str]:
-  """The compiled regular expression.
+  """Compiles a regular expression.
 
   Raises:
-    UserError: it is none.
+    UserError: it is invalid.
   """
   if not isinstance(pattern, str):
     raise UserError(f'{where} must be a regular expression of paths, got {pattern!r}')
@@ -86,16 +87,16 @@ def regex(pattern: Any, where: str) -> re.Pattern[str]:
 
 
 def of(rules: Sequence[Rule], name: str) -> Rule:
-  """The rule of a parameter."""
+  """The rule that applies to a parameter."""
   return next((rule for rule in rules if re.fullmatch(rule.pattern, name)), Rule('', OWN))
 
 
 def check(rules: Sequence[Rule], names: Sequence[str], where: str) -> None:
-  """Checks that every rule has a parameter, and that something is trained.
+  """Checks that every rule applies to a parameter, and that something is trained.
 
   Raises:
-    UserError: a rule that matches nothing, or only what earlier rules have; rules that freeze everything. The message
-      lists the parameters.
+    UserError: a rule matches nothing, or only parameters of earlier rules; or everything is frozen. The message lists
+      the parameters.
   """
   there = f'The parameters are {listed(list(names), 40)}'
   taken = [of(rules, name) for name in names]
@@ -103,10 +104,9 @@ def check(rules: Sequence[Rule], names: Sequence[str], where: str) -> None:
     if not any(re.fullmatch(rule.pattern, name) for name in names):
       raise UserError(f'{where}[{index}]: {rule.pattern!r} matches no parameter. {there}')
     if not any(rule is other for other in taken):
-      raise UserError(f'{where}[{index}]: earlier rules match whatever {rule.pattern!r} matches, and the first counts. '
-                      f'{there}')
+      raise UserError(f'{where}[{index}]: earlier rules already match all that {rule.pattern!r} matches. {there}')
   if all(rule.label == FROZEN for rule in taken):
-    raise UserError(f'{where}: every parameter is frozen, and nothing is left to train. {there}')
+    raise UserError(f'{where}: every parameter is frozen, so nothing is left to train. {there}')
 
 
 def labels(rules: Sequence[Rule], tree: Tree) -> Tree:
@@ -115,12 +115,12 @@ def labels(rules: Sequence[Rule], tree: Tree) -> Tree:
 
 
 def trained(rules: Sequence[Rule], tree: Tree) -> Tree:
-  """Whether each leaf is trained."""
+  """A tree that says whether each leaf is trained."""
   return jax.tree.map(lambda label: label != FROZEN, labels(rules, tree))
 
 
 def scaled(rules: Sequence[Rule]) -> optax.GradientTransformation:
-  """Multiplies the update of each leaf by the scale of its rule; it is the last link of a chain."""
+  """Multiplies the update of each leaf by the scale of its rule; the last transformation of a chain."""
 
   def update(updates: Tree, params: Tree) -> Tree:
     factors = jax.tree_util.tree_map_with_path(lambda path, _: of(rules, leaf_name(path)).scale, updates)
@@ -130,5 +130,5 @@ def scaled(rules: Sequence[Rule]) -> optax.GradientTransformation:
 
 
 def still() -> optax.GradientTransformation:
-  """Updates that change no bit: -0 added to a number gives that number, +0 would turn -0 into +0."""
+  """Updates of -0, which change no bit of a parameter; +0 would turn -0 into +0."""
   return optax.stateless(lambda updates, _: jax.tree.map(lambda value: jnp.full_like(value, -0.0), updates))

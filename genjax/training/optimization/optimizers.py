@@ -1,7 +1,6 @@
-"""Optimizers by name, and by part of a tree: optax chains of clipping, a direction, decoupled weight decay and a
-schedule.
+"""Optimizers by name: optax chains of clipping, a direction, decoupled weight decay and a learning rate.
 
-Every optimizer is a direction (see `genjax.training.optimization.directions`), then weight decay, then the rate:
+Every optimizer is a direction (see `genjax.training.optimization.directions`), weight decay and a learning rate:
 
     parameter <- parameter - scale * rate(step) * (direction + weight_decay * parameter)
 """
@@ -22,14 +21,14 @@ from genjax.training.optimization import directions, optimizer_parts
 from genjax.types import Tree, UserError, leaf_name, listed, named_leaves
 
 SCHEDULES = ('constant', 'linear', 'cosine')
-DECAYED = r'.*(kernel|embedding)'  # what weight decay acts on by default: neither biases nor norms
+DECAY_PATTERN = r'.*(kernel|embedding)'  # parameters with weight decay by default: no biases and norms
 _DIRECTIONS: dict[str, Callable[..., optax.GradientTransformation]] = {
   'adam': directions.adam, 'adamw': directions.adam, 'sgd': directions.sgd, 'rmsprop': directions.rmsprop,
   'lion': directions.lion, 'adafactor': directions.adafactor, 'sm3': directions.sm3, 'muon': directions.muon,
   'schedule_free': directions.schedule_free}
 OPTIMIZERS = tuple(_DIRECTIONS)
 _WITHOUT_DECAY = ('adam', 'rmsprop')
-_RATE = dict(warmup=0, schedule='constant', end=0.0)  # options of every rate, and their defaults
+_RATE = dict(warmup=0, schedule='constant', end=0.0)  # options of the learning rate and their defaults
 _UNIT = (lambda x: 0 <= x < 1, 'a number from 0 up to, not including, 1')
 _NOT_NEGATIVE = (lambda x: x >= 0, 'a number that is not negative')
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
@@ -43,10 +42,10 @@ _PATTERNS = ('decay', 'matrices', 'ends')
 
 
 class Optimizer(optax.GradientTransformationExtraArgs):
-  """An optax transformation some of whose parameters stand still.
+  """An optax transformation that may freeze some parameters.
 
   Attributes:
-    rules: by which they are told.
+    rules: the rules that tell which.
   """
 
   rules: tuple[optimizer_parts.Rule, ...] = ()
@@ -112,7 +111,7 @@ def make(name: str, lr: float, steps: int, *, clip: float = 0.0, warmup: int = 0
 
 
 def stop_frozen(optimizer: optax.GradientTransformation, params: Tree) -> Tree:
-  """The parameters, without a gradient where the optimizer lets them stand still: it is then not computed."""
+  """Stops the gradients of parameters that the optimizer freezes, so that they are not computed."""
   rules = getattr(optimizer, 'rules', ())
   if not rules:
     return params
@@ -130,7 +129,7 @@ def parts_of(name: str) -> tuple[Callable[..., optax.GradientTransformation], ..
   return (_DIRECTIONS[name],) if name in _WITHOUT_DECAY else (_DIRECTIONS[name], decoupled_decay)
 
 
-def decoupled_decay(weight_decay: float = 0.0, decay: str = DECAYED) -> optax.GradientTransformation:
+def decoupled_decay(weight_decay: float = 0.0, decay: str = DECAY_PATTERN) -> optax.GradientTransformation:
   """Decoupled weight decay (Loshchilov & Hutter 2019).
 
   Args:
@@ -142,7 +141,7 @@ def decoupled_decay(weight_decay: float = 0.0, decay: str = DECAYED) -> optax.Gr
 
 def _single(steps: int, where: str, last: optax.GradientTransformation | None,
             **given: Any) -> optax.GradientTransformation:
-  """One optimizer, without clipping; `last` is the last link of its chain."""
+  """One optimizer without clipping; `last` is the last transformation of its chain."""
   name = given.pop('name')
   if name not in OPTIMIZERS:
     raise UserError(f'{where} name must be one of {OPTIMIZERS}, got {name!r}')
@@ -163,36 +162,35 @@ def _single(steps: int, where: str, last: optax.GradientTransformation | None,
   decayed = decoupled_decay(**{key: given.pop(key) for key in ('weight_decay', 'decay') if key in given})
   direction, rated = _DIRECTIONS[name](**given), optax.scale_by_learning_rate(schedule)
   links = [direction, rated] if name in _WITHOUT_DECAY else [direction, decayed, rated]
-  if name == 'sgd' and not given.get('momentum'):  # the same in the order of optax.sgd, whose states checkpoints hold
+  if name == 'sgd' and not given.get('momentum'):  # the same update in the order of optax.sgd, for existing checkpoints
     links = [decayed, optax.chain(direction, rated)]
   links += [] if last is None else [last]
   if name != 'schedule_free':
     return optax.chain(*links)
   if rate['schedule'] != 'constant':
     raise UserError(
-      f'{where}: schedule_free has no schedule but a warm-up, got schedule={rate["schedule"]!r}; leave it '
-      'out')
+      f'{where}: schedule_free has only a warm-up and no schedule, got schedule={rate["schedule"]!r}; leave it out')
   b1 = given.get('b1', inspect.signature(directions.schedule_free).parameters['b1'].default)
   if not np.float32(b1) > 0:
-    raise UserError(f'{where}.b1 must be a number above 0 and below 1, by which schedule_free weighs an average, got '
+    raise UserError(f'{where}.b1, the weight of the average in schedule_free, must be above 0 and below 1, got '
                     f'{b1!r}')
   return directions.averaging(optax.chain(*links), schedule, b1)
 
 
 def _decayed(decay: str, params: Tree) -> Tree:
-  """Whether weight decay acts on each leaf."""
+  """A tree that says whether each leaf has weight decay."""
   return jax.tree_util.tree_map_with_path(lambda path, _: bool(re.fullmatch(decay, leaf_name(path))), params)
 
 
 def _check_matrices(params: Tree, rules: Sequence[optimizer_parts.Rule], given: Mapping[str, Mapping[str, Any]],
                     where: str) -> None:
-  """Checks that Muon has something to do; `given` has the options of the optimizer of each label."""
+  """Checks that Muon has matrices to train; `given` has the options of the optimizer of each label."""
   leaves = named_leaves(params)
   for label, options in given.items():
     ranks = {name: leaf.ndim for name, leaf in leaves.items() if optimizer_parts.of(rules, name).label == label}
     if options['name'] == 'muon' and not any(_is_matrix(name, rank, options) for name, rank in ranks.items()):
-      raise UserError(f'{where}: muon finds no matrix among {listed(list(ranks), 40)}; matrices and ends, regular '
-                      'expressions of paths, say which kernels are, and adamw is the optimizer of everything else')
+      raise UserError(f'{where}: muon finds no matrix among {listed(list(ranks), 40)}; choose the kernels by the '
+                      'regular expressions matrices and ends, or use adamw')
 
 
 def _is_matrix(name: str, rank: int, options: Mapping[str, Any]) -> bool:
@@ -200,10 +198,10 @@ def _is_matrix(name: str, rank: int, options: Mapping[str, Any]) -> bool:
 
 
 def _check(values: Mapping[str, Any], where: str) -> None:
-  """Checks options by their names.
+  """Checks the values of options.
 
   Raises:
-    UserError: a value of another type than its option has, or out of its range.
+    UserError: a value has the wrong type or is out of range.
   """
   for option, value in values.items():
     key = f'{where}.{option}'
@@ -215,14 +213,15 @@ def _check(values: Mapping[str, Any], where: str) -> None:
     elif option in _RANGES:
       fits, expected = _RANGES[option]
       real: Any = value if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
-      # In float32, in which it is computed with: b2 = 1 - 1e-9 is 1 there. What is too large, or NaN, is in no range.
+      # Checked in float32, the dtype of the computation, where b2 = 1 - 1e-9 is 1. Huge values and NaN are never in
+      # range.
       if not abs(real) <= _LARGEST or not fits(float(np.float32(real))):
         raise UserError(f'{key} must be {expected}, got {value!r}')
 
 
 def learning_rate(lr: float, steps: int, warmup: int, schedule: str, end: float,
                   where: str = 'optimizer') -> optax.Schedule:
-  """Learning rate by update: linear warm-up, then constant, linear or cosine to `end * lr` at `steps`."""
+  """Learning rate schedule: linear warm-up, then constant, linear or cosine to `end * lr` at `steps`."""
   rest = max(1, steps - warmup)
   if schedule == 'constant':
     tail = optax.constant_schedule(lr)
@@ -234,15 +233,15 @@ def learning_rate(lr: float, steps: int, warmup: int, schedule: str, end: float,
     raise UserError(f'{where} schedule must be one of {SCHEDULES}, got {schedule!r}')
   if not warmup:
     return tail
-  # The first update already moves: its rate is lr / warmup.
+  # The first update has the learning rate lr / warmup, not 0.
   return optax.join_schedules([optax.linear_schedule(lr / warmup, lr, max(1, warmup - 1)), tail], [warmup])
 
 
 def from_config(optimizers: Mapping[str, Mapping[str, Any]], steps: int) -> dict[str, optax.GradientTransformation]:
-  """group -> options of `make`, as `config.optimizers` holds them -> group -> transformation.
+  """Makes the transformation of each group from its options in `config.optimizers`, see `make`.
 
   Raises:
-    UserError: see `make`; the message begins with the config key that holds the options.
+    UserError: see `make`; the message begins with the config key of the options.
   """
   made = {}
   for group, options in optimizers.items():
@@ -255,11 +254,11 @@ def from_config(optimizers: Mapping[str, Mapping[str, Any]], steps: int) -> dict
 
 
 def describe(options: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
-  """What trains each parameter, in words.
+  """Describes in words how each parameter is trained.
 
   Args:
-    options: of one group, as `config.optimizers` holds them.
-    shapes: path -> shape of its parameters.
+    options: options of one group in `config.optimizers`.
+    shapes: path -> shape of a parameter.
   """
   given = _plain(options)
   rules = optimizer_parts.parse(given.get('parts', ()), 'parts')
@@ -276,7 +275,7 @@ def describe(options: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) ->
 
 
 def _plain(value: Any) -> Any:
-  """Configs as dicts, lists as tuples."""
+  """Converts configs to dicts and lists to tuples."""
   if hasattr(value, 'items'):
     return {key: _plain(item) for key, item in value.items()}
   return tuple(_plain(item) for item in value) if isinstance(value, (list, tuple)) else value

@@ -55,5 +55,5 @@ def test_each_note_counts_once_and_has_half_a_window_before_it(steps):
 
 
 def test_windows_of_an_odd_number_of_steps():
-  with pytest.raises(UserError, match='even number of steps, half of which come before what counts, got 5'):
+  with pytest.raises(UserError, match='even number of steps, half of them as context, got 5'):
     chorales.windows([chorales.encode('60')], 5, once=True)

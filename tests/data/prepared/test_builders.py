@@ -118,8 +118,8 @@ def overwrite(path: pathlib.Path, change):
 @pytest.mark.parametrize(
   ('name', 'change', 'message'),
   [
-    ('train-images-idx3-ubyte.gz', lambda data: data[:-40], r'train-images-idx3-ubyte.gz is not a whole gzip file'),
-    ('train-images-idx3-ubyte.gz', lambda data: b'hello', r'train-images-idx3-ubyte.gz is not a whole gzip file'),
+    ('train-images-idx3-ubyte.gz', lambda data: data[:-40], r'train-images-idx3-ubyte.gz is not a complete gzip file'),
+    ('train-images-idx3-ubyte.gz', lambda data: b'hello', r'train-images-idx3-ubyte.gz is not a complete gzip file'),
     ('t10k-images-idx3-ubyte', lambda data: data[:-1], r't10k-images-idx3-ubyte: expected 7856 bytes, got 7855'),
     ('t10k-images-idx3-ubyte', lambda data: b'\1' + data[1:], r'expected the idx magic number 2051, got 16779267'),
     ('t10k-images-idx3-ubyte', lambda data: b'', r'expected the idx magic number 2051, got 0'),
@@ -154,9 +154,9 @@ def test_missing_original_files_are_named(mnist_folder, tmp_path):
     ('binary', 'test_batch.bin', lambda data: b'\12' + data[1:], 'expected labels from 0 to 9, got 10'),
     ('python', 'data_batch_2', lambda data: data[:-20], 'data_batch_2 is not a Python batch of CIFAR-10'),
     ('python', 'data_batch_2', lambda data: b'cos\nsystem\n(S"true"\ntR.', 'it holds os.system, which no'),
-    ('archive', 'cifar-10-binary.tar.gz', lambda data: data[:-200], r'not a whole tar.gz archive'),
-    ('grids', 'train_00.webp', lambda data: data[: len(data) // 2], r'train_00.webp is not a whole image'),
-    ('grids', 'test_labels.npy', lambda data: data[:-1], r'test_labels.npy is not an array of NumPy'),
+    ('archive', 'cifar-10-binary.tar.gz', lambda data: data[:-200], r'not a complete tar.gz archive'),
+    ('grids', 'train_00.webp', lambda data: data[: len(data) // 2], r'train_00.webp is not a complete image'),
+    ('grids', 'test_labels.npy', lambda data: data[:-1], r'test_labels.npy is not a NumPy array file'),
   ],
 )
 def test_broken_cifar10_files(cifar_counts, cifar_folder, layout, name, change, message):
@@ -221,8 +221,8 @@ def test_sst2_of_original_files(tmp_path):
   assert open_documents('sst2', 'validation+test', tmp_path / 'data', field='sentence') == ['bad', '1 good']
   for line in ('2 neutral', 'bad', '1 ', ''):
     (folder / 'stsa.binary.dev').write_text(f'0 bad\n{line}\n')
-    with pytest.raises(UserError,
-                       match=r'stsa.binary.dev, line 2: expected a label from 0 to 1, a space and a sentence'):
+    with pytest.raises(
+        UserError, match=r'stsa.binary.dev, line 2: expected a label from 0 to 1, a space and a sentence'):
       open_documents('sst2', 'train', tmp_path / 'other', folder, 'sentence')
 
 

@@ -42,7 +42,7 @@ def test_what_cannot_be_read(folder, tmp_path):
   for read in (lambda path: list(documents.read(path)), lambda path: open_documents(str(path), 'train')):
     with pytest.raises(UserError, match='cannot read'):
       read(folder / 'b.txt.gz')
-  with pytest.raises(UserError, match='no file is called'):
+  with pytest.raises(UserError, match='no file matches'):
     open_documents(f'{folder}/*.parquet', 'train')
   (tmp_path / 'empty').mkdir()
   with pytest.raises(UserError, match='has no files that end in'):
@@ -76,13 +76,13 @@ def test_marks_line_ends_and_other_separators(tmp_path):
    ('a.txt.gz', gzip.compress(b'abc' * 99)[:12] + b'\xff' * 99, r'cannot read .*a\.txt\.gz'),
    ('a.txt.gz', b'abc', r'cannot read .*a\.txt\.gz.*[Nn]ot a gzip'), ('a.txt', b'', 'has no text'),
    ('a.txt', b'\xef\xbb\xbf', 'has no text'), ('a.jsonl', b'\n \n', 'has no text'),
-   ('a.json', b'[{"text": "x"}]', r'a\.json: text is read from .*\.txt, \.jsonl'),
-   ('a.JSON.gz', gzip.compress(b'{}'), r'\.txt, \.jsonl'), ('a.json5', b'{}', r'\.txt, \.jsonl'),
-   ('a.ldjson', b'{}', r'\.txt, \.jsonl'), ('a.jsonl~', b'{}', r'\.txt, \.jsonl'),
-   ('a.jsonl.tmp', b'{}', r'\.txt, \.jsonl'), ('a.ipynb', b'{}', r'\.txt, \.jsonl'),
-   ('a.txt', gzip.compress(b'x'), r'a\.txt is compressed as by gzip.*rename it'),
-   ('a.tar.gz', gzip.compress(b'x' * 600), r'\.txt, \.jsonl'),
-   ('a.jsonl.zst', b'(\xb5/\xfd', r'\.txt, \.jsonl')], ids=lambda value: value
+   ('a.json', b'[{"text": "x"}]', r'a\.json: genjax reads plain text, .*\.jsonl or'),
+   ('a.JSON.gz', gzip.compress(b'{}'), r'\.jsonl or'), ('a.json5', b'{}', r'\.jsonl or'),
+   ('a.ldjson', b'{}', r'\.jsonl or'), ('a.jsonl~', b'{}', r'\.jsonl or'),
+   ('a.jsonl.tmp', b'{}', r'\.jsonl or'), ('a.ipynb', b'{}', r'\.jsonl or'),
+   ('a.txt', gzip.compress(b'x'), r'a\.txt is compressed by gzip.*rename it'),
+   ('a.tar.gz', gzip.compress(b'x' * 600), r'\.jsonl or'),
+   ('a.jsonl.zst', b'(\xb5/\xfd', r'\.jsonl or')], ids=lambda value: value
   if isinstance(value, str) and len(value) < 12 else '')
 def test_bad_text_names_its_file_and_line(tmp_path, name, data, words):
   (tmp_path / name).write_bytes(data)

@@ -39,7 +39,7 @@ def test_sentences(folder):
 
 @pytest.mark.parametrize(('name', 'text', 'said'), [
   ('vocab.json', '[', 'must be an object of pieces'), ('vocab.json', '{"a": 0}', 'must be an object of pieces'),
-  ('source.spm', 'x', 'source.spm is no model of SentencePiece'), ('target.spm', None, 'lacks target.spm'),
+  ('source.spm', 'x', 'source.spm is not a SentencePiece model'), ('target.spm', None, 'lacks target.spm'),
   ('tokenizer_config.json', '{"separate_vocabs": true}', 'a vocabulary for each language')])
 def test_bad_files(folder, name, text, said):
   (folder / name).unlink() if text is None else (folder / name).write_text(text)

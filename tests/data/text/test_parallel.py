@@ -38,7 +38,7 @@ def test_files_of_lines(tmp_path):
   pairs = parallel.read_parallel(tmp_path / 'a.de', tmp_path / 'a.en.gz')
   assert pairs == (['eins\u2028', 'zwei', '', 'drei'], ['one', 'two', '', 'three'])
   (tmp_path / 'a.en').write_text('one\n')
-  with pytest.raises(UserError, match='as many lines'):
+  with pytest.raises(UserError, match='equally many lines'):
     parallel.read_parallel(tmp_path / 'a.de', tmp_path / 'a.en')
 
 
@@ -83,7 +83,7 @@ def test_lines_of_text_files_as_they_come(tmp_path, monkeypatch):
   assert parallel.read_parallel('~/a b@5.v2/train.de', f'{folder}/train.en') == (['eins',
                                                                                   'zw\u2028ei\x85'], ['one', 'two'])
   (folder / 'train.en').write_bytes(b'')
-  with pytest.raises(UserError, match='as many lines'):
+  with pytest.raises(UserError, match='equally many lines'):
     parallel.read_parallel(folder / 'train.de', folder / 'train.en')
   (folder / 'train.en').write_bytes(b'one\nt\xffo\n')
   with pytest.raises(UserError, match=r'train\.en, line 2: expected UTF-8'):

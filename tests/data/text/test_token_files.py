@@ -29,7 +29,7 @@ def contents(folder):
 @pytest.fixture
 def corpus(tmp_path, monkeypatch):
   """Files of documents, and these; records of 8 tokens, so that windows cross them."""
-  monkeypatch.setattr(token_files, 'BLOCK', 8)
+  monkeypatch.setattr(token_files, 'RECORD_TOKENS', 8)
   texts = [f'document {number} ' + 'ab cd ' * (number % 5) for number in range(23)]
   (tmp_path / 'a.jsonl').write_text(''.join(json.dumps({'text': text}) + '\n' for text in texts[:-1]))
   (tmp_path / 'b.txt').write_text(texts[-1])
@@ -85,7 +85,7 @@ def test_interrupted_call_goes_on_and_ends_in_the_same_bytes(corpus, tmp_path, m
   assert len(times) == 2
   with pytest.raises(UserError, match='shards was 5 and is 4'):
     tokenize(paths, ByteVocabulary(), tmp_path / 'broken', 4, end=0)
-  with pytest.raises(UserError, match='no finished folder'):
+  with pytest.raises(UserError, match='not a complete token folder'):
     TokenFiles(tmp_path / 'broken', 'train')
   begun = []
   monkeypatch.setattr(documents, 'read', lambda path, field, first: begun.append(
@@ -123,7 +123,7 @@ def test_what_is_refused(corpus, tmp_path, capsys):
   tokenize(paths, ByteVocabulary(), tmp_path / 'out', 2, end=0)  # a failed call does not stand in the way
   record = next((tmp_path / 'out').glob('*.array_record'))
   record.write_bytes(record.read_bytes()[:-1])
-  with pytest.raises(UserError, match=f'{record.name} is missing or has not'):
+  with pytest.raises(UserError, match=f'{record.name} is missing, or its size is not'):
     TokenFiles(tmp_path / 'out', 'train')
   (tmp_path / 'full').mkdir()
   (tmp_path / 'full' / 'x').write_text('')
@@ -135,4 +135,4 @@ def test_what_is_refused(corpus, tmp_path, capsys):
     ['data', 'tokenize', f'--input={paths[0]}', '--tokenizer=byte', '--end=0', f'--out={tmp_path / "file" / "x"}']) == 2
   said = capsys.readouterr().err
   assert 'cannot be written' in said
-  assert 'holds something else than tokens' in said and '--input=nothing' in said
+  assert 'is not a token folder' in said and '--input=nothing' in said

@@ -56,7 +56,7 @@ def test_bert_has_its_special_tokens_and_no_cases(tmp_path):
 @pytest.mark.parametrize(('kind', 'size'), [('bpe', 320), ('wordpiece', 120), ('bert', 120)])
 def test_training_is_the_same_in_every_process(kind, size):
   program = (
-    'import hashlib; from genjax.data import tokenizers; '
+    'import hashlib; from genjax.data.text import tokenizers; '
     f'made = tokenizers.train({kind!r}, [{TEXT!r}], {size}); '
     'print(hashlib.sha256(made.files()["tokenizer.json"]).hexdigest())'
   )
@@ -71,7 +71,7 @@ def test_training_says_what_is_wrong():
     tokenizers.train('bpe', [TEXT], 100)
   with pytest.raises(UserError, match='vocabulary_size of a wordpiece'):
     tokenizers.train('wordpiece', [TEXT], 5)
-  with pytest.raises(UserError, match='trained on text'):
+  with pytest.raises(UserError, match='needs text to train on'):
     tokenizers.train('bpe', ['', ''], 300)
 
 
@@ -147,10 +147,10 @@ def test_vocabulary_of_bert(tmp_path):
 
 
 def test_files_that_are_no_tokenizers(tmp_path):
-  for name, data, words in (('tokenizer.json', b'{"model": 3}', 'no tokenizer of the library'), ('x.json', b'\xff',
+  for name, data, words in (('tokenizer.json', b'{"model": 3}', 'not a tokenizer of the library'), ('x.json', b'\xff',
                                                                                                  'cannot read'),
                             ('tokenizer.model', b'tiktoken',
-                             'no model of SentencePiece'), ('x.txt', b'', 'expected a tokenizer.json')):
+                             'not a SentencePiece model'), ('x.txt', b'', 'expected a tokenizer.json')):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UserError, match=words):
       open_tokenizer(tmp_path / name)
@@ -203,7 +203,7 @@ def test_paths_of_tokenizers(tmp_path, monkeypatch):
   (folder / 'tokenizer.json').write_bytes(tokenizers.train('bpe', [TEXT], 290).files()['tokenizer.json'])
   for path in (folder, '~/run.v2@5 ü', '~/run.v2@5 ü/tokenizer.json'):
     assert open_tokenizer(path).size == 290
-  with pytest.raises(UserError, match='there is none of this name'):
+  with pytest.raises(UserError, match='there is no user of this name'):
     open_tokenizer('~nobody-is-called-so/tokenizer.json')
 
 

@@ -55,7 +55,7 @@ def test_stride_of_the_length_predicts_every_token_once():
 
 
 def test_windows_say_what_is_wrong():
-  with pytest.raises(UserError, match='length 8 takes 9 tokens, the text has 8'):
+  with pytest.raises(UserError, match='length 8 needs 9 tokens, the text has 8'):
     Windows(np.arange(8), length=8)
   assert len(Windows(np.arange(9), length=8)) == 1
   with pytest.raises(UserError, match='at least 1'):

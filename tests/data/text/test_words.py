@@ -34,7 +34,7 @@ def test_sentences_end_at_the_first_stop():
 
 def test_a_word_stands_once():
   for repeated in (['a', 'b', 'a'], [SPECIAL[0]]):
-    with pytest.raises(UserError, match='has each word once'):
+    with pytest.raises(UserError, match='words of a vocabulary must differ'):
       WordVocabulary(repeated, SIMPLE)
 
 

@@ -26,8 +26,8 @@ def model():
   leaves, structure = jax.tree.flatten(params)
   noise = [leaf + 0.3 * jax.random.normal(jax.random.key(number), leaf.shape) for number, leaf in enumerate(leaves)]
   tokens_BT = jax.random.randint(jax.random.key(1), (2, 10), 0, 23)
-  return jax.jit(encoder(SMALL).apply, static_argnames='project'), jax.tree.unflatten(structure,
-                                                                                      noise), mutable, tokens_BT
+  apply = jax.jit(encoder(SMALL).apply, static_argnames='project')
+  return apply, jax.tree.unflatten(structure, noise), mutable, tokens_BT
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_parameters_of_half_precision_compute_in_float32(name, dtype):
 
 @pytest.mark.parametrize(('options', 'message'), [
   ({'positions': 'alibi'}, 'positions must be one of'),
-  ({'experts': 2, 'experts_per_token': 3}, '1 to all of the experts'),
+  ({'experts': 2, 'experts_per_token': 3}, 'between 1 and experts'),
   ({'experts': 2, 'mlp_bias': True}, 'experts have no biases'),
   ({'balance': 0.1}, 'balance is the weight of a loss of experts'),
   ({'window': -1}, 'window must not be negative'),

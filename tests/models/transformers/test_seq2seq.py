@@ -36,8 +36,8 @@ def fixture(name):
   network = seq2seq(VARIANTS[name])
   params, mutable = jax.jit(network.init)(jax.random.key(0))
   leaves, structure = jax.tree.flatten(params)
-  params = jax.tree.unflatten(structure,
-                              [leaf + 0.1 * np.random.default_rng(0).normal(size=leaf.shape) for leaf in leaves])
+  params = jax.tree.unflatten(
+    structure, [leaf + 0.1 * np.random.default_rng(0).normal(size=leaf.shape) for leaf in leaves])
   source_BS, target_BT = (np.random.default_rng(size).integers(0, 17, (2, size)) for size in (9, 12))
   return jax.jit(network.apply, static_argnames='project'), params, mutable, source_BS, target_BT
 

@@ -22,8 +22,8 @@ SMALL = Seq2SeqConfig(vocab=11, context=6, layers=2, decoder_layers=1, heads=2, 
 def model():
   params, _ = jax.jit(seq2seq(SMALL).init)(jax.random.key(0))
   leaves, structure = jax.tree.flatten(params)
-  params = jax.tree.unflatten(structure,
-                              [leaf + 0.2 * np.random.default_rng(0).normal(size=leaf.shape) for leaf in leaves])
+  params = jax.tree.unflatten(
+    structure, [leaf + 0.2 * np.random.default_rng(0).normal(size=leaf.shape) for leaf in leaves])
   frames_BSF = np.random.default_rng(1).normal(size=(2, 12, 5)).astype(np.float32)
   return jax.jit(seq2seq(SMALL).apply), params, frames_BSF, np.random.default_rng(2).integers(0, 11, (2, 6))
 

@@ -48,5 +48,5 @@ def test_segments_of_self_attention():
   x_BTD = random(1, 1, 7, 16)
   y_BTD = module(x_BTD, segments_BT=jnp.asarray([[0, 0, 0, 4, 4, 4, 4]]))
   np.testing.assert_allclose(y_BTD[:, 3:], module(x_BTD[:, 3:]), atol=1e-6)
-  with pytest.raises(ValueError, match='segments come without a cache'):
+  with pytest.raises(ValueError, match='segments and masks need attention without'):
     module(x_BTD, segments_BT=jnp.zeros((1, 7), int), layer=(jnp.zeros((1, 4, 9, 4)),) * 2, position=0)

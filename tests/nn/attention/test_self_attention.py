@@ -149,7 +149,7 @@ def test_sequences_are_split_by_the_ring_only_where_the_mesh_and_the_layer_say_s
   assert 'ppermute' not in str(_under({'tensor': 4}))
   assert 'ppermute' not in str(_under({'context': 4}, 6, rules={'sequence': None}))
   assert 'ppermute' not in str(_under({'context': 4, 'tensor': 8}, 7, split=False))
-  with pytest.raises(UserError, match="'chunked' holds whole sequences"):
+  with pytest.raises(UserError, match="'chunked' needs whole sequences"):
     _under({'context': 4}, implementation='chunked')
 
 

@@ -255,8 +255,8 @@ def test_a_full_disk_is_reported_within_one_save(small_disk):
     for step in range(1, 30):
       checkpoints.save(step, state(step), {}, None)
 
-  with pytest.raises(StorageError,
-                     match=r'could not be written.*No space left.*0 MiB are free.*last good checkpoint is step'):
+  with pytest.raises(
+      StorageError, match=r'could not be written.*No space left.*0 MiB are free.*last good checkpoint is step'):
     fill()
   good = checkpoints.steps()
   checkpoints.close()

@@ -63,8 +63,9 @@ def test_a_kernel_whose_grid_depends_on_data_counts_what_it_expects():
 
 def test_the_body_of_a_shard_map_runs_on_every_device():
   mesh = AbstractMesh((2, 4), ('rows', 'columns'))
-  sharded = jax.shard_map(lambda a, b: a @ b, mesh=mesh, in_specs=(PartitionSpec('rows'), PartitionSpec(
-    None, 'columns')), out_specs=PartitionSpec('rows', 'columns'))
+  sharded = jax.shard_map(lambda a, b: a @ b, mesh=mesh,
+                          in_specs=(PartitionSpec('rows'), PartitionSpec(None, 'columns')),
+                          out_specs=PartitionSpec('rows', 'columns'))
   assert flops.count(sharded, shape(6, 5), shape(5, 8)) == 2 * 6 * 5 * 8
 
 

@@ -105,7 +105,7 @@ def test_parts_come_from_configs_as_files_hold_them():
 @pytest.mark.parametrize(('parts', 'words'), [
   ((('nothing/.*', dict(frozen=True)),),
    r"parts\[0\]: 'nothing/.\*' matches no parameter. The parameters are blocks/bias, blocks/kernel, "),
-  ((('blocks/.*', dict(scale=0.5)), ('.*bias', dict(frozen=True))), r'parts\[1\]: earlier rules match'),
+  ((('blocks/.*', dict(scale=0.5)), ('.*bias', dict(frozen=True))), r'parts\[1\]: earlier rules already match'),
   ((('.*', dict(frozen=True)),), 'parts: .* nothing is left to train')])
 def test_rules_that_do_not_fit_the_parameters(parts, words):
   with pytest.raises(UserError, match=f'config.optimizers.net.{words}'):
@@ -116,7 +116,7 @@ def test_rules_that_do_not_fit_the_parameters(parts, words):
   ('frozen', 'parts must be a sequence'), ({'.*': 1}, 'parts must be a sequence'), ((('.*',),), r'parts\[0\] must be'),
   ((('.*', 0.5),), r'parts\[0\] must be'), (((3, dict(frozen=True)),), r'parts\[0\] must be'),
   ((('(', dict(frozen=True)),), r'parts\[0\]: .* no regular expression'),
-  ((('.*', dict(frozen=False)),), r'parts\[0\]: frozen is True'),
+  ((('.*', dict(frozen=False)),), r'parts\[0\]: frozen must be True'),
   ((('.*', dict(scale=0.0)),), r'parts\[0\].scale must be .* frozen=True'),
   ((('.*', dict(scale=-1.0)),), r'parts\[0\].scale'),
   ((('.*', dict(scale=True)),), r'parts\[0\].scale'), ((('.*', dict(scale=float('nan'))),), r'parts\[0\].scale'),

@@ -212,5 +212,5 @@ def test_schedule_free_learning_is_found_in_any_chain():
 @pytest.mark.parametrize('decay', [1.0, -0.1, 1.5, float('nan'), float('inf'), True, '0.9', None, 1 - 1e-9])
 def test_the_decay_of_an_average_is_refused_out_of_its_range(decay, small_run):
   run = small_run()
-  with pytest.raises(UserError, match='config.ema.a must be a number from 0 up to, not including, 1'):
+  with pytest.raises(UserError, match=r'config.ema.a, the decay of an average, must be a number in \[0, 1\)'):
     type(run)(dataclasses.replace(run.experiment, ema={'a': decay}), run.settings)

@@ -1,12 +1,12 @@
-"""Convolutions as matrix products, in the forms that XLA compiles best for CPUs.
+"""Convolutions as matrix products, for XLA on CPUs; see also `genjax.nn.cpu`.
 
-There its convolutions reach four fifths of the speed of its matrix products, but the gradients of kernels, computed as
-convolutions with kernels as large as images, a third, and convolutions with a dilated input less. Here the gradient of
-a kernel is one product a tap, and what spreads pixels (a transposed convolution, and the gradient of the input of a
-strided one) is one product and a sum of shifted blocks. docs/speed.md has the measurements.
+XLA's convolutions on CPUs reach four fifths of the speed of its matrix products. Two kinds are slower. The gradient of
+a kernel is a convolution with a kernel as large as the image, and reaches a third; here it is one matrix product per
+tap. Convolutions with a dilated input (a transposed convolution, and the input gradient of a strided one) are slower
+still; here they are one product and a sum of shifted blocks. docs/speed.md has the measurements.
 
-Both functions differentiate into one another, to any order and in both modes. Suffixes: B batch, H W pixels of the
-larger images, h w those of the smaller ones, I and O channels of the larger and the smaller ones.
+The derivatives of `conv` and `spread` are made of these two functions, to any order and in both modes. Suffixes: B
+batch, H W pixels and I channels of the larger images, h w pixels and O channels of the smaller ones.
 """
 
 import functools
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from genjax.nn import derivatives
 from genjax.types import Array
 
-FEW_CHANNELS, FEW_PIXELS = 16, 256  # with fewer to read or to write, the product of one tap is too small to pay
+MIN_CHANNELS, MIN_PIXELS = 16, 256  # smaller products per tap are slower than XLA's convolution
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 
 
@@ -36,7 +36,7 @@ def conv(x_BHWI: Array, kernel_HWIO: Array, stride: int) -> Array:
 
 
 def native(x_BHWI: Array, kernel_HWIO: Array, stride: int) -> Array:
-  """XLA's own `conv`."""
+  """XLA's own convolution with the result of `conv`, for all platforms."""
   return jax.lax.conv_general_dilated(x_BHWI, kernel_HWIO, (stride, stride), 'SAME', dimension_numbers=NHWC)
 
 
@@ -61,7 +61,7 @@ _conv = derivatives.define(native, _conv_forward, _conv_derivative, _conv_backwa
 
 
 def spread(y_BhwO: Array, kernel_HWIO: Array, stride: int) -> Array:
-  """The adjoint of `conv` in its images: each pixel adds its kernel, weighted, to the larger image.
+  """The adjoint of `conv` in its images: each pixel adds a weighted copy of the kernel to the larger image.
 
   Args:
     y_BhwO: the smaller images.
@@ -78,9 +78,9 @@ def _spread_value(y_BhwO: Array, kernel_HWIO: Array, stride: int) -> Array:
   size, _, inputs, outputs = kernel_HWIO.shape
   batch, height, width, _ = y_BhwO.shape
   count, before = size // stride, (size - stride) // 2
-  # Without the barrier XLA merges the transposition into the product, which then reads the kernel against its order.
+  # Without the barrier XLA fuses the transpose into the product, which then reads the kernel out of memory order.
   matrix_OX = jax.lax.optimization_barrier(kernel_HWIO.reshape(-1, outputs).T)
-  # Tap s u + v of pixel a falls on s (a + u) + v: a block of s x s pixels for each pair of taps u.
+  # Tap s u + v of input pixel a adds to output pixel s (a + u) + v: a block of s x s pixels for each pair of u.
   blocks = (y_BhwO @ matrix_OX).reshape(batch, height, width, count, stride, count, stride, inputs)
   rest = ((0, 0),) * 3
   shifted = [
@@ -110,20 +110,18 @@ _spread = derivatives.define(_spread_value, _spread_forward, _spread_derivative,
 
 
 def _kernel_slope(x_BHWI: Array, slope_BhwO: Array, kernel_HWIO: Array, stride: int) -> Array:
-  """The gradient of the kernel: for each tap, the products of the pixels it reads with the gradients of what it
-  writes."""
+  """The gradient of the kernel: per tap, the product of its input pixels with the output gradients."""
   size, _, inputs, outputs = kernel_HWIO.shape
-  if inputs < FEW_CHANNELS or slope_BhwO.size // outputs < FEW_PIXELS:
+  if inputs < MIN_CHANNELS or slope_BhwO.size // outputs < MIN_PIXELS:
     return jax.vjp(lambda kernel: native(x_BHWI, kernel, stride), kernel_HWIO)[1](slope_BhwO)[0]
-  # Products of the small gradient, transposed once, with pixels as they lie; transposing pixels or leaving it to the
-  # product takes longer.
+  # Transpose the gradient once; transposing the pixels, or leaving the transpose to the product, takes longer.
   slope_ON = jax.lax.optimization_barrier(slope_BhwO.reshape(-1, outputs).T)
   products = [jax.lax.optimization_barrier(slope_ON @ tap.reshape(-1, inputs)).T for tap in _taps(x_BHWI, size, stride)]
   return jnp.stack(products).reshape(kernel_HWIO.shape)
 
 
 def _taps(x_BHWI: Array, size: int, stride: int) -> list[Array]:
-  """What each tap of a kernel reads, row by row: size * size images B h w I."""
+  """The input pixels of each tap, row by row: size * size images B h w I."""
   pads, counts = [(0, 0)], []
   for length in x_BHWI.shape[1:3]:
     count = -(-length // stride)
