@@ -98,8 +98,8 @@ def test_sizes_and_names(path):
   assert path.stem not in ('utils', 'util', 'misc', 'helpers', 'common_utils')
 
 
-@pytest.mark.parametrize('name', ['loop.py', 'step.py', 'run.py', 'program.py', 'progress.py', 'scoring.py', 'drawing.py',
-                                  'state.py', 'hooks.py', 'checkpoints/checkpoint.py'])
+@pytest.mark.parametrize('name', ['loop.py', 'step.py', 'run.py', 'program.py', 'progress.py', 'scoring.py',
+                                  'drawing.py', 'state.py', 'hooks.py', 'checkpoints/checkpoint.py'])
 def test_training_names_no_family(name):
   text = (ROOT / 'genjax' / 'training' / name).read_text()
   # 'flow' and 'token' are also ordinary words; the training files have no use for them either.

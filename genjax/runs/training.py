@@ -7,7 +7,8 @@ from typing import Any
 from genjax import config as config_lib
 from genjax import distributed
 from genjax.config import Config
-from genjax.runs import assets, builders, lock
+from genjax.runs import assets, bases, builders, lock, same
+from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs import workdir as workdir_lib
 from genjax.training import hooks, loop, rehearsal, stopping
 from genjax.training.checkpoints import warm_start
@@ -45,19 +46,19 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
   workdir_lib.compilation_cache()
   before = config.steps
   known = distributed.broadcast((path / 'config.json').exists(), 'whether the run exists')
-  workdir_lib.check_alike(config)
+  same.check_alike(config)
   if not known and config.get('init_from') and not builders.adapted(config):
-    workdir_lib.source(config.init_from)[0].close()
+    bases.source(config.init_from)[0].close()
   if known:
     workdir_lib.wait_for(path / 'config.json')
-    before = workdir_lib.check_same(path, config)
-    workdir_lib.check_random(path)
+    before = same.check_same(path, config)
+    same.check_random(path)
     assets.put(config, assets.read(path))
   elif builders.adapted(config):
-    assets.put(config, workdir_lib.inherited(config))
-  experiment = workdir_lib.attach(config, builders.build(config, paths))
+    assets.put(config, bases.inherited(config))
+  experiment = bases.attach(config, builders.build(config, paths))
   run = Run(experiment, builders.settings(config), clock=clock)
-  checkpoints = workdir_lib.checkpoints(path, config)
+  checkpoints = checkpoints_lib.of_run(path, config)
   run.step_flops()  # traces the step: losses that do not fit the shapes fail here
   rehearsal.check(run, config.sample_num if config.sample_every else None)
   _check_best(config, run)
@@ -155,7 +156,7 @@ def _set_state(config: Config, path: pathlib.Path, run: Run, checkpoints: Checkp
   checkpoints.discard_after(-1)
   run.initialise()
   if config.get('init_from') and not builders.adapted(config):
-    source, step = workdir_lib.source(config.init_from)
+    source, step = bases.source(config.init_from)
     with contextlib.closing(source):
       warm_start.apply(run, source, step, logs.say, **config_lib.plain(config.init))
   logs.say(f'training {run.settings.steps} steps in {path}')
@@ -176,7 +177,7 @@ def _check_best(config: Config, run: Run) -> None:
 
 def _check_data(path: pathlib.Path, description: dict[str, Any]) -> None:
   """A run continues on the data that it began with."""
-  old = workdir_lib.read_json(path / 'run.json')['data']
+  old = assets.read_json(path / 'run.json')['data']
   pairs = config_lib.difference(old, description['data'])
   if pairs:
     raise UserError(f'the data of {path} changed since the run began: '

@@ -79,9 +79,10 @@ class Program:
     experiment, everywhere = self.experiment, sharding.replicated(self.mesh)
     together = distributed.compiled_together
     # Without out_shardings the second call would see other layouts than the first and compile again.
-    trained = dict(static_argnums=3, donate_argnums=0, out_shardings=(self._layout, everywhere))
-    self.step = together(jax.jit(self.one_step, **trained), 'the step')
-    self.steps = together(jax.jit(calls.looped(self.one_step), **trained), 'the steps of a call')
+    trained = lambda function: jax.jit(function, static_argnums=3, donate_argnums=0,
+                                       out_shardings=(self._layout, everywhere))
+    self.step = together(trained(self.one_step), 'the step')
+    self.steps = together(trained(calls.looped(self.one_step)), 'the steps of a call')
     given = lambda function, name: together(jax.jit(function, out_shardings=everywhere), name)
     self.evaluate = given(self.on_mesh(scoring.of_batch(experiment.objective.evaluate)), 'evaluation')
     self.sample = given(self.on_mesh(experiment.objective.sample), 'sampling')
