@@ -150,8 +150,7 @@ def parse_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[st
   Raises:
     UserError: an unknown condition, one that is given twice, or a value that it does not take.
   """
-  texts = [name for name, condition in known.items() if condition.fill is not None]
-  given = {texts[0] if len(texts) == 1 else 'prompt': list(prompts)} if prompts else {}
+  given = {sampling.text_name(known): list(prompts)} if prompts else {}
   for part in filter(None, (piece.strip() for piece in re.split(r';(?=\s*\w+\s*=)|;\s*$', text))):
     name, _, value = part.partition('=')
     name = name.strip()

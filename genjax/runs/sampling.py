@@ -19,6 +19,66 @@ from genjax.types import UserError, expanded
 ENDINGS = ('.npz', '.png', '.txt')
 
 
+def text_name(known: Mapping[str, Condition]) -> str:
+  """The condition that a prompt is for: the one that takes texts, whatever its name."""
+  texts = [name for name, condition in known.items() if condition.fill is not None]
+  return texts[0] if len(texts) == 1 else 'prompt'
+
+
+def read(known: Mapping[str, Condition], given: Mapping[str, Any]) -> dict[str, list[Any]]:
+  """Values as a program gives them, as lists for `rows`.
+
+  Args:
+    known: the conditions of the experiment.
+    given: name -> a text, path, number or array of one row; or a list or array of several.
+
+  Raises:
+    UserError: an unknown condition, or a value that it does not take.
+  """
+  values: dict[str, list[Any]] = {}
+  for name, value in given.items():
+    name = text_name(known) if name == 'prompt' and name not in known else name
+    if name in values:
+      raise UserError(f'condition {name!r} is given twice')
+    if name not in known:
+      raise _unknown(name, known)
+    values[name] = _several(name, known[name], value)
+    if not values[name]:
+      raise UserError(f'condition {name!r} has no values; leave it out for its default')
+  return values
+
+
+def _several(name: str, condition: Condition, value: Any) -> list[Any]:
+  if isinstance(value, (list, tuple)):
+    return [_one(name, condition, item) for item in value]
+  axes = np.ndim(value) if hasattr(value, 'shape') else 0
+  if axes and condition.fill is None and axes > np.ndim(condition.default(0)):
+    return [_one(name, condition, row) for row in np.asarray(value)]
+  return [_one(name, condition, value)]
+
+
+def _one(name: str, condition: Condition, value: Any) -> Any:
+  """A text, which the condition parses, or a row."""
+  if isinstance(value, os.PathLike):
+    value = os.fspath(value)
+  if isinstance(value, str):
+    return str(expanded(value)) if condition.path else value
+  if condition.fill is not None or isinstance(value, bool):
+    raise UserError(f'condition {name!r} takes {condition.describe}, got {value!r}')
+  row, usual = np.asarray(value), np.asarray(condition.default(0))
+  if not usual.ndim and not row.ndim:
+    return str(row.item())  # parsed like a text: the condition knows which numbers it takes
+  if row.shape != usual.shape or not np.can_cast(row.dtype, usual.dtype, 'same_kind'):
+    raise UserError(f'condition {name!r} takes {condition.describe}, or arrays of shape {usual.shape} and type '
+                    f'{usual.dtype}, got shape {row.shape} and type {row.dtype}')
+  return row.astype(usual.dtype)
+
+
+def _unknown(name: str, known: Mapping[str, Condition]) -> UserError:
+  what = f'it takes {({key: condition.describe for key, condition in known.items()})}' if known else 'it takes none'
+  return UserError(f'this run knows no condition {name!r}; {what}.{suggestion(name, known)}')
+
+
 def rows(known: Mapping[str, Condition], given: Mapping[str, Sequence[Any]], num: int) -> Columns:
   """Values of conditions -> rows: `num`, or as many as the longest list has values. Shorter lists go round.
 
@@ -33,8 +93,7 @@ def rows(known: Mapping[str, Condition], given: Mapping[str, Sequence[Any]], num
   parsed = {}
   for name, values in given.items():
     if name not in known:
-      what = f'it takes {({key: condition.describe for key, condition in known.items()})}' if known else 'it takes none'
-      raise UserError(f'this run knows no condition {name!r}; {what}.{suggestion(name, known)}')
+      raise _unknown(name, known)
     parsed[name] = [known[name].parse(value) if isinstance(value, str) else value for value in values]
   num = max([num, *map(len, parsed.values())])
   return {name: known[name].stack([values[row % len(values)] for row in range(num)]) for name, values in parsed.items()}

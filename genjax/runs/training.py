@@ -1,5 +1,6 @@
 """Trains a config in a run directory, or resumes it."""
 
+from collections.abc import Sequence
 import contextlib
 import pathlib
 from typing import Any
@@ -20,7 +21,8 @@ from genjax.training.run import Run
 from genjax.types import NonFiniteError, UserError
 
 
-def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (), begin: float | None = None) -> Run:
+def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (), begin: float | None = None,
+          more_hooks: Sequence[loop.Hook] = ()) -> Run:
   """Trains a config in a run directory, or resumes it; returns the run at its last step.
 
   Args:
@@ -28,6 +30,7 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (),
     workdir: the run directory.
     paths: folders to import the builder from.
     begin: `time.perf_counter()` of when the command began; by default now.
+    more_hooks: called after those of the experiment.
 
   Raises:
     UserError: bad input, before anything is computed.
@@ -39,10 +42,11 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (),
   path = workdir_lib.prepare(workdir)
   with lock.hold(path), contextlib.closing(Clock(begin)) as clock:
     clock.listen()
-    return _train(config, path, paths, clock)
+    return _train(config, path, paths, clock, more_hooks)
 
 
-def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...], clock: Clock) -> Run:
+def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...], clock: Clock,
+           more_hooks: Sequence[loop.Hook]) -> Run:
   workdir_lib.compilation_cache()
   before = config.steps
   known = distributed.broadcast((path / 'config.json').exists(), 'whether the run exists')
@@ -91,6 +95,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
         Watchdog(path / ('watchdog.txt' if distributed.is_first() else f'watchdog_{distributed.number()}.txt'),
                  config.get('watchdog_seconds', 0)),
         *experiment.hooks,
+        *more_hooks,
         log,
         hooks.Profile(str(path / 'profile'), config.profile.start, config.profile.steps),
         hooks.Evaluate(writer, config.evaluate_every, config.evaluate_batches, needed=bool(checkpoints.best)),

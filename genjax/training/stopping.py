@@ -51,6 +51,11 @@ def uninstall() -> None:
   _noted = None
 
 
+def installed() -> bool:
+  """Whether the signals of this process are taken over."""
+  return bool(_before)
+
+
 def requested() -> str | None:
   """The name of the signal that asked to stop, if one did."""
   return _noted
