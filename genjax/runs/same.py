@@ -44,7 +44,7 @@ def check_same(workdir: pathlib.Path, config: Config) -> int:
   old = read_json(workdir / 'config.json')
   new = config_lib.plain(config)
   for config_of in (old, new):
-    config_of['experiment'] = builders.current_name(config_of['experiment'])
+    config_of['experiment'] = builders.current_name(config_of['experiment'], [str(workdir)])
   pairs = {
     key: pair for key, pair in config_lib.difference(old, new).items() if not key.startswith((*PLACEMENT, 'assets.'))
   }

@@ -8,7 +8,7 @@ from typing import Any
 from genjax import config as config_lib
 from genjax import distributed
 from genjax.config import Config
-from genjax.runs import assets, bases, builders, lock, same
+from genjax.runs import assets, bases, builder_code, builders, lock, same
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs import workdir as workdir_lib
 from genjax.training import hooks, loop, rehearsal, stopping
@@ -61,6 +61,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
   elif builders.adapted(config):
     assets.put(config, bases.inherited(config))
   experiment = bases.attach(config, builders.build(config, paths))
+  code = builder_code.of(config.experiment, paths)
   run = Run(experiment, builders.settings(config), clock=clock)
   checkpoints = checkpoints_lib.of_run(path, config)
   run.step_flops()  # traces the step: losses that do not fit the shapes fail here
@@ -76,6 +77,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
   else:
     # In this order: a process that dies in between leaves no config, and so a run that has not begun.
     assets.write(path, experiment.files)
+    builder_code.keep(path, code)
     workdir_lib.write_json(path / 'run.json', description)
     workdir_lib.write_json(path / 'config.json', config_lib.plain(config))
     workdir_lib.wait_for(path / 'config.json')
@@ -83,6 +85,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
   clock.status = _status(path)
   try:
     _set_state(config, path, run, checkpoints)
+    builder_code.update(path, config.experiment, code, run.step)
     run.reached = clock.status.reached if clock.status else 0
     writer = logs.Writer(path)
     log = hooks.Log(writer, config.log_every)

@@ -3,6 +3,7 @@
     config.json     the config, with what the run found in its data under `assets`
     tokenizer.json, tokenizer_config.json, ...      files that `assets` names
     run.json        versions, seed, implementation of random numbers, data fingerprint, import paths, command
+    code/           the Python files of a builder from outside genjax, see `genjax.runs.builder_code`
     checkpoints/    Orbax checkpoints, by step
     status.json     what the run is doing, overwritten in place
     train.lock      held while the run trains, see `genjax.runs.lock`
@@ -23,7 +24,7 @@ import jax
 from genjax import config as config_lib
 from genjax import distributed
 from genjax.config import Config
-from genjax.runs import assets, bases, builders
+from genjax.runs import assets, bases, builder_code, builders
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs.assets import read_json
 from genjax.training import keys
@@ -96,18 +97,20 @@ def wait_for(path: pathlib.Path, seconds: float = 60.0) -> None:
 def describe(config: Config, data: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
   """What run.json holds, and what goes into every checkpoint beside the config. `data`: what identifies the data."""
   return {'versions': versions(), 'seed': config.seed, 'random': keys.implementation(), 'data': dict(data),
-          'paths': list(paths), 'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+          'paths': [path for path in paths if not builder_code.is_run(path)],
+          'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
           'processes': jax.process_count(), 'machine': platform.platform(), 'cpus': os.cpu_count()}
 
 
 def read_config(workdir: str) -> tuple[Config, list[str]]:
-  """The config of a run, and the folders from which its builder is imported.
+  """The config of a run, and the folders from which its builder is imported: first the run itself, for the code that
+  it keeps.
 
   Raises:
     UserError: no run directory.
   """
   path = expanded(workdir)
-  return assets.read_config(path), read_json(path / 'run.json')['paths']
+  return assets.read_config(path), [str(path.absolute()), *read_json(path / 'run.json')['paths']]
 
 
 def load(workdir: str, assignments: Sequence[str] = (), exact: bool = False) -> tuple[Config, Experiment]:
