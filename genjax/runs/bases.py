@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
+import os
 import pathlib
 from typing import Any
 
@@ -16,6 +17,29 @@ from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.training.experiment import Experiment
 from genjax.training.monitoring.logs import say
 from genjax.types import UserError, expanded
+
+
+def record(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+  """What run.json holds of the run that `config.init_from` names: its place as seen from this one, so that both may be
+  moved together."""
+  if not config.get('init_from'):
+    return {}
+  base, _ = checkpoints_lib.run_and_step(config.init_from)
+  return {'base': os.path.relpath(base.absolute(), workdir.absolute())}
+
+
+def locate(config: Config, workdir: pathlib.Path, report: Callable[[str], None] = say) -> None:
+  """Sets `config.init_from` to where the base of a run with adapters is now, if it was moved together with the run."""
+  known = read_json(workdir / 'run.json').get('base')
+  if not builders.adapted(config) or known is None:
+    return
+  named, step = checkpoints_lib.run_and_step(config.init_from)
+  beside = pathlib.Path(os.path.normpath(workdir.absolute() / known))
+  if not (named / 'config.json').is_file() and (beside / 'config.json').is_file():
+    report(f'config.init_from={config.init_from!r} is not there; taking {beside}, which lies where it was as seen from '
+           f'{workdir}')
+    with config.unlocked():
+      config.init_from = f'{beside}' if step is None else f'{beside}@{step}'
 
 
 def inherited(config: Config) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def copied(config: Config) -> Config:
   return config_lib.from_plain(config_lib.plain(config))
 
 
-def assignments(changes: Mapping[str, Any], prefix: str = '') -> list[str]:
+def assignments(changes: Mapping[str, Any] | ml_collections.ConfigDict, prefix: str = '') -> list[str]:
   """Changes such as {'sampler': {'steps': 25}} or {'sampler.steps': 25} as texts 'sampler.steps=25', as flags have
   them."""
   texts = []

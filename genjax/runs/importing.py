@@ -87,7 +87,8 @@ def _write(folder: pathlib.Path, source: pathlib.Path, config: Config, params, m
   if here != there:
     different = [f'{name} {shape}' for name, shape in sorted(set(here.items()) ^ set(there.items()))]
     raise UserError(f'{source}: its parameters are not those of {config.experiment}: {listed(different)}')
-  description = workdir_lib.describe(config, {'imported_from': str(source.absolute())}, paths)
+  description = {**workdir_lib.describe(config, {'imported_from': str(source.absolute())}, paths),
+                 **bases.record(config, folder)}
   at_once = max(leaf.nbytes for leaf in jax.tree.leaves(params)) + MARGIN
   with contextlib.closing(checkpoints_lib.of_run(folder, config, at_once)) as saved:
     saved.save(0, state, {**description, 'config': config_lib.plain(config)}, None)

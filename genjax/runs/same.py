@@ -6,7 +6,7 @@ import pathlib
 from genjax import config as config_lib
 from genjax import distributed
 from genjax.config import Config
-from genjax.runs import builders
+from genjax.runs import builders, defaults
 from genjax.runs.assets import read_json
 from genjax.runs.workdir import versions
 from genjax.training import keys
@@ -35,6 +35,8 @@ def check_alike(config: Config) -> None:
 def check_same(workdir: pathlib.Path, config: Config) -> int:
   """Checks that a config is the one of an existing run directory, placement aside, and perhaps of more steps.
 
+  A key that one of them lacks has its default, see `genjax.runs.defaults`.
+
   Returns:
     config.steps of that run.
 
@@ -45,9 +47,7 @@ def check_same(workdir: pathlib.Path, config: Config) -> int:
   new = config_lib.plain(config)
   for config_of in (old, new):
     config_of['experiment'] = builders.current_name(config_of['experiment'], [str(workdir)])
-  pairs = {
-    key: pair for key, pair in config_lib.difference(old, new).items() if not key.startswith((*PLACEMENT, 'assets.'))
-  }
+  pairs = defaults.differences(old, new, ignored=(*PLACEMENT, 'assets.'))
   if pairs.get('steps') and new['steps'] > old['steps']:
     del pairs['steps']
   if pairs:

@@ -57,6 +57,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
     workdir_lib.wait_for(path / 'config.json')
     before = same.check_same(path, config)
     same.check_random(path)
+    bases.locate(config, path)
     assets.put(config, assets.read(path))
   elif builders.adapted(config):
     assets.put(config, bases.inherited(config))
@@ -68,7 +69,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
   rehearsal.check(run, config.sample_num if config.sample_every else None)
   _check_best(config, run)
   assets.put(config, assets.described(experiment.assets, experiment.files))
-  description = workdir_lib.describe(config, experiment.train.fingerprint(), paths)
+  description = {**workdir_lib.describe(config, experiment.train.fingerprint(), paths), **bases.record(config, path)}
   distributed.check_equal(description['data'], 'the data')
   if known:
     _check_data(path, description)
