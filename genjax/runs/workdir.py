@@ -132,7 +132,8 @@ def load(workdir: str, assignments: Sequence[str] = (), exact: bool = False) -> 
         f'{pathlib.Path(workdir) / "config.json"}')
     config_lib.override(config, assignment)
   config_lib.check(config)
-  bases.locate(config, expanded(workdir))
+  if not any(assignment.startswith('init_from=') for assignment in assignments):
+    bases.locate(config, expanded(workdir))
   if exact and builders.adapted(config):
     with config.unlocked():
       config.lora.dtype = 'float32'
