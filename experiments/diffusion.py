@@ -82,7 +82,8 @@ def options(config: Any) -> dict[str, Section]:
     'objective': Section((Diffusion,), {**made, **{part: f'config.objective.{part}.name' for part in parts}}),
     **{f'objective.{part}': section for part, section in parts.items()},
     'sampler': Section((SamplerOptions,), names=tuple(samplers.SAMPLERS)),
-    'sampler.options': Section((method,) if method else (), dict.fromkeys(_COMMON_ARGUMENTS, ''), chooser='sampler.name',
+    'sampler.options': Section((method,) if method else (), dict.fromkeys(_COMMON_ARGUMENTS, ''),
+                               chooser='sampler.name',
                                others={name: (other,) for name, other in samplers.SAMPLERS.items()}),
     'evaluation': measures.EVALUATION,
     **sections.training(config)}

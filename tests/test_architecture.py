@@ -44,6 +44,7 @@ ALLOWED = {
                  'genjax.metrics', 'genjax.nn.functional', 'genjax.interop.files', 'genjax.cli', 'genjax.__version__'),
   'configs': ('genjax.configs.common',),
 }
+LAZY = ('genjax.runs.api', 'genjax.types')  # what `import genjax` gives, once it is used
 EVERYWHERE = ('genjax.checks',)  # what every package but genjax.types may import
 FAMILIES = re.compile(
   r'\b(gan|vae|elbo|diffusion|flow|language|lm|transformer|discriminator|generator|token|denois\w*)s?\b', re.I)
@@ -88,6 +89,13 @@ def test_imports(path):
     assert not {
       item for item in used if not within(item, ('ml_collections', 'genjax.configs.common', 'ast', 'typing', 'math'))
     }
+  if name == 'genjax':
+    assert not {item for item in used if within(item, ('jax', 'numpy', 'ml_collections'))}, 'import genjax is light'
+    assert not {item for item in used if within(item, ('genjax',)) and not within(item, LAZY)}
+  if not within(name, ('genjax.cli',)):
+    assert not {item for item in used if within(item, ('genjax.cli',))}, 'commands are on top: nothing imports them'
+  if not within(name, ('genjax.cli', 'genjax.studies')):
+    assert not {item for item in used if within(item, ('genjax.studies',))}, 'studies stand on runs'
   if within(name, ('genjax',)):
     assert not {
       item for item in used
@@ -102,7 +110,8 @@ def test_sizes_and_names(path):
   assert path.stem not in ('utils', 'util', 'misc', 'helpers', 'common_utils')
 
 
-@pytest.mark.parametrize('name', ['loop.py', 'step.py', 'run.py', 'state.py', 'hooks.py', 'checkpoints/checkpoint.py'])
+@pytest.mark.parametrize('name', ['loop.py', 'step.py', 'run.py', 'program.py', 'progress.py', 'scoring.py',
+                                  'drawing.py', 'state.py', 'hooks.py', 'checkpoints/checkpoint.py'])
 def test_training_names_no_family(name):
   text = (ROOT / 'genjax' / 'training' / name).read_text()
   # 'flow' and 'token' are also ordinary words; the training files have no use for them either.
@@ -134,6 +143,6 @@ def test_public_docstrings():
       missing.append(f'{path.name}')
     for node in tree.body:
       public = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith('_')
-      if public and node.name not in ('get_config', 'sweep') and not ast.get_docstring(node):
+      if public and node.name != 'get_config' and not ast.get_docstring(node):
         missing.append(f'{path.name}:{node.lineno} {node.name}')
   assert not missing

@@ -6,13 +6,10 @@ folder that PEFT loads.
 """
 
 import argparse
-import contextlib
-import importlib
 import pathlib
 
-from genjax.cli.import_weights import DTYPES, PUBLIC
-from genjax.runs import assets, builders, outputs
-from genjax.runs import workdir as workdir_lib
+from genjax.cli import flags
+from genjax.runs import exporting, importing, outputs
 from genjax.training.monitoring import logs
 
 
@@ -20,33 +17,16 @@ def main(argv: list[str]) -> int:
   """Exports; returns the exit code.
 
   Raises:
-    UserError: no run, no checkpoint, or a model that no public architecture has. Nothing is left behind.
+    UserError: see `genjax.runs.exporting.export`.
   """
   parser = argparse.ArgumentParser('genjax export', description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--workdir', required=True, help='a run directory')
   parser.add_argument('--to', required=True, metavar='DIR', help='a new folder')
-  workdir_lib.add_step(parser)
+  flags.add_step(parser)
   parser.add_argument('--raw', action='store_true', help='use the parameters themselves, not their averages')
-  parser.add_argument('--dtype', choices=DTYPES, help='of the tensors; by default that of the parameters')
+  parser.add_argument('--dtype', choices=importing.DTYPES, help='of the tensors; by default that of the parameters')
   args = parser.parse_args(argv)
-  workdir, to = pathlib.Path(args.workdir), outputs.folder(args.to, '--to', new=True)
-  config = assets.read_config(workdir)
-  kept = assets.contents(workdir, config)
-  public = importlib.import_module(PUBLIC)
-  public.check(config, kept)
-  with contextlib.closing(workdir_lib.checkpoints(workdir, config)) as saved:
-    step, trees = saved.load(logs.say, workdir_lib.chosen(saved, args.step), ('params',) if args.raw else
-                             ('params', 'ema'))
-  params = {**trees['params'], **(trees.get('ema') or {})}
-  if builders.adapted(config):
-    _, experiment = workdir_lib.load(args.workdir)
-    public.write_adapter(to, config, params, experiment.frozen, kept)
-    logs.say(f'wrote the adapters of step {step} of {workdir} to {to}')
-    return 0
-  public.write(to, config, params, kept, args.dtype)
-  missing = ''
-  if not kept and 'vocabulary' in config.data:
-    missing = f', without a tokenizer: transformers has none for the vocabulary {config.data.vocabulary!r}'
-  logs.say(f'wrote step {step} of {workdir} to {to}{missing}')
+  to = outputs.folder(args.to, '--to', new=True)
+  logs.say(exporting.export(pathlib.Path(args.workdir), to, args.step, not args.raw, args.dtype))
   return 0

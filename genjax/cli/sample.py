@@ -9,10 +9,8 @@ output, with escapes for characters that the terminal cannot show. --stream show
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
-import dataclasses
+from collections.abc import Mapping, Sequence
 import os
-import pathlib
 import re
 import sys
 import time
@@ -21,17 +19,14 @@ from typing import Any
 import numpy as np
 
 from genjax import checks, distributed
-from genjax.cli import hosts
-from genjax.config import suggestion
-from genjax.runs import outputs
+from genjax.cli import flags, hosts
+from genjax.runs import bases, sampling
 from genjax.runs import workdir as workdir_lib
-from genjax.training import rehearsal
 from genjax.training.experiment import Columns, Condition
 from genjax.training.monitoring import logs
 from genjax.training.run import Run
 from genjax.types import UserError, expanded
 
-ENDINGS = ('.npz', '.png', '.txt')
 _MOST = 1_000_000  # values of a range
 
 
@@ -43,16 +38,16 @@ def main(argv: list[str]) -> int:
   checks.seed('--seed', args.seed)
   if args.stream and (args.out is not None or len(args.prompt or ()) > 1):
     raise UserError('--stream shows one text as it comes, on standard output; give it one --prompt and no --out')
-  out = None if args.out is None else destination(args.out)
+  out = None if args.out is None else sampling.destination(args.out)
   distributed.join(hosts.options(args))
   if args.adapter:
-    args.workdir, args.set = args.adapter, workdir_lib.adapter_of(args.workdir, args.adapter, args.set)
+    args.workdir, args.set = args.adapter, bases.adapter_of(args.workdir, args.adapter, args.set)
   rows: Columns = {}
 
   def check(run: Run) -> None:
     rows.update(
       parse_conditions(args.conditions, args.prompt, run.experiment.conditions, 1 if args.stream else args.num))
-    _check(run, rows, out, args.stream)
+    sampling.check(run, rows, out, args.stream)
 
   _, run = workdir_lib.open_run(args.workdir, args.set, args.step, check=check)
   start = time.perf_counter()
@@ -68,7 +63,7 @@ def main(argv: list[str]) -> int:
   samples = run.sample(num, args.seed, rows, averaged=not args.raw, chunk=args.chunk)
   if distributed.is_first():
     _report(samples, num, time.perf_counter() - start)
-    for path in write(samples, run.experiment.render, out):
+    for path in sampling.write(samples, run.experiment.render, out):
       logs.say(f'wrote {path}')
   return 0
 
@@ -90,24 +85,11 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--seed', type=int, default=0, help='row i is a function of the seed and i')
   parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
                       help='e.g. sampler.steps=25')
-  workdir_lib.add_step(parser)
+  flags.add_step(parser)
   parser.add_argument('--raw', action='store_true', help='use the parameters themselves, not their averages')
   parser.add_argument('--chunk', type=int, default=256, help='how many samples are computed at once')
   hosts.add(parser)
   return parser
-
-
-def _check(run: Run, rows: Columns, out: 'Destination | None', stream: bool) -> None:
-  """Checks, before the parameters are read, that such samples can be drawn and written."""
-  if stream:
-    if max(map(len, rows.values()), default=1) > 1:
-      raise UserError('--stream shows one text; give it one value of each condition')
-    run.check_stream()
-  first = run.conditions(1, {name: values[:1] for name, values in rows.items()})
-  if stream or out is not None and out.path.suffix == '.npz' and not out.is_folder:
-    rehearsal.sampled(run, first)
-  else:
-    check_ending(rehearsal.rendered(run, first), out)
 
 
 def _stream(run: Run, rows: Columns, seed: int, averaged: bool) -> Columns:
@@ -168,22 +150,14 @@ def parse_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[st
   Raises:
     UserError: an unknown condition, one that is given twice, or a value that it does not take.
   """
-  texts = [name for name, condition in known.items() if condition.fill is not None]
-  given = {texts[0] if len(texts) == 1 else 'prompt': list(prompts)} if prompts else {}
+  given = {sampling.text_name(known): list(prompts)} if prompts else {}
   for part in filter(None, (piece.strip() for piece in re.split(r';(?=\s*\w+\s*=)|;\s*$', text))):
     name, _, value = part.partition('=')
     name = name.strip()
     if name in given:
       raise UserError(f'condition {name!r} is given twice; write its values as one list, or as several --prompt')
     given[name] = _values(value, known.get(name))
-  parsed = {}
-  for name, values in given.items():
-    if name not in known:
-      what = f'it takes {({key: condition.describe for key, condition in known.items()})}' if known else 'it takes none'
-      raise UserError(f'this run knows no condition {name!r}; {what}.{suggestion(name, known)}')
-    parsed[name] = [known[name].parse(value) for value in values]
-  num = max([num, *map(len, parsed.values())])
-  return {name: known[name].stack([values[row % len(values)] for row in range(num)]) for name, values in parsed.items()}
+  return sampling.rows(known, given, num)
 
 
 def _values(text: str, condition: Condition | None) -> list[str]:
@@ -216,69 +190,3 @@ def _range(text: str) -> list[str]:
     raise UserError(
       f'--conditions: the range {text} has more than {_MOST:,} values, a sample for each; write a shorter one')
   return [str(value) for value in range(int(match[1]), int(match[2]) + 1)] if match else [text]
-
-
-@dataclasses.dataclass(frozen=True)
-class Destination:
-  """Where samples go: a file with an ending of `ENDINGS`, or a folder."""
-
-  path: pathlib.Path
-  is_folder: bool
-
-
-def destination(text: str) -> Destination:
-  """What --out names.
-
-  Raises:
-    UserError: an ending that is not written, or a place that cannot be written.
-  """
-  given = expanded(text)
-  if text.endswith(('/', os.sep)) or given.is_dir() or not given.suffix:
-    return Destination(outputs.folder(text, '--out'), True)
-  if given.suffix not in ENDINGS:
-    raise UserError(
-      f'--out ends in {", ".join(ENDINGS)}, or is a folder, got {text}; write a new folder with a dot in its name as '
-      f'{text}/'
-    )
-  return Destination(outputs.file(text, '--out'), False)
-
-
-def check_ending(kinds: Mapping[str, bool], out: Destination | None) -> None:
-  """Checks that samples can be written as `out` asks.
-
-  Args:
-    kinds: what is rendered, name -> whether it is a text.
-    out: where to; None for standard output.
-
-  Raises:
-    UserError: the ending does not fit, or nothing is rendered that may be written without one.
-  """
-  if out is None:
-    if not any(kinds.values()):
-      raise UserError('--out=PATH is needed: .npz for raw arrays, .png for a grid, or a folder')
-    return
-  if not kinds:
-    raise UserError(f'this run renders nothing, got --out={out.path}; use .npz')
-  for name, is_text in kinds.items():
-    ending = '.txt' if is_text else '.png'
-    if not out.is_folder and out.path.suffix != ending:
-      raise UserError(f'this run renders {name!r} as {ending}, got --out={out.path}; use {ending}, .npz or a folder')
-
-
-def write(samples: Columns, render: Callable[[Columns], Mapping[str, Any]],
-          out: Destination | None) -> list[pathlib.Path]:
-  """Writes samples as `out` asks, see `check_ending`; returns the files."""
-  if out is not None and not out.is_folder and out.path.suffix == '.npz':
-    np.savez_compressed(out.path, **samples)  # type: ignore[arg-type]
-    return [out.path]
-  rendered = render(samples)
-  if out is None:
-    print('\n'.join(value for value in rendered.values() if isinstance(value, str)))
-    return []
-  if out.is_folder:
-    return [logs.write_artifact(out.path / name, value) for name, value in rendered.items()]
-  return [
-    logs.write_artifact(
-      out.path.with_suffix('') if name == 'samples' else out.path.with_name(f'{out.path.stem}_{name}'), value)
-    for name, value in rendered.items()
-  ]

@@ -11,6 +11,7 @@ import ml_collections
 from genjax import config as config_lib
 from genjax import distributed
 from genjax.config import Config
+from genjax.runs import builders, defaults
 from genjax.types import UserError
 
 FILES = 'files'  # the asset that lists [name, SHA-256]
@@ -68,12 +69,22 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
 def read_config(workdir: pathlib.Path) -> Config:
   """The config of a run, assets included.
 
+  That of a run from before a key existed gets the key with its default, and the present name of its builder.
+
   Raises:
     UserError: see `read`.
   """
   config = config_lib.from_plain(read_json(workdir / 'config.json'))
+  defaults.fill(config)
+  with config.unlocked():
+    config.experiment = builders.current_name(config.experiment, [str(workdir), *_paths(workdir)])
   put(config, read(workdir))
   return config
+
+
+def _paths(workdir: pathlib.Path) -> list[str]:
+  """Folders from which the builder was imported."""
+  return read_json(workdir / 'run.json')['paths'] if (workdir / 'run.json').is_file() else []
 
 
 def put(config: Config, assets: Mapping[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 import dataclasses
 import importlib
-import importlib.util
 import pathlib
 import sys
 import types
@@ -12,6 +11,7 @@ from typing import Any
 from genjax import sharding
 from genjax.config import Config, check, flatten, plain
 from genjax.options import REQUIRED, Known, Option, known, meanings
+from genjax.runs import builder_code
 from genjax.training.experiment import Experiment
 from genjax.training.run import Settings
 from genjax.types import UserError
@@ -29,18 +29,12 @@ def extend_path(paths: Sequence[str]) -> None:
       sys.path.append(path)
 
 
-def current_name(name: str) -> str:
+def current_name(name: str, paths: Sequence[str] = ()) -> str:
   """The module path of a builder. Runs of before say 'experiments.X' where it is 'genjax.experiments.X' now; a folder
-  `experiments` of the user's that has an X goes first."""
-  if not name.startswith('experiments.'):
+  `experiments` of the user's that has an X, in `paths` or where Python looks, goes first."""
+  if not name.startswith('experiments.') or builder_code.of(name, paths) is not None:
     return name
-  try:
-    theirs = importlib.util.find_spec(name)
-  except ModuleNotFoundError:
-    theirs = None
-  own = OWN / f'{name.removeprefix("experiments.").replace(".", "/")}.py'
-  same = theirs is not None and theirs.origin is not None and own.exists() and own.samefile(theirs.origin)
-  return name if theirs is not None and not same else f'genjax.{name}'
+  return f'genjax.{name}'
 
 
 def find(config: Config, paths: Sequence[str] = ()) -> types.ModuleType:
@@ -50,13 +44,13 @@ def find(config: Config, paths: Sequence[str] = ()) -> types.ModuleType:
     UserError: it cannot be found.
   """
   extend_path(paths)
-  name = current_name(config.experiment)
+  name = current_name(config.experiment, paths)
   if not all(part.isidentifier() for part in name.split('.')):
     raise UserError(
       f"config.experiment={name!r} is no path of a module; expected one such as 'genjax.experiments.diffusion', or "
       'the name of a Python file beside the config')
   try:
-    return importlib.import_module(name)
+    return builder_code.load(name, builder_code.of(name, paths))
   except ModuleNotFoundError as error:
     if not name or not (name == error.name or name.startswith(f'{error.name}.')):
       raise

@@ -1,5 +1,6 @@
 """Trains a config in a run directory, or resumes it."""
 
+from collections.abc import Sequence
 import contextlib
 import pathlib
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 from genjax import config as config_lib
 from genjax import distributed
 from genjax.config import Config
-from genjax.runs import assets, builders, lock
+from genjax.runs import assets, bases, builder_code, builders, lock, same
+from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs import workdir as workdir_lib
 from genjax.training import hooks, loop, rehearsal, stopping
 from genjax.training.checkpoints import warm_start
@@ -19,7 +21,8 @@ from genjax.training.run import Run
 from genjax.types import NonFiniteError, UserError
 
 
-def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (), begin: float | None = None) -> Run:
+def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (), begin: float | None = None,
+          more_hooks: Sequence[loop.Hook] = ()) -> Run:
   """Trains a config in a run directory, or resumes it; returns the run at its last step.
 
   Args:
@@ -27,6 +30,7 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (),
     workdir: the run directory.
     paths: folders to import the builder from.
     begin: `time.perf_counter()` of when the command began; by default now.
+    more_hooks: called after those of the experiment.
 
   Raises:
     UserError: bad input, before anything is computed.
@@ -38,31 +42,34 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (),
   path = workdir_lib.prepare(workdir)
   with lock.hold(path), contextlib.closing(Clock(begin)) as clock:
     clock.listen()
-    return _train(config, path, paths, clock)
+    return _train(config, path, paths, clock, more_hooks)
 
 
-def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...], clock: Clock) -> Run:
+def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...], clock: Clock,
+           more_hooks: Sequence[loop.Hook]) -> Run:
   workdir_lib.compilation_cache()
   before = config.steps
   known = distributed.broadcast((path / 'config.json').exists(), 'whether the run exists')
-  workdir_lib.check_alike(config)
+  same.check_alike(config)
   if not known and config.get('init_from') and not builders.adapted(config):
-    workdir_lib.source(config.init_from)[0].close()
+    bases.source(config.init_from)[0].close()
   if known:
     workdir_lib.wait_for(path / 'config.json')
-    before = workdir_lib.check_same(path, config)
-    workdir_lib.check_random(path)
+    before = same.check_same(path, config)
+    same.check_random(path)
+    bases.locate(config, path)
     assets.put(config, assets.read(path))
   elif builders.adapted(config):
-    assets.put(config, workdir_lib.inherited(config))
-  experiment = workdir_lib.attach(config, builders.build(config, paths))
+    assets.put(config, bases.inherited(config))
+  experiment = bases.attach(config, builders.build(config, paths))
+  code = builder_code.of(config.experiment, paths)
   run = Run(experiment, builders.settings(config), clock=clock)
-  checkpoints = workdir_lib.checkpoints(path, config)
+  checkpoints = checkpoints_lib.of_run(path, config)
   run.step_flops()  # traces the step: losses that do not fit the shapes fail here
   rehearsal.check(run, config.sample_num if config.sample_every else None)
   _check_best(config, run)
   assets.put(config, assets.described(experiment.assets, experiment.files))
-  description = workdir_lib.describe(config, experiment.train.fingerprint(), paths)
+  description = {**workdir_lib.describe(config, experiment.train.fingerprint(), paths), **bases.record(config, path)}
   distributed.check_equal(description['data'], 'the data')
   if known:
     _check_data(path, description)
@@ -71,6 +78,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
   else:
     # In this order: a process that dies in between leaves no config, and so a run that has not begun.
     assets.write(path, experiment.files)
+    builder_code.keep(path, code)
     workdir_lib.write_json(path / 'run.json', description)
     workdir_lib.write_json(path / 'config.json', config_lib.plain(config))
     workdir_lib.wait_for(path / 'config.json')
@@ -78,6 +86,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
   clock.status = _status(path)
   try:
     _set_state(config, path, run, checkpoints)
+    builder_code.update(path, config.experiment, code, run.step)
     run.reached = clock.status.reached if clock.status else 0
     writer = logs.Writer(path)
     log = hooks.Log(writer, config.log_every)
@@ -90,6 +99,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
         Watchdog(path / ('watchdog.txt' if distributed.is_first() else f'watchdog_{distributed.number()}.txt'),
                  config.get('watchdog_seconds', 0)),
         *experiment.hooks,
+        *more_hooks,
         log,
         hooks.Profile(str(path / 'profile'), config.profile.start, config.profile.steps),
         hooks.Evaluate(writer, config.evaluate_every, config.evaluate_batches, needed=bool(checkpoints.best)),
@@ -155,7 +165,7 @@ def _set_state(config: Config, path: pathlib.Path, run: Run, checkpoints: Checkp
   checkpoints.discard_after(-1)
   run.initialise()
   if config.get('init_from') and not builders.adapted(config):
-    source, step = workdir_lib.source(config.init_from)
+    source, step = bases.source(config.init_from)
     with contextlib.closing(source):
       warm_start.apply(run, source, step, logs.say, **config_lib.plain(config.init))
   logs.say(f'training {run.settings.steps} steps in {path}')
@@ -176,7 +186,7 @@ def _check_best(config: Config, run: Run) -> None:
 
 def _check_data(path: pathlib.Path, description: dict[str, Any]) -> None:
   """A run continues on the data that it began with."""
-  old = workdir_lib.read_json(path / 'run.json')['data']
+  old = assets.read_json(path / 'run.json')['data']
   pairs = config_lib.difference(old, description['data'])
   if pairs:
     raise UserError(f'the data of {path} changed since the run began: '

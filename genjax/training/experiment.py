@@ -129,3 +129,19 @@ class Experiment:
   def batch_shapes(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a training batch of `size` rows."""
     return {name: jax.ShapeDtypeStruct((size, *row.shape), row.dtype) for name, row in self.example.items()}
+
+  def check_columns(self, columns: Columns) -> None:
+    """Checks that a batch has the columns of `example`.
+
+    Raises:
+      UserError: it has others, or other shapes or types.
+    """
+    announced = {name: (tuple(row.shape), np.dtype(row.dtype).name) for name, row in self.example.items()}
+    given = {name: (column.shape[1:], column.dtype.name) for name, column in columns.items()}
+    for name in self.cut & announced.keys() & given.keys():
+      longest, length = announced[name][0][0], given[name][0][0]
+      announced[name] = (min(longest, length), *announced[name][0][1:]), announced[name][1]
+    if announced != given:
+      raise UserError(
+        f'the batches have columns {given} (shape of a row, dtype), but the experiment was built for {announced}; '
+        'change config.data or the builder')

@@ -52,6 +52,11 @@ def uninstall() -> None:
   _noted = None
 
 
+def installed() -> bool:
+  """Whether the signals of this process are taken over."""
+  return bool(_before)
+
+
 def requested() -> str | None:
   """The name of the signal that requested a stop, or None."""
   return _noted

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from genjax.cli.main import main
-from genjax.runs import workdir
+from genjax.runs import checkpoints, workdir
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 VAE = f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke'
@@ -43,7 +43,7 @@ def test_the_checkpoint_holds_the_adapters_alone(runs):
   assert set(run.state.params) == {'lora'} and set(run.frozen) == {'net', 'mutable'}
   facts = json.loads((runs / 'adapter' / 'config.json').read_text())['assets']['base']
   assert facts['step'] == 2 and len(facts['sha256']) == 64
-  saved = workdir.checkpoints(runs / 'adapter', workdir.read_config(str(runs / 'adapter'))[0])
+  saved = checkpoints.of_run(runs / 'adapter', workdir.read_config(str(runs / 'adapter'))[0])
   _, parts = saved.load(print, parts=('params', 'opt', 'mutable', 'ema'))
   saved.close()
   assert set(parts['params']) == set(parts['opt']) == {'lora'}

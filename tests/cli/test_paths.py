@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from genjax.cli.main import PATHS, main, with_homes
-from genjax.runs import workdir
+from genjax.runs import checkpoints
 from genjax.types import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -41,10 +41,10 @@ def test_an_at_in_the_path_of_a_run(tmp_path, monkeypatch):
   }
   for text, (path, step) in cases.items():
     for start in (f'{tmp_path}/', '~/'):
-      assert workdir.run_and_step(f'{start}{text}') == (tmp_path / path, step)
+      assert checkpoints.run_and_step(f'{start}{text}') == (tmp_path / path, step)
   for step in ('x', '²', '-1', ''):
     with pytest.raises(UserError, match='RUN_DIR@STEP'):
-      workdir.run_and_step(f'{tmp_path}/plain@{step}')
+      checkpoints.run_and_step(f'{tmp_path}/plain@{step}')
 
 
 def test_a_run_in_a_folder_of_any_name(tmp_path, monkeypatch, capsys):

@@ -10,7 +10,7 @@ import pytest
 
 from genjax.cli import sample
 from genjax.cli.main import main
-from genjax.runs import outputs
+from genjax.runs import outputs, sampling
 from genjax.runs import workdir as workdir_lib
 from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.training.experiment import Condition
@@ -148,12 +148,13 @@ def test_a_folder_may_have_a_dot_in_its_name(text_run, tmp_path):
 
 def test_a_home_folder_is_one_in_outputs_too(tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', str(tmp_path))
-  assert outputs.file('~/x.npz', '--out') == tmp_path / 'x.npz' and sample.destination('~/new').path == tmp_path / 'new'
+  assert outputs.file('~/x.npz', '--out') == tmp_path / 'x.npz'
+  assert sampling.destination('~/new').path == tmp_path / 'new'
 
 
 def test_what_a_terminal_cannot_spell_is_escaped(text_run):
-  program = ('import sys\nfrom genjax.cli import main, sample\n'
-             "sample.write = lambda samples, render, out: print('caf\\xe9 \\u4e16 \\ud800 end') or []\n"
+  program = ('import sys\nfrom genjax.cli import main\nfrom genjax.runs import sampling\n'
+             "sampling.write = lambda samples, render, out: print('caf\\xe9 \\u4e16 \\ud800 end') or []\n"
              'sys.exit(main.main(sys.argv[1:]))')
   done = subprocess.run(
     [sys.executable, '-c', program, 'sample', f'--workdir={text_run}', '--num=1'], capture_output=True,

@@ -12,7 +12,8 @@ import pytest
 
 from genjax.cli import configs
 from genjax.experiments.benchmarks import faults
-from genjax.runs import builders, workdir
+from genjax.runs import builders
+from genjax.runs import checkpoints as checkpoints_lib
 from genjax.training import hooks, loop
 from genjax.training.monitoring import logs
 from genjax.training.run import Run
@@ -67,7 +68,7 @@ def test_a_run_of_eight_devices_goes_on_on_this_one(tmp_path, family):
   assert done.returncode == 0, done.stderr
   values, paths = configs.parse('train', [config, *ARGV], '')
   run = Run(builders.build(values.config, paths), builders.settings(values.config))
-  checkpoints = workdir.checkpoints(folder, values.config)
+  checkpoints = checkpoints_lib.of_run(folder, values.config)
   run.restore(checkpoints.restore(run.target, pytest.fail))
   _, written = checkpoints.load(pytest.fail, None, ('params', 'ema', 'opt', 'mutable', 'step'))
   checkpoints.close()

@@ -50,10 +50,11 @@ def test_steps_evaluations_and_samples_of_a_run_take_different_keys(small_run):
   """Row 0 of the samples once had the key of step 1443, the evaluation that of step 59297, and the initial variables
   that of step 4631."""
   run = small_run()
-  init, run._jit_evaluate, run._jit_sample = state.init_key(0), Recorder(run._jit_evaluate), Recorder(run._jit_sample)
+  init, program = state.init_key(0), run.program
+  program.evaluate, program.sample = Recorder(program.evaluate), Recorder(program.sample)
   run.evaluate()
   run.sample(5, run.settings.seed)
-  others = np.concatenate([words(key).reshape(-1) for key in (init, *run._jit_evaluate.keys, *run._jit_sample.keys)])
+  others = np.concatenate([words(key).reshape(-1) for key in (init, *program.evaluate.keys, *program.sample.keys)])
   assert len(np.unique(others)) == 7
   for steps in (numbered(jax.random.key(0), 70_000), numbered(keys.of(0, 'step'), 70_000)):
     assert not np.isin(others, words(steps)).any()

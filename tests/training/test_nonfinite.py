@@ -77,7 +77,7 @@ def test_skipping_without_bad_numbers_changes_nothing(tmp_path, small_run):
 
 
 def test_under_abort_the_step_computes_nothing_more(small_run):
-  text = {policy: str(jax.make_jaxpr(run._step, static_argnums=3)(
+  text = {policy: str(jax.make_jaxpr(run.program.one_step, static_argnums=3)(
     run.state, {}, {'x': jax.ShapeDtypeStruct((4, 3), 'float32')}, ('first', 'second')))
     for policy in ('abort', 'rollback', 'skip') for run in [small_run(nonfinite=policy)]}
   assert 'is_finite' not in text['abort'] and text['rollback'] == text['abort'] and 'is_finite' in text['skip']

@@ -41,7 +41,7 @@ def run():
 
 
 def test_three_steps_compile_once(run):
-  assert run._jit_step._cache_size() == 1 and run.step == int(run.state.step) == 3
+  assert run.program.step._cache_size() == 1 and run.step == int(run.state.step) == 3
 
 
 def test_a_step_is_done_before_the_next_is_asked_for_where_both_would_hold_temporary_arrays():
@@ -140,6 +140,7 @@ def test_a_layer_that_the_mesh_does_not_divide_is_found_before_anything_is_compu
   program = """
 import sys
 from genjax.cli import configs
+from genjax.runs import builders
 from genjax.training.run import Run
 from genjax.types import UserError
 values, paths = configs.parse('train', sys.argv[1:], '')

@@ -18,6 +18,7 @@ from genjax import config as config_lib
 from genjax.cli.main import main
 from genjax.runs import lock, workdir
 from genjax.runs import training as command
+from genjax.training import scoring
 from genjax.training.run import Run
 from genjax.types import UserError
 
@@ -189,7 +190,7 @@ def test_random_numbers_of_another_kind_are_refused_by_name(run, tmp_path, capsy
 
 
 def test_what_a_run_writes_is_strict_json(tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr(Run, '_means', lambda self, batches:
+  monkeypatch.setattr(scoring, 'means', lambda batches:
                       ([*batches], {'loss': math.nan, 'bound': math.inf, 'examples': 1.0})[1])
   assert train(tmp_path / 'run') == 0
   capsys.readouterr()

@@ -1,0 +1,285 @@
+"""What `import genjax` offers to notebooks and scripts: runs that are opened or trained, see docs/python.md."""
+
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import json
+import math
+import os
+import pathlib
+import threading
+from typing import Any
+
+import numpy as np
+
+from genjax import config as config_lib
+from genjax.config import Config
+from genjax.runs import assets, configs, exporting, outputs, sampling, scoring, training
+from genjax.runs import checkpoints as checkpoints_lib
+from genjax.runs import workdir as workdir_lib
+from genjax.training import stopping
+from genjax.training.experiment import Columns, Experiment
+from genjax.training.loop import Hook
+from genjax.training.monitoring import allocator, logs
+from genjax.training.run import Run
+from genjax.training.state import TrainState
+from genjax.types import Params, UserError, expanded
+
+Path = str | os.PathLike[str]
+
+
+class LoadedRun:
+  """A run directory with the parameters of one of its steps: what `open` and `train` return.
+
+  Attributes:
+    workdir: the run directory.
+    config: the config, with the changes that it was opened with.
+    run: the run on the devices: its experiment, state, mesh and compiled functions, see `genjax.training.run.Run`.
+  """
+
+  def __init__(self, workdir: Path, config: Config, run: Run):
+    self.workdir, self.config, self.run = pathlib.Path(workdir), config, run
+
+  def __repr__(self) -> str:
+    return f'LoadedRun({str(self.workdir)!r}, step {self.step} of {self.config.steps}, {self.config.experiment})'
+
+  @property
+  def step(self) -> int:
+    """The number of finished steps."""
+    return self.run.step
+
+  @property
+  def steps(self) -> list[int]:
+    """The steps of the checkpoints in the run directory, for `open(path, step=...)`."""
+    with contextlib.closing(checkpoints_lib.of_run(self.workdir, self.config)) as saved:
+      return saved.steps()
+
+  @property
+  def experiment(self) -> Experiment:
+    """What the builder made: objective, data, optimizers, conditions, metrics."""
+    return self.run.experiment
+
+  @property
+  def state(self) -> TrainState:
+    """The training state: parameters, averages, optimizer state."""
+    return self.run.state
+
+  @property
+  def params(self) -> Params:
+    """Group -> parameters as samples and evaluations use them: the averaged ones where the run has them."""
+    return self.run.params(averaged=True)
+
+  @property
+  def conditions(self) -> dict[str, str]:
+    """What `sample` may be asked for: name -> the values that are allowed, in words."""
+    return {name: condition.describe for name, condition in self.experiment.conditions.items()}
+
+  def sample(self, num: int | None = None, *, seed: int = 0, averaged: bool = True, chunk: int = 256,
+             conditions: Mapping[str, Any] | None = None, **named: Any) -> Columns:
+    """Draws samples; sample i is a function of the seed, i and its conditions.
+
+    Args:
+      num: how many, N; by default one for each value of the longest condition.
+      seed: of the noise.
+      averaged: use averaged parameters where the run has them.
+      chunk: how many are computed at once.
+      conditions: name -> value, for names that are no Python words.
+      **named: the same as keywords: `label=3`, `label=[1, 7]`, `prompt='Once'`, `source='a.wav'`. A value is a text, a
+        number or an array of one row; lists, and arrays with an axis more, hold several and go round the samples.
+        Without a value, a condition has its default. `prompt` is the text that a run takes, whatever its name.
+
+    Returns:
+      name -> N rows: what was generated, and the conditions.
+
+    Raises:
+      UserError: an unknown condition or a value that it does not take, or more values than samples.
+    """
+    known = self.experiment.conditions
+    given = sampling.read(known, {**(conditions or {}), **named})
+    longest = max([0, *map(len, given.values())])
+    num = max(1, longest) if num is None else num
+    if longest > num:
+      raise UserError(f'{num} samples were asked for, and a condition has {longest} values; leave num out to draw one '
+                      'sample for each')
+    return self.run.sample(num, seed, sampling.rows(known, given, num), averaged, chunk)
+
+  def render(self, samples: Columns) -> dict[str, np.ndarray | str]:
+    """What is shown of samples: name -> an image (uint8 H W C) or a text."""
+    return dict(self.experiment.render(samples))
+
+  def write(self, samples: Columns, path: Path) -> list[pathlib.Path]:
+    """Writes samples as `genjax sample --out=PATH` does; returns the files.
+
+    Args:
+      samples: what `sample` returned.
+      path: ends in .npz for arrays, in .png or .txt for what is shown of them, or is a folder.
+
+    Raises:
+      UserError: another ending, or a place that cannot be written.
+    """
+    out = sampling.destination(os.fspath(path))
+    kinds = {name: isinstance(value, str) for name, value in self.render(samples).items()}
+    if out.is_folder or out.path.suffix != '.npz':
+      sampling.check_ending(kinds, out)
+    workdir_lib.prepare(str(out.path if out.is_folder else out.path.parent), 'path')
+    return sampling.write(samples, self.experiment.render, out)
+
+  def evaluate(self, *, averaged: bool = True, samples: bool = True, seed: int = 0) -> scoring.Evaluation:
+    """Evaluates the run on its held-out split, and writes evaluation.json as `genjax evaluate` does.
+
+    Args:
+      averaged: use averaged parameters where the run has them.
+      samples: compute the measures that draw samples, too. The first time, they may train a classifier to judge with.
+      seed: of these samples.
+
+    Returns:
+      `metrics` (name -> value), `card` (what they depend on) and `examples` (name -> value of each held-out example).
+    """
+    scoring.check(self.run, samples)
+    evaluation = scoring.evaluate(self.config, self.run, averaged, samples, seed)
+    scoring.keep(self.workdir, evaluation)
+    return evaluation
+
+  def export(self, folder: Path, *, averaged: bool = True, dtype: str | None = None) -> pathlib.Path:
+    """Writes the model as a folder that Hugging Face's transformers loads, or adapters as one that PEFT loads.
+
+    Args:
+      folder: a new folder.
+      averaged: use averaged parameters where the run has them.
+      dtype: of the tensors, 'float32', 'bfloat16' or 'float16'; None for that of the parameters.
+
+    Returns:
+      The folder.
+
+    Raises:
+      UserError: no public architecture has such a model, or the folder is not new.
+    """
+    to = outputs.folder(os.fspath(folder), 'folder', new=True)
+    logs.say(exporting.export(self.workdir, to, self.step, averaged, dtype))
+    return to
+
+  def metrics(self) -> list[dict[str, float]]:
+    """What was logged while training, a dict a line of metrics.jsonl, oldest first: 'step' and name -> value."""
+    return read_metrics(self.workdir)
+
+
+def open(path: Path, step: int | str | None = None, **changes: Any) -> LoadedRun:
+  """Opens a run directory.
+
+  Args:
+    path: the run directory.
+    step: of the checkpoint: a number, or 'best'; by default the newest.
+    **changes: keys of the config that decide how a run is sampled and evaluated, for example
+      `sampler=dict(steps=25)`, `data=dict(heldout='test')` or `batch_size=32`.
+
+  Raises:
+    UserError: no run directory, no such checkpoint, or a change of something that was trained in.
+  """
+  config, run = workdir_lib.open_run(os.fspath(path), configs.assignments(changes), step)
+  return LoadedRun(expanded(path), config, run)
+
+
+def load_config(name: Path) -> Config:
+  """A config to change and to give to `train`.
+
+  Args:
+    name: a config file with its argument, such as 'configs/quickstart.py:smoke', or a run directory.
+
+  Raises:
+    UserError: there is none, or it fails.
+  """
+  return configs.load(name)[0]
+
+
+def train(config: Any, workdir: Path | None = None, *, steps: int | None = None, more_steps: int | None = None,
+          hooks: Sequence[Hook] = (), **changes: Any) -> LoadedRun:
+  """Trains a run, or goes on with it, exactly as `genjax train` does, in one process.
+
+  `train('configs/quickstart.py', 'runs/new')` begins a run, or resumes it if it was interrupted.
+  `train('runs/new', more_steps=500)` gives a finished run 500 more steps.
+  An interrupt saves the last finished step before it is raised.
+
+  Args:
+    config: a config (a ConfigDict), a config file with its argument ('configs/quickstart.py:smoke'), or a run directory
+      or an opened run, which goes on if `workdir` is left out, and else lends its config.
+    workdir: the run directory.
+    steps: of the whole run, in place of the config's.
+    more_steps: so many more than the run in `workdir` has now.
+    hooks: called around steps beside those of the experiment, see `genjax.training.hooks.Hook`.
+    **changes: keys of the config, for example `optimizers=dict(net=dict(lr=1e-3))` or `batch_size=64`.
+
+  Returns:
+    The run at its last step.
+
+  Raises:
+    UserError: bad input, before anything is computed.
+    NonFiniteError: training stopped on NaN or infinity.
+    StorageError: a checkpoint could not be written.
+  """
+  made, paths, source = _config_of(config)
+  folder = source if workdir is None else expanded(workdir)
+  if folder is None:
+    raise UserError('workdir is needed: the folder of the run')
+  for assignment in configs.assignments(changes):
+    config_lib.override(made, assignment)
+  made.steps = _total(folder, made, steps, more_steps)
+  config_lib.check(made)
+  allocator.keep_freed_memory()
+  with _stopping():
+    run = training.train(made, str(folder), paths, more_hooks=hooks)
+  return LoadedRun(folder, made, run)
+
+
+def _config_of(config: Any) -> tuple[Config, list[str], pathlib.Path | None]:
+  """A config of one's own, the folders of its builder, and the run directory that it is of."""
+  if isinstance(config, LoadedRun):
+    config = config.workdir
+  if isinstance(config, (str, os.PathLike)):
+    made, paths = configs.load(config)
+    return made, paths, expanded(config) if expanded(config).is_dir() else None
+  if not hasattr(config, 'experiment'):
+    raise UserError(f'expected a config, a config file or a run directory, got {config!r}')
+  return configs.copied(config), [os.getcwd()], None
+
+
+def _total(folder: pathlib.Path, config: Config, steps: int | None, more_steps: int | None) -> int:
+  """config.steps of the run to come."""
+  if steps is not None and more_steps is not None:
+    raise UserError(f'steps is that of the whole run, more_steps comes on top of it; give one, got {steps=} and '
+                    f'{more_steps=}')
+  if more_steps is None:
+    return config.steps if steps is None else steps
+  if not isinstance(more_steps, int) or more_steps < 1:
+    raise UserError(f'more_steps must be a whole number of at least 1, got {more_steps!r}')
+  if not (folder / 'config.json').is_file():
+    raise UserError(f'more_steps={more_steps} goes on with a run, and {folder} holds none; give steps')
+  return assets.read_json(folder / 'config.json')['steps'] + more_steps
+
+
+@contextlib.contextmanager
+def _stopping() -> Iterator[None]:
+  """Inside, SIGINT and SIGTERM stop training after the step that is computed, which is saved. Threads get no signals,
+  and a command has taken them over before."""
+  if threading.current_thread() is not threading.main_thread() or stopping.installed():
+    yield
+    return
+  stopping.install()
+  try:
+    yield
+  except stopping.Stopped as stopped:
+    where = 'before training began' if stopped.step is None else f'at step {stopped.step}, which is saved'
+    logs.say(f'stopped by {stopped.signal} {where}; train again to go on')
+    raise (KeyboardInterrupt if stopped.signal == 'SIGINT' else SystemExit)(stopped.signal) from None
+  finally:
+    stopping.uninstall()
+
+
+def read_metrics(workdir: pathlib.Path) -> list[dict[str, float]]:
+  """See `LoadedRun.metrics`. A line that was cut off, as by a full disk, is left out."""
+  path, found = workdir / 'metrics.jsonl', []
+  for line in path.read_text().splitlines() if path.exists() else []:
+    try:
+      entry = json.loads(line)
+      found.append({name: math.nan if value is None else value for name, value in entry.items()})
+    except (ValueError, AttributeError):
+      continue
+  return found

@@ -1,0 +1,97 @@
+"""Makes a run directory of a public model in the layout of Hugging Face's transformers, or of adapters of PEFT."""
+
+from collections.abc import Mapping
+import contextlib
+import importlib
+import os
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from genjax import config as config_lib
+from genjax.config import Config
+from genjax.interop.files import new_folder
+from genjax.runs import assets, bases, builders
+from genjax.runs import checkpoints as checkpoints_lib
+from genjax.runs import workdir as workdir_lib
+from genjax.training.experiment import Condition
+from genjax.training.monitoring import logs
+from genjax.training.run import Run
+from genjax.training.state import TrainState
+from genjax.types import UserError, listed, named_leaves
+
+PUBLIC = 'genjax.experiments.public'  # makes configs of public models
+MARGIN = 2**20  # bytes
+DTYPES = ('float32', 'bfloat16', 'float16')
+
+
+def import_model(source: pathlib.Path, workdir: pathlib.Path, base: pathlib.Path | None = None,
+                 dtype: str = 'float32') -> tuple[int, Mapping[str, Condition]]:
+  """Makes a run before its first step of a public model; see `genjax import --help`.
+
+  Args:
+    source: the folder, or its config.json or model.safetensors.
+    workdir: a new run directory.
+    base: the run of the model whose adapters are imported, if `source` is a folder of PEFT.
+    dtype: of the parameters in the checkpoint, one of `DTYPES`.
+
+  Returns:
+    The number of parameters, and the conditions that samples of the run take.
+
+  Raises:
+    UserError: a folder that is no whole model, or one that genjax cannot run; a workdir that is not empty. Nothing is
+      left behind.
+  """
+  if source.is_file() and source.suffix not in ('.json', '.safetensors'):
+    raise UserError(
+      f'--from={source}: expected a folder with config.json and safetensors, or one of these files; pickles and other '
+      'formats are not opened')
+  if (workdir / 'config.json').exists():
+    raise UserError(f'--workdir={workdir} holds a run already; name a new folder')
+  workdir_lib.compilation_cache()
+  with new_folder(workdir) as partial:
+    public, where = importlib.import_module(PUBLIC), source.parent if source.is_file() else source
+    imported = public.read(where, dtype) if base is None else _read_adapter(public, where, base)
+    return _write(partial, source, *imported)
+
+
+def _read_adapter(public: Any, folder: pathlib.Path, base: pathlib.Path) -> Any:
+  """What `public` makes of adapters, for the newest step of their base."""
+  config = assets.read_config(base)
+  with contextlib.closing(checkpoints_lib.of_run(base, config)) as saved:
+    _, trees = saved.load(logs.say, parts=('params',))
+  imported = public.read_adapter(folder, config, trees['params'], assets.contents(base, config))
+  with imported.config.unlocked():
+    imported.config.init_from = str(base.absolute())
+  assets.put(imported.config, bases.inherited(imported.config))
+  return imported
+
+
+def _write(folder: pathlib.Path, source: pathlib.Path, config: Config, params, mutable,
+           files) -> tuple[int, Mapping[str, Condition]]:
+  """Writes the run to a folder; returns the number of its parameters, and what it can be asked for."""
+  paths = [os.getcwd()]
+  experiment = bases.attach(config, builders.build(config, paths))
+  run = Run(experiment, builders.settings(config))
+  files = {**experiment.files, **files}
+  kept = {**experiment.assets, **({'vocabulary': config.data.vocabulary} if 'vocabulary' in config.data else {})}
+  assets.write(folder, files)
+  assets.put(config, assets.described(kept, files))
+  state = TrainState(
+    step=jnp.zeros((), jnp.int32), params=params, mutable=mutable, ema={},
+    opt={group: experiment.optimizers[group].init(tree) for group, tree in params.items()})
+  here, there = (
+    {name: leaf.shape for name, leaf in named_leaves(tree).items()} for tree in (state.params, run.target.params))
+  if here != there:
+    different = [f'{name} {shape}' for name, shape in sorted(set(here.items()) ^ set(there.items()))]
+    raise UserError(f'{source}: its parameters are not those of {config.experiment}: {listed(different)}')
+  description = {**workdir_lib.describe(config, {'imported_from': str(source.absolute())}, paths),
+                 **bases.record(config, folder)}
+  at_once = max(leaf.nbytes for leaf in jax.tree.leaves(params)) + MARGIN
+  with contextlib.closing(checkpoints_lib.of_run(folder, config, at_once)) as saved:
+    saved.save(0, state, {**description, 'config': config_lib.plain(config)}, None)
+  workdir_lib.write_json(folder / 'run.json', description)
+  workdir_lib.write_json(folder / 'config.json', config_lib.plain(config))
+  return sum(leaf.size for leaf in jax.tree.leaves(params)), experiment.conditions

@@ -1,0 +1,58 @@
+"""Writes a run with adapters as a run of its own, with the adapters merged into its parameters."""
+
+from collections.abc import Sequence
+import contextlib
+import pathlib
+from typing import Any
+
+from genjax import config as config_lib
+from genjax.runs import assets, builder_code, builders
+from genjax.runs import checkpoints as checkpoints_lib
+from genjax.runs import workdir as workdir_lib
+from genjax.training.state import TrainState
+from genjax.types import UserError
+
+
+def merge(workdir: str, out: pathlib.Path, assignments: Sequence[str] = (), step: int | str | None = None) -> int:
+  """Writes a run with merged parameters; averages are merged, too, and the state of the optimizer begins anew.
+
+  Args:
+    workdir: a run with adapters.
+    out: a new folder, see `genjax.runs.outputs.folder`.
+    assignments, step: see `genjax.runs.workdir.open_run`.
+
+  Returns:
+    The step of the new run.
+
+  Raises:
+    UserError: a run without adapters, or see `open_run`.
+  """
+  config, paths = workdir_lib.read_config(workdir)
+  if not builders.adapted(config):
+    raise UserError(f'--workdir={workdir} is a run without adapters; there is nothing to merge')
+  # Not the base as it was rounded for training
+  _, run = workdir_lib.open_run(workdir, assignments, step, exact=True)
+  merged: Any = run.experiment.objective  # the one that has adapters
+  plain = config_lib.from_plain(_without_adapters(config_lib.plain(config)))
+  experiment = builders.build(plain, paths)
+  assets.put(plain, assets.described(experiment.assets, experiment.files))
+  params = merged.merge(run.params(averaged=False), run.frozen)
+  averages = merged.context(run.state.context(run.frozen), merged=True).ema
+  state = TrainState(step=run.state.step, params=params, mutable=run.state.mutable,
+                     opt={group: experiment.optimizers[group].init(tree) for group, tree in params.items()},
+                     ema={group: averages[group] for group in experiment.ema})
+  workdir_lib.prepare(str(out), '--out')
+  description = workdir_lib.describe(plain, experiment.train.fingerprint(), paths)
+  with contextlib.closing(checkpoints_lib.of_run(out, config)) as saved:
+    saved.save(run.step, state, {**description, 'config': config_lib.plain(plain)}, None)
+  assets.write(out, experiment.files)
+  builder_code.keep(out, builder_code.of(plain.experiment, paths))
+  workdir_lib.write_json(out / 'run.json', description)
+  workdir_lib.write_json(out / 'config.json', config_lib.plain(plain))
+  return run.step
+
+
+def _without_adapters(config: dict[str, Any]) -> dict[str, Any]:
+  """The config of the merged run."""
+  kept = {name: value for name, value in config['assets'].items() if name != 'base'}
+  return {**config, 'assets': kept, 'init_from': '', 'lora': {**config['lora'], 'rank': 0, 'paths': []}}
