@@ -1,7 +1,6 @@
 """Configs from the command line."""
 
 from collections.abc import Sequence
-import os
 import pathlib
 import re
 from typing import Any
@@ -10,8 +9,8 @@ from absl import flags
 import ml_collections
 from ml_collections import config_flags
 
-from genjax.config import assign, check, spells, suggestion
-from genjax.runs import assets, builders
+from genjax.config import assign, check, spells
+from genjax.runs import builders, configs
 from genjax.types import UserError
 
 
@@ -41,12 +40,8 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
     print(f'{doc}\n\nFlags:\n  --config=FILE[:args]\n  --config.key=value ...\n'
           f'    (the keys: genjax inspect --config=FILE --options)\n{values.get_help()}')
     raise SystemExit(0)
-  path, argument = _config_file(argv)
-  paths = [str(path.parent.absolute()), os.getcwd()]
-  if path.suffix == '.json' and (path.parent / 'run.json').is_file():
-    paths += [known for known in assets.read_json(path.parent / 'run.json')['paths'] if known not in paths]
-  builders.extend_path(paths)
-  config = _load(path, argument)
+  text = _named(argv)
+  config, paths = configs.read(text)
   argv, further = _split(_without_config(argv), config)
   values = flags.FlagValues()
   define(values)
@@ -54,40 +49,13 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
     config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=argv)
     rest = values(argv)
   except (flags.Error, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
-    raise UserError(f'{" ".join(str(error).split())} (config {path})') from error
+    raise UserError(f'{" ".join(str(error).split())} (config {text})') from error
   if len(rest) > 1:
     raise UserError(f'unexpected arguments {rest[1:]}; flags are written --name=value')
   if further:
     assign(values.config, further, lambda: builders.options(values.config, paths))
   check(values.config)
   return values, paths
-
-
-def _load(path: pathlib.Path, argument: str) -> ml_collections.ConfigDict:
-  """The config of a file, or of a run, without any change; `argument` is what stands after the colon.
-
-  Raises:
-    UserError: the file fails, or gives something else.
-  """
-  if path.suffix == '.json':
-    return assets.read_config(path.parent)
-  values = flags.FlagValues()
-  argv = ['genjax', f'--config={path}{argument}']
-  config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
-  try:
-    values(argv)
-    config = values.config
-  except AttributeError as error:
-    raise UserError(f'the config failed: {" ".join(str(error).split())} (config {path})') from error
-  except (flags.Error, ValueError, TypeError, OSError) as error:
-    text = str(error)
-    # Ml_collections quotes that of the config file; its last line says what is wrong
-    if 'Traceback (most recent call last)' in text:
-      text = text.strip().splitlines()[-1].partition(': ')[2] or text
-    raise UserError(f'{" ".join(text.split())} (config {path})') from error
-  if not isinstance(config, ml_collections.ConfigDict):
-    raise UserError(f'get_config in {path} must return an ml_collections.ConfigDict, got {type(config).__name__}')
-  return config
 
 
 def _split(argv: Sequence[str], config: ml_collections.ConfigDict) -> tuple[list[str], dict[str, str | bool]]:
@@ -148,33 +116,10 @@ def _without_config(argv: Sequence[str]) -> list[str]:
   ]
 
 
-def _config_file(argv: Sequence[str]) -> tuple[pathlib.Path, str]:
-  """The file that `--config` names, and what stands after it from the colon on."""
+def _named(argv: Sequence[str]) -> str:
+  """The FILE[:args] that `--config` names."""
   for arg, following in zip(argv, [*argv[1:], '']):
     if arg.startswith('--config=') or arg == '--config':
-      text = arg.partition('=')[2] if '=' in arg else following
-      name, colon, argument = (text, '', '') if pathlib.Path(text).is_file() else text.partition(':')
-      path = pathlib.Path(name)
-      return path if path.is_file() else _own_config(path), f'{colon}{argument}'
+      return arg.partition('=')[2] if '=' in arg else following
   raise UserError(
     '--config=FILE[:args] is needed, for example --config=configs/quickstart.py, where --workdir holds no run yet')
-
-
-def _own_config(path: pathlib.Path) -> pathlib.Path:
-  """The config of genjax itself that a path names which is not there, such as configs/quickstart.py in any folder.
-
-  Raises:
-    UserError: there is none; the message names the nearest, and where a config of this name stands now.
-  """
-  own = builders.OWN_CONFIGS
-  if path.parts[:1] == ('configs',) and (found := own.joinpath(*path.parts[1:])).is_file():
-    return found
-  known = [f'configs/{config.relative_to(own).as_posix()}' for config in sorted(own.rglob('[!_]*.py'))]
-  moved = [name for name in known if pathlib.PurePath(name).name == path.name]
-  beside = [str(candidate) for candidate in sorted(path.parent.glob('*.py'))] if path.parent.is_dir() else []
-  hint = suggestion(str(path), [*beside, *known])
-  if moved and path.parts[:1] == ('configs',):
-    hint = f' It is {moved[0]} now.'
-  raise UserError(
-    f'config file {str(path)!r} does not exist.{hint} '
-    'Expected --config=FILE[:key=value,...], a Python file with a function get_config, or RUN_DIR/config.json')

@@ -38,16 +38,25 @@ def load(text: str | os.PathLike[str]) -> tuple[Config, list[str]]:
   Raises:
     UserError: there is none, or it fails, or its numbers are out of range.
   """
+  config, paths = read(text)
+  config_lib.check(config)
+  return config, paths
+
+
+def read(text: str | os.PathLike[str]) -> tuple[Config, list[str]]:
+  """What `load` returns, with numbers that are not checked yet: flags may change them.
+
+  Raises:
+    UserError: there is no such config, or it fails.
+  """
   folder = expanded(text)
   path, argument = (folder / 'config.json', None) if folder.is_dir() else find(text)
   paths = [str(path.parent.absolute()), os.getcwd()]
-  if path.suffix == '.json':
+  if path.suffix == '.json' and (path.parent / 'run.json').is_file():
     known = assets.read_json(path.parent / 'run.json')['paths']
     paths += [path for path in known if path not in paths]
   builders.extend_path(paths)
-  config = assets.read_config(path.parent) if path.suffix == '.json' else _made(path, argument)
-  config_lib.check(config)
-  return config, paths
+  return assets.read_config(path.parent) if path.suffix == '.json' else _made(path, argument), paths
 
 
 def copied(config: Config) -> Config:
