@@ -79,6 +79,7 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
   config.log_every = 50
   config.evaluate_every = 0
   config.evaluate_batches = 0  # batches of an evaluation while training; 0 is the whole split
+  config.histograms_every = 0  # of parameters, gradients and updates, for TensorBoard; each costs about a step
   config.sample_every = 0  # 0: not at the end either
   config.sample_num = 64
   # keep: the newest so many, at least 1; best: held-out metric whose best checkpoint is kept too, '' for none.

@@ -1,6 +1,8 @@
 """Trains a config in a run directory, or resumes it."""
 
+from collections.abc import Sequence
 import contextlib
+import json
 import pathlib
 from typing import Any
 
@@ -14,12 +16,14 @@ from genjax.training.checkpoints import warm_start
 from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.training.monitoring import logs
 from genjax.training.monitoring.clock import Clock, Status
+from genjax.training.monitoring.histograms import Histograms
 from genjax.training.monitoring.watchdog import Watchdog
 from genjax.training.run import Run
 from genjax.types import NonFiniteError, UserError
 
 
-def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (), begin: float | None = None) -> Run:
+def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (), begin: float | None = None,
+          more_hooks: Sequence[loop.Hook] = ()) -> Run:
   """Trains a config in a run directory, or resumes it; returns the run at its last step.
 
   Args:
@@ -27,6 +31,7 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (),
     workdir: the run directory.
     paths: folders to import the builder from.
     begin: `time.perf_counter()` of when the command began; by default now.
+    more_hooks: called after those of the experiment.
 
   Raises:
     UserError: bad input, before anything is computed.
@@ -38,10 +43,11 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (),
   path = workdir_lib.prepare(workdir)
   with lock.hold(path), contextlib.closing(Clock(begin)) as clock:
     clock.listen()
-    return _train(config, path, paths, clock)
+    return _train(config, path, paths, clock, more_hooks)
 
 
-def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...], clock: Clock) -> Run:
+def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...], clock: Clock,
+           more_hooks: Sequence[loop.Hook]) -> Run:
   workdir_lib.compilation_cache()
   before = config.steps
   known = distributed.broadcast((path / 'config.json').exists(), 'whether the run exists')
@@ -79,7 +85,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
   try:
     _set_state(config, path, run, checkpoints)
     run.reached = clock.status.reached if clock.status else 0
-    writer = logs.Writer(path)
+    writer = logs.Writer(path, {'config': json.dumps(config_lib.plain(config), indent=1)})
     log = hooks.Log(writer, config.log_every)
     sample = hooks.Sample(writer, config.sample_every, config.sample_num)
     save = hooks.Save(checkpoints, config.checkpoint.every, {**description, 'config': config_lib.plain(config)})
@@ -90,7 +96,9 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
         Watchdog(path / ('watchdog.txt' if distributed.is_first() else f'watchdog_{distributed.number()}.txt'),
                  config.get('watchdog_seconds', 0)),
         *experiment.hooks,
+        *more_hooks,
         log,
+        Histograms(writer, config.get('histograms_every', 0)),
         hooks.Profile(str(path / 'profile'), config.profile.start, config.profile.steps),
         hooks.Evaluate(writer, config.evaluate_every, config.evaluate_batches, needed=bool(checkpoints.best)),
         sample,
@@ -158,7 +166,7 @@ def _set_state(config: Config, path: pathlib.Path, run: Run, checkpoints: Checkp
     source, step = workdir_lib.source(config.init_from)
     with contextlib.closing(source):
       warm_start.apply(run, source, step, logs.say, **config_lib.plain(config.init))
-  logs.say(f'training {run.settings.steps} steps in {path}')
+  logs.say(f'training {run.settings.steps} steps' + ('' if logs.title() else f' in {path}'))
 
 
 def _check_best(config: Config, run: Run) -> None:
@@ -198,6 +206,8 @@ def _summarise(path: pathlib.Path, run: Run, log: hooks.Log, sample: hooks.Sampl
            + (f'; {time["attempts"]} attempts' if time['attempts'] > 1 else ''))
   for name, value in heldout.items():
     logs.say(f'  held out {name:<24} {value:.6g}')
+  if logs.title():  # work for another one, whose folder is none that a person asked for
+    return
   logs.say(f'  checkpoints, logs            {path / "checkpoints"}, {path / "metrics.jsonl"}, {path / "tensorboard"}')
   for file in sample.files:
     logs.say(f'  samples                      {file}')
