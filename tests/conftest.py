@@ -1,5 +1,6 @@
 """Fixtures of all tests, and the compilation cache that makes a second run quick."""
 
+import fcntl
 import json
 import os
 import pathlib
@@ -26,6 +27,28 @@ def shared_data() -> pathlib.Path:
   if not folder.is_dir():
     pytest.skip(f'standard data sets are absent: {folder} is no folder (set GENJAX_SHARED)')
   return folder
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory):
+  """trained('quickstart') -> the folder of the finished run of a config's smoke variant, trained once for all tests.
+
+  Tests only read it; one that changes something copies it first. All processes of a test run share it.
+  """
+  base = tmp_path_factory.getbasetemp()
+  root = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / 'trained'
+  root.mkdir(exist_ok=True)
+
+  def train(name: str) -> pathlib.Path:
+    from genjax.cli.main import main
+    folder = root / name.replace('/', '_')
+    with open(root / f'{folder.name}.lock', 'w') as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX)
+      if not (folder / 'summary.json').exists():
+        assert main(['train', f'--config={ROOT}/configs/{name}.py:smoke', f'--workdir={folder}']) == 0
+    return folder
+
+  return train
 
 
 @pytest.fixture
