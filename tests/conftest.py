@@ -20,6 +20,14 @@ def pytest_addoption(parser):
                    help='write the golden numbers instead of comparing with them')
 
 
+def pytest_xdist_auto_num_workers(config):
+  """A process for each core, at most 4; none beside this one for single files and tests, which begin sooner so."""
+  single = config.args and all('.py' in arg for arg in config.args)
+  if single or config.getoption('--update-golden'):  # golden numbers of several processes would overwrite each other
+    return 0
+  return min(4, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
+
+
 @pytest.fixture
 def shared_data() -> pathlib.Path:
   """The folder of standard data sets in their original files; tests skip where it is absent."""
