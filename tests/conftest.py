@@ -38,13 +38,14 @@ def shared_data() -> pathlib.Path:
 
 
 @pytest.fixture(scope='session')
-def trained(tmp_path_factory):
-  """trained('quickstart') -> the folder of the finished run of a config's smoke variant, trained once for all tests.
+def smoke_run(tmp_path_factory):
+  """smoke_run('quickstart') -> the folder of the finished run of a config's smoke variant, trained once for all tests.
 
-  Tests only read it; one that changes something copies it first. All processes of a test run share it.
+  It has checkpoints of steps 1 and 2. Tests only read it; one that changes something copies it first. All processes of
+  a test run share it.
   """
   base = tmp_path_factory.getbasetemp()
-  root = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / 'trained'
+  root = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / 'smoke_runs'
   root.mkdir(exist_ok=True)
 
   def train(name: str) -> pathlib.Path:
@@ -53,7 +54,8 @@ def trained(tmp_path_factory):
     with open(root / f'{folder.name}.lock', 'w') as lock:
       fcntl.flock(lock, fcntl.LOCK_EX)
       if not (folder / 'summary.json').exists():
-        assert main(['train', f'--config={ROOT}/configs/{name}.py:smoke', f'--workdir={folder}']) == 0
+        flags = [f'--config={ROOT}/configs/{name}.py:smoke', '--config.checkpoint.every=1']
+        assert main(['train', *flags, f'--workdir={folder}']) == 0
     return folder
 
   return train

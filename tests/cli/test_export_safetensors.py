@@ -24,8 +24,8 @@ def follow(page: str) -> dict:
 
 @pytest.mark.parametrize('name', ['quickstart', 'gans/digits_gan'])  # with averages; with mutable variables, two groups
 @pytest.mark.parametrize('raw', [False, True])
-def test_the_page_reads_what_the_run_has(name, raw, trained, tmp_path, monkeypatch, capsys):
-  run_folder, out = trained(name), tmp_path / 'out'
+def test_the_page_reads_what_the_run_has(name, raw, smoke_run, tmp_path, monkeypatch, capsys):
+  run_folder, out = smoke_run(name), tmp_path / 'out'
   argv = ['export', f'--workdir={run_folder}', f'--to={out}', '--format=safetensors', *(['--raw'] if raw else [])]
   assert main(argv) == 0
   assert 'README.md says how to read it' in capsys.readouterr().err
@@ -43,8 +43,8 @@ def test_the_page_reads_what_the_run_has(name, raw, trained, tmp_path, monkeypat
     assert f'| `{tensor}` | {" x ".join(map(str, leaf.shape))} | {leaf.dtype.name} |' in page
 
 
-def test_types_shards_and_what_does_not_fit(trained, tmp_path):
-  run_folder, out = trained('quickstart'), tmp_path / 'half'
+def test_types_shards_and_what_does_not_fit(smoke_run, tmp_path):
+  run_folder, out = smoke_run('quickstart'), tmp_path / 'half'
   argv = ['export', f'--workdir={run_folder}', '--format=safetensors', '--dtype=bfloat16']
   assert main([*argv, f'--to={out}']) == 0
   tensors = load_file(out / 'model.safetensors')
@@ -61,8 +61,8 @@ def test_types_shards_and_what_does_not_fit(trained, tmp_path):
   assert main([*argv, f'--to={out}']) == 2  # it is there already
 
 
-def test_a_model_without_a_public_layout_is_told_of_this_format(trained, tmp_path, capsys):
-  assert main(['export', f'--workdir={trained("quickstart")}', f'--to={tmp_path / "out"}']) == 2
+def test_a_model_without_a_public_layout_is_told_of_this_format(smoke_run, tmp_path, capsys):
+  assert main(['export', f'--workdir={smoke_run("quickstart")}', f'--to={tmp_path / "out"}']) == 2
   said = capsys.readouterr().err
   assert 'have no public architecture' in said and '--format=safetensors writes any model' in said
   assert not (tmp_path / 'out').exists()
