@@ -8,6 +8,10 @@ import pathlib
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(pathlib.Path('~/.cache/genjax/xla').expanduser()))
 
+# Most of a test is compilation, of programs that run for milliseconds: half of that time goes without LLVM's passes.
+# JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests what users run, as .ci/run does for the slow tests.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+
 import jax
 import pytest
 

@@ -88,7 +88,7 @@ def test_imported_run_samples_evaluates_and_is_tuned(tmp_path, public, capsys):
 
 def test_export_of_a_run_that_was_never_public(tmp_path, capsys):
   (tmp_path / 'text.txt').write_text(TEXT)
-  text = (ROOT / 'configs' / 'shakespeare_bpe.py').read_text().replace('  if arg.smoke:',
+  text = (ROOT / 'configs' / 'language' / 'shakespeare_bpe.py').read_text().replace('  if arg.smoke:',
                                                                        '  config.ema = dict(net=0.5)\n  if arg.smoke:')
   (tmp_path / 'averaged.py').write_text(text)
   run, config = tmp_path / 'run', tmp_path / 'run' / 'config.json'
