@@ -44,11 +44,11 @@ class Histograms(Hook):
     if not is_due(run.step, self.every) or self._step == run.step:
       return
     self._step = run.step  # of the batches of one call, the first
-    if self._compute is None:
-      self._compute = distributed.compiled_together(_compiled(run), 'the histograms')
+    compute = self._compute or distributed.compiled_together(_compiled(run), 'the histograms')
+    self._compute = compute
     batch = sharding.put_batch(columns, run.mesh)
     with run.clock.section('evaluate'):
-      self._write(run, self._compute(run.state, run.frozen, batch, base.due(run.phases, run.step)))
+      self._write(run, compute(run.state, run.frozen, batch, base.due(run.phases, run.step)))
 
   def reads(self, run: Run, step: int) -> bool:
     return is_due(step, self.every)
@@ -84,10 +84,10 @@ def _watched(optimizer: optax.GradientTransformation, group: str,
              seen: dict[str, Tree]) -> optimizers.Optimizer:
   """The optimizer, which notes the gradients that it gets and the updates that it gives while the step is traced."""
 
-  def update(gradients: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-    updates, state = inner.update(gradients, state, params, **extra)
-    seen[f'gradients/{group}'], seen[f'updates/{group}'] = gradients, updates
-    return updates, state
+  def update(updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
+    changes, state = inner.update(updates, state, params, **extra)
+    seen[f'gradients/{group}'], seen[f'updates/{group}'] = updates, changes
+    return changes, state
 
   inner = optax.with_extra_args_support(optimizer)
   watched = optimizers.Optimizer(optimizer.init, update)
