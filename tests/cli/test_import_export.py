@@ -86,6 +86,7 @@ def test_imported_run_samples_evaluates_and_is_tuned(tmp_path, public, capsys):
   assert tokenizers.open_tokenizer(tmp_path / 'out').size == 270
 
 
+@pytest.mark.slow
 def test_export_of_a_run_that_was_never_public(tmp_path, capsys):
   (tmp_path / 'text.txt').write_text(TEXT)
   text = (ROOT / 'configs' / 'language' / 'shakespeare_bpe.py').read_text().replace('  if arg.smoke:',
