@@ -78,6 +78,8 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
     log_every: steps from one line of the log to the next.
     evaluate_every: steps from one evaluation on held-out data to the next.
     evaluate_batches: held-out batches of an evaluation during training; 0 is the whole split.
+    histograms_every: steps from one histogram of parameters, gradients and updates to the next, for TensorBoard; 0 for
+      none. Each costs about a step.
     sample_every: steps from one set of samples to the next; with 0 there are none at the end either.
     sample_num: samples in a set.
     checkpoint.every: steps from one checkpoint to the next.
@@ -123,6 +125,7 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
   config.log_every = 50
   config.evaluate_every = 0
   config.evaluate_batches = 0
+  config.histograms_every = 0
   config.sample_every = 0
   config.sample_num = 64
   config.checkpoint = ml_collections.ConfigDict(dict(every=1000, keep=2, best='', mode='min', asynchronous=True))

@@ -25,7 +25,7 @@ from genjax.objectives.classification import Classification
 from genjax.options import Section
 from genjax.runs import training, workdir
 from genjax.training.experiment import Columns, Metric
-from genjax.training.monitoring.logs import say
+from genjax.training.monitoring import logs
 from genjax.training.run import Run
 from genjax.types import UserError
 
@@ -175,14 +175,15 @@ def trained_classifier(config: Config) -> tuple[Run, dict[str, Any]]:
   text = json.dumps([config_lib.plain(config), workdir.versions()['genjax']], sort_keys=True)
   folder = root / f'{checksum}-{hashlib.sha256(text.encode()).hexdigest()[:12]}'
   if not distributed.broadcast((folder / 'summary.json').exists(), 'whether there is a classifier'):
-    say(f'measures of samples need a classifier of {config.data.name}: training one for {config.steps} steps, to be '
-        f'kept in {folder}')
+    logs.say(f'measures of samples need a classifier of {config.data.name}; it is trained now, for {config.steps} '
+             f'steps, and kept in {folder} for the next time')
     workdir.prepare(str(root), 'GENJAX_CACHE')
     # Trained in a temporary folder and then moved, so that other processes only see finished classifiers.
     with tempfile.TemporaryDirectory(dir=root, prefix='training-') as aside:
       # Several processes train it together, in the folder of process 0.
       run_folder = f"{distributed.broadcast(aside, 'folder of the classifier')}/run"
-      training.train(config, run_folder)
+      with logs.inside('classifier'):
+        training.train(config, run_folder)
       if distributed.is_first():
         try:
           os.rename(run_folder, folder)
@@ -190,6 +191,7 @@ def trained_classifier(config: Config) -> tuple[Run, dict[str, Any]]:
           if not (folder / 'summary.json').exists():
             raise
       workdir.wait_for(folder / 'summary.json')
+    logs.say('the classifier is trained; samples are measured now')
   heldout = workdir.read_json(folder / 'summary.json')['heldout']
   _, run = workdir.open_run(str(folder))
   return run, {'data': config.data.name, 'trained_on': config.data.train, 'steps': config.steps,

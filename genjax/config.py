@@ -109,8 +109,8 @@ STEPS = 2**31 - 1  # more, and the counter of steps, 32 bits, would overflow
 # Key of configs.common.base -> the smallest number that it takes.
 MIN_VALUES = {
   'steps': 0, 'batch_size': 1, 'microbatches': 1, 'log_every': 0, 'evaluate_every': 0, 'evaluate_batches': 0,
-  'sample_every': 0, 'sample_num': 1, 'checkpoint.every': 0, 'checkpoint.keep': 1, 'nonfinite.limit': 1,
-  'profile.start': 0, 'profile.steps': 0, 'lora.rank': 0, 'data.threads': 1
+  'histograms_every': 0, 'sample_every': 0, 'sample_num': 1, 'checkpoint.every': 0, 'checkpoint.keep': 1,
+  'nonfinite.limit': 1, 'profile.start': 0, 'profile.steps': 0, 'lora.rank': 0, 'data.threads': 1
 }
 
 

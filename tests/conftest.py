@@ -1,11 +1,16 @@
 """Fixtures of all tests, and the compilation cache that makes a second run quick."""
 
+import fcntl
 import json
 import os
 import pathlib
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(pathlib.Path('~/.cache/genjax/xla').expanduser()))
+
+# Most of a test is compilation, of programs that run for milliseconds: half of that time goes without LLVM's passes.
+# JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests what users run, as .ci/run does for the slow tests.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 
 import jax
 import pytest
@@ -19,6 +24,14 @@ def pytest_addoption(parser):
                    help='write the golden numbers instead of comparing with them')
 
 
+def pytest_xdist_auto_num_workers(config):
+  """A process for each core, at most 4; none beside this one for single files and tests, which begin sooner so."""
+  single = config.args and all('.py' in arg for arg in config.args)
+  if single or config.getoption('--update-golden'):  # golden numbers of several processes would overwrite each other
+    return 0
+  return min(4, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
+
+
 @pytest.fixture
 def shared_data() -> pathlib.Path:
   """The folder of standard data sets in their original files; tests skip where it is absent."""
@@ -26,6 +39,30 @@ def shared_data() -> pathlib.Path:
   if not folder.is_dir():
     pytest.skip(f'standard data sets are absent: {folder} is no folder (set GENJAX_SHARED)')
   return folder
+
+
+@pytest.fixture(scope='session')
+def smoke_run(tmp_path_factory):
+  """smoke_run('quickstart') -> the folder of the finished run of a config's smoke variant, trained once for all tests.
+
+  It has checkpoints of steps 1 and 2. Tests only read it; one that changes something copies it first. All processes of
+  a test run share it.
+  """
+  base = tmp_path_factory.getbasetemp()
+  root = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / 'smoke_runs'
+  root.mkdir(exist_ok=True)
+
+  def train(name: str) -> pathlib.Path:
+    from genjax.cli.main import main
+    folder = root / name.replace('/', '_')
+    with open(root / f'{folder.name}.lock', 'w') as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX)
+      if not (folder / 'summary.json').exists():
+        flags = [f'--config={ROOT}/configs/{name}.py:smoke', '--config.checkpoint.every=1']
+        assert main(['train', *flags, f'--workdir={folder}']) == 0
+    return folder
+
+  return train
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from genjax.types import StorageError, UserError, listed, strict_json
 
 SINGLE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
+SHARD_BYTES = 5 * 10 ** 9  # of one file, as transformers 4 and the public repositories have it
 PICKLES = ('*.bin', '*.pt', '*.pth', '*.ckpt', '*.pkl')
 DTYPES = {'F32': np.dtype('float32'), 'F16': np.dtype('float16'), 'BF16': np.dtype(jnp.bfloat16)}
 

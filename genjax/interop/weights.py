@@ -20,7 +20,6 @@ from genjax.types import Tree, UserError, expanded, listed, named_leaves, unflat
 
 ARCHITECTURES = {**decoders.ARCHITECTURES, **encoders.ARCHITECTURES, **images.ARCHITECTURES, **seq2seq.ARCHITECTURES}
 DTYPES = ('float32', 'bfloat16', 'float16')
-SHARD_BYTES = 5 * 10 ** 9  # the default of transformers 4 and public repositories
 ALIGNMENT = 64  # bytes; JAX uses a host array with this alignment without a copy
 _TYPE_ENTRIES = ('dtype', 'torch_dtype')
 
@@ -83,7 +82,7 @@ def load(folder: str | os.PathLike, dtype: str | None = None) -> Model:
 
 
 def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, architecture: str | None = None,
-         dtype: str | None = None, shard_bytes: int = SHARD_BYTES) -> None:
+         dtype: str | None = None, shard_bytes: int = files.SHARD_BYTES) -> None:
   """Writes a folder that `transformers` loads. Writing is atomic.
 
   Tensors of a model from `load` are written with their original bytes.

@@ -139,11 +139,14 @@ class LoadedRun:
     scoring.keep(self.workdir, evaluation)
     return evaluation
 
-  def export(self, folder: Path, *, averaged: bool = True, dtype: str | None = None) -> pathlib.Path:
-    """Writes the model as a folder that Hugging Face's transformers loads, or adapters as one that PEFT loads.
+  def export(self, folder: Path, *, format: str = exporting.FORMATS[0], averaged: bool = True,
+             dtype: str | None = None) -> pathlib.Path:
+    """Writes the model as a folder.
 
     Args:
       folder: a new folder.
+      format: 'transformers', which Hugging Face's transformers loads, or PEFT in the case of adapters; or
+        'safetensors', which any model has, with a page of how to read it.
       averaged: use averaged parameters where the run has them.
       dtype: of the tensors, 'float32', 'bfloat16' or 'float16'; None for that of the parameters.
 
@@ -154,7 +157,7 @@ class LoadedRun:
       UserError: no public architecture has such a model, or the folder is not new.
     """
     to = outputs.folder(os.fspath(folder), 'folder', new=True)
-    logs.say(exporting.export(self.workdir, to, self.step, averaged, dtype))
+    logs.say(exporting.export(self.workdir, to, self.step, averaged, dtype, format))
     return to
 
   def metrics(self) -> list[dict[str, float]]:

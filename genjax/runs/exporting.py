@@ -1,20 +1,24 @@
-"""Writes the model of a run as a folder that Hugging Face's transformers or PEFT loads."""
+"""Writes the model of a run as a folder that Hugging Face's transformers or PEFT loads, or any model as safetensors."""
 
+from collections.abc import Iterator
 import contextlib
 import importlib
 import pathlib
 from typing import Any
 
 from genjax.config import Config
-from genjax.runs import assets, builders
+from genjax.runs import assets, builders, exporting_safetensors
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs import workdir as workdir_lib
 from genjax.runs.importing import PUBLIC
 from genjax.training.monitoring import logs
+from genjax.types import UserError
+
+FORMATS = ('transformers', 'safetensors')
 
 
 def export(workdir: pathlib.Path, to: pathlib.Path, step: int | str | None = None, averaged: bool = True,
-           dtype: str | None = None) -> str:
+           dtype: str | None = None, layout: str = FORMATS[0]) -> str:
   """Writes a run's model to a folder, or, of a run with adapters, these.
 
   Args:
@@ -23,6 +27,8 @@ def export(workdir: pathlib.Path, to: pathlib.Path, step: int | str | None = Non
     step: of the checkpoint, a number or 'best'; None for the newest.
     averaged: use averaged parameters where the run has them.
     dtype: of the tensors; None for that of the parameters.
+    layout: 'transformers', the public layout of the model or of its adapters, or 'safetensors', see
+      `genjax.runs.exporting_safetensors`, which any model has.
 
   Returns:
     What was written, in words.
@@ -30,20 +36,39 @@ def export(workdir: pathlib.Path, to: pathlib.Path, step: int | str | None = Non
   Raises:
     UserError: no run, no checkpoint, or a model that no public architecture has. Nothing is left behind.
   """
+  if layout not in FORMATS:
+    raise UserError(f'the format of an export must be one of {FORMATS}, got {layout!r}')
   config = assets.read_config(workdir)
   kept = assets.contents(workdir, config)
   public: Any = importlib.import_module(PUBLIC)
-  public.check(config, kept)
+  any_model = layout == 'safetensors'
+  if not any_model:
+    with _telling_of_safetensors():
+      public.check(config, kept)
+  parts = ('params', *(('ema',) if averaged else ()), *(('mutable',) if any_model else ()))
   with contextlib.closing(checkpoints_lib.of_run(workdir, config)) as saved:
-    step, trees = saved.load(logs.say, checkpoints_lib.chosen(saved, step), ('params', 'ema') if averaged else
-                             ('params',))
+    step, trees = saved.load(logs.say, checkpoints_lib.chosen(saved, step), parts)
   params = {**trees['params'], **(trees.get('ema') or {})}
+  if any_model:
+    exporting_safetensors.write(to, workdir, config, step, params, trees.get('mutable') or {}, dtype,
+                                averaged=list(trees.get('ema') or ()))
+    return f'wrote step {step} of {workdir} to {to}; {to / exporting_safetensors.README} says how to read it'
   if builders.adapted(config):
     _, experiment = workdir_lib.load(str(workdir))
     public.write_adapter(to, config, params, experiment.frozen, kept)
     return f'wrote the adapters of step {step} of {workdir} to {to}'
-  public.write(to, config, params, kept, dtype)
+  with _telling_of_safetensors():
+    public.write(to, config, params, kept, dtype)
   return f'wrote step {step} of {workdir} to {to}{_missing(config, kept)}'
+
+
+@contextlib.contextmanager
+def _telling_of_safetensors() -> Iterator[None]:
+  """Adds to the message about a model without a public layout how it can be written."""
+  try:
+    yield
+  except UserError as error:
+    raise UserError(f'{error}. --format=safetensors writes any model') from error
 
 
 def _missing(config: Config, kept: dict[str, bytes]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import contextlib
+import json
 import pathlib
 from typing import Any
 
@@ -16,6 +17,7 @@ from genjax.training.checkpoints import warm_start
 from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.training.monitoring import logs
 from genjax.training.monitoring.clock import Clock, Status
+from genjax.training.monitoring.histograms import Histograms
 from genjax.training.monitoring.watchdog import Watchdog
 from genjax.training.run import Run
 from genjax.types import NonFiniteError, UserError
@@ -88,7 +90,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
     _set_state(config, path, run, checkpoints)
     builder_code.update(path, config.experiment, code, run.step)
     run.reached = clock.status.reached if clock.status else 0
-    writer = logs.Writer(path)
+    writer = logs.Writer(path, {'config': json.dumps(config_lib.plain(config), indent=1)})
     log = hooks.Log(writer, config.log_every)
     sample = hooks.Sample(writer, config.sample_every, config.sample_num)
     save = hooks.Save(checkpoints, config.checkpoint.every, {**description, 'config': config_lib.plain(config)})
@@ -101,6 +103,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
         *experiment.hooks,
         *more_hooks,
         log,
+        Histograms(writer, config.get('histograms_every', 0)),
         hooks.Profile(str(path / 'profile'), config.profile.start, config.profile.steps),
         hooks.Evaluate(writer, config.evaluate_every, config.evaluate_batches, needed=bool(checkpoints.best)),
         sample,
@@ -168,7 +171,7 @@ def _set_state(config: Config, path: pathlib.Path, run: Run, checkpoints: Checkp
     source, step = bases.source(config.init_from)
     with contextlib.closing(source):
       warm_start.apply(run, source, step, logs.say, **config_lib.plain(config.init))
-  logs.say(f'training {run.settings.steps} steps in {path}')
+  logs.say(f'training {run.settings.steps} steps' + ('' if logs.title() else f' in {path}'))
 
 
 def _check_best(config: Config, run: Run) -> None:
@@ -208,6 +211,8 @@ def _summarise(path: pathlib.Path, run: Run, log: hooks.Log, sample: hooks.Sampl
            + (f'; {time["attempts"]} attempts' if time['attempts'] > 1 else ''))
   for name, value in heldout.items():
     logs.say(f'  held out {name:<24} {value:.6g}')
+  if logs.title():  # work for another one, whose folder is none that a person asked for
+    return
   logs.say(f'  checkpoints, logs            {path / "checkpoints"}, {path / "metrics.jsonl"}, {path / "tensorboard"}')
   for file in sample.files:
     logs.say(f'  samples                      {file}')

@@ -11,12 +11,11 @@ from typing import Any
 
 import jax
 import numpy as np
-import tqdm
 
 from genjax import distributed
 from genjax.training import stopping
 from genjax.training.checkpoints.checkpoint import Checkpoints
-from genjax.training.monitoring import logs
+from genjax.training.monitoring import logs, progress, rates
 from genjax.training.run import Run
 from genjax.training.step import Metrics
 from genjax.types import NonFiniteError
@@ -52,6 +51,27 @@ class Hook:
   def close(self) -> None:
     """See `genjax.training.loop.Hook`."""
 
+  # The next three are called in the first process of a run only, so that a hook that writes a file writes it once.
+
+  def on_log(self, run: Run, step: int, values: Mapping[str, float]) -> None:
+    """Every `config.log_every` steps: name -> mean since the last time, learning rates and speed, as in
+    metrics.jsonl."""
+
+  def on_evaluate(self, run: Run, step: int, values: Mapping[str, float]) -> None:
+    """After each evaluation while training, and after the one at the end: name -> held-out metric."""
+
+  def on_sample(self, run: Run, step: int, samples: Mapping[str, np.ndarray],
+                pictures: Mapping[str, np.ndarray | str]) -> None:
+    """Whenever samples are drawn: name -> rows, as `Run.sample` gives them, and name -> what is shown of them and of
+    previews, an image (uint8 H W C) or a text."""
+
+
+def tell(run: Run, event: str, *values: Any) -> None:
+  """Calls a method such as 'on_log' of all hooks of a run that have it, with the run, its step and `values`."""
+  for hook in run.hooks if distributed.is_first() else ():
+    if method := getattr(hook, event, None):
+      method(run, run.step, *values)
+
 
 def is_due(step: int, every: int) -> bool:
   """Whether something that happens every `every` steps happens after `step` steps."""
@@ -65,16 +85,17 @@ def is_due_before_the_end(run: Run, every: int, step: int | None = None) -> bool
 
 
 class Log(Hook):
-  """Mean metrics since the last line, throughput and model FLOP/s: to the terminal, JSON lines and TensorBoard.
+  """Mean metrics since the last line, learning rates, throughput and model FLOP/s: to the terminal, JSON lines,
+  TensorBoard and the other hooks.
 
-  On a terminal there is one live line; elsewhere a line is printed each time. With `every` 0 there is one for the last
-  step alone.
+  On a terminal there is one live line, and messages stand above it; elsewhere a line is printed each time. With
+  `every` 0 there is one for the last step alone.
   """
 
   def __init__(self, writer: logs.Writer, every: int):
     self.writer, self.every = writer, every
     self.last: dict[str, float] = {}
-    self._bar: tqdm.tqdm | None = None
+    self._bar: progress.Bar | None = None
     self._metrics: list[Metrics] = []
     self._steps = self._flops = 0
     self._since = 0.0
@@ -82,8 +103,7 @@ class Log(Hook):
   def start(self, run: Run) -> None:
     self.writer.start(run.step)
     if sys.stderr.isatty() and distributed.is_first():
-      self._bar = tqdm.tqdm(total=run.settings.steps, initial=run.step, unit='step', dynamic_ncols=True,
-                            file=sys.stderr)
+      self._bar = progress.Bar(run.settings.steps, run.step, logs.title().removesuffix(': '))
     self._since = run.clock.training_seconds()
 
   def before_step(self, run: Run, columns: dict) -> None:
@@ -95,7 +115,7 @@ class Log(Hook):
     self._metrics.append(metrics)
     self._steps += 1
     if self._bar is not None:
-      self._bar.update(1)
+      self._bar.advance()
     if is_due(run.step, self.every) or run.step == run.settings.steps:
       self._write(run)
 
@@ -127,16 +147,17 @@ class Log(Hook):
     unit = run.experiment.unit
     rate = steps * run.settings.batch_size * run.experiment.units_per_example / seconds
     means = {name: float(np.mean(entries)) for name, entries in values.items()}
-    self.last = {**means, f'{unit}_per_second': rate, 'steps_per_second': steps / seconds,
+    learning = rates.learning_rates(run.experiment.optimizers, run.state.opt)
+    self.last = {**means, **learning, f'{unit}_per_second': rate, 'steps_per_second': steps / seconds,
                  'model_flops_per_second': self._flops / seconds}
     self.writer.scalars(run.step, self.last)
-    losses = '  '.join(f'{name} {value:.4g}' for name, value in means.items() if name.endswith('/loss'))
+    tell(run, 'on_log', self.last)
     remaining = (run.settings.steps - run.step) * seconds / steps
-    speed = f'{rate:.3g} {unit}/s  {self._flops / seconds / 1e9:.3g} GFLOP/s'
+    shown = f'{_shown(means, learning)}  {rate:.3g} {unit}/s  {self._flops / seconds / 1e9:.3g} GFLOP/s'
     if self._bar is not None:
-      self._bar.set_postfix_str(f'{losses}  {speed}', refresh=True)
+      self._bar.show(shown)
     else:
-      logs.say(f'step {run.step}/{run.settings.steps}  {losses}  {speed}  ETA {tqdm.tqdm.format_interval(remaining)}')
+      logs.say(f'step {run.step}/{run.settings.steps}  {shown}  ETA {progress.interval(remaining)}')
     skipped = round(sum(values.get('skipped', [])))
     if skipped:
       logs.say(
@@ -148,6 +169,15 @@ class Log(Hook):
       self._bar.close()
       self._bar = None
     self.writer.close()
+
+
+def _shown(means: Mapping[str, float], learning: Mapping[str, float]) -> str:
+  """Losses, gradient norms and learning rates in short: names without their phase or group where there is one."""
+  parts = []
+  for quantity, values in (('loss', means), ('gradient_norm', means), ('learning_rate', learning)):
+    found = {name: value for name, value in values.items() if quantity in name.split('/')}
+    parts += [f'{quantity if len(found) == 1 else name} {value:.3g}' for name, value in found.items()]
+  return '  '.join(parts)
 
 
 class Evaluate(Hook):
@@ -182,6 +212,7 @@ class Evaluate(Hook):
     run.evaluation = (run.step, values)
     if write:
       self.writer.scalars(run.step, {f'heldout/{name}': value for name, value in values.items()})
+    tell(run, 'on_evaluate', values)
     logs.say(f'step {run.step}  held out: ' + '  '.join(f'{name} {value:.5g}' for name, value in values.items()))
 
 
@@ -209,12 +240,13 @@ class Sample(Hook):
 
   def _sample(self, run: Run) -> None:
     with run.clock.section('sample'):
-      columns = (run.sample(self.num, run.settings.seed), run.preview())
+      drawn, preview = run.sample(self.num, run.settings.seed), run.preview()
       pictures = {
-        name: value for samples in columns if samples for name, value in run.experiment.render(samples).items()
+        name: value for columns in (drawn, preview) if columns for name, value in run.experiment.render(columns).items()
       }
       paths = [self.writer.artifact(run.step, name, value) for name, value in pictures.items()]
     self.files = [str(path) for path in paths if path is not None]
+    tell(run, 'on_sample', drawn, pictures)
 
 
 class Save(Hook):
@@ -317,7 +349,7 @@ class Profile(Hook):
     self._tracing = False
 
   def before_step(self, run: Run, columns: dict) -> None:
-    if self.steps and run.step == self.begin:
+    if self.steps and run.step == self.begin and not self._tracing:  # a call has several batches
       jax.profiler.start_trace(self.directory)
       self._tracing = True
 

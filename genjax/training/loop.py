@@ -1,7 +1,7 @@
 """The one training loop. Hooks log, evaluate, sample and save; the loop only steps."""
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from genjax.training import calls, stopping
 from genjax.training.run import Run
@@ -32,6 +32,17 @@ class Hook(Protocol):
   def end(self, run: Run) -> None:
     """After the last step."""
 
+  # What was measured: see `genjax.training.hooks.Hook`. A hook may lack these three.
+
+  def on_log(self, run: Run, step: int, values: Mapping[str, float]) -> None:
+    """With what was logged: losses, learning rates, speed."""
+
+  def on_evaluate(self, run: Run, step: int, values: Mapping[str, float]) -> None:
+    """With held-out metrics."""
+
+  def on_sample(self, run: Run, step: int, samples: Mapping[str, Any], pictures: Mapping[str, Any]) -> None:
+    """With samples and how they are shown."""
+
   def recover(self, run: Run, error: NonFiniteError) -> bool:
     """After a number that is not finite; True if the run is set to go on from a good state."""
     ...
@@ -56,6 +67,7 @@ def train(run: Run, hooks: Sequence[Hook]) -> None:
     NonFiniteError: a loss, gradient or parameter is not finite, and no hook recovered.
     Stopped: the process was asked to stop; the hooks have saved the last finished step.
   """
+  run.hooks = hooks
   try:
     with stopping.deferred():
       try:

@@ -35,12 +35,14 @@ class Run:
     reached: steps that an earlier process had finished; until then steps are run again, and their time counts as lost.
     skipped: steps of this process whose update was skipped.
     rollbacks: [step restored, step with a number that is not finite], one for each time the run was rolled back.
+    hooks: those of the loop that trains it.
 
   Raises:
     UserError: see `genjax.training.program.Program`.
   """
 
   state: TrainState
+  hooks: Sequence[Any] = ()
 
   def __init__(self, experiment: Experiment, settings: Settings, devices: Sequence[Any] | None = None,
                clock: Clock | None = None):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from genjax.cli.main import main
-from genjax.runs import checkpoints, workdir
+from genjax.runs import checkpoints, exporting_safetensors, workdir
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 VAE = f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke'
@@ -170,3 +170,14 @@ def test_another_text_is_read_in_the_alphabet_of_the_base(tmp_path, capsys):
   capsys.readouterr()
   assert train_on('foreign', tmp_path / 'other', *lora) == 2
   assert 'Ä' in capsys.readouterr().err
+
+
+def test_adapters_leave_as_safetensors(runs, tmp_path):
+  out = tmp_path / 'out'
+  assert main(['export', f'--workdir={runs / "adapter"}', f'--to={out}', '--format=safetensors']) == 0
+  experiment, params, _ = exporting_safetensors.read(out)
+  _, run = workdir.open_run(str(runs / 'adapter'))
+  jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(run.params(averaged=True)))
+  assert set(experiment.frozen) == {'net', 'mutable'}  # of the base, where it was
+  page = (out / 'README.md').read_text()
+  assert 'low-rank adapters' in page and str(runs / 'base') in page

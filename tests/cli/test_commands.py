@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
 from PIL import Image
@@ -14,10 +15,8 @@ FLOW = f'--config={ROOT}/configs/quickstart.py:smoke'
 
 
 @pytest.fixture(scope='module')
-def run(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('runs') / 'flow'
-  assert main(['train', FLOW, f'--workdir={folder}']) == 0
-  return folder
+def run(tmp_path_factory, smoke_run):
+  return shutil.copytree(smoke_run('quickstart'), tmp_path_factory.mktemp('runs') / 'flow')
 
 
 def test_a_run_describes_itself(run):
@@ -33,7 +32,7 @@ def test_a_run_describes_itself(run):
 
 def test_resume_of_a_finished_run_changes_nothing(run, capsys):
   before = (run / 'metrics.jsonl').read_text()
-  assert main(['train', FLOW, f'--workdir={run}']) == 0
+  assert main(['train', FLOW, '--config.checkpoint.every=1', f'--workdir={run}']) == 0
   assert 'resuming' in capsys.readouterr().err
   assert (run / 'metrics.jsonl').read_text() == before
 

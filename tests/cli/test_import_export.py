@@ -91,6 +91,7 @@ def test_imported_run_samples_evaluates_and_is_tuned(tmp_path, public, capsys):
   assert tokenizers.open_tokenizer(tmp_path / 'out').size == 270
 
 
+@pytest.mark.slow
 def test_export_of_a_run_that_was_never_public(tmp_path, capsys):
   (tmp_path / 'text.txt').write_text(TEXT)
   text = (ROOT / 'configs' / 'language' / 'shakespeare_bpe.py').read_text().replace('  if arg.smoke:',
@@ -155,8 +156,6 @@ def test_adapters_of_peft_are_runs_on_their_base(tmp_path, public, capsys):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), *merged)
 
 
-def test_a_run_of_another_family_is_not_exported(tmp_path, capsys):
-  assert main(['train', f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke',
-               f'--workdir={tmp_path / "run"}']) == 0
+def test_a_run_of_another_family_is_not_exported(smoke_run, tmp_path, capsys):
   assert 'genjax.experiments.vae have no public architecture' in fails(
-    capsys, 'export', f'--workdir={tmp_path / "run"}', f'--to={tmp_path / "x"}')
+    capsys, 'export', f'--workdir={smoke_run("autoencoders/digits_vae")}', f'--to={tmp_path / "x"}')

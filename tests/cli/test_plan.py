@@ -58,10 +58,10 @@ def test_two_phases_and_a_readable_table(capsys, tmp_path):
     assert part in text
 
 
-def test_a_run_directory_is_planned(tmp_path, capsys):
-  assert main(['train', f'--config={CONFIGS}/quickstart.py:smoke', f'--workdir={tmp_path / "run"}']) == 0
+def test_a_run_directory_is_planned(smoke_run, capsys):
+  folder = smoke_run('quickstart')
   capsys.readouterr()
-  assert main(['plan', f'--workdir={tmp_path / "run"}', '--topology=cpu:1', '--json']) == 0
+  assert main(['plan', f'--workdir={folder}', '--topology=cpu:1', '--json']) == 0
   report = json.loads(capsys.readouterr().out)
   assert report['batch_size'] == 8 and report['phases'] == ['diffusion']
 

@@ -27,12 +27,8 @@ KNOWN = {'prompt': TEXT, 'label': Condition.label(10), 'source': SOUND}
 
 
 @pytest.fixture(scope='module')
-def text_run(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('runs') / 'text'
-  assert main([
-    'train', f'--config={ROOT}/configs/language/python_code.py:smoke', f'--workdir={folder}', '--config.sample_every=0'
-  ]) == 0
-  return folder
+def text_run(smoke_run):
+  return smoke_run('language/python_code')
 
 
 @pytest.fixture

@@ -67,6 +67,7 @@ def equal(first, second):
   return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True))
 
 
+@pytest.mark.slow
 def test_the_bits_are_those_of_single_steps_however_they_go_together():
   single = trained('gans/grid_gan', 1, 7)
   for per_call, every in ((8, 7), (8, 3), (3, 5)):

@@ -1,5 +1,7 @@
 """Where a run writes what it measured: JSON lines and TensorBoard, and files for samples."""
 
+from collections.abc import Iterator, Mapping
+import contextlib
 import json
 import pathlib
 import sys
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]  # generated
-from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata  # pyright: ignore[reportAttributeAccessIssue]  # generated
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary, SummaryMetadata  # pyright: ignore[reportAttributeAccessIssue]  # generated
 from tensorboard.compat.proto.tensor_pb2 import TensorProto  # pyright: ignore[reportAttributeAccessIssue]  # generated
 from tensorboard.compat.proto.types_pb2 import DT_STRING  # pyright: ignore[reportAttributeAccessIssue]  # generated
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -24,10 +26,14 @@ class Writer:
   metrics.jsonl: one object a line, {'step': s, name: value, ...}; null stands for NaN and infinities. tensorboard/: the
   same, with images and text.
   samples/: step_<s>_<name>.png or .txt.
+
+  Args:
+    workdir: the run directory.
+    texts: name -> text that TensorBoard shows from the start, such as the config.
   """
 
-  def __init__(self, workdir: pathlib.Path):
-    self.workdir = workdir
+  def __init__(self, workdir: pathlib.Path, texts: Mapping[str, str] | None = None):
+    self.workdir, self.texts = workdir, dict(texts or {})
     self.active = distributed.is_first()
     self._board: EventFileWriter | None = None
 
@@ -52,6 +58,7 @@ class Writer:
       # TensorBoard then drops what an earlier process logged for later steps.
       self._board.add_event(Event(wall_time=time.time(), step=step + 1,
                                   session_log=SessionLog(status=SessionLog.START)))
+    self._log(step, [_text(name, text) for name, text in self.texts.items()])
 
   def has(self, step: int, prefix: str) -> bool:
     """Whether there is a line of `step` with a value whose name begins with `prefix`."""
@@ -78,14 +85,28 @@ class Writer:
     stem = self.workdir / 'samples' / f'step_{step:07d}_{name}'
     path = write_artifact(stem, value)
     if isinstance(value, str):
-      metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name='text'))
-      tensor = TensorProto(dtype=DT_STRING, string_val=[f'```\n{value}\n```'.encode(errors='backslashreplace')])
-      self._log(step, [Summary.Value(tag=name, metadata=metadata, tensor=tensor)])
+      self._log(step, [_text(name, value)])
     else:
       height, width, channels = value.shape
       image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=path.read_bytes())
       self._log(step, [Summary.Value(tag=name, image=image)])
     return path
+
+  def histogram(self, step: int, name: str, counts: np.ndarray, low: float, high: float, total: float,
+                square: float) -> None:
+    """A histogram for TensorBoard.
+
+    Args:
+      step, name: what it is of.
+      counts: entries in bins of equal width from `low` to `high`.
+      low, high: smallest and largest entry; not finite where there is none, and nothing is then written.
+      total, square: sum of the entries and of their squares.
+    """
+    if np.isfinite(low) and np.isfinite(high):
+      limits = np.linspace(low, high, len(counts) + 1)[1:]
+      values = HistogramProto(min=float(low), max=float(high), num=float(np.sum(counts)), sum=float(total),
+                              sum_squares=float(square), bucket_limit=limits.tolist(), bucket=counts.tolist())
+      self._log(step, [Summary.Value(tag=name, histo=values)])
 
   def _log(self, step: int, values: list[Any]) -> None:
     if self._board is not None:
@@ -96,6 +117,13 @@ class Writer:
     if self._board is not None:
       self._board.close()
       self._board = None
+
+
+def _text(name: str, text: str) -> Any:
+  """A text as TensorBoard shows it, with its line breaks."""
+  metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name='text'))
+  tensor = TensorProto(dtype=DT_STRING, string_val=[f'```\n{text}\n```'.encode(errors='backslashreplace')])
+  return Summary.Value(tag=name, metadata=metadata, tensor=tensor)
 
 
 def _step_of(line: bytes) -> int | None:
@@ -118,7 +146,26 @@ def write_artifact(stem: pathlib.Path, value: np.ndarray | str) -> pathlib.Path:
   return path
 
 
+_titles: list[str] = []  # of the work that is done now, the outermost first
+
+
+@contextlib.contextmanager
+def inside(title: str) -> Iterator[None]:
+  """Marks work that another work needs: each line of `say` begins with its title."""
+  _titles.append(title)
+  try:
+    yield
+  finally:
+    _titles.pop()
+
+
+def title() -> str:
+  """What lines begin with; empty for work that a person asked for."""
+  return ''.join(f'{name}: ' for name in _titles)
+
+
 def say(*words: Any) -> None:
   """A line for the person at the terminal, on standard error: standard output is for results."""
   if distributed.is_first():
-    print(*words, file=sys.stderr, flush=True)
+    lines = ' '.join(map(str, words)).split('\n')
+    print('\n'.join(title() + line if line else line for line in lines), file=sys.stderr, flush=True)

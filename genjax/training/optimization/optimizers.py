@@ -45,10 +45,12 @@ class Optimizer(optax.GradientTransformationExtraArgs):
   """An optax transformation that may freeze some parameters.
 
   Attributes:
-    rules: the rules that tell which.
+    rules: by which they are told.
+    rates: learning rate by update, of the group and of each part that another optimizer has, by label.
   """
 
   rules: tuple[optimizer_parts.Rule, ...] = ()
+  rates: Mapping[str, optax.Schedule] = {}
 
 
 def make(name: str, lr: float, steps: int, *, clip: float = 0.0, warmup: int = 0, schedule: str = 'constant',
@@ -107,6 +109,10 @@ def make(name: str, lr: float, steps: int, *, clip: float = 0.0, warmup: int = 0
 
   optimizer = Optimizer(init, optax.with_extra_args_support(core).update)
   optimizer.rules = rules if frozen else ()
+  optimizer.rates = {
+    label: learning_rate(steps=steps, **{key: {**rate, **options}[key] for key in rate})
+    for label, options in given.items()
+  }
   return optimizer
 
 

@@ -6,7 +6,6 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from genjax.cli.main import main as genjax
 from genjax.experiments.benchmarks import gallery
 
 ROOT = pathlib.Path(__file__).parent.parent.parent.parent
@@ -31,13 +30,11 @@ def test_a_longer_text_is_cut():
 
 
 @pytest.mark.slow
-def test_from_runs(tmp_path, capsys):
-  for name in ('autoencoders/digits_vae', 'language/python_code'):
-    assert genjax(['train', f'--config={ROOT}/configs/{name}.py:smoke', f'--workdir={tmp_path / name}']) == 0
+def test_from_runs(smoke_run, tmp_path, capsys):
   gallery.main([
     f'--out={tmp_path / "all.png"}', '--num=4',
-    str(tmp_path / 'autoencoders/digits_vae'),
-    str(tmp_path / 'language/python_code')
+    str(smoke_run('autoencoders/digits_vae')),
+    str(smoke_run('language/python_code'))
   ])
   with Image.open(tmp_path / 'all.png') as picture:
     assert picture.height == 456
