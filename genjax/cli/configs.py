@@ -45,6 +45,8 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
   values = flags.FlagValues()
   if path.suffix == '.json':  # of a run
     argv = _without_config(argv)
+  elif builders.OWN_CONFIGS in path.parents:
+    argv = _naming(path, argv)
   define(values)
   try:
     _define_config(path, argv, values)
@@ -92,6 +94,18 @@ def _without_config(argv: Sequence[str]) -> list[str]:
     arg for before, arg in zip(['', *argv], argv)
     if not (arg.startswith('--config=') or arg == '--config' or before == '--config')
   ]
+
+
+def _naming(path: pathlib.Path, argv: Sequence[str]) -> list[str]:
+  """Arguments in which `--config` names this file, with the config's arguments after the colon as they were."""
+  changed = []
+  for before, arg in zip(['', *argv], argv):
+    flag, _, text = arg.partition('=')
+    if before == '--config':
+      changed.append(str(path) + ''.join(arg.partition(':')[1:]))
+    else:
+      changed.append(f'{flag}={path}' + ''.join(text.partition(':')[1:]) if arg.startswith('--config=') else arg)
+  return changed
 
 
 def _config_path(argv: Sequence[str]) -> pathlib.Path:
