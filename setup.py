@@ -4,8 +4,8 @@ The import is `genjax`. The distribution is `genjax-research`: on PyPI the name 
 project, a probabilistic programming language.
 
 A wheel holds one top-level package, `genjax`. In the repository `genjax/configs` and `genjax/experiments` are links to
-the folders `configs` and `experiments`. These two have no `__init__.py`, on purpose: Python then joins them with folders
-of the same names that a user has, and hides neither when the repository itself is on the import path.
+the folders `configs` and `experiments`. These two have no `__init__.py`, on purpose: Python then joins them with
+folders of the same names that a user has, and hides neither when the repository itself is on the import path.
 """
 
 import pathlib

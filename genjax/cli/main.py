@@ -45,7 +45,8 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 def usage() -> str:
   """The list of commands."""
   lines = [f'  genjax {name:<10}{text}' for name, text in COMMANDS.items()]
-  return 'usage: genjax COMMAND ...\n\n' + '\n'.join(lines) + '\n\n`genjax COMMAND --help` tells more, `genjax --version` the version.'
+  more = '`genjax COMMAND --help` tells more, `genjax --version` the version.'
+  return 'usage: genjax COMMAND ...\n\n' + '\n'.join(lines) + f'\n\n{more}'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
