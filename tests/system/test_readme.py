@@ -100,3 +100,10 @@ def test_every_page_is_in_the_navigation():
   pages = {path.relative_to(ROOT / 'docs').as_posix() for path in (ROOT / 'docs').rglob('*.md')}
   named = set(re.findall(r': ([\w/]+\.md)$', (ROOT / 'mkdocs.yml').read_text(), re.M))
   assert pages == named
+
+
+def test_every_module_is_in_the_reference():
+  pages = ''.join(page.read_text() for page in (ROOT / 'docs' / 'reference').glob('*.md'))
+  named = {name.split('.')[1] for name in re.findall(r'^::: (genjax\.[\w.]+)$', pages, re.M)}
+  there = {path.stem for path in (ROOT / 'genjax').iterdir() if path.is_dir() or path.suffix == '.py'}
+  assert named == there - {'__init__', '__pycache__'}
