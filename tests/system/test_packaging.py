@@ -71,7 +71,7 @@ def source_archive(sources):
   """The source distribution."""
   code = "import setuptools.build_meta as backend; backend.build_sdist('sdist')"
   run(sys.executable, '-c', code, cwd=sources)
-  return next((sources / 'sdist').glob('genjax_research-*.tar.gz'))
+  return next((sources / 'sdist').glob('*.tar.gz'))
 
 
 @pytest.fixture(scope='module')
