@@ -2,12 +2,16 @@
 
 The import is `genjax`. The distribution is `genjax-research`: on PyPI the name `genjax` belongs to an unrelated
 project, a probabilistic programming language.
+
+A wheel holds one top-level package, `genjax`. In the repository `genjax/configs` and `genjax/experiments` are links to
+the folders `configs` and `experiments`. These two have no `__init__.py`, on purpose: Python then joins them with
+folders of the same names that a user has, and hides neither when the repository itself is on the import path.
 """
 
 import pathlib
 import re
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'genjax' / '__init__.py').read_text())
@@ -22,8 +26,19 @@ setup(
   description='One training loop for every family of generative models, in JAX.',
   long_description=(ROOT / 'README.md').read_text(),
   long_description_content_type='text/markdown',
+  license_expression='Apache-2.0',
+  license_files=['LICENSE'],
+  keywords=['jax', 'flax', 'generative models', 'diffusion', 'language models', 'GAN', 'VAE'],
+  classifiers=[
+    'Development Status :: 4 - Beta',
+    'Intended Audience :: Science/Research',
+    'Operating System :: POSIX :: Linux',
+    'Programming Language :: Python :: 3',
+    'Programming Language :: Python :: 3.11',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+  ],
   python_requires='>=3.11',
-  packages=find_packages(include=['genjax*', 'experiments*', 'configs*']),
+  packages=find_namespace_packages(include=['genjax', 'genjax.*'], exclude=['*__pycache__*']),
   install_requires=[
     'jax>=0.10,<0.12',
     'flax>=0.12.4,<0.14',
@@ -47,6 +62,7 @@ setup(
     'tqdm>=4.66,<5',
   ],
   extras_require={
+    'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.6,<10', 'mkdocstrings[python]>=0.29,<2'],
     'test': TEST,
     'text': ['spacy>=3.8,<4', 'sacrebleu>=2.4,<3'],
     'parity': ['torch>=2.6,<3', 'transformers>=4.50,<6', 'peft>=0.17,<1'],

@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 
+from genjax import __version__
 from genjax.training import stopping
 from genjax.training.monitoring import allocator
 
@@ -44,7 +45,8 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 def usage() -> str:
   """The list of commands."""
   lines = [f'  genjax {name:<10}{text}' for name, text in COMMANDS.items()]
-  return 'usage: genjax COMMAND ...\n\n' + '\n'.join(lines) + '\n\n`genjax COMMAND --help` tells more.'
+  more = '`genjax COMMAND --help` tells more, `genjax --version` the version.'
+  return 'usage: genjax COMMAND ...\n\n' + '\n'.join(lines) + f'\n\n{more}'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   if not argv or argv[0] in ('-h', '--help', 'help'):
     print(usage(), file=sys.stdout if argv else sys.stderr)
     return 0 if argv else 2
+  if argv[0] == '--version':
+    print(f'genjax {__version__}')
+    return 0
   name, *rest = argv
   if name == 'train':
     stopping.install()

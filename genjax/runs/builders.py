@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import dataclasses
 import importlib
+import os
 import pathlib
 import sys
 import types
@@ -23,10 +24,15 @@ ADAPTERS = 'genjax.experiments.lora'  # what makes of any experiment the one tha
 
 
 def extend_path(paths: Sequence[str]) -> None:
-  """Makes builders beside the config, and in the current folder, importable."""
+  """Makes builders beside the config, and in the current folder, importable.
+
+  A checkout of genjax on the import path goes last: its folders `configs` and `experiments` must not hide the user's.
+  """
   for path in paths:
     if path not in sys.path:
       sys.path.append(path)
+  checkout = str(OWN.resolve().parent)
+  sys.path.sort(key=lambda path: os.path.realpath(path) == checkout)  # stable: nothing else moves
 
 
 def current_name(name: str, paths: Sequence[str] = ()) -> str:

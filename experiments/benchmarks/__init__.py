@@ -1,1 +1,0 @@
-"""Benchmarks and checks of genjax itself: speed, fault injection, plans, and the picture of the README."""
