@@ -97,7 +97,7 @@ def wait_for(path: pathlib.Path, seconds: float = 60.0) -> None:
 def describe(config: Config, data: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
   """What run.json holds, and what goes into every checkpoint beside the config. `data`: what identifies the data."""
   return {'versions': versions(), 'seed': config.seed, 'random': keys.implementation(), 'data': dict(data),
-          'paths': [path for path in paths if not builder_code.is_run(path)],
+          'paths': [path for path in dict.fromkeys(paths) if not builder_code.is_run(path)],
           'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
           'processes': jax.process_count(), 'machine': platform.platform(), 'cpus': os.cpu_count()}
 
