@@ -23,6 +23,7 @@ from genjax.nn.functional import Network
 from genjax.objectives.decoding import END
 from genjax.objectives.masked import MaskedLanguageModel, MaskingOptions
 from genjax.objectives.sequence_classification import SequenceClassification
+from genjax.tables import Table
 from genjax.training.experiment import Columns, Condition, Experiment
 from genjax.training.optimization import optimizers
 from genjax.types import Tree, UserError, expanded
@@ -98,7 +99,8 @@ def _classification(config: Config) -> Experiment:
     }, axes={'net': bert.AXES})
 
 
-OBJECTIVES = {'masked_lm': _masked_lm, 'classification': _classification}
+OBJECTIVES: Table = Table(
+  'objective of BERT', {'masked_lm': _masked_lm, 'classification': _classification}, takes=('config',))
 
 
 def _experiment(config: Config, text: '_Text', train: Callable[[], Arrays], heldout: Callable[[], Arrays],

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 import dataclasses
 import functools
+import inspect
 from typing import Any
 
 from genjax import checks
@@ -11,11 +12,14 @@ from genjax.diffusion import parameterizations, samplers, schedules, weightings
 from genjax.experiments import images, measures, render
 from genjax.models.denoisers import dit, unet
 from genjax.objectives.diffusion import Diffusion, Sampler, identity, pixels
+from genjax.tables import Table
 from genjax.training.experiment import Experiment
 from genjax.training.optimization import optimizers
 from genjax.types import UserError
 
-MODELS = {'dit': (dit.DiT, dit.network, dit.AXES), 'unet': (unet.UNet, unet.network, unet.AXES)}
+# Name -> options, network of them, logical axes of its parameters
+MODELS: Table = Table('denoiser', {
+  'dit': (dit.DiT, dit.network, dit.AXES), 'unet': (unet.UNet, unet.network, unet.AXES)})
 
 
 def build(config: Any) -> Experiment:
@@ -118,7 +122,8 @@ def sampler(options: SamplerOptions, process: schedules.Process, learned: bool =
   """
   method = config_lib.choose(samplers.SAMPLERS, options.name, 'config.sampler.name')
   keywords = dict(options.options)
-  config_lib.build(_check_only(method), keywords, 'config.sampler.options', **dict.fromkeys(_SHARED))
+  shared = list(inspect.signature(method).parameters)[:len(samplers.SAMPLERS.takes or ())]
+  config_lib.build(_check_only(method), keywords, 'config.sampler.options', **dict.fromkeys(shared))
   if method is samplers.ancestral:
     keywords.setdefault('variance', 'learned' if learned else 'small')
     if keywords['variance'] not in samplers.VARIANCES:
@@ -140,15 +145,12 @@ def _times(options: dict, process: schedules.Process) -> schedules.Quantile | No
   if process.steps:
     raise UserError(f"config.objective.times must be 'default' for a process of {process.steps} whole steps, got "
                     f'{name!r}')
-  unbounded = process.spacing == 'karras'
-  if unbounded == (name in schedules.UNIT_TIMES):
-    known = sorted(set(schedules.QUANTILES) - set(schedules.UNIT_TIMES) if unbounded else schedules.UNIT_TIMES)
+  wrong = schedules.UNIT_TIMES if process.spacing == 'karras' else schedules.UNBOUNDED_TIMES
+  if name in wrong:
+    known = sorted(set(schedules.QUANTILES) - set(wrong))
     raise UserError(f"config.objective.times must be 'default' or one of {known} for a process with times from 0 to "
                     f'{process.start:g}, got {name!r}')
   return quantile
-
-
-_SHARED = ('denoise', 'x_BX', 'process', 'times', 'keys_B')  # arguments that every sampler has
 
 
 def _check_only(method: Any) -> Any:

@@ -11,7 +11,7 @@ from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data.pipeline import Pipeline
-from genjax.data.sources import Arrays
+from genjax.data.sources import SOURCES, Arrays, Named
 from genjax.data.synthetic import Noise, random_tokens
 from genjax.data.text import tokenizers
 from genjax.data.text.documents import open_documents
@@ -23,11 +23,12 @@ from genjax.experiments import imported
 from genjax.models.transformers import decoder
 from genjax.objectives.decoding import END, SamplerOptions
 from genjax.objectives.language import LanguageModel
+from genjax.tables import Table
 from genjax.training.experiment import Columns, Condition, Experiment
 from genjax.training.optimization import optimizers
 from genjax.types import UserError, expanded
 
-MODELS = {'gpt': decoder.TransformerConfig, 'llama': decoder.llama}
+MODELS: Table = Table('language model', {'gpt': decoder.TransformerConfig, 'llama': decoder.llama}, takes=())
 RANDOM_WINDOWS = {'train': 2**20, 'heldout': 64}  # splits of 'random_tokens' and their sizes
 
 
@@ -40,7 +41,8 @@ def build(config: Config) -> Experiment:
         documents, such as '<|endoftext|>'.
     vocabulary: 'byte'; 'char'; 'bpe' or 'wordpiece', trained on the split `train` to vocabulary_size tokens; or the
       path of a tokenizer (see `genjax.data.text.tokenizers.open_tokenizer`). With 'ids', name is a .npy file of tokens
-      (see `open_tokens`) or 'random_tokens' (see `random_tokens`, splits 'train' and 'heldout').
+      (see `open_tokens`), 'random_tokens' (see `random_tokens`, splits 'train' and 'heldout') or a name in
+      `genjax.data.sources.SOURCES` with a column 'tokens', int32 of context + 1.
     vocabulary_size: tokens of the model, by default those of the vocabulary.
     context: in tokens. heldout_stride: tokens from one held-out window to the next; by default the context, so that
       every target counts once. start: the prompt where there is none. segments: True for the columns 'segments' and
@@ -70,10 +72,12 @@ def build(config: Config) -> Experiment:
                             model.balance)
   end = _end(config, vocabulary)
 
-  def windows(split: str, stride: int) -> Windows | Noise | Arrays:
+  def windows(split: str, stride: int) -> Windows | Noise | Arrays | Named:
     if data.vocabulary == 'ids' and data.name == 'random_tokens':
       count = config_lib.choose(RANDOM_WINDOWS, split, 'the split of random_tokens')
       return random_tokens(size, data.context, count, seed=list(RANDOM_WINDOWS).index(split))
+    if data.name in SOURCES:
+      return Named(data.name, data, split)
     if data.get('rows'):
       return text.rows(split)
     return Windows(text.tokens(split), data.context, stride,

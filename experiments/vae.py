@@ -7,10 +7,11 @@ from genjax.config import Config
 from genjax.experiments import images, render
 from genjax.models.autoencoders import vae
 from genjax.objectives.vae import Vae
+from genjax.tables import Table
 from genjax.training.experiment import Columns, Experiment
 from genjax.training.optimization import optimizers
 
-MODELS = {'mlp': (vae.MlpConfig, vae.MLP_AXES), 'conv': (vae.ConvConfig, vae.CONV_AXES)}
+MODELS: Table = Table('autoencoder', {'mlp': (vae.MlpConfig, vae.MLP_AXES), 'conv': (vae.ConvConfig, vae.CONV_AXES)})
 PAIRS = 8  # images in a picture of reconstructions, and rows in one of interpolations
 POINTS = 9  # images in a row of interpolations
 

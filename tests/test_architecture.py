@@ -14,6 +14,7 @@ FILES = sorted(path for folder in ('genjax', 'experiments', 'configs') for path 
 ALLOWED = {
   'genjax.types': (),
   'genjax.checks': ('genjax.types',),
+  'genjax.tables': ('genjax.types',),
   'genjax.config': ('genjax.types',),
   'genjax.sharding': ('genjax.types',),
   'genjax.products': ('genjax.types',),
@@ -40,7 +41,7 @@ ALLOWED = {
                  'genjax.metrics', 'genjax.nn.functional', 'genjax.interop.files', 'genjax.cli', 'genjax.__version__'),
   'configs': ('genjax.configs.common',),
 }
-EVERYWHERE = ('genjax.checks',)  # what every package but genjax.types may import
+EVERYWHERE = ('genjax.checks', 'genjax.tables')  # what every package but genjax.types may import
 FAMILIES = re.compile(
   r'\b(gan|vae|elbo|diffusion|flow|language|lm|transformer|discriminator|generator|token|denois\w*)s?\b', re.I)
 

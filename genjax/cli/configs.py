@@ -10,7 +10,7 @@ import ml_collections
 from ml_collections import config_flags
 
 from genjax.config import check, flatten, suggestion
-from genjax.runs import assets, builders
+from genjax.runs import assets, builders, extensions
 from genjax.types import UserError
 
 
@@ -35,6 +35,7 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
   if any(arg in ('-h', '--help') for arg in argv):
     values = flags.FlagValues()
     define(values)
+    define_import(values)
     print(doc + '\n\nFlags:\n  --config=FILE[:args]\n  --config.key=value ...\n' + values.get_help())
     raise SystemExit(0)
   path = _config_path(argv)
@@ -42,14 +43,20 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
   if path.suffix == '.json' and (path.parent / 'run.json').is_file():
     paths += [known for known in assets.read_json(path.parent / 'run.json')['paths'] if known not in paths]
   builders.extend_path(paths)
+  imports = _imports(argv)
+  if path.suffix == '.json' and (path.parent / 'run.json').is_file():
+    imports = [*extensions.kept(path.parent), *imports]
+  extensions.load(imports)
   values = flags.FlagValues()
   if path.suffix == '.json':  # of a run
     argv = _without_config(argv)
   define(values)
+  define_import(values)
   try:
     _define_config(path, argv, values)
     rest = values(argv)
     config = values.config
+    values['import'].value = imports
   except AttributeError as error:
     raise _explain(path, argv, error) from error
   except (flags.Error, ValueError, TypeError, OSError) as error:
@@ -64,6 +71,22 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
     raise UserError(f'get_config in {path} must return an ml_collections.ConfigDict, got {type(config).__name__}')
   check(config)
   return values, paths
+
+
+def define_import(values: flags.FlagValues) -> None:
+  """Defines the flag `--import`, see `genjax.runs.extensions`."""
+  flags.DEFINE_multi_string('import', [], extensions.HELP, flag_values=values)
+
+
+def _imports(argv: Sequence[str]) -> list[str]:
+  """What `--import` names: parts must be known before the config is read."""
+  found = []
+  for arg, following in zip(argv, [*argv[1:], '']):
+    if arg.startswith('--import='):
+      found.append(arg.partition('=')[2])
+    elif arg == '--import':
+      found.append(following)
+  return found
 
 
 def of_workdir(argv: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from genjax import checks, distributed
 from genjax import config as config_lib
 from genjax.cli import hosts
 from genjax.metrics.card import Card
-from genjax.runs import outputs
+from genjax.runs import extensions, outputs
 from genjax.runs import workdir as workdir_lib
 from genjax.training import rehearsal
 from genjax.training.monitoring import logs
@@ -27,6 +27,7 @@ def main(argv: list[str]) -> int:
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--workdir', required=True, help='a run directory')
   workdir_lib.add_step(parser)
+  extensions.add_flag(parser)
   parser.add_argument('--raw', action='store_true', help='use the parameters themselves, not their averages')
   parser.add_argument('--seed', type=int, default=0, help='of the samples that sample-based metrics draw')
   parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> int:
     for metric in () if args.no_samples else run.experiment.metrics:
       metric.check()
 
-  config, run = workdir_lib.open_run(args.workdir, args.set, args.step, check=check)
+  config, run = workdir_lib.open_run(args.workdir, args.set, args.step, check=check, imports=args.imports)
   averaged = not args.raw
   if each_out:
     workdir_lib.prepare(str(each_out.parent), '--per-example')

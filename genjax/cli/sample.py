@@ -23,7 +23,7 @@ import numpy as np
 from genjax import checks, distributed
 from genjax.cli import hosts
 from genjax.config import suggestion
-from genjax.runs import outputs
+from genjax.runs import extensions, outputs
 from genjax.runs import workdir as workdir_lib
 from genjax.training import rehearsal
 from genjax.training.experiment import Columns, Condition
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
       parse_conditions(args.conditions, args.prompt, run.experiment.conditions, 1 if args.stream else args.num))
     _check(run, rows, out, args.stream)
 
-  _, run = workdir_lib.open_run(args.workdir, args.set, args.step, check=check)
+  _, run = workdir_lib.open_run(args.workdir, args.set, args.step, check=check, imports=args.imports)
   start = time.perf_counter()
   if args.stream:
     samples = _stream(run, rows, args.seed, not args.raw)
@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
                       help='e.g. sampler.steps=25')
   workdir_lib.add_step(parser)
+  extensions.add_flag(parser)
   parser.add_argument('--raw', action='store_true', help='use the parameters themselves, not their averages')
   parser.add_argument('--chunk', type=int, default=256, help='how many samples are computed at once')
   hosts.add(parser)

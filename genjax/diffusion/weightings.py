@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from genjax.diffusion.parameterizations import Parameterization
 from genjax.diffusion.schedules import Process
+from genjax.tables import Table
 from genjax.types import Array, UserError
 
 # times -> weights of the squared error of the prediction
@@ -29,33 +30,40 @@ def min_snr(gamma: float = 5.0) -> Weighting:
   At pure noise the weights of x0 and v are 0; 'truncated_snr' has none that vanish.
   """
   _positive('min_snr', gamma=gamma)
-  return _of_x0(lambda signal, noise: jnp.minimum(signal / noise, gamma))
+  return of_x0(lambda signal, noise: jnp.minimum(signal / noise, gamma))
 
 
 def truncated_snr(least: float = 1.0) -> Weighting:
   """max(snr, least) for x0 (Salimans & Ho 2022, section 4, with least = 1)."""
   _positive('truncated_snr', least=least)
-  return _of_x0(lambda signal, noise: jnp.maximum(signal / noise, least))
+  return of_x0(lambda signal, noise: jnp.maximum(signal / noise, least))
 
 
 def p2(gamma: float = 1.0, k: float = 1.0) -> Weighting:
   """1 / (k + snr)^gamma for epsilon (Choi et al. 2022, eq. 8)."""
   _positive('p2', gamma=gamma, k=k)
-  return _of_x0(lambda signal, noise: signal / noise / (k + signal / noise) ** gamma)
+  return of_x0(lambda signal, noise: signal / noise / (k + signal / noise) ** gamma)
 
 
 def sigmoid(bias: float = 2.0) -> Weighting:
   """sigmoid(bias - log snr) for epsilon (Kingma & Gao 2023, appendix; Hoogeboom et al. 2024)."""
   if not abs(bias) < 80:  # its exponential is a float32
     raise UserError(f'weighting sigmoid needs a bias between -80 and 80, got {bias}')
-  return _of_x0(lambda signal, noise: signal / (noise + signal * jnp.exp(-bias)))
+  return of_x0(lambda signal, noise: signal / (noise + signal * jnp.exp(-bias)))
 
 
-WEIGHTINGS = {'uniform': uniform, 'min_snr': min_snr, 'truncated_snr': truncated_snr, 'p2': p2, 'sigmoid': sigmoid}
+# Functions of options of config.objective.weighting -> Weighting
+WEIGHTINGS: Table[Callable[..., Weighting]] = Table(
+  'weighting',
+  {'uniform': uniform, 'min_snr': min_snr, 'truncated_snr': truncated_snr, 'p2': p2, 'sigmoid': sigmoid}, takes=())
 
 
-def _of_x0(weight: Callable[[Array, Array], Array]) -> Weighting:
-  """A weighting from that of x0, as a function of alpha^2 and sigma^2."""
+def of_x0(weight: Callable[[Array, Array], Array]) -> Weighting:
+  """A weighting from its formula for the error of x0_hat.
+
+  Args:
+    weight: (alpha^2, sigma^2) -> w, the weight of |x0 - x0_hat|^2; the signal-to-noise ratio is their quotient.
+  """
 
   def weights(process: Process, parameterization: Parameterization, t: Array) -> Array:
     _, out = parameterization.coefficients(process, t)

@@ -1,5 +1,6 @@
 """Normalisation: of layers, groups of channels and batches, and of kernels by their spectral norm."""
 
+from collections.abc import Callable
 from typing import Any
 
 from flax import nnx
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import reduction
+from genjax.tables import Table
 from genjax.types import Array, Key
 
 
@@ -77,6 +79,30 @@ class GroupNorm(nnx.GroupNorm):
     variance = jnp.mean(jnp.square(groups - mean), axis=axes, keepdims=True)
     channels = lambda value: jnp.repeat(value[..., 0], self.group_size, axis=-1)
     return _scaled(self, x, x32 - channels(mean), channels(variance))
+
+
+def layer(features: int, *, epsilon: float, scale: bool, bias: bool, dtype: Any, rngs: nnx.Rngs) -> LayerNorm:
+  """`LayerNorm` as an entry of `NORMS`."""
+  return LayerNorm(features, epsilon=epsilon, use_scale=scale, use_bias=bias, dtype=dtype, rngs=rngs)
+
+
+def rms(features: int, *, epsilon: float, scale: bool, bias: bool, dtype: Any, rngs: nnx.Rngs) -> RMSNorm:
+  """`RMSNorm` as an entry of `NORMS`; it has no bias."""
+  del bias
+  return RMSNorm(features, epsilon=epsilon, use_scale=scale, dtype=dtype, rngs=rngs)
+
+
+# Norms over the last axis by name: features, and what may be learned (scale, bias) -> a module that is called with x.
+# dtype: of the result; None for that of x.
+NORMS: Table[Callable[..., nnx.Module]] = Table(
+  'norm', {'layer': layer, 'rms': rms, 'layernorm': layer, 'rmsnorm': rms}, takes=('features',),
+  keywords=('epsilon', 'scale', 'bias', 'dtype', 'rngs'))
+_SHORT = {'layernorm': 'layer', 'rmsnorm': 'rms'}
+
+
+def short_name(name: str) -> str:
+  """One name for each norm: 'layer' for 'layernorm', 'rms' for 'rmsnorm', others as they are."""
+  return _SHORT.get(name, name)
 
 
 def _scaled(norm: Any, x: Array, centred: Array, variance: Array) -> Array:

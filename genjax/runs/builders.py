@@ -1,6 +1,8 @@
 """From a config to the experiment that it describes, and to the numbers of its run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import dataclasses
+import functools
 import importlib
 import importlib.util
 import pathlib
@@ -8,14 +10,20 @@ import sys
 from typing import Any
 
 from genjax import sharding
-from genjax.config import Config, check, plain
-from genjax.training.experiment import Experiment
+from genjax.config import Config, check, choose, plain
+from genjax.metrics.named import METRICS
+from genjax.tables import Table
+from genjax.training.experiment import Experiment, Metric
 from genjax.training.run import Settings
 from genjax.types import UserError
 
 OWN = pathlib.Path(__file__).parents[1] / 'experiments'  # the builders of genjax itself
 OWN_CONFIGS = OWN.with_name('configs')
 ADAPTERS = 'genjax.experiments.lora'  # what makes of any experiment the one that trains its adapters
+
+
+# Builders of one's own: a name for config.experiment -> build(config) -> Experiment. Any other name is a module path.
+BUILDERS: Table[Callable[..., Experiment]] = Table('builder', {}, takes=('config',))
 
 
 def extend_path(paths: Sequence[str]) -> None:
@@ -47,6 +55,13 @@ def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
   """
   check(config)
   extend_path(paths)
+  make = BUILDERS[config.experiment] if config.experiment in BUILDERS else _imported(config)
+  experiment = _with_metrics(config, make(config))
+  return importlib.import_module(ADAPTERS).wrap(config, experiment) if adapted(config) else experiment
+
+
+def _imported(config: Config) -> Callable[..., Experiment]:
+  """The function `build` of the module that a config names."""
   name = current_name(config.experiment)
   if not all(part.isidentifier() for part in name.split('.')):
     raise UserError(
@@ -62,8 +77,21 @@ def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
       "'genjax.experiments.diffusion', or the name of a Python file beside the config") from error
   if not hasattr(module, 'build'):
     raise UserError(f'module {name!r} ({module.__file__}) has no function build(config) -> Experiment')
-  experiment = module.build(config)
-  return importlib.import_module(ADAPTERS).wrap(config, experiment) if adapted(config) else experiment
+  return module.build
+
+
+def _with_metrics(config: Config, experiment: Experiment) -> Experiment:
+  """The experiment with the metrics that config.evaluation.metrics names."""
+  metrics = []
+  for name in (config.get('evaluation') or {}).get('metrics') or ():
+    function = choose(METRICS, name, 'config.evaluation.metrics')
+    compute = functools.partial(_compute, function, experiment.heldout)
+    metrics.append(Metric(name, compute, {'function': f'{function.__module__}.{function.__qualname__}'}))
+  return dataclasses.replace(experiment, metrics=(*experiment.metrics, *metrics)) if metrics else experiment
+
+
+def _compute(function: Callable[..., dict[str, float]], heldout: Any, draw: Any, seed: int) -> dict[str, float]:
+  return function(draw, heldout, seed)
 
 
 def adapted(config: Config) -> bool:

@@ -1,5 +1,6 @@
 """Trains a config in a run directory, or resumes it."""
 
+from collections.abc import Sequence
 import contextlib
 import pathlib
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from genjax import config as config_lib
 from genjax import distributed
 from genjax.config import Config
-from genjax.runs import assets, builders, lock
+from genjax.runs import assets, builders, extensions, lock
 from genjax.runs import workdir as workdir_lib
 from genjax.training import hooks, loop, rehearsal, stopping
 from genjax.training.checkpoints import warm_start
@@ -19,7 +20,8 @@ from genjax.training.run import Run
 from genjax.types import NonFiniteError, UserError
 
 
-def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (), begin: float | None = None) -> Run:
+def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (), begin: float | None = None,
+          imports: Sequence[str] = ()) -> Run:
   """Trains a config in a run directory, or resumes it; returns the run at its last step.
 
   Args:
@@ -27,6 +29,7 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (),
     workdir: the run directory.
     paths: folders to import the builder from.
     begin: `time.perf_counter()` of when the command began; by default now.
+    imports: files or modules to load before the builder runs, see `genjax.runs.extensions`; the run keeps them.
 
   Raises:
     UserError: bad input, before anything is computed.
@@ -38,10 +41,11 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (),
   path = workdir_lib.prepare(workdir)
   with lock.hold(path), contextlib.closing(Clock(begin)) as clock:
     clock.listen()
-    return _train(config, path, paths, clock)
+    return _train(config, path, paths, clock, imports)
 
 
-def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...], clock: Clock) -> Run:
+def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...], clock: Clock,
+           imports: Sequence[str]) -> Run:
   workdir_lib.compilation_cache()
   before = config.steps
   known = distributed.broadcast((path / 'config.json').exists(), 'whether the run exists')
@@ -52,9 +56,11 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
     workdir_lib.wait_for(path / 'config.json')
     before = workdir_lib.check_same(path, config)
     workdir_lib.check_random(path)
+    imports = extensions.resumed(path, imports)
     assets.put(config, assets.read(path))
   elif builders.adapted(config):
     assets.put(config, workdir_lib.inherited(config))
+  extensions.load(imports)
   experiment = workdir_lib.attach(config, builders.build(config, paths))
   run = Run(experiment, builders.settings(config), clock=clock)
   checkpoints = workdir_lib.checkpoints(path, config)
@@ -63,9 +69,11 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
   _check_best(config, run)
   assets.put(config, assets.described(experiment.assets, experiment.files))
   description = workdir_lib.describe(config, experiment.train.fingerprint(), paths)
+  description.update(extensions.keep(path, imports))
   distributed.check_equal(description['data'], 'the data')
   if known:
     _check_data(path, description)
+    extensions.record(path, description)
     if config.steps > before:
       _grow(config, path, before)
   else:
@@ -90,6 +98,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
         Watchdog(path / ('watchdog.txt' if distributed.is_first() else f'watchdog_{distributed.number()}.txt'),
                  config.get('watchdog_seconds', 0)),
         *experiment.hooks,
+        *(make(path) for make in hooks.HOOKS.values()),
         log,
         hooks.Profile(str(path / 'profile'), config.profile.start, config.profile.steps),
         hooks.Evaluate(writer, config.evaluate_every, config.evaluate_batches, needed=bool(checkpoints.best)),

@@ -4,7 +4,7 @@ Each acts at steps divisible by its own `every`; 0 is never. A process that was 
 had finished the step and saved it; so a hook that is due at the step where a run goes on catches up in `start`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import math
 import sys
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import tqdm
 
 from genjax import distributed
+from genjax.tables import Table
 from genjax.training import stopping
 from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.training.monitoring import logs
@@ -51,6 +52,10 @@ class Hook:
 
   def close(self) -> None:
     """See `genjax.training.loop.Hook`."""
+
+
+# Hooks of one's own: name -> function or class of the run directory, a pathlib.Path. Each is made for every training.
+HOOKS: Table[Callable[..., Hook]] = Table('hook', {}, takes=('workdir',))
 
 
 def is_due(step: int, every: int) -> bool:

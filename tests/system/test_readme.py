@@ -1,4 +1,4 @@
-"""What the README shows works: the worked example of a family of one's own, and the commands that it names."""
+"""What the documentation shows works: the worked example of a family of one's own, and the list of configs."""
 
 import json
 import os
@@ -11,11 +11,12 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 README = (ROOT / 'README.md').read_text()
+FAMILY = (ROOT / 'docs' / 'family.md').read_text()
 
 
 @pytest.fixture
 def three_files(tmp_path):
-  files = re.findall(r'```python\n# (\w+\.py)\n(.*?)```', README, re.S)
+  files = re.findall(r'```python\n# (\w+\.py)\n(.*?)```', FAMILY, re.S)
   assert len(files) == 3
   for name, text in files:
     (tmp_path / name).write_text(text)

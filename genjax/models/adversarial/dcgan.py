@@ -7,6 +7,7 @@ B/p.
 
 import dataclasses
 import functools
+from typing import Any
 
 from flax import nnx
 import jax
@@ -16,10 +17,9 @@ from genjax import checks
 from genjax.nn.conv import Conv, ConvTranspose, Dense, Initializer
 from genjax.nn.embeddings import Embed
 from genjax.nn.functional import Network, network
-from genjax.nn.norms import BatchNorm
+from genjax.nn.norms import NORMS, BatchNorm
 from genjax.types import Array, Key, UserError
 
-NORMS = ('batch', 'none')
 KERNEL = 4  # of every convolution, with stride 2
 
 
@@ -29,9 +29,10 @@ class Dcgan:
 
   size: height and width of an image. channels: of an image. latent: width of the latent. generator_width,
   discriminator_width: channels at half the image's size; they double with every halving. norm, discriminator_norm:
-  'batch' or 'none'. spectral: spectral normalisation in the discriminator. num_classes: None for an unconditional
-  model; else the generator reads an embedding of the label beside the latent, and the discriminator adds the inner
-  product of its features with an embedding of the label (projection, Miyato and Koyama 2018; on features that are not
+  'batch', 'none' or one of `genjax.nn.norms.NORMS`.
+  spectral: spectral normalisation in the discriminator. num_classes: None for an unconditional model; else the
+  generator reads an embedding of the label beside the latent, and the discriminator adds the inner product of its
+  features with an embedding of the label (projection, Miyato and Koyama 2018; on features that are not
   pooled).
   pack: samples that the discriminator judges together, stacked along the channels (PacGAN). momentum: of the running
   averages of batch normalisation. dtype: of the computation; parameters are float32.
@@ -115,16 +116,15 @@ class PointGan:
 
 
 class Normed(nnx.Module):
-  """A linear layer, and batch normalisation if asked for. A bias before batch normalisation would have no effect."""
+  """A linear layer, and a norm if asked for. A bias before batch normalisation would have no effect."""
 
   def __init__(self, linear: nnx.Module, features: int, norm: str, momentum: float, dtype, rngs: nnx.Rngs):
     self.linear = linear
-    self.norm = BatchNorm(features, momentum=momentum, scale_sd=0.02, dtype=dtype,
-                          rngs=rngs) if norm == 'batch' else None
+    self.norm = _make_norm(norm, features, momentum, dtype, rngs)
 
   def __call__(self, x: Array, key: Key | None = None) -> Array:
     x = self.linear(x, key)  # type: ignore[operator]
-    return x if self.norm is None else self.norm(x, key)
+    return _normalised(self.norm, x, key)
 
 
 class DcganGenerator(nnx.Module):
@@ -138,8 +138,7 @@ class DcganGenerator(nnx.Module):
     inputs = config.latent if config.num_classes is None else 2 * config.latent
     self.embed = _embed(config, rngs)
     self.project = Dense(inputs, self.start**2 * widths[0], bias=bias, init=init, dtype=dtype, rngs=rngs)
-    self.norm = BatchNorm(widths[0], momentum=config.momentum, scale_sd=0.02, dtype=dtype, rngs=rngs) \
-      if config.norm == 'batch' else None
+    self.norm = _make_norm(config.norm, widths[0], config.momentum, dtype, rngs)
     self.stages = nnx.List([
       Normed(ConvTranspose(width, following, KERNEL, 2, bias=bias, init=init, dtype=dtype, rngs=rngs), following,
              config.norm if stage + 1 < halvings else 'none', config.momentum, dtype, rngs)
@@ -148,7 +147,7 @@ class DcganGenerator(nnx.Module):
   def __call__(self, latent_BZ: Array, label_B: Array | None = None, key: Key | None = None) -> Array:
     x = self.project(_with_label(latent_BZ, self.embed, label_B))
     x_BHWC = x.reshape(x.shape[0], self.start, self.start, -1)
-    x_BHWC = x_BHWC if self.norm is None else self.norm(x_BHWC, key)
+    x_BHWC = _normalised(self.norm, x_BHWC, key)
     for stage in self.stages:
       x_BHWC = stage(jax.nn.relu(x_BHWC), key)
     return jnp.tanh(x_BHWC.astype(jnp.float32))
@@ -238,6 +237,20 @@ class Head(nnx.Module):
     return logit_B.astype(jnp.float32)
 
 
+def _make_norm(name: str, features: int, momentum: float, dtype: Any, rngs: nnx.Rngs) -> Any:
+  if name == 'batch':
+    return BatchNorm(features, momentum=momentum, scale_sd=0.02, dtype=dtype, rngs=rngs)
+  if name == 'none':
+    return None
+  return NORMS[name](features, epsilon=1e-5, scale=True, bias=True, dtype=dtype, rngs=rngs)
+
+
+def _normalised(norm: Any, x: Array, key: Key | None) -> Array:
+  if norm is None:
+    return x
+  return norm(x, key) if isinstance(norm, BatchNorm) else norm(x)
+
+
 def _start(size: int) -> tuple[int, int]:
   """(side of the smallest map, number of halvings down to it): 64 -> (4, 4), 28 -> (7, 2)."""
   halvings = 0
@@ -264,8 +277,8 @@ def _with_label(latent_BZ: Array, embed: Embed | None, label_B: Array | None) ->
 
 def _check(config: Dcgan | PointGan) -> None:
   for name in ('norm', 'discriminator_norm'):
-    if getattr(config, name) not in NORMS:
-      raise UserError(f'config.model.{name} must be one of {NORMS}, got {getattr(config, name)!r}')
+    if getattr(config, name) not in (known := ('batch', 'none', *NORMS)):
+      raise UserError(f'config.model.{name} must be one of {known}, got {getattr(config, name)!r}')
   checks.whole(config, 1, 'latent', 'pack', 'num_classes')  # num_classes None: unconditional
   checks.rates(config, 'momentum')
   checks.dtype(config)

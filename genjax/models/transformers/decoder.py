@@ -1,5 +1,6 @@
 """Decoder-only transformers: GPT-2 and GPT-3, LLaMA, Mistral, Mixtral and everything between, by options."""
 
+from collections.abc import Callable
 import dataclasses
 import math
 from typing import Any
@@ -10,7 +11,6 @@ import jax.numpy as jnp
 
 from genjax import checks, sharding
 from genjax.nn import linear as linear_lib
-from genjax.nn import norms
 from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.attention.self_attention import Attention, RopeScaling, init_layer
 from genjax.nn.blocks import ACTIVATIONS
@@ -19,13 +19,13 @@ from genjax.nn.experts import Experts, balance, empty_load
 from genjax.nn.functional import Network, dropout, network, stack, unstack
 from genjax.nn.kernels import dense
 from genjax.nn.linear import Linear
+from genjax.nn.norms import NORMS, short_name
+from genjax.tables import Table
 from genjax.types import Array, Key, Tree
 
 POSITIONS = ('learned', 'rope')
-NORMS = ('layer', 'rms')
 # Activation(gate x) * up x in the place of activation(up x) (Shazeer 2020)
 GATED = {'swiglu': 'silu', 'geglu': 'gelu', 'reglu': 'relu'}
-MLPS = {**ACTIVATIONS, **{name: ACTIVATIONS[activation] for name, activation in GATED.items()}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +36,10 @@ class TransformerConfig:
   key/value heads, 0 for as many as heads. head_dim: channels of a head, 0 for width / heads. mlp_width: 0 for 4 width.
   positions: 'learned' or 'rope'. rope_theta,
   rope_scaling: base and scaling of rotary positions, the latter as a `RopeScaling` or a dict of its options. window:
-  tokens that a token sees, itself included (sliding window, Jiang et al. 2023), 0 for all. norm: 'layer' or 'rms'. mlp:
-  'gelu' (exact), 'gelu_tanh', 'relu', 'silu', or one of `GATED`. bias: in projections and norms; attention_bias,
+  tokens that a token sees, itself included (sliding window, Jiang et al. 2023), 0 for all.
+  norm: one of `genjax.nn.norms.NORMS`. block: one of `BLOCKS`. mlp: one of `genjax.nn.blocks.ACTIVATIONS` or of
+  `GATED`.
+  bias: in projections and norms; attention_bias,
   mlp_bias: in these alone, None for as `bias` says. experts: MLPs of a block of which each token has
     `experts_per_token`, 0 for one MLP that all have (see `genjax.nn.experts`); they have no biases.
   balance: weight of their load-balancing loss in the training loss. tied: the output layer is the transposed embedding.
@@ -77,8 +79,10 @@ class TransformerConfig:
   attention: str = 'auto'
   remat: str = 'none'
   unroll: bool = False
+  block: str = 'pre_norm'
 
   def __post_init__(self):
+    object.__setattr__(self, 'norm', short_name(self.norm))
     checks.whole(self, 1, 'vocab', 'context', 'layers', 'heads', 'width')
     checks.whole(self, 0, 'kv_heads', 'head_dim', 'mlp_width', 'window', 'experts')
     checks.rates(self, 'dropout', 'attention_dropout')
@@ -91,8 +95,8 @@ class TransformerConfig:
     if self.positions == 'rope' and (self.head_dim or self.width // self.heads) % 2:
       raise checks.OutOfRange(
         f'head_dim must be even for rotary positions, got {self.head_dim or self.width // self.heads}')
-    for name, known in (('positions', POSITIONS), ('norm', NORMS), ('mlp', tuple(MLPS)), ('attention',
-                                                                                          IMPLEMENTATIONS)):
+    for name, known in (('positions', POSITIONS), ('norm', tuple(NORMS)), ('mlp', (*ACTIVATIONS, *GATED)),
+                        ('attention', IMPLEMENTATIONS), ('block', tuple(BLOCKS))):
       if getattr(self, name) not in known:
         raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
     if self.experts and self.mlp_bias:
@@ -167,7 +171,7 @@ class Block(nnx.Module):
     self.mlp_norm = _norm(config, rngs)
     if config.experts:
       self.experts = Experts(config.width, mlp_width, config.experts, config.experts_per_token,
-                             activation=MLPS[config.mlp], gated=config.mlp in GATED, dtype=dtype, kernel_init=init,
+                             activation=_activation(config), gated=config.mlp in GATED, dtype=dtype, kernel_init=init,
                              out_init=residual_init, rngs=rngs)
     else:
       self.up = linear(config.width, mlp_width, init)
@@ -197,9 +201,13 @@ class Block(nnx.Module):
     return x if layer is None else (x, layer)
 
   def _mlp(self, h_BTD: Array, sequence: str | None) -> Array:
-    activation = MLPS[self.config.mlp]
+    activation = _activation(self.config)
     h_BTM = activation(self.gate(h_BTD)) * self.up(h_BTD) if self.config.mlp in GATED else activation(self.up(h_BTD))
     return self.down(sharding.constrain(h_BTM, 'batch', sequence, 'mlp', name='hidden units B T M of the MLP'))
+
+
+# Classes of the form of `Block`, by name
+BLOCKS: Table[Callable[..., nnx.Module]] = Table('decoder block', {'pre_norm': Block}, takes=('config', 'rngs'))
 
 
 class Head(nnx.Module):
@@ -220,11 +228,13 @@ class Head(nnx.Module):
     return linear_lib.project(x_BTD, embedding_VD, jnp.float32) if self.tied else self.out(x_BTD)
 
 
-def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.Module:
-  dtype = jnp.dtype(config.dtype)
-  if config.norm == 'rms':
-    return norms.RMSNorm(config.width, epsilon=config.norm_eps, dtype=dtype, rngs=rngs)
-  return norms.LayerNorm(config.width, epsilon=config.norm_eps, use_bias=config.bias, dtype=dtype, rngs=rngs)
+def _activation(config: TransformerConfig) -> Callable[[Array], Array]:
+  return ACTIVATIONS[GATED.get(config.mlp, config.mlp)]
+
+
+def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> Any:
+  return NORMS[config.norm](config.width, epsilon=config.norm_eps, scale=True, bias=config.bias,
+                            dtype=jnp.dtype(config.dtype), rngs=rngs)
 
 
 def _sequence(cache: Any) -> str | None:
@@ -232,8 +242,8 @@ def _sequence(cache: Any) -> str | None:
   return 'sequence' if cache is None else None
 
 
-def transformer(config: TransformerConfig) -> Network:
-  """The network.
+def transformer(config: TransformerConfig, block: Callable[..., nnx.Module] | None = None) -> Network:
+  """The network, of blocks of the class `block`, by default the one that config.block names in `BLOCKS`.
 
   apply(params, mutable, tokens_BT, key=None) -> logits B T V in float32, where logits at t depend on tokens up to t
   only. apply(..., cache=cache, position=p) -> (logits, cache): the tokens stand at positions p, p + 1, ..., earlier
@@ -248,7 +258,8 @@ def transformer(config: TransformerConfig) -> Network:
   experts, unscaled, to which tokens add by their weights; see `genjax.nn.experts.balance`.
   """
   embedding = network(lambda rngs: Embedding(config, rngs))
-  blocks = stack(network(lambda rngs: Block(config, rngs)), config.layers, config.remat, config.unroll)
+  make = BLOCKS[config.block] if block is None else block
+  blocks = stack(network(lambda rngs: make(config, rngs)), config.layers, config.remat, config.unroll)
   head = network(lambda rngs: Head(config, rngs))
 
   def init(key: Key) -> tuple[Tree, Tree]:

@@ -18,16 +18,19 @@ import jax
 import numpy as np
 import optax
 
+from genjax.tables import Table
 from genjax.training.optimization import directions, optimizer_parts
 from genjax.types import Tree, UserError, leaf_name, listed, named_leaves
 
 SCHEDULES = ('constant', 'linear', 'cosine')
 DECAYED = r'.*(kernel|embedding)'  # what weight decay acts on by default: neither biases nor norms
-_DIRECTIONS: dict[str, Callable[..., optax.GradientTransformation]] = {
+# Functions of an optimizer's options -> optax transformation. One with an argument learning_rate is given the schedule
+# and is a whole optimizer, such as `optax.novograd`; any other is a direction, and weight decay and the rate follow it.
+OPTIMIZERS: Table[Callable[..., optax.GradientTransformation]] = Table('optimizer', {
   'adam': directions.adam, 'adamw': directions.adam, 'sgd': directions.sgd, 'rmsprop': directions.rmsprop,
   'lion': directions.lion, 'adafactor': directions.adafactor, 'sm3': directions.sm3, 'muon': directions.muon,
-  'schedule_free': directions.schedule_free}
-OPTIMIZERS = tuple(_DIRECTIONS)
+  'schedule_free': directions.schedule_free}, takes=())
+_RATED = 'learning_rate'  # an argument of whole optimizers
 _WITHOUT_DECAY = ('adam', 'rmsprop')
 _RATE = dict(warmup=0, schedule='constant', end=0.0)  # options of every rate, and their defaults
 _UNIT = (lambda x: 0 <= x < 1, 'a number from 0 up to, not including, 1')
@@ -123,7 +126,10 @@ def stop_frozen(optimizer: optax.GradientTransformation, params: Tree) -> Tree:
 
 def takes(name: str) -> list[str]:
   """The options of an optimizer, beside those that all have."""
-  own = list(inspect.signature(_DIRECTIONS[name]).parameters)
+  own = list(inspect.signature(OPTIMIZERS[name]).parameters)
+  if _RATED in own:
+    own.remove(_RATED)
+    return own
   return own if name in _WITHOUT_DECAY else [*own, 'weight_decay', 'decay']
 
 
@@ -132,7 +138,7 @@ def _single(steps: int, where: str, last: optax.GradientTransformation | None,
   """One optimizer, without clipping; `last` is the last link of its chain."""
   name = given.pop('name')
   if name not in OPTIMIZERS:
-    raise UserError(f'{where} name must be one of {OPTIMIZERS}, got {name!r}')
+    raise UserError(f'{where} name must be one of {tuple(OPTIMIZERS)}, got {name!r}')
   allowed = [*takes(name), 'lr', *_RATE]
   for option in given:
     if option not in allowed:
@@ -147,8 +153,11 @@ def _single(steps: int, where: str, last: optax.GradientTransformation | None,
   if not steps >= rate['warmup'] >= 0:
     raise UserError(f'{where} warmup must lie between 0 and the {steps} updates of the run, got {rate["warmup"]}')
   schedule = learning_rate(rate['lr'], steps, rate['warmup'], rate['schedule'], rate['end'], where)
+  if _RATED in inspect.signature(OPTIMIZERS[name]).parameters:
+    whole = _made(name, where, {**given, _RATED: schedule})
+    return whole if last is None else optax.chain(whole, last)
   weight_decay, decay = given.pop('weight_decay', 0.0), given.pop('decay', DECAYED)
-  direction, rated = _DIRECTIONS[name](**given), optax.scale_by_learning_rate(schedule)
+  direction, rated = _made(name, where, given), optax.scale_by_learning_rate(schedule)
   decayed = optax.add_decayed_weights(weight_decay, lambda params: _decayed(decay, params))
   links = [direction, rated] if name in _WITHOUT_DECAY else [direction, decayed, rated]
   if name == 'sgd' and not given.get('momentum'):  # the same in the order of optax.sgd, whose states checkpoints hold
@@ -165,6 +174,14 @@ def _single(steps: int, where: str, last: optax.GradientTransformation | None,
     raise UserError(f'{where}.b1 must be a number above 0 and below 1, by which schedule_free weighs an average, got '
                     f'{b1!r}')
   return directions.averaging(optax.chain(*links), schedule, b1)
+
+
+def _made(name: str, where: str, given: Mapping[str, Any]) -> optax.GradientTransformation:
+  """The transformation that a name stands for."""
+  made = OPTIMIZERS[name](**given)
+  if not (callable(getattr(made, 'init', None)) and callable(getattr(made, 'update', None))):
+    raise UserError(f'{where}: the optimizer {name!r} must return an optax.GradientTransformation, got {made!r}')
+  return made
 
 
 def _decayed(decay: str, params: Tree) -> Tree:
@@ -237,7 +254,7 @@ def from_config(optimizers: Mapping[str, Mapping[str, Any]], steps: int) -> dict
     where = f'config.optimizers.{group}'
     given = {'steps': steps, **_plain(options)}
     if missing := [option for option in ('name', 'lr') if option not in given]:
-      raise UserError(f'{where} lacks {missing}; name is one of {OPTIMIZERS}, lr the peak learning rate')
+      raise UserError(f'{where} lacks {missing}; name is one of {tuple(OPTIMIZERS)}, lr the peak learning rate')
     made[group] = make(**{**given, 'where': where})
   return made
 
