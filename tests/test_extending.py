@@ -8,6 +8,7 @@ import pathlib
 import re
 import shutil
 
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +20,7 @@ from genjax.configs import quickstart
 from genjax.diffusion import parameterizations, samplers, schedules, weightings
 from genjax.experiments import images
 from genjax.models.denoisers import dit
+from genjax.models.transformers import decoder
 from genjax.nn import blocks, norms
 from genjax.runs import builders, extensions, training
 from genjax.tables import Table
@@ -81,11 +83,11 @@ def small(**options):
 
 def applied(net, scale=0.1):
   """The network's output at parameters that are not zero, and their tree."""
-  params, _ = net.init(jax.random.key(0))
+  params, _ = jax.jit(net.init)(jax.random.key(0))
   params = jax.tree.map(lambda leaf: leaf + scale * jnp.sin(jnp.arange(leaf.size, dtype=jnp.float32).reshape(
     leaf.shape)), params)
   image = jax.random.normal(jax.random.key(1), (2, 8, 8, 1))
-  return net.apply(params, {}, image, jnp.asarray([3.0, 700.0]), jnp.asarray([0, 2]))[0], params
+  return jax.jit(net.apply)(params, {}, image, jnp.asarray([3.0, 700.0]), jnp.asarray([0, 2]))[0], params
 
 
 def test_the_page_has_an_example_and_a_command_for_each_part():
@@ -158,6 +160,29 @@ def test_block(use):
   assert np.array_equal(named, given) and not np.allclose(named, plain)
 
 
+def test_block_of_a_decoder(monkeypatch):
+
+  class Scaled(decoder.Block):
+
+    def __init__(self, config, rngs):
+      super().__init__(config, rngs)
+      self.gain = nnx.Param(jnp.ones(1))
+
+    def __call__(self, x, key=None, **options):
+      return self.gain * super().__call__(x, key, **options)
+
+  monkeypatch.setitem(decoder.BLOCKS, 'scaled', Scaled)
+  options = dict(vocab=5, context=4, layers=2, heads=2, width=8)
+  for net in (decoder.transformer(decoder.TransformerConfig(**options, block='scaled')),
+              decoder.transformer(decoder.TransformerConfig(**options), block=Scaled)):
+    params, _ = jax.eval_shape(net.init, jax.random.key(0))
+    assert params['blocks']['gain'].shape == (2, 1)
+    logits, _ = jax.eval_shape(net.apply, params, {}, jnp.zeros((2, 4), jnp.int32))
+    assert logits.shape == (2, 4, 5)
+  with pytest.raises(ValueError, match='block must be one of .*scaled'):
+    decoder.TransformerConfig(**options, block='nothing')
+
+
 def test_optimizers(use):
   use('my_optimizers')
   params, gradient = {'kernel': jnp.asarray([1.0, 2.0])}, {'kernel': jnp.asarray([0.3, -4.0])}
@@ -197,6 +222,14 @@ def test_metric(use):
     builders.build(config_of(evaluation={'metrics': ('brightnes',)}))
 
 
+def test_builder(use):
+  use('my_builder')
+  config = config_of('my_builder')
+  columns = {'image': np.zeros((4, 8, 8, 1), np.uint8)}
+  plain = builders.build(config_of()).render(columns)['samples']
+  assert np.array_equal(builders.build(config).render(columns)['samples'], 255 - np.asarray(plain))
+
+
 TOGETHER = ('my_process', 'my_weighting', 'my_norm', 'my_block', 'my_optimizers', 'my_data', 'my_log', 'my_builder')
 
 
@@ -205,7 +238,8 @@ def run(folder, tmp_path_factory):
   """A run of 10 steps with all parts that training uses; the files that it was begun with are gone."""
   path = tmp_path_factory.mktemp('runs') / 'run'
   begun = shutil.copytree(folder, path.parent / 'begun')
-  config = config_of(*TOGETHER, **{'steps': 10, 'sample_every': 10, 'evaluate_every': 0, 'checkpoint.every': 10})
+  config = config_of(*TOGETHER, **{'steps': 10, 'sample_every': 0, 'evaluate_every': 0, 'checkpoint.every': 10,
+                                   'model.depth': 1, 'sampler.guidance': 1.0})
   try:
     training.train(config, str(path), imports=[str(begun / f'{name}.py') for name in TOGETHER])
   finally:
@@ -221,7 +255,6 @@ def test_a_run_with_parts_of_ones_own(run):
   assert {path.name for path in (run / 'code').iterdir()} == set(kept['imports'])
   (step, loss), = [line.split(',') for line in (run / 'my_log.csv').read_text().splitlines()]
   assert step == '10' and math.isfinite(float(loss))
-  assert list((run / 'samples').iterdir())
 
 
 def test_it_is_sampled_elsewhere_and_with_a_sampler_of_ones_own(run, folder, tmp_path, monkeypatch):

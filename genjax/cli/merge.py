@@ -10,11 +10,11 @@ import contextlib
 from typing import Any
 
 from genjax import config as config_lib
-from genjax.runs import assets, builders, outputs
+from genjax.runs import assets, builders, extensions, outputs
 from genjax.runs import workdir as workdir_lib
 from genjax.training.monitoring import logs
 from genjax.training.state import TrainState
-from genjax.types import UserError
+from genjax.types import UserError, expanded
 
 
 def main(argv: list[str]) -> int:
@@ -44,6 +44,7 @@ def main(argv: list[str]) -> int:
                      ema={group: averages[group] for group in experiment.ema})
   workdir_lib.prepare(str(out), '--out')
   description = workdir_lib.describe(plain, experiment.train.fingerprint(), paths)
+  description.update(extensions.keep(out, extensions.kept(expanded(args.workdir))))
   with contextlib.closing(workdir_lib.checkpoints(out, config)) as saved:
     saved.save(run.step, state, {**description, 'config': config_lib.plain(plain)}, None)
   assets.write(out, experiment.files)

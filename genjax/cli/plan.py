@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     except flags.Error as error:
       raise UserError(' '.join(str(error).split())) from error
     config, paths = workdir_lib.read_config(values.workdir)
-    extensions.load(values['import'].value)
+    extensions.load(values['import'].value or ())
   else:
     values, paths = configs.parse('plan', argv, __doc__ or '', define)
     config = values.config

@@ -5,7 +5,8 @@ later executes it from there.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
@@ -17,6 +18,7 @@ from typing import Any
 from genjax import distributed, tables
 from genjax.runs import code
 from genjax.runs.assets import read_json
+from genjax.training.hooks import HOOKS, Hook
 from genjax.training.monitoring.logs import say
 from genjax.types import UserError, expanded, strict_json
 
@@ -26,11 +28,11 @@ HELP = ('a Python file or a module that adds samplers, processes, norms, ... by 
 
 @dataclasses.dataclass
 class _Loaded:
-  """A file that was executed: of which content, where, and what it added."""
+  """A file that was executed, or a module that was imported: of which content, where, and what it added."""
 
-  checksum: str
-  path: pathlib.Path
   added: tables.Added
+  checksum: str = ''
+  path: pathlib.Path | None = None
 
 
 _loaded: dict[str, _Loaded] = {}  # by module name
@@ -56,13 +58,10 @@ def load(imports: Sequence[str]) -> None:
     path = _file(name)
     if path is not None:
       _execute(path)
-      continue
-    try:
-      importlib.import_module(name)
-    except UserError:
-      raise
-    except Exception as error:
-      raise _failed(name, error) from error
+    elif name not in _loaded:
+      with _adding(name) as added:
+        importlib.import_module(name)
+      _loaded[name] = _Loaded(added)
 
 
 def unload() -> None:
@@ -106,6 +105,19 @@ def record(workdir: pathlib.Path, description: Mapping[str, Any]) -> None:
     partial = workdir / 'run.json.partial'
     partial.write_text(strict_json(after, indent=2) + '\n')
     partial.replace(workdir / 'run.json')
+
+
+def hooks(workdir: pathlib.Path, imports: Sequence[str]) -> list[Hook]:
+  """The user's hooks for a training: those that its imports added, and those that no import did.
+
+  Args:
+    workdir: the run directory, for which they are made.
+    imports: of the run.
+  """
+  mine = {path.stem if (path := _file(name)) is not None else name for name in imports}
+  others = {added for module, loaded in _loaded.items() if module not in mine
+            for table, added in loaded.added if table is HOOKS}
+  return [make(workdir) for name, make in HOOKS.items() if name not in others]
 
 
 def kept(workdir: pathlib.Path) -> list[str]:
@@ -186,7 +198,7 @@ def _source(name: str) -> pathlib.Path | None:
   if name.endswith('.py') or '/' in name:
     return _file(name)
   top = name.partition('.')[0]
-  if top in _loaded:
+  if top in _loaded and _loaded[top].path is not None:
     return _loaded[top].path
   try:
     spec = importlib.util.find_spec(top) if top.isidentifier() else None
@@ -221,7 +233,7 @@ def _execute(path: pathlib.Path) -> None:
   before = _loaded.pop(name, None)
   if before is not None:
     tables.remove(before.added)
-    del sys.modules[name]
+    sys.modules.pop(name, None)
   there = sys.modules.get(name)
   if there is not None and _is_file(there, path):
     return  # imported before, by a config or by the user
@@ -234,16 +246,26 @@ def _execute(path: pathlib.Path) -> None:
   module = sys.modules[name] = importlib.util.module_from_spec(spec)
   if str(path.parent) not in sys.path:
     sys.path.append(str(path.parent))
+  try:
+    with _adding(str(path)) as added:
+      spec.loader.exec_module(module)
+  except UserError:
+    del sys.modules[name]
+    raise
+  _loaded[name] = _Loaded(added, _checksum(path), path)
+
+
+@contextlib.contextmanager
+def _adding(name: str) -> Iterator[tables.Added]:
+  """Collects what is added to tables. After a failure it is taken back, and the import named."""
   with tables.recorded() as added:
     try:
-      spec.loader.exec_module(module)
+      yield added
     except Exception as error:
-      del sys.modules[name]
       tables.remove(added)
       if isinstance(error, UserError):
-        raise UserError(f'--import={path}: {error}') from error
-      raise _failed(str(path), error) from error
-  _loaded[name] = _Loaded(_checksum(path), path, added)
+        raise UserError(f'--import={name}: {error}') from error
+      raise _failed(name, error) from error
 
 
 def _is_file(module: ModuleType, path: pathlib.Path) -> bool:
@@ -251,18 +273,20 @@ def _is_file(module: ModuleType, path: pathlib.Path) -> bool:
 
 
 def _forget_others(path: pathlib.Path) -> None:
-  """Unloads modules that the file imports from its folder and that were loaded from another folder, with another
-  content."""
+  """Unloads modules that the file imports from its folder, if they were loaded from another folder where one of them
+  has another content."""
+  elsewhere = {}
   for file in code.beside(path)[1:]:
     name = '.'.join(file.relative_to(path.parent).with_suffix('').parts).removesuffix('.__init__')
     there = sys.modules.get(name)
-    origin = getattr(there, '__file__', None)
-    if origin and not _is_file(there, file) and (  # type: ignore[arg-type]
-        not pathlib.Path(origin).is_file() or pathlib.Path(origin).read_bytes() != file.read_bytes()):
-      del sys.modules[name]
-      if str(path.parent) in sys.path:
-        sys.path.remove(str(path.parent))
-      sys.path.insert(0, str(path.parent))
+    if there is not None and getattr(there, '__file__', None) and not _is_file(there, file):
+      elsewhere[name] = (pathlib.Path(str(there.__file__)), file)
+  if all(there.is_file() and there.read_bytes() == file.read_bytes() for there, file in elsewhere.values()):
+    return
+  for name in elsewhere:
+    del sys.modules[name]
+  folder = str(path.parent)
+  sys.path[:] = [folder, *(known for known in sys.path if known != folder)]
 
 
 def _failed(name: str, error: Exception) -> UserError:

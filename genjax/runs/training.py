@@ -98,7 +98,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
         Watchdog(path / ('watchdog.txt' if distributed.is_first() else f'watchdog_{distributed.number()}.txt'),
                  config.get('watchdog_seconds', 0)),
         *experiment.hooks,
-        *(make(path) for make in hooks.HOOKS.values()),
+        *extensions.hooks(path, imports),
         log,
         hooks.Profile(str(path / 'profile'), config.profile.start, config.profile.steps),
         hooks.Evaluate(writer, config.evaluate_every, config.evaluate_batches, needed=bool(checkpoints.best)),

@@ -54,7 +54,7 @@ class Hook:
     """See `genjax.training.loop.Hook`."""
 
 
-# Hooks of one's own: name -> function or class of the run directory, a pathlib.Path. Each is made for every training.
+# Hooks of one's own: name -> function or class of the run directory, a pathlib.Path.
 HOOKS: Table[Callable[..., Hook]] = Table('hook', {}, takes=('workdir',))
 
 
