@@ -31,7 +31,8 @@ class Table(dict[str, T]):
     self.kind, self.takes, self.keywords = kind, takes, tuple(keywords)
 
   def add(self, name: str, value: T) -> None:
-    """Adds an entry, which configs may name from now on.
+    """Adds an entry, which configs may name from now on. A function that is defined anew, as by a cell of a notebook
+    that runs twice, takes the place of its former self.
 
     Args:
       name: letters, digits, '_' and '-'.
@@ -42,7 +43,7 @@ class Table(dict[str, T]):
     """
     if not isinstance(name, str) or not re.fullmatch(r'\w[\w-]*', name):
       raise UserError(f"the name of a {self.kind} must be letters, digits, '_' and '-', got {name!r}")
-    if name in self:
+    if name in self and _origin(self[name]) != _origin(value):
       raise UserError(f'a {self.kind} named {name!r} exists already; choose another name')
     if self.takes is not None:
       self._check_call(name, value)
@@ -69,6 +70,13 @@ class Table(dict[str, T]):
       signature.bind(*(self.takes or ()), **dict.fromkeys(self.keywords))
     except TypeError as error:
       raise UserError(f'{self.kind} {name!r} is called with ({expected}), but takes {signature}: {error}') from error
+
+
+def _origin(value: Any) -> Any:
+  """Where a part is defined."""
+  if isinstance(value, tuple):
+    return tuple(map(_origin, value))
+  return (value.__module__, value.__qualname__) if hasattr(value, '__qualname__') else value
 
 
 def _signature(value: Callable[..., Any]) -> inspect.Signature:

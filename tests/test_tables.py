@@ -56,6 +56,21 @@ def test_the_signature_of_a_module_is_that_of_its_init():
     shapes.add('does_not', DoesNot)
 
 
+def test_a_function_that_is_defined_anew_replaces_itself():
+
+  def define(factor):
+
+    def square(x, y, size):
+      return factor * x
+
+    return square
+
+  shapes = table()
+  for factor in (2, 3):
+    shapes.add('square', define(factor))
+  assert shapes['square'](1, 0, 0) == 3
+
+
 def test_tuples_have_one_length():
   pairs = Table('pair', {'first': (1, 2)})
   pairs.add('second', (3, 4))
