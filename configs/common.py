@@ -11,7 +11,7 @@ SMALL_BERT = dict(layers=2, heads=2, width=128, types=1, dropout=0.1, init_scale
                   attention='auto', remat='none', unroll=True)
 # What a sampler of diffusion has beside its name, steps and guidance: `genjax.experiments.diffusion.SamplerOptions`.
 SAMPLING = dict(interval=(), shift=1.0, rho=7.0, sigma_min=0.002, sigma_max=0.0)
-IMAGES = dict(data_dir='', originals='', resize='', crop=False, threads=1)  # see `genjax.experiments.images.batches`
+IMAGES = dict(data_dir='', originals='', resize='', crop=False, threads=1)  # see `genjax.experiments.images.Data`
 IMAGE_EVALUATION = dict(num_samples=2000, classifier='', neighbours=2000)  # see `genjax.experiments.measures.Options`
 
 
@@ -54,19 +54,63 @@ def size(sizes: dict[str, tuple], name: str) -> tuple:
 
 
 def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
-  """What every config has, with its defaults. Steps count optimizer steps, `every` counts steps.
+  """What every config has, with its defaults; a builder takes the sections data, model, objective, sampler, evaluation
+  and optimizers.
 
-  With an `every` of 0 nothing happens in between: what is due at the end of a run (its last line, evaluation and
-  checkpoint) still is, except samples. `genjax.config.LEAST` has the smallest values.
+  Where an `every` is 0, nothing happens in between; the last line of the log, the evaluation and the checkpoint at the
+  end of a run still do, samples do not. `genjax.config.LEAST` has the smallest values.
+
+  Options:
+    experiment: module path of the builder, such as 'genjax.experiments.diffusion'.
+    seed: of all random numbers, from 0 to 2^63 - 1.
+    steps: optimizer steps of the whole run.
+    batch_size: examples of a step, over all devices.
+    microbatches: parts into which a batch is split to accumulate gradients.
+    steps_per_call: steps in one call of the device; more help where a step takes about a millisecond.
+    reduce: type in which devices sum gradients; 'bfloat16' halves what they send.
+    ema: decay of the moving average of this group's parameters, per step; without it there is no average.
+    mesh.data: devices along the axis that splits the batch; -1 is all that the others leave.
+    mesh.fsdp: devices along the axis that splits the batch and the parameters; -1 is all that the others leave.
+    mesh.tensor: devices along the axis that splits hidden channels, heads, vocabulary; -1 is all that the others leave.
+    mesh.context: devices along the axis that splits sequences; -1 is all that the others leave.
+    mesh.expert: devices along the axis that splits experts; -1 is all that the others leave.
+    rules: mesh axis, or axes, that split arrays along this logical axis; None for none.
+    log_every: steps from one line of the log to the next.
+    evaluate_every: steps from one evaluation on held-out data to the next.
+    evaluate_batches: held-out batches of an evaluation during training; 0 is the whole split.
+    sample_every: steps from one set of samples to the next; with 0 there are none at the end either.
+    sample_num: samples in a set.
+    checkpoint.every: steps from one checkpoint to the next.
+    checkpoint.keep: how many of the newest checkpoints are kept, at least 1.
+    checkpoint.best: held-out metric whose best checkpoint is kept too; '' for none.
+    checkpoint.mode: 'min' or 'max', which values of that metric are best.
+    checkpoint.asynchronous: whether training goes on while a checkpoint is written.
+    watchdog_seconds: seconds without a finished step after which the run ends with exit code 5; 0 is never. It must be
+      longer than any compilation.
+    nonfinite.policy: what a NaN or infinite loss or gradient does: 'abort' ends the run with exit code 3, 'skip'
+      leaves out the update, 'rollback' goes back to the last checkpoint.
+    nonfinite.limit: how many updates in a row 'skip', and how many times 'rollback', bears before it aborts.
+    init_from: RUN_DIR or RUN_DIR@STEP, whose parameters the run begins with; '' for fresh ones.
+    init.averaged: whether it begins with the moving averages of that run.
+    init.strict: whether a parameter that only one of both has, and that no rule covers, is an error.
+    init.rules: how its parameters are renamed, dropped and kept, see `genjax.training.checkpoints.warm_start`.
+    lora.rank: rank of the low-rank adapters that are trained in place of the parameters of init_from; 0 for none.
+    lora.alpha: adapters are multiplied by alpha / rank.
+    lora.dropout: rate at which inputs of adapters are dropped in training.
+    lora.paths: regular expressions of the paths of the kernels that get adapters.
+    lora.groups: groups of parameters to adapt; () is all in which a path matches.
+    lora.dtype: type in which the base is kept; '' is the one in which it is computed with.
+    profile.start: step at which a trace of the device begins.
+    profile.steps: steps of the trace; 0 for none.
   """
   config: Any = ml_collections.ConfigDict()  # its entries have no static types
-  config.experiment = ''  # module path of the builder
-  config.seed = seed  # from 0 to 2^63 - 1
+  config.experiment = ''
+  config.seed = seed
   config.steps = steps
   config.batch_size = batch_size
-  config.microbatches = 1  # gradient accumulation
-  config.steps_per_call = 1  # steps of one call of the device; more of them help where a step takes about a millisecond
-  config.reduce = 'float32'  # type in which devices sum gradients; 'bfloat16' halves what they send
+  config.microbatches = 1
+  config.steps_per_call = 1
+  config.reduce = 'float32'
   config.data = ml_collections.ConfigDict()
   config.model = ml_collections.ConfigDict()
   config.objective = ml_collections.ConfigDict()
@@ -78,26 +122,16 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
   config.rules = ml_collections.ConfigDict()  # logical axis -> mesh axis
   config.log_every = 50
   config.evaluate_every = 0
-  config.evaluate_batches = 0  # batches of an evaluation while training; 0 is the whole split
-  config.sample_every = 0  # 0: not at the end either
+  config.evaluate_batches = 0
+  config.sample_every = 0
   config.sample_num = 64
-  # keep: the newest so many, at least 1; best: held-out metric whose best checkpoint is kept too, '' for none.
   config.checkpoint = ml_collections.ConfigDict(dict(every=1000, keep=2, best='', mode='min', asynchronous=True))
-  # End with exit code 5 when nothing was finished for so long, 0 never; longer than any compilation.
   config.watchdog_seconds = 0.0
-  # What a NaN or infinity does: 'abort'; 'skip' the update, at most `limit` in a row; 'rollback' to the last
-  # checkpoint, at most `limit` times. Then exit code 3.
   config.nonfinite = ml_collections.ConfigDict(dict(policy='abort', limit=5))
-  config.init_from = ''  # RUN_DIR or RUN_DIR@STEP: begin with its parameters
-  # averaged: its averaged ones; rules: see genjax.training.checkpoints.warm_start; strict: whatever no rule covers is
-  # an error.
+  config.init_from = ''
   config.init = ml_collections.ConfigDict(dict(averaged=False, strict=True, rules=()))
-  # Low-rank adapters of that run's parameters in place of training them: see `genjax.nn.lora.Options`; rank 0 and no
-  # paths is none.
-  # groups: those to adapt; () is all in which a path matches. dtype: in which the base is kept; '' is that in which it
-  # is computed with.
   config.lora = ml_collections.ConfigDict(dict(rank=0, alpha=16.0, dropout=0.0, paths=(), groups=(), dtype=''))
-  config.profile = ml_collections.ConfigDict(dict(start=0, steps=0))  # a trace of so many steps, 0 for none
+  config.profile = ml_collections.ConfigDict(dict(start=0, steps=0))
   config.assets = ml_collections.ConfigDict()  # filled by a run with what it found in its data
   return config
 

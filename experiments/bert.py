@@ -1,6 +1,7 @@
 """Builder of bidirectional encoders: pre-trained as masked language models, and tuned as classifiers of sentences."""
 
 from collections.abc import Callable, Sequence
+import dataclasses
 import functools
 from typing import Any
 
@@ -17,12 +18,13 @@ from genjax.data.sources import Arrays
 from genjax.data.text import tokenizers
 from genjax.data.text.documents import open_documents
 from genjax.data.text.parallel import pad
-from genjax.experiments import imported
+from genjax.experiments import imported, sections
 from genjax.models.transformers import bert
 from genjax.nn.functional import Network
 from genjax.objectives.decoding import END
 from genjax.objectives.masked import MaskedLanguageModel, MaskingOptions
 from genjax.objectives.sequence_classification import SequenceClassification
+from genjax.options import Section
 from genjax.tables import Table
 from genjax.training.experiment import Columns, Condition, Experiment
 from genjax.training.optimization import optimizers
@@ -35,17 +37,7 @@ Further = Sequence[tuple[str, str, str]]  # (name, split, field) of texts
 def build(config: Config) -> Experiment:
   """An encoder and what it learns.
 
-  config.data:
-    name, train, heldout, field: of the text, see `genjax.data.text.documents.open_documents`. label: the feature that
-      is the class; used by 'classification', which reads a data set by name.
-    more: (name, split, field) of further texts to train on, used by 'masked_lm'; sets that need original files must be
-      prepared.
-    vocabulary: 'bert', trained on the texts to train on to vocabulary_size tokens; or the path of a tokenizer with the
-      special tokens of BERT, such as that of a run.
-    context: tokens of an example. Of a sentence to classify, what does not fit is cut off at its end. For 'masked_lm'
-      all sentences stand one after the other, each ended by '[SEP]', and rows of that stream, each begun by '[CLS]',
-      fill the context; the last tokens of a split, fewer than a row, are not read.
-    start: what 'masked_lm' fills in where there is no prompt.
+  config.data: see `Data`.
   config.model: options of `genjax.models.transformers.bert.BertConfig`; its context may be longer than that of the
     data, and its vocab larger than the tokenizer. pooler and next_sentence are heads of an imported encoder that
     'masked_lm' keeps and does not train; classes are those of an imported classifier, by default those of the label.
@@ -74,7 +66,7 @@ def _masked_lm(config: Config) -> Experiment:
   masking = config_lib.build(MaskingOptions, _without(config.objective, 'smoothing'), 'config.objective',
                              vocab=text.vocabulary.size, mask=special['mask'], special=tuple(
                                sorted({special[kind] for kind in ('bos', 'eos', 'pad')})))
-  start = text.prompt(data.start)
+  start = text.prompt(data.get('start', '[MASK]'))
   return _experiment(
     config, text, objective=MaskedLanguageModel(_network(config, text, masked_lm=True, **heads),
                                                 masking), train=lambda: text.packed(data.train, more),
@@ -101,6 +93,49 @@ def _classification(config: Config) -> Experiment:
 
 OBJECTIVES: Table = Table(
   'objective of BERT', {'masked_lm': _masked_lm, 'classification': _classification}, takes=('config',))
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(sections.Splits):
+  """config.data.
+
+  Attributes:
+    name: of a data set of text or, for 'masked_lm', the path of files, see
+      `genjax.data.text.documents.open_documents`.
+    field: feature or JSON field that is the text.
+    vocabulary: 'bert', trained on the texts to train on to vocabulary_size tokens; or the path of a tokenizer with the
+      special tokens of BERT, such as that of a run.
+    vocabulary_size: tokens of the vocabulary that is trained.
+    context: tokens of an example. Of a sentence to classify, what does not fit is cut off at its end. For 'masked_lm'
+      all sentences stand one after the other, each ended by '[SEP]', and rows of that stream, each begun by '[CLS]',
+      fill the context; the last tokens of a split, fewer than a row, are not read.
+    label: the feature that is the class, for 'classification'.
+    more: (name, split, field) of further texts to train on, for 'masked_lm'; sets that need original files must be
+      prepared.
+    start: what 'masked_lm' fills in where there is no prompt.
+  """
+
+  field: str = dataclasses.field(kw_only=True)
+  vocabulary: str = dataclasses.field(kw_only=True)
+  vocabulary_size: int = dataclasses.field(kw_only=True)
+  context: int = dataclasses.field(kw_only=True)
+  label: str = 'label'
+  more: tuple[tuple[str, str, str], ...] = ()
+  start: str = '[MASK]'
+
+
+def options(config: Config) -> dict[str, Section]:
+  """What the sections of the config take."""
+  hidden = {'vocab': 'config.data.vocabulary', 'mask': 'config.data.vocabulary', 'special': 'config.data.vocabulary'}
+  goals = {'masked_lm': Section((MaskingOptions,), hidden),
+           'classification': Section((SequenceClassification,), {'network': ''})}
+  goal = goals.get(config.objective.get('name'), Section())
+  return {
+    'data': Section((Data,)),
+    'model': Section((bert.BertConfig,), {'masked_lm': 'config.objective.name'},
+                     {'vocab': 0, 'context': 0, 'classes': 0, 'pooler': False, 'next_sentence': False}),
+    'objective': dataclasses.replace(goal, names=tuple(goals)),
+    **sections.training(config)}
 
 
 def _experiment(config: Config, text: '_Text', train: Callable[[], Arrays], heldout: Callable[[], Arrays],
@@ -151,9 +186,9 @@ class _Text:
   def _documents(self, split: str, more: Further) -> list[str]:
     data = self._data
     imported.check_data(self._config)
-    texts = open_documents(data.name, split, data.data_dir or None, data.originals or None, data.field)
+    texts = open_documents(data.name, split, *imported.folders(data), data.field)
     return texts + [
-      text for name, part, field in more for text in open_documents(name, part, data.data_dir or None, None, field)
+      text for name, part, field in more for text in open_documents(name, part, imported.folders(data)[0], None, field)
     ]
 
   def _facts(self, split: str) -> dict[str, Any]:
@@ -183,31 +218,33 @@ class _Text:
   def classes(self) -> int:
     """How many classes there are."""
     data, known = self._data, self._config.model.get('classes', 0)
+    label = data.get('label', 'label')
     if known and not data.name:
       return known
     imported.check_data(self._config)
-    features: Any = prepare.open_builder(data.name, data.data_dir or None, data.originals or None).info.features
-    if data.label not in features or not hasattr(features[data.label], 'num_classes'):
+    features: Any = prepare.open_builder(data.name, *imported.folders(data)).info.features
+    if label not in features or not hasattr(features[label], 'num_classes'):
       raise UserError(
-        f'config.data.label={data.label!r} is no feature of {data.name} with classes; its features are '
+        f'config.data.label={label!r} is no feature of {data.name} with classes; its features are '
         f'{", ".join(features)}'
       )
-    if known and known != features[data.label].num_classes:
+    if known and known != features[label].num_classes:
       raise UserError(
-        f'config.model.classes={known}, and {data.name} has {features[data.label].num_classes}: set it to that, and '
+        f'config.model.classes={known}, and {data.name} has {features[label].num_classes}: set it to that, and '
         'config.init.strict=False if the classifier is to begin anew')
-    return features[data.label].num_classes
+    return features[label].num_classes
 
   def labelled(self, split: str) -> Arrays:
     """A sentence a row: 'tokens', 'weights' and 'label'."""
     data, special = self._data, self.vocabulary.special
+    label = data.get('label', 'label')
     imported.check_data(self._config)
-    read = sources.open_tfds(data.name, split, (data.field, data.label), data.data_dir or None, data.originals or None)
+    read = sources.open_tfds(data.name, split, (data.field, label), *imported.folders(data))
     columns = read.get(np.arange(len(read)))
     encoded = self.vocabulary.encode_all(columns[data.field].tolist())
     rows = [np.asarray([special['bos'], *tokens[:data.context - 2], special['eos']]) for tokens in encoded]
     tokens_NT, weights_NT = pad(rows, data.context, special['pad'])
-    return Arrays({'tokens': tokens_NT, 'weights': weights_NT, 'label': columns[data.label].astype(np.int32)},
+    return Arrays({'tokens': tokens_NT, 'weights': weights_NT, 'label': columns[label].astype(np.int32)},
                   self._facts(split))
 
 

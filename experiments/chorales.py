@@ -13,11 +13,12 @@ from genjax.data.audio import chorales
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import Arrays
 from genjax.data.text.documents import open_documents
-from genjax.experiments import language
+from genjax.experiments import imported, language, sections
 from genjax.models.transformers import decoder
 from genjax.objectives.base import Context
 from genjax.objectives.decoding import END, SamplerOptions
 from genjax.objectives.language import LanguageModel
+from genjax.options import Section
 from genjax.training.experiment import Columns, Condition, Experiment
 from genjax.training.optimization import optimizers
 from genjax.types import Array, Batch, Key, Params, UserError
@@ -36,10 +37,8 @@ class Chorales(LanguageModel):
 def build(config: Config) -> Experiment:
   """A causal model of chorales.
 
-  config.data: name, train, heldout, data_dir, originals: of texts as `genjax.data.audio.chorales.encode` reads them.
-    steps: time steps of an example, see `genjax.data.audio.chorales.windows`; each held-out token counts once.
-  config.model: 'gpt' or 'llama' and options of `TransformerConfig`. config.sampler: see `SamplerOptions`; four tokens
-    are a time step.
+  config.data: see `Data`. config.model: 'gpt' or 'llama' and options of `TransformerConfig`. config.sampler: see
+  `SamplerOptions`; four tokens are a time step.
 
   Raises:
     UserError: an unknown name or option.
@@ -51,7 +50,7 @@ def build(config: Config) -> Experiment:
   sampler = config_lib.build(SamplerOptions, config.sampler, 'config.sampler')
 
   def windows(split: str, once: bool) -> Arrays:
-    texts = open_documents(data.name, split, data.data_dir or None, data.originals or None)
+    texts = open_documents(data.name, split, *imported.folders(data))
     return Arrays(chorales.windows([chorales.encode(text) for text in texts], data.steps, once),
                   {'name': data.name, 'split': split, 'steps': data.steps})
 
@@ -74,6 +73,23 @@ def build(config: Config) -> Experiment:
                     fill=END)
       }, render=_render, unit='tokens', units_per_example=length,
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(sections.Splits):
+  """config.data.
+
+  Attributes:
+    name: of a data set, or the path of files, of texts as `genjax.data.audio.chorales.encode` reads them.
+    steps: time steps of an example, see `genjax.data.audio.chorales.windows`; each held-out token counts once.
+  """
+
+  steps: int = dataclasses.field(kw_only=True)
+
+
+def options(config: Config) -> dict[str, Section]:
+  """What the sections of the config take."""
+  return {**language.options(config), 'data': Section((Data,)), 'sampler': Section((SamplerOptions,))}
 
 
 def _render(samples: Columns) -> dict[str, str]:

@@ -2,10 +2,11 @@
 
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.experiments import images, imported
+from genjax.experiments import images, imported, sections
 from genjax.models import classifier
 from genjax.models.transformers import vit
 from genjax.objectives.classification import Classification
+from genjax.options import Section, named
 from genjax.tables import Table
 from genjax.training.experiment import Experiment
 from genjax.training.optimization import optimizers
@@ -20,7 +21,7 @@ MODELS: Table = Table('classifier', {
 def build(config: Config) -> Experiment:
   """The experiment of a config.
 
-  config.data: see `genjax.experiments.images.batches`; num_classes must not be 0. config.model: name 'convolutional'
+  config.data: see `genjax.experiments.images.Data`; num_classes must not be 0. config.model: name 'convolutional'
   and options of `genjax.models.classifier.Classifier`, or name 'vit' and options of
   `genjax.models.transformers.vit.VitConfig`. config.objective: options of
   `genjax.objectives.classification.Classification`.
@@ -41,6 +42,15 @@ def build(config: Config) -> Experiment:
     ema=dict(config.ema),
     axes={'net': axes},
     files=imported.files(config))
+
+
+def options(config: Config) -> dict[str, Section]:
+  """What the sections of the config take."""
+  return {
+    'data': images.DATA,
+    'model': named({name: row[0] for name, row in MODELS.items()}, config.model, computed=sections.MADE),
+    'objective': Section((Classification,), {'net': ''}),
+    **sections.training(config)}
 
 
 def model_options(config: Config, net: Tree = None) -> classifier.Classifier | vit.VitConfig:

@@ -9,9 +9,10 @@ from typing import Any
 from genjax import checks
 from genjax import config as config_lib
 from genjax.diffusion import parameterizations, samplers, schedules, weightings
-from genjax.experiments import images, measures, render
+from genjax.experiments import images, measures, render, sections
 from genjax.models.denoisers import dit, unet
 from genjax.objectives.diffusion import Diffusion, Sampler, identity, pixels
+from genjax.options import Section, named
 from genjax.tables import Table
 from genjax.training.experiment import Experiment
 from genjax.training.optimization import optimizers
@@ -23,7 +24,7 @@ MODELS: Table = Table('denoiser', {
 
 
 def build(config: Any) -> Experiment:
-  """A diffusion model. config.data: see `genjax.experiments.images.batches`. config.model: name and options of
+  """A diffusion model. config.data: see `genjax.experiments.images.Data`. config.model: name and options of
   `MODELS`.
 
   config.objective: process and parameterization (each a name with options), times (name 'default' for the process's
@@ -68,19 +69,47 @@ def build(config: Any) -> Experiment:
     metrics=measures.image_metrics(config))
 
 
+def options(config: Any) -> dict[str, Section]:
+  """What the sections of the config take."""
+  goal, method = config.objective, samplers.SAMPLERS.get(config.sampler.get('name'))
+  made = {'net': '', 'sampler': '', 'codec': 'config.data.content', 'column': '', 'shape': 'config.data.shape',
+          'num_classes': 'config.data.num_classes', 'learned_variance': 'config.model.learn_sigma',
+          'quantile': 'config.objective.times'}
+  parts = {
+    'process': named(schedules.PROCESSES, goal.get('process')),
+    'parameterization': named(parameterizations.PARAMETERIZATIONS, goal.get('parameterization')),
+    'times': named({'default': None, **schedules.QUANTILES}, goal.get('times')),
+    'weighting': named(weightings.WEIGHTINGS, goal.get('weighting'), name='uniform')}
+  return {
+    'data': images.DATA,
+    'model': named({name: row[0] for name, row in MODELS.items()}, config.model, computed=sections.MADE),
+    'objective': Section((Diffusion,), {**made, **{part: f'config.objective.{part}.name' for part in parts}}),
+    **{f'objective.{part}': section for part, section in parts.items()},
+    'sampler': Section((SamplerOptions,), names=tuple(samplers.SAMPLERS)),
+    'sampler.options': Section((method,) if method else (), dict.fromkeys(_shared(method) if method else (), ''),
+                               chooser='sampler.name',
+                               others={name: (other,) for name, other in samplers.SAMPLERS.items()}),
+    'evaluation': measures.EVALUATION,
+    **sections.training(config)}
+
+
 @dataclasses.dataclass(frozen=True)
 class SamplerOptions:
   """config.sampler.
 
-  name: one of `samplers.SAMPLERS`.
-  steps: number of steps.
-  spacing: '' for the process's own, see `schedules.sampling_times`.
-  shift, rho, sigma_min, sigma_max: constants of the spacing, see `schedules.sampling_times`.
-  guidance: scale of classifier-free guidance; 1 is the conditional model.
-  interval: (low, high), only noise levels sigma / alpha above low and up to high are guided; () for all. On `flow`,
-    sigma / alpha is t / (1 - t).
-  clip: bound on |x0_hat|, 0 for none.
-  options: keywords of the sampler's function.
+  Attributes:
+    name: one of `samplers.SAMPLERS`.
+    steps: number of steps.
+    spacing: 'uniform', 'quadratic' or 'karras', see `schedules.sampling_times`; '' for the process's own.
+    shift: of 'uniform': above 1 moves times towards noise (Esser et al. 2024, eq. 23).
+    rho: of 'karras': above 1 puts more steps near the data (Karras et al. 2022, eq. 5).
+    sigma_min: of 'karras': sigma of the last step before the data, in units of the data.
+    sigma_max: of 'karras': sigma of the first step; 0 for the start of the process.
+    guidance: scale of classifier-free guidance; 1 is the conditional model.
+    interval: (low, high), only noise levels sigma / alpha above low and up to high are guided; () for all. On `flow`,
+      sigma / alpha is t / (1 - t).
+    clip: bound on |x0_hat|; 0 for none.
+    options: keywords of the sampler's function.
 
   Raises:
     UserError: an interval that is none, or a negative clip.
@@ -122,8 +151,7 @@ def sampler(options: SamplerOptions, process: schedules.Process, learned: bool =
   """
   method = config_lib.choose(samplers.SAMPLERS, options.name, 'config.sampler.name')
   keywords = dict(options.options)
-  shared = list(inspect.signature(method).parameters)[:len(samplers.SAMPLERS.takes or ())]
-  config_lib.build(_check_only(method), keywords, 'config.sampler.options', **dict.fromkeys(shared))
+  config_lib.build(_check_only(method), keywords, 'config.sampler.options', **dict.fromkeys(_shared(method)))
   if method is samplers.ancestral:
     keywords.setdefault('variance', 'learned' if learned else 'small')
     if keywords['variance'] not in samplers.VARIANCES:
@@ -151,6 +179,11 @@ def _times(options: dict, process: schedules.Process) -> schedules.Quantile | No
     raise UserError(f"config.objective.times must be 'default' or one of {known} for a process with times from 0 to "
                     f'{process.start:g}, got {name!r}')
   return quantile
+
+
+def _shared(method: Any) -> list[str]:
+  """The arguments of a sampler that every sampler has, which are no options."""
+  return list(inspect.signature(method).parameters)[:len(samplers.SAMPLERS.takes or ())]
 
 
 def _check_only(method: Any) -> Any:

@@ -1,5 +1,6 @@
 """Generative adversarial networks: DCGAN on images, perceptrons on points in the plane."""
 
+import dataclasses
 import math
 
 import jax
@@ -10,9 +11,10 @@ from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import synthetic
 from genjax.data.pipeline import Pipeline
-from genjax.experiments import images, measures, render
+from genjax.experiments import images, measures, render, sections
 from genjax.models.adversarial import dcgan as models
 from genjax.objectives.gan import Gan
+from genjax.options import Section, named
 from genjax.tables import Table
 from genjax.training.experiment import Columns, Condition, Experiment
 from genjax.training.optimization import optimizers
@@ -29,9 +31,8 @@ def build(config: Config) -> Experiment:
   """A GAN experiment.
 
   config.model: name 'dcgan' (options: `genjax.models.adversarial.dcgan.Dcgan`) for images, or 'points' (`PointGan`).
-  config.objective: options of `genjax.objectives.gan.Gan`, and conditional: whether both networks see the label.
-  config.data: for images name, train, heldout (splits), shape (H, W, C), num_classes, data_dir and originals ('' for
-  the defaults); for points name, one of `MIXTURES`, and size.
+  config.objective: options of `genjax.objectives.gan.Gan` and of `Labels`.
+  config.data: for images see `genjax.experiments.images.Data`, for points `Points`.
 
   Raises:
     UserError: unknown names or options; networks and losses that do not fit each other.
@@ -75,6 +76,45 @@ def build(config: Config) -> Experiment:
     conditions={'label': Condition.label(num_classes)} if num_classes else {},
     render=_scatter(config) if points else lambda samples: {'samples': render.grid(samples['image'])},
     metrics=_mode_metrics(config) if points else measures.image_metrics(config))
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+  """What config.objective has beside the options of `Gan`.
+
+  Attributes:
+    conditional: whether both networks see the label.
+  """
+
+  conditional: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+  """config.data of points.
+
+  Attributes:
+    name: one of `MIXTURES`.
+    size: training points, which are drawn once.
+  """
+
+  name: str
+  size: int
+
+
+def options(config: Config) -> dict[str, Section]:
+  """What the sections of the config take."""
+  points = config.model.get('name') == 'points'
+  classes = {'num_classes': 'config.objective.conditional and config.data.num_classes'}
+  shape = {'dimensions': ''} if points else {'size': 'config.data.shape', 'channels': 'config.data.shape'}
+  made = {'generator': '', 'discriminator': '', 'kind': 'config.model.name', 'latent': 'config.model.latent',
+          'pack': 'config.model.pack', **classes}
+  return {
+    'data': Section((Points,), names=tuple(MIXTURES)) if points else images.DATA,
+    'model': named({'dcgan': models.Dcgan, 'points': models.PointGan}, config.model, computed={**classes, **shape}),
+    'objective': Section((Gan, Labels), made),
+    **({} if points else {'evaluation': measures.EVALUATION}),
+    **sections.training(config)}
 
 
 def _mixture(config: Config) -> tuple[Pipeline, Pipeline]:

@@ -3,6 +3,7 @@
 Data named 'random_images' or 'random_latents' is noise in the shape of the config: see `genjax.data.synthetic`.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -13,7 +14,8 @@ from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import pipeline, sources, synthetic
 from genjax.data.images import resizing
-from genjax.experiments import imported
+from genjax.experiments import imported, sections
+from genjax.options import Section
 from genjax.training.experiment import Condition
 from genjax.types import UserError
 
@@ -21,6 +23,36 @@ NOISE = {'random_images': synthetic.random_images, 'random_latents': synthetic.r
 NOISE_SPLITS = {'train': 2**20, 'heldout': 64}  # and their sizes
 CONTENTS = {'pixels': np.uint8, 'latents': np.float32}  # what a column 'image' holds, and its type
 BINARIZATIONS = ('none', 'fixed', 'dynamic')
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(sections.Splits):
+  """config.data of images.
+
+  Attributes:
+    name: of a TFDS data set with the columns image and label, such as 'mnist'; 'random_images' or 'random_latents'.
+    shape: (H, W, C) of the images.
+    num_classes: number of classes; 0 reads no labels.
+    content: 'pixels', or 'latents' of an encoder that ran before.
+    resize: filter that brings images of other sizes to `shape`, see `genjax.data.images.resizing.Resized`; '' for none.
+    crop: whether resizing keeps proportions and cuts off what is outside of `shape`.
+    flip: whether half of the training images are mirrored.
+    binarize: 'none', 'fixed' (one Bernoulli draw of each image, the same in every epoch) or 'dynamic' (drawn anew
+      whenever an image is read).
+    threads: batches that are decoded at a time; it changes no batch.
+  """
+
+  shape: tuple[int, int, int] = dataclasses.field(kw_only=True)
+  num_classes: int = dataclasses.field(kw_only=True)
+  content: str = 'pixels'
+  resize: str = ''
+  crop: bool = False
+  flip: bool = False
+  binarize: str = 'none'
+  threads: int = 1
+
+
+DATA = Section((Data,))
 
 
 def check(data: Config) -> None:
@@ -40,15 +72,8 @@ def check(data: Config) -> None:
 def batches(config: Config, split: str, shuffle: bool = True) -> pipeline.Pipeline:
   """Batches of 'image' uint8 B H W C (float32 for latents) and, with classes, 'label' int32 B.
 
-  config.data: name, data_dir and originals (see `genjax.data.sources.open_tfds`), shape (H, W, C), num_classes (0: no
-  labels); optional threads (batches that are decoded at a time, 1 by default; it changes no batch),
-  content ('pixels', or 'latents' of an encoder that ran before), resize and crop (bring images of other sizes to
-  `shape`, by the filter of that name, see `genjax.data.images.resizing.Resized`), flip (mirror half of the training
-  images) and binarize: 'none', 'fixed' (one Bernoulli draw of each image, the same in every epoch) or 'dynamic' (drawn
-  anew whenever an image is read).
-
   Args:
-    config: the whole config.
+    config: the whole config; for config.data see `Data`.
     split: TFDS split.
     shuffle: whether to shuffle, and to augment: held-out data is neither.
 
@@ -81,7 +106,7 @@ def open_source(data: Config, split: str, seed: int) -> pipeline.Source:
     source = _own_source(data, split)
   else:
     columns = ('image', 'label') if data.num_classes else ('image',)
-    source = sources.open_tfds(data.name, split, columns, data.data_dir or None, data.originals or None)
+    source = sources.open_tfds(data.name, split, columns, *imported.folders(data))
     if data.num_classes:
       _check_labels(source, data)
     if data.get('resize', ''):

@@ -30,6 +30,11 @@ def files(config: Config) -> dict[str, bytes]:
   return given(kept, (PUBLIC, *CARRIED)) if (kept := folder(config)) else {}
 
 
+def folders(data: Config) -> tuple[str | None, str | None]:
+  """Folders of prepared sets and of original files that config.data names, None for the usual ones."""
+  return data.get('data_dir') or None, data.get('originals') or None
+
+
 def given(where: pathlib.Path, names: tuple[str, ...]) -> dict[str, bytes]:
   """Those files of a folder that there are."""
   return {name: (where / name).read_bytes() for name in names if (where / name).is_file()}

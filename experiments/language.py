@@ -1,6 +1,7 @@
 """Builder of language models: text, or tokens as they are; a decoder-only transformer."""
 
 from collections.abc import Callable
+import dataclasses
 import functools
 from typing import Any
 
@@ -19,10 +20,11 @@ from genjax.data.text.parallel import pad
 from genjax.data.text.token_files import TokenFiles, is_folder
 from genjax.data.text.tokenization import identity
 from genjax.data.text.windows import ByteVocabulary, CharVocabulary, IdVocabulary, Vocabulary, Windows, open_tokens
-from genjax.experiments import imported
+from genjax.experiments import imported, sections
 from genjax.models.transformers import decoder
 from genjax.objectives.decoding import END, SamplerOptions
 from genjax.objectives.language import LanguageModel
+from genjax.options import Section, named
 from genjax.tables import Table
 from genjax.training.experiment import Columns, Condition, Experiment
 from genjax.training.optimization import optimizers
@@ -35,20 +37,7 @@ RANDOM_WINDOWS = {'train': 2**20, 'heldout': 64}  # splits of 'random_tokens' an
 def build(config: Config) -> Experiment:
   """A causal language model.
 
-  config.data:
-    name, train, heldout: of the text, see `genjax.data.text.documents.open_documents`; or a folder of tokens that
-      `genjax data tokenize` wrote. field: the feature or JSON field that is the text. separator: text between two
-        documents, such as '<|endoftext|>'.
-    vocabulary: 'byte'; 'char'; 'bpe' or 'wordpiece', trained on the split `train` to vocabulary_size tokens; or the
-      path of a tokenizer (see `genjax.data.text.tokenizers.open_tokenizer`). With 'ids', name is a .npy file of tokens
-      (see `open_tokens`), 'random_tokens' (see `random_tokens`, splits 'train' and 'heldout') or a name in
-      `genjax.data.sources.SOURCES` with a column 'tokens', int32 of context + 1.
-    vocabulary_size: tokens of the model, by default those of the vocabulary.
-    context: in tokens. heldout_stride: tokens from one held-out window to the next; by default the context, so that
-      every target counts once. start: the prompt where there is none. segments: True for the columns 'segments' and
-      'weights' of `Windows`, which tell documents apart by the end-of-text token. rows: True for an example a document,
-      between two separators of one token each, which begin and end it; what follows in the context is padding of weight
-      0.
+  config.data: see `Data`.
   config.model: 'gpt' or 'llama' and options of `TransformerConfig`; its context may be longer than that of the data.
   config.sampler: see `SamplerOptions`.
   """
@@ -59,8 +48,7 @@ def build(config: Config) -> Experiment:
     checks.whole(given, 0, 'vocabulary_size', 'heldout_stride')
   model_options(config, data.get('vocabulary_size') or 1)  # refused, if at all, before a tokenizer is trained
   config_lib.build(SamplerOptions, config.sampler, 'config.sampler')  # before data is read
-  read = functools.partial(open_documents, data.name, data_dir=data.data_dir or None, originals=data.originals or None,
-                           field=data.get('field') or 'text')
+  read = functools.partial(_documents, data)
   text = _Text(config, read)
   vocabulary = text.vocabulary
   size = data.get('vocabulary_size') or vocabulary.size
@@ -111,6 +99,56 @@ def build(config: Config) -> Experiment:
                                     fill=END)}, render=functools.partial(_render, vocabulary), assets=text.assets,
     files=text.files, unit='tokens', units_per_example=data.context,
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(sections.Splits):
+  """config.data.
+
+  Attributes:
+    name: of a data set of text, or the path of files, see `genjax.data.text.documents.open_documents`; or a folder of
+      tokens that `genjax data tokenize` wrote. With the vocabulary 'ids' it is a .npy file of tokens (see
+      `open_tokens`) or 'random_tokens' (see `random_tokens`, splits 'train' and 'heldout').
+    vocabulary: 'byte'; 'char'; 'bpe' or 'wordpiece', trained on the split `train` to vocabulary_size tokens; the path
+      of a tokenizer, see `genjax.data.text.tokenizers.open_tokenizer`; or 'ids' for tokens as they are.
+    context: tokens of an example.
+    start: prompt of samples where none is given.
+    field: feature or JSON field that is the text.
+    separator: text between two documents, such as '<|endoftext|>'.
+    vocabulary_size: tokens of the model; 0 for those of the vocabulary.
+    heldout_stride: tokens from one held-out window to the next; 0 for the context, so that every target counts once.
+    segments: whether documents are told apart by the end-of-text token, by the columns 'segments' and 'weights' of
+      `Windows`.
+    rows: whether an example is a document, between two separators of one token each, which begin and end it; what
+      follows in the context is padding of weight 0.
+  """
+
+  vocabulary: str = dataclasses.field(kw_only=True)
+  context: int = dataclasses.field(kw_only=True)
+  start: str = dataclasses.field(kw_only=True)
+  field: str = 'text'
+  separator: str = ''
+  vocabulary_size: int = 0
+  heldout_stride: int = 0
+  segments: bool = False
+  rows: bool = False
+
+
+def options(config: Config) -> dict[str, Section]:
+  """What the sections of the config take."""
+  llama = config.model.get('name') == 'llama'
+  model = named(dict.fromkeys(MODELS, decoder.TransformerConfig), config.model,
+                computed={'vocab': 'config.data.vocabulary and config.data.vocabulary_size'})
+  return {
+    'data': Section((Data,)),
+    'model': dataclasses.replace(model, defaults={'context': 0, **(decoder.LLAMA if llama else {})}),
+    **sections.scaled_positions(config),
+    'sampler': Section((SamplerOptions,), {'vocabulary': 'config.data.vocabulary'}),
+    **sections.training(config)}
+
+
+def _documents(data: Config, split: str) -> list[str]:
+  return open_documents(data.name, split, *imported.folders(data), data.get('field') or 'text')
 
 
 class _Text:

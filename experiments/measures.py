@@ -22,6 +22,7 @@ from genjax.config import Config
 from genjax.experiments import classifier, images
 from genjax.metrics import diversity, frechet, modes
 from genjax.objectives.classification import Classification
+from genjax.options import Section
 from genjax.runs import training, workdir
 from genjax.training.experiment import Columns, Metric
 from genjax.training.monitoring.logs import say
@@ -41,10 +42,12 @@ Draw = Callable[[int, Mapping[str, np.ndarray]], Columns]
 class Options:
   """What config.evaluation may hold for images.
 
-  num_samples: drawn for all measures together. classifier: 'name' or 'name:arguments' of a config in configs/; '' is
-  the entry of `CLASSIFIERS` for the data. neighbours: how many samples, and how many training images, are compared with
-  all training images.
-  metrics: names in `genjax.metrics.named.METRICS`, computed beside these, see `genjax.runs.builders`.
+  Attributes:
+    num_samples: samples that are drawn for all measures together.
+    classifier: 'name' or 'name:arguments' of a config in configs/, whose features and labels judge samples; '' is the
+      entry of `CLASSIFIERS` for the data.
+    neighbours: how many samples, and how many training images, are compared with all training images.
+    metrics: names in `genjax.metrics.named.METRICS`, computed beside these.
   """
 
   num_samples: int = 2000
@@ -55,6 +58,9 @@ class Options:
   def __post_init__(self):
     checks.whole(self, 2, 'num_samples')
     checks.whole(self, 1, 'neighbours')
+
+
+EVALUATION = Section((Options,))
 
 
 def image_metrics(config: Config) -> tuple[Metric, ...]:

@@ -1,6 +1,7 @@
 """Builder of translation: pairs of sentences in words or pieces of words, an encoder-decoder transformer, BLEU."""
 
 from collections.abc import Callable, Mapping
+import dataclasses
 import functools
 from typing import Any
 
@@ -13,12 +14,13 @@ from genjax.config import Config
 from genjax.data.buckets import Buckets
 from genjax.data.sources import Arrays
 from genjax.data.text import parallel
-from genjax.experiments import imported
+from genjax.experiments import imported, sections
 from genjax.experiments.sentences import SIDES, Pairs, Sentences, open_sentences
 from genjax.metrics import text
 from genjax.models.transformers import seq2seq
 from genjax.objectives.decoding import SamplerOptions
 from genjax.objectives.seq2seq import Seq2Seq
+from genjax.options import Section
 from genjax.training.experiment import Columns, Condition, Experiment, Metric
 from genjax.training.optimization import optimizers
 from genjax.types import Tree, UserError, expanded
@@ -27,21 +29,10 @@ from genjax.types import Tree, UserError, expanded
 def build(config: Config) -> Experiment:
   """Translation of sentences.
 
-  config.data:
-    name, train, heldout: of the pairs: 'spoken_digits' (see `genjax.data.text.parallel.spoken_digits`), a TFDS data set
-      such as 'multi30k', or, with a slash in it, a folder of files SPLIT.LANGUAGE of lines. source, target: languages,
-      such as 'de' and 'en'.
-    splitter: what splits sentences into words, see `genjax.data.text.words.splitter`. least_count: words that stand
-      more seldom in the split `train` are unknown ones. context: longest source and target in tokens, start and stop
-      tokens included; pairs with a longer side are left out, and the fingerprint of the data counts them.
-    vocabulary: '' or absent for words; or a folder with the tokenizer of a public model, see `open_pieces` of
-      `genjax.experiments.sentences`. Then vocabulary_size is the number of the model's tokens, tokens are those that
-      start and stop a target and pad, prefix is a text before each source, such as 'translate English to German: ', and
-      the splitter makes the words of which BLEU counts.
+  config.data: see `Data`.
   config.model: options of `Seq2SeqConfig`.
   config.objective: smoothing, see `Seq2Seq`. config.sampler: see `SamplerOptions`.
-  config.evaluation: sacrebleu, whether to measure it. batch: sentences of a batch of `batch_loss`, 0 to leave it out,
-    see `genjax.metrics.text.sorted_batches_loss`.
+  config.evaluation: see `Evaluation`.
   """
   data = config.data
   with checks.under('config.data'):
@@ -102,6 +93,63 @@ def build(config: Config) -> Experiment:
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class Data(sections.Splits):
+  """config.data.
+
+  Attributes:
+    name: 'spoken_digits' (see `genjax.data.text.parallel.spoken_digits`), a TFDS data set such as 'multi30k', or, with
+      a slash in it, a folder of files SPLIT.LANGUAGE of lines.
+    source: language to translate from, such as 'de'.
+    target: language to translate to, such as 'en'.
+    splitter: what splits sentences into words, 'spacy' or 'simple', see `genjax.data.text.words.splitter`. With a
+      tokenizer, the words are those of which BLEU counts.
+    least_count: words that stand more seldom in the split `train` are unknown ones.
+    context: longest source and target in tokens, start and stop tokens included; pairs with a longer side are left out,
+      and the fingerprint of the data counts them.
+    vocabulary: '' for words; or a folder with the tokenizer of a public model, see
+      `genjax.experiments.sentences.open_pieces`.
+    vocabulary_size: tokens of the model, with a tokenizer.
+    prefix: text before each source, such as 'translate English to German: ', with a tokenizer.
+  """
+
+  source: str = dataclasses.field(kw_only=True)
+  target: str = dataclasses.field(kw_only=True)
+  splitter: str = dataclasses.field(kw_only=True)
+  least_count: int = dataclasses.field(kw_only=True)
+  context: int = dataclasses.field(kw_only=True)
+  vocabulary: str = ''
+  vocabulary_size: int = 0
+  prefix: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """config.evaluation.
+
+  Attributes:
+    sacrebleu: whether to measure the BLEU of sacrebleu, too.
+    batch: sentences of a batch of `batch_loss`, see `genjax.metrics.text.sorted_batches_loss`; 0 to leave it out.
+  """
+
+  sacrebleu: bool
+  batch: int = 0
+
+
+def options(config: Config) -> dict[str, Section]:
+  """What the sections of the config take."""
+  vocabulary = 'config.data.vocabulary and config.data.vocabulary_size'
+  return {
+    'data': Section((Data,)),
+    **sections.special_tokens(config),
+    'model': Section((seq2seq.Seq2SeqConfig,), {'vocab': vocabulary, 'target_vocab': vocabulary}),
+    'objective': Section((Seq2Seq,), {'network': '', 'start_cache': '', 'tokens': 'config.data.tokens',
+                                      'sampler': 'config.sampler'}),
+    'sampler': Section((SamplerOptions,), {'vocabulary': 'config.data.vocabulary'}),
+    'evaluation': Section((Evaluation,)),
+    **sections.training(config)}
+
+
 def open_pairs(config: Config, split: str) -> tuple[list[str], list[str]]:
   """Source and target sentences of a split; see `build`."""
   imported.check_data(config)
@@ -111,8 +159,7 @@ def open_pairs(config: Config, split: str) -> tuple[list[str], list[str]]:
   if '/' in data.name:
     source, target = (expanded(data.name) / f'{split}.{language}' for language in (data.source, data.target))
     return parallel.read_parallel(source, target)
-  return parallel.open_parallel(data.name, split, (data.source, data.target), data.data_dir or None, data.originals
-                                or None)
+  return parallel.open_parallel(data.name, split, (data.source, data.target), *imported.folders(data))
 
 
 def exported_options(config: Config, net: Tree) -> seq2seq.Seq2SeqConfig:

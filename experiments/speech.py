@@ -16,11 +16,12 @@ from genjax.data.pipeline import Pipeline, RowRandom, Source
 from genjax.data.sources import Arrays
 from genjax.data.text import tokenizers
 from genjax.data.text.parallel import pad
-from genjax.experiments import imported
+from genjax.experiments import imported, sections
 from genjax.metrics.text import word_error_rate
 from genjax.models.transformers import seq2seq, whisper
 from genjax.objectives.decoding import SamplerOptions
 from genjax.objectives.seq2seq import Seq2Seq, Tokens
+from genjax.options import Section
 from genjax.training.experiment import Columns, Condition, Experiment, Metric
 from genjax.training.optimization import optimizers
 from genjax.types import Tree, UserError
@@ -36,20 +37,7 @@ LONGEST = max(map(len, spoken_digits.WORDS)) + 1  # tokens of a word, the stop t
 def build(config: Config) -> Experiment:
   """Speech recognition.
 
-  config.data:
-    name: 'free_spoken_digits', see `genjax.data.audio.spoken_digits`; or the path of JSON lines, see
-      `genjax.data.audio.recordings.open_recordings`, whose fields audio and field name. train, heldout: splits.
-      originals: folder of the spoken digits.
-    seconds: of sound that the model reads; longer recordings are cut, and silence follows shorter ones.
-    bands, window, hop, rate: see `genjax.data.audio.mel.LogMel`; the rate is by default that of the recordings, which
-      are resampled to another.
-    threads: batches whose recordings are read at a time, 1 by default; it changes no batch.
-    shift: training recordings begin up to so many frames later.
-    longest: most tokens of a transcript, the one that stops it included; 0 with spoken digits.
-    vocabulary: '' or absent for the characters of the digits' names, and for the UTF-8 bytes of other transcripts; or
-      the path of Whisper's tokenizer. Then vocabulary_size is the number of the model's tokens,
-      tokens are those that start and stop a target and pad, and begin is a text of special tokens that stands before
-      every target, such as '<|en|><|transcribe|><|notimestamps|>'.
+  config.data: see `Data`.
   config.model: options of `Seq2SeqConfig` but for those that `genjax.models.transformers.whisper.OPTIONS` and the data
     fix; those of the context and of source_context are by default what the data needs.
   config.objective: smoothing, see `Seq2Seq`. config.sampler: see `SamplerOptions`.
@@ -98,12 +86,13 @@ def build(config: Config) -> Experiment:
     imported.check_data(config)
     facts = {'name': data.name, 'split': split}
     if data.name == DIGITS:  # short enough to keep
-      digits = spoken_digits.read(data.originals or '.', split)
+      digits = spoken_digits.read(data.get('originals') or '.', split)
       sounds = (mel.resample(sound_N, spoken_digits.RATE, rate) for sound_N in digits.sounds)
       columns = {'source': np.stack([read(sound_N) for sound_N in sounds]),
                  'target': targets([spoken_digits.WORDS[digit] for digit in digits.digits])}
       return Arrays(columns, facts)
-    paths, texts = zip(*recordings.open_recordings(data.name, split, data.audio, data.field))
+    fields = data.get('audio', 'audio'), data.get('field', 'text')
+    paths, texts = zip(*recordings.open_recordings(data.name, split, *fields))
     return recordings.Transcribed(paths, lambda path: read(mel.read_wav(path, rate)), targets(texts), facts)
 
   heldout, threads = lambda: examples(data.heldout), data.get('threads', 1)
@@ -126,6 +115,67 @@ def build(config: Config) -> Experiment:
                   path=True)
     }, render=lambda columns: {'samples': '\n'.join(map(speech.decode, columns['tokens']))}, metrics=(word_errors(
       heldout, speech.decode),), assets={'vocabulary': data.vocabulary} if speech.files else {}, files=speech.files)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """config.data.
+
+  Attributes:
+    name: 'free_spoken_digits', see `genjax.data.audio.spoken_digits`; or the path of JSON lines, see
+      `genjax.data.audio.recordings.open_recordings`.
+    train: split to train on, such as 'train[:90%]'.
+    heldout: split to evaluate on.
+    seconds: of sound that the model reads; longer recordings are cut, and silence follows shorter ones.
+    bands: mel bands of a frame, see `genjax.data.audio.mel.LogMel`.
+    window: samples in a Hann window and its Fourier transform.
+    hop: samples from one frame to the next.
+    shift: training recordings begin up to so many frames later.
+    originals: folder of the spoken digits; '' for the current one.
+    rate: samples a second, to which recordings of another rate are brought; 0 for that of the spoken digits.
+    audio: JSON field of the path of a recording.
+    field: JSON field of its transcript.
+    longest: most tokens of a transcript, the one that stops it included; 0 for that of the spoken digits.
+    vocabulary: '' for the characters of the digits' names, and for the UTF-8 bytes of other transcripts; or the path of
+      Whisper's tokenizer.
+    vocabulary_size: tokens of the model, with a tokenizer.
+    begin: text of special tokens that stands before every target, such as '<|en|><|transcribe|><|notimestamps|>', with
+      a tokenizer.
+    threads: batches whose recordings are read at a time; it changes no batch.
+  """
+
+  name: str
+  train: str
+  heldout: str
+  seconds: float
+  bands: int
+  window: int
+  hop: int
+  shift: int
+  originals: str = ''
+  rate: int = 0
+  audio: str = 'audio'
+  field: str = 'text'
+  longest: int = 0
+  vocabulary: str = ''
+  vocabulary_size: int = 0
+  begin: str = ''
+  threads: int = 1
+
+
+def options(config: Config) -> dict[str, Section]:
+  """What the sections of the config take."""
+  fixed = {**dict.fromkeys(whisper.OPTIONS, ''), 'vocab': 'config.data.vocabulary', 'frames': 'config.data.bands'}
+  del fixed['activation']
+  chosen = {'context': 0, 'source_context': 0, 'activation': whisper.OPTIONS['activation']}
+  return {
+    'data': Section((Data,)),
+    **sections.special_tokens(config),
+    'model': Section((seq2seq.Seq2SeqConfig,), fixed, chosen),
+    'objective': Section((Seq2Seq,), {'network': '', 'start_cache': '', 'tokens': 'config.data.tokens',
+                                      'sampler': 'config.sampler'}),
+    'sampler': Section((SamplerOptions,), {'vocabulary': 'config.data.vocabulary'}),
+    **sections.training(config)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,9 +4,10 @@ import numpy as np
 
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.experiments import images, render
+from genjax.experiments import images, render, sections
 from genjax.models.autoencoders import vae
 from genjax.objectives.vae import Vae
+from genjax.options import Section, named
 from genjax.tables import Table
 from genjax.training.experiment import Columns, Experiment
 from genjax.training.optimization import optimizers
@@ -17,11 +18,11 @@ POINTS = 9  # images in a row of interpolations
 
 
 def build(config: Config) -> Experiment:
-  """A VAE. config.data: see `genjax.experiments.images.batches`. config.model: 'mlp' or 'conv' with options of
+  """A VAE. config.data: see `genjax.experiments.images.Data`. config.model: 'mlp' or 'conv' with options of
   `genjax.models.autoencoders.vae`. config.objective: options of `Vae`."""
   images.check(config.data)
-  options, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
-  model = config_lib.build(options, config.model, 'config.model', shape=tuple(config.data.shape))
+  kind, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
+  model = config_lib.build(kind, config.model, 'config.model', shape=tuple(config.data.shape))
   encoder, decoder = vae.networks(model)
   objective = config_lib.build(Vae, config.objective, 'config.objective', encoder=encoder, decoder=decoder,
                                latent=model.latent)
@@ -43,6 +44,16 @@ def build(config: Config) -> Experiment:
     preview=preview,
     render=_render,
   )
+
+
+def options(config: Config) -> dict[str, Section]:
+  """What the sections of the config take."""
+  return {
+    'data': images.DATA,
+    'model': named({name: row[0] for name, row in MODELS.items()}, config.model,
+                   computed={'shape': sections.MADE['shape']}),
+    'objective': Section((Vae,), {'encoder': '', 'decoder': '', 'latent': 'config.model.latent'}),
+    **sections.training(config)}
 
 
 def _render(columns: Columns) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ one. What is written beside a run is plain JSON.
 
 from collections.abc import Callable, Mapping
 import difflib
+import importlib
 import inspect
 import json
 import math
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 import ml_collections
 
 from genjax import checks
+from genjax import options as options_lib
 from genjax.types import UserError
 
 T = TypeVar('T')
@@ -67,13 +69,15 @@ def build(function: Callable[..., T], options: Mapping[str, Any], where: str, **
     for key in given:
       if key not in parameters or key in extra:
         allowed = sorted(set(parameters) - set(extra))
+        anew = f' One flag gives all options anew: --{where}="{dict(name=options.get("name"))}"'
         raise UserError(f'{where}.{key} is not an option of {function.__name__}; it takes {allowed}.'
-                        f'{suggestion(key, allowed)}')
+                        f'{suggestion(key, allowed)}{anew if "name" in options else ""}')
   missing = [name for name, parameter in parameters.items() if parameter.default is parameter.empty
              and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
              and name not in given and name not in extra]
   if missing:
-    raise UserError(f'{where} lacks {missing}, which {function.__name__} needs; add them to the config')
+    raise UserError(f'{where} lacks {missing}, which {function.__name__} needs; add them to the config, or set '
+                    f'--{where}.{missing[0]}=VALUE')
   try:
     return function(**given, **extra)
   except checks.OutOfRange as error:
@@ -100,6 +104,7 @@ def difference(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
   return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
+BUILDERS = 'genjax.runs.builders'  # whose function `options` knows what the builder of a config takes
 STEPS = 2**31 - 1  # more, and the counter of steps, 32 bits, would overflow
 # Key of configs.common.base -> the smallest number that it takes.
 LEAST = {
@@ -141,8 +146,10 @@ def check(config: Config) -> None:
 
 
 def _numbers(value: Any) -> list[Any]:
-  """What stands in nested sequences."""
-  return [number for item in value for number in _numbers(item)] if isinstance(value, (list, tuple)) else [value]
+  """What stands in nested sequences, and in the dicts in them."""
+  items = value.values() if isinstance(value, Mapping) else value
+  return [number for item in items for number in _numbers(item)] if isinstance(
+    value, (list, tuple, Mapping)) else [value]
 
 
 def from_plain(tree: Mapping[str, Any]) -> Config:
@@ -151,17 +158,22 @@ def from_plain(tree: Mapping[str, Any]) -> Config:
 
 
 def override(config: Config, assignment: str) -> None:
-  """Applies `key.path=value` to a config in place; the key must exist and the value must have its type.
+  """Applies `key.path=value` to a config in place.
+
+  The value must have the type that the config has there or, where the config does not spell the key, the type of the
+  option that its builder or a part of it has, see `genjax.options`.
 
   Raises:
-    UserError: no '=', an unknown key (with a suggestion), or a value of another type.
+    UserError: no '=', an unknown key (with the nearest ones), or a value of another type.
   """
   path, equals, text = assignment.partition('=')
   known = flatten(config)
   if not equals:
     raise UserError(f'expected key=value, got {assignment!r}; for example sampler.steps=25')
   if path not in known:
-    raise UserError(f'unknown config key {path!r}.{suggestion(path, known)} The config has {sorted(known)}')
+    # Found when it is needed: what a builder takes is known above this module
+    assign(config, {path: text}, lambda: importlib.import_module(BUILDERS).options(config))
+    return
   old = known[path]
   try:
     value = text if isinstance(old, str) else json.loads(text.lower() if isinstance(old, bool) else text)
@@ -169,14 +181,60 @@ def override(config: Config, assignment: str) -> None:
     value = text
   if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
     value = float(text)  # of the text: an int may be too large
+  if isinstance(old, list) and not isinstance(value, list):  # a sequence without brackets
+    value = options_lib.Option(path, tuple).read(text)
   value, old = _frozen(value), _frozen(old)
   if old is not None and type(value) is not type(old):
     raise UserError(f'config key {path} takes {type(old).__name__} (now {old!r}), got {text!r}')
-  *parents, leaf = path.split('.')
-  node: Config = config
-  for parent in parents:
-    node = node[parent]
-  with node.unlocked():
+  _put(config, path, value)
+
+
+def assign(config: Config, texts: Mapping[str, str | bool], known: Callable[[], options_lib.Known]) -> None:
+  """Sets keys, also those that a config does not spell, in place.
+
+  Args:
+    config: the config.
+    texts: key -> value as text, or True or False of a flag without one.
+    known: gives the options of the config. It is asked again after each `name`, which decides what its section takes.
+
+  Raises:
+    UserError: an unknown key, one that the builder computes, or a value of another type.
+  """
+  found = known()
+  for key, text in sorted(texts.items(), key=lambda item: not item[0].endswith('.name')):
+    if key not in found.options and isinstance(text, str) and key in flatten(config):
+      override(config, f'{key}={text}')
+      continue
+    option = found.find(key, list(flatten(config)))
+    if isinstance(text, bool) and option.kind is not bool:
+      raise UserError(f'config key {key} takes {options_lib.type_name(option.kind)}; write --config.{key}=VALUE')
+    _put(config, key, option.read(str(text)))
+    if key.endswith('.name'):
+      found = known()
+
+
+def spells(config: Config, key: str) -> bool:
+  """Whether a config has a key, of a value or of a section."""
+  node = config
+  for part in key.split('.'):
+    part, index, _ = part.partition('[')
+    if not isinstance(node, ml_collections.ConfigDict) or part not in node:
+      return False
+    if index:  # an entry of a sequence
+      return True
+    node = node[part]
+  return True
+
+
+def _put(config: Config, key: str, value: Any) -> None:
+  """Sets a key, and makes the sections that it stands in."""
+  *parents, leaf = key.split('.')
+  with config.unlocked():
+    node = config
+    for parent in parents:
+      if not isinstance(node.get(parent), ml_collections.ConfigDict):
+        node[parent] = ml_collections.ConfigDict()
+      node = node[parent]
     node[leaf] = value
 
 

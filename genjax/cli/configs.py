@@ -3,20 +3,23 @@
 from collections.abc import Sequence
 import os
 import pathlib
+import re
 from typing import Any
 
 from absl import flags
 import ml_collections
 from ml_collections import config_flags
 
-from genjax.config import check, flatten, suggestion
+from genjax.config import assign, check, spells, suggestion
 from genjax.runs import assets, builders, extensions
 from genjax.types import UserError
 
 
 def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda values: None) -> tuple[Any, list[str]]:
-  """Parses `--config=FILE[:args] --config.key=value ...` and the flags that `define` adds. FILE may be the config.json
-  of a run.
+  """Parses `--config=FILE[:args] --config.key=value ...` and the flags that `define` adds.
+
+  FILE may be the config.json of a run. A key need not stand in the file: whatever the builder and its parts accept may
+  be set, see `genjax.options`.
 
   Args:
     command: name of the command, for messages.
@@ -36,9 +39,10 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
     values = flags.FlagValues()
     define(values)
     define_import(values)
-    print(doc + '\n\nFlags:\n  --config=FILE[:args]\n  --config.key=value ...\n' + values.get_help())
+    print(f'{doc}\n\nFlags:\n  --config=FILE[:args]\n  --config.key=value ...\n'
+          f'    (the keys: genjax inspect --config=FILE --options)\n{values.get_help()}')
     raise SystemExit(0)
-  path = _config_path(argv)
+  path, argument = _config_file(argv)
   paths = [str(path.parent.absolute()), os.getcwd()]
   if path.suffix == '.json' and (path.parent / 'run.json').is_file():
     paths += [known for known in assets.read_json(path.parent / 'run.json')['paths'] if known not in paths]
@@ -47,30 +51,88 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
   if path.suffix == '.json' and (path.parent / 'run.json').is_file():
     imports = [*extensions.kept(path.parent), *imports]
   extensions.load(imports)
+  config = _load(path, argument)
+  argv, further = _split(_without_config(argv), config)
   values = flags.FlagValues()
-  if path.suffix == '.json':  # of a run
-    argv = _without_config(argv)
   define(values)
   define_import(values)
   try:
-    _define_config(path, argv, values)
+    config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=argv)
     rest = values(argv)
-    config = values.config
     values['import'].value = imports
+  except (flags.Error, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
+    raise UserError(f'{" ".join(str(error).split())} (config {path})') from error
+  if len(rest) > 1:
+    raise UserError(f'unexpected arguments {rest[1:]}; flags are written --name=value')
+  if further:
+    assign(values.config, further, lambda: builders.options(values.config, paths))
+  check(values.config)
+  return values, paths
+
+
+def _load(path: pathlib.Path, argument: str) -> ml_collections.ConfigDict:
+  """The config of a file, or of a run, without any change; `argument` is what stands after the colon.
+
+  Raises:
+    UserError: the file fails, or gives something else.
+  """
+  if path.suffix == '.json':
+    return assets.read_config(path.parent)
+  values = flags.FlagValues()
+  argv = ['genjax', f'--config={path}{argument}']
+  config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
+  try:
+    values(argv)
+    config = values.config
   except AttributeError as error:
-    raise _explain(path, argv, error) from error
+    raise UserError(f'the config failed: {" ".join(str(error).split())} (config {path})') from error
   except (flags.Error, ValueError, TypeError, OSError) as error:
     text = str(error)
     # Ml_collections quotes that of the config file; its last line says what is wrong
     if 'Traceback (most recent call last)' in text:
       text = text.strip().splitlines()[-1].partition(': ')[2] or text
     raise UserError(f'{" ".join(text.split())} (config {path})') from error
-  if len(rest) > 1:
-    raise UserError(f'unexpected arguments {rest[1:]}; flags are written --name=value')
   if not isinstance(config, ml_collections.ConfigDict):
     raise UserError(f'get_config in {path} must return an ml_collections.ConfigDict, got {type(config).__name__}')
-  check(config)
-  return values, paths
+  return config
+
+
+def _split(argv: Sequence[str], config: ml_collections.ConfigDict) -> tuple[list[str], dict[str, str | bool]]:
+  """Arguments without those that set keys which the config does not spell, and these keys -> texts.
+
+  So are keys of a section that another flag gives anew, and those that are None, which tells no type. A flag without a
+  text, as of a bool, gives True, and one that begins with 'no' gives False.
+  """
+  kept, further = [], {}
+  rest = list(argv)
+  named = [flag[1] for arg in argv if (flag := re.match(r'--?config\.([\w.]+)', arg))]
+  sections = [key for key in named if isinstance(_entry(config, key), ml_collections.ConfigDict)]
+  while rest:
+    arg = rest.pop(0)
+    flag = re.fullmatch(r'--?(no)?config\.([^=]+)(=(.*))?', arg, re.DOTALL)
+    anew = flag and any(flag[2].startswith(f'{section}.') for section in sections)
+    if not flag or _has_type(config, flag[2]) and not anew:
+      kept.append(arg)
+    elif flag[3]:
+      further[flag[2]] = flag[4]
+    elif rest and not re.match(r'-[^\d.]', rest[0]) and not flag[1]:
+      further[flag[2]] = rest.pop(0)
+    else:
+      further[flag[2]] = not flag[1]
+  return kept, further
+
+
+def _entry(config: ml_collections.ConfigDict, key: str) -> Any:
+  """What a config has under a dotted key, or None."""
+  node: Any = config
+  for part in key.split('.') if spells(config, key) else ():
+    node = node[part]
+  return None if node is config else node
+
+
+def _has_type(config: ml_collections.ConfigDict, key: str) -> bool:
+  """Whether a config tells the type of a key, which may name an entry of a sequence, as in 'a.b[0]'."""
+  return spells(config, key) if '[' in key else _entry(config, key) is not None
 
 
 def define_import(values: flags.FlagValues) -> None:
@@ -101,14 +163,6 @@ def of_workdir(argv: Sequence[str]) -> list[str]:
   return argv
 
 
-def _define_config(path: pathlib.Path, argv: Sequence[str], values: Any) -> None:
-  """Defines the flags of a config file, or of the config of a run."""
-  if path.suffix == '.json':
-    config_flags.DEFINE_config_dict('config', assets.read_config(path.parent), flag_values=values, sys_argv=list(argv))
-  else:
-    config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=list(argv))
-
-
 def _without_config(argv: Sequence[str]) -> list[str]:
   """Arguments without the one that names the config."""
   return [
@@ -117,13 +171,14 @@ def _without_config(argv: Sequence[str]) -> list[str]:
   ]
 
 
-def _config_path(argv: Sequence[str]) -> pathlib.Path:
-  """The file that `--config` names."""
+def _config_file(argv: Sequence[str]) -> tuple[pathlib.Path, str]:
+  """The file that `--config` names, and what stands after it from the colon on."""
   for arg, following in zip(argv, [*argv[1:], '']):
     if arg.startswith('--config=') or arg == '--config':
       text = arg.partition('=')[2] if '=' in arg else following
-      path = pathlib.Path(text if pathlib.Path(text).is_file() else text.partition(':')[0])
-      return path if path.is_file() else _own_config(path)
+      name, colon, argument = (text, '', '') if pathlib.Path(text).is_file() else text.partition(':')
+      path = pathlib.Path(name)
+      return path if path.is_file() else _own_config(path), f'{colon}{argument}'
   raise UserError(
     '--config=FILE[:args] is needed, for example --config=configs/quickstart.py, where --workdir holds no run yet')
 
@@ -146,20 +201,3 @@ def _own_config(path: pathlib.Path) -> pathlib.Path:
   raise UserError(
     f'config file {str(path)!r} does not exist.{hint} '
     'Expected --config=FILE[:key=value,...], a Python file with a function get_config, or RUN_DIR/config.json')
-
-
-def _explain(path: pathlib.Path, argv: Sequence[str], error: AttributeError) -> UserError:
-  """Which override names an unknown key, and what was meant."""
-  values = flags.FlagValues()
-  base = [arg for arg in argv if not arg.startswith('--config.')]
-  _define_config(path, base, values)
-  try:
-    values(base[:1] + [arg for arg in base if arg.startswith('--config=')])
-    known = flatten(values.config)
-  except Exception:  # the config itself is at fault, not an override
-    return UserError(f'the config failed: {" ".join(str(error).split())}')
-  for arg in argv:
-    key = arg.removeprefix('--config.').partition('=')[0]
-    if arg.startswith('--config.') and key not in known:
-      return UserError(f'unknown config key {key!r}.{suggestion(key, known)} The config has: {", ".join(known)}')
-  return UserError(f'the config failed: {" ".join(str(error).split())}')

@@ -1,8 +1,9 @@
-"""`genjax inspect --config=FILE[:args] [--mesh=fsdp:8,tensor:2] [--json]`: what a config is, without computing it.
+"""`genjax inspect --config=FILE[:args] [--mesh=fsdp:8,tensor:2] [--options[=sampler]] [--json]`: what a config is,
+without computing it.
 
 Prints every parameter with shape, count, layout and optimizer, the totals, the bytes of the training state on a device,
 and the analytic FLOPs of each phase, two FLOPs a multiply-add. Shapes are derived abstractly: no memory is allocated,
-whatever the size.
+whatever the size. With `--options` it prints instead what may be set by `--config.key=value`, and what that means.
 """
 
 from collections.abc import Mapping
@@ -15,8 +16,10 @@ import jax
 from jax.sharding import AbstractMesh
 
 from genjax.cli import configs
+from genjax.config import Config, flatten, plain, spells, suggestion
 from genjax.nn.functional import count
 from genjax.objectives import base
+from genjax.options import REQUIRED, Known, type_name
 from genjax.runs import builders
 from genjax.training import state as state_lib
 from genjax.training.checkpoints import checkpoint
@@ -33,9 +36,16 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string('mesh', '', 'mesh to lay parameters out on, e.g. fsdp:8,tensor:2 (default: one device)',
                         flag_values=values)
     flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)
+    flags.DEFINE_string('options', None, 'list the options of the config instead; --options=sampler those of a section',
+                        flag_values=values)
 
+  argv = ['--options=' if arg == '--options' else arg for arg in argv]
   values, paths = configs.parse('inspect', argv, __doc__ or '', define)
   config = values.config
+  if values.options is not None:
+    rows = option_rows(config, builders.options(config, paths), values.options)
+    print(strict_json({'options': rows}, indent=2) if values.json else render_options(rows))
+    return 0
   experiment = builders.build(config, paths)
   report = inspect(experiment, config.seed, abstract_mesh(values.mesh), dict(config.rules))
   for group in {row['group']: None for row in report['parameters']}:
@@ -105,6 +115,60 @@ def phase_flops(experiment: Experiment, shapes: state_lib.TrainState) -> dict[st
     result[phase.name] = {'every': phase.every, 'forward': flops.count(loss, *args) / size,
                           'forward_backward': flops.count(jax.grad(loss), *args) / size}
   return result
+
+
+def option_rows(config: Config, known: Known, section: str = '') -> list[dict[str, Any]]:
+  """The options of a config, by sections.
+
+  Args:
+    config: the config.
+    known: its options.
+    section: the one to list, such as 'sampler'; '' for all.
+
+  Returns:
+    Rows of option, type, value, whether it is the 'config' that has this value, the 'default', or 'required' and
+    missing, and meaning.
+
+  Raises:
+    UserError: there is no such section.
+  """
+  spelled = flatten(config)
+  inside = lambda key: not section or key == section or key.startswith(f'{section}.')
+  rows = []
+  for key, option in known.options.items():
+    if inside(key):
+      given = key in spelled or spells(config, key)
+      source = 'config' if given else 'required' if option.default is REQUIRED else 'default'
+      value = spelled.get(key, {}) if given else None if source == 'required' else plain(option.default)
+      rows.append({'option': key, 'type': type_name(option.kind), 'value': value, 'source': source,
+                   'meaning': option.meaning})
+  if not rows:
+    sections = sorted({key.rpartition('.')[0] for key in known.options} - {''})
+    raise UserError(f'--options={section} names no section of the config.{suggestion(section, sections)} The sections '
+                    f'are {", ".join(sections)}')
+  return sorted(rows, key=lambda row: '.' in row['option'])
+
+
+def render_options(rows: list[dict[str, Any]]) -> str:
+  """The options as text, a line each, grouped by section."""
+  section = lambda row: row['option'].rpartition('.')[0]
+  lines = ['Set by --config.OPTION=VALUE. A * marks what the config sets; the others have their defaults.']
+  for name in dict.fromkeys(map(section, rows)):
+    own = [row for row in rows if section(row) == name]
+    cells = [(f'{row["option"]}{"*" if row["source"] == "config" else ""}', row['type'],
+              'required' if row['source'] == 'required' else _value(row['value']), row['meaning']) for row in own]
+    widths = [max(len(cell[column]) for cell in cells) for column in range(3)]
+    lines += ['', name or 'run']
+    lines += ['  ' + '  '.join(
+      text.ljust(width) for text, width in zip(cell, (*widths, 0))).rstrip() for cell in cells]
+  return '\n'.join(lines)
+
+
+def _value(value: Any) -> str:
+  """A value as the command line takes it: text without quotes, unless it is empty or has other than visible ends."""
+  if isinstance(value, str) and value and value.isprintable() and value == value.strip():
+    return value
+  return repr(tuple(value) if isinstance(value, list) else value)
 
 
 def _layout(spec: Any) -> str:

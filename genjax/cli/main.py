@@ -23,7 +23,7 @@ COMMANDS = {
   'sample': 'draw samples from a run',
   'evaluate': 'held-out metrics of a run, as JSON',
   'merge': 'write a run with adapters as a run of its own',
-  'inspect': 'parameters, sharding and FLOPs of a config, without memory',
+  'inspect': 'parameters, sharding and FLOPs of a config, without memory; with --options, what may be set',
   'plan': 'what a run costs on a TPU slice, without a TPU',
   'data': 'list, build, tokenize and describe data sets',
   'import': 'make a run of a public model in the layout of transformers',

@@ -96,6 +96,9 @@ def edm(data_std: float = 0.5) -> Parameterization:
   """Inputs and targets of unit variance for data of standard deviation `data_std` (Karras et al. 2022, table 1).
 
   Written for any alpha: the target is orthogonal to x_t, and equals the paper's for alpha = 1.
+
+  Args:
+    data_std: standard deviation of the data.
   """
   checks.positive({'data_std': data_std}, 'data_std')
 

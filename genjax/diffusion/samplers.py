@@ -74,8 +74,8 @@ def ancestral(denoise: Denoise, x_BX: Array, process: Process, times: Array, key
   """DDPM's sampler: x_s ~ q(x_s | x_t, x0_hat) (Ho et al. 2020, eq. 6-7; for skipped times Kingma et al. 2021, eq. 26).
 
   Args:
-    variance: 'small', that of the posterior; 'large', that of q(x_t | x_s); 'learned', what the network chooses between
-      them: `denoise` then returns (x0_hat, raw), see `variance.log_variance`.
+    variance: of the noise of a step: 'small', that of the posterior; 'large', that of q(x_t | x_s); 'learned', what the
+      network chooses between them: `denoise` then returns (x0_hat, raw), see `variance.log_variance`.
 
   Raises:
     ValueError: another `variance`.
@@ -101,7 +101,11 @@ def ancestral(denoise: Denoise, x_BX: Array, process: Process, times: Array, key
 
 def ddim(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key, *, eta: float = 0.0) -> Array:
   """x_s = alpha_s x0_hat + sqrt(sigma_s^2 - v) eps_hat + sqrt(v) z with v = eta^2 times the posterior variance
-  (Song et al. 2021, eq. 12 and 16); order 1 at eta = 0, `ancestral` at eta = 1."""
+  (Song et al. 2021, eq. 12 and 16); order 1 at eta = 0, `ancestral` at eta = 1.
+
+  Args:
+    eta: noise that a step adds, over that of `ancestral`; 0 adds none.
+  """
 
   def step(x_BX, t, s, index):
     _, forward_variance = transition(process, t, s)

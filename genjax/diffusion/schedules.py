@@ -89,7 +89,8 @@ def vp_linear(steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.0
 
   Args:
     steps: number of discrete steps.
-    beta_start, beta_end: beta of the first and the last step; beta_end=1 ends at pure noise.
+    beta_start: beta of the first step.
+    beta_end: beta of the last step; 1 ends at pure noise.
     rescale: end at pure noise, see `rescaled`.
 
   Raises:
@@ -123,7 +124,13 @@ def vp_cosine(steps: int = 1000, offset: float = 0.008, beta_max: float = 0.999,
 
 
 def edm(sigma_max: float = 80.0, mean: float = -1.2, std: float = 1.2) -> Process:
-  """alpha = 1, sigma = t; ln sigma ~ N(mean, std^2) in training (Karras et al. 2022, table 1)."""
+  """alpha = 1, sigma = t; ln sigma ~ N(mean, std^2) in training (Karras et al. 2022, table 1).
+
+  Args:
+    sigma_max: sigma at which sampling starts, in units of the data.
+    mean: of ln sigma in training.
+    std: standard deviation of ln sigma in training.
+  """
   checks.positive({'sigma_max': sigma_max, 'std': std}, 'sigma_max', 'std')
   return Process(alpha=jnp.ones_like, sigma=lambda t: 1.0 * t, start=sigma_max, embed=lambda t: jnp.log(t) / 4,
                  quantile=log_normal(mean, std), spacing='karras')
@@ -186,13 +193,23 @@ def uniform(start: float, whole: bool = False) -> Quantile:
 
 
 def logit_normal(mean: float = 0.0, std: float = 1.0) -> Quantile:
-  """Times on (0, 1) with logit t ~ N(mean, std^2) (Esser et al. 2024, section 3.1)."""
+  """Times on (0, 1) with logit t ~ N(mean, std^2) (Esser et al. 2024, section 3.1).
+
+  Args:
+    mean: of logit t; above 0 favours noise.
+    std: standard deviation of logit t.
+  """
   checks.positive({'std': std}, 'std')
   return lambda u: jax.nn.sigmoid(mean + std * _standard_normal(u))
 
 
 def log_normal(mean: float = -1.2, std: float = 1.2) -> Quantile:
-  """Times on (0, inf) with ln t ~ N(mean, std^2) (Karras et al. 2022, table 1)."""
+  """Times on (0, inf) with ln t ~ N(mean, std^2) (Karras et al. 2022, table 1).
+
+  Args:
+    mean: of ln t.
+    std: standard deviation of ln t.
+  """
   checks.positive({'std': std}, 'std')
   return lambda u: jnp.exp(mean + std * _standard_normal(u))
 

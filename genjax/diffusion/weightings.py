@@ -28,25 +28,41 @@ def min_snr(gamma: float = 5.0) -> Weighting:
   section 3.4).
 
   At pure noise the weights of x0 and v are 0; 'truncated_snr' has none that vanish.
+
+  Args:
+    gamma: largest signal-to-noise ratio that counts.
   """
   _positive('min_snr', gamma=gamma)
   return of_x0(lambda signal, noise: jnp.minimum(signal / noise, gamma))
 
 
 def truncated_snr(least: float = 1.0) -> Weighting:
-  """max(snr, least) for x0 (Salimans & Ho 2022, section 4, with least = 1)."""
+  """max(snr, least) for x0 (Salimans & Ho 2022, section 4, with least = 1).
+
+  Args:
+    least: smallest weight.
+  """
   _positive('truncated_snr', least=least)
   return of_x0(lambda signal, noise: jnp.maximum(signal / noise, least))
 
 
 def p2(gamma: float = 1.0, k: float = 1.0) -> Weighting:
-  """1 / (k + snr)^gamma for epsilon (Choi et al. 2022, eq. 8)."""
+  """1 / (k + snr)^gamma for epsilon (Choi et al. 2022, eq. 8).
+
+  Args:
+    gamma: exponent; 0 is 'uniform' for epsilon.
+    k: added to the signal-to-noise ratio.
+  """
   _positive('p2', gamma=gamma, k=k)
   return of_x0(lambda signal, noise: signal / noise / (k + signal / noise) ** gamma)
 
 
 def sigmoid(bias: float = 2.0) -> Weighting:
-  """sigmoid(bias - log snr) for epsilon (Kingma & Gao 2023, appendix; Hoogeboom et al. 2024)."""
+  """sigmoid(bias - log snr) for epsilon (Kingma & Gao 2023, appendix; Hoogeboom et al. 2024).
+
+  Args:
+    bias: log snr at which the weight is 1/2.
+  """
   if not abs(bias) < 80:  # its exponential is a float32
     raise UserError(f'weighting sigmoid needs a bias between -80 and 80, got {bias}')
   return of_x0(lambda signal, noise: signal / (noise + signal * jnp.exp(-bias)))

@@ -19,10 +19,16 @@ from genjax.types import Array, Key, UserError
 class Classifier:
   """Options of the network.
 
-  shape: (H, W, C) of the images. num_classes: K. width: channels after the first halving; they double with each.
-  layers: halvings of the image, each a strided 3x3 convolution. convolutions: 3x3 convolutions per halving, the strided
-  one included. features: width D of the last hidden layer. dropout: rate on those features. dtype: compute type.
-  norm: 'batch', or one of `genjax.nn.norms.NORMS`, over the channels.
+  Attributes:
+    shape: (H, W, C) of the images.
+    num_classes: number of classes K.
+    width: channels after the first halving; they double with each.
+    layers: halvings of the image, each a strided 3x3 convolution.
+    convolutions: 3x3 convolutions per halving, the strided one included.
+    features: width D of the last hidden layer.
+    dropout: dropout rate on those features.
+    dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
+    norm: 'batch', or one of `genjax.nn.norms.NORMS`, over the channels.
 
   Raises:
     UserError: sizes that cannot be built.

@@ -30,14 +30,27 @@ ACTIVATIONS: Table[Callable[[Array], Array]] = Table('activation', {
 class BlockOptions:
   """Options of a `Block`.
 
-  width, heads: D, H. mlp_width: hidden units. head_dim: channels of a head, 0 for width / heads. activation: of the
-  MLP, one of `ACTIVATIONS`. gated: activation(gate x) * up x in the place of activation(up x) (Shazeer 2020). norm:
-  one of `genjax.nn.norms.NORMS`.
-  pre_norm: x + f(norm(x)) in the place of norm(x + f(x)). bias: in projections and layer norms.
-  qkv_bias, key_bias, scaled: see `genjax.nn.attention.self_attention.Attention`. dropout: on what is added to x.
-    attention_dropout: on the weights of attention, after the softmax.
-  activation_dropout: on the hidden units of the MLP. kernel_init: of all kernels. dtype: compute type. attention:
-  implementation, see `genjax.nn.attention.dot_product_attention.attend`.
+  Attributes:
+    width: channels D.
+    heads: number of attention heads H.
+    mlp_width: hidden units of the MLP.
+    head_dim: channels of a head; 0 for width / heads.
+    activation: activation of the MLP, one of `ACTIVATIONS`.
+    gated: activation(gate x) * up x in place of activation(up x) (Shazeer 2020).
+    norm: one of `genjax.nn.norms.NORMS`.
+    norm_eps: added to the variance, or to the mean square, in a norm.
+    pre_norm: x + f(norm(x)) in place of norm(x + f(x)).
+    bias: whether projections and layer norms have biases.
+    qkv_bias: whether queries, keys and values have biases, see `genjax.nn.attention.self_attention.Attention`.
+    key_bias: whether keys have biases.
+    scaled: whether scores are divided by the root of the channels of a head.
+    dropout: dropout rate on what is added to x.
+    attention_dropout: dropout rate on the weights of attention, after the softmax.
+    activation_dropout: dropout rate on the hidden units of the MLP.
+    kernel_init: initializer of all kernels.
+    dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
+    attention: implementation: 'auto', 'reference', 'chunked', 'splash' or 'cudnn', see
+      `genjax.nn.attention.dot_product_attention.attend`.
 
   Raises:
     ValueError: an unknown name, or heads that do not divide the width.

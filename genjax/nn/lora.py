@@ -44,9 +44,12 @@ EXPERTS = '_kernel'  # the end of the name of one that holds the matrices of exp
 class Options:
   """Which kernels are adapted, and how.
 
-  rank: R. alpha: the product of A and B is scaled by alpha / rank. paths: regular expressions; a kernel whose whole
-  path one of them matches is adapted. dropout: rate at which what A reads is dropped in training, drawn for each
-  example, position and channel, as PEFT does. Where a layer takes the merged kernel, there is none.
+  Attributes:
+    rank: rank R of the product of A and B.
+    alpha: the product of A and B is multiplied by alpha / rank.
+    paths: regular expressions; a kernel whose whole path one of them matches is adapted.
+    dropout: rate at which what A reads is dropped in training, drawn for each example, position and channel, as PEFT
+      does. Where a layer takes the merged kernel, there is none.
 
   Raises:
     UserError: a number out of range, or a path that is no regular expression.

@@ -16,9 +16,11 @@ from genjax.types import Array, Batch, Key, Params, UserError
 class Classification:
   """Cross entropy of labels given images; group 'net'. Batches hold `image` (uint8 B H W C) and `label` (B).
 
-  net: images in [-1, 1] -> (logits_BK, features_BD). smoothing: share of the target's mass that is spread evenly over
-  all classes (Szegedy et al. 2016, section 7). shift: training images move by up to so many pixels along both axes; the
-  edge is repeated. flip: half of the training images are mirrored.
+  Attributes:
+    net: images in [-1, 1] -> (logits_BK, features_BD).
+    smoothing: share of the target's mass that is spread evenly over all classes (Szegedy et al. 2016, section 7).
+    shift: training images move by up to so many pixels along both axes; the edge is repeated.
+    flip: whether half of the training images are mirrored.
 
   Raises:
     UserError: a number out of range.

@@ -27,18 +27,23 @@ Emit = Callable[[Any, Any], None]
 class SamplerOptions:
   """How tokens are chosen.
 
-  length: tokens to generate after the prompt, at most. temperature: logits are divided by it; 0 takes the likeliest
-  token. top_k: keep the k likeliest tokens, 0 keeps all (Fan et al. 2018). top_p: keep the smallest set of likeliest
-  tokens with at least this probability, 1 keeps all (nucleus sampling, Holtzman et al. 2020). min_p: keep tokens with
-  at least this share of the probability of the likeliest, 0 keeps all (Nguyen et al. 2024). repetition_penalty: logits
-  of tokens that the row has already, prompt included, are divided by it where positive and multiplied elsewhere; 1
-  changes nothing (Keskar et al. 2019, sec. 4.1). stop: tokens that end a text; the one that does is its last. suppress:
-  tokens that are never chosen. begin_suppress: tokens that are not chosen as the first after the prompt. beams: number
-  M of beams; above 1 the text is searched for and not drawn, see `beam_search`, and the options of drawing stay at
-  their defaults. length_penalty: the score of a finished text is its log-likelihood divided by its length to this
-  power.
-  vocabulary: tokens from this number on, which a padded vocabulary has and no text, are never chosen; 0 for none of
-    that kind.
+  Attributes:
+    length: tokens to generate after the prompt, at most.
+    temperature: logits are divided by it; 0 takes the likeliest token.
+    top_k: keep the k likeliest tokens; 0 keeps all (Fan et al. 2018).
+    top_p: keep the smallest set of likeliest tokens with at least this probability; 1 keeps all (nucleus sampling,
+      Holtzman et al. 2020).
+    min_p: keep tokens with at least this share of the probability of the likeliest; 0 keeps all (Nguyen et al. 2024).
+    repetition_penalty: logits of tokens that the row has already, prompt included, are divided by it where positive and
+      multiplied elsewhere; 1 changes nothing (Keskar et al. 2019, sec. 4.1).
+    stop: tokens that end a text; the one that does is its last.
+    suppress: tokens that are never chosen.
+    begin_suppress: tokens that are not chosen as the first after the prompt.
+    beams: number M of beams; above 1 the text is searched for and not drawn, see `beam_search`, and the options of
+      drawing stay at their defaults.
+    length_penalty: the score of a finished text is its log-likelihood divided by its length to this power.
+    vocabulary: tokens from this number on, which a padded vocabulary has and no text, are never chosen; 0 for none of
+      that kind.
 
   Raises:
     UserError: a value outside its range.

@@ -22,8 +22,10 @@ Denoise = Callable[[Array, Array], guidance.Estimate]
 class Codec:
   """The way from data to the space that is diffused, and back.
 
-  encode: (frozen parameters, data) -> x_BX float32 of a scale near 1. decode: the inverse, on samples. bounded: x_BX
-  ends at -1 and 1, as pixels do; learned variances ask.
+  Attributes:
+    encode: (frozen parameters, data) -> x_BX float32 of a scale near 1.
+    decode: the inverse, on samples.
+    bounded: whether x_BX ends at -1 and 1, as pixels do; learned variances ask.
   """
 
   encode: Callable[[Params, Array], Array]
@@ -47,11 +49,14 @@ def identity() -> Codec:
 class Sampler:
   """How samples are made.
 
-  method: a function of `samplers` with its options bound. times: decreasing times of `schedules.sampling_times`.
-  guidance: see `guidance.classifier_free`. interval: (low, high), guidance where low < sigma / alpha <= high only; None
-  for all noise levels. sigma / alpha is the sigma of Karras et al. (2022) and Kynkäänniemi et al. (2024), on any
-  process. clip: bound on |x0_hat| in every step, 0 for none. learned: the method reads what the network learned of
-  variances.
+  Attributes:
+    method: a function of `samplers` with its options bound.
+    times: decreasing times of `schedules.sampling_times`.
+    guidance: scale of guidance, see `guidance.classifier_free`.
+    interval: (low, high), guidance where low < sigma / alpha <= high only; None for all noise levels. sigma / alpha is
+      the sigma of Karras et al. (2022) and Kynkäänniemi et al. (2024), on any process.
+    clip: bound on |x0_hat| in every step; 0 for none.
+    learned: whether the method reads what the network learned of variances.
   """
 
   method: Callable[..., Array]
@@ -69,13 +74,22 @@ class Sampler:
 class Diffusion:
   """One network that denoises; group 'net', one phase 'diffusion'.
 
-  net: (x_BX, time_B, label_B or None) -> prediction. shape: of one example in the space that is diffused. process,
-  parameterization: see `genjax.diffusion`. sampler: see `Sampler`. quantile: distribution of training times, None for
-  the process's own. stratified: see `schedules.levels`. num_classes: classes of column 'label', 0 to ignore labels.
-  label_dropout: probability with which training replaces a label by "no label", which guidance needs. codec: see
-  `Codec`. column: what is modelled, and the name of the samples. evaluation_times: see `evaluate`. weighting: weights
-  of training's error by time, see `weightings`. learned_variance: the network has twice the channels, the second half
-  for the variance of the reverse process, see `variance`.
+  Attributes:
+    net: (x_BX, time_B, label_B or None) -> prediction.
+    shape: shape of one example in the space that is diffused.
+    process: how data becomes noise, see `genjax.diffusion.schedules`.
+    parameterization: what the network predicts, see `genjax.diffusion.parameterizations`.
+    sampler: how samples are made.
+    quantile: distribution of training times; None for the process's own.
+    stratified: whether the training times of a batch fill equal strata once each, see `schedules.levels`.
+    num_classes: classes of column 'label'; 0 to ignore labels.
+    label_dropout: probability with which training replaces a label by "no label", which guidance needs.
+    codec: from data to the space that is diffused, and back.
+    column: column that is modelled, and the name of the samples.
+    evaluation_times: number of times at which the error of a held-out example is measured, see `evaluate`.
+    weighting: weights of training's error by time, see `weightings`.
+    learned_variance: whether the network has twice the channels, the second half for the variance of the reverse
+      process, see `variance`.
 
   Raises:
     UserError: a parameterization that gives no estimate at the start of the process, learned variances on a process

@@ -53,14 +53,19 @@ KINDS = ('image', 'point')
 class Gan:
   """A generative adversarial network; groups 'generator' and 'discriminator'.
 
-  generator: (latent B Z, label B or None) -> samples. discriminator: (packed samples, packed labels or None) -> logits
-    B/p.
-  latent: width Z. distribution: of the latent, 'normal' or 'uniform' on (-1, 1). kind: 'image' (column `image`, uint8
-  B H W C, seen as [-1, 1]) or 'point' (column `point`, float32 B D). num_classes: column `label` conditions both
-  networks; None: unconditional. loss: see `LOSSES`. penalty: weight of the gradient penalty of 'wgan_gp'. r1_gamma:
-  weight gamma of R1, 0 for none. r1_every: R1 runs on every n-th step with gamma multiplied by n (lazy regularisation,
-  Karras et al. 2020b). discriminator_steps: the generator is trained on every n-th step only. pack: samples that the
-  discriminator judges together.
+  Attributes:
+    generator: (latent B Z, label B or None) -> samples.
+    discriminator: (packed samples, packed labels or None) -> logits B/p.
+    latent: width Z of the latent.
+    distribution: distribution of the latent, 'normal' or 'uniform' on (-1, 1).
+    kind: 'image' (column `image`, uint8 B H W C, seen as [-1, 1]) or 'point' (column `point`, float32 B D).
+    num_classes: number of classes of column `label`, which conditions both networks; None: unconditional.
+    loss: loss of both networks, 'non_saturating', 'hinge' or 'wgan_gp', see `LOSSES`.
+    penalty: weight of the gradient penalty of 'wgan_gp'.
+    r1_gamma: weight gamma of R1; 0 for none.
+    r1_every: R1 runs on every n-th step with gamma multiplied by n (lazy regularisation, Karras et al. 2020b).
+    discriminator_steps: the generator is trained on every n-th step only.
+    pack: samples that the discriminator judges together.
 
   Raises:
     UserError: an unknown name, or a number out of range.

@@ -21,10 +21,11 @@ MASKED, RANDOM = 0.8, 0.1  # shares of the chosen tokens that become the mask to
 class MaskingOptions:
   """Which tokens are chosen, and what is put in their place.
 
-  vocab: size of the vocabulary, from which random tokens are drawn. mask: the token that hides others. special: tokens
-    that are never
-  chosen: separators, padding, the mask itself. rate: share of the other tokens that is chosen, rounded to whole tokens,
-    at least one.
+  Attributes:
+    vocab: size of the vocabulary, from which random tokens are drawn.
+    mask: the token that hides others.
+    special: tokens that are never chosen: separators, padding, the mask itself.
+    rate: share of the other tokens that is chosen, rounded to whole tokens, at least one.
 
   Raises:
     UserError: a token outside the vocabulary, or a rate outside (0, 1).

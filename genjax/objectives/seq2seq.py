@@ -17,9 +17,12 @@ from genjax.types import Array, Batch, Key, Params, Tree, UserError
 class Tokens:
   """Tokens with a meaning of their own.
 
-  start: what the decoder reads first. begins: what it reads after that, before every target, and is no part of it: the
-  language and the task of Whisper. stop: the last one of every target. padding: what fills rows, before or after a
-  source and after a target; it may be `start`.
+  Attributes:
+    start: token that the decoder reads first.
+    stop: last token of every target.
+    padding: token that fills rows, before or after a source and after a target; it may be `start`.
+    begins: tokens that the decoder reads after `start`, before every target, and that are no part of it: the language
+      and the task of Whisper.
 
   Raises:
     UserError: stop and padding are one, so that no row would end.
@@ -39,11 +42,14 @@ class Tokens:
 class Seq2Seq:
   """p(target | source) = prod_t p(target_t | source, target before t); group 'net'.
 
-  network: (source_BS, target_BT, mask_BS) -> logits B T V, with `cache`, `position` and `project` as
-  `genjax.models.seq2seq.seq2seq` has them. start_cache: (parameters of the network, source_BS, mask_BS, length) -> the
-  cache for targets of so many tokens. tokens: see `Tokens`. smoothing: share of the target's mass that is spread evenly
-  over the vocabulary in training (Vaswani et al. 2017, section 5.4).
-  sampler: how tokens are chosen, temperature 0 being greedy; its length counts the stop token.
+  Attributes:
+    network: (source_BS, target_BT, mask_BS) -> logits B T V, with `cache`, `position` and `project` as
+      `genjax.models.transformers.seq2seq.seq2seq` has them.
+    start_cache: (parameters of the network, source_BS, mask_BS, length) -> the cache for targets of so many tokens.
+    tokens: those with a meaning of their own.
+    smoothing: share of the target's mass that is spread evenly over the vocabulary in training (Vaswani et al. 2017,
+      section 5.4).
+    sampler: how tokens are chosen, temperature 0 being greedy; its length counts the stop token.
 
   Batches: 'source' int32 B S and 'target' int32 B T, in which each row ends with the stop token; both padded. Optional
   'source_weights' B S and 'target_weights' B T are zero on padding; without them every padding token is. A source of

@@ -17,9 +17,10 @@ from genjax.types import Array, Batch, Key, Params, UserError
 class SequenceClassification:
   """Cross entropy of labels given tokens; group 'net'.
 
-  network: (tokens_BT, types_BT, mask_BT) -> outputs by name, of which 'classes' is logits B K, as
-    `genjax.models.transformers.bert.encoder` has them.
-  smoothing: share of the target's mass that is spread evenly over all classes (Szegedy et al. 2016, section 7).
+  Attributes:
+    network: (tokens_BT, types_BT, mask_BT) -> outputs by name, of which 'classes' is logits B K, as
+      `genjax.models.transformers.bert.encoder` has them.
+    smoothing: share of the target's mass that is spread evenly over all classes (Szegedy et al. 2016, section 7).
 
   Batches: 'tokens' int32 B T; optional 'types' int32 B T, the segment of each token; optional 'weights' B T, zero on
   padding; 'label' int32 B.

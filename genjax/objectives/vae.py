@@ -20,10 +20,15 @@ LIKELIHOODS = ('bernoulli', 'gaussian')
 class Vae:
   """p(x, z) = N(z; 0, I) p(x | z), with q(z | x) a diagonal Gaussian.
 
-  encoder: images B H W C in [0, 1] -> (mean, log variance), each B Z. decoder: latents B Z -> B H W C, the logits of a
-  Bernoulli or the mean of a Gaussian. latent: Z. likelihood: 'bernoulli' or 'gaussian'. scale: standard deviation of
-  the Gaussian, in units of the [0, 1] pixel range. beta: factor of the KL term (Higgins et al. 2017). kl_warmup: steps
-  over which that factor grows linearly from 0 (Sonderby et al. 2016). importance_samples: k of the bound in evaluation.
+  Attributes:
+    encoder: images B H W C in [0, 1] -> (mean, log variance), each B Z.
+    decoder: latents B Z -> B H W C, the logits of a Bernoulli or the mean of a Gaussian.
+    latent: width Z of the latent.
+    likelihood: 'bernoulli' or 'gaussian'.
+    scale: standard deviation of the Gaussian, in units of the [0, 1] pixel range.
+    beta: factor of the KL term (Higgins et al. 2017).
+    kl_warmup: steps over which that factor grows linearly from 0 (Sonderby et al. 2016).
+    importance_samples: number k of samples of the bound in evaluation.
 
   Batches: 'image' uint8 B H W C. Everything is in nats per image.
 

@@ -7,11 +7,13 @@ import importlib
 import importlib.util
 import pathlib
 import sys
+import types
 from typing import Any
 
 from genjax import sharding
-from genjax.config import Config, check, choose, plain
+from genjax.config import Config, check, choose, flatten, plain
 from genjax.metrics.named import METRICS
+from genjax.options import REQUIRED, Known, Option, known, meanings
 from genjax.tables import Table
 from genjax.training.experiment import Experiment, Metric
 from genjax.training.run import Settings
@@ -19,6 +21,7 @@ from genjax.types import UserError
 
 OWN = pathlib.Path(__file__).parents[1] / 'experiments'  # the builders of genjax itself
 OWN_CONFIGS = OWN.with_name('configs')
+BASE = 'genjax.configs.common'  # whose `base` has what every config has
 ADAPTERS = 'genjax.experiments.lora'  # what makes of any experiment the one that trains its adapters
 
 
@@ -47,6 +50,55 @@ def current_name(name: str) -> str:
   return name if theirs is not None and not same else f'genjax.{name}'
 
 
+def find(config: Config, paths: Sequence[str] = ()) -> types.ModuleType:
+  """The module of the builder that a config names.
+
+  Raises:
+    UserError: it cannot be found.
+  """
+  extend_path(paths)
+  if config.experiment in BUILDERS:
+    return importlib.import_module(BUILDERS[config.experiment].__module__)
+  name = current_name(config.experiment)
+  if not all(part.isidentifier() for part in name.split('.')):
+    raise UserError(
+      f"config.experiment={name!r} is no path of a module; expected one such as 'genjax.experiments.diffusion', or "
+      'the name of a Python file beside the config')
+  try:
+    return importlib.import_module(name)
+  except ModuleNotFoundError as error:
+    if not name or not (name == error.name or name.startswith(f'{error.name}.')):
+      raise
+    raise UserError(
+      f'config.experiment={name!r} is not importable ({error}); expected the module path of a builder, for example '
+      "'genjax.experiments.diffusion', or the name of a Python file beside the config") from error
+
+
+def options(config: Config, paths: Sequence[str] = ()) -> Known:
+  """What may be set in a config: what its builder takes, and what every config has.
+
+  A builder tells its own by a function `options(config) -> dict[str, Section]`, see `genjax.options`. Of one without
+  it, no more is known than what the config spells.
+
+  Raises:
+    UserError: the builder cannot be found.
+  """
+  base = importlib.import_module(BASE).base
+  told, defaults = meanings(base), flatten(base(steps=0, batch_size=1))
+  needed = ('experiment', 'steps', 'batch_size')
+  common = {key: Option(key, type(defaults[key]), REQUIRED if key in needed else defaults[key], told[key])
+            for key in told if key in defaults}
+  for axis, place in sharding.DEFAULT_RULES.items():
+    common[f'rules.{axis}'] = Option(f'rules.{axis}', str | tuple[str, ...] | None, place, told['rules'])
+  for group in config.get('optimizers') or {}:
+    common[f'ema.{group}'] = Option(f'ema.{group}', float, None, told['ema'])
+  if not config.get('experiment'):
+    return Known(common)
+  module = find(config, paths)
+  own = known(module.options(config) if hasattr(module, 'options') else {}, module.__name__)
+  return dataclasses.replace(own, options={**common, **own.options})
+
+
 def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
   """The experiment that a config describes.
 
@@ -54,30 +106,12 @@ def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
     UserError: numbers out of range, or the builder's module cannot be found, or has no function `build`.
   """
   check(config)
-  extend_path(paths)
-  make = BUILDERS[config.experiment] if config.experiment in BUILDERS else _imported(config)
+  module = find(config, paths)
+  make = BUILDERS.get(config.experiment) or getattr(module, 'build', None)
+  if make is None:
+    raise UserError(f'module {module.__name__!r} ({module.__file__}) has no function build(config) -> Experiment')
   experiment = _with_metrics(config, make(config))
   return importlib.import_module(ADAPTERS).wrap(config, experiment) if adapted(config) else experiment
-
-
-def _imported(config: Config) -> Callable[..., Experiment]:
-  """The function `build` of the module that a config names."""
-  name = current_name(config.experiment)
-  if not all(part.isidentifier() for part in name.split('.')):
-    raise UserError(
-      f"config.experiment={name!r} is no path of a module; expected one such as 'genjax.experiments.diffusion', or "
-      'the name of a Python file beside the config')
-  try:
-    module = importlib.import_module(name)
-  except ModuleNotFoundError as error:
-    if not name or not (name == error.name or name.startswith(f'{error.name}.')):
-      raise
-    raise UserError(
-      f'config.experiment={name!r} is not importable ({error}); expected the module path of a builder, for example '
-      "'genjax.experiments.diffusion', or the name of a Python file beside the config") from error
-  if not hasattr(module, 'build'):
-    raise UserError(f'module {name!r} ({module.__file__}) has no function build(config) -> Experiment')
-  return module.build
 
 
 def _with_metrics(config: Config, experiment: Experiment) -> Experiment:

@@ -189,7 +189,8 @@ def load(workdir: str, assignments: Sequence[str] = (), exact: bool = False,
   extensions.load(imports)
   free = ('sampler.', 'evaluation.', 'data.', 'mesh.', 'batch_size', *(('init_from=',) if builders.adapted(config) else
                                                                        ()))
-  for assignment in assignments:
+  # What is called name first: it decides which other options there are
+  for assignment in sorted(assignments, key=lambda text: not text.partition('=')[0].endswith('.name')):
     if not assignment.startswith(free):
       raise UserError(
         '--set changes how a run is sampled and evaluated: sampler.*, evaluation.*, data.*, mesh.*, batch_size, and '

@@ -14,16 +14,17 @@ SUM_TYPES = ('float32', 'bfloat16')
 class Settings:
   """Numbers of a run that are not the experiment's; `configs.common.base` has the same keys.
 
-  steps: of the whole run.
-  batch_size: rows of a global batch.
-  seed: of everything that is drawn.
-  microbatches: into how many parts a batch is split for accumulation.
-  steps_per_call: steps of one call of the device, see `genjax.training.calls`.
-  reduce: type in which devices sum gradients, one of `SUM_TYPES`.
-  mesh: mesh axis -> size, see `genjax.sharding.make_mesh`.
-  rules: logical axis -> mesh axis.
-  nonfinite: what a number that is not finite does, one of `NONFINITE`.
-  nonfinite_limit: how often that may happen.
+  Attributes:
+    steps: optimizer steps of the whole run.
+    batch_size: examples of a step, over all devices.
+    seed: of everything that is drawn.
+    microbatches: parts into which a batch is split to accumulate gradients.
+    steps_per_call: steps in one call of the device, see `genjax.training.calls`.
+    reduce: type in which devices sum gradients, one of `SUM_TYPES`.
+    mesh: mesh axis -> size, see `genjax.sharding.make_mesh`.
+    rules: logical axis -> mesh axis.
+    nonfinite: what a number that is not finite does, one of `NONFINITE`.
+    nonfinite_limit: how often that may happen.
 
   Raises:
     UserError: a number out of its range, or an unknown name.

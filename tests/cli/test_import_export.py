@@ -11,10 +11,12 @@ from safetensors.numpy import load_file
 
 from genjax import interop
 from genjax.cli.main import main
+from genjax.config import flatten
 from genjax.data.text import tokenizers
 from genjax.interop import peft
 from genjax.models.transformers.decoder import TransformerConfig, llama, transformer
 from genjax.nn import lora
+from genjax.runs import builders, workdir
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 TEXT = 'To be, or not to be, that is the question:\nWhether \'tis nobler in the mind to suffer\n' * 12
@@ -48,6 +50,9 @@ def test_round_trip_is_bitwise(tmp_path, name, dtype):
   config = json.loads((folder / 'config.json').read_text())
   (folder / 'config.json').write_text(json.dumps({**config, 'eos_token_id': 0, 'mine': [1]}))
   assert main(['import', f'--from={folder}', f'--workdir={tmp_path / "run"}', f'--dtype={dtype}']) == 0
+  kept, _ = workdir.read_config(str(tmp_path / 'run'))
+  options = builders.options(kept).options  # flags reach what the config of an imported run spells, and the rest
+  assert {key for key in flatten(kept) if not key.startswith('assets.')} <= {*options, 'optimizers'}
   shutil.move(folder, tmp_path / 'moved')  # a run needs nothing but itself
   assert main(['export', f'--workdir={tmp_path / "run"}', f'--to={tmp_path / "out"}']) == 0
   for file in ('model.safetensors', 'tokenizer.json', 'tokenizer_config.json'):
@@ -88,7 +93,7 @@ def test_imported_run_samples_evaluates_and_is_tuned(tmp_path, public, capsys):
 
 def test_export_of_a_run_that_was_never_public(tmp_path, capsys):
   (tmp_path / 'text.txt').write_text(TEXT)
-  text = (ROOT / 'configs' / 'shakespeare_bpe.py').read_text().replace('  if arg.smoke:',
+  text = (ROOT / 'configs' / 'language' / 'shakespeare_bpe.py').read_text().replace('  if arg.smoke:',
                                                                        '  config.ema = dict(net=0.5)\n  if arg.smoke:')
   (tmp_path / 'averaged.py').write_text(text)
   run, config = tmp_path / 'run', tmp_path / 'run' / 'config.json'

@@ -49,7 +49,7 @@ def test_eight_fake_devices(capsys):
 
 
 def test_two_phases_and_a_readable_table(capsys, tmp_path):
-  assert main(['plan', f'--config={CONFIGS}/digits_gan.py:smoke', '--topology=cpu:1',
+  assert main(['plan', f'--config={CONFIGS}/gans/digits_gan.py:smoke', '--topology=cpu:1',
                f'--hlo={tmp_path / "step.txt"}']) == 0
   assert '\nENTRY ' in (tmp_path / 'step.txt').read_text()
   text = capsys.readouterr().out
@@ -99,7 +99,7 @@ def test_no_run_directory_and_no_library(tmp_path, capsys, monkeypatch):
 def test_a_tpu_slice_that_is_not_there(capsys):
   model = ('--config.model.layers=2', '--config.model.width=256', '--config.data.context=256',
            '--config.model.dtype=bfloat16')
-  config = (f'--config={CONFIGS}/gpt3.py:smoke', *model)
+  config = (f'--config={CONFIGS}/language/gpt3.py:smoke', *model)
   code, out, err = genjax('plan', *config, '--topology=v5e:2x2', '--mesh=fsdp:4', '--json')
   assert code == 0, err
   report = json.loads(out)
@@ -118,7 +118,8 @@ def test_a_tpu_slice_that_is_not_there(capsys):
 def test_a_step_that_does_not_fit_exits_4():
   large = ('--config.model.layers=2', '--config.model.width=2048', '--config.model.heads=16',
            '--config.data.context=4096', '--config.batch_size=512', '--config.data.vocabulary_size=50257')
-  code, out, err = genjax('plan', f'--config={CONFIGS}/gpt3.py:smoke', *large, '--topology=v5e:2x2', '--mesh=fsdp:4')
+  code, out, err = genjax('plan', f'--config={CONFIGS}/language/gpt3.py:smoke', *large, '--topology=v5e:2x2',
+                          '--mesh=fsdp:4')
   assert code == 4, err
   assert 'does not fit: needs' in out and 'a device has 15.75 GiB' in out and 'too much' in out
   assert '--config.microbatches=' in out and '--config.model.dtype=bfloat16' in out
@@ -135,7 +136,7 @@ def test_a_slice_that_libtpu_does_not_know():
 def test_adapters_take_4_bytes_of_one_chip_a_parameter_of_their_base():
   """A LLaMA of 206.6 million parameters, 1,024 tokens a step; full training takes 18."""
   shape = ('layers=16', 'width=1024', 'heads=16', 'kv_heads=16', 'mlp_width=2816')
-  code, out, err = genjax('plan', f'--config={CONFIGS}/llama.py:context=512,batch=2',
+  code, out, err = genjax('plan', f'--config={CONFIGS}/language/llama.py:context=512,batch=2',
                           *(f'--config.model.{entry}' for entry in shape), '--config.data.vocabulary_size=512',
                           '--config.lora.rank=16', "--config.lora.paths=('blocks/.*kernel',)", '--topology=v5e:1x1',
                           '--json')

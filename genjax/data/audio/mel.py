@@ -28,8 +28,11 @@ _LARGEST = 2**32 - 2  # bytes of a chunk of a .wav file, an even number
 class LogMel:
   """Options of log-mel frames; the defaults are Whisper's.
 
-  rate: samples a second. bands: F, 128 in Whisper's large-v3. window: samples in a Hann window and its Fourier
-  transform. hop: samples between frames.
+  Attributes:
+    rate: samples a second.
+    bands: mel bands F, 128 in Whisper's large-v3.
+    window: samples in a Hann window and its Fourier transform.
+    hop: samples from one frame to the next.
 
   Raises:
     UserError: a number below 1.

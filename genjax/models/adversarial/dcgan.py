@@ -27,15 +27,21 @@ KERNEL = 4  # of every convolution, with stride 2
 class Dcgan:
   """DCGAN at any size that is 4 or 7 times a power of two; at 64 pixels and the defaults, the published architecture.
 
-  size: height and width of an image. channels: of an image. latent: width of the latent. generator_width,
-  discriminator_width: channels at half the image's size; they double with every halving. norm, discriminator_norm:
-  'batch', 'none' or one of `genjax.nn.norms.NORMS`.
-  spectral: spectral normalisation in the discriminator. num_classes: None for an unconditional model; else the
-  generator reads an embedding of the label beside the latent, and the discriminator adds the inner product of its
-  features with an embedding of the label (projection, Miyato and Koyama 2018; on features that are not
-  pooled).
-  pack: samples that the discriminator judges together, stacked along the channels (PacGAN). momentum: of the running
-  averages of batch normalisation. dtype: of the computation; parameters are float32.
+  Attributes:
+    size: height and width of an image, in pixels.
+    channels: channels of an image.
+    latent: width of the latent.
+    generator_width: channels of the generator at half the image's size; they double with every halving.
+    discriminator_width: channels of the discriminator at half the image's size; they double with every halving.
+    norm: norm in the generator: 'batch', 'none' or one of `genjax.nn.norms.NORMS`.
+    discriminator_norm: norm in the discriminator: 'batch', 'none' or one of `genjax.nn.norms.NORMS`.
+    spectral: whether the discriminator has spectral normalisation.
+    num_classes: number of classes; None for an unconditional model. With classes the generator reads an embedding of
+      the label beside the latent, and the discriminator adds the inner product of its features with an embedding of the
+      label (projection, Miyato and Koyama 2018; on features that are not pooled).
+    pack: samples that the discriminator judges together, stacked along the channels (PacGAN).
+    momentum: decay of the running averages of batch normalisation, per step.
+    dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
 
   Raises:
     UserError: a size, norm, pack or class count that cannot be built.
@@ -75,11 +81,21 @@ class Dcgan:
 class PointGan:
   """Perceptrons for points; the defaults are the networks of PacGAN's two-dimensional experiments (Lin et al. 2018).
 
-  dimensions: of a point. latent: width of the latent. generator_widths: hidden layers with ReLU. discriminator_widths,
-  pieces: hidden maxout layers (Goodfellow et al. 2013), each unit the largest of `pieces` affine functions. scale: the
-  generator's output is multiplied and the discriminator's input divided by it: the length that counts as 1, small where
-  the data has fine structure.
-  norm, discriminator_norm, spectral, num_classes, pack, momentum, dtype: as in `Dcgan`.
+  Attributes:
+    dimensions: numbers of a point.
+    latent: width of the latent.
+    generator_widths: widths of the generator's hidden layers, with ReLU.
+    discriminator_widths: widths of the discriminator's hidden maxout layers (Goodfellow et al. 2013).
+    pieces: affine functions of a maxout unit, which is the largest of them.
+    scale: the generator's output is multiplied and the discriminator's input divided by it: the length that counts as
+      1, small where the data has fine structure.
+    norm: norm in the generator: 'batch', 'none' or one of `genjax.nn.norms.NORMS`.
+    discriminator_norm: norm in the discriminator: 'batch', 'none' or one of `genjax.nn.norms.NORMS`.
+    spectral: whether the discriminator has spectral normalisation.
+    num_classes: number of classes, as in `Dcgan`; None for an unconditional model.
+    pack: samples that the discriminator judges together, one after the other (PacGAN).
+    momentum: decay of the running averages of batch normalisation, per step.
+    dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
 
   Raises:
     UserError: a norm, pack or class count that cannot be built.

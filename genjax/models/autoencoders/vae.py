@@ -15,8 +15,14 @@ from genjax.types import Array, Key
 
 @dataclasses.dataclass(frozen=True)
 class MlpConfig:
-  """A perceptron on flattened images. shape: (H, W, C). latent: width Z. hidden: widths of the encoder's hidden layers,
-  the decoder has them in reverse. dtype: compute type."""
+  """A perceptron on flattened images.
+
+  Attributes:
+    shape: (H, W, C) of the images.
+    latent: width Z of the latent.
+    hidden: widths of the encoder's hidden layers; the decoder has them in reverse.
+    dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
+  """
 
   shape: tuple[int, int, int]
   latent: int = 20
@@ -30,8 +36,13 @@ class MlpConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ConvConfig:
-  """Convolutions. shape: (H, W, C). latent: width Z. channels: of each stage, every stage halves the image. dtype:
-  compute type.
+  """Convolutions.
+
+  Attributes:
+    shape: (H, W, C) of the images.
+    latent: width Z of the latent.
+    channels: channels of each stage of the encoder; every stage halves the image.
+    dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
 
   Raises:
     ValueError: the image cannot be halved so often.

@@ -28,14 +28,27 @@ _ZEROS = nnx.initializers.zeros_init()
 class DiT:
   """Options of the network.
 
-  shape: (H, W, C) of the images or latents. patch: side of a patch in pixels. width, depth, heads: of the transformer.
-  mlp_ratio: hidden width of the MLP over the width. num_classes: number of classes, 0 without labels. learn_sigma:
-  twice the output channels, the second half for a learned variance. frequencies: Fourier features of the time.
-  norm: one of `genjax.nn.norms.NORMS`, without scale and bias, which the condition gives. activation: of the MLP, one
-  of `genjax.nn.blocks.ACTIVATIONS`. block: one of `BLOCKS`.
-  dtype: compute type. residual_dtype: type of the sum that runs through all blocks, '' for the compute type or
-  'float32', with which modulation and gates are float32 too. attention: implementation, see
-  `genjax.nn.attention.dot_product_attention.attend`. remat, unroll: see `functional.stack`.
+  Attributes:
+    shape: (H, W, C) of the images or latents.
+    patch: side of a patch, in pixels.
+    width: channels of the transformer.
+    depth: number of blocks.
+    heads: number of attention heads.
+    mlp_ratio: hidden width of the MLP over the width.
+    num_classes: number of classes; 0 without labels.
+    learn_sigma: twice the output channels, the second half for a learned variance.
+    frequencies: number of Fourier features of the time.
+    dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
+    residual_dtype: type of the sum that runs through all blocks: '' for the compute type, or 'float32', with which
+      modulation and gates are float32 too.
+    attention: implementation: 'auto', 'reference', 'chunked', 'splash' or 'cudnn', see
+      `genjax.nn.attention.dot_product_attention.attend`.
+    remat: what the backward pass keeps of a block: 'none' everything, 'dots' matrix products, 'full' its inputs only,
+      'offload' its inputs in the memory of the host.
+    unroll: lay the blocks out one after the other, with equal results: faster steps on CPUs, longer compilation.
+    norm: one of `genjax.nn.norms.NORMS`, without scale and bias, which the condition gives.
+    activation: activation of the MLP, one of `genjax.nn.blocks.ACTIVATIONS`.
+    block: class of the blocks, one of `BLOCKS`.
 
   Raises:
     UserError: sizes that do not divide, an unknown attention, norm, activation or block, or another residual type.

@@ -26,13 +26,22 @@ _ZEROS = nnx.initializers.zeros_init()
 class UNet:
   """Options of the network; the defaults are DDPM's for CIFAR-10 (35.7 M parameters).
 
-  shape: (H, W, C) of the images. base: channels of the first level. multipliers: channels of each level over `base`;
-  each level but the first has half the resolution of the one before. blocks: residual blocks of a level (one more on
-  the way up). attention: resolutions (heights in pixels) that have attention. heads: of the attention. groups: of the
-  group norms. norm: 'group', or one of `genjax.nn.norms.NORMS`, over the channels.
-  dropout: in the residual blocks. num_classes: number of classes, 0 without labels. dtype: compute type.
-  attention_kernel: implementation, see `genjax.nn.attention.dot_product_attention.attend`. remat: what each residual
-  block keeps, see `functional.rematerialise`.
+  Attributes:
+    shape: (H, W, C) of the images.
+    base: channels of the first level.
+    multipliers: channels of each level over `base`; each level but the first has half the resolution of the one before.
+    blocks: residual blocks of a level (one more on the way up).
+    attention: resolutions (heights in pixels) that have attention.
+    heads: number of attention heads.
+    groups: groups of the group norms.
+    dropout: dropout rate in the residual blocks.
+    num_classes: number of classes; 0 without labels.
+    dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
+    attention_kernel: implementation: 'auto', 'reference', 'chunked', 'splash' or 'cudnn', see
+      `genjax.nn.attention.dot_product_attention.attend`.
+    remat: what the backward pass keeps of a block: 'none' everything, 'dots' matrix products, 'full' its inputs only,
+      'offload' its inputs in the memory of the host.
+    norm: 'group', or one of `genjax.nn.norms.NORMS`, over the channels.
 
   Raises:
     UserError: sizes that do not divide, an attention resolution that no level has, or an unknown attention kernel.

@@ -24,16 +24,30 @@ SIZES = {'tiny': (2, 2, 128), 'mini': (4, 4, 256), 'small': (4, 8, 512), 'medium
 class BertConfig:
   """Options of the encoder and its heads.
 
-  vocab: size V of the vocabulary. context: longest sequence T in tokens. layers, heads, width: L, H, D. mlp_width: 0
-    for 4 width.
-  types: kinds of segments that a token may lie in. activation: of the MLP and of the head for masked tokens, one of
-  `genjax.nn.blocks.ACTIVATIONS`. pooler: a layer with tanh on the first token. masked_lm: the head that predicts
-  tokens; its output layer is the transposed embedding. next_sentence: the head that tells whether the second segment
-  follows the first; it needs the pooler.
-  classes: outputs of a classifier of sequences, 0 for none; it needs the pooler. dropout: on embeddings, on what each
-  block adds, and before the classifier. init_scale: standard deviation of initial weights. dtype: compute type,
-  'float32' or 'bfloat16'. attention: implementation, see `genjax.nn.attention.dot_product_attention.attend`. remat,
-  unroll: see `genjax.nn.functional.stack`. norm: one of `genjax.nn.norms.NORMS`.
+  Attributes:
+    vocab: size V of the vocabulary, in tokens; in a config 0 for that of the tokenizer.
+    context: longest sequence T, in tokens; in a config 0 for that of the data.
+    layers: number of blocks L.
+    heads: number of attention heads H.
+    width: channels D.
+    mlp_width: hidden units of an MLP; 0 for 4 width.
+    types: kinds of segments that a token may lie in.
+    norm_eps: added to the variance in a norm.
+    activation: activation of the MLP and of the head for masked tokens, one of `genjax.nn.blocks.ACTIVATIONS`.
+    pooler: whether there is a layer with tanh on the first token.
+    masked_lm: whether there is the head that predicts tokens; its output layer is the transposed embedding.
+    next_sentence: whether there is the head that tells whether the second segment follows the first; it needs the
+      pooler.
+    classes: outputs of a classifier of sequences, which needs the pooler; 0 for none.
+    dropout: dropout rate on embeddings, on what each block adds, and before the classifier.
+    init_scale: standard deviation of initial weights.
+    dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
+    attention: implementation: 'auto', 'reference', 'chunked', 'splash' or 'cudnn', see
+      `genjax.nn.attention.dot_product_attention.attend`.
+    remat: what the backward pass keeps of a block: 'none' everything, 'dots' matrix products, 'full' its inputs only,
+      'offload' its inputs in the memory of the host.
+    unroll: lay the blocks out one after the other, with equal results: faster steps on CPUs, longer compilation.
+    norm: one of `genjax.nn.norms.NORMS`.
 
   Raises:
     ValueError: an unknown name, heads that do not divide the width, or an output that lacks the pooler.

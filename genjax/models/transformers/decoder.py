@@ -32,22 +32,41 @@ GATED = {'swiglu': 'silu', 'geglu': 'gelu', 'reglu': 'relu'}
 class TransformerConfig:
   """Options of a decoder. The defaults are GPT-2's (Radford et al. 2019); `llama` gives LLaMA's (Touvron et al. 2023).
 
-  vocab: size V of the vocabulary. context: longest sequence T in tokens. layers, heads, width: L, H, D. kv_heads:
-  key/value heads, 0 for as many as heads. head_dim: channels of a head, 0 for width / heads. mlp_width: 0 for 4 width.
-  positions: 'learned' or 'rope'. rope_theta,
-  rope_scaling: base and scaling of rotary positions, the latter as a `RopeScaling` or a dict of its options. window:
-  tokens that a token sees, itself included (sliding window, Jiang et al. 2023), 0 for all.
-  norm: one of `genjax.nn.norms.NORMS`. block: one of `BLOCKS`. mlp: one of `genjax.nn.blocks.ACTIVATIONS` or of
-  `GATED`.
-  bias: in projections and norms; attention_bias,
-  mlp_bias: in these alone, None for as `bias` says. experts: MLPs of a block of which each token has
-    `experts_per_token`, 0 for one MLP that all have (see `genjax.nn.experts`); they have no biases.
-  balance: weight of their load-balancing loss in the training loss. tied: the output layer is the transposed embedding.
-  dropout: on embeddings and on what each block adds. attention_dropout: on the weights of attention, after the softmax.
-  init_scale: standard deviation of initial weights; what writes to the residual stream has it divided by sqrt(2 L).
-    dtype: compute type, 'float32' or 'bfloat16'.
-  attention: implementation, see `genjax.nn.attention.dot_product_attention.attend`. remat, unroll: see
-    `genjax.nn.functional.stack`.
+  Attributes:
+    vocab: size V of the vocabulary, in tokens.
+    context: longest sequence T, in tokens; in a config 0 for that of the data.
+    layers: number of blocks L.
+    heads: number of attention heads H.
+    width: channels D of the residual stream.
+    kv_heads: number of key/value heads; 0 for as many as heads.
+    head_dim: channels of a head; 0 for width / heads.
+    mlp_width: hidden units of an MLP; 0 for 4 width.
+    positions: 'learned' or 'rope'.
+    norm: one of `genjax.nn.norms.NORMS`.
+    norm_eps: added to the variance, or to the mean square, in a norm.
+    mlp: activation of the MLP: one of `genjax.nn.blocks.ACTIVATIONS` or of `GATED`; 'gelu' is exact.
+    bias: whether projections and norms have biases.
+    attention_bias: whether projections of attention have biases; None for as `bias` says.
+    mlp_bias: whether projections of the MLP have biases; None for as `bias` says.
+    experts: number of MLPs in a block, of which each token has `experts_per_token`, see `genjax.nn.experts`; 0 for one
+      MLP that all tokens have. Experts have no biases.
+    experts_per_token: number of experts that a token has.
+    balance: weight of the experts' load-balancing loss in the training loss.
+    tied: whether the output layer is the transposed embedding.
+    dropout: dropout rate on embeddings and on what each block adds.
+    attention_dropout: dropout rate on the weights of attention, after the softmax.
+    rope_theta: base of the frequencies of rotary positions.
+    rope_scaling: how those frequencies are lowered for long contexts: a `RopeScaling` or a dict of its options; None
+      for not at all.
+    window: tokens that a token sees, itself included (sliding window, Jiang et al. 2023); 0 for all.
+    init_scale: standard deviation of initial weights; what writes to the residual stream has it divided by sqrt(2 L).
+    dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
+    attention: implementation: 'auto', 'reference', 'chunked', 'splash' or 'cudnn', see
+      `genjax.nn.attention.dot_product_attention.attend`.
+    remat: what the backward pass keeps of a block: 'none' everything, 'dots' matrix products, 'full' its inputs only,
+      'offload' its inputs in the memory of the host.
+    unroll: lay the blocks out one after the other, with equal results: faster steps on CPUs, longer compilation.
+    block: class of the blocks, one of `BLOCKS`.
   """
 
   vocab: int
@@ -120,10 +139,13 @@ def _rope_scaling(options: dict[str, Any]) -> RopeScaling:
   return RopeScaling(**options)
 
 
+# What LLaMA chooses: rotary positions, RMSNorm, SwiGLU, no biases, an output layer of its own.
+LLAMA = {'positions': 'rope', 'norm': 'rms', 'mlp': 'swiglu', 'bias': False, 'tied': False}
+
+
 def llama(**options: Any) -> TransformerConfig:
-  """LLaMA's choices: rotary positions, RMSNorm, SwiGLU, no biases, an output layer of its own."""
-  return TransformerConfig(
-    **{'positions': 'rope', 'norm': 'rms', 'mlp': 'swiglu', 'bias': False, 'tied': False, **options})
+  """LLaMA's choices, see `LLAMA`, unless `options` has others."""
+  return TransformerConfig(**{**LLAMA, **options})
 
 
 class Embedding(nnx.Module):

@@ -30,24 +30,49 @@ INITS = ('normal', 'xavier', 'fan_in')
 class Seq2SeqConfig:
   """Options of an encoder and a decoder. The defaults are those of the original Transformer.
 
-  vocab: size of the source's vocabulary. target_vocab: that of the target's, with an embedding of its own; 0 for one
-  vocabulary and embedding of both. context: longest source or target in tokens, where positions are not relative.
-  frames: F, numbers in a frame of a source that has frames in the place of tokens, 0 for tokens; see
-  `genjax.nn.frames.FrameEmbedding`, after which there are half as many vectors, and source_context at most. The
-  vocabulary is then the target's. layers: of the encoder. decoder_layers: None for as many; 0 for an encoder alone.
-  heads, width: H, D. head_dim: channels of a head, 0 for width / heads. mlp_width: 0 for 4 width. decoder_heads,
-  decoder_mlp_width: 0 for those of the encoder. positions: 'sinusoidal' (fixed, all sines before all cosines),
-  'learned' or 'relative', of which relative_buckets and relative_distance are options, see
-  `genjax.nn.embeddings.relative_buckets`. norm, norm_eps, pre_norm, activation, gated, bias, key_bias, scaled: see
-  `genjax.nn.blocks.BlockOptions`; with pre_norm encoder and decoder end with a norm.
-  embedding_scale: vectors of tokens are multiplied by sqrt(D). tied: the output layer is the transposed embedding of
-    the target.
-  output_scale: what it reads is divided by sqrt(D). output_bias: a bias for each token of the target. init: 'normal'
-  with standard deviation init_scale; 'xavier' uniform, embeddings included; 'fan_in' with variance 1 / inputs of
-  kernels, 1 of embeddings and 1 / D of relative positions (T5). dropout: on embeddings and on what each block adds.
-  attention_dropout, activation_dropout: see `genjax.nn.blocks.BlockOptions`. dtype: compute type, 'float32' or
-  'bfloat16'. attention: implementation, see `genjax.nn.attention.dot_product_attention.attend`. remat, unroll: see
-  `genjax.nn.functional.stack`.
+  Attributes:
+    vocab: size of the source's vocabulary, in tokens; of the target's where the source has frames.
+    context: longest source or target in tokens, where positions are not relative.
+    layers: number of blocks of the encoder.
+    heads: number of attention heads H.
+    width: channels D.
+    target_vocab: size of the target's vocabulary, which then has an embedding of its own; 0 for one vocabulary and
+      embedding of both.
+    frames: F, numbers in a frame of a source that has frames in place of tokens, see `genjax.nn.frames.FrameEmbedding`;
+      0 for tokens.
+    source_context: longest source of frames, in vectors after the embedding, which halves their number.
+    decoder_layers: number of blocks of the decoder; None for as many as the encoder has, 0 for an encoder alone.
+    head_dim: channels of a head; 0 for width / heads.
+    mlp_width: hidden units of an MLP; 0 for 4 width.
+    decoder_heads: heads of the decoder; 0 for as many as the encoder has.
+    decoder_mlp_width: hidden units of the decoder's MLPs; 0 for those of the encoder.
+    positions: 'sinusoidal' (fixed, all sines before all cosines), 'learned' or 'relative'.
+    relative_buckets: number of learned distances of relative positions, see `genjax.nn.embeddings.relative_buckets`.
+    relative_distance: tokens from which all distances of relative positions are one.
+    norm: 'layer' or 'rms'.
+    norm_eps: added to the variance, or to the mean square, in a norm.
+    pre_norm: x + f(norm(x)) in place of norm(x + f(x)); encoder and decoder then end with a norm.
+    activation: activation of the MLP, one of `genjax.nn.blocks.ACTIVATIONS`.
+    gated: activation(gate x) * up x in place of activation(up x) (Shazeer 2020).
+    bias: whether projections and layer norms have biases.
+    key_bias: whether keys have biases.
+    scaled: whether scores are divided by the root of the channels of a head.
+    embedding_scale: whether vectors of tokens are multiplied by sqrt(D).
+    tied: whether the output layer is the transposed embedding of the target.
+    output_scale: whether what the output layer reads is divided by sqrt(D).
+    output_bias: whether each token of the target has a bias.
+    init: 'normal' with standard deviation init_scale; 'xavier' uniform, embeddings included; 'fan_in' with variance 1 /
+      inputs of kernels, 1 of embeddings and 1 / D of relative positions (T5).
+    init_scale: standard deviation of initial weights of 'normal'.
+    dropout: dropout rate on embeddings and on what each block adds.
+    attention_dropout: dropout rate on the weights of attention, after the softmax.
+    activation_dropout: dropout rate on the hidden units of the MLPs.
+    dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
+    attention: implementation: 'auto', 'reference', 'chunked', 'splash' or 'cudnn', see
+      `genjax.nn.attention.dot_product_attention.attend`.
+    remat: what the backward pass keeps of a block: 'none' everything, 'dots' matrix products, 'full' its inputs only,
+      'offload' its inputs in the memory of the host.
+    unroll: lay the blocks out one after the other, with equal results: faster steps on CPUs, longer compilation.
 
   Raises:
     ValueError: an unknown name, heads that do not divide the width, or frames without source_context, with another

@@ -24,12 +24,27 @@ SIZES = {'Ti/16': (16, 12, 3, 192), 'S/16': (16, 12, 6, 384), 'B/16': (16, 12, 1
 class VitConfig:
   """Options of the encoder and its heads.
 
-  shape: (H, W, C) of the images. num_classes: outputs K of a linear layer on the class token, 0 for none. patch: side
-  of a square patch in pixels. layers, heads, width: L, H, D. mlp_width: 0 for 4 width. activation: of the MLP, one of
-  `genjax.nn.blocks.ACTIVATIONS`. qkv_bias: of queries, keys and values. pooler: a layer with tanh on the class token.
-  dropout: on embeddings and on what each block adds. init_scale: standard deviation of initial weights. dtype: compute
-  type, 'float32' or 'bfloat16'. attention: implementation, see `genjax.nn.attention.dot_product_attention.attend`.
-  remat, unroll: see `genjax.nn.functional.stack`. norm: one of `genjax.nn.norms.NORMS`.
+  Attributes:
+    shape: (H, W, C) of the images.
+    num_classes: outputs K of a linear layer on the class token; 0 for none.
+    patch: side of a square patch, in pixels.
+    layers: number of blocks L.
+    heads: number of attention heads H.
+    width: channels D.
+    mlp_width: hidden units of an MLP; 0 for 4 width.
+    norm_eps: added to the variance in a norm.
+    activation: activation of the MLP, one of `genjax.nn.blocks.ACTIVATIONS`.
+    qkv_bias: whether queries, keys and values have biases.
+    pooler: whether there is a layer with tanh on the class token.
+    dropout: dropout rate on embeddings and on what each block adds.
+    init_scale: standard deviation of initial weights.
+    dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
+    attention: implementation: 'auto', 'reference', 'chunked', 'splash' or 'cudnn', see
+      `genjax.nn.attention.dot_product_attention.attend`.
+    remat: what the backward pass keeps of a block: 'none' everything, 'dots' matrix products, 'full' its inputs only,
+      'offload' its inputs in the memory of the host.
+    unroll: lay the blocks out one after the other, with equal results: faster steps on CPUs, longer compilation.
+    norm: one of `genjax.nn.norms.NORMS`.
 
   Raises:
     ValueError: an unknown name, heads that do not divide the width, or patches that do not divide the image.

@@ -22,14 +22,21 @@ ROPE_SCALINGS = ('linear', 'dynamic', 'llama3', 'yarn')
 class RopeScaling:
   """How the frequencies of rotary positions are lowered for contexts longer than a model was first trained on.
 
-  kind: 'linear' divides all by `factor` (Chen et al. 2023, eq. 3). 'llama3' (Llama Team 2024, as published with Llama
-  3.1) divides those whose wavelength exceeds original_context / low by `factor`, leaves those below original_context /
-  high as they are, and goes linearly in 1 / wavelength from one to the other. 'yarn' (Peng et al. 2023, section 3.2)
-  goes linearly in the number of the channel, from the channel that turns `high` times in the original context, with
-  truncate the one below it, to that (or above it) of `low` turns, and multiplies sines and cosines by `amplitude`, 0
-  for 0.1 ln(factor) + 1 (eq. 22). 'dynamic' raises the base with the length of a sequence beyond the context, and
-  leaves shorter ones as they are; models here take no longer ones. low, high, original_context (tokens) are of 'llama3'
-  and 'yarn', truncate and amplitude of 'yarn' only.
+  'linear' divides all by `factor` (Chen et al. 2023, eq. 3). 'llama3' (Llama Team 2024, as published with Llama 3.1)
+  divides those whose wavelength exceeds original_context / low by `factor`, leaves those below original_context / high
+  as they are, and goes linearly in 1 / wavelength from one to the other. 'yarn' (Peng et al. 2023, section 3.2) goes
+  linearly in the number of the channel, from the channel that turns `high` times in the original context to that of
+  `low` turns. 'dynamic' raises the base with the length of a sequence beyond the context, and leaves shorter ones as
+  they are; models here take no longer ones.
+
+  Attributes:
+    kind: 'linear', 'llama3', 'yarn' or 'dynamic'.
+    factor: by how much frequencies are divided.
+    low: turns in the original context up to which a frequency is divided by all of `factor`; of 'llama3' and 'yarn'.
+    high: turns in the original context from which a frequency is not divided; of 'llama3' and 'yarn'.
+    original_context: tokens of the context of the first training; of 'llama3' and 'yarn'.
+    truncate: whether the first channel of 'yarn' is rounded down and the last one up.
+    amplitude: factor of sines and cosines in 'yarn'; 0 for 0.1 ln(factor) + 1 (eq. 22).
 
   Raises:
     ValueError: an unknown kind, or numbers out of range.

@@ -20,30 +20,53 @@ ENDS = (r'(.*/)?(embed|embedding|input|first|last|head|logits|output|project|(en
 
 
 def adam(*, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
-  """Adam (Kingma & Ba 2015)."""
+  """Adam (Kingma & Ba 2015).
+
+  Args:
+    b1: decay of the average of the gradient.
+    b2: decay of the average of its square.
+    eps: added to the root of that average.
+  """
   return optax.scale_by_adam(b1, b2, eps)
 
 
 def sgd(*, momentum: float = 0.0) -> optax.GradientTransformation:
-  """The gradient, or with momentum m the sum m * sum + gradient."""
+  """The gradient, or with momentum m the sum m * sum + gradient.
+
+  Args:
+    momentum: m; 0 for the gradient alone.
+  """
   return optax.trace(momentum) if momentum else optax.identity()
 
 
 def rmsprop(*, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
-  """The gradient over the root of its second moment, corrected at the start as Adam's is: Adam with b1 = 0."""
+  """The gradient over the root of its second moment, corrected at the start as Adam's is: Adam with b1 = 0.
+
+  Args:
+    b2: decay of the average of the gradient's square.
+    eps: added to the root of that average.
+  """
   return optax.scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True)
 
 
 def lion(*, b1: float = 0.9, b2: float = 0.99) -> optax.GradientTransformation:
-  """The sign of an interpolated momentum (Chen et al. 2023)."""
+  """The sign of an interpolated momentum (Chen et al. 2023).
+
+  Args:
+    b1: weight of the momentum in the update; the gradient has the rest.
+    b2: decay of the momentum.
+  """
   return optax.scale_by_lion(b1, b2)
 
 
 def adafactor(*, momentum: float = 0.0, eps: float = 1e-30, factor_from: int = 128) -> optax.GradientTransformation:
   """Adafactor (Shazeer & Stern 2018), with steps relative to the root mean square of each parameter.
 
-  The second moment of an array whose two largest axes have `factor_from` entries or more is kept as a product of two
-  averages.
+  Args:
+    momentum: decay of an average of the updates; 0 for none.
+    eps: added to the square of the gradient.
+    factor_from: the second moment of an array whose two largest axes have so many entries or more is kept as a product
+      of two averages.
   """
   factored = optax.scale_by_factored_rms(min_dim_size_to_factor=factor_from, epsilon=eps)
   relative = (factored, optax.clip_by_block_rms(1.0), optax.scale_by_param_block_rms())
@@ -51,7 +74,12 @@ def adafactor(*, momentum: float = 0.0, eps: float = 1e-30, factor_from: int = 1
 
 
 def sm3(*, momentum: float = 0.9, eps: float = 1e-8) -> optax.GradientTransformation:
-  """SM3-II (Anil et al. 2019): one second moment for each place on each axis."""
+  """SM3-II (Anil et al. 2019): one second moment for each place on each axis.
+
+  Args:
+    momentum: decay of the average of the updates.
+    eps: added to the second moment.
+  """
   inner = optax.scale_by_sm3(momentum, eps=eps)
 
   def update(updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, Any]:
@@ -67,7 +95,13 @@ def _with_axis(tree: Tree) -> Tree:
 
 
 def schedule_free(*, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
-  """The direction of z in schedule-free AdamW (Defazio et al. 2024); `b1` interpolates, see `averaging`."""
+  """The direction of z in schedule-free AdamW (Defazio et al. 2024).
+
+  Args:
+    b1: weight of the average x in the point at which gradients are taken, see `averaging`.
+    b2: decay of the average of the gradient's square.
+    eps: added to the root of that average.
+  """
   del b1
   return rmsprop(b2=b2, eps=eps)
 
@@ -89,13 +123,15 @@ def muon(*, momentum: float = 0.95, b1: float = 0.9, b2: float = 0.999, eps: flo
   Newton-Schulz iterations.
 
   Args:
-    momentum: of the matrices.
-    b1, b2, eps: of Adam.
+    momentum: decay of the momentum of the matrices.
+    b1: decay of Adam's average of the gradient.
+    b2: decay of Adam's average of its square.
+    eps: added to the root of that average.
     rms: the update of a matrix I O is multiplied by rms * sqrt(max(I, O)), which gives it the root mean square that
       Adam's updates have, about 0.2, so that one learning rate and one weight decay serve both (Liu et al. 2025,
       Eq. 4). 0 multiplies by sqrt(max(1, O / I)) instead, as Jordan has it, which wants a learning rate of its own.
-    matrices: paths of the kernels that are matrices.
-    ends: paths of those among them that Adam has: the first and the last layers.
+    matrices: regular expression of the paths of the kernels that are matrices.
+    ends: regular expression of the paths of those among them that Adam has: the first and the last layers.
   """
 
   def dimensions(tree: Tree) -> Tree:

@@ -30,7 +30,7 @@ OPTIMIZERS: Table[Callable[..., optax.GradientTransformation]] = Table('optimize
   'adam': directions.adam, 'adamw': directions.adam, 'sgd': directions.sgd, 'rmsprop': directions.rmsprop,
   'lion': directions.lion, 'adafactor': directions.adafactor, 'sm3': directions.sm3, 'muon': directions.muon,
   'schedule_free': directions.schedule_free}, takes=())
-_RATED = 'learning_rate'  # an argument of whole optimizers
+RATED = 'learning_rate'  # an argument of whole optimizers
 _WITHOUT_DECAY = ('adam', 'rmsprop')
 _RATE = dict(warmup=0, schedule='constant', end=0.0)  # options of every rate, and their defaults
 _UNIT = (lambda x: 0 <= x < 1, 'a number from 0 up to, not including, 1')
@@ -63,18 +63,17 @@ def make(name: str, lr: float, steps: int, *, clip: float = 0.0, warmup: int = 0
   Args:
     name: one of `OPTIMIZERS`.
     lr: peak learning rate.
-    steps: number of updates of the run; the schedule ends there.
+    steps: number of updates after which the schedule ends, in a config by default those of the run.
     clip: largest global norm of the gradient of what is trained; 0 switches clipping off.
-    warmup: updates of linear growth from 0 to `lr`.
+    warmup: number of updates in which the rate grows linearly from 0 to `lr`.
     schedule: shape after the warm-up, one of `SCHEDULES`; schedule_free has none.
     end: final learning rate as a fraction of `lr`.
     parts: rules by which parts of the tree are trained in their own way, see
       `genjax.training.optimization.optimizer_parts`. The optimizer of a part takes these options but `clip`, `parts`
       and `steps`; its rate is this one where it says nothing else.
     where: what the options are called in messages.
-    **options: of the optimizer: the keywords of its function in `genjax.training.optimization.directions`, and, but for
-      adam and rmsprop, weight_decay: decoupled decay (Loshchilov & Hutter 2019), multiplied by the rate;
-      decay: regular expression of the paths that it acts on, `DECAYED` by default.
+    **options: of the optimizer: the keywords of its function in `genjax.training.optimization.directions` and, but for
+      adam and rmsprop, those of `decoupled_decay`.
 
   Raises:
     UserError: an unknown name or schedule; an option that this optimizer does not take, or that is no number in its
@@ -126,11 +125,25 @@ def stop_frozen(optimizer: optax.GradientTransformation, params: Tree) -> Tree:
 
 def takes(name: str) -> list[str]:
   """The options of an optimizer, beside those that all have."""
-  own = list(inspect.signature(OPTIMIZERS[name]).parameters)
-  if _RATED in own:
-    own.remove(_RATED)
-    return own
-  return own if name in _WITHOUT_DECAY else [*own, 'weight_decay', 'decay']
+  options = [option for function in parts_of(name) for option in inspect.signature(function).parameters]
+  return [option for option in options if option != RATED]
+
+
+def parts_of(name: str) -> tuple[Callable[..., optax.GradientTransformation], ...]:
+  """The functions whose keywords are the options of an optimizer, beside those that all have."""
+  own = OPTIMIZERS[name]
+  alone = name in _WITHOUT_DECAY or RATED in inspect.signature(own).parameters
+  return (own,) if alone else (own, decoupled_decay)
+
+
+def decoupled_decay(weight_decay: float = 0.0, decay: str = DECAYED) -> optax.GradientTransformation:
+  """Decoupled weight decay (Loshchilov & Hutter 2019).
+
+  Args:
+    weight_decay: share of a parameter that an update takes from it, multiplied by the rate.
+    decay: regular expression of the paths of the parameters that decay; by default kernels and embeddings.
+  """
+  return optax.add_decayed_weights(weight_decay, lambda params: _decayed(decay, params))
 
 
 def _single(steps: int, where: str, last: optax.GradientTransformation | None,
@@ -153,12 +166,11 @@ def _single(steps: int, where: str, last: optax.GradientTransformation | None,
   if not steps >= rate['warmup'] >= 0:
     raise UserError(f'{where} warmup must lie between 0 and the {steps} updates of the run, got {rate["warmup"]}')
   schedule = learning_rate(rate['lr'], steps, rate['warmup'], rate['schedule'], rate['end'], where)
-  if _RATED in inspect.signature(OPTIMIZERS[name]).parameters:
-    whole = _made(name, where, {**given, _RATED: schedule})
+  if RATED in inspect.signature(OPTIMIZERS[name]).parameters:
+    whole = _made(name, where, {**given, RATED: schedule})
     return whole if last is None else optax.chain(whole, last)
-  weight_decay, decay = given.pop('weight_decay', 0.0), given.pop('decay', DECAYED)
+  decayed = decoupled_decay(**{key: given.pop(key) for key in ('weight_decay', 'decay') if key in given})
   direction, rated = _made(name, where, given), optax.scale_by_learning_rate(schedule)
-  decayed = optax.add_decayed_weights(weight_decay, lambda params: _decayed(decay, params))
   links = [direction, rated] if name in _WITHOUT_DECAY else [direction, decayed, rated]
   if name == 'sgd' and not given.get('momentum'):  # the same in the order of optax.sgd, whose states checkpoints hold
     links = [decayed, optax.chain(direction, rated)]
