@@ -25,6 +25,7 @@ from genjax.objectives.decoding import END
 from genjax.objectives.masked import MaskedLanguageModel, MaskingOptions
 from genjax.objectives.sequence_classification import SequenceClassification
 from genjax.options import Section
+from genjax.tables import Table
 from genjax.training.experiment import Columns, Condition, Experiment
 from genjax.training.optimization import optimizers
 from genjax.types import Tree, UserError, expanded
@@ -90,7 +91,8 @@ def _classification(config: Config) -> Experiment:
     }, axes={'net': bert.AXES})
 
 
-OBJECTIVES = {'masked_lm': _masked_lm, 'classification': _classification}
+OBJECTIVES: Table = Table(
+  'objective of BERT', {'masked_lm': _masked_lm, 'classification': _classification}, takes=('config',))
 
 
 @dataclasses.dataclass(frozen=True)

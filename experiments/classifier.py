@@ -7,13 +7,15 @@ from genjax.models import classifier
 from genjax.models.transformers import vit
 from genjax.objectives.classification import Classification
 from genjax.options import Section, named
+from genjax.tables import Table
 from genjax.training.experiment import Experiment
 from genjax.training.optimization import optimizers
 from genjax.types import Tree
 
-# name of a model -> its options, its network, and the logical axes of its parameters
-MODELS = {'convolutional': (classifier.Classifier, classifier.network, classifier.AXES),
-          'vit': (vit.VitConfig, vit.classifier, vit.AXES)}
+# Name of a model -> its options, its network of them, and the logical axes of its parameters.
+MODELS: Table = Table('classifier', {
+  'convolutional': (classifier.Classifier, classifier.network, classifier.AXES),
+  'vit': (vit.VitConfig, vit.classifier, vit.AXES)})
 
 
 def build(config: Config) -> Experiment:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 import dataclasses
 import functools
+import inspect
 from typing import Any
 
 from genjax import checks
@@ -12,11 +13,14 @@ from genjax.experiments import images, measures, render, sections
 from genjax.models.denoisers import dit, unet
 from genjax.objectives.diffusion import Diffusion, Sampler, identity, pixels
 from genjax.options import Section, named
+from genjax.tables import Table
 from genjax.training.experiment import Experiment
 from genjax.training.optimization import optimizers
 from genjax.types import UserError
 
-MODELS = {'dit': (dit.DiT, dit.network, dit.AXES), 'unet': (unet.UNet, unet.network, unet.AXES)}
+# Name -> options, network of them, logical axes of its parameters
+MODELS: Table = Table('denoiser', {
+  'dit': (dit.DiT, dit.network, dit.AXES), 'unet': (unet.UNet, unet.network, unet.AXES)})
 
 
 def build(config: Any) -> Experiment:
@@ -82,7 +86,7 @@ def options(config: Any) -> dict[str, Section]:
     'objective': Section((Diffusion,), {**made, **{part: f'config.objective.{part}.name' for part in parts}}),
     **{f'objective.{part}': section for part, section in parts.items()},
     'sampler': Section((SamplerOptions,), names=tuple(samplers.SAMPLERS)),
-    'sampler.options': Section((method,) if method else (), dict.fromkeys(_COMMON_ARGUMENTS, ''),
+    'sampler.options': Section((method,) if method else (), dict.fromkeys(_shared(method) if method else (), ''),
                                chooser='sampler.name',
                                others={name: (other,) for name, other in samplers.SAMPLERS.items()}),
     'evaluation': measures.EVALUATION,
@@ -147,7 +151,7 @@ def sampler(options: SamplerOptions, process: schedules.Process, learned: bool =
   """
   method = config_lib.choose(samplers.SAMPLERS, options.name, 'config.sampler.name')
   keywords = dict(options.options)
-  config_lib.build(_check_only(method), keywords, 'config.sampler.options', **dict.fromkeys(_COMMON_ARGUMENTS))
+  config_lib.build(_check_only(method), keywords, 'config.sampler.options', **dict.fromkeys(_shared(method)))
   if method is samplers.ancestral:
     keywords.setdefault('variance', 'learned' if learned else 'small')
     if keywords['variance'] not in samplers.VARIANCES:
@@ -169,15 +173,17 @@ def _times(options: dict, process: schedules.Process) -> schedules.Quantile | No
   if process.steps:
     raise UserError(f"config.objective.times must be 'default' for a process of {process.steps} whole steps, got "
                     f'{name!r}')
-  unbounded = process.spacing == 'karras'
-  if unbounded == (name in schedules.UNIT_TIMES):
-    known = sorted(set(schedules.QUANTILES) - set(schedules.UNIT_TIMES) if unbounded else schedules.UNIT_TIMES)
+  wrong = schedules.UNIT_TIMES if process.spacing == 'karras' else schedules.UNBOUNDED_TIMES
+  if name in wrong:
+    known = sorted(set(schedules.QUANTILES) - set(wrong))
     raise UserError(f"config.objective.times must be 'default' or one of {known} for a process with times from 0 to "
                     f'{process.start:g}, got {name!r}')
   return quantile
 
 
-_COMMON_ARGUMENTS = ('denoise', 'x_BX', 'process', 'times', 'keys_B')  # of every sampler
+def _shared(method: Any) -> list[str]:
+  """The arguments of a sampler that every sampler has, which are no options."""
+  return list(inspect.signature(method).parameters)[:len(samplers.SAMPLERS.takes or ())]
 
 
 def _check_only(method: Any) -> Any:

@@ -15,14 +15,16 @@ from genjax.experiments import images, measures, render, sections
 from genjax.models.adversarial import dcgan as models
 from genjax.objectives.gan import Gan
 from genjax.options import Section, named
+from genjax.tables import Table
 from genjax.training.experiment import Columns, Condition, Experiment
 from genjax.training.optimization import optimizers
 from genjax.types import UserError
 
-MIXTURES = {
+# Name -> draw(size, seed), centres of the modes, their deviation
+MIXTURES: Table = Table('mixture', {
   'gaussian_grid': (synthetic.gaussian_grid, synthetic.grid_centres, synthetic.GRID_DEVIATION),
   'gaussian_ring': (synthetic.gaussian_ring, synthetic.ring_centres, synthetic.RING_DEVIATION),
-}
+})
 
 
 def build(config: Config) -> Experiment:

@@ -102,6 +102,8 @@ def open_source(data: Config, split: str, seed: int) -> pipeline.Source:
   if data.name in NOISE:
     size = config_lib.choose(NOISE_SPLIT_SIZES, split, f'the split of {data.name}')
     source = NOISE[data.name](tuple(data.shape), data.num_classes, size, seed=list(NOISE_SPLIT_SIZES).index(split))
+  elif data.name in sources.SOURCES:
+    source = _own_source(data, split)
   else:
     columns = ('image', 'label') if data.num_classes else ('image',)
     source = sources.open_tfds(data.name, split, columns, *imported.folders(data))
@@ -122,6 +124,17 @@ def open_source(data: Config, split: str, seed: int) -> pipeline.Source:
   drawn = random.random(everything['image'].shape, np.float32) * 255 < everything['image']
   facts = {**source.fingerprint(), 'binarize': 'fixed', 'binarize_seed': seed}
   return sources.Arrays({**everything, 'image': drawn.astype(np.uint8) * np.uint8(255)}, facts)
+
+
+def _own_source(data: Config, split: str) -> pipeline.Source:
+  """Images of a source of the user's, resized if config.data asks for it."""
+  source: pipeline.Source = sources.Named(data.name, data, split)
+  needed = ('image', 'label') if data.num_classes else ('image',)
+  found = source.get(np.zeros(1, np.int64))
+  if lacking := [column for column in needed if column not in found]:
+    raise UserError(f'the data source {data.name!r} must give the columns {needed}, and lacks {lacking[0]!r}')
+  return resizing.Resized(source, tuple(data.shape), data.resize, data.get('crop', False)) if data.get(
+    'resize', '') else source
 
 
 def _check_labels(source: pipeline.Source, data: Config) -> None:

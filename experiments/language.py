@@ -12,7 +12,7 @@ from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data.pipeline import Pipeline
-from genjax.data.sources import Arrays
+from genjax.data.sources import SOURCES, Arrays, Named
 from genjax.data.synthetic import Noise, random_tokens
 from genjax.data.text import tokenizers
 from genjax.data.text.documents import open_documents
@@ -25,12 +25,13 @@ from genjax.models.transformers import decoder
 from genjax.objectives.decoding import END, SamplerOptions
 from genjax.objectives.language import LanguageModel
 from genjax.options import Section, named
+from genjax.tables import Table
 from genjax.training.experiment import Columns, Condition, Experiment
 from genjax.training.optimization import optimizers
 from genjax.types import UserError, expanded
 
-MODELS = {'gpt': decoder.TransformerConfig, 'llama': decoder.llama}
-RANDOM_SPLIT_SIZES = {'train': 2**20, 'heldout': 64}  # of 'random_tokens'
+MODELS: Table = Table('language model', {'gpt': decoder.TransformerConfig, 'llama': decoder.llama}, takes=())
+RANDOM_SPLIT_SIZES = {'train': 2**20, 'heldout': 64}  # splits of 'random_tokens' and their sizes
 
 
 def build(config: Config) -> Experiment:
@@ -59,10 +60,12 @@ def build(config: Config) -> Experiment:
                             model.balance)
   end = _end(config, vocabulary)
 
-  def windows(split: str, stride: int) -> Windows | Noise | Arrays:
+  def windows(split: str, stride: int) -> Windows | Noise | Arrays | Named:
     if data.vocabulary == 'ids' and data.name == 'random_tokens':
       count = config_lib.choose(RANDOM_SPLIT_SIZES, split, 'the split of random_tokens')
       return random_tokens(size, data.context, count, seed=list(RANDOM_SPLIT_SIZES).index(split))
+    if data.name in SOURCES:
+      return Named(data.name, data, split)
     if data.get('rows'):
       return text.rows(split)
     return Windows(text.tokens(split), data.context, stride,

@@ -47,11 +47,13 @@ class Options:
     classifier: 'name' or 'name:arguments' of a config in configs/, whose features and labels judge samples; '' is the
       entry of `CLASSIFIERS` for the data.
     neighbours: how many samples, and how many training images, are compared with all training images.
+    metrics: names in `genjax.metrics.named.METRICS`, computed beside these.
   """
 
   num_samples: int = 2000
   classifier: str = ''
   neighbours: int = 2000
+  metrics: tuple[str, ...] = ()
 
   def __post_init__(self):
     checks.whole(self, 2, 'num_samples')

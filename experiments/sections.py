@@ -41,7 +41,8 @@ def optimizer(options: Mapping) -> Section:
   name = options.get('name')
   own = optimizers.parts_of(name) if name in optimizers.OPTIMIZERS else ()
   others = {other: optimizers.parts_of(other) for other in optimizers.OPTIMIZERS}
-  return Section((*own, optimizers.make), {'where': ''}, {'steps': None}, names=optimizers.OPTIMIZERS, others=others)
+  computed = {'where': '', optimizers.RATED: ''}  # which a whole optimizer takes, and the schedule gives
+  return Section((*own, optimizers.make), computed, {'steps': None}, names=tuple(optimizers.OPTIMIZERS), others=others)
 
 
 def special_tokens(config: Config) -> dict[str, Section]:

@@ -8,10 +8,11 @@ from genjax.experiments import images, render, sections
 from genjax.models.autoencoders import vae
 from genjax.objectives.vae import Vae
 from genjax.options import Section, named
+from genjax.tables import Table
 from genjax.training.experiment import Columns, Experiment
 from genjax.training.optimization import optimizers
 
-MODELS = {'mlp': (vae.MlpConfig, vae.MLP_AXES), 'conv': (vae.ConvConfig, vae.CONV_AXES)}
+MODELS: Table = Table('autoencoder', {'mlp': (vae.MlpConfig, vae.MLP_AXES), 'conv': (vae.ConvConfig, vae.CONV_AXES)})
 PICTURE_ROWS = 8  # pairs of images in a picture of reconstructions, and rows in one of interpolations
 INTERPOLATION_STEPS = 9  # images in a row of interpolations
 

@@ -14,6 +14,7 @@ FILES = sorted(path for folder in ('genjax', 'experiments', 'configs') for path 
 ALLOWED = {
   'genjax.types': (),
   'genjax.checks': ('genjax.types',),
+  'genjax.tables': ('genjax.types',),
   'genjax.options': ('genjax.types',),
   'genjax.config': ('genjax.types', 'genjax.options'),
   'genjax.sharding': ('genjax.types',),
@@ -45,7 +46,7 @@ ALLOWED = {
   'configs': ('genjax.configs.common',),
 }
 LAZY = ('genjax.runs.api', 'genjax.types')  # what `import genjax` gives, once it is used
-EVERYWHERE = ('genjax.checks',)  # what every package but genjax.types may import
+EVERYWHERE = ('genjax.checks', 'genjax.tables')  # what every package but genjax.types may import
 FAMILIES = re.compile(
   r'\b(gan|vae|elbo|diffusion|flow|language|lm|transformer|discriminator|generator|token|denois\w*)s?\b', re.I)
 

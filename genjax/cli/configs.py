@@ -10,7 +10,7 @@ import ml_collections
 from ml_collections import config_flags
 
 from genjax.config import assign, check, spells
-from genjax.runs import builders, configs
+from genjax.runs import builders, configs, extensions
 from genjax.types import UserError
 
 
@@ -37,17 +37,20 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
   if any(arg in ('-h', '--help') for arg in argv):
     values = flags.FlagValues()
     define(values)
+    define_import(values)
     print(f'{doc}\n\nFlags:\n  --config=FILE[:args]\n  --config.key=value ...\n'
           f'    (the keys: genjax inspect --config=FILE --options)\n{values.get_help()}')
     raise SystemExit(0)
   text = _named(argv)
-  config, paths = configs.read(text)
+  config, paths, imports = configs.read(text, _imports(argv))
   argv, further = _split(_without_config(argv), config)
   values = flags.FlagValues()
   define(values)
+  define_import(values)
   try:
     config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=argv)
     rest = values(argv)
+    values['import'].value = imports
   except (flags.Error, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
     raise UserError(f'{" ".join(str(error).split())} (config {text})') from error
   if len(rest) > 1:
@@ -94,6 +97,22 @@ def _entry(config: ml_collections.ConfigDict, key: str) -> Any:
 def _has_type(config: ml_collections.ConfigDict, key: str) -> bool:
   """Whether a config tells the type of a key, which may name an entry of a sequence, as in 'a.b[0]'."""
   return spells(config, key) if '[' in key else _entry(config, key) is not None
+
+
+def define_import(values: flags.FlagValues) -> None:
+  """Defines the flag `--import`, see `genjax.runs.extensions`."""
+  flags.DEFINE_multi_string('import', [], extensions.HELP, flag_values=values)
+
+
+def _imports(argv: Sequence[str]) -> list[str]:
+  """What `--import` names: parts must be known before the config is read."""
+  found = []
+  for arg, following in zip(argv, [*argv[1:], '']):
+    if arg.startswith('--import='):
+      found.append(arg.partition('=')[2])
+    elif arg == '--import':
+      found.append(following)
+  return found
 
 
 def of_workdir(argv: Sequence[str]) -> list[str]:

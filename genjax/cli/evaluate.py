@@ -10,7 +10,7 @@ import numpy as np
 
 from genjax import checks, distributed
 from genjax.cli import flags, hosts
-from genjax.runs import outputs, scoring
+from genjax.runs import extensions, outputs, scoring
 from genjax.runs import workdir as workdir_lib
 from genjax.types import UserError, strict_json
 
@@ -21,6 +21,7 @@ def main(argv: list[str]) -> int:
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--workdir', required=True, help='a run directory')
   flags.add_step(parser)
+  extensions.add_flag(parser)
   parser.add_argument('--raw', action='store_true', help='use the parameters themselves, not their averages')
   parser.add_argument('--seed', type=int, default=0, help='of the samples that sample-based metrics draw')
   parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> int:
   distributed.join(hosts.options(args))
   samples = not args.no_samples
   config, run = workdir_lib.open_run(args.workdir, args.set, args.step,
-                                     check=lambda run: scoring.check(run, samples))
+                                     check=lambda run: scoring.check(run, samples), imports=args.imports)
   if each_out:
     workdir_lib.prepare(str(each_out.parent), '--per-example')
   evaluation = scoring.evaluate(config, run, not args.raw, samples, args.seed)

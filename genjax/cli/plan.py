@@ -18,7 +18,7 @@ from genjax import config as config_lib
 from genjax.cli import configs
 from genjax.config import Config
 from genjax.planning import plan, topology
-from genjax.runs import builders, outputs
+from genjax.runs import builders, extensions, outputs
 from genjax.runs import workdir as workdir_lib
 from genjax.training.run import Run
 from genjax.types import UserError, strict_json
@@ -41,11 +41,13 @@ def main(argv: list[str]) -> int:
       raise UserError('--workdir=DIR plans the config of a run, --config=FILE another one; give one of them')
     values = flags.FlagValues()
     define(values)
+    configs.define_import(values)
     try:
       values(['genjax plan', *argv])
     except flags.Error as error:
       raise UserError(' '.join(str(error).split())) from error
     config, paths = workdir_lib.read_config(values.workdir)
+    extensions.load(values['import'].value or ())
   else:
     values, paths = configs.parse('plan', argv, __doc__ or '', define)
     config = values.config

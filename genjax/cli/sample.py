@@ -20,7 +20,7 @@ import numpy as np
 
 from genjax import checks, distributed
 from genjax.cli import flags, hosts
-from genjax.runs import bases, sampling
+from genjax.runs import bases, extensions, sampling
 from genjax.runs import workdir as workdir_lib
 from genjax.training.experiment import Columns, Condition
 from genjax.training.monitoring import logs
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
       parse_conditions(args.conditions, args.prompt, run.experiment.conditions, 1 if args.stream else args.num))
     sampling.check(run, rows, out, args.stream)
 
-  _, run = workdir_lib.open_run(args.workdir, args.set, args.step, check=check)
+  _, run = workdir_lib.open_run(args.workdir, args.set, args.step, check=check, imports=args.imports)
   start = time.perf_counter()
   if args.stream:
     samples = _stream(run, rows, args.seed, not args.raw)
@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
                       help='e.g. sampler.steps=25')
   flags.add_step(parser)
+  extensions.add_flag(parser)
   parser.add_argument('--raw', action='store_true', help='use the parameters themselves, not their averages')
   parser.add_argument('--chunk', type=int, default=256, help='how many samples are computed at once')
   hosts.add(parser)

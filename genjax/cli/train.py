@@ -25,5 +25,5 @@ def main(argv: list[str], begin: float | None = None) -> int:
   if not values.workdir:
     raise UserError('--workdir=DIR is needed: the folder of the run')
   distributed.join(hosts.options(values), stops=True)
-  training.train(values.config, values.workdir, paths, begin)
+  training.train(values.config, values.workdir, paths, begin, imports=values['import'].value)
   return 0

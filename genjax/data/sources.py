@@ -1,6 +1,6 @@
 """Examples with random access: arrays in memory, and prepared TFDS data sets read without TensorFlow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import hashlib
 import json
 import logging
@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 
 from genjax import distributed
 from genjax.data.prepared import prepare
+from genjax.tables import Table
 from genjax.types import UserError
 
 Columns = dict[str, np.ndarray]
@@ -51,6 +52,48 @@ class Arrays:
         digest.update(np.ascontiguousarray(column).data)
       self._facts['checksum'] = digest.hexdigest()[:16]
     return dict(self._facts, examples=len(self))
+
+
+# Data of one's own: a name for config.data.name -> function of config.data and of the name of a split, which returns an
+# object with __len__ and get, see `genjax.data.pipeline.Source`.
+SOURCES: Table[Callable[..., Any]] = Table('data source', {}, takes=('data', 'split'))
+
+
+class Named:
+  """A source that `SOURCES` names.
+
+  Its fingerprint is the source's own where it has a method of that name; else name, split, size and a checksum of the
+  first and the last example.
+
+  Args:
+    name: in `SOURCES`.
+    data: config.data.
+    split: name of the split.
+
+  Raises:
+    UserError: the object that the function returns has no `__len__` or no `get`.
+  """
+
+  def __init__(self, name: str, data: Any, split: str):
+    self._source = SOURCES[name](data, split)
+    self._facts = {'name': name, 'split': split}
+    if lacking := [method for method in ('__len__', 'get') if not callable(getattr(self._source, method, None))]:
+      raise UserError(f'the data source {name!r} must return an object with __len__ and get(indices), got '
+                      f'{type(self._source).__name__} without {lacking[0]}')
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def get(self, indices: np.ndarray) -> Columns:
+    return dict(self._source.get(indices))
+
+  def fingerprint(self) -> dict[str, Any]:
+    if hasattr(self._source, 'fingerprint'):
+      return {**self._facts, **self._source.fingerprint()}
+    if not len(self):
+      return {**self._facts, 'examples': 0}
+    ends = Arrays(self.get(np.asarray([0, len(self) - 1])))
+    return {**self._facts, **ends.fingerprint(), 'examples': len(self)}
 
 
 class Records:

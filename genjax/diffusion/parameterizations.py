@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from genjax import checks
 from genjax.diffusion.schedules import Process, expand
+from genjax.tables import Table
 from genjax.types import Array, UserError
 
 
@@ -113,4 +114,6 @@ def edm(data_std: float = 0.5) -> Parameterization:
       scale_input=lambda process, t: 1.0 / norm(process, t), name='edm')
 
 
-PARAMETERIZATIONS = {'epsilon': epsilon, 'x0': x0, 'v': v, 'velocity': velocity, 'edm': edm}
+# Functions of options of config.objective.parameterization -> Parameterization
+PARAMETERIZATIONS: Table[Callable[..., Parameterization]] = Table(
+  'parameterization', {'epsilon': epsilon, 'x0': x0, 'v': v, 'velocity': velocity, 'edm': edm}, takes=())

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 
 from genjax.diffusion import variance as learned
 from genjax.diffusion.schedules import Process, transition
+from genjax.tables import Table
 from genjax.types import Array, Key
 
 Denoise = Callable[[Array, Array], Any]
@@ -43,19 +44,19 @@ def prior(process: Process, keys_B: Key, shape: tuple[int, ...], start: float | 
 def euler(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key) -> Array:
   """Euler's method on the probability-flow ODE; order 1."""
   del keys_B
-  slope, advance = _ode(process)
+  slope, advance = probability_flow(process)
 
   def step(x_BX, t, s, index):
     x0_BX = denoise(x_BX, t)
     return jnp.where(process.sigma(s) > 0, advance(x_BX, slope(x_BX, x0_BX, t), t, s), x0_BX)
 
-  return _scan(step, x_BX, times)
+  return over_times(step, x_BX, times)
 
 
 def heun(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key) -> Array:
   """Heun's method on the probability-flow ODE, two evaluations per step; order 2 (Karras et al. 2022, algorithm 1)."""
   del keys_B
-  slope, advance = _ode(process)
+  slope, advance = probability_flow(process)
 
   # The scan excludes the last step, which needs only one evaluation.
   def step(x_BX, t, s, index):
@@ -64,7 +65,7 @@ def heun(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: 
     return advance(x_BX, (slope_BX + slope(euler_BX, denoise(euler_BX, s), s)) / 2, t, s)
 
   times = jnp.asarray(times, jnp.float32)
-  return denoise(_scan(step, x_BX, times[:-1]), times[-2])
+  return denoise(over_times(step, x_BX, times[:-1]), times[-2])
 
 
 def ancestral(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key, *,
@@ -94,9 +95,9 @@ def ancestral(denoise: Denoise, x_BX: Array, process: Process, times: Array, key
     else:
       spread = forward_variance * posterior_weight if variance == 'small' else forward_variance
     spread = jnp.where(process.sigma(s) > 0, spread, 0.0)
-    return mean_BX + jnp.sqrt(spread) * _noise(keys_B, index, x_BX)
+    return mean_BX + jnp.sqrt(spread) * noise(keys_B, index, x_BX)
 
-  return _scan(step, x_BX, times)
+  return over_times(step, x_BX, times)
 
 
 def ddim(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key, *, eta: float = 0.0) -> Array:
@@ -114,9 +115,9 @@ def ddim(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: 
     x0_BX = denoise(x_BX, t)
     kept = jnp.sqrt(jnp.maximum(sigma_s ** 2 - variance, 0.0))
     x_BX = process.alpha(s) * x0_BX + kept * process.noise(x_BX, x0_BX, t)
-    return x_BX + jnp.sqrt(variance) * _noise(keys_B, index, x_BX) if eta else x_BX
+    return x_BX + jnp.sqrt(variance) * noise(keys_B, index, x_BX) if eta else x_BX
 
-  return _scan(step, x_BX, times)
+  return over_times(step, x_BX, times)
 
 
 def dpmpp_2m(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key) -> Array:
@@ -138,14 +139,17 @@ def dpmpp_2m(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys
     estimate_BX = x0_BX + weight * (x0_BX - previous_x0_BX)
     return (sigma_s / sigma_t) * x_BX + alpha_s * (1 - decay) * estimate_BX, x0_BX, h
 
-  return _scan(step, (x_BX, jnp.zeros_like(x_BX), jnp.float32(1.0)), times)[0]
+  return over_times(step, (x_BX, jnp.zeros_like(x_BX), jnp.float32(1.0)), times)[0]
 
 
-SAMPLERS = {'euler': euler, 'heun': heun, 'ancestral': ancestral, 'ddim': ddim, 'dpmpp_2m': dpmpp_2m}
+SAMPLERS: Table[Callable[..., Array]] = Table(
+  'sampler', {'euler': euler, 'heun': heun, 'ancestral': ancestral, 'ddim': ddim, 'dpmpp_2m': dpmpp_2m},
+  takes=('denoise', 'x_BX', 'process', 'times', 'keys_B'))
 
 
-def _ode(process: Process) -> tuple[Callable[..., Array], Callable[..., Array]]:
-  """The probability-flow ODE: functions slope(x, x0_hat, t) and advance(x, slope, t, s), an Euler step from t to s."""
+def probability_flow(process: Process) -> tuple[Callable[..., Array], Callable[..., Array]]:
+  """The probability-flow ODE of a process: slope(x, x0_hat, t), and advance(x, slope, t, s), Euler's step from
+  t to s."""
   if not process.steps:
 
     def slope(x_BX, x0_BX, t):
@@ -165,13 +169,29 @@ def _ode(process: Process) -> tuple[Callable[..., Array], Callable[..., Array]]:
   return turn, advance
 
 
-def _noise(keys_B: Key, index: Array, like_BX: Array) -> Array:
+def noise(keys_B: Key, index: Array, like_BX: Array) -> Array:
+  """Standard normal noise for one step of a sampler.
+
+  Args:
+    keys_B: the keys that the sampler got. A row's noise depends on its own key and on `index` only.
+    index: number of the step. A sampler that draws twice a step needs a second index, such as `index + len(times)`.
+    like_BX: an array of the shape of the noise.
+  """
   draw = lambda key: jax.random.normal(jax.random.fold_in(key, index), like_BX.shape[1:])
   return jax.vmap(draw)(keys_B)
 
 
-def _scan(step: Callable, carry, times: Array):
-  """Scans step(carry, t, s, index) over consecutive times t > s."""
+def over_times(step: Callable[[Any, Array, Array, Array], Any], carry: Any, times: Array) -> Any:
+  """Runs a sampler's step over neighbouring times, as one `jax.lax.scan`.
+
+  Args:
+    step: (carry, t, s, index) -> carry, from time t to the smaller time s; `index` counts from 0.
+    carry: x_BX, or a tuple with what else a step hands to the next; shapes and types stay the same.
+    times: N + 1 decreasing times.
+
+  Returns:
+    The carry after the last step.
+  """
   times = jnp.asarray(times, jnp.float32)
   steps = (times[:-1], times[1:], jnp.arange(len(times) - 1))
   return jax.lax.scan(lambda carry, step_times: (step(carry, *step_times), None), carry, steps)[0]

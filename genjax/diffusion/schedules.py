@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax import checks
+from genjax.tables import Table
 from genjax.types import Array, UserError
 
 Quantile = Callable[[Array], Array]  # u in (0, 1) -> time: the quantile function of a distribution of times
@@ -138,7 +139,9 @@ def edm(sigma_max: float = 80.0, mean: float = -1.2, std: float = 1.2) -> Proces
                  quantile=log_normal(mean, std), spacing='karras')
 
 
-PROCESSES = {'flow': flow, 'vp_linear': vp_linear, 'vp_cosine': vp_cosine, 'edm': edm}
+# Functions of options of config.objective.process -> Process
+PROCESSES: Table[Callable[..., Process]] = Table(
+  'process', {'flow': flow, 'vp_linear': vp_linear, 'vp_cosine': vp_cosine, 'edm': edm}, takes=())
 
 
 def rescaled(alpha_T: np.ndarray) -> np.ndarray:
@@ -255,8 +258,12 @@ def _standard_normal(u: Array) -> Array:
   return jax.scipy.special.ndtri(jnp.clip(u, 1e-6, 1.0 - 1e-6))
 
 
-QUANTILES = {'logit_normal': logit_normal, 'log_normal': log_normal, 'mode': mode, 'cosmap': cosmap}
-UNIT_TIMES = ('logit_normal', 'mode', 'cosmap')  # on (0, 1), for `flow`; the others are unbounded, for `edm`
+# Functions of options of config.objective.times -> Quantile
+QUANTILES: Table[Callable[..., Quantile]] = Table(
+  'distribution of times', {'logit_normal': logit_normal, 'log_normal': log_normal, 'mode': mode, 'cosmap': cosmap},
+  takes=())
+UNIT_TIMES = ('logit_normal', 'mode', 'cosmap')  # those on (0, 1), for `flow`
+UNBOUNDED_TIMES = ('log_normal',)  # for `edm`
 
 
 def levels(key: Array, count: int, stratified: bool) -> Array:

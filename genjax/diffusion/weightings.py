@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from genjax.diffusion.parameterizations import Parameterization
 from genjax.diffusion.schedules import Process
+from genjax.tables import Table
 from genjax.types import Array, UserError
 
 # times -> weights of the squared error of the prediction
@@ -32,7 +33,7 @@ def min_snr(gamma: float = 5.0) -> Weighting:
     gamma: largest signal-to-noise ratio that counts.
   """
   _positive('min_snr', gamma=gamma)
-  return _of_x0(lambda signal, noise: jnp.minimum(signal / noise, gamma))
+  return of_x0(lambda signal, noise: jnp.minimum(signal / noise, gamma))
 
 
 def truncated_snr(least: float = 1.0) -> Weighting:
@@ -42,7 +43,7 @@ def truncated_snr(least: float = 1.0) -> Weighting:
     least: smallest weight.
   """
   _positive('truncated_snr', least=least)
-  return _of_x0(lambda signal, noise: jnp.maximum(signal / noise, least))
+  return of_x0(lambda signal, noise: jnp.maximum(signal / noise, least))
 
 
 def p2(gamma: float = 1.0, k: float = 1.0) -> Weighting:
@@ -53,7 +54,7 @@ def p2(gamma: float = 1.0, k: float = 1.0) -> Weighting:
     k: added to the signal-to-noise ratio.
   """
   _positive('p2', gamma=gamma, k=k)
-  return _of_x0(lambda signal, noise: signal / noise / (k + signal / noise) ** gamma)
+  return of_x0(lambda signal, noise: signal / noise / (k + signal / noise) ** gamma)
 
 
 def sigmoid(bias: float = 2.0) -> Weighting:
@@ -64,14 +65,21 @@ def sigmoid(bias: float = 2.0) -> Weighting:
   """
   if not abs(bias) < 80:  # its exponential is a float32
     raise UserError(f'weighting sigmoid needs a bias between -80 and 80, got {bias}')
-  return _of_x0(lambda signal, noise: signal / (noise + signal * jnp.exp(-bias)))
+  return of_x0(lambda signal, noise: signal / (noise + signal * jnp.exp(-bias)))
 
 
-WEIGHTINGS = {'uniform': uniform, 'min_snr': min_snr, 'truncated_snr': truncated_snr, 'p2': p2, 'sigmoid': sigmoid}
+# Functions of options of config.objective.weighting -> Weighting
+WEIGHTINGS: Table[Callable[..., Weighting]] = Table(
+  'weighting',
+  {'uniform': uniform, 'min_snr': min_snr, 'truncated_snr': truncated_snr, 'p2': p2, 'sigmoid': sigmoid}, takes=())
 
 
-def _of_x0(weight: Callable[[Array, Array], Array]) -> Weighting:
-  """Makes a weighting from the weight of x0, a function of alpha^2 and sigma^2."""
+def of_x0(weight: Callable[[Array, Array], Array]) -> Weighting:
+  """A weighting from its formula for the error of x0_hat.
+
+  Args:
+    weight: (alpha^2, sigma^2) -> w, the weight of |x0 - x0_hat|^2; the signal-to-noise ratio is their quotient.
+  """
 
   def weights(process: Process, parameterization: Parameterization, t: Array) -> Array:
     _, out = parameterization.coefficients(process, t)

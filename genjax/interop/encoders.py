@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from genjax.interop.entries import Entries
-from genjax.interop.mapping import ACTIVATIONS, Architecture, Tensor, activation_name, both
+from genjax.interop.mapping import ACTIVATIONS, Architecture, Tensor, activation_name, both, refuse
 from genjax.models.transformers.bert import BertConfig, encoder
 from genjax.types import UserError
 
@@ -35,6 +35,7 @@ def _read(entries: Entries, stored: Mapping[str, Any]) -> BertConfig:
 
 
 def _write(config: BertConfig) -> dict[str, Any]:
+  refuse('bert', config, norm=('layer',))
   kind = (config.masked_lm, config.next_sentence, bool(config.classes))
   if kind not in _CLASSES:
     raise UserError(f'bert has no model with masked_lm={config.masked_lm}, next_sentence={config.next_sentence} and '

@@ -35,6 +35,7 @@ def _read(entries: Entries, stored: Mapping[str, Any]) -> VitConfig:
 
 
 def _write(config: VitConfig) -> dict[str, Any]:
+  refuse('vit', config, norm=('layer',))
   if config.num_classes:
     refuse('vit with classes', config, pooler=(False,))
   height, width, channels = config.shape

@@ -9,21 +9,21 @@ import jax
 import jax.numpy as jnp
 
 from genjax import checks, sharding
-from genjax.nn import norms
 from genjax.nn.attention.cross_attention import CrossAttention
 from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.attention.self_attention import Attention
 from genjax.nn.functional import dropout
 from genjax.nn.linear import Linear
+from genjax.nn.norms import NORMS, short_name
+from genjax.tables import Table
 from genjax.types import Array, Key
 
-NORMS = ('layer', 'rms')
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+ACTIVATIONS: Table[Callable[[Array], Array]] = Table('activation', {
   'relu': jax.nn.relu,
   'gelu': lambda x: jax.nn.gelu(x, approximate=False),
   'gelu_tanh': lambda x: jax.nn.gelu(x, approximate=True),
   'silu': jax.nn.silu,
-}
+}, takes=('x',))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class BlockOptions:
     head_dim: channels of a head; 0 for width / heads.
     activation: activation of the MLP, one of `ACTIVATIONS`.
     gated: activation(gate x) * up x in place of activation(up x) (Shazeer 2020).
-    norm: 'layer' or 'rms'.
+    norm: one of `genjax.nn.norms.NORMS`.
     norm_eps: added to the variance, or to the mean square, in a norm.
     pre_norm: x + f(norm(x)) in place of norm(x + f(x)).
     bias: whether projections and layer norms have biases.
@@ -77,22 +77,21 @@ class BlockOptions:
   attention: str = 'auto'
 
   def __post_init__(self):
+    object.__setattr__(self, 'norm', short_name(self.norm))
     checks.whole(self, 1, 'width', 'heads', 'mlp_width')
     checks.whole(self, 0, 'head_dim')
     checks.rates(self, 'dropout', 'attention_dropout', 'activation_dropout')
     checks.positive(self, 'norm_eps')
     checks.dtype(self)
-    for name, known in (('activation', tuple(ACTIVATIONS)), ('norm', NORMS), ('attention', IMPLEMENTATIONS)):
+    for name, known in (('activation', tuple(ACTIVATIONS)), ('norm', tuple(NORMS)), ('attention', IMPLEMENTATIONS)):
       if getattr(self, name) not in known:
         raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
     checks.heads(self)
 
-  def make_norm(self, rngs: nnx.Rngs) -> nnx.Module:
+  def make_norm(self, rngs: nnx.Rngs) -> Any:
     """A norm of width D."""
-    dtype = jnp.dtype(self.dtype)
-    if self.norm == 'rms':
-      return norms.RMSNorm(self.width, epsilon=self.norm_eps, dtype=dtype, rngs=rngs)
-    return norms.LayerNorm(self.width, epsilon=self.norm_eps, use_bias=self.bias, dtype=dtype, rngs=rngs)
+    return NORMS[self.norm](self.width, epsilon=self.norm_eps, scale=True, bias=self.bias, dtype=jnp.dtype(self.dtype),
+                            rngs=rngs)
 
   def make_linear(self, inputs: int, outputs: int, rngs: nnx.Rngs) -> Linear:
     """A projection."""

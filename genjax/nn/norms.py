@@ -1,5 +1,6 @@
 """Normalisation layers (batch, layer, RMS, group), and spectral normalisation of kernels."""
 
+from collections.abc import Callable
 from typing import Any
 
 from flax import nnx
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 
 from genjax import reduction
 from genjax.nn import derivatives
+from genjax.tables import Table
 from genjax.types import Array, Key
 
 
@@ -71,6 +73,30 @@ class GroupNorm(nnx.GroupNorm):
     groups = x.reshape(*x.shape[:-1], self.num_groups, self.group_size)
     y = _standardised(groups, (*range(1, x.ndim - 1), x.ndim), self.epsilon)
     return _scaled(self, x, y.reshape(x.shape))
+
+
+def layer(features: int, *, epsilon: float, scale: bool, bias: bool, dtype: Any, rngs: nnx.Rngs) -> LayerNorm:
+  """`LayerNorm` as an entry of `NORMS`."""
+  return LayerNorm(features, epsilon=epsilon, use_scale=scale, use_bias=bias, dtype=dtype, rngs=rngs)
+
+
+def rms(features: int, *, epsilon: float, scale: bool, bias: bool, dtype: Any, rngs: nnx.Rngs) -> RMSNorm:
+  """`RMSNorm` as an entry of `NORMS`; it has no bias."""
+  del bias
+  return RMSNorm(features, epsilon=epsilon, use_scale=scale, dtype=dtype, rngs=rngs)
+
+
+# Norms over the last axis by name: features, and what may be learned (scale, bias) -> a module that is called with x.
+# dtype: of the result; None for that of x.
+NORMS: Table[Callable[..., nnx.Module]] = Table(
+  'norm', {'layer': layer, 'rms': rms, 'layernorm': layer, 'rmsnorm': rms}, takes=('features',),
+  keywords=('epsilon', 'scale', 'bias', 'dtype', 'rngs'))
+_SHORT = {'layernorm': 'layer', 'rmsnorm': 'rms'}
+
+
+def short_name(name: str) -> str:
+  """One name for each norm: 'layer' for 'layernorm', 'rms' for 'rmsnorm', others as they are."""
+  return _SHORT.get(name, name)
 
 
 def _moments(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array]:

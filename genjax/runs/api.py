@@ -165,19 +165,20 @@ class LoadedRun:
     return read_metrics(self.workdir)
 
 
-def open(path: Path, step: int | str | None = None, **changes: Any) -> LoadedRun:
+def open(path: Path, step: int | str | None = None, *, imports: Sequence[str] = (), **changes: Any) -> LoadedRun:
   """Opens a run directory.
 
   Args:
     path: the run directory.
     step: of the checkpoint: a number, or 'best'; by default the newest.
+    imports: files or modules that add parts by name, as --import has them; those that the run keeps are loaded anyway.
     **changes: keys of the config that decide how a run is sampled and evaluated, for example
       `sampler=dict(steps=25)`, `data=dict(heldout='test')` or `batch_size=32`.
 
   Raises:
     UserError: no run directory, no such checkpoint, or a change of something that was trained in.
   """
-  config, run = workdir_lib.open_run(os.fspath(path), configs.assignments(changes), step)
+  config, run = workdir_lib.open_run(os.fspath(path), configs.assignments(changes), step, imports=imports)
   return LoadedRun(expanded(path), config, run)
 
 
@@ -194,7 +195,7 @@ def load_config(name: Path) -> Config:
 
 
 def train(config: Any, workdir: Path | None = None, *, steps: int | None = None, more_steps: int | None = None,
-          hooks: Sequence[Hook] = (), **changes: Any) -> LoadedRun:
+          hooks: Sequence[Hook] = (), imports: Sequence[str] = (), **changes: Any) -> LoadedRun:
   """Trains a run, or goes on with it, exactly as `genjax train` does, in one process.
 
   `train('configs/quickstart.py', 'runs/new')` begins a run, or resumes it if it was interrupted.
@@ -208,6 +209,7 @@ def train(config: Any, workdir: Path | None = None, *, steps: int | None = None,
     steps: of the whole run, in place of the config's.
     more_steps: so many more than the run in `workdir` has now.
     hooks: called around steps beside those of the experiment, see `genjax.training.hooks.Hook`.
+    imports: files or modules that add parts by name, as --import has them; the run keeps them.
     **changes: keys of the config, for example `optimizers=dict(net=dict(lr=1e-3))` or `batch_size=64`.
 
   Returns:
@@ -218,7 +220,7 @@ def train(config: Any, workdir: Path | None = None, *, steps: int | None = None,
     NonFiniteError: training stopped on NaN or infinity.
     StorageError: a checkpoint could not be written.
   """
-  made, paths, source = _config_of(config)
+  made, paths, all_imports, source = _config_of(config, imports)
   folder = source if workdir is None else expanded(workdir)
   if folder is None:
     raise UserError('workdir is needed: the folder of the run')
@@ -228,20 +230,19 @@ def train(config: Any, workdir: Path | None = None, *, steps: int | None = None,
   config_lib.check(made)
   allocator.keep_freed_memory()
   with _stopping():
-    run = training.train(made, str(folder), paths, more_hooks=hooks)
+    run = training.train(made, str(folder), paths, imports=all_imports, more_hooks=hooks)
   return LoadedRun(folder, made, run)
 
 
-def _config_of(config: Any) -> tuple[Config, list[str], pathlib.Path | None]:
-  """A config of one's own, the folders of its builder, and the run directory that it is of."""
+def _config_of(config: Any, imports: Sequence[str]) -> tuple[Config, list[str], list[str], pathlib.Path | None]:
+  """A config of one's own, the folders of its builder, all its imports, and the run directory that it is of."""
   if isinstance(config, LoadedRun):
     config = config.workdir
   if isinstance(config, (str, os.PathLike)):
-    made, paths = configs.load(config)
-    return made, paths, expanded(config) if expanded(config).is_dir() else None
+    return *configs.load(config, imports), expanded(config) if expanded(config).is_dir() else None
   if not hasattr(config, 'experiment'):
     raise UserError(f'expected a config, a config file or a run directory, got {config!r}')
-  return configs.copied(config), [os.getcwd()], None
+  return configs.copied(config), [os.getcwd()], list(imports), None
 
 
 def _total(folder: pathlib.Path, config: Config, steps: int | None, more_steps: int | None) -> int:

@@ -1,7 +1,8 @@
 """From a config to the experiment that it describes, and to the numbers of its run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 import importlib
 import os
 import pathlib
@@ -10,10 +11,12 @@ import types
 from typing import Any
 
 from genjax import sharding
-from genjax.config import Config, check, flatten, plain
+from genjax.config import Config, check, choose, flatten, plain
+from genjax.metrics.named import METRICS
 from genjax.options import REQUIRED, Known, Option, known, meanings
 from genjax.runs import builder_code
-from genjax.training.experiment import Experiment
+from genjax.tables import Table
+from genjax.training.experiment import Experiment, Metric
 from genjax.training.run import Settings
 from genjax.types import UserError
 
@@ -21,6 +24,10 @@ OWN = pathlib.Path(__file__).parents[1] / 'experiments'  # the builders of genja
 OWN_CONFIGS = OWN.with_name('configs')
 BASE = 'genjax.configs.common'  # whose `base` has what every config has
 ADAPTERS = 'genjax.experiments.lora'  # what makes of any experiment the one that trains its adapters
+
+
+# Builders of one's own: a name for config.experiment -> build(config) -> Experiment. Any other name is a module path.
+BUILDERS: Table[Callable[..., Experiment]] = Table('builder', {}, takes=('config',))
 
 
 def extend_path(paths: Sequence[str]) -> None:
@@ -50,6 +57,8 @@ def find(config: Config, paths: Sequence[str] = ()) -> types.ModuleType:
     UserError: it cannot be found.
   """
   extend_path(paths)
+  if config.experiment in BUILDERS:
+    return importlib.import_module(BUILDERS[config.experiment].__module__)
   name = current_name(config.experiment, paths)
   if not all(part.isidentifier() for part in name.split('.')):
     raise UserError(
@@ -98,10 +107,25 @@ def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
   """
   check(config)
   module = find(config, paths)
-  if not hasattr(module, 'build'):
+  make = BUILDERS.get(config.experiment) or getattr(module, 'build', None)
+  if make is None:
     raise UserError(f'module {module.__name__!r} ({module.__file__}) has no function build(config) -> Experiment')
-  experiment = module.build(config)
+  experiment = _with_metrics(config, make(config))
   return importlib.import_module(ADAPTERS).wrap(config, experiment) if adapted(config) else experiment
+
+
+def _with_metrics(config: Config, experiment: Experiment) -> Experiment:
+  """The experiment with the metrics that config.evaluation.metrics names."""
+  metrics = []
+  for name in (config.get('evaluation') or {}).get('metrics') or ():
+    function = choose(METRICS, name, 'config.evaluation.metrics')
+    compute = functools.partial(_compute, function, experiment.heldout)
+    metrics.append(Metric(name, compute, {'function': f'{function.__module__}.{function.__qualname__}'}))
+  return dataclasses.replace(experiment, metrics=(*experiment.metrics, *metrics)) if metrics else experiment
+
+
+def _compute(function: Callable[..., dict[str, float]], heldout: Any, draw: Any, seed: int) -> dict[str, float]:
+  return function(draw, heldout, seed)
 
 
 def adapted(config: Config) -> bool:

@@ -1,6 +1,6 @@
 """Configs by name: a config file with its argument, or the config of a run. What flags change is added elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import importlib.util
 import json
 import os
@@ -11,7 +11,7 @@ import ml_collections
 
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.runs import assets, builders
+from genjax.runs import assets, builders, extensions
 from genjax.types import UserError, expanded
 
 
@@ -32,22 +32,29 @@ def find(text: str | os.PathLike[str]) -> tuple[pathlib.Path, str | None]:
   return path if path.is_file() else _own(path), argument if colon else None
 
 
-def load(text: str | os.PathLike[str]) -> tuple[Config, list[str]]:
-  """The locked config of FILE[:argument] or of a run directory, and the folders from which its builder is imported.
+def load(text: str | os.PathLike[str], imports: Sequence[str] = ()) -> tuple[Config, list[str], list[str]]:
+  """The locked config of FILE[:argument] or of a run directory, and what it needs; see `read`.
 
   Raises:
     UserError: there is none, or it fails, or its numbers are out of range.
   """
-  config, paths = read(text)
-  config_lib.check(config)
-  return config, paths
+  found = read(text, imports)
+  config_lib.check(found[0])
+  return found
 
 
-def read(text: str | os.PathLike[str]) -> tuple[Config, list[str]]:
+def read(text: str | os.PathLike[str], imports: Sequence[str] = ()) -> tuple[Config, list[str], list[str]]:
   """What `load` returns, with numbers that are not checked yet: flags may change them.
 
+  Args:
+    text: FILE[:argument] or a run directory.
+    imports: files or modules to load before, see `genjax.runs.extensions`.
+
+  Returns:
+    The config, the folders of its builder, and all imports: those that the run keeps, and the given ones.
+
   Raises:
-    UserError: there is no such config, or it fails.
+    UserError: there is no such config, or it or an import fails.
   """
   folder = expanded(text)
   path, argument = (folder / 'config.json', None) if folder.is_dir() else find(text)
@@ -55,8 +62,11 @@ def read(text: str | os.PathLike[str]) -> tuple[Config, list[str]]:
   if path.suffix == '.json' and (path.parent / 'run.json').is_file():
     known = assets.read_json(path.parent / 'run.json')['paths']
     paths += [path for path in known if path not in paths]
+    imports = [*extensions.kept(path.parent), *imports]
   builders.extend_path(paths)
-  return assets.read_config(path.parent) if path.suffix == '.json' else _made(path, argument), paths
+  extensions.load(imports)
+  config = assets.read_config(path.parent) if path.suffix == '.json' else _made(path, argument)
+  return config, paths, list(imports)
 
 
 def copied(config: Config) -> Config:

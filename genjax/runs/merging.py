@@ -6,11 +6,11 @@ import pathlib
 from typing import Any
 
 from genjax import config as config_lib
-from genjax.runs import assets, builder_code, builders
+from genjax.runs import assets, builder_code, builders, extensions
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs import workdir as workdir_lib
 from genjax.training.state import TrainState
-from genjax.types import UserError
+from genjax.types import UserError, expanded
 
 
 def merge(workdir: str, out: pathlib.Path, assignments: Sequence[str] = (), step: int | str | None = None) -> int:
@@ -43,6 +43,7 @@ def merge(workdir: str, out: pathlib.Path, assignments: Sequence[str] = (), step
                      ema={group: averages[group] for group in experiment.ema})
   workdir_lib.prepare(str(out), '--out')
   description = workdir_lib.describe(plain, experiment.train.fingerprint(), paths)
+  description.update(extensions.keep(out, extensions.kept(expanded(workdir))))
   with contextlib.closing(checkpoints_lib.of_run(out, config)) as saved:
     saved.save(run.step, state, {**description, 'config': config_lib.plain(plain)}, None)
   assets.write(out, experiment.files)

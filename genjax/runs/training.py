@@ -9,7 +9,7 @@ from typing import Any
 from genjax import config as config_lib
 from genjax import distributed
 from genjax.config import Config
-from genjax.runs import assets, bases, builder_code, builders, lock, same
+from genjax.runs import assets, bases, builder_code, builders, extensions, lock, same
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs import workdir as workdir_lib
 from genjax.training import hooks, loop, rehearsal, stopping
@@ -24,7 +24,7 @@ from genjax.types import NonFiniteError, UserError
 
 
 def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (), begin: float | None = None,
-          more_hooks: Sequence[loop.Hook] = ()) -> Run:
+          imports: Sequence[str] = (), more_hooks: Sequence[loop.Hook] = ()) -> Run:
   """Trains a config in a run directory, or resumes it; returns the run at its last step.
 
   Args:
@@ -33,6 +33,7 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (),
     paths: folders to import the builder from.
     begin: `time.perf_counter()` of when the command began; by default now.
     more_hooks: called after those of the experiment.
+    imports: files or modules to load before the builder runs, see `genjax.runs.extensions`; the run keeps them.
 
   Raises:
     UserError: bad input, before anything is computed.
@@ -44,11 +45,11 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (),
   path = workdir_lib.prepare(workdir)
   with lock.hold(path), contextlib.closing(Clock(begin)) as clock:
     clock.listen()
-    return _train(config, path, paths, clock, more_hooks)
+    return _train(config, path, paths, clock, imports, more_hooks)
 
 
 def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...], clock: Clock,
-           more_hooks: Sequence[loop.Hook]) -> Run:
+           imports: Sequence[str], more_hooks: Sequence[loop.Hook]) -> Run:
   workdir_lib.compilation_cache()
   before = config.steps
   known = distributed.broadcast((path / 'config.json').exists(), 'whether the run exists')
@@ -60,9 +61,11 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
     before = same.check_same(path, config)
     same.check_random(path)
     bases.locate(config, path)
+    imports = extensions.resumed(path, imports)
     assets.put(config, assets.read(path))
   elif builders.adapted(config):
     assets.put(config, bases.inherited(config))
+  extensions.load(imports)
   experiment = bases.attach(config, builders.build(config, paths))
   code = builder_code.of(config.experiment, paths)
   run = Run(experiment, builders.settings(config), clock=clock)
@@ -71,10 +74,12 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
   rehearsal.check(run, config.sample_num if config.sample_every else None)
   _check_best(config, run)
   assets.put(config, assets.described(experiment.assets, experiment.files))
-  description = {**workdir_lib.describe(config, experiment.train.fingerprint(), paths), **bases.record(config, path)}
+  description = {**workdir_lib.describe(config, experiment.train.fingerprint(), paths), **bases.record(config, path),
+                 **extensions.keep(path, imports)}
   distributed.check_equal(description['data'], 'the data')
   if known:
     _check_data(path, description)
+    extensions.record(path, description)
     if config.steps > before:
       _grow(config, path, before)
   else:
@@ -102,6 +107,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
                  config.get('watchdog_seconds', 0)),
         *experiment.hooks,
         *more_hooks,
+        *extensions.hooks(path, imports),
         log,
         Histograms(writer, config.get('histograms_every', 0)),
         hooks.Profile(str(path / 'profile'), config.profile.start, config.profile.steps),

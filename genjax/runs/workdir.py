@@ -2,8 +2,9 @@
 
     config.json     the config, with what the run found in its data under `assets`
     tokenizer.json, tokenizer_config.json, ...      files that `assets` names
-    run.json        versions, seed, implementation of random numbers, data fingerprint, import paths, command
+    run.json        versions, seed, implementation of random numbers, data fingerprint, import paths, imports
     code/           the Python files of a builder from outside genjax, see `genjax.runs.builder_code`
+    imports/        the files that --import named, see `genjax.runs.extensions`
     checkpoints/    Orbax checkpoints, by step
     status.json     what the run is doing, overwritten in place
     train.lock      held while the run trains, see `genjax.runs.lock`
@@ -24,7 +25,7 @@ import jax
 from genjax import config as config_lib
 from genjax import distributed
 from genjax.config import Config
-from genjax.runs import assets, bases, builder_code, builders
+from genjax.runs import assets, bases, builder_code, builders, extensions
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs.assets import read_json
 from genjax.training import keys
@@ -104,23 +105,26 @@ def describe(config: Config, data: Mapping[str, Any], paths: Sequence[str]) -> d
 
 def read_config(workdir: str) -> tuple[Config, list[str]]:
   """The config of a run, and the folders from which its builder is imported: first the run itself, for the code that
-  it keeps.
+  it keeps. What the run imports is loaded.
 
   Raises:
-    UserError: no run directory.
+    UserError: no run directory, or what it imports is missing, was changed or fails.
   """
   path = expanded(workdir)
+  extensions.load_kept(path)
   return assets.read_config(path), [str(path.absolute()), *read_json(path / 'run.json')['paths']]
 
 
-def load(workdir: str, assignments: Sequence[str] = (), exact: bool = False) -> tuple[Config, Experiment]:
+def load(workdir: str, assignments: Sequence[str] = (), exact: bool = False,
+         imports: Sequence[str] = ()) -> tuple[Config, Experiment]:
   """The config of a run, with changes such as 'sampler.steps=25', and its experiment; `exact`: with the base of
-  adapters in float32.
+  adapters in float32; `imports`: files to load after those that the run keeps, see `genjax.runs.extensions`.
 
   Raises:
     UserError: no run directory, or a change of something that is trained in.
   """
   config, paths = read_config(workdir)
+  extensions.load(imports)
   free = ('sampler.', 'evaluation.', 'data.', 'mesh.', 'batch_size', *(('init_from=',) if builders.adapted(config) else
                                                                        ()))
   # What is called name first: it decides which other options there are
@@ -143,11 +147,11 @@ def load(workdir: str, assignments: Sequence[str] = (), exact: bool = False) -> 
 
 def open_run(workdir: str, assignments: Sequence[str] = (), step: int | str | None = None,
              report: Callable[[str], None] = say, check: Callable[[Run], None] = lambda run: None,
-             exact: bool = False) -> tuple[Config, Run]:
+             exact: bool = False, imports: Sequence[str] = ()) -> tuple[Config, Run]:
   """A run with the state of its newest checkpoint, or of the one of `step`, a number or 'best'.
 
   Args:
-    workdir, assignments: see `load`.
+    workdir, assignments, imports: see `load`.
     step: of the checkpoint.
     report: called with lines for the user.
     check: called with the run before its state is read, to refuse what will not go.
@@ -156,7 +160,7 @@ def open_run(workdir: str, assignments: Sequence[str] = (), step: int | str | No
     UserError: no run directory, no checkpoint, none that can be read, or no best one.
   """
   compilation_cache()
-  config, experiment = load(workdir, assignments, exact)
+  config, experiment = load(workdir, assignments, exact, imports)
   run = Run(experiment, builders.settings(config))
   check(run)
   saved = checkpoints_lib.of_run(expanded(workdir), config)

@@ -4,7 +4,7 @@ Each acts at steps divisible by its own `every`; 0 is never. A process that was 
 had finished the step and saved it; so a hook that is due at the step where a run goes on catches up in `start`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import math
 import sys
 from typing import Any
@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from genjax import distributed
+from genjax.tables import Table
 from genjax.training import stopping
 from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.training.monitoring import logs, progress, rates
@@ -71,6 +72,10 @@ def tell(run: Run, event: str, *values: Any) -> None:
   for hook in run.hooks if distributed.is_first() else ():
     if method := getattr(hook, event, None):
       method(run, run.step, *values)
+
+
+# Hooks of one's own: name -> function or class of the run directory, a pathlib.Path.
+HOOKS: Table[Callable[..., Hook]] = Table('hook', {}, takes=('workdir',))
 
 
 def is_due(step: int, every: int) -> bool:

@@ -104,7 +104,7 @@ def test_builders_of_one_name_in_one_process(tmp_path):
   for _ in range(2):
     assert [scale(tmp_path / f'{name}_run') for name in ('one', 'two')] == [1.0, 2.0]
   (tmp_path / 'one' / 'mine_parts' / 'number.py').write_text('SCALE = 7.0\n')
-  config, paths = configs.load(tmp_path / 'one' / 'config.py')
+  config, paths, _ = configs.load(tmp_path / 'one' / 'config.py')
   assert builders.build(config, paths).assets['scale'] == 7.0, 'an edited file is read again'
 
 

@@ -6,6 +6,7 @@ B/p.
 
 import dataclasses
 import functools
+from typing import Any
 
 from flax import nnx
 import jax
@@ -15,10 +16,9 @@ from genjax import checks
 from genjax.nn.conv import Conv, ConvTranspose, Dense, Initializer
 from genjax.nn.embeddings import Embed
 from genjax.nn.functional import Network, network
-from genjax.nn.norms import BatchNorm
+from genjax.nn.norms import NORMS, BatchNorm
 from genjax.types import Array, Key, UserError
 
-NORMS = ('batch', 'none')
 KERNEL_SIZE = 4  # of every convolution; the stride is 2
 
 
@@ -32,8 +32,8 @@ class Dcgan:
     latent: width of the latent.
     generator_width: channels of the generator at half the image's size; they double with every halving.
     discriminator_width: channels of the discriminator at half the image's size; they double with every halving.
-    norm: norm in the generator, 'batch' or 'none'.
-    discriminator_norm: norm in the discriminator, 'batch' or 'none'.
+    norm: norm in the generator: 'batch', 'none' or one of `genjax.nn.norms.NORMS`.
+    discriminator_norm: norm in the discriminator: 'batch', 'none' or one of `genjax.nn.norms.NORMS`.
     spectral: whether the discriminator has spectral normalisation.
     num_classes: number of classes; None for an unconditional model. With classes the generator reads an embedding of
       the label beside the latent, and the discriminator adds the inner product of its features with an embedding of the
@@ -88,8 +88,8 @@ class PointGan:
     pieces: affine functions of a maxout unit, which is the largest of them.
     scale: the generator's output is multiplied and the discriminator's input divided by it: the length that counts as
       1, small where the data has fine structure.
-    norm: norm in the generator, 'batch' or 'none'.
-    discriminator_norm: norm in the discriminator, 'batch' or 'none'.
+    norm: norm in the generator: 'batch', 'none' or one of `genjax.nn.norms.NORMS`.
+    discriminator_norm: norm in the discriminator: 'batch', 'none' or one of `genjax.nn.norms.NORMS`.
     spectral: whether the discriminator has spectral normalisation.
     num_classes: number of classes, as in `Dcgan`; None for an unconditional model.
     pack: samples that the discriminator judges together, one after the other (PacGAN).
@@ -131,16 +131,15 @@ class PointGan:
 
 
 class Normed(nnx.Module):
-  """A linear layer, optionally with batch normalisation instead of a bias (which would have no effect)."""
+  """A linear layer, and a norm if asked for. A bias before batch normalisation would have no effect."""
 
   def __init__(self, linear: nnx.Module, features: int, norm: str, momentum: float, dtype, rngs: nnx.Rngs):
     self.linear = linear
-    self.norm = BatchNorm(features, momentum=momentum, scale_sd=0.02, dtype=dtype,
-                          rngs=rngs) if norm == 'batch' else None
+    self.norm = _make_norm(norm, features, momentum, dtype, rngs)
 
   def __call__(self, x: Array, key: Key | None = None) -> Array:
     x = self.linear(x, key)  # type: ignore[operator]
-    return x if self.norm is None else self.norm(x, key)
+    return _normalised(self.norm, x, key)
 
 
 class DcganGenerator(nnx.Module):
@@ -154,8 +153,7 @@ class DcganGenerator(nnx.Module):
     inputs = config.latent if config.num_classes is None else 2 * config.latent
     self.embed = _embed(config, rngs)
     self.project = Dense(inputs, self.start**2 * widths[0], bias=bias, init=init, dtype=dtype, rngs=rngs)
-    self.norm = BatchNorm(widths[0], momentum=config.momentum, scale_sd=0.02, dtype=dtype, rngs=rngs) \
-      if config.norm == 'batch' else None
+    self.norm = _make_norm(config.norm, widths[0], config.momentum, dtype, rngs)
     self.stages = nnx.List([
       Normed(ConvTranspose(width, following, KERNEL_SIZE, 2, bias=bias, init=init, dtype=dtype, rngs=rngs), following,
              config.norm if stage + 1 < halvings else 'none', config.momentum, dtype, rngs)
@@ -164,7 +162,7 @@ class DcganGenerator(nnx.Module):
   def __call__(self, latent_BZ: Array, label_B: Array | None = None, key: Key | None = None) -> Array:
     x = self.project(_with_label(latent_BZ, self.embed, label_B))
     x_BHWC = x.reshape(x.shape[0], self.start, self.start, -1)
-    x_BHWC = x_BHWC if self.norm is None else self.norm(x_BHWC, key)
+    x_BHWC = _normalised(self.norm, x_BHWC, key)
     for stage in self.stages:
       x_BHWC = stage(jax.nn.relu(x_BHWC), key)
     return jnp.tanh(x_BHWC.astype(jnp.float32))
@@ -254,6 +252,20 @@ class Head(nnx.Module):
     return logit_B.astype(jnp.float32)
 
 
+def _make_norm(name: str, features: int, momentum: float, dtype: Any, rngs: nnx.Rngs) -> Any:
+  if name == 'batch':
+    return BatchNorm(features, momentum=momentum, scale_sd=0.02, dtype=dtype, rngs=rngs)
+  if name == 'none':
+    return None
+  return NORMS[name](features, epsilon=1e-5, scale=True, bias=True, dtype=dtype, rngs=rngs)
+
+
+def _normalised(norm: Any, x: Array, key: Key | None) -> Array:
+  if norm is None:
+    return x
+  return norm(x, key) if isinstance(norm, BatchNorm) else norm(x)
+
+
 def _start(size: int) -> tuple[int, int]:
   """Returns (side of the smallest feature map, number of halvings): 64 -> (4, 4), 28 -> (7, 2)."""
   halvings = 0
@@ -280,9 +292,9 @@ def _with_label(latent_BZ: Array, embed: Embed | None, label_B: Array | None) ->
 
 def _check(config: Dcgan | PointGan) -> None:
   for name in ('norm', 'discriminator_norm'):
-    if getattr(config, name) not in NORMS:
-      raise UserError(f'config.model.{name} must be one of {NORMS}, got {getattr(config, name)!r}')
-  checks.whole(config, 1, 'latent', 'pack', 'num_classes')  # num_classes may be None
+    if getattr(config, name) not in (known := ('batch', 'none', *NORMS)):
+      raise UserError(f'config.model.{name} must be one of {known}, got {getattr(config, name)!r}')
+  checks.whole(config, 1, 'latent', 'pack', 'num_classes')  # num_classes None: unconditional
   checks.rates(config, 'momentum')
   checks.dtype(config)
 

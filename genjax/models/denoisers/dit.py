@@ -1,6 +1,8 @@
 """DiT, the diffusion transformer with adaptive layer norm (Peebles & Xie 2023)."""
 
+from collections.abc import Callable
 import dataclasses
+from typing import Any
 
 from flax import nnx
 import jax
@@ -10,9 +12,12 @@ from genjax import checks, sharding
 from genjax.nn import functional
 from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.attention.self_attention import Attention
+from genjax.nn.blocks import ACTIVATIONS
 from genjax.nn.embeddings import LabelEmbedding, TimestepEmbedding, patchify, sincos_positions, unpatchify
 from genjax.nn.functional import Network
 from genjax.nn.linear import Linear
+from genjax.nn.norms import NORMS, short_name
+from genjax.tables import Table
 from genjax.types import Array, Key, Tree
 
 _XAVIER = nnx.initializers.xavier_uniform()
@@ -41,9 +46,12 @@ class DiT:
     remat: what the backward pass keeps of a block: 'none' everything, 'dots' matrix products, 'full' its inputs only,
       'offload' its inputs in the memory of the host.
     unroll: lay the blocks out one after the other, with equal results: faster steps on CPUs, longer compilation.
+    norm: one of `genjax.nn.norms.NORMS`, without scale and bias, which the condition gives.
+    activation: activation of the MLP, one of `genjax.nn.blocks.ACTIVATIONS`.
+    block: class of the blocks, one of `BLOCKS`.
 
   Raises:
-    UserError: sizes that do not divide, an unknown attention, or another residual type.
+    UserError: sizes that do not divide, an unknown attention, norm, activation or block, or another residual type.
   """
 
   shape: tuple[int, int, int]
@@ -60,8 +68,12 @@ class DiT:
   attention: str = 'auto'
   remat: str = 'none'
   unroll: bool = False
+  norm: str = 'layer'
+  activation: str = 'gelu_tanh'
+  block: str = 'adaln_zero'
 
   def __post_init__(self):
+    object.__setattr__(self, 'norm', short_name(self.norm))
     checks.whole(self, 1, 'shape', 'patch', 'width', 'depth', 'heads')
     checks.whole(self, 0, 'num_classes')
     checks.whole(self, 2, 'frequencies')
@@ -75,8 +87,10 @@ class DiT:
       raise checks.OutOfRange(f'patch must divide the image size {self.shape[:2]}, got {self.patch}')
     if self.width % self.heads or self.width % 4:
       raise checks.OutOfRange(f'width must be a multiple of 4 and of heads ({self.heads}), got {self.width}')
-    if self.attention not in IMPLEMENTATIONS:
-      raise checks.OutOfRange(f'attention must be one of {IMPLEMENTATIONS}, got {self.attention!r}')
+    for name, known in (('attention', IMPLEMENTATIONS), ('norm', tuple(NORMS)), ('activation', tuple(ACTIVATIONS)),
+                        ('block', tuple(BLOCKS))):
+      if getattr(self, name) not in known:
+        raise checks.OutOfRange(f'{name} must be one of {known}, got {getattr(self, name)!r}')
     if self.residual_dtype not in ('', 'float32'):
       raise checks.OutOfRange("residual_dtype must be '', for the compute type dtype, or 'float32', got "
                               f'{self.residual_dtype!r}')
@@ -91,15 +105,21 @@ SIZES = {
 }
 
 
-def network(config: DiT) -> Network:
+def network(config: DiT, block: Callable[..., nnx.Module] | None = None) -> Network:
   """The network (x_BHWC, time_B, label_B or None) -> prediction of shape B H W C (2 C with `learn_sigma`).
 
-  time_B is in [0, 1000]. The label `num_classes` means "no label". The last layer and all gates are initialized to
-  zero, so that a new network predicts 0.
+  time_B is on the scale of 0 .. 1000; label_B runs to `num_classes`, which stands for "no label". The last layer and
+  all gates start at zero, so that a fresh network predicts 0.
+
+  Args:
+    config: the options.
+    block: class of the blocks, by default the one that config.block names in `BLOCKS`. It is made by
+      block(config, rngs) and called with x_BTD, condition_BD and key=None; `Block` is one.
   """
+  make = BLOCKS[config.block] if block is None else block
   height, width, channels = config.shape
   embed = functional.network(lambda rngs: _Embed(config, rngs))
-  blocks = functional.stack(functional.network(lambda rngs: _Block(config, rngs)), config.depth, remat=config.remat,
+  blocks = functional.stack(functional.network(lambda rngs: make(config, rngs)), config.depth, remat=config.remat,
                             unroll=config.unroll)
   head = functional.network(lambda rngs: _Head(config, channels * (2 if config.learn_sigma else 1), rngs))
   parts = {'embed': embed, 'blocks': blocks, 'head': head}
@@ -111,7 +131,7 @@ def network(config: DiT) -> Network:
   def apply(params: Tree, mutable: Tree, x_BHWC: Array, time_B: Array, label_B: Array | None = None,
             key: Key | None = None):
     (x_BTD, condition_BD), _ = embed.apply(params['embed'], {}, x_BHWC, time_B, label_B)
-    x_BTD, condition_BD = _place(x_BTD), sharding.constrain(condition_BD, 'batch', None)
+    x_BTD, condition_BD = place(x_BTD), sharding.constrain(condition_BD, 'batch', None)
     x_BTD, _ = blocks.apply(params['blocks'], {}, x_BTD, condition_BD)
     x_BTP, _ = head.apply(params['head'], {}, x_BTD, condition_BD)
     return unpatchify(x_BTP, config.patch, height, width), mutable
@@ -142,8 +162,8 @@ class _Embed(nnx.Module):
     return x_BTD, condition_BD
 
 
-class _Block(nnx.Module):
-  """Attention and MLP with shift, scale and gate from the condition (adaLN-Zero)."""
+class Block(nnx.Module):
+  """Attention and MLP; shift, scale and gate of each come from the condition (adaLN-Zero)."""
 
   def __init__(self, config: DiT, rngs: nnx.Rngs):
     width, dtype = config.width, jnp.dtype(config.dtype)
@@ -153,14 +173,29 @@ class _Block(nnx.Module):
     self.mlp = nnx.Dict(up=Linear(width, hidden, kernel_init=_XAVIER, dtype=dtype, rngs=rngs),
                         down=Linear(hidden, width, kernel_init=_XAVIER, dtype=dtype, rngs=rngs))
     self.modulation = Linear(width, 6 * width, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
+    self.attention_norm, self.mlp_norm = make_norm(config, rngs), make_norm(config, rngs)
+    self.activation = config.activation
 
   def __call__(self, x_BTD: Array, condition_BD: Array, key: Key | None = None) -> Array:
+    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulate(condition_BD)
+    x_BTD = x_BTD + gate_a * self.attention(self.attention_norm(x_BTD) * (1 + scale_a) + shift_a)
+    x_BTD = x_BTD + gate_m * self.feed_forward(self.mlp_norm(x_BTD) * (1 + scale_m) + shift_m)
+    return place(x_BTD)
+
+  def modulate(self, condition_BD: Array) -> list[Array]:
+    """Shift, scale and gate of the attention, then of the MLP, each B 1 D."""
     modulation = self.modulation(jax.nn.silu(condition_BD))[:, None].astype(self.residual)
-    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, axis=-1)
-    x_BTD = x_BTD + gate_a * self.attention(_normalize(x_BTD) * (1 + scale_a) + shift_a)
-    hidden = jax.nn.gelu(self.mlp.up(_normalize(x_BTD) * (1 + scale_m) + shift_m), approximate=True)
+    return jnp.split(modulation, 6, axis=-1)
+
+  def feed_forward(self, h_BTD: Array) -> Array:
+    """The MLP."""
+    hidden = ACTIVATIONS[self.activation](self.mlp.up(h_BTD))
     hidden = sharding.constrain(hidden, 'batch', 'sequence', 'mlp', name='hidden units B T M of the MLP')
-    return _place(x_BTD + gate_m * self.mlp.down(hidden))
+    return self.mlp.down(hidden)
+
+
+# Classes of the form of `Block`, by name
+BLOCKS: Table[Callable[..., nnx.Module]] = Table('DiT block', {'adaln_zero': Block}, takes=('config', 'rngs'))
 
 
 class _Head(nnx.Module):
@@ -170,25 +205,25 @@ class _Head(nnx.Module):
     dtype, self.residual = jnp.dtype(config.dtype), _residual(config)
     self.modulation = Linear(config.width, 2 * config.width, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
     self.out = Linear(config.width, config.patch ** 2 * channels, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
+    self.norm = make_norm(config, rngs)
 
   def __call__(self, x_BTD: Array, condition_BD: Array, key: Key | None = None) -> Array:
     shift, scale = jnp.split(self.modulation(jax.nn.silu(condition_BD))[:, None].astype(self.residual), 2, axis=-1)
-    return self.out(_normalize(x_BTD) * (1 + scale) + shift)
+    return self.out(self.norm(x_BTD) * (1 + scale) + shift)
+
+
+def make_norm(config: DiT, rngs: nnx.Rngs) -> Any:
+  """The norm of the options, without scale and bias; the result has the type of its argument."""
+  return NORMS[config.norm](config.width, epsilon=1e-6, scale=False, bias=False, dtype=None, rngs=rngs)
 
 
 def _residual(config: DiT) -> jnp.dtype:
   return jnp.dtype(config.residual_dtype or config.dtype)
 
 
-def _place(x_BTD: Array) -> Array:
+def place(x_BTD: Array) -> Array:
+  """Lays the residual stream out on the mesh, as each block does with its result."""
   return sharding.constrain(x_BTD, 'batch', 'sequence', None, name='patches B T D')
-
-
-def _normalize(x_BTD: Array) -> Array:
-  """Layer norm without parameters; statistics in float32."""
-  x = x_BTD.astype(jnp.float32)
-  centred = x - jnp.mean(x, axis=-1, keepdims=True)
-  return (centred * jax.lax.rsqrt(jnp.mean(centred ** 2, axis=-1, keepdims=True) + 1e-6)).astype(x_BTD.dtype)
 
 
 AXES = (

@@ -1,6 +1,7 @@
 """The U-Net of DDPM: residual blocks at several resolutions, attention at some (Ho et al. 2020, appendix B)."""
 
 import dataclasses
+from typing import Any
 
 from flax import nnx
 import jax
@@ -14,7 +15,7 @@ from genjax.nn.conv import Conv
 from genjax.nn.embeddings import LabelEmbedding, TimestepEmbedding
 from genjax.nn.functional import Network
 from genjax.nn.linear import Linear
-from genjax.nn.norms import GroupNorm
+from genjax.nn.norms import NORMS, GroupNorm
 from genjax.types import Array, Key
 
 _XAVIER = nnx.initializers.xavier_uniform()
@@ -40,6 +41,7 @@ class UNet:
       `genjax.nn.attention.dot_product_attention.attend`.
     remat: what the backward pass keeps of a block: 'none' everything, 'dots' matrix products, 'full' its inputs only,
       'offload' its inputs in the memory of the host.
+    norm: 'group', or one of `genjax.nn.norms.NORMS`, over the channels.
 
   Raises:
     UserError: sizes that do not divide, an attention resolution that no level has, or an unknown attention kernel.
@@ -57,6 +59,7 @@ class UNet:
   dtype: str = 'float32'
   attention_kernel: str = 'auto'
   remat: str = 'none'
+  norm: str = 'group'
 
   def __post_init__(self):
     checks.whole(self, 1, 'shape', 'multipliers', 'blocks', 'attention', 'heads', 'groups')
@@ -77,8 +80,10 @@ class UNet:
       raise checks.OutOfRange(f'attention must be resolutions among {resolutions}, got {self.attention}')
     if self.attention_kernel not in IMPLEMENTATIONS:
       raise checks.OutOfRange(f'attention_kernel must be one of {IMPLEMENTATIONS}, got {self.attention_kernel!r}')
+    if self.norm not in (known := ('group', *NORMS)):
+      raise checks.OutOfRange(f'norm must be one of {known}, got {self.norm!r}')
     for channels in (self.base * multiplier for multiplier in self.multipliers):
-      if channels % self.groups or channels % self.heads:
+      if (self.norm == 'group' and channels % self.groups) or channels % self.heads:
         raise checks.OutOfRange(f'groups ({self.groups}) and heads ({self.heads}) must divide the channels of every '
                                 f'level, got a level of {channels}')
 
@@ -131,7 +136,7 @@ class _Network(nnx.Module):
         enlarge.append(Conv(width, width, init=_XAVIER, dtype=dtype, rngs=rngs))
         resolution *= 2
     self.down, self.shrink, self.up, self.enlarge = nnx.List(down), nnx.List(shrink), nnx.List(up), nnx.List(enlarge)
-    self.norm = _group_norm(width, config, rngs)
+    self.norm = _norm(width, config, rngs)
     self.last = Conv(width, channels, init=_ZEROS, dtype=dtype, rngs=rngs)
 
   def __call__(self, x_BHWC: Array, time_B: Array, label_B: Array | None = None, key: Key | None = None) -> Array:
@@ -171,14 +176,14 @@ class _Stage(nnx.Module):
   def __init__(self, config: UNet, inputs: int, outputs: int, embedding: int, attends: bool, rngs: nnx.Rngs):
     dtype = jnp.dtype(config.dtype)
     self.dropout = config.dropout
-    self.norm_in = _group_norm(inputs, config, rngs)
+    self.norm_in = _norm(inputs, config, rngs)
     self.conv_in = Conv(inputs, outputs, init=_XAVIER, dtype=dtype, rngs=rngs, axes=(None, 'mlp'))
     self.condition = Linear(embedding, outputs, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
-    self.norm_out = _group_norm(outputs, config, rngs)
+    self.norm_out = _norm(outputs, config, rngs)
     self.conv_out = Conv(outputs, outputs, init=_ZEROS, dtype=dtype, rngs=rngs, axes=('mlp', None))
     resized = inputs != outputs
     self.shortcut = Linear(inputs, outputs, kernel_init=_XAVIER, dtype=dtype, rngs=rngs) if resized else None
-    self.norm_attention = _group_norm(outputs, config, rngs) if attends else None
+    self.norm_attention = _norm(outputs, config, rngs) if attends else None
     self.attention = Attention(outputs, config.heads, dtype=dtype, out_init=_ZEROS, split=False,
                                implementation=config.attention_kernel, rngs=rngs) if attends else None
 
@@ -195,8 +200,10 @@ class _Stage(nnx.Module):
     return x_BHWC + self.attention(x_BTD).reshape(x_BHWC.shape)
 
 
-def _group_norm(channels: int, config: UNet, rngs: nnx.Rngs) -> GroupNorm:
-  # The variance is computed in two passes: E[x^2] - E[x]^2 is inaccurate if the mean is large.
+def _norm(channels: int, config: UNet, rngs: nnx.Rngs) -> Any:
+  if config.norm != 'group':
+    return NORMS[config.norm](channels, epsilon=1e-6, scale=True, bias=True, dtype=jnp.dtype(config.dtype), rngs=rngs)
+  # The variance by two passes: E[x^2] - E[x]^2 loses its digits where the mean is large.
   return GroupNorm(channels, config.groups, dtype=jnp.dtype(config.dtype), rngs=rngs)
 
 

@@ -12,6 +12,7 @@ from genjax.nn import linear as linear_lib
 from genjax.nn.blocks import ACTIVATIONS, Block, BlockOptions, block_axes, options_of
 from genjax.nn.embeddings import Embed
 from genjax.nn.functional import Network, absorb_bias, dropout, network, stack
+from genjax.nn.norms import short_name
 from genjax.types import Array, Key, Tree, UserError
 
 # Layers, heads and width of the published models: table 1 of Devlin et al. 2018, and Turc et al. 2019.
@@ -46,6 +47,7 @@ class BertConfig:
     remat: what the backward pass keeps of a block: 'none' everything, 'dots' matrix products, 'full' its inputs only,
       'offload' its inputs in the memory of the host.
     unroll: lay the blocks out one after the other, with equal results: faster steps on CPUs, longer compilation.
+    norm: one of `genjax.nn.norms.NORMS`.
 
   Raises:
     ValueError: an unknown name, heads that do not divide the width, or an output that lacks the pooler.
@@ -70,8 +72,10 @@ class BertConfig:
   attention: str = 'auto'
   remat: str = 'none'
   unroll: bool = False
+  norm: str = 'layer'
 
   def __post_init__(self):
+    object.__setattr__(self, 'norm', short_name(self.norm))
     checks.whole(self, 1, 'vocab', 'context', 'layers', 'heads', 'width', 'types')
     checks.whole(self, 0, 'mlp_width', 'classes')
     checks.positive(self, 'init_scale')

@@ -1,5 +1,6 @@
 """Decoder-only transformers by options: GPT-2, GPT-3, LLaMA, Mistral, Mixtral and mixtures of these."""
 
+from collections.abc import Callable
 import dataclasses
 import math
 from typing import Any
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import checks, sharding
-from genjax.nn import cpu, norms
+from genjax.nn import cpu
 from genjax.nn import linear as linear_lib
 from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.attention.self_attention import Attention, RopeScaling, init_layer
@@ -19,13 +20,13 @@ from genjax.nn.experts import Experts, balance, empty_load
 from genjax.nn.functional import Network, dropout, network, stack
 from genjax.nn.kernels import dense
 from genjax.nn.linear import Linear
+from genjax.nn.norms import NORMS, short_name
+from genjax.tables import Table
 from genjax.types import Array, Key, Tree
 
 POSITIONS = ('learned', 'rope')
-NORMS = ('layer', 'rms')
-# gated MLPs: activation(gate x) * up x instead of activation(up x) (Shazeer 2020)
+# Activation(gate x) * up x in the place of activation(up x) (Shazeer 2020)
 GATED = {'swiglu': 'silu', 'geglu': 'gelu', 'reglu': 'relu'}
-MLPS = {**ACTIVATIONS, **{name: ACTIVATIONS[activation] for name, activation in GATED.items()}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +43,9 @@ class TransformerConfig:
     head_dim: channels of a head; 0 for width / heads.
     mlp_width: hidden units of an MLP; 0 for 4 width.
     positions: 'learned' or 'rope'.
-    norm: 'layer' or 'rms'.
+    norm: one of `genjax.nn.norms.NORMS`.
     norm_eps: added to the variance, or to the mean square, in a norm.
-    mlp: activation of the MLP: 'gelu' (exact), 'gelu_tanh', 'relu', 'silu', or one of `GATED`.
+    mlp: activation of the MLP: one of `genjax.nn.blocks.ACTIVATIONS` or of `GATED`; 'gelu' is exact.
     bias: whether projections and norms have biases.
     attention_bias: whether projections of attention have biases; None for as `bias` says.
     mlp_bias: whether projections of the MLP have biases; None for as `bias` says.
@@ -66,6 +67,7 @@ class TransformerConfig:
     remat: what the backward pass keeps of a block: 'none' everything, 'dots' matrix products, 'full' its inputs only,
       'offload' its inputs in the memory of the host.
     unroll: lay the blocks out one after the other, with equal results: faster steps on CPUs, longer compilation.
+    block: class of the blocks, one of `BLOCKS`.
   """
 
   vocab: int
@@ -97,8 +99,10 @@ class TransformerConfig:
   attention: str = 'auto'
   remat: str = 'none'
   unroll: bool = False
+  block: str = 'pre_norm'
 
   def __post_init__(self):
+    object.__setattr__(self, 'norm', short_name(self.norm))
     checks.whole(self, 1, 'vocab', 'context', 'layers', 'heads', 'width')
     checks.whole(self, 0, 'kv_heads', 'head_dim', 'mlp_width', 'window', 'experts')
     checks.rates(self, 'dropout', 'attention_dropout')
@@ -111,8 +115,8 @@ class TransformerConfig:
     if self.positions == 'rope' and (self.head_dim or self.width // self.heads) % 2:
       raise checks.OutOfRange(
         f'head_dim must be even for rotary positions, got {self.head_dim or self.width // self.heads}')
-    for name, known in (('positions', POSITIONS), ('norm', NORMS), ('mlp', tuple(MLPS)), ('attention',
-                                                                                          IMPLEMENTATIONS)):
+    for name, known in (('positions', POSITIONS), ('norm', tuple(NORMS)), ('mlp', (*ACTIVATIONS, *GATED)),
+                        ('attention', IMPLEMENTATIONS), ('block', tuple(BLOCKS))):
       if getattr(self, name) not in known:
         raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
     if self.experts and self.mlp_bias:
@@ -190,7 +194,7 @@ class Block(nnx.Module):
     self.mlp_norm = _norm(config, rngs)
     if config.experts:
       self.experts = Experts(config.width, mlp_width, config.experts, config.experts_per_token,
-                             activation=MLPS[config.mlp], gated=config.mlp in GATED, dtype=dtype, kernel_init=init,
+                             activation=_activation(config), gated=config.mlp in GATED, dtype=dtype, kernel_init=init,
                              out_init=residual_init, rngs=rngs)
     else:
       self.up = linear(config.width, mlp_width, init)
@@ -220,9 +224,13 @@ class Block(nnx.Module):
     return x if layer is None else (x, layer)
 
   def _mlp(self, h_BTD: Array, sequence: str | None) -> Array:
-    activation = MLPS[self.config.mlp]
+    activation = _activation(self.config)
     h_BTM = activation(self.gate(h_BTD)) * self.up(h_BTD) if self.config.mlp in GATED else activation(self.up(h_BTD))
     return self.down(sharding.constrain(h_BTM, 'batch', sequence, 'mlp', name='hidden units B T M of the MLP'))
+
+
+# Classes of the form of `Block`, by name
+BLOCKS: Table[Callable[..., nnx.Module]] = Table('decoder block', {'pre_norm': Block}, takes=('config', 'rngs'))
 
 
 class Head(nnx.Module):
@@ -243,11 +251,13 @@ class Head(nnx.Module):
     return linear_lib.project(x_BTD, embedding_VD, jnp.float32) if self.tied else self.out(x_BTD)
 
 
-def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.Module:
-  dtype = jnp.dtype(config.dtype)
-  if config.norm == 'rms':
-    return norms.RMSNorm(config.width, epsilon=config.norm_eps, dtype=dtype, rngs=rngs)
-  return norms.LayerNorm(config.width, epsilon=config.norm_eps, use_bias=config.bias, dtype=dtype, rngs=rngs)
+def _activation(config: TransformerConfig) -> Callable[[Array], Array]:
+  return ACTIVATIONS[GATED.get(config.mlp, config.mlp)]
+
+
+def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> Any:
+  return NORMS[config.norm](config.width, epsilon=config.norm_eps, scale=True, bias=config.bias,
+                            dtype=jnp.dtype(config.dtype), rngs=rngs)
 
 
 def _sequence(cache: Any) -> str | None:
@@ -255,8 +265,8 @@ def _sequence(cache: Any) -> str | None:
   return 'sequence' if cache is None else None
 
 
-def transformer(config: TransformerConfig) -> Network:
-  """The network.
+def transformer(config: TransformerConfig, block: Callable[..., nnx.Module] | None = None) -> Network:
+  """The network, of blocks of the class `block`, by default the one that config.block names in `BLOCKS`.
 
   apply(params, mutable, tokens_BT, key=None) returns float32 logits B T V. Logits at t depend only on tokens up to t.
   Further keywords:
@@ -276,7 +286,8 @@ def transformer(config: TransformerConfig) -> Network:
                       count by these weights, see `genjax.nn.experts.balance`.
   """
   embedding = network(lambda rngs: Embedding(config, rngs))
-  blocks = stack(network(lambda rngs: Block(config, rngs)), config.layers, config.remat, config.unroll)
+  make = BLOCKS[config.block] if block is None else block
+  blocks = stack(network(lambda rngs: make(config, rngs)), config.layers, config.remat, config.unroll)
   head = network(lambda rngs: Head(config, rngs))
 
   def init(key: Key) -> tuple[Tree, Tree]:

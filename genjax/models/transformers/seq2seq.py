@@ -18,6 +18,7 @@ from genjax.nn.frames import FrameEmbedding
 from genjax.nn.functional import Network, absorb_bias, dropout, network, stack
 from genjax.nn.kernels import dense
 from genjax.nn.linear import Linear
+from genjax.nn.norms import short_name
 from genjax.types import Array, Key, Tree, UserError
 
 POSITIONS = ('sinusoidal', 'learned', 'relative')
@@ -116,6 +117,7 @@ class Seq2SeqConfig:
   unroll: bool = False
 
   def __post_init__(self):
+    object.__setattr__(self, 'norm', short_name(self.norm))
     checks.whole(self, 1, 'vocab', 'context', 'layers', 'heads', 'width')
     checks.whole(self, 0, 'target_vocab', 'frames', 'source_context', 'decoder_layers', 'head_dim', 'mlp_width',
                  'decoder_heads', 'decoder_mlp_width')

@@ -11,6 +11,7 @@ from genjax import checks, reduction, sharding
 from genjax.nn.blocks import Block, BlockOptions, block_axes, options_of
 from genjax.nn.conv import Conv
 from genjax.nn.functional import Network, dropout, network, stack
+from genjax.nn.norms import short_name
 from genjax.types import Array, Key, Tree, UserError
 
 # Patch, layers, heads and width of the published models: table 1 of Dosovitskiy et al. 2021; Ti and S of Steiner et al.
@@ -43,6 +44,7 @@ class VitConfig:
     remat: what the backward pass keeps of a block: 'none' everything, 'dots' matrix products, 'full' its inputs only,
       'offload' its inputs in the memory of the host.
     unroll: lay the blocks out one after the other, with equal results: faster steps on CPUs, longer compilation.
+    norm: one of `genjax.nn.norms.NORMS`.
 
   Raises:
     ValueError: an unknown name, heads that do not divide the width, or patches that do not divide the image.
@@ -65,8 +67,10 @@ class VitConfig:
   attention: str = 'auto'
   remat: str = 'none'
   unroll: bool = False
+  norm: str = 'layer'
 
   def __post_init__(self):
+    object.__setattr__(self, 'norm', short_name(self.norm))
     checks.whole(self, 1, 'shape', 'patch', 'layers', 'heads', 'width')
     checks.whole(self, 0, 'num_classes', 'mlp_width')
     checks.positive(self, 'init_scale')

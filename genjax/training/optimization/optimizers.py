@@ -17,16 +17,19 @@ import jax
 import numpy as np
 import optax
 
+from genjax.tables import Table
 from genjax.training.optimization import directions, optimizer_parts
 from genjax.types import Tree, UserError, leaf_name, listed, named_leaves
 
 SCHEDULES = ('constant', 'linear', 'cosine')
 DECAY_PATTERN = r'.*(kernel|embedding)'  # parameters with weight decay by default: no biases and norms
-_DIRECTIONS: dict[str, Callable[..., optax.GradientTransformation]] = {
+# Functions of an optimizer's options -> optax transformation. One with an argument learning_rate is given the schedule
+# and is a whole optimizer, such as `optax.novograd`; any other is a direction, and weight decay and the rate follow it.
+OPTIMIZERS: Table[Callable[..., optax.GradientTransformation]] = Table('optimizer', {
   'adam': directions.adam, 'adamw': directions.adam, 'sgd': directions.sgd, 'rmsprop': directions.rmsprop,
   'lion': directions.lion, 'adafactor': directions.adafactor, 'sm3': directions.sm3, 'muon': directions.muon,
-  'schedule_free': directions.schedule_free}
-OPTIMIZERS = tuple(_DIRECTIONS)
+  'schedule_free': directions.schedule_free}, takes=())
+RATED = 'learning_rate'  # an argument of whole optimizers
 _WITHOUT_DECAY = ('adam', 'rmsprop')
 _RATE = dict(warmup=0, schedule='constant', end=0.0)  # options of the learning rate and their defaults
 _UNIT = (lambda x: 0 <= x < 1, 'a number from 0 up to, not including, 1')
@@ -127,12 +130,15 @@ def stop_frozen(optimizer: optax.GradientTransformation, params: Tree) -> Tree:
 
 def takes(name: str) -> list[str]:
   """The options of an optimizer, beside those that all have."""
-  return [option for function in parts_of(name) for option in inspect.signature(function).parameters]
+  options = [option for function in parts_of(name) for option in inspect.signature(function).parameters]
+  return [option for option in options if option != RATED]
 
 
 def parts_of(name: str) -> tuple[Callable[..., optax.GradientTransformation], ...]:
   """The functions whose keywords are the options of an optimizer, beside those that all have."""
-  return (_DIRECTIONS[name],) if name in _WITHOUT_DECAY else (_DIRECTIONS[name], decoupled_decay)
+  own = OPTIMIZERS[name]
+  alone = name in _WITHOUT_DECAY or RATED in inspect.signature(own).parameters
+  return (own,) if alone else (own, decoupled_decay)
 
 
 def decoupled_decay(weight_decay: float = 0.0, decay: str = DECAY_PATTERN) -> optax.GradientTransformation:
@@ -150,7 +156,7 @@ def _single(steps: int, where: str, last: optax.GradientTransformation | None,
   """One optimizer without clipping; `last` is the last transformation of its chain."""
   name = given.pop('name')
   if name not in OPTIMIZERS:
-    raise UserError(f'{where} name must be one of {OPTIMIZERS}, got {name!r}')
+    raise UserError(f'{where} name must be one of {tuple(OPTIMIZERS)}, got {name!r}')
   allowed = [*takes(name), 'lr', *_RATE]
   for option in given:
     if option not in allowed:
@@ -165,8 +171,11 @@ def _single(steps: int, where: str, last: optax.GradientTransformation | None,
   if not steps >= rate['warmup'] >= 0:
     raise UserError(f'{where} warmup must lie between 0 and the {steps} updates of the run, got {rate["warmup"]}')
   schedule = learning_rate(rate['lr'], steps, rate['warmup'], rate['schedule'], rate['end'], where)
+  if RATED in inspect.signature(OPTIMIZERS[name]).parameters:
+    whole = _made(name, where, {**given, RATED: schedule})
+    return whole if last is None else optax.chain(whole, last)
   decayed = decoupled_decay(**{key: given.pop(key) for key in ('weight_decay', 'decay') if key in given})
-  direction, rated = _DIRECTIONS[name](**given), optax.scale_by_learning_rate(schedule)
+  direction, rated = _made(name, where, given), optax.scale_by_learning_rate(schedule)
   links = [direction, rated] if name in _WITHOUT_DECAY else [direction, decayed, rated]
   if name == 'sgd' and not given.get('momentum'):  # the same update in the order of optax.sgd, for existing checkpoints
     links = [decayed, optax.chain(direction, rated)]
@@ -181,6 +190,14 @@ def _single(steps: int, where: str, last: optax.GradientTransformation | None,
     raise UserError(f'{where}.b1, the weight of the average in schedule_free, must be above 0 and below 1, got '
                     f'{b1!r}')
   return directions.averaging(optax.chain(*links), schedule, b1)
+
+
+def _made(name: str, where: str, given: Mapping[str, Any]) -> optax.GradientTransformation:
+  """The transformation that a name stands for."""
+  made = OPTIMIZERS[name](**given)
+  if not (callable(getattr(made, 'init', None)) and callable(getattr(made, 'update', None))):
+    raise UserError(f'{where}: the optimizer {name!r} must return an optax.GradientTransformation, got {made!r}')
+  return made
 
 
 def _decayed(decay: str, params: Tree) -> Tree:
@@ -254,7 +271,7 @@ def from_config(optimizers: Mapping[str, Mapping[str, Any]], steps: int) -> dict
     where = f'config.optimizers.{group}'
     given = {'steps': steps, **_plain(options)}
     if missing := [option for option in ('name', 'lr') if option not in given]:
-      raise UserError(f'{where} lacks {missing}; name is one of {OPTIMIZERS}, lr the peak learning rate')
+      raise UserError(f'{where} lacks {missing}; name is one of {tuple(OPTIMIZERS)}, lr the peak learning rate')
     made[group] = make(**{**given, 'where': where})
   return made
 
