@@ -34,7 +34,7 @@ import numpy as np
 from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.types import expanded
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent  # genjax/experiments is a link
 FAMILIES = {
   'vae': 'autoencoders/digits_vae', 'gan': 'gans/digits_gan', 'diffusion': 'quickstart',
   'language': 'language/python_code'

@@ -18,7 +18,7 @@ from typing import Any
 from genjax.planning.topology import GIB
 from genjax.types import expanded
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent  # genjax/experiments is a link
 BEGIN, END = '<!-- the table: python -m genjax.experiments.benchmarks.plan_table -->', '<!-- end of the table -->'
 HEADER = (
   '| model | `genjax plan --config=configs/...` | parameters | mesh | peak of HBM per device | state per device | '
@@ -33,22 +33,23 @@ class Row:
   arguments: str
 
 
-ROWS = (Row('LLaMA 7B, 8,192 tokens', 'llama.py:model=7B,context=8192,batch=128 --topology=v5p:4x4x8'),
-        Row('LLaMA 13B, 4,096 tokens', 'llama.py:model=13B,context=4096,batch=512 --topology=v5p:4x8x8'),
+ROWS = (Row('LLaMA 7B, 8,192 tokens', 'language/llama.py:model=7B,context=8192,batch=128 --topology=v5p:4x4x8'),
+        Row('LLaMA 13B, 4,096 tokens', 'language/llama.py:model=13B,context=4096,batch=512 --topology=v5p:4x8x8'),
         Row('Llama 2 70B, 8,192 tokens',
-            'llama.py:model=llama2-70B,context=8192,batch=512 --topology=v5p:8x8x16 --mesh=fsdp:256,tensor:4'),
-        Row('Llama 3 8B, 8,192 tokens, v5p', 'llama.py:model=llama3-8B,batch=128 --topology=v5p:4x4x8'),
-        Row('Llama 3 8B, 8,192 tokens', 'llama.py:model=llama3-8B,batch=256 --topology=v6e:16x16'),
+            'language/llama.py:model=llama2-70B,context=8192,batch=512 --topology=v5p:8x8x16 --mesh=fsdp:256,tensor:4'),
+        Row('Llama 3 8B, 8,192 tokens, v5p', 'language/llama.py:model=llama3-8B,batch=128 --topology=v5p:4x4x8'),
+        Row('Llama 3 8B, 8,192 tokens', 'language/llama.py:model=llama3-8B,batch=256 --topology=v6e:16x16'),
         Row('Llama 3 70B, 8,192 tokens',
-            'llama.py:model=llama3-70B,batch=512 --topology=v5p:8x8x16 --mesh=fsdp:256,tensor:4'),
+            'language/llama.py:model=llama3-70B,batch=512 --topology=v5p:8x8x16 --mesh=fsdp:256,tensor:4'),
         Row('Llama 3 405B, 8,192 tokens',
-            'llama.py:model=llama3-405B,batch=512 --topology=v5p:8x16x16 --mesh=fsdp:256,tensor:8'),
-        Row('Mixtral 8x7B, 8,192 tokens', 'mixtral.py --topology=v5p:4x8x8'),
-        Row('GPT-3 175B', 'gpt3.py:model=175B --config.microbatches=6 --topology=v5p:8x8x16 --mesh=fsdp:256,tensor:4'),
-        Row('GPT-3 1.3B', 'gpt3.py:model=1.3B --topology=v5e:8x16 --config.microbatches=2'),
-        Row('DiT-XL/2, 256 px', 'dit_imagenet.py:model=XL,patch=2,pixels=256 --topology=v5e:4x4'),
-        Row('DiT-XL/2, 512 px', 'dit_imagenet.py:model=XL,patch=2,pixels=512 --topology=v5e:4x4'),
-        Row('DDPM U-Net, 256 px', 'ddpm_256.py --topology=v5e:4x4'),
+            'language/llama.py:model=llama3-405B,batch=512 --topology=v5p:8x16x16 --mesh=fsdp:256,tensor:8'),
+        Row('Mixtral 8x7B, 8,192 tokens', 'language/mixtral.py --topology=v5p:4x8x8'),
+        Row('GPT-3 175B',
+            'language/gpt3.py:model=175B --config.microbatches=6 --topology=v5p:8x8x16 --mesh=fsdp:256,tensor:4'),
+        Row('GPT-3 1.3B', 'language/gpt3.py:model=1.3B --topology=v5e:8x16 --config.microbatches=2'),
+        Row('DiT-XL/2, 256 px', 'diffusion/dit_imagenet.py:model=XL,patch=2,pixels=256 --topology=v5e:4x4'),
+        Row('DiT-XL/2, 512 px', 'diffusion/dit_imagenet.py:model=XL,patch=2,pixels=512 --topology=v5e:4x4'),
+        Row('DDPM U-Net, 256 px', 'diffusion/ddpm_256.py --topology=v5e:4x4'),
        )
 
 

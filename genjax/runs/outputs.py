@@ -35,7 +35,7 @@ def folder(text: str, flag: str, new: bool = False) -> pathlib.Path:
   """
   path = _path(text, flag)
   if new and path.exists() and (not path.is_dir() or any(path.iterdir())):
-    raise UserError(f'{flag}={text} exists and is no empty folder; name a new one')
+    raise UserError(f'{flag}={text} exists and is not an empty folder; name a new one')
   _check_parent(path / 'file', flag, text)
   return path
 

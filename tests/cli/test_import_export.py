@@ -112,7 +112,7 @@ def test_export_of_a_run_that_was_never_public(tmp_path, capsys):
   assert not np.array_equal(raw[name], averaged[name]) and half[name].dtype == 'bfloat16'
   np.testing.assert_array_equal(half[name], averaged[name].astype(half[name].dtype))
   assert 'no checkpoint of step 7' in fails(capsys, 'export', f'--workdir={run}', f'--to={tmp_path / "x"}', '--step=7')
-  assert 'is no empty folder' in fails(capsys, 'export', f'--workdir={run}', f'--to={tmp_path / "raw"}')
+  assert 'is not an empty folder' in fails(capsys, 'export', f'--workdir={run}', f'--to={tmp_path / "raw"}')
   config.write_text(config.read_text().replace('"bias": true', '"bias": false'))
   assert 'bias=False' in fails(capsys, 'export', f'--workdir={run}', f'--to={tmp_path / "x"}')
 
@@ -123,7 +123,7 @@ def test_pickle_file_and_workdirs_that_are_taken(tmp_path, public, capsys):
   assert 'is not a folder' in fails(capsys, 'import', f'--from={tmp_path / "absent"}', f'--workdir={tmp_path / "run"}')
   (tmp_path / 'taken').mkdir()
   (tmp_path / 'taken' / 'notes').write_text('')
-  assert 'no empty folder' in fails(capsys, 'import', f'--from={public}', f'--workdir={tmp_path / "taken"}')
+  assert 'not an empty folder' in fails(capsys, 'import', f'--from={public}', f'--workdir={tmp_path / "taken"}')
   assert main(['import', f'--from={public}', f'--workdir={tmp_path / "run"}']) == 0
   assert 'holds a run already' in fails(capsys, 'import', f'--from={public}', f'--workdir={tmp_path / "run"}')
   # The run trains no step by itself, and has nothing to train on.

@@ -111,7 +111,7 @@ def test_what_cannot_be_sampled_or_written_is_refused_before_a_checkpoint_is_rea
   ('evaluate', ['--per-example={here}/folder.npz'], 'is a folder'),
   ('evaluate', ['--set', 'data.heldout=nothing'], "'nothing'"),
   ('export', ['--to={here}/file/x'], '--to={here}/file/x cannot be written'),
-  ('export', ['--to={here}'], 'no empty folder'),
+  ('export', ['--to={here}'], 'not an empty folder'),
 ])
 def test_other_commands_refuse_before_a_checkpoint_is_read_too(text_run, tmp_path, capsys, unread, command, argv,
                                                                words):

@@ -93,7 +93,7 @@ def test_folder_of_tokens(config, tmp_path):
   whole = language.build(config(name=out, vocabulary=out, train='train')).train.source.tokens
   np.testing.assert_array_equal(other.train.source.tokens, whole[np.arange(len(whole) - 1)])
   for wrong in ('byte', 'char', 'bpe'):
-    with pytest.raises(UserError, match='of another tokenizer'):
+    with pytest.raises(UserError, match='from another tokenizer'):
       language.build(config(name=out, vocabulary=wrong, vocabulary_size=0)).train.batch(0)
 
 

@@ -33,7 +33,7 @@ def test_group_norms_of_the_unet_keep_the_variance_of_far_inputs():
 
   class Norm(unet.nnx.Module):
     def __init__(self, rngs):
-      self.norm = unet._group_norm(8, config, rngs)
+      self.norm = unet._norm(8, config, rngs)
 
     def __call__(self, x, key=None):
       return self.norm(x)

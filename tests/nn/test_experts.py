@@ -103,7 +103,7 @@ def test_balance():
 
 
 def test_choices_out_of_range():
-  with pytest.raises(ValueError, match='1 to 4 experts'):
+  with pytest.raises(ValueError, match='between 1 and all 4 experts'):
     mixture(choices=5)
 
 

@@ -130,7 +130,7 @@ def test_evaluation_is_that_of_the_command(text_run, capsys):
 def test_export_writes_the_step_that_was_opened(text_run, tmp_path):
   assert text_run.export(tmp_path / 'public') == tmp_path / 'public'
   assert (tmp_path / 'public' / 'model.safetensors').is_file()
-  with pytest.raises(UserError, match='no empty folder'):
+  with pytest.raises(UserError, match='not an empty folder'):
     text_run.export(tmp_path / 'public')
 
 

@@ -179,5 +179,5 @@ def test_dynamic_frequencies_stay_within_the_context():
   scaling = RopeScaling('dynamic', 4.0)
   np.testing.assert_array_equal(scaling(jnp.ones(4), 1e4), jnp.ones(4))
   scaling.check_length(16, 16)
-  with pytest.raises(UserError, match='beyond 16 tokens.*got 17'):
+  with pytest.raises(UserError, match='beyond 16 tokens.*a sequence of 17'):
     scaling.check_length(17, 16)
