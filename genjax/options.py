@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import inspect
 import re
+import sys
 import types
 import typing
 from typing import Any
@@ -95,7 +96,7 @@ class Section:
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) or name in self.computed or key in found:
           continue
         found[key] = Option(key, kinds.get(name, Any), self.defaults.get(name, _default(function, parameter)),
-                            told.get(name, ''))
+                            _with_choices(told.get(name, ''), function))
     return found
 
 
@@ -175,6 +176,18 @@ def nearest(key: str, keys: Sequence[str], count: int = 4) -> list[str]:
 
   ranked = sorted(((likeness(other), other) for other in dict.fromkeys(keys)), key=lambda pair: -pair[0])
   return [other for value, other in ranked[:count] if value >= 0.6]
+
+
+def _with_choices(meaning: str, function: Callable[..., Any]) -> str:
+  """A meaning with the names that a table has in the place of the table's own: 'one of `NORMS`'."""
+
+  def names(match: re.Match[str]) -> str:
+    module, _, name = match[1].rpartition('.')
+    table = getattr(sys.modules.get(module or function.__module__), name, None)
+    known = table is not None and not isinstance(table, str) and all(isinstance(key, str) for key in table)
+    return f'one of {", ".join(table)}' if known else match[0]
+
+  return re.sub(r'one of `([\w.]+)`', names, meaning)
 
 
 def meanings(function: Callable[..., Any]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from genjax.experiments import images
 from genjax.models.denoisers import dit
 from genjax.models.transformers import decoder
 from genjax.nn import blocks, norms
-from genjax.runs import builders, extensions, training
+from genjax.runs import builders, exporting_safetensors, extensions, training
 from genjax.tables import Table
 from genjax.training.optimization import optimizers
 from genjax.types import UserError, named_leaves
@@ -267,6 +267,16 @@ def test_it_is_sampled_elsewhere_and_with_a_sampler_of_ones_own(run, folder, tmp
     label_N = np.load('samples.npz')['label']
     assert label_N.tolist() == [0, 1]
     assert main(['evaluate', f'--workdir={moved}', '--no-samples']) == 0
+  finally:
+    extensions.unload()
+
+
+def test_it_leaves_as_tensors_with_the_files_that_it_keeps(run, tmp_path):
+  try:
+    assert main(['export', f'--workdir={run}', f'--to={tmp_path / "out"}', '--format=safetensors']) == 0
+    extensions.unload()
+    experiment, params, _ = exporting_safetensors.read(tmp_path / 'out')
+    assert set(params) == {'net'} and experiment.objective.init(jax.random.key(0), {}).params.keys() == params.keys()
   finally:
     extensions.unload()
 

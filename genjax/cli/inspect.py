@@ -19,7 +19,7 @@ from genjax.cli import configs
 from genjax.config import Config, flatten, plain, spells, suggestion
 from genjax.nn.functional import count
 from genjax.objectives import base
-from genjax.options import REQUIRED, Known, type_name
+from genjax.options import REQUIRED, Known, Option, type_name
 from genjax.runs import builders
 from genjax.training import state as state_lib
 from genjax.training.checkpoints import checkpoint
@@ -135,7 +135,9 @@ def option_rows(config: Config, known: Known, section: str = '') -> list[dict[st
   spelled = flatten(config)
   inside = lambda key: not section or key == section or key.startswith(f'{section}.')
   rows = []
-  for key, option in known.options.items():
+  unknown = {key: Option(key, type(value), value, '(the builder does not say)')
+             for key, value in spelled.items() if key not in known.options and key not in known.computed}
+  for key, option in {**known.options, **unknown}.items():
     if inside(key):
       given = key in spelled or spells(config, key)
       source = 'config' if given else 'required' if option.default is REQUIRED else 'default'

@@ -23,6 +23,7 @@ from genjax.types import UserError
 OWN = pathlib.Path(__file__).parents[1] / 'experiments'  # the builders of genjax itself
 OWN_CONFIGS = OWN.with_name('configs')
 BASE = 'genjax.configs.common'  # whose `base` has what every config has
+SECTIONS = 'genjax.experiments.sections'
 ADAPTERS = 'genjax.experiments.lora'  # what makes of any experiment the one that trains its adapters
 
 
@@ -78,7 +79,7 @@ def options(config: Config, paths: Sequence[str] = ()) -> Known:
   """What may be set in a config: what its builder takes, and what every config has.
 
   A builder tells its own by a function `options(config) -> dict[str, Section]`, see `genjax.options`. Of one without
-  it, no more is known than what the config spells.
+  it, the optimizers are known, and what the config spells.
 
   Raises:
     UserError: the builder cannot be found.
@@ -95,7 +96,8 @@ def options(config: Config, paths: Sequence[str] = ()) -> Known:
   if not config.get('experiment'):
     return Known(common)
   module = find(config, paths)
-  own = known(module.options(config) if hasattr(module, 'options') else {}, module.__name__)
+  sections = module.options if hasattr(module, 'options') else importlib.import_module(SECTIONS).training
+  own = known(sections(config), module.__name__)
   return dataclasses.replace(own, options={**common, **own.options})
 
 

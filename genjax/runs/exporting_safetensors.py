@@ -13,7 +13,7 @@ import numpy as np
 from genjax import __version__
 from genjax.config import Config
 from genjax.interop import files
-from genjax.runs import assets, builders
+from genjax.runs import assets, builder_code, builders, code
 from genjax.runs import workdir as workdir_lib
 from genjax.training.experiment import Experiment
 from genjax.types import Params, Tree, UserError, leaf_name, named_leaves
@@ -27,7 +27,8 @@ def write(folder: pathlib.Path, workdir: pathlib.Path, config: Config, step: int
   """Writes a model as a folder: model.safetensors (or shards and their index), config.json, README.md.
 
   A tensor is called 'params/<group>/<path>', or 'mutable/<path>' for what changes without gradients, such as batch
-  statistics. The files of the run that its builder reads (run.json, a tokenizer) are copied beside them.
+  statistics. The files of the run that its builder reads (run.json, a tokenizer) are copied beside them, and so is the
+  user's code that the run keeps.
 
   Args:
     folder: a new folder; it appears when all is written.
@@ -49,6 +50,9 @@ def write(folder: pathlib.Path, workdir: pathlib.Path, config: Config, step: int
   with files.new_folder(folder) as partial:
     for name in ('config.json', 'run.json', *assets.contents(workdir, config)):
       shutil.copyfile(workdir / name, partial / name)
+    for own in (builder_code.FOLDER, code.FOLDER):
+      if (workdir / own).is_dir():
+        shutil.copytree(workdir / own, partial / own, ignore=shutil.ignore_patterns('__pycache__'))
     files.write_tensors(partial, pending, shard_bytes)
     (partial / README).write_text(_page(config, step, pending, averaged), encoding='utf-8')
 

@@ -54,7 +54,7 @@ def test_word_error_rate():
 
 def test_words_of_longer_transcripts(monkeypatch):
   """One word of five too many, one missing, in chunks of two recordings."""
-  monkeypatch.setattr(speech, 'CHUNK', 2)
+  monkeypatch.setattr(speech, 'BATCH_SIZE', 2)
   rows = lambda texts: np.stack([np.pad(speech.encode_bytes(text), (0, 20))[:20] for text in texts])
   target_NT = rows(['ein Haus', 'zwei', 'drei Vögel'])
   drawn_NT = rows(['ein rotes Haus', 'zwei', 'Vögel'])
@@ -102,7 +102,7 @@ def test_recordings_of_ones_own(written):
 @pytest.mark.parametrize(
   ('data', 'message'),
   [({'longest': 0}, r'config\.data\.longest must be set for your own recordings, .*free_spoken_digits'),
-   ({'longest': 15}, 'has 16 tokens, and config.data.longest is 15; set it to at least 16'),
+   ({'longest': 15}, 'has 16 tokens, but config.data.longest is 15; set it to at least 16'),
    ({'audio': 'path'}, "line 1: expected a JSON object with a text 'path'"),
    ({'heldout': 'test'}, "has only the split 'train'"),
    ({'name': 'free_spoken_digit'}, 'is not a data set of recordings: expected free_spoken_digits')])

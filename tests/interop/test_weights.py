@@ -264,7 +264,7 @@ BAD = {
   'missing expert': ('mixtral', lambda folder: edit_tensors(folder, lambda tensors: tensors.pop(
     'model.layers.1.block_sparse_moe.experts.2.w3.weight')),
     r'1 missing: model\.layers\.1\.block_sparse_moe\.experts\.2\.w3'),
-  'pickle': ('llama', as_pickle, r'pickle files \(pytorch_model\.bin\).*runs any code'),
+  'pickle': ('llama', as_pickle, r'pickle files \(pytorch_model\.bin\).*can run any code'),
   'no weights': ('llama', lambda folder: (folder / files.SINGLE).unlink(), 'neither model.safetensors nor'),
   'truncated': ('llama', lambda folder: truncate(folder / files.SINGLE, -10),
                 r'model\.safetensors is not a complete safetensors file'),

@@ -86,7 +86,7 @@ def test_labels_that_are_no_classes(label_N, message):
 
 
 def test_samples_of_another_shape_or_no_references():
-  with pytest.raises(UserError, match='one shape'):
+  with pytest.raises(UserError, match='must have equal shapes'):
     diversity.nearest_distances(np.zeros((2, 8, 8, 1)), np.zeros((2, 8, 8, 3)))
   with pytest.raises(UserError, match='must be references'):
     diversity.nearest_distances(np.zeros((2, 8)), np.zeros((0, 8)))

@@ -61,7 +61,8 @@ def test_inference_looks_at_each_image_alone_and_training_moves_the_statistics()
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-  (dict(layers=3), r'halves images of \(7, 8\) pixels 3 times'), (dict(width=0), 'width must be at least 1'),
+  (dict(layers=3), r'halves images of \(7, 8\) pixels to less than one pixel'),
+  (dict(width=0), 'width must be at least 1'),
   (dict(num_classes=1), 'at least 2 classes'), (dict(dropout=1.0), r'dropout must lie in \[0, 1\)')])
 def test_sizes_that_cannot_be_built(change, message):
   with pytest.raises(UserError, match=message):

@@ -110,7 +110,7 @@ def test_axes_fit_the_parameters(model, axes):
 @pytest.mark.parametrize(('options', 'message'), [
   (dict(size=30), 'image size of 4 or 7 times a power of two'),
   (dict(size=4), 'image size of 4 or 7 times a power of two'),
-  (dict(norm='layer'), 'config.model.norm must be one of'),
+  (dict(norm='instance'), 'config.model.norm must be one of'),
   (dict(pack=0), 'pack must be at least 1'),
 ])
 def test_bad_options(options, message):
