@@ -151,7 +151,7 @@ def test_override_reaches_what_a_config_does_not_spell():
 def test_commands_of_the_page_and_what_the_run_keeps(tmp_path, capsys, monkeypatch):
   monkeypatch.chdir(tmp_path)
   (block,) = re.findall(r'```sh\n(.*?)```', PAGE, re.DOTALL)
-  commands = [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
+  commands = [shlex.split(line, comments=True)[1:] for line in block.replace('\\\n', ' ').splitlines()]
   assert [command[0] for command in commands] == ['inspect'] * 3 + ['train'] * 2 + ['sample'] * 2
   for command in commands[:4]:
     assert main(command) == 0, command
@@ -164,6 +164,13 @@ def test_commands_of_the_page_and_what_the_run_keeps(tmp_path, capsys, monkeypat
   assert main(['train', QUICKSTART, '--workdir=runs/options']) == 2
   assert 'model.mlp_ratio' in capsys.readouterr().err
   assert main(['sample', '--workdir=runs/options', '--num=1', '--out=c', '--set=sampler.options.etta=0.5']) == 2
+
+
+def test_a_section_anew_as_the_page_has_it(capsys):
+  (flags,) = re.findall(r'`(--config\.model="[^`]+)`', PAGE)
+  assert main(['inspect', QUICKSTART, *shlex.split(flags), '--json']) == 0
+  shapes = {row['path']: row['shape'] for row in json.loads(capsys.readouterr().out)['parameters']}
+  assert shapes['down/0/0/conv_in/bias'] == [32]
 
 
 def test_builder_of_the_page(tmp_path, monkeypatch):

@@ -30,11 +30,18 @@ def genjax(*argv, cwd):
 
 def test_a_family_of_ones_own_trains_and_samples(three_files):
   argv = ('train', '--config=adversarial_digits.py', '--workdir=run', '--config.steps=300',
-          '--config.checkpoint.every=150')
+          '--config.checkpoint.every=150', '--config.sample_every=150')
   genjax(*argv, cwd=three_files)
+  assert len(list((three_files / 'run' / 'samples').iterdir())) == 2
   lines = [json.loads(line) for line in (three_files / 'run' / 'metrics.jsonl').read_text().splitlines()]
   errors = [line['autoencoder/error'] for line in lines if 'autoencoder/error' in line]
   assert errors[-1] < errors[0] / 2
   assert all('critic/loss' in line for line in lines if 'autoencoder/error' in line)
   genjax('sample', '--workdir=run', '--num=4', '--out=x.png', cwd=three_files)
   assert (three_files / 'x.png').exists()
+
+
+def test_a_builder_of_ones_own_tells_its_options(three_files):
+  listed = genjax('inspect', '--config=adversarial_digits.py', '--options=model', '--json', cwd=three_files).stdout
+  rows = {row['option']: row for row in json.loads(listed)['options']}
+  assert set(rows) == {'model.latent', 'model.hidden', 'model.dtype'} and all(row['meaning'] for row in rows.values())

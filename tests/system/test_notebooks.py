@@ -8,6 +8,8 @@ from nbclient import NotebookClient
 import nbformat
 import pytest
 
+import genjax
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 NOTEBOOKS = sorted((ROOT / 'docs' / 'notebooks').glob('*.ipynb'))
 
@@ -35,4 +37,11 @@ def test_notebooks_run_and_are_kept_without_results(path, tmp_path, monkeypatch)
   assert code and not any(cell.outputs or cell.execution_count for cell in code)
   NotebookClient(notebook, timeout=600, resources={'metadata': {'path': str(tmp_path)}}).execute()
   pictures = [output for cell in code for output in cell.outputs if 'image/png' in output.get('data', {})]
-  assert len(pictures) == 2 and (tmp_path / 'runs' / 'quickstart' / 'evaluation.json').is_file()
+  assert len(pictures) == 2 and (tmp_path / 'runs' / 'notebook' / 'evaluation.json').is_file()
+  trainings = [cell.source for cell in code if 'genjax.train(' in cell.source]
+  logs = sorted((tmp_path / 'runs').glob('*/metrics.jsonl'))
+  before = [log.read_bytes() for log in logs]
+  monkeypatch.chdir(tmp_path)
+  for source in trainings:  # again: the runs are finished
+    exec(source, {'genjax': genjax})
+  assert len(trainings) == len(logs) == 2 and [log.read_bytes() for log in logs] == before

@@ -11,6 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent.parent
 README = (ROOT / 'README.md').read_text()
 TOUR = README.partition('\n## A tour')[2].partition('\n## ')[0]
+NAVIGATION = (ROOT / 'mkdocs.yml').read_text()
 TUTORIAL = (ROOT / 'docs' / 'tutorial.md').read_text()
 # The tests of commands divide numbers of training steps by this, and warm up for one step. They change nothing else.
 SHORTER = 50
@@ -98,8 +99,18 @@ def test_configs_and_links_of_a_page_exist(page):
 
 def test_every_page_is_in_the_navigation():
   pages = {path.relative_to(ROOT / 'docs').as_posix() for path in (ROOT / 'docs').rglob('*.md')}
-  named = set(re.findall(r': ([\w/]+\.md)$', (ROOT / 'mkdocs.yml').read_text(), re.M))
+  named = set(re.findall(r': ([\w/]+\.md)$', NAVIGATION, re.M))
   assert pages == named
+
+
+def test_pages_have_one_name_in_their_title_the_navigation_and_the_tables():
+  names = {page: name for name, page in re.findall(r'^ *- (.+): ([\w/]+\.md)$', NAVIGATION, re.M)}
+  titles = {page: (ROOT / 'docs' / page).read_text().partition('\n')[0] for page in names}
+  assert titles == {page: f'# {name}' for page, name in names.items()} | {'index.md': '# genjax'}
+  for text in (README, (ROOT / 'docs' / 'index.md').read_text()):
+    rows = ''.join(re.findall(r'^\|.*\|$', text, re.M))
+    links = re.findall(r'\[([^\]]+)\]\((?:docs/)?([\w/]+\.md)(?:#[\w-]+)?\)', rows)
+    assert len(links) > 10 and all(names[page] == name for name, page in links)
 
 
 def test_every_module_is_in_the_reference():

@@ -8,6 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from genjax.cli.main import main
+from genjax.runs import extensions
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PAGE = (ROOT / 'docs' / 'seeing.md').read_text()
@@ -16,14 +17,15 @@ PAGE = (ROOT / 'docs' / 'seeing.md').read_text()
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
   """The command of the page on the smoke variant of its config; the folder that it ran in."""
-  name, text = re.search(r'```python\n# (my_log\.py)\n(.*?)```', PAGE, re.S).groups()
-  (tmp_path / name).write_text(text)
-  command = re.search(r'genjax (train .* --config.experiment=my_log .*)', PAGE).group(1)
+  hook, line = re.findall(r'```python\n(.*?)```', PAGE, re.S)
+  assert hook.startswith('# my_log.py\n')
+  (tmp_path / 'my_log.py').write_text(hook + line)
+  command = re.search(r'genjax (train .* --import=my_log.py)', PAGE).group(1)
   monkeypatch.chdir(tmp_path)
-  monkeypatch.syspath_prepend(str(tmp_path))
   argv = command.replace('configs/quickstart.py', f'{ROOT}/configs/quickstart.py:smoke').split()
   assert main([*argv, '--config.histograms_every=1']) == 0
-  return tmp_path
+  yield tmp_path
+  extensions.unload()
 
 
 def test_a_log_of_ones_own_and_all_that_a_run_shows(run, capsys):
