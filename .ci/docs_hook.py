@@ -6,9 +6,12 @@ Griffe, which reads the docstrings, follows no links, and finds no folder withou
 import pathlib
 import shutil
 
+from mkdocs.plugins import event_priority
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
+@event_priority(100)  # before mkdocstrings looks for the copy
 def on_config(config):
   """Copies the sources before the pages are built; `paths` of mkdocstrings names the copy."""
   copy = ROOT / 'build' / 'docs_sources'

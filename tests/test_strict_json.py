@@ -13,8 +13,8 @@ from genjax.types import strict_json
 ROOT = pathlib.Path(__file__).parent.parent
 # What they make is hashed, compared or read by genjax itself, or holds text only.
 OWN_USE = {
-  'genjax/types.py', 'genjax/coordinator.py', 'genjax/distributed.py', 'genjax/cli/workdir.py',
-  'genjax/metrics/card.py', 'genjax/data/sources.py', 'genjax/data/text/token_files.py',
+  'genjax/types.py', 'genjax/coordinator.py', 'genjax/distributed.py', 'genjax/runs/configs.py',
+  'genjax/runs/same.py', 'genjax/metrics/card.py', 'genjax/data/sources.py', 'genjax/data/text/token_files.py',
   'genjax/data/text/tokenizers.py', 'genjax/data/text/tokenization.py', 'experiments/measures.py'
 }
 

@@ -15,7 +15,7 @@ from genjax.types import UserError
 
 @dataclasses.dataclass
 class Buckets(Pipeline):
-  """A `Pipeline` of padded rows, such as `genjax.data.parallel.parallel` gives.
+  """A `Pipeline` of padded rows, such as `genjax.data.text.parallel.parallel` gives.
 
   An epoch is shuffled, cut into pools, sorted by size within a pool, and its batches are shuffled: every example comes
   once an epoch, and a batch is still a function of (seed, step). Epochs whose end falls within a batch begin and end

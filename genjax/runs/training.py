@@ -20,7 +20,7 @@ from genjax.training.monitoring.clock import Clock, Status
 from genjax.training.monitoring.histograms import Histograms
 from genjax.training.monitoring.watchdog import Watchdog
 from genjax.training.run import Run
-from genjax.types import NonFiniteError, UserError
+from genjax.types import NonFiniteError, UserError, strict_json
 
 
 def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (), begin: float | None = None,
@@ -95,7 +95,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
     _set_state(config, path, run, checkpoints)
     builder_code.update(path, config.experiment, code, run.step)
     run.reached = clock.status.reached if clock.status else 0
-    writer = logs.Writer(path, {'config': json.dumps(config_lib.plain(config), indent=1)})
+    writer = logs.Writer(path, {'config': strict_json(config_lib.plain(config), indent=1)})
     log = hooks.Log(writer, config.log_every)
     sample = hooks.Sample(writer, config.sample_every, config.sample_num)
     save = hooks.Save(checkpoints, config.checkpoint.every, {**description, 'config': config_lib.plain(config)})

@@ -145,7 +145,7 @@ def test_pack_joins_neighbours_and_mixes_nothing():
 def test_pack_needs_a_divisible_batch():
   gan = points(pack=3)
   params, context = start(gan)
-  with pytest.raises(UserError, match='batches of a multiple of 3, got 8'):
+  with pytest.raises(UserError, match='multiples of 3, got 8'):
     phase(gan, 'discriminator').loss(params, context, {'point': jnp.ones((8, 2))}, jax.random.key(0))
 
 

@@ -18,8 +18,8 @@ TPU = '''HloModule jit_step, is_scheduled=true, replica_count=1, num_partitions=
   %stack = bf16[6,64,32]{2,1,0:T(8,128)(2,1)} parameter(0)
   %number = s32[]{:T(128)} parameter(1)
   %zero = s32[]{:T(128)} constant(0)
-  %layer = bf16[1,64,32]{2,1,0:T(8,128)(2,1)} dynamic-slice(%stack, %number, %zero, %zero),
-  dynamic_slice_sizes={1,64,32} ROOT %flat = bf16[64,32]{1,0:T(8,128)(2,1)} bitcast(%layer)
+  %layer = bf16[1,64,32]{2,1,0:T(8,128)(2,1)} dynamic-slice(%stack, %number, %zero, %zero), dynamic_slice_sizes={1,64,32}
+  ROOT %flat = bf16[64,32]{1,0:T(8,128)(2,1)} bitcast(%layer)
 }
 
 %write_layer (whole: f32[6,16], row: f32[16], place: s32[]) -> f32[6,16] {
@@ -40,23 +40,21 @@ TPU = '''HloModule jit_step, is_scheduled=true, replica_count=1, num_partitions=
 
 %begun (shard: bf16[16,8]) -> (bf16[16,8], bf16[128,8]) {
   %shard = bf16[16,8]{1,0:T(8,128)(2,1)} parameter(0)
-  %all-gather.1 = bf16[128,8]{1,0:T(8,128)(2,1)} all-gather(%shard), channel_id=5, replica_groups=[1,8]<=[8],
-  dimensions={0} ROOT %custom-call.1 = (bf16[16,8]{1,0}, bf16[128,8]{1,0}) custom-call(%shard, %all-gather.1),
-  custom_call_target="Start"
+  %all-gather.1 = bf16[128,8]{1,0:T(8,128)(2,1)} all-gather(%shard), channel_id=5, replica_groups=[1,8]<=[8], dimensions={0}
+  ROOT %custom-call.1 = (bf16[16,8]{1,0}, bf16[128,8]{1,0}) custom-call(%shard, %all-gather.1), custom_call_target="Start"
 }
 
 %async_collective_fusion.2 (shard.1: bf16[16,8], other: f32[64,64]) -> (f32[64,64], bf16[128,8]) {
   %shard.1 = bf16[16,8]{1,0:T(8,128)(2,1)} parameter(0)
   %other = f32[64,64]{1,0:T(8,128)} parameter(1)
   %product = f32[64,64]{1,0:T(8,128)} convolution(%other, %other), dim_labels=bf_io->bf
-  %all-gather.2 = bf16[128,8]{1,0:T(8,128)(2,1)} all-gather(%shard.1), channel_id=5, replica_groups=[1,8]<=[8],
-  dimensions={0} ROOT %both = (f32[64,64]{1,0}, bf16[128,8]{1,0}) tuple(%product, %all-gather.2)
+  %all-gather.2 = bf16[128,8]{1,0:T(8,128)(2,1)} all-gather(%shard.1), channel_id=5, replica_groups=[1,8]<=[8], dimensions={0}
+  ROOT %both = (f32[64,64]{1,0}, bf16[128,8]{1,0}) tuple(%product, %all-gather.2)
 }
 
 %ended (shard.2: bf16[16,8]) -> bf16[128,8] {
   %shard.2 = bf16[16,8]{1,0:T(8,128)(2,1)} parameter(0)
-  ROOT %all-gather.3 = bf16[128,8]{1,0:T(8,128)(2,1)} all-gather(%shard.2), channel_id=5, replica_groups=[1,8]<=[8],
-  dimensions={0}
+  ROOT %all-gather.3 = bf16[128,8]{1,0:T(8,128)(2,1)} all-gather(%shard.2), channel_id=5, replica_groups=[1,8]<=[8], dimensions={0}
 }
 
 %body (state: (s32[], bf16[6,64,32], f32[128])) -> (s32[], bf16[6,64,32], f32[128]) {
@@ -67,10 +65,9 @@ TPU = '''HloModule jit_step, is_scheduled=true, replica_count=1, num_partitions=
   %one = s32[]{:T(128)} constant(1)
   %next = s32[]{:T(128)} add(%turn, %one)
   %part = bf16[64,32]{1,0:T(8,128)(2,1)S(1)} fusion(%weights, %turn), kind=kLoop, calls=%slice_layer
-  %gather = bf16[64,256]{1,0:T(8,128)(2,1)} all-gather(%part), channel_id=1, replica_groups=mesh['a'=1,'b'=8] {'b'},
-  dimensions={1} %reduced = f32[16]{0:T(128)} fusion(%values), kind=kCustom, calls=%scattered
-  ROOT %result = (s32[]{:T(128)}, bf16[6,64,32]{2,1,0:T(8,128)(2,1)}, f32[128]{0:T(128)}) tuple(%next, %weights,
-  %values)
+  %gather = bf16[64,256]{1,0:T(8,128)(2,1)} all-gather(%part), channel_id=1, replica_groups=mesh['a'=1,'b'=8] {'b'}, dimensions={1}
+  %reduced = f32[16]{0:T(128)} fusion(%values), kind=kCustom, calls=%scattered
+  ROOT %result = (s32[]{:T(128)}, bf16[6,64,32]{2,1,0:T(8,128)(2,1)}, f32[128]{0:T(128)}) tuple(%next, %weights, %values)
 }
 
 %condition (now: (s32[], bf16[6,64,32], f32[128])) -> pred[] {
@@ -87,10 +84,9 @@ ENTRY %main (weights.1: bf16[6,64,32], values.1: f32[128], rows: f32[6,16], row.
   %row.1 = f32[16]{0:T(128)} parameter(3)
   %start = s32[]{:T(128)} constant(0)
   %first = (s32[]{:T(128)}, bf16[6,64,32]{2,1,0:T(8,128)(2,1)}, f32[128]{0:T(128)}) tuple(%start, %weights.1, %values.1)
-  %loop = (s32[]{:T(128)}, bf16[6,64,32]{2,1,0:T(8,128)(2,1)}, f32[128]{0:T(128)}) while(%first), condition=%condition,
-  body=%body %last = f32[128]{0:T(128)} get-tuple-element(%loop), index=2
-  %kernel = f32[16]{0:T(128)} custom-call(%row.1), custom_call_target="tpu_custom_call",
-  frontend_attributes={kernel_metadata={
+  %loop = (s32[]{:T(128)}, bf16[6,64,32]{2,1,0:T(8,128)(2,1)}, f32[128]{0:T(128)}) while(%first), condition=%condition, body=%body
+  %last = f32[128]{0:T(128)} get-tuple-element(%loop), index=2
+  %kernel = f32[16]{0:T(128)} custom-call(%row.1), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
 "block": "{\\"rows\\": 512}"
 }}, metadata={op_name="kernel"}
   %total = f32[128]{0:T(128)} all-reduce(%last), channel_id=2, replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
@@ -127,8 +123,7 @@ def test_memory_traffic_counts_slices_and_leaves_out_the_chip(program):
   turn += 64 * 256 * 2  # the gather reads on the chip and writes to memory
   turn += 128 * 4 + 16 * 4  # the reduce-scatter
   after = 2 * 16 * 4  # the kernel
-  # All-reduce; the update reads a row and a number, and writes a row in place
-  after += 2 * 128 * 4 + (16 * 4 + 4 + 16 * 4)
+  after += 2 * 128 * 4 + (16 * 4 + 4 + 16 * 4)  # all-reduce; the update reads a row and a number, and writes a row in place
   assert program.memory_bytes() == 6 * turn + after
 
 
@@ -136,16 +131,16 @@ def test_a_gather_that_runs_beside_products_is_one_gather():
   text = TPU.replace('ROOT %out =', """%slice = bf16[16,8]{1,0} parameter(4)
   %matrix = f32[64,64]{1,0} parameter(5)
   %async-collective-start = (bf16[16,8]{1,0}, bf16[128,8]{1,0}) fusion(%slice), kind=kCustom, calls=%begun
-  %fusion.9 = (f32[64,64]{1,0}, bf16[128,8]{1,0}) fusion(%slice, %matrix), kind=kOutput,
-  calls=%async_collective_fusion.2 %async-collective-done = bf16[128,8]{1,0} fusion(%slice), kind=kCustom, calls=%ended
+  %fusion.9 = (f32[64,64]{1,0}, bf16[128,8]{1,0}) fusion(%slice, %matrix), kind=kOutput, calls=%async_collective_fusion.2
+  %async-collective-done = bf16[128,8]{1,0} fusion(%slice), kind=kCustom, calls=%ended
   ROOT %out =""")
   before, after = (hlo.Program(program).collectives()['all-gather'] for program in (TPU, text))
   assert (after.count - before.count, after.bytes - before.bytes) == (1, 16 * 8 * 2 * 7)
 
 
-@pytest.mark.parametrize('shape, size', [('f32[]', 4), ('bf16[4,128]{1,0:T(8,128)(2,1)}', 1024), ('pred[3]', 3),
-                                         ('(s32[2], u8[5], f8e4m3fn[2,2])', 17), ('s4[6]', 3), ('c64[2]', 16),
-                                         ('token[]', 0), ('(bf16[<=8], u32[])', 20)])
+@pytest.mark.parametrize('shape, size', [
+  ('f32[]', 4), ('bf16[4,128]{1,0:T(8,128)(2,1)}', 1024), ('pred[3]', 3), ('(s32[2], u8[5], f8e4m3fn[2,2])', 17), ('s4[6]', 3),
+  ('c64[2]', 16), ('token[]', 0), ('(bf16[<=8], u32[])', 20)])
 def test_sizes_of_types(shape, size):
   assert hlo.size_of(shape) == size
 

@@ -212,13 +212,14 @@ def test_half_precision_keeps_its_type_and_the_softmax_in_single():
 MESHED = """
 import jax, numpy as np, jax.numpy as jnp
 from genjax import sharding
-from genjax.nn import dot_product_attention as attention
+from genjax.nn.attention import dot_product_attention as attention
 
 mesh = sharding.make_mesh({'data': 2, 'tensor': 2})
 rng = np.random.default_rng(0)
 for rows, heads, kv_heads in ((4, 4, 2), (2, 6, 1), (2, 6, 3), (3, 3, 1)):
-  query, key, value = (jnp.asarray(rng.normal(size=(rows, 128, count, 16)), jnp.float32) for count in (heads, kv_heads,
-  kv_heads)) ids = jnp.asarray(rng.integers(0, 3, (rows, 128)).cumsum(1) // 40)
+  query, key, value = (jnp.asarray(rng.normal(size=(rows, 128, count, 16)), jnp.float32)
+                       for count in (heads, kv_heads, kv_heads))
+  ids = jnp.asarray(rng.integers(0, 3, (rows, 128)).cumsum(1) // 40)
   def loss(function, *arrays):
     y = function(*arrays, (ids, ids), causal=True)
     return jnp.sum(jnp.sin(y)), y

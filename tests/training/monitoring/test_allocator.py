@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith('linux'),
 SIZE = 2**27
 BEGIN = f"""
 import ctypes
-from genjax.training import allocator
+from genjax.training.monitoring import allocator
 library = ctypes.CDLL(None)
 library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 library.free.argtypes = [ctypes.c_void_p]
@@ -76,7 +76,7 @@ print(held())
 
 def test_without_the_settings_nothing_is_given_back():
   done = subprocess.run([
-    sys.executable, '-c', 'from genjax.training import allocator; allocator.return_excess(); '
+    sys.executable, '-c', 'from genjax.training.monitoring import allocator; allocator.return_excess(); '
     'print(allocator._keeper.libc, allocator._keeper.held)'
   ], capture_output=True, text=True, check=True)
   assert done.stdout.split() == ['None', 'None']

@@ -15,8 +15,8 @@ from genjax.types import UserError
 ROOT = pathlib.Path(__file__).parent.parent.parent.parent
 HANGS = '''
 import pathlib, sys, threading, types
-from genjax.training.clock import Clock
-from genjax.training.watchdog import Watchdog
+from genjax.training.monitoring.clock import Clock
+from genjax.training.monitoring.watchdog import Watchdog
 
 run = types.SimpleNamespace(clock=Clock(), step=3)
 watchdog = Watchdog(pathlib.Path(sys.argv[1]), 0.5)
