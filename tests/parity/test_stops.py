@@ -52,7 +52,7 @@ def told(folder, name, value):
 # What generation_config.json and config.json say: places in the greedy text whose tokens end it.
 @pytest.mark.parametrize(('generation', 'config'), [(5, ABSENT), ([9, 6], ABSENT), (8, 4), ('', 4), ('', [7, 5]),
                                                     (ABSENT, 4), (None, 4), ('', ABSENT), ('', None)], ids=str)
-def test_decoders_stop_where_generate_does(decoder, generation, config):
+def test_decoders_stop_where_generate_does(small_decoder, generation, config):
   folder, free = small_decoder
   token = lambda place: free[place] if isinstance(place, int) else [free[one] for one in place] if isinstance(
     place, list) else place
