@@ -153,7 +153,7 @@ def test_missing_original_files_are_named(mnist_folder, tmp_path):
     ('binary', 'data_batch_3.bin', lambda data: data[:-1], r'data_batch_3.bin: expected 12292 bytes, got 12291'),
     ('binary', 'test_batch.bin', lambda data: b'\12' + data[1:], 'expected labels from 0 to 9, got 10'),
     ('python', 'data_batch_2', lambda data: data[:-20], 'data_batch_2 is not a Python batch of CIFAR-10'),
-    ('python', 'data_batch_2', lambda data: b'cos\nsystem\n(S"true"\ntR.', 'it holds os.system, which no'),
+    ('python', 'data_batch_2', lambda data: b'cos\nsystem\n(S"true"\ntR.', 'it contains os.system, which no'),
     ('archive', 'cifar-10-binary.tar.gz', lambda data: data[:-200], r'not a complete tar.gz archive'),
     ('grids', 'train_00.webp', lambda data: data[: len(data) // 2], r'train_00.webp is not a complete image'),
     ('grids', 'test_labels.npy', lambda data: data[:-1], r'test_labels.npy is not a NumPy array file'),
