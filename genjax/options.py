@@ -184,8 +184,8 @@ def _with_choices(meaning: str, function: Callable[..., Any]) -> str:
   def names(match: re.Match[str]) -> str:
     module, _, name = match[1].rpartition('.')
     table = getattr(sys.modules.get(module or function.__module__), name, None)
-    known = table is not None and not isinstance(table, str) and all(isinstance(key, str) for key in table)
-    return f'one of {", ".join(table)}' if known else match[0]
+    known = isinstance(table, (Mapping, tuple)) and all(isinstance(key, str) for key in table)
+    return f'one of {", ".join(table)}' if known and table else match[0]
 
   return re.sub(r'one of `([\w.]+)`', names, meaning)
 
