@@ -48,8 +48,7 @@ def _parser() -> argparse.ArgumentParser:
   tokens = commands.add_parser(
     'tokenize', help='turn text files into a folder of tokens',
     description='Turns text files into a folder of tokens, which config.data.name then names. Run again after an '
-                'interruption, it goes on '
-    'with the first unfinished shard.',
+                'interruption, it goes on with the first unfinished shard.',
   )
   tokens.add_argument(
     '--input', required=True, metavar='GLOB',

@@ -201,8 +201,7 @@ def render(report: Report) -> str:
   if cost['compiled_per_device'] is not None:
     lines.append(
       f'  {"compiled":<14}{cost["compiled_per_device"]:>14.4g}   one device, the compiler\'s count, in which the body '
-      'of a loop '
-      'counts once')
+      'of a loop counts once')
   if report['collectives'] is not None:
     lines += ['', 'collectives of a step, operations and bytes sent by a device (loops count as often as they run)']
     lines += [
