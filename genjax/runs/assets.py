@@ -1,7 +1,6 @@
 """What a run found in its data and keeps: facts in config.json under `assets`, and files beside it that these name."""
 
 from collections.abc import Mapping
-import hashlib
 import json
 import pathlib
 from typing import Any
@@ -9,9 +8,8 @@ from typing import Any
 import ml_collections
 
 from genjax import config as config_lib
-from genjax import distributed
 from genjax.config import Config
-from genjax.runs import builders, defaults
+from genjax.runs import atomic, builders, defaults
 from genjax.types import UserError
 
 FILES = 'files'  # the asset that lists [name, SHA-256]
@@ -53,7 +51,7 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
     UserError: no run directory, or a file that is missing, damaged or elsewhere.
   """
   assets = read_json(workdir / 'config.json').get('assets', {})
-  for name, checksum in assets.get(FILES, ()):
+  for name, expected in assets.get(FILES, ()):
     if pathlib.PurePath(name).name != name:
       raise UserError(f'{workdir / "config.json"} names a file outside of its folder: {name!r}')
     try:
@@ -61,7 +59,7 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
     except OSError as error:
       raise UserError(
         f'{workdir / name} belongs to the run and cannot be read: {error.strerror}; restore it from a copy') from error
-    if _checksum(data) != checksum:
+    if atomic.checksum(data) != expected:
       raise UserError(f'{workdir / name} is not the file that the run began with; restore it from a copy')
   return {**assets, FOLDER: str(workdir.absolute())} if assets.get(FILES) else assets
 
@@ -100,17 +98,4 @@ def contents(workdir: pathlib.Path, config: Config) -> dict[str, bytes]:
 
 def described(assets: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
   """The assets that config.json holds for facts and files."""
-  return {**assets, **({FILES: [[name, _checksum(data)] for name, data in sorted(files.items())]} if files else {})}
-
-
-def write(workdir: pathlib.Path, files: Mapping[str, bytes]) -> None:
-  """Writes the files of a run beside its config; of several processes the first does."""
-  if distributed.is_first():
-    for name, data in files.items():
-      partial = workdir / f'{name}.partial'
-      partial.write_bytes(data)
-      partial.replace(workdir / name)
-
-
-def _checksum(data: bytes) -> str:
-  return hashlib.sha256(data).hexdigest()
+  return {**assets, **({FILES: [[name, atomic.checksum(data)] for name, data in sorted(files.items())]} if files else {})}

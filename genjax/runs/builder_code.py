@@ -7,7 +7,6 @@ config and of the command. Installed packages are not kept; they must be install
 import ast
 from collections.abc import Mapping, Sequence
 import dataclasses
-import hashlib
 import importlib
 import importlib.util
 import pathlib
@@ -15,6 +14,7 @@ import sys
 from types import ModuleType
 
 from genjax import distributed
+from genjax.runs import atomic
 from genjax.training.monitoring.logs import say
 from genjax.types import listed
 
@@ -90,14 +90,14 @@ def load(name: str, code: Code | None) -> ModuleType:
     sys.path.remove(root)
     sys.path.insert(0, root)
   module = importlib.import_module(name)
-  _loaded.update({name: _checksum(path.read_bytes()) for name, path in code.places.items() if name in sys.modules})
+  _loaded.update({name: atomic.checksum(path.read_bytes()) for name, path in code.places.items() if name in sys.modules})
   return module
 
 
 def keep(workdir: pathlib.Path, code: Code | None) -> None:
   """Writes the files of a builder to RUN/code; of several processes the first does."""
-  if code is not None and distributed.is_first():
-    _write(workdir / FOLDER, code.files)
+  if code is not None:
+    atomic.write(workdir / FOLDER, code.files)
 
 
 def update(workdir: pathlib.Path, name: str, code: Code | None, step: int) -> None:
@@ -115,10 +115,10 @@ def update(workdir: pathlib.Path, name: str, code: Code | None, step: int) -> No
     return
   if before is not None:
     earlier = workdir / f'{FOLDER}.until_{step}'
-    _write(earlier, before.files)
+    atomic.write(earlier, before.files)
     say(f'{name} differs from the code that {workdir} began with: {_different(before, code)}. The run goes on with '
         f'that of {code.root}; the earlier one is in {earlier}')
-  _write(workdir / FOLDER, code.files)
+  atomic.write(workdir / FOLDER, code.files)
 
 
 def is_own(path: pathlib.Path) -> bool:
@@ -187,7 +187,7 @@ def _is_stale(module: str, path: pathlib.Path) -> bool:
   there = getattr(sys.modules[module], '__file__', None)
   if there is None or not pathlib.Path(there).exists() or not path.samefile(there):
     return True
-  now = _checksum(path.read_bytes())
+  now = atomic.checksum(path.read_bytes())
   return _loaded.get(module, now) != now
 
 
@@ -212,16 +212,3 @@ def _is_found_in(name: str, code: Code) -> bool:
 def _different(one: Code, other: Code) -> str:
   names = sorted(name for name in {*one.files, *other.files} if one.files.get(name) != other.files.get(name))
   return listed(names, 4)
-
-
-def _write(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
-  for name, data in files.items():
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'{path.name}.partial')
-    partial.write_bytes(data)
-    partial.replace(path)
-
-
-def _checksum(data: bytes) -> str:
-  return hashlib.sha256(data).hexdigest()

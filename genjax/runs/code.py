@@ -2,10 +2,9 @@
 
 import ast
 from collections.abc import Iterable, Sequence
-import hashlib
 import pathlib
 
-from genjax import distributed
+from genjax.runs import atomic
 from genjax.types import UserError
 
 FOLDER = 'imports'
@@ -32,16 +31,10 @@ def keep(workdir: pathlib.Path, paths: Iterable[pathlib.Path]) -> Kept:
       name, data = file.relative_to(path.parent).as_posix(), read(file)
       if kept.setdefault(name, data) != data:
         raise UserError(f'two different files are called {name}, and a run keeps one of each name; rename one: {file}')
-  if distributed.is_first():
-    for name, data in kept.items():
-      target = workdir / FOLDER / name
-      if target.exists() and target.read_bytes() == data:
-        continue
-      target.parent.mkdir(parents=True, exist_ok=True)
-      partial = target.with_name(f'{target.name}.partial')
-      partial.write_bytes(data)
-      partial.replace(target)
-  return [[name, checksum(data)] for name, data in sorted(kept.items())]
+  target = workdir / FOLDER
+  atomic.write(target, {name: data for name, data in kept.items()
+                        if not (target / name).exists() or (target / name).read_bytes() != data})
+  return [[name, atomic.checksum(data)] for name, data in sorted(kept.items())]
 
 
 def check(workdir: pathlib.Path, kept: Sequence[Sequence[str]]) -> None:
@@ -56,7 +49,7 @@ def check(workdir: pathlib.Path, kept: Sequence[Sequence[str]]) -> None:
       raise UserError(f'{workdir / "run.json"} names a file outside of {workdir / FOLDER}: {name!r}')
     if not path.is_file():
       raise UserError(f'{path} belongs to the run and is missing; restore it from a copy')
-    if checksum(read(path)) != expected:
+    if atomic.checksum(read(path)) != expected:
       raise UserError(f'{path} is not the file that the run began with; restore it, or start a new --workdir with it')
 
 
@@ -105,8 +98,3 @@ def read(path: pathlib.Path) -> bytes:
     return path.read_bytes()
   except OSError as error:
     raise UserError(f'{path} cannot be read: {error.strerror}') from error
-
-
-def checksum(data: bytes) -> str:
-  """SHA-256 in hexadecimal digits."""
-  return hashlib.sha256(data).hexdigest()

@@ -16,11 +16,11 @@ from types import ModuleType
 from typing import Any
 
 from genjax import distributed, tables
-from genjax.runs import code
+from genjax.runs import atomic, code
 from genjax.runs.assets import read_json
 from genjax.training.hooks import HOOKS, Hook
 from genjax.training.monitoring.logs import say
-from genjax.types import UserError, expanded, strict_json
+from genjax.types import UserError, expanded
 
 HELP = ('a Python file or a module that adds samplers, processes, norms, ... by name (docs/extending.md); several may '
         'be given. A run keeps it')
@@ -101,10 +101,8 @@ def record(workdir: pathlib.Path, description: Mapping[str, Any]) -> None:
   before = read_json(workdir / 'run.json')
   files = {**dict(before.get('code', ())), **dict(description['code'])}
   after = {**before, 'imports': description['imports'], 'code': [list(pair) for pair in sorted(files.items())]}
-  if distributed.is_first() and after['imports'] != before.get('imports', []):
-    partial = workdir / 'run.json.partial'
-    partial.write_text(strict_json(after, indent=2) + '\n')
-    partial.replace(workdir / 'run.json')
+  if after['imports'] != before.get('imports', []):
+    atomic.write_json(workdir / 'run.json', after)
 
 
 def hooks(workdir: pathlib.Path, imports: Sequence[str]) -> list[Hook]:
@@ -222,7 +220,7 @@ def _known(path: pathlib.Path) -> _Loaded | None:
 
 def _checksum(path: pathlib.Path) -> str:
   """Of a file and of what it imports from its folder."""
-  return code.checksum(b'\0'.join(code.read(file) for file in code.beside(path)))
+  return atomic.checksum(b'\0'.join(code.read(file) for file in code.beside(path)))
 
 
 def _execute(path: pathlib.Path) -> None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.interop.files import new_folder
-from genjax.runs import assets, bases, builders
+from genjax.runs import assets, atomic, bases, builders
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs import workdir as workdir_lib
 from genjax.training.experiment import Condition
@@ -77,7 +77,7 @@ def _write(folder: pathlib.Path, source: pathlib.Path, config: Config, params, m
   run = Run(experiment, builders.settings(config))
   files = {**experiment.files, **files}
   kept = {**experiment.assets, **({'vocabulary': config.data.vocabulary} if 'vocabulary' in config.data else {})}
-  assets.write(folder, files)
+  atomic.write(folder, files)
   assets.put(config, assets.described(kept, files))
   state = TrainState(
     step=jnp.zeros((), jnp.int32), params=params, mutable=mutable, ema={},

@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 from genjax import config as config_lib
-from genjax.runs import assets, builder_code, builders, extensions
+from genjax.runs import assets, atomic, builder_code, builders, extensions
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs import workdir as workdir_lib
 from genjax.training.state import TrainState
@@ -46,7 +46,7 @@ def merge(workdir: str, out: pathlib.Path, assignments: Sequence[str] = (), step
   description.update(extensions.keep(out, extensions.kept(expanded(workdir))))
   with contextlib.closing(checkpoints_lib.of_run(out, config)) as saved:
     saved.save(run.step, state, {**description, 'config': config_lib.plain(plain)}, None)
-  assets.write(out, experiment.files)
+  atomic.write(out, experiment.files)
   builder_code.keep(out, builder_code.of(plain.experiment, paths))
   workdir_lib.write_json(out / 'run.json', description)
   workdir_lib.write_json(out / 'config.json', config_lib.plain(plain))

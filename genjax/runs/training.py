@@ -9,7 +9,7 @@ from typing import Any
 from genjax import config as config_lib
 from genjax import distributed
 from genjax.config import Config
-from genjax.runs import assets, bases, builder_code, builders, extensions, lock, same
+from genjax.runs import assets, atomic, bases, builder_code, builders, extensions, lock, same
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs import workdir as workdir_lib
 from genjax.training import hooks, loop, rehearsal, stopping
@@ -84,7 +84,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
       _grow(config, path, before)
   else:
     # In this order: a process that dies in between leaves no config, and so a run that has not begun.
-    assets.write(path, experiment.files)
+    atomic.write(path, experiment.files)
     builder_code.keep(path, code)
     workdir_lib.write_json(path / 'run.json', description)
     workdir_lib.write_json(path / 'config.json', config_lib.plain(config))

@@ -28,6 +28,7 @@ from genjax.config import Config
 from genjax.runs import assets, bases, builder_code, builders, extensions
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs.assets import read_json
+from genjax.runs.atomic import write_json
 from genjax.training import keys
 from genjax.training.experiment import Experiment
 from genjax.training.monitoring.logs import say
@@ -68,16 +69,6 @@ def prepare(path: str, flag: str = '--workdir') -> pathlib.Path:
   except OSError as error:
     raise UserError(f'{flag}={path} cannot be written: {error.strerror or error}; choose a folder that can') from error
   return workdir
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes a JSON file so that a reader sees the old or the new one, never a part; of several processes the first
-  does."""
-  if not distributed.is_first():
-    return
-  partial = path.with_name(path.name + '.partial')
-  partial.write_text(strict_json(value, indent=2) + '\n')
-  partial.replace(path)
 
 
 def wait_for(path: pathlib.Path, seconds: float = 60.0) -> None:
@@ -133,8 +124,7 @@ def load(workdir: str, assignments: Sequence[str] = (), exact: bool = False,
       raise UserError(
         '--set changes how a run is sampled and evaluated: sampler.*, evaluation.*, data.*, mesh.*, batch_size, and '
         f'init_from of a run with adapters whose base was moved; got {assignment!r}. What a run was trained with '
-        'stands in '
-        f'{pathlib.Path(workdir) / "config.json"}')
+        f'stands in {pathlib.Path(workdir) / "config.json"}')
     config_lib.override(config, assignment)
   config_lib.check(config)
   if not any(assignment.startswith('init_from=') for assignment in assignments):
