@@ -23,7 +23,7 @@ from genjax.experiments import classifier, images
 from genjax.metrics import diversity, frechet, modes
 from genjax.objectives.classification import Classification
 from genjax.options import Section
-from genjax.runs import training, workdir
+from genjax.runs import assets, training, workdir
 from genjax.training.experiment import Columns, Metric
 from genjax.training.monitoring import logs
 from genjax.training.run import Run
@@ -194,7 +194,7 @@ def trained_classifier(config: Config) -> tuple[Run, dict[str, Any]]:
             raise
       workdir.wait_for(folder / 'summary.json')
     logs.say('the classifier is trained; samples are measured now')
-  heldout = workdir.read_json(folder / 'summary.json')['heldout']
+  heldout = assets.read_json(folder / 'summary.json')['heldout']
   _, run = workdir.open_run(str(folder))
   return run, {'data': config.data.name, 'trained_on': config.data.train, 'steps': config.steps,
                'model': config_lib.plain(config.model), 'heldout_accuracy': heldout['accuracy'],

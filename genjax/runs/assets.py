@@ -98,4 +98,5 @@ def contents(workdir: pathlib.Path, config: Config) -> dict[str, bytes]:
 
 def described(assets: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
   """The assets that config.json holds for facts and files."""
-  return {**assets, **({FILES: [[name, atomic.checksum(data)] for name, data in sorted(files.items())]} if files else {})}
+  digests = [[name, atomic.checksum(data)] for name, data in sorted(files.items())]
+  return {**assets, **({FILES: digests} if files else {})}

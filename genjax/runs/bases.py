@@ -79,8 +79,8 @@ def attach(config: Config, experiment: Experiment, report: Callable[[str], None]
   if known and facts['sha256'] != known.sha256:
     raise UserError(
       f'config.init_from={config.init_from!r}: its parameters of step {facts["step"]} are not the ones that these '
-      f'adapters were trained on (step {known.step}, sha256 {known.sha256[:12]}, not {facts["sha256"][:12]}); name that '
-      'run with --set init_from=RUN_DIR')
+      f'adapters were trained on (step {known.step}, sha256 {known.sha256[:12]}, not {facts["sha256"][:12]}); '
+      'name that run with --set init_from=RUN_DIR')
   return dataclasses.replace(experiment, frozen=frozen, assets={**experiment.assets, 'base': facts})
 
 

@@ -90,7 +90,8 @@ def load(name: str, code: Code | None) -> ModuleType:
     sys.path.remove(root)
     sys.path.insert(0, root)
   module = importlib.import_module(name)
-  _loaded.update({name: atomic.checksum(path.read_bytes()) for name, path in code.places.items() if name in sys.modules})
+  imported = {name: path for name, path in code.places.items() if name in sys.modules}
+  _loaded.update({name: atomic.checksum(path.read_bytes()) for name, path in imported.items()})
   return module
 
 

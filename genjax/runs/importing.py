@@ -92,6 +92,6 @@ def _write(folder: pathlib.Path, source: pathlib.Path, config: Config, params, m
   at_once = max(leaf.nbytes for leaf in jax.tree.leaves(params)) + MARGIN
   with contextlib.closing(checkpoints_lib.of_run(folder, config, at_once)) as saved:
     saved.save(0, state, {**description, 'config': config_lib.plain(config)}, None)
-  workdir_lib.write_json(folder / 'run.json', description)
-  workdir_lib.write_json(folder / 'config.json', config_lib.plain(config))
+  atomic.write_json(folder / 'run.json', description)
+  atomic.write_json(folder / 'config.json', config_lib.plain(config))
   return sum(leaf.size for leaf in jax.tree.leaves(params)), experiment.conditions

@@ -48,8 +48,8 @@ def merge(workdir: str, out: pathlib.Path, assignments: Sequence[str] = (), step
     saved.save(run.step, state, {**description, 'config': config_lib.plain(plain)}, None)
   atomic.write(out, experiment.files)
   builder_code.keep(out, builder_code.of(plain.experiment, paths))
-  workdir_lib.write_json(out / 'run.json', description)
-  workdir_lib.write_json(out / 'config.json', config_lib.plain(plain))
+  atomic.write_json(out / 'run.json', description)
+  atomic.write_json(out / 'config.json', config_lib.plain(plain))
   return run.step
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.metrics.card import Card
+from genjax.runs import atomic
 from genjax.runs import workdir as workdir_lib
 from genjax.training import rehearsal
 from genjax.training.experiment import Columns
@@ -86,6 +87,6 @@ def evaluate(config: Config, run: Run, averaged: bool = True, samples: bool = Tr
 def keep(workdir: pathlib.Path, evaluation: Evaluation) -> None:
   """Writes evaluation.json; where the run may not be written to, that is said."""
   if os.access(workdir, os.W_OK):
-    workdir_lib.write_json(workdir / NAME, evaluation.as_json())
+    atomic.write_json(workdir / NAME, evaluation.as_json())
   else:
     logs.say(f'{workdir / NAME} is not written: the run belongs to another user, or to a read-only disk')

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 import contextlib
-import json
 import pathlib
 from typing import Any
 
@@ -86,8 +85,8 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
     # In this order: a process that dies in between leaves no config, and so a run that has not begun.
     atomic.write(path, experiment.files)
     builder_code.keep(path, code)
-    workdir_lib.write_json(path / 'run.json', description)
-    workdir_lib.write_json(path / 'config.json', config_lib.plain(config))
+    atomic.write_json(path / 'run.json', description)
+    atomic.write_json(path / 'config.json', config_lib.plain(config))
     workdir_lib.wait_for(path / 'config.json')
   stopping.check()  # a signal that something before swallowed
   clock.status = _status(path)
@@ -133,7 +132,7 @@ def _grow(config: Config, path: pathlib.Path, before: int) -> None:
   """Gives a run more steps: it is not finished any more, and keeps its new number."""
   if distributed.is_first():
     (path / 'summary.json').unlink(missing_ok=True)
-  workdir_lib.write_json(path / 'config.json', config_lib.plain(config))
+  atomic.write_json(path / 'config.json', config_lib.plain(config))
   bent = [
     f'{group} ({", ".join(shapes)})' for group, options in config.optimizers.items() if (shapes := _schedules(options))
   ]
@@ -207,7 +206,7 @@ def _summarise(path: pathlib.Path, run: Run, log: hooks.Log, sample: hooks.Sampl
   """The end of a run: metrics, where things are, what to do next."""
   heldout = run.evaluation[1] if run.evaluation else {}
   time = run.clock.summary()
-  workdir_lib.write_json(
+  atomic.write_json(
     path / 'summary.json', {
       'step': run.step, 'seconds': round(time['wall_seconds'], 1), 'train': log.last, 'heldout': heldout,
       'samples': sample.files, 'skipped': run.skipped, 'rollbacks': run.rollbacks, 'time': time

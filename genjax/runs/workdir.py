@@ -28,12 +28,11 @@ from genjax.config import Config
 from genjax.runs import assets, bases, builder_code, builders, extensions
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs.assets import read_json
-from genjax.runs.atomic import write_json
 from genjax.training import keys
 from genjax.training.experiment import Experiment
 from genjax.training.monitoring.logs import say
 from genjax.training.run import Run
-from genjax.types import UserError, expanded, strict_json
+from genjax.types import UserError, expanded
 
 
 def compilation_cache() -> None:

@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from genjax.cli.main import main
-from genjax.runs import workdir
+from genjax.runs import atomic, workdir
 from genjax.training import hooks
 from genjax.types import StorageError
 
@@ -62,7 +62,7 @@ def test_a_signal_in_start_up_exits_0_and_leaves_nothing_in_the_way(tmp_path, mo
 
 
 def test_a_process_that_dies_between_its_two_files_leaves_a_run_that_has_not_begun(tmp_path, monkeypatch):
-  write = workdir.write_json
+  write = atomic.write_json
 
   def dies(path, value):
     write(path, value)
@@ -70,7 +70,7 @@ def test_a_process_that_dies_between_its_two_files_leaves_a_run_that_has_not_beg
       raise RuntimeError('dies')
 
   with monkeypatch.context() as patch:
-    patch.setattr(workdir, 'write_json', dies)
+    patch.setattr(atomic, 'write_json', dies)
     with pytest.raises(RuntimeError, match='dies'):
       train(tmp_path / 'run')
   assert train(tmp_path / 'run') == 0
