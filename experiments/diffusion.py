@@ -11,7 +11,8 @@ from genjax import config as config_lib
 from genjax.diffusion import parameterizations, samplers, schedules, weightings
 from genjax.experiments import images, measures, render, sections
 from genjax.models.denoisers import dit, unet
-from genjax.objectives.diffusion import Diffusion, Sampler, identity, pixels
+from genjax.objectives.codecs import identity, pixels
+from genjax.objectives.diffusion import Diffusion, Sampler
 from genjax.options import Section, named
 from genjax.tables import Table
 from genjax.training.experiment import Experiment
@@ -72,7 +73,7 @@ def build(config: Any) -> Experiment:
 def options(config: Any) -> dict[str, Section]:
   """What the sections of the config take."""
   goal, method = config.objective, samplers.SAMPLERS.get(config.sampler.get('name'))
-  made = {'net': '', 'sampler': '', 'codec': 'config.data.content', 'column': '', 'shape': 'config.data.shape',
+  made = {'net': '', 'sampler': '', 'codec': 'config.data.content', 'shape': 'config.data.shape',
           'num_classes': 'config.data.num_classes', 'learned_variance': 'config.model.learn_sigma',
           'quantile': 'config.objective.times'}
   parts = {

@@ -14,8 +14,9 @@ from genjax.diffusion.parameterizations import PARAMETERIZATIONS
 from genjax.models.transformers import decoder
 from genjax.nn.functional import Network
 from genjax.objectives import base
+from genjax.objectives.codecs import identity
 from genjax.objectives.decoding import SamplerOptions
-from genjax.objectives.diffusion import Diffusion, Sampler, identity
+from genjax.objectives.diffusion import Diffusion, Sampler
 from genjax.objectives.language import LanguageModel
 from genjax.training import state, step
 from genjax.training.monitoring import flops

@@ -13,36 +13,11 @@ from genjax.diffusion.schedules import Process, Quantile
 from genjax.diffusion.weightings import Weighting
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context, Output, Phase, Variables
+from genjax.objectives.codecs import Codec, pixels
 from genjax.types import Array, Batch, Key, Params, UserError
 
+_CODEC = 0xC0DEC  # folded into the key of a step for what the codec draws, so that the other draws stay as they are
 Denoise = Callable[[Array, Array], guidance.Estimate]
-
-
-@dataclasses.dataclass(frozen=True)
-class Codec:
-  """The maps from data to the diffusion space and back.
-
-  Attributes:
-    encode: (frozen parameters, data) -> x_BX float32 of a scale near 1.
-    decode: the inverse, on samples.
-    bounded: whether x_BX ends at -1 and 1, as pixels do; learned variances ask.
-  """
-
-  encode: Callable[[Params, Array], Array]
-  decode: Callable[[Params, Array], Array]
-  bounded: bool = False
-
-
-def pixels() -> Codec:
-  """The codec of uint8 images <-> [-1, 1]."""
-  return Codec(encode=lambda frozen, image: image.astype(jnp.float32) / 127.5 - 1.0,
-               decode=lambda frozen, x: jnp.round(127.5 * (jnp.clip(x, -1.0, 1.0) + 1.0)).astype(jnp.uint8),
-               bounded=True)
-
-
-def identity() -> Codec:
-  """The codec of data that is diffused directly: float32 latents with a scale near 1."""
-  return Codec(encode=lambda frozen, x: x, decode=lambda frozen, x: x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +60,6 @@ class Diffusion:
     num_classes: classes of column 'label'; 0 to ignore labels.
     label_dropout: probability with which training replaces a label by "no label", which guidance needs.
     codec: from data to the space that is diffused, and back.
-    column: column that is modelled, and the name of the samples.
     evaluation_times: number of times at which the error of a held-out example is measured, see `evaluate`.
     weighting: weights of training's error by time, see `weightings`.
     learned_variance: whether the network has twice the channels, the second half for the variance of the reverse
@@ -106,7 +80,6 @@ class Diffusion:
   num_classes: int = 0
   label_dropout: float = 0.1
   codec: Codec = dataclasses.field(default_factory=pixels)
-  column: str = 'image'
   evaluation_times: int = 8
   weighting: Weighting = dataclasses.field(default_factory=weightings.uniform)
   learned_variance: bool = False
@@ -136,7 +109,7 @@ class Diffusion:
     estimate of the data. This is the hybrid loss of Nichol & Dhariwal (2021, eq. 16): 0.001 times the sum over all
     steps, as in the published code.
     """
-    x0_BX = self.codec.encode(context.frozen, batch[self.column])
+    x0_BX = self.codec.encode(context.frozen, batch, jax.random.fold_in(key, _CODEC))
     size = x0_BX.shape[0]
     time_key, noise_key, label_key, net_key = jax.random.split(key, 4)
     t_B = self._quantile(schedules.levels(time_key, size, self.stratified))
@@ -158,7 +131,7 @@ class Diffusion:
 
     The times are the midpoints of equal strata of the training distribution, the same for all examples and runs.
     """
-    x0_BX = self.codec.encode(context.frozen, batch[self.column])
+    x0_BX = self.codec.encode(context.frozen, batch, None)
     size, times = x0_BX.shape[0], self.evaluation_times
     label_B = batch['label'] if self.num_classes else None
 
@@ -170,7 +143,7 @@ class Diffusion:
     return {'loss': jax.lax.scan(add, jnp.zeros(size), jnp.arange(times))[0]}
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
-    """Samples in column `column`; condition 'label' if there are classes."""
+    """Samples, in the columns of the codec; condition 'label' if there are classes."""
     keys_N2 = jax.vmap(jax.random.split)(keys)
     x_NX = samplers.prior(self.process, keys_N2[:, 0], self.shape, self.sampler.times[0])
 
@@ -192,7 +165,7 @@ class Diffusion:
       guided = denoise
     guided = _clipped(guided, self.sampler.clip) if self.sampler.clip else guided
     x_NX = self.sampler.method(guided, x_NX, self.process, jnp.asarray(self.sampler.times), keys_N2[:, 1])
-    return {self.column: self.codec.decode(context.frozen, x_NX)}
+    return self.codec.decode(context.frozen, x_NX)
 
   @property
   def _quantile(self) -> Quantile:

@@ -71,6 +71,25 @@ class Condition:
 
 
 @dataclasses.dataclass(frozen=True)
+class Source:
+  """Where a frozen group comes from.
+
+  Attributes:
+    path: a run directory, or a folder of public weights.
+    step: checkpoint of a run; None for the newest.
+    averaged: whether averaged parameters are taken, for the groups that have averages.
+    dtype: type in which floating-point parameters are kept; '' for that of the shapes in `Experiment.frozen`.
+    rules: how names and shapes that differ are matched, see `genjax.training.checkpoints.warm_start`.
+  """
+
+  path: str
+  step: int | None = None
+  averaged: bool = True
+  dtype: str = ''
+  rules: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Metric:
   """A measure of samples against data, computed by `genjax evaluate` and, if asked, while training.
 
@@ -94,8 +113,8 @@ class Experiment:
   and dtype of one row of a training batch, known without opening the data. cut: columns whose rows are at most as long
   as in `example`, and in each batch as long as its longest. ema: group -> decay.
   frozen: parameters that are read and never trained; a group of `jax.ShapeDtypeStruct`s is read, before anything is
-  computed, from the run that config.init_from names. origins: trained group -> the group of config.optimizers that it
-  is trained by, where that has another name. axes: group -> table of (path regex, logical axes). conditions: what
+  computed, from its source. sources: frozen group -> where it comes from. origins: trained group -> the group of
+  config.optimizers that it is trained by, where that has another name. axes: group -> table of (path regex, logical axes). conditions: what
   `sample` accepts. preview: (params, context, first held-out batch) -> columns to render beside samples
     (reconstructions).
   render: columns -> name -> uint8 image H W C, or text. metrics: sample-based measures. summarise: what `genjax
@@ -113,6 +132,7 @@ class Experiment:
   cut: frozenset[str] = frozenset()
   ema: Mapping[str, float] = dataclasses.field(default_factory=dict)
   frozen: Params = dataclasses.field(default_factory=dict)
+  sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
   origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
   axes: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
   conditions: Mapping[str, Condition] = dataclasses.field(default_factory=dict)

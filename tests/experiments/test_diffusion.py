@@ -41,7 +41,7 @@ def test_latents_are_diffused_as_they_are():
   experiment = diffusion.build(_config('diffusion.dit_imagenet'))
   assert experiment.example['image'].dtype == np.float32 and set(experiment.conditions) == {'label'}
   latents = np.linspace(-4, 4, 2 * 8 * 8 * 4, dtype=np.float32).reshape(2, 8, 8, 4)
-  assert experiment.objective.codec.encode({}, latents) is latents
+  assert experiment.objective.codec.encode({}, {'image': latents}, None) is latents
   picture = experiment.render({'image': latents})['samples']
   assert picture.dtype == np.uint8 and picture.shape[-1] == 3 and (picture == 0).any()
   with pytest.raises(UserError, match="config.data.content must be one of .*got 'latent'"):

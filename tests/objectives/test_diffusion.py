@@ -9,13 +9,13 @@ import pytest
 
 from genjax.diffusion import parameterizations, samplers, schedules, weightings
 from genjax.nn.functional import Network
-from genjax.objectives import diffusion
 from genjax.objectives.base import Context
-from genjax.objectives.diffusion import Codec, Diffusion, Sampler
+from genjax.objectives.codecs import identity, pixels
+from genjax.objectives.diffusion import Diffusion, Sampler
 from genjax.types import UserError
 
 SHAPE = (2, 3, 1)
-PLAIN = Codec(lambda frozen, x: x, lambda frozen, x: x)
+PLAIN = identity()
 
 
 def _objective(apply, process='flow', parameterization='velocity', steps=8, method='euler', guidance=1.0, **options):
@@ -223,12 +223,12 @@ def test_guidance_keeps_to_an_interval_of_noise_levels():
 
 
 def test_pixels_map_bytes_to_a_symmetric_interval_and_back():
-  codec = diffusion.pixels()
+  codec = pixels()
   image = jnp.arange(256, dtype=jnp.uint8).reshape(1, 16, 16, 1)
-  x = codec.encode({}, image)
+  x = codec.encode({}, {'image': image}, None)
   assert x.dtype == jnp.float32 and x.min() == -1 and x.max() == 1
-  np.testing.assert_array_equal(codec.decode({}, x), image)
-  np.testing.assert_array_equal(codec.decode({}, jnp.array([-3.0, 3.0])), [0, 255])
+  np.testing.assert_array_equal(codec.decode({}, x)['image'], image)
+  np.testing.assert_array_equal(codec.decode({}, jnp.array([-3.0, 3.0]))['image'], [0, 255])
 
 
 def test_network_state_is_passed_on():
