@@ -33,7 +33,8 @@ def negative_name(known: Mapping[str, Condition]) -> str:
   """
   name = f'negative_{text_name(known)}'
   if name not in known:
-    raise UserError(f'this run takes no negative prompt: it has {_taken(known)}')
+    raise UserError('this run takes no negative prompt: a condition has a negative where training leaves it out at '
+                    f'times (conditions.NAME.dropout). It takes {_taken(known)}')
   return name
 
 
