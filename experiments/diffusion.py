@@ -8,7 +8,7 @@ from typing import Any
 
 from genjax import checks
 from genjax import config as config_lib
-from genjax.diffusion import parameterizations, samplers, schedules, weightings
+from genjax.diffusion import conditioning, parameterizations, samplers, schedules, weightings
 from genjax.experiments import images, measures, render, sections
 from genjax.models.denoisers import dit, unet
 from genjax.objectives.codecs import identity, pixels
@@ -47,14 +47,16 @@ def build(config: Any) -> Experiment:
   quantile = _times(goal.pop('times'), process)
   weighting = _named(weightings.WEIGHTINGS, goal.pop('weighting', {'name': 'uniform'}), 'config.objective.weighting')
   learned = getattr(model, 'learn_sigma', False)
+  labels = config_lib.build(Labels, {key: goal.pop(key) for key in ('label_dropout',) if key in goal}, 'config.objective')
   options = config_lib.build(SamplerOptions, config_lib.plain(config.sampler), 'config.sampler',
                              name=config.sampler.name)
-  if options.guidance != 1.0 and not (data.num_classes and config.objective.label_dropout):
+  if options.guidance != 1.0 and not (data.num_classes and labels.label_dropout):
     raise UserError(f'config.sampler.guidance={options.guidance} needs config.data.num_classes and '
                     'config.objective.label_dropout above 0; without them set it to 1.0')
   objective = config_lib.build(
     Diffusion, goal, 'config.objective', net=make(model), shape=tuple(data.shape), process=process,
-    parameterization=parameterization, quantile=quantile, num_classes=data.num_classes,
+    parameterization=parameterization, quantile=quantile,
+    conditioners={'label': conditioning.classes(data.num_classes, labels.label_dropout)} if data.num_classes else {},
     sampler=sampler(options, process, learned), weighting=weighting, learned_variance=learned,
     codec=identity() if images.content(config) == 'latents' else pixels())
   return Experiment(
@@ -74,7 +76,7 @@ def options(config: Any) -> dict[str, Section]:
   """What the sections of the config take."""
   goal, method = config.objective, samplers.SAMPLERS.get(config.sampler.get('name'))
   made = {'net': '', 'sampler': '', 'codec': 'config.data.content', 'shape': 'config.data.shape',
-          'num_classes': 'config.data.num_classes', 'learned_variance': 'config.model.learn_sigma',
+          'conditioners': 'config.data.num_classes', 'learned_variance': 'config.model.learn_sigma',
           'quantile': 'config.objective.times'}
   parts = {
     'process': named(schedules.PROCESSES, goal.get('process')),
@@ -84,7 +86,7 @@ def options(config: Any) -> dict[str, Section]:
   return {
     'data': images.DATA,
     'model': named({name: row[0] for name, row in MODELS.items()}, config.model, computed=sections.MADE),
-    'objective': Section((Diffusion,), {**made, **{part: f'config.objective.{part}.name' for part in parts}}),
+    'objective': Section((Diffusion, Labels), {**made, **{part: f'config.objective.{part}.name' for part in parts}}),
     **{f'objective.{part}': section for part, section in parts.items()},
     'sampler': Section((SamplerOptions,), names=tuple(samplers.SAMPLERS)),
     'sampler.options': Section((method,) if method else (), dict.fromkeys(_shared(method) if method else (), ''),
@@ -92,6 +94,23 @@ def options(config: Any) -> dict[str, Section]:
                                others={name: (other,) for name, other in samplers.SAMPLERS.items()}),
     'evaluation': measures.EVALUATION,
     **sections.training(config)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+  """What config.objective holds of class labels.
+
+  Attributes:
+    label_dropout: probability with which training replaces a label by "no label", which guidance needs.
+
+  Raises:
+    UserError: it is no probability below 1.
+  """
+
+  label_dropout: float = 0.1
+
+  def __post_init__(self):
+    checks.rates(self, 'label_dropout')
 
 
 @dataclasses.dataclass(frozen=True)
