@@ -35,6 +35,8 @@ KINDS: Table = Table('kind of condition', {
   'classes': (kinds.Classes, kinds.classes), 'text': (condition_texts.Text, condition_texts.text),
   'image': (kinds.Picture, kinds.picture), 'mask': (kinds.Mask, kinds.mask),
   'numbers': (kinds.Numbers, kinds.numbers), 'vector': (kinds.Vector, kinds.vector)})
+# Options of networks that conditions set
+NETWORK = ('num_classes', 'vector_width', 'numbers', 'image_channels', 'token_width', 'vocabulary', 'text_length')
 FILE = 'conditions.npz'  # of a run: what stands for the absence of each condition
 # Names that mean something else: columns of samples, and arguments of `LoadedRun.sample`
 TAKEN = ('image', 'prompt', 'negative', 'num', 'seed', 'start', 'averaged', 'chunk', 'conditions')
@@ -53,7 +55,7 @@ class Conditions:
     reads: columns of the data beside those that are diffused.
     example: column -> shape and type of a row of a batch.
     mirrored: columns of batches that are mirrored with the images.
-    label_dropout: of class labels, where config.conditions has none of them.
+    dropouts: name -> config key of the probability with which training leaves it out.
   """
 
   conditioners: Mapping[str, Conditioner]
@@ -62,8 +64,46 @@ class Conditions:
   reads: tuple[str, ...]
   example: Mapping[str, jax.ShapeDtypeStruct]
   mirrored: tuple[str, ...] = ()
+  dropouts: Mapping[str, str] = dataclasses.field(default_factory=dict)
   _scopes: Mapping[str, Scope] = dataclasses.field(default_factory=dict)
   _made: Mapping[str, Made] = dataclasses.field(default_factory=dict)
+
+  def of_network(self, kind: Callable[..., Any]) -> dict[str, int]:
+    """`network` with 0 classes where there are none, for the options class of a network.
+
+    Raises:
+      UserError: the network has no such option: it cannot read a condition of that kind.
+    """
+    takes = inspect.signature(kind).parameters
+    for name, entry in self._made.items():
+      if lacking := [option for option in entry.network if option not in takes]:
+        raise UserError(f'the network {kind.__name__} cannot read the condition {name!r}: it has no option {lacking[0]}; '
+                        'choose another config.model.name, or leave the condition out')
+    return {'num_classes': 0, **self.network}
+
+  def check_guidance(self, guidance: float, guidances: Mapping[str, float]) -> None:
+    """Checks that training drops the conditions that guidance needs dropped.
+
+    Args:
+      guidance: scale of all together.
+      guidances: name -> scale.
+
+    Raises:
+      UserError: it does not, or there is no such condition.
+    """
+    made = self.conditioners
+    if not made and (guidance != 1.0 or guidances):
+      raise UserError(f'guidance by {dict(guidances) or guidance} (config.sampler) needs a condition, such as classes '
+                      '(config.data.num_classes) or text (config.conditions); without one set config.sampler.guidance=1.0')
+    for name, scale in guidances.items():
+      config_lib.choose(made, name, 'a name in config.sampler.guidances')
+      if scale != 1.0 and not made[name].dropout:
+        raise UserError(f'config.sampler.guidances.{name}={scale} needs the condition {name!r} left out at times in '
+                        f'training: {self.dropouts[name]} above 0; without that set the scale to 1.0')
+    if guidance != 1.0 and not guidances and not any(condition.dropout for condition in made.values()):
+      told = ' or '.join(f'{self.dropouts[name]} above 0 for the condition {name!r}' for name in made)
+      raise UserError(f'config.sampler.guidance={guidance} needs a condition that training leaves out at times: {told}; '
+                      'without that set config.sampler.guidance=1.0')
 
   def source(self, source: Source, keeps: tuple[str, ...]) -> Source:
     """The data with the columns that the conditions give, and the columns `keeps` as they are.
@@ -75,16 +115,16 @@ class Conditions:
 
   def complete(self, experiment: Experiment) -> Experiment:
     """An experiment with the conditions' columns, what the run keeps of them, and the parts that they stand on."""
+    experiment = dataclasses.replace(experiment, conditions={**experiment.conditions, **self.conditions})
     if not self._made:
-      return dataclasses.replace(experiment, conditions={**experiment.conditions, **self.conditions})
-    keeps = tuple(name for name in experiment.example if name not in self.example)
+      return experiment
+    made = {column for entry in self._made.values() for column in entry.columns}
+    keeps = tuple(name for name in experiment.example if name not in made)
     facts = {name: {**made.assets} for name, made in self._made.items() if made.assets}
     files = {name: data for made in self._made.values() for name, data in made.files.items()}
     experiment = dataclasses.replace(
       experiment, example={**experiment.example, **self.example}, train=self._data(experiment.train, keeps),
-      heldout=self._data(experiment.heldout, keeps), conditions={**experiment.conditions, **self.conditions},
-      assets={**experiment.assets, **({'conditions': facts} if facts else {})},
-      files={**experiment.files, **files, FILE: self._nulls()})
+      heldout=self._data(experiment.heldout, keeps), assets={**experiment.assets, **({'conditions': facts} if facts else {})}, files={**experiment.files, **files, FILE: self._nulls()})
     opened = {made.part.name: made.part for made in self._made.values() if made.part}
     return parts.attach(experiment, *opened.values()) if opened else experiment
 
@@ -143,7 +183,9 @@ def of(config: Config, shape: tuple[int, ...], open: Open, label_dropout: float 
   mirrored = tuple(column for entry in made.values() for column in entry.mirrored)
   if plain:
     example['label'] = jax.ShapeDtypeStruct((), np.int32)
-  return Conditions(conditioners, known, network, reads, example, mirrored, scopes, made)
+  dropouts = {name: f'config.conditions.{name}.dropout' if name in made else 'config.objective.label_dropout'
+              for name in conditioners}
+  return Conditions(conditioners, known, network, reads, example, mirrored, dropouts, scopes, made)
 
 
 def options(config: Config) -> dict[str, Section]:
@@ -212,33 +254,6 @@ class Conditioned:
   def fingerprint(self) -> dict[str, Any]:
     facts = {name: {'columns': list(made.reads), **made.facts} for name, made in self._made.items()}
     return {**self._source.fingerprint(), 'conditions': facts}
-
-
-def check_guidance(made: Mapping[str, Conditioner], guidance: float, guidances: Mapping[str, float],
-                   keys: Mapping[str, str]) -> None:
-  """Checks that training drops the conditions that guidance needs dropped.
-
-  Args:
-    made: name -> condition.
-    guidance: scale of all together.
-    guidances: name -> scale.
-    keys: name -> config key of its dropout.
-
-  Raises:
-    UserError: it does not, or there is no such condition.
-  """
-  if guidance != 1.0 and not made:
-    raise UserError(f'config.sampler.guidance={guidance} needs a condition, such as classes (config.data.num_classes) or '
-                    'text (config.conditions); without one set it to 1.0')
-  if guidance != 1.0 and not any(condition.dropout for condition in made.values()):
-    told = ' or '.join(f'{keys[name]} above 0 for the condition {name!r}' for name in made)
-    raise UserError(f'config.sampler.guidance={guidance} needs a condition that training leaves out at times: set '
-                    f'{told}; without that set config.sampler.guidance=1.0')
-  for name, scale in guidances.items():
-    config_lib.choose(made, name, 'a name in config.sampler.guidances')
-    if scale != 1.0 and not made[name].dropout:
-      raise UserError(f'config.sampler.guidances.{name}={scale} needs the condition {name!r} left out at times in '
-                      f'training: set {keys[name]} above 0, or the scale to 1.0')
 
 
 def _kind(name: str, options: Any) -> tuple[Any, Any]:

@@ -92,15 +92,19 @@ def batches(config: Config, split: str, shuffle: bool = True, more: Sequence[str
   binarize = data.get('binarize', 'none')
   if binarize not in BINARIZATIONS:
     raise UserError(f'config.data.binarize must be one of {BINARIZATIONS}, got {binarize!r}')
-  transforms: list[pipeline.Transform] = [functools.partial(flip, also=mirrored)] if data.get('flip', False) and shuffle else []
+  mirror = functools.partial(flip, also=mirrored)
+  transforms: list[pipeline.Transform] = [mirror] if data.get('flip', False) and shuffle else []
   transforms += [bernoulli] if binarize == 'dynamic' else []
   transform = functools.partial(_chain, transforms) if transforms else None
 
-  def read() -> pipeline.Source:
-    imported.check_data(config)
-    return open_source(data, split, config.seed, more)
+  return pipeline.Pipeline(lambda: open_data(config, split, more), config.batch_size, config.seed, transform, shuffle,
+                           threads=data.get('threads', 1))
 
-  return pipeline.Pipeline(read, config.batch_size, config.seed, transform, shuffle, threads=data.get('threads', 1))
+
+def open_data(config: Config, split: str, more: Sequence[str] = ()) -> pipeline.Source:
+  """The data of `batches`, before it is augmented."""
+  imported.check_data(config)
+  return open_source(config.data, split, config.seed, more)
 
 
 def open_source(data: Config, split: str, seed: int, more: Sequence[str] = ()) -> pipeline.Source:
