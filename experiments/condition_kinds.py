@@ -248,7 +248,7 @@ def picture(scope: Scope, options: Picture) -> Made:
     return {'image': (encoder.encode(group, columns[column])[0] - shift) * scale}
 
   channels = encoder.latent[-1] if encoder else options.channels
-  return _pixels(scope, options.column, column, tuple(shape), NO_COLOUR, give, channels, _filter(scope), part)
+  return _pixels(scope, options.column, column, tuple(shape), NO_COLOUR, give, channels, filter_of(scope), part)
 
 
 def mask(scope: Scope, options: Mask) -> Made:
@@ -361,7 +361,7 @@ def _counted(count: int) -> str:
   return 'one number' if count == 1 else f'{count} numbers a row'
 
 
-def _filter(scope: Scope) -> str:
+def filter_of(scope: Scope) -> str:
   """The filter by which images are resized."""
   name = scope.config.data.get('resize', '') or 'bilinear'
   return name if name in resizing.FILTERS else config_lib.choose(resizing.FILTERS, name, 'config.data.resize')

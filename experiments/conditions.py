@@ -23,7 +23,7 @@ from genjax.data.pipeline import Columns, Pipeline, Source
 from genjax.diffusion import conditioning
 from genjax.diffusion.conditioning import NEGATIVE, Conditioner
 from genjax.experiments import condition_kinds as kinds
-from genjax.experiments import condition_texts, parts
+from genjax.experiments import condition_media, condition_texts, parts
 from genjax.experiments.condition_kinds import Made, Scope
 from genjax.options import Section
 from genjax.tables import Table
@@ -34,7 +34,8 @@ from genjax.types import UserError
 KINDS: Table = Table('kind of condition', {
   'classes': (kinds.Classes, kinds.classes), 'text': (condition_texts.Text, condition_texts.text),
   'image': (kinds.Picture, kinds.picture), 'mask': (kinds.Mask, kinds.mask),
-  'numbers': (kinds.Numbers, kinds.numbers), 'vector': (kinds.Vector, kinds.vector)})
+  'numbers': (kinds.Numbers, kinds.numbers), 'vector': (kinds.Vector, kinds.vector),
+  'clip': (condition_media.Clip, condition_media.clip), 'sound': (condition_media.Sound, condition_media.sound)})
 # Options of networks that conditions set
 NETWORK = ('num_classes', 'vector_width', 'numbers', 'image_channels', 'token_width', 'vocabulary', 'text_length')
 FILE = 'conditions.npz'  # of a run: what stands for the absence of each condition
@@ -235,6 +236,8 @@ class Conditioned:
 
   def __init__(self, source: Source, keeps: tuple[str, ...], scopes: Mapping[str, Scope], made: Mapping[str, Made]):
     self._source, self._keeps, self._scopes, self._made = source, keeps, scopes, made
+    if hasattr(source, 'draw'):  # of random parts of examples, see `genjax.data.pipeline`
+      self.draw = lambda indices, random: self._told(source.draw(indices, random))
     if len(source):
       self.get(np.zeros(1, np.int64))
 
@@ -242,7 +245,9 @@ class Conditioned:
     return len(self._source)
 
   def get(self, indices: np.ndarray) -> Columns:
-    columns = self._source.get(indices)
+    return self._told(self._source.get(indices))
+
+  def _told(self, columns: Columns) -> Columns:
     found = {name: columns[name] for name in self._keeps if name in columns}
     for name, made in self._made.items():
       for column in made.reads:
