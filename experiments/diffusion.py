@@ -19,9 +19,9 @@ from genjax.training.experiment import Experiment
 from genjax.training.optimization import optimizers
 from genjax.types import UserError
 
-# Name -> options, network of them, logical axes of its parameters
+# Name -> options, network of them, logical axes of its parameters, or a function of the options that gives them
 MODELS: Table = Table('denoiser', {
-  'dit': (dit.DiT, dit.network, dit.AXES), 'unet': (unet.UNet, unet.network, unet.AXES)})
+  'dit': (dit.DiT, dit.network, dit.axes), 'unet': (unet.UNet, unet.network, unet.axes)})
 
 
 def build(config: Any) -> Experiment:
@@ -66,7 +66,7 @@ def build(config: Any) -> Experiment:
     optimizers=optimizers.from_config(config.optimizers, config.steps),
     example=images.example(config),
     ema=config_lib.plain(config.ema),
-    axes={'net': axes},
+    axes={'net': axes(model) if callable(axes) else axes},
     conditions=images.conditions(config),
     render=lambda samples: {'samples': render.grid(render.visible(samples['image']))},
     metrics=measures.image_metrics(config))
