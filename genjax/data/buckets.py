@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from genjax import checks
-from genjax.data.pipeline import Columns, Pipeline
+from genjax.data.pipeline import Columns, Pipeline, RowRandom
 from genjax.data.sources import Arrays
 from genjax.types import UserError
 
@@ -64,8 +64,8 @@ class Buckets(Pipeline):
     order_N[first:first + whole * batch] = body_N.reshape(whole, batch)[shuffled].reshape(-1)
     return order_N
 
-  def _read(self, indices: Callable[[np.ndarray], np.ndarray], positions_B: np.ndarray,
-            rows: slice | np.ndarray) -> Columns:
+  def _read(self, indices: Callable[[np.ndarray], np.ndarray], positions_B: np.ndarray, rows: slice | np.ndarray,
+            random: RowRandom) -> Columns:
     index_B = indices(positions_B)
     width = -(-int(self.sizes_N[index_B].max()) // self.multiple) * self.multiple
     return {name: column[:, :width] for name, column in self.source.get(index_B[rows]).items()}

@@ -41,6 +41,16 @@ class Source(Protocol):
     ...
 
 
+def read(source: Source, indices: np.ndarray, random: 'RowRandom') -> Columns:
+  """The examples `indices` of a source: by its method `draw(indices, random)` if it has one, else by `get`.
+
+  A source that reads parts of files at random has `draw`; row i of its result may depend on row i of both arguments
+  only. A source that wraps others has it, too, and calls this function on them.
+  """
+  draw = getattr(source, 'draw', None)
+  return source.get(indices) if draw is None else draw(indices, random)
+
+
 class RowRandom:
   """Uniform random numbers for a batch. Those of a row depend only on its position, not on other rows.
 
@@ -100,7 +110,7 @@ class Pipeline:
   def batch(self, step: int, rows: slice | np.ndarray = _EVERYTHING) -> Columns:
     """Rows `rows` of the global batch of `step`."""
     positions_B = self._positions(step)
-    return self._finish(self._read(self.indices, positions_B, rows), positions_B[rows])
+    return self._finished(self.indices, positions_B, rows)
 
   def indices(self, positions_B: np.ndarray) -> np.ndarray:
     """Positions in the run -> indices in the source; every index occurs once per epoch."""
@@ -128,8 +138,8 @@ class Pipeline:
 
     def read(number: int) -> Columns:
       positions_B = self._positions(number)
-      columns = self._read(lambda positions_B: np.minimum(positions_B, examples - 1), positions_B, rows)
-      return dict(self._finish(columns, positions_B[rows]), mask=(positions_B[rows] < examples).astype(np.float32))
+      columns = self._finished(lambda positions_B: np.minimum(positions_B, examples - 1), positions_B, rows)
+      return dict(columns, mask=(positions_B[rows] < examples).astype(np.float32))
 
     return self._prefetched(read, 0, -(-examples // self.batch_size))
 
@@ -139,13 +149,17 @@ class Pipeline:
   def _positions(self, step: int) -> np.ndarray:
     return step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
 
-  def _read(self, indices: Callable[[np.ndarray], np.ndarray], positions_B: np.ndarray,
-            rows: slice | np.ndarray) -> Columns:
-    """Reads rows `rows` of the examples at `positions_B`; `indices` maps positions to indices in the source."""
-    return self.source.get(indices(positions_B[rows]))
+  def _finished(self, indices: Callable[[np.ndarray], np.ndarray], positions_B: np.ndarray,
+                rows: slice | np.ndarray) -> Columns:
+    """Rows `rows` of the examples at `positions_B`, transformed; see `_read`."""
+    random = RowRandom(self.seed, positions_B[rows])
+    columns = self._read(indices, positions_B, rows, random)
+    return columns if self.transform is None else self.transform(columns, random)
 
-  def _finish(self, columns: Columns, positions_B: np.ndarray) -> Columns:
-    return columns if self.transform is None else self.transform(columns, RowRandom(self.seed, positions_B))
+  def _read(self, indices: Callable[[np.ndarray], np.ndarray], positions_B: np.ndarray, rows: slice | np.ndarray,
+            random: RowRandom) -> Columns:
+    """Reads rows `rows` of the examples at `positions_B`; `indices` maps positions to indices in the source."""
+    return read(self.source, indices(positions_B[rows]), random)
 
   def _prefetched(self, read: Callable[[int], Columns], start: int, stop: int) -> Iterator[Columns]:
     len(self.source)  # raises errors of the data here, not in a background thread

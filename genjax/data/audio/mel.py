@@ -119,7 +119,7 @@ def read_wav(path: str | os.PathLike[str], rate: int) -> np.ndarray:
   """
   path = expanded(path)
   try:
-    with soundfile.SoundFile(io.BytesIO(_with_size(path.read_bytes()))) as file:
+    with soundfile.SoundFile(io.BytesIO(with_size(path.read_bytes()))) as file:
       stored_rate, blocks = file.samplerate, [file.read(_BLOCK, 'float32', always_2d=True)]
       while len(blocks[-1]) == _BLOCK:  # in blocks, because a header may claim more samples than fit in memory
         blocks.append(file.read(_BLOCK, 'float32', always_2d=True))
@@ -136,7 +136,7 @@ def read_wav(path: str | os.PathLike[str], rate: int) -> np.ndarray:
   return resample(sound_NC.mean(axis=1), stored_rate, rate)
 
 
-def _with_size(data: bytes) -> bytes:
+def with_size(data: bytes) -> bytes:
   """Fills in the size of the sound in a .wav file from a stream, which has 0 there. Other files are unchanged."""
   if data[:4] != b'RIFF' or data[8:12] != b'WAVE' or (start := _chunk(data, 12, b'data')) is None:
     return data

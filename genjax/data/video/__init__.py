@@ -1,0 +1,1 @@
+"""Clips: frames over time."""
