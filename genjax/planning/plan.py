@@ -68,6 +68,7 @@ def make(run: Run, target: Target, model_flops: int, facts: Mapping[str, Any],
     'units_per_step': run.settings.batch_size * run.experiment.units_per_example, 'unit': run.experiment.unit, 'bytes':
       memory.totals(run.target,
                     frozen), 'bytes_per_device': bytes_per_device, 'fits': None if limit is None else peak <= limit,
+    'parts': memory.by_part(frozen),
     'shortfall': 0 if limit is None else max(0, int(peak - limit)), 'flops': {
       'model': model_flops, 'step': step_flops, 'compiled_per_device': None
     }, 'collectives': None, 'memory_traffic': None, 'loops_of_unknown_length': None, 'roofline':
@@ -192,6 +193,9 @@ def render(report: Report) -> str:
   for name, label in labels.items():
     if sizes[name] is not None:
       lines.append(f'  {name:<14}{_gib(sizes[name]):>14}' + (f'   {label}' if label else ''))
+    if name == 'frozen':
+      lines += [f'    {part:<12}{_gib(size["per_device"]):>14}   of it, {_gib(size["bytes"])} over all devices'
+                for part, size in report['parts'].items()]
   lines += [
     '', 'FLOPs of a step on which all phases are due',
     f'  {"model":<14}{cost["model"]:>14.4g}   all devices, nothing computed twice (without rematerialisation and '
