@@ -51,7 +51,7 @@ def test_a_network_is_told_what_it_reads():
   (Reads(), {'residuals': ()}, r"is told \['residuals'\]"),
   (Reads(num_classes=3), {'label': jnp.zeros((2, 1))}, r"'label' of shape \(2,\), got \(2, 1\)"),
   (Reads(token_width=6), {'tokens': jnp.zeros((2, 3, 4))}, r"'tokens' of shape \(2, 'L', 6\), got \(2, 3, 4\)"),
-  (Reads(token_width=4), {'tokens': jnp.zeros((2, 3, 4)), 'tokens_mask': jnp.zeros((2, 4))}, r"'tokens_mask' must have"),
+  (Reads(token_width=4), {'tokens': jnp.zeros((2, 3, 4)), 'tokens_mask': jnp.zeros((2, 4))}, "'tokens_mask' must have"),
   (Reads(image_channels=1), {'image': jnp.zeros((2, 8, 8, 1))}, r"'image' of shape \(2, 4, 4, 1\), got \(2, 8, 8, 1\)"),
   (Reads(vocabulary=5, text_length=2), {'ids': jnp.zeros((2, 3), int)}, 'up to text_length=2 tokens, got 3'),
   (Reads(num_classes=3), jnp.zeros(2), 'conditions are a mapping')])
@@ -109,7 +109,7 @@ def test_padding_changes_no_token(width):
   changed = _given(ids=jnp.array([[1, 2, 3], [4, 5, 9]]), tokens=_given()['tokens'].at[0, 2:].set(jnp.nan))
   np.testing.assert_array_equal(base, apply(params, changed)[0])
   # A text is the same with more padding.
-  padded = _given(ids=jnp.pad(_given()['ids'], ((0, 0), (0, 2))), ids_mask=jnp.pad(_given()['ids_mask'], ((0, 0), (0, 2))))
+  padded = _given(**{name: jnp.pad(_given()[name], ((0, 0), (0, 2))) for name in ('ids', 'ids_mask')})
   np.testing.assert_allclose(apply(params, padded)[0][:, :7], base, atol=1e-5)
   # Each id and each position matters.
   for ids in ([[2, 1, 3], [4, 5, 0]], [[1, 2, 4], [4, 5, 0]]):

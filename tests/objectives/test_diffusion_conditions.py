@@ -119,7 +119,7 @@ def test_training_drops_each_condition_and_all_together_and_evaluation_none():
 
 
 @pytest.mark.parametrize('conditioners, options, match', [
-  ({'size': CONDITIONS['size']}, dict(guidance=2.0), "guidance by 2.0 needs a condition that training drops.*'size': 0.0"),
+  ({'size': CONDITIONS['size']}, dict(guidance=2.0), "2.0 needs a condition that training drops.*'size': 0.0"),
   ({}, dict(guidance=2.0), 'guidance by 2.0 needs a condition that training drops'),
   (CONDITIONS, dict(guidances={'size': 2.0}), r"guidance by 2.0 of \['size'\] needs a condition that training drops"),
   (CONDITIONS, dict(guidances={'sound': 2.0}), r"guidance by 2.0 of \['sound'\] is of no condition of the model"),
@@ -142,6 +142,7 @@ def test_labels_are_one_condition_among_others():
   objective, key = _objective(conditioners, apply=record), jax.random.key(2)
   batch = {'image': jnp.zeros((64, *SHAPE)), 'label': jnp.arange(64) % 4,
            **{name: jnp.full(64, 3.0) for name in CONDITIONS}}
-  objective.loss({'net': {'w': jnp.zeros(())}}, Context(step=jnp.int32(0), mutable={}, ema={}, frozen=FROZEN), batch, key)
+  context = Context(step=jnp.int32(0), mutable={}, ema={}, frozen=FROZEN)
+  objective.loss({'net': {'w': jnp.zeros(())}}, context, batch, key)
   dropped = jax.random.bernoulli(jax.random.split(key, 4)[2], 0.3, (64,))
   np.testing.assert_array_equal(told[0]['label'], jnp.where(dropped, 4, batch['label']))
