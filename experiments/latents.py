@@ -25,6 +25,7 @@ from genjax.types import UserError, expanded
 
 PART = 'autoencoder'  # in config.parts, and the kind
 KIND = 'latents'  # what the key of encoded data calls itself
+PICTURES = {'resize': '', 'crop': False, 'flip': False, 'binarize': 'none'}  # options of pictures -> their defaults
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +73,6 @@ def space(config: Config) -> Space:
   if content == 'pixels':
     return Space(tuple(autoencoder.latent), codecs.latents(PART, autoencoder), images.example(config),
                  functools.partial(images.batches, config), (part,))
-  for option in ('flip', 'resize', 'crop'):
-    if config.data.get(option):
-      raise UserError(f'config.data.{option} changes pictures, and config.data.content=latents are none; encode the '
-                      f'data with it (genjax data encode), and leave it out here')
   label = {'label': jax.ShapeDtypeStruct((), np.int32)} if config.data.num_classes else {}
   moments = {name: jax.ShapeDtypeStruct(tuple(autoencoder.latent), np.float32) for name in moment_columns(autoencoder)}
   return Space(tuple(autoencoder.latent), codecs.encoded(PART, autoencoder), {**moments, **label},
@@ -97,7 +94,8 @@ def batches(config: Config, autoencoder: Autoencoder, split: str, shuffle: bool 
     shuffle: whether to shuffle.
 
   Raises:
-    UserError: no such folder, or one with other latents; labels outside the classes.
+    UserError: no such folder, or one with other latents, or of pictures with other options; labels outside the
+      classes.
   """
 
   def read() -> pipeline.Source:
@@ -116,6 +114,7 @@ class Latents:
     columns = (*moments, 'label') if data.num_classes else moments
     self._source = packed.Reader(folder, split, columns)
     self._moments, self._num_classes, self._name = moments, data.num_classes, data.name
+    _check_pictures(data, self._source.schema['key'])
     stored = self._source.schema['columns'][moments[0]]['shape']
     if tuple(stored) != tuple(autoencoder.latent):
       raise UserError(f'latents in {data.name} are {tuple(stored)}, and those of config.parts.{PART} '
@@ -150,6 +149,15 @@ def encoded_folder(name: str) -> pathlib.Path:
     raise UserError(f'config.data.name={name!r} holds packed data that is not encoded; set config.data.content=pixels, '
                     'or encode it by genjax data encode')
   return folder
+
+
+def _check_pictures(data: Config, key: Mapping[str, Any]) -> None:
+  """Checks that what config.data asks of pictures, if anything, was done when they were encoded."""
+  for option, default in PICTURES.items():
+    wanted, was = data.get(option, default), key['pictures'].get(option, default)
+    if wanted != default and wanted != was:
+      raise UserError(f'{data.name} was encoded with config.data.{option}={was!r}, and now it is {wanted!r}; latents '
+                      f'cannot be changed: set it to {was!r}, or encode the data anew with {wanted!r}')
 
 
 def _expected(config: Config, part: parts.Part) -> parts.Part:
