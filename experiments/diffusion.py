@@ -9,9 +9,8 @@ from typing import Any
 from genjax import checks
 from genjax import config as config_lib
 from genjax.diffusion import parameterizations, samplers, schedules, weightings
-from genjax.experiments import images, measures, render, sections
+from genjax.experiments import images, latents, measures, render, sections
 from genjax.models.denoisers import dit, unet
-from genjax.objectives.codecs import identity, pixels
 from genjax.objectives.diffusion import Diffusion, Sampler
 from genjax.options import Section, named
 from genjax.tables import Table
@@ -25,8 +24,8 @@ MODELS: Table = Table('denoiser', {
 
 
 def build(config: Any) -> Experiment:
-  """A diffusion model. config.data: see `genjax.experiments.images.Data`. config.model: name and options of
-  `MODELS`.
+  """A diffusion model. config.data: see `genjax.experiments.images.Data`. config.parts.autoencoder: of latent diffusion,
+  see `genjax.experiments.latents`. config.model: name and options of `MODELS`.
 
   config.objective: process and parameterization (each a name with options), times (name 'default' for the process's
   own, or one of `schedules.QUANTILES` with options), weighting (one of `weightings.WEIGHTINGS` with options; 'uniform'
@@ -37,9 +36,9 @@ def build(config: Any) -> Experiment:
       `Diffusion`.
   """
   images.check(config.data)
-  data = config.data
+  data, space = config.data, latents.space(config)
   kind, make, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
-  model = config_lib.build(kind, config.model, 'config.model', shape=tuple(data.shape), num_classes=data.num_classes)
+  model = config_lib.build(kind, config.model, 'config.model', shape=space.shape, num_classes=data.num_classes)
   goal = config_lib.plain(config.objective)
   process = _named(schedules.PROCESSES, goal.pop('process'), 'config.objective.process')
   parameterization = _named(parameterizations.PARAMETERIZATIONS, goal.pop('parameterization'),
@@ -53,21 +52,21 @@ def build(config: Any) -> Experiment:
     raise UserError(f'config.sampler.guidance={options.guidance} needs config.data.num_classes and '
                     'config.objective.label_dropout above 0; without them set it to 1.0')
   objective = config_lib.build(
-    Diffusion, goal, 'config.objective', net=make(model), shape=tuple(data.shape), process=process,
+    Diffusion, goal, 'config.objective', net=make(model), shape=space.shape, process=process,
     parameterization=parameterization, quantile=quantile, num_classes=data.num_classes,
     sampler=sampler(options, process, learned), weighting=weighting, learned_variance=learned,
-    codec=identity() if images.content(config) == 'latents' else pixels())
-  return Experiment(
+    codec=space.codec)
+  return space.attach(Experiment(
     objective=objective,
-    train=images.batches(config, data.train),
-    heldout=images.batches(config, data.heldout, shuffle=False),
+    train=space.batches(data.train, True),
+    heldout=space.batches(data.heldout, False),
     optimizers=optimizers.from_config(config.optimizers, config.steps),
-    example=images.example(config),
+    example=space.example,
     ema=config_lib.plain(config.ema),
     axes={'net': axes},
     conditions=images.conditions(config),
     render=lambda samples: {'samples': render.grid(render.visible(samples['image']))},
-    metrics=measures.image_metrics(config))
+    metrics=measures.image_metrics(config)))
 
 
 def options(config: Any) -> dict[str, Section]:

@@ -17,7 +17,8 @@ import numpy as np
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import packed, pipeline
-from genjax.experiments import images, imported, parts
+from genjax.experiments import images, imported
+from genjax.experiments import parts as parts_lib
 from genjax.objectives import codecs
 from genjax.objectives.kinds import Autoencoder
 from genjax.training.experiment import Columns, Experiment
@@ -44,11 +45,11 @@ class Space:
   codec: codecs.Codec
   example: Mapping[str, jax.ShapeDtypeStruct]
   batches: Callable[[str, bool], pipeline.Pipeline]
-  parts: tuple[parts.Part, ...] = ()
+  parts: tuple[parts_lib.Part, ...] = ()
 
   def attach(self, experiment: Experiment) -> Experiment:
     """The experiment with the parts of the space."""
-    return parts.attach(experiment, *self.parts)
+    return parts_lib.attach(experiment, *self.parts)
 
 
 def space(config: Config) -> Space:
@@ -62,7 +63,7 @@ def space(config: Config) -> Space:
   if PART not in (config.get('parts') or {}):
     codec = codecs.identity() if content == 'latents' else codecs.pixels()
     return Space(shape, codec, images.example(config), functools.partial(images.batches, config))
-  part = parts.open(config, PART, PART)
+  part = parts_lib.open(config, PART, PART)
   autoencoder: Autoencoder = part.functions
   if shape != tuple(autoencoder.shape):
     raise UserError(f'config.data.shape is {shape}, the shape of the pictures, but the autoencoder '
@@ -160,7 +161,7 @@ def _check_pictures(data: Config, key: Mapping[str, Any]) -> None:
                       f'cannot be changed: set it to {was!r}, or encode the data anew with {wanted!r}')
 
 
-def _expected(config: Config, part: parts.Part) -> parts.Part:
+def _expected(config: Config, part: parts_lib.Part) -> parts_lib.Part:
   """The part, which must be the one that made the data. A run that began before knows its part already, and may be
   sampled where its data is not."""
   if (config_lib.plain(config.get('assets') or {}).get('parts') or {}).get(PART) or not packed.is_packed(
