@@ -135,9 +135,10 @@ def option_rows(config: Config, known: Known, section: str = '') -> list[dict[st
   spelled = flatten(config)
   inside = lambda key: not section or key == section or key.startswith(f'{section}.')
   rows = []
-  unknown = {key: Option(key, type(value), value, '(the builder does not say)')
+  unknown = {key: known.template(key) or Option(key, type(value), value, '(the builder does not say)')
              for key, value in spelled.items() if key not in known.options and key not in known.computed}
-  for key, option in {**known.options, **unknown}.items():
+  templates = {option.key: option for option in known.templates}
+  for key, option in {**known.options, **templates, **unknown}.items():
     if inside(key):
       given = key in spelled or spells(config, key)
       source = 'config' if given else 'required' if option.default is REQUIRED else 'default'

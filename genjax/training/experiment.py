@@ -110,16 +110,20 @@ class Source:
   Attributes:
     path: a run directory, or a folder of public weights.
     step: checkpoint of a run; None for the newest.
-    averaged: whether averaged parameters are taken, for the groups that have averages.
+    averaged: whether averaged parameters are taken; None for those of the groups that have averages.
     dtype: type in which floating-point parameters are kept; '' for that of the shapes in `Experiment.frozen`.
     rules: how names and shapes that differ are matched, see `genjax.training.checkpoints.warm_start`.
+    sha256: digest that its parameters must have; '' for any.
+    made: what was made with the parameters of that digest, for messages: a folder of encoded data.
   """
 
   path: str
   step: int | None = None
-  averaged: bool = True
+  averaged: bool | None = None
   dtype: str = ''
   rules: tuple[tuple[str, ...], ...] = ()
+  sha256: str = ''
+  made: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
