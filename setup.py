@@ -49,6 +49,7 @@ setup(
     'tensorflow-datasets>=4.9.9,<5',
     'importlib_resources>=6,<8',  # tensorflow-datasets imports it without asking for it
     'ml-collections>=1.0,<2',
+    'msgpack>=1,<2',
     'absl-py>=2,<3',
     'numpy>=2,<3',
     'pillow>=11,<14',

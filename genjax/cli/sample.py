@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
 
   def check(run: Run) -> None:
     known = run.experiment.conditions
-    asked.update(read_conditions(args.conditions, args.prompt, known))
+    asked.update(read_conditions(args.conditions, args.prompt, known, args.negative))
     rows.update(sampling.rows(known, asked, 1 if args.stream else args.num))
     sampling.check(run, rows, out, args.stream)
 
@@ -86,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     '--conditions', default='',
     help="what to generate, e.g. 'label=3', 'label=0-9', 'label=1,7', 'source=A.wav,B.wav'; lists go round the rows")
-  parser.add_argument('--prompt', action='append', help='a text to continue or to translate; several go round the rows')
+  parser.add_argument('--prompt', action='append', help='a text to continue, to translate or to draw; several go round the rows')
+  parser.add_argument('--negative', action='append', help='a text that guidance leads away from; several go round, too')
   parser.add_argument('--stream', action='store_true', help='one text, shown while it is generated')
   parser.add_argument('--seed', type=int, default=0, help='row i is a function of the seed and i')
   parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
@@ -148,37 +149,46 @@ class Told:
       self._shown = text
 
 
-def parse_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[str, Condition], num: int) -> Columns:
+def parse_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[str, Condition], num: int,
+                     negatives: Sequence[str] | None = None) -> Columns:
   """`name=value;name=value` -> rows: `num`, or as many as the longest list has values.
 
-  A value may be a list 'a,b' or, for whole numbers, a range 'a-b'. A text is one value, commas included. In a list of
-  paths a comma that belongs to the name of a file that exists separates nothing.
+  A value may be a list 'a,b' or, for whole numbers, a range 'a-b'. Where a row has several numbers, as many of a list
+  make one row: of two, 'a,b' is one row and 'a,b,c,d' are two. A text is one value, commas included. In a list of paths
+  a comma that belongs to the name of a file that exists separates nothing.
 
   Raises:
     UserError: an unknown condition, one that is given twice, or a value that it does not take.
   """
-  return sampling.rows(known, read_conditions(text, prompts, known), num)
+  return sampling.rows(known, read_conditions(text, prompts, known, negatives), num)
 
 
-def read_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[str, Condition]) -> dict[str, list[str]]:
+def read_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[str, Condition],
+                    negatives: Sequence[str] | None = None) -> dict[str, list[str]]:
   """`name=value;name=value` -> the values of each condition as they are written; see `parse_conditions`."""
   given = {sampling.text_name(known): list(prompts)} if prompts else {}
+  if negatives:
+    given[sampling.negative_name(known)] = list(negatives)
   for part in filter(None, (piece.strip() for piece in re.split(r';(?=\s*\w+\s*=)|;\s*$', text))):
     name, _, value = part.partition('=')
     name = name.strip()
     if name in given:
-      raise UserError(f'condition {name!r} is given twice; write its values as one list, or as several --prompt')
+      raise UserError(f'condition {name!r} is given twice; write its values as one list, or as several --prompt or '
+                      '--negative')
     given[name] = _values(value, known.get(name))
   return given
 
 
 def _values(text: str, condition: Condition | None) -> list[str]:
   """The values of a condition's text."""
-  if condition is not None and condition.fill is not None:
+  if condition is not None and condition.takes_text:
     return [text]
   pieces = text.split(',')
   if condition is not None and condition.path:
     return _paths(pieces)
+  if condition is not None and condition.numbers > 1:
+    count = condition.numbers  # what is left over makes a row too short, which the condition refuses
+    return [','.join(pieces[start:start + count]) for start in range(0, len(pieces), count)]
   return [item for piece in pieces for item in _range(piece.strip())]
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 
-from genjax.types import Array, Key, Params
+from genjax.objectives.kinds import Autoencoder
+from genjax.types import Array, Key, Params, Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,3 +38,62 @@ def pixels(column: str = 'image') -> Codec:
 def identity(column: str = 'image') -> Codec:
   """The codec of data that is diffused directly: float32 latents with a scale near 1."""
   return Codec(lambda frozen, columns, key: columns[column], lambda frozen, x_BX: {column: x_BX})
+
+
+def latents(name: str, autoencoder: Autoencoder) -> Codec:
+  """The codec of an autoencoder that a run stands on: images <-> latents of mean 0 and deviation 1.
+
+  Args:
+    name: of the frozen group with its parameters.
+    autoencoder: its functions.
+  """
+
+  def encode(frozen: Params, columns: Mapping[str, Array], key: Key | None) -> Array:
+    moments_BX = autoencoder.encode(frozen[name], columns[autoencoder.column])
+    return _normalised(autoencoder, frozen[name], *moments_BX, key)
+
+  return Codec(encode, _decoder(name, autoencoder))
+
+
+def encoded(name: str, autoencoder: Autoencoder) -> Codec:
+  """The codec of latents that were encoded before: of the columns `mean_column` and `log_variance_column` it makes what
+  `latents` makes of images, with the same draws. Samples are decoded.
+
+  Args:
+    name, autoencoder: as for `latents`.
+  """
+  column = autoencoder.column
+
+  def encode(frozen: Params, columns: Mapping[str, Array], key: Key | None) -> Array:
+    moments_BX = (columns[of(column)].astype(jnp.float32) for of in (mean_column, log_variance_column))
+    return _normalised(autoencoder, frozen[name], *moments_BX, key)
+
+  return Codec(encode, _decoder(name, autoencoder))
+
+
+def mean_column(column: str) -> str:
+  """The column with the means of the posteriors of an encoded column."""
+  return f'{column}_mean'
+
+
+def log_variance_column(column: str) -> str:
+  """The column with the log variances of the posteriors of an encoded column."""
+  return f'{column}_log_variance'
+
+
+def _decoder(name: str, autoencoder: Autoencoder) -> Callable[[Params, Array], dict[str, Array]]:
+  def decode(frozen: Params, x_BX: Array) -> dict[str, Array]:
+    shift, scale = autoencoder.moments(frozen[name])
+    return {autoencoder.column: autoencoder.decode(frozen[name], x_BX / scale + shift)}
+
+  return decode
+
+
+def _normalised(autoencoder: Autoencoder, group: Tree, mean_BX: Array, log_variance_BX: Array,
+                key: Key | None) -> Array:
+  """A draw from the posterior, or without a key its mean, shifted and scaled."""
+  z_BX = mean_BX
+  if key is not None:
+    z_BX = mean_BX + jnp.exp(log_variance_BX / 2) * jax.random.normal(key, mean_BX.shape)
+  shift, scale = autoencoder.moments(group)
+  return (z_BX - shift) * scale

@@ -24,8 +24,21 @@ _FEW = 16  # most numbers of a condition in a line of it
 
 def text_name(known: Mapping[str, Condition]) -> str:
   """The condition that a prompt is for: the one that takes texts, whatever its name."""
-  texts = [name for name, condition in known.items() if condition.fill is not None]
+  texts = [name for name, condition in known.items() if condition.takes_text and not condition.optional]
   return texts[0] if len(texts) == 1 else 'prompt'
+
+
+def negative_name(known: Mapping[str, Condition]) -> str:
+  """The condition that a negative prompt is for.
+
+  Raises:
+    UserError: the run takes none.
+  """
+  name = f'negative_{text_name(known)}'
+  if name not in known:
+    raise UserError('this run takes no negative prompt: a condition has a negative where training leaves it out at '
+                    f'times (conditions.NAME.dropout). It takes {_taken(known)}')
+  return name
 
 
 def read(known: Mapping[str, Condition], given: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -40,7 +53,8 @@ def read(known: Mapping[str, Condition], given: Mapping[str, Any]) -> dict[str, 
   """
   values: dict[str, list[Any]] = {}
   for name, value in given.items():
-    name = text_name(known) if name == 'prompt' and name not in known else name
+    if name not in known and name in ('prompt', 'negative'):
+      name = text_name(known) if name == 'prompt' else negative_name(known)
     if name in values:
       raise UserError(f'condition {name!r} is given twice')
     if name not in known:
@@ -52,12 +66,22 @@ def read(known: Mapping[str, Condition], given: Mapping[str, Any]) -> dict[str, 
 
 
 def _several(name: str, condition: Condition, value: Any) -> list[Any]:
-  if isinstance(value, (list, tuple)):
+  if isinstance(value, (list, tuple)) and not (condition.numbers and np.ndim(_first(value)) == 0):
     return [_one(name, condition, item) for item in value]
   axes = np.ndim(value) if hasattr(value, 'shape') else 0
-  if axes and condition.fill is None and axes > np.ndim(condition.default(0)):
+  if axes and not condition.takes_text and axes > len(_usual(condition).shape):
     return [_one(name, condition, row) for row in np.asarray(value)]
   return [_one(name, condition, value)]
+
+
+def _first(values: Sequence[Any]) -> Any:
+  """The first of several values; texts and paths are no numbers."""
+  return [values[0]] if values and isinstance(values[0], (str, os.PathLike)) else values[0] if values else []
+
+
+def _usual(condition: Condition) -> Any:
+  """Shape and type of a row."""
+  return condition.row or np.asarray(condition.default(0))
 
 
 def _one(name: str, condition: Condition, value: Any) -> Any:
@@ -65,11 +89,13 @@ def _one(name: str, condition: Condition, value: Any) -> Any:
   if isinstance(value, os.PathLike):
     value = os.fspath(value)
   if isinstance(value, str):
-    return str(expanded(value)) if condition.path else value
-  if condition.fill is not None or isinstance(value, bool):
+    return str(expanded(value)) if condition.path else str(value)
+  if condition.takes_text or isinstance(value, bool):
     raise UserError(f'condition {name!r} takes {condition.describe}, got {value!r}')
-  row, usual = np.asarray(value), np.asarray(condition.default(0))
-  if not usual.ndim and not row.ndim:
+  if condition.convert is not None:
+    return condition.convert(value)
+  row, usual = np.asarray(value), _usual(condition)
+  if not usual.shape and not row.ndim:
     return str(row.item())  # parsed like a text: the condition knows which numbers it takes
   if row.shape != usual.shape or not np.can_cast(row.dtype, usual.dtype, 'same_kind'):
     raise UserError(f'condition {name!r} takes {condition.describe}, or arrays of shape {usual.shape} and type '
@@ -77,8 +103,12 @@ def _one(name: str, condition: Condition, value: Any) -> Any:
   return row.astype(usual.dtype)
 
 
+def _taken(known: Mapping[str, Condition]) -> str:
+  return str({key: condition.describe for key, condition in known.items()}) if known else 'no conditions'
+
+
 def _unknown(name: str, known: Mapping[str, Condition]) -> UserError:
-  what = f'it takes {({key: condition.describe for key, condition in known.items()})}' if known else 'it takes none'
+  what = f'it takes {_taken(known)}' if known else 'it takes none'
   return UserError(f'this run knows no condition {name!r}; {what}.{suggestion(name, known)}')
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from genjax import checks, sharding
 from genjax.training import keys, stopping
-from genjax.training.experiment import Columns, Condition
+from genjax.training.experiment import Columns, Condition, encoded
 from genjax.types import UserError
 
 if TYPE_CHECKING:
@@ -20,8 +20,9 @@ def rows(known: Mapping[str, Condition], num: int, given: Mapping[str, np.ndarra
   """Rows of all conditions; see `Run.conditions`."""
   given = given or {}
   defaults = {name: condition.stack([condition.default(row) for row in range(num)])
-              for name, condition in known.items() if name not in given}
-  return {**{name: given[name] if name in given else defaults[name] for name in known}, **given}
+              for name, condition in known.items() if name not in given and not condition.optional}
+  found = {**given, **defaults}
+  return {**{name: found[name] for name in known if name in found}, **given}
 
 
 def samples(run: 'Run', draw: Callable[..., Any], num: int, seed: int, conditions: Mapping[str, np.ndarray] | None,
@@ -31,6 +32,7 @@ def samples(run: 'Run', draw: Callable[..., Any], num: int, seed: int, condition
     raise UserError(f'the number of samples must be at least 1, got {num}')
   checks.seed('seed', seed)
   asked = run.conditions(num, conditions)
+  read = encoded(run.experiment.conditions, asked)
   chunk = -(-min(chunk, num) // run.batch_shards) * run.batch_shards
   params, context = run.params(averaged), run.state.context(run.frozen)
   seeds = keys.of(seed, 'sample', keys.ROWS)
@@ -40,7 +42,7 @@ def samples(run: 'Run', draw: Callable[..., Any], num: int, seed: int, condition
     take = np.minimum(np.arange(start, start + chunk), num - 1)  # the last chunk repeats its last row as padding
     mine = take[run.rows(chunk)]
     row_keys = run.program.row_keys(seeds, sharding.put_batch({'row': mine.astype(np.int32)}, run.mesh)['row'])
-    columns = sharding.put_batch({name: value[mine] for name, value in asked.items()}, run.mesh)
+    columns = sharding.put_batch({name: value[mine] for name, value in read.items()}, run.mesh)
     sampled = jax.device_get(draw(params, context, row_keys, columns))
     parts.append({name: np.asarray(value)[:num - start] for name, value in sampled.items()})
     run.clock.beat()

@@ -40,9 +40,17 @@ class Data(Protocol):
 class Condition:
   """A condition that `sample` accepts.
 
-  parse: text of the command line -> one row (UserError on bad text). default: row i when the user gives none. describe:
-  what is allowed, for error messages. fill: rows are texts, lists of several lengths, and this number ends the shorter
-  ones. path: the text is the path of a file.
+  Attributes:
+    parse: text of the command line -> one row; UserError on bad text.
+    default: row i when the user gives none.
+    describe: what is allowed, for error messages.
+    fill: rows are token lists of several lengths, and this number ends the shorter ones.
+    path: the text is the path of a file.
+    text: a row is a text, which `encode` turns into numbers.
+    row: shape and type of one row; None for that of the default.
+    convert: an array that a program gives -> one row, where other arrays than `row` are taken.
+    encode: rows -> the columns that the objective reads; None where the rows are the column of the condition's name.
+    optional: without a value it is left out, and `default` gives what it stands in for.
   """
 
   parse: Callable[[str], np.ndarray]
@@ -50,6 +58,22 @@ class Condition:
   describe: str
   fill: int | None = None
   path: bool = False
+  text: bool = False
+  row: jax.ShapeDtypeStruct | None = None
+  convert: Callable[[Any], np.ndarray] | None = None
+  encode: Callable[[np.ndarray], Columns] | None = None
+  optional: bool = False
+
+  @property
+  def takes_text(self) -> bool:
+    """Whether a value is a text as a whole, with its commas."""
+    return self.text or self.fill is not None
+
+  @property
+  def numbers(self) -> int:
+    """How many numbers a row is written as; 0 for a row that is not written as numbers."""
+    listed = self.row is not None and len(self.row.shape) == 1 and not (self.path or self.text)
+    return self.row.shape[0] if self.row is not None and listed else 0
 
   def stack(self, rows: Sequence[np.ndarray]) -> np.ndarray:
     """Stacks rows into one array with first axis N."""
@@ -69,6 +93,15 @@ class Condition:
 
     return Condition(parse, lambda row: np.asarray(row % num_classes, np.int32),
                      f'a whole number from 0 to {num_classes - 1}')
+
+
+def encoded(known: Mapping[str, Condition], rows: Columns) -> Columns:
+  """The columns that the objective reads, of the rows of conditions; what is no condition stays as it is."""
+  columns: Columns = {}
+  for name, values in rows.items():
+    encode = known[name].encode if name in known else None
+    columns.update({name: values} if encode is None else encode(values))
+  return columns
 
 
 @dataclasses.dataclass(frozen=True)

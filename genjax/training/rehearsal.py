@@ -7,7 +7,7 @@ import numpy as np
 
 from genjax import artifacts, sharding
 from genjax.training import keys
-from genjax.training.experiment import Columns
+from genjax.training.experiment import Columns, encoded
 from genjax.training.run import Run
 from genjax.types import UserError
 
@@ -46,6 +46,7 @@ def sampled(run: Run, conditions: Mapping[str, np.ndarray], num: int = 1) -> dic
   Raises:
     UserError: the experiment does not generate, or not from these conditions.
   """
+  conditions = encoded(run.experiment.conditions, dict(conditions))
   rows = max([num, *map(len, conditions.values())])
   rows = -(-rows // run.batch_shards) * run.batch_shards
   shapes = {name: jax.ShapeDtypeStruct((rows, *column.shape[1:]), column.dtype) for name, column in conditions.items()}

@@ -1,6 +1,6 @@
 """DiT, the diffusion transformer with adaptive layer norm (Peebles & Xie 2023)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 from typing import Any
 
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import checks, sharding
-from genjax.nn import functional
+from genjax.nn import conditioning, functional
 from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.attention.self_attention import Attention
 from genjax.nn.blocks import ACTIVATIONS
@@ -106,10 +106,10 @@ SIZES = {
 
 
 def network(config: DiT, block: Callable[..., nnx.Module] | None = None) -> Network:
-  """The network (x_BHWC, time_B, label_B or None) -> prediction of shape B H W C (2 C with `learn_sigma`).
+  """The network (x_BHWC, time_B, given) -> prediction of shape B H W C (2 C with `learn_sigma`).
 
-  time_B is on the scale of 0 .. 1000; label_B runs to `num_classes`, which stands for "no label". The last layer and
-  all gates start at zero, so that a fresh network predicts 0.
+  time_B is on the scale of 0 .. 1000. `given` is what it reads of conditions, see `genjax.nn.conditioning`. The last
+  layer and all gates start at zero, so that a fresh network predicts 0.
 
   Args:
     config: the options.
@@ -128,9 +128,10 @@ def network(config: DiT, block: Callable[..., nnx.Module] | None = None) -> Netw
     keys = jax.random.split(key, len(parts))
     return {name: part.init(part_key)[0] for (name, part), part_key in zip(parts.items(), keys)}, {}
 
-  def apply(params: Tree, mutable: Tree, x_BHWC: Array, time_B: Array, label_B: Array | None = None,
+  def apply(params: Tree, mutable: Tree, x_BHWC: Array, time_B: Array, given: Mapping[str, Any] | None = None,
             key: Key | None = None):
-    (x_BTD, condition_BD), _ = embed.apply(params['embed'], {}, x_BHWC, time_B, label_B)
+    given = conditioning.check(given, ['label'] if config.num_classes else [])
+    (x_BTD, condition_BD), _ = embed.apply(params['embed'], {}, x_BHWC, time_B, given)
     x_BTD, condition_BD = place(x_BTD), sharding.constrain(condition_BD, 'batch', None)
     x_BTD, _ = blocks.apply(params['blocks'], {}, x_BTD, condition_BD)
     x_BTP, _ = head.apply(params['head'], {}, x_BTD, condition_BD)
@@ -152,13 +153,12 @@ class _Embed(nnx.Module):
     self.label = LabelEmbedding(config.num_classes, config.width, dtype=dtype,
                                 rngs=rngs) if config.num_classes else None
 
-  def __call__(self, x_BHWC: Array, time_B: Array, label_B: Array | None = None, key: Key | None = None):
+  def __call__(self, x_BHWC: Array, time_B: Array, given: Mapping[str, Any], key: Key | None = None):
     x_BTD = self.patch(patchify(x_BHWC, self.size)).astype(self.residual)
     x_BTD = x_BTD + sincos_positions(*self.grid, self.width).astype(x_BTD.dtype)
     condition_BD = self.time(time_B)
     if self.label is not None:
-      assert label_B is not None, 'a network with classes needs labels'
-      condition_BD = condition_BD + self.label(label_B)
+      condition_BD = condition_BD + self.label(given['label'])
     return x_BTD, condition_BD
 
 

@@ -1,5 +1,6 @@
 """The U-Net of DDPM: residual blocks at several resolutions, attention at some (Ho et al. 2020, appendix B)."""
 
+from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import checks, sharding
-from genjax.nn import functional
+from genjax.nn import conditioning, functional
 from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.attention.self_attention import Attention
 from genjax.nn.conv import Conv
@@ -89,10 +90,10 @@ class UNet:
 
 
 def network(config: UNet) -> Network:
-  """The network (x_BHWC, time_B, label_B or None) -> prediction of the shape of x.
+  """The network (x_BHWC, time_B, given) -> prediction of the shape of x.
 
-  time_B is in [0, 1000]. The label `num_classes` means "no label". The last convolution is initialized to zero, so that
-  a new network predicts 0.
+  time_B is in [0, 1000]. `given` is what it reads of conditions, see `genjax.nn.conditioning`. The last convolution is
+  initialized to zero, so that a new network predicts 0.
   """
   return functional.network(lambda rngs: _Network(config, rngs))
 
@@ -139,11 +140,12 @@ class _Network(nnx.Module):
     self.norm = _norm(width, config, rngs)
     self.last = Conv(width, channels, init=_ZEROS, dtype=dtype, rngs=rngs)
 
-  def __call__(self, x_BHWC: Array, time_B: Array, label_B: Array | None = None, key: Key | None = None) -> Array:
+  def __call__(self, x_BHWC: Array, time_B: Array, given: Mapping[str, Any] | None = None,
+               key: Key | None = None) -> Array:
+    given = conditioning.check(given, ['label'] if self.label is not None else [])
     condition_BD = self.time(time_B)
     if self.label is not None:
-      assert label_B is not None, 'a network with classes needs labels'
-      condition_BD = condition_BD + self.label(label_B)
+      condition_BD = condition_BD + self.label(given['label'])
     condition_BD = jax.nn.silu(condition_BD)
     stages = sum(map(len, (*self.down, self.middle, *self.up)))
     keys = iter([None] * stages if key is None else jax.random.split(key, stages))

@@ -1,0 +1,61 @@
+"""The autoencoder of latent diffusion (Rombach et al. 2022) on any pictures: a data set, or a folder of one's own.
+
+    genjax train --config=configs/autoencoders/kl.py:model=f8,data=FOLDER,pixels=256 --workdir=runs/kl
+    genjax train --config=configs/autoencoders/kl.py:model=f4-small,data=cifar10 --workdir=runs/kl
+
+Arguments: `model`, where f8 makes latents of an eighth of the side; f4, f8, f16 and f32 are the paper's shapes (table
+8), sd3 has 16 channels and no 1 x 1 convolutions (Esser et al. 2024), and the -small ones are for CPUs. `data`, a data
+set or a folder; `pixels`, the side of the images, to which they are resized and cropped, 0 for that of `data` if it is
+a standard set; `channels` of the images; `dtype`.
+
+The published recipe has a perceptual and an adversarial loss too; this one is L1 and a KL divergence of weight 1e-6, with
+Adam 4.5e-6 for each image of a batch.
+"""
+
+from genjax.configs import common
+
+SHAPES = {
+  'f4': dict(multipliers=(1, 2, 4), latent=3),
+  'f8': dict(multipliers=(1, 2, 4, 4), latent=4),
+  'f16': dict(multipliers=(1, 1, 2, 2, 4), latent=16, attention=(16,)),
+  'f32': dict(multipliers=(1, 1, 2, 2, 4, 4), latent=64, attention=(16, 32)),
+  'sd3': dict(multipliers=(1, 2, 4, 4), latent=16, projections=False),
+  'f2-small': dict(multipliers=(1, 2), latent=4, base=16, blocks=1, groups=8),
+  'f4-small': dict(multipliers=(1, 2, 2), latent=4, base=32, blocks=1, groups=8),
+  'f8-small': dict(multipliers=(1, 2, 2, 4), latent=8, base=32, blocks=1, groups=8),
+}
+SETS = {'digits': (8, 1), 'mnist': (28, 1), 'fashion_mnist': (28, 1), 'cifar10': (32, 3)}  # side and channels
+
+
+def get_config(arg=None):
+  arg = common.parse_arg(arg, model='f8', data='cifar10', pixels=0, channels=3, dtype='float32', smoke=False)
+  if arg.model not in SHAPES:
+    raise ValueError(f'config argument model must be one of {sorted(SHAPES)}, got {arg.model!r}')
+  if not arg.pixels and arg.data not in SETS:
+    raise ValueError(f'config argument pixels is needed, the side of the images, for data={arg.data!r}: it is known of '
+                     f'{sorted(SETS)} only')
+  side, channels = (arg.pixels, arg.channels) if arg.pixels else SETS[arg.data]
+  small = arg.model.endswith('-small')
+  config = common.base(steps=20_000 if small else 400_000, batch_size=16)
+  config.experiment = 'genjax.experiments.kl'
+  heldout = dict(train='train', heldout='test') if arg.data in SETS else dict(train='train[:98%]', heldout='train[98%:]')
+  config.data = dict(name=arg.data, **heldout, shape=(side, side, channels), num_classes=0, flip=False,
+                     **common.IMAGES)
+  if arg.pixels:
+    config.data.update(resize='bicubic', crop=True)
+  config.model = dict(name='kl', **dict(dict(base=128, blocks=2, groups=32, attention=(), projections=True),
+                                        **SHAPES[arg.model]), dtype=arg.dtype, remat='none')
+  config.objective = dict(reconstruction='l1', kl_weight=1e-6, normalisation='channels')
+  rate = 1e-3 if small else 4.5e-6 * 16
+  config.optimizers.net = dict(name='adam', lr=rate, b1=0.5, b2=0.9, clip=1.0, warmup=200, schedule='cosine', end=0.05)
+  config.ema = dict(net=0.999)
+  config.evaluate_every = 1000
+  config.evaluate_batches = 16
+  config.sample_every = 1000
+  config.checkpoint.every = 1000
+  if arg.smoke:
+    config.data.update(name='digits', train='train', heldout='test', shape=(8, 8, 1), resize='', crop=False)
+    config.model.update(base=8, multipliers=(1, 2), latent=3, blocks=1, groups=4, attention=())
+    config.optimizers.net.warmup = 1
+    config = common.smoke(config)
+  return config

@@ -1,0 +1,87 @@
+"""Builder of autoencoders for latent diffusion, with the kind `autoencoder` for runs that stand on one."""
+
+import numpy as np
+
+from genjax import config as config_lib
+from genjax.config import Config
+from genjax.experiments import images, render, sections
+from genjax.models.autoencoders import kl
+from genjax.objectives import kinds
+from genjax.objectives.autoencoder import KlAutoencoder
+from genjax.options import Section, named
+from genjax.tables import Table
+from genjax.training.experiment import Columns, Experiment
+from genjax.training.optimization import optimizers
+from genjax.types import UserError
+
+MODELS: Table = Table('latent autoencoder', {'kl': (kl.Kl, kl.networks, kl.AXES)})
+PAIRS = 8  # images, and their reconstructions, in a row of a picture
+PICTURES = 32  # images in it
+READS = ('params/net/(encoder|decoder)/.*', 'mutable/.*')  # the learned scale of the error is no part of the maps
+
+
+def build(config: Config) -> Experiment:
+  """A convolutional autoencoder. config.data: see `genjax.experiments.images.Data`. config.model: 'kl' with options of
+  `genjax.models.autoencoders.kl.Kl`. config.objective: options of `KlAutoencoder`.
+
+  Raises:
+    UserError: an unknown name or option, or data that is not pixels.
+  """
+  images.check(config.data)
+  if images.content(config) != 'pixels':
+    raise UserError(f"an autoencoder learns from pixels; config.data.content is {images.content(config)!r}, set it to "
+                    "'pixels'")
+  kind, make, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
+  model = config_lib.build(kind, config.model, 'config.model', shape=tuple(config.data.shape))
+  encoder, decoder = make(model)
+  objective = config_lib.build(KlAutoencoder, config.objective, 'config.objective', encoder=encoder, decoder=decoder,
+                               latent=model.latent_shape)
+
+  def preview(params, context, batch):
+    image = batch['image'][:PICTURES]
+    return {'original': image, 'reconstruction': objective.reconstruct(params, context, image)}
+
+  return Experiment(
+    objective=objective,
+    train=images.batches(config, config.data.train),
+    heldout=images.batches(config, config.data.heldout, shuffle=False),
+    optimizers=optimizers.from_config(config.optimizers, config.steps),
+    example=images.example(config),
+    ema=config_lib.plain(config.ema),
+    axes={'net': axes},
+    preview=preview,
+    render=_render)
+
+
+def options(config: Config) -> dict[str, Section]:
+  """What the sections of the config take."""
+  return {
+    'data': images.DATA,
+    'model': named({name: row[0] for name, row in MODELS.items()}, config.model,
+                   computed={'shape': sections.MADE['shape']}),
+    'objective': Section((KlAutoencoder,), {'encoder': '', 'decoder': '', 'latent': 'config.model'}),
+    **sections.training(config)}
+
+
+def autoencoder(config: Config, experiment: Experiment) -> kinds.Autoencoder:
+  """The kind `autoencoder` of such a run; see `genjax.experiments.parts`."""
+  objective = experiment.objective
+  assert isinstance(objective, KlAutoencoder)
+  return kinds.Autoencoder(
+    shape=tuple(config.data.shape),
+    latent=objective.latent,
+    encode=lambda group, image_BHWC: objective.encode(group['params'], group['mutable'], image_BHWC),
+    decode=lambda group, z_BX: objective.decode(group['params'], group['mutable'], z_BX),
+    moments=lambda group: objective.moments(group['mutable']),
+    reads=READS)
+
+
+def _render(columns: Columns) -> dict[str, np.ndarray]:
+  """Grids of what noise decodes to, and of originals beside reconstructions."""
+  pictures = {}
+  if 'image' in columns:
+    pictures['samples'] = render.grid(columns['image'])
+  if 'reconstruction' in columns:
+    pairs = np.stack([columns['original'], columns['reconstruction']], axis=1)
+    pictures['reconstructions'] = render.grid(pairs.reshape(-1, *pairs.shape[2:]), columns=PAIRS)
+  return pictures

@@ -1,0 +1,174 @@
+"""What a builder of diffusion diffuses: pixels, latents of an autoencoder, or latents that were encoded before.
+
+`config.parts.autoencoder` names a run with the kind `autoencoder`. With it config.data.shape stays the shape of the
+pictures: those of the data, if config.data.content is 'pixels', and those of the samples. With config.data.content
+'latents' the data is a folder that `genjax data encode` wrote with that autoencoder.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from genjax import config as config_lib
+from genjax.config import Config
+from genjax.data import packed, pipeline
+from genjax.experiments import images, imported, parts
+from genjax.objectives import codecs
+from genjax.objectives.kinds import Autoencoder
+from genjax.training.experiment import Columns, Experiment
+from genjax.types import UserError, expanded
+
+PART = 'autoencoder'  # in config.parts, and the kind
+KIND = 'latents'  # what the key of encoded data calls itself
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+  """The space that is diffused, and the data as it comes from there.
+
+  Attributes:
+    shape: of one example in this space.
+    codec: columns of a batch <-> examples in this space.
+    example: column -> shape and dtype of one row of a batch.
+    batches: (split, shuffle, further columns, those of them that are mirrored with the images) -> batches.
+    open: (split, further columns) -> the data before any transform.
+    parts: that the codec reads.
+  """
+
+  shape: tuple[int, ...]
+  codec: codecs.Codec
+  example: Mapping[str, jax.ShapeDtypeStruct]
+  batches: Callable[..., pipeline.Pipeline]
+  open: Callable[[str, Sequence[str]], pipeline.Source]
+  parts: 'tuple[parts.Part, ...]' = ()
+
+  def attach(self, experiment: Experiment) -> Experiment:
+    """The experiment with the parts of the space."""
+    return parts.attach(experiment, *self.parts)
+
+
+def space(config: Config) -> Space:
+  """The space of a config, see the module. Without an autoencoder it is that of the column 'image' itself.
+
+  Raises:
+    UserError: the autoencoder reads pictures of another shape than config.data.shape, or config.data asks for what
+      latents cannot give.
+  """
+  content, shape = images.content(config), tuple(config.data.shape)
+  if PART not in (config.get('parts') or {}):
+    codec = codecs.identity() if content == 'latents' else codecs.pixels()
+    return Space(shape, codec, images.example(config), functools.partial(images.batches, config),
+                 functools.partial(images.open_data, config))
+  part = parts.open(config, PART, PART)
+  autoencoder: Autoencoder = part.functions
+  if shape != tuple(autoencoder.shape):
+    raise UserError(f'config.data.shape is {shape}, the shape of the pictures, but the autoencoder '
+                    f'{part.source.path} reads and writes {tuple(autoencoder.shape)}; set it to that, and resize '
+                    'pictures by config.data.resize=bilinear')
+  if autoencoder.column != 'image':
+    raise UserError(f'config.parts.{PART} must read pictures, and {part.source.path} reads {autoencoder.column!r}')
+  if content == 'pixels':
+    return Space(tuple(autoencoder.latent), codecs.latents(PART, autoencoder), images.example(config),
+                 functools.partial(images.batches, config), functools.partial(images.open_data, config), (part,))
+  for option in ('flip', 'resize', 'crop'):
+    if config.data.get(option):
+      raise UserError(f'config.data.{option} changes pictures, and config.data.content=latents are none; encode the '
+                      f'data with it (genjax data encode), and leave it out here')
+  label = {'label': jax.ShapeDtypeStruct((), np.int32)} if config.data.num_classes else {}
+  moments = {name: jax.ShapeDtypeStruct(tuple(autoencoder.latent), np.float32) for name in moment_columns(autoencoder)}
+  return Space(tuple(autoencoder.latent), codecs.encoded(PART, autoencoder), {**moments, **label},
+               functools.partial(batches, config, autoencoder), functools.partial(open_data, config, autoencoder),
+               (_expected(config, part),))
+
+
+def moment_columns(autoencoder: Autoencoder) -> tuple[str, str]:
+  """The columns of encoded data with means and log variances."""
+  return codecs.mean_column(autoencoder.column), codecs.log_variance_column(autoencoder.column)
+
+
+def batches(config: Config, autoencoder: Autoencoder, split: str, shuffle: bool = True, more: Sequence[str] = (),
+            mirrored: Sequence[str] = ()) -> pipeline.Pipeline:
+  """Batches of encoded data: the two `moment_columns` as float32 and, with classes, 'label' int32 B.
+
+  Args:
+    config: the whole config; config.data.name is a folder that `genjax data encode` wrote.
+    autoencoder: with which it was encoded.
+    split: of the folder.
+    shuffle: whether to shuffle.
+    more: further columns of the folder.
+    mirrored: of no use here, as latents cannot be mirrored.
+
+  Raises:
+    UserError: no such folder, or one with other latents, or of pictures with other options; labels outside the
+      classes.
+  """
+  del mirrored
+  return pipeline.Pipeline(lambda: open_data(config, autoencoder, split, more), config.batch_size, config.seed, None,
+                           shuffle, threads=config.data.get('threads', 1))
+
+
+def open_data(config: Config, autoencoder: Autoencoder, split: str, more: Sequence[str] = ()) -> pipeline.Source:
+  """The data of `batches`."""
+  imported.check_data(config)
+  return Latents(config.data, autoencoder, split, more)
+
+
+class Latents:
+  """A source of encoded data, see `batches`."""
+
+  def __init__(self, data: Config, autoencoder: Autoencoder, split: str, more: Sequence[str] = ()):
+    folder = encoded_folder(data.name)
+    moments = moment_columns(autoencoder)
+    columns = tuple(dict.fromkeys((*moments, *(('label',) if data.num_classes else ()), *more)))
+    self._source = packed.Reader(folder, split, columns)
+    self._moments, self._num_classes, self._name = moments, data.num_classes, data.name
+    stored = self._source.schema['columns'][moments[0]]['shape']
+    if tuple(stored) != tuple(autoencoder.latent):
+      raise UserError(f'latents in {data.name} are {tuple(stored)}, and those of config.parts.{PART} '
+                      f'{tuple(autoencoder.latent)}; name the autoencoder that made them, or encode the data anew')
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def get(self, indices: np.ndarray) -> Columns:
+    columns = self._source.get(indices)
+    label_B = columns.get('label')
+    if label_B is not None and (label_B.min(initial=0) < 0 or label_B.max(initial=0) >= self._num_classes):
+      raise UserError(f'config.data.num_classes is {self._num_classes}, but {self._name} has labels from '
+                      f'{label_B.min()} to {label_B.max()}; set it to at least {label_B.max() + 1}')
+    return {**columns, **{name: columns[name].astype(np.float32, copy=False) for name in self._moments}}
+
+  def fingerprint(self) -> dict[str, Any]:
+    return {'name': 'encoded', **self._source.fingerprint()}
+
+
+def encoded_folder(name: str) -> pathlib.Path:
+  """The folder of encoded data that config.data.name names.
+
+  Raises:
+    UserError: it is none.
+  """
+  folder = expanded(name)
+  if not packed.is_packed(folder):
+    raise UserError(f'config.data.content=latents needs encoded data, and config.data.name={name!r} is none: make it by '
+                    'genjax data encode --workdir=AUTOENCODER --config=CONFIG_OF_THE_DATA --out=FOLDER, and name FOLDER')
+  if packed.read_schema(folder)['key'].get('kind') != KIND:
+    raise UserError(f'config.data.name={name!r} holds packed data that is not encoded; set config.data.content=pixels, '
+                    'or encode it by genjax data encode')
+  return folder
+
+
+def _expected(config: Config, part: parts.Part) -> parts.Part:
+  """The part, which must be the one that made the data. A run that began before knows its part already, and may be
+  sampled where its data is not."""
+  if (config_lib.plain(config.get('assets') or {}).get('parts') or {}).get(PART) or not packed.is_packed(
+      expanded(config.data.name)):
+    return part
+  made = packed.read_schema(encoded_folder(config.data.name))['key'][PART]
+  source = dataclasses.replace(part.source, sha256=made['sha256'], made=config.data.name)
+  return dataclasses.replace(part, source=source)

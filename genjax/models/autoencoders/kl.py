@@ -1,0 +1,264 @@
+"""The convolutional autoencoder of latent diffusion (Rombach et al. 2022, appendix G; Esser et al. 2021, table 7).
+
+Residual blocks at several resolutions, attention at the smallest. A stage but the first halves the image, so that the
+latent is a picture of a 2^(stages - 1)-th of the side. With the defaults it is the autoencoder of Stable Diffusion.
+
+Parameters map one to one to those of published weights: `encoder/down/1/blocks/0/conv_in` is
+`encoder.down.1.block.0.conv1` there, `encoder/moments` is `quant_conv`, `decoder/latent` is `post_quant_conv`.
+"""
+
+import dataclasses
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from genjax import checks, sharding
+from genjax.nn import functional
+from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
+from genjax.nn.attention.self_attention import Attention
+from genjax.nn.conv import Conv
+from genjax.nn.functional import Network, network
+from genjax.nn.linear import Linear
+from genjax.nn.norms import GroupNorm
+from genjax.types import Array, Key
+
+LOG_VARIANCES = (-30.0, 20.0)  # bounds of log variances, as in the published code
+
+
+@dataclasses.dataclass(frozen=True)
+class Kl:
+  """Options of the networks; the defaults are those of Stable Diffusion (83.7 M parameters).
+
+  Attributes:
+    shape: (H, W, C) of the images.
+    latent: channels Z of the latent.
+    base: channels of the first stage.
+    multipliers: channels of each stage over `base`; each stage but the first has half the resolution of the one before.
+    blocks: residual blocks of a stage (one more in the decoder).
+    attention: factors by which an image is smaller at the stages that have attention after each block, such as 16. The
+      middle always has one.
+    heads: number of attention heads.
+    groups: groups of the group norms.
+    dropout: dropout rate in the residual blocks.
+    projections: whether 1 x 1 convolutions stand around the latent; those of Stable Diffusion 3 and Flux have none.
+    dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
+    attention_kernel: implementation: 'auto', 'reference', 'chunked', 'splash' or 'cudnn', see
+      `genjax.nn.attention.dot_product_attention.attend`.
+    remat: what the backward pass keeps of a block: 'none' everything, 'dots' matrix products, 'full' its inputs only,
+      'offload' its inputs in the memory of the host.
+
+  Raises:
+    UserError: sizes that do not divide, an attention factor that no stage has, or an unknown attention kernel.
+  """
+
+  shape: tuple[int, int, int]
+  latent: int = 4
+  base: int = 128
+  multipliers: tuple[int, ...] = (1, 2, 4, 4)
+  blocks: int = 2
+  attention: tuple[int, ...] = ()
+  heads: int = 1
+  groups: int = 32
+  dropout: float = 0.0
+  projections: bool = True
+  dtype: str = 'float32'
+  attention_kernel: str = 'auto'
+  remat: str = 'none'
+
+  def __post_init__(self):
+    checks.whole(self, 1, 'shape', 'latent', 'base', 'multipliers', 'blocks', 'attention', 'heads', 'groups')
+    checks.rates(self, 'dropout')
+    checks.dtype(self)
+    if not self.multipliers:
+      raise checks.OutOfRange(f'multipliers must name at least one stage, got {self.multipliers}')
+    if self.shape[0] % self.factor or self.shape[1] % self.factor:
+      raise checks.OutOfRange(
+        f'multipliers has {len(self.multipliers)} stages, which need an image size that is a multiple of '
+        f'{self.factor}, got {self.shape[:2]}; use fewer stages or another size')
+    factors = [2 ** stage for stage in range(len(self.multipliers))]
+    if set(self.attention) - set(factors):
+      raise checks.OutOfRange(f'attention must be factors among {factors}, got {self.attention}')
+    if self.attention_kernel not in IMPLEMENTATIONS:
+      raise checks.OutOfRange(f'attention_kernel must be one of {IMPLEMENTATIONS}, got {self.attention_kernel!r}')
+    for channels in (self.base * multiplier for multiplier in self.multipliers):
+      if channels % self.groups or channels % self.heads:
+        raise checks.OutOfRange(f'groups ({self.groups}) and heads ({self.heads}) must divide the channels of every '
+                                f'stage, got a stage of {channels}')
+
+  @property
+  def factor(self) -> int:
+    """By how much the latent is smaller than the image, along each side."""
+    return 2 ** (len(self.multipliers) - 1)
+
+  @property
+  def latent_shape(self) -> tuple[int, int, int]:
+    """(H / factor, W / factor, Z)."""
+    return self.shape[0] // self.factor, self.shape[1] // self.factor, self.latent
+
+
+def networks(config: Kl) -> tuple[Network, Network]:
+  """Encoder: images B H W C in [-1, 1] -> (mean, log variance), each float32 B H/f W/f Z. Decoder: latents -> images
+  B H W C of about that range."""
+  return network(lambda rngs: Encoder(config, rngs)), network(lambda rngs: Decoder(config, rngs))
+
+
+class Encoder(nnx.Module):
+  """Images B H W C -> mean and log variance of the latent."""
+
+  def __init__(self, config: Kl, rngs: nnx.Rngs):
+    dtype, width, outputs = jnp.dtype(config.dtype), config.base, 2 * config.latent
+    self.remat = config.remat
+    self.first = Conv(config.shape[-1], width, dtype=dtype, rngs=rngs)
+    stages = []
+    for index, multiplier in enumerate(config.multipliers):
+      stages.append(Stage(config, width, config.base * multiplier, config.blocks, index, rngs))
+      width = config.base * multiplier
+    self.down = nnx.List(stages)
+    # On an even size, 'SAME' pads below and to the right alone, as the published code does.
+    self.shrink = nnx.List([Conv(config.base * multiplier, config.base * multiplier, stride=2, dtype=dtype, rngs=rngs)
+                            for multiplier in config.multipliers[:-1]])
+    self.middle = Middle(config, width, rngs)
+    self.norm = _norm(width, config, rngs)
+    self.last = Conv(width, outputs, dtype=dtype, rngs=rngs)
+    self.moments = Conv(outputs, outputs, 1, dtype=dtype, rngs=rngs) if config.projections else None
+
+  def __call__(self, x_BHWC: Array, key: Key | None = None) -> tuple[Array, Array]:
+    keys = _Keys(key, sum(len(stage.blocks) for stage in self.down) + 2)
+    x_BHWC = self.first(x_BHWC)
+    for index, stage in enumerate(self.down):
+      x_BHWC = self.shrink[index - 1](x_BHWC) if index else x_BHWC
+      x_BHWC = stage(x_BHWC, keys, self.remat)
+    x_BHWC = self.middle(x_BHWC, keys, self.remat)
+    x_BHWC = self.last(jax.nn.silu(self.norm(x_BHWC)))
+    x_BHWC = x_BHWC if self.moments is None else self.moments(x_BHWC)
+    mean_BHWZ, log_variance_BHWZ = jnp.split(x_BHWC.astype(jnp.float32), 2, axis=-1)
+    return mean_BHWZ, jnp.clip(log_variance_BHWZ, *LOG_VARIANCES)
+
+
+class Decoder(nnx.Module):
+  """Latents B H/f W/f Z -> images B H W C."""
+
+  def __init__(self, config: Kl, rngs: nnx.Rngs):
+    dtype, width = jnp.dtype(config.dtype), config.base * config.multipliers[-1]
+    self.remat = config.remat
+    self.latent = Conv(config.latent, config.latent, 1, dtype=dtype, rngs=rngs) if config.projections else None
+    self.first = Conv(config.latent, width, dtype=dtype, rngs=rngs)
+    self.middle = Middle(config, width, rngs)
+    stages = []
+    for index, multiplier in reversed(list(enumerate(config.multipliers))):
+      stages.append(Stage(config, width, config.base * multiplier, config.blocks + 1, index, rngs))
+      width = config.base * multiplier
+    self.up = nnx.List(stages)
+    self.enlarge = nnx.List([Conv(config.base * multiplier, config.base * multiplier, dtype=dtype, rngs=rngs)
+                             for multiplier in config.multipliers[:0:-1]])
+    self.norm = _norm(width, config, rngs)
+    self.last = Conv(width, config.shape[-1], dtype=dtype, rngs=rngs)
+
+  def __call__(self, z_BHWZ: Array, key: Key | None = None) -> Array:
+    keys = _Keys(key, sum(len(stage.blocks) for stage in self.up) + 2)
+    x_BHWC = z_BHWZ if self.latent is None else self.latent(z_BHWZ)
+    x_BHWC = self.middle(self.first(x_BHWC), keys, self.remat)
+    for index, stage in enumerate(self.up):
+      x_BHWC = self.enlarge[index - 1](_double(x_BHWC)) if index else x_BHWC
+      x_BHWC = stage(x_BHWC, keys, self.remat)
+    return self.last(jax.nn.silu(self.norm(x_BHWC))).astype(jnp.float32)
+
+
+class Stage(nnx.Module):
+  """The residual blocks of one resolution, each followed by attention where the options ask for it.
+
+  Args:
+    config: options.
+    inputs, outputs: channels.
+    count: number of blocks.
+    index: of the resolution, from 0.
+  """
+
+  def __init__(self, config: Kl, inputs: int, outputs: int, count: int, index: int, rngs: nnx.Rngs):
+    widths = [inputs] + [outputs] * (count - 1)
+    attends = 2 ** index in config.attention
+    self.blocks = nnx.List([Residual(config, width, outputs, rngs) for width in widths])
+    self.attention = nnx.List([Attend(config, outputs, rngs) for _ in widths]) if attends else None
+
+  def __call__(self, x_BHWC: Array, keys: '_Keys', remat: str) -> Array:
+    for index, block in enumerate(self.blocks):
+      x_BHWC = functional.rematerialise(block, remat)(x_BHWC, keys.next())
+      x_BHWC = x_BHWC if self.attention is None else self.attention[index](x_BHWC)
+    return x_BHWC
+
+
+class Middle(nnx.Module):
+  """A residual block, attention, and another residual block at the smallest resolution."""
+
+  def __init__(self, config: Kl, width: int, rngs: nnx.Rngs):
+    self.blocks = nnx.List([Residual(config, width, width, rngs) for _ in range(2)])
+    self.attention = Attend(config, width, rngs)
+
+  def __call__(self, x_BHWC: Array, keys: '_Keys', remat: str) -> Array:
+    first, last = (functional.rematerialise(block, remat) for block in self.blocks)
+    return last(self.attention(first(x_BHWC, keys.next())), keys.next())
+
+
+class Residual(nnx.Module):
+  """Two convolutions, each after a group norm and a SiLU, beside a shortcut."""
+
+  def __init__(self, config: Kl, inputs: int, outputs: int, rngs: nnx.Rngs):
+    dtype = jnp.dtype(config.dtype)
+    self.dropout = config.dropout
+    self.norm_in = _norm(inputs, config, rngs)
+    self.conv_in = Conv(inputs, outputs, dtype=dtype, rngs=rngs, axes=(None, 'mlp'))
+    self.norm_out = _norm(outputs, config, rngs)
+    self.conv_out = Conv(outputs, outputs, dtype=dtype, rngs=rngs, axes=('mlp', None))
+    self.shortcut = Linear(inputs, outputs, dtype=dtype, rngs=rngs) if inputs != outputs else None
+
+  def __call__(self, x_BHWC: Array, key: Key | None = None) -> Array:
+    hidden = self.conv_in(jax.nn.silu(self.norm_in(x_BHWC)))
+    hidden = sharding.constrain(hidden, 'batch', None, None, 'mlp', name='hidden maps B H W C of a residual block')
+    hidden = functional.dropout(jax.nn.silu(self.norm_out(hidden)), self.dropout, key)
+    x_BHWC = (x_BHWC if self.shortcut is None else self.shortcut(x_BHWC)) + self.conv_out(hidden)
+    return sharding.constrain(x_BHWC, 'batch', None, None, None)
+
+
+class Attend(nnx.Module):
+  """Self-attention over the pixels of a map, after a group norm and beside a shortcut."""
+
+  def __init__(self, config: Kl, width: int, rngs: nnx.Rngs):
+    self.norm = _norm(width, config, rngs)
+    self.attention = Attention(width, config.heads, dtype=jnp.dtype(config.dtype), split=False,
+                               implementation=config.attention_kernel, rngs=rngs)
+
+  def __call__(self, x_BHWC: Array, key: Key | None = None) -> Array:
+    x_BTD = self.norm(x_BHWC).reshape(x_BHWC.shape[0], -1, x_BHWC.shape[-1])
+    return x_BHWC + self.attention(x_BTD).reshape(x_BHWC.shape)
+
+
+class _Keys:
+  """The keys of the blocks, one after the other; None in inference."""
+
+  def __init__(self, key: Key | None, count: int):
+    self._keys = iter([None] * count if key is None else jax.random.split(key, count))
+
+  def next(self) -> Key | None:
+    return next(self._keys)
+
+
+def _norm(channels: int, config: Kl, rngs: nnx.Rngs) -> Any:
+  return GroupNorm(channels, config.groups, epsilon=1e-6, dtype=jnp.dtype(config.dtype), rngs=rngs)
+
+
+def _double(x_BHWC: Array) -> Array:
+  """Doubles the resolution by nearest-neighbour interpolation."""
+  batch, height, width, channels = x_BHWC.shape
+  x = jnp.broadcast_to(x_BHWC[:, :, None, :, None], (batch, height, 2, width, 2, channels))
+  return x.reshape(batch, 2 * height, 2 * width, channels)
+
+
+# Tensor parallelism splits the hidden channels of residual blocks, but not attention, whose maps are small.
+AXES = (
+  (r'(encoder|decoder)/(down|middle|up)/.*/conv_in/kernel', (None, None, None, 'mlp')),
+  (r'(encoder|decoder)/(down|middle|up)/.*/conv_in/bias', ('mlp',)),
+  (r'(encoder|decoder)/(down|middle|up)/.*/norm_out/(scale|bias)', ('mlp',)),
+  (r'(encoder|decoder)/(down|middle|up)/.*/conv_out/kernel', (None, None, 'mlp', None)),
+)

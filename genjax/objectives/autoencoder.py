@@ -1,0 +1,189 @@
+"""Autoencoders whose latents are pictures for another model to generate (Rombach et al. 2022, section 3.1)."""
+
+from collections.abc import Mapping
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from genjax import checks
+from genjax.nn.functional import Network
+from genjax.objectives.base import Context, Output, Phase, Variables
+from genjax.objectives.vae import kl_to_standard_normal
+from genjax.types import Array, Batch, Key, Params, Tree, UserError
+
+RECONSTRUCTIONS = ('l1', 'l2', 'laplace', 'gaussian')
+NORMALISATIONS = ('channels', 'all')
+_LEARNED = ('laplace', 'gaussian')  # those with a learned scale
+_LEAST_VARIANCE = 1e-8  # a channel that is constant has no scale
+_MOST_PSNR = 100.0  # in dB, of images that are equal
+
+
+class Forward(NamedTuple):
+  """What one pass through encoder and decoder gives: the images in [-1, 1], the decoder's output, the posterior, and the
+  new mutable trees."""
+
+  x_BHWC: Array
+  out_BHWC: Array
+  mean_BX: Array
+  log_variance_BX: Array
+  mutable: dict[str, Tree]
+
+
+@dataclasses.dataclass(frozen=True)
+class KlAutoencoder:
+  """Reconstruction plus a small KL divergence of the posterior from N(0, I). Group 'net', one phase 'autoencoder'.
+
+  The loss is that of the published code without its perceptual and adversarial terms, divided by the number of pixel
+  values H W C. A subclass with further terms or phases begins with `forward`.
+
+  While it trains, the first two moments of the latent's channels are averaged in `mutable`, so that any checkpoint
+  knows with which shift and scale its latents have mean 0 and deviation 1, see `moments`.
+
+  Attributes:
+    encoder: images B H W C in [-1, 1] -> (mean, log variance), each B h w Z.
+    decoder: latents B h w Z -> images B H W C.
+    latent: (h, w, Z).
+    reconstruction: 'l1' or 'l2', the mean absolute or squared error; 'laplace' or 'gaussian', the negative
+      log-likelihood with one learned scale for all pixel values.
+    kl_weight: factor of the KL divergence, against errors that are summed over an image.
+    normalisation: 'channels' measures shift and scale of each channel of the latent, 'all' of all together.
+    decay: of the averages of the latent's moments, per step.
+
+  Batches: 'image' uint8 B H W C.
+
+  Raises:
+    UserError: an unknown name or a number outside its range.
+  """
+
+  encoder: Network
+  decoder: Network
+  latent: tuple[int, ...]
+  reconstruction: str = 'l1'
+  kl_weight: float = 1e-6
+  normalisation: str = 'channels'
+  decay: float = 0.99
+
+  def __post_init__(self):
+    for name, known in (('reconstruction', RECONSTRUCTIONS), ('normalisation', NORMALISATIONS)):
+      if getattr(self, name) not in known:
+        raise UserError(f'config.objective.{name} must be one of {known}, got {getattr(self, name)!r}')
+    checks.whole(self, 1, 'latent')
+    checks.between(self, ('kl_weight',), at_least=0)
+    checks.rates(self, 'decay')
+
+  def init(self, key: Key, frozen: Params) -> Variables:
+    encoder_key, decoder_key = jax.random.split(key)
+    encoder, encoder_mutable = self.encoder.init(encoder_key)
+    decoder, decoder_mutable = self.decoder.init(decoder_key)
+    learned = {'log_scale': jnp.zeros(())} if self.reconstruction in _LEARNED else {}
+    moments = {'mean': jnp.zeros(self.latent[-1]), 'square': jnp.ones(self.latent[-1])}
+    return Variables({'net': {'encoder': encoder, 'decoder': decoder, **learned}},
+                     {'encoder': encoder_mutable, 'decoder': decoder_mutable, 'moments': moments})
+
+  def phases(self) -> tuple[Phase, ...]:
+    return (Phase('autoencoder', ('net',), self.loss),)
+
+  def loss(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
+    """Mean over images of error + weight * KL, in units of one pixel value."""
+    made = self.forward(params, context, batch, key)
+    error = jnp.mean(self.error(params, made.out_BHWC, made.x_BHWC))
+    kl = jnp.mean(_kl(made.mean_BX, made.log_variance_BX))
+    loss = error + self.kl_weight * kl / math.prod(made.x_BHWC.shape[1:])
+    metrics = {'error': error, 'kl': kl, 'latent_deviation': jnp.mean(1.0 / _shift_scale(made.mutable['moments'])[1])}
+    return Output(loss, metrics, made.mutable, weight=float(made.x_BHWC.shape[0]))
+
+  def forward(self, params: Params, context: Context, batch: Batch, key: Key) -> Forward:
+    """Encodes, draws from the posterior, decodes."""
+    x_BHWC = centred(batch['image'])
+    encoder_key, noise_key, decoder_key = jax.random.split(key, 3)
+    (mean_BX, log_variance_BX), encoder = self.encoder.apply(
+      params['net']['encoder'], context.mutable['encoder'], x_BHWC, key=encoder_key)
+    z_BX = mean_BX + jnp.exp(log_variance_BX / 2) * jax.random.normal(noise_key, mean_BX.shape)
+    out_BHWC, decoder = self.decoder.apply(params['net']['decoder'], context.mutable['decoder'], z_BX, key=decoder_key)
+    moments = self._moments(context, mean_BX, log_variance_BX)
+    return Forward(x_BHWC, out_BHWC, mean_BX, log_variance_BX,
+                   {'encoder': encoder, 'decoder': decoder, 'moments': moments})
+
+  def error(self, params: Params, out_BHWC: Array, x_BHWC: Array) -> Array:
+    """The error of reconstructions, shape B, in units of one pixel value."""
+    difference_BHWC = jnp.abs(x_BHWC - out_BHWC)
+    error_BHWC = difference_BHWC if self.reconstruction in ('l1', 'laplace') else jnp.square(difference_BHWC)
+    if self.reconstruction in _LEARNED:
+      log_scale = params['net']['log_scale']
+      error_BHWC = error_BHWC / jnp.exp(log_scale) + log_scale
+      # log N has half of the squared error over the variance, and half of the log variance
+      error_BHWC = error_BHWC + math.log(2) if self.reconstruction == 'laplace' else 0.5 * (
+        error_BHWC + math.log(2 * math.pi))
+    return jnp.mean(error_BHWC, axis=(1, 2, 3))
+
+  def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
+    """Of reconstructions from the mean of the posterior: 'loss' as in training, 'l1' and 'mse' in units of pixels in
+    [-1, 1], 'psnr' in dB of uint8 images, and 'kl' in nats per image."""
+    x_BHWC = centred(batch['image'])
+    mean_BX, log_variance_BX = self.encode(params, context.mutable, batch['image'])
+    out_BHWC = self.decoder.apply(params['net']['decoder'], context.mutable['decoder'], mean_BX)[0]
+    kl_B = _kl(mean_BX, log_variance_BX)
+    axes = tuple(range(1, x_BHWC.ndim))
+    difference_BHWC = (as_image(out_BHWC).astype(jnp.float32) - batch['image'].astype(jnp.float32)) / 255
+    psnr_B = -10 * jnp.log10(jnp.maximum(jnp.mean(jnp.square(difference_BHWC), axis=axes), 10 ** (-_MOST_PSNR / 10)))
+    loss_B = self.error(params, out_BHWC, x_BHWC) + self.kl_weight * kl_B / math.prod(x_BHWC.shape[1:])
+    return {'loss': loss_B, 'l1': jnp.mean(jnp.abs(x_BHWC - out_BHWC), axis=axes),
+            'mse': jnp.mean(jnp.square(x_BHWC - out_BHWC), axis=axes), 'psnr': psnr_B, 'kl': kl_B}
+
+  def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
+    """'image' uint8 N H W C of latents that are Gaussian noise with the measured moments: what the decoder makes of a
+    model that knows nothing but these."""
+    shift, scale = self.moments(context.mutable)
+    noise_NX = jax.vmap(lambda key: jax.random.normal(key, self.latent))(keys)
+    return {'image': self.decode(params, context.mutable, noise_NX / scale + shift)}
+
+  def reconstruct(self, params: Params, context: Context, image_BHWC: Array) -> Array:
+    """What the decoder makes of the mean of the posterior, uint8 B H W C."""
+    return self.decode(params, context.mutable, self.encode(params, context.mutable, image_BHWC)[0])
+
+  def encode(self, params: Params, mutable: Tree, image_BHWC: Array) -> tuple[Array, Array]:
+    """Images uint8 -> mean and log variance of the posterior, float32, neither shifted nor scaled."""
+    return self.encoder.apply(params['net']['encoder'], mutable['encoder'], centred(image_BHWC))[0]
+
+  def decode(self, params: Params, mutable: Tree, z_BX: Array) -> Array:
+    """Latents as the encoder gives them -> images uint8."""
+    return as_image(self.decoder.apply(params['net']['decoder'], mutable['decoder'], z_BX)[0])
+
+  def moments(self, mutable: Tree) -> tuple[Array, Array]:
+    """(shift, scale), each of shape Z, or scalars if all channels are measured together: (z - shift) * scale has mean 0
+    and deviation 1 over the training data."""
+    averages = mutable['moments']
+    return _shift_scale(averages if self.normalisation == 'channels' else jax.tree.map(jnp.mean, averages))
+
+  def _moments(self, context: Context, mean_BX: Array, log_variance_BX: Array) -> Tree:
+    """The averages of the moments of draws from the posterior, after one batch more."""
+    mean_BX, log_variance_BX = jax.lax.stop_gradient((mean_BX, log_variance_BX))
+    axes = tuple(range(mean_BX.ndim - 1))
+    new = {'mean': jnp.mean(mean_BX, axis=axes),
+           'square': jnp.mean(jnp.square(mean_BX) + jnp.exp(log_variance_BX), axis=axes)}
+    # At first less, as for averaged parameters: the initial values are soon forgotten
+    decay = jnp.minimum(self.decay, context.step / (10.0 + context.step))
+    return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, context.mutable['moments'], new)
+
+
+def centred(image: Array) -> Array:
+  """uint8 0 .. 255 -> float32 -1 .. 1."""
+  return image.astype(jnp.float32) / 127.5 - 1.0
+
+
+def as_image(out: Array) -> Array:
+  """The inverse of `centred`, rounded; what is outside is cut off."""
+  return jnp.round(127.5 * (jnp.clip(out, -1.0, 1.0) + 1.0)).astype(jnp.uint8)
+
+
+def _kl(mean_BX: Array, log_variance_BX: Array) -> Array:
+  size = mean_BX.shape[0]
+  return kl_to_standard_normal(mean_BX.reshape(size, -1), log_variance_BX.reshape(size, -1))
+
+
+def _shift_scale(averages: Tree) -> tuple[Array, Array]:
+  variance = averages['square'] - jnp.square(averages['mean'])
+  return averages['mean'], jax.lax.rsqrt(jnp.maximum(variance, _LEAST_VARIANCE))

@@ -1,0 +1,85 @@
+"""Kinds of parts: what a run gives to another one that stands on it.
+
+A builder offers a kind by a function of its name, `autoencoder(config, experiment) -> Autoencoder`, and another builder
+opens it by `genjax.experiments.parts.open`. All functions are pure. Their first argument is the part's frozen group,
+the nested dict {'params': {GROUP: tree}, 'mutable': tree, 'frozen': {PART: tree}}.
+
+`reads` are regular expressions of the paths in that group, 'params/GROUP/...', which the functions read. Whatever none
+of them matches whole is left out of the group, and takes no memory. A kind of one's own may be any object; without
+`reads` it has the whole group.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+
+import numpy as np
+
+from genjax.types import Array, Tree
+
+ALL = ('.*',)
+
+
+@dataclasses.dataclass(frozen=True)
+class Autoencoder:
+  """Images, clips or sounds <-> latents.
+
+  Attributes:
+    shape: of one row of what it reads, for example (H, W, C) of uint8 pixels.
+    latent: shape of one latent, for example (H / f, W / f, Z).
+    encode: (group, image_BHWC uint8) -> mean and log variance of the posterior, each float32 of shape B and `latent`;
+      they are not scaled.
+    decode: (group, z_BX) -> image_BHWC uint8.
+    moments: group -> (shift, scale), scalars or one value a channel: (z - shift) * scale has mean 0 and deviation 1.
+      They were measured in training and are kept in the run.
+    column: of a batch, which it reads and decodes to.
+    reads: see the module.
+  """
+
+  shape: tuple[int, ...]
+  latent: tuple[int, ...]
+  encode: Callable[[Tree, Array], tuple[Array, Array]]
+  decode: Callable[[Tree, Array], Array]
+  moments: Callable[[Tree], tuple[Array, Array]]
+  column: str = 'image'
+  reads: tuple[str, ...] = ALL
+
+
+@dataclasses.dataclass(frozen=True)
+class TextEncoder:
+  """Texts -> vectors.
+
+  Attributes:
+    width: D of a vector.
+    length: most tokens that it reads, special ones included.
+    tokenize: (texts, truncate) -> ids int32 B L and mask bool B L, on the host, where L is `length`. A longer text is a
+      UserError, unless `truncate` cuts it off.
+    encode: (group, ids_BL, mask_BL) -> 'tokens' float32 B L D, 'mask' bool B L and 'pooled' float32 B D.
+    reads: see the module.
+  """
+
+  width: int
+  length: int
+  tokenize: Callable[[Sequence[str], bool], tuple[np.ndarray, np.ndarray]]
+  encode: Callable[[Tree, Array, Array], Mapping[str, Array]]
+  reads: tuple[str, ...] = ALL
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+  """Images -> features and classes.
+
+  Attributes:
+    shape: (H, W, C) of one image, uint8.
+    width: D of the features.
+    classes: number K of classes.
+    extract: (group, image_BHWC uint8) -> features float32 B D.
+    predict: (group, image_BHWC uint8) -> logits float32 B K.
+    reads: see the module.
+  """
+
+  shape: tuple[int, int, int]
+  width: int
+  classes: int
+  extract: Callable[[Tree, Array], Array]
+  predict: Callable[[Tree, Array], Array]
+  reads: tuple[str, ...] = ALL
