@@ -106,14 +106,14 @@ class LoadedRun:
     return dict(self.experiment.render(samples))
 
   def write(self, samples: Columns, path: Path, *, seed: int | None = None,
-            conditions: Mapping[str, Any] | None = None) -> list[pathlib.Path]:
+            conditions: Mapping[str, Any] | None = None, start: int = 0) -> list[pathlib.Path]:
     """Writes samples as `genjax sample --out=PATH` does; returns the files.
 
     Args:
       samples: what `sample` returned.
       path: ends in .npz for arrays, in an ending that fits what is shown of them (.png, .jpg, .webp or .gif; .mp4;
         .wav or .flac; .txt), or is a folder for one file of each sample.
-      seed, conditions: what `sample` was given, for metadata.jsonl of a folder.
+      seed, conditions, start: what `sample` was given, for metadata.jsonl of a folder.
 
     Raises:
       UserError: another ending, or a place that cannot be written.
@@ -122,7 +122,7 @@ class LoadedRun:
     if out.is_folder or out.path.suffix != '.npz':
       sampling.check_ending(self.experiment, samples, out)
     workdir_lib.prepare(str(out.path if out.is_folder else out.path.parent), 'path')
-    return sampling.write(samples, self.experiment, out, seed, conditions)
+    return sampling.write(samples, self.experiment, out, seed, conditions, start)
 
   def evaluate(self, *, averaged: bool = True, samples: bool = True, seed: int = 0) -> scoring.Evaluation:
     """Evaluates the run on its held-out split, and writes evaluation.json as `genjax evaluate` does.

@@ -220,7 +220,7 @@ def each(experiment: Experiment, columns: Columns) -> list[Artifact]:
 
 
 def write(samples: Columns, experiment: Experiment, out: Destination | None, seed: int | None = None,
-          given: Mapping[str, Any] | None = None) -> list[pathlib.Path]:
+          given: Mapping[str, Any] | None = None, start: int = 0) -> list[pathlib.Path]:
   """Writes samples as `out` asks, see `check_ending`.
 
   A folder gets one file of each sample and metadata.jsonl, which says of each file its name, row, seed and conditions.
@@ -233,6 +233,7 @@ def write(samples: Columns, experiment: Experiment, out: Destination | None, see
     seed: what they were drawn with, for metadata.jsonl.
     given: condition -> value, or list of values that go round the rows, as they were asked for. metadata.jsonl has
       texts and paths as they were written.
+    start: of a longer draw, the row of the first sample.
 
   Returns:
     The files.
@@ -241,7 +242,7 @@ def write(samples: Columns, experiment: Experiment, out: Destination | None, see
     np.savez_compressed(out.path, **samples)  # type: ignore[arg-type]
     return [out.path]
   if out is not None and out.is_folder:
-    return _write_each(out.path, samples, experiment, seed, given or {})
+    return _write_each(out.path, samples, experiment, seed, given or {}, start)
   rendered = experiment.render(samples)
   if out is None:
     print('\n'.join(value for value in rendered.values() if isinstance(value, str)))
@@ -256,14 +257,15 @@ def write(samples: Columns, experiment: Experiment, out: Destination | None, see
 
 
 def _write_each(folder: pathlib.Path, samples: Columns, experiment: Experiment, seed: int | None,
-                given: Mapping[str, Any]) -> list[pathlib.Path]:
+                given: Mapping[str, Any], start: int) -> list[pathlib.Path]:
   asked = {name: values if isinstance(values, (list, tuple)) else [values] for name, values in given.items()}
   paths, lines = [], []
-  for row, value in enumerate(each(experiment, samples)):
+  for place, value in enumerate(each(experiment, samples)):
+    row = start + place
     paths.append(artifacts.write(folder / f'{row:06d}{artifacts.endings(value)[0]}', value))
     facts = {'file_name': paths[-1].name, 'row': row, **({} if seed is None else {'seed': seed})}
     for name, condition in experiment.conditions.items():
-      told = _plain(samples[name][row]) if name in samples and condition.fill is None else None
+      told = _plain(samples[name][place]) if name in samples and condition.fill is None else None
       if told is None and name in asked:
         told = _plain(asked[name][row % len(asked[name])])
       if told is not None:
