@@ -9,9 +9,8 @@ import pathlib
 import threading
 from typing import Any
 
-import numpy as np
-
 from genjax import config as config_lib
+from genjax.artifacts import Artifact
 from genjax.config import Config
 from genjax.runs import assets, configs, exporting, outputs, sampling, scoring, training
 from genjax.runs import checkpoints as checkpoints_lib
@@ -102,26 +101,28 @@ class LoadedRun:
                       'sample for each')
     return self.run.sample(num, seed, sampling.rows(known, given, num), averaged, chunk)
 
-  def render(self, samples: Columns) -> dict[str, np.ndarray | str]:
-    """What is shown of samples: name -> an image (uint8 H W C) or a text."""
+  def render(self, samples: Columns) -> dict[str, Artifact]:
+    """What is shown of samples: name -> a text, a picture (uint8 H W C), a clip or a sound; see `genjax.artifacts`."""
     return dict(self.experiment.render(samples))
 
-  def write(self, samples: Columns, path: Path) -> list[pathlib.Path]:
+  def write(self, samples: Columns, path: Path, *, seed: int | None = None,
+            conditions: Mapping[str, Any] | None = None, start: int = 0) -> list[pathlib.Path]:
     """Writes samples as `genjax sample --out=PATH` does; returns the files.
 
     Args:
       samples: what `sample` returned.
-      path: ends in .npz for arrays, in .png or .txt for what is shown of them, or is a folder.
+      path: ends in .npz for arrays, in an ending that fits what is shown of them (.png, .jpg, .webp or .gif; .mp4;
+        .wav or .flac; .txt), or is a folder for one file of each sample.
+      seed, conditions, start: what `sample` was given, for metadata.jsonl of a folder.
 
     Raises:
       UserError: another ending, or a place that cannot be written.
     """
     out = sampling.destination(os.fspath(path))
-    kinds = {name: isinstance(value, str) for name, value in self.render(samples).items()}
     if out.is_folder or out.path.suffix != '.npz':
-      sampling.check_ending(kinds, out)
+      sampling.check_ending(self.experiment, samples, out)
     workdir_lib.prepare(str(out.path if out.is_folder else out.path.parent), 'path')
-    return sampling.write(samples, self.experiment.render, out)
+    return sampling.write(samples, self.experiment, out, seed, conditions, start)
 
   def evaluate(self, *, averaged: bool = True, samples: bool = True, seed: int = 0) -> scoring.Evaluation:
     """Evaluates the run on its held-out split, and writes evaluation.json as `genjax evaluate` does.

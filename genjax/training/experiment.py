@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import optax
 
+from genjax.artifacts import Artifact
 from genjax.objectives.base import Context, Objective
 from genjax.types import Array, Batch, Params, UserError
 
@@ -151,14 +152,17 @@ class Experiment:
   as in `example`, and in each batch as long as its longest. ema: group -> decay.
   frozen: parameters that are read and never trained; a group of `jax.ShapeDtypeStruct`s is read, before anything is
   computed, from its source. sources: frozen group -> where it comes from. origins: trained group -> the group of
-  config.optimizers that it is trained by, where that has another name. axes: group -> table of (path regex, logical axes). conditions: what
-  `sample` accepts. preview: (params, context, first held-out batch) -> columns to render beside samples
+  config.optimizers that it is trained by, where that has another name. axes: group -> table of (path regex, logical
+  axes). conditions: what `sample` accepts. preview: (params, context, first held-out batch) -> columns to render beside samples
     (reconstructions).
-  render: columns -> name -> uint8 image H W C, or text. metrics: sample-based measures. summarise: what `genjax
-  evaluate` adds, from the values of all held-out examples (name -> array in the order of the split). assets:
-  JSON-able facts found in the data that a run must keep (an alphabet); they come back as `config.assets`. files: name
-  -> bytes that a run must keep (a tokenizer); they come back in the folder `config.assets.folder`. unit and
-  units_per_example: what throughput is counted in ('tokens', context length).
+  render: columns -> name -> what a person looks at: a text, a picture (uint8 H W C), a clip or a sound, see
+    `genjax.artifacts`.
+  items: columns -> one artifact a row, for a folder of samples; None for the pictures in column 'image', or what
+    `render` makes of each row alone.
+  metrics: sample-based measures. summarise: what `genjax evaluate` adds, from the values of all held-out examples (name
+  -> array in the order of the split). assets: JSON-able facts found in the data that a run must keep (an alphabet); they
+  come back as `config.assets`. files: name -> bytes that a run must keep (a tokenizer); they come back in the folder
+  `config.assets.folder`. unit and units_per_example: what throughput is counted in ('tokens', context length).
   """
 
   objective: Objective
@@ -174,7 +178,8 @@ class Experiment:
   axes: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
   conditions: Mapping[str, Condition] = dataclasses.field(default_factory=dict)
   preview: Callable[[Params, Context, Batch], dict[str, Array]] | None = None
-  render: Callable[[Columns], Mapping[str, np.ndarray | str]] = lambda samples: {}
+  render: Callable[[Columns], Mapping[str, Artifact]] = lambda samples: {}
+  items: Callable[[Columns], Sequence[Artifact]] | None = None
   metrics: tuple[Metric, ...] = ()
   summarise: Callable[[Columns], dict[str, float]] | None = None
   hooks: tuple = ()
