@@ -35,6 +35,8 @@ def main(argv: list[str]) -> int:
   args = _parser().parse_args(argv)
   if args.num < 1 or args.chunk < 1:
     raise UserError(f'--num and --chunk are at least 1, got {args.num} and {args.chunk}')
+  if args.start < 0 or args.start and args.stream:
+    raise UserError(f'--start is at least 0, and --stream shows sample 0, got --start={args.start}')
   checks.seed('--seed', args.seed)
   if args.stream and (args.out is not None or len(args.prompt or ()) > 1):
     raise UserError('--stream shows one text as it comes, on standard output; give it one --prompt and no --out')
@@ -46,7 +48,8 @@ def main(argv: list[str]) -> int:
 
   def check(run: Run) -> None:
     rows.update(
-      parse_conditions(args.conditions, args.prompt, run.experiment.conditions, 1 if args.stream else args.num))
+      parse_conditions(args.conditions, args.prompt, run.experiment.conditions, 1 if args.stream else args.num,
+                       args.start))
     sampling.check(run, rows, out, args.stream)
 
   _, run = workdir_lib.open_run(args.workdir, args.set, args.step, check=check, imports=args.imports)
@@ -60,7 +63,7 @@ def main(argv: list[str]) -> int:
   num = max([args.num, *map(len, rows.values())])
   if num > args.num:
     logs.say(f'{num} samples instead of --num={args.num}: one for each prompt or listed condition')
-  samples = run.sample(num, args.seed, rows, averaged=not args.raw, chunk=args.chunk)
+  samples = run.sample(num, args.seed, rows, averaged=not args.raw, chunk=args.chunk, start=args.start)
   if distributed.is_first():
     _report(samples, num, time.perf_counter() - start)
     for path in sampling.write(samples, run.experiment.render, out):
@@ -83,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--prompt', action='append', help='a text to continue or to translate; several go round the rows')
   parser.add_argument('--stream', action='store_true', help='one text, shown while it is generated')
   parser.add_argument('--seed', type=int, default=0, help='row i is a function of the seed and i')
+  parser.add_argument('--start', type=int, default=0, help='the first row: 100 continues a draw of --num=100')
   parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
                       help='e.g. sampler.steps=25')
   flags.add_step(parser)
@@ -142,8 +146,9 @@ class Told:
       self._shown = text
 
 
-def parse_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[str, Condition], num: int) -> Columns:
-  """`name=value;name=value` -> rows: `num`, or as many as the longest list has values.
+def parse_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[str, Condition], num: int,
+                     start: int = 0) -> Columns:
+  """`name=value;name=value` -> rows: `num`, or as many as the longest list has values; from row `start` on `num`.
 
   A value may be a list 'a,b' or, for whole numbers, a range 'a-b'. A text is one value, commas included. In a list of
   paths a comma that belongs to the name of a file that exists separates nothing.
@@ -158,7 +163,7 @@ def parse_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[st
     if name in given:
       raise UserError(f'condition {name!r} is given twice; write its values as one list, or as several --prompt')
     given[name] = _values(value, known.get(name))
-  return sampling.rows(known, given, num)
+  return sampling.rows(known, given, num, start)
 
 
 def _values(text: str, condition: Condition | None) -> list[str]:
