@@ -38,6 +38,8 @@ def main(argv: list[str]) -> int:
   args = _parser().parse_args(argv)
   if args.num < 1 or args.chunk < 1:
     raise UserError(f'--num and --chunk are at least 1, got {args.num} and {args.chunk}')
+  if args.start < 0 or args.start and args.stream:
+    raise UserError(f'--start is at least 0, and --stream shows sample 0, got --start={args.start}')
   checks.seed('--seed', args.seed)
   if args.stream and (args.out is not None or len(args.prompt or ()) > 1):
     raise UserError('--stream shows one text as it comes, on standard output; give it one --prompt and no --out')
@@ -51,7 +53,7 @@ def main(argv: list[str]) -> int:
   def check(run: Run) -> None:
     known = run.experiment.conditions
     asked.update(read_conditions(args.conditions, args.prompt, known, args.negative))
-    rows.update(sampling.rows(known, asked, 1 if args.stream else args.num))
+    rows.update(sampling.rows(known, asked, 1 if args.stream else args.num, args.start))
     sampling.check(run, rows, out, args.stream)
 
   _, run = workdir_lib.open_run(args.workdir, args.set, args.step, check=check, imports=args.imports)
@@ -65,7 +67,7 @@ def main(argv: list[str]) -> int:
   num = max([args.num, *map(len, rows.values())])
   if num > args.num:
     logs.say(f'{num} samples instead of --num={args.num}: one for each prompt or listed condition')
-  samples = run.sample(num, args.seed, rows, averaged=not args.raw, chunk=args.chunk)
+  samples = run.sample(num, args.seed, rows, averaged=not args.raw, chunk=args.chunk, start=args.start)
   if distributed.is_first():
     _report(samples, num, time.perf_counter() - start)
     paths = sampling.write(samples, run.experiment, out, args.seed, asked)
@@ -90,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--negative', action='append', help='a text that guidance leads away from; several go round, too')
   parser.add_argument('--stream', action='store_true', help='one text, shown while it is generated')
   parser.add_argument('--seed', type=int, default=0, help='row i is a function of the seed and i')
+  parser.add_argument('--start', type=int, default=0, help='the first row: 100 continues a draw of --num=100')
   parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
                       help='e.g. sampler.steps=25')
   flags.add_step(parser)
@@ -150,8 +153,8 @@ class Told:
 
 
 def parse_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[str, Condition], num: int,
-                     negatives: Sequence[str] | None = None) -> Columns:
-  """`name=value;name=value` -> rows: `num`, or as many as the longest list has values.
+                     negatives: Sequence[str] | None = None, start: int = 0) -> Columns:
+  """`name=value;name=value` -> rows: `num`, or as many as the longest list has values; from row `start` on `num`.
 
   A value may be a list 'a,b' or, for whole numbers, a range 'a-b'. Where a row has several numbers, as many of a list
   make one row: of two, 'a,b' is one row and 'a,b,c,d' are two. A text is one value, commas included. In a list of paths
@@ -160,7 +163,7 @@ def parse_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[st
   Raises:
     UserError: an unknown condition, one that is given twice, or a value that it does not take.
   """
-  return sampling.rows(known, read_conditions(text, prompts, known, negatives), num)
+  return sampling.rows(known, read_conditions(text, prompts, known, negatives), num, start)
 
 
 def read_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[str, Condition],

@@ -73,14 +73,16 @@ class LoadedRun:
     return {name: condition.describe for name, condition in self.experiment.conditions.items()}
 
   def sample(self, num: int | None = None, *, seed: int = 0, averaged: bool = True, chunk: int = 256,
-             conditions: Mapping[str, Any] | None = None, **named: Any) -> Columns:
-    """Draws samples; sample i is a function of the seed, i and its conditions.
+             start: int = 0, conditions: Mapping[str, Any] | None = None, **named: Any) -> Columns:
+    """Draws samples; sample i is a function of the seed, start + i and its conditions.
 
     Args:
       num: how many, N; by default one for each value of the longest condition.
       seed: of the noise.
       averaged: use averaged parameters where the run has them.
       chunk: how many are computed at once.
+      start: of a longer draw, the first sample that is drawn here: `sample(100)` is `sample(60)` and
+        `sample(40, start=60)`.
       conditions: name -> value, for names that are no Python words.
       **named: the same as keywords: `label=3`, `label=[1, 7]`, `prompt='Once'`, `source='a.wav'`. A value is a text, a
         number or an array of one row; lists, and arrays with an axis more, hold several and go round the samples.
@@ -96,10 +98,10 @@ class LoadedRun:
     given = sampling.read(known, {**(conditions or {}), **named})
     longest = max([0, *map(len, given.values())])
     num = max(1, longest) if num is None else num
-    if longest > num:
+    if longest > num and not start:
       raise UserError(f'{num} samples were asked for, and a condition has {longest} values; leave num out to draw one '
                       'sample for each')
-    return self.run.sample(num, seed, sampling.rows(known, given, num), averaged, chunk)
+    return self.run.sample(num, seed, sampling.rows(known, given, num, start), averaged, chunk, start)
 
   def render(self, samples: Columns) -> dict[str, Artifact]:
     """What is shown of samples: name -> a text, a picture (uint8 H W C), a clip or a sound; see `genjax.artifacts`."""

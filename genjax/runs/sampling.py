@@ -112,13 +112,14 @@ def _unknown(name: str, known: Mapping[str, Condition]) -> UserError:
   return UserError(f'this run knows no condition {name!r}; {what}.{suggestion(name, known)}')
 
 
-def rows(known: Mapping[str, Condition], given: Mapping[str, Sequence[Any]], num: int) -> Columns:
+def rows(known: Mapping[str, Condition], given: Mapping[str, Sequence[Any]], num: int, start: int = 0) -> Columns:
   """Values of conditions -> rows: `num`, or as many as the longest list has values. Shorter lists go round.
 
   Args:
     known: the conditions of the experiment.
     given: name -> values: texts, or rows as arrays.
     num: how many rows at least.
+    start: the first of these rows. After row 0, `num` is how many there are.
 
   Raises:
     UserError: an unknown condition, or a value that it does not take.
@@ -128,8 +129,10 @@ def rows(known: Mapping[str, Condition], given: Mapping[str, Sequence[Any]], num
     if name not in known:
       raise _unknown(name, known)
     parsed[name] = [known[name].parse(value) if isinstance(value, str) else value for value in values]
-  num = max([num, *map(len, parsed.values())])
-  return {name: known[name].stack([values[row % len(values)] for row in range(num)]) for name, values in parsed.items()}
+  num = num if start else max([num, *map(len, parsed.values())])
+  # All values are stacked, and then taken: a text is as long as the longest of them, whichever rows are asked for.
+  return {name: known[name].stack(values)[np.arange(start, start + num) % len(values)]
+          for name, values in parsed.items()}
 
 
 def check(run: Run, given: Columns, out: 'Destination | None', stream: bool) -> None:

@@ -131,14 +131,15 @@ class Source:
 class Metric:
   """A measure of samples against data, computed by `genjax evaluate` and, if asked, while training.
 
-  name: prefix of its values. compute: (sample, seed) -> values, where `sample(num, conditions)` draws columns. card:
+  name: prefix of its values. compute: (sample, seed) -> values, where `sample(num, conditions)` draws columns, and
+  `sample.parts(num, conditions, size=...)` gives the same rows a part at a time, see `genjax.training.drawing`. card:
   what a reader needs to know of the measure (feature extractor, counts). check: raises UserError where `compute` would,
   before anything is
   computed: data or packages that are missing.
   """
 
   name: str
-  compute: Callable[[Callable[[int, Mapping[str, np.ndarray]], Columns], int], dict[str, float]]
+  compute: Callable[[Callable[..., Columns], int], dict[str, float]]
   card: dict[str, Any]
   check: Callable[[], Any] = lambda: None
 
