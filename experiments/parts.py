@@ -24,7 +24,7 @@ from genjax.objectives import kinds
 from genjax.runs import bases
 from genjax.sharding import AxesTable
 from genjax.training.experiment import Experiment, Source
-from genjax.types import Tree, UserError, leaf_name, named_leaves, unflatten
+from genjax.types import Tree, UserError, leaf_name, named_leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +113,16 @@ def _read_only(shapes: Tree, reads: tuple[str, ...], where: str) -> Tree:
   leaves = named_leaves(shapes)
   if idle := [pattern for pattern in reads if not any(re.fullmatch(pattern, path) for path in leaves)]:
     raise UserError(f'{where} reads {idle}, which match nothing of the part; its parameters are {sorted(leaves)}')
-  kept = {path: leaf for path, leaf in leaves.items() if any(re.fullmatch(pattern, path) for pattern in reads)}
-  return {'params': {}, 'mutable': {}, 'frozen': {}, **unflatten(kept)}
+
+
+  def kept(node: Tree, path: str) -> Tree:
+    if not isinstance(node, Mapping):
+      return node if any(re.fullmatch(pattern, path) for pattern in reads) else None
+    inner = {name: kept(child, f'{path}/{name}' if path else name) for name, child in node.items()}
+    found = {name: child for name, child in inner.items() if child is not None}
+    return found if found or not node or not path else None  # empty ones belong to the structure
+
+  return {'params': {}, 'mutable': {}, 'frozen': {}, **kept(shapes, '')}
 
 
 def _matching(axes: AxesTable, shapes: Tree) -> AxesTable:

@@ -13,7 +13,7 @@ from typing import Any
 from genjax import sharding
 from genjax.config import Config, check, choose, flatten, plain
 from genjax.metrics.named import METRICS
-from genjax.options import REQUIRED, Known, Option, known, meanings
+from genjax.options import REQUIRED, Known, Option, Section, known, meanings
 from genjax.runs import builder_code, sources
 from genjax.runs.sources import adapted
 from genjax.tables import Table

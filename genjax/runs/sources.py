@@ -23,7 +23,8 @@ class Options:
 
   Attributes:
     path: RUN_DIR, RUN_DIR@STEP, or a folder of public weights, which genjax import reads.
-    dtype: type in which parameters are kept, 'float32', 'bfloat16' or 'float16'; '' for that of the part.
+    dtype: type in which parameters are kept, 'float32', 'bfloat16' or 'float16'; '' for that of the run,
+      float32.
     averaged: whether averaged parameters are taken; None for those of the groups that have averages.
     rules: how its parameters are renamed, dropped and reshaped, see `genjax.training.checkpoints.warm_start`.
   """
