@@ -9,7 +9,7 @@ from typing import Any
 from genjax import checks
 from genjax import config as config_lib
 from genjax.diffusion import parameterizations, samplers, schedules, weightings
-from genjax.experiments import images, latents, measures, render, sections
+from genjax.experiments import conditions, images, latents, measures, render, sections
 from genjax.models.denoisers import dit, unet
 from genjax.objectives.diffusion import Diffusion, Sampler
 from genjax.options import Section, named
@@ -18,18 +18,19 @@ from genjax.training.experiment import Experiment
 from genjax.training.optimization import optimizers
 from genjax.types import UserError
 
-# Name -> options, network of them, logical axes of its parameters
+# Name -> options, network of them, logical axes of its parameters, or a function of the options that gives them
 MODELS: Table = Table('denoiser', {
-  'dit': (dit.DiT, dit.network, dit.AXES), 'unet': (unet.UNet, unet.network, unet.AXES)})
+  'dit': (dit.DiT, dit.network, dit.axes), 'unet': (unet.UNet, unet.network, unet.axes)})
 
 
 def build(config: Any) -> Experiment:
-  """A diffusion model. config.data: see `genjax.experiments.images.Data`. config.parts.autoencoder: of latent diffusion,
-  see `genjax.experiments.latents`. config.model: name and options of `MODELS`.
+  """A diffusion model. config.data: see `genjax.experiments.images.Data`. config.model: name and options of
+  `MODELS`.
 
   config.objective: process and parameterization (each a name with options), times (name 'default' for the process's
   own, or one of `schedules.QUANTILES` with options), weighting (one of `weightings.WEIGHTINGS` with options; 'uniform'
-  if absent), label_dropout, stratified. config.sampler: see `SamplerOptions`.
+  if absent), label_dropout, stratified. config.sampler: see `SamplerOptions`. config.conditions: see
+  `genjax.experiments.conditions`. config.parts.autoencoder: see `genjax.experiments.latents`.
 
   Raises:
     UserError: an unknown name or option, guidance that the model cannot give, or parts that do not fit together, see
@@ -38,42 +39,41 @@ def build(config: Any) -> Experiment:
   images.check(config.data)
   data, space = config.data, latents.space(config)
   kind, make, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
-  model = config_lib.build(kind, config.model, 'config.model', shape=space.shape, num_classes=data.num_classes)
   goal = config_lib.plain(config.objective)
   process = _named(schedules.PROCESSES, goal.pop('process'), 'config.objective.process')
   parameterization = _named(parameterizations.PARAMETERIZATIONS, goal.pop('parameterization'),
                             'config.objective.parameterization')
   quantile = _times(goal.pop('times'), process)
   weighting = _named(weightings.WEIGHTINGS, goal.pop('weighting', {'name': 'uniform'}), 'config.objective.weighting')
+  labels = config_lib.build(Labels, {key: goal.pop(key) for key in ('label_dropout',) if key in goal}, 'config.objective')
+  told = conditions.of(config, space.shape, space.open, labels.label_dropout)
+  model = config_lib.build(kind, config.model, 'config.model', shape=space.shape, **told.of_network(kind))
   learned = getattr(model, 'learn_sigma', False)
   options = config_lib.build(SamplerOptions, config_lib.plain(config.sampler), 'config.sampler',
                              name=config.sampler.name)
-  if options.guidance != 1.0 and not (data.num_classes and config.objective.label_dropout):
-    raise UserError(f'config.sampler.guidance={options.guidance} needs config.data.num_classes and '
-                    'config.objective.label_dropout above 0; without them set it to 1.0')
+  told.check_guidance(options.guidance, options.guidances)
   objective = config_lib.build(
     Diffusion, goal, 'config.objective', net=make(model), shape=space.shape, process=process,
-    parameterization=parameterization, quantile=quantile, num_classes=data.num_classes,
-    sampler=sampler(options, process, learned), weighting=weighting, learned_variance=learned,
-    codec=space.codec)
-  return space.attach(Experiment(
+    parameterization=parameterization, quantile=quantile, conditioners=told.conditioners,
+    sampler=sampler(options, process, learned), weighting=weighting, learned_variance=learned, codec=space.codec)
+  experiment = Experiment(
     objective=objective,
-    train=space.batches(data.train, True),
-    heldout=space.batches(data.heldout, False),
+    train=space.batches(data.train, True, told.reads, told.mirrored),
+    heldout=space.batches(data.heldout, False, told.reads, told.mirrored),
     optimizers=optimizers.from_config(config.optimizers, config.steps),
     example=space.example,
     ema=config_lib.plain(config.ema),
-    axes={'net': axes},
-    conditions=images.conditions(config),
+    axes={'net': axes(model) if callable(axes) else axes},
     render=lambda samples: {'samples': render.grid(render.visible(samples['image']))},
-    metrics=measures.image_metrics(config)))
+    metrics=measures.image_metrics(config))
+  return told.complete(space.attach(experiment))
 
 
 def options(config: Any) -> dict[str, Section]:
   """What the sections of the config take."""
   goal, method = config.objective, samplers.SAMPLERS.get(config.sampler.get('name'))
   made = {'net': '', 'sampler': '', 'codec': 'config.data.content', 'shape': 'config.data.shape',
-          'num_classes': 'config.data.num_classes', 'learned_variance': 'config.model.learn_sigma',
+          'conditioners': 'config.conditions and config.data.num_classes', 'learned_variance': 'config.model.learn_sigma',
           'quantile': 'config.objective.times'}
   parts = {
     'process': named(schedules.PROCESSES, goal.get('process')),
@@ -82,15 +82,35 @@ def options(config: Any) -> dict[str, Section]:
     'weighting': named(weightings.WEIGHTINGS, goal.get('weighting'), name='uniform')}
   return {
     'data': images.DATA,
-    'model': named({name: row[0] for name, row in MODELS.items()}, config.model, computed=sections.MADE),
-    'objective': Section((Diffusion,), {**made, **{part: f'config.objective.{part}.name' for part in parts}}),
+    'model': named({name: row[0] for name, row in MODELS.items()}, config.model,
+                   computed={**dict.fromkeys(conditions.NETWORK, 'config.conditions'), **sections.MADE}),
+    'objective': Section((Diffusion, Labels), {**made, **{part: f'config.objective.{part}.name' for part in parts}}),
     **{f'objective.{part}': section for part, section in parts.items()},
     'sampler': Section((SamplerOptions,), names=tuple(samplers.SAMPLERS)),
     'sampler.options': Section((method,) if method else (), dict.fromkeys(_shared(method) if method else (), ''),
                                chooser='sampler.name',
                                others={name: (other,) for name, other in samplers.SAMPLERS.items()}),
     'evaluation': measures.EVALUATION,
+    **conditions.options(config),
     **sections.training(config)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+  """What config.objective holds of class labels.
+
+  Attributes:
+    label_dropout: probability with which training replaces a label by "no label", which guidance needs; of labels that
+      config.conditions says nothing of.
+
+  Raises:
+    UserError: it is no probability below 1.
+  """
+
+  label_dropout: float = 0.1
+
+  def __post_init__(self):
+    checks.rates(self, 'label_dropout')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +125,10 @@ class SamplerOptions:
     rho: of 'karras': above 1 puts more steps near the data (Karras et al. 2022, eq. 5).
     sigma_min: of 'karras': sigma of the last step before the data, in units of the data.
     sigma_max: of 'karras': sigma of the first step; 0 for the start of the process.
-    guidance: scale of classifier-free guidance; 1 is the conditional model.
+    guidance: scale of classifier-free guidance by all conditions together; 1 is the conditional model.
+    guidances: condition -> its own scale, in place of `guidance`, nested in the order of the names, see
+      `genjax.objectives.diffusion.Sampler`.
+    rescale: brings the guided estimate back to the deviation of the conditional one, 1 all the way (Lin et al. 2024).
     interval: (low, high), only noise levels sigma / alpha above low and up to high are guided; () for all. On `flow`,
       sigma / alpha is t / (1 - t).
     clip: bound on |x0_hat|; 0 for none.
@@ -123,6 +146,8 @@ class SamplerOptions:
   sigma_min: float = 0.002
   sigma_max: float = 0.0
   guidance: float = 1.0
+  guidances: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  rescale: float = 0.0
   interval: tuple[float, ...] = ()
   clip: float = 0.0
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -130,6 +155,7 @@ class SamplerOptions:
   def __post_init__(self):
     checks.whole(self, 1, 'steps')
     checks.between(self, ('guidance', 'clip'), at_least=0)
+    checks.between(self, ('rescale',), at_least=0, at_most=1)
     checks.between(self.options, ('eta',), at_least=0)
     interval = self.interval
     numbers = all(isinstance(value, (int, float)) for value in interval)
@@ -160,8 +186,10 @@ def sampler(options: SamplerOptions, process: schedules.Process, learned: bool =
   times = schedules.sampling_times(process, options.steps, options.spacing or None, shift=options.shift,
                                    rho=options.rho, sigma_min=options.sigma_min, sigma_max=options.sigma_max)
   low_high = (float(options.interval[0]), float(options.interval[1])) if options.interval else None
-  return Sampler(functools.partial(method, **keywords), tuple(times.tolist()), guidance=options.guidance,
-                 interval=low_high, clip=options.clip, learned=keywords.get('variance') == 'learned')
+  return Sampler(functools.partial(method, **keywords), tuple(times.tolist()),
+                 guidance=1.0 if options.guidances else options.guidance, guidances=dict(options.guidances),
+                 rescale=options.rescale, interval=low_high, clip=options.clip,
+                 learned=keywords.get('variance') == 'learned')
 
 
 def _times(options: dict, process: schedules.Process) -> schedules.Quantile | None:

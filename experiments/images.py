@@ -1,8 +1,10 @@
 """Image data for all builders: splits of a TFDS data set, checked against the config, with its transforms.
 
-Data named 'random_images' or 'random_latents' is noise in the shape of the config: see `genjax.data.synthetic`.
+Data named 'random_images' or 'random_latents' is noise in the shape of the config, and 'captioned_shapes' are drawn in
+it: see `genjax.data.synthetic`.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import functools
 
@@ -19,7 +21,8 @@ from genjax.options import Section
 from genjax.training.experiment import Condition
 from genjax.types import UserError
 
-NOISE = {'random_images': synthetic.random_images, 'random_latents': synthetic.random_latents}
+NOISE = {'random_images': synthetic.random_images, 'random_latents': synthetic.random_latents,
+         'captioned_shapes': synthetic.captioned_shapes}
 NOISE_SPLIT_SIZES = {'train': 2**20, 'heldout': 64}
 CONTENTS = {'pixels': np.uint8, 'latents': np.float32}  # contents of the column 'image', and its dtype
 BINARIZATIONS = ('none', 'fixed', 'dynamic')
@@ -30,7 +33,8 @@ class Data(sections.Splits):
   """config.data of images.
 
   Attributes:
-    name: of a TFDS data set with the columns image and label, such as 'mnist'; 'random_images' or 'random_latents'.
+    name: of a TFDS data set with the columns image and label, such as 'mnist'; 'random_images', 'random_latents' or
+      'captioned_shapes'.
     shape: (H, W, C) of the images.
     num_classes: number of classes; 0 reads no labels.
     content: 'pixels', or 'latents' of an encoder that ran before.
@@ -69,13 +73,16 @@ def check(data: Config) -> None:
       raise checks.OutOfRange(f'shape must be height, width and channels, got {tuple(given["shape"])}')
 
 
-def batches(config: Config, split: str, shuffle: bool = True) -> pipeline.Pipeline:
+def batches(config: Config, split: str, shuffle: bool = True, more: Sequence[str] = (),
+            mirrored: Sequence[str] = ()) -> pipeline.Pipeline:
   """Batches of 'image' uint8 B H W C (float32 for latents) and, with classes, 'label' int32 B.
 
   Args:
     config: the whole config; for config.data see `Data`.
     split: TFDS split.
     shuffle: whether to shuffle, and to augment: held-out data is neither.
+    more: further columns of the data.
+    mirrored: columns of batches that are mirrored with the images.
 
   Raises:
     UserError: images of another shape than config.data.shape that no filter changes, labels outside the classes, an
@@ -85,19 +92,23 @@ def batches(config: Config, split: str, shuffle: bool = True) -> pipeline.Pipeli
   binarize = data.get('binarize', 'none')
   if binarize not in BINARIZATIONS:
     raise UserError(f'config.data.binarize must be one of {BINARIZATIONS}, got {binarize!r}')
-  transforms = [flip] if data.get('flip', False) and shuffle else []
+  mirror = functools.partial(flip, also=mirrored)
+  transforms: list[pipeline.Transform] = [mirror] if data.get('flip', False) and shuffle else []
   transforms += [bernoulli] if binarize == 'dynamic' else []
   transform = functools.partial(_chain, transforms) if transforms else None
 
-  def read() -> pipeline.Source:
-    imported.check_data(config)
-    return open_source(data, split, config.seed)
-
-  return pipeline.Pipeline(read, config.batch_size, config.seed, transform, shuffle, threads=data.get('threads', 1))
+  return pipeline.Pipeline(lambda: open_data(config, split, more), config.batch_size, config.seed, transform, shuffle,
+                           threads=data.get('threads', 1))
 
 
-def open_source(data: Config, split: str, seed: int) -> pipeline.Source:
-  """The images of a split; see `batches`."""
+def open_data(config: Config, split: str, more: Sequence[str] = ()) -> pipeline.Source:
+  """The data of `batches`, before it is augmented."""
+  imported.check_data(config)
+  return open_source(config.data, split, config.seed, more)
+
+
+def open_source(data: Config, split: str, seed: int, more: Sequence[str] = ()) -> pipeline.Source:
+  """The images of a split, and the columns `more`; see `batches`."""
   source: pipeline.Source
   if data.name in NOISE:
     size = config_lib.choose(NOISE_SPLIT_SIZES, split, f'the split of {data.name}')
@@ -106,7 +117,7 @@ def open_source(data: Config, split: str, seed: int) -> pipeline.Source:
     source = _own_source(data, split)
   else:
     columns = ('image', 'label') if data.num_classes else ('image',)
-    source = sources.open_tfds(data.name, split, columns, *imported.folders(data))
+    source = sources.open_tfds(data.name, split, tuple(dict.fromkeys((*columns, *more))), *imported.folders(data))
     if data.num_classes:
       _check_labels(source, data)
     if data.get('resize', ''):
@@ -169,11 +180,11 @@ def conditions(config: Config) -> dict[str, Condition]:
   return {'label': Condition.label(config.data.num_classes)} if config.data.num_classes else {}
 
 
-def flip(columns: pipeline.Columns, random: pipeline.RowRandom) -> pipeline.Columns:
-  """Mirrors half of the images."""
-  image_BHWC = columns['image']
+def flip(columns: pipeline.Columns, random: pipeline.RowRandom, also: Sequence[str] = ()) -> pipeline.Columns:
+  """Mirrors half of the images, and the columns `also` with them."""
   mirrored_B111 = random.uniform()[:, None, None, None] < 0.5
-  return dict(columns, image=np.where(mirrored_B111, image_BHWC[:, :, ::-1], image_BHWC))
+  return {**columns, **{name: np.where(mirrored_B111, columns[name][:, :, ::-1], columns[name])
+                        for name in ('image', *also)}}
 
 
 def bernoulli(columns: pipeline.Columns, random: pipeline.RowRandom) -> pipeline.Columns:

@@ -5,7 +5,7 @@ pictures: those of the data, if config.data.content is 'pixels', and those of th
 'latents' the data is a folder that `genjax data encode` wrote with that autoencoder.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import pathlib
@@ -37,14 +37,16 @@ class Space:
     shape: of one example in this space.
     codec: columns of a batch <-> examples in this space.
     example: column -> shape and dtype of one row of a batch.
-    batches: (split, shuffle) -> batches.
+    batches: (split, shuffle, further columns, those of them that are mirrored with the images) -> batches.
+    open: (split, further columns) -> the data before any transform.
     parts: that the codec reads.
   """
 
   shape: tuple[int, ...]
   codec: codecs.Codec
   example: Mapping[str, jax.ShapeDtypeStruct]
-  batches: Callable[[str, bool], pipeline.Pipeline]
+  batches: Callable[..., pipeline.Pipeline]
+  open: Callable[[str, Sequence[str]], pipeline.Source]
   parts: tuple[parts_lib.Part, ...] = ()
 
   def attach(self, experiment: Experiment) -> Experiment:
@@ -62,7 +64,8 @@ def space(config: Config) -> Space:
   content, shape = images.content(config), tuple(config.data.shape)
   if PART not in (config.get('parts') or {}):
     codec = codecs.identity() if content == 'latents' else codecs.pixels()
-    return Space(shape, codec, images.example(config), functools.partial(images.batches, config))
+    return Space(shape, codec, images.example(config), functools.partial(images.batches, config),
+                 functools.partial(images.open_data, config))
   part = parts_lib.open(config, PART, PART)
   autoencoder: Autoencoder = part.functions
   if shape != tuple(autoencoder.shape):
@@ -73,11 +76,12 @@ def space(config: Config) -> Space:
     raise UserError(f'config.parts.{PART} must read pictures, and {part.source.path} reads {autoencoder.column!r}')
   if content == 'pixels':
     return Space(tuple(autoencoder.latent), codecs.latents(PART, autoencoder), images.example(config),
-                 functools.partial(images.batches, config), (part,))
+                 functools.partial(images.batches, config), functools.partial(images.open_data, config), (part,))
   label = {'label': jax.ShapeDtypeStruct((), np.int32)} if config.data.num_classes else {}
   moments = {name: jax.ShapeDtypeStruct(tuple(autoencoder.latent), np.float32) for name in moment_columns(autoencoder)}
   return Space(tuple(autoencoder.latent), codecs.encoded(PART, autoencoder), {**moments, **label},
-               functools.partial(batches, config, autoencoder), (_expected(config, part),))
+               functools.partial(batches, config, autoencoder), functools.partial(open_data, config, autoencoder),
+               (_expected(config, part),))
 
 
 def moment_columns(autoencoder: Autoencoder) -> tuple[str, str]:
@@ -85,7 +89,8 @@ def moment_columns(autoencoder: Autoencoder) -> tuple[str, str]:
   return codecs.mean_column(autoencoder.column), codecs.log_variance_column(autoencoder.column)
 
 
-def batches(config: Config, autoencoder: Autoencoder, split: str, shuffle: bool = True) -> pipeline.Pipeline:
+def batches(config: Config, autoencoder: Autoencoder, split: str, shuffle: bool = True, more: Sequence[str] = (),
+            mirrored: Sequence[str] = ()) -> pipeline.Pipeline:
   """Batches of encoded data: the two `moment_columns` as float32 and, with classes, 'label' int32 B.
 
   Args:
@@ -93,26 +98,31 @@ def batches(config: Config, autoencoder: Autoencoder, split: str, shuffle: bool 
     autoencoder: with which it was encoded.
     split: of the folder.
     shuffle: whether to shuffle.
+    more: further columns of the folder.
+    mirrored: of no use here, as latents cannot be mirrored.
 
   Raises:
     UserError: no such folder, or one with other latents, or of pictures with other options; labels outside the
       classes.
   """
+  del mirrored
+  return pipeline.Pipeline(lambda: open_data(config, autoencoder, split, more), config.batch_size, config.seed, None,
+                           shuffle, threads=config.data.get('threads', 1))
 
-  def read() -> pipeline.Source:
-    imported.check_data(config)
-    return Latents(config.data, autoencoder, split)
 
-  return pipeline.Pipeline(read, config.batch_size, config.seed, None, shuffle, threads=config.data.get('threads', 1))
+def open_data(config: Config, autoencoder: Autoencoder, split: str, more: Sequence[str] = ()) -> pipeline.Source:
+  """The data of `batches`."""
+  imported.check_data(config)
+  return Latents(config.data, autoencoder, split, more)
 
 
 class Latents:
   """A source of encoded data, see `batches`."""
 
-  def __init__(self, data: Config, autoencoder: Autoencoder, split: str):
+  def __init__(self, data: Config, autoencoder: Autoencoder, split: str, more: Sequence[str] = ()):
     folder = encoded_folder(data.name)
     moments = moment_columns(autoencoder)
-    columns = (*moments, 'label') if data.num_classes else moments
+    columns = tuple(dict.fromkeys((*moments, *(('label',) if data.num_classes else ()), *more)))
     if data.num_classes and 'label' not in packed.read_schema(folder)['columns']:
       raise UserError(f'config.data.num_classes is {data.num_classes}, and {data.name} has no labels; set it to 0, or '
                       'encode the data with a config whose config.data.num_classes is that of the data')

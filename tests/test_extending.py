@@ -87,7 +87,7 @@ def applied(net, scale=0.1):
   params = jax.tree.map(lambda leaf: leaf + scale * jnp.sin(jnp.arange(leaf.size, dtype=jnp.float32).reshape(
     leaf.shape)), params)
   image = jax.random.normal(jax.random.key(1), (2, 8, 8, 1))
-  return jax.jit(net.apply)(params, {}, image, jnp.asarray([3.0, 700.0]), jnp.asarray([0, 2]))[0], params
+  return jax.jit(net.apply)(params, {}, image, jnp.asarray([3.0, 700.0]), {'label': jnp.asarray([0, 2])})[0], params
 
 
 def test_the_page_has_an_example_and_a_command_for_each_part():

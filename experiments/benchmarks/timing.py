@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.diffusion import samplers, schedules
+from genjax.diffusion import conditioning, samplers, schedules
 from genjax.diffusion.parameterizations import PARAMETERIZATIONS
 from genjax.models.transformers import decoder
 from genjax.nn.functional import Network
@@ -98,8 +98,8 @@ def flow_matching(net: Network, shape: tuple[int, int, int], classes: int, steps
   process = schedules.PROCESSES['flow']()
   times = tuple(schedules.sampling_times(process, steps, None).tolist())
   return Diffusion(net, shape, process, PARAMETERIZATIONS['velocity'](),
-                   Sampler(samplers.euler, times, guidance=guidance), num_classes=classes, label_dropout=0.0,
-                   codec=identity())
+                   Sampler(samplers.euler, times, guidance=guidance), codec=identity(),
+                   conditioners={'label': conditioning.classes(classes)} if classes else {})
 
 
 def random_latents(shape: tuple[int, int, int], rows: int, classes: int) -> dict[str, np.ndarray]:

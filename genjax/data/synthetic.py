@@ -4,6 +4,8 @@ Source of the mixtures: the 25-mode grid and 8-mode ring of Lin et al. 2018 (Pac
 
 Random tokens, images and latents have the shapes of large data sets. Plans, benchmarks and tests of full-size models
 need nothing else.
+
+Captioned shapes are a data set for models with conditions: what a caption asks for can be read off a sample.
 """
 
 from collections.abc import Mapping
@@ -13,6 +15,7 @@ import numpy as np
 
 from genjax.data.pipeline import Columns, RowRandom
 from genjax.data.sources import Arrays
+from genjax.types import UserError
 
 GRID_DEVIATION = 0.05
 RING_DEVIATION = 0.01
@@ -97,3 +100,78 @@ def random_latents(shape: tuple[int, ...], num_classes: int, size: int, seed: in
 
 def _labels(random: RowRandom, num_classes: int) -> Columns:
   return {'label': random.integers(0, num_classes).astype(np.int32)} if num_classes else {}
+
+
+COLOURS = {'red': (214, 40, 40), 'green': (52, 168, 83), 'blue': (58, 94, 230), 'yellow': (244, 200, 40)}
+FORMS = ('square', 'circle')
+PLACES = ('top left', 'top right', 'bottom left', 'bottom right')
+
+
+def captioned_shapes(shape: tuple[int, int, int], num_classes: int, size: int, seed: int = 0) -> Noise:
+  """One coloured shape on dark grey in each image, and in words what it is.
+
+  The colours, forms and places are those of `COLOURS`, `FORMS` and `PLACES`; sizes, and how bright and where exactly the
+  shape is, vary.
+
+  Args:
+    shape: (H, W, 3) of the images, H and W at least 8.
+    num_classes: 0, or the number of colours.
+    size: how many examples.
+    seed: of what is drawn.
+
+  Returns:
+    Columns 'image' uint8 (size, H, W, 3); 'text', such as 'a red square at the top left'; 'mask' uint8 (size, H, W, 1),
+    255 on the shape; 'extent' float32, the side or diameter as a share of the image; with classes, 'label' int32, the
+    number of the colour.
+
+  Raises:
+    UserError: another shape or number of classes.
+  """
+  if len(shape) != 3 or shape[2] != 3 or min(shape[:2]) < 8 or num_classes not in (0, len(COLOURS)):
+    raise UserError(f'captioned_shapes are images of at least 8 by 8 pixels with 3 channels and 0 or {len(COLOURS)} '
+                    f'classes; got config.data.shape {tuple(shape)} and config.data.num_classes {num_classes}')
+
+  def draw(random: RowRandom) -> Columns:
+    colour_B, form_B, place_B = (random.integers(0, len(names)) for names in (COLOURS, FORMS, PLACES))
+    extent_B = 0.25 + 0.2 * random.uniform()
+    middle_B2 = np.stack([place_B // 2, place_B % 2], axis=-1) * 0.5 + 0.25 + 0.06 * (random.uniform(2) - 0.5)
+    inside_BHW = _inside(shape[:2], form_B, middle_B2, extent_B)
+    bright_B3 = np.asarray(list(COLOURS.values()))[colour_B] * (0.85 + 0.15 * random.uniform(1))
+    ground_B1 = 24 + 24 * random.uniform(1)
+    image_BHWC = np.where(inside_BHW[..., None], bright_B3[:, None, None], ground_B1[:, None, None])
+    names = list(COLOURS)
+    text_B = [f'a {names[colour]} {FORMS[form]} at the {PLACES[place]}'
+              for colour, form, place in zip(colour_B, form_B, place_B)]
+    return {'image': np.round(image_BHWC).astype(np.uint8), 'text': np.asarray(text_B, object),
+            'mask': inside_BHW[..., None].astype(np.uint8) * np.uint8(255), 'extent': extent_B.astype(np.float32),
+            **({'label': colour_B.astype(np.int32)} if num_classes else {})}
+
+  return Noise(draw, size, seed, {'name': 'captioned_shapes', 'shape': list(shape), 'num_classes': num_classes})
+
+
+def _inside(size: tuple[int, ...], form_B: np.ndarray, middle_B2: np.ndarray, extent_B: np.ndarray) -> np.ndarray:
+  """Which pixels B H W have their middle inside of a shape; all lengths are shares of the image."""
+  y_H, x_W = ((np.arange(count) + 0.5) / count for count in size)
+  away_2BHW = np.abs(np.stack(np.broadcast_arrays(y_H[:, None] - middle_B2[:, 0, None, None],
+                                                  x_W[None] - middle_B2[:, 1, None, None])))
+  distance_BHW = np.where(form_B[:, None, None] == FORMS.index('circle'), np.hypot(*away_2BHW), away_2BHW.max(0))
+  return distance_BHW <= extent_B[:, None, None] / 2
+
+
+def seen_colour(image_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """What images of captioned shapes show: the numbers of the colour and of the place of the strongest colour, each
+  (N,).
+
+  A pixel counts as much as its channels differ. The colour is the one whose direction from grey is nearest to the
+  weighted mean's.
+  """
+  image = image_NHWC.astype(np.float64)
+  strength_NHW = image.max(-1) - image.min(-1)
+  height, width = image.shape[1:3]
+  quarters = [(slice(0, height // 2), slice(height // 2, None)), (slice(0, width // 2), slice(width // 2, None))]
+  strong_N4 = np.stack([strength_NHW[:, rows, columns].sum((1, 2)) for rows in quarters[0] for columns in quarters[1]], -1)
+  mean_N3 = (image * strength_NHW[..., None]).sum((1, 2)) / np.maximum(strength_NHW.sum((1, 2)), 1e-9)[:, None]
+  direction = lambda colour: (away := colour - colour.mean(-1, keepdims=True)) / np.maximum(
+    np.linalg.norm(away, axis=-1, keepdims=True), 1e-9)
+  alike_NK = direction(mean_N3) @ direction(np.asarray(list(COLOURS.values()), np.float64)).T
+  return alike_NK.argmax(-1), strong_N4.argmax(-1)

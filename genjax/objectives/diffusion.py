@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from genjax import checks
-from genjax.diffusion import guidance, samplers, schedules, variance, weightings
+from genjax.diffusion import conditioning, guidance, samplers, schedules, variance, weightings
+from genjax.diffusion.conditioning import Conditioners, Given
 from genjax.diffusion.parameterizations import Parameterization
 from genjax.diffusion.schedules import Process, Quantile
 from genjax.diffusion.weightings import Weighting
@@ -27,7 +28,12 @@ class Sampler:
   Attributes:
     method: a function of `samplers` with its options bound.
     times: decreasing times of `schedules.sampling_times`.
-    guidance: scale of guidance, see `guidance.classifier_free`.
+    guidance: scale of guidance, see `guidance.guided`: of all conditions together that training drops, against none
+      of them. Conditions that are never dropped are in both.
+    guidances: name of a condition -> its scale, in place of `guidance`. They are nested in this order: the first
+      condition is guided without the others, each next one with those before it (Brooks et al. 2023, eq. 3). Conditions
+      without a scale are always present.
+    rescale: phi of Lin et al. (2024), see `guidance.guided`; 0 for none.
     interval: (low, high), guidance where low < sigma / alpha <= high only; None for all noise levels. sigma / alpha is
       the sigma of Karras et al. (2022) and Kynkäänniemi et al. (2024), on any process.
     clip: bound on |x0_hat| in every step; 0 for none.
@@ -37,12 +43,39 @@ class Sampler:
   method: Callable[..., Array]
   times: tuple[float, ...]
   guidance: float = 1.0
+  guidances: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  rescale: float = 0.0
   interval: tuple[float, float] | None = None
   clip: float = 0.0
   learned: bool = False
 
   def __post_init__(self):
     checks.between(self, ('guidance', 'clip'), at_least=0)
+    checks.between(self, ('rescale',), at_least=0, at_most=1)
+    checks.between({f'guidances.{name}': scale for name, scale in self.guidances.items()},
+                   tuple(f'guidances.{name}' for name in self.guidances), at_least=0)
+    if self.guidances and self.guidance != 1.0:
+      raise UserError(f'guidance={self.guidance} is one scale of all conditions and guidances={dict(self.guidances)} one '
+                      'of each; set one of them, and leave guidance at 1.0 for the other')
+
+  def steps(self, conditioners: Conditioners) -> tuple[tuple[tuple[str, ...], float], ...]:
+    """The conditions that guidance adds one after the other, with their scales.
+
+    Raises:
+      UserError: an unknown condition, or one that training never drops.
+    """
+    droppable = tuple(name for name, condition in conditioners.items() if condition.dropout)
+    steps = tuple(((name,), scale) for name, scale in self.guidances.items())
+    if not steps and self.guidance != 1.0:
+      steps = ((droppable, self.guidance),)
+    for names, scale in steps:
+      unknown = [name for name in names if name not in conditioners]
+      never = [name for name in names if name not in droppable]
+      if unknown or never or not names:
+        why = 'is of no condition of the model' if unknown else 'needs a condition that training drops at times'
+        raise UserError(f'guidance by {scale}{f" of {list(names)}" if names else ""} {why}; the conditions, with their '
+                        f'dropout, are { {name: condition.dropout for name, condition in conditioners.items()} }')
+    return steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,15 +83,17 @@ class Diffusion:
   """One network that denoises; group 'net', one phase 'diffusion'.
 
   Attributes:
-    net: (x_BX, time_B, label_B or None) -> prediction.
+    net: (x_BX, time_B, given) -> prediction; `given` is what it reads of conditions, see `genjax.nn.conditioning`.
     shape: shape of one example in the space that is diffused.
     process: how data becomes noise, see `genjax.diffusion.schedules`.
     parameterization: what the network predicts, see `genjax.diffusion.parameterizations`.
     sampler: how samples are made.
     quantile: distribution of training times; None for the process's own.
     stratified: whether the training times of a batch fill equal strata once each, see `schedules.levels`.
-    num_classes: classes of column 'label'; 0 to ignore labels.
-    label_dropout: probability with which training replaces a label by "no label", which guidance needs.
+    conditioners: name -> condition, see `genjax.diffusion.conditioning`; class labels are `conditioning.classes`.
+    joint_dropout: probability with which training drops all conditions of `conditioners` together that it drops at all,
+      beside the dropout of each. Guidance by one scale needs the model without any of several conditions, which their
+      own dropouts seldom give; Brooks et al. (2023) take 0.05.
     codec: from data to the space that is diffused, and back.
     evaluation_times: number of times at which the error of a held-out example is measured, see `evaluate`.
     weighting: weights of training's error by time, see `weightings`.
@@ -67,7 +102,8 @@ class Diffusion:
 
   Raises:
     UserError: a parameterization that gives no estimate at the start of the process, learned variances on a process
-      that has none to learn, or a sampler that reads learned variances where none are learned.
+      that has none to learn, a sampler that reads learned variances where none are learned, or guidance of a condition
+      that is never dropped.
   """
 
   net: Network
@@ -77,18 +113,18 @@ class Diffusion:
   sampler: Sampler
   quantile: Quantile | None = None
   stratified: bool = True
-  num_classes: int = 0
-  label_dropout: float = 0.1
+  conditioners: Conditioners = dataclasses.field(default_factory=dict)
+  joint_dropout: float = 0.0
   codec: Codec = dataclasses.field(default_factory=pixels)
   evaluation_times: int = 8
   weighting: Weighting = dataclasses.field(default_factory=weightings.uniform)
   learned_variance: bool = False
 
   def __post_init__(self):
-    checks.whole(self, 0, 'num_classes')
     checks.whole(self, 1, 'shape', 'evaluation_times')
-    checks.rates(self, 'label_dropout')
+    checks.rates(self, 'joint_dropout')
     self.parameterization.check(self.process)
+    self.sampler.steps(self.conditioners)
     if self.learned_variance:
       variance.check(self.process)
     elif self.sampler.learned:
@@ -111,14 +147,11 @@ class Diffusion:
     """
     x0_BX = self.codec.encode(context.frozen, batch, jax.random.fold_in(key, _CODEC))
     size = x0_BX.shape[0]
-    time_key, noise_key, label_key, net_key = jax.random.split(key, 4)
+    time_key, noise_key, drop_key, net_key = jax.random.split(key, 4)
     t_B = self._quantile(schedules.levels(time_key, size, self.stratified))
-    label_B = None
-    if self.num_classes:
-      dropped_B = jax.random.bernoulli(label_key, self.label_dropout, (size,))
-      label_B = jnp.where(dropped_B, self.num_classes, batch['label'])
+    given = conditioning.given(self.conditioners, context.frozen, batch, drop_key, self.joint_dropout)
     noise_BX = jax.random.normal(noise_key, x0_BX.shape)
-    error_B, bound_B, mutable = self._error(params, context.mutable, x0_BX, noise_BX, t_B, label_B, net_key)
+    error_B, bound_B, mutable = self._error(params, context.mutable, x0_BX, noise_BX, t_B, given, net_key)
     error_B = self.weighting(self.process, self.parameterization, t_B) * error_B
     metrics = {}
     if bound_B is not None:
@@ -133,36 +166,40 @@ class Diffusion:
     """
     x0_BX = self.codec.encode(context.frozen, batch, None)
     size, times = x0_BX.shape[0], self.evaluation_times
-    label_B = batch['label'] if self.num_classes else None
+    given = conditioning.given(self.conditioners, context.frozen, batch)
 
     def add(total_B, index):
       t_B = jnp.full(size, self._quantile((index + 0.5) / times))
       noise_BX = jax.random.normal(jax.random.fold_in(key, index), x0_BX.shape)
-      return total_B + self._error(params, context.mutable, x0_BX, noise_BX, t_B, label_B, None)[0] / times, None
+      return total_B + self._error(params, context.mutable, x0_BX, noise_BX, t_B, given, None)[0] / times, None
 
     return {'loss': jax.lax.scan(add, jnp.zeros(size), jnp.arange(times))[0]}
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
-    """Samples, in the columns of the codec; condition 'label' if there are classes."""
+    """Samples, in the columns of the codec.
+
+    `conditions` holds the columns that the conditioners read. Rows 'negative_COLUMN' stand in the place of the null of
+    a column where guidance takes the condition away.
+    """
     keys_N2 = jax.vmap(jax.random.split)(keys)
     x_NX = samplers.prior(self.process, keys_N2[:, 0], self.shape, self.sampler.times[0])
 
-    def denoise(x_NX: Array, t: Array, label_N: Array | None = None) -> guidance.Estimate:
+    def denoise(x_NX: Array, t: Array, given: Given) -> guidance.Estimate:
       raw_NX = None
 
       def predict(scaled_NX: Array, time_N: Array) -> Array:
         nonlocal raw_NX
-        prediction_NX, raw_NX, _ = self._apply(params, context.mutable, scaled_NX, time_N, label_N, None)
+        prediction_NX, raw_NX, _ = self._apply(params, context.mutable, scaled_NX, time_N, given, None)
         return prediction_NX
 
       x0_hat_NX = self.parameterization.denoise(self.process, predict, x_NX, t)
       return (x0_hat_NX, raw_NX) if self.sampler.learned and raw_NX is not None else x0_hat_NX
 
-    if self.num_classes:
-      guided = guidance.classifier_free(denoise, conditions['label'], self.num_classes, self.sampler.guidance,
-                                        self.sampler.interval, self.process.noise_to_signal)
-    else:
-      guided = denoise
+    steps = self.sampler.steps(self.conditioners)
+    without = [[name for names, _ in steps[index:] for name in names] for index in range(len(steps) + 1)]
+    branches = conditioning.branches(self.conditioners, context.frozen, conditions, len(keys), without)
+    guided = guidance.guided(denoise, branches, [scale for _, scale in steps], self.sampler.interval,
+                             self.process.noise_to_signal, self.sampler.rescale)
     guided = _clipped(guided, self.sampler.clip) if self.sampler.clip else guided
     x_NX = self.sampler.method(guided, x_NX, self.process, jnp.asarray(self.sampler.times), keys_N2[:, 1])
     return self.codec.decode(context.frozen, x_NX)
@@ -171,17 +208,17 @@ class Diffusion:
   def _quantile(self) -> Quantile:
     return self.quantile or self.process.quantile
 
-  def _apply(self, params: Params, mutable, x_BX: Array, time_B: Array, label_B: Array | None, key: Key | None):
+  def _apply(self, params: Params, mutable, x_BX: Array, time_B: Array, given: Given, key: Key | None):
     """The prediction, the output for learned variances or None, and the new mutable tree."""
-    output_BX, mutable = self.net.apply(params['net'], mutable.get('net', {}), x_BX, time_B, label_B, key=key)
+    output_BX, mutable = self.net.apply(params['net'], mutable.get('net', {}), x_BX, time_B, given, key=key)
     return (*jnp.split(output_BX, 2, axis=-1), mutable) if self.learned_variance else (output_BX, None, mutable)
 
-  def _error(self, params: Params, mutable, x0_BX: Array, noise_BX: Array, t_B: Array, label_B: Array | None,
+  def _error(self, params: Params, mutable, x0_BX: Array, noise_BX: Array, t_B: Array, given: Given,
              key: Key | None):
     """The mean squared error per example, the bound of a learned variance or None, and the new mutable tree."""
     x_BX = self.process.diffuse(x0_BX, noise_BX, t_B)
     scaled_BX = schedules.expand(self.parameterization.scale_input(self.process, t_B), x_BX) * x_BX
-    prediction_BX, raw_BX, mutable = self._apply(params, mutable, scaled_BX, self.process.embed(t_B), label_B, key)
+    prediction_BX, raw_BX, mutable = self._apply(params, mutable, scaled_BX, self.process.embed(t_B), given, key)
     prediction_BX = prediction_BX.astype(jnp.float32)
     target_BX = self.parameterization.prediction(self.process, x0_BX, noise_BX, t_B)
     error_B = jnp.mean(((prediction_BX - target_BX) ** 2).reshape(x0_BX.shape[0], -1), axis=1)

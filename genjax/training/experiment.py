@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import optax
 
+from genjax.artifacts import Artifact
 from genjax.objectives.base import Context, Objective
 from genjax.types import Array, Batch, Params, UserError
 
@@ -39,9 +40,17 @@ class Data(Protocol):
 class Condition:
   """A condition that `sample` accepts.
 
-  parse: text of the command line -> one row (UserError on bad text). default: row i when the user gives none. describe:
-  what is allowed, for error messages. fill: rows are texts, lists of several lengths, and this number ends the shorter
-  ones. path: the text is the path of a file.
+  Attributes:
+    parse: text of the command line -> one row; UserError on bad text.
+    default: row i when the user gives none.
+    describe: what is allowed, for error messages.
+    fill: rows are token lists of several lengths, and this number ends the shorter ones.
+    path: the text is the path of a file.
+    text: a row is a text, which `encode` turns into numbers.
+    row: shape and type of one row; None for that of the default.
+    convert: an array that a program gives -> one row, where other arrays than `row` are taken.
+    encode: rows -> the columns that the objective reads; None where the rows are the column of the condition's name.
+    optional: without a value it is left out, and `default` gives what it stands in for.
   """
 
   parse: Callable[[str], np.ndarray]
@@ -49,6 +58,22 @@ class Condition:
   describe: str
   fill: int | None = None
   path: bool = False
+  text: bool = False
+  row: jax.ShapeDtypeStruct | None = None
+  convert: Callable[[Any], np.ndarray] | None = None
+  encode: Callable[[np.ndarray], Columns] | None = None
+  optional: bool = False
+
+  @property
+  def takes_text(self) -> bool:
+    """Whether a value is a text as a whole, with its commas."""
+    return self.text or self.fill is not None
+
+  @property
+  def numbers(self) -> int:
+    """How many numbers a row is written as; 0 for a row that is not written as numbers."""
+    listed = self.row is not None and len(self.row.shape) == 1 and not (self.path or self.text)
+    return self.row.shape[0] if self.row is not None and listed else 0
 
   def stack(self, rows: Sequence[np.ndarray]) -> np.ndarray:
     """Stacks rows into one array with first axis N."""
@@ -68,6 +93,15 @@ class Condition:
 
     return Condition(parse, lambda row: np.asarray(row % num_classes, np.int32),
                      f'a whole number from 0 to {num_classes - 1}')
+
+
+def encoded(known: Mapping[str, Condition], rows: Columns) -> Columns:
+  """The columns that the objective reads, of the rows of conditions; what is no condition stays as it is."""
+  columns: Columns = {}
+  for name, values in rows.items():
+    encode = known[name].encode if name in known else None
+    columns.update({name: values} if encode is None else encode(values))
+  return columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,14 +131,15 @@ class Source:
 class Metric:
   """A measure of samples against data, computed by `genjax evaluate` and, if asked, while training.
 
-  name: prefix of its values. compute: (sample, seed) -> values, where `sample(num, conditions)` draws columns. card:
+  name: prefix of its values. compute: (sample, seed) -> values, where `sample(num, conditions)` draws columns, and
+  `sample.parts(num, conditions, size=...)` gives the same rows a part at a time, see `genjax.training.drawing`. card:
   what a reader needs to know of the measure (feature extractor, counts). check: raises UserError where `compute` would,
   before anything is
   computed: data or packages that are missing.
   """
 
   name: str
-  compute: Callable[[Callable[[int, Mapping[str, np.ndarray]], Columns], int], dict[str, float]]
+  compute: Callable[[Callable[..., Columns], int], dict[str, float]]
   card: dict[str, Any]
   check: Callable[[], Any] = lambda: None
 
@@ -118,14 +153,17 @@ class Experiment:
   as in `example`, and in each batch as long as its longest. ema: group -> decay.
   frozen: parameters that are read and never trained; a group of `jax.ShapeDtypeStruct`s is read, before anything is
   computed, from its source. sources: frozen group -> where it comes from. origins: trained group -> the group of
-  config.optimizers that it is trained by, where that has another name. axes: group -> table of (path regex, logical axes). conditions: what
-  `sample` accepts. preview: (params, context, first held-out batch) -> columns to render beside samples
+  config.optimizers that it is trained by, where that has another name. axes: group -> table of (path regex, logical
+  axes). conditions: what `sample` accepts. preview: (params, context, first held-out batch) -> columns to render beside samples
     (reconstructions).
-  render: columns -> name -> uint8 image H W C, or text. metrics: sample-based measures. summarise: what `genjax
-  evaluate` adds, from the values of all held-out examples (name -> array in the order of the split). assets:
-  JSON-able facts found in the data that a run must keep (an alphabet); they come back as `config.assets`. files: name
-  -> bytes that a run must keep (a tokenizer); they come back in the folder `config.assets.folder`. unit and
-  units_per_example: what throughput is counted in ('tokens', context length).
+  render: columns -> name -> what a person looks at: a text, a picture (uint8 H W C), a clip or a sound, see
+    `genjax.artifacts`.
+  items: columns -> one artifact a row, for a folder of samples; None for the pictures in column 'image', or what
+    `render` makes of each row alone.
+  metrics: sample-based measures. summarise: what `genjax evaluate` adds, from the values of all held-out examples (name
+  -> array in the order of the split). assets: JSON-able facts found in the data that a run must keep (an alphabet); they
+  come back as `config.assets`. files: name -> bytes that a run must keep (a tokenizer); they come back in the folder
+  `config.assets.folder`. unit and units_per_example: what throughput is counted in ('tokens', context length).
   """
 
   objective: Objective
@@ -141,7 +179,8 @@ class Experiment:
   axes: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
   conditions: Mapping[str, Condition] = dataclasses.field(default_factory=dict)
   preview: Callable[[Params, Context, Batch], dict[str, Array]] | None = None
-  render: Callable[[Columns], Mapping[str, np.ndarray | str]] = lambda samples: {}
+  render: Callable[[Columns], Mapping[str, Artifact]] = lambda samples: {}
+  items: Callable[[Columns], Sequence[Artifact]] | None = None
   metrics: tuple[Metric, ...] = ()
   summarise: Callable[[Columns], dict[str, float]] | None = None
   hooks: tuple = ()

@@ -24,7 +24,8 @@ def _config(name='quickstart', **changes):
 def test_options_reach_the_objective():
   experiment = diffusion.build(_config(objective__label_dropout=0.3, sampler__steps=5, sampler__guidance=2.0))
   objective = experiment.objective
-  assert objective.label_dropout == 0.3 and objective.num_classes == 10 and objective.shape == (8, 8, 1)
+  label = objective.conditioners['label']
+  assert label.dropout == 0.3 and label.null['label'] == 10 and objective.shape == (8, 8, 1)
   assert len(objective.sampler.times) == 6 and objective.sampler.guidance == 2.0
   assert set(experiment.conditions) == {'label'} and set(experiment.example) == {'image', 'label'}
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.diffusion import parameterizations, samplers, schedules, weightings
+from genjax.diffusion import conditioning, parameterizations, samplers, schedules, weightings
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context
 from genjax.objectives.codecs import identity, pixels
@@ -16,6 +16,7 @@ from genjax.types import UserError
 
 SHAPE = (2, 3, 1)
 PLAIN = identity()
+LABELS = {'label': conditioning.classes(3)}
 
 
 def _objective(apply, process='flow', parameterization='velocity', steps=8, method='euler', guidance=1.0, **options):
@@ -32,7 +33,7 @@ def _context():
   return Context(step=jnp.int32(0), mutable={}, ema={}, frozen={})
 
 
-def _zero(params, mutable, x, time, label, key=None):
+def _zero(params, mutable, x, time, given, key=None):
   return params['w'] * 0 * x, mutable
 
 
@@ -56,7 +57,7 @@ def test_loss_of_a_zero_network_is_the_power_of_the_target(process, parameteriza
 def test_loss_of_a_perfect_network_is_zero():
   x0 = jnp.arange(6.0).reshape(SHAPE) / 3
 
-  def perfect(params, mutable, x, time, label, key=None):
+  def perfect(params, mutable, x, time, given, key=None):
     t = time[:, None, None, None] / 1000
     return (x - x0) / t, mutable  # noise - x0 of a data set of one image
 
@@ -71,25 +72,25 @@ def test_loss_of_a_perfect_network_is_zero():
 def test_label_dropout_replaces_the_stated_share_by_the_null_class():
   seen = []
 
-  def record(params, mutable, x, time, label, key=None):
-    seen.append(label)
+  def record(params, mutable, x, time, given, key=None):
+    seen.append(given)
     return 0 * x, mutable
 
-  objective = _objective(record, num_classes=3, label_dropout=0.25)
+  objective = _objective(record, conditioners={'label': conditioning.classes(3, 0.25)})
   batch = _batch(4000)
   objective.loss(_variables(objective), _context(), batch, jax.random.key(0))
-  label = np.asarray(seen[0])
+  label = np.asarray(seen[0]['label'])
   assert np.mean(label == 3) == pytest.approx(0.25, abs=0.03)
   assert (label[label != 3] == np.asarray(batch['label'])[label != 3]).all()
   objective.evaluate(_variables(objective), _context(), _batch(6), jax.random.key(0))
   assert len(seen) == 2  # a scan traces the network once
-  without = _objective(record, num_classes=0)
+  without = _objective(record)
   without.loss(_variables(without), _context(), batch, jax.random.key(0))
-  assert seen[2] is None
+  assert seen[2] == {}
 
 
 def test_evaluation_is_per_example_and_averages_over_stratified_times():
-  def time_only(params, mutable, x, time, label, key=None):
+  def time_only(params, mutable, x, time, given, key=None):
     # Predicts x0 and is wrong by the time: its error is t^2.
     return jnp.broadcast_to(time[:, None, None, None] / 1000, x.shape), mutable
 
@@ -101,7 +102,7 @@ def test_evaluation_is_per_example_and_averages_over_stratified_times():
 def test_training_times_come_from_the_given_distribution():
   seen = []
 
-  def record(params, mutable, x, time, label, key=None):
+  def record(params, mutable, x, time, given, key=None):
     seen.append(time / 1000)
     return 0 * x, mutable
 
@@ -112,10 +113,10 @@ def test_training_times_come_from_the_given_distribution():
 
 @pytest.mark.parametrize('method', ['euler', 'ancestral', 'dpmpp_2m'])
 def test_rows_of_samples_depend_on_their_key_and_label_only(method):
-  def denoiser(params, mutable, x, time, label, key=None):
-    return jnp.tanh(x) * time[:, None, None, None] / 1000 + label[:, None, None, None], mutable
+  def denoiser(params, mutable, x, time, given, key=None):
+    return jnp.tanh(x) * time[:, None, None, None] / 1000 + given['label'][:, None, None, None], mutable
 
-  objective = _objective(denoiser, method=method, num_classes=3, guidance=2.0)
+  objective = _objective(denoiser, method=method, conditioners=LABELS, guidance=2.0)
   keys, labels = jax.random.split(jax.random.key(0), 4), jnp.array([0, 1, 2, 0])
   sample = lambda rows: objective.sample(_variables(objective), _context(), keys[rows], {'label': labels[rows]})['image'
                                                                                                                 ]
@@ -125,7 +126,7 @@ def test_rows_of_samples_depend_on_their_key_and_label_only(method):
 
 
 def test_clipping_bounds_the_estimate_of_the_data():
-  far = lambda params, mutable, x, time, label, key=None: (jnp.full_like(x, 7.0), mutable)
+  far = lambda params, mutable, x, time, given, key=None: (jnp.full_like(x, 7.0), mutable)
   for clip, expected in ((0.0, 7.0), (1.0, 1.0)):
     objective = _objective(far, parameterization='x0', clip=clip)
     sampled = objective.sample(_variables(objective), _context(), jax.random.split(jax.random.key(0), 2), {})['image']
@@ -143,14 +144,14 @@ def _learned(apply, parameterization='epsilon', method='ancestral', **options):
                    learned_variance=True, **{'codec': PLAIN, **options})
 
 
-def _halves(params, mutable, x, time, label, key=None):
+def _halves(params, mutable, x, time, given, key=None):
   return jnp.concatenate([params['w'] * 0.1 * x, jnp.zeros_like(x) + params['raw']], axis=-1), mutable
 
 
 @pytest.mark.parametrize('parameterization', ['epsilon', 'x0', 'v'])
 def test_the_variance_learns_from_the_bound_and_the_prediction_does_not(parameterization):
   objective, batch = _learned(_halves, parameterization), _batch(64)
-  plain = lambda params, mutable, x, time, label, key=None: (params['w'] * 0.1 * x, mutable)
+  plain = lambda params, mutable, x, time, given, key=None: (params['w'] * 0.1 * x, mutable)
   simple = _objective(plain, 'vp_linear', parameterization)
   params = {'net': {'w': jnp.float32(1.0), 'raw': jnp.float32(0.3)}}
   loss = lambda objective: lambda params: objective.loss(params, _context(), batch, jax.random.key(1))
@@ -165,7 +166,7 @@ def test_the_variance_learns_from_the_bound_and_the_prediction_does_not(paramete
   np.testing.assert_allclose(*values, rtol=1e-5)
 
 
-@pytest.mark.parametrize('method, options', [('ancestral', dict(num_classes=3, guidance=2.0, clip=1.0)),
+@pytest.mark.parametrize('method, options', [('ancestral', dict(conditioners=LABELS, guidance=2.0, clip=1.0)),
                                              ('ancestral', {}), ('ddim', dict(clip=1.0))])
 def test_sampling_a_learned_variance(method, options):
   objective = _learned(_halves, 'v', method, **options)
@@ -198,7 +199,7 @@ def test_weights_change_the_loss_and_not_the_evaluation():
 
 
 def test_sampling_begins_at_the_first_time_of_the_sampler():
-  objective = _objective(lambda params, mutable, x, time, label, key=None: (0 * x, mutable), 'edm', 'velocity')
+  objective = _objective(lambda params, mutable, x, time, given, key=None: (0 * x, mutable), 'edm', 'velocity')
   times = schedules.sampling_times(objective.process, 1, sigma_max=3.0)
   objective = Diffusion(**{**vars(objective), 'sampler': Sampler(samplers.euler, tuple(times.tolist()))})
   keys = jax.random.split(jax.random.key(0), 500)  # the velocity 0 leaves x where it began
@@ -208,11 +209,11 @@ def test_sampling_begins_at_the_first_time_of_the_sampler():
 def test_guidance_keeps_to_an_interval_of_noise_levels():
   seen = []
 
-  def record(params, mutable, x, time, label, key=None):
+  def record(params, mutable, x, time, given, key=None):
     jax.debug.callback(lambda time: seen.append((time.shape[0], float(time[0]) / 1000)), time)
     return 0 * x, mutable
 
-  objective = _objective(record, num_classes=3, guidance=2.0)
+  objective = _objective(record, conditioners=LABELS, guidance=2.0)
   sampler = Sampler(objective.sampler.method, objective.sampler.times, guidance=2.0, interval=(0.5, 2.0))
   objective = Diffusion(**{**vars(objective), 'sampler': sampler})
   keys = jax.random.split(jax.random.key(0), 2)
@@ -232,7 +233,7 @@ def test_pixels_map_bytes_to_a_symmetric_interval_and_back():
 
 
 def test_network_state_is_passed_on():
-  apply = lambda params, mutable, x, time, label, key=None: (0 * x, {'count': mutable['count'] + 1})
+  apply = lambda params, mutable, x, time, given, key=None: (0 * x, {'count': mutable['count'] + 1})
   objective = _objective(apply)
   objective = Diffusion(
     **{**vars(objective), 'net': Network(lambda key: ({'w': jnp.zeros(())}, {'count': jnp.int32(0)}), apply)})

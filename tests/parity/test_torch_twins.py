@@ -79,7 +79,7 @@ def test_dit():
   params, _ = random_params(network)
   x, time, label = jax.random.normal(jax.random.key(3), (2, 8, 12, 3)), jnp.asarray([3.0, 700.0]), jnp.asarray([1, 5])
   assert_same(
-    lambda params: network.apply(params, {}, x, time, label)[0], params,
+    lambda params: network.apply(params, {}, x, time, {'label': label})[0], params,
     lambda tensors: twins.dit(tensors, config, channels_first(x), torch.tensor([3.0, 700.0]), torch.tensor([1, 5])),
     twins.convert(params))
 
@@ -91,7 +91,7 @@ def test_unet():
   params, mutable = random_params(network)
   x, time, label = jax.random.normal(jax.random.key(3), (2, 8, 8, 3)), jnp.asarray([3.0, 700.0]), jnp.asarray([1, 5])
   assert_same(
-    lambda params: network.apply(params, mutable, x, time, label)[0], params,
+    lambda params: network.apply(params, mutable, x, time, {'label': label})[0], params,
     lambda tensors: twins.unet(tensors, config, channels_first(x), torch.tensor([3.0, 700.0]), torch.tensor([1, 5])),
     twins.convert(params))
 

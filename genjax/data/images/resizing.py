@@ -57,10 +57,15 @@ class Resized:
       raise UserError(
         f'only images uint8 H W C with 1 or 3 channels can be resized, got {image_HWC.dtype} {image_HWC.shape}; '
         "set config.data.resize=''")
-    height, width, channels = self._shape
-    picture = Image.fromarray(image_HWC[..., 0] if image_HWC.shape[2] == 1 else image_HWC).convert(_MODES[channels])
-    box = _middle(picture.size, width / height) if self._crop else None
-    return np.asarray(picture.resize((width, height), FILTERS[self._filter], box)).reshape(self._shape)
+    return resize(image_HWC, self._shape, self._filter, self._crop)
+
+
+def resize(image_HWC: np.ndarray, shape: tuple[int, int, int], filter: str, crop: bool = False) -> np.ndarray:
+  """One image, uint8 H W C with 1 or 3 channels, at another size; the arguments are those of `Resized`."""
+  height, width, channels = shape
+  picture = Image.fromarray(image_HWC[..., 0] if image_HWC.shape[2] == 1 else image_HWC).convert(_MODES[channels])
+  box = _middle(picture.size, width / height) if crop else None
+  return np.asarray(picture.resize((width, height), FILTERS[filter], box)).reshape(shape)
 
 
 def _middle(size: tuple[int, int], proportion: float) -> tuple[float, float, float, float]:

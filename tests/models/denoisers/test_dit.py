@@ -25,7 +25,7 @@ def _small(**options):
 
 def _inputs():
   x = jax.random.normal(jax.random.key(1), (2, 4, 6, 3))
-  return x, jnp.array([3.0, 700.0]), jnp.array([0, 5])
+  return x, jnp.array([3.0, 700.0]), {'label': jnp.array([0, 5])}
 
 
 def _random_params(network):
@@ -70,7 +70,7 @@ def test_time_label_and_every_pixel_matter():
   apply = jax.jit(lambda *inputs: network.apply(params, mutable, *inputs)[0])
   x, t, label = _inputs()
   base = apply(x, t, label)
-  for changed in ((x, t + 50, label), (x, t, jnp.array([1, 2])), (x.at[:, 0, 0].add(1.0), t, label)):
+  for changed in ((x, t + 50, label), (x, t, {'label': jnp.array([1, 2])}), (x.at[:, 0, 0].add(1.0), t, label)):
     assert jnp.min(jnp.abs(apply(*changed) - base)[:, -1, -1]) > 1e-5
 
 
@@ -102,7 +102,7 @@ def test_a_float32_residual_stream_cuts_the_error_of_bfloat16():
   fresh, mutable = networks[0].init(jax.random.key(0))
   params = jax.tree.map(
     lambda leaf: leaf if jnp.any(leaf) else 0.05 * generator.standard_normal(leaf.shape, np.float32), fresh)
-  exact, low, mixed = (jax.jit(lambda net=net: net.apply(params, mutable, x, t, label)[0])() for net in networks)
+  exact, low, mixed = (jax.jit(lambda net=net: net.apply(params, mutable, x, t, {'label': label})[0])() for net in networks)
   error = lambda output: float(jnp.linalg.norm(output.astype(jnp.float32) - exact) / jnp.linalg.norm(exact))
   assert error(low) > 0.008 and error(mixed) < 0.005, (error(low), error(mixed))  # measured: 0.0099 and 0.0040
   assert low.dtype == mixed.dtype == jnp.bfloat16

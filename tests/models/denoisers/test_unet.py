@@ -18,7 +18,7 @@ def _small(**options):
 
 
 def _inputs():
-  return jax.random.normal(jax.random.key(1), (2, 8, 8, 1)), jnp.array([3.0, 700.0]), jnp.array([0, 3])
+  return jax.random.normal(jax.random.key(1), (2, 8, 8, 1)), jnp.array([3.0, 700.0]), {'label': jnp.array([0, 3])}
 
 
 @functools.cache
@@ -49,7 +49,9 @@ def test_shapes(options):
   config = _small(**options)
   network = unet.network(config)
   x = jnp.ones((2, *config.shape))
-  shape = jax.eval_shape(lambda key: network.apply(*network.init(key), x, *_inputs()[1:])[0], jax.random.key(0)).shape
+  _, time, given = _inputs()
+  given = given if config.num_classes else {}
+  shape = jax.eval_shape(lambda key: network.apply(*network.init(key), x, time, given)[0], jax.random.key(0)).shape
   assert shape == x.shape
 
 
@@ -58,7 +60,7 @@ def test_time_label_and_pixels_matter():
   x, t, label = _inputs()
   base = apply(params, x, t, label)
   # Attention in the middle carries one corner to the opposite one.
-  for changed in ((x, t + 50, label), (x, t, jnp.array([1, 2])), (x.at[:, 0, 0].add(3.0), t, label)):
+  for changed in ((x, t + 50, label), (x, t, {'label': jnp.array([1, 2])}), (x.at[:, 0, 0].add(3.0), t, label)):
     assert jnp.max(jnp.abs(apply(params, *changed) - base)[:, -1, -1]) > 1e-6
 
 

@@ -1,0 +1,383 @@
+"""Kinds of conditions, except text: what each reads, and how it enters the network.
+
+A value of a condition passes three forms. A *row* is what a user gives or data holds: a text, a picture, some numbers.
+`Made.encode` turns rows into *columns* of a batch, on the host. `Made.give` turns columns into entries of `given`, what
+the network reads, see `genjax.nn.conditioning`.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image as pillow
+
+from genjax import checks
+from genjax import config as config_lib
+from genjax.config import Config
+from genjax.data.images import resizing
+from genjax.data.pipeline import Columns, Source
+from genjax.experiments import parts
+from genjax.types import Array, Params, UserError, expanded
+
+SCALE = 1000.0  # numbers reach the network as 0 .. 1000, as times do
+NO_NUMBER = -SCALE  # stands for the absence of a number
+NO_COLOUR = 128  # of all pixels: stands for the absence of a picture
+
+
+@dataclasses.dataclass(frozen=True)
+class Scope:
+  """What a condition may need of its run.
+
+  Attributes:
+    name: of the condition.
+    config: of the run.
+    shape: (H, W, C) of what is diffused.
+    open: (split, columns) -> raw data.
+    kept: what the run keeps of this condition among its assets; {} in a new run.
+    folder: of the run's files; None in a new run.
+  """
+
+  name: str
+  config: Config
+  shape: tuple[int, ...]
+  open: Callable[[str, tuple[str, ...]], Source]
+  kept: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  folder: pathlib.Path | None = None
+
+  @property
+  def where(self) -> str:
+    """The config key of its options."""
+    return f'config.conditions.{self.name}'
+
+  def column(self, what: str) -> str:
+    """The name of a column of batches."""
+    return f'{self.name}_{what}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+  """A condition of a config.
+
+  Attributes:
+    reads: columns of the data.
+    take: columns of the data -> rows, with first axis N.
+    encode: rows -> columns of a batch.
+    columns: shape and type of one row of these.
+    null: what stands for its absence, of each.
+    give: (frozen parameters, columns of a batch) -> entries of `given`.
+    parse: text of the command line -> one row.
+    describe: what is allowed, in words.
+    row: shape and type of a row; None for texts.
+    network: option of the network -> the amount that this condition adds, or its value.
+    convert: an array of any size -> one row.
+    path: the text of the command line is a path.
+    numbered: rows go round the classes 0 .. this - 1 by default.
+    mirrored: columns of a batch that are pictures, mirrored with the images.
+    facts: what identifies its encoding, for the fingerprint of the data.
+    assets, files: what the run keeps.
+    part: of other runs, that it stands on.
+  """
+
+  reads: tuple[str, ...]
+  take: Callable[[Columns], np.ndarray]
+  encode: Callable[[np.ndarray], Columns]
+  columns: Mapping[str, jax.ShapeDtypeStruct]
+  null: Mapping[str, np.ndarray]
+  give: Callable[[Params, Mapping[str, Array]], Mapping[str, Any]]
+  parse: Callable[[str], np.ndarray]
+  describe: str
+  row: jax.ShapeDtypeStruct | None
+  network: Mapping[str, int]
+  convert: Callable[[Any], np.ndarray] | None = None
+  path: bool = False
+  numbered: int = 0
+  mirrored: tuple[str, ...] = ()
+  facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  assets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+  part: parts.Part | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Common:
+  """Options of every condition.
+
+  Attributes:
+    kind: what it is, one of `genjax.experiments.conditions.KINDS`.
+    dropout: probability with which training leaves it out, which guidance by it needs; 0 for never.
+    default: values of samples for which none is given, as texts of the command line; they go round. () takes those of
+      the held-out data.
+  """
+
+  kind: str
+  dropout: float = 0.1
+  default: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    checks.rates(self, 'dropout')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classes(Common):
+  """A class label; the network has a table of vectors for them, which are added to the embedded time.
+
+  Attributes:
+    column: of the data.
+    num_classes: number of classes; 0 for config.data.num_classes.
+  """
+
+  column: str = 'label'
+  num_classes: int = 0
+
+  def __post_init__(self):
+    super().__post_init__()
+    checks.whole(self, 0, 'num_classes')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Picture(Common):
+  """A picture, joined to the channels of what is denoised. It is resized, and mirrored, as the images are.
+
+  Attributes:
+    column: of the data, with uint8 pixels.
+    part: an autoencoder of config.parts, whose latents are joined; '' joins the pixels.
+    channels: of the picture, 1 or 3.
+  """
+
+  column: str
+  part: str = ''
+  channels: int = 3
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.channels not in (1, 3):
+      raise checks.OutOfRange(f'channels must be 1 or 3, got {self.channels!r}')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mask(Common):
+  """A mask, joined to the channels of what is denoised as 0 or 1: a grey picture, white above 127.
+
+  Attributes:
+    column: of the data, with uint8 pixels.
+  """
+
+  column: str = 'mask'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Numbers(Common):
+  """Numbers, such as a size, a rate or the time of day. The network embeds each by Fourier features.
+
+  Attributes:
+    column: of the data: of one number or of several; or the names of several columns.
+    count: how many numbers they are in all.
+    low: a usual smallest value; the network reads (value - low) / (high - low) * 1000.
+    high: a usual largest value.
+  """
+
+  column: str | tuple[str, ...]
+  count: int = 0
+  low: float = 0.0
+  high: float = SCALE
+
+  def __post_init__(self):
+    super().__post_init__()
+    checks.whole(self, 0, 'count')
+    if not self.low < self.high:
+      raise checks.OutOfRange(f'high must be above low, got low={self.low} and high={self.high}')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Vector(Common):
+  """A vector, such as an embedding; the network projects it and adds it to the embedded time.
+
+  Attributes:
+    column: of the data.
+    width: numbers of the vector.
+  """
+
+  column: str
+  width: int
+
+  def __post_init__(self):
+    super().__post_init__()
+    checks.whole(self, 1, 'width')
+
+
+def classes(scope: Scope, options: Classes) -> Made:
+  """See `Classes`."""
+  count = options.num_classes or scope.config.data.get('num_classes', 0)
+  if not count:
+    raise UserError(f'{scope.where} is of classes, and how many there are is not known: set {scope.where}.num_classes '
+                    'or config.data.num_classes')
+
+  def parse(text: str) -> np.ndarray:
+    if not text.isdecimal() or len(text) > 18 or int(text) >= count:
+      raise UserError(f'{scope.name} must be a whole number from 0 to {count - 1}, got {text!r}')
+    return np.asarray(int(text), np.int32)
+
+  return Made(
+    reads=(options.column,), take=lambda columns: columns[options.column].astype(np.int32),
+    encode=lambda rows: {'label': rows}, columns={'label': jax.ShapeDtypeStruct((), np.int32)},
+    null={'label': np.asarray(count, np.int32)}, give=lambda frozen, columns: {'label': columns['label']}, parse=parse,
+    describe=f'a whole number from 0 to {count - 1}', row=jax.ShapeDtypeStruct((), np.int32), numbered=count,
+    network={'num_classes': count})
+
+
+def picture(scope: Scope, options: Picture) -> Made:
+  """See `Picture`."""
+  column, part, encoder = scope.column('pixels'), None, None
+  shape = (*scope.shape[:2], options.channels)
+  if options.part:
+    part = parts.open(scope.config, options.part, 'autoencoder')
+    encoder = part.functions
+    shape = encoder.shape
+    if tuple(encoder.latent[:2]) != tuple(scope.shape[:2]):
+      raise UserError(f'{scope.where}.part={options.part!r} makes latents of {encoder.latent[:2]} from pictures of '
+                      f'{encoder.shape[:2]}, which cannot be joined to what is denoised, of {scope.shape[:2]}')
+
+  def give(frozen: Params, columns: Mapping[str, Array]) -> Mapping[str, Any]:
+    if encoder is None:
+      return {'image': columns[column].astype(np.float32) / 127.5 - 1.0}
+    group = frozen[options.part]
+    shift, scale = encoder.moments(group)
+    return {'image': (encoder.encode(group, columns[column])[0] - shift) * scale}
+
+  channels = encoder.latent[-1] if encoder else options.channels
+  return _pixels(scope, options.column, column, tuple(shape), NO_COLOUR, give, channels, filter_of(scope), part)
+
+
+def mask(scope: Scope, options: Mask) -> Made:
+  """See `Mask`."""
+  column = scope.column('pixels')
+  return _pixels(scope, options.column, column, (*scope.shape[:2], 1), 0,
+                 lambda frozen, columns: {'image': (columns[column] > 127).astype(np.float32)}, 1, 'nearest', None)
+
+
+def _pixels(scope: Scope, source: str, column: str, shape: tuple[int, int, int], absent: int, give: Any, channels: int,
+            how: str, part: parts.Part | None) -> Made:
+  """A condition of uint8 pixels.
+
+  Args:
+    scope, give, part: see `Made`.
+    source: column of the data.
+    column: of batches.
+    shape: of a row.
+    absent: value of all pixels where there is none.
+    channels: that it joins to the input.
+    how: filter of resizing.
+  """
+  crop = bool(scope.config.data.get('crop', False))
+
+  def convert(value: Any) -> np.ndarray:
+    pixels = np.asarray(value)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
+      raise UserError(f'condition {scope.name!r} takes uint8 pixels H W C with 1 or 3 channels, got {pixels.dtype} of '
+                      f'shape {pixels.shape}')
+    return pixels if pixels.shape == shape else resizing.resize(pixels, shape, how, crop)
+
+  return Made(
+    reads=(source,), take=lambda columns: np.stack([convert(pixels) for pixels in columns[source]]),
+    encode=lambda rows: {column: rows}, columns={column: jax.ShapeDtypeStruct(shape, np.uint8)},
+    null={column: np.full(shape, absent, np.uint8)}, give=give,
+    parse=lambda path: convert(read_picture(path, shape[2])), convert=convert, path=True,
+    describe=f'the path of a picture, which is resized to {shape[0]} x {shape[1]}',
+    row=jax.ShapeDtypeStruct(shape, np.uint8), network={'image_channels': channels}, mirrored=(column,), part=part,
+    facts={'shape': list(shape), 'filter': how, 'crop': crop})
+
+
+def numbers(scope: Scope, options: Numbers) -> Made:
+  """See `Numbers`."""
+  column = scope.column('numbers')
+  names = (options.column,) if isinstance(options.column, str) else options.column
+  count = options.count or len(names)
+  scale = SCALE / (options.high - options.low)
+
+  def take(columns: Columns) -> np.ndarray:
+    rows = [np.asarray(columns[name], np.float32).reshape(len(columns[name]), -1) for name in names]
+    found = np.concatenate(rows, axis=1)
+    if found.shape[1] != count:
+      raise UserError(f'{scope.where}.count is {count}, and the columns {list(names)} hold {found.shape[1]} numbers a '
+                      'row')
+    return found
+
+  return Made(
+    reads=tuple(names), take=take,
+    encode=lambda rows: {column: ((rows - np.float32(options.low)) * np.float32(scale)).astype(np.float32)},
+    columns={column: jax.ShapeDtypeStruct((count,), np.float32)}, null={column: np.full(count, NO_NUMBER, np.float32)},
+    give=lambda frozen, columns: {'numbers': columns[column]}, parse=lambda text: _listed(scope.name, text, count),
+    convert=lambda value: _checked(scope.name, value, count),
+    describe='a number' if count == 1 else f'{count} numbers, {", ".join(names) if len(names) == count else "a,b,..."}',
+    row=jax.ShapeDtypeStruct((count,), np.float32), network={'numbers': count},
+    facts={'low': options.low, 'high': options.high})
+
+
+def vector(scope: Scope, options: Vector) -> Made:
+  """See `Vector`."""
+  column, width = scope.column('vector'), options.width
+
+  def parse(path: str) -> np.ndarray:
+    try:
+      return _checked(scope.name, np.load(expanded(path), allow_pickle=False), width)
+    except (OSError, ValueError) as error:
+      raise UserError(f'condition {scope.name!r} takes the path of a .npy file with {width} numbers, got {path!r}: '
+                      f'{error}') from error
+
+  return Made(
+    reads=(options.column,),
+    take=lambda columns: np.stack([_checked(options.column, row, width) for row in columns[options.column]]),
+    encode=lambda rows: {column: rows}, columns={column: jax.ShapeDtypeStruct((width,), np.float32)},
+    null={column: np.zeros(width, np.float32)}, give=lambda frozen, columns: {'vector': columns[column]}, parse=parse,
+    convert=lambda value: _checked(scope.name, value, width), path=True,
+    describe=f'the path of a .npy file with {width} numbers', row=jax.ShapeDtypeStruct((width,), np.float32),
+    network={'vector_width': width})
+
+
+def _listed(name: str, text: str, count: int) -> np.ndarray:
+  """Numbers 'a,b' of the command line."""
+  try:
+    return _checked(name, [float(piece) for piece in text.split(',')], count)
+  except ValueError as error:
+    raise UserError(f'condition {name!r} takes {_counted(count)}, got {text!r}') from error
+
+
+def _checked(name: str, value: Any, count: int) -> np.ndarray:
+  """float32 of so many numbers."""
+  try:
+    row = np.asarray(value, np.float32)
+  except (TypeError, ValueError) as error:
+    raise UserError(f'condition {name!r} takes {_counted(count)}, got {value!r}') from error
+  if row.size != count or row.ndim > 1 or not np.isfinite(row).all():
+    raise UserError(f'condition {name!r} takes {_counted(count)}, got {row.size}: {np.array2string(row, threshold=8)}')
+  return row.reshape(count)
+
+
+def _counted(count: int) -> str:
+  return 'one number' if count == 1 else f'{count} numbers a row'
+
+
+def filter_of(scope: Scope) -> str:
+  """The filter by which images are resized."""
+  name = scope.config.data.get('resize', '') or 'bilinear'
+  return name if name in resizing.FILTERS else config_lib.choose(resizing.FILTERS, name, 'config.data.resize')
+
+
+def read_picture(path: str, channels: int) -> np.ndarray:
+  """A picture of a file, uint8 H W C.
+
+  Raises:
+    UserError: there is none, or Pillow cannot read it.
+  """
+  try:
+    with pillow.open(expanded(path)) as opened:
+      found = np.asarray(opened.convert('L' if channels == 1 else 'RGB'))
+  except (OSError, ValueError, pillow.DecompressionBombError) as error:
+    why = getattr(error, 'strerror', None) or str(error)
+    raise UserError(f'cannot read the picture {path}: {why}; Pillow reads .png, .jpg, .webp, .gif, .bmp and .tiff'
+                    ) from error
+  return found.reshape(*found.shape[:2], channels)
