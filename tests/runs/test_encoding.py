@@ -28,7 +28,6 @@ from processes import finish, start
 
 DATA = f'--config={ROOT}/configs/diffusion/digits_edm.py:smoke'
 SMALL = ['--config.data.train=train[:37]', '--config.data.heldout=test[:8]']
-# A part that is known by its path alone would not be opened: what lies there decides
 
 
 @pytest.fixture(scope='module')
@@ -66,19 +65,19 @@ def on_latents(autoencoder, encoded, *flags):
 def test_rows_are_what_the_autoencoder_gives(autoencoder, encoded):
   _, experiment = build(f'--config.parts.autoencoder={autoencoder}')
   group = experiment.frozen['autoencoder']
-  part = importlib_part(autoencoder)
+  part = functions_of(autoencoder)
   for split, pixels in (('train', experiment.train), ('heldout', experiment.heldout)):
     reader = packed.Reader(encoded, split)
     assert len(reader) == len(pixels.source)
     rows, columns = reader.get(np.arange(len(reader))), pixels.source.get(np.arange(len(reader)))
     np.testing.assert_array_equal(rows['label'], columns['label'])
-    mean, log_variance = part.encode(group, columns['image'])
+    mean, log_variance = jax.jit(part.encode)(group, columns['image'])
     np.testing.assert_allclose(rows['image_mean'], mean, atol=1e-5)
     np.testing.assert_allclose(rows['image_log_variance'], log_variance, atol=1e-5)
     assert rows['image_mean'].shape == (len(reader), 4, 4, 3) and rows['image_mean'].dtype == np.float32
 
 
-def importlib_part(autoencoder):
+def functions_of(autoencoder):
   """The functions of the autoencoder in a run directory."""
   from genjax.experiments import parts
   config = configs.parse('train', [DATA, f'--config.parts.autoencoder={autoencoder}'], '')[0].config
@@ -98,7 +97,7 @@ def test_latents_of_encoded_data_are_those_of_the_pixels(autoencoder, encoded):
       np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-6)
   assert not set(batches[1]) - {'image_mean', 'image_log_variance', 'label'}
   latents.check_columns(batches[1])
-  image = latents.objective.codec.decode(latents.frozen, y)['image']
+  image = jax.jit(latents.objective.codec.decode)(latents.frozen, y)['image']
   assert image.shape == (8, 8, 8, 1) and image.dtype == jnp.uint8
 
 
@@ -189,8 +188,8 @@ def test_flips_are_rows_of_their_own(autoencoder, encoded, tmp_path):
   rows = both.get(np.arange(74))
   np.testing.assert_allclose(rows['image_mean'][::2], plain.get(np.arange(37))['image_mean'], atol=1e-5)
   _, experiment = build(f'--config.parts.autoencoder={autoencoder}')
-  image, part = experiment.train.source.get(np.arange(37))['image'], importlib_part(autoencoder)
-  mirrored, _ = part.encode(experiment.frozen['autoencoder'], image[:, :, ::-1])
+  image, part = experiment.train.source.get(np.arange(37))['image'], functions_of(autoencoder)
+  mirrored, _ = jax.jit(part.encode)(experiment.frozen['autoencoder'], image[:, :, ::-1])
   np.testing.assert_allclose(rows['image_mean'][1::2], mirrored, atol=1e-5)
   np.testing.assert_array_equal(rows['label'][1::2], rows['label'][::2])
   # A config that flips may train on flipped rows, and on no others
