@@ -24,23 +24,23 @@ class Joined:
 
   Args:
     sources: name -> source.
-    facts: for the fingerprint.
 
   Attributes:
     names: of the sources.
     index: facts of the examples that all sources have in their `index`, and `SET`.
 
   Raises:
-    UserError: sources number the same labels by different classes.
+    UserError: sources number the same labels by different classes, or have columns of different types.
   """
 
-  def __init__(self, sources: Mapping[str, Source], facts: Mapping[str, Any] | None = None):
-    self.names, self._sources, self._facts = tuple(sources), list(sources.values()), dict(facts or {})
+  def __init__(self, sources: Mapping[str, Source]):
+    self.names, self._sources = tuple(sources), list(sources.values())
     self._ends_K = np.cumsum([len(source) for source in self._sources])
     known = [getattr(source, 'index', {}) for source in self._sources]
     shared = [name for name in known[0] if all(name in index for index in known)]
     self.index = {name: np.concatenate([index[name] for index in known]) for name in shared}
     self.index[SET] = np.repeat(np.arange(len(self.names)), [len(source) for source in self._sources])
+    self._columns = _shared(sources)
     named = {name: dict(found) for name, source in sources.items() if (found := getattr(source, 'classes', {}))}
     self.classes = {label: name for found in named.values() for label, name in found.items()}
     for name, found in named.items():
@@ -62,7 +62,7 @@ class Joined:
 
   def fingerprint(self) -> dict[str, Any]:
     parts = {name: source.fingerprint() for name, source in zip(self.names, self._sources)}
-    return {**self._facts, 'mixture': parts, 'examples': len(self)}
+    return {'mixture': parts, 'examples': len(self)}
 
   def _read(self, indices: np.ndarray, read: Any) -> Columns:
     set_B = np.searchsorted(self._ends_K, indices, side='right')
@@ -70,31 +70,40 @@ class Joined:
     for number in np.unique(set_B).tolist():
       rows = np.flatnonzero(set_B == number)
       first = int(self._ends_K[number]) - len(self._sources[number])
-      found.append((self.names[number], rows, read(self._sources[number], indices[rows] - first, rows)))
-    names = dict.fromkeys(name for _, _, columns in found for name in columns)
-    return {name: column for name in names if (column := _merged(name, found, len(indices))) is not None}
+      found.append((rows, read(self._sources[number], indices[rows] - first, rows)))
+    return {name: _merged([(rows, columns[name]) for rows, columns in found if name in columns], len(indices))
+            for name in self._columns}
 
 
-def _merged(name: str, found: list[tuple[str, np.ndarray, Columns]], size: int) -> np.ndarray | None:
+def _shared(sources: Mapping[str, Source]) -> list[str]:
+  """The columns of a joined source, known from the first example of each."""
+  firsts = {name: source.get(np.zeros(1, np.int64)) for name, source in sources.items()}
+  shared = []
+  for column in dict.fromkeys(column for columns in firsts.values() for column in columns):
+    kinds = {name: columns[column] for name, columns in firsts.items() if column in columns}
+    texts = [isinstance(values[0], str) for values in kinds.values()]
+    dtypes = {name: np.asarray(values[0]).dtype.name for name, values in kinds.items()}
+    if all(texts):
+      shared.append(column)
+    elif len(kinds) == len(firsts):
+      if any(texts) or len(set(dtypes.values())) > 1:
+        raise UserError(f'the sets of a mixture have columns {column!r} of several types, {dtypes}; a batch needs one')
+      shared.append(column)
+  return shared
+
+
+def _merged(parts: list[tuple[np.ndarray, np.ndarray]], size: int) -> np.ndarray:
   """A column of rows of several sets."""
-  parts = [(rows, columns[name]) for _, rows, columns in found if name in columns]
-  if len(parts) < len(found) and not all(isinstance(value, str) for _, part in parts for value in part):
-    return None
   shapes = {part.shape[1:] for _, part in parts}
-  kinds = {part.dtype for _, part in parts}
-  if len(parts) == len(found) and len(shapes) == len(kinds) == 1 and np.dtype(object) not in kinds:
-    column = np.empty((size, *shapes.pop()), kinds.pop())
-  else:
-    if len(kinds) > 1 and np.dtype(object) not in kinds:
-      raise UserError(f'the sets {", ".join(told for told, _, _ in found)} of a mixture have columns {name!r} of '
-                      f'several types: {sorted(map(str, kinds))}; a batch needs one')
-    column = np.full(size, '', object)
-  for rows, part in parts:
-    if column.dtype == object:
-      for row, value in zip(rows.tolist(), part):
-        column[row] = value
-    else:
+  if parts and len(shapes) == 1 and not any(part.dtype == object for _, part in parts):
+    column = np.empty((size, *shapes.pop()), parts[0][1].dtype)
+    for rows, part in parts:
       column[rows] = part
+    return column
+  column = np.full(size, '', object)  # texts, or arrays of several shapes
+  for rows, part in parts:
+    for row, value in zip(rows.tolist(), part):
+      column[row] = value
   return column
 
 
@@ -107,12 +116,14 @@ class Mixture(Pipeline):
 
   Attributes:
     weights: of the sets, of any sum.
+    names: of the sets, for the log.
 
   Raises:
     UserError: there are no weights, or one is not above 0 or too small.
   """
 
   weights: Sequence[float] = ()
+  names: Sequence[str] = ()
 
   def __post_init__(self):
     super().__post_init__()
@@ -140,9 +151,8 @@ class Mixture(Pipeline):
 
   def report(self, step: int) -> dict[str, float]:
     """What the log tells: examples of each set that `step` steps have read, and epochs of it."""
-    source: Any = self.source
     count_K = self._turns.before(step * self.batch_size)
-    names = getattr(source, 'names', ()) or [str(number) for number in range(len(self.weights))]
+    names = self.names or [str(number) for number in range(len(self.weights))]
     return {key: value for name, count, size in zip(names, count_K.tolist(), self._sizes_K.tolist())
             for key, value in ((f'data/{name}/examples', count), (f'data/{name}/epochs', count / size))}
 

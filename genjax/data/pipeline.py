@@ -169,7 +169,7 @@ class Pipeline:
 
 
 def shuffled(positions_B: np.ndarray, examples: int, seed: int | str) -> np.ndarray:
-  """Positions in an endless stream -> indices of `examples` examples, each once an epoch, in another order each time."""
+  """Positions in an endless stream -> indices of `examples` examples: each once an epoch, in an order of its own."""
   epoch_B, offset_B = np.divmod(positions_B, examples)
   index_B = np.empty_like(offset_B)
   for epoch in np.unique(epoch_B).tolist():

@@ -29,7 +29,7 @@ class DiT:
   """Options of the network.
 
   Attributes:
-    shape: (H, W, C) of the images or latents.
+    shape: (H, W, C) of the images or latents. Inputs may have other sizes, as positions follow from the input.
     patch: side of a patch, in pixels.
     width: channels of the transformer.
     depth: number of blocks.
@@ -117,7 +117,7 @@ def network(config: DiT, block: Callable[..., nnx.Module] | None = None) -> Netw
       block(config, rngs) and called with x_BTD, condition_BD and key=None; `Block` is one.
   """
   make = BLOCKS[config.block] if block is None else block
-  height, width, channels = config.shape
+  channels = config.shape[2]
   embed = functional.network(lambda rngs: _Embed(config, rngs))
   blocks = functional.stack(functional.network(lambda rngs: make(config, rngs)), config.depth, remat=config.remat,
                             unroll=config.unroll)
@@ -135,7 +135,7 @@ def network(config: DiT, block: Callable[..., nnx.Module] | None = None) -> Netw
     x_BTD, condition_BD = place(x_BTD), sharding.constrain(condition_BD, 'batch', None)
     x_BTD, _ = blocks.apply(params['blocks'], {}, x_BTD, condition_BD)
     x_BTP, _ = head.apply(params['head'], {}, x_BTD, condition_BD)
-    return unpatchify(x_BTP, config.patch, height, width), mutable
+    return unpatchify(x_BTP, config.patch, *x_BHWC.shape[1:3]), mutable
 
   return Network(init, apply)
 
@@ -144,9 +144,8 @@ class _Embed(nnx.Module):
   """Patch embedding with fixed positions, and the condition: time plus label embedding."""
 
   def __init__(self, config: DiT, rngs: nnx.Rngs):
-    height, width, channels = config.shape
+    channels = config.shape[2]
     self.size, dtype, self.residual = config.patch, jnp.dtype(config.dtype), _residual(config)
-    self.grid = (height // config.patch, width // config.patch)
     self.width = config.width
     self.patch = Linear(config.patch ** 2 * channels, config.width, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
     self.time = TimestepEmbedding(config.frequencies, config.width, dtype=dtype, rngs=rngs)
@@ -155,7 +154,8 @@ class _Embed(nnx.Module):
 
   def __call__(self, x_BHWC: Array, time_B: Array, given: Mapping[str, Any], key: Key | None = None):
     x_BTD = self.patch(patchify(x_BHWC, self.size)).astype(self.residual)
-    x_BTD = x_BTD + sincos_positions(*self.grid, self.width).astype(x_BTD.dtype)
+    grid = x_BHWC.shape[1] // self.size, x_BHWC.shape[2] // self.size
+    x_BTD = x_BTD + sincos_positions(*grid, self.width).astype(x_BTD.dtype)
     condition_BD = self.time(time_B)
     if self.label is not None:
       condition_BD = condition_BD + self.label(given['label'])
