@@ -49,7 +49,7 @@ class Interleaved:
     stream_M = np.repeat(np.arange(len(self._count_K)), self._count_K)
     rank_M = np.concatenate([np.arange(count) for count in self._count_K])
     random = RowRandom(self._seed, block * self.length + np.arange(self.length))
-    order_M = np.argsort((rank_M + random.uniform()[:, 0]) / self._count_K[stream_M], kind='stable')
+    order_M = np.argsort((rank_M + random.uniform()) / self._count_K[stream_M], kind='stable')
     return stream_M[order_M], rank_M[order_M]
 
 
