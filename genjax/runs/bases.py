@@ -192,6 +192,10 @@ def _filled(config: Config, name: str, source: Source, shapes: Tree,
   facts = {'step': step, 'sha256': warm_start.digest(chosen if name == BASE else there, stands_on)}
   if known is not None and facts['sha256'] != known['sha256']:
     raise _changed(config, name, facts, known)
+  if source.sha256 and facts['sha256'] != source.sha256:
+    raise UserError(
+      f'{where}={source.path!r}: {source.made} was made with other parameters (sha256 {source.sha256[:12]}, and those '
+      f'of step {step} have {facts["sha256"][:12]}); name the run and the step that made it, or make it anew')
   report('\n'.join([f'reading {where} from {"" if step is None else f"step {step} of "}{source.path}', *told.lines()]))
   filled = jax.tree_util.tree_map_with_path(
     lambda path, leaf: np.asarray(chosen[_short(_name(path))]).astype(here[_short(_name(path))].dtype), shapes)

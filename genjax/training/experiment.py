@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import optax
 
+from genjax.artifacts import Artifact
 from genjax.objectives.base import Context, Objective
 from genjax.types import Array, Batch, Params, UserError
 
@@ -113,6 +114,8 @@ class Source:
     averaged: whether averaged parameters are taken; None for those of the groups that have averages.
     dtype: type in which floating-point parameters are kept; '' for that of the shapes in `Experiment.frozen`.
     rules: how names and shapes that differ are matched, see `genjax.training.checkpoints.warm_start`.
+    sha256: digest that its parameters must have; '' for any.
+    made: what was made with the parameters of that digest, for messages: a folder of encoded data.
   """
 
   path: str
@@ -120,20 +123,23 @@ class Source:
   averaged: bool | None = None
   dtype: str = ''
   rules: tuple[tuple[str, ...], ...] = ()
+  sha256: str = ''
+  made: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
   """A measure of samples against data, computed by `genjax evaluate` and, if asked, while training.
 
-  name: prefix of its values. compute: (sample, seed) -> values, where `sample(num, conditions)` draws columns. card:
+  name: prefix of its values. compute: (sample, seed) -> values, where `sample(num, conditions)` draws columns, and
+  `sample.parts(num, conditions, size=...)` gives the same rows a part at a time, see `genjax.training.drawing`. card:
   what a reader needs to know of the measure (feature extractor, counts). check: raises UserError where `compute` would,
   before anything is
   computed: data or packages that are missing.
   """
 
   name: str
-  compute: Callable[[Callable[[int, Mapping[str, np.ndarray]], Columns], int], dict[str, float]]
+  compute: Callable[[Callable[..., Columns], int], dict[str, float]]
   card: dict[str, Any]
   check: Callable[[], Any] = lambda: None
 
@@ -144,17 +150,21 @@ class Experiment:
 
   objective: what is learned. train, heldout: data. optimizers: group -> optax transformation. example: column -> shape
   and dtype of one row of a training batch, known without opening the data. cut: columns whose rows are at most as long
-  as in `example`, and in each batch as long as its longest. ema: group -> decay.
+  as in `example`, and in each batch as long as its longest. shapes: column -> shapes that its rows may have instead of
+  that in `example`, the same in a whole batch; a step is compiled for each. ema: group -> decay.
   frozen: parameters that are read and never trained; a group of `jax.ShapeDtypeStruct`s is read, before anything is
   computed, from its source. sources: frozen group -> where it comes from. origins: trained group -> the group of
-  config.optimizers that it is trained by, where that has another name. axes: group -> table of (path regex, logical axes). conditions: what
-  `sample` accepts. preview: (params, context, first held-out batch) -> columns to render beside samples
+  config.optimizers that it is trained by, where that has another name. axes: group -> table of (path regex, logical
+  axes). conditions: what `sample` accepts. preview: (params, context, first held-out batch) -> columns to render beside samples
     (reconstructions).
-  render: columns -> name -> uint8 image H W C, or text. metrics: sample-based measures. summarise: what `genjax
-  evaluate` adds, from the values of all held-out examples (name -> array in the order of the split). assets:
-  JSON-able facts found in the data that a run must keep (an alphabet); they come back as `config.assets`. files: name
-  -> bytes that a run must keep (a tokenizer); they come back in the folder `config.assets.folder`. unit and
-  units_per_example: what throughput is counted in ('tokens', context length).
+  render: columns -> name -> what a person looks at: a text, a picture (uint8 H W C), a clip or a sound, see
+    `genjax.artifacts`.
+  items: columns -> one artifact a row, for a folder of samples; None for the pictures in column 'image', or what
+    `render` makes of each row alone.
+  metrics: sample-based measures. summarise: what `genjax evaluate` adds, from the values of all held-out examples (name
+  -> array in the order of the split). assets: JSON-able facts found in the data that a run must keep (an alphabet); they
+  come back as `config.assets`. files: name -> bytes that a run must keep (a tokenizer); they come back in the folder
+  `config.assets.folder`. unit and units_per_example: what throughput is counted in ('tokens', context length).
   """
 
   objective: Objective
@@ -163,6 +173,7 @@ class Experiment:
   optimizers: Mapping[str, optax.GradientTransformation]
   example: Mapping[str, jax.ShapeDtypeStruct]
   cut: frozenset[str] = frozenset()
+  shapes: Mapping[str, tuple[tuple[int, ...], ...]] = dataclasses.field(default_factory=dict)
   ema: Mapping[str, float] = dataclasses.field(default_factory=dict)
   frozen: Params = dataclasses.field(default_factory=dict)
   sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
@@ -170,7 +181,8 @@ class Experiment:
   axes: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
   conditions: Mapping[str, Condition] = dataclasses.field(default_factory=dict)
   preview: Callable[[Params, Context, Batch], dict[str, Array]] | None = None
-  render: Callable[[Columns], Mapping[str, np.ndarray | str]] = lambda samples: {}
+  render: Callable[[Columns], Mapping[str, Artifact]] = lambda samples: {}
+  items: Callable[[Columns], Sequence[Artifact]] | None = None
   metrics: tuple[Metric, ...] = ()
   summarise: Callable[[Columns], dict[str, float]] | None = None
   hooks: tuple = ()
@@ -194,6 +206,9 @@ class Experiment:
     for name in self.cut & announced.keys() & given.keys():
       longest, length = announced[name][0][0], given[name][0][0]
       announced[name] = (min(longest, length), *announced[name][0][1:]), announced[name][1]
+    for name in self.shapes.keys() & announced.keys() & given.keys():
+      if given[name][0] in self.shapes[name]:
+        announced[name] = given[name][0], announced[name][1]
     if announced != given:
       raise UserError(
         f'the batches have columns {given} (shape of a row, dtype), but the experiment was built for {announced}; '

@@ -158,7 +158,7 @@ def test_absence_is_what_the_run_keeps(tmp_path):
 
 
 def test_a_learned_tokenizer_is_kept_in_the_run(tmp_path):
-  options = dict(kind='text', vocabulary='wordpiece', vocabulary_size=40, length=12)
+  options = dict(kind='text', vocabulary='wordpiece', vocabulary_size=80, length=12)
   experiment = diffusion.build(config_of(dict(text=options)))
   assert set(experiment.files) == {'text_tokenizer.json', conditions.FILE}
   for name, data in experiment.files.items():

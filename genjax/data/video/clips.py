@@ -1,4 +1,4 @@
-"""Clips of a number of frames at a rate, cut from films: which part of a longer film, sizes, and what short ones become.
+"""Clips of a number of frames at a rate, cut from films: which part of a film, what a short one becomes, and sizes.
 
 A clip of T frames at `rate` from time t takes the frames that are shown at t, t + 1 / rate, ..., t + (T - 1) / rate: of
 each time the last frame that begins at or before it, by the timestamps of the file. A film of 30 frames a second gives
@@ -172,9 +172,10 @@ class Clips:
   def fingerprint(self) -> dict[str, Any]:
     digest = hashlib.sha256()
     for item in self.media:
-      digest.update(f'{item.name} {_size(item)}\n'.encode() if isinstance(item, pathlib.Path) else item)
-    return {**self._facts, 'clips': dataclasses.asdict(self.options), 'checksum': digest.hexdigest()[:16],
-            'examples': len(self)}
+      digest.update(f'{item.name} {_size(item)}\n'.encode() if isinstance(item, pathlib.Path) else b''.join(
+        [item] if isinstance(item, bytes) else item))
+    options = {**dataclasses.asdict(self.options), 'shape': list(self.options.shape)}
+    return {**self._facts, 'clips': options, 'checksum': digest.hexdigest()[:16], 'examples': len(self)}
 
 
 def _size(path: pathlib.Path) -> int:
@@ -193,7 +194,8 @@ def _times(film: Film, facts: Facts, options: ClipOptions, draw: float | None, n
     raise Short(f'{name} lasts {float(facts.seconds):.3f} s, {math.ceil(facts.seconds / step)} frames at '
                 f'{float(1 / step):g} a second, and a clip has {options.frames}; {_REMEDY}')
   middle = max(Fraction(0), (facts.seconds - options.frames * step) / 2)
-  drawn = max(Fraction(0), spare) * Fraction(draw or 0.0)
+  # So much before its end that the last time cannot be rounded to the end.
+  drawn = max(Fraction(0), min(spare * Fraction(draw or 0.0), spare - Fraction(1, 1000)))
   first = {'first': Fraction(0), 'middle': middle, 'random': drawn}[options.start]
   return [min(first + number * step, facts.seconds) for number in range(options.frames)]
 
