@@ -21,8 +21,8 @@ def get_config(arg=None):
     config.data = dict(common.IMAGES, name='captioned_shapes', train='train', heldout='heldout', shape=(16, 16, 3),
                        num_classes=0, flip=False)
   else:
-    config.data = dict(common.IMAGES, name=arg.data, train='train[:95%]', heldout='train[95%:]',
-                       shape=(arg.size, arg.size, 3), num_classes=0, flip=False, resize='bilinear', crop=True, threads=4)
+    config.data = dict(common.IMAGES, name=arg.data, train='train[:95%]', heldout='train[95%:]', num_classes=0,
+                       shape=(arg.size, arg.size, 3), flip=False, resize='bilinear', crop=True, threads=4)
   config.conditions = dict(text=dict(
     kind='text', column='text', dropout=0.1, truncate=True, length=12 if shapes else 64, vocabulary='wordpiece',
     vocabulary_size=200 if shapes else 8000))
