@@ -42,6 +42,7 @@ def build(config: Config) -> Experiment:
     train=images.batches(config, data.train),
     heldout=images.batches(config, data.heldout, shuffle=False),
     example=images.example(config),
+    assets=images.assets(config),
     optimizers=optimizers.from_config(config.optimizers, config.steps),
     ema=dict(config.ema),
     axes={'net': axes},

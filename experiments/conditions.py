@@ -238,6 +238,7 @@ class Conditioned:
 
   def __init__(self, source: Source, keeps: tuple[str, ...], scopes: Mapping[str, Scope], made: Mapping[str, Made]):
     self._source, self._keeps, self._scopes, self._made = source, keeps, scopes, made
+    self.index, self.classes = getattr(source, 'index', {}), getattr(source, 'classes', {})
     if hasattr(source, 'draw'):  # of random parts of examples, see `genjax.data.pipeline`
       self.draw = lambda indices, random: self._told(source.draw(indices, random))
     if len(source):

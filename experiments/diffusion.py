@@ -9,7 +9,7 @@ from typing import Any
 from genjax import checks
 from genjax import config as config_lib
 from genjax.diffusion import parameterizations, samplers, schedules, weightings
-from genjax.experiments import conditions, images, latents, measures, render, sections
+from genjax.experiments import conditions, image_sets, images, latents, measures, render, sections
 from genjax.models.denoisers import dit, unet
 from genjax.objectives.diffusion import Diffusion, Sampler
 from genjax.options import Section, named
@@ -36,7 +36,7 @@ def build(config: Any) -> Experiment:
     UserError: an unknown name or option, guidance that the model cannot give, or parts that do not fit together, see
       `Diffusion`.
   """
-  images.check(config.data)
+  images.check(config.data, buckets=True)
   data, space = config.data, latents.space(config)
   kind, make, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
   goal = config_lib.plain(config.objective)
@@ -48,6 +48,10 @@ def build(config: Any) -> Experiment:
   labels = config_lib.build(Labels, {key: goal.pop(key) for key in ('label_dropout',) if key in goal}, 'config.objective')
   told = conditions.of(config, space.shape, space.open, labels.label_dropout)
   model = config_lib.build(kind, config.model, 'config.model', shape=space.shape, **told.of_network(kind))
+  if data.get('buckets'):
+    levels = len(getattr(model, 'multipliers', ()))  # of a U-Net, each of which halves the size
+    multiple = getattr(model, 'patch', 2 ** (levels - 1) if levels else 1) * data.shape[0] // space.shape[0]
+    image_sets.check_buckets(data, multiple, config.model.name)
   learned = getattr(model, 'learn_sigma', False)
   options = config_lib.build(SamplerOptions, config_lib.plain(config.sampler), 'config.sampler',
                              name=config.sampler.name)
@@ -62,6 +66,8 @@ def build(config: Any) -> Experiment:
     heldout=space.batches(data.heldout, False, told.reads, told.mirrored),
     optimizers=optimizers.from_config(config.optimizers, config.steps),
     example=space.example,
+    shapes=images.shapes(config),
+    assets=images.assets(config),
     ema=config_lib.plain(config.ema),
     axes={'net': axes(model) if callable(axes) else axes},
     render=lambda samples: {'samples': render.grid(render.visible(samples['image']))},

@@ -73,6 +73,7 @@ def build(config: Config) -> Experiment:
   return Experiment(
     objective=objective, train=train, heldout=heldout, optimizers=_optimizers(config, objective), ema=dict(config.ema),
     example=example, axes=models.POINT_AXES if points else models.DCGAN_AXES,
+    assets={} if points else images.assets(config),
     conditions={'label': Condition.label(num_classes)} if num_classes else {},
     render=_scatter(config) if points else lambda samples: {'samples': render.grid(samples['image'])},
     metrics=_mode_metrics(config) if points else measures.image_metrics(config))

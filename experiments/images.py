@@ -1,12 +1,13 @@
-"""Image data for all builders: splits of a TFDS data set, checked against the config, with its transforms.
+"""Image data for all builders: splits of a TFDS data set or of a folder of pictures, mixtures of such, with transforms.
 
 Data named 'random_images' or 'random_latents' is noise in the shape of the config, and 'captioned_shapes' are drawn in
 it: see `genjax.data.synthetic`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,9 +15,10 @@ import numpy as np
 from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
+from genjax.data import mixture as mixture_lib
 from genjax.data import pipeline, sources, synthetic
-from genjax.data.images import resizing
-from genjax.experiments import imported, sections
+from genjax.data.images import aspect, resizing
+from genjax.experiments import image_sets, imported, sections
 from genjax.options import Section
 from genjax.training.experiment import Condition
 from genjax.types import UserError
@@ -33,8 +35,8 @@ class Data(sections.Splits):
   """config.data of images.
 
   Attributes:
-    name: of a TFDS data set with the columns image and label, such as 'mnist'; 'random_images', 'random_latents' or
-      'captioned_shapes'.
+    name: of a TFDS data set with the columns image and label, such as 'mnist'; path of a folder of pictures, packed or
+      not, see docs/own_data.md; 'random_images', 'random_latents' or 'captioned_shapes'.
     shape: (H, W, C) of the images.
     num_classes: number of classes; 0 reads no labels.
     content: 'pixels', or 'latents' of an encoder that ran before.
@@ -44,6 +46,15 @@ class Data(sections.Splits):
     binarize: 'none', 'fixed' (one Bernoulli draw of each image, the same in every epoch) or 'dynamic' (drawn anew
       whenever an image is read).
     threads: batches that are decoded at a time; it changes no batch.
+    mixture: sets in place of `name`: {name: weight, ...}, or a list of dicts with name, weight and what of these
+      options is the set's own.
+    buckets: sizes (height, width), or areas in pixels, for models that take several shapes: pictures of all proportions
+      are resized to the nearest size, and each batch has one; see `genjax.data.images.aspect`.
+    bucket_multiple: of the heights and widths that an area stands for.
+    broken: of a folder: 'refuse' files that cannot be decoded, or 'skip' them.
+    background: of a folder: red, green and blue behind transparent pixels.
+    field: of a folder: the field of metadata.jsonl that is the caption.
+    captions: of a folder: 'any', or 'none' to ignore captions.
   """
 
   shape: tuple[int, int, int] = dataclasses.field(kw_only=True)
@@ -54,16 +65,27 @@ class Data(sections.Splits):
   flip: bool = False
   binarize: str = 'none'
   threads: int = 1
+  mixture: Mapping[str, float] | tuple = ()
+  buckets: tuple = ()
+  bucket_multiple: int = image_sets.MULTIPLE
+  broken: str = 'refuse'
+  background: tuple[int, int, int] = (255, 255, 255)
+  field: str = 'text'
+  captions: str = 'any'
 
 
 DATA = Section((Data,))
 
 
-def check(data: Config) -> None:
+def check(data: Config, buckets: bool = False) -> None:
   """Checks the numbers of config.data.
 
+  Args:
+    data: config.data.
+    buckets: whether the model takes batches of several shapes.
+
   Raises:
-    UserError: a number is out of range.
+    UserError: a number is out of range, or there are buckets and the model takes one shape.
   """
   with checks.under('config.data'):
     given = config_lib.plain(data)
@@ -71,6 +93,15 @@ def check(data: Config) -> None:
     checks.whole(given, 0, 'num_classes')
     if len(given['shape']) != 3:
       raise checks.OutOfRange(f'shape must be height, width and channels, got {tuple(given["shape"])}')
+    checks.whole(given, 1, 'bucket_multiple')
+    checks.whole(given, 0, 'background')
+    colour = given.get('background', (0, 0, 0))
+    if len(colour) != 3 or max(colour) > 255:
+      raise checks.OutOfRange(f'background must be red, green and blue from 0 to 255, got {tuple(colour)}')
+  if given.get('buckets') and not buckets:
+    raise UserError('config.data.buckets gives batches of several shapes, which models of diffusion take and this one '
+                    'does not; use config.data.resize and config.data.crop')
+  image_sets.bucket_sizes(data)
 
 
 def batches(config: Config, split: str, shuffle: bool = True, more: Sequence[str] = (),
@@ -97,12 +128,23 @@ def batches(config: Config, split: str, shuffle: bool = True, more: Sequence[str
   transforms += [bernoulli] if binarize == 'dynamic' else []
   transform = functools.partial(_chain, transforms) if transforms else None
 
-  return pipeline.Pipeline(lambda: open_data(config, split, more), config.batch_size, config.seed, transform, shuffle,
-                           threads=data.get('threads', 1))
+  how: Any = dict(open=lambda: open_data(config, split, more), batch_size=config.batch_size, seed=config.seed,
+                  transform=transform, shuffle=shuffle, threads=data.get('threads', 1))
+  if sizes := image_sets.bucket_sizes(data):
+    if mirrored:
+      raise UserError(f'config.data.buckets gives images several shapes, and the columns {tuple(mirrored)} of '
+                      'conditions have one; leave one of both out')
+    return aspect.AspectBuckets(**how, sizes=sizes, channels=data.shape[2], filter=data.get('resize', '') or 'bilinear')
+  if data.get('mixture'):
+    names, weights, _ = zip(*image_sets.entries(data), strict=True)
+    return mixture_lib.Mixture(**how, weights=weights, names=names)
+  return pipeline.Pipeline(**how)
 
 
 def open_data(config: Config, split: str, more: Sequence[str] = ()) -> pipeline.Source:
   """The data of `batches`, before it is augmented."""
+  if config.data.get('mixture'):
+    return image_sets.join(config.data, split, lambda data, part: open_source(data, part, config.seed, more))
   imported.check_data(config)
   return open_source(config.data, split, config.seed, more)
 
@@ -110,19 +152,30 @@ def open_data(config: Config, split: str, more: Sequence[str] = ()) -> pipeline.
 def open_source(data: Config, split: str, seed: int, more: Sequence[str] = ()) -> pipeline.Source:
   """The images of a split, and the columns `more`; see `batches`."""
   source: pipeline.Source
+  columns = ('image', 'label') if data.num_classes else ('image',)
+  wanted = tuple(dict.fromkeys((*columns, *more)))
   if data.name in NOISE:
     size = config_lib.choose(NOISE_SPLIT_SIZES, split, f'the split of {data.name}')
     source = NOISE[data.name](tuple(data.shape), data.num_classes, size, seed=list(NOISE_SPLIT_SIZES).index(split))
   elif data.name in sources.SOURCES:
     source = _own_source(data, split)
+  elif image_sets.place(data.name) is not None:
+    source = image_sets.open_pictures(data, split, wanted[1:])
+    if data.get('buckets'):
+      return source
+    if data.get('resize', ''):
+      source = resizing.Resized(source, tuple(data.shape), data.resize, data.get('crop', False))
+    else:
+      image_sets.check_sizes(source, data)
   else:
-    columns = ('image', 'label') if data.num_classes else ('image',)
-    source = sources.open_tfds(data.name, split, tuple(dict.fromkeys((*columns, *more))), *imported.folders(data))
+    source = sources.open_tfds(data.name, split, wanted, *imported.folders(data))
     if data.num_classes:
       _check_labels(source, data)
     if data.get('resize', ''):
       source = resizing.Resized(source, tuple(data.shape), data.resize, data.get('crop', False))
   first = source.get(np.zeros(1, np.int64))
+  if data.get('buckets'):
+    return source
   if first['image'].shape[1:] != tuple(data.shape):
     raise UserError(
       f'config.data.shape is {tuple(data.shape)}, but images of {data.name} are {first["image"].shape[1:]}; '
@@ -162,6 +215,17 @@ def example(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
   """The shapes of one row of a batch, without opening the data."""
   label = {'label': jax.ShapeDtypeStruct((), np.int32)} if config.data.num_classes else {}
   return {'image': jax.ShapeDtypeStruct(tuple(config.data.shape), CONTENTS[content(config)]), **label}
+
+
+def shapes(config: Config) -> dict[str, tuple[tuple[int, ...], ...]]:
+  """The shapes that rows of batches have beside those of `example`: those of buckets."""
+  sizes = image_sets.bucket_sizes(config.data)
+  return {'image': tuple((*size, config.data.shape[2]) for size in sizes)} if sizes else {}
+
+
+def assets(config: Config) -> dict[str, Any]:
+  """What a run keeps of its data: the names of the classes of a folder; see `image_sets.classes`."""
+  return image_sets.classes(config)
 
 
 def content(config: Config) -> str:

@@ -40,6 +40,7 @@ def build(config: Config) -> Experiment:
     heldout=images.batches(config, config.data.heldout, shuffle=False),
     optimizers=optimizers.from_config(config.optimizers, config.steps),
     example=images.example(config),
+    assets=images.assets(config),
     ema=dict(config.ema),
     axes={'net': axes},
     preview=preview,

@@ -245,7 +245,10 @@ def _put(config: Config, key: str, value: Any) -> None:
       if not isinstance(node.get(parent), ml_collections.ConfigDict):
         node[parent] = ml_collections.ConfigDict()
       node = node[parent]
-    node[leaf] = value
+    try:
+      node[leaf] = value
+    except ValueError as error:  # a dict whose keys have dots
+      raise UserError(f'config key {key}: {error}; write a list of dicts, if it takes one') from None
 
 
 def _frozen(value: Any) -> Any:

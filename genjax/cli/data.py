@@ -1,4 +1,4 @@
-"""`genjax data`: lists, prepares and describes data sets, tokenizes text, and encodes pictures."""
+"""`genjax data`: lists, prepares and describes data sets, tokenizes text, packs files, and encodes pictures."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import sys
 import textwrap
 from typing import Any
 
-from genjax.cli import encode
+from genjax.cli import data_pack, encode
 from genjax.data import sources
 from genjax.data.prepared import prepare
 from genjax.data.prepared.builders import BUILDERS
@@ -28,7 +28,8 @@ def main(argv: Sequence[str]) -> int:
   if argv[:1] == ['encode']:  # whose flags may be those of any config
     return encode.main(list(argv[1:]))
   arguments = _parser().parse_args(argv)
-  {'list': _list, 'build': _build, 'info': _info, 'tokenize': _tokenize}[arguments.command](arguments)
+  {'list': _list, 'build': _build, 'info': _info, 'tokenize': _tokenize,
+   'pack': data_pack.run}[arguments.command](arguments)
   return 0
 
 
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
   tokens.add_argument('--field', default='text', help='which field of a JSON line is the text')
   tokens.add_argument('--end', type=int, metavar='TOKEN',
                       help="what follows each document; by default the tokenizer's end of text")
+  data_pack.add(commands)
   build.add_argument('name', metavar='NAME')
   build.add_argument('--from', dest='originals', metavar='FOLDER', help='folder of the original files, read only')
   info.add_argument('name', metavar='NAME')

@@ -54,6 +54,8 @@ def main(argv: list[str]) -> int:
       config.optimizers[experiment.origins.get(group, group)], {row['path']: row['shape'] for row in rows})
     for row in rows:
       row['optimizer'] = words.get(row['path'], 'frozen')
+  if describe := getattr(experiment.train, 'describe', None):
+    report['data'] = describe()
   print(strict_json(report, indent=2) if values.json else render(report))
   return 0
 
@@ -207,4 +209,5 @@ def render(report: dict[str, Any]) -> str:
   for name, cost in report['flops_per_example'].items():
     lines.append(f'FLOPs per example, phase {name} (every {cost["every"]}): forward {cost["forward"]:.4g}, '
                  f'forward and backward {cost["forward_backward"]:.4g}')
+  lines += ['', report['data']] if 'data' in report else []
   return '\n'.join(lines)

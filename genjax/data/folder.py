@@ -90,7 +90,7 @@ class Files:
       try:
         self.values[column] = captions.complete(column, told, self.names, root)
       except UserError as error:
-        self.lacking[column] = str(error)
+        self.lacking[column] = str(error).removeprefix(f'{root}: ')
     self.index = {fact: np.asarray([checked[name].facts[fact] for name in self.names], np.int64)
                   for fact in (checked[self.names[0]].facts if self.names else ())}
     digest = hashlib.sha256()
@@ -160,25 +160,27 @@ class Decoded:
 
 
 class _Rows:
-  """Some rows of a source, with some of its columns."""
+  """Some rows of a source, with some of its columns, and with facts of each row as further columns."""
 
-  def __init__(self, source: Any, row_N: np.ndarray, names: Sequence[str]):
-    self._source, self._row_N, self._names = source, row_N, names
+  def __init__(self, source: Any, row_N: np.ndarray, names: Sequence[str], known: Mapping[str, np.ndarray]):
+    self._source, self._row_N, self._names, self._known = source, row_N, names, known
 
   def __len__(self) -> int:
     return len(self._row_N)
 
   def get(self, indices: np.ndarray) -> Columns:
-    columns = self._source.get(self._row_N[indices])
-    return {name: columns[name] for name in self._names}
+    row_B = self._row_N[indices]
+    columns = self._source.get(row_B)
+    return {name: self._known[name][row_B].astype(np.float32) if name in self._known else columns[name]
+            for name in self._names}
 
 
 def open_folder(path: str | pathlib.Path, split: str = 'train', options: Options | None = None) -> Source:
   """The examples of a split of a folder, decoded when they are read.
 
   Columns: 'image' uint8 H W C, 'clip' uint8 T H W C or 'sound' float32 S; 'label' int32, where classes are told by
-  folders or metadata; 'text', where there are captions; whatever else metadata.jsonl tells. Values of several shapes
-  come as an object array.
+  folders or metadata; 'text', where there are captions; whatever else metadata.jsonl tells; if asked for, facts such as
+  'size', float32 (height, width). Values of several shapes come as an object array.
 
   Args:
     path: a folder of files, see `genjax.data.listing.read`, or one that `genjax data pack` wrote.
@@ -231,7 +233,7 @@ def _opened(root: pathlib.Path, split: str, options: Options, facts: Mapping[str
   kind = KINDS[facts['kind']]
   wanted = facts['columns'] if options.columns is None else options.columns
   for column in wanted:
-    if column not in facts['columns']:
+    if column not in facts['columns'] and column not in facts['index']:
       why = facts['lacking'].get(column, f'it has {", ".join(facts["columns"]) or "none"} beside the {kind.name}')
       raise UserError(f'{root} has no column {column!r}: {why}. {_REMEDIES.get(column, _REMEDY)}')
   row_N = splits_lib.select(str(root), split, facts['splits'])
@@ -239,7 +241,8 @@ def _opened(root: pathlib.Path, split: str, options: Options, facts: Mapping[str
   row_N = _long_enough(root, row_N, facts, kind, decoding, source)
   told = {'data': kind.name, 'checksum': facts['checksum'], 'split': split, 'columns': sorted(wanted),
           'broken': facts['broken']}
-  return Decoded(_Rows(source, row_N, (kind.column, *wanted)), kind, decoding,
+  known = {name: facts['index'][name] for name in wanted if name in facts['index'] and name not in facts['columns']}
+  return Decoded(_Rows(source, row_N, (kind.column, *wanted), known), kind, decoding,
                  {name: values[row_N] for name, values in facts['index'].items()}, facts['classes'], told)
 
 
@@ -277,8 +280,8 @@ def _report(root: pathlib.Path, broken: Mapping[str, str], total: int, kind: Kin
   lines = '\n'.join(f'  {root / name}: {why}' for name, why in broken.items())
   said = f'{root}: {len(broken)} of {total} {kind.name} cannot be decoded'
   if policy == 'refuse' or len(broken) == total:
-    raise UserError(f'{said}:\n{lines}\nRepair or remove them' + (
-      ', or leave them out: --config.data.broken=skip' if len(broken) < total else ''))
+    remedy = ', or leave them out: config.data.broken=skip (genjax data pack --broken=skip)'
+    raise UserError(f'{said}:\n{lines}\nRepair or remove them{remedy if len(broken) < total else ""}')
   if distributed.is_first() and (said, lines) not in _SAID:  # several splits of a folder say it once
     _SAID.add((said, lines))
     print(f'{said} and are left out:\n{lines}', file=sys.stderr, flush=True)

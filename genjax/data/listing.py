@@ -123,7 +123,7 @@ def _labels(root: pathlib.Path, names: Sequence[str], split: bool,
     for name in names:
       folders = name.split('/')[1 if split else 0:-1]
       if not folders:
-        return {}, {}, f'{root / name} lies in no class folder'
+        return {}, {}, f'{name} lies in no class folder'
       values[name] = folders[0]
   whole = _numbered(root, values)
   return whole, {whole[name]: str(values[name]) for name in sorted(names, key=lambda name: whole[name])}, ''

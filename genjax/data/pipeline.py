@@ -6,6 +6,7 @@ needs no stored state, and any number of processes can read any rows of a batch.
 """
 
 from collections.abc import Callable, Iterator
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -70,6 +71,12 @@ class RowRandom:
     bits_BN = _mix(self._state_B1 + _GOLDEN * counter_1N)
     return ((bits_BN >> np.uint64(11)) * 2.0**-53).reshape(-1, *shape)
 
+  def some(self, rows: np.ndarray) -> 'RowRandom':
+    """Further random numbers for some of the rows; what is drawn of them changes none of those drawn here."""
+    part = copy.copy(self)
+    part._state_B1, part._drawn = _mix(self._state_B1[rows] ^ _GOLDEN), 0
+    return part
+
   def integers(self, low: int, high: int, *shape: int) -> np.ndarray:
     """int64 (B, *shape) from low to high - 1."""
     return low + (self.uniform(*shape) * (high - low)).astype(np.int64)
@@ -115,14 +122,7 @@ class Pipeline:
   def indices(self, positions_B: np.ndarray) -> np.ndarray:
     """Positions in the run -> indices in the source; every index occurs once per epoch."""
     examples = len(self.source)
-    epoch_B, offset_B = np.divmod(positions_B, examples)
-    if not self.shuffle:
-      return offset_B
-    index_B = np.empty_like(offset_B)
-    for epoch in np.unique(epoch_B).tolist():
-      rows = epoch_B == epoch
-      index_B[rows] = _shuffle(offset_B[rows], examples, _epoch_seed(self.seed, epoch))
-    return index_B
+    return shuffled(positions_B, examples, self.seed) if self.shuffle else positions_B % examples
 
   def iterate(self, start: int, rows: slice | np.ndarray = _EVERYTHING) -> Iterator[Columns]:
     """Yields `batch(step, rows)` for the steps from `start` on, without end, prefetched."""
@@ -168,7 +168,17 @@ class Pipeline:
     return iter(grain.MapDataset.range(start, stop).map(read).to_iter_dataset(options))
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
+def shuffled(positions_B: np.ndarray, examples: int, seed: int | str) -> np.ndarray:
+  """Positions in an endless stream -> indices of `examples` examples: each once an epoch, in an order of its own."""
+  epoch_B, offset_B = np.divmod(positions_B, examples)
+  index_B = np.empty_like(offset_B)
+  for epoch in np.unique(epoch_B).tolist():
+    rows = epoch_B == epoch
+    index_B[rows] = _shuffle(offset_B[rows], examples, _epoch_seed(seed, epoch))
+  return index_B
+
+
+def _epoch_seed(seed: int | str, epoch: int) -> int:
   return int.from_bytes(hashlib.blake2b(f'{seed} {epoch}'.encode(), digest_size=4).digest(), 'little')
 
 

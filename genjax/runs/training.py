@@ -78,6 +78,8 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
   description = {**workdir_lib.describe(config, experiment.train.fingerprint(), paths), **sources.record(config, path),
                  **extensions.keep(path, imports)}
   distributed.check_equal(description['data'], 'the data')
+  if describe := getattr(experiment.train, 'describe', None):
+    logs.say(describe())
   if known:
     _check_data(path, description)
     extensions.record(path, description)

@@ -150,7 +150,8 @@ class Experiment:
 
   objective: what is learned. train, heldout: data. optimizers: group -> optax transformation. example: column -> shape
   and dtype of one row of a training batch, known without opening the data. cut: columns whose rows are at most as long
-  as in `example`, and in each batch as long as its longest. ema: group -> decay.
+  as in `example`, and in each batch as long as its longest. shapes: column -> shapes that its rows may have instead of
+  that in `example`, the same in a whole batch; a step is compiled for each. ema: group -> decay.
   frozen: parameters that are read and never trained; a group of `jax.ShapeDtypeStruct`s is read, before anything is
   computed, from its source. sources: frozen group -> where it comes from. origins: trained group -> the group of
   config.optimizers that it is trained by, where that has another name. axes: group -> table of (path regex, logical
@@ -172,6 +173,7 @@ class Experiment:
   optimizers: Mapping[str, optax.GradientTransformation]
   example: Mapping[str, jax.ShapeDtypeStruct]
   cut: frozenset[str] = frozenset()
+  shapes: Mapping[str, tuple[tuple[int, ...], ...]] = dataclasses.field(default_factory=dict)
   ema: Mapping[str, float] = dataclasses.field(default_factory=dict)
   frozen: Params = dataclasses.field(default_factory=dict)
   sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
@@ -204,6 +206,9 @@ class Experiment:
     for name in self.cut & announced.keys() & given.keys():
       longest, length = announced[name][0][0], given[name][0][0]
       announced[name] = (min(longest, length), *announced[name][0][1:]), announced[name][1]
+    for name in self.shapes.keys() & announced.keys() & given.keys():
+      if given[name][0] in self.shapes[name]:
+        announced[name] = given[name][0], announced[name][1]
     if announced != given:
       raise UserError(
         f'the batches have columns {given} (shape of a row, dtype), but the experiment was built for {announced}; '

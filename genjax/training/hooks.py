@@ -154,8 +154,9 @@ class Log(Hook):
     rate = steps * run.settings.batch_size * run.experiment.units_per_example / seconds
     means = {name: float(np.mean(entries)) for name, entries in values.items()}
     learning = rates.learning_rates(run.experiment.optimizers, run.state.opt)
-    self.last = {**means, **learning, f'{unit}_per_second': rate, 'steps_per_second': steps / seconds,
-                 'model_flops_per_second': self._flops / seconds}
+    report = getattr(run.experiment.train, 'report', None)  # of data that counts what it has read
+    self.last = {**means, **learning, **(report(run.step) if report else {}), f'{unit}_per_second': rate,
+                 'steps_per_second': steps / seconds, 'model_flops_per_second': self._flops / seconds}
     self.writer.scalars(run.step, self.last)
     tell(run, 'on_log', self.last)
     remaining = (run.settings.steps - run.step) * seconds / steps

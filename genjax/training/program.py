@@ -132,7 +132,7 @@ class Program:
   def step_flops(self, due: tuple[str, ...], columns: Columns | Mapping[str, Any]) -> int:
     """See `genjax.training.run.Run.step_flops`; each case is counted once."""
     shapes = self.experiment.batch_shapes(self.settings.batch_size)
-    for name in self.experiment.cut & columns.keys():
+    for name in (self.experiment.cut | self.experiment.shapes.keys()) & columns.keys():
       shapes[name] = jax.ShapeDtypeStruct((self.settings.batch_size, *columns[name].shape[1:]), shapes[name].dtype)
     known = due, tuple(shape.shape for shape in shapes.values())
     if known not in self._flops:

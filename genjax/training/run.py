@@ -136,7 +136,7 @@ class Run:
       The metrics of each step, which may still be computing.
     """
     for columns in batches:
-      if not self._checked or self.experiment.cut:
+      if not self._checked or self.experiment.cut or self.experiment.shapes:
         self.experiment.check_columns(columns)
         self._checked = True
     due, count = base.due(self.phases, self.step), len(batches)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from genjax.data.pipeline import Columns, Source
+from genjax.data.pipeline import Columns, RowRandom, Source, read
 from genjax.types import UserError
 
 FILTERS = {
@@ -34,34 +34,48 @@ class Resized:
   """
 
   def __init__(self, source: Source, shape: tuple[int, int, int], filter: str, crop: bool = False):
-    if filter not in FILTERS:
-      raise UserError(
-        f'config.data.resize must be one of {sorted(FILTERS)}, or empty to keep images unchanged, got {filter!r}')
-    if shape[2] not in _MODES:
-      raise UserError(f'images can be resized to 1 or 3 channels, got config.data.shape {shape}')
+    check(shape, filter)
     self._source, self._shape, self._filter, self._crop = source, shape, filter, crop
+    self.classes = getattr(source, 'classes', {})
 
   def __len__(self) -> int:
     return len(self._source)
 
   def get(self, indices: np.ndarray) -> Columns:
-    columns = self._source.get(indices)
-    images: Iterable[Any] = columns['image']
-    return dict(columns, image=np.stack([self._resize(np.asarray(image)) for image in images]))
+    return self._resized(self._source.get(indices))
+
+  def draw(self, indices: np.ndarray, random: RowRandom) -> Columns:
+    """As `get`, with what the source draws."""
+    return self._resized(read(self._source, indices, random))
 
   def fingerprint(self) -> dict[str, Any]:
     return {**self._source.fingerprint(), 'resize': self._filter, 'shape': list(self._shape), 'crop': self._crop}
 
-  def _resize(self, image_HWC: np.ndarray) -> np.ndarray:
-    if image_HWC.dtype != np.uint8 or image_HWC.ndim != 3 or image_HWC.shape[2] not in _MODES:
-      raise UserError(
-        f'only images uint8 H W C with 1 or 3 channels can be resized, got {image_HWC.dtype} {image_HWC.shape}; '
-        "set config.data.resize=''")
-    return resize(image_HWC, self._shape, self._filter, self._crop)
+  def _resized(self, columns: Columns) -> Columns:
+    images: Iterable[Any] = columns['image']
+    return dict(columns, image=np.stack([resize(np.asarray(image), self._shape, self._filter, self._crop)
+                                         for image in images]))
+
+
+def check(shape: tuple[int, int, int], filter: str) -> None:
+  """Checks the arguments of `resize`.
+
+  Raises:
+    UserError: the filter is unknown or the number of channels is not 1 or 3.
+  """
+  if filter not in FILTERS:
+    raise UserError(
+      f'config.data.resize must be one of {sorted(FILTERS)}, or empty to keep images unchanged, got {filter!r}')
+  if shape[2] not in _MODES:
+    raise UserError(f'images can be resized to 1 or 3 channels, got config.data.shape {shape}')
 
 
 def resize(image_HWC: np.ndarray, shape: tuple[int, int, int], filter: str, crop: bool = False) -> np.ndarray:
   """One image, uint8 H W C with 1 or 3 channels, at another size; the arguments are those of `Resized`."""
+  if image_HWC.dtype != np.uint8 or image_HWC.ndim != 3 or image_HWC.shape[2] not in _MODES:
+    raise UserError(
+      f'only images uint8 H W C with 1 or 3 channels can be resized, got {image_HWC.dtype} {image_HWC.shape}; '
+      "set config.data.resize=''")
   height, width, channels = shape
   picture = Image.fromarray(image_HWC[..., 0] if image_HWC.shape[2] == 1 else image_HWC).convert(_MODES[channels])
   box = _middle(picture.size, width / height) if crop else None

@@ -33,7 +33,7 @@ class DiT(Reads):
   """Options of the network. What it reads of conditions: see `genjax.nn.conditioning.Reads`.
 
   Attributes:
-    shape: (H, W, C) of the images or latents.
+    shape: (H, W, C) of the images or latents. Inputs may have other sizes, as positions follow from the input.
     patch: side of a patch, in pixels.
     width: channels of the transformer.
     depth: number of blocks.
@@ -128,7 +128,7 @@ def network(config: DiT, block: Callable[..., nnx.Module] | None = None) -> Netw
   """
   make = BLOCKS[config.block] if block is None else block
   _check_block(config, make)
-  height, width, channels = config.shape
+  channels = config.shape[2]
   embed = functional.network(lambda rngs: _Embed(config, rngs))
   blocks = functional.stack(functional.network(lambda rngs: make(config, rngs)), config.depth, remat=config.remat,
                             unroll=config.unroll)
@@ -150,7 +150,7 @@ def network(config: DiT, block: Callable[..., nnx.Module] | None = None) -> Netw
     if x_BTD.shape[1] > patches:
       x_BTD = place(x_BTD[:, :patches])
     x_BTP, _ = head.apply(params['head'], {}, x_BTD, condition_BD)
-    return unpatchify(x_BTP, config.patch, height, width), mutable
+    return unpatchify(x_BTP, config.patch, *x_BHWC.shape[1:3]), mutable
 
   return Network(init, apply)
 
@@ -182,9 +182,8 @@ class _Embed(nnx.Module):
   """Patch embedding with fixed positions, the condition (embedded time, label, vector and numbers), and tokens."""
 
   def __init__(self, config: DiT, rngs: nnx.Rngs):
-    height, width, channels = config.shape
+    channels = config.shape[2]
     self.size, dtype, self.residual = config.patch, jnp.dtype(config.dtype), _residual(config)
-    self.grid = (height // config.patch, width // config.patch)
     self.width = config.width
     channels += config.image_channels
     self.patch = Linear(config.patch ** 2 * channels, config.width, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
@@ -199,7 +198,8 @@ class _Embed(nnx.Module):
     if 'image' in given:
       x_BHWC = jnp.concatenate([x_BHWC, given['image'].astype(x_BHWC.dtype)], axis=-1)
     x_BTD = self.patch(patchify(x_BHWC, self.size)).astype(self.residual)
-    x_BTD = x_BTD + sincos_positions(*self.grid, self.width).astype(x_BTD.dtype)
+    grid = x_BHWC.shape[1] // self.size, x_BHWC.shape[2] // self.size
+    x_BTD = x_BTD + sincos_positions(*grid, self.width).astype(x_BTD.dtype)
     condition_BD = self.time(time_B)
     if self.label is not None:
       condition_BD = condition_BD + self.label(given['label'])
