@@ -96,7 +96,7 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
     init.averaged: whether it begins with the moving averages of that run.
     init.strict: whether a parameter that only one of both has, and that no rule covers, is an error.
     init.rules: how its parameters are renamed, dropped and kept, see `genjax.training.checkpoints.warm_start`.
-    parts: what the run stands on beside its data, see `genjax.runs.bases`: NAME -> a run or a folder of public weights.
+    parts: runs and folders of public weights that the run stands on, by name, see `genjax.runs.sources.Options`.
     lora.rank: rank of the low-rank adapters that are trained in place of the parameters of init_from; 0 for none.
     lora.alpha: adapters are multiplied by alpha / rank.
     lora.dropout: rate at which inputs of adapters are dropped in training.

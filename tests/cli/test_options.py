@@ -213,7 +213,7 @@ def test_docstrings_name_options_that_there_are():
 
 def test_base_tells_every_key():
   told = set(options_lib.meanings(common.base))
-  assert told - {'ema', 'rules'} == set(config_lib.flatten(common.base(steps=1, batch_size=1)))
+  assert told - {'ema', 'parts', 'rules'} == set(config_lib.flatten(common.base(steps=1, batch_size=1)))
 
 
 def test_inspect_lists_options(capsys):

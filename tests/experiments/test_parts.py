@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from genjax import interop
-from genjax.cli.main import main
 from genjax.config import build, plain
 from genjax.configs.classifiers import digits_classifier
 from genjax.configs.language import multi30k
@@ -121,7 +120,7 @@ def test_public_features_and_another_kind(public):
   np.testing.assert_allclose(part.functions.extract(group, image_BHWC), outputs['hidden'][:, 0], rtol=1e-4, atol=1e-5)
   assert (part.functions.width, part.functions.classes, part.functions.shape) == (8, 10, (8, 8, 1))
   for kind, more, said in (
-      ('text_encoder', {}, 'is no text_encoder: its builder is genjax.experiments.classifier, and the kinds .* are features'),
+      ('text_encoder', {}, 'is no text_encoder: its builder is genjax.experiments.classifier, .* are features'),
       ('features', {'path': f'{folder}@3'}, 'is a folder of public weights, which has no steps; leave @3 out'),
       ('features', {'averaged': True}, 'has no averaged parameters')):
     with pytest.raises(UserError, match=said):

@@ -274,7 +274,8 @@ def test_set_by_flag_and_listed(here, capsys):
   ({'path': 'runs/teacher', 'averaged': 'yes'}, "averaged must be True, False or None, got 'yes'"),
   ({'path': 'runs/teacher', 'speed': 1}, 'config.parts.teacher.speed is not an option'),
   ({'dtype': ''}, r"config.parts.teacher lacks \['path'\]"),
-  ({'path': 'runs/teacher', 'rules': (('rename', 'net/logits/kernel', 'net/x'),)}, 'net/logits/kernel here gets no value')
+  ({'path': 'runs/teacher', 'rules': (('rename', 'net/logits/kernel', 'net/x'),)},
+   'net/logits/kernel here gets no value')
 ])
 def test_bad_parts_are_named(teacher, said, here):
   with pytest.raises(UserError, match=said):
