@@ -96,6 +96,7 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
     init.averaged: whether it begins with the moving averages of that run.
     init.strict: whether a parameter that only one of both has, and that no rule covers, is an error.
     init.rules: how its parameters are renamed, dropped and kept, see `genjax.training.checkpoints.warm_start`.
+    parts: what the run stands on beside its data, see `genjax.runs.bases`: NAME -> a run or a folder of public weights.
     lora.rank: rank of the low-rank adapters that are trained in place of the parameters of init_from; 0 for none.
     lora.alpha: adapters are multiplied by alpha / rank.
     lora.dropout: rate at which inputs of adapters are dropped in training.
@@ -133,6 +134,7 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
   config.nonfinite = ml_collections.ConfigDict(dict(policy='abort', limit=5))
   config.init_from = ''
   config.init = ml_collections.ConfigDict(dict(averaged=False, strict=True, rules=()))
+  config.parts = ml_collections.ConfigDict()  # name -> RUN_DIR, RUN_DIR@STEP, a folder, or a dict of options
   config.lora = ml_collections.ConfigDict(dict(rank=0, alpha=16.0, dropout=0.0, paths=(), groups=(), dtype=''))
   config.profile = ml_collections.ConfigDict(dict(start=0, steps=0))
   config.assets = ml_collections.ConfigDict()  # filled by a run with what it found in its data

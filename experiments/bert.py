@@ -18,17 +18,18 @@ from genjax.data.sources import Arrays
 from genjax.data.text import tokenizers
 from genjax.data.text.documents import open_documents
 from genjax.data.text.parallel import pad
-from genjax.experiments import imported, sections
+from genjax.experiments import encoders, imported, sections
 from genjax.models.transformers import bert
 from genjax.nn.functional import Network
 from genjax.objectives.decoding import END
+from genjax.objectives.kinds import TextEncoder
 from genjax.objectives.masked import MaskedLanguageModel, MaskingOptions
 from genjax.objectives.sequence_classification import SequenceClassification
 from genjax.options import Section
 from genjax.tables import Table
 from genjax.training.experiment import Columns, Condition, Experiment
 from genjax.training.optimization import optimizers
-from genjax.types import Tree, UserError, expanded
+from genjax.types import Array, Tree, UserError, expanded
 
 HEADS = ('pooler', 'next_sentence', 'classes')  # of config.model; the objective decides which of them a run has
 Further = Sequence[tuple[str, str, str]]  # (name, split, field) of texts
@@ -150,6 +151,23 @@ def _experiment(config: Config, text: '_Text', train: Callable[[], Arrays], held
     unit='tokens',
     units_per_example=config.data.context,
     **parts)
+
+
+def text_encoder(config: Config, experiment: Experiment) -> TextEncoder:
+  """The hidden states of the encoder, of tokens as its own tokenizer makes them; see `genjax.experiments.parts`."""
+  text = _Text(config, (), ('bos', 'eos', 'pad'))
+  special = text.vocabulary.special
+  network = _network(config, text, pooler=False)
+
+  def encode(group: Tree, ids_BL: Array, mask_BL: Array) -> dict[str, Array]:
+    found, _ = network.apply(group['params']['net'], {}, ids_BL, mask_BT=mask_BL)
+    return encoders.outputs(found['hidden'], mask_BL)
+
+  return TextEncoder(
+    config.model.width, config.data.context,
+    encoders.tokenizer(lambda given: np.asarray([special['bos'], *text.vocabulary.encode(given), special['eos']]),
+                       config.data.context, special['pad']), encode,
+    reads=('params/net/embedding/.*', 'params/net/blocks/.*'))
 
 
 class _Text:

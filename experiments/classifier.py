@@ -1,16 +1,20 @@
 """Builder of image classifiers, which also extract features and predict labels of other families' samples."""
 
+import jax
+import numpy as np
+
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.experiments import images, imported, sections
 from genjax.models import classifier
 from genjax.models.transformers import vit
-from genjax.objectives.classification import Classification
+from genjax.objectives.classification import Classification, scale
+from genjax.objectives.kinds import Features
 from genjax.options import Section, named
 from genjax.tables import Table
 from genjax.training.experiment import Experiment
 from genjax.training.optimization import optimizers
-from genjax.types import Tree
+from genjax.types import Array, Tree
 
 # Name of a model -> its options, its network of them, and the logical axes of its parameters.
 MODELS: Table = Table('classifier', {
@@ -52,6 +56,20 @@ def options(config: Config) -> dict[str, Section]:
     'model': named({name: row[0] for name, row in MODELS.items()}, config.model, computed=sections.MADE),
     'objective': Section((Classification,), {'net': ''}),
     **sections.training(config)}
+
+
+def features(config: Config, experiment: Experiment) -> Features:
+  """The last hidden layer and the logits; see `genjax.experiments.parts`."""
+  net = config_lib.choose(MODELS, config.model.name, 'config.model.name')[1](model_options(config))
+
+  def apply(group: Tree, image_BHWC: Array) -> tuple[Array, Array]:
+    return net.apply(group['params']['net'], group['mutable']['net'], scale(image_BHWC))[0]
+
+  params, mutable = jax.eval_shape(net.init, jax.random.key(0))
+  image = jax.ShapeDtypeStruct((1, *config.data.shape), np.uint8)
+  logits, hidden = jax.eval_shape(apply, {'params': {'net': params}, 'mutable': {'net': mutable}}, image)
+  return Features(tuple(config.data.shape), hidden.shape[-1], logits.shape[-1],
+                  extract=lambda group, image: apply(group, image)[1], predict=lambda group, image: apply(group, image)[0])
 
 
 def model_options(config: Config, net: Tree = None) -> classifier.Classifier | vit.VitConfig:

@@ -12,12 +12,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image as pillow
 
 from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.data.images import resizing
+from genjax.data.images import decoding, resizing
 from genjax.data.pipeline import Columns, Source
 from genjax.experiments import parts
 from genjax.types import Array, Params, UserError, expanded
@@ -374,10 +373,8 @@ def read_picture(path: str, channels: int) -> np.ndarray:
     UserError: there is none, or Pillow cannot read it.
   """
   try:
-    with pillow.open(expanded(path)) as opened:
-      found = np.asarray(opened.convert('L' if channels == 1 else 'RGB'))
-  except (OSError, ValueError, pillow.DecompressionBombError) as error:
-    why = getattr(error, 'strerror', None) or str(error)
-    raise UserError(f'cannot read the picture {path}: {why}; Pillow reads .png, .jpg, .webp, .gif, .bmp and .tiff'
-                    ) from error
-  return found.reshape(*found.shape[:2], channels)
+    return decoding.decode(pathlib.Path(expanded(path)).read_bytes(), channels)
+  except OSError as error:
+    raise UserError(f'cannot read the picture {path}: {error.strerror or error}') from error
+  except decoding.Broken as error:
+    raise UserError(f'cannot read the picture {path}: {error}; expected one of {", ".join(decoding.ENDINGS)}') from error

@@ -1,4 +1,6 @@
-"""Conditions of a config: what data, network, training, guidance and `genjax sample` need of them. See docs/conditions.md.
+"""Conditions of a config: what data, network, training, guidance and `genjax sample` need of them.
+
+See docs/conditions.md. Builders call `of`:
 
     made = conditions.of(config, shape, open)           # config.conditions.NAME = dict(kind='text', ...)
     objective = Diffusion(conditioners=made.conditioners, net=network(**made.network), ...)
@@ -78,8 +80,8 @@ class Conditions:
     takes = inspect.signature(kind).parameters
     for name, entry in self._made.items():
       if lacking := [option for option in entry.network if option not in takes]:
-        raise UserError(f'the network {kind.__name__} cannot read the condition {name!r}: it has no option {lacking[0]}; '
-                        'choose another config.model.name, or leave the condition out')
+        raise UserError(f'the network {kind.__name__} cannot read the condition {name!r}: it has no option '
+                        f'{lacking[0]}; choose another config.model.name, or leave the condition out')
     return {'num_classes': 0, **self.network}
 
   def check_guidance(self, guidance: float, guidances: Mapping[str, float]) -> None:

@@ -18,9 +18,9 @@ from genjax.training.experiment import Experiment
 from genjax.training.optimization import optimizers
 from genjax.types import UserError
 
-# Name -> options, network of them, logical axes of its parameters
+# Name -> options, network of them, logical axes of its parameters, or a function of the options that gives them
 MODELS: Table = Table('denoiser', {
-  'dit': (dit.DiT, dit.network, dit.AXES), 'unet': (unet.UNet, unet.network, unet.AXES)})
+  'dit': (dit.DiT, dit.network, dit.axes), 'unet': (unet.UNet, unet.network, unet.axes)})
 
 
 def build(config: Any) -> Experiment:
@@ -69,7 +69,7 @@ def build(config: Any) -> Experiment:
     shapes=images.shapes(config),
     assets=images.assets(config),
     ema=config_lib.plain(config.ema),
-    axes={'net': axes},
+    axes={'net': axes(model) if callable(axes) else axes},
     render=lambda samples: {'samples': render.grid(render.visible(samples['image']))},
     metrics=measures.image_metrics(config))
   return told.complete(space.attach(experiment))
@@ -89,7 +89,7 @@ def options(config: Any) -> dict[str, Section]:
   return {
     'data': images.DATA,
     'model': named({name: row[0] for name, row in MODELS.items()}, config.model,
-                   computed={**sections.MADE, **dict.fromkeys(conditions.NETWORK, 'config.conditions')}),
+                   computed={**dict.fromkeys(conditions.NETWORK, 'config.conditions'), **sections.MADE}),
     'objective': Section((Diffusion, Labels), {**made, **{part: f'config.objective.{part}.name' for part in parts}}),
     **{f'objective.{part}': section for part, section in parts.items()},
     'sampler': Section((SamplerOptions,), names=tuple(samplers.SAMPLERS)),

@@ -17,7 +17,8 @@ import numpy as np
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import packed, pipeline
-from genjax.experiments import images, imported, parts
+from genjax.experiments import images, imported
+from genjax.experiments import parts as parts_lib
 from genjax.objectives import codecs
 from genjax.objectives.kinds import Autoencoder
 from genjax.training.experiment import Columns, Experiment
@@ -25,6 +26,7 @@ from genjax.types import UserError, expanded
 
 PART = 'autoencoder'  # in config.parts, and the kind
 KIND = 'latents'  # what the key of encoded data calls itself
+PICTURES = {'resize': '', 'crop': False, 'flip': False, 'binarize': 'none'}  # options of pictures -> their defaults
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +47,11 @@ class Space:
   example: Mapping[str, jax.ShapeDtypeStruct]
   batches: Callable[..., pipeline.Pipeline]
   open: Callable[[str, Sequence[str]], pipeline.Source]
-  parts: 'tuple[parts.Part, ...]' = ()
+  parts: tuple[parts_lib.Part, ...] = ()
 
   def attach(self, experiment: Experiment) -> Experiment:
     """The experiment with the parts of the space."""
-    return parts.attach(experiment, *self.parts)
+    return parts_lib.attach(experiment, *self.parts)
 
 
 def space(config: Config) -> Space:
@@ -64,7 +66,7 @@ def space(config: Config) -> Space:
     codec = codecs.identity() if content == 'latents' else codecs.pixels()
     return Space(shape, codec, images.example(config), functools.partial(images.batches, config),
                  functools.partial(images.open_data, config))
-  part = parts.open(config, PART, PART)
+  part = parts_lib.open(config, PART, PART)
   autoencoder: Autoencoder = part.functions
   if shape != tuple(autoencoder.shape):
     raise UserError(f'config.data.shape is {shape}, the shape of the pictures, but the autoencoder '
@@ -75,10 +77,6 @@ def space(config: Config) -> Space:
   if content == 'pixels':
     return Space(tuple(autoencoder.latent), codecs.latents(PART, autoencoder), images.example(config),
                  functools.partial(images.batches, config), functools.partial(images.open_data, config), (part,))
-  for option in ('flip', 'resize', 'crop'):
-    if config.data.get(option):
-      raise UserError(f'config.data.{option} changes pictures, and config.data.content=latents are none; encode the '
-                      f'data with it (genjax data encode), and leave it out here')
   label = {'label': jax.ShapeDtypeStruct((), np.int32)} if config.data.num_classes else {}
   moments = {name: jax.ShapeDtypeStruct(tuple(autoencoder.latent), np.float32) for name in moment_columns(autoencoder)}
   return Space(tuple(autoencoder.latent), codecs.encoded(PART, autoencoder), {**moments, **label},
@@ -127,6 +125,7 @@ class Latents:
     columns = tuple(dict.fromkeys((*moments, *(('label',) if data.num_classes else ()), *more)))
     self._source = packed.Reader(folder, split, columns)
     self._moments, self._num_classes, self._name = moments, data.num_classes, data.name
+    _check_pictures(data, self._source.schema['key'])
     stored = self._source.schema['columns'][moments[0]]['shape']
     if tuple(stored) != tuple(autoencoder.latent):
       raise UserError(f'latents in {data.name} are {tuple(stored)}, and those of config.parts.{PART} '
@@ -163,7 +162,16 @@ def encoded_folder(name: str) -> pathlib.Path:
   return folder
 
 
-def _expected(config: Config, part: parts.Part) -> parts.Part:
+def _check_pictures(data: Config, key: Mapping[str, Any]) -> None:
+  """Checks that what config.data asks of pictures, if anything, was done when they were encoded."""
+  for option, default in PICTURES.items():
+    wanted, was = data.get(option, default), key['pictures'].get(option, default)
+    if wanted != default and wanted != was:
+      raise UserError(f'{data.name} was encoded with config.data.{option}={was!r}, and now it is {wanted!r}; latents '
+                      f'cannot be changed: set it to {was!r}, or encode the data anew with {wanted!r}')
+
+
+def _expected(config: Config, part: parts_lib.Part) -> parts_lib.Part:
   """The part, which must be the one that made the data. A run that began before knows its part already, and may be
   sampled where its data is not."""
   if (config_lib.plain(config.get('assets') or {}).get('parts') or {}).get(PART) or not packed.is_packed(

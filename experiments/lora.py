@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from genjax import config as config_lib
+from genjax.experiments import parts
 from genjax.nn import lora
 from genjax.objectives.base import Context
-from genjax.objectives.lora import MUTABLE, Lora
+from genjax.objectives.lora import BASE, Lora
+from genjax.runs import sources
 from genjax.training import state
 from genjax.training.experiment import Experiment
 from genjax.training.reading import read_types
@@ -23,8 +25,7 @@ def wrap(config: Any, experiment: Experiment) -> Experiment:
 
   config.lora has the options of `genjax.nn.lora.Options`; groups, the groups to adapt, or () for all in which a path
   matches; and dtype, the dtype of the frozen parameters, see `_kept`. The adapters of a group have its optimizer and
-  the decay of its average. The frozen parameters are only shapes at first; they are loaded from the run in
-  config.init_from.
+  the decay of its average. What they adapt is a part like others, the run in config.init_from.
 
   Raises:
     UserError: an option is out of range, a group or dtype is unknown, or a path matches nothing or no kernel.
@@ -48,16 +49,19 @@ def wrap(config: Any, experiment: Experiment) -> Experiment:
     experiment, objective=objective, optimizers={
       name: experiment.optimizers[group] for name, group in origins.items() if group in experiment.optimizers
     }, ema={name: experiment.ema[group] for name, group in origins.items() if group in experiment.ema},
-    frozen={**experiment.frozen, **base.params, MUTABLE: base.mutable}, axes={
-      **experiment.axes,
-      **{name: lora.axes(experiment.axes.get(group, ()), kernels[group]) for name, group in origins.items()}
+    frozen={**experiment.frozen, BASE: {'params': base.params, 'mutable': base.mutable}},
+    sources={**experiment.sources, BASE: sources.source(config, BASE)}, axes={
+      **{name: table for name, table in experiment.axes.items() if name not in base.params},
+      **{name: lora.axes(experiment.axes.get(group, ()), kernels[group]) for name, group in origins.items()},
+      BASE: parts.inside(base.params, experiment.axes, 'params'),
     }, preview=None if preview is None else lambda params, context, batch: preview(
       objective.merge(params, context.frozen), objective.context(context, merged=True), batch), origins=origins)
   computed = config.model.get('dtype', 'float32')  # a model without this option uses its parameters unchanged
   if dtype == 'float32' or not dtype and computed == 'float32':
     return adapted
   kept = _kernels_as(dtype, base.params) if dtype else _kept(adapted, base.params, config.batch_size)
-  return dataclasses.replace(adapted, frozen={**adapted.frozen, **kept})
+  return dataclasses.replace(
+    adapted, frozen={**adapted.frozen, BASE: {'params': {**base.params, **kept}, 'mutable': base.mutable}})
 
 
 def _kept(experiment: Experiment, base: Params, rows: int) -> Params:
@@ -74,7 +78,7 @@ def _kept(experiment: Experiment, base: Params, rows: int) -> Params:
 
   def read(base: Params, frozen: Params, params: Params, mutable: Tree, ema: Params, batch: Batch,
            heldout: Batch) -> Any:
-    context = Context(step=jnp.int32(0), mutable=mutable, ema=ema, frozen={**frozen, **base})
+    context = Context(step=jnp.int32(0), mutable=mutable, ema=ema, frozen={**frozen, BASE: {**frozen[BASE], 'params': base}})
     gradients = [
       jax.grad(lambda params, phase=phase: phase.loss(params, context, batch, key).loss)(params)
       for phase in objective.phases()

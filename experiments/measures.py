@@ -3,7 +3,8 @@
 Data is opened and classifiers are trained only when a metric is computed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -19,11 +20,13 @@ import numpy as np
 from genjax import checks, distributed, sharding
 from genjax import config as config_lib
 from genjax.config import Config
+from genjax.data.pipeline import Source
 from genjax.experiments import classifier, images
-from genjax.metrics import diversity, frechet, modes
+from genjax.metrics import diversity, frechet, kept, modes
 from genjax.objectives.classification import Classification
 from genjax.options import Section
 from genjax.runs import assets, training, workdir
+from genjax.training import drawing
 from genjax.training.experiment import Columns, Metric
 from genjax.training.monitoring import logs
 from genjax.training.run import Run
@@ -35,7 +38,6 @@ CLASSIFIERS = {  # data set -> config file and its arguments
   'fashion_mnist': 'mnist_classifier',
   'cifar10': 'cifar10_classifier',
 }
-Draw = Callable[[int, Mapping[str, np.ndarray]], Columns]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,14 +93,14 @@ def image_metrics(config: Config) -> tuple[Metric, ...]:
   card: dict[str, Any] = {'num_samples': options.num_samples, 'neighbours': options.neighbours,
                           'labels': 'each class in turn, where the model takes labels'}
 
-  def compute(sample: Draw, seed: int) -> dict[str, float]:
+  def compute(sample: Callable[..., Columns], seed: int) -> dict[str, float]:
     run, facts = trained_classifier(judge)
     card['feature_extractor'] = facts
     train_set, heldout_set = (_columns(judge.data, split) for split in (judge.data.train, judge.data.heldout))
     card['train_examples'], card['heldout_examples'] = len(train_set['label']), len(heldout_set['label'])
-    drawn = sample(options.num_samples, {})
-    return image_values(drawn['image'], drawn.get('label'), train_set, heldout_set, _predictor(run),
-                        judge.data.num_classes, options.neighbours, seed)
+    parts = drawing.parts_of(sample, options.num_samples, {})
+    return image_values(parts, train_set, heldout_set, _predictor(run), judge.data.num_classes, options.neighbours,
+                        seed)
 
   def check() -> None:
     classifier.build(judge)
@@ -109,42 +111,59 @@ def image_metrics(config: Config) -> tuple[Metric, ...]:
   return (Metric('samples', compute, card, check),)
 
 
-def image_values(image_NHWC: np.ndarray, label_N: np.ndarray | None, train_set: Columns, heldout_set: Columns,
+def image_values(parts: Iterable[Columns], train_set: Mapping[str, Any], heldout_set: Mapping[str, Any],
                  predict: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], num_classes: int, neighbours: int,
                  seed: int) -> dict[str, float]:
-  """The values of `image_metrics`.
+  """The values of `image_metrics`. One part of the samples, and of the data, is held at a time.
 
   Args:
-    image_NHWC: samples, uint8.
-    label_N: the labels that were asked for, or None.
-    train_set, heldout_set: real columns image and label.
+    parts: samples: columns image, uint8, and, if labels were asked for, label.
+    train_set, heldout_set: real columns image and label; images may be read when they are indexed.
     predict: images -> (predicted classes N, features N D).
     num_classes: K.
     neighbours: see `Options`.
     seed: of the choice of training images.
   """
-  count = len(image_NHWC)
-  predicted_N, feature_ND = predict(image_NHWC)
-  share_K = diversity.class_shares(predicted_N, num_classes)
-  values = {} if label_N is None else {'label_agreement': float(np.mean(predicted_N == label_N))}
-  values['classes_covered'] = diversity.coverage(share_K)
-  values.update({f'class_share_{index}': float(share) for index, share in enumerate(share_K)})
+  with contextlib.closing(kept.FirstOfClasses(num_classes)) as firsts:
+    predicted, asked, near = [], [], [np.zeros(0)]
+    features, count = frechet.Features(), 0
+    for part in parts:
+      predicted_N, feature_ND = predict(part['image'])
+      features.add(feature_ND)
+      predicted.append(predicted_N)
+      asked += [part['label']] if 'label' in part else []
+      firsts.add(part['image'], part.get('label', predicted_N))
+      if count < neighbours:
+        near.append(diversity.nearest_distances(part['image'][:neighbours - count], train_set['image']))
+      count += len(predicted_N)
+    predicted_N, near_N = np.concatenate(predicted), np.concatenate(near)
+    share_K = diversity.class_shares(predicted_N, num_classes)
+    values = {'label_agreement': float(np.mean(predicted_N == np.concatenate(asked)))} if asked else {}
+    values['classes_covered'] = diversity.coverage(share_K)
+    values.update({f'class_share_{index}': float(share) for index, share in enumerate(share_K)})
 
-  real = frechet.moments(predict(heldout_set['image'])[1])
-  chosen = np.sort(np.random.default_rng(seed).permutation(len(train_set['image']))[:count])
-  values['frechet'] = frechet.distance(frechet.moments(feature_ND), real)
-  values['frechet_train'] = frechet.distance(frechet.moments(predict(train_set['image'][chosen])[1]), real)
+    real = _moments(heldout_set['image'], np.arange(len(heldout_set['image'])), predict)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(train_set['image']))[:count])
+    values['frechet'] = frechet.distance(features.moments(), real)
+    values['frechet_train'] = frechet.distance(_moments(train_set['image'], chosen, predict), real)
 
-  ratio_K = diversity.class_distance_ratio(image_NHWC, predicted_N if label_N is None else label_N, train_set['image'],
-                                           train_set['label'], num_classes)
+    ratio_K = diversity.class_distance_ratio(*firsts.rows(), train_set['image'], train_set['label'], num_classes)
   values['distance_ratio_mean'], values['distance_ratio_min'] = float(np.nanmean(ratio_K)), float(np.nanmin(ratio_K))
 
-  near_N = diversity.nearest_distances(image_NHWC[:neighbours], train_set['image'])
   near_train_N = diversity.neighbour_distances(train_set['image'], neighbours, seed)
   values['copies'] = diversity.copy_share(near_N, near_train_N)
   values['nearest_distance'] = float(np.median(near_N))
   values['nearest_distance_train'] = float(np.median(near_train_N))
   return values
+
+
+def _moments(image_NHWC: Any, chosen_N: np.ndarray,
+             predict: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]) -> frechet.Moments:
+  """The moments of the features of chosen images, which are read in parts."""
+  features = frechet.Features()
+  for start in range(0, len(chosen_N), drawing.PART):
+    features.add(predict(image_NHWC[chosen_N[start:start + drawing.PART]])[1])
+  return features.moments()
 
 
 def mode_metrics(centre_KD: np.ndarray, deviation: float, num_samples: int = 10_000,
@@ -157,8 +176,11 @@ def mode_metrics(centre_KD: np.ndarray, deviation: float, num_samples: int = 10_
     column: name of the samples.
   """
 
-  def compute(sample: Draw, seed: int) -> dict[str, float]:
-    return modes.measure(sample(num_samples, {})[column], centre_KD, deviation)._asdict()
+  def compute(sample: Callable[..., Columns], seed: int) -> dict[str, float]:
+    points = modes.Points(centre_KD, deviation)
+    for part in drawing.parts_of(sample, num_samples, {}):
+      points.add(part[column])
+    return points.modes()._asdict()
 
   return (Metric('modes', compute, {'num_samples': num_samples, 'modes': len(centre_KD), 'deviation': float(deviation),
                                     'high_quality': 'within 3 deviations of a centre'}),)
@@ -221,9 +243,27 @@ def _classifier_config(name: str, data: Config) -> Config:
   return config.lock()
 
 
-def _columns(data: Config, split: str) -> Columns:
+def _columns(data: Config, split: str) -> dict[str, Any]:
+  """The labels of a split, and its images, which are read when they are indexed."""
   source = images.open_source(data, split, seed=0)
-  return source.get(np.arange(len(source)))
+  labels = [source.get(np.arange(start, min(start + drawing.PART, len(source))))['label']
+            for start in range(0, len(source), drawing.PART)]
+  return {'image': _Images(source), 'label': np.concatenate(labels)}
+
+
+class _Images:
+  """The images of a source as an array whose rows are read when they are asked for."""
+
+  def __init__(self, source: Source):
+    self._source = source
+    self.shape = (len(source), *source.get(np.zeros(1, int))['image'].shape[1:])
+
+  def __len__(self) -> int:
+    return self.shape[0]
+
+  def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
+    indices = np.arange(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index)
+    return self._source.get(indices)['image']
 
 
 def _predictor(run: Run, chunk: int = 500) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:

@@ -9,14 +9,22 @@ A builder offers a kind by a function of that name in its module: `def text_enco
 see `genjax.objectives.kinds`.
 """
 
+from collections.abc import Mapping
 import dataclasses
+import inspect
 import pathlib
+import re
+import types
 from typing import Any
 
-from genjax.config import Config
+import jax
+
+from genjax.config import Config, suggestion
+from genjax.objectives import kinds
+from genjax.runs import bases
 from genjax.sharding import AxesTable
 from genjax.training.experiment import Experiment, Source
-from genjax.types import Tree
+from genjax.types import Tree, UserError, leaf_name, named_leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +62,18 @@ def open(config: Config, name: str, kind: str) -> Part:
   Raises:
     UserError: it is not named, missing or no run, has no such step or averages, or is of another kind.
   """
-  raise NotImplementedError
+  opened = bases.open(config, name)
+  known = offered(opened.module)
+  if kind not in known:
+    words = f'it offers {", ".join(known)}' if known else 'it offers no kind of part'
+    raise UserError(f'config.parts.{name}={opened.source.path!r} is a run of {opened.config.experiment}, and no {kind}; '
+                    f'{words}.{suggestion(kind, known)} Name a run that is one')
+  functions = known[kind](opened.config, opened.experiment)
+  whole = opened.shapes
+  axes = (*inside(whole['params'], opened.experiment.axes, 'params'),
+          *inside(whole['frozen'], opened.experiment.axes, 'frozen'))
+  shapes = _read_only(whole, getattr(functions, 'reads', kinds.ALL), f'{opened.config.experiment}.{kind}')
+  return Part(name, opened.config, shapes, _matching(axes, shapes), opened.source, opened.folder, functions)
 
 
 def attach(experiment: Experiment, *parts: Part) -> Experiment:
@@ -64,6 +83,50 @@ def attach(experiment: Experiment, *parts: Part) -> Experiment:
     UserError: two groups have one name.
   """
   frozen, axes, sources = dict(experiment.frozen), dict(experiment.axes), dict(experiment.sources)
+  trained = set(experiment.optimizers)
   for part in parts:
+    if part.name in frozen or part.name in trained:
+      raise UserError(f'the part {part.name!r} has the name of another group; they are '
+                      f'{sorted({*frozen, *trained})}; give it another one in the builder and in config.parts')
     frozen[part.name], axes[part.name], sources[part.name] = part.shapes, part.axes, part.source
   return dataclasses.replace(experiment, frozen=frozen, axes=axes, sources=sources)
+
+
+def offered(module: types.ModuleType) -> dict[str, Any]:
+  """The kinds that a builder's module offers: name -> function of (config, experiment)."""
+  found = {}
+  for name, function in vars(module).items():
+    if inspect.isfunction(function) and not name.startswith('_') and function.__module__ == module.__name__:
+      if list(inspect.signature(function).parameters) == ['config', 'experiment']:
+        found[name] = function
+  return found
+
+
+def inside(groups: Mapping[str, Tree], axes: Mapping[str, AxesTable], folder: str) -> AxesTable:
+  """The tables of logical axes of groups, as one table for a group that holds them in a folder."""
+  return tuple((f'{re.escape(f"{folder}/{group}/")}(?:{pattern})', logical) for group in groups
+               for pattern, logical in axes.get(group, ()))
+
+
+def _read_only(shapes: Tree, reads: tuple[str, ...], where: str) -> Tree:
+  """The shapes whose paths match one of the patterns."""
+  leaves = named_leaves(shapes)
+  if idle := [pattern for pattern in reads if not any(re.fullmatch(pattern, path) for path in leaves)]:
+    raise UserError(f'{where} reads {idle}, which match nothing of the part; its parameters are {sorted(leaves)}')
+
+
+  def kept(node: Tree, path: str) -> Tree:
+    if not isinstance(node, Mapping):
+      return node if any(re.fullmatch(pattern, path) for pattern in reads) else None
+    inner = {name: kept(child, f'{path}/{name}' if path else name) for name, child in node.items()}
+    found = {name: child for name, child in inner.items() if child is not None}
+    return found if found or not node or not path else None  # empty ones belong to the structure
+
+  return {'params': {}, 'mutable': {}, 'frozen': {}, **kept(shapes, '')}
+
+
+def _matching(axes: AxesTable, shapes: Tree) -> AxesTable:
+  """The rows of a table that are the first to match a parameter: what a part does not read has none."""
+  names = [leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
+  used = {next((row for row, (pattern, _) in enumerate(axes) if re.fullmatch(pattern, name)), None) for name in names}
+  return tuple(entry for row, entry in enumerate(axes) if row in used)

@@ -41,8 +41,38 @@ def read(folder: pathlib.Path, dtype: str | None) -> Imported:
   config = public_configs.make(model, folder)
   told = {'architecture': model.architecture, 'config': dict(model.source)}
   kept = {**imported.given(folder, imported.CARRIED), imported.PUBLIC: (strict_json(told, indent=2) + '\n').encode()}
-  mutable = {'net': model.mutable} if config.experiment == classifier.__name__ else model.mutable
-  return Imported(config, {'net': model.params}, mutable, kept)
+  return Imported(config, {'net': model.params}, _mutable(config, model), kept)
+
+
+def describe(folder: pathlib.Path) -> tuple[Config, dict[str, Tree]]:
+  """A public model as a part of runs: the config of its builder, and its variables as shapes.
+
+  A model without the head that a run would train, such as a bare encoder, will do.
+
+  Args:
+    folder: see `genjax.interop.load`.
+
+  Raises:
+    UserError: see `genjax.interop.load` and `genjax.experiments.public_configs.make`.
+  """
+  model = interop.describe(folder).model()
+  config = public_configs.make(model, folder, trains=False)
+  return config, {'params': {'net': model.params}, 'mutable': _mutable(config, model)}
+
+
+def variables(folder: pathlib.Path) -> tuple[Params, Tree]:
+  """The parameters of a public model by group, and its mutable variables.
+
+  Raises:
+    UserError: see `genjax.interop.load`.
+  """
+  model = interop.load(folder)
+  return {'net': model.params}, model.mutable
+
+
+def _mutable(config: Config, model: interop.Model) -> Tree:
+  """The mutable variables as the objective of the builder has them."""
+  return {'net': model.mutable} if config.experiment == classifier.__name__ else model.mutable
 
 
 def write(folder: pathlib.Path, config: Config, params: Params, kept: Mapping[str, bytes], dtype: str | None) -> None:

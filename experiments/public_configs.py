@@ -25,12 +25,13 @@ PREPROCESSING = 'preprocessor_config.json'
 MULTILINGUAL = 51865  # size of the vocabulary from which a published Whisper is multilingual
 
 
-def make(model: interop.Model, folder: pathlib.Path) -> Config:
+def make(model: interop.Model, folder: pathlib.Path, trains: bool = True) -> Config:
   """Makes the locked config.
 
   Args:
     model: the model in `folder`.
     folder: also has the tokenizer.
+    trains: whether the run is to be trained or sampled. A part of other runs needs no head.
 
   Raises:
     UserError: no experiment supports the model, or it lacks a tokenizer that it needs.
@@ -39,10 +40,26 @@ def make(model: interop.Model, folder: pathlib.Path) -> Config:
     raise UserError(
       f'{folder}: a {model.architecture} can be loaded (genjax.interop.load), but not imported as a run: no experiment '
       f'has a {type(model.config).__name__}')
+  if trains:
+    _check_trains(model, folder)
   config = common.base(steps=0, batch_size=8)
   _MAKERS[type(model.config)](config, model, folder)
   config.optimizers.net = dict(name='sgd', lr=1e-4, weight_decay=0.0, clip=1.0, warmup=0, schedule='constant', end=0.1)
   return config.lock()
+
+
+def _check_trains(model: interop.Model, folder: pathlib.Path) -> None:
+  """Checks that a model has what is trained and sampled."""
+  options = model.config
+  if isinstance(options, BertConfig) and not (options.masked_lm or options.classes):
+    raise UserError(
+      f'{folder}: this bert has no head for masked tokens or for classes of sequences, so there is nothing to '
+      'train; a run can be made of a BertForMaskedLM, BertForPreTraining or BertForSequenceClassification. It may be a '
+      'part of other runs as it is')
+  if isinstance(options, Seq2SeqConfig) and not options.depth:
+    raise UserError(
+      f'{folder}: this {model.architecture} has only an encoder, and no experiment trains one; it may be a part of '
+      'other runs as it is, and genjax.interop.load loads it')
 
 
 def _language_model(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
@@ -69,25 +86,17 @@ def _start(tokenizer: tokenizers.Tokenizer) -> str:
 
 def _encoder(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   options: BertConfig = model.config
-  if not (options.masked_lm or options.classes):
-    raise UserError(
-      f'{folder}: this bert has no head for masked tokens or for classes of sequences, so there is nothing to '
-      'train; a run can be made of a BertForMaskedLM, BertForPreTraining or BertForSequenceClassification')
   config.experiment = bert.__name__
   tokenizer = _tokenizer(folder, 'vocab.txt')
   config.data = dict(_NO_DATA, field='text', label='label', vocabulary=str(folder.absolute()),
                      vocabulary_size=options.vocab, context=options.context, more=(),
                      start=tokenizer.decode([tokenizer.special.get('mask', 0)]))
   config.model = _without(options, 'masked_lm')
-  config.objective = dict(name='masked_lm' if options.masked_lm else 'classification', rate=0.15, smoothing=0.0)
+  config.objective = dict(name='classification' if options.classes else 'masked_lm', rate=0.15, smoothing=0.0)
 
 
 def _encoder_decoder(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   options: Seq2SeqConfig = model.config
-  if not options.depth:
-    raise UserError(
-      f'{folder}: this {model.architecture} has only an encoder, and no experiment trains one; genjax.interop.load '
-      'loads it')
   (_speech if options.frames else _translation)(config, model, folder)
   config.model = _without(options, 'vocab', 'target_vocab', *(_OF_WHISPER if options.frames else ()))
   config.objective = dict(smoothing=0.0)

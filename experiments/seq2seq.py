@@ -14,16 +14,17 @@ from genjax.config import Config
 from genjax.data.buckets import Buckets
 from genjax.data.sources import Arrays
 from genjax.data.text import parallel
-from genjax.experiments import imported, sections
+from genjax.experiments import encoders, imported, sections
 from genjax.experiments.sentences import SIDES, Pairs, Sentences, open_sentences
 from genjax.metrics import text
 from genjax.models.transformers import seq2seq
 from genjax.objectives.decoding import SamplerOptions
+from genjax.objectives.kinds import TextEncoder
 from genjax.objectives.seq2seq import Seq2Seq
 from genjax.options import Section
 from genjax.training.experiment import Columns, Condition, Experiment, Metric
 from genjax.training.optimization import optimizers
-from genjax.types import Tree, UserError, expanded
+from genjax.types import Array, Tree, UserError, expanded
 
 
 def build(config: Config) -> Experiment:
@@ -148,6 +149,22 @@ def options(config: Config) -> dict[str, Section]:
     'sampler': Section((SamplerOptions,), {'vocabulary': 'config.data.vocabulary'}),
     'evaluation': Section((Evaluation,)),
     **sections.training(config)}
+
+
+def text_encoder(config: Config, experiment: Experiment) -> TextEncoder:
+  """What the encoder makes of a source sentence, as its own words or tokenizer split it; see
+  `genjax.experiments.parts`. The decoder is left out."""
+  sentences = open_sentences(config, functools.partial(open_pairs, config))
+  model = model_options(config, *sentences.sizes)
+  network = seq2seq.seq2seq(dataclasses.replace(model, decoder_layers=0))
+
+  def encode(group: Tree, ids_BL: Array, mask_BL: Array) -> dict[str, Array]:
+    memory_BLD, _ = network.apply(group['params']['net'], {}, ids_BL, None, mask_BL)
+    return encoders.outputs(memory_BLD, mask_BL)
+
+  tokenize = encoders.tokenizer(sentences.source, config.data.context, sentences.tokens.padding)
+  return TextEncoder(model.width, config.data.context, tokenize, encode,
+                     reads=('params/net/embedding/.*', 'params/net/encoder/.*'))
 
 
 def open_pairs(config: Config, split: str) -> tuple[list[str], list[str]]:

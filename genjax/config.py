@@ -134,7 +134,8 @@ def check(config: Config) -> None:
         raise checks.OutOfRange(
           f'{key} must be text, a number, True, False, None or a list of such, got {strange[0]!r} of type '
           f'{type(strange[0]).__name__}; of numpy numbers take .item()')
-      if key.rpartition('.')[2] == 'dtype' and not (key == 'lora.dtype' and value == ''):
+      own = key.startswith('parts.') or key == 'lora.dtype' and value == ''  # '' and names of parts have other rules
+      if key.rpartition('.')[2] == 'dtype' and not own:
         checks.dtype({key: value}, key)
     for key, least in MIN_VALUES.items():
       checks.whole(flat, least, key)
@@ -170,7 +171,7 @@ def override(config: Config, assignment: str) -> None:
   known = flatten(config)
   if not equals:
     raise UserError(f'expected key=value, got {assignment!r}; for example sampler.steps=25')
-  if path not in known:
+  if path not in known or path.startswith('parts.'):
     # Found when it is needed: what a builder takes is known above this module
     assign(config, {path: text}, lambda: importlib.import_module(BUILDERS).options(config))
     return
@@ -202,7 +203,7 @@ def assign(config: Config, texts: Mapping[str, str | bool], known: Callable[[], 
   """
   found = known()
   for key, text in sorted(texts.items(), key=lambda item: not item[0].endswith('.name')):
-    if key not in found.options and isinstance(text, str) and key in flatten(config):
+    if key not in found.options and not found.template(key) and isinstance(text, str) and key in flatten(config):
       override(config, f'{key}={text}')
       continue
     option = found.find(key, list(flatten(config)))
@@ -227,8 +228,15 @@ def spells(config: Config, key: str) -> bool:
 
 
 def _put(config: Config, key: str, value: Any) -> None:
-  """Sets a key, and makes the sections that it stands in."""
+  """Sets a key, and makes the sections that it stands in. A part is its path, or a section with a path in it."""
   *parents, leaf = key.split('.')
+  if parents[:1] == ['parts']:
+    parts = config.get('parts') or {}
+    if len(parents) == 1 and isinstance(parts.get(leaf), ml_collections.ConfigDict):
+      parents, leaf = [*parents, leaf], 'path'
+    elif len(parents) == 2 and isinstance(parts.get(parents[1]), str):
+      with config.unlocked():
+        config.parts[parents[1]] = ml_collections.ConfigDict({'path': parts[parents[1]]})
   with config.unlocked():
     node = config
     for parent in parents:

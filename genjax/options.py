@@ -124,6 +124,8 @@ class Known:
     options: key -> option.
     computed: key that no config sets -> what it is computed from.
     elsewhere: key -> the settings with which there would be such an option.
+    templates: options of entries whose names the config chooses; in their keys, such as 'parts.NAME.dtype', NAME stands
+      for any name.
     builder: module path of the builder, for messages.
   """
 
@@ -131,6 +133,15 @@ class Known:
   computed: Mapping[str, str] = dataclasses.field(default_factory=dict)
   elsewhere: Mapping[str, str] = dataclasses.field(default_factory=dict)
   builder: str = ''
+  templates: Sequence[Option] = ()
+
+  def template(self, key: str) -> Option | None:
+    """The option of a key whose name the config chooses, or None."""
+    for option in self.templates:
+      pattern = re.escape(option.key).replace('NAME', r'[a-zA-Z_]\w*')
+      if re.fullmatch(pattern, key, re.ASCII):
+        return dataclasses.replace(option, key=key)
+    return None
 
   def find(self, key: str, spelled: Sequence[str] = ()) -> Option:
     """The option of a key.
@@ -144,6 +155,8 @@ class Known:
     """
     if key in self.options:
       return self.options[key]
+    if option := self.template(key):
+      return option
     if key in self.computed:
       source = f'; it follows from {self.computed[key]}' if self.computed[key] else ''
       raise UserError(f'config key {key!r} cannot be set: {self.builder} computes it{source}')

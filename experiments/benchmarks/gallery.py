@@ -12,6 +12,7 @@ import textwrap
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from genjax import artifacts
 from genjax.experiments import render
 from genjax.runs import outputs, workdir
 from genjax.training.monitoring import logs
@@ -38,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
     panels = [panel(path, args.num, args.seed, args.height) for path in args.workdirs]
   except UserError as error:
     parser.error(str(error))
-  logs.say(f'wrote {logs.write_artifact(args.out.with_suffix(""), beside(panels))}')
+  logs.say(f'wrote {artifacts.write(args.out, beside(panels))}')
 
 
 def panel(path: str, num: int, seed: int, height: int) -> np.ndarray:

@@ -70,12 +70,14 @@ def _split(argv: Sequence[str], config: ml_collections.ConfigDict) -> tuple[list
   kept, further = [], {}
   rest = list(argv)
   named = [flag[1] for arg in argv if (flag := re.match(r'--?config\.([\w.]+)', arg))]
-  sections = [key for key in named if isinstance(_entry(config, key), ml_collections.ConfigDict)]
+  sections = [key for key in named if isinstance(_entry(config, key), ml_collections.ConfigDict)
+              and not key.startswith('parts.')]
   while rest:
     arg = rest.pop(0)
     flag = re.fullmatch(r'--?(no)?config\.([^=]+)(=(.*))?', arg, re.DOTALL)
     anew = flag and any(flag[2].startswith(f'{section}.') for section in sections)
-    if not flag or _has_type(config, flag[2]) and not anew:
+    own = flag and flag[2].startswith('parts.')  # a part is a text or a section, whichever is needed
+    if not flag or _has_type(config, flag[2]) and not anew and not own:
       kept.append(arg)
     elif flag[3]:
       further[flag[2]] = flag[4]

@@ -1,4 +1,4 @@
-"""`genjax data`: lists, prepares and describes data sets, tokenizes text, and packs files."""
+"""`genjax data`: lists, prepares and describes data sets, tokenizes text, packs files and encodes pictures."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import sys
 import textwrap
 from typing import Any
 
-from genjax.cli import data_pack
+from genjax.cli import data_pack, encode
 from genjax.data import sources
 from genjax.data.prepared import prepare
 from genjax.data.prepared.builders import BUILDERS
@@ -25,6 +25,8 @@ def main(argv: Sequence[str]) -> int:
   Raises:
     UserError: unknown data set, or it cannot be prepared; text that cannot be read.
   """
+  if argv[:1] == ['encode']:  # whose flags may be those of any config
+    return encode.main(list(argv[1:]))
   arguments = _parser().parse_args(argv)
   {'list': _list, 'build': _build, 'info': _info, 'tokenize': _tokenize,
    'pack': data_pack.run}[arguments.command](arguments)
@@ -47,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   info = commands.add_parser('info', help='splits, features and checksums of a prepared data set')
+  commands.add_parser('encode', help='turn pictures and captions into latents and embeddings, see `encode --help`')
   tokens = commands.add_parser(
     'tokenize', help='turn text files into a folder of tokens',
     description='Turns text files into a folder of tokens, which config.data.name then names. Run again after an '

@@ -90,6 +90,9 @@ def inspect(experiment: Experiment, seed: int, mesh: AbstractMesh, rules: Mappin
     'totals': {group: count(tree) for group, tree in shapes.params.items()},
     'total': count(shapes.params),
     'frozen': count(experiment.frozen),
+    'parts': {name: {'path': experiment.sources[name].path if name in experiment.sources else '',
+                     'parameters': count(experiment.frozen[name]), **sizes}
+              for name, sizes in memory.by_part(frozen).items()},
     'mutable': count(shapes.mutable),
     'optimizer': count(shapes.opt),
     'averages': count(shapes.ema),
@@ -137,9 +140,10 @@ def option_rows(config: Config, known: Known, section: str = '') -> list[dict[st
   spelled = flatten(config)
   inside = lambda key: not section or key == section or key.startswith(f'{section}.')
   rows = []
-  unknown = {key: Option(key, type(value), value, '(the builder does not say)')
+  unknown = {key: known.template(key) or Option(key, type(value), value, '(the builder does not say)')
              for key, value in spelled.items() if key not in known.options and key not in known.computed}
-  for key, option in {**known.options, **unknown}.items():
+  templates = {option.key: option for option in known.templates}
+  for key, option in {**known.options, **templates, **unknown}.items():
     if inside(key):
       given = key in spelled or spells(config, key)
       source = 'config' if given else 'required' if option.default is REQUIRED else 'default'
@@ -199,6 +203,9 @@ def render(report: dict[str, Any]) -> str:
     f'frozen {report["frozen"]:,}')
   lines.append('bytes (in all, on a device): ' + ', '.join(
     f'{name} {size:,} ({report["bytes_per_device"][name]:,})' for name, size in report['bytes'].items() if size))
+  for name, part in report['parts'].items():
+    lines.append(f'frozen {name}{" from " if part["path"] else ""}{part["path"]}: {part["parameters"]:,} parameters, '
+                 f'{part["bytes"]:,} bytes ({part["per_device"]:,} on a device)')
   for name, cost in report['flops_per_example'].items():
     lines.append(f'FLOPs per example, phase {name} (every {cost["every"]}): forward {cost["forward"]:.4g}, '
                  f'forward and backward {cost["forward_backward"]:.4g}')

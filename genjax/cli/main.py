@@ -26,15 +26,15 @@ COMMANDS = {
   'merge': 'write a run with adapters as a run of its own',
   'inspect': 'parameters, sharding and FLOPs of a config, without memory; with --options, what may be set',
   'plan': 'what a run costs on a TPU slice, without a TPU',
-  'data': 'list, build, tokenize and describe data sets',
+  'data': 'list, build, tokenize, encode and describe data sets',
   'import': 'make a run of a public model in the layout of transformers',
   'export': 'write the model of a run in that layout',
 }
 MODULES = {'import': 'import_weights', 'export': 'export_weights'}  # of commands that are not called like theirs
 COMPUTING = ('train', 'sample', 'evaluate')
 # Flags that take a path. Shells leave a ~ alone that comes after '='.
-PATHS = ('adapter', 'base', 'config', 'data_dir', 'from', 'hlo', 'import', 'input', 'out', 'per-example', 'to',
-         'tokenizer', 'workdir')
+PATHS = ('adapter', 'base', 'config', 'data_dir', 'from', 'hlo', 'import', 'input', 'out', 'per-example', 'text',
+         'to', 'tokenizer', 'workdir')
 # A path that a user named is no such thing: too long, below a file, a folder in the place of a file, of another user, a
 # loop of links.
 _PATH = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP,

@@ -18,10 +18,10 @@ from genjax import config as config_lib
 from genjax.cli import configs
 from genjax.config import Config
 from genjax.planning import plan, topology
-from genjax.runs import builders, extensions, outputs
+from genjax.runs import bases, builders, extensions, outputs
 from genjax.runs import workdir as workdir_lib
 from genjax.training.run import Run
-from genjax.types import UserError, strict_json
+from genjax.types import UserError, expanded, strict_json
 
 DOES_NOT_FIT = 4
 
@@ -47,6 +47,7 @@ def main(argv: list[str]) -> int:
     except flags.Error as error:
       raise UserError(' '.join(str(error).split())) from error
     config, paths = workdir_lib.read_config(values.workdir)
+    bases.locate(config, expanded(values.workdir))
     extensions.load(values['import'].value or ())
   else:
     values, paths = configs.parse('plan', argv, __doc__ or '', define)

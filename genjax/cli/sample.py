@@ -1,8 +1,10 @@
 """`genjax sample --workdir=DIR --num=N --out=PATH`: draws samples from a run.
 
---out ends in .npz for raw arrays (the samples and their conditions, one row each), in .png or .txt for a rendering, or
-is a folder; a new folder with a dot in its name is written with / at its end. Without --out, text goes to standard
-output, with escapes for characters that the terminal cannot show. --stream shows one text while it is generated.
+--out ends in .npz for raw arrays (the samples and their conditions, one row each), in an ending for a rendering of all
+(.png, .jpg, .webp or .gif for pictures; .mp4, .webp or .gif for clips; .wav or .flac for sounds; .txt for texts), or is
+a folder for one file of each sample and metadata.jsonl; a new folder with a dot in its name is written with / at its
+end. Without --out, text goes to standard output, with escapes for characters that the terminal cannot show. --stream
+shows one text while it is generated.
 
 --num counts all samples. Several prompts, and lists of conditions, go round the rows, and each is used at least once:
 --num=1 with two prompts gives one sample of each.
@@ -28,6 +30,7 @@ from genjax.training.run import Run
 from genjax.types import UserError, expanded
 
 _MOST = 1_000_000  # values of a range
+_SAID = 4  # most files that are named one by one
 
 
 def main(argv: list[str]) -> int:
@@ -35,6 +38,8 @@ def main(argv: list[str]) -> int:
   args = _parser().parse_args(argv)
   if args.num < 1 or args.chunk < 1:
     raise UserError(f'--num and --chunk are at least 1, got {args.num} and {args.chunk}')
+  if args.start < 0 or args.start and args.stream:
+    raise UserError(f'--start is at least 0, and --stream shows sample 0, got --start={args.start}')
   checks.seed('--seed', args.seed)
   if args.stream and (args.out is not None or len(args.prompt or ()) > 1):
     raise UserError('--stream shows one text as it comes, on standard output; give it one --prompt and no --out')
@@ -43,11 +48,12 @@ def main(argv: list[str]) -> int:
   if args.adapter:
     args.workdir, args.set = args.adapter, bases.adapter_of(args.workdir, args.adapter, args.set)
   rows: Columns = {}
+  asked: dict[str, list[str]] = {}
 
   def check(run: Run) -> None:
-    rows.update(
-      parse_conditions(args.conditions, args.prompt, run.experiment.conditions, 1 if args.stream else args.num,
-                       args.negative))
+    known = run.experiment.conditions
+    asked.update(read_conditions(args.conditions, args.prompt, known, args.negative))
+    rows.update(sampling.rows(known, asked, 1 if args.stream else args.num, args.start))
     sampling.check(run, rows, out, args.stream)
 
   _, run = workdir_lib.open_run(args.workdir, args.set, args.step, check=check, imports=args.imports)
@@ -61,11 +67,12 @@ def main(argv: list[str]) -> int:
   num = max([args.num, *map(len, rows.values())])
   if num > args.num:
     logs.say(f'{num} samples instead of --num={args.num}: one for each prompt or listed condition')
-  samples = run.sample(num, args.seed, rows, averaged=not args.raw, chunk=args.chunk)
+  samples = run.sample(num, args.seed, rows, averaged=not args.raw, chunk=args.chunk, start=args.start)
   if distributed.is_first():
     _report(samples, num, time.perf_counter() - start)
-    for path in sampling.write(samples, run.experiment.render, out):
-      logs.say(f'wrote {path}')
+    paths = sampling.write(samples, run.experiment, out, args.seed, asked)
+    for path in paths[-1:] if len(paths) > _SAID else paths:
+      logs.say(f'wrote {path}' if len(paths) <= _SAID else f'wrote {len(paths) - 1} samples and {path}')
   return 0
 
 
@@ -77,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
                       help='a run with adapters that was trained on this one: sample with them')
   parser.add_argument('--num', type=int, default=64,
                       help='how many samples in all; at least one of each prompt and listed condition')
-  parser.add_argument('--out', help='.npz, .png, .txt or a folder')
+  parser.add_argument('--out', help=f'{", ".join(sampling.ENDINGS)}, or a folder')
   parser.add_argument(
     '--conditions', default='',
     help="what to generate, e.g. 'label=3', 'label=0-9', 'label=1,7', 'source=A.wav,B.wav'; lists go round the rows")
@@ -85,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--negative', action='append', help='a text that guidance leads away from; several go round, too')
   parser.add_argument('--stream', action='store_true', help='one text, shown while it is generated')
   parser.add_argument('--seed', type=int, default=0, help='row i is a function of the seed and i')
+  parser.add_argument('--start', type=int, default=0, help='the first row: 100 continues a draw of --num=100')
   parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
                       help='e.g. sampler.steps=25')
   flags.add_step(parser)
@@ -145,8 +153,8 @@ class Told:
 
 
 def parse_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[str, Condition], num: int,
-                     negatives: Sequence[str] | None = None) -> Columns:
-  """`name=value;name=value` -> rows: `num`, or as many as the longest list has values.
+                     negatives: Sequence[str] | None = None, start: int = 0) -> Columns:
+  """`name=value;name=value` -> rows: `num`, or as many as the longest list has values; from row `start` on `num`.
 
   A value may be a list 'a,b' or, for whole numbers, a range 'a-b'. Where a row has several numbers, as many of a list
   make one row: of two, 'a,b' is one row and 'a,b,c,d' are two. A text is one value, commas included. In a list of paths
@@ -155,6 +163,12 @@ def parse_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[st
   Raises:
     UserError: an unknown condition, one that is given twice, or a value that it does not take.
   """
+  return sampling.rows(known, read_conditions(text, prompts, known, negatives), num, start)
+
+
+def read_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[str, Condition],
+                    negatives: Sequence[str] | None = None) -> dict[str, list[str]]:
+  """`name=value;name=value` -> the values of each condition as they are written; see `parse_conditions`."""
   given = {sampling.text_name(known): list(prompts)} if prompts else {}
   if negatives:
     given[sampling.negative_name(known)] = list(negatives)
@@ -165,7 +179,7 @@ def parse_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[st
       raise UserError(f'condition {name!r} is given twice; write its values as one list, or as several --prompt or '
                       '--negative')
     given[name] = _values(value, known.get(name))
-  return sampling.rows(known, given, num)
+  return given
 
 
 def _values(text: str, condition: Condition | None) -> list[str]:

@@ -29,14 +29,15 @@ class Conditioner:
 
   Attributes:
     columns: what it reads of a batch, or of the user's request.
-    null: column -> the row that stands for no condition. It's kept in the run; training and sampling use the same.
+    null: column -> the row that stands for no condition. It's kept in the run; training and sampling use the same. A
+      condition that is never absent may lack it.
     dropout: probability with which training takes `null` in a row's place. With 0 the condition is never absent:
       guidance leaves it as it is.
     encode: (frozen parameters, columns) -> what the network reads, by mechanism: entries of `given`, see
       `genjax.nn.conditioning`.
 
   Raises:
-    UserError: the dropout is no probability below 1, or a column has no null.
+    UserError: the dropout is no probability below 1, a column has no null, or a null no column.
   """
 
   columns: tuple[str, ...]
@@ -46,7 +47,7 @@ class Conditioner:
 
   def __post_init__(self):
     checks.rates(self, 'dropout')
-    if set(self.null) != set(self.columns):
+    if set(self.null) - set(self.columns) or (self.dropout and len(self.null) < len(self.columns)):
       raise UserError(f'a condition needs a null for each of its columns {sorted(self.columns)}, got nulls for '
                       f'{sorted(self.null)}')
 
@@ -61,7 +62,8 @@ def classes(num_classes: int, dropout: float = 0.1, column: str = 'label') -> Co
                      lambda frozen, columns: {'label': columns[column]})
 
 
-def given(conditioners: Conditioners, frozen: Params, columns: Mapping[str, Array], key: Key | None = None) -> Given:
+def given(conditioners: Conditioners, frozen: Params, columns: Mapping[str, Array], key: Key | None = None,
+          joint: float = 0.0) -> Given:
   """What the network reads of all conditions.
 
   Several conditions may enter by one mechanism: vectors, numbers and images are joined along their channels, tokens
@@ -73,6 +75,7 @@ def given(conditioners: Conditioners, frozen: Params, columns: Mapping[str, Arra
     columns: a batch, or the user's request.
     key: drops rows of each condition at its rate; without it none are dropped. The draws of a condition depend on its
       name, not on the other conditions.
+    joint: with a key, probability with which all conditions are dropped together that have a rate above 0.
 
   Raises:
     UserError: a column is missing, or conditions of one mechanism cannot be joined.
@@ -81,12 +84,19 @@ def given(conditioners: Conditioners, frozen: Params, columns: Mapping[str, Arra
   for name, condition in conditioners.items():
     read = _read(name, condition, columns)
     if key is not None and condition.dropout:
+      size = len(read[condition.columns[0]])
       # The label's draws are those of a model that has labels alone.
-      own = key if name == 'label' else jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
-      dropped_B = jax.random.bernoulli(own, condition.dropout, (len(read[condition.columns[0]]),))
+      dropped_B = jax.random.bernoulli(key if name == 'label' else _own(key, name), condition.dropout, (size,))
+      if joint:
+        dropped_B |= jax.random.bernoulli(_own(key, 'all conditions together'), joint, (size,))
       read = {column: _replace(dropped_B, condition.null[column], value) for column, value in read.items()}
     entries[name] = condition.encode(frozen, read)
   return _joined(entries)
+
+
+def _own(key: Key, name: str) -> Key:
+  """A key of one condition, whatever the others are."""
+  return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def branches(conditioners: Conditioners, frozen: Params, columns: Mapping[str, Array], size: int,

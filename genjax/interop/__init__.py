@@ -9,6 +9,6 @@ Mistral), `genjax.models.transformers.bert.encoder` (BERT), `genjax.models.trans
 `genjax.models.transformers.seq2seq.seq2seq` (Marian, T5, Whisper).
 """
 
-from genjax.interop.weights import Model, architecture_of, load, save
+from genjax.interop.weights import Description, Model, architecture_of, describe, load, save
 
-__all__ = ['Model', 'architecture_of', 'load', 'save']
+__all__ = ['Description', 'Model', 'architecture_of', 'describe', 'load', 'save']

@@ -60,8 +60,42 @@ def load(folder: str | os.PathLike, dtype: str | None = None) -> Model:
     UserError: the architecture is unknown, an option is not supported, files are pickles, missing or damaged, tensors
       are missing, unexpected or of another shape, or `dtype` cannot represent a number.
   """
-  folder = expanded(folder)
   wanted = _dtype(dtype)
+  found = describe(folder)
+  leaves = {}
+  for row in found.rows:
+    leaves.update(_read(row, found.stored, found.shapes, wanted))
+  return Model(found.architecture, found.config, found.network, unflatten(leaves), {}, found.source)
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+  """What a folder of public weights holds, from its config.json and the headers of its files.
+
+  architecture, config, network, source: see `Model`. shapes: path -> shape of its parameters, which are float32
+  here. rows: how stored tensors become parameters. stored: public name -> tensor.
+  """
+
+  architecture: str
+  config: Any
+  network: Network
+  source: Mapping[str, Any]
+  shapes: Mapping[str, Any]
+  rows: list[Row]
+  stored: Mapping[str, files.Stored]
+
+  def model(self) -> Model:
+    """The model with shapes in the place of its parameters."""
+    return Model(self.architecture, self.config, self.network, unflatten(self.shapes), {}, self.source)
+
+
+def describe(folder: str | os.PathLike) -> Description:
+  """Reads everything about a folder but its tensors, and checks it.
+
+  Raises:
+    UserError: see `load`.
+  """
+  folder = expanded(folder)
   if not folder.is_dir():
     raise UserError(f'{folder} is not a folder; expected a folder with config.json and {files.SINGLE}')
   path = folder / 'config.json'
@@ -74,11 +108,8 @@ def load(folder: str | os.PathLike, dtype: str | None = None) -> Model:
     raise UserError(f'{path}: {error}') from error
   network, shapes = _network(architecture, config, str(path))
   rows = mapping.rows(architecture, config, shapes)
-  stored = _match(folder, architecture, rows, stored)
-  leaves = {}
-  for row in rows:
-    leaves.update(_read(row, stored, shapes, wanted))
-  return Model(architecture.name, config, network, unflatten(leaves), {}, source)
+  return Description(architecture.name, config, network, source, shapes, rows,
+                     _match(folder, architecture, rows, stored))
 
 
 def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, architecture: str | None = None,

@@ -7,23 +7,36 @@ import numpy as np
 
 from genjax.types import UserError
 
+_NUMBERS = 2**22  # of a block of rows in double precision: 32 MiB
 
-def pairwise_distance(x_N: np.ndarray) -> float:
-  """Mean pairwise distance of rows, sum_ij |x_i - x_j| / (N (N - 1)); NaN for fewer than two rows."""
-  count = len(x_N)
+
+def pairwise_distance(x_N: np.ndarray, index_N: np.ndarray | None = None) -> float:
+  """Mean pairwise distance of rows, sum_ij |x_i - x_j| / (N (N - 1)); NaN for fewer than two rows.
+
+  Args:
+    x_N: arrays whose first axis is N, or what gives them when it is indexed; a block of rows is held at a time.
+    index_N: which of them; None for all.
+  """
+  index_N = np.arange(len(x_N)) if index_N is None else index_N
+  count = len(index_N)
   if count < 2:
     return float('nan')
-  x_NP = _flat(x_N)
-  distance_NN = np.sqrt(_squares(x_NP, x_NP))
-  np.fill_diagonal(distance_NN, 0.0)
-  return float(distance_NN.sum() / (count * (count - 1)))
+  block, total = _block(x_N), 0.0
+  for first in range(0, count, block):
+    x_BP = _flat(x_N[index_N[first:first + block]])
+    for other in range(0, count, block):
+      distance_BC = np.sqrt(_squares(x_BP, x_BP if other == first else _flat(x_N[index_N[other:other + block]])))
+      if other == first:
+        np.fill_diagonal(distance_BC, 0.0)
+      total += distance_BC.sum()
+  return float(total / (count * (count - 1)))
 
 
 def class_distances(x_N: np.ndarray, label_N: np.ndarray, num_classes: int, limit: int = 1000) -> np.ndarray:
   """`pairwise_distance` of each class.
 
   Args:
-    x_N: arrays whose first axis is N.
+    x_N: arrays whose first axis is N, or what gives them when it is indexed.
     label_N: class of each row.
     num_classes: K.
     limit: uses only the first `limit` rows of a class; the cost grows with its square.
@@ -31,7 +44,7 @@ def class_distances(x_N: np.ndarray, label_N: np.ndarray, num_classes: int, limi
   Returns:
     float64 (K,); NaN for classes with fewer than two rows.
   """
-  return np.array([pairwise_distance(x_N[np.flatnonzero(label_N == label)[:limit]]) for label in range(num_classes)])
+  return np.array([pairwise_distance(x_N, np.flatnonzero(label_N == label)[:limit]) for label in range(num_classes)])
 
 
 def class_distance_ratio(x_N: np.ndarray, label_N: np.ndarray, real_M: np.ndarray, real_label_M: np.ndarray,
@@ -50,9 +63,9 @@ def nearest_distances(x_N: np.ndarray, reference_M: np.ndarray, exclude_N: np.nd
   """Distance of each row to the nearest reference row.
 
   Args:
-    x_N, reference_M: arrays of equal shape except for the first axis.
+    x_N, reference_M: arrays of equal shape except for the first axis, or what gives them when it is sliced.
     exclude_N: for each row, the index of one reference row to ignore, e.g. the row itself.
-    chunk: number of reference rows compared at a time, which bounds memory.
+    chunk: how many rows are compared at a time at most; fewer of large ones.
 
   Returns:
     float64 (N,).
@@ -63,14 +76,18 @@ def nearest_distances(x_N: np.ndarray, reference_M: np.ndarray, exclude_N: np.nd
   if x_N.shape[1:] != reference_M.shape[1:] or not len(reference_M):
     raise UserError(f'samples and references must have equal shapes, and there must be references, got {x_N.shape} and '
                     f'{reference_M.shape}')
-  x_NP = _flat(x_N)
-  nearest_N = np.full(len(x_NP), np.inf)
+  nearest_N = np.full(len(x_N), np.inf)
+  chunk = min(chunk, _block(x_N))
   for start in range(0, len(reference_M), chunk):
-    square_NM = _squares(x_NP, _flat(reference_M[start:start + chunk]))
-    if exclude_N is not None:
-      row = np.flatnonzero((exclude_N >= start) & (exclude_N < start + square_NM.shape[1]))
-      square_NM[row, exclude_N[row] - start] = np.inf
-    np.minimum(nearest_N, square_NM.min(axis=1), out=nearest_N)
+    reference_CP = _flat(reference_M[start:start + chunk])
+    for first in range(0, len(x_N), chunk):
+      square_BC = _squares(_flat(x_N[first:first + chunk]), reference_CP)
+      if exclude_N is not None:
+        excluded_B = exclude_N[first:first + chunk] - start
+        row = np.flatnonzero((excluded_B >= 0) & (excluded_B < len(reference_CP)))
+        square_BC[row, excluded_B[row]] = np.inf
+      nearest_B = nearest_N[first:first + chunk]
+      np.minimum(nearest_B, square_BC.min(axis=1), out=nearest_B)
   return np.sqrt(nearest_N)
 
 
@@ -122,6 +139,11 @@ def class_shares(label_N: np.ndarray, num_classes: int) -> np.ndarray:
 def coverage(share_K: np.ndarray) -> int:
   """Number of classes that occur at all."""
   return int(np.sum(share_K > 0))
+
+
+def _block(x_N: np.ndarray) -> int:
+  """How many rows make a block."""
+  return max(1, _NUMBERS // max(1, int(np.prod(x_N.shape[1:]))))
 
 
 def _flat(x_N: np.ndarray) -> np.ndarray:

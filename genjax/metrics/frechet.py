@@ -19,6 +19,56 @@ class Moments(NamedTuple):
   count: int
 
 
+class Features:
+  """Features that come in parts, of which only the mean and the scatter around it are kept.
+
+  Parts are merged as by Chan, Golub and LeVeque 1983: sums of squares around each part's own mean do not cancel.
+  """
+
+  def __init__(self):
+    self._count = self._bad = 0
+    self._mean_D, self._scatter_DD = np.zeros(()), np.zeros(())
+
+  def add(self, feature_ND: np.ndarray) -> None:
+    """Adds N feature vectors.
+
+    Raises:
+      UserError: they are not a matrix.
+    """
+    feature_ND = np.asarray(feature_ND, np.float64)
+    if feature_ND.ndim != 2:
+      raise UserError(f'features must be of shape (samples, features), got {feature_ND.shape}; flatten them first')
+    if not len(feature_ND):
+      return
+    self._bad += int(np.sum(~np.isfinite(feature_ND).all(axis=1)))
+    before, self._count = self._count, self._count + len(feature_ND)
+    with np.errstate(invalid='ignore'):  # of features that are not finite, `moments` tells
+      mean_D = feature_ND.mean(axis=0)
+      centred_ND = feature_ND - mean_D
+      scatter_DD = centred_ND.T @ centred_ND
+      if not before:
+        self._mean_D, self._scatter_DD = mean_D, scatter_DD
+        return
+      shift_D = mean_D - self._mean_D
+      self._mean_D = self._mean_D + shift_D * (len(feature_ND) / self._count)
+      self._scatter_DD += scatter_DD + np.outer(shift_D, shift_D) * (before * len(feature_ND) / self._count)
+
+  def moments(self) -> Moments:
+    """Mean and covariance of all features.
+
+    Raises:
+      UserError: features are not finite, or there are N <= D of them, which makes the covariance singular.
+    """
+    width = self._mean_D.size if self._count else 0
+    if self._count <= width:
+      raise UserError(f'a Fréchet distance in {width} features needs more than {width} samples, got {self._count}; '
+                      'draw more samples (config.evaluation.num_samples)')
+    if self._bad:
+      raise UserError(f'features must be finite; {self._bad} of {self._count} samples have NaN or infinite features. '
+                      'Look at the samples, and at the parameters that generated them')
+    return Moments(self._mean_D, self._scatter_DD / (self._count - 1), self._count)
+
+
 def moments(feature_ND: np.ndarray) -> Moments:
   """Mean and covariance of features.
 
@@ -28,20 +78,9 @@ def moments(feature_ND: np.ndarray) -> Moments:
   Raises:
     UserError: the features are not a matrix or not finite, or N <= D, which makes the covariance singular.
   """
-  feature_ND = np.asarray(feature_ND, np.float64)
-  if feature_ND.ndim != 2:
-    raise UserError(f'features must be of shape (samples, features), got {feature_ND.shape}; flatten them first')
-  count, width = feature_ND.shape
-  if count <= width:
-    raise UserError(f'a Fréchet distance in {width} features needs more than {width} samples, got {count}; draw more '
-                    'samples (config.evaluation.num_samples)')
-  bad = int(np.sum(~np.isfinite(feature_ND).all(axis=1)))
-  if bad:
-    raise UserError(f'features must be finite; {bad} of {count} samples have NaN or infinite features. Look at the '
-                    'samples, and at the parameters that generated them')
-  mean_D = feature_ND.mean(axis=0)
-  centred_ND = feature_ND - mean_D
-  return Moments(mean_D, centred_ND.T @ centred_ND / (count - 1), count)
+  features = Features()
+  features.add(feature_ND)
+  return features.moments()
 
 
 def distance(a: Moments, b: Moments) -> float:

@@ -37,19 +37,41 @@ def measure(point_ND: np.ndarray, centre_KD: np.ndarray, deviation: float, weigh
   Raises:
     UserError: there are no samples, their dimension is not that of the centres, or coordinates are not finite.
   """
-  point_ND, centre_KD = np.asarray(point_ND, np.float64), np.asarray(centre_KD, np.float64)
-  if point_ND.ndim != 2 or not len(point_ND) or point_ND.shape[1:] != centre_KD.shape[1:]:
-    raise UserError(f'modes need samples of shape (samples, {centre_KD.shape[1]}), at least one, got {point_ND.shape}')
-  if not np.isfinite(point_ND).all():
-    bad = int(np.sum(~np.isfinite(point_ND).all(axis=1)))
-    raise UserError(f'coordinates must be finite; those of {bad} of {len(point_ND)} samples are NaN or infinite. '
-                    'Look at the parameters that generated them')
-  modes = len(centre_KD)
-  weight_K = np.full(modes, 1.0 / modes) if weight_K is None else np.asarray(weight_K, np.float64)
-  distance_NK = np.linalg.norm(point_ND[:, None] - centre_KD, axis=-1)
-  nearest_N = distance_NK.argmin(axis=1)
-  good_N = distance_NK.min(axis=1) <= radius * deviation
-  share_K = np.bincount(nearest_N, minlength=modes) / len(point_ND)
-  seen = share_K > 0
-  return Modes(covered=len(np.unique(nearest_N[good_N])), high_quality=float(good_N.mean()),
-               reverse_kl=float(np.sum(share_K[seen] * np.log(share_K[seen] / weight_K[seen]))))
+  points = Points(centre_KD, deviation, weight_K, radius)
+  points.add(point_ND)
+  return points.modes()
+
+
+class Points:
+  """Points that come in parts, of which only counts are kept; arguments as for `measure`."""
+
+  def __init__(self, centre_KD: np.ndarray, deviation: float, weight_K: np.ndarray | None = None, radius: float = 3.0):
+    self._centre_KD = np.asarray(centre_KD, np.float64)
+    count = len(self._centre_KD)
+    self._weight_K = np.full(count, 1.0 / count) if weight_K is None else np.asarray(weight_K, np.float64)
+    self._distance = radius * deviation
+    self._nearest_K, self._good_K = np.zeros(count, int), np.zeros(count, int)
+
+  def add(self, point_ND: np.ndarray) -> None:
+    """Counts points; errors as of `measure`."""
+    point_ND = np.asarray(point_ND, np.float64)
+    if point_ND.ndim != 2 or not len(point_ND) or point_ND.shape[1:] != self._centre_KD.shape[1:]:
+      raise UserError(f'modes need samples of shape (samples, {self._centre_KD.shape[1]}), at least one, got '
+                      f'{point_ND.shape}')
+    if not np.isfinite(point_ND).all():
+      bad = int(np.sum(~np.isfinite(point_ND).all(axis=1)))
+      raise UserError(f'coordinates must be finite; those of {bad} of {len(point_ND)} samples are NaN or infinite. '
+                      'Look at the parameters that generated them')
+    distance_NK = np.linalg.norm(point_ND[:, None] - self._centre_KD, axis=-1)
+    nearest_N = distance_NK.argmin(axis=1)
+    good_N = distance_NK.min(axis=1) <= self._distance
+    self._nearest_K += np.bincount(nearest_N, minlength=len(self._centre_KD))
+    self._good_K += np.bincount(nearest_N[good_N], minlength=len(self._centre_KD))
+
+  def modes(self) -> Modes:
+    """The measures of all points."""
+    total = self._nearest_K.sum()
+    share_K = self._nearest_K / total
+    seen = share_K > 0
+    return Modes(covered=int(np.sum(self._good_K > 0)), high_quality=float(self._good_K.sum() / total),
+                 reverse_kl=float(np.sum(share_K[seen] * np.log(share_K[seen] / self._weight_K[seen]))))

@@ -146,11 +146,11 @@ class KlAutoencoder:
 
   def encode(self, params: Params, mutable: Tree, image_BHWC: Array) -> tuple[Array, Array]:
     """Images uint8 -> mean and log variance of the posterior, float32, neither shifted nor scaled."""
-    return self.encoder.apply(params['net']['encoder'], mutable['encoder'], centred(image_BHWC))[0]
+    return self.encoder.apply(params['net']['encoder'], mutable.get('encoder', {}), centred(image_BHWC))[0]
 
   def decode(self, params: Params, mutable: Tree, z_BX: Array) -> Array:
     """Latents as the encoder gives them -> images uint8."""
-    return as_image(self.decoder.apply(params['net']['decoder'], mutable['decoder'], z_BX)[0])
+    return as_image(self.decoder.apply(params['net']['decoder'], mutable.get('decoder', {}), z_BX)[0])
 
   def moments(self, mutable: Tree) -> tuple[Array, Array]:
     """(shift, scale), each of shape Z, or scalars if all channels are measured together: (z - shift) * scale has mean 0

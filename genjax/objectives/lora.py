@@ -12,7 +12,7 @@ from genjax.objectives.base import Context, Objective, Output, Phase, Variables
 from genjax.types import Array, Batch, Key, Params, Tree
 
 Join = Callable[[Tree, Tree], Tree]  # (parameters of a group, its adapters) -> parameters
-MUTABLE = 'mutable'  # name of the frozen group that holds the base's mutable variables
+BASE = 'base'  # name of the frozen group that holds what is adapted: its parameters and mutable variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Lora:
   base: what is adapted. options: rank, scale and paths. groups: the groups of `base` whose kernels are adapted; the
   others stand still, and a phase that would train none but these is left out.
 
-  The trained group is 'lora', or 'lora_GROUP' for each of several `groups`. Frozen are the groups of `base`, its own
-  frozen ones, and `MUTABLE`: the mutable variables to start from.
+  The trained group is 'lora', or 'lora_GROUP' for each of several `groups`. Frozen are the frozen groups of `base`, and
+  `BASE`: {'params': the groups of `base`, 'mutable': the mutable variables to start from}.
   """
 
   base: Objective
@@ -40,11 +40,11 @@ class Lora:
     Raises:
       UserError: see `genjax.nn.lora.targets`.
     """
-    kernels = lora.targets(self.options, {group: frozen[group] for group in self.groups})
+    kernels = lora.targets(self.options, {group: frozen[BASE]['params'][group] for group in self.groups})
     params = {self.adapter(group): lora.init(jax.random.fold_in(key, number), kernels[group], self.options.rank)
               for number, group in enumerate(self.groups)}
     # Copied, because the state is donated and frozen variables are not.
-    return Variables(params, jax.tree.map(jnp.copy, frozen[MUTABLE]))
+    return Variables(params, jax.tree.map(jnp.copy, frozen[BASE]['mutable']))
 
   def phases(self) -> tuple[Phase, ...]:
     """The phases of `base` that train an adapted group."""
@@ -70,7 +70,8 @@ class Lora:
     return self._joined(params, frozen, self._merge)
 
   def _joined(self, params: Params, frozen: Params, join: Join) -> Params:
-    return {group: join(frozen[group], params[self.adapter(group)]) if group in self.groups else frozen[group]
+    base = frozen[BASE]['params']
+    return {group: join(base[group], params[self.adapter(group)]) if group in self.groups else base[group]
             for group in self._base_groups()}
 
   def _attach(self, params: Tree, adapters: Tree) -> Tree:
@@ -84,11 +85,11 @@ class Lora:
 
   def context(self, context: Context, merged: bool = False) -> Context:
     """The context of `base`: its averages have the averaged adapters merged or attached."""
-    own, join = self._base_groups(), self._merge if merged else self._attach
-    averaged = {group: join(context.frozen[group], context.ema[self.adapter(group)])
+    base, join = context.frozen[BASE]['params'], self._merge if merged else self._attach
+    averaged = {group: join(base[group], context.ema[self.adapter(group)])
                 for group in self.groups if self.adapter(group) in context.ema}
-    still = {group: context.frozen[group] for group in own if group not in self.groups}
-    rest = {name: tree for name, tree in context.frozen.items() if name not in own and name != MUTABLE}
+    still = {group: base[group] for group in self._base_groups() if group not in self.groups}
+    rest = {name: tree for name, tree in context.frozen.items() if name != BASE}
     return dataclasses.replace(context, ema={**still, **averaged}, frozen=rest)
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:

@@ -60,7 +60,7 @@ def make(run: Run, target: Target, model_flops: int, facts: Mapping[str, Any],
   bytes_per_device.update(peak=int(peak), limit=None if limit is None else int(limit))
   step_flops = run.step_flops(due)
   report: Report = {
-    'topology': target.name, 'devices': len(target.devices), 'kind': target.kind, 'compiler': target.compiler,
+    'parts': memory.by_part(frozen), 'topology': target.name, 'devices': len(target.devices), 'kind': target.kind, 'compiler': target.compiler,
     'jax': jax.__version__, 'hosts': len({device.process_index for device in target.devices}), 'mesh': {
       axis: size for axis, size in run.mesh.shape.items() if size > 1
     }, 'batch_size': run.settings.batch_size, 'microbatches': run.settings.microbatches, **facts, 'phases': list(due),
@@ -192,6 +192,9 @@ def render(report: Report) -> str:
   for name, label in labels.items():
     if sizes[name] is not None:
       lines.append(f'  {name:<14}{_gib(sizes[name]):>14}' + (f'   {label}' if label else ''))
+    if name == 'frozen':
+      lines += [f'    {part:<12}{_gib(size["per_device"]):>14}   of it, {_gib(size["bytes"])} over all devices'
+                for part, size in report['parts'].items()]
   lines += [
     '', 'FLOPs of a step on which all phases are due',
     f'  {"model":<14}{cost["model"]:>14.4g}   all devices, nothing computed twice (without rematerialisation and '

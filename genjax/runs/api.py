@@ -9,9 +9,8 @@ import pathlib
 import threading
 from typing import Any
 
-import numpy as np
-
 from genjax import config as config_lib
+from genjax.artifacts import Artifact
 from genjax.config import Config
 from genjax.runs import assets, configs, exporting, outputs, sampling, scoring, training
 from genjax.runs import checkpoints as checkpoints_lib
@@ -74,14 +73,16 @@ class LoadedRun:
     return {name: condition.describe for name, condition in self.experiment.conditions.items()}
 
   def sample(self, num: int | None = None, *, seed: int = 0, averaged: bool = True, chunk: int = 256,
-             conditions: Mapping[str, Any] | None = None, **named: Any) -> Columns:
-    """Draws samples; sample i is a function of the seed, i and its conditions.
+             start: int = 0, conditions: Mapping[str, Any] | None = None, **named: Any) -> Columns:
+    """Draws samples; sample i is a function of the seed, start + i and its conditions.
 
     Args:
       num: how many, N; by default one for each value of the longest condition.
       seed: of the noise.
       averaged: use averaged parameters where the run has them.
       chunk: how many are computed at once.
+      start: of a longer draw, the first sample that is drawn here: `sample(100)` is `sample(60)` and
+        `sample(40, start=60)`.
       conditions: name -> value, for names that are no Python words.
       **named: the same as keywords: `label=3`, `label=[1, 7]`, `prompt='Once'`, `source='a.wav'`. A value is a text, a
         number or an array of one row; lists, and arrays with an axis more, hold several and go round the samples.
@@ -97,31 +98,33 @@ class LoadedRun:
     given = sampling.read(known, {**(conditions or {}), **named})
     longest = max([0, *map(len, given.values())])
     num = max(1, longest) if num is None else num
-    if longest > num:
+    if longest > num and not start:
       raise UserError(f'{num} samples were asked for, and a condition has {longest} values; leave num out to draw one '
                       'sample for each')
-    return self.run.sample(num, seed, sampling.rows(known, given, num), averaged, chunk)
+    return self.run.sample(num, seed, sampling.rows(known, given, num, start), averaged, chunk, start)
 
-  def render(self, samples: Columns) -> dict[str, np.ndarray | str]:
-    """What is shown of samples: name -> an image (uint8 H W C) or a text."""
+  def render(self, samples: Columns) -> dict[str, Artifact]:
+    """What is shown of samples: name -> a text, a picture (uint8 H W C), a clip or a sound; see `genjax.artifacts`."""
     return dict(self.experiment.render(samples))
 
-  def write(self, samples: Columns, path: Path) -> list[pathlib.Path]:
+  def write(self, samples: Columns, path: Path, *, seed: int | None = None,
+            conditions: Mapping[str, Any] | None = None, start: int = 0) -> list[pathlib.Path]:
     """Writes samples as `genjax sample --out=PATH` does; returns the files.
 
     Args:
       samples: what `sample` returned.
-      path: ends in .npz for arrays, in .png or .txt for what is shown of them, or is a folder.
+      path: ends in .npz for arrays, in an ending that fits what is shown of them (.png, .jpg, .webp or .gif; .mp4;
+        .wav or .flac; .txt), or is a folder for one file of each sample.
+      seed, conditions, start: what `sample` was given, for metadata.jsonl of a folder.
 
     Raises:
       UserError: another ending, or a place that cannot be written.
     """
     out = sampling.destination(os.fspath(path))
-    kinds = {name: isinstance(value, str) for name, value in self.render(samples).items()}
     if out.is_folder or out.path.suffix != '.npz':
-      sampling.check_ending(kinds, out)
+      sampling.check_ending(self.experiment, samples, out)
     workdir_lib.prepare(str(out.path if out.is_folder else out.path.parent), 'path')
-    return sampling.write(samples, self.experiment.render, out)
+    return sampling.write(samples, self.experiment, out, seed, conditions, start)
 
   def evaluate(self, *, averaged: bool = True, samples: bool = True, seed: int = 0) -> scoring.Evaluation:
     """Evaluates the run on its held-out split, and writes evaluation.json as `genjax evaluate` does.

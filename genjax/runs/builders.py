@@ -13,12 +13,13 @@ from typing import Any
 from genjax import sharding
 from genjax.config import Config, check, choose, flatten, plain
 from genjax.metrics.named import METRICS
-from genjax.options import REQUIRED, Known, Option, known, meanings
-from genjax.runs import builder_code
+from genjax.options import REQUIRED, Known, Option, Section, known, meanings
+from genjax.runs import builder_code, sources
+from genjax.runs.sources import adapted
 from genjax.tables import Table
 from genjax.training.experiment import Experiment, Metric
 from genjax.training.run import Settings
-from genjax.types import UserError
+from genjax.types import UserError, listed
 
 OWN = pathlib.Path(__file__).parents[1] / 'experiments'  # the builders of genjax itself
 OWN_CONFIGS = OWN.with_name('configs')
@@ -93,19 +94,27 @@ def options(config: Config, paths: Sequence[str] = ()) -> Known:
     common[f'rules.{axis}'] = Option(f'rules.{axis}', str | tuple[str, ...] | None, place, told['rules'])
   for group in config.get('optimizers') or {}:
     common[f'ema.{group}'] = Option(f'ema.{group}', float, None, told['ema'])
+  templates = (Option('parts.NAME', str, '', 'the path of a part, where its other options have their defaults.'),
+               *Section((sources.Options,)).options('parts.NAME').values())
   if not config.get('experiment'):
-    return Known(common)
+    return Known(common, templates=templates)
   module = find(config, paths)
   sections = module.options if hasattr(module, 'options') else importlib.import_module(SECTIONS).training
   own = known(sections(config), module.__name__)
-  return dataclasses.replace(own, options={**common, **own.options})
+  return dataclasses.replace(own, options={**common, **own.options}, templates=templates)
 
 
-def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
+def build(config: Config, paths: Sequence[str] = (), adapters: bool = True) -> Experiment:
   """The experiment that a config describes.
 
+  Args:
+    config: the config.
+    paths: folders from which the builder may be imported.
+    adapters: whether a config with adapters gives the experiment that trains them, not the one that they adapt.
+
   Raises:
-    UserError: numbers out of range, or the builder's module cannot be found, or has no function `build`.
+    UserError: numbers out of range, the builder's module cannot be found or has no function `build`, or the config
+      names a part that the builder does not open.
   """
   check(config)
   module = find(config, paths)
@@ -113,7 +122,12 @@ def build(config: Config, paths: Sequence[str] = ()) -> Experiment:
   if make is None:
     raise UserError(f'module {module.__name__!r} ({module.__file__}) has no function build(config) -> Experiment')
   experiment = _with_metrics(config, make(config))
-  return importlib.import_module(ADAPTERS).wrap(config, experiment) if adapted(config) else experiment
+  if idle := [name for name in config.get('parts') or () if name not in experiment.sources]:
+    opened = f'it opens {", ".join(experiment.sources)}' if experiment.sources else 'it opens none'
+    raise UserError(f'config.parts names {listed(idle)}, which the builder {config.experiment} never opens; {opened}. '
+                    f'Leave it out, or open it there by genjax.experiments.parts.open and attach')
+  adapts = adapters and adapted(config)
+  return importlib.import_module(ADAPTERS).wrap(config, experiment) if adapts else experiment
 
 
 def _with_metrics(config: Config, experiment: Experiment) -> Experiment:
@@ -128,12 +142,6 @@ def _with_metrics(config: Config, experiment: Experiment) -> Experiment:
 
 def _compute(function: Callable[..., dict[str, float]], heldout: Any, draw: Any, seed: int) -> dict[str, float]:
   return function(draw, heldout, seed)
-
-
-def adapted(config: Config) -> bool:
-  """Whether a config trains adapters of another run's parameters. Runs of before there was a choice do not."""
-  options = config.get('lora') or {}
-  return bool(options.get('rank') or options.get('paths'))
 
 
 def settings(config: Config, mesh: dict[str, int] | None = None) -> Settings:

@@ -25,9 +25,9 @@ def chosen(saved: Checkpoints, step: int | str | None) -> int | None:
   return saved.best_step() if step == BEST else None if step is None else int(step)
 
 
-def run_and_step(text: str) -> tuple[pathlib.Path, int | None]:
+def run_and_step(text: str, where: str = 'config.init_from') -> tuple[pathlib.Path, int | None]:
   """The folder and the step of RUN_DIR or RUN_DIR@STEP; where there is a folder of the whole name, with its @, it is
-  that one.
+  that one. `where` is the key of the config, for messages.
 
   Raises:
     UserError: there is the folder before the last @, and what comes after it is no step.
@@ -39,5 +39,5 @@ def run_and_step(text: str) -> tuple[pathlib.Path, int | None]:
   if not (step.isascii() and step.isdecimal()):
     if not expanded(path).exists():
       return whole, None
-    raise UserError(f'config.init_from={text!r}: expected RUN_DIR or RUN_DIR@STEP, and {step!r} is no step')
+    raise UserError(f'{where}={text!r}: expected RUN_DIR or RUN_DIR@STEP, and {step!r} is no step')
   return expanded(path), int(step)

@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from genjax.config import Config
-from genjax.runs import assets, builders, exporting_safetensors
+from genjax.runs import assets, builders, exporting_safetensors, sources
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs import workdir as workdir_lib
 from genjax.runs.importing import PUBLIC
@@ -55,7 +55,7 @@ def export(workdir: pathlib.Path, to: pathlib.Path, step: int | str | None = Non
     return f'wrote step {step} of {workdir} to {to}; {to / exporting_safetensors.README} says how to read it'
   if builders.adapted(config):
     _, experiment = workdir_lib.load(str(workdir))
-    public.write_adapter(to, config, params, experiment.frozen, kept)
+    public.write_adapter(to, config, params, experiment.frozen[sources.BASE]['params'], kept)
     return f'wrote the adapters of step {step} of {workdir} to {to}'
   with _telling_of_safetensors():
     public.write(to, config, params, kept, dtype)

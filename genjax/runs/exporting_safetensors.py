@@ -13,7 +13,7 @@ import numpy as np
 from genjax import __version__
 from genjax.config import Config
 from genjax.interop import files
-from genjax.runs import assets, builder_code, builders, code
+from genjax.runs import assets, builder_code, builders, code, sources
 from genjax.runs import workdir as workdir_lib
 from genjax.training.experiment import Experiment
 from genjax.types import Params, Tree, UserError, leaf_name, named_leaves
@@ -105,6 +105,8 @@ def _page(config: Config, step: int, tensors: list[files.Pending], averaged: Seq
   rows = [f'| `{tensor.name}` | {" x ".join(map(str, tensor.shape)) or "scalar"} | {tensor.dtype.name} |'
           for tensor in tensors]
   base = _BASE.format(base=config.init_from) if builders.adapted(config) else ''
+  if config.get('parts'):
+    base += _PARTS.format(parts=', '.join(f'`{sources.options(config, name).path}`' for name in config.parts))
   return _PAGE.format(experiment=config.experiment, step=step, version=__version__, kinds=kinds, base=base,
                       totals='\n'.join(totals), rows='\n'.join(rows))
 
@@ -112,6 +114,10 @@ def _page(config: Config, step: int, tensors: list[files.Pending], averaged: Seq
 _BASE = '''
 These are low-rank adapters. They act on the parameters of another run, `{base}`, which is not in this folder. `genjax
 merge` writes both as one run, which can be exported in turn.
+'''
+
+_PARTS = '''
+The model stands on other runs, {parts}, which are not in this folder: keep them.
 '''
 
 _PAGE = '''# A model of `{experiment}`, step {step}

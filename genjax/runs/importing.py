@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.interop.files import new_folder
-from genjax.runs import assets, atomic, bases, builders
+from genjax.runs import assets, atomic, bases, builders, sources
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs import workdir as workdir_lib
 from genjax.training.experiment import Condition
@@ -88,7 +88,7 @@ def _write(folder: pathlib.Path, source: pathlib.Path, config: Config, params, m
     different = [f'{name} {shape}' for name, shape in sorted(set(here.items()) ^ set(there.items()))]
     raise UserError(f'{source}: its parameters are not those of {config.experiment}: {listed(different)}')
   description = {**workdir_lib.describe(config, {'imported_from': str(source.absolute())}, paths),
-                 **bases.record(config, folder)}
+                 **sources.record(config, folder)}
   at_once = max(leaf.nbytes for leaf in jax.tree.leaves(params)) + MARGIN
   with contextlib.closing(checkpoints_lib.of_run(folder, config, at_once)) as saved:
     saved.save(0, state, {**description, 'config': config_lib.plain(config)}, None)

@@ -6,9 +6,10 @@ import pathlib
 from typing import Any
 
 from genjax import config as config_lib
-from genjax.runs import assets, atomic, builder_code, builders, extensions
+from genjax.runs import assets, atomic, builder_code, builders, extensions, sources
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs import workdir as workdir_lib
+from genjax.runs.sources import BASE, PARTS
 from genjax.training.state import TrainState
 from genjax.types import UserError, expanded
 
@@ -35,14 +36,16 @@ def merge(workdir: str, out: pathlib.Path, assignments: Sequence[str] = (), step
   merged: Any = run.experiment.objective  # the one that has adapters
   plain = config_lib.from_plain(_without_adapters(config_lib.plain(config)))
   experiment = builders.build(plain, paths)
-  assets.put(plain, assets.described(experiment.assets, experiment.files))
+  parts = {name: facts for name, facts in run.experiment.assets[PARTS].items() if name != BASE}
+  kept = {**experiment.assets, **({PARTS: parts} if parts else {})}
+  assets.put(plain, assets.described(kept, experiment.files))
   params = merged.merge(run.params(averaged=False), run.frozen)
   averages = merged.context(run.state.context(run.frozen), merged=True).ema
   state = TrainState(step=run.state.step, params=params, mutable=run.state.mutable,
                      opt={group: experiment.optimizers[group].init(tree) for group, tree in params.items()},
                      ema={group: averages[group] for group in experiment.ema})
   workdir_lib.prepare(str(out), '--out')
-  description = workdir_lib.describe(plain, experiment.train.fingerprint(), paths)
+  description = {**workdir_lib.describe(plain, experiment.train.fingerprint(), paths), **sources.record(plain, out)}
   description.update(extensions.keep(out, extensions.kept(expanded(workdir))))
   with contextlib.closing(checkpoints_lib.of_run(out, config)) as saved:
     saved.save(run.step, state, {**description, 'config': config_lib.plain(plain)}, None)
@@ -55,5 +58,5 @@ def merge(workdir: str, out: pathlib.Path, assignments: Sequence[str] = (), step
 
 def _without_adapters(config: dict[str, Any]) -> dict[str, Any]:
   """The config of the merged run."""
-  kept = {name: value for name, value in config['assets'].items() if name != 'base'}
+  kept = {name: value for name, value in config['assets'].items() if name not in (BASE, PARTS)}
   return {**config, 'assets': kept, 'init_from': '', 'lora': {**config['lora'], 'rank': 0, 'paths': []}}

@@ -1,12 +1,14 @@
 """Whether a run goes on as it began: with the same config, random numbers and, in every process, versions."""
 
+import dataclasses
 import json
 import pathlib
+from typing import Any
 
 from genjax import config as config_lib
 from genjax import distributed
 from genjax.config import Config
-from genjax.runs import builders, defaults
+from genjax.runs import builders, defaults, sources
 from genjax.runs.assets import read_json
 from genjax.runs.workdir import versions
 from genjax.training import keys
@@ -47,6 +49,7 @@ def check_same(workdir: pathlib.Path, config: Config) -> int:
   new = config_lib.plain(config)
   for config_of in (old, new):
     config_of['experiment'] = builders.current_name(config_of['experiment'], [str(workdir)])
+    config_of['parts'] = {name: _without_path(given) for name, given in (config_of.get('parts') or {}).items()}
   pairs = defaults.differences(old, new, ignored=(*PLACEMENT, 'assets.'))
   if pairs.get('steps') and new['steps'] > old['steps']:
     del pairs['steps']
@@ -57,6 +60,13 @@ def check_same(workdir: pathlib.Path, config: Config) -> int:
       f'--workdir={workdir} holds a run of another config:\n{lines}\nUse another --workdir, or go on with the config '
       f'of that run: genjax train --workdir={workdir}')
   return old['steps']
+
+
+def _without_path(given: Any) -> dict[str, Any]:
+  """The options of a part that decide what is computed. Its parameters are compared wherever they are, so that it may
+  be moved."""
+  usual = config_lib.plain(dataclasses.asdict(sources.Options('')))
+  return {**usual, **(given if isinstance(given, dict) else {}), 'path': ''}
 
 
 def check_random(workdir: pathlib.Path) -> None:

@@ -1,6 +1,6 @@
 """What samples are asked for and where they go: checked before the parameters of a run are read."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import os
 import pathlib
@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from genjax import artifacts
+from genjax.artifacts import Artifact
 from genjax.config import suggestion
-from genjax.runs import outputs
+from genjax.runs import atomic, outputs
 from genjax.training import rehearsal
-from genjax.training.experiment import Columns, Condition
-from genjax.training.monitoring import logs
+from genjax.training.experiment import Columns, Condition, Experiment
 from genjax.training.run import Run
-from genjax.types import UserError, expanded
+from genjax.types import UserError, expanded, strict_json
 
-ENDINGS = ('.npz', '.png', '.txt')
+ENDINGS = ('.npz', *artifacts.ENDINGS)
+METADATA = 'metadata.jsonl'  # beside the files of a folder, one line each
+_FEW = 16  # most numbers of a condition in a line of it
 
 
 def text_name(known: Mapping[str, Condition]) -> str:
@@ -109,13 +112,14 @@ def _unknown(name: str, known: Mapping[str, Condition]) -> UserError:
   return UserError(f'this run knows no condition {name!r}; {what}.{suggestion(name, known)}')
 
 
-def rows(known: Mapping[str, Condition], given: Mapping[str, Sequence[Any]], num: int) -> Columns:
+def rows(known: Mapping[str, Condition], given: Mapping[str, Sequence[Any]], num: int, start: int = 0) -> Columns:
   """Values of conditions -> rows: `num`, or as many as the longest list has values. Shorter lists go round.
 
   Args:
     known: the conditions of the experiment.
     given: name -> values: texts, or rows as arrays.
     num: how many rows at least.
+    start: the first of these rows. After row 0, `num` is how many there are.
 
   Raises:
     UserError: an unknown condition, or a value that it does not take.
@@ -125,8 +129,10 @@ def rows(known: Mapping[str, Condition], given: Mapping[str, Sequence[Any]], num
     if name not in known:
       raise _unknown(name, known)
     parsed[name] = [known[name].parse(value) if isinstance(value, str) else value for value in values]
-  num = max([num, *map(len, parsed.values())])
-  return {name: known[name].stack([values[row % len(values)] for row in range(num)]) for name, values in parsed.items()}
+  num = num if start else max([num, *map(len, parsed.values())])
+  # All values are stacked, and then taken: a text is as long as the longest of them, whichever rows are asked for.
+  return {name: known[name].stack(values)[np.arange(start, start + num) % len(values)]
+          for name, values in parsed.items()}
 
 
 def check(run: Run, given: Columns, out: 'Destination | None', stream: bool) -> None:
@@ -139,7 +145,7 @@ def check(run: Run, given: Columns, out: 'Destination | None', stream: bool) -> 
   if stream or out is not None and out.path.suffix == '.npz' and not out.is_folder:
     rehearsal.sampled(run, first)
   else:
-    check_ending(rehearsal.rendered(run, first), out)
+    check_ending(run.experiment, rehearsal.zeros(run, first), out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,42 +173,116 @@ def destination(text: str) -> Destination:
   return Destination(outputs.file(text, '--out'), False)
 
 
-def check_ending(kinds: Mapping[str, bool], out: Destination | None) -> None:
+def check_ending(experiment: Experiment, columns: Columns, out: Destination | None) -> None:
   """Checks that samples can be written as `out` asks.
 
   Args:
-    kinds: what is rendered, name -> whether it is a text.
+    experiment: renders them.
+    columns: samples, one or more.
     out: where to; None for standard output.
 
   Raises:
-    UserError: the ending does not fit, or nothing is rendered that may be written without one.
+    UserError: the ending does not fit, nothing is rendered that may be written without one, or a package is missing
+      that writes it.
   """
+  shown = experiment.render(columns)
   if out is None:
-    if not any(kinds.values()):
-      raise UserError('--out=PATH is needed: .npz for raw arrays, .png for a grid, or a folder')
+    if not any(isinstance(value, str) for value in shown.values()):
+      raise UserError('--out=PATH is needed: .npz for raw arrays, a folder for one file of each sample, or '
+                      f'{_fitting(shown)} to look at them')
     return
-  if not kinds:
+  if not shown and (experiment.items is None or not out.is_folder):
     raise UserError(f'this run renders nothing, got --out={out.path}; use .npz')
-  for name, is_text in kinds.items():
-    ending = '.txt' if is_text else '.png'
-    if not out.is_folder and out.path.suffix != ending:
-      raise UserError(f'this run renders {name!r} as {ending}, got --out={out.path}; use {ending}, .npz or a folder')
+  if out.is_folder:
+    for value in each(experiment, {name: column[:1] for name, column in columns.items()}):
+      artifacts.check(artifacts.endings(value)[0])
+    return
+  if not any(out.path.suffix in artifacts.endings(value) for value in shown.values()):
+    name, value = next(iter(shown.items()))
+    raise UserError(f'this run renders {name!r} as {artifacts.endings(value)[0]} ({artifacts.word(value)}), got '
+                    f'--out={out.path}; use {_fitting(shown)}, .npz or a folder')
+  artifacts.check(out.path.suffix)
 
 
-def write(samples: Columns, render: Callable[[Columns], Mapping[str, Any]],
-          out: Destination | None) -> list[pathlib.Path]:
-  """Writes samples as `out` asks, see `check_ending`; returns the files."""
+def _fitting(shown: Mapping[str, Artifact]) -> str:
+  return ', '.join(dict.fromkeys(ending for value in shown.values() for ending in artifacts.endings(value)))
+
+
+def each(experiment: Experiment, columns: Columns) -> list[Artifact]:
+  """One artifact of each row: by `Experiment.items`, of the column 'image', or rendered alone."""
+  if experiment.items is not None:
+    return list(experiment.items(columns))
+  image = columns.get('image')
+  if image is not None and image.dtype == np.uint8 and image.ndim == 4 and image.shape[-1] in (1, 3, 4):
+    return list(image)
+  found = []
+  for row in range(len(next(iter(columns.values())))):
+    shown = experiment.render({name: column[row:row + 1] for name, column in columns.items()})
+    found.append(shown['samples'] if 'samples' in shown else next(iter(shown.values())))
+  return found
+
+
+def write(samples: Columns, experiment: Experiment, out: Destination | None, seed: int | None = None,
+          given: Mapping[str, Any] | None = None, start: int = 0) -> list[pathlib.Path]:
+  """Writes samples as `out` asks, see `check_ending`.
+
+  A folder gets one file of each sample and metadata.jsonl, which says of each file its name, row, seed and conditions.
+  It opens as data: pictures, clips or sounds with labels and captions.
+
+  Args:
+    samples: their columns.
+    experiment: renders them.
+    out: where to; None for texts on standard output.
+    seed: what they were drawn with, for metadata.jsonl.
+    given: condition -> value, or list of values that go round the rows, as they were asked for. metadata.jsonl has
+      texts and paths as they were written.
+    start: of a longer draw, the row of the first sample.
+
+  Returns:
+    The files.
+  """
   if out is not None and not out.is_folder and out.path.suffix == '.npz':
     np.savez_compressed(out.path, **samples)  # type: ignore[arg-type]
     return [out.path]
-  rendered = render(samples)
+  if out is not None and out.is_folder:
+    return _write_each(out.path, samples, experiment, seed, given or {}, start)
+  rendered = experiment.render(samples)
   if out is None:
     print('\n'.join(value for value in rendered.values() if isinstance(value, str)))
     return []
-  if out.is_folder:
-    return [logs.write_artifact(out.path / name, value) for name, value in rendered.items()]
-  return [
-    logs.write_artifact(
-      out.path.with_suffix('') if name == 'samples' else out.path.with_name(f'{out.path.stem}_{name}'), value)
-    for name, value in rendered.items()
-  ]
+  paths = []
+  for name, value in rendered.items():
+    stem = out.path.stem if name == 'samples' else f'{out.path.stem}_{name}'
+    fits = out.path.suffix in artifacts.endings(value)
+    ending = out.path.suffix if fits else artifacts.endings(value)[0]
+    paths.append(artifacts.write(out.path.with_name(stem + ending), value))
+  return paths
+
+
+def _write_each(folder: pathlib.Path, samples: Columns, experiment: Experiment, seed: int | None,
+                given: Mapping[str, Any], start: int) -> list[pathlib.Path]:
+  asked = {name: values if isinstance(values, (list, tuple)) else [values] for name, values in given.items()}
+  paths, lines = [], []
+  for place, value in enumerate(each(experiment, samples)):
+    row = start + place
+    paths.append(artifacts.write(folder / f'{row:06d}{artifacts.endings(value)[0]}', value))
+    facts = {'file_name': paths[-1].name, 'row': row, **({} if seed is None else {'seed': seed})}
+    for name, condition in experiment.conditions.items():
+      told = _plain(samples[name][place]) if name in samples and condition.fill is None else None
+      if told is None and name in asked:
+        told = _plain(asked[name][row % len(asked[name])])
+      if told is not None:
+        facts[name] = told
+    if text := facts.get(text_name(experiment.conditions)):
+      facts.setdefault('text', text)  # by which captions are found
+    lines.append(strict_json(facts))
+  atomic.write(folder, {METADATA: ('\n'.join(lines) + '\n').encode()})
+  return [*paths, folder / METADATA]
+
+
+def _plain(value: Any) -> Any:
+  """A number or text of a condition, or a few numbers, as JSON has them; None for arrays."""
+  value = np.asarray(os.fspath(value) if isinstance(value, os.PathLike) else value)
+  if value.dtype.kind in 'biuf' and value.size <= _FEW or value.dtype.kind in 'OU' and not value.ndim:
+    return value.tolist()
+  return None

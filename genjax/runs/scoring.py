@@ -10,7 +10,7 @@ from genjax.config import Config
 from genjax.metrics.card import Card
 from genjax.runs import atomic
 from genjax.runs import workdir as workdir_lib
-from genjax.training import rehearsal
+from genjax.training import drawing, rehearsal
 from genjax.training.experiment import Columns
 from genjax.training.monitoring import logs
 from genjax.training.run import Run
@@ -65,9 +65,7 @@ def evaluate(config: Config, run: Run, averaged: bool = True, samples: bool = Tr
   metrics = {f'heldout/{name}': value for name, value in values.items()}
   cards = {}
 
-  def draw(num, conditions):
-    return run.sample(num, seed, conditions, averaged)
-
+  draw = drawing.Samples(run, seed, averaged)
   for metric in run.experiment.metrics if samples else ():
     metrics.update({f'{metric.name}/{name}': value for name, value in metric.compute(draw, seed).items()})
     cards[metric.name] = dict(metric.card)

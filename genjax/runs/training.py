@@ -8,7 +8,7 @@ from typing import Any
 from genjax import config as config_lib
 from genjax import distributed
 from genjax.config import Config
-from genjax.runs import assets, atomic, bases, builder_code, builders, extensions, lock, same
+from genjax.runs import assets, atomic, bases, builder_code, builders, extensions, lock, same, sources
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs import workdir as workdir_lib
 from genjax.training import hooks, loop, rehearsal, stopping
@@ -54,7 +54,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
   known = distributed.broadcast((path / 'config.json').exists(), 'whether the run exists')
   same.check_alike(config)
   if not known and config.get('init_from') and not builders.adapted(config):
-    bases.source(config.init_from)[0].close()
+    bases.from_run(config.init_from)[0].close()
   if known:
     workdir_lib.wait_for(path / 'config.json')
     before = same.check_same(path, config)
@@ -64,6 +64,8 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
     assets.put(config, assets.read(path))
   elif builders.adapted(config):
     assets.put(config, bases.inherited(config))
+  else:
+    bases.forget(config)
   extensions.load(imports)
   experiment = bases.attach(config, builders.build(config, paths))
   code = builder_code.of(config.experiment, paths)
@@ -73,7 +75,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
   rehearsal.check(run, config.sample_num if config.sample_every else None)
   _check_best(config, run)
   assets.put(config, assets.described(experiment.assets, experiment.files))
-  description = {**workdir_lib.describe(config, experiment.train.fingerprint(), paths), **bases.record(config, path),
+  description = {**workdir_lib.describe(config, experiment.train.fingerprint(), paths), **sources.record(config, path),
                  **extensions.keep(path, imports)}
   distributed.check_equal(description['data'], 'the data')
   if describe := getattr(experiment.train, 'describe', None):
@@ -175,7 +177,7 @@ def _set_state(config: Config, path: pathlib.Path, run: Run, checkpoints: Checkp
   checkpoints.discard_after(-1)
   run.initialise()
   if config.get('init_from') and not builders.adapted(config):
-    source, step = bases.source(config.init_from)
+    source, step = bases.from_run(config.init_from)
     with contextlib.closing(source):
       warm_start.apply(run, source, step, logs.say, **config_lib.plain(config.init))
   logs.say(f'training {run.settings.steps} steps' + ('' if logs.title() else f' in {path}'))

@@ -2,7 +2,7 @@
 
     config.json     the config, with what the run found in its data under `assets`
     tokenizer.json, tokenizer_config.json, ...      files that `assets` names
-    run.json        versions, seed, implementation of random numbers, data fingerprint, import paths, imports
+    run.json        versions, seed, implementation of random numbers, data fingerprint, import paths, imports, parts
     code/           the Python files of a builder from outside genjax, see `genjax.runs.builder_code`
     imports/        the files that --import named, see `genjax.runs.extensions`
     checkpoints/    Orbax checkpoints, by step
@@ -25,9 +25,9 @@ import jax
 from genjax import config as config_lib
 from genjax import distributed
 from genjax.config import Config
-from genjax.runs import assets, bases, builder_code, builders, extensions
+from genjax.runs import bases, builder_code, builders, extensions
 from genjax.runs import checkpoints as checkpoints_lib
-from genjax.runs.assets import read_json
+from genjax.runs.bases import read_config
 from genjax.training import keys
 from genjax.training.experiment import Experiment
 from genjax.training.monitoring.logs import say
@@ -93,18 +93,6 @@ def describe(config: Config, data: Mapping[str, Any], paths: Sequence[str]) -> d
           'processes': jax.process_count(), 'machine': platform.platform(), 'cpus': os.cpu_count()}
 
 
-def read_config(workdir: str) -> tuple[Config, list[str]]:
-  """The config of a run, and the folders from which its builder is imported: first the run itself, for the code that
-  it keeps. What the run imports is loaded.
-
-  Raises:
-    UserError: no run directory, or what it imports is missing, was changed or fails.
-  """
-  path = expanded(workdir)
-  extensions.load_kept(path)
-  return assets.read_config(path), [str(path.absolute()), *read_json(path / 'run.json')['paths']]
-
-
 def load(workdir: str, assignments: Sequence[str] = (), exact: bool = False,
          imports: Sequence[str] = ()) -> tuple[Config, Experiment]:
   """The config of a run, with changes such as 'sampler.steps=25', and its experiment; `exact`: with the base of
@@ -115,19 +103,18 @@ def load(workdir: str, assignments: Sequence[str] = (), exact: bool = False,
   """
   config, paths = read_config(workdir)
   extensions.load(imports)
-  free = ('sampler.', 'evaluation.', 'data.', 'mesh.', 'batch_size', *(('init_from=',) if builders.adapted(config) else
-                                                                       ()))
+  adapts = ('init_from=',) if builders.adapted(config) else ()
+  free = ('sampler.', 'evaluation.', 'data.', 'mesh.', 'batch_size', 'parts.', *adapts)
   # What is called name first: it decides which other options there are
   for assignment in sorted(assignments, key=lambda text: not text.partition('=')[0].endswith('.name')):
     if not assignment.startswith(free):
       raise UserError(
-        '--set changes how a run is sampled and evaluated: sampler.*, evaluation.*, data.*, mesh.*, batch_size, and '
-        f'init_from of a run with adapters whose base was moved; got {assignment!r}. What a run was trained with '
-        f'stands in {pathlib.Path(workdir) / "config.json"}')
+        '--set changes how a run is sampled and evaluated: sampler.*, evaluation.*, data.*, mesh.*, batch_size, '
+        'parts.NAME of a part that was moved, and init_from of a run with adapters whose base was moved; got '
+        f'{assignment!r}. What a run was trained with stands in {pathlib.Path(workdir) / "config.json"}')
     config_lib.override(config, assignment)
   config_lib.check(config)
-  if not any(assignment.startswith('init_from=') for assignment in assignments):
-    bases.locate(config, expanded(workdir))
+  bases.locate(config, expanded(workdir), assignments)
   if exact and builders.adapted(config):
     with config.unlocked():
       config.lora.dtype = 'float32'

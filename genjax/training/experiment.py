@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import optax
 
+from genjax.artifacts import Artifact
 from genjax.objectives.base import Context, Objective
 from genjax.types import Array, Batch, Params, UserError
 
@@ -110,30 +111,35 @@ class Source:
   Attributes:
     path: a run directory, or a folder of public weights.
     step: checkpoint of a run; None for the newest.
-    averaged: whether averaged parameters are taken, for the groups that have averages.
+    averaged: whether averaged parameters are taken; None for those of the groups that have averages.
     dtype: type in which floating-point parameters are kept; '' for that of the shapes in `Experiment.frozen`.
     rules: how names and shapes that differ are matched, see `genjax.training.checkpoints.warm_start`.
+    sha256: digest that its parameters must have; '' for any.
+    made: what was made with the parameters of that digest, for messages: a folder of encoded data.
   """
 
   path: str
   step: int | None = None
-  averaged: bool = True
+  averaged: bool | None = None
   dtype: str = ''
   rules: tuple[tuple[str, ...], ...] = ()
+  sha256: str = ''
+  made: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
   """A measure of samples against data, computed by `genjax evaluate` and, if asked, while training.
 
-  name: prefix of its values. compute: (sample, seed) -> values, where `sample(num, conditions)` draws columns. card:
+  name: prefix of its values. compute: (sample, seed) -> values, where `sample(num, conditions)` draws columns, and
+  `sample.parts(num, conditions, size=...)` gives the same rows a part at a time, see `genjax.training.drawing`. card:
   what a reader needs to know of the measure (feature extractor, counts). check: raises UserError where `compute` would,
   before anything is
   computed: data or packages that are missing.
   """
 
   name: str
-  compute: Callable[[Callable[[int, Mapping[str, np.ndarray]], Columns], int], dict[str, float]]
+  compute: Callable[[Callable[..., Columns], int], dict[str, float]]
   card: dict[str, Any]
   check: Callable[[], Any] = lambda: None
 
@@ -148,14 +154,17 @@ class Experiment:
   that in `example`, the same in a whole batch; a step is compiled for each. ema: group -> decay.
   frozen: parameters that are read and never trained; a group of `jax.ShapeDtypeStruct`s is read, before anything is
   computed, from its source. sources: frozen group -> where it comes from. origins: trained group -> the group of
-  config.optimizers that it is trained by, where that has another name. axes: group -> table of (path regex, logical axes). conditions: what
-  `sample` accepts. preview: (params, context, first held-out batch) -> columns to render beside samples
+  config.optimizers that it is trained by, where that has another name. axes: group -> table of (path regex, logical
+  axes). conditions: what `sample` accepts. preview: (params, context, first held-out batch) -> columns to render beside samples
     (reconstructions).
-  render: columns -> name -> uint8 image H W C, or text. metrics: sample-based measures. summarise: what `genjax
-  evaluate` adds, from the values of all held-out examples (name -> array in the order of the split). assets:
-  JSON-able facts found in the data that a run must keep (an alphabet); they come back as `config.assets`. files: name
-  -> bytes that a run must keep (a tokenizer); they come back in the folder `config.assets.folder`. unit and
-  units_per_example: what throughput is counted in ('tokens', context length).
+  render: columns -> name -> what a person looks at: a text, a picture (uint8 H W C), a clip or a sound, see
+    `genjax.artifacts`.
+  items: columns -> one artifact a row, for a folder of samples; None for the pictures in column 'image', or what
+    `render` makes of each row alone.
+  metrics: sample-based measures. summarise: what `genjax evaluate` adds, from the values of all held-out examples (name
+  -> array in the order of the split). assets: JSON-able facts found in the data that a run must keep (an alphabet); they
+  come back as `config.assets`. files: name -> bytes that a run must keep (a tokenizer); they come back in the folder
+  `config.assets.folder`. unit and units_per_example: what throughput is counted in ('tokens', context length).
   """
 
   objective: Objective
@@ -172,7 +181,8 @@ class Experiment:
   axes: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
   conditions: Mapping[str, Condition] = dataclasses.field(default_factory=dict)
   preview: Callable[[Params, Context, Batch], dict[str, Array]] | None = None
-  render: Callable[[Columns], Mapping[str, np.ndarray | str]] = lambda samples: {}
+  render: Callable[[Columns], Mapping[str, Artifact]] = lambda samples: {}
+  items: Callable[[Columns], Sequence[Artifact]] | None = None
   metrics: tuple[Metric, ...] = ()
   summarise: Callable[[Columns], dict[str, float]] | None = None
   hooks: tuple = ()

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from genjax import distributed
+from genjax.artifacts import Artifact
 from genjax.tables import Table
 from genjax.training import stopping
 from genjax.training.checkpoints.checkpoint import Checkpoints
@@ -62,9 +63,9 @@ class Hook:
     """After each evaluation while training, and after the one at the end: name -> held-out metric."""
 
   def on_sample(self, run: Run, step: int, samples: Mapping[str, np.ndarray],
-                pictures: Mapping[str, np.ndarray | str]) -> None:
+                pictures: Mapping[str, Artifact]) -> None:
     """Whenever samples are drawn: name -> rows, as `Run.sample` gives them, and name -> what is shown of them and of
-    previews, an image (uint8 H W C) or a text."""
+    previews: a text, a picture (uint8 H W C), a clip or a sound."""
 
 
 def tell(run: Run, event: str, *values: Any) -> None:
@@ -223,7 +224,7 @@ class Evaluate(Hook):
 
 
 class Sample(Hook):
-  """Samples with averaged parameters, rendered to PNG or text files and TensorBoard; always the same noise."""
+  """Samples with averaged parameters, rendered to files and TensorBoard; always the same noise."""
 
   def __init__(self, writer: logs.Writer, every: int, num: int):
     self.writer, self.every, self.num = writer, every, num
@@ -250,8 +251,8 @@ class Sample(Hook):
       pictures = {
         name: value for columns in (drawn, preview) if columns for name, value in run.experiment.render(columns).items()
       }
-      paths = [self.writer.artifact(run.step, name, value) for name, value in pictures.items()]
-    self.files = [str(path) for path in paths if path is not None]
+      self.files = [str(path) for name, value in pictures.items()
+                    for path in self.writer.artifact(run.step, name, value)]
     tell(run, 'on_sample', drawn, pictures)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from genjax import sharding
+from genjax import artifacts, sharding
 from genjax.training import keys
 from genjax.training.experiment import Columns, encoded
 from genjax.training.run import Run
@@ -20,7 +20,8 @@ def check(run: Run, samples: int | None) -> None:
     samples: number of samples drawn while training; None for no sampling.
 
   Raises:
-    UserError: a split is missing or empty, the objective does not generate, or options of the sampler do not fit.
+    UserError: a split is missing or empty, the objective does not generate, options of the sampler do not fit, or a
+      package is missing that samples are written by.
   """
   heldout = run.experiment.heldout
   heldout.fingerprint()  # opens it
@@ -30,7 +31,9 @@ def check(run: Run, samples: int | None) -> None:
   if samples < 1:
     raise UserError(
       f'config.sample_num must be at least 1, got {samples}; to draw no samples set config.sample_every=0')
-  sampled(run, run.conditions(samples))
+  conditions = run.conditions(samples)
+  for value in run.experiment.render(_zeros(conditions, sampled(run, conditions))).values():
+    artifacts.check_shown(value)
   if run.experiment.preview:
     preview = sharding.under(run.mesh, run.settings.rules, run.experiment.preview)
     context = run.target.context(run.experiment.frozen)
@@ -52,12 +55,15 @@ def sampled(run: Run, conditions: Mapping[str, np.ndarray], num: int = 1) -> dic
   return jax.eval_shape(sample, run.target.averaged(), run.target.context(run.experiment.frozen), row_keys, shapes)
 
 
-def rendered(run: Run, conditions: Mapping[str, np.ndarray]) -> dict[str, bool]:
-  """The outputs of `Experiment.render` for samples: name -> whether it is a text. Uses one row of zeros.
+def zeros(run: Run, conditions: Mapping[str, np.ndarray]) -> Columns:
+  """One sample of zeros with its conditions, for what `Experiment.render` would make of it.
 
   Raises:
     UserError: see `sampled`.
   """
+  return _zeros(conditions, sampled(run, {name: column[:1] for name, column in conditions.items()}))
+
+
+def _zeros(conditions: Mapping[str, np.ndarray], shapes: Mapping[str, jax.ShapeDtypeStruct]) -> Columns:
   columns: Columns = {name: column[:1] for name, column in conditions.items()}
-  columns.update({name: np.zeros((1, *shape.shape[1:]), shape.dtype) for name, shape in sampled(run, columns).items()})
-  return {name: isinstance(value, str) for name, value in run.experiment.render(columns).items()}
+  return {**columns, **{name: np.zeros((1, *shape.shape[1:]), shape.dtype) for name, shape in shapes.items()}}

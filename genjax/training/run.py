@@ -1,6 +1,6 @@
 """A run: an experiment placed on a mesh. Steps it, evaluates it and samples from it; knows no model family."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 from typing import Any
 
@@ -207,26 +207,34 @@ class Run:
     scored = list(scoring.batches(self, averaged, max_batches=0))
     return scoring.means(sums for sums, _ in scored), scoring.values(values for _, values in scored)
 
-  def conditions(self, num: int, given: Mapping[str, np.ndarray] | None = None) -> Columns:
-    """Rows of all conditions: those given, and the experiment's defaults for the others. A default may need data that a
-    run lacks."""
-    return drawing.rows(self.experiment.conditions, num, given)
+  def conditions(self, num: int, given: Mapping[str, np.ndarray] | None = None, start: int = 0) -> Columns:
+    """Rows of all conditions: those given, and the experiment's defaults for the others, from row `start` on. A default
+    may need data that a run lacks."""
+    return drawing.rows(self.experiment.conditions, num, given, start)
 
-  def sample(self, num: int, seed: int, conditions: Mapping[str, np.ndarray] | None = None, averaged: bool = True,
-             chunk: int = 256) -> Columns:
-    """Samples; row i is a function of (seed, i) and its conditions, whatever the chunk.
+  def sample(self, num: int, seed: int, conditions: Mapping[str, np.ndarray] | None = None, averaged: bool | str = True,
+             chunk: int = 256, start: int = 0) -> Columns:
+    """Samples; row i is a function of (seed, start + i) and its conditions, whatever the chunk.
 
     Args:
       num: how many, N.
       seed: of the noise.
       conditions: name -> N rows; the experiment's defaults stand in for missing ones.
-      averaged: use averaged parameters.
+      averaged: see `params`.
       chunk: how many are computed at once.
+      start: of a longer draw, the first row that is drawn here. Texts are as long as the longest of these rows.
 
     Returns:
       name -> N rows: what the objective generates, and the conditions.
     """
-    return drawing.samples(self, self.program.sample, num, seed, conditions, averaged, chunk)
+    return drawing.joined(drawing.chunks(self, self.program.sample, num, seed, conditions, averaged, chunk, start))
+
+  def sample_parts(self, num: int, seed: int, conditions: Mapping[str, np.ndarray] | None = None,
+                   averaged: bool | str = True, size: int = drawing.PART, chunk: int = 256,
+                   start: int = 0) -> Iterator[Columns]:
+    """What `sample` gives, in parts of at most `size` rows that are drawn when they are asked for."""
+    return drawing.cut(
+      drawing.chunks(self, self.program.sample, num, seed, conditions, averaged, chunk, start), size)
 
   def stream(self, seed: int, conditions: Mapping[str, np.ndarray], emit: Callable[[Any, Any], None],
              averaged: bool = True) -> Columns:
@@ -240,7 +248,7 @@ class Run:
       UserError: see `check_stream`.
     """
     self.check_stream()
-    return drawing.samples(self, drawing.telling(self, emit), 1, seed, conditions, averaged, chunk=1)
+    return drawing.joined(drawing.chunks(self, drawing.telling(self, emit), 1, seed, conditions, averaged, chunk=1))
 
   def check_stream(self) -> None:
     """Checks that `stream` can be called.

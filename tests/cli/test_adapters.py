@@ -40,8 +40,9 @@ def images(*flags, out):
 
 def test_the_checkpoint_holds_the_adapters_alone(runs):
   _, run = workdir.open_run(str(runs / 'adapter'))
-  assert set(run.state.params) == {'lora'} and set(run.frozen) == {'net', 'mutable'}
-  facts = json.loads((runs / 'adapter' / 'config.json').read_text())['assets']['base']
+  assert set(run.state.params) == {'lora'} and set(run.frozen) == {'base'}
+  assert set(run.frozen['base']['params']) == {'net'}
+  facts = json.loads((runs / 'adapter' / 'config.json').read_text())['assets']['parts']['base']
   assert facts['step'] == 2 and len(facts['sha256']) == 64
   saved = checkpoints.of_run(runs / 'adapter', workdir.read_config(str(runs / 'adapter'))[0])
   _, parts = saved.load(print, parts=('params', 'opt', 'mutable', 'ema'))
@@ -91,10 +92,10 @@ def test_merged_run_samples_and_evaluates_alike_without_its_base(runs, tmp_path,
 def test_a_base_kept_in_bfloat16_is_merged_and_known_in_float32(runs, tmp_path):
   adapter = tmp_path / 'half'
   assert train(adapter, f'--config.init_from={runs / "base"}', *LORA, *QUIET, '--config.model.dtype=bfloat16') == 0
-  facts = [json.loads((path / 'config.json').read_text())['assets']['base'] for path in (runs / 'adapter', adapter)]
+  facts = [json.loads((path / 'config.json').read_text())['assets']['parts']['base'] for path in (runs / 'adapter', adapter)]
   assert facts[0] == facts[1]  # the checksum is that of the base, in whatever type it is kept
   _, run = workdir.open_run(str(adapter))
-  kernel = run.frozen['net']['decoder']['dense']['kernel']
+  kernel = run.frozen['base']['params']['net']['decoder']['dense']['kernel']
   assert kernel.dtype == 'bfloat16' and {leaf.dtype.name for leaf in jax.tree.leaves(run.state.params)} == {'float32'}
   _, base = workdir.open_run(str(runs / 'base'))
   exact = base.params(averaged=False)['net']['decoder']['dense']['kernel']
@@ -178,6 +179,6 @@ def test_adapters_leave_as_safetensors(runs, tmp_path):
   experiment, params, _ = exporting_safetensors.read(out)
   _, run = workdir.open_run(str(runs / 'adapter'))
   jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(run.params(averaged=True)))
-  assert set(experiment.frozen) == {'net', 'mutable'}  # of the base, where it was
+  assert set(experiment.frozen['base']) == {'params', 'mutable'}  # of the base, where it was
   page = (out / 'README.md').read_text()
   assert 'low-rank adapters' in page and str(runs / 'base') in page

@@ -46,6 +46,9 @@ def test_samples_as_arrays_follow_conditions_and_seed(run, tmp_path):
   assert some['label'].tolist() == [3, 7, 3, 7, 3]
   assert some['image'].shape == (5, 8, 8, 1) and some['image'].dtype == np.uint8
   np.testing.assert_array_equal(draw('b.npz', '--num=5', '--conditions=label=3,7', '--chunk=2')['image'], some['image'])
+  later = draw('f.npz', '--num=3', '--start=2', '--conditions=label=3,7')
+  assert later['label'].tolist() == [3, 7, 3]
+  np.testing.assert_array_equal(later['image'], some['image'][2:])
   assert draw('c.npz', '--num=12')['label'].tolist() == [*range(10), 0, 1]
   assert draw('d.npz', '--num=3', '--conditions=label=4-6')['label'].tolist() == [4, 5, 6]
   assert not np.array_equal(draw('e.npz', '--num=5', '--conditions=label=3,7', '--seed=1')['image'], some['image'])

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from genjax import artifacts
 from genjax.cli import sample
 from genjax.cli.main import main
 from genjax.runs import outputs, sampling
@@ -84,7 +85,7 @@ def test_a_condition_that_is_given_twice():
 
 
 @pytest.mark.parametrize(('argv', 'words'), [
-  (['--out={here}/x.jpg'], '.npz, .png, .txt'),
+  (['--out={here}/x.bmp'], '.npz, .txt, .png, .jpg, .webp, .gif, .mp4, .wav, .flac'),
   (['--out={here}/x.png'], "renders 'samples' as .txt"),
   (['--out={here}/samples.v2'], 'samples.v2/'),
   (['--out='], '--out is empty'),
@@ -139,7 +140,7 @@ def test_a_folder_may_have_a_dot_in_its_name(text_run, tmp_path):
   (tmp_path / 'there.d').mkdir()
   for out in ('there.d', 'new.d/', 'plain'):
     assert main(['sample', f'--workdir={text_run}', '--num=1', f'--out={tmp_path}/{out}']) == 0
-    assert (tmp_path / out / 'samples.txt').is_file()
+    assert (tmp_path / out / '000000.txt').is_file()
 
 
 def test_a_home_folder_is_one_in_outputs_too(tmp_path, monkeypatch):
@@ -150,7 +151,7 @@ def test_a_home_folder_is_one_in_outputs_too(tmp_path, monkeypatch):
 
 def test_what_a_terminal_cannot_spell_is_escaped(text_run):
   program = ('import sys\nfrom genjax.cli import main\nfrom genjax.runs import sampling\n'
-             "sampling.write = lambda samples, render, out: print('caf\\xe9 \\u4e16 \\ud800 end') or []\n"
+             "sampling.write = lambda samples, *_: print('caf\\xe9 \\u4e16 \\ud800 end') or []\n"
              'sys.exit(main.main(sys.argv[1:]))')
   done = subprocess.run(
     [sys.executable, '-c', program, 'sample', f'--workdir={text_run}', '--num=1'], capture_output=True,
@@ -160,10 +161,10 @@ def test_what_a_terminal_cannot_spell_is_escaped(text_run):
 
 
 def test_half_of_a_surrogate_pair_is_written_as_an_escape(tmp_path):
-  assert logs.write_artifact(tmp_path / 'x', 'a \ud800 é').read_text(encoding='utf-8') == 'a \\ud800 é'
+  assert artifacts.write(tmp_path / 'x', 'a \ud800 é').read_text(encoding='utf-8') == 'a \\ud800 é'
   writer = logs.Writer(tmp_path)
   writer.start(0)
-  assert writer.artifact(1, 'samples', 'a \ud800').read_text() == 'a \\ud800'
+  assert writer.artifact(1, 'samples', 'a \ud800')[0].read_text() == 'a \\ud800'
   writer.close()
 
 

@@ -1,11 +1,14 @@
 """Measures of samples: lazy to build, right on data whose answer is known, one classifier for all that ask."""
 
+import tracemalloc
+
 import ml_collections
 import numpy as np
 import pytest
 
 from genjax.data import sources
 from genjax.experiments import measures
+from genjax.training import drawing
 from genjax.types import UserError
 
 CLASSES = 4
@@ -30,8 +33,10 @@ def predict(image_NHWC):
   return bright_NK.argmax(axis=-1), bright_NK
 
 
-def values(samples, label_N):
-  return measures.image_values(samples['image'], label_N, images(400, 1), images(200, 2), predict, CLASSES, 100, 0)
+def values(samples, label_N, size=1000):
+  columns = {'image': samples['image']} if label_N is None else {'image': samples['image'], 'label': label_N}
+  parts = drawing.cut([columns], size)
+  return measures.image_values(parts, images(400, 1), images(200, 2), predict, CLASSES, 100, 0)
 
 
 def test_fresh_draws_of_the_data_are_as_good_as_the_data():
@@ -59,6 +64,41 @@ def test_copies_collapse_and_wrong_labels_show():
   got = values(one, None)
   assert got['classes_covered'] == 1 and got['class_share_0'] == 1.0 and got['distance_ratio_min'] == 0.0
   assert got['frechet'] > 100 * got['frechet_train']
+
+
+def test_the_size_of_parts_does_not_matter():
+  samples = images(400, 3)
+  whole, parts = (values(samples, np.roll(samples['label'], 1) // 2, size) for size in (1000, 37))
+  assert parts.pop('frechet') == pytest.approx(whole.pop('frechet'), rel=1e-9)
+  assert parts == whole
+
+
+def test_memory_holds_one_part(monkeypatch):
+  """Counts are exact, distances are exact on 8-bit images; ten times the samples need no more memory."""
+  monkeypatch.setattr(measures.drawing, 'PART', 30)
+  monkeypatch.setattr(measures.diversity, '_NUMBERS', 30 * 720)
+
+  def drawn(num):
+    for seed in range(num // 30):
+      yield enlarged(30, seed)
+
+  def enlarged(count, seed):
+    columns = images(count, seed)
+    return {**columns, 'image': np.tile(columns['image'], (1, 1, 30, 2))}
+
+  def predict_large(image_NHWC):
+    return predict(image_NHWC[:, :, :3, :1])
+
+  real = [enlarged(100, 98), enlarged(60, 99)]
+  peaks = []
+  for num in (90, 900):
+    tracemalloc.start()
+    got = measures.image_values(drawn(num), *real, predict_large, CLASSES, 100, 0)
+    peaks.append(tracemalloc.get_traced_memory()[1])
+    tracemalloc.stop()
+    assert got['label_agreement'] == 1.0
+  everything = 900 * real[0]['image'][0].nbytes
+  assert peaks[1] < 1.2 * peaks[0] + everything / 20
 
 
 def test_building_a_measure_opens_no_data(monkeypatch):

@@ -92,3 +92,12 @@ def test_samples_of_another_shape_or_no_references():
     diversity.nearest_distances(np.zeros((2, 8)), np.zeros((0, 8)))
   with pytest.raises(UserError, match='at least two'):
     diversity.neighbour_distances(np.zeros((1, 8)))
+
+
+def test_blocks_give_the_distances_of_all_rows_at_once(monkeypatch):
+  x_N = np.random.default_rng(0).integers(0, 256, (23, 4, 3), np.uint8)
+  y_M = np.random.default_rng(1).integers(0, 256, (31, 4, 3), np.uint8)
+  whole = diversity.pairwise_distance(x_N), diversity.nearest_distances(x_N, y_M, np.arange(23))
+  monkeypatch.setattr(diversity, '_NUMBERS', 60)  # five rows
+  assert diversity.pairwise_distance(x_N) == pytest.approx(whole[0], rel=1e-14)
+  np.testing.assert_array_equal(diversity.nearest_distances(x_N, y_M, np.arange(23)), whole[1])

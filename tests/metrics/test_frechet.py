@@ -27,6 +27,20 @@ def test_moments_are_those_of_the_features():
   assert moments.count == 64
 
 
+def test_features_in_parts_have_the_moments_of_all():
+  feature_ND = np.random.default_rng(0).standard_normal((501, 7)) * np.arange(1, 8) + 1000.0  # a mean that would cancel
+  features = frechet.Features()
+  for part in np.split(feature_ND, [1, 1, 100, 350]):
+    features.add(part)
+  parts, whole = features.moments(), frechet.moments(feature_ND)
+  np.testing.assert_allclose(parts.mean_D, whole.mean_D, rtol=1e-13)
+  np.testing.assert_allclose(parts.covariance_DD, np.cov(feature_ND.T), rtol=1e-10, atol=1e-10)
+  assert parts.count == 501 and frechet.distance(parts, whole) == pytest.approx(0.0, abs=1e-9)
+  features.add(np.full((3, 7), np.inf))
+  with pytest.raises(UserError, match='3 of 504 samples'):
+    features.moments()
+
+
 def test_commuting_covariances():
   """|m|^2 + sum_i (sd_i - sd'_i)^2 for diagonal covariances."""
   a_ND = exact_features([0.0, 0.0, 0.0], np.diag([4.0, 9.0, 0.25]))

@@ -23,6 +23,14 @@ def test_one_mode():
   assert measured == (1, 1.0, pytest.approx(np.log(4)))
 
 
+def test_points_in_parts_count_as_all_at_once():
+  point_N2 = np.random.default_rng(0).uniform(-1, 3, (500, 2))
+  points = modes.Points(CENTRES, 0.3)
+  for part in np.array_split(point_N2, 7):
+    points.add(part)
+  assert points.modes() == modes.measure(point_N2, CENTRES, 0.3)
+
+
 def test_a_sample_between_modes_covers_none_but_counts_for_the_nearest():
   point_N2 = np.array([[0.0, 0.15], [0.0, 0.1501], [1.9, 0.0], [1.2, 0.0]])
   measured = modes.measure(point_N2, CENTRES, 0.05)

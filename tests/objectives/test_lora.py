@@ -10,7 +10,7 @@ import pytest
 from genjax.nn import kernels, lora
 from genjax.nn.linear import dot_general
 from genjax.objectives.base import Context, Output, Phase, Variables
-from genjax.objectives.lora import MUTABLE, Lora
+from genjax.objectives.lora import BASE, Lora
 from genjax.types import UserError
 
 FROZEN = {'teacher': {'kernel': jnp.full((3, 2), 0.5)}}
@@ -59,7 +59,7 @@ def adapted(groups=('student', 'judge'), options=OPTIONS):
   """The objective, its variables, everything frozen, and a context without averages."""
   base = Toy()
   variables = base.init(jax.random.key(0), FROZEN)
-  frozen = {**FROZEN, **variables.params, MUTABLE: variables.mutable}
+  frozen = {**FROZEN, BASE: {'params': variables.params, 'mutable': variables.mutable}}
   objective = Lora(base, options, groups)
   own = objective.init(jax.random.key(1), frozen)
   return objective, own, frozen, Context(jnp.int32(0), own.mutable, {}, frozen)
@@ -74,7 +74,7 @@ def test_groups_phases_and_mutable():
   assert [(phase.name, phase.trains, phase.every) for phase in objective.phases()] == [
     ('student', ('lora_student',), 1), ('judge', ('lora_judge',), 2)]
   assert set(variables.params) == {'lora_student', 'lora_judge'}
-  assert variables.mutable == {'count': 7.0} and variables.mutable['count'] is not frozen[MUTABLE]['count']
+  assert variables.mutable == {'count': 7.0} and variables.mutable['count'] is not frozen[BASE]['mutable']['count']
   objective, variables, _, _ = adapted(('judge',))
   # The student stands still
   assert [(phase.name, phase.trains) for phase in objective.phases()] == [('judge', ('lora',))]
@@ -83,7 +83,7 @@ def test_groups_phases_and_mutable():
 
 def test_begins_as_its_base_bit_for_bit():
   objective, variables, frozen, context = adapted()
-  base, plain, key = Toy(), {name: frozen[name] for name in ('student', 'judge')}, jax.random.key(5)
+  base, plain, key = Toy(), frozen[BASE]['params'], jax.random.key(5)
   own = dataclasses.replace(context, frozen=FROZEN)
   for ours, theirs in zip(objective.phases(), base.phases(), strict=True):
     found, expected = ours.loss(variables.params, context, BATCH, key), theirs.loss(plain, own, BATCH, key)
@@ -99,10 +99,10 @@ def test_begins_as_its_base_bit_for_bit():
 def test_losses_and_samples_are_those_of_the_merged_base():
   objective, variables, frozen, context = adapted()
   params, base, key = moved(variables.params), Toy(), jax.random.key(5)
-  merged = {'student': {'layer': {**frozen['student']['layer']}}, 'judge': {}}
+  merged = {'student': {'layer': {**frozen[BASE]['params']['student']['layer']}}, 'judge': {}}
   for group, path in (('student', ('layer',)), ('judge', ())):
     node, pair = merged[group], params[f'lora_{group}']
-    kernel = frozen[group]
+    kernel = frozen[BASE]['params'][group]
     for part in path:
       node, pair, kernel = node[part], pair[part], kernel[part]
     node['kernel'] = kernel['kernel'] + 2.0 * pair['kernel']['A'] @ pair['kernel']['B']
@@ -124,7 +124,7 @@ def test_averages_are_merged_for_the_base():
   context = dataclasses.replace(context, ema={'lora_student': average})
   seen = objective.context(context, merged=True)
   assert set(seen.ema) == {'student'} and set(seen.frozen) == {'teacher'}
-  expected = lora.merge(frozen['student'], average, OPTIONS.scale)
+  expected = lora.merge(frozen[BASE]['params']['student'], average, OPTIONS.scale)
   jax.tree.map(np.testing.assert_array_equal, seen.ema['student'], expected)
   beside = objective.context(context).ema['student']['layer']['kernel']  # what losses see
   np.testing.assert_array_equal(beside.dense(), expected['layer']['kernel'])

@@ -71,7 +71,12 @@ def test_adapters_and_their_base_are_moved_together(tmp_path, monkeypatch, capsy
   assert main(['train', vae, '--workdir=runs/base', *QUIET]) == 0
   assert main(['train', vae, '--workdir=runs/adapter', *QUIET, '--config.init_from=runs/base@2', '--config.lora.rank=2',
                '--config.lora.paths=(".*kernel",)']) == 0
-  assert json.loads(pathlib.Path('runs/adapter/run.json').read_text())['base'] == '../base'
+  folder = pathlib.Path('runs/adapter')
+  run, config = (json.loads((folder / name).read_text()) for name in ('run.json', 'config.json'))
+  facts = config['assets'].pop('parts')['base']
+  assert run.pop('parts') == {'base': {'place': '../base', **facts}} and facts['step'] == 2
+  (folder / 'run.json').write_text(json.dumps({**run, 'base': '../base'}))  # as before there were other parts
+  (folder / 'config.json').write_text(json.dumps({**config, 'assets': {**config['assets'], 'base': facts}}))
   shutil.move('runs', 'sent')
   capsys.readouterr()
   assert main(['sample', '--workdir=sent/adapter', '--num=2', '--out=x.npz']) == 0

@@ -14,7 +14,9 @@ import pytest
 from genjax.cli import configs
 from genjax.data.pipeline import Pipeline
 from genjax.runs import builders
+from genjax.training import drawing
 from genjax.training import experiment as experiment_lib
+from genjax.training.experiment import Condition
 from genjax.training.run import Run
 from genjax.types import NonFiniteError, UserError
 
@@ -78,6 +80,42 @@ def test_samples_do_not_depend_on_the_chunk(run):
   np.testing.assert_array_equal(run.sample(7, seed=1, chunk=3)['image'], whole)
   np.testing.assert_array_equal(run.sample(4, seed=1)['image'], whole[:4])
   assert not np.array_equal(run.sample(7, seed=2)['image'], whole)
+
+
+@pytest.mark.parametrize('start', [0, 3, 5])
+def test_a_draw_continues_a_longer_one(run, start):
+  whole = run.sample(9, seed=1)
+  rest = run.sample(9 - start, seed=1, start=start, chunk=4)
+  assert list(rest) == list(whole)
+  for name in whole:
+    np.testing.assert_array_equal(rest[name], whole[name][start:])
+  assert rest['label'].tolist() == [row % 10 for row in range(start, 9)]
+  parts = list(run.sample_parts(9 - start, seed=1, start=start, size=2, chunk=3))
+  assert {len(part['image']) for part in parts[:-1]} <= {2}
+  for name in whole:
+    np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), whole[name][start:])
+
+
+def test_bad_starts(run):
+  for start in (-1, 2**31 - 1):
+    with pytest.raises(UserError, match='the first sample must be at least 0, and the last one less than'):
+      run.sample(2, seed=1, start=start)
+
+
+def test_texts_of_a_later_start_are_those_of_the_longer_draw():
+  texts = Condition(lambda text: np.asarray([1]), lambda row: np.arange(row + 1), 'a text', fill=-1)
+  rows = drawing.rows({'text': texts}, 2, None, start=1)['text']
+  assert rows.tolist() == [[0, 1, -1], [0, 1, 2]]
+
+
+def test_parts_have_the_size_that_is_asked_for_and_all_rows():
+  pieces = [{'x': np.arange(first, first + size)} for first, size in ((0, 5), (5, 1), (6, 7), (13, 2))]
+  for size in (1, 3, 4, 15, 40):
+    parts = [part['x'] for part in drawing.cut(iter(pieces), size)]
+    assert [len(part) for part in parts] == [size] * (15 // size) + ([15 % size] if 15 % size else [])
+    assert np.concatenate(parts).tolist() == list(range(15))
+  with pytest.raises(UserError, match='size of a part must be at least 1'):
+    list(drawing.cut(iter(pieces), 0))
 
 
 def test_averages_are_used_unless_raw_is_asked_for(run):

@@ -1,4 +1,4 @@
-"""Clips of a number of frames at a rate, cut from films: which part of a longer film, sizes, and what short ones become.
+"""Clips of a number of frames at a rate, cut from films: which part of a film, what a short one becomes, and sizes.
 
 A clip of T frames at `rate` from time t takes the frames that are shown at t, t + 1 / rate, ..., t + (T - 1) / rate: of
 each time the last frame that begins at or before it, by the timestamps of the file. A film of 30 frames a second gives
@@ -173,8 +173,8 @@ class Clips:
     digest = hashlib.sha256()
     for item in self.media:
       digest.update(f'{item.name} {_size(item)}\n'.encode() if isinstance(item, pathlib.Path) else item)
-    return {**self._facts, 'clips': dataclasses.asdict(self.options), 'checksum': digest.hexdigest()[:16],
-            'examples': len(self)}
+    options = {**dataclasses.asdict(self.options), 'shape': list(self.options.shape)}
+    return {**self._facts, 'clips': options, 'checksum': digest.hexdigest()[:16], 'examples': len(self)}
 
 
 def _size(path: pathlib.Path) -> int:

@@ -262,7 +262,7 @@ class _Video:
     return found
 
   def _shown(self, limits: list[int], start: int) -> list[np.ndarray] | None:
-    """The last frames at or before the timestamps `limits`; None where decoding from `start` begins behind the first."""
+    """The last frames at or before timestamps; None where decoding from `start` begins behind the first of them."""
     frames: list[Any] = []
     before = None
     for frame in self._decode(start):
@@ -277,7 +277,8 @@ class _Video:
       return None
     if len(frames) < len(limits) and before.pts < min(self._tail[0], limits[-1]):
       raise Broken(f'cannot read {self._name} as a clip: no frame behind {self._seconds(before.pts):.3f} s can be '
-                   f'decoded, and it has some until {self._seconds(self._tail[1]):.3f} s; write it again from its source')
+                   f'decoded, and there are some until {self._seconds(self._tail[1]):.3f} s; write it again from its '
+                   'source')
     frames += [before] * (len(limits) - len(frames))
     pictures: dict[int, np.ndarray] = {}
     for frame in frames:

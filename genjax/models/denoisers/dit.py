@@ -1,7 +1,8 @@
 """DiT, the diffusion transformer with adaptive layer norm (Peebles & Xie 2023)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 import dataclasses
+import inspect
 from typing import Any
 
 from flax import nnx
@@ -10,23 +11,26 @@ import jax.numpy as jnp
 
 from genjax import checks, sharding
 from genjax.nn import conditioning, functional
+from genjax.nn.attention.cross_attention import CrossAttention
 from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.attention.self_attention import Attention
 from genjax.nn.blocks import ACTIVATIONS
+from genjax.nn.conditioning import Given, Memory, Reads
 from genjax.nn.embeddings import LabelEmbedding, TimestepEmbedding, patchify, sincos_positions, unpatchify
 from genjax.nn.functional import Network
 from genjax.nn.linear import Linear
 from genjax.nn.norms import NORMS, short_name
 from genjax.tables import Table
-from genjax.types import Array, Key, Tree
+from genjax.types import Array, Key, Tree, UserError
 
 _XAVIER = nnx.initializers.xavier_uniform()
 _ZEROS = nnx.initializers.zeros_init()
+ENTRANCES = ('cross', 'context')
 
 
 @dataclasses.dataclass(frozen=True)
-class DiT:
-  """Options of the network.
+class DiT(Reads):
+  """Options of the network. What it reads of conditions: see `genjax.nn.conditioning.Reads`.
 
   Attributes:
     shape: (H, W, C) of the images or latents. Inputs may have other sizes, as positions follow from the input.
@@ -35,7 +39,6 @@ class DiT:
     depth: number of blocks.
     heads: number of attention heads.
     mlp_ratio: hidden width of the MLP over the width.
-    num_classes: number of classes; 0 without labels.
     learn_sigma: twice the output channels, the second half for a learned variance.
     frequencies: number of Fourier features of the time.
     dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
@@ -49,9 +52,12 @@ class DiT:
     norm: one of `genjax.nn.norms.NORMS`, without scale and bias, which the condition gives.
     activation: activation of the MLP, one of `genjax.nn.blocks.ACTIVATIONS`.
     block: class of the blocks, one of `BLOCKS`.
+    tokens_enter: how tokens enter: 'cross' by cross-attention after self-attention in each block, 'context' as tokens
+      beside the patches (Peebles & Xie 2023, section 3.2).
 
   Raises:
-    UserError: sizes that do not divide, an unknown attention, norm, activation or block, or another residual type.
+    UserError: sizes that do not divide, an unknown attention, norm, activation or block, another residual type, or
+      what `Reads` refuses.
   """
 
   shape: tuple[int, int, int]
@@ -60,7 +66,6 @@ class DiT:
   depth: int = 12
   heads: int = 6
   mlp_ratio: float = 4.0
-  num_classes: int = 0
   learn_sigma: bool = False
   frequencies: int = 256
   dtype: str = 'float32'
@@ -71,11 +76,12 @@ class DiT:
   norm: str = 'layer'
   activation: str = 'gelu_tanh'
   block: str = 'adaln_zero'
+  tokens_enter: str = 'cross'
 
   def __post_init__(self):
+    super().__post_init__()
     object.__setattr__(self, 'norm', short_name(self.norm))
     checks.whole(self, 1, 'shape', 'patch', 'width', 'depth', 'heads')
-    checks.whole(self, 0, 'num_classes')
     checks.whole(self, 2, 'frequencies')
     checks.positive(self, 'mlp_ratio')
     checks.dtype(self)
@@ -88,7 +94,7 @@ class DiT:
     if self.width % self.heads or self.width % 4:
       raise checks.OutOfRange(f'width must be a multiple of 4 and of heads ({self.heads}), got {self.width}')
     for name, known in (('attention', IMPLEMENTATIONS), ('norm', tuple(NORMS)), ('activation', tuple(ACTIVATIONS)),
-                        ('block', tuple(BLOCKS))):
+                        ('block', tuple(BLOCKS)), ('tokens_enter', ENTRANCES)):
       if getattr(self, name) not in known:
         raise checks.OutOfRange(f'{name} must be one of {known}, got {getattr(self, name)!r}')
     if self.residual_dtype not in ('', 'float32'):
@@ -114,9 +120,14 @@ def network(config: DiT, block: Callable[..., nnx.Module] | None = None) -> Netw
   Args:
     config: the options.
     block: class of the blocks, by default the one that config.block names in `BLOCKS`. It is made by
-      block(config, rngs) and called with x_BTD, condition_BD and key=None; `Block` is one.
+      block(config, rngs) and called with x_BTD, condition_BD and key=None; `Block` is one. Where tokens enter, it's
+      called with `memory` (by cross-attention) or `mask_BT` (as context) too.
+
+  Raises:
+    UserError: a block that takes no tokens, for a network that reads them.
   """
   make = BLOCKS[config.block] if block is None else block
+  _check_block(config, make)
   channels = config.shape[2]
   embed = functional.network(lambda rngs: _Embed(config, rngs))
   blocks = functional.stack(functional.network(lambda rngs: make(config, rngs)), config.depth, remat=config.remat,
@@ -128,42 +139,81 @@ def network(config: DiT, block: Callable[..., nnx.Module] | None = None) -> Netw
     keys = jax.random.split(key, len(parts))
     return {name: part.init(part_key)[0] for (name, part), part_key in zip(parts.items(), keys)}, {}
 
-  def apply(params: Tree, mutable: Tree, x_BHWC: Array, time_B: Array, given: Mapping[str, Any] | None = None,
+  def apply(params: Tree, mutable: Tree, x_BHWC: Array, time_B: Array, given: Given | None = None,
             key: Key | None = None):
-    given = conditioning.check(given, ['label'] if config.num_classes else [])
-    (x_BTD, condition_BD), _ = embed.apply(params['embed'], {}, x_BHWC, time_B, given)
+    given = config.check(given, x_BHWC.shape[:3])
+    (x_BTD, condition_BD, memory), _ = embed.apply(params['embed'], {}, x_BHWC, time_B, given)
+    patches = x_BTD.shape[1]
+    x_BTD, options = _enter(config, x_BTD, memory)
     x_BTD, condition_BD = place(x_BTD), sharding.constrain(condition_BD, 'batch', None)
-    x_BTD, _ = blocks.apply(params['blocks'], {}, x_BTD, condition_BD)
+    x_BTD, _ = blocks.apply(params['blocks'], {}, x_BTD, condition_BD, **options)
+    if x_BTD.shape[1] > patches:
+      x_BTD = place(x_BTD[:, :patches])
     x_BTP, _ = head.apply(params['head'], {}, x_BTD, condition_BD)
     return unpatchify(x_BTP, config.patch, *x_BHWC.shape[1:3]), mutable
 
   return Network(init, apply)
 
 
+def _enter(config: DiT, x_BTD: Array, memory: Memory | None) -> tuple[Array, dict[str, Any]]:
+  """The sequence with the tokens that join it, and what the blocks are called with beside the condition."""
+  if memory is None:
+    return x_BTD, {}
+  tokens_BLD, mask_BL = memory
+  if config.tokens_enter == 'cross':
+    return x_BTD, {'memory': (tokens_BLD, None if mask_BL is None else conditioning.visible(mask_BL))}
+  joined_BTD = jnp.concatenate([x_BTD, tokens_BLD.astype(x_BTD.dtype)], axis=1)
+  if mask_BL is None:
+    return joined_BTD, {}
+  return joined_BTD, {'mask_BT': jnp.concatenate([jnp.ones(x_BTD.shape[:2], bool), mask_BL], axis=1)}
+
+
+def _check_block(config: DiT, make: Callable[..., nnx.Module]) -> None:
+  """Raises a UserError for a block that takes no tokens, if the network reads them."""
+  wanted = 'memory' if config.tokens_enter == 'cross' else 'mask_BT'
+  call = make.__call__ if inspect.isclass(make) else None
+  if config.memory_width and call and wanted not in inspect.signature(call).parameters:
+    raise UserError(f'config.model.block: {getattr(make, "__name__", make)} is not called with {wanted}, by which tokens '
+                    f'enter with tokens_enter={config.tokens_enter!r}; use a block that takes it, such as '
+                    "'adaln_zero'")
+
+
 class _Embed(nnx.Module):
-  """Patch embedding with fixed positions, and the condition: time plus label embedding."""
+  """Patch embedding with fixed positions, the condition (embedded time, label, vector and numbers), and tokens."""
 
   def __init__(self, config: DiT, rngs: nnx.Rngs):
     channels = config.shape[2]
     self.size, dtype, self.residual = config.patch, jnp.dtype(config.dtype), _residual(config)
     self.width = config.width
+    channels += config.image_channels
     self.patch = Linear(config.patch ** 2 * channels, config.width, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
     self.time = TimestepEmbedding(config.frequencies, config.width, dtype=dtype, rngs=rngs)
     self.label = LabelEmbedding(config.num_classes, config.width, dtype=dtype,
                                 rngs=rngs) if config.num_classes else None
+    self.added = conditioning.added(config, config.width, dtype=dtype, rngs=rngs)
+    self.tokens = conditioning.Tokens(config, config.width, dtype=config.dtype, attention=config.attention,
+                                      rngs=rngs) if config.memory_width else None
 
-  def __call__(self, x_BHWC: Array, time_B: Array, given: Mapping[str, Any], key: Key | None = None):
+  def __call__(self, x_BHWC: Array, time_B: Array, given: Given, key: Key | None = None):
+    if 'image' in given:
+      x_BHWC = jnp.concatenate([x_BHWC, given['image'].astype(x_BHWC.dtype)], axis=-1)
     x_BTD = self.patch(patchify(x_BHWC, self.size)).astype(self.residual)
     grid = x_BHWC.shape[1] // self.size, x_BHWC.shape[2] // self.size
     x_BTD = x_BTD + sincos_positions(*grid, self.width).astype(x_BTD.dtype)
     condition_BD = self.time(time_B)
     if self.label is not None:
       condition_BD = condition_BD + self.label(given['label'])
-    return x_BTD, condition_BD
+    if self.added is not None:
+      condition_BD = condition_BD + self.added(given)
+    return x_BTD, condition_BD, None if self.tokens is None else self.tokens(given)
 
 
 class Block(nnx.Module):
-  """Attention and MLP; shift, scale and gate of each come from the condition (adaLN-Zero)."""
+  """Attention and MLP; shift, scale and gate of each come from the condition (adaLN-Zero).
+
+  Where tokens enter by cross-attention, it stands between the two, without norm and gate, and its output projection
+  starts at zero (PixArt, Chen et al. 2023, section 2.3).
+  """
 
   def __init__(self, config: DiT, rngs: nnx.Rngs):
     width, dtype = config.width, jnp.dtype(config.dtype)
@@ -175,10 +225,17 @@ class Block(nnx.Module):
     self.modulation = Linear(width, 6 * width, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
     self.attention_norm, self.mlp_norm = make_norm(config, rngs), make_norm(config, rngs)
     self.activation = config.activation
+    crosses = config.memory_width and config.tokens_enter == 'cross'
+    self.cross = CrossAttention(width, config.heads, dtype=dtype, implementation=config.attention, out_init=_ZEROS,
+                                rngs=rngs) if crosses else None
 
-  def __call__(self, x_BTD: Array, condition_BD: Array, key: Key | None = None) -> Array:
+  def __call__(self, x_BTD: Array, condition_BD: Array, key: Key | None = None, memory: Memory | None = None,
+               mask_BT: Array | None = None) -> Array:
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulate(condition_BD)
-    x_BTD = x_BTD + gate_a * self.attention(self.attention_norm(x_BTD) * (1 + scale_a) + shift_a)
+    attended = self.attention(self.attention_norm(x_BTD) * (1 + scale_a) + shift_a, mask_BT=mask_BT)
+    x_BTD = x_BTD + gate_a * attended
+    if memory is not None and self.cross is not None:
+      x_BTD = x_BTD + self.cross(x_BTD, self.cross.project(memory[0]), visible_BS=memory[1])
     x_BTD = x_BTD + gate_m * self.feed_forward(self.mlp_norm(x_BTD) * (1 + scale_m) + shift_m)
     return place(x_BTD)
 
@@ -226,6 +283,12 @@ def place(x_BTD: Array) -> Array:
   return sharding.constrain(x_BTD, 'batch', 'sequence', None, name='patches B T D')
 
 
+def axes(config: DiT) -> sharding.AxesTable:
+  """The logical axes of the parameters of the network that the options describe."""
+  crosses = config.memory_width and config.tokens_enter == 'cross'
+  return (*AXES, *conditioning.axes(config, 'embed/', tokens=True), *(CROSS_AXES if crosses else ()))
+
+
 AXES = (
     ('embed/patch/kernel', (None, 'embed')),
     ('embed/time/up/kernel', (None, 'mlp')),
@@ -239,4 +302,9 @@ AXES = (
     ('blocks/modulation/kernel', ('layers', 'embed', None)),
     ('head/modulation/kernel', ('embed', None)),
     ('head/out/kernel', ('embed', None)),
+)
+CROSS_AXES = (
+    ('blocks/cross/(query|key|value)/kernel', ('layers', 'embed', 'heads')),
+    ('blocks/cross/(query|key|value)/bias', ('layers', 'heads')),
+    ('blocks/cross/out/kernel', ('layers', 'heads', 'embed')),
 )

@@ -162,6 +162,7 @@ class Attention(nnx.Module):
     dropout: dropout rate of the attention weights, see `genjax.nn.attention.dot_product_attention.attend`; not with a
       cache.
     split: whether a mesh splits heads (logical axis 'heads') and tokens ('sequence', by ring attention).
+    memory_width: channels of what keys and values are made of, in cross-attention; width if None.
 
   Raises:
     ValueError: head counts do not divide, head_dim is odd with rotary positions, or a window comes without `causal`.
@@ -172,7 +173,8 @@ class Attention(nnx.Module):
                bias: bool = True, causal: bool = False, dtype=jnp.float32, rngs: nnx.Rngs,
                rope_theta: float | None = None, rope_scaling: RopeScaling | None = None, window: int | None = None,
                kernel_init=_XAVIER, out_init=_XAVIER, implementation: str = 'auto', split: bool = True,
-               scaled: bool = True, key_bias: bool = True, qkv_bias: bool = True, dropout: float = 0.0):
+               scaled: bool = True, key_bias: bool = True, qkv_bias: bool = True, dropout: float = 0.0,
+               memory_width: int | None = None):
     kv_heads = kv_heads or heads
     if heads % kv_heads:
       raise ValueError(f'heads ({heads}) must be a multiple of kv_heads ({kv_heads})')
@@ -190,8 +192,8 @@ class Attention(nnx.Module):
 
     self.query = linear(width, heads * head_dim, kernel_init if scaled else _smaller(kernel_init, math.sqrt(head_dim)),
                         bias and qkv_bias)
-    self.key = linear(width, kv_heads * head_dim, kernel_init, bias and qkv_bias and key_bias)
-    self.value = linear(width, kv_heads * head_dim, kernel_init, bias and qkv_bias)
+    self.key = linear(memory_width or width, kv_heads * head_dim, kernel_init, bias and qkv_bias and key_bias)
+    self.value = linear(memory_width or width, kv_heads * head_dim, kernel_init, bias and qkv_bias)
     self.out = linear(heads * head_dim, width, out_init)
 
   def __call__(self, x_BTD: Array, key: Key | None = None, positions_BT: Array | None = None,

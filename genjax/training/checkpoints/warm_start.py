@@ -25,7 +25,7 @@ import numpy as np
 from genjax import sharding
 from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.training.run import Run
-from genjax.types import Params, UserError, leaf_name, listed, named_leaves
+from genjax.types import UserError, leaf_name, named_leaves
 
 _ARGUMENTS = {'rename': 2, 'drop': 1, 'keep': 1, 'reshape': 1}
 
@@ -86,32 +86,18 @@ def apply(run: Run, source: Checkpoints, step: int | None, say: Callable[[str], 
   return report
 
 
-def fill(frozen: Params, source: Checkpoints, step: int | None, say: Callable[[str], None], averaged: bool = False,
-         strict: bool = True, rules: Sequence[Sequence[str]] = ()) -> tuple[Params, dict[str, Any]]:
-  """Loads the frozen groups that are only shapes from another run; arguments as for `apply`.
-
-  Returns:
-    The frozen groups, and an identification of them: the step, and a checksum of names, shapes and bytes.
-
-  Raises:
-    UserError: see `apply`. A leaf without a value is always an error.
+def digest(leaves: Mapping[str, Any], more: Sequence[str] = ()) -> str:
+  """SHA-256 of names, shapes and values, in whatever floating-point type these are kept; `more` are lines beside them.
   """
-  here = {group: tree for group, tree in frozen.items()
-          if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree))}
-  step, leaves = read(source, step, say, averaged)
-  chosen, report = match(leaves, {name: leaf.shape for name, leaf in named_leaves(here).items()}, rules, strict)
-  if report.kept:
-    raise UserError(
-      f'frozen parameters have no initial value, and config.init_from has none for {listed(report.kept)}')
-  filled = jax.tree_util.tree_map_with_path(lambda path, leaf: chosen[leaf_name(path)].astype(leaf.dtype), here)
-  digest = hashlib.sha256()
-  for name, leaf in sorted(named_leaves(filled).items()):
-    if jnp.issubdtype(leaf.dtype, jnp.floating):  # the checksum is of the base's values, whatever dtype they have here
-      leaf = chosen[name].astype(np.float32)
-    digest.update(f'{name} {leaf.shape} {leaf.dtype} '.encode())
-    digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
-  say('\n'.join([f'reading frozen {sorted(here)} from step {step} of {source.directory.parent}', *report.lines()]))
-  return {**frozen, **filled}, {'step': step, 'sha256': digest.hexdigest()}
+  checksum = hashlib.sha256()
+  for name, leaf in sorted(leaves.items()):
+    leaf = np.asarray(leaf)
+    leaf = leaf.astype(np.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+    checksum.update(f'{name} {leaf.shape} {leaf.dtype} '.encode())
+    checksum.update(np.ascontiguousarray(leaf).view(np.uint8).data)
+  for line in more:
+    checksum.update(f'{line}\n'.encode())
+  return checksum.hexdigest()
 
 
 def read(source: Checkpoints, step: int | None, say: Callable[[str], None],
@@ -130,13 +116,16 @@ def read(source: Checkpoints, step: int | None, say: Callable[[str], None],
 
 
 def match(there: Mapping[str, np.ndarray], here: Mapping[str, tuple[int, ...]], rules: Sequence[Sequence[str]],
-          strict: bool) -> tuple[dict[str, np.ndarray], Report]:
+          strict: bool, whole: bool = True,
+          where: tuple[str, str] = ('config.init', 'config.init_from')) -> tuple[dict[str, np.ndarray], Report]:
   """The array for each target leaf, without leaves that keep their initial value.
 
   Args:
     there: source name -> array.
     here: target name -> shape.
     rules, strict: see `apply`.
+    whole: whether every source leaf needs a place. Otherwise those without one are left out.
+    where: what holds the options of the warm start, and names the source, for messages.
 
   Raises:
     UserError: see `apply`.
@@ -159,7 +148,7 @@ def match(there: Mapping[str, np.ndarray], here: Mapping[str, tuple[int, ...]], 
     target = name if index is None else patterns[index][1].sub(patterns[index][2], name, count=1)
     if target not in here or first('keep', target) is not None:
       report.dropped.append(name)
-      problems += [
+      problems += [] if not whole else [
         f"{name} there{'' if target == name else f', renamed to {target},'} has no place here: drop or rename it"
       ]
     elif target in chosen:
@@ -190,8 +179,9 @@ def match(there: Mapping[str, np.ndarray], here: Mapping[str, tuple[int, ...]], 
   if idle or strict and problems:
     lines = '\n'.join(f'  {line}' for line in idle + (problems if strict else []))
     raise UserError(
-      f'config.init does not fit config.init_from:\n{lines}\nLeaves there: {_some(there)}\nLeaves here: {_some(here)}\n'
-      'Write config.init.rules, or set config.init.strict=False to leave out what does not fit')
+      f'{where[0]} does not fit {where[1]}:\n{lines}\nLeaves there: {_some(there)}\nLeaves here: {_some(here)}\n'
+      f'Write {where[0]}.rules'
+      + (f', or set {where[0]}.strict=False to leave out what does not fit' if where[0] == 'config.init' else ''))
   return chosen, report
 
 

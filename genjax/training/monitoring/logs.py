@@ -1,6 +1,6 @@
 """Where a run writes what it measured: JSON lines and TensorBoard, and files for samples."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import json
 import pathlib
@@ -9,14 +9,14 @@ import time
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]  # generated
 from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary, SummaryMetadata  # pyright: ignore[reportAttributeAccessIssue]  # generated
 from tensorboard.compat.proto.tensor_pb2 import TensorProto  # pyright: ignore[reportAttributeAccessIssue]  # generated
 from tensorboard.compat.proto.types_pb2 import DT_STRING  # pyright: ignore[reportAttributeAccessIssue]  # generated
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from genjax import distributed
+from genjax import artifacts, distributed
+from genjax.artifacts import Artifact, Clip, Sound
 from genjax.types import strict_json
 
 
@@ -24,8 +24,8 @@ class Writer:
   """Logs of one run below `workdir`; processes other than the first write nothing.
 
   metrics.jsonl: one object a line, {'step': s, name: value, ...}; null stands for NaN and infinities. tensorboard/: the
-  same, with images and text.
-  samples/: step_<s>_<name>.png or .txt.
+  same, with pictures, clips, sounds and texts.
+  samples/: step_<s>_<name> with the endings of `genjax.artifacts.write_shown`.
 
   Args:
     workdir: the run directory.
@@ -78,19 +78,13 @@ class Writer:
       lines.write(strict_json({'step': step, **{name: float(f'{value:.8g}') for name, value in values.items()}}) + '\n')
     self._log(step, [Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
 
-  def artifact(self, step: int, name: str, value: np.ndarray | str) -> pathlib.Path | None:
-    """An image (uint8 H W C) or a text; returns the file."""
+  def artifact(self, step: int, name: str, value: Artifact) -> list[pathlib.Path]:
+    """A picture, clip, sound or text; returns the files."""
     if self._board is None:
-      return None
-    stem = self.workdir / 'samples' / f'step_{step:07d}_{name}'
-    path = write_artifact(stem, value)
-    if isinstance(value, str):
-      self._log(step, [_text(name, value)])
-    else:
-      height, width, channels = value.shape
-      image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=path.read_bytes())
-      self._log(step, [Summary.Value(tag=name, image=image)])
-    return path
+      return []
+    paths = artifacts.write_shown(self.workdir / 'samples' / f'step_{step:07d}_{name}', value)
+    self._log(step, _shown(name, value))
+    return paths
 
   def histogram(self, step: int, name: str, counts: np.ndarray, low: float, high: float, total: float,
                 square: float) -> None:
@@ -119,6 +113,26 @@ class Writer:
       self._board = None
 
 
+def _shown(name: str, value: Artifact) -> list[Any]:
+  """An artifact as TensorBoard shows it: a clip is an animated .gif, a sound comes with its spectrogram."""
+  if isinstance(value, str):
+    return [_text(name, value)]
+  if isinstance(value, Clip):
+    return [_image(name, value.frames_THWC.shape[1:], artifacts.encode(value, '.gif'))]
+  if isinstance(value, Sound):
+    length, channels = value.two_axes().shape
+    audio = Summary.Audio(sample_rate=value.rate, num_channels=channels, length_frames=length,
+                          encoded_audio_string=artifacts.encode(value, '.wav'), content_type='audio/wav')
+    return [Summary.Value(tag=name, audio=audio), *_shown(f'{name}_spectrogram', artifacts.spectrogram(value))]
+  return [_image(name, value.shape, artifacts.encode(value, '.png'))]
+
+
+def _image(name: str, shape: Sequence[int], data: bytes) -> Any:
+  height, width, channels = shape
+  image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=data)
+  return Summary.Value(tag=name, image=image)
+
+
 def _text(name: str, text: str) -> Any:
   """A text as TensorBoard shows it, with its line breaks."""
   metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name='text'))
@@ -132,18 +146,6 @@ def _step_of(line: bytes) -> int | None:
     return int(json.loads(line)['step'])
   except (ValueError, KeyError, TypeError):
     return None
-
-
-def write_artifact(stem: pathlib.Path, value: np.ndarray | str) -> pathlib.Path:
-  """Writes `stem`.png for an image (uint8 H W C), `stem`.txt for a text, halves of surrogate pairs as escapes; returns
-  the path."""
-  stem.parent.mkdir(parents=True, exist_ok=True)
-  path = stem.with_name(f'{stem.name}{".txt" if isinstance(value, str) else ".png"}')
-  if isinstance(value, str):
-    path.write_text(value, encoding='utf-8', errors='backslashreplace')
-  else:
-    Image.fromarray(value[..., 0] if value.shape[-1] == 1 else value).save(path)
-  return path
 
 
 _titles: list[str] = []  # of the work that is done now, the outermost first

@@ -1,5 +1,6 @@
 """Bytes of a training state, from shapes and layouts alone."""
 
+from collections.abc import Mapping
 import math
 
 import jax
@@ -24,6 +25,11 @@ def parts(state: TrainState, frozen: Tree) -> dict[str, Tree]:
     'parameters': state.params, 'optimizer': state.opt, 'averages': state.ema, 'mutable': state.mutable,
     'frozen': frozen
   }
+
+
+def by_part(frozen: Mapping[str, Tree]) -> dict[str, dict[str, int]]:
+  """Frozen group -> 'bytes' in all, every array once, and 'per_device'; of shapes with layouts."""
+  return {name: {'bytes': tree_bytes(tree), 'per_device': device_bytes(tree)} for name, tree in frozen.items()}
 
 
 def totals(state: TrainState, frozen: Tree) -> dict[str, int]:

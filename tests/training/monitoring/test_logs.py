@@ -14,8 +14,8 @@ def test_what_is_written_can_be_read(tmp_path):
   writer.start(0)
   for step in (1, 2, 3):
     writer.scalars(step, {'loss': 1 / step})
-  picture = writer.artifact(3, 'samples', np.full((4, 5, 3), 7, np.uint8))
-  text = writer.artifact(3, 'text', 'To be, or not')
+  (picture,) = writer.artifact(3, 'samples', np.full((4, 5, 3), 7, np.uint8))
+  (text,) = writer.artifact(3, 'text', 'To be, or not')
   writer.close()
 
   lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]

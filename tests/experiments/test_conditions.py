@@ -1,0 +1,363 @@
+"""Conditions of a config: what they make of data, what they tell the network, what sampling takes, and what they refuse."""
+
+import importlib
+
+import jax
+import numpy as np
+from PIL import Image
+import pytest
+
+from genjax.data import sources
+from genjax.data.audio.mel import LogMel
+from genjax.data.images import resizing
+from genjax.data.synthetic import COLOURS, FORMS, PLACES, captioned_shapes, seen_colour
+from genjax.diffusion import conditioning
+from genjax.experiments import conditions, diffusion, latents, parts
+from genjax.objectives.base import Context
+from genjax.objectives.kinds import Autoencoder, TextEncoder
+from genjax.runs import builders
+from genjax.tables import recorded, remove
+from genjax.training.experiment import encoded
+from genjax.training.monitoring import logs
+from genjax.types import UserError
+
+TEXT = dict(kind='text', length=60)  # bytes
+SIZE = 12
+
+
+def everything(data, split):
+  """A source with columns of all kinds."""
+  del data
+  random = np.random.default_rng(len(split))
+  text = [f'picture {row}' for row in range(SIZE)]
+  text[3] = 'a picture with a caption that is longer than all of the others'
+  return sources.Arrays({
+    'image': random.integers(0, 256, (SIZE, 8, 8, 3)).astype(np.uint8), 'text': np.asarray(text, object),
+    'label': (np.arange(SIZE) % 4).astype(np.int32),
+    'sketch': random.integers(0, 256, (SIZE, 16, 16, 3)).astype(np.uint8),
+    'mask': (random.random((SIZE, 8, 8, 1)) < 0.5).astype(np.uint8) * np.uint8(255),
+    'height': np.linspace(50, 100, SIZE), 'width': np.arange(SIZE), 'embedding': random.normal(size=(SIZE, 5)),
+    'clip': random.integers(0, 256, (SIZE, 3, 8, 8, 1)).astype(np.uint8),
+    'sound': random.uniform(-1, 1, (SIZE, 800)).astype(np.float32)}, {'name': 'everything'})
+
+
+@pytest.fixture(autouse=True, scope='module')
+def source():
+  with recorded() as added:
+    sources.SOURCES.add('everything', everything)
+    yield
+  remove(added)
+
+
+def config_of(given, num_classes=0, **changes):
+  config = importlib.import_module('genjax.configs.diffusion.captioned_flow').get_config('smoke')
+  config.data.name, config.data.num_classes, config.conditions = 'everything', num_classes, given
+  config.sampler.guidance = 1.0
+  for path, value in changes.items():
+    node, leaf = config, path.split('__')
+    for part in leaf[:-1]:
+      node = node[part]
+    node[leaf[-1]] = value
+  return config.lock()
+
+
+def made_of(given, **changes):
+  config = config_of(given, **changes)
+  space = latents.space(config)
+  return conditions.of(config, space.shape, space.open)
+
+
+def columns_of(made, indices, split='train', **keeps):
+  return made.source(everything(None, split), ('image',)).get(np.asarray(indices))
+
+
+def told(made, columns, frozen=None):
+  """What the network reads."""
+  return conditioning.given(made.conditioners, frozen or {}, {name: np.asarray(value) for name, value in columns.items()})
+
+
+def test_each_kind_gives_its_columns_and_tells_the_network():
+  made = made_of(dict(
+    caption=TEXT, kind_of=dict(kind='classes', num_classes=4), sketch=dict(kind='image', column='sketch'),
+    hole=dict(kind='mask'), size=dict(kind='numbers', column=('height', 'width'), low=0.0, high=200.0),
+    vector=dict(kind='vector', column='embedding', width=5)))
+  raw, columns = everything(None, 'train').get(np.arange(4)), columns_of(made, range(4))
+  given = told(made, columns)
+  assert bytes(np.asarray(given['ids'][1])[:9].astype(np.uint8)).decode() == 'picture 1'
+  assert given['ids'][1][9] == 256 and given['ids_mask'].sum(axis=1).tolist() == [10, 10, 10, 60]
+  assert given['label'].tolist() == [0, 1, 2, 3]
+  small = [np.asarray(Image.fromarray(sketch).resize((8, 8), Image.Resampling.BILINEAR)) for sketch in raw['sketch']]
+  hole = (raw['mask'] > 127).astype(np.float32)
+  np.testing.assert_allclose(given['image'], np.concatenate([hole, np.stack(small) / 127.5 - 1], -1), atol=1e-6)
+  np.testing.assert_allclose(given['numbers'], np.stack([raw['height'], raw['width']], -1) * 5, rtol=1e-6)
+  np.testing.assert_allclose(given['vector'], raw['embedding'], rtol=1e-6)
+  assert made.network == {'vocabulary': 257, 'text_length': 60, 'num_classes': 4, 'image_channels': 4, 'numbers': 2,
+                          'vector_width': 5}
+  for name, row in made.example.items():
+    assert columns[name].shape[1:] == row.shape and columns[name].dtype == row.dtype, name
+  for condition in made.conditioners.values():
+    for column, null in condition.null.items():
+      assert np.asarray(null).shape == made.example[column].shape and not (columns[column] == null).all()
+
+
+def test_clips_are_joined_frame_by_frame_and_sounds_are_attended_to():
+  made = made_of(dict(past=dict(kind='clip', frames=2, channels=1),
+                      song=dict(kind='sound', seconds=0.1, rate=8000, bands=16, window=200, hop=80)))
+  raw, columns = everything(None, 'train').get(np.arange(2)), columns_of(made, range(2))
+  given = told(made, columns)
+  np.testing.assert_allclose(given['image'][..., 1], raw['clip'][:, 1, ..., 0] / 127.5 - 1, atol=1e-6)
+  np.testing.assert_allclose(given['tokens'][1], LogMel(8000, 16, 200, 80)(raw['sound'][1]))
+  assert given['tokens'].shape == (2, 10, 16) and made.network == {'image_channels': 2, 'token_width': 16}
+  assert made.conditions['past'].convert(raw['clip'][0]).shape == (2, 8, 8, 1)
+  for wrong in (np.zeros((1, 8, 8, 1), np.uint8), np.zeros((2, 8, 8, 1), np.float32)):
+    with pytest.raises(UserError, match='at least 2 frames'):
+      made.conditions['past'].convert(wrong)
+
+
+def test_pictures_of_conditions_are_mirrored_with_the_images():
+  config = config_of(dict(mask=dict(kind='mask', column='mask')), data__flip=True)
+  experiment = diffusion.build(config)
+  raw, batch = everything(None, 'train').get(np.arange(SIZE)), experiment.train.batch(0)
+  mirrored = 0
+  for image, mask in zip(batch['image'], batch['mask_pixels']):
+    row = [np.array_equal(image, other) for other in raw['image']]
+    flipped = [np.array_equal(image[:, ::-1], other) for other in raw['image']]
+    place = (row if any(row) else flipped).index(True)
+    np.testing.assert_array_equal(mask if any(row) else mask[:, ::-1], raw['mask'][place])
+    mirrored += not any(row)
+  assert 0 < mirrored < len(batch['image'])
+
+
+def test_a_label_is_a_condition_as_before_and_by_name():
+  quick = importlib.import_module('genjax.configs.quickstart').get_config('smoke')
+  before = diffusion.build(quick.lock())
+  named = importlib.import_module('genjax.configs.quickstart').get_config('smoke')
+  named.conditions = dict(label=dict(kind='classes', dropout=0.1))
+  after = diffusion.build(named.lock())
+  assert set(before.conditions) == {'label'} and set(after.conditions) == {'label', 'negative_label'}
+  assert not before.files and before.train.fingerprint() == {
+    key: value for key, value in after.train.fingerprint().items() if key != 'conditions'}
+  losses = []
+  for experiment in (before, after):
+    variables = experiment.objective.init(jax.random.key(0), {})
+    context = Context(step=0, mutable={}, ema={}, frozen={})
+    batch = experiment.train.batch(0)
+    losses.append(float(experiment.objective.loss(variables.params, context, batch, jax.random.key(1)).loss))
+  assert losses[0] == losses[1]
+
+
+def test_absence_is_what_the_run_keeps(tmp_path):
+  made = made_of(dict(caption=TEXT, hole=dict(kind='mask')))
+  (tmp_path / conditions.FILE).write_bytes(made._nulls())
+  kept = dict(np.load(tmp_path / conditions.FILE))
+  assert kept['caption_ids'].tolist() == [256] * 60 and kept['caption_ids_mask'].sum() == 1
+  np.savez(tmp_path / conditions.FILE, **{**kept, 'hole_pixels': np.full((8, 8, 1), 7, np.uint8)})
+  again = made_of(dict(caption=TEXT, hole=dict(kind='mask')), assets=dict(folder=str(tmp_path)))
+  assert (again.conditioners['hole'].null['hole_pixels'] == 7).all(), 'the run goes before what would be made now'
+  np.testing.assert_array_equal(again.conditioners['caption'].null['caption_ids'], kept['caption_ids'])
+
+
+def test_a_learned_tokenizer_is_kept_in_the_run(tmp_path):
+  options = dict(kind='text', vocabulary='wordpiece', vocabulary_size=80, length=12)
+  experiment = diffusion.build(config_of(dict(text=options)))
+  assert set(experiment.files) == {'text_tokenizer.json', conditions.FILE}
+  for name, data in experiment.files.items():
+    (tmp_path / name).write_bytes(data)
+  (tmp_path / 'text_tokenizer.json').write_bytes(
+    experiment.files['text_tokenizer.json'].replace(b'"picture"', b'"pikture"'))
+  kept = dict(folder=str(tmp_path), **experiment.assets)
+  again = diffusion.build(config_of(dict(text=options), assets=kept))
+  ids = [encoded(each.conditions, {'text': np.asarray(['picture'])})['text_ids'] for each in (experiment, again)]
+  assert (ids[0] != ids[1]).any(), 'the tokenizer of the run is read, not trained again'
+  with pytest.raises(UserError, match=r'config.conditions.text.vocabulary_size .* must be at least'):
+    made_of(dict(text=dict(options, vocabulary_size=3)))
+
+
+def test_a_long_text_is_cut_off_and_said_once_or_refused(monkeypatch):
+  lines = []
+  monkeypatch.setattr(logs, 'say', lines.append)
+  made = made_of(dict(text=dict(kind='text', length=20)))
+  for _ in range(3):
+    columns = columns_of(made, range(SIZE))
+  assert columns['text_ids_mask'][3].all() and len(lines) == 1
+  assert "condition 'text'" in lines[0] and '63 tokens, and 20 are read' in lines[0] and 'cut off' in lines[0]
+  strict = made_of(dict(text=dict(kind='text', length=20, truncate=False)))
+  with pytest.raises(UserError, match=r"'text'.* has 63 tokens, and 20 are read; shorten it, or set .*truncate=True"):
+    columns_of(strict, [3])
+  with pytest.raises(UserError, match='has 31 tokens, and 20 are read'):
+    strict.conditions['text'].parse('x' * 30)
+
+
+def fake_encoder(length=8, width=6):
+  """A text encoder of bytes; its parameter is a number."""
+
+  def tokenize(texts, truncate):
+    ids, mask = np.zeros((len(texts), length), np.int32), np.zeros((len(texts), length), bool)
+    for row, text in enumerate(texts):
+      if len(text) + 1 > length and not truncate:
+        raise UserError(f'the text {text!r} has {len(text) + 1} tokens, and {length} are read')
+      values = [*text.encode(), 1][:length]
+      ids[row, :len(values)], mask[row, :len(values)] = values, True
+    return ids, mask
+
+  def encode(group, ids, mask):
+    tokens = group['scale'] * ids[..., None] * np.ones(width, np.float32)
+    return {'tokens': tokens, 'mask': mask, 'pooled': tokens.sum(1)}
+
+  return TextEncoder(width, length, tokenize, encode)
+
+
+def fake_autoencoder():
+  """8 x 8 pixels -> the first channel, halved, at every second pixel."""
+  encode = lambda group, image: (group['scale'] * image[:, ::2, ::2, :1].astype(np.float32), 0.0 * image[:, ::2, ::2, :1])
+  return Autoencoder((8, 8, 3), (4, 4, 1), encode, lambda group, z: z, lambda group: (10.0, 0.5))
+
+
+@pytest.fixture
+def opened(monkeypatch):
+  """Parts by name, as `parts.open` would find them."""
+  kinds = {'words': ('text_encoder', fake_encoder()), 'pictures': ('autoencoder', fake_autoencoder())}
+
+  def find(config, name, kind):
+    if name not in kinds or kinds[name][0] != kind:
+      raise UserError(f'no part {name!r} of kind {kind!r}')
+    return parts.Part(name, config, {'scale': np.float32(2.0)}, (), None, None, kinds[name][1])
+
+  monkeypatch.setattr(parts, 'open', find)
+
+
+def test_texts_by_a_part_are_its_tokens_and_its_pooled_vector(opened):
+  made = made_of(dict(text=dict(kind='text', part='words', pooled=True)))
+  columns = columns_of(made, [1, 3])
+  given = told(made, columns, {'words': {'scale': 2.0}})
+  assert given['tokens'].shape == (2, 8, 6) and given['tokens'][0, 0, 0] == 2 * ord('p')
+  assert given['tokens_mask'].all() and given['vector'].shape == (2, 6)
+  assert made.network == {'token_width': 6, 'vector_width': 6}
+  short = made_of(dict(text=dict(kind='text', part='words', length=4, tokens=False, pooled=True)))
+  assert columns_of(short, [1])['text_ids'].shape == (1, 4) and short.network == {'vector_width': 6}
+  with pytest.raises(UserError, match='length is 9, and the part .words. reads 8'):
+    made_of(dict(text=dict(kind='text', part='words', length=9)))
+  with pytest.raises(UserError, match="no part 'pictures' of kind 'text_encoder'"):
+    made_of(dict(text=dict(kind='text', part='pictures')))
+
+
+def test_a_picture_by_a_part_is_its_scaled_latent(opened):
+  config = config_of(dict(before=dict(kind='image', column='sketch', part='pictures')))
+  made = conditions.of(config, (4, 4, 1), latents.space(config).open)
+  columns = columns_of(made, range(2))
+  latent = told(made, columns, {'pictures': {'scale': 2.0}})['image']
+  np.testing.assert_allclose(latent, (2.0 * columns['before_pixels'][:, ::2, ::2, :1] - 10) * 0.5)
+  assert made.network == {'image_channels': 1}
+  with pytest.raises(UserError, match=r'latents of \(4, 4\) .* of \(8, 8\)'):
+    made_of(dict(before=dict(kind='image', column='sketch', part='pictures')))
+
+
+def test_an_experiment_gets_parts_columns_and_files(opened):
+  config = config_of(dict(text=dict(kind='text', part='words'), hole=dict(kind='mask')), sampler__guidance=2.0)
+  experiment = diffusion.build(config)
+  assert experiment.frozen == {'words': {'scale': 2.0}} and set(experiment.sources) == {'words'}
+  assert set(experiment.example) == {'image', 'text_ids', 'text_ids_mask', 'hole_pixels'}
+  experiment.check_columns(experiment.train.batch(0))
+  params = experiment.objective.init(jax.random.key(0), experiment.frozen).params
+  context = Context(step=0, mutable={}, ema={}, frozen=experiment.frozen)
+  loss = jax.jit(lambda batch: experiment.objective.loss(params, context, batch, jax.random.key(0)).loss)
+  assert np.isfinite(loss(experiment.train.batch(0)))
+
+
+def test_defaults_are_those_of_the_config_or_of_heldout_data():
+  made = made_of(dict(text=dict(TEXT, default=('one', 'two')), size=dict(kind='numbers', column='height')))
+  text, size = made.conditions['text'], made.conditions['size']
+  assert [str(text.default(row)) for row in range(3)] == ['one', 'two', 'one']
+  assert size.default(SIZE + 1) == everything(None, 'heldout').get(np.asarray([1]))['height'][0].astype(np.float32)
+  config = config_of(dict(text=TEXT), data__heldout='heldout')
+
+  def missing(split, columns):
+    raise UserError('the disk is gone')
+
+  lost = conditions.of(config, (8, 8, 3), missing)
+  with pytest.raises(UserError, match='no text is given, and the held-out data .* the disk is gone'):
+    lost.conditions['text'].default(0)
+
+
+@pytest.mark.parametrize(('given', 'changes', 'words'), [
+  (dict(text=dict(kind='txt')), {}, "config.conditions.text.kind must be one of .*Did you mean 'text'"),
+  (dict(text=dict(length=3)), {}, 'must be a dict with a kind'),
+  (dict(text=dict(kind='text', lenght=3)), {}, "config.conditions.text.lenght .*Did you mean 'length'"),
+  (dict(text=dict(kind='text', dropout=1.0)), {}, r'config.conditions.text.dropout must lie in \[0, 1\)'),
+  (dict(text=dict(kind='text', length=1)), {}, 'length must be at least 2'),
+  (dict(text=dict(kind='text', pooled=True)), {}, 'pooled needs a part'),
+  (dict(text=dict(kind='text', vocabulary='bite')), {}, "vocabulary must be 'byte', one of .*got 'bite'"),
+  (dict(image=dict(kind='mask')), {}, 'needs a name .* none of'),
+  (dict(negative_x=dict(kind='mask')), {}, "does not begin with 'negative_'"),
+  (dict(label=dict(kind='mask')), {}, "label must be of kind 'classes'"),
+  (dict(kind_of=dict(kind='classes')), {}, 'kind_of.num_classes or config.data.num_classes'),
+  (dict(a=dict(kind='classes', num_classes=3), b=dict(kind='classes', num_classes=3)), {}, 'several conditions of kind'),
+  (dict(a=TEXT, b=TEXT), {}, "'a' and 'b' both set vocabulary"),
+  (dict(a=dict(kind='numbers', column='height', low=3.0, high=3.0)), {}, 'high must be above low'),
+  (dict(a=dict(kind='vector', column='embedding')), {}, "config.conditions.a lacks .'width'"),
+  (dict(a=dict(kind='clip', frames=0)), {}, 'config.conditions.a.frames must be'),
+  (dict(a=dict(kind='sound', seconds=0.001, rate=8000)), {}, 'less than one frame needs'),
+  (dict(text=dict(TEXT, dropout=0.0)), dict(sampler__guidance=2.0),
+   "guidance=2.0 needs a condition that training leaves out .* config.conditions.text.dropout above 0 .*'text'"),
+  (dict(text=TEXT, hole=dict(kind='mask', dropout=0.0)), dict(sampler__guidances=dict(hole=2.0)),
+   'guidances.hole=2.0 needs the condition .hole. left out .*config.conditions.hole.dropout'),
+  (dict(text=TEXT), dict(sampler__guidances=dict(txt=2.0)), "guidances must be one of .*Did you mean 'text'"),
+  ({}, dict(sampler__guidance=2.0), 'needs a condition, such as classes'),
+  (dict(text=TEXT), dict(sampler__rescale=1.5), 'config.sampler.rescale must be at least 0 and at most 1'),
+])
+def test_what_a_config_may_not_say(given, changes, words):
+  with pytest.raises(UserError, match=words):
+    diffusion.build(config_of(given, **changes))
+
+
+@pytest.mark.parametrize(('given', 'words'), [
+  (dict(words=dict(kind='text', column='caption')), "'caption', and the data 'everything' has the columns .*'text'"),
+  (dict(words=dict(kind='text', column='label')), "'label' must hold texts, got .*int"),
+  (dict(size=dict(kind='numbers', column='height', count=2)), r"count is 2, and the columns \['height'\] hold 1"),
+  (dict(e=dict(kind='vector', column='embedding', width=4)), "'embedding' takes 4 numbers a row, got 5"),
+  (dict(sketch=dict(kind='image', column='embedding')), 'takes uint8 pixels'),
+  (dict(song=dict(kind='sound', seconds=0.2, rate=8000)), 'takes 1600 float samples'),
+])
+def test_data_that_lacks_what_a_condition_reads(given, words):
+  with pytest.raises(UserError, match=words):
+    diffusion.build(config_of(given)).train.batch(0)
+
+
+def test_captions_are_missing_from_data_without_them():
+  config = config_of(dict(text=TEXT), data__name='random_images', data__shape=(8, 8, 3))
+  with pytest.raises(UserError, match=r"config.conditions.text reads the column 'text', and the data 'random_images' has "
+                                      r"the columns \['image'\].*metadata.jsonl"):
+    diffusion.build(config).train.fingerprint()
+
+
+def test_options_are_listed_and_set_by_flag():
+  known = builders.options(config_of(dict(text=TEXT), num_classes=4))
+  assert known.options['conditions.text.length'].default == 0
+  assert {'sampler.guidances.text', 'sampler.guidances.label', 'sampler.rescale', 'conditions'} <= set(known.options)
+  assert known.options['sampler.guidances.text'].read('7.5') == 7.5
+  assert known.computed['model.token_width'] == 'config.conditions'
+  assert 'kind=vector' in known.elsewhere['conditions.text.width']
+
+
+def test_shapes_are_what_their_captions_say():
+  source = captioned_shapes((16, 16, 3), 4, 200, seed=3)
+  columns = source.get(np.arange(200))
+  colour_N, place_N = seen_colour(columns['image'])
+  for text, colour, place, label in zip(columns['text'], colour_N, place_N, columns['label']):
+    assert list(COLOURS)[colour] in text and PLACES[place] in text and colour == label
+    assert any(form in text for form in FORMS)
+  again = source.get(np.asarray([7, 3]))
+  np.testing.assert_array_equal(again['image'], columns['image'][[7, 3]])
+  share = columns['mask'].mean(axis=(1, 2, 3)) / 255
+  square = np.asarray(['square' in text for text in columns['text']])
+  wanted = np.where(square, 1.0, np.pi / 4) * columns['extent'] ** 2
+  assert np.corrcoef(share, wanted)[0, 1] > 0.85
+  for shape, classes in (((16, 16, 1), 0), ((4, 16, 3), 0), ((16, 16, 3), 7)):
+    with pytest.raises(UserError, match='captioned_shapes'):
+      captioned_shapes(shape, classes, 10)
+
+
+def test_one_image_is_resized_as_a_source_resizes_it():
+  image = np.random.default_rng(0).integers(0, 256, (10, 14, 3)).astype(np.uint8)
+  source = resizing.Resized(sources.Arrays({'image': image[None]}), (6, 6, 1), 'bicubic', True)
+  np.testing.assert_array_equal(resizing.resize(image, (6, 6, 1), 'bicubic', True), source.get(np.asarray([0]))['image'][0])
