@@ -1,8 +1,18 @@
-"""Pictures of samples as uint8 arrays, for `Experiment.render`."""
+"""What is shown of samples: pictures as uint8 arrays, clips and sounds, for `Experiment.render`."""
 
+from collections.abc import Sequence
+import functools
 import math
+import textwrap
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from genjax.artifacts import Clip, Sound
+
+_WIDTH = 96  # pixels of an image with a caption, at least
+_LINES = 3  # most lines of a caption
+_FONT = 10
 
 
 def grid(image_NHWC: np.ndarray, columns: int = 0, gap: int = 1, enlarge: int = 0) -> np.ndarray:
@@ -28,6 +38,58 @@ def grid(image_NHWC: np.ndarray, columns: int = 0, gap: int = 1, enlarge: int = 
     top, left = index // columns * height + gap, index % columns * width + gap
     sheet_HWC[top:top + height - gap, left:left + width - gap] = image_HWC
   return sheet_HWC
+
+
+def clips(clip_NTHWC: np.ndarray, rate: float, captions: Sequence[str] = (), columns: int = 0) -> Clip:
+  """Clips side by side in a grid, as one.
+
+  Args:
+    clip_NTHWC: uint8, with 1 or 3 channels.
+    rate: frames a second.
+    captions: one a clip, drawn below it; () for none.
+    columns: clips per row; 0 makes the grid about square.
+  """
+  _, length, height, width, channels = clip_NTHWC.shape
+  enlarge = max(1, 56 // height, -(-_WIDTH // width) if any(captions) else 1)
+  clip_NTHWC = clip_NTHWC.repeat(enlarge, axis=2).repeat(enlarge, axis=3)
+  if any(captions):
+    strips = np.stack(_strips(captions, width * enlarge, channels))
+    clip_NTHWC = np.concatenate([clip_NTHWC, strips[:, None].repeat(length, axis=1)], axis=2)
+  frames = [grid(clip_NTHWC[:, frame], columns, enlarge=1) for frame in range(length)]
+  return Clip(np.stack(frames), rate, captions[0] if len(captions) == 1 else '')
+
+
+def sounds(sound_NSC: np.ndarray, rate: int, pause: float = 0.25) -> Sound:
+  """Sounds one after the other, as one.
+
+  Args:
+    sound_NSC: in -1 .. 1, N S or N S C.
+    rate: samples a second.
+    pause: silence between two of them, in seconds.
+  """
+  silence = np.zeros((round(pause * rate), *sound_NSC.shape[2:]), sound_NSC.dtype)
+  parts = [part for sound in sound_NSC for part in (sound, silence)]
+  return Sound(np.concatenate(parts[:-1]), rate)
+
+
+def _strips(captions: Sequence[str], width: int, channels: int) -> list[np.ndarray]:
+  """Captions as pictures of one size, black on white; what does not fit ends in dots."""
+  font = _font()
+  letters = max(1, int(width // font.getlength('n')))
+  texts = [textwrap.wrap(caption, letters, max_lines=_LINES, placeholder='...') for caption in captions]
+  height = _FONT // 4 + (_FONT + 2) * max(map(len, texts))
+  strips = []
+  for lines in texts:
+    picture = Image.new('L', (width, height), 'white')
+    for number, line in enumerate(lines):
+      ImageDraw.Draw(picture).text((1, number * (_FONT + 2)), line, fill='black', font=font)
+    strips.append(np.asarray(picture)[..., None].repeat(channels, axis=-1))
+  return strips
+
+
+@functools.cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+  return ImageFont.load_default(_FONT)
 
 
 def visible(image_NHWC: np.ndarray) -> np.ndarray:

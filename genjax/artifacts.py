@@ -4,6 +4,7 @@ A text is a `str`, a picture an array uint8 H W C (1, 3 or 4 channels); clips an
 written by Pillow, PyAV and soundfile.
 """
 
+import base64
 from collections.abc import Callable, Mapping
 import dataclasses
 from fractions import Fraction
@@ -44,6 +45,10 @@ class Clip:
     if not self.rate > 0:
       raise ValueError(f'the rate of a clip is above 0 frames a second, got {self.rate}')
 
+  def _repr_html_(self) -> str:
+    """How a notebook shows it."""
+    return f'<img src="data:image/webp;base64,{_base64(self, ".webp")}">'
+
 
 @dataclasses.dataclass(frozen=True)
 class Sound:
@@ -67,6 +72,10 @@ class Sound:
       raise ValueError(f'a sound has samples float S C or S, got {samples.dtype} {samples.shape}')
     if not self.rate > 0:
       raise ValueError(f'the rate of a sound is above 0 samples a second, got {self.rate}')
+
+  def _repr_html_(self) -> str:
+    """How a notebook plays it."""
+    return f'<audio controls src="data:audio/wav;base64,{_base64(self, ".wav")}"></audio>'
 
   def two_axes(self) -> np.ndarray:
     """The samples as S C."""
@@ -173,6 +182,10 @@ def spectrogram(sound: Sound, bands: int = 80, width: int = 1024) -> np.ndarray:
 
 _COLOURS = ((0, 0, 0), (60, 20, 110), (180, 50, 110), (250, 140, 60), (255, 255, 200))  # from quiet to loud
 _LEAST_DELAY = 20  # ms; browsers show frames of a .gif with less for 100 ms
+
+
+def _base64(value: Artifact, ending: str) -> str:
+  return base64.b64encode(encode(value, ending)).decode()
 
 
 def _kind(value: Artifact) -> _Kind:

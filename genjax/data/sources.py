@@ -77,6 +77,8 @@ class Named:
   def __init__(self, name: str, data: Any, split: str):
     self._source = SOURCES[name](data, split)
     self._facts = {'name': name, 'split': split}
+    if hasattr(self._source, 'draw'):  # of random parts of examples, see `genjax.data.pipeline.read`
+      self.draw = lambda indices, random: dict(self._source.draw(indices, random))
     if lacking := [method for method in ('__len__', 'get') if not callable(getattr(self._source, method, None))]:
       raise UserError(f'the data source {name!r} must return an object with __len__ and get(indices), got '
                       f'{type(self._source).__name__} without {lacking[0]}')

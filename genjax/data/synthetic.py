@@ -87,6 +87,24 @@ def random_images(shape: tuple[int, ...], num_classes: int, size: int, seed: int
   return Noise(draw, size, seed, {'name': 'random_images', 'shape': list(shape), 'num_classes': num_classes})
 
 
+def random_clips(shape: tuple[int, ...], num_classes: int, size: int, seed: int = 0) -> Noise:
+  """Column 'clip', uint8 (size, T, H, W, C), uniform noise; with classes, column 'label', int32."""
+
+  def draw(random: RowRandom) -> Columns:
+    return {'clip': random.integers(0, 256, *shape).astype(np.uint8), **_labels(random, num_classes)}
+
+  return Noise(draw, size, seed, {'name': 'random_clips', 'shape': list(shape), 'num_classes': num_classes})
+
+
+def random_sounds(shape: tuple[int, ...], num_classes: int, size: int, seed: int = 0) -> Noise:
+  """Column 'sound', float32 (size, S) or (size, S, C), uniform in -1 .. 1; with classes, column 'label', int32."""
+
+  def draw(random: RowRandom) -> Columns:
+    return {'sound': (2.0 * random.uniform(*shape) - 1.0).astype(np.float32), **_labels(random, num_classes)}
+
+  return Noise(draw, size, seed, {'name': 'random_sounds', 'shape': list(shape), 'num_classes': num_classes})
+
+
 def random_latents(shape: tuple[int, ...], num_classes: int, size: int, seed: int = 0) -> Noise:
   """Column 'image', float32 (size, *shape), standard Gaussian (Box-Muller); with classes, column 'label', int32."""
 

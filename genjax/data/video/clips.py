@@ -172,7 +172,8 @@ class Clips:
   def fingerprint(self) -> dict[str, Any]:
     digest = hashlib.sha256()
     for item in self.media:
-      digest.update(f'{item.name} {_size(item)}\n'.encode() if isinstance(item, pathlib.Path) else item)
+      digest.update(f'{item.name} {_size(item)}\n'.encode() if isinstance(item, pathlib.Path) else b''.join(
+        [item] if isinstance(item, bytes) else item))
     options = {**dataclasses.asdict(self.options), 'shape': list(self.options.shape)}
     return {**self._facts, 'clips': options, 'checksum': digest.hexdigest()[:16], 'examples': len(self)}
 
@@ -193,7 +194,8 @@ def _times(film: Film, facts: Facts, options: ClipOptions, draw: float | None, n
     raise Short(f'{name} lasts {float(facts.seconds):.3f} s, {math.ceil(facts.seconds / step)} frames at '
                 f'{float(1 / step):g} a second, and a clip has {options.frames}; {_REMEDY}')
   middle = max(Fraction(0), (facts.seconds - options.frames * step) / 2)
-  drawn = max(Fraction(0), spare) * Fraction(draw or 0.0)
+  # So much before its end that the last time cannot be rounded to the end.
+  drawn = max(Fraction(0), min(spare * Fraction(draw or 0.0), spare - Fraction(1, 1000)))
   first = {'first': Fraction(0), 'middle': middle, 'random': drawn}[options.start]
   return [min(first + number * step, facts.seconds) for number in range(options.frames)]
 

@@ -17,11 +17,12 @@ import re
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+from PIL import Image, ImageSequence
 
+from genjax.data.images import decoding
 from genjax.types import UserError
 
-Media = pathlib.Path | bytes  # a file, a folder of frames, or what a file holds
+Media = pathlib.Path | bytes | Sequence[bytes]  # a file, a folder of frames; or what a file or what each frame holds
 
 VIDEOS = ('.mp4', '.mov', '.m4v', '.webm', '.mkv', '.avi')
 ANIMATIONS = ('.gif', '.webp')
@@ -68,7 +69,9 @@ class Film(Protocol):
 
 def name_of(media: Media) -> str:
   """How messages name it."""
-  return str(media) if isinstance(media, pathlib.Path) else f'a clip of {len(media)} bytes'
+  if isinstance(media, pathlib.Path):
+    return str(media)
+  return f'a clip of {len(media)} {"bytes" if isinstance(media, bytes) else "frames"}'
 
 
 @contextlib.contextmanager
@@ -76,8 +79,8 @@ def opened(media: Media, rate: float = 0.0) -> Iterator[Film]:
   """Opens a film.
 
   Args:
-    media: a video, an animated .gif or .webp, a folder of pictures in the natural order of their names (2 before 10),
-      or the bytes of a file.
+    media: a video, an animated .gif or .webp, a folder of pictures in the natural order of their names (2 before 10);
+      or the bytes of a file, or those of each picture.
     rate: frames a second of a folder of pictures, which has no times.
 
   Raises:
@@ -89,7 +92,9 @@ def opened(media: Media, rate: float = 0.0) -> Iterator[Film]:
     raise Broken(f'{name} does not exist')
   try:
     if isinstance(media, pathlib.Path) and media.is_dir():
-      yield _Folder(media, rate)
+      yield _Folder(frames_of(media), name, rate)
+    elif not isinstance(media, (pathlib.Path, bytes)):
+      yield _Folder(media, name, rate)
     elif _is_animation(media):
       with Image.open(media if isinstance(media, pathlib.Path) else io.BytesIO(media)) as picture:
         yield _Animation(picture, name)
@@ -97,7 +102,7 @@ def opened(media: Media, rate: float = 0.0) -> Iterator[Film]:
       av = library()
       with av.open(str(media) if isinstance(media, pathlib.Path) else io.BytesIO(media)) as container:
         yield _Video(container, name)
-  except (OSError, EOFError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+  except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
     if isinstance(error, UserError):
       raise
     reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
@@ -126,18 +131,10 @@ def frames_of(folder: pathlib.Path) -> list[pathlib.Path]:
                                          for number, part in enumerate(re.split(r'(\d+)', path.name))])
 
 
-def _is_animation(media: Media) -> bool:
+def _is_animation(media: pathlib.Path | bytes) -> bool:
   if isinstance(media, pathlib.Path):
     return media.suffix.lower() in ANIMATIONS
   return media[:4] == b'GIF8' or media[:4] == b'RIFF' and media[8:12] == b'WEBP'
-
-
-def _colours(picture: Image.Image) -> np.ndarray:
-  """uint8 H W 3; what is transparent shows white."""
-  if picture.mode in ('RGBA', 'LA', 'PA') or 'transparency' in picture.info:
-    picture = picture.convert('RGBA')
-    picture = Image.alpha_composite(Image.new('RGBA', picture.size, 'white'), picture)
-  return np.asarray(picture.convert('RGB'))
 
 
 class _Pictures:
@@ -164,24 +161,24 @@ class _Pictures:
 
 class _Folder(_Pictures):
 
-  def __init__(self, folder: pathlib.Path, rate: float):
-    self._paths = frames_of(folder)
-    if not self._paths:
-      raise Broken(f'{folder} has no frames: expected pictures ({", ".join(FRAMES)})')
+  def __init__(self, frames: Sequence[pathlib.Path | bytes], name: str, rate: float):
+    if not frames:
+      raise Broken(f'{name} has no frames: expected pictures ({", ".join(FRAMES)})')
+    self._frames, self._name = frames, name
+    height, width = self._decoded(0).shape[:2]
     step = 1 / exact(rate) if rate else Fraction(1)
-    with Image.open(self._paths[0]) as first:
-      size = ImageOps.exif_transpose(first).size
-    super().__init__([number * step for number in range(len(self._paths))], len(self._paths) * step, size)
+    super().__init__([number * step for number in range(len(frames))], len(frames) * step, (width, height))
 
   def _read(self, numbers: list[int]) -> dict[int, np.ndarray]:
-    found = {}
-    for number in numbers:
-      try:
-        with Image.open(self._paths[number]) as picture:
-          found[number] = _colours(ImageOps.exif_transpose(picture))
-      except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        raise Broken(f'cannot read the frame {self._paths[number]}: {error}') from error
-    return found
+    return {number: self._decoded(number) for number in numbers}
+
+  def _decoded(self, number: int) -> np.ndarray:
+    frame = self._frames[number]
+    try:
+      return decoding.decode(frame.read_bytes() if isinstance(frame, pathlib.Path) else frame, 3)
+    except decoding.Broken as error:
+      named = str(frame) if isinstance(frame, pathlib.Path) else f'{number} of {self._name}'
+      raise Broken(f'cannot read the frame {named}: {error}') from error
 
 
 class _Animation(_Pictures):
@@ -200,7 +197,7 @@ class _Animation(_Pictures):
     found = {}
     for number in numbers:
       self._picture.seek(number)
-      found[number] = _colours(self._picture)
+      found[number] = np.asarray(decoding.flat(self._picture.copy(), decoding.WHITE).convert('RGB'))
     return found
 
 
@@ -250,9 +247,9 @@ class _Video:
     return [(stamp - self._head.pts) * self._tick for stamp in stamps if stamp >= self._head.pts]
 
   def at(self, times: Sequence[Fraction]) -> list[np.ndarray]:
-    # A little later, because containers round timestamps to their ticks: in a .webm of 24 frames a second the second
-    # frame begins at 42 ms, and is meant by 1 / 24 s.
-    slack = min(self._tick, _MILLISECOND) / 2
+    # Half a tick later, because containers round timestamps: in a .webm of 24 frames a second the second frame begins
+    # at 42 ms, and is meant by 1 / 24 s. Longer ticks than its milliseconds are those of frames, and exact.
+    slack = self._tick / 2 if self._tick <= _MILLISECOND else 0
     limits = [self._head.pts + math.floor((time + slack) / self._tick) for time in times]
     found = self._shown(limits, limits[0])
     if found is None:  # the file led to a place behind the frame: from its beginning
