@@ -167,7 +167,7 @@ def text_encoder(config: Config, experiment: Experiment) -> TextEncoder:
     config.model.width, config.data.context,
     encoders.tokenizer(lambda given: np.asarray([special['bos'], *text.vocabulary.encode(given), special['eos']]),
                        config.data.context, special['pad']), encode,
-    reads=('params/net/embedding/.*', 'params/net/blocks/.*'))
+    reads=('params/net/(embedding|blocks)/.*',))
 
 
 class _Text:

@@ -69,7 +69,8 @@ def features(config: Config, experiment: Experiment) -> Features:
   image = jax.ShapeDtypeStruct((1, *config.data.shape), np.uint8)
   logits, hidden = jax.eval_shape(apply, {'params': {'net': params}, 'mutable': {'net': mutable}}, image)
   return Features(tuple(config.data.shape), hidden.shape[-1], logits.shape[-1],
-                  extract=lambda group, image: apply(group, image)[1], predict=lambda group, image: apply(group, image)[0])
+                  extract=lambda group, image: apply(group, image)[1],
+                  predict=lambda group, image: apply(group, image)[0], reads=('(params|mutable)/net/.*',))
 
 
 def model_options(config: Config, net: Tree = None) -> classifier.Classifier | vit.VitConfig:

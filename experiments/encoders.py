@@ -11,13 +11,14 @@ from genjax.types import Array, UserError
 Tokenize = Callable[[Sequence[str], bool], tuple[np.ndarray, np.ndarray]]
 
 
-def tokenizer(encode: Callable[[str], np.ndarray], length: int, padding: int) -> Tokenize:
+def tokenizer(encode: Callable[[str], np.ndarray], length: int, padding: int = 0, ends: bool = True) -> Tokenize:
   """The function `tokenize` of a `genjax.objectives.kinds.TextEncoder`.
 
   Args:
-    encode: text -> tokens, of which the last ends the text, also where it is cut off.
+    encode: text -> tokens.
     length: most tokens.
     padding: the token after the end.
+    ends: whether the last token ends the text, and so ends one that is cut off, too.
   """
 
   def tokenize(texts: Sequence[str], truncate: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -25,7 +26,7 @@ def tokenizer(encode: Callable[[str], np.ndarray], length: int, padding: int) ->
     if not truncate and (long := [index for index, row in enumerate(rows) if len(row) > length]):
       raise UserError(f'a text has {len(rows[long[0]])} tokens, and the encoder reads at most {length}: '
                       f'{_shortened(texts[long[0]])!r}; shorten it, or let texts be truncated')
-    rows = [row if len(row) <= length else np.append(row[:length - 1], row[-1]) for row in rows]
+    rows = [np.append(row[:length - 1], row[-1]) if ends and len(row) > length else row[:length] for row in rows]
     ids_BL, weights_BL = pad(rows, length, padding)
     return ids_BL, weights_BL > 0
 

@@ -20,15 +20,16 @@ from genjax.data.text.parallel import pad
 from genjax.data.text.token_files import TokenFiles, is_folder
 from genjax.data.text.tokenization import identity
 from genjax.data.text.windows import ByteVocabulary, CharVocabulary, IdVocabulary, Vocabulary, Windows, open_tokens
-from genjax.experiments import imported, sections
+from genjax.experiments import encoders, imported, sections
 from genjax.models.transformers import decoder
 from genjax.objectives.decoding import END, SamplerOptions
+from genjax.objectives.kinds import TextEncoder
 from genjax.objectives.language import LanguageModel
 from genjax.options import Section, named
 from genjax.tables import Table
 from genjax.training.experiment import Columns, Condition, Experiment
 from genjax.training.optimization import optimizers
-from genjax.types import UserError, expanded
+from genjax.types import Array, Tree, UserError, expanded
 
 MODELS: Table = Table('language model', {'gpt': decoder.TransformerConfig, 'llama': decoder.llama}, takes=())
 RANDOM_SPLIT_SIZES = {'train': 2**20, 'heldout': 64}  # splits of 'random_tokens' and their sizes
@@ -145,6 +146,20 @@ def options(config: Config) -> dict[str, Section]:
     **sections.scaled_positions(config),
     'sampler': Section((SamplerOptions,), {'vocabulary': 'config.data.vocabulary'}),
     **sections.training(config)}
+
+
+def text_encoder(config: Config, experiment: Experiment) -> TextEncoder:
+  """The hidden states below the logits, where each token sees those before it; see `genjax.experiments.parts`."""
+  vocabulary = _Text(config, functools.partial(_documents, config.data)).vocabulary
+  model = model_options(config, config.data.get('vocabulary_size') or vocabulary.size)
+  network = decoder.transformer(model)
+
+  def encode(group: Tree, ids_BL: Array, mask_BL: Array) -> dict[str, Array]:
+    (hidden_BLD, _), _ = network.apply(group['params']['net'], {}, ids_BL, project=False)
+    return encoders.outputs(hidden_BLD, mask_BL)
+
+  tokenize = encoders.tokenizer(functools.partial(_beginning, vocabulary), config.data.context, ends=False)
+  return TextEncoder(model.width, config.data.context, tokenize, encode)
 
 
 def _documents(data: Config, split: str) -> list[str]:

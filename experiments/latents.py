@@ -123,6 +123,9 @@ class Latents:
     folder = encoded_folder(data.name)
     moments = moment_columns(autoencoder)
     columns = tuple(dict.fromkeys((*moments, *(('label',) if data.num_classes else ()), *more)))
+    if data.num_classes and 'label' not in packed.read_schema(folder)['columns']:
+      raise UserError(f'config.data.num_classes is {data.num_classes}, and {data.name} has no labels; set it to 0, or '
+                      'encode the data with a config whose config.data.num_classes is that of the data')
     self._source = packed.Reader(folder, split, columns)
     self._moments, self._num_classes, self._name = moments, data.num_classes, data.name
     _check_pictures(data, self._source.schema['key'])

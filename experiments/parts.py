@@ -65,9 +65,10 @@ def open(config: Config, name: str, kind: str) -> Part:
   opened = bases.open(config, name)
   known = offered(opened.module)
   if kind not in known:
-    words = f'it offers {", ".join(known)}' if known else 'it offers no kind of part'
-    raise UserError(f'config.parts.{name}={opened.source.path!r} is a run of {opened.config.experiment}, and no {kind}; '
-                    f'{words}.{suggestion(kind, known)} Name a run that is one')
+    offers = ', '.join(known) or 'none'
+    raise UserError(f'config.parts.{name}={opened.source.path!r} is no {kind}: its builder is '
+                    f'{opened.config.experiment}, and the kinds of part that it offers are {offers}.'
+                    f'{suggestion(kind, known)} Name a run, or a folder, that is one')
   functions = known[kind](opened.config, opened.experiment)
   whole = opened.shapes
   axes = (*inside(whole['params'], opened.experiment.axes, 'params'),
@@ -96,7 +97,7 @@ def offered(module: types.ModuleType) -> dict[str, Any]:
   """The kinds that a builder's module offers: name -> function of (config, experiment)."""
   found = {}
   for name, function in vars(module).items():
-    if inspect.isfunction(function) and not name.startswith('_') and function.__module__ == module.__name__:
+    if inspect.isfunction(function) and not name.startswith('_'):
       if list(inspect.signature(function).parameters) == ['config', 'experiment']:
         found[name] = function
   return found

@@ -235,8 +235,10 @@ def _put(config: Config, key: str, value: Any) -> None:
     if len(parents) == 1 and isinstance(parts.get(leaf), ml_collections.ConfigDict):
       parents, leaf = [*parents, leaf], 'path'
     elif len(parents) == 2 and isinstance(parts.get(parents[1]), str):
+      path = parts[parents[1]]
       with config.unlocked():
-        config.parts[parents[1]] = ml_collections.ConfigDict({'path': parts[parents[1]]})
+        del config.parts[parents[1]]  # a value of another type cannot take its place
+        config.parts[parents[1]] = ml_collections.ConfigDict({'path': path})
   with config.unlocked():
     node = config
     for parent in parents:

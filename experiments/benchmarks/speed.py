@@ -295,7 +295,7 @@ def torch_denoising(params: Any, forward: Callable, x0: torch.Tensor, label: tor
     compiled: what makes a function faster, such as torch.compile.
     steps: of sampling, 0 for a train step.
     dtype: compute type.
-    guidance: see `genjax.diffusion.guidance.classifier_free`; the label `classes` stands for none.
+    guidance: see `genjax.diffusion.guidance.guided`; the label `classes` stands for none.
   """
   size = len(x0)
   net = compiled(lambda x, t, label: forward(params, x, t, label))

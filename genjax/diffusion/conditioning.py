@@ -167,12 +167,13 @@ def _joined(entries: Mapping[str, Given]) -> dict[str, Any]:
         merged[mechanism] = value
         continue
       if axis is None:
-        raise UserError(f'conditions {sorted(entries)} give {mechanism!r} twice, and a network reads one; leave one out')
+        raise UserError(f'conditions {sorted(entries)} give {mechanism!r} twice, and a network reads one; leave one '
+                        'out')
       old = merged[mechanism]
       shapes = [tuple(size for place, size in enumerate(part.shape) if place != axis % part.ndim) for part in
                 (old, value)]
       if shapes[0] != shapes[1]:
-        raise UserError(f'condition {name!r} gives {mechanism!r} of shape {value.shape}, which cannot be joined to that '
-                        f'of the conditions before it, of shape {old.shape}, along axis {axis}')
+        raise UserError(f'condition {name!r} gives {mechanism!r} of shape {value.shape}, which cannot be joined to '
+                        f'that of the conditions before it, of shape {old.shape}, along axis {axis}')
       merged[mechanism] = jnp.concatenate([old, value], axis)
   return merged

@@ -38,8 +38,9 @@ def guided(denoise: Callable[[Array, Array, Any], Estimate], branches: Sequence[
       al. 2024).
     level: time -> the quantity that the interval refers to, by default the time itself. `Process.noise_to_signal` is
       the paper's sigma on any process.
-    rescale: phi of Lin et al. (2024), eq. 15 and 16: the guided estimate of the data times
-      phi std(e_n) / std(guided) + 1 - phi, deviations over all elements of a row. 0 leaves it as it is.
+    rescale: phi of Lin et al. (2024), eq. 15 and 16: the guided estimate times phi std(e_n) / std(guided) + 1 - phi,
+      deviations over all elements of a row. 0 leaves it as it is. The paper rescales what the network predicts; here it
+      is the estimate of the data, whatever the parameterization.
 
   Returns:
     (x_BX, scalar t) -> estimate, of the type that `denoise` returns.

@@ -11,8 +11,9 @@
     image        float B H W I: joined to the channels of the input.
     residuals    a sequence of B H W C: added to the skips and to the middle of a U-Net; by networks that control it.
 
-The network that is told None or {} reads no conditions. Padding changes nothing. A row without tokens, all of which are
-padding, attends to zeros.
+None and {} tell nothing. Tokens carry their own positions: the network adds none. Padding changes nothing. A row without
+tokens, whose L are all padding, attends to zeros. On a mesh that splits the sequence, L must be a multiple of its parts
+for `ids`, and L plus the number of patches for tokens in context.
 """
 
 from collections.abc import Mapping, Sequence
@@ -78,8 +79,8 @@ class Reads:
     if self.number_features % 2:
       raise checks.OutOfRange(f'number_features must be even, got {self.number_features}')
     if self.vocabulary and self.token_width not in (0, self.text_width):
-      raise checks.OutOfRange(f'text_width must be token_width ({self.token_width}), since the tokens of both are joined, '
-                              f'got {self.text_width}')
+      raise checks.OutOfRange(f'text_width must be token_width ({self.token_width}), since the tokens of both are '
+                              f'joined, got {self.text_width}')
 
   @property
   def memory_width(self) -> int:

@@ -55,8 +55,8 @@ class Sampler:
     checks.between({f'guidances.{name}': scale for name, scale in self.guidances.items()},
                    tuple(f'guidances.{name}' for name in self.guidances), at_least=0)
     if self.guidances and self.guidance != 1.0:
-      raise UserError(f'guidance={self.guidance} is one scale of all conditions and guidances={dict(self.guidances)} one '
-                      'of each; set one of them, and leave guidance at 1.0 for the other')
+      raise UserError(f'guidance={self.guidance} is one scale of all conditions and guidances={dict(self.guidances)} '
+                      'one of each; set one of them, and leave guidance at 1.0 for the other')
 
   def steps(self, conditioners: Conditioners) -> tuple[tuple[tuple[str, ...], float], ...]:
     """The conditions that guidance adds one after the other, with their scales.

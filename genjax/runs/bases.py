@@ -19,7 +19,7 @@ import numpy as np
 
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.runs import assets, builders, extensions, sources
+from genjax.runs import assets, atomic, builders, extensions, sources
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs.assets import read_json
 from genjax.runs.sources import BASE, PARTS
@@ -278,6 +278,13 @@ def locate(config: Config, workdir: pathlib.Path, given: Sequence[str] = (),
   """
   keys = {text.partition('=')[0].removesuffix('.path') for text in given}
   sources.locate(config, workdir, read_json(workdir / 'run.json'), report, keys)
+
+
+def update(workdir: pathlib.Path, description: Mapping[str, Any]) -> None:
+  """Writes to run.json where the parts of a run that goes on are now, if they were moved."""
+  before = read_json(workdir / 'run.json')
+  if description.get(PARTS, {}) != before.get(PARTS, {}):
+    atomic.write_json(workdir / 'run.json', {**before, PARTS: description[PARTS]})
 
 
 def inherited(config: Config) -> dict[str, Any]:

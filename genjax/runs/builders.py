@@ -122,10 +122,10 @@ def build(config: Config, paths: Sequence[str] = (), adapters: bool = True) -> E
   if make is None:
     raise UserError(f'module {module.__name__!r} ({module.__file__}) has no function build(config) -> Experiment')
   experiment = _with_metrics(config, make(config))
-  if idle := [name for name in config.get('parts') or () if name not in experiment.sources]:
+  if idle := [name for name in sources.names(config) if name not in (sources.BASE, *experiment.sources)]:
     opened = f'it opens {", ".join(experiment.sources)}' if experiment.sources else 'it opens none'
     raise UserError(f'config.parts names {listed(idle)}, which the builder {config.experiment} never opens; {opened}. '
-                    f'Leave it out, or open it there by genjax.experiments.parts.open and attach')
+                    'Leave it out, or open it there by genjax.experiments.parts.open and attach')
   adapts = adapters and adapted(config)
   return importlib.import_module(ADAPTERS).wrap(config, experiment) if adapts else experiment
 

@@ -196,7 +196,9 @@ class Encoder:
   def _stored(self, value: np.ndarray) -> np.ndarray:
     if value.dtype == bool:
       return value.astype(np.uint8)
-    if not np.isfinite(stored := value.astype(self._options.dtype)).all():
+    with np.errstate(over='ignore'):  # told below
+      stored = value.astype(self._options.dtype)
+    if not np.isfinite(stored).all():
       raise UserError(f'the encoder gives numbers that --dtype={self._options.dtype} cannot hold, or that are not '
                       'finite; use --dtype=float32, or another checkpoint (--workdir=RUN_DIR@STEP)')
     return stored
@@ -230,7 +232,8 @@ def _open_splits(config: Config) -> dict[str, Source]:
     raise UserError("pictures are encoded, and config.data.content is 'latents'; name the config of the pictures")
   if data.get('binarize', 'none') == 'dynamic':
     raise UserError("config.data.binarize='dynamic' draws every picture anew, and encoded data holds one; use 'fixed'")
-  return {name: images.open_source(data, data[name], config.seed) for name in ('train', 'heldout')}
+  more = (TEXT,) if TEXT in config.parts else ()
+  return {name: images.open_source(data, data[name], config.seed, more) for name in ('train', 'heldout')}
 
 
 def _check(config: Config, parts: Mapping[str, Any], first: Columns) -> None:

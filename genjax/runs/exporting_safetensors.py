@@ -105,8 +105,8 @@ def _page(config: Config, step: int, tensors: list[files.Pending], averaged: Seq
   rows = [f'| `{tensor.name}` | {" x ".join(map(str, tensor.shape)) or "scalar"} | {tensor.dtype.name} |'
           for tensor in tensors]
   base = _BASE.format(base=config.init_from) if builders.adapted(config) else ''
-  if config.get('parts'):
-    base += _PARTS.format(parts=', '.join(f'`{sources.options(config, name).path}`' for name in config.parts))
+  if named := [name for name in sources.names(config) if name != sources.BASE]:
+    base += _PARTS.format(parts=', '.join(f'`{sources.options(config, name).path}`' for name in named))
   return _PAGE.format(experiment=config.experiment, step=step, version=__version__, kinds=kinds, base=base,
                       totals='\n'.join(totals), rows='\n'.join(rows))
 

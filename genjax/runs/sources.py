@@ -42,8 +42,9 @@ def adapted(config: Config) -> bool:
 
 
 def names(config: Config) -> list[str]:
-  """The parts that a config names, the base of adapters among them."""
-  return [*(config.get('parts') or {}), *([BASE] if adapted(config) and config.get('init_from') else [])]
+  """The parts that a config names, the base of adapters among them. An empty text names none."""
+  named = [name for name, given in (config.get('parts') or {}).items() if given]
+  return [*named, *([BASE] if adapted(config) and config.get('init_from') else [])]
 
 
 def key(name: str) -> str:

@@ -83,6 +83,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
   if known:
     _check_data(path, description)
     extensions.record(path, description)
+    bases.update(path, description)
     if config.steps > before:
       _grow(config, path, before)
   else:

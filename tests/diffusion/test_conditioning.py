@@ -58,8 +58,8 @@ def test_without_a_key_nothing_is_dropped():
 
 
 def test_all_conditions_drop_together_at_a_joint_rate():
-  conditioners = {'label': conditioning.classes(5, 0.05), 'text': Conditioner(TEXT.columns, TEXT.null, 0.05, TEXT.encode),
-                  'size': _numbers('size')}
+  text = Conditioner(TEXT.columns, TEXT.null, 0.05, TEXT.encode)
+  conditioners = {'label': conditioning.classes(5, 0.05), 'text': text, 'size': _numbers('size')}
   given = conditioning.given(conditioners, FROZEN, BATCH, jax.random.key(0), joint=0.2)
   no_label, no_text = np.asarray(given['label'] == 5), np.asarray(given['tokens_mask'][:, 1] == 0)
   expected = 0.2 + 0.8 * 0.05**2
@@ -71,7 +71,8 @@ def test_all_conditions_drop_together_at_a_joint_rate():
 def test_conditions_of_one_mechanism_are_joined_in_their_order():
   columns = {'a': jnp.ones((2, 3)), 'b': 2 * jnp.ones((2, 1)), 'ids': jnp.ones((2, 3), int), 'mask': jnp.zeros((2, 3))}
   plain = Conditioner(('a',), {}, 0.0, lambda frozen, columns: {'tokens': jnp.zeros((2, 5, 2))})
-  given = conditioning.given({'b': _vector('b', 1), 'a': _vector('a', 3), 'plain': plain, 'text': TEXT}, FROZEN, columns)
+  conditioners = {'b': _vector('b', 1), 'a': _vector('a', 3), 'plain': plain, 'text': TEXT}
+  given = conditioning.given(conditioners, FROZEN, columns)
   np.testing.assert_array_equal(given['vector'], jnp.array([[2.0, 1, 1, 1]] * 2))
   assert given['tokens'].shape == (2, 8, 2)
   np.testing.assert_array_equal(given['tokens_mask'], [[1] * 5 + [0] * 3] * 2)  # tokens without a mask are all seen
@@ -97,8 +98,9 @@ def test_negative_rows_stand_in_the_nulls_place():
   np.testing.assert_array_equal(absent['tokens'], jnp.broadcast_to(FROZEN['table'][7], (2, 3, 2)))
   np.testing.assert_array_equal(absent['tokens_mask'], negative['negative_mask'])
   np.testing.assert_array_equal(all_['tokens'], jnp.broadcast_to(FROZEN['table'][1], (2, 3, 2)))
+  part = {**columns, 'negative_ids': negative['negative_ids']}
   with pytest.raises(UserError, match=r"needs all its columns \('ids', 'mask'\), got only \['ids'\]"):
-    conditioning.branches({'text': TEXT}, FROZEN, {**columns, 'negative_ids': negative['negative_ids']}, 2, [['text'], []])
+    conditioning.branches({'text': TEXT}, FROZEN, part, 2, [['text'], []])
   with pytest.raises(UserError, match=r"negative conditions \['ids', 'mask'\].*takes away none.*other than 1"):
     conditioning.branches({'text': TEXT}, FROZEN, {**columns, **negative}, 2, [[]])
 
@@ -120,7 +122,7 @@ def test_each_condition_is_encoded_once_present_and_once_absent():
 
 
 def test_what_cannot_be_is_refused():
-  with pytest.raises(UserError, match=r"condition 'text' reads columns \['ids', 'mask'\], and \['mask'\] are not given"):
+  with pytest.raises(UserError, match=r"'text' reads columns \['ids', 'mask'\], and \['mask'\] are not given"):
     conditioning.given({'text': TEXT}, FROZEN, {'ids': BATCH['ids']})
   with pytest.raises(UserError, match="conditions .* give 'label' twice"):
     conditioning.given({'one': conditioning.classes(2), 'two': conditioning.classes(2)}, {}, BATCH)

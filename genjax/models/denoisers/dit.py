@@ -173,8 +173,8 @@ def _check_block(config: DiT, make: Callable[..., nnx.Module]) -> None:
   wanted = 'memory' if config.tokens_enter == 'cross' else 'mask_BT'
   call = make.__call__ if inspect.isclass(make) else None
   if config.memory_width and call and wanted not in inspect.signature(call).parameters:
-    raise UserError(f'config.model.block: {getattr(make, "__name__", make)} is not called with {wanted}, by which tokens '
-                    f'enter with tokens_enter={config.tokens_enter!r}; use a block that takes it, such as '
+    raise UserError(f'config.model.block: {getattr(make, "__name__", make)} is not called with {wanted}, by which '
+                    f'tokens enter with tokens_enter={config.tokens_enter!r}; use a block that takes it, such as '
                     "'adaln_zero'")
 
 

@@ -13,8 +13,8 @@ from genjax.nn import conditioning, functional
 from genjax.nn.attention.cross_attention import CrossAttention
 from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.attention.self_attention import Attention
-from genjax.nn.conv import Conv
 from genjax.nn.conditioning import Given, Memory, Reads
+from genjax.nn.conv import Conv
 from genjax.nn.embeddings import LabelEmbedding, TimestepEmbedding
 from genjax.nn.functional import Network
 from genjax.nn.linear import Linear
@@ -199,7 +199,8 @@ def _controlled(maps: Sequence[Array], residuals: Sequence[Array]) -> list[Array
   """Maps B H W C, the skips from first to last and the middle, with residuals of the same shapes added to them."""
   shapes, wanted = [tuple(one.shape) for one in residuals], [one.shape for one in maps]
   if shapes != wanted:
-    raise UserError(f'residuals are added to the {len(wanted) - 1} skips and the middle, of shapes {wanted}, got {shapes}')
+    raise UserError(f'residuals are added to the {len(wanted) - 1} skips and the middle, of shapes {wanted}, got '
+                    f'{shapes}')
   return [one + residual.astype(one.dtype) for one, residual in zip(maps, residuals)]
 
 

@@ -102,7 +102,8 @@ def test_a_float32_residual_stream_cuts_the_error_of_bfloat16():
   fresh, mutable = networks[0].init(jax.random.key(0))
   params = jax.tree.map(
     lambda leaf: leaf if jnp.any(leaf) else 0.05 * generator.standard_normal(leaf.shape, np.float32), fresh)
-  exact, low, mixed = (jax.jit(lambda net=net: net.apply(params, mutable, x, t, {'label': label})[0])() for net in networks)
+  exact, low, mixed = (
+    jax.jit(lambda net=net: net.apply(params, mutable, x, t, {'label': label})[0])() for net in networks)
   error = lambda output: float(jnp.linalg.norm(output.astype(jnp.float32) - exact) / jnp.linalg.norm(exact))
   assert error(low) > 0.008 and error(mixed) < 0.005, (error(low), error(mixed))  # measured: 0.0099 and 0.0040
   assert low.dtype == mixed.dtype == jnp.bfloat16
