@@ -1,4 +1,4 @@
-"""`genjax data`: lists, prepares and describes data sets, tokenizes text, packs files, and encodes pictures."""
+"""`genjax data`: lists, prepares and describes data sets, tokenizes text, packs files and encodes pictures."""
 
 import argparse
 from collections.abc import Sequence
