@@ -92,7 +92,7 @@ def options(config: Config, paths: Sequence[str] = ()) -> Known:
   for axis, place in sharding.DEFAULT_RULES.items():
     common[f'rules.{axis}'] = Option(f'rules.{axis}', str | tuple[str, ...] | None, place, told['rules'])
   for group in config.get('optimizers') or {}:
-    common[f'ema.{group}'] = Option(f'ema.{group}', float, None, told['ema'])
+    common[f'ema.{group}'] = Option(f'ema.{group}', float | dict, None, told['ema'])
   if not config.get('experiment'):
     return Known(common)
   module = find(config, paths)

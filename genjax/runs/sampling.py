@@ -10,7 +10,7 @@ import numpy as np
 
 from genjax.config import suggestion
 from genjax.runs import outputs
-from genjax.training import rehearsal
+from genjax.training import averages, rehearsal
 from genjax.training.experiment import Columns, Condition
 from genjax.training.monitoring import logs
 from genjax.training.run import Run
@@ -102,8 +102,10 @@ def rows(known: Mapping[str, Condition], given: Mapping[str, Sequence[Any]], num
           for name, values in parsed.items()}
 
 
-def check(run: Run, given: Columns, out: 'Destination | None', stream: bool) -> None:
+def check(run: Run, given: Columns, out: 'Destination | None', stream: bool, averaged: bool | str = True) -> None:
   """Checks, before the parameters are read, that such samples can be drawn and written."""
+  if isinstance(averaged, str):
+    averages.named(run.experiment.ema, averaged)
   if stream:
     if max(map(len, given.values()), default=1) > 1:
       raise UserError('--stream shows one text; give it one value of each condition')
