@@ -79,7 +79,7 @@ class HalfLife:
 
 @dataclasses.dataclass(frozen=True)
 class Power:
-  """The power-function profile of EDM2 (Karras et al. 2024, section 3.1): step t of t_now counts like (t / t_now)^gamma.
+  """The power-function profile of EDM2 (Karras et al. 2024, section 3.1): step t of T counts like (t / T)^gamma.
 
   So the average spans the same share of the training at any time, and of the initial values nothing is left.
 

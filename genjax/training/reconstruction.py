@@ -1,7 +1,7 @@
 """Averages after training: one of any width from averages that were saved while a run trained.
 
-The profile that is asked for is the nearest sum of the profiles of what was saved, by least squares (Karras et al. 2024,
-section 3.2 and appendix C).
+The profile that is asked for is the nearest sum of the profiles of what was saved, by least squares (Karras et al.
+2024, section 3.2 and appendix C).
 """
 
 from collections.abc import Sequence
