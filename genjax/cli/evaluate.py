@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--workdir', required=True, help='a run directory')
   flags.add_step(parser)
   extensions.add_flag(parser)
-  parser.add_argument('--raw', action='store_true', help='use the parameters themselves, not their averages')
+  flags.add_averages(parser)
   parser.add_argument('--seed', type=int, default=0, help='of the samples that sample-based metrics draw')
   parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
                       help='e.g. sampler.steps=25')
@@ -38,10 +38,11 @@ def main(argv: list[str]) -> int:
   distributed.join(hosts.options(args))
   samples = not args.no_samples
   config, run = workdir_lib.open_run(args.workdir, args.set, args.step,
-                                     check=lambda run: scoring.check(run, samples), imports=args.imports)
+                                     check=lambda run: scoring.check(run, samples, flags.averaged(args)),
+                                     imports=args.imports)
   if each_out:
     workdir_lib.prepare(str(each_out.parent), '--per-example')
-  evaluation = scoring.evaluate(config, run, not args.raw, samples, args.seed)
+  evaluation = scoring.evaluate(config, run, flags.averaged(args), samples, args.seed)
   if distributed.is_first():
     if each_out:
       np.savez_compressed(each_out, **evaluation.examples)  # type: ignore[arg-type]

@@ -151,7 +151,8 @@ class Experiment:
   objective: what is learned. train, heldout: data. optimizers: group -> optax transformation. example: column -> shape
   and dtype of one row of a training batch, known without opening the data. cut: columns whose rows are at most as long
   as in `example`, and in each batch as long as its longest. shapes: column -> shapes that its rows may have instead of
-  that in `example`, the same in a whole batch; a step is compiled for each. ema: group -> decay.
+  that in `example`, the same in a whole batch; a step is compiled for each. ema: group -> decay, or several averages,
+  see `genjax.training.averages`.
   frozen: parameters that are read and never trained; a group of `jax.ShapeDtypeStruct`s is read, before anything is
   computed, from its source. sources: frozen group -> where it comes from. origins: trained group -> the group of
   config.optimizers that it is trained by, where that has another name. axes: group -> table of (path regex, logical
@@ -174,7 +175,7 @@ class Experiment:
   example: Mapping[str, jax.ShapeDtypeStruct]
   cut: frozenset[str] = frozenset()
   shapes: Mapping[str, tuple[tuple[int, ...], ...]] = dataclasses.field(default_factory=dict)
-  ema: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  ema: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   frozen: Params = dataclasses.field(default_factory=dict)
   sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
   origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
