@@ -15,6 +15,8 @@ import sys
 
 import jax
 
+from genjax import config as config_lib
+from genjax.cli import evaluate
 from genjax.config import suggestion
 from genjax.runs import extensions, lock
 from genjax.runs import workdir as workdir_lib
@@ -58,6 +60,8 @@ def main(argv: list[str]) -> int:
     sweep = sweeps.read(args.config, fixed, args.imports, before['labels'] if before else None)
   if folder:
     sweeps.check_folder(sweep, folder)
+  if args.evaluate is not None:
+    _check_evaluation(sweep, shlex.split(args.evaluate))
   if args.list:
     rows = [(setting.name, '  '.join(f'{key}={value!r}' for key, value in setting.overrides.items()))
             for setting in sweep.settings]
@@ -83,8 +87,17 @@ def _fixed(rest: list[str]) -> dict[str, str]:
   return found
 
 
-def _run(sweep: sweeps.Sweep, folder: pathlib.Path, count: int, evaluate: str | None) -> int:
-  tasks = sweeps.tasks(sweep, folder, None if evaluate is None else shlex.split(evaluate))
+def _check_evaluation(sweep: sweeps.Sweep, flags: list[str]) -> None:
+  """Checks the flags of `genjax evaluate` on every config, before a run begins."""
+  args = evaluate.arguments().parse_args(['--workdir=RUN', *flags])
+  for setting in sweep.settings:
+    config = config_lib.from_plain(setting.config)
+    for assignment in args.set:
+      config_lib.override(config, assignment)
+
+
+def _run(sweep: sweeps.Sweep, folder: pathlib.Path, count: int, flags: str | None) -> int:
+  tasks = sweeps.tasks(sweep, folder, None if flags is None else shlex.split(flags))
   look = _Look(sweep, folder, count)
   with board.Board(look.rows, look.summary) as shown:
     shown.say(f'{len(tasks)} runs in {folder}, {sum(bool(task.pending()) for task in tasks)} to do, {count} at a time')

@@ -16,12 +16,11 @@ SECONDS = 60.0  # between two plain lines of progress
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-  """A table without lines; the colour of the second column tells a state."""
+  """A table without lines; states have colours."""
   drawn = Table(*header, box=None, pad_edge=False, header_style='bold')
   for row in rows:
-    color = COLORS.get(row[1].partition(' ')[0], '') if len(row) > 1 else ''
-    drawn.add_row(*(Text(cell, style=color if column == 1 else '', overflow='fold')
-                    for column, cell in enumerate(row)))
+    drawn.add_row(*(Text(cell, style=COLORS.get(cell.partition(' ')[0], '') if name == 'state' else '', overflow='fold')
+                    for name, cell in zip(header, row)))
   return drawn
 
 
@@ -37,13 +36,15 @@ class Board:
   Args:
     rows: gives the rows that are shown, of the names of what is active; it is asked once a second.
     summary: gives a line that tells all in short, of these names.
+    header: of the rows.
     file: where to; on a terminal the table stays in place, elsewhere the summary is printed once a minute.
   """
 
   def __init__(self, rows: Callable[[Sequence[str]], Sequence[Sequence[str]]],
                summary: Callable[[Sequence[str]], str],
-               file: IO[str] | None = None):
+               header: Sequence[str] = HEADER, file: IO[str] | None = None):
     self._active: Sequence[str] = ()
+    self._header = header
     self._rows, self._summary = rows, summary
     self._file: Any = file or sys.stdout
     self._console = Console(file=self._file)
@@ -84,4 +85,4 @@ class Board:
       self.say(line)
 
   def _draw(self) -> Group:
-    return Group(table(HEADER, self._rows(self._active)), Text(self._summary(self._active), style='bold'))
+    return Group(table(self._header, self._rows(self._active)), Text(self._summary(self._active), style='bold'))
