@@ -5,8 +5,8 @@
 
 A setting is a dict of what one run changes: dotted keys of the config, as after `--config.` on the command line;
 'arg.NAME' for an argument of `get_config`, as after the colon of `--config=FILE:NAME=value`; 'arg' for its whole text.
-Each combinator takes axes and returns a list of settings, so that they nest. An axis is such a list, or a dict from keys
-to the values that each may have.
+Each combinator takes axes and returns a list of settings, so that they nest. An axis is such a list, or a dict from
+keys to the values that each may have.
 
 They stand beside the configs, and need Python alone: a config file knows nothing of the library that reads it.
 """

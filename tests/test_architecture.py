@@ -43,7 +43,8 @@ ALLOWED = {
                      'genjax.training.monitoring.progress', 'genjax.studies'),
   'genjax.cli': ('genjax.types', 'genjax.options', 'genjax.config', 'genjax.sharding', 'genjax.cluster',
                  'genjax.distributed',
-                 'genjax.runs', 'genjax.studies', 'genjax.training', 'genjax.planning', 'genjax.objectives.base', 'genjax.data',
+                 'genjax.runs', 'genjax.studies',
+                 'genjax.training', 'genjax.planning', 'genjax.objectives.base', 'genjax.data',
                  'genjax.metrics', 'genjax.nn.functional', 'genjax.interop.files', 'genjax.cli', 'genjax.__version__'),
   'configs': ('genjax.configs.common', 'genjax.configs.sweeps'),
 }

@@ -1,8 +1,8 @@
 """`genjax compare RUN RUN ... [--allow=FIELD]`: evaluations side by side, if they were measured alike.
 
 Each RUN is a run directory that was evaluated, or an evaluation.json. Where their metric cards differ in data, split,
-counts, extractor, resizing, sampler, guidance, averages or version of the metrics, it refuses with exit code 8 and names
-the fields.
+counts, extractor, resizing, sampler, guidance, averages or version of the metrics, it refuses with exit code 8 and
+names the fields.
 """
 
 import argparse

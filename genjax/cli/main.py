@@ -37,8 +37,8 @@ COMMANDS = {
 MODULES = {'import': 'import_weights', 'export': 'export_weights'}  # of commands that are not called like theirs
 COMPUTING = ('train', 'sample', 'evaluate')
 # Flags that take a path. Shells leave a ~ alone that comes after '='.
-PATHS = ('adapter', 'base', 'config', 'curves', 'data_dir', 'from', 'hlo', 'import', 'input', 'out', 'per-example', 'to',
-         'tokenizer', 'workdir')
+PATHS = ('adapter', 'base', 'config', 'curves', 'data_dir', 'from', 'hlo', 'import', 'input', 'out', 'per-example',
+         'to', 'tokenizer', 'workdir')
 # A path that a user named is no such thing: too long, below a file, a folder in the place of a file, of another user, a
 # loop of links.
 _PATH = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP,

@@ -29,6 +29,28 @@ FAILED = 9  # the exit code when a run of the sweep failed
 
 def main(argv: list[str]) -> int:
   """Runs the sweep; returns the exit code."""
+  args, rest = _parser().parse_known_args(argv)
+  fixed = _fixed(rest)
+  if not args.jobs.isdecimal() or int(args.jobs) < 1:
+    raise UserError(f'--jobs must be a whole number of at least 1, got {args.jobs!r}')
+  folder = sweeps.folder(args.workdir) if args.workdir or not (args.list and args.config) else None
+  # The checks build models, and must not take the accelerators that the runs need.
+  jax.config.update('jax_platforms', 'cpu')
+  sweep = _sweep(args, fixed, folder)
+  if args.evaluate is not None:
+    _check_evaluation(sweep, shlex.split(args.evaluate))
+  if args.list or folder is None:
+    rows = [(setting.name, '  '.join(f'{key}={value!r}' for key, value in setting.overrides.items()))
+            for setting in sweep.settings]
+    print(board.text(('run', 'overrides'), rows))
+    return 0
+  workdir_lib.prepare(str(folder))
+  with lock.hold(folder):
+    sweeps.write(sweep, folder)
+    return _run(sweep, folder, int(args.jobs), args.evaluate)
+
+
+def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser('genjax sweep', description=__doc__, allow_abbrev=False,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--config', default='', metavar='FILE[:args]', help='a config file with a function sweep()')
@@ -39,39 +61,22 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--evaluate', nargs='?', const='', metavar='FLAGS',
                       help="evaluate each run when it is trained, for tables; e.g. --evaluate='--no-samples'")
   extensions.add_flag(parser)
-  args, rest = parser.parse_known_args(argv)
-  fixed = _fixed(rest)
-  if not args.jobs.isdecimal() or int(args.jobs) < 1:
-    raise UserError(f'--jobs must be a whole number of at least 1, got {args.jobs!r}')
-  if not args.list or not args.config:
-    folder = sweeps.folder(args.workdir)
-  else:
-    folder = sweeps.folder(args.workdir) if args.workdir else None
-  # The checks build models, and must not take the accelerators that the runs need.
-  jax.config.update('jax_platforms', 'cpu')
-  before = sweeps.stored(folder) if folder else None
+  return parser
+
+
+def _sweep(args: argparse.Namespace, fixed: dict[str, str], folder: pathlib.Path | None) -> sweeps.Sweep:
+  """The sweep of --config, or that of the folder; checked."""
   if not args.config:
     if fixed or args.imports:
       raise UserError('--config.KEY=VALUE and --import are of a new sweep; give --config=FILE, or leave them out to go '
                       'on with that of --workdir')
     assert folder is not None
-    sweep = sweeps.reopened(folder)
-  else:
-    sweep = sweeps.read(args.config, fixed, args.imports, before['labels'] if before else None)
+    return sweeps.reopened(folder)
+  before = sweeps.stored(folder) if folder else None
+  sweep = sweeps.read(args.config, fixed, args.imports, before['labels'] if before else None)
   if folder:
     sweeps.check_folder(sweep, folder)
-  if args.evaluate is not None:
-    _check_evaluation(sweep, shlex.split(args.evaluate))
-  if args.list:
-    rows = [(setting.name, '  '.join(f'{key}={value!r}' for key, value in setting.overrides.items()))
-            for setting in sweep.settings]
-    print(board.text(('run', 'overrides'), rows))
-    return 0
-  assert folder is not None
-  workdir_lib.prepare(str(folder))
-  with lock.hold(folder):
-    sweeps.write(sweep, folder)
-    return _run(sweep, folder, int(args.jobs), args.evaluate)
+  return sweep
 
 
 def _fixed(rest: list[str]) -> dict[str, str]:
@@ -81,8 +86,8 @@ def _fixed(rest: list[str]) -> dict[str, str]:
     flag = re.fullmatch(r'--?config\.([\w.]+)=(.*)', arg, re.DOTALL)
     if flag is None:
       known = ('--config', '--workdir', '--list', '--jobs', '--evaluate', '--import')
-      raise UserError(f'unexpected argument {arg!r}.{suggestion(arg.partition("=")[0], known)} Expected --config.KEY=VALUE '
-                      'for what all runs change, or a flag of genjax sweep --help')
+      raise UserError(f'unexpected argument {arg!r}.{suggestion(arg.partition("=")[0], known)} Expected '
+                      '--config.KEY=VALUE for what all runs change, or a flag of genjax sweep --help')
     found[flag[1]] = flag[2]
   return found
 

@@ -1,8 +1,8 @@
 """`genjax table DIR`: mean, standard deviation and number of repetitions of each setting of a sweep.
 
 DIR is the folder of a sweep, or one with run directories in it. The best is bold, and unfinished and failed runs are
-named. With --baseline come differences, paired by seed, with bootstrap intervals. Runs that differ in more than the table
-groups by, in their code, or in how they were measured, are refused with exit code 8.
+named. With --baseline come differences, paired by seed, with bootstrap intervals. Runs that differ in more than the
+table groups by, in their code, or in how they were measured, are refused with exit code 8.
 """
 
 import argparse
@@ -30,7 +30,8 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--curves', default='', metavar='FILE', help='draw curves with bands, too: .png or .svg')
   parser.add_argument('--curve', default='', metavar='METRIC', help='of which metric of metrics.jsonl')
   parser.add_argument('--allow', action='append', default=[], metavar='FIELD',
-                      help="a field in which runs or cards may differ, such as 'source' or 'versions'; the table says so")
+                      help="a field in which runs or cards may differ, such as 'source' or 'versions'; the table says "
+                      'so')
   args = parser.parse_args(argv)
   out = outputs.file(args.out, '--out') if args.out else None
   drawn = outputs.file(args.curves, '--curves') if args.curves else None

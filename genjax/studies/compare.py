@@ -69,7 +69,7 @@ def differences(cards: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
   for field in dict.fromkeys(field for card in facts for field in card):
     section, _, rest = field.partition('.')
     having = [index for index, card in enumerate(cards) if (section != 'sampler' or measured[index])
-              and (section != 'measures' or any(rest == name or rest.startswith(f'{name}.') for name in measured[index]))]
+              and (section != 'measures' or any(f'{rest}.'.startswith(f'{name}.') for name in measured[index]))]
     values = [facts[index].get(field, ABSENT) for index in having]
     if any(value != values[0] for value in values):
       found[field] = [facts[index].get(field, ABSENT) if index in having else '-' for index in range(len(cards))]

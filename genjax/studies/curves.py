@@ -102,7 +102,8 @@ def check(path: pathlib.Path) -> None:
   try:
     import matplotlib  # noqa: F401  # pyright: ignore[reportMissingImports]  # an extra
   except ImportError as error:
-    raise UserError("--curves needs matplotlib: pip install 'genjax-research[plots]', or pip install matplotlib") from error
+    raise UserError("--curves needs matplotlib: pip install 'genjax-research[plots]', or pip install matplotlib"
+                    ) from error
 
 
 def draw(metric: str, curves: list[Curve], path: pathlib.Path) -> None:
@@ -121,8 +122,8 @@ def draw(metric: str, curves: list[Curve], path: pathlib.Path) -> None:
     for index, curve in enumerate(curves):
       color = matplotlib.colormaps['tab10' if len(curves) <= 10 else 'tab20'](index % 20)
       style = ('-', '--', ':')[index // 20 % 3]
-      label = f'{curve.name} ({curve.runs})'
-      axes.plot(curve.step_S, curve.mean_S, style, color=color, label=label, marker='.' if len(curve.step_S) < 3 else None)
+      marker = '.' if len(curve.step_S) < 3 else None  # a line through one point is none
+      axes.plot(curve.step_S, curve.mean_S, style, color=color, label=f'{curve.name} ({curve.runs})', marker=marker)
       axes.fill_between(curve.step_S, curve.mean_S - curve.deviation_S, curve.mean_S + curve.deviation_S, color=color,
                         alpha=0.2, linewidth=0)
     axes.set_xlabel('step')

@@ -126,7 +126,8 @@ def _lives(process: int, since: str) -> bool:
     return False
   try:
     fields = pathlib.Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()
-    booted = next(int(line.split()[1]) for line in open('/proc/stat') if line.startswith('btime'))
+    booted = next(int(line.split()[1]) for line in pathlib.Path('/proc/stat').read_text().splitlines()
+                  if line.startswith('btime'))
     began = booted + int(fields[19]) / os.sysconf('SC_CLK_TCK')
     return fields[0] != 'Z' and began <= datetime.datetime.fromisoformat(since).timestamp() + 2
   except (OSError, ValueError, IndexError, StopIteration):  # a system without /proc, or one that hides it

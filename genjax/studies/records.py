@@ -105,8 +105,8 @@ def _record(path: pathlib.Path, name: str, overrides: dict[str, Any], config: Ma
     code['builder'] = _digest(path / 'code')
   evaluation = listing.load(path / scoring.NAME) or None
   heldout = {f'heldout/{key}': value for key, value in summary.get('heldout', {}).items() if key != 'examples'}
-  return Record(name, path, overrides, config_lib.flatten(config), listing.read(path, name, config), heldout, evaluation,
-                code)
+  return Record(name, path, overrides, config_lib.flatten(config), listing.read(path, name, config), heldout,
+                evaluation, code)
 
 
 def _digest(folder: pathlib.Path) -> str:
@@ -188,7 +188,8 @@ def check_code(records: Sequence[Record], allow: Sequence[str]) -> list[str]:
     values = list(dict.fromkeys(json.dumps(one.get(field, compare.ABSENT)) for one in facts))
     if len(values) > 1:
       found[field] = values
-  if fields := compare.refused(found, [name for name in allow if _is_code(name, facts)]):
+  known = [*_CODE, *dict.fromkeys(field for one in facts for field in one)]
+  if fields := compare.refused(found, [name for name in allow if _is_code(name, facts)], known):
     lines = '\n'.join(f'  {field}: {" | ".join(found[field])}' for field in fields)
     raise compare.Incomparable(
       f'the runs were trained by different code:\n{lines}\nTrain them anew, or say so in the table: '
@@ -216,13 +217,14 @@ def check_cards(records: Sequence[Record], allow: Sequence[str]) -> list[str]:
   """
   cards = [_measured(record) for record in records]
   found = compare.differences(cards)
-  known = [field for card in cards for field in config_lib.flatten(card)]
+  known = ['checkpoint', *dict.fromkeys(field for record in records if record.evaluation
+                                        for field in config_lib.flatten(record.evaluation['card']))]
   code = [config_lib.flatten(record.code) for record in records]
   fields = compare.refused(found, [name for name in allow if not _is_code(name, code)], known)
   if fields:
-    lines = '\n'.join(
-      f'  {field}: {" | ".join(dict.fromkeys(value if isinstance(value, str) else json.dumps(value) for value in found[field]))}'
-      for field in fields)
+    told = {field: dict.fromkeys(value if isinstance(value, str) else json.dumps(value) for value in found[field])
+            for field in fields}
+    lines = '\n'.join(f'  {field}: {" | ".join(values)}' for field, values in told.items())
     raise compare.Incomparable(f'the runs were not measured alike:\n{lines}\nEvaluate them alike, or say so in the '
                                f'table: --allow={fields[0]}', fields)
   return list(found)

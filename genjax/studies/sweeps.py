@@ -1,7 +1,7 @@
 """A sweep: the settings that a config file yields, and the folder of their runs.
 
     sweep.json               the config file, and the name and the overrides of every run
-    .sweep/NAME/             the config that the run NAME is trained from, and where its builder is: config.json, run.json
+    .sweep/NAME/             config.json, from which the run NAME is trained, and run.json, which says where its builder is
     NAME/                    a run directory, with two files more: job.log, job.json, see `genjax.studies.jobs`
 """
 
@@ -23,6 +23,7 @@ from genjax.types import UserError, expanded, listed
 FILE = 'sweep.json'
 CONFIGS = '.sweep'
 ARGUMENT = 'arg'
+_FACTS = ('file', 'argument', 'fixed', 'imports', 'paths', 'labels')  # of a sweep as a whole
 SEED = 'seed'  # the key whose values are repetitions
 
 
@@ -110,8 +111,8 @@ def _yielded(path: pathlib.Path, argument: str | None) -> list[dict[str, Any]]:
   """What `sweep()` of a config file yields, or `sweep(arg)`, with nested dicts as dotted keys."""
   function = getattr(configs.module(path), 'sweep', None) if path.suffix == '.py' else None
   if function is None:
-    raise UserError(f'{path} has no function sweep(); write one that yields settings, such as {{"seed": 1}}, or returns '
-                    'what genjax.configs.sweeps combines')
+    raise UserError(f'{path} has no function sweep(); write one that yields settings, such as {{"seed": 1}}, or '
+                    'returns what genjax.configs.sweeps combines')
   with configs.failing(path):
     found = list(function(argument) if inspect.signature(function).parameters else function())
   if not found:
@@ -201,7 +202,7 @@ def stored(workdir: pathlib.Path) -> dict[str, Any] | None:
     return None
   except ValueError as error:
     raise UserError(f'{path} is damaged: {error}; restore it from a copy') from error
-  if not isinstance(found, dict) or not {'file', 'argument', 'fixed', 'imports', 'paths', 'labels', 'runs'} <= set(found):
+  if not isinstance(found, dict) or not {*_FACTS, 'runs'} <= found.keys():
     raise UserError(f'{path} is damaged, or no file of a sweep')
   return found
 
@@ -217,8 +218,7 @@ def reopened(workdir: pathlib.Path) -> Sweep:
     raise UserError(f'{workdir} holds no sweep; name one with --config=FILE[:args]')
   settings = [Setting(run['name'], run['overrides'], given_config(workdir, run['name'])) for run in found['runs']
               if run['current']]
-  return Sweep(settings=settings, **{key: found[key] for key in
-                                     ('file', 'argument', 'fixed', 'imports', 'paths', 'labels')})
+  return Sweep(settings=settings, **{key: found[key] for key in _FACTS})
 
 
 def given_config(workdir: pathlib.Path, name: str) -> dict[str, Any]:
