@@ -1,7 +1,7 @@
 """A sweep: the settings that a config file yields, and the folder of their runs.
 
     sweep.json               the config file, and the name and the overrides of every run
-    .sweep/NAME/             config.json, from which the run NAME is trained, and run.json, which says where its builder is
+    .sweep/NAME/             config.json, from which the run NAME is trained; run.json says where its builder is
     NAME/                    a run directory, with two files more: job.log, job.json, see `genjax.studies.jobs`
 """
 
