@@ -12,6 +12,7 @@ from rich.text import Text
 
 HEADER = ('run', 'state', 'step', 'ETA', 'metrics')
 COLORS = {'finished': 'green', 'running': 'cyan', 'failed': 'red', 'interrupted': 'yellow'}
+_URGENT = {'running': 0, 'failed': 1, 'interrupted': 2, 'waiting': 3}
 SECONDS = 60.0  # between two plain lines of progress
 
 
@@ -85,4 +86,12 @@ class Board:
       self.say(line)
 
   def _draw(self) -> Group:
-    return Group(table(self._header, self._rows(self._active)), Text(self._summary(self._active), style='bold'))
+    rows = list(self._rows(self._active))
+    room = max(1, self._console.height - 4)
+    left_out = len(rows) - room
+    if left_out > 0:  # what goes on and what went wrong stays in view
+      state = self._header.index('state')
+      kept = sorted(range(len(rows)), key=lambda index: _URGENT.get(rows[index][state].partition(' ')[0], 9))[:room]
+      rows = [rows[index] for index in sorted(kept)]
+    more = f'; {left_out} runs are not shown' if left_out > 0 else ''
+    return Group(table(self._header, rows), Text(f'{self._summary(self._active)}{more}', style='bold'))

@@ -58,10 +58,10 @@ class Task:
     return commands
 
   def _evaluated(self) -> bool:
-    """Whether the run was evaluated at its end, as this task would."""
-    card = listing.load(self.folder / scoring.NAME).get('card', {})
+    """Whether the run was evaluated as this task would: by a task like it, or at its end by hand."""
+    card = listing.load(self.folder / scoring.NAME).get('card')
     flags = listing.load(self.folder / listing.JOB).get('evaluated')
-    return card.get('step') == self.steps and flags in (None, list(self.flags))
+    return card is not None and (flags == list(self.flags) or flags is None and card.get('step') == self.steps)
 
 
 class Observer(Protocol):

@@ -1,10 +1,12 @@
 """What runs are doing, read from their folders."""
 
+import io
 import json
 import os
 import socket
 
 import pytest
+import rich.console
 
 from genjax.cli.main import main
 from genjax.runs import lock
@@ -82,8 +84,6 @@ def test_watch_ends_with_an_interrupt(tmp_path, fake_run, monkeypatch, capsys):
 
 
 def test_a_terminal_gets_one_table_and_a_file_gets_lines(monkeypatch):
-  import io
-
   class Terminal(io.StringIO):
     def isatty(self):
       return True
@@ -96,6 +96,19 @@ def test_a_terminal_gets_one_table_and_a_file_gets_lines(monkeypatch):
     shown.say('a line')
     shown.look(['r'])
   assert 'a line' in file.getvalue() and 'loss 1' in file.getvalue() and '\x1b[' in file.getvalue()
+
+
+def test_what_does_not_fit_the_terminal_is_what_is_finished(monkeypatch):
+  monkeypatch.setenv('LINES', '10')
+  monkeypatch.setenv('COLUMNS', '100')
+  states = ['finished'] * 20 + ['running (step)', 'failed (x)', 'waiting'] + ['finished'] * 20
+  rows = [[f'run{index}', state, '', '', ''] for index, state in enumerate(states)]
+  file = io.StringIO()
+  shown = board.Board(lambda active: rows, lambda active: 'all', file=file)
+  rich.console.Console(file=file, width=100).print(shown._draw())
+  lines = file.getvalue().splitlines()
+  assert [line.split()[0] for line in lines[1:-1]] == ['run0', 'run1', 'run2', 'run20', 'run21', 'run22']
+  assert lines[-1].strip() == 'all; 37 runs are not shown'
 
 
 def test_damaged_files_are_no_end(tmp_path, fake_run):
