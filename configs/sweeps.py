@@ -19,7 +19,7 @@ import random as random_lib
 from typing import Any
 
 Setting = dict[str, Any]
-Axis = Mapping[str, Sequence[Any]] | Iterable[Mapping[str, Any]]
+Axis = Any  # Mapping[str, Sequence] | Iterable[Setting]; static types cannot tell the two apart
 
 
 def product(*axes: Axis) -> list[Setting]:

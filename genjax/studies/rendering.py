@@ -12,6 +12,7 @@ from genjax.types import UserError
 
 _LATEX = {'\\': r'\textbackslash{}', '&': r'\&', '%': r'\%', '$': r'\$', '#': r'\#', '_': r'\_', '{': r'\{', '}': r'\}',
           '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '±': r'$\pm$', 'Δ': r'$\Delta$'}
+_MOST = 6  # decimals; smaller numbers are written with an exponent
 _MARKDOWN = {'|': r'\|', '*': r'\*'}
 
 
@@ -37,6 +38,9 @@ def number(cell: statistics.Summary | None) -> str:
   if cell.deviation is None or not cell.deviation:
     return f'{cell.mean:.4g}' + ('' if cell.deviation is None else ' ± 0')
   decimals = _decimals(cell.deviation)
+  if decimals > _MOST:
+    digits = min(decimals + math.floor(math.log10(abs(cell.mean))), _MOST) if cell.mean else 3
+    return f'{cell.mean:.{max(digits, 0)}e} ± {cell.deviation:.1e}'
   return f'{cell.mean:.{decimals}f} ± {cell.deviation:.{decimals}f}'
 
 
@@ -47,6 +51,8 @@ def interval(cell: statistics.Difference | None) -> str:
   if cell.low is None or cell.high is None:
     return f'{cell.mean:+.3g}'
   decimals = _decimals(max(cell.high - cell.low, abs(cell.mean) / 100))
+  if decimals > _MOST:
+    return f'{cell.mean:+.2e} [{cell.low:+.2e}, {cell.high:+.2e}]'
   return f'{cell.mean:+.{decimals}f} [{cell.low:+.{decimals}f}, {cell.high:+.{decimals}f}]'
 
 

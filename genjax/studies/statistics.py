@@ -48,6 +48,8 @@ def summary(values: Sequence[float]) -> Summary | None:
   """Mean and standard deviation; None for no values."""
   if not values:
     return None
+  if len(set(values)) == 1:  # the sum of equal numbers, divided, may be another number
+    return Summary(values[0], 0.0 if len(values) > 1 else None, len(values))
   mean = math.fsum(values) / len(values)
   squares = math.fsum((value - mean) ** 2 for value in values)
   return Summary(mean, math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else None, len(values))

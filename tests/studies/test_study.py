@@ -1,4 +1,4 @@
-"""A real sweep in small: killed twice with SIGKILL, once the sweep and once a run, its table is that of an undisturbed one."""
+"""A real sweep in small: after SIGKILL of the sweep and of a run, its table is that of an undisturbed one."""
 
 import json
 import os

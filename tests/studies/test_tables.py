@@ -7,7 +7,7 @@ import json
 import pytest
 
 from genjax.cli.main import main
-from genjax.studies import curves, rendering, tables
+from genjax.studies import curves, rendering, statistics, tables
 from genjax.studies.compare import Incomparable
 from genjax.types import UserError
 
@@ -60,6 +60,14 @@ def test_runs_without_evaluations_show_the_end_of_training(fake_sweep):
   table = tables.make(folder)
   assert list(table.metrics) == ['heldout/loss']
   assert any('1 of 6 finished runs are not evaluated' in note for note in table.notes)
+
+
+@pytest.mark.parametrize(('values', 'said'), [
+  ([0.0985] * 3, '0.0985 ± 0'), ([1.45e-6, 1.47e-6], '1.460e-06 ± 1.4e-08'), ([1234.0, 1250.0], '1242 ± 11'),
+  ([-0.5, 0.5], '0.00 ± 0.71'), ([3.0], '3'), ([1.0, 1.0 + 1e-15], '1.000000e+00 ± 7.9e-16'), ([], '-'),
+])
+def test_numbers_have_two_digits_of_their_deviation(values, said):
+  assert rendering.number(statistics.summary(values)) == said
 
 
 def test_latex_and_markdown_escape(fake_sweep):
