@@ -117,7 +117,8 @@ def draw(metric: str, curves: list[Curve], path: pathlib.Path) -> None:
   import matplotlib  # pyright: ignore[reportMissingImports]
   from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
   with matplotlib.rc_context({'svg.hashsalt': 'genjax', 'svg.fonttype': 'path'}):
-    figure = Figure(figsize=(8, 5), layout='constrained')
+    columns = 2 if len(curves) > 4 and max(len(curve.name) for curve in curves) < 40 else 1
+    figure = Figure(figsize=(8, 4.5 + 0.2 * -(-len(curves) // columns)), layout='constrained')
     axes: Any = figure.subplots()
     for index, curve in enumerate(curves):
       color = matplotlib.colormaps['tab10' if len(curves) <= 10 else 'tab20'](index % 20)
@@ -129,7 +130,7 @@ def draw(metric: str, curves: list[Curve], path: pathlib.Path) -> None:
     axes.set_xlabel('step')
     axes.set_ylabel(metric)
     axes.grid(alpha=0.3)
-    figure.legend(loc='outside lower center', ncols=2 if len(curves) > 4 else 1, fontsize='small', frameon=False)
+    figure.legend(loc='outside lower center', ncols=columns, fontsize='small', frameon=False)
     # No date and no version: the bytes are a function of the curves.
     metadata = {'Date': None, 'Creator': None} if path.suffix == '.svg' else {'Software': None}
     figure.savefig(path, dpi=150, metadata=metadata)

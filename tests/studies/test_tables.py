@@ -64,7 +64,7 @@ def test_runs_without_evaluations_show_the_end_of_training(fake_sweep):
 
 @pytest.mark.parametrize(('values', 'said'), [
   ([0.0985] * 3, '0.0985 ± 0'), ([1.45e-6, 1.47e-6], '1.460e-06 ± 1.4e-08'), ([1234.0, 1250.0], '1242 ± 11'),
-  ([-0.5, 0.5], '0.00 ± 0.71'), ([3.0], '3'), ([1.0, 1.0 + 1e-15], '1.000000e+00 ± 7.9e-16'), ([], '-'),
+  ([-0.5, 0.5], '0.00 ± 0.71'), ([3.0], '3'), ([1.0, 1.0 + 2**-50], '1.000000e+00 ± 6.3e-16'), ([], '-'),
 ])
 def test_numbers_have_two_digits_of_their_deviation(values, said):
   assert rendering.number(statistics.summary(values)) == said
