@@ -10,8 +10,9 @@ import socket
 import time
 from typing import Any
 
+import tqdm
+
 from genjax.runs import lock
-from genjax.training.monitoring.progress import interval
 
 JOB = 'job.json'  # what a sweep says of the processes of a run, see `genjax.studies.jobs`
 STATES = FINISHED, RUNNING, FAILED, INTERRUPTED, WAITING = 'finished', 'running', 'failed', 'interrupted', 'waiting'
@@ -189,5 +190,5 @@ def rows(infos: Sequence[Info], wanted: Sequence[str] = ()) -> Iterator[list[str
   """The cells of a table: run, state, step, ETA, metrics."""
   for info in infos:
     state = f'{info.state} ({info.doing})' if info.doing else info.state
-    eta = interval(info.eta) if info.eta and info.state not in (FINISHED, FAILED) else ''
+    eta = tqdm.tqdm.format_interval(info.eta) if info.eta and info.state not in (FINISHED, FAILED) else ''
     yield [info.name, state, f'{info.step}/{info.steps}', eta, headline(info.metrics, wanted)]
