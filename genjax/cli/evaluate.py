@@ -15,8 +15,8 @@ from genjax.runs import workdir as workdir_lib
 from genjax.types import UserError, strict_json
 
 
-def main(argv: list[str]) -> int:
-  """Evaluates; returns the exit code."""
+def arguments() -> argparse.ArgumentParser:
+  """The flags of the command."""
   parser = argparse.ArgumentParser('genjax evaluate', description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--workdir', required=True, help='a run directory')
@@ -30,7 +30,12 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--per-example', metavar='PATH.npz',
                       help='write the value of each held-out example, in the order of the split')
   hosts.add(parser)
-  args = parser.parse_args(argv)
+  return parser
+
+
+def main(argv: list[str]) -> int:
+  """Evaluates; returns the exit code."""
+  args = arguments().parse_args(argv)
   if args.per_example and not args.per_example.endswith('.npz'):
     raise UserError(f'--per-example takes a path that ends in .npz, got {args.per_example}')
   each_out = outputs.file(args.per_example, '--per-example') if args.per_example else None

@@ -18,7 +18,7 @@ from genjax.runs import builders
 from genjax.types import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-FILES = [path for path in (ROOT / 'configs').rglob('*.py') if path.stem not in ('__init__', 'common')]
+FILES = [path for path in (ROOT / 'configs').rglob('*.py') if path.stem not in ('__init__', 'common', 'sweeps')]
 CONFIGS = sorted(path.relative_to(ROOT / 'configs').with_suffix('').as_posix() for path in FILES)
 PAGE = (ROOT / 'docs' / 'options.md').read_text()
 QUICKSTART = f'--config={ROOT}/configs/quickstart.py:smoke'
