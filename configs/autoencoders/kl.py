@@ -38,9 +38,9 @@ def get_config(arg=None):
   small = arg.model.endswith('-small')
   config = common.base(steps=20_000 if small else 400_000, batch_size=16)
   config.experiment = 'genjax.experiments.kl'
-  heldout = 'test' if arg.data in SETS else 'train[98%:]'
-  config.data = dict(name=arg.data, train='train' if arg.data in SETS else 'train[:98%]', heldout=heldout, shape=(side, side, channels),
-                     num_classes=0, flip=False, **common.IMAGES)
+  train, heldout = ('train', 'test') if arg.data in SETS else ('train[:98%]', 'train[98%:]')
+  config.data = dict(name=arg.data, train=train, heldout=heldout, shape=(side, side, channels), num_classes=0,
+                     flip=False, **common.IMAGES)
   if arg.pixels:
     config.data.update(resize='bicubic', crop=True)
   config.model = dict(name='kl', **dict(dict(base=128, blocks=2, groups=32, attention=(), projections=True),

@@ -248,8 +248,8 @@ def _check(config: Config, parts: Mapping[str, Any], first: Columns) -> None:
     raise UserError(f'the autoencoder reads the column {autoencoder.column!r}, and config.data gives {sorted(first)}')
   if image.dtype != np.uint8 or image.shape[1:] != tuple(autoencoder.shape):
     raise UserError(f'the autoencoder {parts[_part()].source.path} reads pictures uint8 {tuple(autoencoder.shape)}, '
-                    f'and those of {config.data.name} are {image.dtype} {image.shape[1:]}; set config.data.shape to that, '
-                    'and config.data.resize=bilinear')
+                    f'and those of {config.data.name} are {image.dtype} {image.shape[1:]}; set config.data.shape to '
+                    'that, and config.data.resize=bilinear')
   if TEXT in parts and TEXT not in first:
     raise UserError(f'--text encodes the column {TEXT!r}, captions, and {config.data.name} has {sorted(first)}; leave '
                     'it out, or name data with captions')
