@@ -77,6 +77,10 @@ def space(config: Config) -> Space:
   if content == 'pixels':
     return Space(tuple(autoencoder.latent), codecs.latents(PART, autoencoder), images.example(config),
                  functools.partial(images.batches, config), functools.partial(images.open_data, config), (part,))
+  for option in ('buckets', 'mixture'):
+    if config.data.get(option):
+      raise UserError(f'config.data.{option} is of pictures, and config.data.content=latents reads one encoded folder '
+                      'of one shape; leave it out')
   label = {'label': jax.ShapeDtypeStruct((), np.int32)} if config.data.num_classes else {}
   moments = {name: jax.ShapeDtypeStruct(tuple(autoencoder.latent), np.float32) for name in moment_columns(autoencoder)}
   return Space(tuple(autoencoder.latent), codecs.encoded(PART, autoencoder), {**moments, **label},
@@ -157,8 +161,9 @@ def encoded_folder(name: str) -> pathlib.Path:
   """
   folder = expanded(name)
   if not packed.is_packed(folder):
-    raise UserError(f'config.data.content=latents needs encoded data, and config.data.name={name!r} is none: make it by '
-                    'genjax data encode --workdir=AUTOENCODER --config=CONFIG_OF_THE_DATA --out=FOLDER, and name FOLDER')
+    raise UserError(f'config.data.content=latents needs encoded data, and config.data.name={name!r} is none: make it '
+                    'by genjax data encode --workdir=AUTOENCODER --config=CONFIG_OF_THE_DATA --out=FOLDER, and name '
+                    'that folder')
   if packed.read_schema(folder)['key'].get('kind') != KIND:
     raise UserError(f'config.data.name={name!r} holds packed data that is not encoded; set config.data.content=pixels, '
                     'or encode it by genjax data encode')
