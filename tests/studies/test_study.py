@@ -11,13 +11,23 @@ import time
 import pytest
 
 from genjax.cli.main import main
+from genjax.studies import listing
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 FILE = """
 from genjax.configs import quickstart, sweeps
-get_config = quickstart.get_config
+
+def get_config(arg=None):
+  config = quickstart.get_config(arg)
+  config.experiment = 'beside'
+  return config
+
 def sweep():
   return sweeps.product({'objective.process.name': ('flow', 'vp_cosine')}, sweeps.seeds(2))
+"""
+BUILDER = """
+from genjax.experiments import diffusion
+build, options = diffusion.build, diffusion.options
 """
 FLAGS = ('--config.steps=300', '--config.checkpoint.every=20', '--config.sample_every=0', '--config.evaluate_every=0',
          '--config.log_every=20')
@@ -38,9 +48,8 @@ def in_the_middle(folder):
   for path in folder.glob('*/train.lock'):
     run = path.parent
     saved = [step for step in (run / 'checkpoints').glob('*') if step.name.isdigit()]
-    text = path.read_text()
-    if saved and text.strip() and not (run / 'summary.json').exists():
-      return run, json.loads(text)['process']
+    if saved and listing.read(run).state == listing.RUNNING:
+      return run, json.loads(path.read_text())['process']
   return None
 
 
@@ -58,15 +67,17 @@ def wait_for(condition, process, seconds=300):
 def test_a_sweep_that_is_killed_twice_gives_the_table_of_an_undisturbed_one(tmp_path, capsys):
   file = tmp_path / 'study.py'
   file.write_text(FILE)
+  (tmp_path / 'beside.py').write_text(BUILDER)
   calm, rough = tmp_path / 'calm', tmp_path / 'rough'
   assert start(calm, file).wait(900) == 0
 
   sweep = start(rough, file)
-  _, process = wait_for(lambda: in_the_middle(rough), sweep)
+  wait_for(lambda: in_the_middle(rough), sweep)
   sweep.kill()
   sweep.wait()
   deadline = time.monotonic() + 30
-  while pathlib.Path(f'/proc/{process}').exists():  # it dies with the sweep
+  # Its processes die with it.
+  while any(listing.read(path.parent).state == listing.RUNNING for path in rough.glob('*/train.lock')):
     assert time.monotonic() < deadline
     time.sleep(0.02)
 
