@@ -67,7 +67,8 @@ def make(run: Run, target: Target, model_flops: int, facts: Mapping[str, Any],
     'parameters': sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(run.target.params)),
     'units_per_step': run.settings.batch_size * run.experiment.units_per_example, 'unit': run.experiment.unit, 'bytes':
       memory.totals(run.target,
-                    frozen), 'parts': memory.by_part(frozen), 'bytes_per_device': bytes_per_device, 'fits': None if limit is None else peak <= limit,
+                    frozen), 'bytes_per_device': bytes_per_device, 'fits': None if limit is None else peak <= limit,
+    'parts': memory.by_part(frozen),
     'shortfall': 0 if limit is None else max(0, int(peak - limit)), 'flops': {
       'model': model_flops, 'step': step_flops, 'compiled_per_device': None
     }, 'collectives': None, 'memory_traffic': None, 'loops_of_unknown_length': None, 'roofline':
