@@ -226,7 +226,7 @@ def test_another_autoencoder_is_refused_by_writing_and_by_training(autoencoder, 
 
 
 @pytest.mark.parametrize(('workdir', 'flags', 'told'), [
-  ('quickstart', [], 'is a run of genjax.experiments.diffusion, and no autoencoder'),
+  ('quickstart', [], 'is no autoencoder'),
   ('nothing', [], 'is not there'),
   ('autoencoders/kl', ['--config.data.resize=bilinear', '--config.data.shape=(16, 16, 1)'],
    'reads pictures uint8 (8, 8, 1)'),
