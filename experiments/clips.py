@@ -95,7 +95,7 @@ def read(config: Config) -> Data:
 
 def cut(data: Data, start: str) -> clips.ClipOptions:
   """How clips are cut from films that begin at `start`."""
-  return clips.ClipOptions(data.frames, tuple(data.shape), data.rate, data.stride, start, data.short, data.resize,
+  return clips.ClipOptions(data.frames, data.shape, data.rate, data.stride, start, data.short, data.resize,
                            data.crop, data.folder_rate)
 
 
