@@ -121,7 +121,7 @@ class Conditions:
     experiment = dataclasses.replace(experiment, conditions={**experiment.conditions, **self.conditions})
     if not self._made:
       return experiment
-    made = {column for entry in self._made.values() for column in entry.columns}
+    made = {column for entry in self._made.values() for column in entry.batches}
     keeps = tuple(name for name in experiment.example if name not in made)
     facts = {name: {**made.assets} for name, made in self._made.items() if made.assets}
     files = {name: data for made in self._made.values() for name, data in made.files.items()}
@@ -178,11 +178,12 @@ def of(config: Config, shape: tuple[int, ...], open: Open, label_dropout: float 
     made[name] = make(scopes[name], chosen)
     # What the run keeps goes first: training and sampling have the same, whatever has become of a tokenizer.
     null = {column: nulls.get(column, row) for column, row in made[name].null.items()}
-    conditioners[name] = Conditioner(tuple(made[name].columns), null, chosen.dropout, made[name].give)
+    conditioners[name] = Conditioner(tuple(made[name].columns), null, chosen.dropout, made[name].give,
+                                     made[name].stored)
     known.update(_accepted(scopes[name], chosen, made[name]))
   network = _network(made, {'num_classes': count} if plain else {})
-  example = {column: row for entry in made.values() for column, row in entry.columns.items()}
-  reads = tuple(dict.fromkeys(column for entry in made.values() for column in entry.reads))
+  example = {column: row for entry in made.values() for column, row in entry.batches.items()}
+  reads = tuple(dict.fromkeys(column for entry in made.values() for column in entry.data))
   mirrored = tuple(column for entry in made.values() for column in entry.mirrored)
   if plain:
     example['label'] = jax.ShapeDtypeStruct((), np.int32)
@@ -253,14 +254,14 @@ class Conditioned:
   def _told(self, columns: Columns) -> Columns:
     found = {name: columns[name] for name in self._keeps if name in columns}
     for name, made in self._made.items():
-      for column in made.reads:
+      for column in made.data:
         if column not in columns:
           raise condition_texts.lacking(self._scopes[name], column, columns)
-      found.update(made.encode(made.take(columns)))
+      found.update(made.told(columns))
     return found
 
   def fingerprint(self) -> dict[str, Any]:
-    facts = {name: {'columns': list(made.reads), **made.facts} for name, made in self._made.items()}
+    facts = {name: {'columns': list(made.data), **made.facts} for name, made in self._made.items()}
     return {**self._source.fingerprint(), 'conditions': facts}
 
 

@@ -106,6 +106,20 @@ def test_a_mesh_changes_no_loss(folder):
 
 
 @pytest.mark.slow
+def test_stored_latents_and_embeddings_train_as_encoders_in_the_loop(folder):
+  genjax('data', 'encode', '--workdir=runs/kl', CONFIG, '--config.parts.autoencoder=', '--config.parts.text=',
+         '--text=runs/bert', '--out=encoded', cwd=folder)
+  encoded = ('--config.data.name=encoded', '--config.data.content=latents', '--config.data.train=train',
+             '--config.data.heldout=heldout', '--config.steps=6', '--config.conditions.text.dropout=0.4')
+  genjax('train', CONFIG, '--workdir=runs/loop', *SMALL, *encoded, cwd=folder)
+  genjax('train', CONFIG, '--workdir=runs/stored', *SMALL, *encoded, '--config.conditions.text.stored=True', cwd=folder)
+  loop, stored = losses(folder / 'runs' / 'loop'), losses(folder / 'runs' / 'stored')
+  assert set(loop) == set(stored) and len(loop) == 6
+  assert max(abs(loop[step] - stored[step]) / loop[step] for step in loop) < 1e-5
+  genjax('sample', '--workdir=runs/stored', '--num=1', '--prompt=a red square', '--out=stored.png', cwd=folder)
+
+
+@pytest.mark.slow
 def test_it_takes_adapters_and_is_planned(folder):
   genjax('train', CONFIG, '--workdir=runs/adapted', *SMALL, '--config.init_from=runs/flow', '--config.lora.rank=2',
          "--config.lora.paths=('.*attention/.*kernel',)", cwd=folder)
