@@ -41,7 +41,7 @@ class Conditioner:
   """
 
   columns: tuple[str, ...]
-  null: Mapping[str, Array]
+  null: Mapping[str, Any]
   dropout: float
   encode: Callable[[Params, Mapping[str, Array]], Given]
 
