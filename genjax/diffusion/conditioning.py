@@ -43,7 +43,7 @@ class Conditioner:
   """
 
   columns: tuple[str, ...]
-  null: Mapping[str, Array]
+  null: Mapping[str, Any]
   dropout: float
   encode: Callable[[Params, Mapping[str, Array]], Given]
   stored: Mapping[str, str] = dataclasses.field(default_factory=dict)
