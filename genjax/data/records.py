@@ -63,6 +63,8 @@ def merged(columns: dict[str, Any], found: dict[str, Any], path: pathlib.Path) -
     new = found[name]
     if {old['type'], new['type']} == {'integer', 'number'}:
       old = new = {'type': 'number'}
+    if old['type'] != new['type'] and {old['type'], new['type']} <= {'bytes', 'list', 'files'}:
+      old = new = {'type': 'files'}  # clips: some are files, and others folders of frames
     if old['type'] != new['type'] or old.get('dtype') != new.get('dtype'):
       raise UserError(f'{path}: column {name!r} has values of two kinds, {old} and {new}')
     joined[name] = {**old, **({'large': True} if new.get('large') else {})}
@@ -80,5 +82,6 @@ def column(values: list[Any], entry: Mapping[str, Any]) -> np.ndarray:
   if entry['type'] == 'array' and len({value.shape for value in values}) == 1:
     return np.stack(values)
   objects = np.empty(len(values), object)
-  objects[:] = values
+  for row, value in enumerate(values):  # numpy would take lists of one length for a further axis
+    objects[row] = value
   return objects
