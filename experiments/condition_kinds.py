@@ -398,4 +398,5 @@ def read_picture(path: str, channels: int) -> np.ndarray:
   except OSError as error:
     raise UserError(f'cannot read the picture {path}: {error.strerror or error}') from error
   except decoding.Broken as error:
-    raise UserError(f'cannot read the picture {path}: {error}; expected one of {", ".join(decoding.ENDINGS)}') from error
+    raise UserError(f'cannot read the picture {path}: {error}; expected one of {", ".join(decoding.ENDINGS)}'
+                    ) from error

@@ -224,7 +224,8 @@ def lacking(scope: Scope, column: str, columns: Mapping[str, Any]) -> UserError:
   """The error of data without a column."""
   hint = ' Captions of pictures come from metadata.jsonl, or from a .txt file beside each.' if column == 'text' else ''
   return UserError(f'{scope.where} reads the column {column!r}, and the data {scope.config.data.name!r} has the '
-                   f'columns {sorted(columns)}; name one of them in {scope.where}.column, or take data that has it.{hint}')
+                   f'columns {sorted(columns)}; name one of them in {scope.where}.column, or take data that has '
+                   f'it.{hint}')
 
 
 def texts_of(columns: Columns, column: str) -> np.ndarray:

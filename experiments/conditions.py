@@ -97,7 +97,8 @@ class Conditions:
     made = self.conditioners
     if not made and (guidance != 1.0 or guidances):
       raise UserError(f'guidance by {dict(guidances) or guidance} (config.sampler) needs a condition, such as classes '
-                      '(config.data.num_classes) or text (config.conditions); without one set config.sampler.guidance=1.0')
+                      '(config.data.num_classes) or text (config.conditions); without one set '
+                      'config.sampler.guidance=1.0')
     for name, scale in guidances.items():
       config_lib.choose(made, name, 'a name in config.sampler.guidances')
       if scale != 1.0 and not made[name].dropout:
@@ -105,7 +106,8 @@ class Conditions:
                         f'training: {self.dropouts[name]} above 0; without that set the scale to 1.0')
     if guidance != 1.0 and not guidances and not any(condition.dropout for condition in made.values()):
       told = ' or '.join(f'{self.dropouts[name]} above 0 for the condition {name!r}' for name in made)
-      raise UserError(f'config.sampler.guidance={guidance} needs a condition that training leaves out at times: {told}; '
+      raise UserError(f'config.sampler.guidance={guidance} needs a condition that training leaves out at times: '
+                      f'{told}; '
                       'without that set config.sampler.guidance=1.0')
 
   def source(self, source: Source, keeps: tuple[str, ...]) -> Source:
@@ -127,7 +129,9 @@ class Conditions:
     files = {name: data for made in self._made.values() for name, data in made.files.items()}
     experiment = dataclasses.replace(
       experiment, example={**experiment.example, **self.example}, train=self._data(experiment.train, keeps),
-      heldout=self._data(experiment.heldout, keeps), assets={**experiment.assets, **({'conditions': facts} if facts else {})}, files={**experiment.files, **files, FILE: self._nulls()})
+      heldout=self._data(experiment.heldout, keeps),
+      assets={**experiment.assets, **({'conditions': facts} if facts else {})},
+      files={**experiment.files, **files, FILE: self._nulls()})
     opened = {made.part.name: made.part for made in self._made.values() if made.part}
     return parts.attach(experiment, *opened.values()) if opened else experiment
 

@@ -196,7 +196,7 @@ def that_encoded(config: Config, part: parts_lib.Part, name: str = PART) -> part
     return part
   made = packed.read_schema(encoded_folder(config.data.name))['key'].get(name)
   if made is None:
-    raise UserError(f'{config.data.name} was encoded without a text encoder; encode it by genjax data encode --text=RUN, '
-                    'or set stored=False of the condition')
+    raise UserError(f'{config.data.name} was encoded without a text encoder; encode it by genjax data encode '
+                    '--text=RUN, or set stored=False of the condition')
   source = dataclasses.replace(part.source, sha256=made['sha256'], made=config.data.name)
   return dataclasses.replace(part, source=source)

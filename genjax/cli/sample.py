@@ -88,7 +88,8 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     '--conditions', default='',
     help="what to generate, e.g. 'label=3', 'label=0-9', 'label=1,7', 'source=A.wav,B.wav'; lists go round the rows")
-  parser.add_argument('--prompt', action='append', help='a text to continue, to translate or to draw; several go round the rows')
+  parser.add_argument('--prompt', action='append',
+                      help='a text to continue, to translate or to draw; several go round the rows')
   parser.add_argument('--negative', action='append', help='a text that guidance leads away from; several go round, too')
   parser.add_argument('--stream', action='store_true', help='one text, shown while it is generated')
   parser.add_argument('--seed', type=int, default=0, help='row i is a function of the seed and i')

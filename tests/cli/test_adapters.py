@@ -97,7 +97,8 @@ def test_merged_run_samples_and_evaluates_alike_without_its_base(runs, tmp_path,
 def test_a_base_kept_in_bfloat16_is_merged_and_known_in_float32(runs, tmp_path):
   adapter = tmp_path / 'half'
   assert train(adapter, f'--config.init_from={runs / "base"}', *LORA, *QUIET, '--config.model.dtype=bfloat16') == 0
-  facts = [json.loads((path / 'config.json').read_text())['assets']['parts']['base'] for path in (runs / 'adapter', adapter)]
+  facts = [json.loads((path / 'config.json').read_text())['assets']['parts']['base']
+           for path in (runs / 'adapter', adapter)]
   assert facts[0] == facts[1]  # the checksum is that of the base, in whatever type it is kept
   _, run = workdir.open_run(str(adapter))
   kernel = run.frozen['base']['params']['net']['decoder']['dense']['kernel']

@@ -63,7 +63,8 @@ def test_broken_pictures_are_refused_with_their_names(made, tmp_path, capsys):
 def test_packed_pictures_are_those_of_the_folder(made, packed_set):
   root, expected = made
   options = folder.Options(broken='skip')
-  files, source, reader = folder.Files(root, options), folder.open_folder(root, 'train', options), packed.Reader(packed_set)
+  files, source = folder.Files(root, options), folder.open_folder(root, 'train', options)
+  reader = packed.Reader(packed_set)
   shards = folder.open_folder(packed_set)
   assert source.fingerprint() == shards.fingerprint() and shards.classes == {0: 'cat', 1: 'dog', 2: 'owl'}
   assert files.names == [str(name) for name in reader.get(np.arange(197))['name']]
@@ -82,8 +83,8 @@ def test_packed_pictures_are_those_of_the_folder(made, packed_set):
 
 def config_of(name, **data):
   config = digits_edm.get_config('smoke')
-  config.data.update(dict(dict(name=str(name), train='train[:90%]', heldout='train[90%:]', shape=(8, 8, 3), num_classes=3,
-                               resize='bilinear', crop=True, broken='skip'), **data))
+  config.data.update(dict(dict(name=str(name), train='train[:90%]', heldout='train[90%:]', shape=(8, 8, 3),
+                               num_classes=3, resize='bilinear', crop=True, broken='skip'), **data))
   return config
 
 
@@ -128,9 +129,10 @@ def test_packed_pictures_are_trained_on_and_sampled(packed_set, tmp_path):
 def test_a_set_that_does_not_fit_the_config(packed_set, data, message):
   config = config_of(packed_set)
   config.data.update(data)
+  read = lambda: (images.batches(config, config.data.train).batch(0),
+                  images.batches(config, config.data.heldout, shuffle=False).fingerprint())
   with pytest.raises(UserError, match=message):
-    images.batches(config, config.data.train).batch(0)
-    images.batches(config, config.data.heldout, shuffle=False).fingerprint()
+    read()
 
 
 def test_sets_smaller_than_a_batch_and_gaps_in_labels(tmp_path):
@@ -206,7 +208,8 @@ def test_bytes_after_kill_9_are_those_of_an_undisturbed_run(made, tmp_path):
 
 def test_pictures_encoded_anew(made, tmp_path, capsys):
   root, _ = made
-  pack = lambda out, *flags: main(['data', 'pack', f'--input={root}', f'--out={tmp_path / out}', '--broken=skip', *flags])
+  pack = lambda out, *flags: main(
+    ['data', 'pack', f'--input={root}', f'--out={tmp_path / out}', '--broken=skip', *flags])
   assert pack('a', '--size=10', '--resize=bicubic') == 0
   before = folder.open_folder(root, 'train', folder.Options(broken='skip'))
   after = folder.open_folder(tmp_path / 'a')
@@ -215,7 +218,8 @@ def test_pictures_encoded_anew(made, tmp_path, capsys):
     old, new = (source.get(np.array([row]))['image'][0] for source in (before, after))
     height, width = old.shape[:2]
     size = (round(height * 10 / min(height, width)), round(width * 10 / min(height, width)))
-    expected = Image.fromarray(old.squeeze(-1) if old.shape[2] == 1 else old).resize(size[::-1], Image.Resampling.BICUBIC)
+    expected = Image.fromarray(old.squeeze(-1) if old.shape[2] == 1 else old)
+    expected = expected.resize(size[::-1], Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(new.squeeze(), np.asarray(expected))
     assert tuple(after.index['size'][row]) == size
   assert pack('b', '--size=6x8', '--crop', '--format=jpg', '--quality=90') == 0
@@ -245,8 +249,8 @@ def test_sounds_and_clips(tmp_path):
     frame.save(tmp_path / 'clips' / 'loose' / f'{number}.png')
   for name, decoding, shape in (('sounds', SoundOptions(0.5, 8000, start='middle'), (3, 4000)),
                                 ('clips', ClipOptions(3, (12, 16, 3), rate=10.0), (2, 3, 12, 16, 3))):
-    assert main(['data', 'pack', f'--input={tmp_path / name}', f'--kind={name}', f'--out={tmp_path / (name + "-packed")}']
-                ) == 0
+    assert main(['data', 'pack', f'--input={tmp_path / name}', f'--kind={name}',
+                 f'--out={tmp_path / (name + "-packed")}']) == 0
     options = folder.Options(kind=name, decoding=decoding)
     sources = [folder.open_folder(tmp_path / path, 'train', options) for path in (name, f'{name}-packed')]
     first, second = (source.get(np.arange(len(source))) for source in sources)

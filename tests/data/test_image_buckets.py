@@ -53,8 +53,8 @@ def test_sizes_of_an_area():
     assert height % 64 == width % 64 == 0 and height * width <= 1024 * 1024 < height * (width + 64)
     assert max(height / width, width / height) <= 4
   assert aspect.sizes(((4, 8), 64, (4, 8)), 4) == ((4, 8), (4, 16), (8, 8), (12, 4), (16, 4))
-  for wrong, message in (((3,), 'an area of 3 pixels has no sizes in multiples of 4'), (((1, 2, 3),), 'height and a width'),
-                         ((-5,), 'at least 1'), ((), 'names no sizes')):
+  for wrong, message in (((3,), 'an area of 3 pixels has no sizes in multiples of 4'),
+                         (((1, 2, 3),), 'height and a width'), ((-5,), 'at least 1'), ((), 'names no sizes')):
     with pytest.raises(UserError, match=message):
       aspect.sizes(wrong, 4)
 
@@ -181,5 +181,5 @@ def test_what_buckets_exclude(root):
     with pytest.raises(UserError, match=message):
       diffusion.build(config_of(root, **data))
   from genjax.experiments import vae
-  with pytest.raises(UserError, match='batches of several shapes, which models of diffusion take and this one does not'):
+  with pytest.raises(UserError, match='batches of several shapes, which models of diffusion take and this one does'):
     vae.build(config_of(root))
