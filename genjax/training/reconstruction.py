@@ -43,7 +43,7 @@ def coefficients(saved: Sequence[Saved], step: int, sigma_rel: float) -> np.ndar
   time_N = np.array([one.step for one in saved], np.float64) / step
   gamma_N = np.array([averages.exponent(one.sigma_rel) for one in saved])
   gram_NN = _product(time_N[:, None], gamma_N[:, None], time_N, gamma_N)
-  return np.linalg.lstsq(gram_NN, _product(time_N, gamma_N, np.float64(1.0), np.float64(wanted)), rcond=None)[0]
+  return np.linalg.lstsq(gram_NN, _product(time_N, gamma_N, np.ones(1), np.full(1, wanted)), rcond=None)[0]
 
 
 def _product(a: np.ndarray, gamma_a: np.ndarray, b: np.ndarray, gamma_b: np.ndarray) -> np.ndarray:

@@ -84,6 +84,9 @@ def test_samples_do_not_depend_on_the_chunk(run):
 
 @pytest.mark.parametrize('start', [0, 3, 5])
 def test_a_draw_continues_a_longer_one(run, start):
+  labelled = dataclasses.replace(run.experiment, conditions={'label': Condition.label(10)})
+  state, run = run.state, Run(labelled, run.settings)
+  run.restore(state)
   whole = run.sample(9, seed=1)
   rest = run.sample(9 - start, seed=1, start=start, chunk=4)
   assert list(rest) == list(whole)
