@@ -15,7 +15,9 @@ Row = Mapping[str, Any]
 
 def pack_row(row: Row) -> bytes:
   """An example as the bytes of its record; equal examples have equal bytes."""
-  return msgpack.packb({name: row[name] for name in sorted(row)}, default=_packed)
+  packed = msgpack.packb({name: row[name] for name in sorted(row)}, default=_packed)
+  assert packed is not None, 'it is None only for a packer that collects'
+  return packed
 
 
 def unpack_row(data: bytes) -> dict[str, Any]:

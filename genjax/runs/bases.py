@@ -23,7 +23,7 @@ from genjax.runs import assets, atomic, builders, extensions, sources
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs.assets import read_json
 from genjax.runs.sources import BASE, PARTS
-from genjax.training import state
+from genjax.training import averages, state
 from genjax.training.checkpoints import warm_start
 from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.training.experiment import Experiment, Source
@@ -227,10 +227,10 @@ def _read(source: Source, where: str, wanted: Sequence[str],
   config, paths = read_config(source.path)
   with contextlib.closing(checkpoints_lib.of_run(folder, config)) as saved:
     step, there = saved.load(report, source.step)
-  averages = there.get('ema') or {}
-  if source.averaged and not averages:
+  means = averages.evaluated(there.get('ema') or {})
+  if source.averaged and not means:
     raise _no_averages(source, 'config.init' if where == 'config.init_from' else where)
-  params = {**there['params'], **({} if source.averaged is False else averages)}
+  params = {**there['params'], **({} if source.averaged is False else means)}
   leaves = named_leaves({**params, 'mutable': there.get('mutable') or {}})
   nested = sorted({path.split('/')[1] for path in wanted if path.startswith('frozen/')})
   if not nested and not sources.adapted(config):
