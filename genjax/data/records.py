@@ -63,6 +63,8 @@ def merged(columns: dict[str, Any], found: dict[str, Any], path: pathlib.Path) -
     new = found[name]
     if {old['type'], new['type']} == {'integer', 'number'}:
       old = new = {'type': 'number'}
+    if {old['type'], new['type']} == {'bytes', 'list'}:  # files, and folders of files
+      old = new = {'type': 'list'}
     if old['type'] != new['type'] or old.get('dtype') != new.get('dtype'):
       raise UserError(f'{path}: column {name!r} has values of two kinds, {old} and {new}')
     joined[name] = {**old, **({'large': True} if new.get('large') else {})}
