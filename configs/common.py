@@ -68,7 +68,8 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
     microbatches: parts into which a batch is split to accumulate gradients.
     steps_per_call: steps in one call of the device; more help where a step takes about a millisecond.
     reduce: type in which devices sum gradients; 'bfloat16' halves what they send.
-    ema: decay of the moving average of this group's parameters, per step; without it there is no average.
+    ema: decay of the moving average of this group's parameters, per step, or a dict of several averages, see
+      docs/averages.md; without it there is no average.
     mesh.data: devices along the axis that splits the batch; -1 is all that the others leave.
     mesh.fsdp: devices along the axis that splits the batch and the parameters; -1 is all that the others leave.
     mesh.tensor: devices along the axis that splits hidden channels, heads, vocabulary; -1 is all that the others leave.
@@ -96,7 +97,7 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
     init.averaged: whether it begins with the moving averages of that run.
     init.strict: whether a parameter that only one of both has, and that no rule covers, is an error.
     init.rules: how its parameters are renamed, dropped and kept, see `genjax.training.checkpoints.warm_start`.
-    parts: what the run stands on beside its data, see `genjax.runs.bases`: NAME -> a run or a folder of public weights.
+    parts: runs and folders of public weights that the run stands on, by name, see `genjax.runs.sources.Options`.
     lora.rank: rank of the low-rank adapters that are trained in place of the parameters of init_from; 0 for none.
     lora.alpha: adapters are multiplied by alpha / rank.
     lora.dropout: rate at which inputs of adapters are dropped in training.
@@ -120,7 +121,7 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
   config.sampler = ml_collections.ConfigDict()
   config.evaluation = ml_collections.ConfigDict()  # options of sample-based metrics
   config.optimizers = ml_collections.ConfigDict()
-  config.ema = ml_collections.ConfigDict()  # group -> decay
+  config.ema = ml_collections.ConfigDict()  # group -> decay, or averages by name
   config.mesh = ml_collections.ConfigDict(dict(data=-1, fsdp=1, tensor=1, context=1, expert=1))
   config.rules = ml_collections.ConfigDict()  # logical axis -> mesh axis
   config.log_every = 50

@@ -3,7 +3,7 @@
     genjax train --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
-from genjax.configs import common
+from genjax.configs import common, sweeps
 
 
 def get_config(arg=None):
@@ -32,3 +32,10 @@ def get_config(arg=None):
     config.sampler.steps = 2
     config.optimizers.net.warmup = 1
   return config
+
+
+def sweep():
+  """An ablation of what the network predicts, of what carries data to noise, and of guidance; three seeds."""
+  return sweeps.product({'objective.parameterization.name': ('velocity', 'x0', 'v'),
+                         'objective.process.name': ('flow', 'vp_cosine'), 'sampler.guidance': (1.0, 1.3)},
+                        sweeps.seeds(3))

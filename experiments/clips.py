@@ -81,7 +81,7 @@ def read(config: Config) -> Data:
   Raises:
     UserError: an unknown key or name, or a number out of range.
   """
-  data = config_lib.build(Data, config.data, 'config.data')
+  data = config_lib.build(Data, config.data, 'config.data', name=config.data.name)
   with checks.under('config.data'):
     checks.whole(data, 0, 'num_classes')
     checks.whole(data, 1, 'threads')
@@ -95,7 +95,7 @@ def read(config: Config) -> Data:
 
 def cut(data: Data, start: str) -> clips.ClipOptions:
   """How clips are cut from films that begin at `start`."""
-  return clips.ClipOptions(data.frames, tuple(data.shape), data.rate, data.stride, start, data.short, data.resize,
+  return clips.ClipOptions(data.frames, data.shape, data.rate, data.stride, start, data.short, data.resize,
                            data.crop, data.folder_rate)
 
 

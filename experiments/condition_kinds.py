@@ -78,6 +78,9 @@ class Made:
     facts: what identifies its encoding, for the fingerprint of the data.
     assets, files: what the run keeps.
     part: of other runs, that it stands on.
+    stored: entry of `given` -> column of the data and of batches that holds it; {} where `encode` makes the columns of
+      batches.
+    batch: shape and type of one row of these columns.
   """
 
   reads: tuple[str, ...]
@@ -98,6 +101,24 @@ class Made:
   assets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
   part: parts.Part | None = None
+  stored: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  batch: Mapping[str, jax.ShapeDtypeStruct] = dataclasses.field(default_factory=dict)
+
+  @property
+  def data(self) -> tuple[str, ...]:
+    """Columns of the data that batches are made of."""
+    return tuple(self.batch) or self.reads
+
+  @property
+  def batches(self) -> Mapping[str, jax.ShapeDtypeStruct]:
+    """Shape and type of one row of its columns of batches."""
+    return self.batch or self.columns
+
+  def told(self, columns: Columns) -> Columns:
+    """Columns of the data -> columns of batches."""
+    if not self.batch:
+      return self.encode(self.take(columns))
+    return {column: columns[column].astype(row.dtype, copy=False) for column, row in self.batch.items()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -377,4 +398,5 @@ def read_picture(path: str, channels: int) -> np.ndarray:
   except OSError as error:
     raise UserError(f'cannot read the picture {path}: {error.strerror or error}') from error
   except decoding.Broken as error:
-    raise UserError(f'cannot read the picture {path}: {error}; expected one of {", ".join(decoding.ENDINGS)}') from error
+    raise UserError(f'cannot read the picture {path}: {error}; expected one of {", ".join(decoding.ENDINGS)}'
+                    ) from error

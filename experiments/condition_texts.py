@@ -12,7 +12,7 @@ from genjax.data.pipeline import Columns, Source
 from genjax.data.text import tokenizers
 from genjax.data.text.tokenization import identity
 from genjax.data.text.windows import ByteVocabulary
-from genjax.experiments import parts
+from genjax.experiments import latents, parts
 from genjax.experiments.condition_kinds import Common, Made, Scope
 from genjax.training.monitoring import logs
 from genjax.types import Array, Params, UserError, expanded
@@ -34,6 +34,8 @@ class Text(Common):
     absent: the text that stands for none.
     tokens: whether the network attends to the tokens of a part.
     pooled: whether the one vector that a part gives for the text is added to the embedded time.
+    stored: whether the data holds what the part gives for each caption, as `genjax data encode --text` stores it.
+      Training then runs the encoder for the absent text alone; prompts of samples are encoded as ever.
     vocabulary: of a learned encoder: 'byte'; 'bpe' or 'wordpiece', learned from captions of the training data; or the
       path of a tokenizer, see `genjax.data.text.tokenizers.open_tokenizer`. The run keeps it.
     vocabulary_size: most tokens of one that is learned.
@@ -46,6 +48,7 @@ class Text(Common):
   absent: str = ''
   tokens: bool = True
   pooled: bool = False
+  stored: bool = False
   vocabulary: str = 'byte'
   vocabulary_size: int = 1000
 
@@ -57,6 +60,9 @@ class Text(Common):
       raise checks.OutOfRange('tokens and pooled are both False, so that nothing of the text is read')
     if self.pooled and not self.part:
       raise checks.OutOfRange('pooled needs a part: the encoder that the network learns gives tokens alone')
+    if self.stored and (not self.part or self.length):
+      raise checks.OutOfRange('stored needs the part that encoded the captions, at the length that it reads: set part, '
+                              'and length to 0')
     if self.length == 1:
       raise checks.OutOfRange('length must be at least 2: a token and the one that ends a text')
 
@@ -72,6 +78,8 @@ def text(scope: Scope, options: Text) -> Made:
     network = {**({'token_width': encoder.width} if options.tokens else {}),
                **({'vector_width': encoder.width} if options.pooled else {})}
     facts: dict[str, Any] = {'part': options.part, 'length': length}
+    if options.stored:
+      part = latents.that_encoded(scope.config, part, 'text')
   else:
     length = options.length or 64
     vocabulary, files = _vocabulary(scope, options)
@@ -92,6 +100,13 @@ def text(scope: Scope, options: Text) -> Made:
     return {**({'tokens': found['tokens'], 'tokens_mask': found['mask']} if options.tokens else {}),
             **({'vector': found['pooled']} if options.pooled else {})}
 
+  entries = ({'tokens': 'text_tokens', 'tokens_mask': 'text_mask'} if options.tokens else {}) | (
+    {'vector': 'text_pooled'} if options.pooled else {})
+  shapes = {} if part is None else {'text_tokens': jax.ShapeDtypeStruct((length, part.functions.width), np.float32),
+                                    'text_mask': jax.ShapeDtypeStruct((length,), np.bool_),
+                                    'text_pooled': jax.ShapeDtypeStruct((part.functions.width,), np.float32)}
+  batch = {column: shapes[column] for column in entries.values()} if options.stored else {}
+
   def parse(value: str) -> np.ndarray:
     cut([value])
     return np.asarray(value)
@@ -102,7 +117,7 @@ def text(scope: Scope, options: Text) -> Made:
     null={name: column[0] for name, column in encode(np.asarray([options.absent])).items()}, give=give, parse=parse,
     describe=f'a text of at most {length} tokens' if not options.truncate else
     f'a text, of which {length} tokens are read', row=None, network=network, facts=facts, assets=assets, files=files,
-    part=part)
+    part=part, stored=entries if options.stored else {}, batch=batch)
 
 
 class _Cut:
@@ -209,7 +224,8 @@ def lacking(scope: Scope, column: str, columns: Mapping[str, Any]) -> UserError:
   """The error of data without a column."""
   hint = ' Captions of pictures come from metadata.jsonl, or from a .txt file beside each.' if column == 'text' else ''
   return UserError(f'{scope.where} reads the column {column!r}, and the data {scope.config.data.name!r} has the '
-                   f'columns {sorted(columns)}; name one of them in {scope.where}.column, or take data that has it.{hint}')
+                   f'columns {sorted(columns)}; name one of them in {scope.where}.column, or take data that has '
+                   f'it.{hint}')
 
 
 def texts_of(columns: Columns, column: str) -> np.ndarray:

@@ -97,7 +97,8 @@ class Conditions:
     made = self.conditioners
     if not made and (guidance != 1.0 or guidances):
       raise UserError(f'guidance by {dict(guidances) or guidance} (config.sampler) needs a condition, such as classes '
-                      '(config.data.num_classes) or text (config.conditions); without one set config.sampler.guidance=1.0')
+                      '(config.data.num_classes) or text (config.conditions); without one set '
+                      'config.sampler.guidance=1.0')
     for name, scale in guidances.items():
       config_lib.choose(made, name, 'a name in config.sampler.guidances')
       if scale != 1.0 and not made[name].dropout:
@@ -105,7 +106,8 @@ class Conditions:
                         f'training: {self.dropouts[name]} above 0; without that set the scale to 1.0')
     if guidance != 1.0 and not guidances and not any(condition.dropout for condition in made.values()):
       told = ' or '.join(f'{self.dropouts[name]} above 0 for the condition {name!r}' for name in made)
-      raise UserError(f'config.sampler.guidance={guidance} needs a condition that training leaves out at times: {told}; '
+      raise UserError(f'config.sampler.guidance={guidance} needs a condition that training leaves out at times: '
+                      f'{told}; '
                       'without that set config.sampler.guidance=1.0')
 
   def source(self, source: Source, keeps: tuple[str, ...]) -> Source:
@@ -121,13 +123,15 @@ class Conditions:
     experiment = dataclasses.replace(experiment, conditions={**experiment.conditions, **self.conditions})
     if not self._made:
       return experiment
-    made = {column for entry in self._made.values() for column in entry.columns}
+    made = {column for entry in self._made.values() for column in entry.batches}
     keeps = tuple(name for name in experiment.example if name not in made)
     facts = {name: {**made.assets} for name, made in self._made.items() if made.assets}
     files = {name: data for made in self._made.values() for name, data in made.files.items()}
     experiment = dataclasses.replace(
       experiment, example={**experiment.example, **self.example}, train=self._data(experiment.train, keeps),
-      heldout=self._data(experiment.heldout, keeps), assets={**experiment.assets, **({'conditions': facts} if facts else {})}, files={**experiment.files, **files, FILE: self._nulls()})
+      heldout=self._data(experiment.heldout, keeps),
+      assets={**experiment.assets, **({'conditions': facts} if facts else {})},
+      files={**experiment.files, **files, FILE: self._nulls()})
     opened = {made.part.name: made.part for made in self._made.values() if made.part}
     return parts.attach(experiment, *opened.values()) if opened else experiment
 
@@ -178,11 +182,12 @@ def of(config: Config, shape: tuple[int, ...], open: Open, label_dropout: float 
     made[name] = make(scopes[name], chosen)
     # What the run keeps goes first: training and sampling have the same, whatever has become of a tokenizer.
     null = {column: nulls.get(column, row) for column, row in made[name].null.items()}
-    conditioners[name] = Conditioner(tuple(made[name].columns), null, chosen.dropout, made[name].give)
+    conditioners[name] = Conditioner(tuple(made[name].columns), null, chosen.dropout, made[name].give,
+                                     made[name].stored)
     known.update(_accepted(scopes[name], chosen, made[name]))
   network = _network(made, {'num_classes': count} if plain else {})
-  example = {column: row for entry in made.values() for column, row in entry.columns.items()}
-  reads = tuple(dict.fromkeys(column for entry in made.values() for column in entry.reads))
+  example = {column: row for entry in made.values() for column, row in entry.batches.items()}
+  reads = tuple(dict.fromkeys(column for entry in made.values() for column in entry.data))
   mirrored = tuple(column for entry in made.values() for column in entry.mirrored)
   if plain:
     example['label'] = jax.ShapeDtypeStruct((), np.int32)
@@ -253,14 +258,14 @@ class Conditioned:
   def _told(self, columns: Columns) -> Columns:
     found = {name: columns[name] for name in self._keeps if name in columns}
     for name, made in self._made.items():
-      for column in made.reads:
+      for column in made.data:
         if column not in columns:
           raise condition_texts.lacking(self._scopes[name], column, columns)
-      found.update(made.encode(made.take(columns)))
+      found.update(made.told(columns))
     return found
 
   def fingerprint(self) -> dict[str, Any]:
-    facts = {name: {'columns': list(made.reads), **made.facts} for name, made in self._made.items()}
+    facts = {name: {'columns': list(made.data), **made.facts} for name, made in self._made.items()}
     return {**self._source.fingerprint(), 'conditions': facts}
 
 

@@ -45,7 +45,8 @@ def build(config: Any) -> Experiment:
                             'config.objective.parameterization')
   quantile = _times(goal.pop('times'), process)
   weighting = _named(weightings.WEIGHTINGS, goal.pop('weighting', {'name': 'uniform'}), 'config.objective.weighting')
-  labels = config_lib.build(Labels, {key: goal.pop(key) for key in ('label_dropout',) if key in goal}, 'config.objective')
+  dropped = {key: goal.pop(key) for key in ('label_dropout',) if key in goal}
+  labels = config_lib.build(Labels, dropped, 'config.objective')
   told = conditions.of(config, space.shape, space.open, labels.label_dropout)
   model = config_lib.build(kind, config.model, 'config.model', shape=space.shape, **told.of_network(kind))
   if data.get('buckets'):
@@ -79,8 +80,8 @@ def options(config: Any) -> dict[str, Section]:
   """What the sections of the config take."""
   goal, method = config.objective, samplers.SAMPLERS.get(config.sampler.get('name'))
   made = {'net': '', 'sampler': '', 'codec': 'config.data.content', 'shape': 'config.data.shape',
-          'conditioners': 'config.conditions and config.data.num_classes', 'learned_variance': 'config.model.learn_sigma',
-          'quantile': 'config.objective.times'}
+          'conditioners': 'config.conditions and config.data.num_classes',
+          'learned_variance': 'config.model.learn_sigma', 'quantile': 'config.objective.times'}
   parts = {
     'process': named(schedules.PROCESSES, goal.get('process')),
     'parameterization': named(parameterizations.PARAMETERIZATIONS, goal.get('parameterization')),

@@ -16,12 +16,12 @@ from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import mixture as mixture_lib
-from genjax.data import pipeline, sources, synthetic
+from genjax.data import packed, pipeline, sources, synthetic
 from genjax.data.images import aspect, resizing
 from genjax.experiments import image_sets, imported, sections
 from genjax.options import Section
 from genjax.training.experiment import Condition
-from genjax.types import UserError
+from genjax.types import UserError, expanded
 
 NOISE = {'random_images': synthetic.random_images, 'random_latents': synthetic.random_latents,
          'captioned_shapes': synthetic.captioned_shapes}
@@ -225,6 +225,9 @@ def shapes(config: Config) -> dict[str, tuple[tuple[int, ...], ...]]:
 
 def assets(config: Config) -> dict[str, Any]:
   """What a run keeps of its data: the names of the classes of a folder; see `image_sets.classes`."""
+  if content(config) == 'latents' and not packed.is_packed(expanded(config.data.name)):  # such a run may lack its data
+    kept = config_lib.plain(config.assets).get('classes')
+    return {'classes': kept} if kept else {}
   return image_sets.classes(config)
 
 

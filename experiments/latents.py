@@ -77,11 +77,15 @@ def space(config: Config) -> Space:
   if content == 'pixels':
     return Space(tuple(autoencoder.latent), codecs.latents(PART, autoencoder), images.example(config),
                  functools.partial(images.batches, config), functools.partial(images.open_data, config), (part,))
+  for option in ('buckets', 'mixture'):
+    if config.data.get(option):
+      raise UserError(f'config.data.{option} is of pictures, and config.data.content=latents reads one encoded folder '
+                      'of one shape; leave it out')
   label = {'label': jax.ShapeDtypeStruct((), np.int32)} if config.data.num_classes else {}
   moments = {name: jax.ShapeDtypeStruct(tuple(autoencoder.latent), np.float32) for name in moment_columns(autoencoder)}
   return Space(tuple(autoencoder.latent), codecs.encoded(PART, autoencoder), {**moments, **label},
                functools.partial(batches, config, autoencoder), functools.partial(open_data, config, autoencoder),
-               (_expected(config, part),))
+               (that_encoded(config, part),))
 
 
 def moment_columns(autoencoder: Autoencoder) -> tuple[str, str]:
@@ -157,8 +161,9 @@ def encoded_folder(name: str) -> pathlib.Path:
   """
   folder = expanded(name)
   if not packed.is_packed(folder):
-    raise UserError(f'config.data.content=latents needs encoded data, and config.data.name={name!r} is none: make it by '
-                    'genjax data encode --workdir=AUTOENCODER --config=CONFIG_OF_THE_DATA --out=FOLDER, and name FOLDER')
+    raise UserError(f'config.data.content=latents needs encoded data, and config.data.name={name!r} is none: make it '
+                    'by genjax data encode --workdir=AUTOENCODER --config=CONFIG_OF_THE_DATA --out=FOLDER, and name '
+                    'that folder')
   if packed.read_schema(folder)['key'].get('kind') != KIND:
     raise UserError(f'config.data.name={name!r} holds packed data that is not encoded; set config.data.content=pixels, '
                     'or encode it by genjax data encode')
@@ -174,12 +179,24 @@ def _check_pictures(data: Config, key: Mapping[str, Any]) -> None:
                       f'cannot be changed: set it to {was!r}, or encode the data anew with {wanted!r}')
 
 
-def _expected(config: Config, part: parts_lib.Part) -> parts_lib.Part:
-  """The part, which must be the one that made the data. A run that began before knows its part already, and may be
-  sampled where its data is not."""
-  if (config_lib.plain(config.get('assets') or {}).get('parts') or {}).get(PART) or not packed.is_packed(
-      expanded(config.data.name)):
+def that_encoded(config: Config, part: parts_lib.Part, name: str = PART) -> parts_lib.Part:
+  """A part, which must be the one that encoded the data. A run that began before knows its part already, and may be
+  sampled where its data is not.
+
+  Args:
+    config: of the run.
+    part: as opened.
+    name: what it is in the key of the data: `PART`, or 'text' for the encoder of captions.
+
+  Raises:
+    UserError: the data is not encoded, or was encoded without such a part.
+  """
+  if (config_lib.plain(config.get('assets') or {}).get('parts') or {}).get(part.name) or (
+      name == PART and not packed.is_packed(expanded(config.data.name))):
     return part
-  made = packed.read_schema(encoded_folder(config.data.name))['key'][PART]
+  made = packed.read_schema(encoded_folder(config.data.name))['key'].get(name)
+  if made is None:
+    raise UserError(f'{config.data.name} was encoded without a text encoder; encode it by genjax data encode '
+                    '--text=RUN, or set stored=False of the condition')
   source = dataclasses.replace(part.source, sha256=made['sha256'], made=config.data.name)
   return dataclasses.replace(part, source=source)

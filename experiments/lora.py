@@ -78,7 +78,8 @@ def _kept(experiment: Experiment, base: Params, rows: int) -> Params:
 
   def read(base: Params, frozen: Params, params: Params, mutable: Tree, ema: Params, batch: Batch,
            heldout: Batch) -> Any:
-    context = Context(step=jnp.int32(0), mutable=mutable, ema=ema, frozen={**frozen, BASE: {**frozen[BASE], 'params': base}})
+    frozen = {**frozen, BASE: {**frozen[BASE], 'params': base}}
+    context = Context(step=jnp.int32(0), mutable=mutable, ema=ema, frozen=frozen)
     gradients = [
       jax.grad(lambda params, phase=phase: phase.loss(params, context, batch, key).loss)(params)
       for phase in objective.phases()

@@ -91,7 +91,9 @@ def image_metrics(config: Config) -> tuple[Metric, ...]:
     return ()
   judge = _classifier_config(name, config.data)
   card: dict[str, Any] = {'num_samples': options.num_samples, 'neighbours': options.neighbours,
-                          'labels': 'each class in turn, where the model takes labels'}
+                          'labels': 'each class in turn, where the model takes labels',
+                          'pictures': {'shape': list(config.data.shape), 'resize': config.data.get('resize', ''),
+                                       'crop': config.data.get('crop', False)}}
 
   def compute(sample: Callable[..., Columns], seed: int) -> dict[str, float]:
     run, facts = trained_classifier(judge)

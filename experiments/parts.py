@@ -26,6 +26,8 @@ from genjax.sharding import AxesTable
 from genjax.training.experiment import Experiment, Source
 from genjax.types import Tree, UserError, leaf_name, named_leaves
 
+Axes = tuple[tuple[str, tuple[str | None, ...]], ...]
+
 
 @dataclasses.dataclass(frozen=True)
 class Part:
@@ -45,7 +47,7 @@ class Part:
   name: str
   config: Config
   shapes: Tree
-  axes: AxesTable
+  axes: Axes
   source: Source
   folder: pathlib.Path
   functions: Any
@@ -95,15 +97,13 @@ def attach(experiment: Experiment, *parts: Part) -> Experiment:
 
 def offered(module: types.ModuleType) -> dict[str, Any]:
   """The kinds that a builder's module offers: name -> function of (config, experiment)."""
-  found = {}
-  for name, function in vars(module).items():
-    if inspect.isfunction(function) and not name.startswith('_'):
-      if list(inspect.signature(function).parameters) == ['config', 'experiment']:
-        found[name] = function
-  return found
+  functions = {name: function for name, function in vars(module).items()
+               if inspect.isfunction(function) and not name.startswith('_')}
+  return {name: function for name, function in functions.items()
+          if list(inspect.signature(function).parameters) == ['config', 'experiment']}
 
 
-def inside(groups: Mapping[str, Tree], axes: Mapping[str, AxesTable], folder: str) -> AxesTable:
+def inside(groups: Mapping[str, Tree], axes: Mapping[str, AxesTable], folder: str) -> Axes:
   """The tables of logical axes of groups, as one table for a group that holds them in a folder."""
   return tuple((f'{re.escape(f"{folder}/{group}/")}(?:{pattern})', logical) for group in groups
                for pattern, logical in axes.get(group, ()))
@@ -126,7 +126,7 @@ def _read_only(shapes: Tree, reads: tuple[str, ...], where: str) -> Tree:
   return {'params': {}, 'mutable': {}, 'frozen': {}, **kept(shapes, '')}
 
 
-def _matching(axes: AxesTable, shapes: Tree) -> AxesTable:
+def _matching(axes: Axes, shapes: Tree) -> Axes:
   """The rows of a table that are the first to match a parameter: what a part does not read has none."""
   names = [leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
   used = {next((row for row, (pattern, _) in enumerate(axes) if re.fullmatch(pattern, name)), None) for name in names}

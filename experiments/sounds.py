@@ -68,7 +68,7 @@ def read(config: Config) -> Data:
   Raises:
     UserError: an unknown key or name, or a number out of range.
   """
-  data = config_lib.build(Data, config.data, 'config.data')
+  data = config_lib.build(Data, config.data, 'config.data', name=config.data.name)
   with checks.under('config.data'):
     checks.whole(data, 0, 'num_classes')
     checks.whole(data, 1, 'threads')

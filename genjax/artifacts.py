@@ -262,9 +262,11 @@ def _sound(format: str) -> Callable[[Sound], bytes]:
 
   def encoded(sound: Sound) -> bytes:
     import soundfile  # not at the top: the library that it loads is needed for sounds alone
-    samples_SC = np.clip(np.nan_to_num(sound.two_axes(), posinf=0.0, neginf=0.0), -1.0, 1.0)
+    samples_SC = np.nan_to_num(sound.two_axes().astype(np.float64), posinf=0.0, neginf=0.0)
+    # As 16-bit files are read: what came from one is written as it was.
+    whole_SC = np.clip(np.round(samples_SC * 2**15), -2**15, 2**15 - 1).astype(np.int16)
     file = io.BytesIO()
-    soundfile.write(file, samples_SC, int(sound.rate), format=format, subtype='PCM_16')
+    soundfile.write(file, whole_SC, int(sound.rate), format=format, subtype='PCM_16')
     return file.getvalue()
 
   return encoded

@@ -245,6 +245,8 @@ def _put(config: Config, key: str, value: Any) -> None:
       if not isinstance(node.get(parent), ml_collections.ConfigDict):
         node[parent] = ml_collections.ConfigDict()
       node = node[parent]
+    if leaf in node and isinstance(value, dict) != isinstance(node[leaf], ml_collections.ConfigDict):
+      del node[leaf]  # a ConfigDict refuses a dict in the place of a number, and the other way round
     try:
       node[leaf] = value
     except ValueError as error:  # a dict whose keys have dots

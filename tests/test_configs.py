@@ -14,7 +14,7 @@ from genjax.runs import builders
 from genjax.training.run import Run
 
 ROOT = pathlib.Path(__file__).parent.parent
-FILES = [path for path in (ROOT / 'configs').rglob('*.py') if path.stem not in ('__init__', 'common')]
+FILES = [path for path in (ROOT / 'configs').rglob('*.py') if path.stem not in ('__init__', 'common', 'sweeps')]
 CONFIGS = sorted(path.relative_to(ROOT / 'configs').with_suffix('').as_posix() for path in FILES)
 ORIGINALS = {
   'mnist': 'mnist', 'cifar10': 'cifar10', 'tiny_shakespeare': 'tinyshakespeare', 'multi30k': 'multi30k',

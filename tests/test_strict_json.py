@@ -15,7 +15,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 OWN_USE = {
   'genjax/types.py', 'genjax/coordinator.py', 'genjax/distributed.py', 'genjax/runs/configs.py',
   'genjax/runs/same.py', 'genjax/metrics/card.py', 'genjax/data/sources.py', 'genjax/data/text/token_files.py',
-  'genjax/data/text/tokenizers.py', 'genjax/data/text/tokenization.py', 'experiments/measures.py'
+  'genjax/data/text/tokenizers.py', 'genjax/data/text/tokenization.py', 'experiments/measures.py',
+  'genjax/data/checking.py',
+  'genjax/studies/compare.py', 'genjax/studies/names.py', 'genjax/studies/records.py', 'genjax/studies/sweeps.py'
 }
 
 

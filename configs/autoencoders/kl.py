@@ -8,8 +8,8 @@ Arguments: `model`, where f8 makes latents of an eighth of the side; f4, f8, f16
 set or a folder; `pixels`, the side of the images, to which they are resized and cropped, 0 for that of `data` if it is
 a standard set; `channels` of the images; `dtype`.
 
-The published recipe has a perceptual and an adversarial loss too; this one is L1 and a KL divergence of weight 1e-6, with
-Adam 4.5e-6 for each image of a batch.
+The published recipe has a perceptual and an adversarial loss too; this one is L1 and a KL divergence of weight 1e-6,
+with Adam 4.5e-6 for each image of a batch.
 """
 
 from genjax.configs import common
@@ -38,9 +38,9 @@ def get_config(arg=None):
   small = arg.model.endswith('-small')
   config = common.base(steps=20_000 if small else 400_000, batch_size=16)
   config.experiment = 'genjax.experiments.kl'
-  heldout = dict(train='train', heldout='test') if arg.data in SETS else dict(train='train[:98%]', heldout='train[98%:]')
-  config.data = dict(name=arg.data, **heldout, shape=(side, side, channels), num_classes=0, flip=False,
-                     **common.IMAGES)
+  train, heldout = ('train', 'test') if arg.data in SETS else ('train[:98%]', 'train[98%:]')
+  config.data = dict(name=arg.data, train=train, heldout=heldout, shape=(side, side, channels), num_classes=0,
+                     flip=False, **common.IMAGES)
   if arg.pixels:
     config.data.update(resize='bicubic', crop=True)
   config.model = dict(name='kl', **dict(dict(base=128, blocks=2, groups=32, attention=(), projections=True),

@@ -97,7 +97,10 @@ def _entry(config: ml_collections.ConfigDict, key: str) -> Any:
 
 
 def _has_type(config: ml_collections.ConfigDict, key: str) -> bool:
-  """Whether a config tells the type of a key, which may name an entry of a sequence, as in 'a.b[0]'."""
+  """Whether a config tells the type of a key, which may name an entry of a sequence, as in 'a.b[0]'. An average is a
+  number or a dict, whatever stands there."""
+  if key.startswith('ema.'):
+    return False
   return spells(config, key) if '[' in key else _entry(config, key) is not None
 
 

@@ -15,14 +15,14 @@ from genjax.runs import workdir as workdir_lib
 from genjax.types import UserError, strict_json
 
 
-def main(argv: list[str]) -> int:
-  """Evaluates; returns the exit code."""
+def arguments() -> argparse.ArgumentParser:
+  """The flags of the command."""
   parser = argparse.ArgumentParser('genjax evaluate', description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--workdir', required=True, help='a run directory')
   flags.add_step(parser)
   extensions.add_flag(parser)
-  parser.add_argument('--raw', action='store_true', help='use the parameters themselves, not their averages')
+  flags.add_averages(parser)
   parser.add_argument('--seed', type=int, default=0, help='of the samples that sample-based metrics draw')
   parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
                       help='e.g. sampler.steps=25')
@@ -30,7 +30,12 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--per-example', metavar='PATH.npz',
                       help='write the value of each held-out example, in the order of the split')
   hosts.add(parser)
-  args = parser.parse_args(argv)
+  return parser
+
+
+def main(argv: list[str]) -> int:
+  """Evaluates; returns the exit code."""
+  args = arguments().parse_args(argv)
   if args.per_example and not args.per_example.endswith('.npz'):
     raise UserError(f'--per-example takes a path that ends in .npz, got {args.per_example}')
   each_out = outputs.file(args.per_example, '--per-example') if args.per_example else None
@@ -38,10 +43,11 @@ def main(argv: list[str]) -> int:
   distributed.join(hosts.options(args))
   samples = not args.no_samples
   config, run = workdir_lib.open_run(args.workdir, args.set, args.step,
-                                     check=lambda run: scoring.check(run, samples), imports=args.imports)
+                                     check=lambda run: scoring.check(run, samples, flags.averaged(args)),
+                                     imports=args.imports)
   if each_out:
     workdir_lib.prepare(str(each_out.parent), '--per-example')
-  evaluation = scoring.evaluate(config, run, not args.raw, samples, args.seed)
+  evaluation = scoring.evaluate(config, run, flags.averaged(args), samples, args.seed)
   if distributed.is_first():
     if each_out:
       np.savez_compressed(each_out, **evaluation.examples)  # type: ignore[arg-type]

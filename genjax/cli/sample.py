@@ -54,12 +54,12 @@ def main(argv: list[str]) -> int:
     known = run.experiment.conditions
     asked.update(read_conditions(args.conditions, args.prompt, known, args.negative))
     rows.update(sampling.rows(known, asked, 1 if args.stream else args.num, args.start))
-    sampling.check(run, rows, out, args.stream)
+    sampling.check(run, rows, out, args.stream, flags.averaged(args))
 
   _, run = workdir_lib.open_run(args.workdir, args.set, args.step, check=check, imports=args.imports)
   start = time.perf_counter()
   if args.stream:
-    samples = _stream(run, rows, args.seed, not args.raw)
+    samples = _stream(run, rows, args.seed, flags.averaged(args))
     _report(samples, 1, time.perf_counter() - start)
     return 0
   if out is not None:
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
   num = max([args.num, *map(len, rows.values())])
   if num > args.num:
     logs.say(f'{num} samples instead of --num={args.num}: one for each prompt or listed condition')
-  samples = run.sample(num, args.seed, rows, averaged=not args.raw, chunk=args.chunk, start=args.start)
+  samples = run.sample(num, args.seed, rows, averaged=flags.averaged(args), chunk=args.chunk, start=args.start)
   if distributed.is_first():
     _report(samples, num, time.perf_counter() - start)
     paths = sampling.write(samples, run.experiment, out, args.seed, asked)
@@ -88,7 +88,8 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     '--conditions', default='',
     help="what to generate, e.g. 'label=3', 'label=0-9', 'label=1,7', 'source=A.wav,B.wav'; lists go round the rows")
-  parser.add_argument('--prompt', action='append', help='a text to continue, to translate or to draw; several go round the rows')
+  parser.add_argument('--prompt', action='append',
+                      help='a text to continue, to translate or to draw; several go round the rows')
   parser.add_argument('--negative', action='append', help='a text that guidance leads away from; several go round, too')
   parser.add_argument('--stream', action='store_true', help='one text, shown while it is generated')
   parser.add_argument('--seed', type=int, default=0, help='row i is a function of the seed and i')
@@ -97,13 +98,13 @@ def _parser() -> argparse.ArgumentParser:
                       help='e.g. sampler.steps=25')
   flags.add_step(parser)
   extensions.add_flag(parser)
-  parser.add_argument('--raw', action='store_true', help='use the parameters themselves, not their averages')
+  flags.add_averages(parser)
   parser.add_argument('--chunk', type=int, default=256, help='how many samples are computed at once')
   hosts.add(parser)
   return parser
 
 
-def _stream(run: Run, rows: Columns, seed: int, averaged: bool) -> Columns:
+def _stream(run: Run, rows: Columns, seed: int, averaged: bool | str) -> Columns:
   """One text, shown while it grows."""
   given = run.experiment.conditions.get('prompt')
   told = Told(run.experiment.render, rows['prompt'][0] if 'prompt' in rows else given.default(0) if given else ())

@@ -84,7 +84,7 @@ class Files:
     self.names = [name for names in good.values() for name in names]
     self.splits = {split: len(names) for split, names in good.items()}
     self.lacking = {'label': found.unlabelled} if found.unlabelled else {}
-    columns: captions.Columns = {**found.columns, **({'label': found.labels} if found.labels else {})}
+    columns: dict[str, Mapping[str, Any]] = {**found.columns, **({'label': found.labels} if found.labels else {})}
     self.values = {}
     for column, told in columns.items():
       try:
@@ -262,8 +262,10 @@ def _long_enough(root: pathlib.Path, row_N: np.ndarray, facts: Mapping[str, Any]
                        for row in row_N])
   if fits_N.all():
     return row_N
-  names = source.names if isinstance(source, Files) else source.get(row_N[~fits_N][:100])
-  told = [names[row] for row in row_N[~fits_N]] if isinstance(source, Files) else list(names.get('name', ()))
+  if isinstance(source, Files):
+    told = [source.names[row] for row in row_N[~fits_N]]
+  else:
+    told = list(source.get(row_N[~fits_N][:100]).get('name', ()))
   if decoding.short != 'skip':
     raise UserError(f'{root}: {int((~fits_N).sum())} of {len(row_N)} {kind.name} are shorter than what is cut from '
                     f'them:\n  ' + '\n  '.join(told) + "\nask for less, or set short to 'skip' or to what fills "

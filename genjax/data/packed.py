@@ -321,7 +321,7 @@ def _read_index(folder: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
   buffer = io.BytesIO()
-  np.savez_compressed(buffer, **arrays)
+  np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
   return buffer.getvalue()
 
 

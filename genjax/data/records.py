@@ -15,7 +15,9 @@ Row = Mapping[str, Any]
 
 def pack_row(row: Row) -> bytes:
   """An example as the bytes of its record; equal examples have equal bytes."""
-  return msgpack.packb({name: row[name] for name in sorted(row)}, default=_packed)
+  packed = msgpack.packb({name: row[name] for name in sorted(row)}, default=_packed)
+  assert packed is not None, 'it is None only for a packer that collects'
+  return packed
 
 
 def unpack_row(data: bytes) -> dict[str, Any]:
@@ -63,8 +65,8 @@ def merged(columns: dict[str, Any], found: dict[str, Any], path: pathlib.Path) -
     new = found[name]
     if {old['type'], new['type']} == {'integer', 'number'}:
       old = new = {'type': 'number'}
-    if {old['type'], new['type']} == {'bytes', 'list'}:  # files, and folders of files
-      old = new = {'type': 'list'}
+    if old['type'] != new['type'] and {old['type'], new['type']} <= {'bytes', 'list', 'files'}:
+      old = new = {'type': 'files'}  # clips: some are files, and others folders of frames
     if old['type'] != new['type'] or old.get('dtype') != new.get('dtype'):
       raise UserError(f'{path}: column {name!r} has values of two kinds, {old} and {new}')
     joined[name] = {**old, **({'large': True} if new.get('large') else {})}
@@ -82,5 +84,6 @@ def column(values: list[Any], entry: Mapping[str, Any]) -> np.ndarray:
   if entry['type'] == 'array' and len({value.shape for value in values}) == 1:
     return np.stack(values)
   objects = np.empty(len(values), object)
-  objects[:] = values
+  for row, value in enumerate(values):  # numpy would take lists of one length for a further axis
+    objects[row] = value
   return objects

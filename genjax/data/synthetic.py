@@ -128,8 +128,8 @@ PLACES = ('top left', 'top right', 'bottom left', 'bottom right')
 def captioned_shapes(shape: tuple[int, int, int], num_classes: int, size: int, seed: int = 0) -> Noise:
   """One coloured shape on dark grey in each image, and in words what it is.
 
-  The colours, forms and places are those of `COLOURS`, `FORMS` and `PLACES`; sizes, and how bright and where exactly the
-  shape is, vary.
+  The colours, forms and places are those of `COLOURS`, `FORMS` and `PLACES`; sizes, and how bright and where exactly
+  the shape is, vary.
 
   Args:
     shape: (H, W, 3) of the images, H and W at least 8.
@@ -187,7 +187,8 @@ def seen_colour(image_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   strength_NHW = image.max(-1) - image.min(-1)
   height, width = image.shape[1:3]
   quarters = [(slice(0, height // 2), slice(height // 2, None)), (slice(0, width // 2), slice(width // 2, None))]
-  strong_N4 = np.stack([strength_NHW[:, rows, columns].sum((1, 2)) for rows in quarters[0] for columns in quarters[1]], -1)
+  strong_N4 = np.stack([strength_NHW[:, rows, columns].sum((1, 2)) for rows in quarters[0]
+                        for columns in quarters[1]], -1)
   mean_N3 = (image * strength_NHW[..., None]).sum((1, 2)) / np.maximum(strength_NHW.sum((1, 2)), 1e-9)[:, None]
   direction = lambda colour: (away := colour - colour.mean(-1, keepdims=True)) / np.maximum(
     np.linalg.norm(away, axis=-1, keepdims=True), 1e-9)

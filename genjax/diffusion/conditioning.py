@@ -35,15 +35,18 @@ class Conditioner:
       guidance leaves it as it is.
     encode: (frozen parameters, columns) -> what the network reads, by mechanism: entries of `given`, see
       `genjax.nn.conditioning`.
+    stored: entry of `given` -> column of a batch that holds it, where it was computed before; batches then have these
+      columns in place of `columns`.
 
   Raises:
     UserError: the dropout is no probability below 1, a column has no null, or a null no column.
   """
 
   columns: tuple[str, ...]
-  null: Mapping[str, Array]
+  null: Mapping[str, Any]
   dropout: float
   encode: Callable[[Params, Mapping[str, Array]], Given]
+  stored: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     checks.rates(self, 'dropout')
@@ -64,7 +67,7 @@ def classes(num_classes: int, dropout: float = 0.1, column: str = 'label') -> Co
 
 def given(conditioners: Conditioners, frozen: Params, columns: Mapping[str, Array], key: Key | None = None,
           joint: float = 0.0) -> Given:
-  """What the network reads of all conditions.
+  """What the network reads of all conditions in a batch.
 
   Several conditions may enter by one mechanism: vectors, numbers and images are joined along their channels, tokens
   along the sequence, in the order of the mapping.
@@ -72,7 +75,7 @@ def given(conditioners: Conditioners, frozen: Params, columns: Mapping[str, Arra
   Args:
     conditioners: name -> condition.
     frozen: frozen parameters.
-    columns: a batch, or the user's request.
+    columns: a batch.
     key: drops rows of each condition at its rate; without it none are dropped. The draws of a condition depend on its
       name, not on the other conditions.
     joint: with a key, probability with which all conditions are dropped together that have a rate above 0.
@@ -82,16 +85,31 @@ def given(conditioners: Conditioners, frozen: Params, columns: Mapping[str, Arra
   """
   entries = {}
   for name, condition in conditioners.items():
-    read = _read(name, condition, columns)
+    held = tuple(condition.stored.values()) or condition.columns
+    read = _read(name, held, columns)
+    dropped_B = None
     if key is not None and condition.dropout:
-      size = len(read[condition.columns[0]])
+      size = len(read[held[0]])
       # The label's draws are those of a model that has labels alone.
       dropped_B = jax.random.bernoulli(key if name == 'label' else _own(key, name), condition.dropout, (size,))
       if joint:
         dropped_B |= jax.random.bernoulli(_own(key, 'all conditions together'), joint, (size,))
-      read = {column: _replace(dropped_B, condition.null[column], value) for column, value in read.items()}
-    entries[name] = condition.encode(frozen, read)
+    entries[name] = _encoded(condition, frozen, read, dropped_B)
   return _joined(entries)
+
+
+def _encoded(condition: Conditioner, frozen: Params, read: Mapping[str, Array], dropped_B: Array | None) -> Given:
+  """What the network reads of one condition in a batch, with its null where `dropped_B`."""
+  if not condition.stored:
+    if dropped_B is not None:
+      read = {column: _replace(dropped_B, condition.null[column], value) for column, value in read.items()}
+    return condition.encode(frozen, read)
+  found = {entry: read[column] for entry, column in condition.stored.items()}
+  if dropped_B is None:
+    return found
+  # The null is one row, so that encoding it costs next to nothing.
+  null = condition.encode(frozen, {column: jnp.asarray(row)[None] for column, row in condition.null.items()})
+  return {entry: _replace(dropped_B, null[entry][0], value) for entry, value in found.items()}
 
 
 def _own(key: Key, name: str) -> Key:
@@ -123,7 +141,7 @@ def branches(conditioners: Conditioners, frozen: Params, columns: Mapping[str, A
   missing: dict[str, Given] = {}
   for name, condition in conditioners.items():
     if not all(name in names for names in without):
-      present[name] = condition.encode(frozen, _read(name, condition, columns))
+      present[name] = condition.encode(frozen, _read(name, condition.columns, columns))
     if any(name in names for names in without):
       missing[name] = condition.encode(frozen, _null(name, condition, columns, size))
   return [_joined({name: (missing if name in names else present)[name] for name in conditioners}) for names in without]
@@ -140,12 +158,12 @@ def _null(name: str, condition: Conditioner, columns: Mapping[str, Array], size:
   return {column: jnp.broadcast_to(null, (size, *null.shape)) for column, null in nulls.items()}
 
 
-def _read(name: str, condition: Conditioner, columns: Mapping[str, Array]) -> dict[str, Array]:
-  missing = [column for column in condition.columns if column not in columns]
+def _read(name: str, reads: Sequence[str], columns: Mapping[str, Array]) -> dict[str, Array]:
+  missing = [column for column in reads if column not in columns]
   if missing:
-    raise UserError(f'condition {name!r} reads columns {list(condition.columns)}, and {missing} are not given; '
+    raise UserError(f'condition {name!r} reads columns {list(reads)}, and {missing} are not given; '
                     f'there are {sorted(columns)}')
-  return {column: columns[column] for column in condition.columns}
+  return {column: columns[column] for column in reads}
 
 
 def _replace(where_B: Array, null: Array, rows: Array) -> Array:

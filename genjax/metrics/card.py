@@ -7,14 +7,21 @@ from typing import Any
 
 from genjax.types import UserError
 
+# Raised whenever a change of the code changes what some measure gives for the same samples and data, so that
+# `genjax compare` tells values of before from those of after.
+VERSION = 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Card:
   """How metrics were computed.
 
+  `genjax compare` refuses values whose cards differ in what decides them, see `genjax.studies.compare`.
+
   step: finished training steps. data: fingerprint of the held-out data, its split included. examples: how many of them
-  were evaluated. parameters: 'raw', or which groups were averaged. seed: of everything drawn. sampler: its options.
-  measures: name of a measure -> its own facts (feature extractor, number of samples). versions: package -> version.
+  were evaluated. parameters: 'raw', or which groups were averaged. seed: of everything drawn. sampler: its options,
+  guidance included. measures: name of a measure -> its own facts (feature extractor, what resized the pictures, number
+  of samples). versions: package -> version. version: of the project's metrics, `VERSION`.
   """
 
   step: int
@@ -25,6 +32,7 @@ class Card:
   sampler: Mapping[str, Any]
   measures: Mapping[str, Mapping[str, Any]]
   versions: Mapping[str, str]
+  version: int = VERSION
 
   def as_json(self) -> dict[str, Any]:
     """The card as plain JSON values.

@@ -16,7 +16,7 @@ class FirstOfClasses:
   def __init__(self, num_classes: int, limit: int = 1000):
     self._limit = limit
     self._count_K = np.zeros(num_classes, int)
-    self._file = tempfile.TemporaryFile()
+    self._file = tempfile.TemporaryFile()  # noqa: SIM115, `close` closes it
     self._labels: list[np.ndarray] = []
     self._row: np.ndarray | None = None  # an empty array of the rows' shape and type
 

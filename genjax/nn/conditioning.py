@@ -11,9 +11,9 @@
     image        float B H W I: joined to the channels of the input.
     residuals    a sequence of B H W C: added to the skips and to the middle of a U-Net; by networks that control it.
 
-None and {} tell nothing. Tokens carry their own positions: the network adds none. Padding changes nothing. A row without
-tokens, whose L are all padding, attends to zeros. On a mesh that splits the sequence, L must be a multiple of its parts
-for `ids`, and L plus the number of patches for tokens in context.
+None and {} tell nothing. Tokens carry their own positions: the network adds none. Padding changes nothing. A row
+without tokens, whose L are all padding, attends to zeros. On a mesh that splits the sequence, L must be a multiple of
+its parts for `ids`, and L plus the number of patches for tokens in context.
 """
 
 from collections.abc import Mapping, Sequence

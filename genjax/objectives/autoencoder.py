@@ -22,8 +22,8 @@ _MOST_PSNR = 100.0  # in dB, of images that are equal
 
 
 class Forward(NamedTuple):
-  """What one pass through encoder and decoder gives: the images in [-1, 1], the decoder's output, the posterior, and the
-  new mutable trees."""
+  """What one pass through encoder and decoder gives: the images in [-1, 1], the decoder's output, the posterior, and
+  the new mutable trees."""
 
   x_BHWC: Array
   out_BHWC: Array

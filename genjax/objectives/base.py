@@ -37,7 +37,7 @@ class Context:
   Attributes:
     step: number of finished steps, int32 scalar.
     mutable: see `Variables`.
-    ema: group name -> averaged parameters, for the averaged groups.
+    ema: group name -> averaged parameters, for the averaged groups; 'GROUP@NAME' -> further averages of a group.
     frozen: group name -> parameters that no phase trains (teachers, encoders, the base model of LoRA).
   """
 
@@ -148,14 +148,23 @@ def check_groups(phases: tuple[Phase, ...], params: Mapping[str, Any], optimizer
   if set(ema) - groups:
     raise UserError(f'config.ema names unknown groups {sorted(set(ema) - groups)}. Groups: {sorted(groups)}')
   for group, decay in ema.items():
-    real: Any = decay if isinstance(decay, numbers.Real) and not isinstance(decay, bool) else math.nan
-    # Averages are float32, where a number just below 1 may round to 1.
-    if not 0.0 <= real < 1.0 or np.float32(real) == 1.0:
-      raise UserError(
-        f'config.ema.{group}, the decay of an average, must be a number in [0, 1), got {decay!r}')
+    if not hasattr(decay, 'items'):  # else see `genjax.training.averages.parse`
+      check_decay(f'config.ema.{group}', decay)
   for phase in phases:
     if phase.every < 1:
       raise UserError(f'phase {phase.name!r} needs every >= 1, got {phase.every}')
+
+
+def check_decay(where: str, decay: Any) -> None:
+  """Checks the decay of an average; `where` is its config key.
+
+  Raises:
+    UserError: it is no number in [0, 1).
+  """
+  real: Any = decay if isinstance(decay, numbers.Real) and not isinstance(decay, bool) else math.nan
+  # Averages are float32, where a number just below 1 may round to 1.
+  if not 0.0 <= real < 1.0 or np.float32(real) == 1.0:
+    raise UserError(f'{where}, the decay of an average, must be a number in [0, 1), got {decay!r}')
 
 
 def weighted_mean(value_BX: Array, weight_BX: Array, axis: int | None = None) -> tuple[Array, Array]:

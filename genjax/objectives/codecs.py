@@ -68,8 +68,8 @@ def latents(name: str, autoencoder: Autoencoder) -> Codec:
   """
 
   def encode(frozen: Params, columns: Mapping[str, Array], key: Key | None) -> Array:
-    moments_BX = autoencoder.encode(frozen[name], columns[autoencoder.column])
-    return _normalised(autoencoder, frozen[name], *moments_BX, key)
+    mean_BX, log_variance_BX = autoencoder.encode(frozen[name], columns[autoencoder.column])
+    return _normalised(autoencoder, frozen[name], mean_BX, log_variance_BX, key)
 
   return Codec(encode, _decoder(name, autoencoder))
 
@@ -84,8 +84,9 @@ def encoded(name: str, autoencoder: Autoencoder) -> Codec:
   column = autoencoder.column
 
   def encode(frozen: Params, columns: Mapping[str, Array], key: Key | None) -> Array:
-    moments_BX = (columns[of(column)].astype(jnp.float32) for of in (mean_column, log_variance_column))
-    return _normalised(autoencoder, frozen[name], *moments_BX, key)
+    mean_BX = columns[mean_column(column)].astype(jnp.float32)
+    log_variance_BX = columns[log_variance_column(column)].astype(jnp.float32)
+    return _normalised(autoencoder, frozen[name], mean_BX, log_variance_BX, key)
 
   return Codec(encode, _decoder(name, autoencoder))
 

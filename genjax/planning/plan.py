@@ -60,7 +60,7 @@ def make(run: Run, target: Target, model_flops: int, facts: Mapping[str, Any],
   bytes_per_device.update(peak=int(peak), limit=None if limit is None else int(limit))
   step_flops = run.step_flops(due)
   report: Report = {
-    'parts': memory.by_part(frozen), 'topology': target.name, 'devices': len(target.devices), 'kind': target.kind, 'compiler': target.compiler,
+    'topology': target.name, 'devices': len(target.devices), 'kind': target.kind, 'compiler': target.compiler,
     'jax': jax.__version__, 'hosts': len({device.process_index for device in target.devices}), 'mesh': {
       axis: size for axis, size in run.mesh.shape.items() if size > 1
     }, 'batch_size': run.settings.batch_size, 'microbatches': run.settings.microbatches, **facts, 'phases': list(due),
@@ -68,6 +68,7 @@ def make(run: Run, target: Target, model_flops: int, facts: Mapping[str, Any],
     'units_per_step': run.settings.batch_size * run.experiment.units_per_example, 'unit': run.experiment.unit, 'bytes':
       memory.totals(run.target,
                     frozen), 'bytes_per_device': bytes_per_device, 'fits': None if limit is None else peak <= limit,
+    'parts': memory.by_part(frozen),
     'shortfall': 0 if limit is None else max(0, int(peak - limit)), 'flops': {
       'model': model_flops, 'step': step_flops, 'compiled_per_device': None
     }, 'collectives': None, 'memory_traffic': None, 'loops_of_unknown_length': None, 'roofline':

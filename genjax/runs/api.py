@@ -72,14 +72,14 @@ class LoadedRun:
     """What `sample` may be asked for: name -> the values that are allowed, in words."""
     return {name: condition.describe for name, condition in self.experiment.conditions.items()}
 
-  def sample(self, num: int | None = None, *, seed: int = 0, averaged: bool = True, chunk: int = 256,
+  def sample(self, num: int | None = None, *, seed: int = 0, averaged: bool | str = True, chunk: int = 256,
              start: int = 0, conditions: Mapping[str, Any] | None = None, **named: Any) -> Columns:
     """Draws samples; sample i is a function of the seed, start + i and its conditions.
 
     Args:
       num: how many, N; by default one for each value of the longest condition.
       seed: of the noise.
-      averaged: use averaged parameters where the run has them.
+      averaged: use averaged parameters where the run has them; or the name of an average of config.ema.
       chunk: how many are computed at once.
       start: of a longer draw, the first sample that is drawn here: `sample(100)` is `sample(60)` and
         `sample(40, start=60)`.
@@ -126,18 +126,18 @@ class LoadedRun:
     workdir_lib.prepare(str(out.path if out.is_folder else out.path.parent), 'path')
     return sampling.write(samples, self.experiment, out, seed, conditions, start)
 
-  def evaluate(self, *, averaged: bool = True, samples: bool = True, seed: int = 0) -> scoring.Evaluation:
+  def evaluate(self, *, averaged: bool | str = True, samples: bool = True, seed: int = 0) -> scoring.Evaluation:
     """Evaluates the run on its held-out split, and writes evaluation.json as `genjax evaluate` does.
 
     Args:
-      averaged: use averaged parameters where the run has them.
+      averaged: use averaged parameters where the run has them; or the name of an average of config.ema.
       samples: compute the measures that draw samples, too. The first time, they may train a classifier to judge with.
       seed: of these samples.
 
     Returns:
       `metrics` (name -> value), `card` (what they depend on) and `examples` (name -> value of each held-out example).
     """
-    scoring.check(self.run, samples)
+    scoring.check(self.run, samples, averaged)
     evaluation = scoring.evaluate(self.config, self.run, averaged, samples, seed)
     scoring.keep(self.workdir, evaluation)
     return evaluation

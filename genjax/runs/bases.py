@@ -23,12 +23,12 @@ from genjax.runs import assets, atomic, builders, extensions, sources
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs.assets import read_json
 from genjax.runs.sources import BASE, PARTS
-from genjax.training import state
+from genjax.training import averages, state
 from genjax.training.checkpoints import warm_start
 from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.training.experiment import Experiment, Source
 from genjax.training.monitoring.logs import say
-from genjax.types import Tree, UserError, expanded, named_leaves
+from genjax.types import Tree, UserError, expanded, leaf_name, named_leaves
 
 PUBLIC = 'genjax.experiments.public'  # reads folders of public weights
 _opening: contextvars.ContextVar[tuple[pathlib.Path, ...]] = contextvars.ContextVar('opening', default=())
@@ -198,12 +198,8 @@ def _filled(config: Config, name: str, source: Source, shapes: Tree,
       f'of step {step} have {facts["sha256"][:12]}); name the run and the step that made it, or make it anew')
   report('\n'.join([f'reading {where} from {"" if step is None else f"step {step} of "}{source.path}', *told.lines()]))
   filled = jax.tree_util.tree_map_with_path(
-    lambda path, leaf: np.asarray(chosen[_short(_name(path))]).astype(here[_short(_name(path))].dtype), shapes)
+    lambda path, leaf: np.asarray(chosen[_short(leaf_name(path))]).astype(here[_short(leaf_name(path))].dtype), shapes)
   return filled, facts
-
-
-def _name(path: tuple) -> str:
-  return '/'.join(entry.key for entry in path)
 
 
 def _short(name: str) -> str:
@@ -231,10 +227,10 @@ def _read(source: Source, where: str, wanted: Sequence[str],
   config, paths = read_config(source.path)
   with contextlib.closing(checkpoints_lib.of_run(folder, config)) as saved:
     step, there = saved.load(report, source.step)
-  averages = there.get('ema') or {}
-  if source.averaged and not averages:
+  means = averages.evaluated(there.get('ema') or {})
+  if source.averaged and not means:
     raise _no_averages(source, 'config.init' if where == 'config.init_from' else where)
-  params = {**there['params'], **({} if source.averaged is False else averages)}
+  params = {**there['params'], **({} if source.averaged is False else means)}
   leaves = named_leaves({**params, 'mutable': there.get('mutable') or {}})
   nested = sorted({path.split('/')[1] for path in wanted if path.startswith('frozen/')})
   if not nested and not sources.adapted(config):

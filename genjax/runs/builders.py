@@ -93,7 +93,7 @@ def options(config: Config, paths: Sequence[str] = ()) -> Known:
   for axis, place in sharding.DEFAULT_RULES.items():
     common[f'rules.{axis}'] = Option(f'rules.{axis}', str | tuple[str, ...] | None, place, told['rules'])
   for group in config.get('optimizers') or {}:
-    common[f'ema.{group}'] = Option(f'ema.{group}', float, None, told['ema'])
+    common[f'ema.{group}'] = Option(f'ema.{group}', float | dict, None, told['ema'])
   templates = (Option('parts.NAME', str, '', 'the path of a part, where its other options have their defaults.'),
                *Section((sources.Options,)).options('parts.NAME').values())
   if not config.get('experiment'):

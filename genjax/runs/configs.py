@@ -1,10 +1,12 @@
 """Configs by name: a config file with its argument, or the config of a run. What flags change is added elsewhere."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import importlib.util
 import json
 import os
 import pathlib
+from types import ModuleType
 from typing import Any
 
 import ml_collections
@@ -94,17 +96,35 @@ def _text(key: str, value: Any) -> str:
                     ) from error
 
 
-def _made(path: pathlib.Path, argument: str | None) -> Config:
-  """What `get_config` of a file returns."""
+def module(path: pathlib.Path) -> ModuleType:
+  """A config file, executed.
+
+  Raises:
+    UserError: it is no Python file, or it fails.
+  """
   spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
   if spec is None or spec.loader is None:
     raise UserError(f'{path} is no Python file; expected one with a function get_config, or RUN_DIR/config.json')
-  module: Any = importlib.util.module_from_spec(spec)
+  made = importlib.util.module_from_spec(spec)
+  with failing(path):
+    spec.loader.exec_module(made)
+  return made
+
+
+@contextlib.contextmanager
+def failing(path: pathlib.Path) -> Iterator[None]:
+  """Inside, what a config file raises becomes a `UserError` that names it."""
   try:
-    spec.loader.exec_module(module)
-    config = module.get_config() if argument is None else module.get_config(argument)
+    yield
   except Exception as error:
     raise UserError(f'{" ".join(str(error).split()) or type(error).__name__} (config {path})') from error
+
+
+def _made(path: pathlib.Path, argument: str | None) -> Config:
+  """What `get_config` of a file returns."""
+  made: Any = module(path)
+  with failing(path):
+    config = made.get_config() if argument is None else made.get_config(argument)
   if not isinstance(config, ml_collections.ConfigDict):
     raise UserError(f'get_config in {path} must return an ml_collections.ConfigDict, got {type(config).__name__}')
   return config.lock()

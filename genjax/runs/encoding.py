@@ -27,8 +27,8 @@ import jax
 import numpy as np
 import tqdm
 
-from genjax import distributed
 from genjax import config as config_lib
+from genjax import distributed
 from genjax.config import Config
 from genjax.data import packed
 from genjax.data.pipeline import Source
@@ -230,6 +230,10 @@ def _open_splits(config: Config) -> dict[str, Source]:
   images.check(data)
   if images.content(config) != 'pixels':
     raise UserError("pictures are encoded, and config.data.content is 'latents'; name the config of the pictures")
+  if data.get('mixture') or data.get('buckets'):
+    what = 'mixture' if data.get('mixture') else 'buckets'
+    raise UserError(f'config.data.{what} cannot be encoded: encoded data has one set and one shape. Encode each set by '
+                    'itself, resized by config.data.resize and config.data.crop')
   if data.get('binarize', 'none') == 'dynamic':
     raise UserError("config.data.binarize='dynamic' draws every picture anew, and encoded data holds one; use 'fixed'")
   more = (TEXT,) if TEXT in config.parts else ()
@@ -243,9 +247,9 @@ def _check(config: Config, parts: Mapping[str, Any], first: Columns) -> None:
   if image is None or autoencoder.column != 'image':
     raise UserError(f'the autoencoder reads the column {autoencoder.column!r}, and config.data gives {sorted(first)}')
   if image.dtype != np.uint8 or image.shape[1:] != tuple(autoencoder.shape):
-    raise UserError(f'the autoencoder {parts[_part()].source.path} reads pictures uint8 {tuple(autoencoder.shape)}, and '
-                    f'those of {config.data.name} are {image.dtype} {image.shape[1:]}; set config.data.shape to that, '
-                    'and config.data.resize=bilinear')
+    raise UserError(f'the autoencoder {parts[_part()].source.path} reads pictures uint8 {tuple(autoencoder.shape)}, '
+                    f'and those of {config.data.name} are {image.dtype} {image.shape[1:]}; set config.data.shape to '
+                    'that, and config.data.resize=bilinear')
   if TEXT in parts and TEXT not in first:
     raise UserError(f'--text encodes the column {TEXT!r}, captions, and {config.data.name} has {sorted(first)}; leave '
                     'it out, or name data with captions')
@@ -263,6 +267,7 @@ def _key(config: Config, options: Options, splits: Mapping[str, Source], parts: 
     'pictures': {'shape': list(data['shape']),
                  **{name: data.get(name, default) for name, default in latents.PICTURES.items()}},
     _part(): {**digests[_part()], 'latent': list(autoencoder.latent)},
+    'classes': {str(label): name for label, name in importlib.import_module(IMAGES).assets(config).get('classes', ())},
     'dtype': options.dtype, 'batch': options.batch}
   if TEXT in parts:
     key[TEXT] = {**digests[TEXT], 'truncate': options.truncate}

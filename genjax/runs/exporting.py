@@ -11,6 +11,7 @@ from genjax.runs import assets, builders, exporting_safetensors, sources
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs import workdir as workdir_lib
 from genjax.runs.importing import PUBLIC
+from genjax.training import averages
 from genjax.training.monitoring import logs
 from genjax.types import UserError
 
@@ -48,10 +49,11 @@ def export(workdir: pathlib.Path, to: pathlib.Path, step: int | str | None = Non
   parts = ('params', *(('ema',) if averaged else ()), *(('mutable',) if any_model else ()))
   with contextlib.closing(checkpoints_lib.of_run(workdir, config)) as saved:
     step, trees = saved.load(logs.say, checkpoints_lib.chosen(saved, step), parts)
-  params = {**trees['params'], **(trees.get('ema') or {})}
+  means = averages.evaluated(trees.get('ema') or {})
+  params = {**trees['params'], **means}
   if any_model:
     exporting_safetensors.write(to, workdir, config, step, params, trees.get('mutable') or {}, dtype,
-                                averaged=list(trees.get('ema') or ()))
+                                averaged=list(means))
     return f'wrote step {step} of {workdir} to {to}; {to / exporting_safetensors.README} says how to read it'
   if builders.adapted(config):
     _, experiment = workdir_lib.load(str(workdir))

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import socket
+from typing import Any
 
 from genjax import distributed
 from genjax.training.monitoring.logs import say
@@ -54,6 +55,36 @@ def hold(workdir: pathlib.Path) -> Iterator[None]:
   finally:
     _held.discard(file)
     os.close(file)
+
+
+def is_held(workdir: pathlib.Path) -> bool:
+  """Whether a process trains in a run directory.
+
+  It tries the lock, and so holds it for a moment: only who is about to train there asks. `said` looks and no more.
+  """
+  try:
+    file = os.open(workdir / NAME, os.O_RDWR)
+  except OSError:  # no run yet, or one of another user's
+    return False
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError as error:
+    return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+  finally:
+    os.close(file)
+  return False
+
+
+def said(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """What the lock of a run directory says of its holder: `host`, `process`, `since`; None where there is none.
+
+  A process that was killed leaves it behind.
+  """
+  try:
+    found = json.loads((workdir / NAME).read_text())
+    return found if isinstance(found, dict) and {'host', 'process', 'since'} <= found.keys() else None
+  except (OSError, ValueError):
+    return None
 
 
 _held: set[int] = set()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import contextlib
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -10,8 +11,10 @@ from genjax.runs import assets, atomic, builder_code, builders, extensions, sour
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs import workdir as workdir_lib
 from genjax.runs.sources import BASE, PARTS
+from genjax.training import averages
+from genjax.training.run import Run
 from genjax.training.state import TrainState
-from genjax.types import UserError, expanded
+from genjax.types import Tree, UserError, expanded
 
 
 def merge(workdir: str, out: pathlib.Path, assignments: Sequence[str] = (), step: int | str | None = None) -> int:
@@ -40,10 +43,9 @@ def merge(workdir: str, out: pathlib.Path, assignments: Sequence[str] = (), step
   kept = {**experiment.assets, **({PARTS: parts} if parts else {})}
   assets.put(plain, assets.described(kept, experiment.files))
   params = merged.merge(run.params(averaged=False), run.frozen)
-  averages = merged.context(run.state.context(run.frozen), merged=True).ema
   state = TrainState(step=run.state.step, params=params, mutable=run.state.mutable,
                      opt={group: experiment.optimizers[group].init(tree) for group, tree in params.items()},
-                     ema={group: averages[group] for group in experiment.ema})
+                     ema={key: _merged(merged, run, key) for key in averages.parse(experiment.ema)})
   workdir_lib.prepare(str(out), '--out')
   description = {**workdir_lib.describe(plain, experiment.train.fingerprint(), paths), **sources.record(plain, out)}
   description.update(extensions.keep(out, extensions.kept(expanded(workdir))))
@@ -54,6 +56,14 @@ def merge(workdir: str, out: pathlib.Path, assignments: Sequence[str] = (), step
   atomic.write_json(out / 'run.json', description)
   atomic.write_json(out / 'config.json', config_lib.plain(plain))
   return run.step
+
+
+def _merged(objective: Any, run: Run, key: str) -> Tree:
+  """An average of the run, merged; `key` is what it is called in the new run."""
+  context, group = run.state.context(run.frozen), averages.group_of(key)
+  there = objective.adapter(group) + key.removeprefix(group)
+  means = {objective.adapter(group): context.ema[there]} if there in context.ema else {}
+  return objective.context(dataclasses.replace(context, ema=means), merged=True).ema[group]
 
 
 def _without_adapters(config: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from genjax import artifacts
 from genjax.artifacts import Artifact
 from genjax.config import suggestion
 from genjax.runs import atomic, outputs
-from genjax.training import rehearsal
+from genjax.training import averages, rehearsal
 from genjax.training.experiment import Columns, Condition, Experiment
 from genjax.training.run import Run
 from genjax.types import UserError, expanded, strict_json
@@ -135,8 +135,10 @@ def rows(known: Mapping[str, Condition], given: Mapping[str, Sequence[Any]], num
           for name, values in parsed.items()}
 
 
-def check(run: Run, given: Columns, out: 'Destination | None', stream: bool) -> None:
+def check(run: Run, given: Columns, out: 'Destination | None', stream: bool, averaged: bool | str = True) -> None:
   """Checks, before the parameters are read, that such samples can be drawn and written."""
+  if isinstance(averaged, str):
+    averages.named(run.experiment.ema, averaged)
   if stream:
     if max(map(len, given.values()), default=1) > 1:
       raise UserError('--stream shows one text; give it one value of each condition')

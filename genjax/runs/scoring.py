@@ -10,7 +10,7 @@ from genjax.config import Config
 from genjax.metrics.card import Card
 from genjax.runs import atomic
 from genjax.runs import workdir as workdir_lib
-from genjax.training import drawing, rehearsal
+from genjax.training import averages, drawing, rehearsal
 from genjax.training.experiment import Columns
 from genjax.training.monitoring import logs
 from genjax.training.run import Run
@@ -37,24 +37,26 @@ class Evaluation:
     return {'metrics': self.metrics, 'card': self.card}
 
 
-def check(run: Run, samples: bool = True) -> None:
+def check(run: Run, samples: bool = True, averaged: bool | str = True) -> None:
   """Checks, before the parameters are read, that a run can be evaluated; `samples`: by measures of samples too.
 
   Raises:
     UserError: data or packages are missing, or options do not fit.
   """
   rehearsal.check(run, None)
+  if isinstance(averaged, str):
+    averages.named(run.experiment.ema, averaged)
   for metric in run.experiment.metrics if samples else ():
     metric.check()
 
 
-def evaluate(config: Config, run: Run, averaged: bool = True, samples: bool = True, seed: int = 0) -> Evaluation:
+def evaluate(config: Config, run: Run, averaged: bool | str = True, samples: bool = True, seed: int = 0) -> Evaluation:
   """Evaluates a run on its held-out split.
 
   Args:
     config: of the run.
     run: with its state.
-    averaged: use averaged parameters where the run has them.
+    averaged: see `genjax.training.run.Run.params`.
     samples: compute the measures that draw samples, too.
     seed: of these samples.
   """
@@ -73,13 +75,22 @@ def evaluate(config: Config, run: Run, averaged: bool = True, samples: bool = Tr
     step=run.step,
     data=run.experiment.heldout.fingerprint(),
     examples=count,
-    parameters=f'averaged {sorted(run.experiment.ema)}' if averaged and run.experiment.ema else 'raw',
+    parameters=_parameters(run, averaged),
     seed=seed,
     sampler=config_lib.plain(config.sampler),
     measures=cards,
     versions=workdir_lib.versions(),
   )
   return Evaluation(metrics, card.as_json(), examples)
+
+
+def _parameters(run: Run, averaged: bool | str) -> str:
+  """Which parameters were evaluated, in words."""
+  if not averaged or not run.experiment.ema:
+    return 'raw'
+  words = f'averaged {sorted(run.experiment.ema)}'
+  return f'{words}, {averaged!r} of {sorted(averages.named(run.experiment.ema, averaged))}' if isinstance(
+    averaged, str) else words
 
 
 def keep(workdir: pathlib.Path, evaluation: Evaluation) -> None:

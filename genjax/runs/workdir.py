@@ -12,6 +12,8 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
+import hashlib
 import importlib.metadata
 import os
 import pathlib
@@ -51,6 +53,22 @@ def versions() -> dict[str, str]:
   return {'genjax': __version__, 'python': platform.python_version(), **found}
 
 
+@functools.cache
+def source() -> str:
+  """A checksum of the project's code that decides a run's numbers: not of commands, studies, plans and configs."""
+  digest = hashlib.sha256()
+  for folder, folders, names in os.walk(builder_code.LIBRARY, followlinks=True):
+    here = pathlib.Path(folder).relative_to(builder_code.LIBRARY)
+    folders[:] = sorted(name for name in folders if (here / name).as_posix() not in _IDLE and name != '__pycache__')
+    for name in sorted(names):
+      if name.endswith('.py'):
+        digest.update(f'{(here / name).as_posix()}\n'.encode() + pathlib.Path(folder, name).read_bytes())
+  return digest.hexdigest()[:16]
+
+
+_IDLE = ('cli', 'studies', 'planning', 'configs')
+
+
 def prepare(path: str, flag: str = '--workdir') -> pathlib.Path:
   """Makes the folder that a flag names, and checks that it can be written.
 
@@ -87,8 +105,8 @@ def wait_for(path: pathlib.Path, seconds: float = 60.0) -> None:
 
 def describe(config: Config, data: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
   """What run.json holds, and what goes into every checkpoint beside the config. `data`: what identifies the data."""
-  return {'versions': versions(), 'seed': config.seed, 'random': keys.implementation(), 'data': dict(data),
-          'paths': [path for path in dict.fromkeys(paths) if not builder_code.is_run(path)],
+  return {'versions': versions(), 'source': source(), 'seed': config.seed, 'random': keys.implementation(),
+          'data': dict(data), 'paths': [path for path in dict.fromkeys(paths) if not builder_code.is_run(path)],
           'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
           'processes': jax.process_count(), 'machine': platform.platform(), 'cpus': os.cpu_count()}
 

@@ -151,20 +151,21 @@ class Experiment:
   objective: what is learned. train, heldout: data. optimizers: group -> optax transformation. example: column -> shape
   and dtype of one row of a training batch, known without opening the data. cut: columns whose rows are at most as long
   as in `example`, and in each batch as long as its longest. shapes: column -> shapes that its rows may have instead of
-  that in `example`, the same in a whole batch; a step is compiled for each. ema: group -> decay.
+  that in `example`, the same in a whole batch; a step is compiled for each. ema: group -> decay, or several averages,
+  see `genjax.training.averages`.
   frozen: parameters that are read and never trained; a group of `jax.ShapeDtypeStruct`s is read, before anything is
   computed, from its source. sources: frozen group -> where it comes from. origins: trained group -> the group of
   config.optimizers that it is trained by, where that has another name. axes: group -> table of (path regex, logical
-  axes). conditions: what `sample` accepts. preview: (params, context, first held-out batch) -> columns to render beside samples
-    (reconstructions).
+  axes). conditions: what `sample` accepts. preview: (params, context, first held-out batch) -> columns to render
+    beside samples (reconstructions).
   render: columns -> name -> what a person looks at: a text, a picture (uint8 H W C), a clip or a sound, see
     `genjax.artifacts`.
   items: columns -> one artifact a row, for a folder of samples; None for the pictures in column 'image', or what
     `render` makes of each row alone.
   metrics: sample-based measures. summarise: what `genjax evaluate` adds, from the values of all held-out examples (name
-  -> array in the order of the split). assets: JSON-able facts found in the data that a run must keep (an alphabet); they
-  come back as `config.assets`. files: name -> bytes that a run must keep (a tokenizer); they come back in the folder
-  `config.assets.folder`. unit and units_per_example: what throughput is counted in ('tokens', context length).
+  -> array in the order of the split). assets: JSON-able facts found in the data that a run must keep (an alphabet);
+  they come back as `config.assets`. files: name -> bytes that a run must keep (a tokenizer); they come back in the
+  folder `config.assets.folder`. unit and units_per_example: what throughput is counted in ('tokens', context length).
   """
 
   objective: Objective
@@ -174,7 +175,7 @@ class Experiment:
   example: Mapping[str, jax.ShapeDtypeStruct]
   cut: frozenset[str] = frozenset()
   shapes: Mapping[str, tuple[tuple[int, ...], ...]] = dataclasses.field(default_factory=dict)
-  ema: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  ema: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   frozen: Params = dataclasses.field(default_factory=dict)
   sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
   origins: Mapping[str, str] = dataclasses.field(default_factory=dict)

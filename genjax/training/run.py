@@ -9,7 +9,7 @@ import numpy as np
 
 from genjax import sharding
 from genjax.objectives import base
-from genjax.training import calls, drawing, scoring
+from genjax.training import averages, calls, drawing, scoring
 from genjax.training import step as step_lib
 from genjax.training.experiment import Columns, Experiment
 from genjax.training.monitoring import allocator
@@ -120,8 +120,19 @@ class Run:
     """Rows of the global batch that this process loads."""
     return sharding.local_rows(self.mesh, batch_size)
 
-  def params(self, averaged: bool) -> Params:
-    """Trained parameters as they are used, the averaged ones where there are any and they are asked for."""
+  def params(self, averaged: bool | str) -> Params:
+    """Trained parameters as they are used.
+
+    Args:
+      averaged: whether averaged ones are used where there are any; or the name of an average, which stands in for the
+        one that is evaluated by default in the groups that have it.
+
+    Raises:
+      UserError: no group has an average of that name.
+    """
+    if isinstance(averaged, str):
+      chosen = averages.named(self.experiment.ema, averaged)
+      return {**self.state.averaged(), **{group: self.state.ema[key] for group, key in chosen.items()}}
     return self.state.averaged() if averaged else self.state.evaluated()
 
   def train_step(self, columns: Columns) -> step_lib.Metrics:
@@ -189,11 +200,11 @@ class Run:
     """
     return self.program.step_flops(base.due(self.phases, self.step) if due is None else due, columns or {})
 
-  def evaluate(self, averaged: bool = True, max_batches: int = 0) -> dict[str, float]:
+  def evaluate(self, averaged: bool | str = True, max_batches: int = 0) -> dict[str, float]:
     """Means of the objective's per-example values over the held-out split.
 
     Args:
-      averaged: use averaged parameters.
+      averaged: see `params`.
       max_batches: stop after so many batches; 0 is the whole split.
 
     Returns:
@@ -201,7 +212,7 @@ class Run:
     """
     return scoring.means(sums for sums, _ in scoring.batches(self, averaged, max_batches))
 
-  def scores(self, averaged: bool = True) -> tuple[dict[str, float], Columns]:
+  def scores(self, averaged: bool | str = True) -> tuple[dict[str, float], Columns]:
     """What `evaluate` gives, and, from the same pass, the values of each example: name -> array in the order of the
     split."""
     scored = list(scoring.batches(self, averaged, max_batches=0))
@@ -237,7 +248,7 @@ class Run:
       drawing.chunks(self, self.program.sample, num, seed, conditions, averaged, chunk, start), size)
 
   def stream(self, seed: int, conditions: Mapping[str, np.ndarray], emit: Callable[[Any, Any], None],
-             averaged: bool = True) -> Columns:
+             averaged: bool | str = True) -> Columns:
     """Row 0 of `sample`, handed out piece by piece as it is drawn.
 
     Args:

@@ -36,7 +36,7 @@ def of_batch(evaluate: Callable[..., Mapping[str, jax.Array]]) -> Callable[..., 
   return scored
 
 
-def batches(run: 'Run', averaged: bool, max_batches: int) -> Iterator[Scored]:
+def batches(run: 'Run', averaged: bool | str, max_batches: int) -> Iterator[Scored]:
   """Sums and per-example values of each held-out batch; see `Run.evaluate`."""
   key = keys.of(run.settings.seed, 'evaluation')
   params, context = run.params(averaged), run.state.context(run.frozen)

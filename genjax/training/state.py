@@ -10,7 +10,7 @@ import optax
 
 from genjax import sharding
 from genjax.objectives.base import Context, Objective
-from genjax.training import keys
+from genjax.training import averages, keys
 from genjax.training.optimization import directions
 from genjax.types import Array, Key, Params, Tree
 
@@ -21,7 +21,8 @@ class TrainState:
 
   Attributes:
     step: number of finished steps, int32 scalar.
-    params, ema: group -> parameters.
+    params: group -> parameters.
+    ema: group -> its average; 'GROUP@NAME' -> further ones, see `genjax.training.averages`.
     mutable: see `Variables`.
     opt: group -> optimizer state.
   """
@@ -42,10 +43,10 @@ class TrainState:
 
   def averaged(self) -> Params:
     """Parameters for evaluation and sampling, averaged for the groups that have averages."""
-    return {**self.evaluated(), **self.ema}
+    return {**self.evaluated(), **averages.evaluated(self.ema)}
 
 
-def create(objective: Objective, optimizers: Mapping[str, optax.GradientTransformation], ema: Mapping[str, float],
+def create(objective: Objective, optimizers: Mapping[str, optax.GradientTransformation], ema: Mapping[str, Any],
            seed: int, frozen: Params) -> TrainState:
   """The initial state, a function of the seed. It can be traced, e.g. by `jax.eval_shape` for its shapes."""
   variables = objective.init(init_key(seed), frozen)
@@ -55,7 +56,7 @@ def create(objective: Objective, optimizers: Mapping[str, optax.GradientTransfor
     mutable=variables.mutable,
     opt={group: optimizers[group].init(variables.params[group]) for group in variables.params},
     # Copied, because a buffer cannot be in a donated state twice.
-    ema={group: jax.tree.map(jnp.copy, variables.params[group]) for group in ema},
+    ema={key: jax.tree.map(jnp.copy, variables.params[average.group]) for key, average in averages.parse(ema).items()},
   )
 
 
@@ -88,7 +89,7 @@ def shardings(shapes: TrainState, optimizers: Mapping[str, optax.GradientTransfo
   opt = {group: _beside(shapes.opt[group], shapes.params[group], params[group], mesh) for group in optimizers}
   layout: Any = TrainState  # holds layouts in place of arrays
   return layout(step=everywhere, params=params, mutable=jax.tree.map(lambda _: everywhere, shapes.mutable), opt=opt,
-                ema={group: params[group] for group in shapes.ema})
+                ema={key: params[averages.group_of(key)] for key in shapes.ema})
 
 
 def _beside(state: Tree, params: Tree, places: Tree, mesh: sharding.AnyMesh) -> Tree:

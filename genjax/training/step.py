@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from genjax.objectives.base import Context, Objective
-from genjax.training import accumulation, keys
+from genjax.training import accumulation, averages, keys
 from genjax.training.accumulation import Metrics
 from genjax.training.optimization import directions
 from genjax.training.optimization import optimizers as optimizers_lib
@@ -23,7 +23,7 @@ from genjax.types import Batch, Params, Tree
 
 
 def make_step(
-  objective: Objective, optimizers: Mapping[str, optax.GradientTransformation], ema: Mapping[str, float], seed: int,
+  objective: Objective, optimizers: Mapping[str, optax.GradientTransformation], ema: Mapping[str, Any], seed: int,
   microbatches: int = 1, skip_nonfinite: bool = False, layout: Mapping[str, Tree] | None = None,
 ) -> Callable[[TrainState, Params, Batch, tuple[str, ...]], tuple[TrainState, Metrics]]:
   """Makes the step, a pure function (state, frozen, batch, due) -> (state, metrics); `due` is static.
@@ -33,8 +33,7 @@ def make_step(
   Args:
     objective: phases and losses.
     optimizers: group -> transformation.
-    ema: group -> decay. The decay of the first steps is (1 + step) / (10 + step), so that averages of short runs don't
-      contain the initial values.
+    ema: group -> decay, or several averages; see `genjax.training.averages`.
     seed: keys are a function of (seed, step, phase).
     microbatches: number of parts of a batch for accumulation.
     skip_nonfinite: if a loss or gradient norm is not finite, the step changes only the step counter. Adds the metric
@@ -42,7 +41,7 @@ def make_step(
     layout: group -> `NamedSharding` of each parameter. With several microbatches on a mesh with an axis 'data',
       gradients are then summed over it once a step, see `genjax.training.accumulation`.
   """
-  phases = objective.phases()
+  phases, rules = objective.phases(), averages.parse(ema)
 
   def step(state: TrainState, frozen: Params, batch: Batch, due: tuple[str, ...]) -> tuple[TrainState, Metrics]:
     params, mutable, opt, metrics = dict(state.params), state.mutable, dict(state.opt), {}
@@ -62,12 +61,10 @@ def make_step(
       trained.update(phase.trains)
       values['gradient_norm'] = optax.tree.norm(gradients)
       metrics.update({f'{phase.name}/{name}': value for name, value in values.items()})
-    ramp = (1.0 + state.step) / (10.0 + state.step)
-    averages = {
-      group: _average(average, directions.evaluated(opt[group], params[group]), jnp.minimum(ema[group], ramp))
-      if group in trained else average for group, average in state.ema.items()
-    }
-    after = TrainState(step=state.step + 1, params=params, mutable=mutable, opt=opt, ema=averages)
+    moved = averages.update(
+      rules, state.ema, {average.group: directions.evaluated(opt[average.group], params[average.group])
+                         for average in rules.values()}, trained, state.step, jax.tree.leaves(batch)[0].shape[0])
+    after = TrainState(step=state.step + 1, params=params, mutable=mutable, opt=opt, ema=moved)
     return _unless_finite(state, after, metrics, due) if skip_nonfinite else (after, metrics)
 
   return step
@@ -81,7 +78,3 @@ def _unless_finite(before: TrainState, after: TrainState, metrics: Metrics,
   before = dataclasses.replace(before, step=after.step)
   state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
   return state, {**metrics, 'skipped': 1.0 - finite.astype(jnp.float32)}
-
-
-def _average(average: Tree, params: Tree, decay: Any) -> Tree:
-  return jax.tree.map(lambda mean, value: mean + (1.0 - decay) * (value - mean), average, params)

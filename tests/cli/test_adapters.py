@@ -15,7 +15,8 @@ from genjax.runs import checkpoints, exporting_safetensors, workdir
 ROOT = pathlib.Path(__file__).parent.parent.parent
 VAE = f'--config={ROOT}/configs/autoencoders/digits_vae.py:smoke'
 LORA = ('--config.lora.rank=2', "--config.lora.paths=('(encoder|decoder)/layers/.*/kernel', 'decoder/dense/kernel')",
-        '--config.steps=6', '--config.lora.alpha=64', '--config.checkpoint.every=3', '--config.optimizers.net.lr=0.05')
+        '--config.steps=6', '--config.lora.alpha=64', '--config.checkpoint.every=3', '--config.optimizers.net.lr=0.05',
+        "--config.ema.net={'evaluated': 'fast', 'fast': 0.995, 'last': {'half_life': 1}}")
 QUIET = ('--config.sample_every=0', '--config.evaluate_every=0')
 
 
@@ -77,7 +78,11 @@ def test_merged_run_samples_and_evaluates_alike_without_its_base(runs, tmp_path,
   shutil.copytree(runs / 'adapter', tmp_path / 'adapter')
   assert main(['merge', f'--workdir={runs / "adapter"}', f'--out={tmp_path / "merged"}']) == 0
   assert abs(images(f'--workdir={tmp_path / "merged"}', out=tmp_path / 'merged.npz') - alone).max() <= 1
-  capsys.readouterr()
+  last = [images(f'--workdir={folder}', '--average=last', out=tmp_path / 'last.npz')
+          for folder in (runs / 'adapter', tmp_path / 'merged')]
+  assert abs(last[1] - last[0]).max() <= 1 < abs(last[0] - alone).max()  # another average of the same adapters
+  assert main(['sample', f'--workdir={runs / "adapter"}', '--average=first', f'--out={tmp_path / "x.npz"}']) == 2
+  assert "no average is called 'first'; they are ['fast', 'last']" in capsys.readouterr().err
   found = []
   for folder in (runs / 'adapter', tmp_path / 'merged'):
     assert main(['evaluate', f'--workdir={folder}', '--no-samples']) == 0
@@ -92,7 +97,8 @@ def test_merged_run_samples_and_evaluates_alike_without_its_base(runs, tmp_path,
 def test_a_base_kept_in_bfloat16_is_merged_and_known_in_float32(runs, tmp_path):
   adapter = tmp_path / 'half'
   assert train(adapter, f'--config.init_from={runs / "base"}', *LORA, *QUIET, '--config.model.dtype=bfloat16') == 0
-  facts = [json.loads((path / 'config.json').read_text())['assets']['parts']['base'] for path in (runs / 'adapter', adapter)]
+  facts = [json.loads((path / 'config.json').read_text())['assets']['parts']['base']
+           for path in (runs / 'adapter', adapter)]
   assert facts[0] == facts[1]  # the checksum is that of the base, in whatever type it is kept
   _, run = workdir.open_run(str(adapter))
   kernel = run.frozen['base']['params']['net']['decoder']['dense']['kernel']

@@ -135,8 +135,9 @@ def test_what_is_refused_before_a_checkpoint_is_read(run, files, monkeypatch, ca
 
 
 @pytest.mark.parametrize(('given', 'words'), [
-  (dict(text=3), "'text' takes a text"), (dict(box=(1, 2, 3)), 'takes 2 numbers a row, got 3'), (dict(box=1.0), 'got 1'),
-  (dict(before=np.zeros((4, 4, 3))), 'takes uint8 pixels'), (dict(before=np.zeros((4, 4, 5), np.uint8)), 'uint8 pixels'),
+  (dict(text=3), "'text' takes a text"), (dict(box=(1, 2, 3)), 'takes 2 numbers a row, got 3'),
+  (dict(box=1.0), 'got 1'), (dict(before=np.zeros((4, 4, 3))), 'takes uint8 pixels'),
+  (dict(before=np.zeros((4, 4, 5), np.uint8)), 'uint8 pixels'),
   (dict(fixed=True), 'got True'), (dict(text='a', prompt='b'), 'given twice'), (dict(box='a'), "got 'a'"),
 ])
 def test_what_python_is_refused(run, given, words):

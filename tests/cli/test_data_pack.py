@@ -64,7 +64,8 @@ def test_packed_pictures_are_those_of_the_folder(made, packed_set):
   root, expected = made
   options = folder.Options(broken='skip')
   files, source = folder.Files(root, options), folder.open_folder(root, 'train', options)
-  reader, shards = packed.Reader(packed_set), folder.open_folder(packed_set)
+  reader = packed.Reader(packed_set)
+  shards = folder.open_folder(packed_set)
   assert source.fingerprint() == shards.fingerprint() and shards.classes == {0: 'cat', 1: 'dog', 2: 'owl'}
   assert files.names == [str(name) for name in reader.get(np.arange(197))['name']]
   rows, packed_rows = source.get(np.arange(197)), shards.get(np.arange(197))
@@ -82,9 +83,8 @@ def test_packed_pictures_are_those_of_the_folder(made, packed_set):
 
 def config_of(name, **data):
   config = digits_edm.get_config('smoke')
-  given = dict(name=str(name), train='train[:90%]', heldout='train[90%:]', shape=(8, 8, 3), num_classes=3,
-               resize='bilinear', crop=True, broken='skip')
-  config.data.update({**given, **data})
+  config.data.update(dict(dict(name=str(name), train='train[:90%]', heldout='train[90%:]', shape=(8, 8, 3),
+                               num_classes=3, resize='bilinear', crop=True, broken='skip'), **data))
   return config
 
 
@@ -129,14 +129,15 @@ def test_packed_pictures_are_trained_on_and_sampled(packed_set, tmp_path):
 def test_a_set_that_does_not_fit_the_config(packed_set, data, message):
   config = config_of(packed_set)
   config.data.update(data)
+  read = lambda: (images.batches(config, config.data.train).batch(0),
+                  images.batches(config, config.data.heldout, shuffle=False).fingerprint())
   with pytest.raises(UserError, match=message):
-    images.batches(config, config.data.train).batch(0)
-    images.batches(config, config.data.heldout, shuffle=False).fingerprint()
+    read()
 
 
 def test_sets_smaller_than_a_batch_and_gaps_in_labels(tmp_path):
   Image.fromarray(pictures.smooth(9, 12, 0)).save(tmp_path / 'alone.png')
-  config = config_of(tmp_path)
+  config = config_of(tmp_path, )
   config.data.update(train='train', heldout='train', num_classes=0)
   batch = images.batches(config, 'train').batch(3)
   assert batch['image'].shape == (8, 8, 8, 3) and (batch['image'] == batch['image'][0]).all()
@@ -161,13 +162,17 @@ def test_mixtures_of_a_config(made, packed_set, tmp_path):
   assert batch['image'].shape == (8, 8, 8, 3) and len(pipeline.source) == 178
   report = pipeline.report(1000)
   assert report[f'data/{tmp_path}/examples'] == report[f'data/{tmp_path}/epochs'] == pytest.approx(2000, abs=2)
-  config = config_of('', num_classes=0, mixture={'digits': 1.0, 'mnist': 3})
+  del config.data.mixture  # a ConfigDict takes no dict in the place of a tuple; a flag does
+  config.data.mixture = {'digits': 1.0, 'mnist': 3}
   assert [entry[:2] for entry in images.image_sets.entries(config.data)] == [('digits', 1.0), ('mnist', 3)]
   for mixture, message in (([{'name': 'a'}], 'list of dicts with name and weight, got'), (['a'], 'list of dicts'),
                            ([{'name': 'a', 'weight': 1, 'spilt': 1}], "'a' has 'spilt'; a set has name, weight and")):
+    del config.data.mixture
+    config.data.mixture = mixture
     with pytest.raises(UserError, match=message):
-      images.batches(config_of('', num_classes=0, mixture=tuple(mixture)), 'train')
-  config.data.name = 'digits'
+      images.batches(config, config.data.train)
+  del config.data.mixture
+  config.data.update(name='digits', mixture={'mnist': 1.0})
   with pytest.raises(UserError, match="config.data.name is 'digits', and config.data.mixture names sets, too"):
     images.batches(config, config.data.train)
 
@@ -213,8 +218,9 @@ def test_pictures_encoded_anew(made, tmp_path, capsys):
     old, new = (source.get(np.array([row]))['image'][0] for source in (before, after))
     height, width = old.shape[:2]
     size = (round(height * 10 / min(height, width)), round(width * 10 / min(height, width)))
-    picture = Image.fromarray(old.squeeze(-1) if old.shape[2] == 1 else old)
-    np.testing.assert_array_equal(new.squeeze(), np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC)))
+    expected = Image.fromarray(old.squeeze(-1) if old.shape[2] == 1 else old)
+    expected = expected.resize(size[::-1], Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(new.squeeze(), np.asarray(expected))
     assert tuple(after.index['size'][row]) == size
   assert pack('b', '--size=6x8', '--crop', '--format=jpg', '--quality=90') == 0
   data = packed.Reader(tmp_path / 'b').get(np.array([0]))['image'][0]
@@ -243,8 +249,8 @@ def test_sounds_and_clips(tmp_path):
     frame.save(tmp_path / 'clips' / 'loose' / f'{number}.png')
   for name, decoding, shape in (('sounds', SoundOptions(0.5, 8000, start='middle'), (3, 4000)),
                                 ('clips', ClipOptions(3, (12, 16, 3), rate=10.0), (2, 3, 12, 16, 3))):
-    flags = [f'--input={tmp_path / name}', f'--kind={name}', f'--out={tmp_path / name}-packed']
-    assert main(['data', 'pack', *flags]) == 0
+    assert main(['data', 'pack', f'--input={tmp_path / name}', f'--kind={name}',
+                 f'--out={tmp_path / (name + "-packed")}']) == 0
     options = folder.Options(kind=name, decoding=decoding)
     sources = [folder.open_folder(tmp_path / path, 'train', options) for path in (name, f'{name}-packed')]
     first, second = (source.get(np.arange(len(source))) for source in sources)

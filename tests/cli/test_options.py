@@ -18,7 +18,7 @@ from genjax.runs import builders
 from genjax.types import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-FILES = [path for path in (ROOT / 'configs').rglob('*.py') if path.stem not in ('__init__', 'common')]
+FILES = [path for path in (ROOT / 'configs').rglob('*.py') if path.stem not in ('__init__', 'common', 'sweeps')]
 CONFIGS = sorted(path.relative_to(ROOT / 'configs').with_suffix('').as_posix() for path in FILES)
 PAGE = (ROOT / 'docs' / 'options.md').read_text()
 QUICKSTART = f'--config={ROOT}/configs/quickstart.py:smoke'
@@ -213,7 +213,7 @@ def test_docstrings_name_options_that_there_are():
 
 def test_base_tells_every_key():
   told = set(options_lib.meanings(common.base))
-  assert told - {'ema', 'rules'} == set(config_lib.flatten(common.base(steps=1, batch_size=1)))
+  assert told - {'ema', 'parts', 'rules'} == set(config_lib.flatten(common.base(steps=1, batch_size=1)))
 
 
 def test_inspect_lists_options(capsys):

@@ -1,16 +1,19 @@
 """What `genjax sample` is asked for: prompts, lists, paths, places to write; found out before anything is sampled."""
 
+import json
 import os
 import pathlib
 import subprocess
 import sys
 
 import numpy as np
+from PIL import Image
 import pytest
 
 from genjax import artifacts
 from genjax.cli import sample
 from genjax.cli.main import main
+from genjax.data import folder
 from genjax.runs import outputs, sampling
 from genjax.runs import workdir as workdir_lib
 from genjax.training.checkpoints.checkpoint import Checkpoints
@@ -172,3 +175,34 @@ def test_the_flag_that_cannot_be_written_is_named(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match='--out=.* cannot be written'):
     workdir_lib.prepare(str(tmp_path / 'file' / 'x'), '--out')
+
+
+def test_a_folder_has_a_file_of_each_sample_and_its_conditions(smoke_run, tmp_path, capsys):
+  """And every ending that pictures have shows all of them."""
+  argv = ['sample', f'--workdir={smoke_run("quickstart")}', '--num=5', '--seed=3', '--conditions=label=7,2']
+  assert main([*argv, f'--out={tmp_path}/digits']) == 0
+  assert main([*argv, f'--out={tmp_path}/digits.npz']) == 0
+  assert 'wrote 5 samples and ' in capsys.readouterr().err
+  lines = [json.loads(line) for line in (tmp_path / 'digits' / 'metadata.jsonl').read_text().splitlines()]
+  assert lines == [{'file_name': f'{row:06d}.png', 'row': row, 'seed': 3, 'label': (7, 2)[row % 2]} for row in range(5)]
+  with np.load(tmp_path / 'digits.npz') as arrays:
+    for line, image in zip(lines, arrays['image'], strict=True):
+      with Image.open(tmp_path / 'digits' / line['file_name']) as picture:
+        np.testing.assert_array_equal(np.asarray(picture), image[..., 0])
+  source = folder.open_folder(tmp_path / 'digits')
+  assert source.get(np.arange(5))['label'].tolist().count(7) == 3
+  for ending in ('jpg', 'webp', 'gif'):
+    assert main([*argv, f'--out={tmp_path}/grid.{ending}']) == 0
+    with Image.open(tmp_path / f'grid.{ending}') as picture:
+      assert picture.width > 100
+  for ending in ('mp4', 'wav', 'flac', 'txt'):
+    assert main([*argv, f'--out={tmp_path}/grid.{ending}']) == 2
+    assert "renders 'samples' as .png (picture)" in capsys.readouterr().err
+
+
+def test_prompts_are_captions_of_a_folder(text_run, tmp_path):
+  assert main(['sample', f'--workdir={text_run}', '--num=2', '--prompt=def a', f'--out={tmp_path}/texts']) == 0
+  lines = [json.loads(line) for line in (tmp_path / 'texts' / 'metadata.jsonl').read_text().splitlines()]
+  assert [(line['file_name'], line['prompt'], line['text']) for line in lines] == [
+    ('000000.txt', 'def a', 'def a'), ('000001.txt', 'def a', 'def a')]
+  assert 'def a' in (tmp_path / 'texts' / '000001.txt').read_text()

@@ -1,4 +1,5 @@
-"""Folders of pictures: what each becomes, by arithmetic on what was written; classes, captions, splits, refusals."""
+"""Folders of pictures: what each becomes against arithmetic on what was written, classes, captions, splits,
+refusals."""
 
 import json
 import pathlib

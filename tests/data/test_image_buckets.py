@@ -182,5 +182,5 @@ def test_what_buckets_exclude(root):
     with pytest.raises(UserError, match=message):
       diffusion.build(config_of(root, **data))
   from genjax.experiments import vae
-  with pytest.raises(UserError, match='several shapes, which models of diffusion take and this one does not'):
+  with pytest.raises(UserError, match='batches of several shapes, which models of diffusion take and this one does'):
     vae.build(config_of(root))

@@ -1,4 +1,5 @@
-"""Conditions of a config: what they make of data, what they tell the network, what sampling takes, and what they refuse."""
+"""Conditions of a config: what they make of data, what they tell the network, what sampling takes, and what they
+refuse."""
 
 import importlib
 
@@ -73,7 +74,8 @@ def columns_of(made, indices, split='train', **keeps):
 
 def told(made, columns, frozen=None):
   """What the network reads."""
-  return conditioning.given(made.conditioners, frozen or {}, {name: np.asarray(value) for name, value in columns.items()})
+  return conditioning.given(made.conditioners, frozen or {},
+                            {name: np.asarray(value) for name, value in columns.items()})
 
 
 def test_each_kind_gives_its_columns_and_tells_the_network():
@@ -209,7 +211,8 @@ def fake_encoder(length=8, width=6):
 
 def fake_autoencoder():
   """8 x 8 pixels -> the first channel, halved, at every second pixel."""
-  encode = lambda group, image: (group['scale'] * image[:, ::2, ::2, :1].astype(np.float32), 0.0 * image[:, ::2, ::2, :1])
+  encode = lambda group, image: (group['scale'] * image[:, ::2, ::2, :1].astype(np.float32),
+                                 0.0 * image[:, ::2, ::2, :1])
   return Autoencoder((8, 8, 3), (4, 4, 1), encode, lambda group, z: z, lambda group: (10.0, 0.5))
 
 
@@ -291,7 +294,8 @@ def test_defaults_are_those_of_the_config_or_of_heldout_data():
   (dict(negative_x=dict(kind='mask')), {}, "does not begin with 'negative_'"),
   (dict(label=dict(kind='mask')), {}, "label must be of kind 'classes'"),
   (dict(kind_of=dict(kind='classes')), {}, 'kind_of.num_classes or config.data.num_classes'),
-  (dict(a=dict(kind='classes', num_classes=3), b=dict(kind='classes', num_classes=3)), {}, 'several conditions of kind'),
+  (dict(a=dict(kind='classes', num_classes=3), b=dict(kind='classes', num_classes=3)), {},
+   'several conditions of kind'),
   (dict(a=TEXT, b=TEXT), {}, "'a' and 'b' both set vocabulary"),
   (dict(a=dict(kind='numbers', column='height', low=3.0, high=3.0)), {}, 'high must be above low'),
   (dict(a=dict(kind='vector', column='embedding')), {}, "config.conditions.a lacks .'width'"),
@@ -325,8 +329,8 @@ def test_data_that_lacks_what_a_condition_reads(given, words):
 
 def test_captions_are_missing_from_data_without_them():
   config = config_of(dict(text=TEXT), data__name='random_images', data__shape=(8, 8, 3))
-  with pytest.raises(UserError, match=r"config.conditions.text reads the column 'text', and the data 'random_images' has "
-                                      r"the columns \['image'\].*metadata.jsonl"):
+  with pytest.raises(UserError, match=r"config.conditions.text reads the column 'text', and the data 'random_images' "
+                                      r"has the columns \['image'\].*metadata.jsonl"):
     diffusion.build(config).train.fingerprint()
 
 
@@ -360,4 +364,5 @@ def test_shapes_are_what_their_captions_say():
 def test_one_image_is_resized_as_a_source_resizes_it():
   image = np.random.default_rng(0).integers(0, 256, (10, 14, 3)).astype(np.uint8)
   source = resizing.Resized(sources.Arrays({'image': image[None]}), (6, 6, 1), 'bicubic', True)
-  np.testing.assert_array_equal(resizing.resize(image, (6, 6, 1), 'bicubic', True), source.get(np.asarray([0]))['image'][0])
+  np.testing.assert_array_equal(resizing.resize(image, (6, 6, 1), 'bicubic', True),
+                                source.get(np.asarray([0]))['image'][0])

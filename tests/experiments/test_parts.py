@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from genjax import interop
-from genjax.cli.main import main
+from genjax.cli import inspect
 from genjax.config import build, plain
 from genjax.configs.classifiers import digits_classifier
 from genjax.configs.language import multi30k
@@ -121,7 +121,7 @@ def test_public_features_and_another_kind(public):
   np.testing.assert_allclose(part.functions.extract(group, image_BHWC), outputs['hidden'][:, 0], rtol=1e-4, atol=1e-5)
   assert (part.functions.width, part.functions.classes, part.functions.shape) == (8, 10, (8, 8, 1))
   for kind, more, said in (
-      ('text_encoder', {}, 'is no text_encoder: its builder is genjax.experiments.classifier, and the kinds .* are features'),
+      ('text_encoder', {}, 'is no text_encoder: its builder is genjax.experiments.classifier, .* are features'),
       ('features', {'path': f'{folder}@3'}, 'is a folder of public weights, which has no steps; leave @3 out'),
       ('features', {'averaged': True}, 'has no averaged parameters')):
     with pytest.raises(UserError, match=said):
@@ -170,3 +170,22 @@ def test_what_is_offered_and_read():
   assert parts._matching(table, {'params': {'net': {'b': {'c': 2}}}}) == (('params/net/(?:.*)', (None,)),)
   fields = {field.name for field in dataclasses.fields(sources.Options)}
   assert plain(dataclasses.asdict(build(sources.Options, {'path': 'x'}, 'parts.x'))).keys() == fields
+
+
+def test_several_parts_lie_on_a_mesh_by_their_own_rules(public):
+  config = digits_classifier.get_config('smoke')
+  config.parts = {'text': str(public('bert')), 'eyes': str(public('vit')), 'unused': ''}
+  found = [parts.open(config.lock(), name, kind) for name, kind in (('text', 'text_encoder'), ('eyes', 'features'))]
+  experiment = parts.attach(classifier.build(config), *found)
+  assert set(experiment.frozen) == set(experiment.sources) == {'text', 'eyes'} == set(sources.names(config))
+  for mesh, path, layout in (
+      ('tensor:2', 'params/net/embedding/token/embedding', 'tensor -'),  # the rule of the encoder's vocabulary
+      ('tensor:2', 'params/net/blocks/up/kernel', '- - tensor'),
+      ('data:2,fsdp:4', 'params/net/embedding/token/embedding', 'fsdp -')):
+    report = inspect.inspect(experiment, 0, inspect.abstract_mesh(mesh), {})
+    rows = {row['path']: row['layout'] for row in report['parameters'] if row['group'] == 'text'}
+    assert rows[path] == layout
+  assert report['parts']['text']['per_device'] < report['parts']['text']['bytes'] / 3
+  frozen = bases.attach(config, experiment).frozen
+  jax.tree.map(lambda leaf, shape: (leaf.shape, leaf.dtype) == (shape.shape, shape.dtype) or pytest.fail(str(shape)),
+               frozen, dict(experiment.frozen))

@@ -131,7 +131,7 @@ OPTIONS = lora.Options(2, 1.4, ('.*',))  # a scale of 0.7
 
 def adapted(network, options=OPTIONS, paths=('.*kernel',)):
   """Parameters of a network that are all random, with adapters beside the kernels that paths match, and merged."""
-  base, mutable = network.init(jax.random.key(0))
+  base, mutable = jax.jit(network.init)(jax.random.key(0))
   base = jax.tree.map(lambda leaf: leaf + 0.1 * random(leaf.shape, leaf.size), base)
   kernels = lora.targets(lora.Options(2, 1.4, paths), {'net': base})['net']
   pairs = jax.tree.map(lambda leaf: 0.3 * random(leaf.shape, leaf.size), lora.init(jax.random.key(1), kernels, 2))
@@ -213,9 +213,11 @@ def test_experts_and_their_router_are_multiplied_as_if_merged():
   base, pairs, _, beside, merged = adapted(model, paths=('.*kernel',))
   tokens = jax.random.randint(jax.random.key(2), (2, 8), 0, 16)
   for options in ({}, {'project': False}):
+    apply = jax.jit(lambda params: model.apply(params, {}, tokens, **options)[0])
     jax.tree.map(lambda got, wanted: np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5),
-                 *(model.apply(params, {}, tokens, **options)[0] for params in (beside, merged)))
-  slopes = [jax.grad(lambda pairs, join=join: jnp.sum(model.apply(join(base, pairs), {}, tokens)[0] ** 2))(pairs)
+                 *(apply(params) for params in (beside, merged)))
+  square = lambda params: jnp.sum(model.apply(params, {}, tokens)[0] ** 2)
+  slopes = [jax.jit(jax.grad(lambda pairs, join=join: square(join(base, pairs))))(pairs)
             for join in (lambda *trees: lora.attach(*trees, OPTIONS), lambda *trees: lora.merge(*trees, 0.7))]
   jax.tree.map(lambda got, wanted: np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-3), *slopes)
 

@@ -28,7 +28,7 @@ def test_equals_the_formula(chunks):
   hidden, weight, target = inputs()
   logits = np.asarray(hidden, np.float64) @ np.asarray(weight, np.float64).T
   expected = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, np.asarray(target)[..., None], -1)[..., 0]
-  loss, hit = cross_entropy.token_losses(hidden, weight, target, chunks)
+  loss, hit = jax.jit(cross_entropy.token_losses, static_argnums=3)(hidden, weight, target, chunks)
   np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-5)
   np.testing.assert_array_equal(hit, logits.argmax(-1) == np.asarray(target))
   assert 0 < hit.sum() < hit.size
@@ -43,8 +43,8 @@ def test_gradients_equal_those_of_one_chunk(chunks):
     losses, hits = cross_entropy.token_losses(*arrays, target, chunks)
     return jnp.sum(losses * weights) + jnp.sum(hits)
 
-  expected, slopes = jax.value_and_grad(loss)((hidden, weight), 1)
-  actual, chunked = jax.jit(jax.value_and_grad(functools.partial(loss, chunks=chunks)))((hidden, weight))
+  (expected, slopes), (actual, chunked) = (
+    jax.jit(jax.value_and_grad(functools.partial(loss, chunks=count)))((hidden, weight)) for count in (1, chunks))
   np.testing.assert_allclose(actual, expected, rtol=1e-6)
   for ours, theirs in zip(chunked, slopes):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
@@ -55,6 +55,7 @@ def test_half_precision_sums_gradients_in_single():
   """Chunk by chunk in bfloat16 the gradient of the output layer is as good as the plain one."""
   hidden, weight, target = inputs(rows=4, length=256, dtype=jnp.bfloat16)
 
+  @functools.partial(jax.jit, static_argnums=1)
   def slope(hidden, chunks):
     return jax.grad(lambda weight: jnp.sum(cross_entropy.token_losses(hidden, weight, target, chunks)[0]))(weight)
 
@@ -69,14 +70,16 @@ def test_a_language_model_in_chunks(tied, monkeypatch):
   not."""
   config = models.TransformerConfig(vocab=11, context=12, layers=2, heads=2, width=8, tied=tied)
   objective = LanguageModel(models.transformer(config), functools.partial(models.init_cache, config), config.context)
-  params = objective.init(jax.random.key(0), {}).params
+  params = jax.jit(lambda key: objective.init(key, {}).params)(jax.random.key(0))
   tokens = jax.random.randint(jax.random.key(1), (4, 13), 0, 11)
   batch = {'tokens': tokens, 'weights': jnp.ones((4, 12)).at[1, 3:].set(0)}
 
   def everything():
     def loss(params):
       return objective.loss(params, CONTEXT, batch, jax.random.key(0)).loss
-    return jax.value_and_grad(loss)(params), objective.evaluate(params, CONTEXT, batch, jax.random.key(0))
+    # Compiled anew: the limit is read while tracing
+    return jax.jit(lambda params: (jax.value_and_grad(loss)(params), objective.evaluate(
+      params, CONTEXT, batch, jax.random.key(0))))(params)
 
   plain = everything()
   monkeypatch.setattr(cross_entropy, 'MAX_LOGITS', 4 * 11 * 4)

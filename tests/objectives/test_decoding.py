@@ -20,11 +20,17 @@ CONFIGS = {'rope': models.llama(**SIZES, kv_heads=1, window=5), 'learned': model
 CONTEXT = Context(step=0, mutable={}, ema={}, frozen={})
 
 
+@functools.cache
+def large(config):
+  """Parameters that are large, so that the likeliest token changes with the text."""
+  return jax.tree.map(lambda leaf: 4 * leaf, jax.jit(models.transformer(config).init)(jax.random.key(0))[0])
+
+
 def sampled(config, prompts, keys=None, params=None, emit=None, **options):
   """Texts of a model whose weights are large, so that the likeliest token changes with the text."""
   objective = LanguageModel(models.transformer(config), functools.partial(models.init_cache, config), config.context,
                             SamplerOptions(**options), lay_out=functools.partial(models.lay_out, config))
-  params = params or jax.tree.map(lambda leaf: 4 * leaf, objective.init(jax.random.key(0), {}).params)
+  params = params or {'net': large(config)}
   keys = jax.random.split(jax.random.key(1), len(prompts)) if keys is None else keys
   rows = jax.jit(functools.partial(objective.sample, emit=emit))(params, CONTEXT, keys,
                                                                  {'prompt': jnp.asarray(prompts)})['tokens']
@@ -61,7 +67,7 @@ def test_penalised_scores():
 def test_the_penalty_counts_prompt_and_new_tokens():
   config = CONFIGS['learned']
   network = models.transformer(config)
-  params = jax.tree.map(lambda leaf: 4 * leaf, network.init(jax.random.key(0))[0])
+  params = large(config)
   forward = jax.jit(network.apply)
   text = [1, 5]
   for size in range(2, 14):
@@ -108,7 +114,7 @@ def test_a_text_ends_at_a_stop_token():
 @pytest.mark.parametrize('penalty', [1.0, 0.0])
 def test_many_beams_find_the_likeliest_text(penalty):
   config = CONFIGS['rope']
-  params = jax.tree.map(lambda leaf: 4 * leaf, models.transformer(config).init(jax.random.key(0))[0])
+  params = large(config)
   prompts = [[1, 2, 3], [4, END, END]]
   found = sampled(config, prompts, params={'net': params}, length=3, beams=49, stop=[2], length_penalty=penalty)
   for row, prompt in zip(found, ([1, 2, 3], [4])):
@@ -127,16 +133,16 @@ def test_what_is_emitted_is_what_is_returned():
 def test_packed_texts_are_scored_as_each_alone(name):
   config = CONFIGS[name]
   objective = LanguageModel(models.transformer(config), functools.partial(models.init_cache, config), config.context)
-  params = jax.tree.map(lambda leaf: 4 * leaf, objective.init(jax.random.key(0), {}).params)
+  params, loss = {'net': large(config)}, jax.jit(objective.loss)
   text = np.random.default_rng(0).integers(0, 7, 14)
   segments = np.array([0] * 6 + [1] * 5 + [2] * 3)
   weights = (segments[1:] < 2).astype(np.float32)  # the third is padding
   batch = {
     'tokens': jnp.asarray(text)[None], 'segments': jnp.asarray(segments)[None], 'weights': jnp.asarray(weights)[None]
   }
-  output = objective.loss(params, CONTEXT, batch, jax.random.key(0))
+  output = loss(params, CONTEXT, batch, jax.random.key(0))
   parts = [{'tokens': jnp.asarray(text)[None, part]} for part in (slice(0, 6), slice(6, 11))]
-  alone = [objective.loss(params, CONTEXT, part, jax.random.key(0)) for part in parts]
+  alone = [loss(params, CONTEXT, part, jax.random.key(0)) for part in parts]
   assert float(output.weight) == 9
   assert float(output.loss) == pytest.approx(sum(float(part.loss) * float(part.weight) for part in alone) / 9, rel=1e-5)
   np.testing.assert_array_equal(
@@ -160,7 +166,7 @@ def test_tokens_that_no_text_has_are_never_chosen(options):
   """Those of a padded vocabulary; what is chosen is what a model without them chooses."""
   options = {'length': 20, **options}
   config, keys = CONFIGS['learned'], jax.random.split(jax.random.key(1), 4)
-  params = jax.tree.map(lambda leaf: 4 * leaf, models.transformer(config).init(jax.random.key(0))[0])
+  params = large(config)
   prompts = [[1, 2], [3, 0], [2, 2], [0, 1]]
   free = sampled(config, prompts, keys, {'net': params}, **options)
   assert free.max() > 4  # it would

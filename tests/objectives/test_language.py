@@ -25,6 +25,12 @@ def model(config=CONFIG, **options):
                        SamplerOptions(**options))
 
 
+@functools.cache
+def initial(config=CONFIG):
+  """Parameters of a model, compiled once: op by op, what follows costs far more than in one piece."""
+  return jax.jit(lambda key: model(config).init(key, {}).params)(jax.random.key(0))
+
+
 def test_uniform_logits_cost_log_v():
   def apply(params, mutable, tokens, key=None, project=True):
     return (jnp.ones((*tokens.shape, 3)), jnp.zeros((7, 3))), mutable
@@ -41,13 +47,12 @@ def test_uniform_logits_cost_log_v():
 
 
 def test_weights_choose_tokens():
-  objective = model()
-  params = objective.init(jax.random.key(0), {}).params
+  params, loss = initial(), jax.jit(model().loss)
   tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, 11)
-  whole = objective.loss(params, CONTEXT, {'tokens': tokens}, jax.random.key(0))
+  whole = loss(params, CONTEXT, {'tokens': tokens}, jax.random.key(0))
   weights = jnp.zeros((2, 8)).at[0].set(1.0)
-  part = objective.loss(params, CONTEXT, {'tokens': tokens, 'weights': weights}, jax.random.key(0))
-  alone = objective.loss(params, CONTEXT, {'tokens': tokens[:1]}, jax.random.key(0))
+  part = loss(params, CONTEXT, {'tokens': tokens, 'weights': weights}, jax.random.key(0))
+  alone = loss(params, CONTEXT, {'tokens': tokens[:1]}, jax.random.key(0))
   assert float(part.loss) == pytest.approx(float(alone.loss), rel=1e-5) and float(part.weight) == 8
   assert float(part.loss) != pytest.approx(float(whole.loss), rel=1e-4)
 
@@ -58,7 +63,7 @@ def test_the_load_of_experts_is_balanced_through_the_loss():
   network = models.transformer(config)
   objective = LanguageModel(network, functools.partial(models.init_cache, config), config.context,
                             balance=config.balance)
-  params = objective.init(jax.random.key(0), {}).params
+  params = initial(config)
   tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, 11)
   segments = jnp.ones((2, 9), jnp.int32).at[1, 5:].set(0)
   batch = {'tokens': tokens, 'segments': segments, 'weights': segments[:, 1:].astype(jnp.float32)}
@@ -81,7 +86,7 @@ def test_the_load_of_experts_is_balanced_through_the_loss():
   assert float(changed['balance']) == pytest.approx(float(metrics['balance']), rel=1e-6)
   routers = [gradient['net']['blocks']['experts']['router']['kernel'] for gradient in (slope, plain_slope)]
   assert float(jnp.max(jnp.abs(routers[0] - routers[1]))) > 1e-4
-  assert set(objective.evaluate(params, CONTEXT, batch, None)) == {'loss', 'accuracy', 'weight'}
+  assert set(jax.eval_shape(objective.evaluate, params, CONTEXT, batch, None)) == {'loss', 'accuracy', 'weight'}
   with pytest.raises(ValueError, match='balance_BT needs a mixture of experts'):
     models.transformer(CONFIG).apply({}, {}, tokens, balance_BT=jnp.ones((2, 9)))
 
@@ -107,36 +112,40 @@ def test_drawn_tokens_follow_the_distribution():
 
 def test_greedy_generation_equals_argmax_of_the_full_pass():
   objective = model(length=9, temperature=0)
-  params = objective.init(jax.random.key(0), {}).params
   # Larger weights, so that the likeliest token changes with the text.
-  params = jax.tree.map(lambda leaf: 3 * leaf, params)
-  prompt = jnp.array([[1, 2, 3], [4, 5, 6]])
-  tokens = objective.sample(params, CONTEXT, jax.random.split(jax.random.key(0), 2), {'prompt': prompt})['tokens']
+  params = jax.tree.map(lambda leaf: 3 * leaf, initial())
+  prompt = np.array([[1, 2, 3], [4, 5, 6]])
+  keys = jax.random.split(jax.random.key(0), 2)
+  tokens = jax.jit(objective.sample)(params, CONTEXT, keys, {'prompt': prompt})['tokens']
   assert tokens.shape == (2, 12)
+  apply = jax.jit(objective.network.apply)
   expected = prompt
-  for _ in range(9):
-    logits, _ = objective.network.apply(params['net'], {}, expected)
-    expected = jnp.concatenate([expected, jnp.argmax(logits[:, -1:], axis=-1)], axis=1)
+  while expected.shape[1] < 12:
+    # Zeros behind the text, which it does not see, keep the shape: one compilation serves all lengths.
+    logits = np.asarray(apply(params['net'], {}, np.pad(expected, ((0, 0), (0, 12 - expected.shape[1]))))[0])
+    expected = np.concatenate([expected, logits[:, expected.shape[1] - 1:][:, :1].argmax(axis=-1)], axis=1)
   np.testing.assert_array_equal(tokens, expected)
 
 
 def test_text_beyond_the_context_continues_from_its_last_half():
   objective = model(length=30, temperature=0)
-  params = jax.tree.map(lambda leaf: 3 * leaf, objective.init(jax.random.key(0), {}).params)
-  prompt = jnp.array([[1, 2, 3]])
-  tokens = objective.sample(params, CONTEXT, jax.random.split(jax.random.key(0), 1), {'prompt': prompt})['tokens']
+  params = jax.tree.map(lambda leaf: 3 * leaf, initial())
+  prompt = np.array([[1, 2, 3]])
+  keys = jax.random.split(jax.random.key(0), 1)
+  tokens = jax.jit(objective.sample)(params, CONTEXT, keys, {'prompt': prompt})['tokens']
   assert tokens.shape == (1, 33)
+  apply = jax.jit(objective.network.apply)
   expected = prompt
   while expected.shape[1] < 33:
     window = expected if expected.shape[1] < 12 else expected[:, 12 + (expected.shape[1] - 12) // 6 * 6 - 6:]
-    logits, _ = objective.network.apply(params['net'], {}, window)
-    expected = jnp.concatenate([expected, jnp.argmax(logits[:, -1:], axis=-1)], axis=1)
+    padded = np.pad(window, ((0, 0), (0, 12 - window.shape[1])))
+    logits = np.asarray(apply(params['net'], {}, padded)[0])[:, window.shape[1] - 1]
+    expected = np.concatenate([expected, logits.argmax(axis=-1)[:, None]], axis=1)
   np.testing.assert_array_equal(tokens, expected)
 
 
 def test_rows_are_independent():
-  objective = model(length=8)
-  params = objective.init(jax.random.key(0), {}).params
+  objective, params = model(length=8), initial()
   keys = jax.random.split(jax.random.key(3), 4)
   prompt = jnp.arange(8).reshape(4, 2)
   sample = jax.jit(objective.sample)
@@ -152,7 +161,6 @@ def test_bad_options(options):
 
 
 def test_a_prompt_must_fit():
-  objective = model()
-  params = objective.init(jax.random.key(0), {}).params
+  objective, params = model(), initial()
   with pytest.raises(UserError, match='1 to 11 tokens'):
     objective.sample(params, CONTEXT, jax.random.split(jax.random.key(0), 1), {'prompt': jnp.zeros((1, 12), jnp.int32)})

@@ -1,6 +1,7 @@
 """Masked language models: which tokens are hidden and how, the loss, filling in."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -22,8 +23,17 @@ CONFIG = BertConfig(vocab=50, context=12, layers=1, heads=2, width=16, masked_lm
                     init_scale=0.1)
 
 
+compiled_hide = jax.jit(hide, static_argnums=2)
+
+
 def model(**options):
   return MaskedLanguageModel(encoder(CONFIG), MASKING, **options)
+
+
+@functools.cache
+def initial():
+  """Parameters of the encoder, compiled once."""
+  return jax.jit(lambda key: model().init(key, {}).params)(jax.random.key(0))
 
 
 def tokens_of(rows, length, seed=0):
@@ -34,7 +44,7 @@ def test_shares_of_hidden_tokens():
   """15 % of the tokens; of these 80 % masked, 10 % random, which by chance is the token itself once in the vocabulary,
   and 10 % kept."""
   tokens_BT = tokens_of(400, 200)
-  hidden = jax.tree.map(np.asarray, jax.jit(hide, static_argnums=2)(jax.random.key(1), tokens_BT, MASKING))
+  hidden = jax.tree.map(np.asarray, compiled_hide(jax.random.key(1), tokens_BT, MASKING))
   assert hidden.positions_BP.shape == (400, 30) and float(hidden.weights_BP.mean()) == 1.0
   np.testing.assert_array_equal(np.take_along_axis(tokens_BT, hidden.positions_BP, axis=1), hidden.targets_BP)
   assert all(len(set(row)) == 30 for row in hidden.positions_BP)
@@ -55,7 +65,7 @@ def test_shares_of_hidden_tokens():
 def test_special_tokens_and_padding_are_never_chosen():
   tokens_BT = tokens_of(300, 20).at[:, 0].set(1).at[:, 9].set(2).at[:, 4].set(3)
   mask_BT = jnp.ones_like(tokens_BT).at[:, 14:].set(0)
-  hidden = hide(jax.random.key(1), tokens_BT, MASKING, mask_BT)
+  hidden = compiled_hide(jax.random.key(1), tokens_BT, MASKING, mask_BT)
   chosen = np.asarray(hidden.positions_BP)[np.asarray(hidden.weights_BP) > 0]
   assert set(chosen) == set(range(14)) - {0, 4, 9}
   assert set(np.asarray(hidden.weights_BP.sum(axis=1))) == {2.0}  # 15 % of 11
@@ -65,7 +75,7 @@ def test_special_tokens_and_padding_are_never_chosen():
 
 def test_short_rows_hide_one_token_and_empty_rows_none():
   tokens_BT = jnp.asarray([[7, 8, 9, 10], [1, 5, 2, 0], [1, 2, 0, 0]])
-  hidden = hide(jax.random.key(0), tokens_BT, MASKING)
+  hidden = compiled_hide(jax.random.key(0), tokens_BT, MASKING)
   np.testing.assert_array_equal(hidden.weights_BP.sum(axis=1), [1, 1, 0])
   assert int(hidden.positions_BP[1, 0]) == 1
   np.testing.assert_array_equal(hidden.tokens_BT[2], tokens_BT[2])
@@ -76,7 +86,8 @@ def test_a_mesh_that_splits_sequences_hides_the_same_tokens():
   mesh = jax.sharding.AbstractMesh((1, 1, 1, 4, 1), sharding.MESH_AXES)
   shapes = jax.eval_shape(sharding.under(mesh, {}, lambda key: hide(key, tokens_BT, MASKING)), jax.random.key(0))
   assert shapes.positions_BP.shape == (4, 4)
-  few, more = (hide(jax.random.key(0), tokens_BT, dataclasses.replace(MASKING, rate=rate)) for rate in (0.15, 0.3))
+  few, more = (compiled_hide(jax.random.key(0), tokens_BT, dataclasses.replace(MASKING, rate=rate))
+               for rate in (0.15, 0.3))
   np.testing.assert_array_equal(few.positions_BP, more.positions_BP[:, :2])
   rows = jnp.arange(4)[:, None]
   np.testing.assert_array_equal(few.tokens_BT[rows, few.positions_BP], more.tokens_BT[rows, few.positions_BP])
@@ -100,13 +111,13 @@ def test_uniform_logits_cost_log_v_and_the_bias_of_tokens_counts():
 
 def test_loss_is_that_of_the_logits():
   objective = model(next_sentence=True)
-  params = jax.jit(lambda key: objective.init(key, {}).params)(jax.random.key(0))
+  params = initial()
   batch = {
     'tokens': tokens_of(3, 12), 'types': jnp.tile(jnp.arange(12) // 6, (3, 1)), 'weights': jnp.ones(
       (3, 12), int).at[1, 8:].set(0), 'next_sentence': jnp.asarray([0, 1, 1])
   }
   values = jax.jit(objective.evaluate)(params, CONTEXT, batch, jax.random.key(5))
-  hidden = hide(jax.random.key(5), batch['tokens'], MASKING, batch['weights'])
+  hidden = compiled_hide(jax.random.key(5), batch['tokens'], MASKING, batch['weights'])
   outputs, _ = jax.jit(encoder(CONFIG).apply)(params['net'], {}, hidden.tokens_BT, batch['types'], batch['weights'])
   logits_BPV = jnp.take_along_axis(outputs['tokens'], hidden.positions_BP[..., None], axis=1)
   nll_BP = optax.softmax_cross_entropy_with_integer_labels(logits_BPV, hidden.targets_BP) * hidden.weights_BP
@@ -118,7 +129,7 @@ def test_loss_is_that_of_the_logits():
 
 def test_padding_changes_nothing_that_is_filled_in():
   objective = model()
-  params = jax.jit(lambda key: objective.init(key, {}).params)(jax.random.key(0))
+  params = initial()
   tokens_NT = tokens_of(3, 8).at[:, 2].set(3).at[1, 5].set(3)
   keys = jax.random.split(jax.random.key(1), 3)
   sample = jax.jit(lambda tokens_NT: objective.sample(params, CONTEXT, keys, {'prompt': tokens_NT})['tokens'])
@@ -126,8 +137,8 @@ def test_padding_changes_nothing_that_is_filled_in():
   assert (padded_NT[:, 8:] == -1).all() and (padded_NT[:, :8] != 3).all()
   kept = tokens_NT != 3
   np.testing.assert_array_equal(padded_NT[:, :8][kept], tokens_NT[kept])
-  logits = lambda tokens_NT: encoder(CONFIG).apply(params['net'], {}, jnp.maximum(tokens_NT, 0), None, tokens_NT >= 0)[
-    0]['tokens']
+  logits = jax.jit(lambda tokens_NT: encoder(CONFIG).apply(params['net'], {}, jnp.maximum(tokens_NT, 0), None,
+                                                           tokens_NT >= 0)[0]['tokens'])
   np.testing.assert_allclose(
     logits(jnp.pad(tokens_NT, ((0, 0), (0, 4)), constant_values=-1))[:, :8], logits(tokens_NT), atol=1e-5)
 
@@ -135,7 +146,7 @@ def test_padding_changes_nothing_that_is_filled_in():
 def test_tokens_beyond_the_vocabulary_are_not_filled_in():
   small = dataclasses.replace(MASKING, vocab=6)
   objective = MaskedLanguageModel(encoder(CONFIG), small)
-  params = objective.init(jax.random.key(0), {}).params
+  params = initial()
   keys = jax.random.split(jax.random.key(1), 8)
   drawn_NT = jax.jit(objective.sample)(params, CONTEXT, keys, {'prompt': jnp.full((8, 12), 3)})['tokens']
   assert int(drawn_NT.max()) == 5 and not bool((drawn_NT == 3).any())
@@ -145,7 +156,7 @@ def test_tokens_beyond_the_vocabulary_are_not_filled_in():
 def test_learns_and_fills_in():
   """Tokens in order, from a random one on: each is told by its neighbours."""
   objective = model()
-  params = jax.jit(lambda key: objective.init(key, {}).params)(jax.random.key(0))
+  params = initial()
   optimizer = optax.adam(5e-3)
   state = optimizer.init(params)
 

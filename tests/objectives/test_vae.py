@@ -91,15 +91,16 @@ def test_beta_and_warm_up_scale_the_kl():
 def test_networks_shapes_and_pictures(config):
   encoder, decoder = vae.networks(config)
   objective = Vae(encoder, decoder, 3)
-  variables = objective.init(jax.random.key(0), {})
+  variables = jax.jit(lambda key: objective.init(key, {}))(jax.random.key(0))
   context = NONE.replace(mutable=variables.mutable)
   image = jnp.zeros((4, *config.shape), jnp.uint8)
-  assert objective.reconstruct(variables.params, context, image).shape == image.shape
-  rows = objective.interpolate(variables.params, context, image[:2], 255 - image[:2], 5)
+  reconstruct = jax.jit(objective.reconstruct)
+  assert reconstruct(variables.params, context, image).shape == image.shape
+  rows = jax.jit(objective.interpolate, static_argnums=4)(variables.params, context, image[:2], 255 - image[:2], 5)
   assert rows.shape == (2, 5, *config.shape) and rows.dtype == jnp.uint8
-  np.testing.assert_array_equal(rows[:, 0], objective.reconstruct(variables.params, context, image[:2]))
-  np.testing.assert_array_equal(rows[:, -1], objective.reconstruct(variables.params, context, 255 - image[:2]))
-  sample = objective.sample(variables.params, context, jax.random.split(jax.random.key(1), 3), {})['image']
+  np.testing.assert_array_equal(rows[:, 0], reconstruct(variables.params, context, image[:2]))
+  np.testing.assert_array_equal(rows[:, -1], reconstruct(variables.params, context, 255 - image[:2]))
+  sample = jax.jit(objective.sample)(variables.params, context, jax.random.split(jax.random.key(1), 3), {})['image']
   assert sample.shape == (3, *config.shape)
 
 

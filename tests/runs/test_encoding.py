@@ -16,15 +16,14 @@ import pytest
 from genjax.cli import configs
 from genjax.cli.main import main
 from genjax.data import packed
-from genjax.experiments import diffusion
+from genjax.experiments import parts
 from genjax.objectives.kinds import Autoencoder, TextEncoder
 from genjax.runs import bases, builders, encoding
 from genjax.training.run import Run
 from genjax.types import UserError
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
-sys.path.insert(0, str(ROOT / 'tests' / 'system'))
-from processes import finish, start
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / 'system'))
+from processes import ROOT, finish, start
 
 DATA = f'--config={ROOT}/configs/diffusion/digits_edm.py:smoke'
 SMALL = ['--config.data.train=train[:37]', '--config.data.heldout=test[:8]']
@@ -79,7 +78,6 @@ def test_rows_are_what_the_autoencoder_gives(autoencoder, encoded):
 
 def functions_of(autoencoder):
   """The functions of the autoencoder in a run directory."""
-  from genjax.experiments import parts
   config = configs.parse('train', [DATA, f'--config.parts.autoencoder={autoencoder}'], '')[0].config
   return parts.open(config, 'autoencoder', 'autoencoder').functions
 
@@ -228,9 +226,10 @@ def test_another_autoencoder_is_refused_by_writing_and_by_training(autoencoder, 
 
 
 @pytest.mark.parametrize(('workdir', 'flags', 'told'), [
-  ('quickstart', [], 'is a run of genjax.experiments.diffusion, and no autoencoder'),
+  ('quickstart', [], 'is no autoencoder'),
   ('nothing', [], 'is not there'),
-  ('autoencoders/kl', ['--config.data.resize=bilinear', '--config.data.shape=(16, 16, 1)'], 'reads pictures uint8 (8, 8, 1)'),
+  ('autoencoders/kl', ['--config.data.resize=bilinear', '--config.data.shape=(16, 16, 1)'],
+   'reads pictures uint8 (8, 8, 1)'),
   ('autoencoders/kl', ['--config.data.binarize=dynamic'], "binarize='dynamic' draws every picture anew"),
   ('autoencoders/kl', ['--config.data.content=latents'], 'pictures are encoded'),
   ('autoencoders/kl', ['--batch=0'], '--batch must be at least 1'),
@@ -254,8 +253,8 @@ def test_training_refuses_what_is_not_encoded(autoencoder, encoded, tmp_path):
   writer.close()
   with pytest.raises(UserError, match='holds packed data that is not encoded'):
     on_latents(autoencoder, tmp_path / 'packed')
+  source = on_latents(autoencoder, encoded, '--config.data.num_classes=3')[1].train.source
   with pytest.raises(UserError, match='has labels from 0 to 9; set it to at least 10'):
-    source = on_latents(autoencoder, encoded, '--config.data.num_classes=3')[1].train.source
     source.get(np.arange(len(source)))
 
 

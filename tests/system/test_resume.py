@@ -6,10 +6,10 @@ import signal
 import subprocess
 import sys
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
 import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from saved import arrays
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 FAMILIES = {
@@ -33,17 +33,6 @@ def train(config, workdir, devices, experiment, **environment):
     **os.environ, 'PYTHONPATH': path, 'INTERRUPTED_EXPERIMENT': experiment,
     'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}', **environment})
   return done.returncode, done.stderr
-
-
-def arrays(workdir):
-  """Every array of the last checkpoint by its path."""
-  folder = (workdir / 'checkpoints' / '20' / 'state').absolute()
-  with ocp.PyTreeCheckpointer() as checkpointer:
-    # As NumPy arrays: they were written from other devices than this process has.
-    saved = checkpointer.metadata(folder).item_metadata.tree
-    tree = checkpointer.restore(folder, restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
-                                                                  saved))
-  return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 @pytest.mark.slow

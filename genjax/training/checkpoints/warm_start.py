@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax import sharding
+from genjax.training import averages
 from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.training.run import Run
 from genjax.types import UserError, leaf_name, named_leaves
@@ -80,7 +81,7 @@ def apply(run: Run, source: Checkpoints, step: int | None, say: Callable[[str], 
   state = jax.tree_util.tree_map_with_path(place, here)
   mutable = state.pop('mutable')
   # Copied, because a buffer cannot be in a donated state twice.
-  ema = {group: jax.tree.map(lambda leaf: leaf.copy(), state[group]) for group in run.state.ema}
+  ema = {key: jax.tree.map(lambda leaf: leaf.copy(), state[averages.group_of(key)]) for key in run.state.ema}
   run.restore(dataclasses.replace(run.state, params=state, mutable=mutable, ema=ema))
   say('\n'.join([f'beginning with step {step} of {source.directory.parent}', *report.lines()]))
   return report
@@ -111,7 +112,8 @@ def read(source: Checkpoints, step: int | None, say: Callable[[str], None],
   if averaged and not there.get('ema'):
     raise UserError(
       f'config.init.averaged: the run in {source.directory.parent} has no averaged parameters; set it to False')
-  trees = {**there['params'], **(there.get('ema', {}) if averaged else {}), 'mutable': there.get('mutable') or {}}
+  means = averages.evaluated(there['ema']) if averaged else {}
+  trees = {**there['params'], **means, 'mutable': there.get('mutable') or {}}
   return step, named_leaves(trees)
 
 
