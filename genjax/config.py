@@ -250,7 +250,7 @@ def _put(config: Config, key: str, value: Any) -> None:
     try:
       node[leaf] = value
     except ValueError as error:  # a dict whose keys have dots
-      raise UserError(f'config key {key}: {error}; write a list of dicts, if it takes one') from None
+      raise UserError(f'config key {key}: {error} Write a list of dicts where it takes one') from None
 
 
 def _frozen(value: Any) -> Any:

@@ -121,6 +121,31 @@ def test_packed_pictures_are_trained_on_and_sampled(packed_set, tmp_path):
   assert np.load(tmp_path / 'samples.npz')['image'].shape == (2, 8, 8, 3)
 
 
+def flags_of(packed_set, *more):
+  return [f'--config={ROOT}/configs/diffusion/digits_edm.py:smoke', '--config.data.train=train[:90%]',
+          '--config.data.heldout=train[90%:]', '--config.data.shape=(8,8,3)', '--config.data.num_classes=0',
+          '--config.sampler.guidance=1.0', '--config.model.depth=1', '--config.sample_every=0', *more]
+
+
+def test_the_log_counts_the_sets_of_a_mixture(made, packed_set, tmp_path):
+  sets = [{'name': str(packed_set), 'weight': 3}, {'name': str(made[0]), 'weight': 1, 'broken': 'skip'}]
+  flags = flags_of(packed_set, '--config.data.name=', f'--config.data.mixture={sets}', '--config.data.resize=bilinear')
+  assert main(['train', *flags, f'--workdir={tmp_path / "run"}']) == 0
+  lines = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+  counts = [(line[f'data/{packed_set}/examples'], line[f'data/{made[0]}/examples']) for line in lines[:2]]
+  assert sum(counts[0]) == 8 and sum(counts[1]) == 16 and abs(counts[1][1] - 4) <= 1
+  assert lines[1][f'data/{packed_set}/epochs'] == pytest.approx(counts[1][0] / 177)
+
+
+def test_inspect_tells_the_fill_of_buckets_and_refuses_names_with_dots(packed_set, capsys):
+  flags = flags_of(packed_set, f'--config.data.name={packed_set}', '--config.data.buckets=((8,8),(8,12),(12,8))')
+  assert main(['inspect', *flags]) == 0
+  table = capsys.readouterr().out.splitlines()[-4:]
+  assert 'batches an epoch' in table[0] and sum(int(line.split()[3]) for line in table[1:]) == 177
+  assert main(['inspect', *flags_of(packed_set, '--config.data.name=', "--config.data.mixture={'a.b': 1.0}")]) == 2
+  assert 'config key data.mixture' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(('data', 'message'), [
   (dict(num_classes=2), r'num_classes is 2, but labels of .* go up to 2: 0 cat, 1 dog, 2 owl; set it to at least 3'),
   (dict(resize=''), r'of 177 pictures of .* have other sizes, such as \d+ x \d+; resize them by config\.data\.resize'),

@@ -135,16 +135,16 @@ def test_sources_without_sizes_are_refused():
 
 
 @pytest.mark.parametrize(('make_network', 'options'), [
-  (dit.network, dit.DiT((8, 8, 1), width=16, depth=2, heads=2)),
+  (dit.network, dit.DiT((8, 8, 1), width=16, depth=1, heads=2)),
   (unet.network, unet.UNet((8, 8, 1), base=8, multipliers=(1, 2), blocks=1, attention=(), groups=4))])
 def test_a_network_on_another_size_is_the_network_of_that_size(make_network, options):
-  params, mutable = make_network(options).init(jax.random.key(0))
+  params, mutable = jax.jit(make_network(options).init)(jax.random.key(0))
   params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
   x_BHWC, time_B = jax.random.normal(jax.random.key(1), (2, 4, 12, 1)), np.array([3.0, 400.0])
-  found, _ = make_network(options).apply(params, mutable, x_BHWC, time_B, None)
+  found, _ = jax.jit(make_network(options).apply)(params, mutable, x_BHWC, time_B, None)
   other = type(options)(**{**{name: getattr(options, name) for name in options.__dataclass_fields__},
                            'shape': (4, 12, 1)})
-  expected, _ = make_network(other).apply(params, mutable, x_BHWC, time_B, None)
+  expected, _ = jax.jit(make_network(other).apply)(params, mutable, x_BHWC, time_B, None)
   assert found.shape == (2, 4, 12, 1) and np.abs(found).max() > 0
   np.testing.assert_array_equal(found, expected)
 
@@ -162,6 +162,7 @@ def config_of(root, **data):
 def test_a_step_is_compiled_for_each_bucket(root, tmp_path, capsys):
   from genjax.runs import training
   config = config_of(root)
+  config.model.depth = 1
   config.steps, config.sample_every, config.evaluate_every, config.checkpoint.every = 5, 0, 0, 5
   run = training.train(config, str(tmp_path / 'run'))
   said = capsys.readouterr()
