@@ -50,13 +50,22 @@ def test_sizes_of_an_area():
   found = aspect.sizes((1024 * 1024,), 64)
   assert {(1024, 1024), (512, 2048), (2048, 512), (832, 1216), (1216, 832), (768, 1344)} <= set(found)  # SDXL's list
   for height, width in found:
-    assert height % 64 == width % 64 == 0 and height * width <= 1024 * 1024 < height * (width + 64)
+    assert height % 64 == width % 64 == 0 and height * width <= 1024 * 1024 < height * width + 64 * max(height, width)
     assert max(height / width, width / height) <= 4
-  assert aspect.sizes(((4, 8), 64, (4, 8)), 4) == ((4, 8), (4, 16), (8, 8), (12, 4), (16, 4))
+  assert aspect.sizes(((4, 8), 64, (4, 8)), 4) == ((4, 8), (4, 12), (4, 16), (8, 8), (12, 4), (16, 4))
   for wrong, message in (((3,), 'an area of 3 pixels has no sizes in multiples of 4'),
                          (((1, 2, 3),), 'height and a width'), ((-5,), 'at least 1'), ((), 'names no sizes')):
     with pytest.raises(UserError, match=message):
       aspect.sizes(wrong, 4)
+
+
+def test_sizes_of_an_area_are_as_many_wide_as_upright():
+  found = set(aspect.sizes((1024 * 1024,), 64))
+  assert found == {(width, height) for height, width in found}
+  # The wide half of SDXL's table (Podell et al. 2023, appendix I), where it has the largest height of a width
+  table = {(512, 2048), (512, 1984), (512, 1920), (512, 1856), (576, 1792), (576, 1728), (576, 1664), (640, 1600),
+           (640, 1536), (704, 1472), (704, 1408), (768, 1344), (768, 1280), (832, 1216), (896, 1152), (960, 1088)}
+  assert table == {(height, width) for height, width in found if height < width}
 
 
 def test_the_nearest_proportions_and_then_the_nearest_area():

@@ -24,7 +24,8 @@ def sizes(buckets: Sequence[Any], multiple: int) -> tuple[Size, ...]:
   Args:
     buckets: pairs of height and width, and areas. An area of A pixels stands for all sizes of at most A pixels whose
       heights and widths are multiples of `multiple` and at most `WIDEST` times each other: for each height the largest
-      width, as in SDXL.
+      width, and for each width the largest height (NovelAI 2022). SDXL's table of about 1024^2 pixels has these sizes
+      and a few smaller ones between them.
     multiple: of areas.
 
   Raises:
@@ -50,12 +51,12 @@ def sizes(buckets: Sequence[Any], multiple: int) -> tuple[Size, ...]:
 
 
 def _of_area(area: int, multiple: int) -> list[Size]:
-  made = []
-  for height in range(multiple, area // multiple + 1, multiple):
-    width = area // height // multiple * multiple
-    if width and max(height / width, width / height) <= WIDEST:
-      made.append((height, width))
-  return made
+  made = set()
+  for side in range(multiple, area // multiple + 1, multiple):
+    other = area // side // multiple * multiple
+    if other and max(side / other, other / side) <= WIDEST:
+      made |= {(side, other), (other, side)}  # else wide pictures would have fewer sizes than upright ones
+  return sorted(made)
 
 
 def nearest(size_N2: np.ndarray, buckets: Sequence[Size]) -> np.ndarray:
