@@ -67,6 +67,9 @@ def read(root: pathlib.Path, kind: str = '', field: str = 'text', captioned: boo
   tables = [path for path in paths if pathlib.PurePosixPath(path).name == captions.METADATA]
   texts = [path for path in paths if path.lower().endswith('.txt')]
   columns = captions.read(root, tables, texts, names, field) if captioned else {}
+  if chosen.column in columns:
+    raise UserError(f'{root}: a {captions.METADATA} has the field {chosen.column!r}, which is what the {chosen.name} '
+                    'themselves become; rename the field')
   tops = {pathlib.PurePosixPath(name).parts[0] if '/' in name else '' for name in names}
   split = 'train' in tops and tops <= SPLITS.keys()
   splits: dict[str, list[str]] = {}

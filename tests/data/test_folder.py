@@ -249,3 +249,10 @@ def test_what_is_no_folder_of_pictures(tmp_path, files, options, message):
 def test_a_path_that_is_no_folder(tmp_path):
   with pytest.raises(UserError, match='nowhere is no folder'):
     open_folder(tmp_path / 'nowhere')
+
+
+def test_a_field_may_not_take_the_place_of_the_pictures(tmp_path):
+  Image.new('RGB', (4, 4)).save(tmp_path / 'a.png')
+  (tmp_path / 'metadata.jsonl').write_text(json.dumps({'file_name': 'a.png', 'image': 'b.png'}) + '\n')
+  with pytest.raises(UserError, match="has the field 'image', which is what the pictures themselves become"):
+    folder.open_folder(tmp_path)
