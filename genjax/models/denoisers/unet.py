@@ -47,7 +47,8 @@ class UNet(Reads):
       'offload' its inputs in the memory of the host.
     norm: 'group', or one of `genjax.nn.norms.NORMS`, over the channels.
     cross_attention: resolutions that attend to tokens, after self-attention if they have that. The middle counts as one
-      of the last resolution.
+      of the last resolution. Latent diffusion (Rombach et al. 2022) has a transformer block with a feed-forward layer
+      here; this is the attention alone.
 
   Raises:
     UserError: sizes that do not divide, an attention resolution that no level has, an unknown attention kernel,
