@@ -8,8 +8,9 @@ from genjax.config import Config
 from genjax.experiments import images, imported, sections
 from genjax.models import classifier
 from genjax.models.transformers import vit
-from genjax.objectives.classification import Classification, scale
+from genjax.objectives.classification import Classification
 from genjax.objectives.kinds import Features
+from genjax.objectives.pixels import centred
 from genjax.options import Section, named
 from genjax.tables import Table
 from genjax.training.experiment import Experiment
@@ -63,7 +64,7 @@ def features(config: Config, experiment: Experiment) -> Features:
   net = config_lib.choose(MODELS, config.model.name, 'config.model.name')[1](model_options(config))
 
   def apply(group: Tree, image_BHWC: Array) -> tuple[Array, Array]:
-    return net.apply(group['params']['net'], group['mutable']['net'], scale(image_BHWC))[0]
+    return net.apply(group['params']['net'], group['mutable']['net'], centred(image_BHWC))[0]
 
   params, mutable = jax.eval_shape(net.init, jax.random.key(0))
   image = jax.ShapeDtypeStruct((1, *config.data.shape), np.uint8)

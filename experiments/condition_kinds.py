@@ -19,6 +19,7 @@ from genjax.config import Config
 from genjax.data.images import decoding, resizing
 from genjax.data.pipeline import Columns, Source
 from genjax.experiments import parts
+from genjax.objectives import codecs
 from genjax.types import Array, Params, UserError, expanded
 
 SCALE = 1000.0  # numbers reach the network as 0 .. 1000, as times do
@@ -260,12 +261,11 @@ def picture(scope: Scope, options: Picture) -> Made:
       raise UserError(f'{scope.where}.part={options.part!r} makes latents of {encoder.latent[:2]} from pictures of '
                       f'{encoder.shape[:2]}, which cannot be joined to what is denoised, of {scope.shape[:2]}')
 
+  codec = codecs.latents(options.part, encoder) if encoder else codecs.pixels(column)
+
   def give(frozen: Params, columns: Mapping[str, Array]) -> Mapping[str, Any]:
-    if encoder is None:
-      return {'image': columns[column].astype(np.float32) / 127.5 - 1.0}
-    group = frozen[options.part]
-    shift, scale = encoder.moments(group)
-    return {'image': (encoder.encode(group, columns[column])[0] - shift) * scale}
+    seen = {encoder.column: columns[column]} if encoder else columns
+    return {'image': codec.encode(frozen, seen, None)}
 
   channels = encoder.latent[-1] if encoder else options.channels
   return _pixels(scope, options.column, column, tuple(shape), NO_COLOUR, give, channels, filter_of(scope), part)

@@ -15,6 +15,7 @@ from genjax.data.images import resizing
 from genjax.data.pipeline import Columns
 from genjax.data.video import clips
 from genjax.experiments.condition_kinds import NO_COLOUR, Common, Made, Scope, filter_of
+from genjax.objectives.pixels import centred
 from genjax.types import Array, Params, UserError, expanded
 
 
@@ -90,7 +91,7 @@ def clip(scope: Scope, options: Clip) -> Made:
     reads=(options.column,), take=lambda columns: np.stack([convert(frames) for frames in columns[options.column]]),
     encode=lambda rows: {column: rows.transpose(0, 2, 3, 1, 4).reshape(len(rows), *joined)},
     columns={column: jax.ShapeDtypeStruct(joined, np.uint8)}, null={column: np.full(joined, NO_COLOUR, np.uint8)},
-    give=lambda frozen, columns: {'image': columns[column].astype(np.float32) / 127.5 - 1.0},
+    give=lambda frozen, columns: {'image': centred(columns[column])},
     parse=lambda path: clips.read(pathlib.Path(expanded(path)), read), convert=convert, path=True,
     describe=f'the path of a clip, of which {options.frames} frames are taken and resized to {height} x {width}',
     row=jax.ShapeDtypeStruct(shape, np.uint8), network={'image_channels': joined[2]}, mirrored=(column,),

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from genjax import checks
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context, Output, Phase, Variables
-from genjax.objectives.vae import kl_to_standard_normal
+from genjax.objectives.pixels import as_image, centred
+from genjax.objectives.vae import draw_posterior, kl_to_standard_normal
 from genjax.types import Array, Batch, Key, Params, Tree, UserError
 
 RECONSTRUCTIONS = ('l1', 'l2', 'laplace', 'gaussian')
@@ -101,7 +102,7 @@ class KlAutoencoder:
     encoder_key, noise_key, decoder_key = jax.random.split(key, 3)
     (mean_BX, log_variance_BX), encoder = self.encoder.apply(
       params['net']['encoder'], context.mutable['encoder'], x_BHWC, key=encoder_key)
-    z_BX = mean_BX + jnp.exp(log_variance_BX / 2) * jax.random.normal(noise_key, mean_BX.shape)
+    z_BX = draw_posterior(mean_BX, log_variance_BX, noise_key)
     out_BHWC, decoder = self.decoder.apply(params['net']['decoder'], context.mutable['decoder'], z_BX, key=decoder_key)
     moments = self._moments(context, mean_BX, log_variance_BX)
     return Forward(x_BHWC, out_BHWC, mean_BX, log_variance_BX,
@@ -167,16 +168,6 @@ class KlAutoencoder:
     # At first less, as for averaged parameters: the initial values are soon forgotten
     decay = jnp.minimum(self.decay, context.step / (10.0 + context.step))
     return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, context.mutable['moments'], new)
-
-
-def centred(image: Array) -> Array:
-  """uint8 0 .. 255 -> float32 -1 .. 1."""
-  return image.astype(jnp.float32) / 127.5 - 1.0
-
-
-def as_image(out: Array) -> Array:
-  """The inverse of `centred`, rounded; what is outside is cut off."""
-  return jnp.round(127.5 * (jnp.clip(out, -1.0, 1.0) + 1.0)).astype(jnp.uint8)
 
 
 def _kl(mean_BX: Array, log_variance_BX: Array) -> Array:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from genjax import checks
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context, Output, Phase, Variables
+from genjax.objectives.pixels import centred
 from genjax.types import Array, Batch, Key, Params, UserError
 
 
@@ -47,7 +48,7 @@ class Classification:
   def loss(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
     """Mean cross entropy in nats; logs the accuracy."""
     augment_key, net_key = jax.random.split(key)
-    image_BHWC = augment(augment_key, scale(batch['image']), self.shift, self.flip)
+    image_BHWC = augment(augment_key, centred(batch['image']), self.shift, self.flip)
     (logits_BK, _), mutable = self.net.apply(params['net'], context.mutable['net'], image_BHWC, key=net_key)
     loss = jnp.mean(cross_entropy(logits_BK, batch['label'], self.smoothing))
     metrics = {'accuracy': jnp.mean(hits(logits_BK, batch['label']))}
@@ -60,7 +61,7 @@ class Classification:
 
   def predict(self, params: Params, context: Context, image_BHWC: Array) -> tuple[Array, Array]:
     """(logits_BK, features_BD) of uint8 images, without augmentation."""
-    (logits_BK, features_BD), _ = self.net.apply(params['net'], context.mutable['net'], scale(image_BHWC))
+    (logits_BK, features_BD), _ = self.net.apply(params['net'], context.mutable['net'], centred(image_BHWC))
     return logits_BK, features_BD
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
@@ -71,11 +72,6 @@ class Classification:
     """
     raise UserError('expected a generative model, got a classifier, which has nothing to sample; evaluate it with '
                     'genjax evaluate, and train with config.sample_every=0')
-
-
-def scale(image_BHWC: Array) -> Array:
-  """Converts uint8 to float32 in [-1, 1]."""
-  return image_BHWC.astype(jnp.float32) / 127.5 - 1.0
 
 
 def augment(key: Key, image_BHWC: Array, shift: int, flip: bool) -> Array:

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 
 from genjax.objectives.kinds import Autoencoder
+from genjax.objectives.pixels import as_image, centred
+from genjax.objectives.vae import draw_posterior
 from genjax.types import Array, Key, Params, Tree
 
 
@@ -30,9 +31,9 @@ def pixels(column: str = 'image') -> Codec:
   """The codec of uint8 images, or clips, in `column` <-> [-1, 1]."""
 
   def decode(frozen: Params, x_BX: Array) -> dict[str, Array]:
-    return {column: jnp.round(127.5 * (jnp.clip(x_BX, -1.0, 1.0) + 1.0)).astype(jnp.uint8)}
+    return {column: as_image(x_BX)}
 
-  return Codec(lambda frozen, columns, key: columns[column].astype(jnp.float32) / 127.5 - 1.0, decode, bounded=True)
+  return Codec(lambda frozen, columns, key: centred(columns[column]), decode, bounded=True)
 
 
 def sound(column: str = 'sound', scale: float = 1.0) -> Codec:
@@ -112,8 +113,6 @@ def _decoder(name: str, autoencoder: Autoencoder) -> Callable[[Params, Array], d
 def _normalised(autoencoder: Autoencoder, group: Tree, mean_BX: Array, log_variance_BX: Array,
                 key: Key | None) -> Array:
   """A draw from the posterior, or without a key its mean, shifted and scaled."""
-  z_BX = mean_BX
-  if key is not None:
-    z_BX = mean_BX + jnp.exp(log_variance_BX / 2) * jax.random.normal(key, mean_BX.shape)
+  z_BX = mean_BX if key is None else draw_posterior(mean_BX, log_variance_BX, key)
   shift, scale = autoencoder.moments(group)
   return (z_BX - shift) * scale

@@ -68,7 +68,7 @@ class Vae:
     encoder_key, noise_key, decoder_key = jax.random.split(key, 3)
     (mean_BZ, log_variance_BZ), encoder = self.encoder.apply(
       params['net']['encoder'], context.mutable['encoder'], x_BHWC, key=encoder_key)
-    z_BZ = mean_BZ + jnp.exp(log_variance_BZ / 2) * jax.random.normal(noise_key, mean_BZ.shape)
+    z_BZ = draw_posterior(mean_BZ, log_variance_BZ, noise_key)
     out_BHWC, decoder = self.decoder.apply(params['net']['decoder'], context.mutable['decoder'], z_BZ, key=decoder_key)
     distortion = -jnp.mean(self.log_likelihood(out_BHWC, x_BHWC))
     kl = jnp.mean(kl_to_standard_normal(mean_BZ, log_variance_BZ))
@@ -140,6 +140,11 @@ class Vae:
 def pixels(image: Array) -> Array:
   """uint8 0 .. 255 -> float32 0 .. 1."""
   return image.astype(jnp.float32) / 255
+
+
+def draw_posterior(mean_BX: Array, log_variance_BX: Array, key: Key) -> Array:
+  """A draw from N(mean, variance), reparameterised (Kingma & Welling 2014, section 2.4)."""
+  return mean_BX + jnp.exp(log_variance_BX / 2) * jax.random.normal(key, mean_BX.shape)
 
 
 def kl_to_standard_normal(mean_BZ: Array, log_variance_BZ: Array) -> Array:
