@@ -20,6 +20,7 @@ from genjax.data.images import decoding, resizing
 from genjax.data.pipeline import Columns, Source
 from genjax.experiments import parts
 from genjax.objectives import codecs
+from genjax.training.experiment import Condition
 from genjax.types import Array, Params, UserError, expanded
 
 SCALE = 1000.0  # numbers reach the network as 0 .. 1000, as times do
@@ -235,17 +236,12 @@ def classes(scope: Scope, options: Classes) -> Made:
   if not count:
     raise UserError(f'{scope.where} is of classes, and how many there are is not known: set {scope.where}.num_classes '
                     'or config.data.num_classes')
-
-  def parse(text: str) -> np.ndarray:
-    if not text.isdecimal() or len(text) > 18 or int(text) >= count:
-      raise UserError(f'{scope.name} must be a whole number from 0 to {count - 1}, got {text!r}')
-    return np.asarray(int(text), np.int32)
-
+  label = Condition.label(count, scope.name)
   return Made(
     reads=(options.column,), take=lambda columns: columns[options.column].astype(np.int32),
     encode=lambda rows: {'label': rows}, columns={'label': jax.ShapeDtypeStruct((), np.int32)},
-    null={'label': np.asarray(count, np.int32)}, give=lambda frozen, columns: {'label': columns['label']}, parse=parse,
-    describe=f'a whole number from 0 to {count - 1}', row=jax.ShapeDtypeStruct((), np.int32), numbered=count,
+    null={'label': np.asarray(count, np.int32)}, give=lambda frozen, columns: {'label': columns['label']},
+    parse=label.parse, describe=label.describe, row=jax.ShapeDtypeStruct((), np.int32), numbered=count,
     network={'num_classes': count})
 
 

@@ -82,6 +82,5 @@ def _render(columns: Columns) -> dict[str, np.ndarray]:
   if 'image' in columns:
     pictures['samples'] = render.grid(columns['image'])
   if 'reconstruction' in columns:
-    pairs = np.stack([columns['original'], columns['reconstruction']], axis=1)
-    pictures['reconstructions'] = render.grid(pairs.reshape(-1, *pairs.shape[2:]), columns=PAIRS)
+    pictures['reconstructions'] = render.pairs(columns['original'], columns['reconstruction'], PAIRS)
   return pictures

@@ -40,6 +40,12 @@ def grid(image_NHWC: np.ndarray, columns: int = 0, gap: int = 1, enlarge: int = 
   return sheet_HWC
 
 
+def pairs(original_NHWC: np.ndarray, reconstruction_NHWC: np.ndarray, columns: int) -> np.ndarray:
+  """Images, each beside its reconstruction, in a grid with so many images per row; see `grid`."""
+  pair_N2HWC = np.stack([original_NHWC, reconstruction_NHWC], axis=1)
+  return grid(pair_N2HWC.reshape(-1, *pair_N2HWC.shape[2:]), columns=columns)
+
+
 def clips(clip_NTHWC: np.ndarray, rate: float, captions: Sequence[str] = (), columns: int = 0) -> Clip:
   """Clips side by side in a grid, as one.
 

@@ -64,8 +64,7 @@ def _render(columns: Columns) -> dict[str, np.ndarray]:
   if 'image' in columns:
     pictures['samples'] = render.grid(columns['image'])
   if 'reconstruction' in columns:
-    pairs = np.stack([columns['original'], columns['reconstruction']], axis=1)
-    pictures['reconstructions'] = render.grid(pairs.reshape(-1, *pairs.shape[2:]), columns=PICTURE_ROWS)
+    pictures['reconstructions'] = render.pairs(columns['original'], columns['reconstruction'], PICTURE_ROWS)
     rows = columns['interpolation']
     pictures['interpolations'] = render.grid(rows.reshape(-1, *rows.shape[2:]), columns=rows.shape[1])
   return pictures

@@ -121,7 +121,7 @@ def check(ending: str) -> None:
     UserError: it is missing, or lacks the codec.
   """
   if ending == '.mp4':
-    _h264(films.library())
+    _h264(films.pyav())
 
 
 def check_shown(value: Artifact) -> None:
@@ -241,7 +241,7 @@ def _h264(av: Any) -> str:
 
 def _mp4(clip: Clip) -> bytes:
   """H.264 with 4:2:0 chroma, which everything plays. It needs even sizes: an odd one repeats its last row or column."""
-  av = films.library()
+  av = films.pyav()
   codec, file = _h264(av), io.BytesIO()
   _, height, width, channels = clip.frames_THWC.shape
   frames_THWC = np.pad(clip.frames_THWC, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), 'edge')

@@ -8,7 +8,7 @@ A record is one example: a MessagePack map, name -> value, with the names in ord
 file), a number, an array, or a list of such. `genjax data pack` and `genjax data encode` write such folders.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import contextlib
 import hashlib
 import io
@@ -38,6 +38,13 @@ _OPTIONS = 'group_size:1,uncompressed'  # encoded files and latents do not compr
 def is_packed(folder: str | os.PathLike[str]) -> bool:
   """Whether a folder holds packed data, complete or not."""
   return any((pathlib.Path(folder) / name).is_file() for name in (SCHEMA, _STATE))
+
+
+def counted(rows: Iterable[records.Row], count: Callable[[int], Any]) -> Iterator[records.Row]:
+  """The same rows; `count` is called with 1 after each was written, for a progress bar."""
+  for row in rows:
+    yield row
+    count(1)
 
 
 class Writer:

@@ -126,7 +126,7 @@ def pack(source: pathlib.Path, out: pathlib.Path, options: folder.Options, shard
   with (tqdm.tqdm(total=len(files), initial=done, unit='file', desc=f'packing {out}', smoothing=0.0) as bar,
         concurrent.futures.ThreadPoolExecutor(workers) as pool):
     for number in waiting:
-      writer.write(number, _told(_ahead(pool, row, writer.rows(number), 4 * workers), bar))
+      writer.write(number, packed.counted(_ahead(pool, row, writer.rows(number), 4 * workers), bar.update))
   return writer.close()
 
 
@@ -156,9 +156,3 @@ def _ahead(pool: concurrent.futures.Executor, function: Callable[[S], T], items:
   finally:
     for future in waiting:
       future.cancel()
-
-
-def _told(rows: Iterator[T], bar: Any) -> Iterator[T]:
-  for row in rows:
-    yield row
-    bar.update()

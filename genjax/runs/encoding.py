@@ -105,7 +105,7 @@ def encode(config: Config, out: str, options: Options) -> dict[str, Any]:
     pending = writer.pending(distributed.number(), jax.process_count())
     with _bar(folder, sum(len(writer.rows(number)) for number in pending)) as bar:
       for number in pending:
-        writer.write(number, _counted(encoder.rows(rows, writer.rows(number)), bar))
+        writer.write(number, packed.counted(encoder.rows(rows, writer.rows(number)), bar))
     return writer.close()
 
 
@@ -307,12 +307,6 @@ def _bar(folder: Any, total: int) -> Iterator[Callable[[int], Any]]:
     say(f'{folder}: every shard is there')
   with tqdm.tqdm(total=total, unit='row', desc=f'encoding {folder}', disable=not total, file=sys.stderr) as bar:
     yield bar.update
-
-
-def _counted(rows: Iterator[dict[str, Any]], count: Callable[[int], Any]) -> Iterator[dict[str, Any]]:
-  for row in rows:
-    yield row
-    count(1)
 
 
 def _plain(value: Any) -> Any:

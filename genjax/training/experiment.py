@@ -83,12 +83,12 @@ class Condition:
     return np.stack([np.pad(row, (0, length - len(row)), constant_values=self.fill) for row in rows])
 
   @staticmethod
-  def label(num_classes: int) -> 'Condition':
-    """The condition of a class label 0 .. num_classes - 1. By default rows cycle through the classes."""
+  def label(num_classes: int, name: str = 'label') -> 'Condition':
+    """The condition of a class label 0 .. num_classes - 1, called `name`. By default rows cycle through the classes."""
 
     def parse(text: str) -> np.ndarray:
       if not text.isdecimal() or len(text) > 18 or int(text) >= num_classes:
-        raise UserError(f'label must be a whole number from 0 to {num_classes - 1}, got {text!r}')
+        raise UserError(f'{name} must be a whole number from 0 to {num_classes - 1}, got {text!r}')
       return np.asarray(int(text), np.int32)
 
     return Condition(parse, lambda row: np.asarray(row % num_classes, np.int32),

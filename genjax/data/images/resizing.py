@@ -78,11 +78,11 @@ def resize(image_HWC: np.ndarray, shape: tuple[int, int, int], filter: str, crop
       "set config.data.resize=''")
   height, width, channels = shape
   picture = Image.fromarray(image_HWC[..., 0] if image_HWC.shape[2] == 1 else image_HWC).convert(_MODES[channels])
-  box = _middle(picture.size, width / height) if crop else None
+  box = middle(picture.size, width / height) if crop else None
   return np.asarray(picture.resize((width, height), FILTERS[filter], box)).reshape(shape)
 
 
-def _middle(size: tuple[int, int], proportion: float) -> tuple[float, float, float, float]:
+def middle(size: tuple[int, int], proportion: float) -> tuple[float, float, float, float]:
   """Left, top, right and bottom in pixels of the largest centred part with the aspect ratio `proportion`."""
   width, height = size
   part = min(width, height * proportion), min(height, width / proportion)

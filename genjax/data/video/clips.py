@@ -223,10 +223,7 @@ def _fit(frame_HWC: np.ndarray, options: ClipOptions, facts: Facts, name: str) -
   if picture.size != (width, height):
     if not options.resize:
       raise _other_size(name, (picture.height, picture.width), options)
-    proportion = width / height / float(facts.pixel)
-    part = min(picture.width, picture.height * proportion), min(picture.height, picture.width / proportion)
-    left, top = (picture.width - part[0]) / 2, (picture.height - part[1]) / 2
-    box = (left, top, left + part[0], top + part[1]) if options.crop else None
+    box = resizing.middle(picture.size, width / height / float(facts.pixel)) if options.crop else None
     picture = picture.resize((width, height), resizing.FILTERS[options.resize], box)
   return np.asarray(picture).reshape(height, width, channels)
 

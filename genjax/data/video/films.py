@@ -99,7 +99,7 @@ def opened(media: Media, rate: float = 0.0) -> Iterator[Film]:
       with Image.open(media if isinstance(media, pathlib.Path) else io.BytesIO(media)) as picture:
         yield _Animation(picture, name)
     else:
-      av = library()
+      av = pyav()
       with av.open(str(media) if isinstance(media, pathlib.Path) else io.BytesIO(media)) as container:
         yield _Video(container, name)
   except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -109,7 +109,7 @@ def opened(media: Media, rate: float = 0.0) -> Iterator[Film]:
     raise Broken(f'cannot read {name} as a clip: {reason}') from error
 
 
-def library() -> Any:
+def pyav() -> Any:
   """PyAV.
 
   Raises:
@@ -303,7 +303,7 @@ class _Video:
   def _readable(self) -> Iterator[None]:
     try:
       yield
-    except library().FFmpegError as error:
+    except pyav().FFmpegError as error:
       raise Broken(f'cannot read {self._name} as a clip: {error.strerror or error}') from error
 
 
