@@ -14,7 +14,8 @@ from genjax.data.audio.mel import LogMel
 from genjax.data.images import resizing
 from genjax.data.pipeline import Columns
 from genjax.data.video import clips
-from genjax.experiments.condition_kinds import NO_COLOUR, Common, Made, Scope, filter_of
+from genjax.experiments.condition_interface import Common, Made, Scope
+from genjax.experiments.condition_kinds import NO_COLOUR, filter_of
 from genjax.objectives.pixels import centred
 from genjax.types import Array, Params, UserError, expanded
 

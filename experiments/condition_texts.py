@@ -13,7 +13,7 @@ from genjax.data.text import tokenizers
 from genjax.data.text.tokenization import identity
 from genjax.data.text.windows import ByteVocabulary
 from genjax.experiments import latents, parts
-from genjax.experiments.condition_kinds import Common, Made, Scope
+from genjax.experiments.condition_interface import Common, Made, Scope
 from genjax.training.monitoring import logs
 from genjax.types import Array, Params, UserError, expanded
 

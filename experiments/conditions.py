@@ -26,7 +26,7 @@ from genjax.diffusion import conditioning
 from genjax.diffusion.conditioning import NEGATIVE, Conditioner
 from genjax.experiments import condition_kinds as kinds
 from genjax.experiments import condition_media, condition_texts, parts
-from genjax.experiments.condition_kinds import Made, Scope
+from genjax.experiments.condition_interface import Made, Scope
 from genjax.options import Section
 from genjax.tables import Table
 from genjax.training.experiment import Condition, Experiment
