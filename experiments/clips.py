@@ -1,26 +1,21 @@
 """Clips for all builders: folders of one's own, noise, and sources of one's own, checked against the config."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
-from typing import Any
 
 import jax
 import numpy as np
 
 from genjax import checks
-from genjax import config as config_lib
 from genjax.artifacts import Clip
 from genjax.config import Config
-from genjax.data import folder as folder_lib
-from genjax.data import pipeline, sources, synthetic
+from genjax.data import pipeline, synthetic
 from genjax.data.video import clips
+from genjax.experiments import media
 from genjax.experiments import render as render_lib
 from genjax.options import Section
 from genjax.training.experiment import Columns, Condition
-from genjax.types import UserError, expanded
 
-NOISE = 'random_clips'
-NOISE_SPLIT_SIZES = {'train': 2**16, 'heldout': 16}
 SHOWN_RATE = 8.0  # frames a second at which clips without a rate are shown
 
 
@@ -81,15 +76,9 @@ def read(config: Config) -> Data:
   Raises:
     UserError: an unknown key or name, or a number out of range.
   """
-  data = config_lib.build(Data, config.data, 'config.data', name=config.data.name)
+  data = media.read(Data, config, cut)
   with checks.under('config.data'):
-    checks.whole(data, 0, 'num_classes')
-    checks.whole(data, 1, 'threads')
     checks.between(data, ('shown_rate',), at_least=0)
-    if data.heldout_start == 'random':
-      raise checks.OutOfRange("heldout_start must be 'first' or 'middle': what is evaluated does not change")
-    for start in (data.start, data.heldout_start):
-      cut(data, start)
   return data
 
 
@@ -129,57 +118,8 @@ def open_source(config: Config, split: str, shuffle: bool = False, more: Sequenc
       changes, or labels outside the classes.
   """
   data = read(config)
-  columns = (*(('label',) if data.num_classes else ()), *more)
-  source: Any
-  if data.name == NOISE:
-    size = config_lib.choose(NOISE_SPLIT_SIZES, split, f'the split of {NOISE}')
-    seed = list(NOISE_SPLIT_SIZES).index(split)
-    source = synthetic.random_clips((data.frames, *data.shape), data.num_classes, size, seed)
-  elif data.name in sources.SOURCES:
-    source = sources.Named(data.name, config.data, split)
-  elif data.name and expanded(data.name).is_dir():
-    options = folder_lib.Options('clips', tuple(dict.fromkeys(columns)), data.broken, data.field,
-                                 decoding=cut(data, data.start if shuffle else data.heldout_start))
-    source = folder_lib.open_folder(data.name, split, options)
-    check_classes(source.classes, data.num_classes, data.name)
-  else:
-    raise UserError(f'config.data.name must be a folder of clips, {NOISE!r} or a data source of your own, got '
-                    f'{data.name!r}, which is none')
-  check_columns(source, {'clip': (data.frames, *data.shape)}, columns, data.name)
-  return source
-
-
-def check_classes(names: Mapping[int, str], num_classes: int, name: str) -> None:
-  """Checks that the labels of a folder lie within the classes.
-
-  Raises:
-    UserError: they do not.
-  """
-  if num_classes and names and max(names) >= num_classes:
-    raise UserError(f'config.data.num_classes is {num_classes}, but {name} has labels up to {max(names)}; set it to at '
-                    f'least {max(names) + 1}')
-
-
-def check_columns(source: pipeline.Source, shapes: Mapping[str, tuple[int, ...]], more: Sequence[str],
-                  name: str) -> None:
-  """Checks the columns of the first example of a source.
-
-  Args:
-    source: of the data.
-    shapes: column -> shape of one row.
-    more: columns of any shape.
-    name: of the data, for messages.
-
-  Raises:
-    UserError: a column is missing, or has another shape.
-  """
-  found = source.get(np.zeros(1, np.int64)) if len(source) else {}
-  for column in (*shapes, *more) if found else ():
-    if column not in found:
-      raise UserError(f'{name} must give the columns {(*shapes, *more)}, and lacks {column!r}')
-    if column in shapes and found[column].shape[1:] != shapes[column]:
-      raise UserError(f'config.data asks for a {column} of shape {shapes[column]}, but the first of {name} has '
-                      f'{found[column].shape[1:]}; change config.data')
+  return media.open_source(config, data, split, 'clips', (data.frames, *data.shape),
+                           cut(data, data.start if shuffle else data.heldout_start), more, synthetic.random_clips)
 
 
 def example(config: Config) -> dict[str, jax.ShapeDtypeStruct]:

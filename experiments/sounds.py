@@ -2,26 +2,18 @@
 
 from collections.abc import Callable, Sequence
 import dataclasses
-from typing import Any
 
 import jax
 import numpy as np
 
-from genjax import checks
-from genjax import config as config_lib
 from genjax.artifacts import Sound
 from genjax.config import Config
-from genjax.data import folder as folder_lib
-from genjax.data import pipeline, sources, synthetic
+from genjax.data import pipeline, synthetic
 from genjax.data.audio import sounds
-from genjax.experiments import clips
+from genjax.experiments import clips, media
 from genjax.experiments import render as render_lib
 from genjax.options import Section
 from genjax.training.experiment import Columns, Condition
-from genjax.types import UserError, expanded
-
-NOISE = 'random_sounds'
-NOISE_SPLIT_SIZES = {'train': 2**16, 'heldout': 16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,15 +60,7 @@ def read(config: Config) -> Data:
   Raises:
     UserError: an unknown key or name, or a number out of range.
   """
-  data = config_lib.build(Data, config.data, 'config.data', name=config.data.name)
-  with checks.under('config.data'):
-    checks.whole(data, 0, 'num_classes')
-    checks.whole(data, 1, 'threads')
-    if data.heldout_start == 'random':
-      raise checks.OutOfRange("heldout_start must be 'first' or 'middle': what is evaluated does not change")
-    for start in (data.start, data.heldout_start):
-      cut(data, start)
-  return data
+  return media.read(Data, config, cut)
 
 
 def cut(data: Data, start: str) -> sounds.SoundOptions:
@@ -113,24 +97,8 @@ def open_source(config: Config, split: str, shuffle: bool = False, more: Sequenc
     UserError: there is no such data or column, files that are broken or short, or labels outside the classes.
   """
   data = read(config)
-  columns = (*(('label',) if data.num_classes else ()), *more)
   read_as = cut(data, data.start if shuffle else data.heldout_start)
-  source: Any
-  if data.name == NOISE:
-    size = config_lib.choose(NOISE_SPLIT_SIZES, split, f'the split of {NOISE}')
-    seed = list(NOISE_SPLIT_SIZES).index(split)
-    source = synthetic.random_sounds(read_as.shape, data.num_classes, size, seed)
-  elif data.name in sources.SOURCES:
-    source = sources.Named(data.name, config.data, split)
-  elif data.name and expanded(data.name).is_dir():
-    options = folder_lib.Options('sounds', tuple(dict.fromkeys(columns)), data.broken, data.field, decoding=read_as)
-    source = folder_lib.open_folder(data.name, split, options)
-    clips.check_classes(source.classes, data.num_classes, data.name)
-  else:
-    raise UserError(f'config.data.name must be a folder of sounds, {NOISE!r} or a data source of your own, got '
-                    f'{data.name!r}, which is none')
-  clips.check_columns(source, {'sound': read_as.shape}, columns, data.name)
-  return source
+  return media.open_source(config, data, split, 'sounds', read_as.shape, read_as, more, synthetic.random_sounds)
 
 
 def example(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
