@@ -163,16 +163,14 @@ def open_source(data: Config, split: str, seed: int, more: Sequence[str] = ()) -
     source = image_sets.open_pictures(data, split, wanted[1:])
     if data.get('buckets'):
       return source
-    if data.get('resize', ''):
-      source = resizing.Resized(source, tuple(data.shape), data.resize, data.get('crop', False))
-    else:
+    if not data.get('resize', ''):
       image_sets.check_sizes(source, data)
+    source = _resized(source, data)
   else:
     source = sources.open_tfds(data.name, split, wanted, *imported.folders(data))
     if data.num_classes:
       _check_labels(source, data)
-    if data.get('resize', ''):
-      source = resizing.Resized(source, tuple(data.shape), data.resize, data.get('crop', False))
+    source = _resized(source, data)
   first = source.get(np.zeros(1, np.int64))
   if data.get('buckets'):
     return source
@@ -197,8 +195,14 @@ def _own_source(data: Config, split: str) -> pipeline.Source:
   found = source.get(np.zeros(1, np.int64))
   if lacking := [column for column in needed if column not in found]:
     raise UserError(f'the data source {data.name!r} must give the columns {needed}, and lacks {lacking[0]!r}')
-  return resizing.Resized(source, tuple(data.shape), data.resize, data.get('crop', False)) if data.get(
-    'resize', '') else source
+  return _resized(source, data)
+
+
+def _resized(source: pipeline.Source, data: Config) -> pipeline.Source:
+  """Images at the size of config.data.shape, if config.data.resize names a filter."""
+  if not data.get('resize', ''):
+    return source
+  return resizing.Resized(source, tuple(data.shape), data.resize, data.get('crop', False))
 
 
 def _check_labels(source: pipeline.Source, data: Config) -> None:
