@@ -4,10 +4,9 @@ A part of a file is the same part of the whole file resampled: as much around it
 nothing else.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
-import hashlib
 import io
 import math
 import pathlib
@@ -17,8 +16,9 @@ import numpy as np
 import soundfile
 
 from genjax import checks
+from genjax.data import scanning
 from genjax.data.audio import mel
-from genjax.data.pipeline import Columns, RowRandom
+from genjax.data.scanning import Scan
 from genjax.types import UserError
 
 Media = pathlib.Path | bytes  # a file, or what it holds
@@ -136,21 +136,6 @@ def probe(media: Media, options: SoundOptions) -> Facts:
   return facts
 
 
-@dataclasses.dataclass(frozen=True)
-class Scan:
-  """What `scan` found.
-
-  Attributes:
-    kept: numbers of the files that give sounds.
-    broken: name -> why it cannot be read.
-    short: name -> how long it is.
-  """
-
-  kept: tuple[int, ...]
-  broken: Mapping[str, str]
-  short: Mapping[str, str]
-
-
 def scan(media: Sequence[Media], options: SoundOptions, told: Callable[[int], Any] = lambda number: None) -> Scan:
   """Reads the header of every file.
 
@@ -162,52 +147,7 @@ def scan(media: Sequence[Media], options: SoundOptions, told: Callable[[int], An
   Raises:
     UserError: two channels are asked for, and a file has more.
   """
-  kept, broken, short = [], {}, {}
-  for number, item in enumerate(media):
-    told(number)
-    try:
-      probe(item, options)
-      kept.append(number)
-    except Broken as error:
-      broken[name_of(item)] = str(error)
-    except Short as error:
-      short[name_of(item)] = str(error)
-  return Scan(tuple(kept), broken, short)
-
-
-class Sounds:
-  """A source of sounds: column 'sound', float32 B S or B S 2.
-
-  Its method `draw` is what `genjax.data.pipeline.Pipeline` reads random parts by; `get` gives the same parts always.
-
-  Args:
-    media: the files, one sound each.
-    options: how sounds are cut.
-    facts: for the fingerprint, beside the options and a checksum of the names and sizes of the files.
-  """
-
-  def __init__(self, media: Sequence[Media], options: SoundOptions, facts: Mapping[str, Any] | None = None):
-    self.media, self.options, self._facts = list(media), options, dict(facts or {})
-
-  def __len__(self) -> int:
-    return len(self.media)
-
-  def get(self, indices: np.ndarray) -> Columns:
-    return {'sound': np.stack([read(self.media[index], self.options) for index in indices])}
-
-  def draw(self, indices: np.ndarray, random: RowRandom) -> Columns:
-    """As `get`, with the random starts that `options.start` asks for."""
-    if self.options.start != 'random':
-      return self.get(indices)
-    draws = random.uniform().tolist()
-    return {'sound': np.stack([read(self.media[index], self.options, draw) for index, draw in zip(indices, draws)])}
-
-  def fingerprint(self) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    for item in self.media:
-      digest.update(f'{item.name} {item.stat().st_size}\n'.encode() if isinstance(item, pathlib.Path) else item)
-    return {**self._facts, 'sounds': dataclasses.asdict(self.options), 'checksum': digest.hexdigest()[:16],
-            'examples': len(self)}
+  return scanning.scan(media, lambda item: probe(item, options), name_of, Broken, Short, told)
 
 
 def resample(sound_SC: np.ndarray, rate: int, wanted: int) -> np.ndarray:

@@ -5,20 +5,19 @@ each time the last frame that begins at or before it, by the timestamps of the f
 every frame at 30, every second one at 15, and each twice at 60.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 from fractions import Fraction
-import hashlib
 import math
-import pathlib
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from genjax import checks
+from genjax.data import scanning
 from genjax.data.images import resizing
-from genjax.data.pipeline import Columns, RowRandom
+from genjax.data.scanning import Scan
 from genjax.data.video import films
 from genjax.data.video.films import Broken, Facts, Film, Media
 from genjax.types import UserError
@@ -103,21 +102,6 @@ def probe(media: Media, options: ClipOptions) -> Facts:
     return facts
 
 
-@dataclasses.dataclass(frozen=True)
-class Scan:
-  """What `scan` found.
-
-  Attributes:
-    kept: numbers of the films that give clips.
-    broken: name -> why it cannot be read.
-    short: name -> how long it is.
-  """
-
-  kept: tuple[int, ...]
-  broken: Mapping[str, str]
-  short: Mapping[str, str]
-
-
 def scan(media: Sequence[Media], options: ClipOptions, told: Callable[[int], Any] = lambda number: None) -> Scan:
   """Opens every film and decodes its first frame.
 
@@ -129,57 +113,7 @@ def scan(media: Sequence[Media], options: ClipOptions, told: Callable[[int], Any
   Raises:
     UserError: a film has another size and no filter changes it.
   """
-  kept, broken, short = [], {}, {}
-  for number, item in enumerate(media):
-    told(number)
-    try:
-      probe(item, options)
-      kept.append(number)
-    except Broken as error:
-      broken[films.name_of(item)] = str(error)
-    except Short as error:
-      short[films.name_of(item)] = str(error)
-  return Scan(tuple(kept), broken, short)
-
-
-class Clips:
-  """A source of clips: column 'clip', uint8 B T H W C.
-
-  Its method `draw` is what `genjax.data.pipeline.Pipeline` reads random parts by; `get` gives the same parts always.
-
-  Args:
-    media: the films, one clip each.
-    options: how clips are cut.
-    facts: for the fingerprint, beside the options and a checksum of the names and sizes of the files.
-  """
-
-  def __init__(self, media: Sequence[Media], options: ClipOptions, facts: Mapping[str, Any] | None = None):
-    self.media, self.options, self._facts = list(media), options, dict(facts or {})
-
-  def __len__(self) -> int:
-    return len(self.media)
-
-  def get(self, indices: np.ndarray) -> Columns:
-    return {'clip': np.stack([read(self.media[index], self.options) for index in indices])}
-
-  def draw(self, indices: np.ndarray, random: RowRandom) -> Columns:
-    """As `get`, with the random starts that `options.start` asks for."""
-    if self.options.start != 'random':
-      return self.get(indices)
-    draws = random.uniform().tolist()
-    return {'clip': np.stack([read(self.media[index], self.options, draw) for index, draw in zip(indices, draws)])}
-
-  def fingerprint(self) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    for item in self.media:
-      digest.update(f'{item.name} {_size(item)}\n'.encode() if isinstance(item, pathlib.Path) else b''.join(
-        [item] if isinstance(item, bytes) else item))
-    options = {**dataclasses.asdict(self.options), 'shape': list(self.options.shape)}
-    return {**self._facts, 'clips': options, 'checksum': digest.hexdigest()[:16], 'examples': len(self)}
-
-
-def _size(path: pathlib.Path) -> int:
-  return sum(file.stat().st_size for file in films.frames_of(path)) if path.is_dir() else path.stat().st_size
+  return scanning.scan(media, lambda item: probe(item, options), films.name_of, Broken, Short, told)
 
 
 def _times(film: Film, facts: Facts, options: ClipOptions, draw: float | None, name: str) -> list[Fraction]:

@@ -9,6 +9,7 @@ import pytest
 from scipy import signal
 import soundfile
 
+from genjax.data import folder as folder_lib
 from genjax.data import pipeline
 from genjax.data.audio import sounds
 from genjax.data.audio.sounds import SoundOptions
@@ -129,10 +130,11 @@ def test_only_what_a_sound_needs_is_read(tmp_path, monkeypatch):
 
 
 def test_a_source_draws_parts_by_seed_and_position(tmp_path):
-  path = write(tmp_path / 'ramp.wav', np.linspace(0, 1, 8000), subtype='FLOAT')
+  write(tmp_path / 'ramp.wav', np.linspace(0, 1, 8000), subtype='FLOAT')
 
   def batches(start):
-    return pipeline.Pipeline(lambda: sounds.Sounds([path], SoundOptions(0.1, 8000, start=start)), 6, seed=3)
+    options = folder_lib.Options('sounds', decoding=SoundOptions(0.1, 8000, start=start))
+    return pipeline.Pipeline(lambda: folder_lib.open_folder(tmp_path, 'train', options), 6, seed=3)
 
   first = batches('random').batch(0)['sound']
   assert first.shape == (6, 800) and first.dtype == np.float32 and len(set(first[:, 0].tolist())) == 6

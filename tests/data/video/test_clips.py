@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from genjax.data import folder as folder_lib
 from genjax.data import pipeline
 from genjax.data.video import clips, films
 from genjax.data.video.clips import ClipOptions
@@ -121,10 +122,12 @@ def test_parts_and_strides(tmp_path):
 
 
 def test_a_source_draws_parts_by_seed_and_position(tmp_path):
-  paths = [write(tmp_path / f'{number}.mp4', numbered(40), g=10) for number in range(3)]
+  for number in range(3):
+    write(tmp_path / f'{number}.mp4', numbered(40), g=10)
 
   def batches(start):
-    return pipeline.Pipeline(lambda: clips.Clips(paths, ClipOptions(4, FULL, rate=25, start=start)), 6, seed=3)
+    options = folder_lib.Options('clips', decoding=ClipOptions(4, FULL, rate=25, start=start))
+    return pipeline.Pipeline(lambda: folder_lib.open_folder(tmp_path, 'train', options), 6, seed=3)
 
   first, again = batches('random').batch(0)['clip'], batches('random').batch(0)['clip']
   assert first.shape == (6, 4, *FULL) and first.dtype == np.uint8
