@@ -66,8 +66,12 @@ def read(known: Mapping[str, Condition], given: Mapping[str, Any]) -> dict[str, 
 
 
 def _several(name: str, condition: Condition, value: Any) -> list[Any]:
-  if isinstance(value, (list, tuple)) and not (condition.numbers and np.ndim(_first(value)) == 0):
-    return [_one(name, condition, item) for item in value]
+  if isinstance(value, (list, tuple)):
+    plain = bool(condition.numbers) and np.ndim(_first(value)) == 0
+    if plain and condition.numbers == 1:
+      return [_one(name, condition, [item]) for item in value]  # a row has one number, so each is a row
+    if not plain:
+      return [_one(name, condition, item) for item in value]
   axes = np.ndim(value) if hasattr(value, 'shape') else 0
   if axes and not condition.takes_text and axes > len(_usual(condition).shape):
     return [_one(name, condition, row) for row in np.asarray(value)]

@@ -73,6 +73,8 @@ def test_arrays_are_rows_and_lists_of_rows(run):
   np.testing.assert_array_equal(alone['image'][1], many['image'][1])
   listed = run.sample(2, box=[0.1, 0.2])
   np.testing.assert_allclose(listed['box'], [[0.1, 0.2]] * 2, rtol=1e-6)
+  single = run.sample(2, fixed=[0.3, 0.4])  # a row has one number
+  np.testing.assert_allclose(single['fixed'], [[0.3], [0.4]], rtol=1e-6)
 
 
 def test_lists_go_round_and_defaults_are_heldout_rows(run, tmp_path):
