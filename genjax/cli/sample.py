@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
   samples = run.sample(num, args.seed, rows, averaged=flags.averaged(args), chunk=args.chunk, start=args.start)
   if distributed.is_first():
     _report(samples, num, time.perf_counter() - start)
-    paths = sampling.write(samples, run.experiment, out, args.seed, asked)
+    paths = sampling.write(samples, run.experiment, out, args.seed, asked, args.start)
     for path in paths[-1:] if len(paths) > _SAID else paths:
       logs.say(f'wrote {path}' if len(paths) <= _SAID else f'wrote {len(paths) - 1} samples and {path}')
   return 0

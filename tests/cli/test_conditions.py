@@ -169,3 +169,13 @@ def test_options_are_listed_and_set_by_flag(capsys):
   assert main(['inspect', config, '--options', anew]) == 0
   listed = capsys.readouterr().out
   assert 'conditions.hole.dropout' in listed and 'conditions.text.length' not in listed
+
+
+def test_a_folder_that_continues_a_draw_names_its_rows(run, files, tmp_path):
+  asked = [f'--workdir={run.workdir}', '--prompt=one', '--prompt=two', '--prompt=three',
+           f'--conditions=before={files}/a.png,{files}/b.jpg']
+  assert main(['sample', *asked, '--num=2', '--start=5', f'--out={tmp_path}/rest/']) == 0
+  lines = [json.loads(line) for line in (tmp_path / 'rest' / 'metadata.jsonl').read_text().splitlines()]
+  assert [(line['file_name'], line['row'], line['text']) for line in lines] == [
+    ('000005.png', 5, 'three'), ('000006.png', 6, 'one')]
+  assert [pathlib.Path(line['before']).name for line in lines] == ['b.jpg', 'a.png']
