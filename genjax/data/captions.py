@@ -7,6 +7,8 @@ import pathlib
 import posixpath
 from typing import Any
 
+import numpy as np
+
 from genjax.data.text import documents
 from genjax.types import UserError, listed
 
@@ -45,7 +47,7 @@ def read(root: pathlib.Path, tables: Sequence[str], texts: Sequence[str], names:
       values = _object(line, where)
       name = posixpath.normpath(posixpath.join(posixpath.dirname(table), values.pop(FILE_NAME)))
       if name not in known:
-        raise UserError(f'{where}: names {name!r}, and {root} has no such file{_hint(root / name)}; correct or remove '
+        raise UserError(f'{where}: names {name!r}, and {root} has no such file{_hint(root, name)}; correct or remove '
                         'this line')
       if name in places:
         raise UserError(f'{where}: describes {name!r}, which {places[name]} describes already; remove one of them')
@@ -96,14 +98,27 @@ def complete(column: str, values: Mapping[str, Any], names: Sequence[str], where
   kinds = {type(value) for value in values.values()}
   if kinds == {int, float}:
     kinds = {float}
-  if len(kinds) != 1 or kinds & {dict, bool}:
-    told = sorted(kind.__name__ for kind in kinds)
-    raise UserError(f'{where}: column {column!r} must hold texts, numbers or lists of numbers only, got {told}')
+  strange = [f'{value!r} for {name!r}' for name, value in values.items() if not _fits(value)]
+  if len(kinds) != 1 or strange:
+    told = sorted(kind.__name__ for kind in kinds) if len(kinds) != 1 else strange[0]
+    raise UserError(f'{where}: column {column!r} must hold texts, numbers of 64 bits or lists of numbers only, got '
+                    f'{told}; correct {METADATA}')
   kind = next(iter(kinds))
-  if kind is not str and (missing := [name for name in names if name not in values]):
+  # A file without a caption has an empty one, but a file without a label is of no class.
+  if (kind is not str or column == 'label') and (missing := [name for name in names if name not in values]):
     raise UserError(f'{where}: {len(missing)} files have no {column!r}, the first is {missing[0]!r}; add it to '
                     f'{METADATA}')
   return [kind(values.get(name, '')) for name in names]
+
+
+def _fits(value: Any) -> bool:
+  """Whether a value of a column is a text, a number or an array of numbers."""
+  if isinstance(value, list):
+    try:
+      return np.asarray(value).dtype.kind in 'iuf'
+    except ValueError:  # lists of several lengths
+      return False
+  return isinstance(value, str | float) or type(value) is int and -2**63 <= value < 2**63
 
 
 def _lines(path: pathlib.Path) -> list[tuple[int, str]]:
@@ -129,6 +144,9 @@ def _object(line: str, where: str) -> dict[str, Any]:
   return values
 
 
-def _hint(path: pathlib.Path) -> str:
+def _hint(root: pathlib.Path, name: str) -> str:
   """Why a file that exists is none of the data."""
+  path = root / name
+  if name.startswith(('/', '../')):
+    return f' (names are relative to the folder of {METADATA}, and below {root})'
   return ' of this kind (hidden files and other endings do not count)' if path.is_file() else ''

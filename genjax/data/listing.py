@@ -82,12 +82,20 @@ def read(root: pathlib.Path, kind: str = '', field: str = 'text', captioned: boo
 
 def _walk(root: pathlib.Path) -> list[str]:
   """All files that are not hidden, as sorted paths with '/'."""
-  found = []
+  found, above = [], {}  # folder -> it and those that it was reached through, without links
   for folder, folders, files in os.walk(root, followlinks=True):
-    folders[:] = sorted(name for name in folders if not name.startswith('.'))
+    above[folder] = [*above.get(os.path.dirname(folder), ()), os.path.realpath(folder)]
+    # A link to a folder that leads to it would list that one's files again and again.
+    folders[:] = sorted(name for name in folders if not name.startswith('.')
+                        and not _holds(os.path.realpath(os.path.join(folder, name)), above[folder]))
     inside = pathlib.Path(folder).relative_to(root)
     found += [(inside / name).as_posix() for name in files if not name.startswith('.')]
   return sorted(found)
+
+
+def _holds(folder: str, paths: Sequence[str]) -> bool:
+  """Whether one of some paths is a folder or lies in it."""
+  return any(os.path.commonpath([folder, path]) == folder for path in paths)
 
 
 def _guessed(root: pathlib.Path, paths: Sequence[str]) -> Kind:
@@ -140,5 +148,6 @@ def _numbered(root: pathlib.Path, values: Mapping[str, Any]) -> dict[str, int]:
     known = dict(zip(found, numbers if len(set(numbers)) == len(found) else range(len(found))))
     return {name: known[value] for name, value in values.items()}
   if not all(isinstance(value, int) and value >= 0 for value in found):
-    raise UserError(f"{root}: column 'label' must hold names, or whole numbers of at least 0, got {found[0]!r}")
+    raise UserError(f"{root}: column 'label' must hold names, or whole numbers of at least 0, got {found[0]!r}; "
+                    f'correct {captions.METADATA}')
   return dict(values)

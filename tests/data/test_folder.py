@@ -256,3 +256,44 @@ def test_a_field_may_not_take_the_place_of_the_pictures(tmp_path):
   (tmp_path / 'metadata.jsonl').write_text(json.dumps({'file_name': 'a.png', 'image': 'b.png'}) + '\n')
   with pytest.raises(UserError, match="has the field 'image', which is what the pictures themselves become"):
     folder.open_folder(tmp_path)
+
+
+@pytest.mark.parametrize('values, message', [
+  ([['x'], ['y', 'z']], "['x'] for 'a.png'"), ([[[1, 2], [3]], [1]], "[[1, 2], [3]] for 'a.png'"),
+  ([1, 2**70], f"{2**70} for 'b.png'"), ([[1, None], [1, 2]], "[1, None] for 'a.png'")])
+def test_columns_that_are_no_arrays_are_none(tmp_path, values, message):
+  plain(tmp_path, 'a.png', 'b.png')
+  lines = [json.dumps({'file_name': name, 'told': value}) for name, value in zip(('a.png', 'b.png'), values)]
+  (tmp_path / 'metadata.jsonl').write_text('\n'.join(lines))
+  assert 'told' not in open_folder(tmp_path).get(np.arange(2))
+  with pytest.raises(UserError) as error:
+    open_folder(tmp_path, 'train', Options(columns=('told',)))
+  assert message in str(error.value) and 'metadata.jsonl' in str(error.value)
+
+
+def test_a_file_without_a_label_is_of_no_class(tmp_path):
+  plain(tmp_path, 'a.png', 'b.png')
+  (tmp_path / 'metadata.jsonl').write_text('{"file_name": "a.png", "label": "cat"}\n')
+  with pytest.raises(UserError, match="1 files have no 'label', the first is 'b.png'"):
+    open_folder(tmp_path)
+
+
+@pytest.mark.parametrize('links, count', [
+  ({'x/up': '..', 'x/here': '.'}, 3), ({'x/there': '../y', 'y/back': '../x'}, 5)])
+def test_links_in_a_circle_end(tmp_path, links, count):
+  root = tmp_path / 'root'
+  plain(root, 'x/a.png', 'y/b.png')
+  plain(tmp_path / 'elsewhere', 'c.png')
+  (root / 'z').symlink_to(tmp_path / 'elsewhere')
+  for link, target in links.items():
+    (root / link).symlink_to(target)
+  names = folder.Files(root, Options()).names
+  assert len(names) == count and {'x/a.png', 'y/b.png', 'z/c.png'} <= set(names)
+
+
+@pytest.mark.parametrize('name', ['../other/a.png', '/a.png'])
+def test_a_caption_of_a_file_outside(tmp_path, name):
+  plain(tmp_path, 'a.png')
+  (tmp_path / 'metadata.jsonl').write_text(json.dumps({'file_name': name, 'text': 'a'}))
+  with pytest.raises(UserError, match='relative to the folder of metadata.jsonl'):
+    open_folder(tmp_path)
