@@ -109,6 +109,9 @@ def pack(source: pathlib.Path, out: pathlib.Path, options: folder.Options, shard
   files = folder.Files(source, options)
   if encoding is not None and files.kind.name != 'pictures':
     raise UserError(f'only pictures can be encoded anew, and {source} has {files.kind.name}; leave these options out')
+  if NAME in files.values:
+    raise UserError(f'{source}: the metadata have the field {NAME!r}, which in shards is the path of a file; rename '
+                    'the field')
   index, checksum = dict(files.index), files.checksum
   if encoding is not None:
     told = dataclasses.asdict(encoding)

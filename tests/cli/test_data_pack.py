@@ -286,3 +286,11 @@ def test_sounds_and_clips(tmp_path):
     for path in (name, f'{name}-packed'):
       with pytest.raises(UserError, match='are shorter than what is cut from them:\n.*(x.wav|loose|a.gif)'):
         folder.open_folder(tmp_path / path, 'train', folder.Options(kind=name, decoding=long))
+
+
+def test_a_field_called_name_is_refused(tmp_path, capsys):
+  (tmp_path / 'set').mkdir()
+  Image.new('RGB', (4, 4)).save(tmp_path / 'set' / 'a.png')
+  (tmp_path / 'set' / 'metadata.jsonl').write_text('{"file_name": "a.png", "name": "Ada"}')
+  assert main(['data', 'pack', f'--input={tmp_path}/set', f'--out={tmp_path}/packed']) == 2
+  assert "field 'name'" in capsys.readouterr().err and not (tmp_path / 'packed').exists()
