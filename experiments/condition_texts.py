@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from genjax import checks
-from genjax.data.pipeline import Columns, Source
+from genjax.data.pipeline import Columns, Source, columns_of
 from genjax.data.text import tokenizers
 from genjax.data.text.tokenization import identity
 from genjax.data.text.windows import ByteVocabulary
@@ -214,9 +214,9 @@ def _captions(scope: Scope, column: str) -> list[str]:
 
 
 def _texts(scope: Scope, source: Source, column: str, indices: np.ndarray) -> list[str]:
-  columns = source.get(indices)
+  columns = columns_of(source, indices, (column,))  # a folder's pictures need not be decoded
   if column not in columns:
-    raise lacking(scope, column, columns)
+    raise lacking(scope, column, source.get(indices[:1]))
   return [str(value) for value in texts_of(columns, column)]
 
 

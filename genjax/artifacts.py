@@ -134,7 +134,7 @@ def write(path: pathlib.Path, value: Artifact) -> pathlib.Path:
   """Writes one file of an artifact.
 
   Args:
-    path: with an ending of `endings`; without one of `ENDINGS` the usual ending is added.
+    path: with an ending of `endings`, in upper or lower case; without one of `ENDINGS` the usual ending is added.
     value: the artifact.
 
   Returns:
@@ -143,9 +143,9 @@ def write(path: pathlib.Path, value: Artifact) -> pathlib.Path:
   Raises:
     UserError: see `encode`.
   """
-  if path.suffix not in ENDINGS:
+  if path.suffix.lower() not in ENDINGS:
     path = path.with_name(path.name + endings(value)[0])
-  data = encode(value, path.suffix)
+  data = encode(value, path.suffix.lower())
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_bytes(data)
   return path

@@ -196,13 +196,14 @@ def assign(config: Config, texts: Mapping[str, str | bool], known: Callable[[], 
   Args:
     config: the config.
     texts: key -> value as text, or True or False of a flag without one.
-    known: gives the options of the config. It is asked again after each `name`, which decides what its section takes.
+    known: gives the options of the config. It is asked again after each `name`, and each `kind` of a new entry, which
+      decide what their section takes.
 
   Raises:
     UserError: an unknown key, one that the builder computes, or a value of another type.
   """
   found = known()
-  for key, text in sorted(texts.items(), key=lambda item: not item[0].endswith('.name')):
+  for key, text in sorted(texts.items(), key=lambda item: not item[0].endswith(('.name', '.kind'))):
     if key not in found.options and not found.template(key) and isinstance(text, str) and key in flatten(config):
       override(config, f'{key}={text}')
       continue
@@ -210,7 +211,7 @@ def assign(config: Config, texts: Mapping[str, str | bool], known: Callable[[], 
     if isinstance(text, bool) and option.kind is not bool:
       raise UserError(f'config key {key} takes {options_lib.type_name(option.kind)}; write --config.{key}=VALUE')
     _put(config, key, option.read(str(text)))
-    if key.endswith('.name'):
+    if key.endswith(('.name', '.kind')):
       found = known()
 
 

@@ -125,7 +125,7 @@ class Known:
     computed: key that no config sets -> what it is computed from.
     elsewhere: key -> the settings with which there would be such an option.
     templates: options of entries whose names the config chooses; in their keys, such as 'parts.NAME.dtype', NAME stands
-      for any name.
+      for any name. One that ends in '.kind' makes the entry, which then has options of its own.
     builder: module path of the builder, for messages.
   """
 
@@ -142,6 +142,11 @@ class Known:
       if re.fullmatch(pattern, key, re.ASCII):
         return dataclasses.replace(option, key=key)
     return None
+
+  def _maker(self, key: str) -> str:
+    """The key `kind` that would make the entry which a key belongs to, '' for none."""
+    kind = f'{key.rpartition(".")[0]}.kind'
+    return kind if kind not in self.options and self.template(kind) else ''
 
   def find(self, key: str, spelled: Sequence[str] = ()) -> Option:
     """The option of a key.
@@ -162,6 +167,9 @@ class Known:
       raise UserError(f'config key {key!r} cannot be set: {self.builder} computes it{source}')
     if key in self.elsewhere:
       raise UserError(f'config key {key!r} is an option only with {self.elsewhere[key]}')
+    if maker := self._maker(key):
+      raise UserError(f'config key {key!r}: the config has no {maker.rpartition(".")[0]}; to add it, set --config.{maker}'
+                      '=KIND as well')
     near = nearest(key, [*spelled, *self.options])
     hint = f' Did you mean {near[0]!r}?' if near else ''
     others = f' Near it are {", ".join(near[1:])}.' if near[1:] else ''

@@ -174,8 +174,11 @@ def read_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[str
   if negatives:
     given[sampling.negative_name(known)] = list(negatives)
   for part in filter(None, (piece.strip() for piece in re.split(r';(?=\s*\w+\s*=)|;\s*$', text))):
-    name, _, value = part.partition('=')
+    name, equals, value = part.partition('=')
     name = name.strip()
+    if not equals:
+      raise UserError(f'--conditions takes NAME=VALUE, several of them with ; between, got {part!r}; write for example '
+                      f"--conditions='{name if name in known else next(iter(known), 'label')}=VALUE'")
     if name in given:
       raise UserError(f'condition {name!r} is given twice; write its values as one list, or as several --prompt or '
                       '--negative')

@@ -3,6 +3,7 @@
 import codecs
 from collections.abc import Mapping, Sequence
 import json
+import math
 import pathlib
 import posixpath
 from typing import Any
@@ -14,6 +15,7 @@ from genjax.types import UserError, listed
 
 METADATA = 'metadata.jsonl'
 FILE_NAME = 'file_name'  # the field that names the file, relative to the folder of metadata.jsonl
+_LARGEST = float(np.finfo(np.float32).max)  # columns of numbers with a point, and of lists, are float32
 Columns = dict[str, dict[str, Any]]  # column -> name of a file -> its value
 
 
@@ -89,6 +91,16 @@ def _read_texts(root: pathlib.Path, texts: Sequence[str], names: Sequence[str], 
     columns['text'] = captions
 
 
+def described(table: pathlib.Path) -> dict[str, str]:
+  """The lines of a metadata.jsonl, by the file that each describes.
+
+  Raises:
+    UserError: it cannot be read, or a line is no JSON object that names a file.
+  """
+  return {posixpath.normpath(_object(line, f'{table}, line {number}')[FILE_NAME]): line
+          for number, line in _lines(table)}
+
+
 def complete(column: str, values: Mapping[str, Any], names: Sequence[str], where: pathlib.Path) -> list[Any]:
   """The values of a column in the order of the files, all of one type. A missing text is ''.
 
@@ -98,10 +110,11 @@ def complete(column: str, values: Mapping[str, Any], names: Sequence[str], where
   kinds = {type(value) for value in values.values()}
   if kinds == {int, float}:
     kinds = {float}
-  strange = [f'{value!r} for {name!r}' for name, value in values.items() if not _fits(value)]
+  strange = [f'{value!r} for {name!r}' for name, value in values.items() if not _fits(value, kinds == {float})]
   if len(kinds) != 1 or strange:
     told = sorted(kind.__name__ for kind in kinds) if len(kinds) != 1 else strange[0]
-    raise UserError(f'{where}: column {column!r} must hold texts, numbers of 64 bits or lists of numbers only, got '
+    raise UserError(f'{where}: column {column!r} must hold texts, whole numbers of 64 bits, numbers '
+                    f'of at most {_LARGEST:.1e} or lists of numbers only, got '
                     f'{told}; correct {METADATA}')
   kind = next(iter(kinds))
   # A file without a caption has an empty one, but a file without a label is of no class.
@@ -111,14 +124,17 @@ def complete(column: str, values: Mapping[str, Any], names: Sequence[str], where
   return [kind(values.get(name, '')) for name in names]
 
 
-def _fits(value: Any) -> bool:
-  """Whether a value of a column is a text, a number or an array of numbers."""
+def _fits(value: Any, floating: bool) -> bool:
+  """Whether a value of a column, of float32 or of others, is a text, a number or an array of numbers."""
   if isinstance(value, list):
     try:
-      return np.asarray(value).dtype.kind in 'iuf'
+      found = np.asarray(value)
+      return found.dtype.kind in 'iuf' and bool(np.all(np.abs(found.astype(np.float64)) <= _LARGEST))
     except ValueError:  # lists of several lengths
       return False
-  return isinstance(value, str | float) or type(value) is int and -2**63 <= value < 2**63
+  if isinstance(value, float) or floating and type(value) is int:
+    return abs(value) <= _LARGEST
+  return isinstance(value, str) or type(value) is int and -2**63 <= value < 2**63
 
 
 def _lines(path: pathlib.Path) -> list[tuple[int, str]]:
@@ -135,13 +151,20 @@ def _lines(path: pathlib.Path) -> list[tuple[int, str]]:
 
 def _object(line: str, where: str) -> dict[str, Any]:
   try:
-    values = json.loads(line)
+    values = json.loads(line, parse_float=_number, parse_constant=_number)
   except (ValueError, RecursionError) as error:
     raise UserError(f'{where}: expected a JSON object, got {error}') from None
   if not isinstance(values, dict) or not isinstance(values.get(FILE_NAME), str):
     what = f'{FILE_NAME}={values.get(FILE_NAME)!r}' if isinstance(values, dict) else type(values).__name__
     raise UserError(f'{where}: expected a JSON object whose {FILE_NAME!r} is the path of one file, got {what}')
   return values
+
+
+def _number(text: str) -> float:
+  """A number with a point or an exponent; ValueError for NaN and infinities, also those of too large an exponent."""
+  if not math.isfinite(value := float(text)):
+    raise ValueError(f'{text}, and numbers are finite ones of 64 bits; correct it, or leave the field out')
+  return value
 
 
 def _hint(root: pathlib.Path, name: str) -> str:

@@ -140,6 +140,11 @@ class Decoded:
     drawn = getattr(self._decoding, 'start', '') == 'random'
     return self._read(indices, random.uniform().tolist() if drawn else [None] * len(indices))
 
+  def read_columns(self, indices: np.ndarray, names: Sequence[str]) -> Columns:
+    """Columns of examples, without decoding their files."""
+    found = self._source.get(indices)
+    return {name: found[name] for name in names if name in found and name != self._kind.column}
+
   def fingerprint(self) -> dict[str, Any]:
     return {**self._facts, **{name: list(value) if isinstance(value, tuple) else value
                               for name, value in dataclasses.asdict(self._decoding).items()}, 'examples': len(self)}
@@ -233,7 +238,7 @@ def _opened(root: pathlib.Path, split: str, options: Options, facts: Mapping[str
   kind = KINDS[facts['kind']]
   wanted = facts['columns'] if options.columns is None else options.columns
   for column in wanted:
-    if column not in facts['columns'] and column not in facts['index']:
+    if column not in facts['columns'] and (column in facts['lacking'] or column not in facts['index']):
       why = facts['lacking'].get(column, f'it has {", ".join(facts["columns"]) or "none"} beside the {kind.name}')
       raise UserError(f'{root} has no column {column!r}: {why}. {_REMEDIES.get(column, _REMEDY)}')
   row_N = splits_lib.select(str(root), split, facts['splits'])

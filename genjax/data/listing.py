@@ -42,7 +42,7 @@ def read(root: pathlib.Path, kind: str = '', field: str = 'text', captioned: boo
 
   Hidden files and folders are ignored. Folders called train and test or validation (also valid, val) are splits; all
   other folders are classes. Classes are numbered in the order of their names; if all names are numbers, these are the
-  labels. A column 'label' of metadata.jsonl goes before folders. Within a split, files stand in the order of a hash
+  labels, and where two names are one number, as 1 and 01, there are no labels. A column 'label' of metadata.jsonl goes before folders. Within a split, files stand in the order of a hash
   of their paths, so that a slice such as 'train[:90%]' has files of all classes.
 
   Args:
@@ -136,18 +136,23 @@ def _labels(root: pathlib.Path, names: Sequence[str], split: bool,
       if not folders:
         return {}, {}, f'{name} lies in no class folder'
       values[name] = folders[0]
-  whole = _numbered(root, values)
+  whole, why = _numbered(root, values)
+  if why:
+    return {}, {}, why
   return whole, {whole[name]: str(values[name]) for name in sorted(names, key=lambda name: whole[name])}, ''
 
 
-def _numbered(root: pathlib.Path, values: Mapping[str, Any]) -> dict[str, int]:
-  """Classes as numbers: as they are, or in the order of their names."""
+def _numbered(root: pathlib.Path, values: Mapping[str, Any]) -> tuple[dict[str, int], str]:
+  """Classes as numbers: as they are, or in the order of their names; and why there are none."""
   found = sorted(set(values.values()))
   if all(isinstance(value, str) for value in found):
-    numbers = [int(name) for name in found] if all(name.isdecimal() for name in found) else []
-    known = dict(zip(found, numbers if len(set(numbers)) == len(found) else range(len(found))))
-    return {name: known[value] for name, value in values.items()}
+    numbers = [int(name) for name in found] if all(name.isdecimal() for name in found) else range(len(found))
+    known, names = dict(zip(found, numbers)), dict(zip(reversed(numbers), reversed(found)))
+    if same := [name for name in found if names[known[name]] != name]:
+      return {}, (f'the classes {names[known[same[0]]]!r} and {same[0]!r} are the same number; rename one of them, or '
+                  'join them')
+    return {name: known[value] for name, value in values.items()}, ''
   if not all(isinstance(value, int) and value >= 0 for value in found):
     raise UserError(f"{root}: column 'label' must hold names, or whole numbers of at least 0, got {found[0]!r}; "
                     f'correct {captions.METADATA}')
-  return dict(values)
+  return dict(values), ''

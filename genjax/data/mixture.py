@@ -60,11 +60,15 @@ class Joined:
     """As `get`, with what the sources draw."""
     return self._read(indices, lambda source, index_B, rows: pipeline.read(source, index_B, random.some(rows)))
 
+  def read_columns(self, indices: np.ndarray, names: Sequence[str]) -> Columns:
+    """See `genjax.data.pipeline.columns_of`."""
+    return self._read(indices, lambda source, index_B, rows: pipeline.columns_of(source, index_B, names), names)
+
   def fingerprint(self) -> dict[str, Any]:
     parts = {name: source.fingerprint() for name, source in zip(self.names, self._sources)}
     return {'mixture': parts, 'examples': len(self)}
 
-  def _read(self, indices: np.ndarray, read: Any) -> Columns:
+  def _read(self, indices: np.ndarray, read: Any, names: Sequence[str] | None = None) -> Columns:
     set_B = np.searchsorted(self._ends_K, indices, side='right')
     found = []
     for number in np.unique(set_B).tolist():
@@ -72,7 +76,7 @@ class Joined:
       first = int(self._ends_K[number]) - len(self._sources[number])
       found.append((rows, read(self._sources[number], indices[rows] - first, rows)))
     return {name: _merged([(rows, columns[name]) for rows, columns in found if name in columns], len(indices))
-            for name in self._columns}
+            for name in self._columns if names is None or name in names}
 
 
 def _shared(sources: Mapping[str, Source]) -> list[str]:

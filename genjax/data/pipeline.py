@@ -5,7 +5,7 @@ epoch and the place in it, and a pseudorandom permutation of the epoch gives the
 needs no stored state, and any number of processes can read any rows of a batch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import copy
 import dataclasses
 import functools
@@ -50,6 +50,15 @@ def read(source: Source, indices: np.ndarray, random: 'RowRandom') -> Columns:
   """
   draw = getattr(source, 'draw', None)
   return source.get(indices) if draw is None else draw(indices, random)
+
+
+def columns_of(source: Source, indices: np.ndarray, names: Sequence[str]) -> Columns:
+  """Some columns of examples: by the method `read_columns(indices, names)` of a source that need not decode its files for
+  them, else by `get`. A column that there is not is left out."""
+  if hasattr(source, 'read_columns'):
+    return source.read_columns(indices, names)  # type: ignore[attr-defined]
+  found = source.get(indices)
+  return {name: found[name] for name in names if name in found}
 
 
 class RowRandom:

@@ -121,7 +121,7 @@ class LoadedRun:
       UserError: another ending, or a place that cannot be written.
     """
     out = sampling.destination(os.fspath(path))
-    if out.is_folder or out.path.suffix != '.npz':
+    if out.is_folder or out.ending != '.npz':
       sampling.check_ending(self.experiment, samples, out)
     workdir_lib.prepare(str(out.path if out.is_folder else out.path.parent), 'path')
     return sampling.write(samples, self.experiment, out, seed, conditions, start)

@@ -24,6 +24,7 @@ from genjax.types import UserError, listed
 OWN = pathlib.Path(__file__).parents[1] / 'experiments'  # the builders of genjax itself
 OWN_CONFIGS = OWN.with_name('configs')
 BASE = 'genjax.configs.common'  # whose `base` has what every config has
+CONDITIONS = 'conditions'  # the section of a config whose entries are chosen by their key `kind`
 SECTIONS = 'genjax.experiments.sections'
 ADAPTERS = 'genjax.experiments.lora'  # what makes of any experiment the one that trains its adapters
 
@@ -101,6 +102,9 @@ def options(config: Config, paths: Sequence[str] = ()) -> Known:
   module = find(config, paths)
   sections = module.options if hasattr(module, 'options') else importlib.import_module(SECTIONS).training
   own = known(sections(config), module.__name__)
+  if CONDITIONS in own.options:
+    templates += (Option(f'{CONDITIONS}.NAME.kind', str, '', 'adds a condition of this kind, see docs/conditions.md; '
+                         'its options can be set, too.'),)
   return dataclasses.replace(own, options={**common, **own.options}, templates=templates)
 
 

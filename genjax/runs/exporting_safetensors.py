@@ -161,13 +161,18 @@ experiment, params, mutable = read('.')
 ```python
 import jax
 from genjax.objectives.base import Context
+from genjax.training.experiment import encoded
 
 count = 4
 rows = {{name: condition.stack([condition.default(row) for row in range(count)])
-        for name, condition in experiment.conditions.items()}}
+        for name, condition in experiment.conditions.items() if not condition.optional}}
 context = Context(step={step}, mutable=mutable, ema={{}}, frozen=experiment.frozen)
-samples = experiment.objective.sample(params, context, jax.random.split(jax.random.key(0), count), rows)
+samples = experiment.objective.sample(params, context, jax.random.split(jax.random.key(0), count),
+                                      encoded(experiment.conditions, rows))
 ```
+
+`experiment.conditions` says what may be asked for. `condition.default` is a value of the held-out data, or of the
+config; `condition.parse(TEXT)` gives the row of a value as `genjax sample --conditions` takes it.
 
 ## Groups
 

@@ -11,6 +11,8 @@ import numpy as np
 from genjax import artifacts
 from genjax.artifacts import Artifact
 from genjax.config import suggestion
+from genjax.data import captions
+from genjax.data.captions import FILE_NAME, METADATA
 from genjax.runs import atomic, outputs
 from genjax.training import averages, rehearsal
 from genjax.training.experiment import Columns, Condition, Experiment
@@ -18,7 +20,6 @@ from genjax.training.run import Run
 from genjax.types import UserError, expanded, strict_json
 
 ENDINGS = ('.npz', *artifacts.ENDINGS)
-METADATA = 'metadata.jsonl'  # beside the files of a folder, one line each
 _FEW = 16  # most numbers of a condition in a line of it
 
 
@@ -148,7 +149,7 @@ def check(run: Run, given: Columns, out: 'Destination | None', stream: bool, ave
       raise UserError('--stream shows one text; give it one value of each condition')
     run.check_stream()
   first = run.conditions(1, {name: values[:1] for name, values in given.items()})
-  if stream or out is not None and out.path.suffix == '.npz' and not out.is_folder:
+  if stream or out is not None and out.ending == '.npz':
     rehearsal.sampled(run, first)
   else:
     check_ending(run.experiment, rehearsal.zeros(run, first), out)
@@ -161,6 +162,11 @@ class Destination:
   path: pathlib.Path
   is_folder: bool
 
+  @property
+  def ending(self) -> str:
+    """One of `ENDINGS`, whatever the case in which the path has it; '' of a folder."""
+    return '' if self.is_folder else self.path.suffix.lower()
+
 
 def destination(text: str) -> Destination:
   """What --out names.
@@ -171,7 +177,7 @@ def destination(text: str) -> Destination:
   given = expanded(text)
   if text.endswith(('/', os.sep)) or given.is_dir() or not given.suffix:
     return Destination(outputs.folder(text, '--out'), True)
-  if given.suffix not in ENDINGS:
+  if given.suffix.lower() not in ENDINGS:
     raise UserError(
       f'--out ends in {", ".join(ENDINGS)}, or is a folder, got {text}; write a new folder with a dot in its name as '
       f'{text}/'
@@ -188,8 +194,8 @@ def check_ending(experiment: Experiment, columns: Columns, out: Destination | No
     out: where to; None for standard output.
 
   Raises:
-    UserError: the ending does not fit, nothing is rendered that may be written without one, or a package is missing
-      that writes it.
+    UserError: the ending does not fit, nothing is rendered that may be written without one, a package is missing that
+      writes it, or the metadata.jsonl of a folder cannot be read.
   """
   shown = experiment.render(columns)
   if out is None:
@@ -202,12 +208,13 @@ def check_ending(experiment: Experiment, columns: Columns, out: Destination | No
   if out.is_folder:
     for value in each(experiment, {name: column[:1] for name, column in columns.items()}):
       artifacts.check(artifacts.endings(value)[0])
+    _others(out.path, ())
     return
-  if not any(out.path.suffix in artifacts.endings(value) for value in shown.values()):
+  if not any(out.ending in artifacts.endings(value) for value in shown.values()):
     name, value = next(iter(shown.items()))
     raise UserError(f'this run renders {name!r} as {artifacts.endings(value)[0]} ({artifacts.word(value)}), got '
                     f'--out={out.path}; use {_fitting(shown)}, .npz or a folder')
-  artifacts.check(out.path.suffix)
+  artifacts.check(out.ending)
 
 
 def _fitting(shown: Mapping[str, Artifact]) -> str:
@@ -233,7 +240,8 @@ def write(samples: Columns, experiment: Experiment, out: Destination | None, see
   """Writes samples as `out` asks, see `check_ending`.
 
   A folder gets one file of each sample and metadata.jsonl, which says of each file its name, row, seed and conditions.
-  It opens as data: pictures, clips or sounds with labels and captions.
+  It opens as data: pictures, clips or sounds with labels and captions. What metadata.jsonl says of other files that lie
+  in the folder stays.
 
   Args:
     samples: their columns.
@@ -247,8 +255,9 @@ def write(samples: Columns, experiment: Experiment, out: Destination | None, see
   Returns:
     The files.
   """
-  if out is not None and not out.is_folder and out.path.suffix == '.npz':
-    np.savez_compressed(out.path, **samples)  # type: ignore[arg-type]
+  if out is not None and out.ending == '.npz':
+    with out.path.open('wb') as file:  # numpy adds .npz to a path that ends in .NPZ
+      np.savez_compressed(file, **samples)  # type: ignore[arg-type]
     return [out.path]
   if out is not None and out.is_folder:
     return _write_each(out.path, samples, experiment, seed, given or {}, start)
@@ -259,7 +268,7 @@ def write(samples: Columns, experiment: Experiment, out: Destination | None, see
   paths = []
   for name, value in rendered.items():
     stem = out.path.stem if name == 'samples' else f'{out.path.stem}_{name}'
-    fits = out.path.suffix in artifacts.endings(value)
+    fits = out.ending in artifacts.endings(value)
     ending = out.path.suffix if fits else artifacts.endings(value)[0]
     paths.append(artifacts.write(out.path.with_name(stem + ending), value))
   return paths
@@ -272,7 +281,7 @@ def _write_each(folder: pathlib.Path, samples: Columns, experiment: Experiment, 
   for place, value in enumerate(each(experiment, samples)):
     row = start + place
     paths.append(artifacts.write(folder / f'{row:06d}{artifacts.endings(value)[0]}', value))
-    facts = {'file_name': paths[-1].name, 'row': row, **({} if seed is None else {'seed': seed})}
+    facts = {FILE_NAME: paths[-1].name, 'row': row, **({} if seed is None else {'seed': seed})}
     for name, condition in experiment.conditions.items():
       told = _plain(samples[name][place]) if name in samples and condition.fill is None else None
       if told is None and name in asked:
@@ -282,8 +291,15 @@ def _write_each(folder: pathlib.Path, samples: Columns, experiment: Experiment, 
     if text := facts.get(text_name(experiment.conditions)):
       facts.setdefault('text', text)  # by which captions are found
     lines.append(strict_json(facts))
+  lines = [*_others(folder, [path.name for path in paths]), *lines]
   atomic.write(folder, {METADATA: ('\n'.join(lines) + '\n').encode()})
   return [*paths, folder / METADATA]
+
+
+def _others(folder: pathlib.Path, names: Sequence[str]) -> list[str]:
+  """The lines of a folder's metadata.jsonl about other files that are there."""
+  found = captions.described(folder / METADATA) if (folder / METADATA).exists() else {}
+  return [line for name, line in found.items() if name not in names and (folder / name).exists()]
 
 
 def _plain(value: Any) -> Any:

@@ -113,6 +113,8 @@ def test_several_scales_of_guidance(run, tmp_path):
 @pytest.mark.parametrize(('argv', 'words'), [
   (['--conditions=colour=red'], "no condition 'colour'; it takes {'before': 'the path of a picture"),
   (['--prompt=' + 'x' * 60], "'text': the text 'xxxx"), (['--prompt=' + 'x' * 60], 'has 61 tokens, and 50 are read'),
+  (['--conditions=text'], "takes NAME=VALUE, several of them with ; between, got 'text'; write for example "
+                         "--conditions='text=VALUE'"),
   (['--prompt=a', '--conditions=text=b'], "'text' is given twice"),
   (['--negative=a', '--set', 'sampler.guidance=1.0'], "the scale of guidance by 'text' is 1"),
   (['--negative=a', '--set', 'sampler.guidances.before=2.0'], "the scale of guidance by 'text' is 1"),

@@ -43,6 +43,17 @@ def test_the_page_reads_what_the_run_has(name, raw, smoke_run, tmp_path, monkeyp
     assert f'| `{tensor}` | {" x ".join(map(str, leaf.shape))} | {leaf.dtype.name} |' in page
 
 
+def test_the_page_samples_a_model_of_texts(smoke_run, tmp_path, monkeypatch):
+  run_folder, out = smoke_run('diffusion/captioned_flow'), tmp_path / 'out'
+  assert main(['export', f'--workdir={run_folder}', f'--to={out}', '--format=safetensors']) == 0
+  assert main(['sample', f'--workdir={run_folder}', '--num=4', f'--out={tmp_path}/x.npz']) == 0
+  monkeypatch.chdir(out)
+  read = follow((out / 'README.md').read_text())
+  wanted = np.load(tmp_path / 'x.npz')
+  assert read['rows']['text'].tolist() == wanted['text'].tolist()
+  assert read['samples']['image'].shape == wanted['image'].shape
+
+
 def test_types_shards_and_what_does_not_fit(smoke_run, tmp_path):
   run_folder, out = smoke_run('quickstart'), tmp_path / 'half'
   argv = ['export', f'--workdir={run_folder}', '--format=safetensors', '--dtype=bfloat16']

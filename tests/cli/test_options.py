@@ -94,6 +94,21 @@ def test_flags_of_sections_given_anew_work_without_a_function_options(tmp_path):
   assert config.model.to_dict() == {'depth': 4}
 
 
+def test_a_condition_is_added_key_by_key():
+  captioned = f'--config={ROOT}/configs/diffusion/captioned_flow.py:smoke'
+  config = parsed('--config.conditions.extent.high=1', '--config.conditions.extent.kind=numbers',
+                  '--config.conditions.extent.column=extent', config=captioned)
+  assert config.conditions.extent.to_dict() == {'kind': 'numbers', 'column': 'extent', 'high': 1.0}
+  assert 'text' in config.conditions and {'text', 'extent'} <= set(builders.build(config).conditions)
+  with pytest.raises(UserError, match="the config has no conditions.extent; to add it, set --config.conditions.extent"
+                                      '.kind=KIND as well'):
+    parsed('--config.conditions.extent.high=1', config=captioned)
+  with pytest.raises(UserError, match="config.conditions.extent.kind must be one of .*'numbers'"):
+    builders.build(parsed('--config.conditions.extent.kind=number', config=captioned))
+  with pytest.raises(UserError, match="unknown config key 'conditions.extent.kind'"):  # this builder takes none
+    parsed('--config.conditions.extent.kind=numbers', config=f'--config={ROOT}/configs/language/gpt2.py:smoke')
+
+
 @pytest.mark.parametrize(('flag', 'words'), [
   ('model.widht=3', ("'model.widht'", "'model.width'", 'inspect')),
   ('model.mlp_ration=3', ("'model.mlp_ratio'",)),

@@ -200,6 +200,39 @@ def test_a_folder_has_a_file_of_each_sample_and_its_conditions(smoke_run, tmp_pa
     assert "renders 'samples' as .png (picture)" in capsys.readouterr().err
 
 
+def test_metadata_of_other_files_stays(smoke_run, tmp_path, capsys):
+  out = tmp_path / 'digits'
+  argv = ['sample', f'--workdir={smoke_run("quickstart")}', f'--out={out}/']
+  told = lambda: {line['file_name']: (line['label'], line['seed']) for line in map(
+    json.loads, (out / 'metadata.jsonl').read_text().splitlines())}
+  assert main([*argv, '--num=3', '--conditions=label=7']) == 0
+  Image.new('L', (8, 8)).save(out / 'mine.png')
+  with (out / 'metadata.jsonl').open('a') as file:
+    file.write('{"file_name": "./mine.png", "label": 4, "seed": 0}\n{"file_name": "gone.png", "label": 5}\n')
+  assert main([*argv, '--num=2', '--start=2', '--seed=1', '--conditions=label=8']) == 0
+  assert told() == {'000000.png': (7, 0), '000001.png': (7, 0), './mine.png': (4, 0), '000002.png': (8, 1),
+                    '000003.png': (8, 1)}
+  source = folder.open_folder(out)
+  assert sorted(source.get(np.arange(5))['label'].tolist()) == [4, 7, 7, 8, 8]
+  before = sorted(path.name for path in out.iterdir())
+  (out / 'metadata.jsonl').write_text('{"file_name": "000000.png"}\nno JSON\n')
+  assert main([*argv, '--num=9']) == 2  # before anything is drawn
+  assert 'metadata.jsonl, line 2: expected a JSON object' in capsys.readouterr().err
+  assert sorted(path.name for path in out.iterdir()) == before
+
+
+def test_endings_may_be_in_upper_case(smoke_run, tmp_path, capsys):
+  argv = ['sample', f'--workdir={smoke_run("quickstart")}', '--num=2']
+  for name in ('x.PNG', 'x.Jpg', 'x.NPZ'):
+    assert main([*argv, f'--out={tmp_path}/{name}']) == 0
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['x.Jpg', 'x.NPZ', 'x.PNG']
+  with Image.open(tmp_path / 'x.PNG') as png, Image.open(tmp_path / 'x.Jpg') as jpg:
+    assert (png.format, jpg.format) == ('PNG', 'JPEG')
+  assert set(np.load(tmp_path / 'x.NPZ')) == {'image', 'label'}
+  assert main([*argv, f'--out={tmp_path}/x.MP4']) == 2
+  assert "renders 'samples' as .png (picture)" in capsys.readouterr().err
+
+
 def test_prompts_are_captions_of_a_folder(text_run, tmp_path):
   assert main(['sample', f'--workdir={text_run}', '--num=2', '--prompt=def a', f'--out={tmp_path}/texts']) == 0
   lines = [json.loads(line) for line in (tmp_path / 'texts' / 'metadata.jsonl').read_text().splitlines()]

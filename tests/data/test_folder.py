@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from genjax.data import folder, kinds
+from genjax.data import folder, kinds, mixture, pipeline
 from genjax.data.folder import Options, open_folder
+from genjax.data.images import resizing
 from genjax.types import UserError
 
 pictures = types.SimpleNamespace(**runpy.run_path(str(pathlib.Path(__file__).with_name('pictures.py'))))
@@ -69,6 +70,45 @@ def test_numbers_as_classes_keep_their_gaps(tmp_path):
   assert folder.classes(tmp_path) == {10: '10', 2: '2', 5: '05'}
   plain(tmp_path, 'x/a.png')
   assert folder.classes(tmp_path) == {0: '05', 1: '10', 2: '2', 3: 'x'}
+
+
+def test_two_names_of_one_number_are_refused(tmp_path):
+  plain(tmp_path, '1/a.png', '01/a.png', '2/a.png')
+  assert folder.classes(tmp_path) == {}
+  with pytest.raises(UserError, match="no column 'label': the classes '01' and '1' are the same number; rename"):
+    open_folder(tmp_path, options=Options(columns=('label',)))
+  assert len(open_folder(tmp_path, options=Options(columns=()))) == 3  # whoever reads no labels
+
+
+@pytest.mark.parametrize(('value', 'words'), [
+  ('NaN', 'got NaN, and numbers are finite'), ('-Infinity', 'got -Infinity'), ('[1, Infinity]', 'got Infinity'),
+  ('1e999', 'got 1e999'), ('{"deep": NaN}', 'got NaN')])
+def test_numbers_are_those_of_strict_json(tmp_path, value, words):
+  plain(tmp_path, 'a.png', 'b.png')
+  (tmp_path / 'metadata.jsonl').write_text(
+    f'{{"file_name": "a.png", "size": 1.5}}\n{{"file_name": "b.png", "size": {value}}}\n')
+  with pytest.raises(UserError, match=rf'metadata.jsonl, line 2: expected a JSON object, {words}'):
+    open_folder(tmp_path)
+
+
+@pytest.mark.parametrize('values', [('1.5', '1e300'), ('1.5', str(10**39)), ('[1.0, 2]', '[1e39, 1]')])
+def test_numbers_that_float32_cannot_hold(tmp_path, values):
+  plain(tmp_path, 'a.png', 'b.png')
+  (tmp_path / 'metadata.jsonl').write_text('\n'.join(
+    f'{{"file_name": "{name}.png", "size": {value}}}' for name, value in zip('ab', values)))
+  with pytest.raises(UserError, match=r"column 'size' must hold .* at most 3.4e\+38 .* for 'b.png'"):
+    open_folder(tmp_path, options=Options(columns=('size',)))
+
+
+def test_columns_are_read_without_decoding(tmp_path, monkeypatch):
+  plain(tmp_path, 'x/a.png', 'y/b.png')
+  (tmp_path / 'x' / 'a.txt').write_text('one')
+  source = resizing.Resized(open_folder(tmp_path), (8, 8, 3), 'bilinear')
+  joined = mixture.Joined({'first': source, 'second': source})
+  monkeypatch.setattr(folder.Decoded, '_decode', lambda *_: pytest.fail('a picture was decoded'))
+  for found, count in ((source, 2), (joined, 4)):
+    columns = pipeline.columns_of(found, np.arange(count), ('text', 'image', 'nothing'))
+    assert set(columns) == {'text'} and sorted(columns['text']) == [''] * (count // 2) + ['one'] * (count // 2)
 
 
 def test_labels_of_metadata_go_first(tmp_path):

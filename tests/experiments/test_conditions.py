@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from genjax.data import sources
+from genjax.data import folder, sources
 from genjax.data.audio.mel import LogMel
 from genjax.data.images import resizing
 from genjax.data.synthetic import COLOURS, FORMS, PLACES, captioned_shapes, seen_colour
@@ -173,6 +173,19 @@ def test_a_learned_tokenizer_is_kept_in_the_run(tmp_path):
   assert (ids[0] != ids[1]).any(), 'the tokenizer of the run is read, not trained again'
   with pytest.raises(UserError, match=r'config.conditions.text.vocabulary_size .* must be at least'):
     made_of(dict(text=dict(options, vocabulary_size=3)))
+
+
+def test_a_tokenizer_is_learned_without_decoding_pictures(tmp_path, monkeypatch):
+  monkeypatch.setenv('GENJAX_CACHE', str(tmp_path / 'cache'))
+  for row in range(40):
+    Image.new('RGB', (8, 8), (row, row, row)).save(tmp_path / f'{row}.png')
+    (tmp_path / f'{row}.txt').write_text(f'picture {row}')
+  decoded = []
+  decode = folder.Decoded._decode
+  monkeypatch.setattr(folder.Decoded, '_decode', lambda *given: decoded.append(given[1]) or decode(*given))
+  made_of(dict(text=dict(kind='text', vocabulary='wordpiece', vocabulary_size=80)), data__name=str(tmp_path),
+          data__train='train', data__heldout='train')
+  assert len(decoded) <= 3, 'the first, to see that it fits'
 
 
 def test_a_long_text_is_cut_off_and_said_once_or_refused(monkeypatch):

@@ -1,12 +1,12 @@
 """Resizing of images when they are read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from genjax.data.pipeline import Columns, RowRandom, Source, read
+from genjax.data.pipeline import Columns, RowRandom, Source, columns_of, read
 from genjax.types import UserError
 
 FILTERS = {
@@ -47,6 +47,10 @@ class Resized:
   def draw(self, indices: np.ndarray, random: RowRandom) -> Columns:
     """As `get`, with what the source draws."""
     return self._resized(read(self._source, indices, random))
+
+  def read_columns(self, indices: np.ndarray, names: Sequence[str]) -> Columns:
+    """See `genjax.data.pipeline.columns_of`; images are not resized."""
+    return columns_of(self._source, indices, names)
 
   def fingerprint(self) -> dict[str, Any]:
     return {**self._source.fingerprint(), 'resize': self._filter, 'shape': list(self._shape), 'crop': self._crop}
