@@ -118,8 +118,20 @@ def classes(scope: Scope, options: Classes) -> Made:
     raise UserError(f'{scope.where} is of classes, and how many there are is not known: set {scope.where}.num_classes '
                     'or config.data.num_classes')
   label = Condition.label(count, scope.name)
+
+  def take(columns: Columns) -> np.ndarray:
+    found = np.asarray(columns[options.column])
+    if found.dtype.kind not in 'iu' or found.ndim != 1:
+      raise UserError(f'{scope.where} reads the column {options.column!r}, which must hold whole numbers, the classes, '
+                      f'got {found[0]!r}')
+    if found.min(initial=0) < 0 or found.max(initial=0) >= count:  # `count` itself stands for no class
+      raise UserError(f'{scope.where} has {count} classes, and the column {options.column!r} of the data has values '
+                      f'from {found.min()} to {found.max()}; set {scope.where}.num_classes to at least '
+                      f'{found.max() + 1}')
+    return found.astype(np.int32)
+
   return Made(
-    reads=(options.column,), take=lambda columns: columns[options.column].astype(np.int32),
+    reads=(options.column,), take=take,
     encode=lambda rows: {'label': rows}, columns={'label': jax.ShapeDtypeStruct((), np.int32)},
     null={'label': np.asarray(count, np.int32)}, give=lambda frozen, columns: {'label': columns['label']},
     parse=label.parse, describe=label.describe, row=jax.ShapeDtypeStruct((), np.int32), numbered=count,
@@ -196,7 +208,17 @@ def numbers(scope: Scope, options: Numbers) -> Made:
   scale = SCALE / (options.high - options.low)
 
   def take(columns: Columns) -> np.ndarray:
-    rows = [np.asarray(columns[name], np.float32).reshape(len(columns[name]), -1) for name in names]
+    rows = []
+    for name in names:
+      try:
+        row_BN = np.asarray(list(columns[name]), np.float32).reshape(len(columns[name]), -1)
+      except (TypeError, ValueError):  # texts, or lists of several lengths
+        row_BN = np.full((1, 1), np.nan, np.float32)
+      if not np.isfinite(row_BN).all():
+        shown = ', '.join(repr(value) for value in list(columns[name])[:3])
+        raise UserError(f'{scope.where} reads the column {name!r}, which must hold finite numbers, as many in each row, '
+                        f'got {shown}; correct the data, or name another column in {scope.where}.column')
+      rows.append(row_BN)
     found = np.concatenate(rows, axis=1)
     if found.shape[1] != count:
       raise UserError(f'{scope.where}.count is {count}, and the columns {list(names)} hold {found.shape[1]} numbers a '

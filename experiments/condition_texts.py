@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import pathlib
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from genjax.data.text.tokenization import identity
 from genjax.data.text.windows import ByteVocabulary
 from genjax.experiments import latents, parts
 from genjax.experiments.condition_interface import Common, Made, Scope
+from genjax.runs import assets, checkpoints
 from genjax.training.monitoring import logs
 from genjax.types import Array, Params, UserError, expanded
 
@@ -189,6 +191,8 @@ def _vocabulary(scope: Scope, options: Text) -> tuple[Any, dict[str, bytes]]:
   names = {ending: f'{scope.name}_tokenizer{ending}' for ending in ('.json', '.model')}
   same = scope.kept.get('vocabulary') == options.vocabulary
   kept = [scope.folder / name for name in names.values() if scope.folder and same and (scope.folder / name).is_file()]
+  if not kept and options.vocabulary in TRAINED and scope.config.get('init_from'):
+    kept = _of_start(scope, options, tuple(names.values()))
   if kept:
     found = tokenizers.open_tokenizer(kept[0])
   elif options.vocabulary in TRAINED:
@@ -203,6 +207,15 @@ def _vocabulary(scope: Scope, options: Text) -> tuple[Any, dict[str, bytes]]:
                     f'{options.vocabulary!r}')
   model = [data for name, data in found.files().items() if name != tokenizers.SETTINGS][0]
   return found, {names['.model' if isinstance(found, tokenizers.SentencePiece) else '.json']: model}
+
+
+def _of_start(scope: Scope, options: Text, names: Sequence[str]) -> list[pathlib.Path]:
+  """The tokenizer of the run that parameters are taken from: to them, the tokens of another one mean other texts."""
+  folder, _ = checkpoints.run_and_step(scope.config.init_from)
+  facts = assets.read(folder)
+  if facts.get('conditions', {}).get(scope.name, {}).get('vocabulary') != options.vocabulary:
+    return []
+  return [folder / name for name in names if (folder / name).is_file()]
 
 
 def _captions(scope: Scope, column: str) -> list[str]:

@@ -23,6 +23,7 @@ from genjax.data.video import films
 
 _VERSION = 1  # of what is kept
 _CHUNK = 1024  # files that are handed to the threads at a time
+_UNREAD = 'it cannot be read'
 _SECONDS = 30.0  # after which results are kept
 
 
@@ -56,7 +57,9 @@ def check(root: pathlib.Path, names: Sequence[str], kind: Kind) -> dict[str, Che
   known = _known(store)
   stamps = {name: _stamp(root / name) for name in names}
   kept = time.monotonic()
-  waiting = [name for name in names if name not in known or known[name][0] != stamps[name]]
+  # Permission to read a file may come without a new size or time.
+  waiting = [name for name in names if name not in known or known[name][0] != stamps[name]
+             or known[name][1][2].startswith(_UNREAD)]
   with (tqdm.tqdm(total=len(waiting), unit='file', desc=f'checking {root}', delay=2) as bar,
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool):
     for start in range(0, len(waiting), _CHUNK):
@@ -78,6 +81,11 @@ def files(path: pathlib.Path) -> list[pathlib.Path]:
 def _check(path: pathlib.Path, kind: Kind) -> Checked:
   digest = hashlib.blake2b(digest_size=16)
   try:
+    for part in files(path):
+      if not part.is_file() and part.exists():  # to open a pipe would wait for someone who writes
+        return Checked(broken=f'{_UNREAD}: it is no file')
+      with open(part, 'rb'):
+        pass
     facts = {name: list(values) for name, values in kind.check(path).items()}
     for part in files(path):
       with open(part, 'rb') as file:
@@ -85,7 +93,7 @@ def _check(path: pathlib.Path, kind: Kind) -> Checked:
   except BROKEN as error:
     return Checked(broken=str(error).removeprefix(f'{path}: '))
   except OSError as error:
-    return Checked(broken=f'it cannot be read: {error.strerror}')
+    return Checked(broken=f'{_UNREAD}: {error.strerror}')
   return Checked(digest.hexdigest(), facts)
 
 

@@ -52,7 +52,7 @@ def read(root: pathlib.Path, kind: str = '', field: str = 'text', captioned: boo
     captioned: whether captions are read.
 
   Raises:
-    UserError: no such folder, no files or files of several kinds, or captions that do not fit, see
+    UserError: no such folder, one inside that cannot be listed, no files or files of several kinds, or captions that do not fit, see
       `genjax.data.captions.read`.
   """
   if not root.is_dir():
@@ -83,7 +83,11 @@ def read(root: pathlib.Path, kind: str = '', field: str = 'text', captioned: boo
 def _walk(root: pathlib.Path) -> list[str]:
   """All files that are not hidden, as sorted paths with '/'."""
   found, above = [], {}  # folder -> it and those that it was reached through, without links
-  for folder, folders, files in os.walk(root, followlinks=True):
+
+  def refuse(error: OSError) -> None:
+    raise UserError(f'{error.filename} cannot be listed: {error.strerror}; make it readable, or move it away')
+
+  for folder, folders, files in os.walk(root, onerror=refuse, followlinks=True):
     above[folder] = [*above.get(os.path.dirname(folder), ()), os.path.realpath(folder)]
     # A link to a folder that leads to it would list that one's files again and again.
     folders[:] = sorted(name for name in folders if not name.startswith('.')

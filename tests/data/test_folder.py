@@ -2,6 +2,7 @@
 refusals."""
 
 import json
+import os
 import pathlib
 import runpy
 import types
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from genjax.data import folder, kinds, mixture, pipeline
+from genjax.data import checking, folder, kinds, mixture, pipeline
 from genjax.data.folder import Options, open_folder
 from genjax.data.images import resizing
 from genjax.types import UserError
@@ -284,6 +285,48 @@ def test_what_is_no_folder_of_pictures(tmp_path, files, options, message):
     (tmp_path / 'x' / name).write_bytes(b'x')
   with pytest.raises(UserError, match=message):
     open_folder(tmp_path / 'x', options=Options(**options))
+
+
+def test_a_pipe_and_a_link_to_nothing_are_broken(tmp_path):
+  plain(tmp_path, 'a.png', 'folder.png/b.png')  # the second a class
+  os.mkfifo(tmp_path / 'pipe.png')
+  (tmp_path / 'link.png').symlink_to('nowhere.png')
+  with pytest.raises(UserError, match=r'(?s)2 of 4 pictures .*link.png: it cannot be read: No such file.*\n'
+                                      '.*pipe.png: it cannot be read: it is no file') as error:
+    open_folder(tmp_path)
+  assert 'b.png' not in str(error.value)
+  assert len(open_folder(tmp_path, options=Options(broken='skip'))) == 2
+
+
+def test_what_may_be_read_again_is_tried_again(tmp_path, monkeypatch):
+  plain(tmp_path, 'a.png', 'b.png')
+  real = open
+
+  def refuse(path, *given):
+    if str(path).endswith('b.png'):
+      raise PermissionError(13, 'Permission denied')
+    return real(path, *given)
+
+  monkeypatch.setattr(checking, 'open', refuse, raising=False)
+  with pytest.raises(UserError, match='b.png: it cannot be read: Permission denied'):
+    open_folder(tmp_path)
+  monkeypatch.undo()
+  monkeypatch.setenv('GENJAX_CACHE', str(tmp_path / 'cache'))
+  assert len(open_folder(tmp_path)) == 2
+
+
+def test_a_folder_inside_that_cannot_be_listed(tmp_path, monkeypatch):
+  plain(tmp_path, 'open/a.png', 'shut/b.png')
+  real = os.scandir
+
+  def refuse(path):
+    if str(path).endswith('shut'):
+      raise PermissionError(13, 'Permission denied', path)
+    return real(path)
+
+  monkeypatch.setattr(os, 'scandir', refuse)
+  with pytest.raises(UserError, match='shut cannot be listed: Permission denied; make it readable'):
+    open_folder(tmp_path)
 
 
 def test_a_path_that_is_no_folder(tmp_path):

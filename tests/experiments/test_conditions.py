@@ -2,12 +2,14 @@
 refuse."""
 
 import importlib
+import json
 
 import jax
 import numpy as np
 from PIL import Image
 import pytest
 
+from genjax import config as config_lib
 from genjax.data import folder, sources
 from genjax.data.audio.mel import LogMel
 from genjax.data.images import resizing
@@ -16,7 +18,7 @@ from genjax.diffusion import conditioning
 from genjax.experiments import conditions, diffusion, latents, parts
 from genjax.objectives.base import Context
 from genjax.objectives.kinds import Autoencoder, TextEncoder
-from genjax.runs import builders
+from genjax.runs import assets, builders
 from genjax.tables import recorded, remove
 from genjax.training.experiment import encoded
 from genjax.training.monitoring import logs
@@ -173,6 +175,43 @@ def test_a_learned_tokenizer_is_kept_in_the_run(tmp_path):
   assert (ids[0] != ids[1]).any(), 'the tokenizer of the run is read, not trained again'
   with pytest.raises(UserError, match=r'config.conditions.text.vocabulary_size .* must be at least'):
     made_of(dict(text=dict(options, vocabulary_size=3)))
+
+
+def test_parameters_of_another_run_come_with_its_tokenizer(tmp_path):
+  options = dict(kind='text', vocabulary='wordpiece', vocabulary_size=80, length=12)
+  first = diffusion.build(config_of(dict(text=options)))
+  for name, data in first.files.items():
+    (tmp_path / name).write_bytes(data.replace(b'"picture"', b'"pikture"'))
+  facts = assets.described(first.assets, {name: (tmp_path / name).read_bytes() for name in first.files})
+  (tmp_path / 'config.json').write_text(json.dumps(
+    {**config_lib.plain(config_of(dict(text=options))), 'assets': facts}))
+  tuned = diffusion.build(config_of(dict(text=options), init_from=f'{tmp_path}@7'))
+  assert b'"pikture"' in tuned.files['text_tokenizer.json'], 'it is not learned anew'
+  other = diffusion.build(config_of(dict(text=dict(options, vocabulary='bpe', vocabulary_size=300)),
+                                    init_from=str(tmp_path)))
+  assert b'pikture' not in other.files['text_tokenizer.json']
+
+
+@pytest.mark.parametrize(('given', 'words'), [
+  (dict(kind='numbers', column='text'), r"c reads the column 'text', which must hold finite numbers, .* 'picture 0'"),
+  (dict(kind='classes', column='text', num_classes=4), "column 'text', which must hold whole numbers.*'picture 0'"),
+  (dict(kind='classes', column='height', num_classes=4), "column 'height', which must hold whole numbers"),
+  (dict(kind='classes', column='width', num_classes=5),
+   "c has 5 classes, and the column 'width' of the data has values from 0 to 5; set config.conditions.c.num_classes to "
+   'at least 6')])
+def test_columns_of_another_type(given, words):
+  made = made_of(dict(c=given))
+  with pytest.raises(UserError, match=words):
+    columns_of(made, np.arange(6))
+
+
+def test_numbers_of_several_counts_and_nan():
+  made = made_of(dict(c=dict(kind='numbers', column='height')))._made['c']
+  uneven = np.empty(2, object)
+  uneven[:] = [np.zeros(2), np.zeros(1)]
+  for values in (uneven, np.asarray([1.0, np.nan]), np.asarray(['1', 'x'], object)):
+    with pytest.raises(UserError, match='must hold finite numbers, as many in each row'):
+      made.take({'height': values})
 
 
 def test_a_tokenizer_is_learned_without_decoding_pictures(tmp_path, monkeypatch):
