@@ -76,23 +76,24 @@ class Joined:
       first = int(self._ends_K[number]) - len(self._sources[number])
       found.append((rows, read(self._sources[number], indices[rows] - first, rows)))
     return {name: _merged([(rows, columns[name]) for rows, columns in found if name in columns], len(indices))
-            for name in self._columns if names is None or name in names}
+            for name, text in self._columns.items() if names is None
+            or name in names and (text or any(name in columns for _, columns in found))}
 
 
-def _shared(sources: Mapping[str, Source]) -> list[str]:
-  """The columns of a joined source, known from the first example of each."""
+def _shared(sources: Mapping[str, Source]) -> dict[str, bool]:
+  """The columns of a joined source, known from the first example of each, and whether they are texts."""
   firsts = {name: source.get(np.zeros(1, np.int64)) for name, source in sources.items()}
-  shared = []
+  shared: dict[str, bool] = {}
   for column in dict.fromkeys(column for columns in firsts.values() for column in columns):
     kinds = {name: columns[column] for name, columns in firsts.items() if column in columns}
     texts = [isinstance(values[0], str) for values in kinds.values()]
     dtypes = {name: np.asarray(values[0]).dtype.name for name, values in kinds.items()}
     if all(texts):
-      shared.append(column)
+      shared[column] = True
     elif len(kinds) == len(firsts):
       if any(texts) or len(set(dtypes.values())) > 1:
         raise UserError(f'the sets of a mixture have columns {column!r} of several types, {dtypes}; a batch needs one')
-      shared.append(column)
+      shared[column] = False
   return shared
 
 

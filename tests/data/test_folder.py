@@ -105,11 +105,14 @@ def test_columns_are_read_without_decoding(tmp_path, monkeypatch):
   plain(tmp_path, 'x/a.png', 'y/b.png')
   (tmp_path / 'x' / 'a.txt').write_text('one')
   source = resizing.Resized(open_folder(tmp_path), (8, 8, 3), 'bilinear')
-  joined = mixture.Joined({'first': source, 'second': source})
+  plain(tmp_path / 'bare', 'c.png')  # a set without captions
+  bare = resizing.Resized(open_folder(tmp_path / 'bare'), (8, 8, 3), 'bilinear')
+  joined = mixture.Joined({'first': source, 'second': source, 'third': bare})
   monkeypatch.setattr(folder.Decoded, '_decode', lambda *_: pytest.fail('a picture was decoded'))
   for found, count in ((source, 2), (joined, 4)):
     columns = pipeline.columns_of(found, np.arange(count), ('text', 'image', 'nothing'))
     assert set(columns) == {'text'} and sorted(columns['text']) == [''] * (count // 2) + ['one'] * (count // 2)
+  assert pipeline.columns_of(joined, np.arange(4, 5), ('text',))['text'].tolist() == ['']
 
 
 def test_labels_of_metadata_go_first(tmp_path):
