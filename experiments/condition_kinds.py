@@ -216,8 +216,8 @@ def numbers(scope: Scope, options: Numbers) -> Made:
         row_BN = np.full((1, 1), np.nan, np.float32)
       if not np.isfinite(row_BN).all():
         shown = ', '.join(repr(value) for value in list(columns[name])[:3])
-        raise UserError(f'{scope.where} reads the column {name!r}, which must hold finite numbers, as many in each row, '
-                        f'got {shown}; correct the data, or name another column in {scope.where}.column')
+        raise UserError(f'{scope.where} reads the column {name!r}, which must hold finite numbers, as many in each '
+                        f'row, got {shown}; correct the data, or name another column in {scope.where}.column')
       rows.append(row_BN)
     found = np.concatenate(rows, axis=1)
     if found.shape[1] != count:

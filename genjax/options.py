@@ -168,8 +168,8 @@ class Known:
     if key in self.elsewhere:
       raise UserError(f'config key {key!r} is an option only with {self.elsewhere[key]}')
     if maker := self._maker(key):
-      raise UserError(f'config key {key!r}: the config has no {maker.rpartition(".")[0]}; to add it, set --config.{maker}'
-                      '=KIND as well')
+      raise UserError(f'config key {key!r}: the config has no {maker.rpartition(".")[0]}; to add it, set '
+                      f'--config.{maker}=KIND as well')
     near = nearest(key, [*spelled, *self.options])
     hint = f' Did you mean {near[0]!r}?' if near else ''
     others = f' Near it are {", ".join(near[1:])}.' if near[1:] else ''

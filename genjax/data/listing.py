@@ -42,8 +42,9 @@ def read(root: pathlib.Path, kind: str = '', field: str = 'text', captioned: boo
 
   Hidden files and folders are ignored. Folders called train and test or validation (also valid, val) are splits; all
   other folders are classes. Classes are numbered in the order of their names; if all names are numbers, these are the
-  labels, and where two names are one number, as 1 and 01, there are no labels. A column 'label' of metadata.jsonl goes before folders. Within a split, files stand in the order of a hash
-  of their paths, so that a slice such as 'train[:90%]' has files of all classes.
+  labels, and where two names are one number, as 1 and 01, there are no labels. A column 'label' of metadata.jsonl goes
+  before folders. Within a split, files stand in the order of a hash of their paths, so that a slice such as
+  'train[:90%]' has files of all classes.
 
   Args:
     root: the folder.
@@ -52,8 +53,8 @@ def read(root: pathlib.Path, kind: str = '', field: str = 'text', captioned: boo
     captioned: whether captions are read.
 
   Raises:
-    UserError: no such folder, one inside that cannot be listed, no files or files of several kinds, or captions that do not fit, see
-      `genjax.data.captions.read`.
+    UserError: no such folder, one inside that cannot be listed, no files or files of several kinds, or captions that
+      do not fit, see `genjax.data.captions.read`.
   """
   if not root.is_dir():
     raise UserError(f'{root} is no folder; expected one with pictures, clips or sounds')

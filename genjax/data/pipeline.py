@@ -53,8 +53,11 @@ def read(source: Source, indices: np.ndarray, random: 'RowRandom') -> Columns:
 
 
 def columns_of(source: Source, indices: np.ndarray, names: Sequence[str]) -> Columns:
-  """Some columns of examples: by the method `read_columns(indices, names)` of a source that need not decode its files for
-  them, else by `get`. A column that there is not is left out."""
+  """Some columns of examples, without those that there are not.
+
+  They come by the method `read_columns(indices, names)` of a source that need not decode its files for them, else by
+  `get`.
+  """
   if hasattr(source, 'read_columns'):
     return source.read_columns(indices, names)  # type: ignore[attr-defined]
   found = source.get(indices)

@@ -78,6 +78,9 @@ def _is_run(folder: pathlib.Path, where: str) -> bool:
     UserError: it is not there, or neither.
   """
   if not folder.is_dir():
+    if len(_opening.get()) > 1:  # flags name the parts of the run itself alone
+      above = _opening.get()[-2]
+      raise UserError(f'the part {above} stands on {where}={str(folder)!r}, which is not there; put it back')
     raise UserError(f'{where}={str(folder)!r} is not there; if the part was moved, name it: --{where}=RUN_DIR for '
                     f'training, --set {where.removeprefix("config.")}=RUN_DIR for genjax sample and evaluate')
   if not (folder / 'config.json').is_file():

@@ -1,5 +1,7 @@
 """Conditions as value objects: dropping, joining, absence and negative conditions."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,25 @@ def test_each_condition_drops_its_rows_at_its_rate():
   np.testing.assert_array_equal(given['tokens'][no_text], np.broadcast_to(FROZEN['table'][0], (no_text.sum(), 3, 2)))
   np.testing.assert_array_equal(given['tokens'][~no_text], FROZEN['table'][BATCH['ids'][~no_text]])
   assert (given['numbers'] == 1).all()
+
+
+def test_what_was_encoded_before_is_dropped_like_what_is_encoded_now():
+  given = lambda text, batch, **joint: conditioning.given(
+    {'label': conditioning.classes(5, 0.1), 'text': text}, FROZEN, batch, jax.random.key(0), **joint)
+  stored = dataclasses.replace(TEXT, stored={'tokens': 'text_tokens', 'tokens_mask': 'text_mask'})
+  batch = {'label': BATCH['label'], 'text_tokens': FROZEN['table'][BATCH['ids']], 'text_mask': BATCH['mask']}
+  for joint in (0.0, 0.2):
+    there, here = given(TEXT, BATCH, joint=joint), given(stored, batch, joint=joint)
+    assert set(there) == set(here) == {'label', 'tokens', 'tokens_mask'}
+    for name, values in there.items():
+      np.testing.assert_array_equal(values, here[name])
+  # Samples are asked for by texts, and guided away from the encoded null or from negative texts.
+  asked = {'label': BATCH['label'][:2], 'ids': BATCH['ids'][:2], 'mask': BATCH['mask'][:2]}
+  for more in ({}, {'negative_ids': BATCH['ids'][2:4], 'negative_mask': BATCH['mask'][2:4]}):
+    both = [conditioning.branches({'label': conditioning.classes(5, 0.1), 'text': text}, FROZEN, {**asked, **more}, 2,
+                                  [('text',), ()]) for text in (TEXT, stored)]
+    jax.tree.map(np.testing.assert_array_equal, *both)
+    assert not np.array_equal(both[1][0]['tokens'], both[1][1]['tokens'])
 
 
 def test_draws_depend_on_the_name_and_the_key_alone():

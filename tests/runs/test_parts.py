@@ -233,6 +233,16 @@ def test_parts_of_parts(copy):
   assert experiment.assets['parts']['teacher']['sha256'] != plain.assets['parts']['teacher']['sha256']
 
 
+def test_a_part_of_a_part_that_is_gone(copy, capsys):
+  assert train('graduate', '--config.parts.teacher=runs/student') == 0
+  shutil.move('runs/teacher', 'elsewhere')
+  fails(f'the part {pathlib.Path("runs/student").resolve()} stands on config.parts.teacher=', 'evaluate',
+        '--workdir=runs/graduate', capsys=capsys)
+  fails('which is not there; put it back', 'sample', '--workdir=runs/graduate', '--out=x.npz', capsys=capsys)
+  shutil.move('elsewhere', 'runs/teacher')
+  assert main(['evaluate', '--workdir=runs/graduate']) == 0
+
+
 def test_frozen_bytes_are_listed(here, capsys):
   argv = [*STUDENT, '--config.parts.teacher=runs/teacher', '--config.parts.teacher.dtype=bfloat16']
   assert main(['inspect', *argv, '--mesh=data:2,fsdp:4', '--json']) == 0
