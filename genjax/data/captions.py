@@ -151,13 +151,21 @@ def _lines(path: pathlib.Path) -> list[tuple[int, str]]:
 
 def _object(line: str, where: str) -> dict[str, Any]:
   try:
-    values = json.loads(line, parse_float=_number, parse_constant=_number)
+    values = json.loads(line, parse_float=_number, parse_constant=_number, object_pairs_hook=_fields)
   except (ValueError, RecursionError) as error:
     raise UserError(f'{where}: expected a JSON object, got {error}') from None
   if not isinstance(values, dict) or not isinstance(values.get(FILE_NAME), str):
     what = f'{FILE_NAME}={values.get(FILE_NAME)!r}' if isinstance(values, dict) else type(values).__name__
     raise UserError(f'{where}: expected a JSON object whose {FILE_NAME!r} is the path of one file, got {what}')
   return values
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """The fields of an object; ValueError if one is told twice."""
+  names = [name for name, _ in pairs]
+  if twice := [name for name in names if names.count(name) > 1]:
+    raise ValueError(f'the field {twice[0]!r} twice; remove one of them')
+  return dict(pairs)
 
 
 def _number(text: str) -> float:

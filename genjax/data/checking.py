@@ -91,7 +91,7 @@ def _check(path: pathlib.Path, kind: Kind) -> Checked:
       with open(part, 'rb') as file:
         digest.update(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest())
   except BROKEN as error:
-    return Checked(broken=str(error).removeprefix(f'{path}: '))
+    return Checked(broken=str(error).removeprefix(f'{path}').removeprefix(':').strip())
   except OSError as error:
     return Checked(broken=f'{_UNREAD}: {error.strerror}')
   return Checked(digest.hexdigest(), facts)

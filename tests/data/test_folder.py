@@ -83,7 +83,7 @@ def test_two_names_of_one_number_are_refused(tmp_path):
 
 @pytest.mark.parametrize(('value', 'words'), [
   ('NaN', 'got NaN, and numbers are finite'), ('-Infinity', 'got -Infinity'), ('[1, Infinity]', 'got Infinity'),
-  ('1e999', 'got 1e999'), ('{"deep": NaN}', 'got NaN')])
+  ('1e999', 'got 1e999'), ('1.0, "size": 2.0', "got the field 'size' twice; remove one"), ('{"deep": NaN}', 'got NaN')])
 def test_numbers_are_those_of_strict_json(tmp_path, value, words):
   plain(tmp_path, 'a.png', 'b.png')
   (tmp_path / 'metadata.jsonl').write_text(
