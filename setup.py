@@ -72,7 +72,7 @@ setup(
     'plots': PLOTS,
     'media': MEDIA,
     'text': ['spacy>=3.8,<4', 'sacrebleu>=2.4,<3'],
-    'parity': ['torch>=2.6,<3', 'transformers>=4.50,<6', 'peft>=0.17,<1'],
+    'parity': ['torch>=2.6,<3', 'diffusers>=0.36,<1', 'transformers>=4.50,<6', 'peft>=0.17,<1'],
     'tpu': ['jax[tpu]>=0.10,<0.12'],
     'cuda12': ['jax[cuda12]>=0.10,<0.12'],
     'cuda13': ['jax[cuda13]>=0.10,<0.12'],

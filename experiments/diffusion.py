@@ -10,7 +10,7 @@ from genjax import checks
 from genjax import config as config_lib
 from genjax.diffusion import parameterizations, samplers, schedules, weightings
 from genjax.experiments import conditions, image_sets, images, latents, measures, render, sections
-from genjax.models.denoisers import dit, unet
+from genjax.models.denoisers import dit, latent_unet, mmdit, unet
 from genjax.objectives.diffusion import Diffusion, Sampler
 from genjax.options import Section, named
 from genjax.tables import Table
@@ -20,7 +20,9 @@ from genjax.types import UserError
 
 # Name -> options, network of them, logical axes of its parameters, or a function of the options that gives them
 MODELS: Table = Table('denoiser', {
-  'dit': (dit.DiT, dit.network, dit.axes), 'unet': (unet.UNet, unet.network, unet.axes)})
+  'dit': (dit.DiT, dit.network, dit.axes), 'unet': (unet.UNet, unet.network, unet.axes),
+  'latent_unet': (latent_unet.LatentUNet, latent_unet.network_of, latent_unet.axes),
+  'mmdit': (mmdit.MmDit, mmdit.network_of, mmdit.axes)})
 
 
 def build(config: Any) -> Experiment:
@@ -50,8 +52,7 @@ def build(config: Any) -> Experiment:
   told = conditions.of(config, space.shape, space.open, labels.label_dropout)
   model = config_lib.build(kind, config.model, 'config.model', shape=space.shape, **told.of_network(kind))
   if data.get('buckets'):
-    levels = len(getattr(model, 'multipliers', ()))  # of a U-Net, each of which halves the size
-    multiple = getattr(model, 'patch', 2 ** (levels - 1) if levels else 1) * data.shape[0] // space.shape[0]
+    multiple = getattr(model, 'patch', getattr(model, 'factor', 1)) * data.shape[0] // space.shape[0]
     image_sets.check_buckets(data, multiple, config.model.name)
   learned = getattr(model, 'learn_sigma', False)
   options = config_lib.build(SamplerOptions, config_lib.plain(config.sampler), 'config.sampler',

@@ -18,7 +18,8 @@ from genjax.interop.entries import read_json
 from genjax.types import StorageError, UserError, listed, strict_json
 
 SINGLE = 'model.safetensors'
-INDEX = 'model.safetensors.index.json'
+# Library -> stem of its files of weights, and the entry of config.json that names the architecture
+LAYOUTS = {'transformers': ('model', 'model_type'), 'diffusers': ('diffusion_pytorch_model', '_class_name')}
 SHARD_BYTES = 5 * 10 ** 9  # of one file, as transformers 4 and the public repositories have it
 PICKLES = ('*.bin', '*.pt', '*.pth', '*.ckpt', '*.pkl')
 DTYPES = {'F32': np.dtype('float32'), 'F16': np.dtype('float16'), 'BF16': np.dtype(jnp.bfloat16)}
@@ -48,30 +49,35 @@ def open_folder(folder: pathlib.Path) -> dict[str, Stored]:
   Raises:
     UserError: there are no safetensors files, one is missing or damaged, or a dtype is not supported.
   """
-  if (folder / SINGLE).exists():
-    return _open_file(folder / SINGLE)
-  if (folder / INDEX).exists():
-    return _open_shards(folder)
+  # A folder may hold the same weights in half precision, too; those are read where there are no others.
+  stems = [stem for stem, _ in LAYOUTS.values()]
+  for stem, end in [(stem, end) for end in ('', '.fp16') for stem in stems]:
+    if (folder / f'{stem}{end}.safetensors').exists():
+      return _open_file(folder / f'{stem}{end}.safetensors')
+    if (index := folder / f'{stem}.safetensors.index{end}.json').exists():
+      return _open_shards(folder, index)
   if pickles := sorted(path.name for pattern in PICKLES for path in folder.glob(pattern)):
     raise UserError(
       f'{folder} has its weights in pickle files ({listed(pickles)}), which genjax does not open, because a pickle can '
       f'run any code. Ask for {SINGLE}, or convert them by save_pretrained(..., safe_serialization=True) of '
       'transformers, on a machine that may run such code')
-  raise UserError(f'{folder} has neither {SINGLE} nor {INDEX}')
+  known = ', '.join(f'{stem}.safetensors or {stem}.safetensors.index.json' for stem in stems)
+  raise UserError(f'{folder} has no weights; expected {known}')
 
 
-def _open_shards(folder: pathlib.Path) -> dict[str, Stored]:
-  places = read_json(folder / INDEX, 'the index of the shards').get('weight_map')
+def _open_shards(folder: pathlib.Path, index: pathlib.Path) -> dict[str, Stored]:
+  places = read_json(index, 'the index of the shards').get('weight_map')
   if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
-    raise UserError(f'{folder / INDEX} must have a weight_map from tensor names to file names')
+    raise UserError(f'{index} must have a weight_map from tensor names to file names')
   files = sorted(set(places.values()))
   if outside := [file for file in files if pathlib.PurePath(file).name != file]:
-    raise UserError(f'{folder / INDEX} names files outside of its folder: {listed(outside)}')
+    raise UserError(f'{index} names files outside of its folder: {listed(outside)}')
   if absent := [file for file in files if not (folder / file).is_file()]:
-    raise UserError(f'{folder} lacks {len(absent)} of the {len(files)} shards that {INDEX} names: {listed(absent)}')
+    raise UserError(f'{folder} lacks {len(absent)} of the {len(files)} shards that {index.name} names: '
+                    f'{listed(absent)}')
   shards = {file: _open_file(folder / file) for file in files}
   if lost := sorted(f'{name} ({file})' for name, file in places.items() if name not in shards[file]):
-    raise UserError(f'{folder}: shards lack tensors that {INDEX} lists: {listed(lost)}')
+    raise UserError(f'{folder}: shards lack tensors that {index.name} lists: {listed(lost)}')
   return {name: shards[file][name] for name, file in places.items()}
 
 
@@ -108,7 +114,7 @@ class Pending(NamedTuple):
     return math.prod(self.shape) * self.dtype.itemsize
 
 
-def write_tensors(folder: pathlib.Path, tensors: list[Pending], shard_bytes: int) -> None:
+def write_tensors(folder: pathlib.Path, tensors: list[Pending], shard_bytes: int, stem: str = 'model') -> None:
   """Writes tensors in the given order to one file, or to several with an index if they exceed `shard_bytes`.
 
   Memory holds the tensors of at most one file at a time, plus the copy that the library writes.
@@ -121,12 +127,12 @@ def write_tensors(folder: pathlib.Path, tensors: list[Pending], shard_bytes: int
       room = shard_bytes
     shards[-1].append(tensor)
     room -= tensor.size
-  names = [SINGLE]
+  names = [f'{stem}.safetensors']
   if len(shards) > 1:
-    names = [f'model-{number:05d}-of-{len(shards):05d}.safetensors' for number in range(1, len(shards) + 1)]
+    names = [f'{stem}-{number:05d}-of-{len(shards):05d}.safetensors' for number in range(1, len(shards) + 1)]
     places = {tensor.name: name for name, shard in zip(names, shards) for tensor in shard}
     index = {'metadata': {'total_size': sum(tensor.size for tensor in tensors)}, 'weight_map': places}
-    write_json(folder / INDEX, index)
+    write_json(folder / f'{stem}.safetensors.index.json', index)
   for name, shard in zip(names, shards):
     # readers for torch check the format
     save_file({tensor.name: tensor.make() for tensor in shard}, folder / name, metadata={'format': 'pt'})

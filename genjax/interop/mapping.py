@@ -9,13 +9,28 @@ import numpy as np
 
 from genjax.interop.entries import Entries
 from genjax.nn.functional import Network
-from genjax.types import UserError, listed
+from genjax.types import Tree, UserError, listed
 
 # Name in `transformers` -> name in `genjax.nn.blocks.ACTIVATIONS`; export writes the first of several names.
 ACTIVATIONS = {
   'gelu': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_fast': 'gelu_tanh', 'relu': 'relu',
   'silu': 'silu', 'swish': 'silu'
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+  """How a public tensor is another arrangement of a parameter.
+
+  Attributes:
+    shape: shape of the parameter -> shape of the public tensor.
+    read: public tensor -> parameter.
+    write: parameter -> public tensor.
+  """
+
+  shape: Callable[[tuple[int, ...]], tuple[int, ...]]
+  read: Callable[[np.ndarray], np.ndarray]
+  write: Callable[[np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +46,9 @@ class Tensor:
     one_row: whether the public tensor has a leading axis of size 1.
     image_kernel: whether the public tensor is O I H W, like the weights of torch's 2D convolutions, and the parameter
       H W I O.
+    pixel_kernel: whether the public tensor is O I 1 1, and the parameter I O.
+    form: another arrangement; after it, the axes of the tensor are those of the parameter.
+    first: number of the first layer.
 
   A row is ignored for configs without its parameters (biases, an untied output layer).
   """
@@ -40,6 +58,9 @@ class Tensor:
   transposed: bool = False
   one_row: bool = False
   image_kernel: bool = False
+  pixel_kernel: bool = False
+  form: Form | None = None
+  first: int = 0
 
   @property
   def layered(self) -> bool:
@@ -57,7 +78,7 @@ class Architecture:
   """A public architecture.
 
   Attributes:
-    name: its `model_type`.
+    name: its `model_type`, or its `_class_name` in `diffusers`.
     config: class of its options.
     network: options -> network; raises a ValueError for options that do not fit together.
     tensors: options -> table of `Tensor`s.
@@ -71,6 +92,10 @@ class Architecture:
       published implementations of an activation differ in rounding.
     renamed: regular expression -> replacement, for names in older files.
     bare: options -> whether the model is saved without the prefix.
+    mutable: (options, config.json) -> variables that are no tensors of the files.
+    constants: options -> tensors of public files that follow from the options, by name.
+    measured: such variables -> entries of config.json.
+    library: whose layout the folder has, an entry of `genjax.interop.files.LAYOUTS`.
   """
 
   name: str
@@ -86,6 +111,10 @@ class Architecture:
   spellings: Mapping[str, Mapping[str, str]]
   renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
   bare: Callable[[Any], bool] = lambda config: False
+  mutable: Callable[[Any, Mapping[str, Any]], Tree] = lambda config, source: {}
+  constants: Callable[[Any], Mapping[str, np.ndarray]] = lambda config: {}
+  measured: Callable[[Tree], Mapping[str, Any]] = lambda mutable: {}
+  library: str = 'transformers'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,15 +138,19 @@ class Row:
   def split(self, tensor: np.ndarray) -> list[np.ndarray]:
     """Splits a public tensor into views for its parameters."""
     tensor = tensor[0] if self.tensor.one_row else tensor
-    tensor = tensor.T if self.tensor.transposed else tensor
+    tensor = tensor if self.tensor.form is None else self.tensor.form.read(tensor)
+    tensor = tensor[..., 0, 0] if self.tensor.pixel_kernel else tensor
+    tensor = tensor.T if self.tensor.transposed or self.tensor.pixel_kernel else tensor
     tensor = tensor.transpose(2, 3, 1, 0) if self.tensor.image_kernel else tensor
     return np.split(tensor, np.cumsum(self.widths)[:-1], axis=-1) if len(self.widths) > 1 else [tensor]
 
   def join(self, parts: list[np.ndarray]) -> np.ndarray:
     """The inverse of `split`."""
     joined = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
-    joined = joined.T if self.tensor.transposed else joined
+    joined = joined.T if self.tensor.transposed or self.tensor.pixel_kernel else joined
+    joined = joined[..., None, None] if self.tensor.pixel_kernel else joined
     joined = joined.transpose(3, 2, 0, 1) if self.tensor.image_kernel else joined
+    joined = joined if self.tensor.form is None else self.tensor.form.write(joined)
     return np.ascontiguousarray(joined[None] if self.tensor.one_row else joined)
 
   @property
@@ -130,6 +163,18 @@ def both(theirs: str, *ours: str, kernel: str = 'kernel', transposed: bool = Tru
   """Weight and bias of a layer."""
   return (Tensor(f'{theirs}.weight', tuple(f'{path}/{kernel}' for path in ours), transposed and kernel == 'kernel'),
           Tensor(f'{theirs}.bias', tuple(f'{path}/bias' for path in ours)))
+
+
+def convolution(theirs: str, ours: str) -> tuple[Tensor, ...]:
+  """Weight and bias of a 2D convolution."""
+  return (Tensor(f'{theirs}.weight', (f'{ours}/kernel',), image_kernel=True), Tensor(f'{theirs}.bias',
+                                                                                    (f'{ours}/bias',)))
+
+
+def pixelwise(theirs: str, ours: str) -> tuple[Tensor, ...]:
+  """Weight and bias of a 2D convolution of size 1 that is a matrix here."""
+  return (Tensor(f'{theirs}.weight', (f'{ours}/kernel',), pixel_kernel=True), Tensor(f'{theirs}.bias',
+                                                                                    (f'{ours}/bias',)))
 
 
 def activation_name(activation: str) -> str:
@@ -170,9 +215,12 @@ def rows(architecture: Architecture, config: Any, shapes: Mapping[str, Any]) -> 
     places = tuple(np.ndindex(full[0][:tensor.stacked]))
     one = [shape[tensor.stacked:] for shape in full]
     shape = (*one[0][:-1], sum(part[-1] for part in one))
-    names = tuple(tensor.name.format(**dict(zip(('layer', 'expert'), place))) for place in places)
+    names = tuple(tensor.name.format(**dict(zip(('layer', 'expert'), (place[0] + tensor.first, *place[1:]))))
+                  if place else tensor.name for place in places)
     shape = shape[::-1] if tensor.transposed else shape
+    shape = (*shape[::-1], 1, 1) if tensor.pixel_kernel else shape
     shape = (shape[3], shape[2], *shape[:2]) if tensor.image_kernel else shape
+    shape = shape if tensor.form is None else tensor.form.shape(shape)
     found.append(Row(tensor, names, places, (1, *shape) if tensor.one_row else shape, tuple(part[-1] for part in one)))
   if left := sorted(set(shapes) - mapped):
     raise UserError(f'{architecture.name} has no tensors for the parameters {listed(left)}')

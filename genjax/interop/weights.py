@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.interop import decoders, encoders, files, images, mapping, seq2seq
+from genjax.interop import autoencoders, decoders, encoders, files, images, mapping, mmdits, seq2seq, unets
 from genjax.interop.entries import Entries, read_json
 from genjax.interop.mapping import Architecture, Row
 from genjax.nn.functional import Network
 from genjax.types import Tree, UserError, expanded, listed, named_leaves, unflatten
 
-ARCHITECTURES = {**decoders.ARCHITECTURES, **encoders.ARCHITECTURES, **images.ARCHITECTURES, **seq2seq.ARCHITECTURES}
+ARCHITECTURES = {**decoders.ARCHITECTURES, **encoders.ARCHITECTURES, **images.ARCHITECTURES, **seq2seq.ARCHITECTURES,
+                 **autoencoders.ARCHITECTURES, **mmdits.ARCHITECTURES, **unets.ARCHITECTURES}
 DTYPES = ('float32', 'bfloat16', 'float16')
 ALIGNMENT = 64  # bytes; JAX uses a host array with this alignment without a copy
 _TYPE_ENTRIES = ('dtype', 'torch_dtype')
@@ -65,7 +66,7 @@ def load(folder: str | os.PathLike, dtype: str | None = None) -> Model:
   leaves = {}
   for row in found.rows:
     leaves.update(_read(row, found.stored, found.shapes, wanted))
-  return Model(found.architecture, found.config, found.network, unflatten(leaves), {}, found.source)
+  return dataclasses.replace(found.model(), params=unflatten(leaves))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +87,8 @@ class Description:
 
   def model(self) -> Model:
     """The model with shapes in the place of its parameters."""
-    return Model(self.architecture, self.config, self.network, unflatten(self.shapes), {}, self.source)
+    mutable = ARCHITECTURES[self.architecture].mutable(self.config, self.source)
+    return Model(self.architecture, self.config, self.network, unflatten(self.shapes), mutable, self.source)
 
 
 def describe(folder: str | os.PathLike) -> Description:
@@ -100,7 +102,9 @@ def describe(folder: str | os.PathLike) -> Description:
     raise UserError(f'{folder} is not a folder; expected a folder with config.json and {files.SINGLE}')
   path = folder / 'config.json'
   source = read_json(path, 'the description of the model')
-  architecture = Entries(source, str(path)).choice('model_type', ARCHITECTURES)
+  # diffusers writes no model_type.
+  entry = next((name for _, name in files.LAYOUTS.values() if name in source), 'model_type')
+  architecture = Entries(source, str(path)).choice(entry, ARCHITECTURES)
   stored = _renamed(files.open_folder(folder), architecture.renamed)
   try:
     config = architecture.read(Entries(source, str(path)), stored)
@@ -112,8 +116,8 @@ def describe(folder: str | os.PathLike) -> Description:
                      _match(folder, architecture, rows, stored))
 
 
-def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, architecture: str | None = None,
-         dtype: str | None = None, shard_bytes: int = files.SHARD_BYTES) -> None:
+def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, mutable: Tree = None,
+         architecture: str | None = None, dtype: str | None = None, shard_bytes: int = files.SHARD_BYTES) -> None:
   """Writes a folder that `transformers` loads. Writing is atomic.
 
   Tensors of a model from `load` are written with their original bytes.
@@ -122,6 +126,7 @@ def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, architec
     folder: a new folder, or an empty one.
     model: a `Model` from `load`, or the options of a model. Dropout is not saved.
     params: its parameters; None for those of a `Model`.
+    mutable: its variables that are no parameters, such as the moments of latents; None for those that it came with.
     architecture: the `model_type` to write; None for that of a `Model`, or the first that supports the options.
     dtype: dtype of the tensors, one of `DTYPES`; None for that of the parameters.
     shard_bytes: if tensors have more bytes, they are split over several files.
@@ -147,16 +152,21 @@ def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, architec
   pending = [
     tensor._replace(name=tensor.name.removeprefix(prefix)) for row in rows for tensor in _pending(row, leaves, types)
   ]
-  same = source if source.get('model_type') == chosen.name else {}
+  stem, entry = files.LAYOUTS[chosen.library]
+  pending += [files.Pending(name, values.shape, pending[0].dtype, lambda values=values: values.astype(
+    pending[0].dtype)) for name, values in chosen.constants(config).items()]
+  same = source if source.get(entry) == chosen.name else {}
   for name, options in chosen.spellings.items():
     if name in same and options.get(same[name]) == options[entries[name]]:
       entries[name] = same[name]
   kept = {name: value for name, value in same.items() if name not in ('rope_parameters', *_TYPE_ENTRIES)}
   # Every version of transformers reads the older name of the dtype entry.
-  described = {**chosen.defaults, **kept, **entries, 'model_type': chosen.name, 'torch_dtype': pending[0].dtype.name}
+  told = {'torch_dtype': pending[0].dtype.name} if chosen.library == 'transformers' else {}
+  measured = chosen.measured(mutable) if mutable else {}
+  described = {**chosen.defaults, **kept, **entries, **measured, entry: chosen.name, **told}
   with files.new_folder(expanded(folder)) as partial:
     files.write_json(partial / 'config.json', described)
-    files.write_tensors(partial, pending, shard_bytes)
+    files.write_tensors(partial, pending, shard_bytes, stem)
 
 
 def architecture_of(config: Any) -> str:

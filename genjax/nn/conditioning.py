@@ -234,6 +234,15 @@ def visible(mask_BL: Array) -> Array:
   return shown_BL | ~jnp.any(shown_BL, axis=1, keepdims=True)
 
 
+def controlled(maps: Sequence[Array], residuals: Sequence[Array]) -> list[Array]:
+  """Maps B H W C, the skips from first to last and the middle, with residuals of the same shapes added to them."""
+  shapes, wanted = [tuple(one.shape) for one in residuals], [one.shape for one in maps]
+  if shapes != wanted:
+    raise UserError(f'residuals are added to the {len(wanted) - 1} skips and the middle, of shapes {wanted}, got '
+                    f'{shapes}')
+  return [one + residual.astype(one.dtype) for one, residual in zip(maps, residuals)]
+
+
 def axes(options: Reads, prefix: str, tokens: bool) -> sharding.AxesTable:
   """The table of logical axes of `Added` and `Tokens` under the path `prefix`, for what a network reads.
 

@@ -238,3 +238,10 @@ def _affine(layer: Dense | Conv | ConvTranspose, x: Array, linear: Linear, key: 
     y = kernel.astype(layer.dtype).apply(x, linear, narrow)
     y = y if isinstance(layer, Dense) else _place(y, layer.axes[1])
   return y if layer.bias is None else y + reduction.broadcast(layer.bias.get_value(), y.shape, y.dtype)
+
+
+def double(x_BHWC: Array) -> Array:
+  """Doubles the resolution by nearest-neighbour interpolation."""
+  batch, height, width, channels = x_BHWC.shape
+  x = jnp.broadcast_to(x_BHWC[:, :, None, :, None], (batch, height, 2, width, 2, channels))
+  return x.reshape(batch, 2 * height, 2 * width, channels)

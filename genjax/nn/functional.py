@@ -51,14 +51,14 @@ def network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
 
   The module is called as `module(*inputs, key=key, **options)`. Variables other than `nnx.Param` become `mutable`.
   """
-  template = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+  template = nnx.eval_shape(lambda: build(_rngs(jax.random.key(0))))
   graph, param_spec, mutable_spec = nnx.split(template, nnx.Param, ...)
   aware = {
     tuple(map(str, path)) for path, module in nnx.iter_modules(template) if getattr(module, 'reads_unreduced', False)
   }
 
   def init(key: Key) -> tuple[Tree, Tree]:
-    _, params, mutable = nnx.split(build(nnx.Rngs(key)), nnx.Param, ...)
+    _, params, mutable = nnx.split(build(_rngs(key)), nnx.Param, ...)
     return _plain(params), _plain(mutable)
 
   def apply(params: Tree, mutable: Tree, *inputs, key: Key | None = None, **options) -> tuple[Any, Tree]:
@@ -68,6 +68,27 @@ def network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
     return output, _plain(nnx.state(module, nnx.Not(nnx.Param)))
 
   return Network(init, apply)
+
+
+class _Stream(nnx.RngStream):
+  """A stream of keys whose count is a number of Python.
+
+  The keys are those of `nnx.RngStream`. Its count is an array, whose every change searches all operations traced so far
+  where initialization is traced: time grows with the square of the number of parameters.
+  """
+
+  drawn: int = 0
+
+  def __call__(self) -> Key:
+    key = jax.random.fold_in(self.key.get_value(), self.drawn)
+    self.drawn += 1
+    return key
+
+
+def _rngs(key: Key) -> nnx.Rngs:
+  rngs = nnx.Rngs(key)
+  rngs.default = _Stream(key, tag='default')  # of parameters and of everything else
+  return rngs
 
 
 def stack(block: Network, depth: int, remat: str = 'none', unroll: bool = False) -> Network:

@@ -18,11 +18,11 @@ from genjax import checks, sharding
 from genjax.nn import functional
 from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.attention.self_attention import Attention
-from genjax.nn.conv import Conv
+from genjax.nn.conv import Conv, double
 from genjax.nn.functional import Network, network
 from genjax.nn.linear import Linear
 from genjax.nn.norms import GroupNorm
-from genjax.types import Array, Key
+from genjax.types import Array, Key, Tree
 
 LOG_VARIANCES = (-30.0, 20.0)  # bounds of log variances, as in the published code
 
@@ -104,6 +104,25 @@ def networks(config: Kl) -> tuple[Network, Network]:
   return network(lambda rngs: Encoder(config, rngs)), network(lambda rngs: Decoder(config, rngs))
 
 
+def autoencoder(config: Kl) -> Network:
+  """Both networks as one: images B H W C in [-1, 1] -> (mean, log variance) and what the decoder makes of the mean.
+
+  Parameters: {'encoder': ..., 'decoder': ...}.
+  """
+  encoder, decoder = networks(config)
+
+  def init(key: Key) -> tuple[Tree, Tree]:
+    keys = jax.random.split(key)
+    return {'encoder': encoder.init(keys[0])[0], 'decoder': decoder.init(keys[1])[0]}, {}
+
+  def apply(params: Tree, mutable: Tree, x_BHWC: Array, key: Key | None = None):
+    keys = (None, None) if key is None else jax.random.split(key)
+    posterior, _ = encoder.apply(params['encoder'], {}, x_BHWC, key=keys[0])
+    return (*posterior, decoder.apply(params['decoder'], {}, posterior[0], key=keys[1])[0]), mutable
+
+  return Network(init, apply)
+
+
 class Encoder(nnx.Module):
   """Images B H W C -> mean and log variance of the latent."""
 
@@ -161,7 +180,7 @@ class Decoder(nnx.Module):
     x_BHWC = z_BHWZ if self.latent is None else self.latent(z_BHWZ)
     x_BHWC = self.middle(self.first(x_BHWC), keys, self.remat)
     for index, stage in enumerate(self.up):
-      x_BHWC = self.enlarge[index - 1](_double(x_BHWC)) if index else x_BHWC
+      x_BHWC = self.enlarge[index - 1](double(x_BHWC)) if index else x_BHWC
       x_BHWC = stage(x_BHWC, keys, self.remat)
     return self.last(jax.nn.silu(self.norm(x_BHWC))).astype(jnp.float32)
 
@@ -246,13 +265,6 @@ class _Keys:
 
 def _norm(channels: int, config: Kl, rngs: nnx.Rngs) -> Any:
   return GroupNorm(channels, config.groups, epsilon=1e-6, dtype=jnp.dtype(config.dtype), rngs=rngs)
-
-
-def _double(x_BHWC: Array) -> Array:
-  """Doubles the resolution by nearest-neighbour interpolation."""
-  batch, height, width, channels = x_BHWC.shape
-  x = jnp.broadcast_to(x_BHWC[:, :, None, :, None], (batch, height, 2, width, 2, channels))
-  return x.reshape(batch, 2 * height, 2 * width, channels)
 
 
 # Tensor parallelism splits the hidden channels of residual blocks, but not attention, whose maps are small.

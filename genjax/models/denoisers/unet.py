@@ -1,6 +1,5 @@
 """The U-Net of DDPM: residual blocks at several resolutions, attention at some (Ho et al. 2020, appendix B)."""
 
-from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
@@ -14,12 +13,12 @@ from genjax.nn.attention.cross_attention import CrossAttention
 from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.attention.self_attention import Attention
 from genjax.nn.conditioning import Given, Memory, Reads
-from genjax.nn.conv import Conv
+from genjax.nn.conv import Conv, double
 from genjax.nn.embeddings import LabelEmbedding, TimestepEmbedding
 from genjax.nn.functional import Network
 from genjax.nn.linear import Linear
 from genjax.nn.norms import NORMS, GroupNorm
-from genjax.types import Array, Key, UserError
+from genjax.types import Array, Key
 
 _XAVIER = nnx.initializers.xavier_uniform()
 _ZEROS = nnx.initializers.zeros_init()
@@ -78,11 +77,10 @@ class UNet(Reads):
     if not self.multipliers or self.base % 2:
       raise checks.OutOfRange(
         f'multipliers must name at least one level, and base be even, got {self.multipliers} and {self.base}')
-    factor = 2 ** (len(self.multipliers) - 1)
-    if self.shape[0] % factor or self.shape[1] % factor:
+    if self.shape[0] % self.factor or self.shape[1] % self.factor:
       raise checks.OutOfRange(
         f'multipliers has {len(self.multipliers)} levels, which need an image size that is a multiple of '
-        f'{factor}, got {self.shape[:2]}; use fewer levels or another size')
+        f'{self.factor}, got {self.shape[:2]}; use fewer levels or another size')
     resolutions = [self.shape[0] >> level for level in range(len(self.multipliers))]
     for name in ('attention', 'cross_attention'):
       if set(getattr(self, name)) - set(resolutions):
@@ -99,6 +97,11 @@ class UNet(Reads):
       if (self.norm == 'group' and channels % self.groups) or channels % self.heads:
         raise checks.OutOfRange(f'groups ({self.groups}) and heads ({self.heads}) must divide the channels of every '
                                 f'level, got a level of {channels}')
+
+  @property
+  def factor(self) -> int:
+    """By how much the last level is smaller than the input, along each side."""
+    return 2 ** (len(self.multipliers) - 1)
 
 
 def network(config: UNet) -> Network:
@@ -187,22 +190,13 @@ class _Network(nnx.Module):
     for stage in self.middle:
       x_BHWC = run(stage, x_BHWC)
     if 'residuals' in given:
-      *skips, x_BHWC = _controlled([*skips, x_BHWC], given['residuals'])
+      *skips, x_BHWC = conditioning.controlled([*skips, x_BHWC], given['residuals'])
     for index, stages in enumerate(self.up):
       if index:
-        x_BHWC = self.enlarge[index - 1](_double(x_BHWC))
+        x_BHWC = self.enlarge[index - 1](double(x_BHWC))
       for stage in stages:
         x_BHWC = run(stage, jnp.concatenate([x_BHWC, skips.pop()], axis=-1))
     return self.last(jax.nn.silu(self.norm(x_BHWC)))
-
-
-def _controlled(maps: Sequence[Array], residuals: Sequence[Array]) -> list[Array]:
-  """Maps B H W C, the skips from first to last and the middle, with residuals of the same shapes added to them."""
-  shapes, wanted = [tuple(one.shape) for one in residuals], [one.shape for one in maps]
-  if shapes != wanted:
-    raise UserError(f'residuals are added to the {len(wanted) - 1} skips and the middle, of shapes {wanted}, got '
-                    f'{shapes}')
-  return [one + residual.astype(one.dtype) for one, residual in zip(maps, residuals)]
 
 
 class _Stage(nnx.Module):
@@ -247,13 +241,6 @@ def _norm(channels: int, config: UNet, rngs: nnx.Rngs) -> Any:
     return NORMS[config.norm](channels, epsilon=1e-6, scale=True, bias=True, dtype=jnp.dtype(config.dtype), rngs=rngs)
   # The variance by two passes: E[x^2] - E[x]^2 loses its digits where the mean is large.
   return GroupNorm(channels, config.groups, dtype=jnp.dtype(config.dtype), rngs=rngs)
-
-
-def _double(x_BHWC: Array) -> Array:
-  """Doubles the resolution by nearest-neighbour interpolation."""
-  batch, height, width, channels = x_BHWC.shape
-  x = jnp.broadcast_to(x_BHWC[:, :, None, :, None], (batch, height, 2, width, 2, channels))
-  return x.reshape(batch, 2 * height, 2 * width, channels)
 
 
 def axes(config: UNet) -> sharding.AxesTable:

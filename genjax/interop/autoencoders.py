@@ -1,0 +1,121 @@
+"""Public autoencoders of latent diffusion in the layout of `diffusers`: AutoencoderKL."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from genjax.interop.entries import Entries
+from genjax.interop.mapping import Architecture, Tensor, both, convolution, pixelwise
+from genjax.models.autoencoders.kl import Kl, autoencoder
+from genjax.types import Tree, UserError
+
+_DOWN, _UP = 'DownEncoderBlock2D', 'UpDecoderBlock2D'
+_ATTENDS = ('AttnDownEncoderBlock2D', 'AttnUpDecoderBlock2D')
+
+
+def _read(entries: Entries, stored: Mapping[str, Any]) -> Kl:
+  entries.only('act_fn', 'silu', 'residual blocks have SiLUs')
+  entries.only('mid_block_add_attention', True, 'the middle has attention')
+  widths: Any = entries.values.get('block_out_channels') or (64,)
+  kinds = entries.values.get('down_block_types') or (_DOWN,), entries.values.get('up_block_types') or (_UP,)
+  if set(kinds[0]) - {_DOWN} or set(kinds[1]) - {_UP}:
+    raise UserError(f'{entries.where}: blocks must be {_DOWN} and {_UP}, got {kinds}; {_ATTENDS} have attention beside '
+                    'the middle and are not read')
+  projections = [entries.flag(name, True) for name in ('use_quant_conv', 'use_post_quant_conv')]
+  if len(set(projections)) > 1:
+    raise UserError(f'{entries.where}: use_quant_conv and use_post_quant_conv must be both true or both false')
+  channels = entries.integer('in_channels', 3)
+  entries.only('out_channels', channels, 'as many channels go out as come in')
+  base = widths[0]
+  if any(width % base for width in widths):
+    raise UserError(f'{entries.where}: block_out_channels must be multiples of the first, got {list(widths)}')
+  size: Any = entries.values.get('sample_size') or 32
+  sides = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+  return Kl(shape=(*sides, channels), latent=entries.integer('latent_channels', 4), base=base,
+            multipliers=tuple(width // base for width in widths), blocks=entries.integer('layers_per_block', 1),
+            groups=entries.integer('norm_num_groups', 32), projections=projections[0])
+
+
+def _write(config: Kl) -> dict[str, Any]:
+  if config.attention or config.heads != 1:
+    raise UserError('AutoencoderKL is written with attention of one head in the middle only, got '
+                    f'attention={config.attention}, heads={config.heads}')
+  height, width, channels = config.shape
+  stages = len(config.multipliers)
+  return {
+    'sample_size': height if height == width else [height, width], 'in_channels': channels, 'out_channels': channels,
+    'latent_channels': config.latent, 'block_out_channels': [config.base * factor for factor in config.multipliers],
+    'down_block_types': [_DOWN] * stages, 'up_block_types': [_UP] * stages, 'layers_per_block': config.blocks,
+    'norm_num_groups': config.groups, 'use_quant_conv': config.projections, 'use_post_quant_conv': config.projections}
+
+
+def moments(config: Kl, source: Mapping[str, Any]) -> Tree:
+  """The moments of the latents that shift and scale in config.json stand for, as `KlAutoencoder` keeps them.
+
+  Raises:
+    UserError: an entry is no number, or no list of as many as the latent has channels.
+  """
+
+  def of(name: str, usual: float) -> np.ndarray:
+    value = source.get(name)
+    found = np.asarray(usual if value is None else value)
+    if found.dtype.kind not in 'if' or found.shape not in ((), (config.latent,)) or not np.isfinite(found).all():
+      raise UserError(f'config.json: {name} must be a number, or {config.latent} of them, got {value!r}')
+    return np.broadcast_to(found.astype(np.float64), (config.latent,))
+
+  scale = of('scaling_factor', 0.18215) / of('latents_std', 1.0)
+  mean = of('latents_mean', 0.0) + of('shift_factor', 0.0)
+  if (scale <= 0).any():
+    raise UserError(f'config.json: scaling_factor and latents_std must be above 0, got {source.get("scaling_factor")!r}'
+                    f' and {source.get("latents_std")!r}')
+  return {'encoder': {}, 'decoder': {}, 'moments': {
+    'mean': mean.astype(np.float32), 'square': (scale ** -2 + mean ** 2).astype(np.float32)}}
+
+
+def _measured(mutable: Tree) -> dict[str, Any]:
+  """Shift and scale as entries of config.json: one scale for all channels if they agree, else one for each."""
+  mean, square = (np.asarray(mutable['moments'][name], np.float64) for name in ('mean', 'square'))
+  deviation = np.sqrt(np.maximum(square - mean ** 2, 1e-8))
+  if np.ptp(mean) < 1e-6 and np.ptp(deviation) < 1e-6 * deviation.max():
+    shift = float(mean[0])
+    return {'scaling_factor': float(1 / deviation[0]), 'shift_factor': shift or None, 'latents_mean': None,
+            'latents_std': None}
+  return {'scaling_factor': 1.0, 'shift_factor': None, 'latents_mean': mean.tolist(), 'latents_std': deviation.tolist()}
+
+
+def _tensors(config: Kl) -> tuple[Tensor, ...]:
+  rows = [*convolution('quant_conv', 'encoder/moments'), *convolution('post_quant_conv', 'decoder/latent')]
+  for side, way, samplers, resize, count in (('encoder', 'down', 'downsamplers', 'shrink', config.blocks),
+                                             ('decoder', 'up', 'upsamplers', 'enlarge', config.blocks + 1)):
+    rows += [*convolution(f'{side}.conv_in', f'{side}/first'), *convolution(f'{side}.conv_out', f'{side}/last'),
+             *both(f'{side}.conv_norm_out', f'{side}/norm', kernel='scale')]
+    for stage in range(len(config.multipliers)):
+      for block in range(count):
+        rows += _residual(f'{side}.{way}_blocks.{stage}.resnets.{block}', f'{side}/{way}/{stage}/blocks/{block}')
+      rows += convolution(f'{side}.{way}_blocks.{stage}.{samplers}.0.conv', f'{side}/{resize}/{stage}')
+    for block in range(2):
+      rows += _residual(f'{side}.mid_block.resnets.{block}', f'{side}/middle/blocks/{block}')
+    theirs, ours = f'{side}.mid_block.attentions.0', f'{side}/middle/attention'
+    rows += [*both(f'{theirs}.group_norm', f'{ours}/norm', kernel='scale'),
+             *(row for public, own in (('to_q', 'query'), ('to_k', 'key'), ('to_v', 'value'), ('to_out.0', 'out'))
+               for row in both(f'{theirs}.{public}', f'{ours}/attention/{own}'))]
+  return tuple(rows)
+
+
+def _residual(theirs: str, ours: str) -> list[Tensor]:
+  return [*both(f'{theirs}.norm1', f'{ours}/norm_in', kernel='scale'), *convolution(f'{theirs}.conv1',
+                                                                                   f'{ours}/conv_in'),
+          *both(f'{theirs}.norm2', f'{ours}/norm_out', kernel='scale'), *convolution(f'{theirs}.conv2',
+                                                                                    f'{ours}/conv_out'),
+          *pixelwise(f'{theirs}.conv_shortcut', f'{ours}/shortcut')]
+
+
+KL = Architecture(
+  'AutoencoderKL', Kl, autoencoder, _tensors, prefix='', ignored=(), aliases={}, read=_read, write=_write, spellings={},
+  defaults={'act_fn': 'silu'}, library='diffusers', mutable=moments, measured=_measured,
+  # names of attention before diffusers 0.17
+  renamed={r'(.*attentions\.0\.)query(\..*)': r'\1to_q\2', r'(.*attentions\.0\.)key(\..*)': r'\1to_k\2',
+           r'(.*attentions\.0\.)value(\..*)': r'\1to_v\2', r'(.*attentions\.0\.)proj_attn(\..*)': r'\1to_out.0\2'})
+
+ARCHITECTURES = {KL.name: KL}
