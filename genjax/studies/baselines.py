@@ -5,7 +5,26 @@ Rows stand in `genjax.studies.rows`, one file for each family. `genjax reproduce
 
 from collections.abc import Mapping
 import dataclasses
+import re
 from typing import Any
+
+Band = tuple[float | None, float | None]  # lowest and highest accepted value; None on a side that is open
+
+
+def outside(value: float, band: Band) -> float:
+  """How far a value is outside of a band: negative below it, positive above it, 0 inside, NaN for NaN."""
+  low, high = band
+  if low is not None and not value >= low:
+    return value - low
+  if high is not None and not value <= high:
+    return value - high
+  return 0.0
+
+
+def _check_band(band: Band, name: str) -> None:
+  low, high = band
+  if low is not None and high is not None and not low <= high:
+    raise ValueError(f'the band of {name} goes from {low} to {high}; the lowest value goes first')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +43,15 @@ class Metric:
   """
 
   name: str
-  band: tuple[float | None, float | None]
+  band: Band
   published: str = ''
   source: str = ''
   each: bool = False
   label: str = ''
   percent: bool = False
+
+  def __post_init__(self):
+    _check_band(self.band, self.name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +68,18 @@ class Comparison:
   """
 
   metric: str
-  band: tuple[float | None, float | None]
+  band: Band
   row: str = ''
   other: str = ''
   how: str = 'ratio'
   published: str = ''
+
+  def __post_init__(self):
+    _check_band(self.band, self.metric)
+    if self.how not in ('ratio', 'difference'):
+      raise ValueError(f"a comparison is a 'ratio' or a 'difference', got {self.how!r}")
+    if not self.row and not self.other:
+      raise ValueError(f'{self.metric} is compared with itself; name another row or another metric')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,3 +117,19 @@ class Row:
   uses: Mapping[str, str] = dataclasses.field(default_factory=dict)
   comparisons: tuple[Comparison, ...] = ()
   note: str = ''
+
+  def __post_init__(self):
+    if not re.fullmatch(r'[a-z0-9][a-z0-9_.-]*', self.name):
+      raise ValueError(f"a row is called by lower-case letters, digits, '_', '-' and '.', got {self.name!r}")
+    if not self.seeds or len(set(self.seeds)) != len(self.seeds) or not self.metrics:
+      raise ValueError(f'the row {self.name} needs metrics, and seeds that differ, got {self.seeds}')
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    """The rows whose runs it stands on."""
+    return tuple(dict.fromkeys(self.uses.values()))
+
+  @property
+  def held_against(self) -> tuple[str, ...]:
+    """The rows whose results it is compared with."""
+    return tuple(dict.fromkeys(one.row for one in self.comparisons if one.row))
