@@ -1,4 +1,5 @@
-"""The rows of `genjax reproduce`. A module here with a tuple ROWS is found by itself."""
+"""The rows of `genjax reproduce`. A module here with a tuple ROWS is found by itself; its TITLE heads them on the page
+of results."""
 
 import functools
 import importlib
@@ -8,10 +9,17 @@ from genjax.studies.baselines import Row
 
 
 @functools.cache
+def families() -> dict[str, tuple[Row, ...]]:
+  """Title -> rows of a module."""
+  names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+  modules = {name: importlib.import_module(f'{__name__}.{name}') for name in names}
+  return {getattr(module, 'TITLE', name.capitalize()): tuple(module.ROWS) for name, module in modules.items()}
+
+
+@functools.cache
 def table() -> dict[str, Row]:
   """Name -> row, cheapest first; those that need an accelerator last."""
-  found = [row for module in sorted(module.name for module in pkgutil.iter_modules(__path__))
-           for row in importlib.import_module(f'{__name__}.{module}').ROWS]
+  found = [row for rows in families().values() for row in rows]
   names = [row.name for row in found]
   if twice := {name for name in names if names.count(name) > 1}:
     raise ValueError(f'rows have one name: {sorted(twice)}')

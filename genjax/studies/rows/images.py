@@ -2,6 +2,7 @@
 
 from genjax.studies.baselines import Metric, Row
 
+TITLE = 'Images and points'
 THREE = (0, 1, 2)
 _FLAX = 'google/flax, examples/vae/README.md'
 _PACGAN = 'Lin et al. 2018 (PacGAN), table 1, PacGAN2'
@@ -15,9 +16,10 @@ ROWS = (
     Metric('samples/copies', (None, 0.02), label='copies of training images', percent=True)),
       note="The classifier is the project's own, `digits_classifier.py`. A support vector machine written apart from "
            'the project, right on 99.1 % of held-out digits, agreed with 99.1 % of 1,000 samples of seed 0.'),
-  Row('mnist_vae_10', 'configs/autoencoders/mnist_vae.py:epochs=10', seeds=THREE, minutes=1.5, data=('mnist',), metrics=(
-    Metric('heldout/negative_elbo', (None, 104.0), 'about 104', _FLAX, label='negative ELBO, nats'),
-    Metric('heldout/negative_bound_50', (None, 100.0), label='50-sample bound, nats')),
+  Row('mnist_vae_10', 'configs/autoencoders/mnist_vae.py:epochs=10', seeds=THREE, minutes=1.5, data=('mnist',),
+      metrics=(
+        Metric('heldout/negative_elbo', (None, 104.0), 'about 104', _FLAX, label='negative ELBO, nats'),
+        Metric('heldout/negative_bound_50', (None, 100.0), label='50-sample bound, nats')),
       note="One Bernoulli draw of MNIST; flax's example reads Larochelle's binarization."),
   Row('mnist_vae_30', 'configs/autoencoders/mnist_vae.py:epochs=30', seeds=THREE, minutes=3, data=('mnist',), metrics=(
     Metric('heldout/negative_elbo', (None, 101.0), label='negative ELBO, nats'),

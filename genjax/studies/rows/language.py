@@ -2,6 +2,7 @@
 
 from genjax.studies.baselines import Comparison, Metric, Row
 
+TITLE = 'Language models and translation'
 THREE = (0, 1, 2)
 _NANOGPT = 'karpathy/nanoGPT, README'
 _TREVETT = 'bentrevett/pytorch-seq2seq, legacy notebook 6'
@@ -10,17 +11,18 @@ _SST2 = ('--step=best', '--set', 'data.heldout=test')
 ROWS = (
   Row('shakespeare_char', 'configs/language/shakespeare_char.py', seeds=(1337, 1338, 1339), minutes=2,
       data=('tiny_shakespeare',), metrics=(
-        Metric('heldout/loss', (None, 1.94), '1.88 (20 batches)', _NANOGPT, label='validation loss, nats per character'),
+        Metric('heldout/loss', (None, 1.94), '1.88 (20 batches)', _NANOGPT,
+               label='validation loss, nats per character'),
       ),
-      note="nanoGPT's code itself gives 1.919 over 200 batches. Here all 291 batches of the last tenth of the text count, in "
-           'windows that overlap by half.'),
+      note="nanoGPT's code itself gives 1.919 over 200 batches. Here all 291 batches of the last tenth of the text "
+           'count, in windows that overlap by half.'),
   Row('shakespeare_char_10m', 'configs/language/shakespeare_char.py:model=10.65M', seeds=(1337,), accelerator_minutes=3,
       data=('tiny_shakespeare',), evaluate=('--step=best',), metrics=(
         Metric('heldout/loss', (None, 1.49), '1.4697', f'{_NANOGPT} and config/train_shakespeare_char.py',
                label='best validation loss, nats per character'),
       ),
-      note='All 5,000 steps. The held-out text is read as a whole, in windows that do not overlap; the published value is '
-           'over 200 random batches.'),
+      note='All 5,000 steps. The held-out text is read as a whole, in windows that do not overlap; the published value '
+           'is over 200 random batches.'),
   Row('shakespeare_char_10m_500', 'configs/language/shakespeare_char.py:model=10.65M', seeds=(1337,), minutes=60,
       overrides={'steps': 500, 'microbatches': 8}, data=('tiny_shakespeare',), metrics=(
         Metric('heldout/loss', (None, 1.85), label='validation loss, nats per character'),

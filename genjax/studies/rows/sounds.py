@@ -2,6 +2,7 @@
 
 from genjax.studies.baselines import Metric, Row
 
+TITLE = 'Music and speech'
 ROWS = (
   Row('chorales', 'configs/audio/chorales.py', seeds=(0, 1, 2), minutes=2.5, data=('jsb_chorales',),
       evaluate=('--step=best', '--set', 'data.heldout=test'), metrics=(
