@@ -160,7 +160,8 @@ def plan(table: Mapping[str, Row], row: Row, workdir: pathlib.Path, place: pathl
   sweep = sweeps.Sweep(row.config.partition(':')[0], row.config.partition(':')[2], fixed, [], sources,
                        {sweeps.SEED: sweeps.SEED}, settings)
   flat = config_lib.flatten(settings[0].config)
-  moved = tuple(key for key, value in flat.items() if key == 'data.originals' or isinstance(value, str) and value in names)
+  moved = tuple(key for key, value in flat.items()
+                if key == 'data.originals' or isinstance(value, str) and value in names)
   sweeps.check_folder(sweep, folder, moved)
   tasks = {setting.overrides[sweeps.SEED]: dataclasses.replace(task, name=f'{row.name}/{task.name}')
            for setting, task in zip(settings, sweeps.tasks(sweep, folder, row.evaluate))}

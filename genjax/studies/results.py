@@ -170,6 +170,7 @@ def merged(before: Result | None, now: Result) -> Result:
 
 def keep(found: Mapping[str, Result], folder: pathlib.Path) -> dict[str, Result]:
   """Writes a file for each row into a folder, beside what it has from elsewhere; returns what it holds then."""
+  folder.mkdir(parents=True, exist_ok=True)
   kept = {}
   for name, result in found.items():
     kept[name] = merged(read(folder / f'{name}.json'), result)
