@@ -60,8 +60,10 @@ def seeds(numbers: list[int]) -> str:
 
 
 def number(value: float, percent: bool = False) -> str:
-  """Four digits, as a number or as per cent."""
-  return f'{100 * value:.4g} %' if percent else f'{value:.4g}'
+  """Four digits, or all of a whole number, as a number or as per cent."""
+  if percent:
+    return f'{100 * value:.4g} %'
+  return f'{value:,.0f}' if abs(value) < 1e12 and value == round(value) else f'{value:.4g}'
 
 
 def band(limits: Band, percent: bool = False) -> str:
