@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 import csv
 import io
 import pathlib
+import re
 from typing import Any
 
 import tqdm
@@ -89,7 +90,16 @@ def setting(row: Row) -> str:
   given = {**row.overrides, **{key: f'{name}/seed=…' for key, name in row.uses.items()}}
   arguments = [f'{key.removeprefix("arg.")}={value}' for key, value in given.items() if key.startswith('arg.')]
   config = row.config + ((',' if ':' in row.config else ':') + ','.join(arguments) if arguments else '')
-  return ' '.join([config, *(f'--config.{key}={value}' for key, value in given.items() if not key.startswith('arg.'))])
+  flags = (f'--config.{key}={_written(value)}' for key, value in given.items() if not key.startswith('arg.'))
+  return ' '.join([config, *flags])
+
+
+def _written(value: Any) -> str:
+  """A value as one writes it in a shell."""
+  text = value if isinstance(value, str) else repr(value)
+  if '\n' in text:
+    return "$'" + text.encode('unicode_escape').decode() + "'"
+  return text if re.fullmatch(r'[\w.,/=…:-]*', text) else f'"{text}"'
 
 
 def of_folder(folder: pathlib.Path) -> str:
