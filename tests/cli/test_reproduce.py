@@ -130,11 +130,11 @@ def reproduce(flags):
 
 @pytest.mark.slow
 def test_killed_in_the_middle_and_run_again_it_gives_the_same(rows, tmp_path):
-  flags = rows(steps=600, every=20)
+  flags = rows(steps=200, every=10)
   process = reproduce(flags)
   status = tmp_path / 'runs' / 'tiny' / 'seed=0' / 'status.json'
   deadline = time.monotonic() + 300
-  while listing.load(status).get('step', 0) < 100:
+  while listing.load(status).get('step', 0) < 50:
     assert process.poll() is None and time.monotonic() < deadline
     time.sleep(0.02)
   process.send_signal(signal.SIGKILL)
