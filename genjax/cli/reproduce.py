@@ -32,6 +32,9 @@ def main(argv: list[str]) -> int:
   accelerator = bool(shares.accelerators())
   asked = args.names or minutes is not None
   chosen = reproducing.choose(table, args.names, minutes, accelerator) if asked or args.list else []
+  if asked and not chosen:
+    raise UserError(f'no row of {", ".join(args.names) or "genjax"} costs at most {minutes:g} minutes here; '
+                    '`genjax reproduce --list` shows what they cost')
   if not chosen and not (args.keep or args.page):
     raise UserError('name the rows to reproduce, such as quickstart, or give --minutes=30 for all that cost at most '
                     'that; `genjax reproduce --list` shows them')

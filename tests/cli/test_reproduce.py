@@ -101,6 +101,7 @@ def test_the_list(rows, capsys):
   ([], '--minutes=30'),
   (['tiny', '--jobs=0'], '--jobs must be a whole number of at least 1'),
   (['--minutes=-1'], '--minutes must be a number above 0'),
+  (['tiny', '--minutes=0.1'], 'no row of tiny costs at most 0.1 minutes here'),
   (['--minutes=ten'], '--minutes must be a number above 0'),
   (['tiny', '--from=/nowhere'], '--from=/nowhere is no folder'),
   (['--list', '--format=xml'], '--format must be one of'),
