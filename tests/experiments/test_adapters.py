@@ -16,8 +16,8 @@ def adapted(smoke_run, tmp_path_factory):
   """The folder of a run with adapters of the smoke run of a VAE."""
   folder = tmp_path_factory.mktemp('adapters') / 'run'
   flags = ['--config=configs/autoencoders/digits_vae.py:smoke',
-           f'--config.init_from={smoke_run("autoencoders/digits_vae")}', '--config.lora.rank=2', "--config.lora.paths=('.*/kernel',)", '--config.lora.measures=True',
-           '--config.sample_every=0']
+           f'--config.init_from={smoke_run("autoencoders/digits_vae")}', '--config.lora.rank=2',
+           "--config.lora.paths=('.*/kernel',)", '--config.lora.measures=True', '--config.sample_every=0']
   assert main(['train', *flags, f'--workdir={folder}']) == 0
   return str(folder)
 
