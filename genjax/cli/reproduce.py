@@ -106,8 +106,14 @@ def _results_folder(keep: str, page: pathlib.Path | None) -> pathlib.Path | None
 
 def _list(table: dict[str, Row], chosen: Sequence[Row], workdir: pathlib.Path, place: pathlib.Path | None,
           form: str) -> int:
-  """Prints the rows; what was found in the workdir before is read, and nothing is checked or prepared."""
-  known = {name: result for name in table if (result := results.read(workdir / name / results.FILE))}
+  """Prints the rows with the state of their runs; nothing is prepared."""
+  known = {}
+  for row in table.values():
+    if (workdir / row.name).is_dir():
+      try:
+        known[row.name] = reproducing.plan(table, row, workdir, place).collect()
+      except UserError as error:
+        print(f'genjax reproduce: {error}', file=sys.stderr)
   sets = {name for row in chosen for name in row.data}
   lacking = {name: why for name in sorted(sets) if (why := originals.lacking(name, place))}
   print(results_page.listed({row.name: row for row in chosen}, known, lacking, form), end='')
@@ -124,6 +130,8 @@ def _run(table: dict[str, Row], chosen: Sequence[Row], workdir: pathlib.Path, pl
   ready = [one for one in planned if one.row.name not in lacking]
   look = _Look(ready, accelerator, jobs)
   with board.Board(look.rows, look.summary) as shown:
+    if more := [one.row.name for one in ready if one.row not in chosen]:
+      shown.say(f'rows that these stand on, or are compared with, go along: {", ".join(more)}')
     shown.say(look.begin(workdir))
     failed, stopped = reproducing.run(ready, jobs, shown)
   known = {}

@@ -6,6 +6,7 @@ wherever they ran; those of another one replace each other.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import functools
 import pathlib
 import subprocess
 from typing import Any
@@ -117,6 +118,7 @@ def _portable(value: Any) -> Any:
   return pathlib.PurePath(value).name if isinstance(value, str) and value.startswith('/') else value
 
 
+@functools.cache
 def _commit() -> str:
   """The commit of this checkout, '' for an installed package or one with changes that are not committed."""
   root = pathlib.Path(__file__).resolve().parents[2]

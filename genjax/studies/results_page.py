@@ -59,13 +59,12 @@ def listed(table: Mapping[str, Row], known: Mapping[str, results.Result], lackin
   lines = []
   for row in table.values():
     result, found = known.get(row.name), verdicts.of(row, known)
-    begun = result is not None and result.runs
     for index, verdict in enumerate(found):
       whole = form == 'csv' or not index
       facts = (row.name, setting(row), *_cells(verdict)[:3], ', '.join(map(str, row.seeds)), _minutes(row),
                ', '.join(f'{name} (absent)' if name in lacking else name for name in row.data))
       shown = [cell if whole or 2 <= place <= 4 else '' for place, cell in enumerate(facts)]
-      lines.append([*shown, verdict.state if begun else ('not run' if whole else ''), verdict.obtained])
+      lines.append([*shown, _state(row, result, verdict) if whole or verdict.obtained else '', verdict.obtained])
   if form == 'csv':
     file = io.StringIO()
     csv.writer(file, lineterminator='\n').writerows([LIST, *lines])
@@ -73,6 +72,15 @@ def listed(table: Mapping[str, Row], known: Mapping[str, results.Result], lackin
   if form == 'text':  # configs would make lines of 250 characters
     return board.text((LIST[0], *LIST[2:]), [[line[0], *line[2:]] for line in lines]) + '\n'
   return markdown(LIST, lines) + '\n'
+
+
+def _state(row: Row, result: results.Result | None, verdict: verdicts.Verdict) -> str:
+  """What a line of the list says of the runs."""
+  if result is None or not result.runs:
+    return next(iter(result.missing.values())).partition(';')[0] if result and result.missing else 'not begun'
+  count = sum(seed in result.runs for seed in row.seeds)
+  part = '' if count == len(row.seeds) else f'{count} of {len(row.seeds)} seeds'
+  return ', '.join(filter(None, [verdict.state, part]))
 
 
 def summary(chosen: Sequence[Row], known: Mapping[str, results.Result]) -> str:

@@ -100,7 +100,7 @@ def _metric(metric: Metric, row: Row, result: Result | None) -> Verdict:
 def _comparison(one: Comparison, row: Row, known: Mapping[str, Result]) -> Verdict:
   other_row, other = one.row or row.name, one.other or one.metric
   sign = '/' if one.how == 'ratio' else '−'
-  name = ' '.join(part for part in (other if one.other else '', f'of {one.row}' if one.row else '') if part)
+  name = ' of '.join(filter(None, [_label(row, other) if one.other else 'that', one.row]))
   label = f'{_label(row, one.metric)} {sign} {name}'
   told = Verdict(label, one.published, band(one.band), '', MISSING)
   means = [_mean(known.get(row.name), one.metric), _mean(known.get(other_row), other)]

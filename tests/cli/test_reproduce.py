@@ -90,7 +90,7 @@ def test_the_list(rows, capsys):
   assert main(['reproduce', '--list', '--format=csv', 'tiny', 'big', 'words', *rows()]) == 0
   lines = capsys.readouterr().out.splitlines()
   assert [line.split(',')[0] for line in lines] == ['row', 'tiny', 'words', 'big']
-  assert lines[1].endswith('inside,1.5') and 'free_spoken_digits (absent),not run' in lines[2]
+  assert lines[1].endswith('inside,1.5') and 'free_spoken_digits (absent),not begun' in lines[2]
   assert main(['reproduce', '--list', f'--workdir={rows()[1]}']) == 0
   assert 'shakespeare_char_10m' in capsys.readouterr().out
 

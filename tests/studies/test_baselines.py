@@ -19,10 +19,10 @@ def row(name='a', metric=None, **options):
   return Row(name, 'configs/quickstart.py:smoke', (metric,), **options)
 
 
-def result(name='a', values=(1.5,), metric='heldout/loss', config=None, **runs):
+def result(name='a', values=(1.5,), metric='heldout/loss', config=None):
   found = {seed: {'values': {metric: value}, 'card': {'step': 2}, 'seconds': 61.0, 'devices': '1 x cpu'}
            for seed, value in enumerate(values)}
-  return results.Result(name, config or {'steps': 2}, (), {**found, **runs})
+  return results.Result(name, config or {'steps': 2}, (), found)
 
 
 def test_every_row_names_what_there_is_and_its_config_takes_its_overrides():
@@ -107,6 +107,7 @@ def test_rows_that_are_compared(how, limits, value, state):
   known = {'a': result(), 'b': result('b', values=(2.0,))}
   found = verdicts.of(one, known)[1]
   assert (found.obtained, found.state) == (value, state)
+  assert found.label == f'loss {"/" if how == "ratio" else "−"} that of b'
   missing = verdicts.of(one, {'a': result()})[1]
   assert missing.state == 'not measured' and 'b is not measured' in missing.why
 
