@@ -51,7 +51,8 @@ class Planned:
 
   def collect(self, why: str = '') -> results.Result:
     """What its runs measured; `why`: why those that have not begun could not."""
-    return results.collect(self.row, self.config, self.tasks, dict.fromkeys(self.tasks, why))
+    return results.collect(self.row, self.config, self.tasks, dict.fromkeys(self.tasks, why),
+                           results.read(self.folder / results.FILE))
 
 
 def own_rows(file: pathlib.Path) -> dict[str, Row]:

@@ -80,7 +80,7 @@ def stored(folder: pathlib.Path, names: Sequence[str]) -> dict[str, Result]:
 
 
 def collect(row: Row, config: Mapping[str, Any], tasks: Mapping[int, jobs.Task],
-            reasons: Mapping[int, str]) -> Result:
+            reasons: Mapping[int, str], before: Result | None = None) -> Result:
   """What the runs of a row measured.
 
   Args:
@@ -88,6 +88,7 @@ def collect(row: Row, config: Mapping[str, Any], tasks: Mapping[int, jobs.Task],
     config: of its runs, see `Result.config`.
     tasks: seed -> what would be done for its run.
     reasons: seed -> why it could not be begun.
+    before: what the row's own folder said, which knows the commit of runs of code from before.
   """
   runs, missing = {}, {}
   for seed, task in tasks.items():
@@ -95,6 +96,9 @@ def collect(row: Row, config: Mapping[str, Any], tasks: Mapping[int, jobs.Task],
       missing[seed] = _state(task) or reasons.get(seed) or _not_begun(row)
     else:
       runs[seed] = _measured(task.folder)
+      known = before.runs.get(seed, {}) if before else {}
+      if 'commit' in known and known.get('source') == runs[seed].get('source'):
+        runs[seed].setdefault('commit', known['commit'])
   return Result(row.name, dict(config), row.evaluate, runs, missing)
 
 
@@ -136,8 +140,10 @@ def _state(task: jobs.Task) -> str:
   info = listing.read(task.folder)
   if info.state == listing.WAITING:
     return ''
-  told = f'{info.state} ({info.doing})' if info.doing else info.state
-  return 'not evaluated' if info.state == listing.FINISHED else f'{told} at step {info.step} of {task.steps}'
+  if info.state == listing.FINISHED:
+    return 'not evaluated'
+  told = f'failed ({info.doing})' if info.state == listing.FAILED else 'not finished'
+  return f'{told}, at step {info.step} of {task.steps}'
 
 
 def _not_begun(row: Row) -> str:

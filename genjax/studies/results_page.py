@@ -158,10 +158,14 @@ def _note(row: Row, result: results.Result) -> str:
   """A line of a list: the setting, the sources, and how the setting differs from the published one."""
   sources = list(dict.fromkeys(metric.source for metric in row.metrics if metric.source))
   told = f' Source: {"; ".join(sources)}.' if sources else ''
-  devices = sorted({found['devices'] for found in result.runs.values() if found.get('devices')})
+  devices = sorted({_machine(found) for found in result.runs.values() if found.get('devices')})
   flags = f', evaluated with `{" ".join(row.evaluate)}`' if row.evaluate else ''
   where = ', '.join(devices) or 'an unknown machine'
   return f'- `{row.name}`: `{setting(row)}`{flags}, on {where}.{told} {row.note}'.rstrip()
+
+
+def _machine(found: Mapping[str, Any]) -> str:
+  return f'{found.get("cpus", "some")} CPU cores' if found['devices'].endswith(' cpu') else found['devices']
 
 
 def _absent(row: Row, known: Mapping[str, results.Result], fresh: Mapping[str, results.Result]) -> list[str]:

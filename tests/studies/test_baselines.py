@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from genjax.studies import originals, reproducing, results, results_page, rows, sweeps, verdicts
+from genjax.studies import jobs, originals, reproducing, results, results_page, rows, sweeps, verdicts
 from genjax.studies.baselines import Comparison, Metric, Row, outside
 from genjax.types import UserError
 
@@ -127,6 +127,20 @@ def test_results_are_read_as_they_were_written_and_those_of_other_machines_stay(
   (tmp_path / 'new' / 'a.json').write_text('{"row": "a"}')
   with pytest.raises(UserError, match='damaged'):
     results.read(tmp_path / 'new' / 'a.json')
+
+
+def test_the_commit_of_a_run_stays_when_the_code_goes_on(tmp_path):
+  run = tmp_path / 'a' / 'seed=0'
+  run.mkdir(parents=True)
+  for name, value in {'summary.json': {'step': 2, 'seconds': 1.0}, 'run.json': {'source': 'then', 'devices': '1 x cpu'},
+                      'evaluation.json': {'metrics': {}, 'card': {'step': 2}}, 'job.json': {'evaluated': []}}.items():
+    (run / name).write_text(json.dumps(value))
+  task = jobs.Task('a/seed=0', run, 2, ('true',), ('true',))
+  before = results.Result('a', {}, (), {0: {'values': {}, 'card': {}, 'source': 'then', 'commit': 'abc'}})
+  found = lambda known: results.collect(row(), {}, {0: task}, {}, known).runs[0]
+  assert found(before)['commit'] == 'abc' and 'commit' not in found(None)
+  before.runs[0]['source'] = 'another'
+  assert 'commit' not in found(before)
 
 
 def test_no_paths_of_a_machine_are_kept():

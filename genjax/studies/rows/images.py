@@ -11,11 +11,12 @@ _JUDGE = "The classifier is the project's own, `mnist_classifier.py`."
 
 ROWS = (
   Row('quickstart', 'configs/quickstart.py', seeds=THREE, minutes=2.5, metrics=(
-    Metric(_AGREEMENT, (0.97, None), label='samples with the label asked for', percent=True),
+    Metric(_AGREEMENT, (0.96, None), label='samples with the label asked for', percent=True),
     Metric('samples/distance_ratio_mean', (0.8, 1.1), label='distance within a class, over the real one'),
     Metric('samples/copies', (None, 0.02), label='copies of training images', percent=True)),
-      note="The classifier is the project's own, `digits_classifier.py`. A support vector machine written apart from "
-           'the project, right on 99.1 % of held-out digits, agreed with 99.1 % of 1,000 samples of seed 0.'),
+      note="The classifier is the project's own, `digits_classifier.py`, right on 98.6 % of held-out digits. A "
+           'support vector machine written apart from the project, right on 99.1 % of held-out digits, agreed with 99.1 % '
+           'of 1,000 samples of seed 0.'),
   Row('mnist_vae_10', 'configs/autoencoders/mnist_vae.py:epochs=10', seeds=THREE, minutes=1.5, data=('mnist',),
       metrics=(
         Metric('heldout/negative_elbo', (None, 104.0), 'about 104', _FLAX, label='negative ELBO, nats'),
