@@ -29,6 +29,7 @@ SETS = {
   'cifar10': Set(('cifar10', 'cifar-10'), '*test*'),
   'tiny_shakespeare': Set(('tiny_shakespeare', 'tinyshakespeare'), 'input.txt'),
   'names': Set(('names',), 'names.txt'),
+  'shuffled_names': Set(('shuffled_names', 'names'), 'names.txt'),
   'multi30k': Set(('multi30k',), 'train.*'),
   'sst2': Set(('sst2', 'sst'), 'stsa.binary.*'),
   'jsb_chorales': Set(('jsb_chorales', 'jsb-chorales'), '*quarter.json'),
