@@ -43,7 +43,7 @@ def test_the_page_is_that_of_the_stored_results():
 
 def test_stored_results_are_of_rows_as_they_are_now():
   table = rows.table()
-  assert {path.stem for path in STORED.glob('*.json')} == set(table)
+  assert {path.stem for path in STORED.glob('*.json')} <= set(table)
   for name, found in results.stored(STORED, list(table)).items():
     assert not results.differences(found.config, reproducing.config(table, table[name])), name
     assert found.evaluate == table[name].evaluate

@@ -15,8 +15,8 @@ ROWS = (
     Metric('samples/distance_ratio_mean', (0.8, 1.1), label='distance within a class, over the real one'),
     Metric('samples/copies', (None, 0.02), label='copies of training images', percent=True)),
       note="The classifier is the project's own, `digits_classifier.py`, right on 98.6 % of held-out digits. A "
-           'support vector machine written apart from the project, right on 99.1 % of them, agreed with 99.1 % of 1,000 '
-           'samples of seed 0.'),
+           'support vector machine written apart from the project, right on 99.1 % of them, agreed with 99.1 % of '
+           '1,000 samples of seed 0.'),
   Row('mnist_vae_10', 'configs/autoencoders/mnist_vae.py:epochs=10', seeds=THREE, minutes=1.5, data=('mnist',),
       metrics=(
         Metric('heldout/negative_elbo', (None, 104.0), 'about 104', _FLAX, label='negative ELBO, nats'),
