@@ -104,6 +104,7 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
     lora.paths: regular expressions of the paths of the kernels that get adapters.
     lora.groups: groups of parameters to adapt; () is all in which a path matches.
     lora.dtype: type in which the base is kept; '' is the one in which it is computed with.
+    lora.measures: whether `genjax evaluate` measures what merging changes, see docs/lora.md.
     profile.start: step at which a trace of the device begins.
     profile.steps: steps of the trace; 0 for none.
   """
@@ -136,7 +137,8 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
   config.init_from = ''
   config.init = ml_collections.ConfigDict(dict(averaged=False, strict=True, rules=()))
   config.parts = ml_collections.ConfigDict()  # name -> RUN_DIR, RUN_DIR@STEP, a folder, or a dict of options
-  config.lora = ml_collections.ConfigDict(dict(rank=0, alpha=16.0, dropout=0.0, paths=(), groups=(), dtype=''))
+  config.lora = ml_collections.ConfigDict(dict(rank=0, alpha=16.0, dropout=0.0, paths=(), groups=(), dtype='',
+                                             measures=False))
   config.profile = ml_collections.ConfigDict(dict(start=0, steps=0))
   config.assets = ml_collections.ConfigDict()  # filled by a run with what it found in its data
   return config

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import config as config_lib
-from genjax.experiments import parts
+from genjax.experiments import adapters, parts
 from genjax.nn import lora
 from genjax.objectives.base import Context
 from genjax.objectives.lora import BASE, Lora
@@ -24,14 +24,16 @@ def wrap(config: Any, experiment: Experiment) -> Experiment:
   """Makes an experiment that trains adapters of another experiment's parameters.
 
   config.lora has the options of `genjax.nn.lora.Options`; groups, the groups to adapt, or () for all in which a path
-  matches; and dtype, the dtype of the frozen parameters, see `_kept`. The adapters of a group have its optimizer and
-  the decay of its average. What they adapt is a part like others, the run in config.init_from.
+  matches; dtype, the dtype of the frozen parameters, see `_kept`; and measures, whether they are measured against the
+  base and against merged kernels, see `genjax.experiments.adapters`. The adapters of a group have its optimizer and the
+  decay of its average. What they adapt is a part like others, the run in config.init_from.
 
   Raises:
     UserError: an option is out of range, a group or dtype is unknown, or a path matches nothing or no kernel.
   """
   given = config_lib.plain(config.lora)
   groups, dtype = given.pop('groups', ()), given.pop('dtype', '')
+  measures = (adapters.metric(),) if given.pop('measures', False) else ()
   if dtype not in DTYPES:
     raise UserError(
       f"config.lora.dtype must be one of {DTYPES}, where '' is the compute dtype of the base, got {dtype!r}")
@@ -55,7 +57,8 @@ def wrap(config: Any, experiment: Experiment) -> Experiment:
       **{name: lora.axes(experiment.axes.get(group, ()), kernels[group]) for name, group in origins.items()},
       BASE: parts.inside(base.params, experiment.axes, 'params'),
     }, preview=None if preview is None else lambda params, context, batch: preview(
-      objective.merge(params, context.frozen), objective.context(context, merged=True), batch), origins=origins)
+      objective.merge(params, context.frozen), objective.context(context, merged=True), batch), origins=origins,
+    metrics=(*experiment.metrics, *measures))
   computed = config.model.get('dtype', 'float32')  # a model without this option uses its parameters unchanged
   if dtype == 'float32' or not dtype and computed == 'float32':
     return adapted

@@ -1,8 +1,9 @@
 """Entry point of the console script `genjax`: finds the command and turns errors into messages and exit codes.
 
-Exit codes: 0 done, or stopped by SIGTERM or SIGINT with everything saved; 2 bad input; 3 training stopped on NaN or
-infinity; 4 a plan that does not fit; 5 the watchdog found a hang; 6 the disk is full or read-only; 7 another process of
-the run is lost; 8 runs or metrics that may not be compared; 9 runs of a sweep failed; 130 interrupted.
+Exit codes: 0 done, or stopped by SIGTERM or SIGINT with everything saved; 1 a row of `reproduce` is outside of its
+bands; 2 bad input; 3 training stopped on NaN or infinity; 4 a plan that does not fit; 5 the watchdog found a hang; 6
+the disk is full or read-only; 7 another process of the run is lost; 8 runs or metrics that may not be compared; 9 runs
+of a sweep failed; 130 interrupted.
 
 Nothing slow is imported above `main`: `genjax train` takes over the signals first.
 """
@@ -26,6 +27,7 @@ COMMANDS = {
   'sweep': 'train all settings that a config yields, several at a time',
   'table': 'metrics of a sweep by setting, over its seeds; and curves',
   'compare': 'evaluations side by side, if they were measured alike',
+  'reproduce': 'train baselines, and hold them against published values',
   'runs': 'what the runs below a folder are doing',
   'merge': 'write a run with adapters as a run of its own',
   'inspect': 'parameters, sharding and FLOPs of a config, without memory; with --options, what may be set',
@@ -37,8 +39,8 @@ COMMANDS = {
 MODULES = {'import': 'import_weights', 'export': 'export_weights'}  # of commands that are not called like theirs
 COMPUTING = ('train', 'sample', 'evaluate')
 # Flags that take a path. Shells leave a ~ alone that comes after '='.
-PATHS = ('adapter', 'base', 'config', 'curves', 'data_dir', 'from', 'hlo', 'import', 'input', 'out', 'per-example',
-         'text', 'to', 'tokenizer', 'workdir')
+PATHS = ('adapter', 'base', 'config', 'curves', 'data_dir', 'from', 'hlo', 'import', 'input', 'keep', 'out', 'page',
+         'per-example', 'rows', 'text', 'to', 'tokenizer', 'workdir')
 # A path that a user named is no such thing: too long, below a file, a folder in the place of a file, of another user, a
 # loop of links.
 _PATH = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP,

@@ -58,6 +58,11 @@ def environment(slot: int, jobs: int, before: Mapping[str, str] = os.environ) ->
   return found
 
 
+def accelerators(before: Mapping[str, str] = os.environ) -> list[str]:
+  """The accelerators that processes of this one would use; none with JAX_PLATFORMS=cpu."""
+  return [] if before.get('JAX_PLATFORMS') == 'cpu' else _nvidia(before) or _amd(before) or _tpus(before)
+
+
 def _devices(names: Sequence[str], slot: int, jobs: int) -> tuple[str, int]:
   """The devices of a job, and how many jobs share them."""
   if jobs <= len(names):

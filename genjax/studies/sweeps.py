@@ -97,7 +97,7 @@ def read(text: str, fixed: Mapping[str, str] | None = None, imports: Sequence[st
       if arguments not in made:
         made[arguments] = configs.read(f'{path}:{arguments}', imports)[0]
       changes = {key: value for key, value in overrides.items() if not _is_argument(key)}
-      settings.append(Setting(name, overrides, _resolved(made[arguments], paths, fixed, changes)))
+      settings.append(Setting(name, overrides, resolved(made[arguments], paths, fixed, changes)))
   _check_builders(settings, paths)
   return Sweep(str(path), argument or '', fixed, imports, paths, known, settings)
 
@@ -169,8 +169,18 @@ class _naming:
       raise UserError(f'run {self.name!r}: {error}') from error
 
 
-def _resolved(base: Config, paths: list[str], fixed: Mapping[str, str], changes: Mapping[str, Any]) -> dict[str, Any]:
-  """The config of a setting."""
+def resolved(base: Config, paths: list[str], fixed: Mapping[str, str], changes: Mapping[str, Any]) -> dict[str, Any]:
+  """The config of a setting, as plain values.
+
+  Args:
+    base: what the config file gives.
+    paths: folders to import the builder from.
+    fixed: key -> text that all runs change.
+    changes: key -> value that this one changes.
+
+  Raises:
+    UserError: an unknown key, or a value of a wrong type or out of range.
+  """
   config = configs.copied(base)
   texts = {**fixed, **{key: value if isinstance(value, str) else repr(value) for key, value in changes.items()}}
   config_lib.assign(config, texts, lambda: builders.options(config, paths))
@@ -239,8 +249,13 @@ def config_path(workdir: pathlib.Path, name: str) -> pathlib.Path:
   return workdir / CONFIGS / name / 'config.json'
 
 
-def check_folder(sweep: Sweep, workdir: pathlib.Path) -> None:
+def check_folder(sweep: Sweep, workdir: pathlib.Path, moved: Sequence[str] = ()) -> None:
   """Checks that a folder is new, or of this sweep, and that its runs have the configs that the sweep gives them.
+
+  Args:
+    sweep: the sweep.
+    workdir: its folder.
+    moved: keys that name where something is, which may be elsewhere now.
 
   Raises:
     UserError: the message shows what differs.
@@ -262,7 +277,7 @@ def check_folder(sweep: Sweep, workdir: pathlib.Path) -> None:
   for setting in sweep.settings:
     if (workdir / setting.name / 'config.json').is_file():
       old = json.loads((workdir / setting.name / 'config.json').read_text())
-      pairs = defaults.differences(old, setting.config, ignored=(*same.PLACEMENT, 'assets.'))
+      pairs = defaults.differences(old, setting.config, ignored=(*same.PLACEMENT, 'assets.', *moved))
       lines += [f'  {setting.name}: {key} is {was!r} there, {now!r} now' for key, (was, now) in pairs.items()]
   if lines:
     raise UserError(f'--workdir={workdir} has runs of other configs:\n' + '\n'.join(lines[:20])
