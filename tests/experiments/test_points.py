@@ -1,6 +1,7 @@
 """The builder of flows between distributions of points: columns, conditions, the measure, what is refused."""
 
-import jax
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -8,7 +9,9 @@ from genjax.configs.diffusion import mnist_flow, moons_flow
 from genjax.data import points as distributions
 from genjax.experiments import diffusion, points
 from genjax.metrics import transport
-from genjax.objectives.base import Context
+from genjax.runs import builders
+from genjax.training import drawing
+from genjax.training.run import Run
 from genjax.types import UserError
 
 
@@ -93,11 +96,18 @@ def test_coupling_of_pictures_needs_one_shape():
     diffusion.build(config)
 
 
-def test_gradients_reach_every_parameter():
-  experiment = points.build(moons_flow.get_config('smoke'))
-  objective = experiment.objective
-  variables = objective.init(jax.random.key(0), {})
-  context = Context(step=np.int32(0), mutable={}, ema={}, frozen={})
-  loss = lambda params: objective.loss(params, context, experiment.train.batch(0), jax.random.key(1)).loss
-  gradient = jax.grad(loss)(variables.params)
-  assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
+def test_other_samplers_draw_from_the_same_starts():
+  """`Samples.by` with the objective of the run is `Run.sample`; with one step of Euler, samples are elsewhere."""
+  config = moons_flow.get_config('smoke').lock()
+  run = Run(points.build(config), builders.settings(config))
+  run.initialise()
+  objective, samples = run.experiment.objective, drawing.Samples(run, 0)
+  begin = {'source': distributions.drawn('eight_gaussians', 5, 9)}
+  same = samples.by(objective, 5, begin)
+  np.testing.assert_array_equal(same['point'], samples(5, begin)['point'])
+  once = dataclasses.replace(objective.sampler, times=(1.0, 0.0))
+  other = samples.by(dataclasses.replace(objective, sampler=once), 5, begin)
+  np.testing.assert_array_equal(other['source'], same['source'])
+  assert (other['point'] != same['point']).all()
+  values = run.experiment.metrics[0].compute(samples, 0)
+  assert all(np.isfinite(value) and value > 0 for value in values.values())
