@@ -29,8 +29,9 @@ def build(config: Any) -> Experiment:
 
   config.objective: process and parameterization (each a name with options), times (name 'default' for the process's
   own, or one of `schedules.QUANTILES` with options), weighting (one of `weightings.WEIGHTINGS` with options; 'uniform'
-  if absent), label_dropout, stratified, coupling (see `genjax.experiments.coupling`). config.sampler: see `SamplerOptions`. config.conditions: see
-  `genjax.experiments.conditions`. config.parts.autoencoder: see `genjax.experiments.latents`.
+  if absent), label_dropout, stratified, and what `genjax.experiments.coupling.Coupling` holds. config.sampler: see
+  `SamplerOptions`. config.conditions: see `genjax.experiments.conditions`. config.parts.autoencoder: see
+  `genjax.experiments.latents`.
 
   Raises:
     UserError: an unknown name or option, guidance that the model cannot give, or parts that do not fit together, see

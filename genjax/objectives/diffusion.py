@@ -110,9 +110,9 @@ class Diffusion:
       data; '' draws it independently. Samples begin at new noise either way.
 
   Raises:
-    UserError: a source on a process that does not end in it, or beside a noise column; a parameterization that gives no estimate at the start of the process, learned variances on a process
-      that has none to learn, a sampler that reads learned variances where none are learned, or guidance of a condition
-      that is never dropped.
+    UserError: a source on a process that does not end in it, or beside a noise column; a parameterization that gives
+      no estimate at the start of the process, learned variances on a process that has none to learn, a sampler that
+      reads learned variances where none are learned, or guidance of a condition that is never dropped.
   """
 
   net: Network

@@ -63,7 +63,8 @@ def test_coupled_noise_is_nearer_and_still_normal():
 
 def test_augmentation_is_that_of_uncoupled_batches():
   jitter = lambda columns, random: dict(columns, shift=random.uniform())
-  np.testing.assert_array_equal(noised(transform=jitter).batch(1)['shift'], pictures(transform=jitter).batch(1)['shift'])
+  coupled, plain = noised(transform=jitter).batch(1), pictures(transform=jitter).batch(1)
+  np.testing.assert_array_equal(coupled['shift'], plain['shift'])
 
 
 def test_the_last_batch_of_an_epoch_is_padded():

@@ -25,7 +25,8 @@ def make(apply, process='flow', steps=4, start=None, shape=(2,), codec=None, **o
   net = Network(lambda key: ({}, {}), lambda params, mutable, x, time, given, key=None: (apply(x, time), mutable))
   name = 'velocity' if process.start == 1 else 'v'
   return Diffusion(net, shape, process, parameterizations.PARAMETERIZATIONS[name](),
-                   Sampler(functools.partial(samplers.euler), tuple(times)), codec=codec or identity('point'), **options)
+                   Sampler(functools.partial(samplers.euler), tuple(times)), codec=codec or identity('point'),
+                   **options)
 
 
 BATCH = {'point': jax.random.normal(jax.random.key(0), (64, 2)) + 4,

@@ -9,8 +9,8 @@ _MOONS = 'configs/diffusion/moons_flow.py'
 _C2OT = 'Cheng and Schwing 2025 (C2OT), figure 1'
 _PACGAN = 'Lin et al. 2018 (PacGAN), table 1'
 _IWAE = 'xqding/Importance_Weighted_Autoencoders, README'
-_SCALE = ('The scale of the published data, its number of samples, and whether its distances are squared are not known: '
-          'only the order compares.')
+_SCALE = ('The published data may have another scale, other numbers of samples, and squared distances: only the order '
+          'compares.')
 _GAN_FULL = 400_000
 _GAN_SHORT = 10_000
 
