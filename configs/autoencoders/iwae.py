@@ -1,7 +1,7 @@
 """Importance-weighted autoencoders (Burda et al. 2016) with one stochastic layer, on dynamically binarized MNIST.
 
     genjax data build mnist --from=FOLDER_OF_IDX_FILES
-    genjax train --config=configs/autoencoders/iwae.py:k=5,epochs=10,batch=100 --workdir=runs/iwae
+    genjax train --config=configs/autoencoders/iwae.py:k=5,epochs=5,batch=20 --workdir=runs/iwae
     genjax evaluate --workdir=runs/iwae
 
 The networks are those of the paper: 784-200-200-50 with tanh, and the reverse. The schedule is that of the public code
