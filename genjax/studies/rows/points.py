@@ -80,7 +80,7 @@ BOUNDS = tuple(
   for k, below, cost, minutes in ((1, '', 40, 1), (5, 'iwae_1', 80, 2), (50, 'iwae_5', None, 4))
 ) + tuple(
   _iwae('_short', k, '', (None, None), below, 5, 20, cost, None,
-        '15,000 updates on batches of 20, the size of the paper: 5 % of the updates of the published setting, and 0.1 % of '
+        '15,000 updates on batches of 20, the size of the paper: 5 % of the updates of the published setting, 0.1 % of '
         'its epochs. On 2,000 test images.', {'evaluation.likelihood_examples': 2000})
   for k, below, cost in ((1, '', 4), (5, 'iwae_1', 5), (50, 'iwae_5', 16)))
 
