@@ -29,7 +29,8 @@ def test_likelihood_is_the_mean_of_a_tight_bound_over_the_first_images():
   assert set(scores) >= {'negative_elbo', 'negative_bound_3'}
   loose, elbo = scores['negative_bound_3'][:20], scores['negative_elbo'][:20]
   assert values['nll'] < loose.mean() < elbo.mean() and values['nll'] > 0.5 * loose.mean()
-  assert values['nll_error'] == pytest.approx(loose.std(ddof=1) / np.sqrt(20), rel=0.5)
+  # what the loose bound draws adds to the variation between images
+  assert 0.1 * loose.std(ddof=1) < np.sqrt(20) * values['nll_error'] < loose.std(ddof=1)
   assert metric.card['importance_samples'] == 400 and metric.card['examples'] == 20
 
 
