@@ -205,7 +205,7 @@ class PointGenerator(nnx.Module):
       Normed(Dense(width, following, bias=config.norm == 'none', init=init, dtype=dtype, rngs=rngs), following,
              config.norm, config.momentum, dtype, rngs) for width, following in zip(widths, widths[1:])
     ])
-    last = {'init': init} if config.init_std else {}
+    last: dict[str, Any] = {'init': init} if config.init_std else {}
     self.output = Dense(widths[-1], config.dimensions, dtype=dtype, rngs=rngs, **last)
     self.scale = config.scale
 
