@@ -1,7 +1,7 @@
 """Which example of a batch goes with which noise, or with which example of another distribution.
 
 The assignment is exact and computed on the host, where batches are prepared in the background: scipy solves 256 rows in
-milliseconds, and the step of training stays as it is. A coupling in the step would need a callback to the host, or an
+some milliseconds, and the step of training stays as it is. A coupling in the step would need a callback to the host, or an
 approximation by Sinkhorn's iterations, which do not pair rows one to one.
 """
 
