@@ -1,8 +1,8 @@
 """Which example of a batch goes with which noise, or with which example of another distribution.
 
 The assignment is exact and computed on the host, where batches are prepared in the background: scipy solves 256 rows in
-some milliseconds, and the step of training stays as it is. A coupling in the step would need a callback to the host, or an
-approximation by Sinkhorn's iterations, which do not pair rows one to one.
+a fiftieth of a second, and the step of training stays as it is. A coupling in the step would need a callback to the
+host, or an approximation by Sinkhorn's iterations, which do not pair rows one to one.
 """
 
 import dataclasses
