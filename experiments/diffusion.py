@@ -9,7 +9,7 @@ from typing import Any
 from genjax import checks
 from genjax import config as config_lib
 from genjax.diffusion import parameterizations, samplers, schedules, weightings
-from genjax.experiments import conditions, image_sets, images, latents, measures, render, sections
+from genjax.experiments import conditions, coupling, image_sets, images, latents, measures, render, sections
 from genjax.models.denoisers import dit, latent_unet, mmdit, unet
 from genjax.objectives.diffusion import Diffusion, Sampler
 from genjax.options import Section, named
@@ -31,8 +31,9 @@ def build(config: Any) -> Experiment:
 
   config.objective: process and parameterization (each a name with options), times (name 'default' for the process's
   own, or one of `schedules.QUANTILES` with options), weighting (one of `weightings.WEIGHTINGS` with options; 'uniform'
-  if absent), label_dropout, stratified. config.sampler: see `SamplerOptions`. config.conditions: see
-  `genjax.experiments.conditions`. config.parts.autoencoder: see `genjax.experiments.latents`.
+  if absent), label_dropout, stratified, and what `genjax.experiments.coupling.Coupling` holds. config.sampler: see
+  `SamplerOptions`. config.conditions: see `genjax.experiments.conditions`. config.parts.autoencoder: see
+  `genjax.experiments.latents`.
 
   Raises:
     UserError: an unknown name or option, guidance that the model cannot give, or parts that do not fit together, see
@@ -42,11 +43,9 @@ def build(config: Any) -> Experiment:
   data, space = config.data, latents.space(config)
   kind, make, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
   goal = config_lib.plain(config.objective)
-  process = _named(schedules.PROCESSES, goal.pop('process'), 'config.objective.process')
-  parameterization = _named(parameterizations.PARAMETERIZATIONS, goal.pop('parameterization'),
-                            'config.objective.parameterization')
-  quantile = _times(goal.pop('times'), process)
-  weighting = _named(weightings.WEIGHTINGS, goal.pop('weighting', {'name': 'uniform'}), 'config.objective.weighting')
+  choices = chosen(goal)
+  process = choices['process']
+  coupled = coupling.read(goal)
   dropped = {key: goal.pop(key) for key in ('label_dropout',) if key in goal}
   labels = config_lib.build(Labels, dropped, 'config.objective')
   told = conditions.of(config, space.shape, space.open, labels.label_dropout)
@@ -59,15 +58,16 @@ def build(config: Any) -> Experiment:
                              name=config.sampler.name)
   told.check_guidance(options.guidance, options.guidances)
   objective = config_lib.build(
-    Diffusion, goal, 'config.objective', net=make(model), shape=space.shape, process=process,
-    parameterization=parameterization, quantile=quantile, conditioners=told.conditioners,
-    sampler=sampler(options, process, learned), weighting=weighting, learned_variance=learned, codec=space.codec)
+    Diffusion, goal, 'config.objective', net=make(model), shape=space.shape, conditioners=told.conditioners,
+    sampler=sampler(options, process, learned), learned_variance=learned, codec=space.codec,
+    noise_column=coupling.NOISE if coupled.coupling == 'ot' else '', **choices)
+  coupled.check_images(data, space.shape)
   experiment = Experiment(
     objective=objective,
-    train=space.batches(data.train, True, told.reads, told.mirrored),
-    heldout=space.batches(data.heldout, False, told.reads, told.mirrored),
+    train=coupled.noised(space.batches(data.train, True, told.reads, told.mirrored), 'image', space.shape),
+    heldout=coupled.noised(space.batches(data.heldout, False, told.reads, told.mirrored), 'image', space.shape),
     optimizers=optimizers.from_config(config.optimizers, config.steps),
-    example=space.example,
+    example={**space.example, **coupled.example(space.shape)},
     shapes=images.shapes(config),
     assets=images.assets(config),
     ema=config_lib.plain(config.ema),
@@ -79,9 +79,22 @@ def build(config: Any) -> Experiment:
 
 def options(config: Any) -> dict[str, Section]:
   """What the sections of the config take."""
+  return {
+    'data': images.DATA,
+    'model': named({name: row[0] for name, row in MODELS.items()}, config.model,
+                   computed={**dict.fromkeys(conditions.NETWORK, 'config.conditions'), **sections.MADE}),
+    **goal_and_sampler(config, Labels),
+    'evaluation': measures.EVALUATION,
+    **conditions.options(config),
+    **sections.training(config)}
+
+
+def goal_and_sampler(config: Any, *more: type) -> dict[str, Section]:
+  """The sections objective and sampler of a config of diffusion; `more` takes further options of the objective."""
   goal, method = config.objective, samplers.SAMPLERS.get(config.sampler.get('name'))
   made = {'net': '', 'sampler': '', 'codec': 'config.data.content', 'shape': 'config.data.shape',
-          'conditioners': 'config.conditions and config.data.num_classes',
+          'conditioners': 'config.conditions and config.data.num_classes', 'source': 'config.data',
+          'noise_column': 'config.objective.coupling',
           'learned_variance': 'config.model.learn_sigma', 'quantile': 'config.objective.times'}
   parts = {
     'process': named(schedules.PROCESSES, goal.get('process')),
@@ -89,18 +102,28 @@ def options(config: Any) -> dict[str, Section]:
     'times': named({'default': None, **schedules.QUANTILES}, goal.get('times')),
     'weighting': named(weightings.WEIGHTINGS, goal.get('weighting'), name='uniform')}
   return {
-    'data': images.DATA,
-    'model': named({name: row[0] for name, row in MODELS.items()}, config.model,
-                   computed={**dict.fromkeys(conditions.NETWORK, 'config.conditions'), **sections.MADE}),
-    'objective': Section((Diffusion, Labels), {**made, **{part: f'config.objective.{part}.name' for part in parts}}),
+    'objective': Section((Diffusion, *more, coupling.Coupling),
+                         {**made, **{part: f'config.objective.{part}.name' for part in parts}}),
     **{f'objective.{part}': section for part, section in parts.items()},
     'sampler': Section((SamplerOptions,), names=tuple(samplers.SAMPLERS)),
     'sampler.options': Section((method,) if method else (), dict.fromkeys(_shared(method) if method else (), ''),
                                chooser='sampler.name',
-                               others={name: (other,) for name, other in samplers.SAMPLERS.items()}),
-    'evaluation': measures.EVALUATION,
-    **conditions.options(config),
-    **sections.training(config)}
+                               others={name: (other,) for name, other in samplers.SAMPLERS.items()})}
+
+
+def chosen(goal: dict[str, Any]) -> dict[str, Any]:
+  """Takes what has a name of its own out of config.objective: the arguments process, parameterization, quantile and
+  weighting of `Diffusion`.
+
+  Raises:
+    UserError: an unknown name or option, or times that the process does not have.
+  """
+  process = _named(schedules.PROCESSES, goal.pop('process'), 'config.objective.process')
+  parameterization = _named(parameterizations.PARAMETERIZATIONS, goal.pop('parameterization'),
+                            'config.objective.parameterization')
+  quantile = _times(goal.pop('times'), process)
+  weighting = _named(weightings.WEIGHTINGS, goal.pop('weighting', {'name': 'uniform'}), 'config.objective.weighting')
+  return dict(process=process, parameterization=parameterization, quantile=quantile, weighting=weighting)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -155,9 +155,6 @@ def _scatter(config: Config, pixels: int = 320):
     for x, y in centre_K2:
       distance_HW = np.hypot(axis[None, :] - x, -axis[:, None] - y)
       sheet_HWC[np.abs(distance_HW - 3 * deviation) < step / 2] = (230, 120, 60)
-    column_N, row_N = ((point_N + reach) // step for point_N in (samples['point'][:, 0], -samples['point'][:, 1]))
-    seen_N = (column_N >= 0) & (column_N < pixels) & (row_N >= 0) & (row_N < pixels)
-    sheet_HWC[row_N[seen_N].astype(int), column_N[seen_N].astype(int)] = 0
-    return {'samples': sheet_HWC}
+    return {'samples': render.points(samples['point'], reach, sheet_HWC)}
 
   return draw

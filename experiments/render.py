@@ -104,3 +104,19 @@ def visible(image_NHWC: np.ndarray) -> np.ndarray:
     return image_NHWC
   shown_NHWC = image_NHWC[..., :3] if image_NHWC.shape[-1] >= 3 else image_NHWC[..., :1]
   return np.round(np.clip((shown_NHWC + 3.0) / 6.0, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def points(point_N2: np.ndarray, reach: float, sheet_HWC: np.ndarray) -> np.ndarray:
+  """Points as black dots on a square sheet, which shows -reach to reach along both axes; it is changed.
+
+  Args:
+    point_N2: points; those outside are not shown.
+    reach: of the sheet.
+    sheet_HWC: uint8.
+  """
+  pixels = len(sheet_HWC)
+  step = 2 * reach / pixels
+  column_N, row_N = ((point_N + reach) // step for point_N in (point_N2[:, 0], -point_N2[:, 1]))
+  seen_N = (column_N >= 0) & (column_N < pixels) & (row_N >= 0) & (row_N < pixels)
+  sheet_HWC[row_N[seen_N].astype(int), column_N[seen_N].astype(int)] = 0
+  return sheet_HWC

@@ -83,6 +83,11 @@ class RowRandom:
     bits_BN = _mix(self._state_B1 + _GOLDEN * counter_1N)
     return ((bits_BN >> np.uint64(11)) * 2.0**-53).reshape(-1, *shape)
 
+  def normal(self, *shape: int) -> np.ndarray:
+    """float64 (B, *shape), standard normal (Box and Muller 1958)."""
+    radius = np.sqrt(-2.0 * np.log1p(-self.uniform(*shape)))
+    return radius * np.cos(2.0 * np.pi * self.uniform(*shape))
+
   def some(self, rows: np.ndarray) -> 'RowRandom':
     """Further random numbers for some of the rows; what is drawn of them changes none of those drawn here."""
     part = copy.copy(self)
@@ -105,6 +110,9 @@ class Pipeline:
   transform: (columns, random) -> columns for a batch of any number of rows; row i of the result may depend on row i of
   both arguments only. shuffle: False reads every epoch in the order of the source. prefetch: batches prepared ahead in
   the background. threads: how many of them are prepared at a time; they come in their order whatever the number.
+  joint: (columns, random) -> columns, after `transform`, for whole groups of rows: a row of the result may depend on
+  all rows of its group. group: rows of a group, neighbours in a global batch; 0 is the whole batch. A process that
+  needs some rows of a group reads all of them, so that a batch does not depend on the number of processes.
   """
 
   open: Callable[[], Source]
@@ -114,10 +122,15 @@ class Pipeline:
   shuffle: bool = True
   prefetch: int = 8
   threads: int = 1
+  joint: Transform | None = None
+  group: int = 0
 
   def __post_init__(self):
     checks.whole(self, 1, 'batch_size', 'prefetch', 'threads')
+    checks.whole(self, 0, 'group')
     checks.seed('seed', self.seed)
+    if self.group and self.batch_size % self.group:
+      raise UserError(f'groups of {self.group} rows do not divide a batch of {self.batch_size}; change either')
 
   @functools.cached_property
   def source(self) -> Source:
@@ -163,7 +176,23 @@ class Pipeline:
 
   def _finished(self, indices: Callable[[np.ndarray], np.ndarray], positions_B: np.ndarray,
                 rows: slice | np.ndarray) -> Columns:
-    """Rows `rows` of the examples at `positions_B`, transformed; see `_read`."""
+    """Rows `rows` of the examples at `positions_B`, transformed, and jointly with the rest of their groups."""
+    if self.joint is None:
+      return self._transformed(indices, positions_B, rows)
+    size, wanted_N = self.group or self.batch_size, np.arange(self.batch_size)[rows]
+    groups_GS = np.unique(wanted_N // size)[:, None] * size + np.arange(size)
+    columns = self._transformed(indices, positions_B, groups_GS.reshape(-1))
+    parts = []
+    for number, rows_S in enumerate(groups_GS):
+      part = {name: column[number * size:(number + 1) * size] for name, column in columns.items()}
+      # `some` gives numbers that `transform` did not see.
+      parts.append(self.joint(part, RowRandom(self.seed, positions_B[rows_S]).some(np.arange(size))))
+    places_N = np.searchsorted(groups_GS.reshape(-1), wanted_N)
+    return {name: np.concatenate([part[name] for part in parts])[places_N] for name in parts[0]}
+
+  def _transformed(self, indices: Callable[[np.ndarray], np.ndarray], positions_B: np.ndarray,
+                   rows: slice | np.ndarray) -> Columns:
+    """Rows `rows` of the examples at `positions_B`, each transformed by itself; see `_read`."""
     random = RowRandom(self.seed, positions_B[rows])
     columns = self._read(indices, positions_B, rows, random)
     return columns if self.transform is None else self.transform(columns, random)

@@ -109,9 +109,7 @@ def random_latents(shape: tuple[int, ...], num_classes: int, size: int, seed: in
   """Column 'image', float32 (size, *shape), standard Gaussian (Box-Muller); with classes, column 'label', int32."""
 
   def draw(random: RowRandom) -> Columns:
-    radius = np.sqrt(-2.0 * np.log1p(-random.uniform(*shape)))
-    image = radius * np.cos(2.0 * np.pi * random.uniform(*shape))
-    return {'image': image.astype(np.float32), **_labels(random, num_classes)}
+    return {'image': random.normal(*shape).astype(np.float32), **_labels(random, num_classes)}
 
   return Noise(draw, size, seed, {'name': 'random_latents', 'shape': list(shape), 'num_classes': num_classes})
 

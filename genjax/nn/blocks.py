@@ -23,6 +23,8 @@ ACTIVATIONS: Table[Callable[[Array], Array]] = Table('activation', {
   'gelu': lambda x: jax.nn.gelu(x, approximate=False),
   'gelu_tanh': lambda x: jax.nn.gelu(x, approximate=True),
   'silu': jax.nn.silu,
+  'selu': jax.nn.selu,
+  'tanh': jnp.tanh,
 }, takes=('x',))
 
 

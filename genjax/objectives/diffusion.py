@@ -1,4 +1,9 @@
-"""Diffusion and flow matching of pixels, or of latents with another codec."""
+"""Diffusion and flow matching of pixels, or of latents with another codec; from noise, or from other data.
+
+With a source, a process that ends in x_start = source carries one distribution to another: sampling begins at an
+example of the source. Examples that belong together, such as two pictures of one scene, come as one row of a batch;
+rows that are unpaired are coupled by the data, see `genjax.data.coupling`.
+"""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -99,11 +104,15 @@ class Diffusion:
     weighting: weights of training's error by time, see `weightings`.
     learned_variance: whether the network has twice the channels, the second half for the variance of the reverse
       process, see `variance`.
+    source: what takes the place of noise: columns of a batch, or of the user's request, -> x at the start of the
+      process; None for noise. Nothing is drawn in this codec.
+    noise_column: column of training and held-out batches with noise in the space that is diffused, coupled with the
+      data; '' draws it independently. Samples begin at new noise either way.
 
   Raises:
-    UserError: a parameterization that gives no estimate at the start of the process, learned variances on a process
-      that has none to learn, a sampler that reads learned variances where none are learned, or guidance of a condition
-      that is never dropped.
+    UserError: a source on a process that does not end in it, or beside a noise column; a parameterization that gives
+      no estimate at the start of the process, learned variances on a process that has none to learn, a sampler that
+      reads learned variances where none are learned, or guidance of a condition that is never dropped.
   """
 
   net: Network
@@ -119,9 +128,13 @@ class Diffusion:
   evaluation_times: int = 8
   weighting: Weighting = dataclasses.field(default_factory=weightings.uniform)
   learned_variance: bool = False
+  source: Codec | None = None
+  noise_column: str = ''
 
   def __post_init__(self):
     checks.whole(self, 1, 'shape', 'evaluation_times')
+    if self.source is not None:
+      self._check_source()
     checks.rates(self, 'joint_dropout')
     self.parameterization.check(self.process)
     self.sampler.steps(self.conditioners)
@@ -150,7 +163,7 @@ class Diffusion:
     time_key, noise_key, drop_key, net_key = jax.random.split(key, 4)
     t_B = self._quantile(schedules.levels(time_key, size, self.stratified))
     given = conditioning.given(self.conditioners, context.frozen, batch, drop_key, self.joint_dropout)
-    noise_BX = jax.random.normal(noise_key, x0_BX.shape)
+    noise_BX = self._end(context, batch, x0_BX, noise_key)
     error_B, bound_B, mutable = self._error(params, context.mutable, x0_BX, noise_BX, t_B, given, net_key)
     error_B = self.weighting(self.process, self.parameterization, t_B) * error_B
     metrics = {}
@@ -170,7 +183,7 @@ class Diffusion:
 
     def add(total_B, index):
       t_B = jnp.full(size, self._quantile((index + 0.5) / times))
-      noise_BX = jax.random.normal(jax.random.fold_in(key, index), x0_BX.shape)
+      noise_BX = self._end(context, batch, x0_BX, jax.random.fold_in(key, index))
       return total_B + self._error(params, context.mutable, x0_BX, noise_BX, t_B, given, None)[0] / times, None
 
     return {'loss': jax.lax.scan(add, jnp.zeros(size), jnp.arange(times))[0]}
@@ -179,10 +192,13 @@ class Diffusion:
     """Samples, in the columns of the codec.
 
     `conditions` holds the columns that the conditioners read. Rows 'negative_COLUMN' stand in the place of the null of
-    a column where guidance takes the condition away.
+    a column where guidance takes the condition away. With a source it holds the columns of that, too.
     """
     keys_N2 = jax.vmap(jax.random.split)(keys)
-    x_NX = samplers.prior(self.process, keys_N2[:, 0], self.shape, self.sampler.times[0])
+    if self.source is None:
+      x_NX = samplers.prior(self.process, keys_N2[:, 0], self.shape, self.sampler.times[0])
+    else:
+      x_NX = self.source.encode(context.frozen, conditions, None)
 
     def denoise(x_NX: Array, t: Array, given: Given) -> guidance.Estimate:
       raw_NX = None
@@ -207,6 +223,26 @@ class Diffusion:
   @property
   def _quantile(self) -> Quantile:
     return self.quantile or self.process.quantile
+
+  def _check_source(self) -> None:
+    start = jnp.float32(self.process.start)
+    alpha, sigma = float(self.process.alpha(start)), float(self.process.sigma(start))
+    if self.noise_column:
+      raise UserError(f'a source takes the place of noise; leave out noise_column={self.noise_column!r}')
+    if self.learned_variance:
+      raise UserError('a source takes the place of noise, and learned variances are those of noise; set '
+                      'config.model.learn_sigma to False')
+    if abs(alpha) > 1e-6 or abs(sigma - 1) > 1e-6 or self.sampler.times[0] != self.process.start:
+      raise UserError(
+        "samples begin at the source, so that the process must end in it: config.objective.process 'flow' does. This "
+        f'one has alpha={alpha:g} and sigma={sigma:g} at its start {self.process.start:g}, and sampling begins at '
+        f'{self.sampler.times[0]:g}')
+
+  def _end(self, context: Context, batch: Batch, x0_BX: Array, key: Key) -> Array:
+    """What the data becomes along the process: noise, or the source."""
+    if self.source is not None:
+      return self.source.encode(context.frozen, batch, None)
+    return batch[self.noise_column] if self.noise_column else jax.random.normal(key, x0_BX.shape)
 
   def _apply(self, params: Params, mutable, x_BX: Array, time_B: Array, given: Given, key: Key | None):
     """The prediction, the output for learned variances or None, and the new mutable tree."""

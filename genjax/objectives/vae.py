@@ -1,4 +1,4 @@
-"""Variational autoencoders (Kingma & Welling 2014): ELBO, beta-VAE and the importance-weighted bound."""
+"""Variational autoencoders (Kingma & Welling 2014): ELBO, beta-VAE, importance-weighted autoencoders."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -13,6 +13,7 @@ from genjax.objectives.base import Context, Output, Phase, Variables
 from genjax.types import Array, Batch, Key, Params, UserError
 
 LIKELIHOODS = ('bernoulli', 'gaussian')
+BOUNDS = ('elbo', 'importance_weighted')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Vae:
     beta: factor of the KL term (Higgins et al. 2017).
     kl_warmup: steps over which that factor grows linearly from 0 (Sonderby et al. 2016).
     importance_samples: number k of samples of the bound in evaluation.
+    bound: what training maximises, one of `BOUNDS`: the ELBO, or the bound of `samples` importance weights (Burda et
+      al. 2016), which is the ELBO for one sample.
+    samples: latents that training draws for an image. The ELBO is their mean.
 
   Batches: 'image' uint8 B H W C. Everything is in nats per image.
 
@@ -43,6 +47,8 @@ class Vae:
   beta: float = 1.0
   kl_warmup: int = 0
   importance_samples: int = 50
+  bound: str = 'elbo'
+  samples: int = 1
 
   def __post_init__(self):
     if self.likelihood not in LIKELIHOODS:
@@ -50,7 +56,12 @@ class Vae:
     checks.positive(self, 'scale')
     checks.between(self, ('beta',), at_least=0)
     checks.whole(self, 0, 'kl_warmup')
-    checks.whole(self, 1, 'latent', 'importance_samples')
+    checks.whole(self, 1, 'latent', 'importance_samples', 'samples')
+    if self.bound not in BOUNDS:
+      raise UserError(f'config.objective.bound must be one of {BOUNDS}, got {self.bound!r}')
+    if self.bound == 'importance_weighted' and (self.beta != 1 or self.kl_warmup):
+      raise UserError('the importance-weighted bound has no KL term of its own; set config.objective.beta to 1 and '
+                      f'kl_warmup to 0, got {self.beta} and {self.kl_warmup}, or bound to "elbo"')
 
   def init(self, key: Key, frozen: Params) -> Variables:
     encoder_key, decoder_key = jax.random.split(key)
@@ -63,18 +74,35 @@ class Vae:
     return (Phase('elbo', ('net',), self.loss),)
 
   def loss(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
-    """Mean of distortion + beta * KL, in nats per image."""
+    """Mean of distortion + beta * KL, in nats per image; or the negative importance-weighted bound.
+
+    That bound is log 1/k sum_k p(x, z_k) / q(z_k | x), with latents z_k that are reparameterised (Burda et al. 2016,
+    eq. 8 and 13). With one latent its expectation is the ELBO, whose KL term is then computed in closed form.
+    """
     x_BHWC = pixels(batch['image'])
     encoder_key, noise_key, decoder_key = jax.random.split(key, 3)
     (mean_BZ, log_variance_BZ), encoder = self.encoder.apply(
       params['net']['encoder'], context.mutable['encoder'], x_BHWC, key=encoder_key)
-    z_BZ = draw_posterior(mean_BZ, log_variance_BZ, noise_key)
-    out_BHWC, decoder = self.decoder.apply(params['net']['decoder'], context.mutable['decoder'], z_BZ, key=decoder_key)
-    distortion = -jnp.mean(self.log_likelihood(out_BHWC, x_BHWC))
+    decode = lambda z_NZ: self.decoder.apply(params['net']['decoder'], context.mutable['decoder'], z_NZ,
+                                             key=decoder_key)
     kl = jnp.mean(kl_to_standard_normal(mean_BZ, log_variance_BZ))
+    if self.samples == 1:
+      out_BHWC, decoder = decode(draw_posterior(mean_BZ, log_variance_BZ, noise_key))
+      distortion, bound = -jnp.mean(self.log_likelihood(out_BHWC, x_BHWC)), None
+    else:
+      noise_KBZ = jax.random.normal(noise_key, (self.samples, *mean_BZ.shape))
+      z_KBZ = mean_BZ + jnp.exp(log_variance_BZ / 2) * noise_KBZ
+      out_NHWC, decoder = decode(z_KBZ.reshape(-1, self.latent))  # all latents of a batch at once, N = K B
+      log_likelihood_KB = jax.vmap(self.log_likelihood, (0, None))(
+        out_NHWC.reshape(self.samples, *x_BHWC.shape), x_BHWC)
+      distortion = -jnp.mean(log_likelihood_KB)
+      log_weight_KB = log_likelihood_KB + log_prior_ratio(z_KBZ, noise_KBZ, log_variance_BZ)
+      bound = jnp.mean(jax.nn.logsumexp(log_weight_KB, axis=0)) - math.log(self.samples)
     ramp = jnp.minimum(1.0, (context.step + 1) / self.kl_warmup) if self.kl_warmup else 1.0
     loss = distortion + self.beta * ramp * kl
     metrics = {'distortion': distortion, 'kl': kl, 'negative_elbo': distortion + kl}
+    if self.bound == 'importance_weighted' and bound is not None:
+      loss = -bound
     return Output(loss, metrics, {'encoder': encoder, 'decoder': decoder}, weight=x_BHWC.shape[0])
 
   def log_likelihood(self, out_BHWC: Array, x_BHWC: Array) -> Array:
@@ -91,22 +119,41 @@ class Vae:
     The importance-weighted bound log 1/k sum_k p(x, z_k) / q(z_k | x) (Burda et al. 2016, eq. 8) lies between the ELBO
     and log p(x). Its negative can serve as the anomaly score of an image.
     """
-    x_BHWC = pixels(batch['image'])
+    log_likelihood_KB, log_weight_KB, kl_B = self._weights(params, context, batch['image'], key,
+                                                           self.importance_samples)
+    bound_B = jax.nn.logsumexp(log_weight_KB, axis=0) - math.log(self.importance_samples)
+    return {'negative_elbo': kl_B - log_likelihood_KB[0], 'distortion': -log_likelihood_KB[0], 'kl': kl_B,
+            f'negative_bound_{self.importance_samples}': -bound_B}
+
+  def log_evidence(self, params: Params, context: Context, image_BHWC: Array, key: Key, samples: int,
+                   chunk: int = 1) -> Array:
+    """An estimate of log p(x) in nats, shape B: the importance-weighted bound of many samples, such as 5,000.
+
+    Args:
+      params, context: as for `evaluate`.
+      image_BHWC: uint8.
+      key: of the samples.
+      samples: how many are drawn for an image.
+      chunk: how many of them are decoded at once. It changes the memory that is needed, and nothing else.
+    """
+    _, log_weight_KB, _ = self._weights(params, context, image_BHWC, key, samples, chunk)
+    return jax.nn.logsumexp(log_weight_KB, axis=0) - math.log(samples)
+
+  def _weights(self, params: Params, context: Context, image_BHWC: Array, key: Key, samples: int,
+               chunk: int = 1) -> tuple[Array, Array, Array]:
+    """log p(x | z_k) and log p(x, z_k) - log q(z_k | x), each K B, for K draws of q; and KL(q || prior), B."""
+    x_BHWC = pixels(image_BHWC)
     (mean_BZ, log_variance_BZ), _ = self.encoder.apply(params['net']['encoder'], context.mutable['encoder'], x_BHWC)
 
     def draw(key: Key) -> tuple[Array, Array]:
       noise_BZ = jax.random.normal(key, mean_BZ.shape)
       z_BZ = mean_BZ + jnp.exp(log_variance_BZ / 2) * noise_BZ
       log_likelihood_B = self.log_likelihood(self._decode(params, context, z_BZ), x_BHWC)
-      # log p(z) - log q(z | x), in which the normalising constants cancel
-      log_ratio_B = 0.5 * jnp.sum(jnp.square(noise_BZ) - jnp.square(z_BZ) + log_variance_BZ, axis=-1)
-      return log_likelihood_B, log_likelihood_B + log_ratio_B
+      return log_likelihood_B, log_likelihood_B + log_prior_ratio(z_BZ, noise_BZ, log_variance_BZ)
 
-    log_likelihood_KB, log_weight_KB = jax.lax.map(draw, jax.random.split(key, self.importance_samples))
-    kl_B = kl_to_standard_normal(mean_BZ, log_variance_BZ)
-    bound_B = jax.nn.logsumexp(log_weight_KB, axis=0) - math.log(self.importance_samples)
-    return {'negative_elbo': kl_B - log_likelihood_KB[0], 'distortion': -log_likelihood_KB[0], 'kl': kl_B,
-            f'negative_bound_{self.importance_samples}': -bound_B}
+    log_likelihood_KB, log_weight_KB = jax.lax.map(draw, jax.random.split(key, samples),
+                                                   batch_size=chunk if chunk > 1 else None)
+    return log_likelihood_KB, log_weight_KB, kl_to_standard_normal(mean_BZ, log_variance_BZ)
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
     """Draws 'image' uint8 N H W C: the mean of p(x | z) for z from the prior."""
@@ -150,3 +197,8 @@ def draw_posterior(mean_BX: Array, log_variance_BX: Array, key: Key) -> Array:
 def kl_to_standard_normal(mean_BZ: Array, log_variance_BZ: Array) -> Array:
   """KL(N(mean, variance) || N(0, I)), shape B, in nats (Kingma & Welling 2014, appendix B)."""
   return 0.5 * jnp.sum(jnp.square(mean_BZ) + jnp.exp(log_variance_BZ) - 1.0 - log_variance_BZ, axis=-1)
+
+
+def log_prior_ratio(z_XZ: Array, noise_XZ: Array, log_variance_XZ: Array) -> Array:
+  """log p(z) - log q(z | x) of z = mean + deviation * noise, over the last axis; the normalising constants cancel."""
+  return 0.5 * jnp.sum(jnp.square(noise_XZ) - jnp.square(z_XZ) + log_variance_XZ, axis=-1)

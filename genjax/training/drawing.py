@@ -123,6 +123,11 @@ class Samples:
     """The same samples, at most `size` of them at a time."""
     return self.run.sample_parts(num, self.seed, conditions, self.averaged, size)
 
+  def by(self, objective: Any, num: int, conditions: Mapping[str, np.ndarray] | None = None) -> Columns:
+    """`num` samples as another objective draws them from the parameters of the run: its own with another sampler."""
+    draw = jax.jit(self.run.program.on_mesh(objective.sample), out_shardings=sharding.replicated(self.run.mesh))
+    return joined(chunks(self.run, draw, num, self.seed, conditions, self.averaged, chunk=256))
+
 
 def parts_of(sample: Callable[..., Columns], num: int, conditions: Mapping[str, np.ndarray],
              size: int = PART) -> Iterator[Columns]:

@@ -112,3 +112,76 @@ def test_image_that_cannot_be_halved():
 def test_unknown_likelihood():
   with pytest.raises(UserError, match='poisson'):
     Vae(constant(lambda x: x), constant(lambda x: x), 1, 'poisson')
+
+
+def linear(samples=1, bound='importance_weighted'):
+  """A trainable encoder that is far from the posterior, and p(x | z) = N(z, 0.5^2) of one pixel."""
+  encoder = Network(lambda key: ({}, {}), lambda params, mutable, x, key=None: (
+    (jnp.full((len(x), 1), params['mean']), jnp.full((len(x), 1), params['log_variance'])), mutable))
+  return Vae(encoder, constant(lambda z: z.reshape(-1, 1, 1, 1)), 1, 'gaussian', 0.5, bound=bound, samples=samples)
+
+
+BATCH = {'image': jnp.full((4000, 1, 1, 1), 204, jnp.uint8)}
+FAR = {'net': {'encoder': {'mean': jnp.float32(0.0), 'log_variance': jnp.float32(0.0)}, 'decoder': {}}}
+
+
+def test_training_bound_grows_with_samples_up_to_the_evidence():
+  evidence = -stats.norm.logpdf(204 / 255, 0, math.sqrt(1.25))
+  losses = [float(linear(k).loss(FAR, NONE, BATCH, jax.random.key(k)).loss) for k in (1, 5, 50)]
+  assert losses[0] > losses[1] > losses[2] > evidence - 0.01
+  assert losses[2] - evidence < 0.05 < losses[0] - evidence
+
+
+def test_one_importance_sample_is_the_elbo_bitwise():
+  """Loss and gradients; the key of the latents is used as before, so that runs of one sample stay what they were."""
+  for samples, bound in ((1, 'importance_weighted'), (1, 'elbo')):
+    loss = lambda params: linear(samples, bound).loss(params, NONE, BATCH, jax.random.key(7)).loss
+    value, gradient = jax.value_and_grad(loss)(FAR)
+    mean, log_variance = jnp.zeros((4000, 1)), jnp.zeros((4000, 1))
+    _, noise_key, _ = jax.random.split(jax.random.key(7), 3)
+    z = mean + jnp.exp(log_variance / 2) * jax.random.normal(noise_key, mean.shape)
+    distortion = -jnp.mean(linear().log_likelihood(z.reshape(-1, 1, 1, 1), BATCH['image'].astype(jnp.float32) / 255))
+    assert value == distortion + 1.0 * 1.0 * jnp.mean(kl_to_standard_normal(mean, log_variance))
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_the_elbo_of_several_samples_is_their_mean():
+  one, many = (float(linear(k, 'elbo').loss(FAR, NONE, BATCH, jax.random.key(1)).loss) for k in (1, 20))
+  assert many == pytest.approx(one, abs=0.1)
+  assert float(linear(20).loss(FAR, NONE, BATCH, jax.random.key(1)).loss) < many - 0.1
+
+
+def test_gradient_of_the_bound_is_that_of_the_weighted_samples():
+  """Burda et al. 2016, eq. 14: the gradients of log weights, weighted by the normalised weights."""
+  objective, key = linear(7), jax.random.key(3)
+  batch = {'image': BATCH['image'][:5]}
+  found = jax.grad(lambda params: objective.loss(params, NONE, batch, key).loss)(FAR)['net']['encoder']
+  noise_KB1 = jax.random.normal(jax.random.split(key, 3)[1], (7, 5, 1))
+  x = 204 / 255
+
+  def log_weight_KB(mean, log_variance):
+    z_KB1 = mean + jnp.exp(log_variance / 2) * noise_KB1
+    log_q = jax.scipy.stats.norm.logpdf(z_KB1, mean, jnp.exp(log_variance / 2))
+    return (jax.scipy.stats.norm.logpdf(x, z_KB1, 0.5) + jax.scipy.stats.norm.logpdf(z_KB1) - log_q)[..., 0]
+
+  share_KB = jax.nn.softmax(log_weight_KB(0.0, 0.0), axis=0)
+  slopes = jax.jacfwd(log_weight_KB, (0, 1))(0.0, 0.0)
+  for name, slope_KB in zip(('mean', 'log_variance'), slopes):
+    np.testing.assert_allclose(found[name], -jnp.mean(jnp.sum(share_KB * slope_KB, axis=0)), rtol=1e-4)
+
+
+def test_log_evidence_is_the_closed_form_whatever_the_chunk():
+  image = BATCH['image'][:8]
+  estimate = jax.jit(linear().log_evidence, static_argnums=(4, 5))
+  values = [estimate(FAR, NONE, image, jax.random.key(0), 4000, chunk) for chunk in (1, 7, 500)]
+  np.testing.assert_allclose(values[0], stats.norm.logpdf(204 / 255, 0, math.sqrt(1.25)), atol=0.1)
+  np.testing.assert_allclose(values[1], values[0], rtol=1e-5)
+  np.testing.assert_allclose(values[2], values[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(('options', 'words'), [
+  (dict(bound='iwae'), 'importance_weighted'), (dict(bound='importance_weighted', beta=2.0), 'beta to 1'),
+  (dict(samples=0), 'samples')])
+def test_refused_bounds(options, words):
+  with pytest.raises(UserError, match=words):
+    Vae(constant(lambda x: x), constant(lambda x: x), 1, **options)

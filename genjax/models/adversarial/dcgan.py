@@ -95,6 +95,8 @@ class PointGan:
     pack: samples that the discriminator judges together, one after the other (PacGAN).
     momentum: decay of the running averages of batch normalisation, per step.
     dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
+    init_std: standard deviation of the initial kernels of both networks, 0.02 in the paper's code; 0 scales them by the
+      widths (He et al. 2015 in the generator, LeCun et al. 1998 in the discriminator).
 
   Raises:
     UserError: a norm, pack or class count that cannot be built.
@@ -113,9 +115,11 @@ class PointGan:
   pack: int = 1
   momentum: float = 0.9
   dtype: str = 'float32'
+  init_std: float = 0.0
 
   def __post_init__(self):
     _check(self)
+    checks.between(self, ('init_std',), at_least=0)
     checks.whole(self, 1, 'dimensions', 'generator_widths', 'discriminator_widths', 'pieces')
     checks.positive(self, 'scale')
     if not self.generator_widths or not self.discriminator_widths:
@@ -194,14 +198,15 @@ class PointGenerator(nnx.Module):
 
   def __init__(self, config: PointGan, rngs: nnx.Rngs):
     dtype = jnp.dtype(config.dtype)
-    init = nnx.initializers.he_normal()
+    init = nnx.initializers.normal(config.init_std) if config.init_std else nnx.initializers.he_normal()
     widths = (config.latent if config.num_classes is None else 2 * config.latent, *config.generator_widths)
     self.embed = _embed(config, rngs)
     self.layers = nnx.List([
       Normed(Dense(width, following, bias=config.norm == 'none', init=init, dtype=dtype, rngs=rngs), following,
              config.norm, config.momentum, dtype, rngs) for width, following in zip(widths, widths[1:])
     ])
-    self.output = Dense(widths[-1], config.dimensions, dtype=dtype, rngs=rngs)
+    last: dict[str, Any] = {'init': init} if config.init_std else {}
+    self.output = Dense(widths[-1], config.dimensions, dtype=dtype, rngs=rngs, **last)
     self.scale = config.scale
 
   def __call__(self, latent_BZ: Array, label_B: Array | None = None, key: Key | None = None) -> Array:
@@ -216,7 +221,8 @@ class PointDiscriminator(nnx.Module):
 
   def __init__(self, config: PointGan, rngs: nnx.Rngs):
     dtype, norm = jnp.dtype(config.dtype), config.discriminator_norm
-    bias, init = norm == 'none', nnx.initializers.lecun_normal()
+    bias = norm == 'none'
+    init = nnx.initializers.normal(config.init_std) if config.init_std else nnx.initializers.lecun_normal()
     widths = (config.pack * config.dimensions, *config.discriminator_widths)
     self.layers = nnx.List([
       Normed(

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from genjax import checks
+from genjax.nn.blocks import ACTIVATIONS
 from genjax.nn.conv import Conv, ConvTranspose, Dense
 from genjax.nn.functional import Network, network
-from genjax.types import Array, Key
+from genjax.types import Array, Key, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,14 +23,21 @@ class MlpConfig:
     latent: width Z of the latent.
     hidden: widths of the encoder's hidden layers; the decoder has them in reverse.
     dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
+    activation: of the hidden layers, one of `genjax.nn.blocks.ACTIVATIONS`.
+
+  Raises:
+    UserError: an unknown activation, or a number out of range.
   """
 
   shape: tuple[int, int, int]
   latent: int = 20
   hidden: tuple[int, ...] = (500,)
   dtype: str = 'float32'
+  activation: str = 'relu'
 
   def __post_init__(self):
+    if self.activation not in ACTIVATIONS:
+      raise UserError(f'config.model.activation must be one of {tuple(ACTIVATIONS)}, got {self.activation!r}')
     checks.whole(self, 1, 'shape', 'latent', 'hidden')
     checks.dtype(self)
 
@@ -71,11 +79,12 @@ class MlpEncoder(nnx.Module):
     widths = (math.prod(config.shape), *config.hidden)
     self.layers = nnx.List([_dense(inputs, outputs, config, rngs) for inputs, outputs in zip(widths, widths[1:])])
     self.out = _dense(widths[-1], 2 * config.latent, config, rngs)
+    self.activation = ACTIVATIONS[config.activation]
 
   def __call__(self, x_BHWC: Array, key: Key | None = None) -> tuple[Array, Array]:
     h_BD = x_BHWC.reshape(x_BHWC.shape[0], -1)
     for layer in self.layers:
-      h_BD = jax.nn.relu(layer(h_BD))
+      h_BD = self.activation(layer(h_BD))
     return _gaussian(self.out(h_BD))
 
 
@@ -87,10 +96,11 @@ class MlpDecoder(nnx.Module):
     self.layers = nnx.List([_dense(inputs, outputs, config, rngs) for inputs, outputs in zip(widths, widths[1:])])
     self.out = _dense(widths[-1], math.prod(config.shape), config, rngs)
     self.shape = config.shape
+    self.activation = ACTIVATIONS[config.activation]
 
   def __call__(self, z_BZ: Array, key: Key | None = None) -> Array:
     for layer in self.layers:
-      z_BZ = jax.nn.relu(layer(z_BZ))
+      z_BZ = self.activation(layer(z_BZ))
     return self.out(z_BZ).astype(jnp.float32).reshape(-1, *self.shape)
 
 
