@@ -19,7 +19,7 @@ PLOTS = ['matplotlib>=3.9,<4']  # curves of `genjax table`
 MEDIA = ['av>=14,<19']  # clips in and out
 REPORT = ['jinja2>=3.1,<4', 'plotly>=6,<8']  # pages of `genjax report`
 WANDB = ['wandb>=0.19,<1']
-MLFLOW = ['mlflow-skinny>=3,<4']
+MLFLOW = ['mlflow-skinny>=3,<4', 'sqlalchemy>=2,<3', 'alembic>=1.13,<2']  # the two for a store of its own, a file
 TEST = [
   *PLOTS, *MEDIA, *REPORT, *WANDB, *MLFLOW, 'selenium>=4.20,<5',
   'pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'pytest-xdist>=3.6,<4', 'ruff>=0.14,<1', 'pyright>=1.1.400,<2',

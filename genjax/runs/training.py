@@ -11,7 +11,7 @@ from genjax.config import Config
 from genjax.runs import assets, atomic, bases, builder_code, builders, extensions, lock, same, sources
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs import workdir as workdir_lib
-from genjax.training import hooks, loop, rehearsal, stopping
+from genjax.training import events, hooks, loggers, loop, rehearsal, stopping
 from genjax.training.checkpoints import warm_start
 from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.training.monitoring import logs
@@ -41,6 +41,7 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (),
     Stopped: the process was asked to stop; what was finished is saved.
   """
   config_lib.check(config)
+  loggers.check(config.get('loggers', ()))
   path = workdir_lib.prepare(workdir)
   with lock.hold(path), contextlib.closing(Clock(begin)) as clock:
     clock.listen()
@@ -76,7 +77,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
   _check_best(config, run)
   assets.put(config, assets.described(experiment.assets, experiment.files))
   description = {**workdir_lib.describe(config, experiment.train.fingerprint(), paths), **sources.record(config, path),
-                 **extensions.keep(path, imports)}
+                 **extensions.keep(path, imports), **run.sizes()}
   distributed.check_equal(description['data'], 'the data')
   if describe := getattr(experiment.train, 'describe', None):
     logs.say(describe())
@@ -103,8 +104,9 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
     log = hooks.Log(writer, config.log_every)
     sample = hooks.Sample(writer, config.sample_every, config.sample_num)
     save = hooks.Save(checkpoints, config.checkpoint.every, {**description, 'config': config_lib.plain(config)})
+    happened = events.Events(path)
     stopping.check()
-    with stopping.deferred():
+    with stopping.deferred(), happened.told(run):
       clock.started()
       loop.train(run, [
         Watchdog(path / ('watchdog.txt' if distributed.is_first() else f'watchdog_{distributed.number()}.txt'),
@@ -112,6 +114,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
         *experiment.hooks,
         *more_hooks,
         *extensions.hooks(path, imports),
+        *loggers.make(config.get('loggers', ()), path, config_lib.flatten(config)),
         log,
         Histograms(writer, config.get('histograms_every', 0)),
         hooks.Profile(str(path / 'profile'), config.profile.start, config.profile.steps),
@@ -119,6 +122,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
         sample,
         save,
         hooks.RollBack(save),
+        happened,
         hooks.StopTogether(),
       ])
       checkpoints.close()

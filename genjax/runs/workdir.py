@@ -8,6 +8,8 @@
     checkpoints/    Orbax checkpoints, by step
     status.json     what the run is doing, overwritten in place
     train.lock      held while the run trains, see `genjax.runs.lock`
+    events.jsonl    resumes, skipped updates, roll-backs, failures, see `genjax.training.events`
+    loggers.json    under which names loggers know the run, see `genjax.training.loggers`
     metrics.jsonl, tensorboard/, samples/, summary.json, evaluation.json, watchdog.txt
 """
 

@@ -62,7 +62,7 @@
         paper_bgcolor: color('--back'), plot_bgcolor: color('--back'), font: {color: color('--text')}, xaxis: x,
         yaxis: {...axis, title: {text: element('metric').value}, type},
         yaxis2: {...axis, title: {text: element('second').value}, type, overlaying: 'y', side: 'right', showgrid: false},
-        margin: {l: 50, r: 20, t: 30, b: 40}, showlegend: true, legend: {orientation: 'h', y: -0.2}, hovermode: 'closest',
+        margin: {l: 50, r: 20, t: 30, b: 40}, showlegend: true, legend: {orientation: 'h', yref: 'container', y: 0, yanchor: 'bottom'}, hovermode: 'closest',
         dragmode: 'zoom'
       };
     }
@@ -71,7 +71,10 @@
       const second = element('second').value;
       const data = traces(element('metric').value, 'y');
       if (second) data.push(...traces(second, 'y2'));
-      return Plotly.react('plot', data, layout(), {responsive: true, displaylogo: false});
+      const columns = innerWidth > 900 ? 2 : 1, lines = data.filter(trace => trace.showlegend !== false).length;
+      element('plot').style.height = `${Math.min(340 + 29 * Math.ceil(lines / columns), 1000)}px`;
+      return Plotly.react('plot', data, layout(), {responsive: true, displaylogo: false, modeBarButtons: [
+        ['toImage', 'zoom2d', 'pan2d', 'zoomIn2d', 'zoomOut2d', 'resetScale2d']]});
     }
 
     for (const id of ['metric', 'second', 'lines', 'scale', 'from', 'to'])
