@@ -242,5 +242,5 @@ def _tail(path: pathlib.Path) -> Log:
       text = file.read().decode(errors='replace')
   except OSError:
     return Log(path.name, '')
-  lines = [line.rpartition('\r')[2] for line in text.splitlines()]  # a bar is drawn over and over
+  lines = [line.rpartition('\r')[2] for line in text.rstrip().split('\n')]  # a bar is drawn over and over
   return Log(path.name, '\n'.join(lines[-LINES:]))

@@ -174,7 +174,7 @@ def _render(found: _Found, shown: Sequence[Sequence[media.Shown]], most: int, co
     policy=' '.join(f"'sha256-{_checksum(script)}'" for script in scripts),
     style=markupsafe.Markup((TEMPLATES / 'page.css').read_text()), scripts=[markupsafe.Markup(script)
                                                                              for script in scripts])
-  return Page(text, left_out)
+  return Page(text.lstrip(), left_out)
 
 
 def _plotly() -> str:
