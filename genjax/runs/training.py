@@ -23,7 +23,7 @@ from genjax.types import NonFiniteError, UserError, strict_json
 
 
 def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (), begin: float | None = None,
-          imports: Sequence[str] = (), more_hooks: Sequence[loop.Hook] = ()) -> Run:
+          imports: Sequence[str] = (), more_hooks: Sequence[loop.Hook] = (), named: str = '') -> Run:
   """Trains a config in a run directory, or resumes it; returns the run at its last step.
 
   Args:
@@ -33,6 +33,7 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (),
     begin: `time.perf_counter()` of when the command began; by default now.
     more_hooks: called after those of the experiment.
     imports: files or modules to load before the builder runs, see `genjax.runs.extensions`; the run keeps them.
+    named: what the config is called, such as 'configs/quickstart.py:smoke'; run.json keeps it for lists of runs.
 
   Raises:
     UserError: bad input, before anything is computed.
@@ -45,11 +46,11 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (),
   path = workdir_lib.prepare(workdir)
   with lock.hold(path), contextlib.closing(Clock(begin)) as clock:
     clock.listen()
-    return _train(config, path, paths, clock, imports, more_hooks)
+    return _train(config, path, paths, clock, imports, more_hooks, named)
 
 
 def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...], clock: Clock,
-           imports: Sequence[str], more_hooks: Sequence[loop.Hook]) -> Run:
+           imports: Sequence[str], more_hooks: Sequence[loop.Hook], named: str) -> Run:
   workdir_lib.compilation_cache()
   before = config.steps
   known = distributed.broadcast((path / 'config.json').exists(), 'whether the run exists')
@@ -91,7 +92,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
     # In this order: a process that dies in between leaves no config, and so a run that has not begun.
     atomic.write(path, experiment.files)
     builder_code.keep(path, code)
-    atomic.write_json(path / 'run.json', description)
+    atomic.write_json(path / 'run.json', {**description, 'named': '' if named.endswith('.json') else named})
     atomic.write_json(path / 'config.json', config_lib.plain(config))
     workdir_lib.wait_for(path / 'config.json')
   stopping.check()  # a signal that something before swallowed

@@ -2,7 +2,8 @@
 
     config.json     the config, with what the run found in its data under `assets`
     tokenizer.json, tokenizer_config.json, ...      files that `assets` names
-    run.json        versions, seed, implementation of random numbers, data fingerprint, import paths, imports, parts
+    run.json        versions, seed, implementation of random numbers, data fingerprint, import paths, imports, parts,
+                    numbers of parameters, FLOPs of a step
     code/           the Python files of a builder from outside genjax, see `genjax.runs.builder_code`
     imports/        the files that --import named, see `genjax.runs.extensions`
     checkpoints/    Orbax checkpoints, by step

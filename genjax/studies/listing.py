@@ -35,6 +35,7 @@ class Info:
     steps: of the whole run.
     rate: seconds of a step so far, with what comes between steps; None where that is not known.
     metrics: name -> its last value.
+    config: the config file with its argument, where the run was trained from one.
   """
 
   name: str
@@ -46,6 +47,7 @@ class Info:
   steps: int
   rate: float | None
   metrics: dict[str, float]
+  config: str = ''
 
   @property
   def eta(self) -> float | None:
@@ -79,7 +81,7 @@ def read(path: pathlib.Path, name: str = '', config: Mapping[str, Any] | None = 
   step = int(summary.get('step', step)) if state == FINISHED else step
   spent = sum(seconds for section, seconds in status.get('seconds', {}).items() if section not in _PASSING)
   return Info(name or path.name, path, str(known.get('experiment', '')).rpartition('.')[2], state, doing, step, steps,
-              spent / step if step else None, last_metrics(path))
+              spent / step if step else None, last_metrics(path), str(load(path / 'run.json').get('named', '')))
 
 
 def _state(path: pathlib.Path, config: Mapping[str, Any], status: Mapping[str, Any], summary: Mapping[str, Any],

@@ -147,6 +147,7 @@ def _about(info: listing.Info, config: Mapping[str, Any], run: Mapping[str, Any]
            ('step', f'{info.step} of {info.steps}')]
   if info.eta and info.state in (listing.RUNNING, listing.INTERRUPTED):
     found.append(('time to go', duration(info.eta)))
+  found += [('config file', info.config)] if info.config else []
   found += [('builder', str(config.get('experiment', '')))]
   found += [(key.replace('_', ' '), str(config[key])) for key in ('seed', 'batch_size') if key in config]
   parameters = run.get('parameters')
