@@ -40,8 +40,12 @@ class Events(hooks.Hook):
 
   def on_log(self, run: Run, step: int, values: Mapping[str, float]) -> None:
     if run.skipped > self._skipped:
-      self._add(step, 'skipped', f'{run.skipped - self._skipped} updates: a loss or gradient was not finite')
+      count = run.skipped - self._skipped
+      self._add(step, 'skipped', f'{count} update{"s" if count > 1 else ""}: a loss or gradient was not finite')
       self._skipped = run.skipped
+
+  def end(self, run: Run) -> None:
+    self.on_log(run, run.step, {})  # the newest step of a log is checked after it
 
   def recover(self, run: Run, error: NonFiniteError) -> bool:
     if len(run.rollbacks) > self._rollbacks:
