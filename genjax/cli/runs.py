@@ -80,8 +80,8 @@ class _Look:
 
 def _plain(info: listing.Info) -> dict:
   return {'run': info.name, 'path': str(info.path), 'config': info.config or info.experiment,
-          'builder': info.experiment, 'state': info.state, 'doing': info.doing, 'step': info.step, 'steps': info.steps, 'eta_seconds': info.eta, 'metrics': info.metrics,
-          'disk_bytes': listing.disk(info.path)}
+          'builder': info.experiment, 'state': info.state, 'doing': info.doing, 'step': info.step, 'steps': info.steps,
+          'eta_seconds': info.eta, 'metrics': info.metrics, 'disk_bytes': listing.disk(info.path)}
 
 
 def _shown(count: int) -> str:

@@ -202,7 +202,8 @@ class Run:
     return self.program.step_flops(base.due(self.phases, self.step) if due is None else due, columns or {})
 
   def sizes(self) -> dict[str, Any]:
-    """'parameters': group -> how many are trained; 'frozen_parameters'; 'step_flops': of the first step, in which all phases run."""
+    """'parameters': group -> how many are trained; 'frozen_parameters'; 'step_flops': of the first step, in which
+    all phases run."""
     count = lambda tree: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
     return {'parameters': {group: count(tree) for group, tree in self.target.params.items()},
             'frozen_parameters': count(self.frozen_target),

@@ -1,9 +1,8 @@
-"""The parts of a page: what it reads, what fits, what is escaped. tests/system/test_report.py opens pages in a browser."""
+"""The parts of a page: what it reads, what fits, what is escaped; test_report_browser.py opens pages."""
 
 import io
 import json
 import os
-import pathlib
 import re
 
 import numpy as np
@@ -202,7 +201,3 @@ def test_equal_runs_give_equal_pages(tmp_path, fake_run, report):
   assert report(folder)[0] == first
 
 
-def test_templates_are_packaged():
-  text = (pathlib.Path(page.__file__).parents[3] / 'setup.py').read_text()
-  assert "'genjax.studies.report': ['templates/*']" in text
-  assert {path.name for path in page.TEMPLATES.iterdir()} == {'page.html.jinja', 'page.css', 'page.js'}

@@ -168,7 +168,8 @@ def run(tmp_path, fake_run):
   """A run with curves, four sets of pictures, a clip, sounds and texts, an evaluation, and a hostile config."""
   evil = '"></td><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">'
   folder = fake_run(tmp_path / 'run <b>', {'data.name': evil}, loss=0.123456789, evaluation={
-    'metrics': {'heldout/loss': 0.123456789012345, 'samples/frechet': 35.1812626009}, 'card': {'step': 10, 'data': {'name': evil}, 'measures': {'samples': {'num_samples': 200}}}})
+    'metrics': {'heldout/loss': 0.123456789012345, 'samples/frechet': 35.1812626009}, 'card': {
+      'step': 10, 'data': {'name': evil}, 'measures': {'samples': {'num_samples': 200}}}})
   lines = [curve(step, 2 / step) for step in range(1, 101)] + [{'step': 100, 'heldout/loss': 0.1, evil: 1.0}]
   (folder / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, lines)) + '\n')
   random = np.random.default_rng(0)
@@ -245,7 +246,8 @@ def test_keys_reach_everything_and_move_through_training(run, browser):
   sound.find_element(By.CSS_SELECTOR, 'input').send_keys(Keys.HOME)
   assert sound.find_element(By.TAG_NAME, 'audio').get_attribute('src') != before
   check_media(browser)
-  unnamed = browser.js('[...document.querySelectorAll("select, input, button, video, audio, img, meter, [role=region]")]'
+  unnamed = browser.js('[...document.querySelectorAll("select, input, button, video, audio, img, meter, [role=region]"'
+                       ')]'
                        '.filter(e => !(e.labels && e.labels.length) && !e.getAttribute("aria-label") && !e.alt '
                        '&& !e.textContent.trim()).map(e => e.outerHTML.slice(0, 200))')
   assert unnamed == []
@@ -318,7 +320,8 @@ from genjax.training import hooks
 class Break(hooks.Hook):
   def after_step(self, run, metrics):
     if run.step == 2:
-      run.state = dataclasses.replace(run.state, params=jax.tree.map(lambda leaf: leaf * float('nan'), run.state.params))
+      broken = jax.tree.map(lambda leaf: leaf * float('nan'), run.state.params)
+      run.state = dataclasses.replace(run.state, params=broken)
 
 hooks.HOOKS.add('break', lambda workdir: Break())
 """

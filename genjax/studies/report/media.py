@@ -1,8 +1,8 @@
 """Samples of runs as they stand in a page: as many as fit, over all of training.
 
 Small files are taken as they are. Larger pictures become WebP of at most `SIDE` pixels, sounds become MP3, and clips
-are scaled down where PyAV is installed. Of each series the last samples are taken first, then the first ones, then those
-in between, so that whatever fits is spread over training.
+are scaled down where PyAV is installed. Of each series the last samples are taken first, then the first ones, then
+those in between, so that whatever fits is spread over training.
 """
 
 import base64

@@ -1,7 +1,7 @@
 """The page of a run or of a sweep: an HTML file that holds all it shows, within a size.
 
-Templates are jinja2's, which escapes whatever a config or a caption holds. Curves are drawn by plotly.js, whose minified
-source comes with the package plotly and goes into the page. A content security policy lets the browser run the scripts
+Templates are jinja2's, which escapes whatever a config or a caption holds. Curves are drawn by plotly.js, whose
+minified source comes with the package plotly and goes into the page. A content security policy lets the browser run the scripts
 of the page, known by their checksums, and load nothing.
 """
 
@@ -201,7 +201,8 @@ def _cells(table: tables.Table) -> dict[str, Any]:
     differences = [rendering.interval(row.differences.get(name)) for name in table.metrics
                    ] if table.baseline is not None else []
     rows.append({
-      'values': row.values or ('all',), 'runs': f'{row.finished} of {len(row.runs)}', 'is_base': index == table.baseline,
+      'values': row.values or ('all',), 'runs': f'{row.finished} of {len(row.runs)}',
+      'is_base': index == table.baseline,
       'cells': [(rendering.number(row.cells[name]), index in table.best.get(name, ())) for name in table.metrics],
       'differences': ['baseline'] * len(differences) if index == table.baseline else differences})
   metrics = [f'{name}{" ↓" if better == "min" else " ↑" if better == "max" else ""}'
