@@ -1,8 +1,9 @@
 """`genjax report DIR`: one HTML page of a run or a sweep, which loads nothing from elsewhere.
 
 DIR is a run directory, the folder of a sweep, or one with run directories in it. The page has config, data and
-versions, curves, samples through time, metrics with their cards, times, events, and the table of a sweep with differences paired
-by seed. It is written as DIR/report.html. What does not fit in --size is left out, and the page says so.
+versions, curves, samples through time, metrics with their cards, times, events, and the table of a sweep with
+differences paired by seed. It is written as DIR/report.html. What does not fit in --size is left out, and the page says
+so.
 """
 
 import argparse

@@ -201,7 +201,8 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float | None]:
 def _time(summary: Mapping[str, Any], status: Mapping[str, Any]) -> list[tuple[str, float, float]]:
   seconds = summary.get('time', {}).get('seconds') or status.get('seconds', {})
   total = sum(seconds.values())
-  return [(_SECTIONS.get(name, name), value, value / total) for name, value in seconds.items() if value and total]
+  return [(_SECTIONS.get(str(name), str(name)), value, value / total) for name, value in seconds.items()
+          if value and total]
 
 
 def _events(path: pathlib.Path, summary: Mapping[str, Any], status: Mapping[str, Any]) -> list[Event]:

@@ -1,8 +1,8 @@
 """The page of a run or of a sweep: an HTML file that holds all it shows, within a size.
 
 Templates are jinja2's, which escapes whatever a config or a caption holds. Curves are drawn by plotly.js, whose
-minified source comes with the package plotly and goes into the page. A content security policy lets the browser run the scripts
-of the page, known by their checksums, and load nothing.
+minified source comes with the package plotly and goes into the page. A content security policy lets the browser run the
+scripts of the page, known by their checksums, and load nothing.
 """
 
 import base64
