@@ -227,7 +227,8 @@ def check(names: Any) -> None:
     raise UserError(f"config.loggers is a list of names such as ('wandb', 'mlflow'), got {names!r}")
   for name in names:
     if name not in LOGGERS:
-      raise UserError(f'config.loggers has {name!r}, and there are {listed(sorted(LOGGERS))}')
+      raise UserError(f"config.loggers has {name!r}, and there are {listed(sorted(LOGGERS))}; several are given as "
+                      "('wandb', 'mlflow')")
     if name in ('wandb', 'mlflow') and importlib.util.find_spec(name) is None:
       raise UserError(f"config.loggers has {name!r}, whose package is not installed: pip install "
                       f"'genjax-research[{name}]', or leave it out")

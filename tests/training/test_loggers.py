@@ -10,6 +10,7 @@ import pytest
 
 from genjax.cli.main import main
 from genjax.training import loggers
+from genjax.types import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 CONFIG = f'--config={ROOT}/configs/quickstart.py:smoke'
@@ -65,6 +66,7 @@ def same(told, written):
   return told == written or math.isclose(told, written, rel_tol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::UserWarning', 'ignore::ResourceWarning')
 def test_both_are_told_what_is_logged_and_go_on_under_one_name(tmp_path):
   from mlflow import MlflowClient
@@ -102,7 +104,7 @@ def test_both_are_told_what_is_logged_and_go_on_under_one_name(tmp_path):
 
 @pytest.mark.parametrize('given, said', [
   ("('wandb',)", "pip install 'genjax-research[wandb]'"), ("('mlflow',)", "pip install 'genjax-research[mlflow]'"),
-  ("('tensorbord',)", "there are mlflow, wandb"), ("'wandb'", 'is a list of names')])
+  ("('tensorbord',)", "there are mlflow, wandb"), ("('wandb', 'wandb')", "pip install 'genjax-research[wandb]'")])
 def test_what_is_missing_or_unknown_is_told_before_anything_is_made(given, said, monkeypatch, capsys):
   find = loggers.importlib.util.find_spec
   monkeypatch.setattr(loggers.importlib.util, 'find_spec',
@@ -110,6 +112,12 @@ def test_what_is_missing_or_unknown_is_told_before_anything_is_made(given, said,
   assert main(['train', CONFIG, '--workdir=run', f'--config.loggers={given}']) == 2
   assert said in capsys.readouterr().err
   assert not pathlib.Path('run').exists()
+
+
+def test_bad_names():
+  for names, said in (('wandb', 'is a list of names'), ((1,), 'is a list of names'), (('mlflow', 'mlflow'), 'twice')):
+    with pytest.raises(UserError, match=said):
+      loggers.check(names)
 
 
 class _Broken(loggers.Logger):
