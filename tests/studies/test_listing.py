@@ -29,6 +29,19 @@ def test_states(tmp_path, fake_run):
   assert (unmeasured.state, unmeasured.doing) == ('finished', 'evaluate: exit code 2')
 
 
+def test_a_failure_is_known_until_the_run_goes_on(tmp_path, fake_run):
+  folder = fake_run(tmp_path / 'run', step=3)
+  event = lambda kind, text: json.dumps({'time': '', 'step': 3, 'event': kind, 'text': text}) + '\n'
+  (folder / 'events.jsonl').write_text(event('started', '') + event('failed', 'NonFiniteError: loss is nan\nmore'))
+  found = listing.read(folder)
+  assert (found.state, found.doing) == ('failed', 'NonFiniteError: loss is nan')
+  with open(folder / 'events.jsonl', 'a') as file:
+    file.write(event('resumed', ''))
+  assert listing.read(folder).state == 'interrupted'
+  (folder / 'events.jsonl').write_text('{"event": "fail')
+  assert listing.read(folder).state == 'interrupted'
+
+
 def test_a_run_is_running_while_its_process_lives(tmp_path, fake_run):
   folder = fake_run(tmp_path / 'run', step=4)
   with lock.hold(folder):

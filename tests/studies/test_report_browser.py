@@ -339,6 +339,7 @@ def test_a_run_that_fails_at_step_three(tmp_path, browser):
   finally:
     extensions.unload()
   browser.open(report(folder))
+  assert browser.one('header .state').text == 'failed'
   assert 'failed at step 3' in browser.one('.events').text.replace('\n', ' ')
   assert re.search(r'NonFiniteError: loss of phase .diffusion. is nan at step 3', browser.one('.events').text)
   browser.click_through()

@@ -13,7 +13,6 @@ from genjax import config as config_lib
 from genjax.runs import scoring
 from genjax.studies import jobs, listing
 
-EVENTS = 'events.jsonl'  # see `genjax.training.events`
 LINES = 40  # last lines of a log
 _TAIL = 32_768  # bytes at its end that are looked at
 _MOST = 400  # events
@@ -209,7 +208,7 @@ def _events(path: pathlib.Path, summary: Mapping[str, Any], status: Mapping[str,
   """What the run wrote of them. Of a run that wrote none, what its other files say."""
   found = []
   try:
-    lines = (path / EVENTS).read_text(errors='replace').splitlines()
+    lines = (path / listing.EVENTS).read_text(errors='replace').splitlines()
   except OSError:
     lines = []
   for line in lines:
