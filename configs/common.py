@@ -76,6 +76,7 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
     mesh.context: devices along the axis that splits sequences; -1 is all that the others leave.
     mesh.expert: devices along the axis that splits experts; -1 is all that the others leave.
     rules: mesh axis, or axes, that split arrays along this logical axis; None for none.
+    loggers: names of services that are told all that is logged: 'wandb', 'mlflow', see docs/seeing.md.
     log_every: steps from one line of the log to the next.
     evaluate_every: steps from one evaluation on held-out data to the next.
     evaluate_batches: held-out batches of an evaluation during training; 0 is the whole split.
@@ -125,6 +126,7 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
   config.ema = ml_collections.ConfigDict()  # group -> decay, or averages by name
   config.mesh = ml_collections.ConfigDict(dict(data=-1, fsdp=1, tensor=1, context=1, expert=1))
   config.rules = ml_collections.ConfigDict()  # logical axis -> mesh axis
+  config.loggers = ()
   config.log_every = 50
   config.evaluate_every = 0
   config.evaluate_batches = 0

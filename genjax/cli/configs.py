@@ -41,7 +41,7 @@ def parse(command: str, argv: Sequence[str], doc: str, define: Any = lambda valu
     print(f'{doc}\n\nFlags:\n  --config=FILE[:args]\n  --config.key=value ...\n'
           f'    (the keys: genjax inspect --config=FILE --options)\n{values.get_help()}')
     raise SystemExit(0)
-  text = _named(argv)
+  text = named(argv)
   config, paths, imports = configs.read(text, _imports(argv))
   argv, further = _split(_without_config(argv), config)
   values = flags.FlagValues()
@@ -140,7 +140,7 @@ def _without_config(argv: Sequence[str]) -> list[str]:
   ]
 
 
-def _named(argv: Sequence[str]) -> str:
+def named(argv: Sequence[str]) -> str:
   """The FILE[:args] that `--config` names."""
   for arg, following in zip(argv, [*argv[1:], '']):
     if arg.startswith('--config=') or arg == '--config':

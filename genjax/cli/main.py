@@ -29,6 +29,7 @@ COMMANDS = {
   'compare': 'evaluations side by side, if they were measured alike',
   'reproduce': 'train baselines, and hold them against published values',
   'runs': 'what the runs below a folder are doing',
+  'report': 'one HTML page of a run or a sweep',
   'merge': 'write a run with adapters as a run of its own',
   'inspect': 'parameters, sharding and FLOPs of a config, without memory; with --options, what may be set',
   'plan': 'what a run costs on a TPU slice, without a TPU',

@@ -63,7 +63,7 @@ class _Look:
   def rows(self, active: Sequence[str] = ()) -> list[list[str]]:
     """What the table shows."""
     infos = self.infos()
-    return [[row[0], info.experiment, *row[1:], _shown(self._size(info.path))]
+    return [[row[0], info.config or info.experiment, *row[1:], _shown(self._size(info.path))]
             for info, row in zip(infos, listing.rows(infos, self._wanted))]
 
   def summary(self, active: Sequence[str] = ()) -> str:
@@ -79,9 +79,9 @@ class _Look:
 
 
 def _plain(info: listing.Info) -> dict:
-  return {'run': info.name, 'path': str(info.path), 'config': info.experiment, 'state': info.state, 'doing': info.doing,
-          'step': info.step, 'steps': info.steps, 'eta_seconds': info.eta, 'metrics': info.metrics,
-          'disk_bytes': listing.disk(info.path)}
+  return {'run': info.name, 'path': str(info.path), 'config': info.config or info.experiment,
+          'builder': info.experiment, 'state': info.state, 'doing': info.doing, 'step': info.step, 'steps': info.steps,
+          'eta_seconds': info.eta, 'metrics': info.metrics, 'disk_bytes': listing.disk(info.path)}
 
 
 def _shown(count: int) -> str:

@@ -21,9 +21,11 @@ def main(argv: list[str], begin: float | None = None) -> int:
     flags.DEFINE_string('workdir', '', 'the run directory; it is made if it does not exist', flag_values=values)
     hosts.define(values)
 
-  values, paths = configs.parse('train', configs.of_workdir(argv), __doc__ or '', define)
+  argv = configs.of_workdir(argv)
+  values, paths = configs.parse('train', argv, __doc__ or '', define)
   if not values.workdir:
     raise UserError('--workdir=DIR is needed: the folder of the run')
   distributed.join(hosts.options(values), stops=True)
-  training.train(values.config, values.workdir, paths, begin, imports=values['import'].value)
+  training.train(values.config, values.workdir, paths, begin, imports=values['import'].value,
+                 named=configs.named(argv))
   return 0

@@ -15,7 +15,7 @@ from genjax.training import keys
 from genjax.types import UserError
 
 # Where a run is computed, and what watches it; results do not depend on it, so a resumed run may change it.
-PLACEMENT = ('mesh.', 'rules.', 'watchdog_seconds', 'data.threads')
+PLACEMENT = ('mesh.', 'rules.', 'watchdog_seconds', 'data.threads', 'loggers')
 
 
 def check_alike(config: Config) -> None:

@@ -11,7 +11,7 @@ from genjax.config import Config
 from genjax.runs import assets, atomic, bases, builder_code, builders, extensions, lock, same, sources
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs import workdir as workdir_lib
-from genjax.training import hooks, loop, rehearsal, stopping
+from genjax.training import events, hooks, loggers, loop, rehearsal, stopping
 from genjax.training.checkpoints import warm_start
 from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.training.monitoring import logs
@@ -23,7 +23,7 @@ from genjax.types import NonFiniteError, UserError, strict_json
 
 
 def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (), begin: float | None = None,
-          imports: Sequence[str] = (), more_hooks: Sequence[loop.Hook] = ()) -> Run:
+          imports: Sequence[str] = (), more_hooks: Sequence[loop.Hook] = (), named: str = '') -> Run:
   """Trains a config in a run directory, or resumes it; returns the run at its last step.
 
   Args:
@@ -33,6 +33,7 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (),
     begin: `time.perf_counter()` of when the command began; by default now.
     more_hooks: called after those of the experiment.
     imports: files or modules to load before the builder runs, see `genjax.runs.extensions`; the run keeps them.
+    named: what the config is called, such as 'configs/quickstart.py:smoke'; run.json keeps it for lists of runs.
 
   Raises:
     UserError: bad input, before anything is computed.
@@ -41,14 +42,15 @@ def train(config: Config, workdir: str, paths: list[str] | tuple[str, ...] = (),
     Stopped: the process was asked to stop; what was finished is saved.
   """
   config_lib.check(config)
+  loggers.check(config.get('loggers', ()))
   path = workdir_lib.prepare(workdir)
   with lock.hold(path), contextlib.closing(Clock(begin)) as clock:
     clock.listen()
-    return _train(config, path, paths, clock, imports, more_hooks)
+    return _train(config, path, paths, clock, imports, more_hooks, named)
 
 
 def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...], clock: Clock,
-           imports: Sequence[str], more_hooks: Sequence[loop.Hook]) -> Run:
+           imports: Sequence[str], more_hooks: Sequence[loop.Hook], named: str) -> Run:
   workdir_lib.compilation_cache()
   before = config.steps
   known = distributed.broadcast((path / 'config.json').exists(), 'whether the run exists')
@@ -76,7 +78,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
   _check_best(config, run)
   assets.put(config, assets.described(experiment.assets, experiment.files))
   description = {**workdir_lib.describe(config, experiment.train.fingerprint(), paths), **sources.record(config, path),
-                 **extensions.keep(path, imports)}
+                 **extensions.keep(path, imports), **run.sizes()}
   distributed.check_equal(description['data'], 'the data')
   if describe := getattr(experiment.train, 'describe', None):
     logs.say(describe())
@@ -90,7 +92,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
     # In this order: a process that dies in between leaves no config, and so a run that has not begun.
     atomic.write(path, experiment.files)
     builder_code.keep(path, code)
-    atomic.write_json(path / 'run.json', description)
+    atomic.write_json(path / 'run.json', {**description, 'named': '' if named.endswith('.json') else named})
     atomic.write_json(path / 'config.json', config_lib.plain(config))
     workdir_lib.wait_for(path / 'config.json')
   stopping.check()  # a signal that something before swallowed
@@ -103,8 +105,9 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
     log = hooks.Log(writer, config.log_every)
     sample = hooks.Sample(writer, config.sample_every, config.sample_num)
     save = hooks.Save(checkpoints, config.checkpoint.every, {**description, 'config': config_lib.plain(config)})
+    happened = events.Events(path)
     stopping.check()
-    with stopping.deferred():
+    with stopping.deferred(), happened.told(run):
       clock.started()
       loop.train(run, [
         Watchdog(path / ('watchdog.txt' if distributed.is_first() else f'watchdog_{distributed.number()}.txt'),
@@ -112,6 +115,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
         *experiment.hooks,
         *more_hooks,
         *extensions.hooks(path, imports),
+        *loggers.make(config.get('loggers', ()), path, config_lib.flatten(config)),
         log,
         Histograms(writer, config.get('histograms_every', 0)),
         hooks.Profile(str(path / 'profile'), config.profile.start, config.profile.steps),
@@ -119,6 +123,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
         sample,
         save,
         hooks.RollBack(save),
+        happened,
         hooks.StopTogether(),
       ])
       checkpoints.close()

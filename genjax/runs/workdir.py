@@ -2,12 +2,15 @@
 
     config.json     the config, with what the run found in its data under `assets`
     tokenizer.json, tokenizer_config.json, ...      files that `assets` names
-    run.json        versions, seed, implementation of random numbers, data fingerprint, import paths, imports, parts
+    run.json        versions, seed, implementation of random numbers, data fingerprint, import paths, imports, parts,
+                    numbers of parameters, FLOPs of a step
     code/           the Python files of a builder from outside genjax, see `genjax.runs.builder_code`
     imports/        the files that --import named, see `genjax.runs.extensions`
     checkpoints/    Orbax checkpoints, by step
     status.json     what the run is doing, overwritten in place
     train.lock      held while the run trains, see `genjax.runs.lock`
+    events.jsonl    resumes, skipped updates, roll-backs, failures, see `genjax.training.events`
+    loggers.json    under which names loggers know the run, see `genjax.training.loggers`
     metrics.jsonl, tensorboard/, samples/, summary.json, evaluation.json, watchdog.txt
 """
 

@@ -14,10 +14,12 @@ import tqdm
 
 from genjax.runs import lock
 
+EVENTS = 'events.jsonl'  # see `genjax.training.events`
 JOB = 'job.json'  # what a sweep says of the processes of a run, see `genjax.studies.jobs`
 STATES = FINISHED, RUNNING, FAILED, INTERRUPTED, WAITING = 'finished', 'running', 'failed', 'interrupted', 'waiting'
 _PASSING = ('startup', 'compile', 'lost')  # sections of time that do not grow with the steps
 _SILENT = 900  # seconds without a word after which a run on another host counts as interrupted
+_SHORT = 100  # characters of an error
 _TAIL = 16_384  # bytes at the end of metrics.jsonl that are looked at
 
 
@@ -35,6 +37,7 @@ class Info:
     steps: of the whole run.
     rate: seconds of a step so far, with what comes between steps; None where that is not known.
     metrics: name -> its last value.
+    config: the config file with its argument, where the run was trained from one.
   """
 
   name: str
@@ -46,6 +49,7 @@ class Info:
   steps: int
   rate: float | None
   metrics: dict[str, float]
+  config: str = ''
 
   @property
   def eta(self) -> float | None:
@@ -79,7 +83,7 @@ def read(path: pathlib.Path, name: str = '', config: Mapping[str, Any] | None = 
   step = int(summary.get('step', step)) if state == FINISHED else step
   spent = sum(seconds for section, seconds in status.get('seconds', {}).items() if section not in _PASSING)
   return Info(name or path.name, path, str(known.get('experiment', '')).rpartition('.')[2], state, doing, step, steps,
-              spent / step if step else None, last_metrics(path))
+              spent / step if step else None, last_metrics(path), str(load(path / 'run.json').get('named', '')))
 
 
 def _state(path: pathlib.Path, config: Mapping[str, Any], status: Mapping[str, Any], summary: Mapping[str, Any],
@@ -90,7 +94,20 @@ def _state(path: pathlib.Path, config: Mapping[str, Any], status: Mapping[str, A
     return FINISHED, reason(job) if job.get('exit') else ''
   if job.get('exit'):
     return FAILED, reason(job)
+  if failure := _failure(path):
+    return FAILED, failure
   return (INTERRUPTED, '') if (path / 'config.json').exists() else (WAITING, '')
+
+
+def _failure(path: pathlib.Path) -> str:
+  """How the last process of a run failed, in short; '' if it did not."""
+  try:
+    with open(path / EVENTS, 'rb') as file:
+      file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+      last = json.loads(file.read().splitlines()[-1])
+    return str(last['text']).splitlines()[0][:_SHORT] if last['event'] == 'failed' else ''
+  except (OSError, ValueError, LookupError, TypeError):
+    return ''
 
 
 def is_finished(path: pathlib.Path, config: Mapping[str, Any], summary: Mapping[str, Any] | None = None) -> bool:

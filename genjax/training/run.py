@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -199,6 +200,14 @@ class Run:
         long.
     """
     return self.program.step_flops(base.due(self.phases, self.step) if due is None else due, columns or {})
+
+  def sizes(self) -> dict[str, Any]:
+    """'parameters': group -> how many are trained; 'frozen_parameters'; 'step_flops': of the first step, in which
+    all phases run."""
+    count = lambda tree: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+    return {'parameters': {group: count(tree) for group, tree in self.target.params.items()},
+            'frozen_parameters': count(self.frozen_target),
+            'step_flops': self.step_flops(base.due(self.phases, 0))}
 
   def evaluate(self, averaged: bool | str = True, max_batches: int = 0) -> dict[str, float]:
     """Means of the objective's per-example values over the held-out split.

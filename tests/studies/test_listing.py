@@ -29,6 +29,19 @@ def test_states(tmp_path, fake_run):
   assert (unmeasured.state, unmeasured.doing) == ('finished', 'evaluate: exit code 2')
 
 
+def test_a_failure_is_known_until_the_run_goes_on(tmp_path, fake_run):
+  folder = fake_run(tmp_path / 'run', step=3)
+  event = lambda kind, text: json.dumps({'time': '', 'step': 3, 'event': kind, 'text': text}) + '\n'
+  (folder / 'events.jsonl').write_text(event('started', '') + event('failed', 'NonFiniteError: loss is nan\nmore'))
+  found = listing.read(folder)
+  assert (found.state, found.doing) == ('failed', 'NonFiniteError: loss is nan')
+  with open(folder / 'events.jsonl', 'a') as file:
+    file.write(event('resumed', ''))
+  assert listing.read(folder).state == 'interrupted'
+  (folder / 'events.jsonl').write_text('{"event": "fail')
+  assert listing.read(folder).state == 'interrupted'
+
+
 def test_a_run_is_running_while_its_process_lives(tmp_path, fake_run):
   folder = fake_run(tmp_path / 'run', step=4)
   with lock.hold(folder):
@@ -48,11 +61,14 @@ def test_a_run_is_running_while_its_process_lives(tmp_path, fake_run):
 
 def test_runs_prints_a_table(tmp_path, fake_run, capsys):
   fake_run(tmp_path / 'deep' / 'b', loss=0.5, curve=[(5, 0.7), (10, 0.5)])
+  facts = json.loads((tmp_path / 'deep' / 'b' / 'run.json').read_text())
+  (tmp_path / 'deep' / 'b' / 'run.json').write_text(json.dumps({**facts, 'named': 'configs/mine.py:depth=3'}))
   fake_run(tmp_path / 'a', step=4)
   fake_run(tmp_path / '.hidden' / 'c')
   fake_run(tmp_path / 'a' / 'checkpoints' / 'd')
   assert main(['runs', str(tmp_path)]) == 0
   lines = capsys.readouterr().out.splitlines()
+  assert 'diffusion' in lines[1] and 'configs/mine.py:depth=3' in lines[2]
   assert [line.split()[0] for line in lines] == ['run', 'a', 'deep/b']
   assert 'interrupted' in lines[1] and '4/10' in lines[1] and '00:03' in lines[1]
   assert 'finished' in lines[2] and 'net/loss 0.5' in lines[2] and 'kB' in lines[2]

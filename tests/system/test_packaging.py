@@ -120,6 +120,7 @@ def test_a_wheel_and_a_source_archive_hold_genjax_alone(wheel, source_archive, s
   modules = {name.removeprefix('genjax/') for name in names if name.endswith('.py')}
   linked = {f'{link}/{name}' for link in ('configs', 'experiments') for name in python_files(sources / link)}
   assert modules == python_files(sources / 'genjax') | linked
+  assert {f'genjax/studies/report/templates/page.{ending}' for ending in ('html.jinja', 'css', 'js')} <= set(names)
   lines = zipfile.ZipFile(wheel).read(metadata).decode().splitlines()
   for line in ('Name: genjax-research', 'License-Expression: Apache-2.0', 'License-File: LICENSE',
                'Requires-Python: >=3.11'):
