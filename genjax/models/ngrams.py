@@ -41,7 +41,7 @@ class MlpConfig:
     width: size D of the vector of a symbol.
     hidden: units of the hidden layer.
     momentum: weight of the old running averages in an update of the batch norm; 0 leaves the norm out.
-    dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
+    dtype: compute type, 'float32' or 'bfloat16'; parameters and logits are float32.
   """
 
   vocab: int
@@ -73,7 +73,7 @@ class WavenetConfig:
     width: size D of the vector of a symbol.
     hidden: units of each hidden layer.
     momentum: weight of the old running averages in an update of the batch norms; 0 leaves the norms out.
-    dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
+    dtype: compute type, 'float32' or 'bfloat16'; parameters and logits are float32.
   """
 
   vocab: int
@@ -136,13 +136,13 @@ class _Tree(nnx.Module):
     widths = (config.width, *[config.hidden] * len(config.groups))
     self.layers = nnx.List([_Join(inputs, group, config, rngs) for inputs, group in zip(widths, config.groups)])
     init = nnx.initializers.variance_scaling(OUTPUT_SCALE**2, 'fan_in', 'normal')
-    self.out = Dense(config.hidden, config.vocab, init=init, dtype=dtype, rngs=rngs)
+    self.out = Dense(config.hidden, config.vocab, init=init, rngs=rngs)
 
   def __call__(self, symbol_BK: Array, key: Key | None = None) -> Array:
     x_BKD = self.embedding(symbol_BK)
     for layer in self.layers:
       x_BKD = layer(x_BKD, key)
-    return self.out(x_BKD[:, 0]).astype(jnp.float32)
+    return self.out(x_BKD[:, 0])
 
 
 def ngrams(config: Config) -> Network:

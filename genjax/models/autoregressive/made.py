@@ -26,7 +26,7 @@ class MadeConfig:
     orderings: number M of sets of masks. Training draws one for each batch; the model is the mixture of all, evenly
       weighted.
     order: order of the entries in each set of masks: 'random', or 'raster' for the order in which they stand.
-    dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
+    dtype: compute type, 'float32' or 'bfloat16'; parameters and logits are float32.
 
   Raises:
     UserError: sizes that cannot be built, or an unknown order.
@@ -96,13 +96,15 @@ class _Made(nnx.Module):
     if generate:
       return self.generate(x_BD, which)
     kernels, _ = self.masked(which)
-    return self.after(x_BD.astype(self.config.dtype), kernels, 0).astype(jnp.float32)
+    return self.after(x_BD.astype(self.config.dtype), kernels, 0)
 
   def after(self, x: Array, kernels: list[Array], first: int) -> Array:
     """The layers from number `first` on."""
     for number in range(first, len(kernels)):
       x = jax.nn.relu(x) if number else x
-      x = linear.matmul(x, kernels[number]) + self.layers[number].bias[...].astype(x.dtype)
+      bias, last = self.layers[number].bias[...], number == len(self.layers) - 1
+      x = linear.matmul(x, kernels[number], jnp.float32 if last else None)
+      x += bias.astype(x.dtype)
     return x
 
   def generate(self, uniform_ND: Array, which: Array | int) -> Array:
@@ -113,7 +115,7 @@ class _Made(nnx.Module):
     def step(carry: tuple[Array, Array], entry: Array) -> tuple[tuple[Array, Array], None]:
       sum_NH, x_ND = carry
       hidden_NH = jax.nn.relu(self.after(sum_NH, [first_DH, *middle], 1))
-      logit_N = (hidden_NH @ last_HD[:, entry]).astype(jnp.float32) + last[entry]
+      logit_N = jnp.matmul(hidden_NH, last_HD[:, entry], preferred_element_type=jnp.float32) + last[entry]
       x_N = (uniform_ND[:, entry] < jax.nn.sigmoid(logit_N)).astype(x_ND.dtype)
       return (sum_NH + x_N[:, None].astype(sum_NH.dtype) * first_DH[entry], x_ND.at[:, entry].set(x_N)), None
 
