@@ -24,7 +24,7 @@ MODELS = {
 def get_config(arg=None):
   arg = common.parse_arg(arg, model='wavenet', smoke=False)
   table = arg.model == 'bigram'
-  config = common.base(steps=2_000 if table else 200_000, batch_size=4096 if table else 32)
+  config = common.base(steps=2_000 if table else 200_000, batch_size=512 if table else 32)
   config.experiment = 'genjax.experiments.ngrams'
   config.data = dict(name='shuffled_names', train='train', heldout='validation', separator='\n', data_dir='',
                      originals='')
@@ -37,7 +37,7 @@ def get_config(arg=None):
     config.optimizers.net = dict(name='adam', lr=0.1, schedule='cosine')
   config.steps_per_call = 10 if table else 100  # a step takes less than a millisecond
   config.log_every = config.steps // 20
-  config.evaluate_every = config.steps // 10
+  config.evaluate_every = config.steps // 5
   config.sample_every = config.steps // 2
   config.sample_num = 20
   config.checkpoint.every = config.steps // 20
