@@ -6,8 +6,8 @@
     genjax sample   --workdir=runs/made --num=64 --out=digits.png
 
 Setting of EugenHotaj/pytorch-generative: one hidden layer of 8,000 units (12.55 M parameters), one random order of the
-pixels, pixels drawn anew whenever an image is read, Adam 1e-3, batch 64, 85 epochs. Its README has 84.87 nats. Arguments:
-hidden (8000), orderings (1), epochs (85).
+pixels, pixels drawn anew whenever an image is read, Adam 1e-3, batch 64, 85 epochs. Its README has 84.87 nats.
+Arguments: hidden (8000), orderings (1), epochs (85).
 """
 
 from genjax.configs import common

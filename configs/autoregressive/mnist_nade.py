@@ -6,8 +6,8 @@
     genjax sample   --workdir=runs/nade --num=64 --out=digits.png
 
 Setting of EugenHotaj/pytorch-generative: 500 rectified units before each pixel, pixels drawn anew whenever an image is
-read, Adam 1e-3, batch 512, 50 epochs. Its README has 85.65 nats. Its present code applies the sigmoid twice in the loss,
-which the networks here do not. Arguments: hidden (500), epochs (50).
+read, Adam 1e-3, batch 512, 50 epochs. Its README has 85.65 nats. Its present code applies the sigmoid twice in the
+loss, which is not done here. Arguments: hidden (500), epochs (50).
 """
 
 from genjax.configs import common

@@ -21,7 +21,8 @@ def fixture(name):
   network = lstm(CONFIGS[name])
   params, mutable = jax.jit(network.init)(jax.random.key(0))
   generator = np.random.default_rng(0)
-  return network, jax.tree.map(lambda leaf: leaf + 0.3 * generator.normal(size=leaf.shape), params), mutable
+  params = jax.tree.map(lambda leaf: np.float32(leaf + 0.3 * generator.normal(size=leaf.shape)), params)
+  return network, params, mutable
 
 
 def run(params, x_TI):

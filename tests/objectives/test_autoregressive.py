@@ -29,7 +29,7 @@ def start(objective):
 @pytest.mark.parametrize('name', OBJECTIVES)
 def test_probabilities_of_all_images_sum_to_one(name):
   params, context = start(OBJECTIVES[name])
-  values = OBJECTIVES[name].evaluate(params, context, {'image': GRID}, jax.random.key(0))
+  values = jax.jit(OBJECTIVES[name].evaluate)(params, context, {'image': GRID}, jax.random.key(0))
   assert np.exp(-np.asarray(values['nll'], np.float64)).sum() == pytest.approx(1, abs=1e-5)
   np.testing.assert_allclose(values['bits_per_dim'], values['nll'] / (6 * math.log(2)), rtol=1e-6)
 
@@ -52,7 +52,7 @@ def test_a_mixture_is_the_mean_of_its_orderings_and_its_loss_is_one_of_them():
 def test_samples_are_as_likely_as_the_model_says(name):
   objective = OBJECTIVES[name]
   params, context = start(objective)
-  probability = np.exp(-np.asarray(objective.evaluate(params, context, {'image': GRID}, jax.random.key(0))['nll']))
+  probability = np.exp(-np.asarray(jax.jit(objective.evaluate)(params, context, {'image': GRID}, jax.random.key(0))['nll']))
   keys = jax.random.split(jax.random.key(1), 4000)
   image = np.asarray(jax.jit(lambda keys: objective.sample(params, context, keys, {})['image'])(keys))
   assert image.dtype == np.uint8 and set(np.unique(image)) == {0, 255}
@@ -62,5 +62,5 @@ def test_samples_are_as_likely_as_the_model_says(name):
   counts, expected = (np.append(each[~rare], each[rare].sum()) for each in (counts, expected))
   statistic = ((counts - expected) ** 2 / np.maximum(expected, 1)).sum()
   assert statistic < len(expected) + 4 * math.sqrt(2 * len(expected))
-  again = objective.sample(params, context, keys[5:7], {})['image']
+  again = jax.jit(objective.sample)(params, context, keys[5:7], {})['image']
   np.testing.assert_array_equal(again, image[5:7])

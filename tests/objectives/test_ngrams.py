@@ -37,8 +37,8 @@ def test_the_loss_is_the_cross_entropy_of_the_next_symbol():
 def test_greedy_texts_follow_the_window():
   objective, params, context = make(temperature=0.0)
   prompt_NP = np.asarray([[0, 1, -1, -1, -1], [0, 2, 3, 4, 5], [0, -1, -1, -1, -1]])
-  tokens_NT = np.asarray(objective.sample(params, context, jax.random.split(jax.random.key(0), 3),
-                                          {'prompt': prompt_NP})['tokens'])
+  tokens_NT = np.asarray(jax.jit(objective.sample)(params, context, jax.random.split(jax.random.key(0), 3),
+                                                   {'prompt': prompt_NP})['tokens'])
   assert tokens_NT.shape == (3, 12)
   for row, prompt in zip(tokens_NT, ([0, 1], [0, 2, 3, 4, 5], [0])):
     text = list(prompt)

@@ -22,8 +22,8 @@ def test_logits_and_gradients_are_those_of_torch():
   sides, leaves = [], []
   for side in ('encoder', 'decoder'):
     own, layer = params[side]['lstm'], torch.nn.LSTM(7, 12, batch_first=True)
-    values = {'weight_ih_l0': own['input_kernel'].T, 'weight_hh_l0': own['recurrent_kernel'].T, 'bias_ih_l0': own['bias'],
-              'bias_hh_l0': np.zeros(48, np.float32)}
+    values = {'weight_ih_l0': own['input_kernel'].T, 'weight_hh_l0': own['recurrent_kernel'].T,
+              'bias_ih_l0': own['bias'], 'bias_hh_l0': np.zeros(48, np.float32)}
     layer.load_state_dict({name: torch.tensor(value) for name, value in values.items()})
     sides.append(layer)
     leaves += [(side, 'input_kernel', layer.weight_ih_l0), (side, 'recurrent_kernel', layer.weight_hh_l0)]

@@ -247,7 +247,7 @@ def _check(values: Mapping[str, Any], where: str) -> None:
 
 def learning_rate(lr: float, steps: int, warmup: int, schedule: str, end: float,
                   where: str = 'optimizer', drop_at: float = 0.5) -> optax.Schedule:
-  """Learning rate schedule: linear warm-up, then constant, linear or cosine to `end * lr` at `steps`, or a drop to it."""
+  """Learning rate schedule: linear warm-up, then constant, or linear, cosine or a drop to `end * lr`."""
   rest = max(1, steps - warmup)
   if schedule == 'constant':
     tail = optax.constant_schedule(lr)
