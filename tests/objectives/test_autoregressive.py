@@ -52,7 +52,8 @@ def test_a_mixture_is_the_mean_of_its_orderings_and_its_loss_is_one_of_them():
 def test_samples_are_as_likely_as_the_model_says(name):
   objective = OBJECTIVES[name]
   params, context = start(objective)
-  probability = np.exp(-np.asarray(jax.jit(objective.evaluate)(params, context, {'image': GRID}, jax.random.key(0))['nll']))
+  values = jax.jit(objective.evaluate)(params, context, {'image': GRID}, jax.random.key(0))
+  probability = np.exp(-np.asarray(values['nll']))
   keys = jax.random.split(jax.random.key(1), 4000)
   image = np.asarray(jax.jit(lambda keys: objective.sample(params, context, keys, {})['image'])(keys))
   assert image.dtype == np.uint8 and set(np.unique(image)) == {0, 255}

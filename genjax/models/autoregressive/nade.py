@@ -66,9 +66,10 @@ class _Nade(nnx.Module):
     def block(sum_BH: Array, scanned: tuple[Array, ...]) -> tuple[Array, Array]:
       x_KB, input_KH, output_KH, bias_K = scanned
       x_BK, input_KH = x_KB.T.astype(config.dtype), input_KH.astype(config.dtype)
-      added_BKH = jnp.einsum('bj,kj,jh->bkh', x_BK, before_KK, input_KH, preferred_element_type=jnp.float32)
+      before_BKK = x_BK[:, None] * before_KK
+      added_BKH = jnp.matmul(before_BKK, input_KH, preferred_element_type=jnp.float32)
       hidden_BKH = ACTIVATIONS[config.activation](sum_BH[:, None] + added_BKH)
-      logit_BK = jnp.einsum('bkh,kh->bk', hidden_BKH, output_KH) + bias_K
+      logit_BK = jnp.sum(hidden_BKH * output_KH, axis=-1) + bias_K  # fused, so that hidden units are not stored
       return sum_BH + jnp.matmul(x_BK, input_KH, preferred_element_type=jnp.float32), logit_BK.T
 
     sum_BH = jnp.broadcast_to(self.hidden_bias[...], (rows, config.hidden))
