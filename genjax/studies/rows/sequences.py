@@ -8,7 +8,8 @@ _TORCH = 'EugenHotaj/pytorch-generative, README'
 _DRAWN = 'Each epoch has every symbol once, where the notebook draws with replacement.'
 
 ROWS = (
-  Row('names_bigram', 'configs/language/names_ngram.py:model=bigram', seeds=(0, 1, 2), minutes=1, data=('shuffled_names',), metrics=(
+  Row('names_bigram', 'configs/language/names_ngram.py:model=bigram', seeds=(0, 1, 2), minutes=1,
+      data=('shuffled_names',), metrics=(
     Metric('heldout/loss', (2.444, 2.464), '2.4541 by counts', _MAKEMORE.format(1),
            label='loss on the training names, nats per symbol'),
   ), note='All 32,033 names, on which it is trained as well. The notebook prints 2.4765 for counts with one added, and '
