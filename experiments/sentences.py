@@ -64,8 +64,13 @@ def _words(config: Config, pairs: Pairs) -> Sentences:
   def read(sentence: str) -> np.ndarray:
     return np.concatenate([[words.START], source.encode(sentence), [words.STOP]]).astype(np.int32)
 
+  def text(vocabulary: WordVocabulary) -> Callable[[np.ndarray], str]:
+    if config.data.splitter == 'characters':
+      return lambda tokens_T: ''.join(vocabulary.sentence(tokens_T))
+    return vocabulary.decode
+
   return Sentences(source=read, target=lambda sentence: _ended(target.encode(sentence), words.STOP), around=2,
-                   unit='words', texts=(source.decode, target.decode), words=target.sentence, split=target.split,
+                   unit='words', texts=(text(source), text(target)), words=target.sentence, split=target.split,
                    tokens=Tokens(start=words.START, stop=words.STOP, padding=words.PADDING),
                    sizes=(source.size, target.size), known=target.size, unused=target.unused, files=files)
 

@@ -1,4 +1,4 @@
-"""Builder of translation: an encoder-decoder transformer on sentence pairs in words or subwords, with BLEU."""
+"""Builder of translation: an encoder-decoder transformer or LSTM on pairs of texts in words, characters or subwords."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -17,21 +17,29 @@ from genjax.data.text import parallel
 from genjax.experiments import encoders, imported, sections
 from genjax.experiments.sentences import SIDES, Pairs, Sentences, open_sentences
 from genjax.metrics import text
+from genjax.models import recurrent
 from genjax.models.transformers import seq2seq
+from genjax.nn.functional import Network
 from genjax.objectives.decoding import SamplerOptions
 from genjax.objectives.kinds import TextEncoder
 from genjax.objectives.seq2seq import Seq2Seq
-from genjax.options import Section
+from genjax.options import Section, named
+from genjax.tables import Table
 from genjax.training.experiment import Columns, Condition, Experiment, Metric
 from genjax.training.optimization import optimizers
 from genjax.types import Array, Tree, UserError, expanded
+
+TRANSFORMER = 'transformer'  # the model where the config names none
+MODELS: Table = Table('encoder-decoder', {TRANSFORMER: seq2seq.Seq2SeqConfig, 'lstm': recurrent.LstmConfig}, takes=())
+# Pairs that are made and need no files: name -> function of a split and the two languages.
+GENERATED = {'spoken_digits': parallel.spoken_digits, 'additions': parallel.additions}
 
 
 def build(config: Config) -> Experiment:
   """Translation of sentences.
 
   config.data: see `Data`.
-  config.model: options of `Seq2SeqConfig`.
+  config.model: options of `Seq2SeqConfig`; or name 'lstm' and options of `genjax.models.recurrent.LstmConfig`.
   config.objective: smoothing, see `Seq2Seq`. config.sampler: see `SamplerOptions`.
   config.evaluation: see `Evaluation`.
   """
@@ -44,13 +52,13 @@ def build(config: Config) -> Experiment:
   with checks.under('config.evaluation'):
     checks.whole(config_lib.plain(config.evaluation), 0, 'batch')
   config_lib.build(SamplerOptions, config.sampler, 'config.sampler')  # before data is read
-  model_options(config, 1, 0)  # raises before data is read
+  networks(config, 1, 0)  # raises before data is read
   pairs = functools.cache(functools.partial(open_pairs, config))
   sentences = open_sentences(config, pairs)
-  model, tokens = model_options(config, *sentences.sizes), sentences.tokens
+  (network, start_cache, axes), tokens = networks(config, *sentences.sizes), sentences.tokens
   sizes = f'1 to {data.context - sentences.around} {sentences.unit}'
-  objective = config_lib.build(Seq2Seq, config.objective, 'config.objective', network=seq2seq.seq2seq(model),
-                               tokens=tokens, start_cache=functools.partial(seq2seq.start_cache, model),
+  objective = config_lib.build(Seq2Seq, config.objective, 'config.objective', network=network, tokens=tokens,
+                               start_cache=start_cache,
                                sampler=imported.sampler(config, sentences.known, sentences.unused))
 
   def examples(split: str) -> Arrays:
@@ -83,7 +91,7 @@ def build(config: Config) -> Experiment:
     example=example,
     cut=frozenset(example),
     ema=dict(config.ema),
-    axes={'net': seq2seq.axes(model)},
+    axes={'net': axes},
     conditions={'source': Condition(sentence, heldout_sentence, f'a sentence of {sizes}', fill=tokens.padding)},
     render=functools.partial(_render, sentences),
     metrics=(translation_metric(config, pairs, sentence, sentences),),
@@ -99,12 +107,12 @@ class Data(sections.Splits):
   """config.data.
 
   Attributes:
-    name: 'spoken_digits' (see `genjax.data.text.parallel.spoken_digits`), a TFDS data set such as 'multi30k', or, with
-      a slash in it, a folder of files SPLIT.LANGUAGE of lines.
+    name: one of `GENERATED`; a TFDS data set such as 'multi30k'; or, with a slash in it, a folder of files
+      SPLIT.LANGUAGE of lines.
     source: language to translate from, such as 'de'.
     target: language to translate to, such as 'en'.
-    splitter: what splits sentences into words, 'spacy' or 'simple', see `genjax.data.text.words.splitter`. With a
-      tokenizer, the words are those of which BLEU counts.
+    splitter: what splits sentences into words, 'spacy', 'simple' or 'characters', see
+      `genjax.data.text.words.splitter`. With a tokenizer, the words are those of which BLEU counts.
     least_count: words that stand more seldom in the split `train` are unknown ones.
     context: longest source and target in tokens, start and stop tokens included; pairs with a longer side are left out,
       and the fingerprint of the data counts them.
@@ -130,11 +138,13 @@ class Evaluation:
 
   Attributes:
     sacrebleu: whether to measure the BLEU of sacrebleu, too.
+    exact: whether to measure which share of the sampled texts equal the reference, word for word.
     batch: sentences of a batch of `batch_loss`, see `genjax.metrics.text.sorted_batches_loss`; 0 to leave it out.
   """
 
   sacrebleu: bool
   batch: int = 0
+  exact: bool = False
 
 
 def options(config: Config) -> dict[str, Section]:
@@ -143,7 +153,7 @@ def options(config: Config) -> dict[str, Section]:
   return {
     'data': Section((Data,)),
     **sections.special_tokens(config),
-    'model': Section((seq2seq.Seq2SeqConfig,), {'vocab': vocabulary, 'target_vocab': vocabulary}),
+    'model': named(MODELS, config.model, computed={'vocab': vocabulary, 'target_vocab': vocabulary}, name=TRANSFORMER),
     'objective': Section((Seq2Seq,), {'network': '', 'start_cache': '', 'tokens': 'config.data.tokens',
                                       'sampler': 'config.sampler'}),
     'sampler': Section((SamplerOptions,), {'vocabulary': 'config.data.vocabulary'}),
@@ -171,12 +181,29 @@ def open_pairs(config: Config, split: str) -> tuple[list[str], list[str]]:
   """Source and target sentences of a split; see `build`."""
   imported.check_data(config)
   data = config.data
-  if data.name == 'spoken_digits':
-    return parallel.spoken_digits(split, (data.source, data.target))
+  if data.name in GENERATED:
+    return GENERATED[data.name](split, (data.source, data.target))
   if '/' in data.name:
     source, target = (expanded(data.name) / f'{split}.{language}' for language in (data.source, data.target))
     return parallel.read_parallel(source, target)
   return parallel.open_parallel(data.name, split, (data.source, data.target), *imported.folders(data))
+
+
+def networks(config: Config, source: int, target: int) -> tuple[Network, Callable, tuple]:
+  """The network of the config for vocabularies of these sizes, its start of a cache, and the axes of its parameters."""
+  if _name(config) == 'lstm':
+    given = {key: value for key, value in config.model.items() if key != 'name'}
+    model = config_lib.build(recurrent.LstmConfig, given, 'config.model', vocab=source, target_vocab=target)
+    return recurrent.lstm(model), functools.partial(recurrent.start_cache, model), ()
+  transformer = model_options(config, source, target)
+  return (seq2seq.seq2seq(transformer), functools.partial(seq2seq.start_cache, transformer),
+          seq2seq.axes(transformer))
+
+
+def _name(config: Config) -> str:
+  name = config.model.get('name', TRANSFORMER)
+  config_lib.choose(MODELS, name, 'config.model.name')
+  return name
 
 
 def exported_options(config: Config, net: Tree) -> seq2seq.Seq2SeqConfig:
@@ -186,8 +213,16 @@ def exported_options(config: Config, net: Tree) -> seq2seq.Seq2SeqConfig:
 
 
 def model_options(config: Config, source: int, target: int) -> seq2seq.Seq2SeqConfig:
-  """The model options of the config for vocabularies of these sizes."""
-  model = config_lib.build(seq2seq.Seq2SeqConfig, config.model, 'config.model', vocab=source, target_vocab=target)
+  """The options of the config's transformer for vocabularies of these sizes.
+
+  Raises:
+    UserError: its model is another one, or has too few positions.
+  """
+  if (name := _name(config)) != TRANSFORMER:
+    raise UserError(f'only the model {TRANSFORMER!r} can be exported, or be a text encoder of other runs; '
+                    f'config.model.name is {name!r}')
+  given = {key: value for key, value in config.model.items() if key != 'name'}
+  model = config_lib.build(seq2seq.Seq2SeqConfig, given, 'config.model', vocab=source, target_vocab=target)
   longest = max(config.data.context, config.sampler.length)
   if model.positions != 'relative' and model.context < longest:
     raise UserError(
@@ -202,6 +237,7 @@ def translation_metric(config: Config, pairs: Pairs, sentence: Callable[[str], n
 
   bleu: 100 times `genjax.metrics.text.bleu` of words in lower case; references keep words outside the vocabulary.
   sacrebleu: of the joined words against the original reference; sacrebleu_lowercase: ignores case.
+  exact (config.evaluation.exact): share of the translations whose words are those of the reference.
   """
   card: dict[str, Any] = {
     'split': config.data.heldout, 'bleu': 'corpus BLEU-4 of lower-case words, one reference, no smoothing'
@@ -213,9 +249,13 @@ def translation_metric(config: Config, pairs: Pairs, sentence: Callable[[str], n
                                          sentences.tokens.padding)
     source_NS = source_NS[:, :int(weights_NS.sum(axis=1).max())]
     drawn_NT = sample(len(sources), {'source': source_NS})['tokens']
-    found = text.bleu([sentences.words(row) for row in drawn_NT], [[sentences.split(target)] for target in targets])
+    written, expected = [sentences.words(row) for row in drawn_NT], [sentences.split(target) for target in targets]
+    found = text.bleu(written, [[words] for words in expected])
     values = {'bleu': 100 * found.score, 'brevity_penalty': found.brevity_penalty, 'length_ratio': found.length_ratio}
     card['sentences'] = len(sources)
+    if config.evaluation.get('exact'):
+      values['exact'] = float(np.mean([words == wanted for words, wanted in zip(written, expected)]))
+      card['exact'] = 'share of the sampled texts that equal the reference'
     if config.evaluation.sacrebleu:
       joined = [sentences.texts[1](row) for row in drawn_NT]
       for name, lowercase in (('sacrebleu', False), ('sacrebleu_lowercase', True)):

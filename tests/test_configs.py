@@ -18,7 +18,8 @@ FILES = [path for path in (ROOT / 'configs').rglob('*.py') if path.stem not in (
 CONFIGS = sorted(path.relative_to(ROOT / 'configs').with_suffix('').as_posix() for path in FILES)
 ORIGINALS = {
   'mnist': 'mnist', 'cifar10': 'cifar10', 'tiny_shakespeare': 'tinyshakespeare', 'multi30k': 'multi30k',
-  'names': 'names', 'sst2': 'sst', 'jsb_chorales': 'jsb-chorales', 'free_spoken_digits': 'fsdd'
+  'names': 'names', 'shuffled_names': 'names', 'sst2': 'sst', 'jsb_chorales': 'jsb-chorales',
+  'free_spoken_digits': 'fsdd'
 }
 
 

@@ -86,6 +86,17 @@ BAD = {
     ('model.attention_dropout', '1', r'must lie in \[0, 1\)'), ('data.heldout_stride', '-1', 'must not be negative')),
   'language/names': (
     ('model.init_scale', '0', 'above 0'), ('sampler.stop', '(-1,)', 'at least 0')),
+  'language/names_ngram': (
+    ('model.levels', '0', 'at least 1'), ('model.width', '0', 'at least 1'),
+    ('model.momentum', '1', r'must lie in \[0, 1\)'), ('sampler.length', '0', 'at least 1')),
+  'language/additions': (
+    ('model.hidden', '0', 'at least 1'), ('model.embedding', '-1', 'must not be negative'),
+    ('model.dtype', 'int8', 'one of')),
+  'autoregressive/mnist_made': (
+    ('model.hidden', '()', 'at least one layer'), ('model.hidden', '(8,0)', 'at least 1'),
+    ('model.orderings', '0', 'at least 1'), ('model.order', 'snake', 'one of')),
+  'autoregressive/mnist_nade': (
+    ('model.hidden', '0', 'at least 1'), ('model.activation', 'tanh', 'one of')),
   'audio/chorales': (
     ('data.steps', '0', 'at least 1'), ('model.layers', '0', 'at least 1')),
   'language/bert': (
@@ -152,7 +163,7 @@ def test_the_table_covers_all_families():
   files = [[f'--config={ROOT}/configs/{name}.py:smoke'] for name in BAD]
   assert {configs.parse('train', argv, '')[0].config.experiment for argv in files} == {
     f'genjax.experiments.{name}' for name in ('diffusion', 'language', 'chorales', 'bert', 'seq2seq', 'speech', 'vae',
-                                              'gan', 'classifier')
+                                              'gan', 'classifier', 'ngrams', 'autoregressive')
   }
 
 

@@ -24,6 +24,12 @@ CASES = {
   'vae': ('autoencoders/digits_vae', MESHES, ()),
   'gan': ('gans/digits_gan', MESHES, ()),
   'u-net': ('diffusion/mnist_flow', MESHES, (*DIGITS, '--config.model.attention=(4,)')),
+  'recurrent': ('language/additions', MESHES, ()),
+  'n-grams': ('language/names_ngram', MESHES, (
+    '--config.data.name=python_stdlib', '--config.data.train=test[:4]', '--config.data.heldout=test[4:6]',
+    '--config.data.separator=\x01')),
+  'made': ('autoregressive/mnist_made', MESHES, ()),
+  'nade': ('autoregressive/mnist_nade', MESHES, ()),
   # What may depend on who holds which row: packs of samples, a gradient penalty, accumulation, batch statistics of a
   # microbatch.
   'gan with packs, R1 and microbatches': ('gans/digits_gan', ('data:8', 'fsdp:8'), (

@@ -9,6 +9,7 @@ import hashlib
 import io
 import pathlib
 import platform
+import random
 import sys
 import sysconfig
 import tokenize
@@ -327,6 +328,21 @@ class Names(Builder, skip_registration=True):
     return {'text': row}
 
 
+class ShuffledNames(Names, skip_registration=True):
+  """The names of `Names`, shuffled and split 80/10/10 as in the makemore notebooks of karpathy/nn-zero-to-hero."""
+
+  SUMMARY = 'Given names in lower case, shuffled: 25,626 train, 3,203 validation and 3,204 test (karpathy/makemore).'
+
+  def read(self) -> dict[str, Any]:
+    path = originals.find(self.folder, 'names.txt')
+    names = [name for name in originals.read_lines(path) if name]
+    if len(names) < 10:
+      raise UserError(f'{path}: expected at least 10 names for three splits, got {len(names)}')
+    random.Random(42).shuffle(names)
+    first, second = int(0.8 * len(names)), int(0.9 * len(names))
+    return {'train': names[:first], 'validation': names[first:second], 'test': names[second:]}
+
+
 class Sst2(Builder, skip_registration=True):
   """SST-2: sentences of the Stanford Sentiment Treebank without neutral ones, in the official split."""
 
@@ -378,5 +394,5 @@ class JSBChorales(Builder, skip_registration=True):
 
 BUILDERS: dict[str, type[Builder]] = {
   builder.name: builder for builder in (MNIST, FashionMNIST, Cifar10, TinyShakespeare, Digits, PythonStdlib, Multi30k,
-                                        Names, Sst2, JSBChorales)
+                                        Names, ShuffledNames, Sst2, JSBChorales)
 }

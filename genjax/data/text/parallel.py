@@ -16,6 +16,8 @@ DIGITS = {
   'fr': ('zéro', 'un', 'deux', 'trois', 'quatre', 'cinq', 'six', 'sept', 'huit', 'neuf'),
 }
 
+ADDITIONS_HELDOUT = 5_000  # pairs of numbers that are held out
+
 
 def read_parallel(source: prepare.Path, target: prepare.Path) -> tuple[list[str], list[str]]:
   """Reads the lines of two text files, optionally .gz; line n of one is the translation of line n of the other.
@@ -72,6 +74,30 @@ def spoken_digits(split: str, languages: tuple[str, str], size: int = 512) -> tu
   source, target = (
     [' '.join(DIGITS[language][digit] for digit in digits) for digits in numbers] for language in languages)
   return source, target
+
+
+def additions(split: str, languages: tuple[str, str]) -> tuple[list[str], list[str]]:
+  """All sums a+b of a number below 100 and one below 1,000, the smaller one first: '12+345' and '357'.
+
+  They are the additions of flax' example seq2seq, which draws both numbers evenly. Here each of the 95,050 pairs occurs
+  once, in an order of its own; the last `ADDITIONS_HELDOUT` are held out.
+
+  Args:
+    split: 'train' or 'heldout', which are disjoint.
+    languages: of source and target: 'question' or 'answer'.
+
+  Raises:
+    UserError: the split or language is unknown.
+  """
+  parts = {'train': slice(None, -ADDITIONS_HELDOUT), 'heldout': slice(-ADDITIONS_HELDOUT, None)}
+  if split not in parts:
+    raise UserError(f'additions has the splits {tuple(parts)}, got {split!r}')
+  pairs = np.asarray([(a, b) for a in range(100) for b in range(a, 1000)])
+  chosen = np.random.default_rng(0).permutation(pairs)[parts[split]].tolist()
+  texts = {'question': [f'{a}+{b}' for a, b in chosen], 'answer': [str(a + b) for a, b in chosen]}
+  if unknown := [language for language in languages if language not in texts]:
+    raise UserError(f'additions has the languages {tuple(texts)}, got {unknown[0]!r}')
+  return texts[languages[0]], texts[languages[1]]
 
 
 def parallel(pairs: tuple[Sequence[str], Sequence[str]],

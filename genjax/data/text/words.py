@@ -15,7 +15,7 @@ from genjax.types import UserError
 
 UNKNOWN, PADDING, START, STOP = range(4)
 SPECIAL = ('<unk>', '<pad>', '<sos>', '<eos>')  # the first tokens of every vocabulary, in this order
-SPLITTERS = ('spacy', 'simple')
+SPLITTERS = ('spacy', 'simple', 'characters')
 _PIECE = re.compile(r'\w+|[^\w\s]')
 _NO_SPACE_BEFORE = re.compile(r" (?=(?:[.,;:!?%)\]]|n't|'(?:s|m|d|re|ve|ll))(?: |$))")
 _NO_SPACE_AFTER = re.compile(r'(?<=[(\[$#]) ')
@@ -81,16 +81,18 @@ class WordVocabulary:
 
 
 def splitter(name: str, language: str) -> Callable[[str], list[str]]:
-  """Returns a function from a text to its words in lower case.
+  """Returns a function from a text to its words, in lower case but for characters.
 
   'spacy': the rules of spaCy for a language code such as 'de' (`pip install 'genjax-research[text]'`; needs no language
-  model). 'simple': runs of letters and digits, and single other characters.
+  model). 'simple': runs of letters and digits, and single other characters. 'characters': each character, as it is.
 
   Raises:
     UserError: the splitter or language is unknown, or spaCy is not installed.
   """
   if name == 'simple':
     return lambda text: _PIECE.findall(text.lower())
+  if name == 'characters':
+    return list
   if name != 'spacy':
     raise UserError(f'config.data.splitter must be one of {SPLITTERS}, got {name!r}')
   tokenizer = _spacy(language)

@@ -47,7 +47,8 @@ def test_words_are_joined_as_people_write_them(given, text):
 
 def test_splitters(monkeypatch):
   assert SIMPLE("Don't stop, 3 dogs!") == ['don', "'", 't', 'stop', ',', '3', 'dogs', '!']
-  with pytest.raises(UserError, match="one of .'spacy', 'simple'., got 'nltk'"):
+  assert words.splitter('characters', 'en')('Oh, 12') == ['O', 'h', ',', ' ', '1', '2']
+  with pytest.raises(UserError, match="one of .'spacy', 'simple', 'characters'., got 'nltk'"):
     splitter('nltk', 'en')
   load = builtins.__import__
 

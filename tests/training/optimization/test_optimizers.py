@@ -176,6 +176,9 @@ def test_schedules():
   rate = optimizers.learning_rate(2.0, 100, 0, 'linear', 0.0)
   assert [float(rate(step)) for step in (0, 50, 100)] == [2.0, 1.0, 0.0]
   assert float(optimizers.learning_rate(3.0, 100, 0, 'constant', 0.0)(99)) == 3.0
+  rate, = optimizers.from_config({'net': dict(name='sgd', lr=2.0, schedule='drop', end=0.25, drop_at=0.75, warmup=4)},
+                                 44)['net'].rates.values()
+  assert [float(rate(step)) for step in (0, 4, 33, 34, 44)] == [0.5, 2.0, 2.0, 0.5, 0.5]
 
 
 def test_schedule_free_learning_evaluates_the_weighted_average_of_its_own_sequence():
@@ -258,7 +261,7 @@ def test_muon_makes_every_matrix_of_a_stack_orthogonal(rms):
   (dict(name='sgd', momentum=1.0), r'\.momentum'), (dict(name='sgd', momentum=-0.5), r'\.momentum'),
   (dict(warmup=-1), r'\.warmup'), (dict(warmup=1.5), r'\.warmup'), (dict(warmup=True), r'\.warmup'),
   (dict(end=-0.1), r'\.end'), (dict(end=2.0), r'\.end'), (dict(end=float('nan')), r'\.end'),
-  (dict(schedule=3), 'schedule'), (dict(name='adamw', decay='('), r'\.decay'),
+  (dict(drop_at=1.5), r'\.drop_at'), (dict(schedule=3), 'schedule'), (dict(name='adamw', decay='('), r'\.decay'),
   (dict(name='adamw', decay=3), r'\.decay'), (dict(name='muon', rms=-1.0), r'\.rms'),
   (dict(name='adafactor', factor_from=1.5), r'\.factor_from')])
 def test_bad_options_name_the_config_key(options, words):
