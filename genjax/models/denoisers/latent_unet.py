@@ -14,16 +14,15 @@ import jax
 import jax.numpy as jnp
 
 from genjax import checks, sharding
+from genjax.models.denoisers import pixel_transformer
 from genjax.nn import conditioning, functional
-from genjax.nn.attention.cross_attention import CrossAttention
 from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
-from genjax.nn.attention.self_attention import Attention
 from genjax.nn.conditioning import Given, Memory, Reads
 from genjax.nn.conv import Conv, double
 from genjax.nn.embeddings import Embed, LabelEmbedding, timestep_embedding
 from genjax.nn.functional import Network, network
 from genjax.nn.linear import Linear
-from genjax.nn.norms import GroupNorm, LayerNorm
+from genjax.nn.norms import GroupNorm
 from genjax.types import Array, Key, Tree, UserError
 
 _ZEROS = nnx.initializers.zeros_init()
@@ -163,7 +162,9 @@ def network_of(config: LatentUNet) -> Network:
     'last': network(lambda rngs: _Last(config, rngs))}
   for place in (place for level in (*down, middle, *up) for place in level):
     parts[f'{place.path}/residual'] = _residual(config, place)
-    parts.update({f'{place.path}/{name}': part for name, part in _transformer(config, place).items()})
+    if place.depth:
+      transformer = pixel_transformer.parts(_options(config, place))
+      parts.update({f'{place.path}/{name}': part for name, part in transformer.items()})
   for level in range(len(widths) - 1):
     parts[f'shrink/{level}'] = network(lambda rngs, width=widths[level]: _Shrink(width, dtype, rngs))
     parts[f'enlarge/{level}'] = network(lambda rngs, width=widths[::-1][level]: Conv(width, width, dtype=dtype,
@@ -308,68 +309,10 @@ class _Residual(nnx.Module):
     return sharding.constrain(x_BHWC, 'batch', None, None, None)
 
 
-def _transformer(config: LatentUNet, place: _Place) -> dict[str, Network]:
-  """The parts of the transformer of a place, if it has one."""
-  if not place.depth:
-    return {}
-  dtype, width = jnp.dtype(config.dtype), place.outputs
-  block = network(lambda rngs: _Block(config, place, rngs))
-  return {
-    'enter': network(lambda rngs: _Enter(config, width, rngs)),
-    'blocks': functional.stack(block, place.depth, remat=config.remat),
-    'leave': network(lambda rngs: _Leave(width, dtype, rngs))}
-
-
-class _Enter(nnx.Module):
-  """Maps B H W C -> pixels B T D."""
-
-  def __init__(self, config: LatentUNet, width: int, rngs: nnx.Rngs):
-    dtype = jnp.dtype(config.dtype)
-    self.norm = GroupNorm(width, config.groups, epsilon=1e-6, dtype=dtype, rngs=rngs)
-    self.project = Linear(width, width, dtype=dtype, rngs=rngs)
-
-  def __call__(self, x_BHWC: Array, key: Key | None = None) -> Array:
-    return self.project(self.norm(x_BHWC).reshape(x_BHWC.shape[0], -1, x_BHWC.shape[-1]))
-
-
-class _Leave(nnx.Module):
-  """The projection after the blocks, which starts at zero."""
-
-  def __init__(self, width: int, dtype: Any, rngs: nnx.Rngs):
-    self.project = Linear(width, width, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
-
-  def __call__(self, x_BTD: Array, key: Key | None = None) -> Array:
-    return self.project(x_BTD)
-
-
-class _Block(nnx.Module):
-  """Attention to the pixels, attention to the tokens, and a gated MLP, each after a norm and beside a shortcut."""
-
-  def __init__(self, config: LatentUNet, place: _Place, rngs: nnx.Rngs):
-    dtype, width, hidden = jnp.dtype(config.dtype), place.outputs, 4 * place.outputs
-    options: dict[str, Any] = dict(qkv_bias=False, dtype=dtype, split=False, implementation=config.attention_kernel,
-                                   rngs=rngs)
-    memory = config.memory_width
-    self.attention_norm, self.cross_norm, self.mlp_norm = (
-      LayerNorm(width, epsilon=1e-5, dtype=dtype, rngs=rngs) for _ in range(3))
-    self.attention = (CrossAttention(width, place.heads, memory_width=memory, **options) if place.only_cross else
-                      Attention(width, place.heads, **options))
-    self.cross = CrossAttention(width, place.heads, memory_width=memory, **options)
-    self.up, self.gate = (Linear(width, hidden, dtype=dtype, rngs=rngs) for _ in range(2))
-    self.down = Linear(hidden, width, dtype=dtype, rngs=rngs)
-
-  def __call__(self, x_BTD: Array, memory: Memory, key: Key | None = None) -> Array:
-    def read(attention: CrossAttention, y_BTD: Array) -> Array:
-      return attention(y_BTD, attention.project(memory[0]), visible_BS=memory[1])
-
-    y_BTD = self.attention_norm(x_BTD)
-    own = self.attention
-    x_BTD = x_BTD + (read(own, y_BTD) if isinstance(own, CrossAttention) else own(y_BTD))
-    x_BTD = x_BTD + read(self.cross, self.cross_norm(x_BTD))
-    y_BTD = self.mlp_norm(x_BTD)
-    hidden = self.up(y_BTD) * jax.nn.gelu(self.gate(y_BTD), approximate=False)
-    hidden = sharding.constrain(hidden, 'batch', None, 'mlp', name='hidden units B T M of the MLP')
-    return sharding.constrain(x_BTD + self.down(hidden), 'batch', None, None, name='pixels B T D')
+def _options(config: LatentUNet, place: _Place) -> pixel_transformer.Transformer:
+  return pixel_transformer.Transformer(
+    place.outputs, place.depth, place.heads, config.memory_width, place.only_cross, config.groups, config.dtype,
+    config.attention_kernel, config.remat)
 
 
 class _Shrink(nnx.Module):
