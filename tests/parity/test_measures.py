@@ -5,6 +5,8 @@ import pytest
 
 from genjax.metrics import frechet, inception_score, kernel, manifold, pictures, retrieval
 
+pytestmark = pytest.mark.filterwarnings('ignore:Metric `InceptionScore` will save')
+
 
 def close(value):
   return pytest.approx(value, rel=1e-5)
@@ -109,7 +111,7 @@ def test_manifolds_of_prdc():
     found = {**manifold.precision_recall(fake_ND, real_ND, nearest)._asdict(),
              **manifold.density_coverage(fake_ND, real_ND, nearest)._asdict()}
     assert found == close({name: float(value) for name, value in expected.items()})
-    assert all(0.05 < value < 1.2 for value in found.values())
+    assert all(value > 0.05 for value in found.values())
 
 
 def test_precision_and_recall_of_torch_fidelity(torch):
@@ -138,8 +140,10 @@ def test_pictures_of_torchmetrics(torch, torchmetrics):
   a, b = (torch.from_numpy(side).double().permute(0, 3, 1, 2) for side in (clean, noisy))
   ratio = functional.peak_signal_noise_ratio(b, a, data_range=255.0, reduction='none', dim=(1, 2, 3))
   np.testing.assert_allclose(pictures.psnr(clean, noisy), ratio.numpy(), rtol=1e-5)
-  similarity = functional.structural_similarity_index_measure(b, a, data_range=255.0, sigma=1.5, reduction='none')
-  np.testing.assert_allclose(pictures.ssim(clean, noisy), similarity.numpy(), rtol=1e-5)
+  _, similarity = functional.structural_similarity_index_measure(b, a, data_range=255.0, sigma=1.5, reduction='none',
+                                                                 return_full_image=True)
+  inside = similarity[..., 5:-5, 5:-5].mean(dim=(1, 2, 3))  # its mean has windows that leave the picture, too
+  np.testing.assert_allclose(pictures.ssim(clean, noisy), inside.numpy(), rtol=1e-5)
 
 
 def test_clip_score_of_torchmetrics(torch, torchmetrics):
