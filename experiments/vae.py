@@ -4,7 +4,8 @@ import numpy as np
 
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.experiments import images, render, sections
+from genjax.experiments import images, measures, render, sections
+from genjax.experiments.measuring import chosen
 from genjax.models.autoencoders import vae
 from genjax.objectives.vae import Vae
 from genjax.options import Section, named
@@ -45,6 +46,7 @@ def build(config: Config) -> Experiment:
     axes={'net': axes},
     preview=preview,
     render=_render,
+    metrics=chosen.of_autoencoder(config, objective.reconstruct, generates=True),
   )
 
 
@@ -55,6 +57,7 @@ def options(config: Config) -> dict[str, Section]:
     'model': named({name: row[0] for name, row in MODELS.items()}, config.model,
                    computed={'shape': sections.MADE['shape']}),
     'objective': Section((Vae,), {'encoder': '', 'decoder': '', 'latent': 'config.model.latent'}),
+    'evaluation': measures.CHOSEN,
     **sections.training(config)}
 
 
