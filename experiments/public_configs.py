@@ -11,9 +11,12 @@ from genjax.configs import common
 from genjax.data.audio import mel
 from genjax.data.images import resizing
 from genjax.data.text import marian, tokenizers
-from genjax.experiments import bert, classifier, language, seq2seq, speech
+from genjax.experiments import bert, classifier, extractors, language, seq2seq, speech
 from genjax.experiments.sentences import open_pieces
+from genjax.interop import origins
 from genjax.interop.entries import Entries, read_json
+from genjax.models.features.inception import InceptionConfig
+from genjax.models.features.lpips import LpipsConfig
 from genjax.models.transformers.bert import BertConfig
 from genjax.models.transformers.decoder import TransformerConfig
 from genjax.models.transformers.seq2seq import Seq2SeqConfig
@@ -60,6 +63,14 @@ def _check_trains(model: interop.Model, folder: pathlib.Path) -> None:
     raise UserError(
       f'{folder}: this {model.architecture} has only an encoder, and no experiment trains one; it may be a part of '
       'other runs as it is, and genjax.interop.load loads it')
+
+
+  if isinstance(options, VitConfig) and not options.num_classes:
+    raise UserError(f'{folder}: this vit has no classifier, which its experiment needs; it may be a part of other runs '
+                    'as it is, and genjax.interop.load loads it')
+  if isinstance(options, EXTRACTORS):
+    raise UserError(f'{folder}: this {model.architecture} only extracts features, and no experiment trains one; it may '
+                    'be a part as it is, and genjax.interop.load loads it')
 
 
 def _language_model(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
@@ -178,8 +189,7 @@ def _tokens(model: interop.Model, folder: pathlib.Path) -> dict[str, int]:
 def _images(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   options: VitConfig = model.config
   if not options.num_classes:
-    raise UserError(
-      f'{folder}: this vit has no classifier, which its experiment needs; genjax.interop.load loads it')
+    return _headless(config, model, folder)
   front = Entries(_beside(folder, PREPROCESSING), str(folder / PREPROCESSING))
   for name in ('image_mean', 'image_std'):
     front.only(name, [0.5] * options.shape[-1], 'pixels are read in [-1, 1]')
@@ -189,6 +199,33 @@ def _images(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
                      resize=_resize(front, options.shape), crop=False, threads=1)
   config.model = dict(name='vit', **_without(options, 'shape', 'num_classes'))
   config.objective = dict(smoothing=0.0, shift=0, flip=False)
+
+
+def _headless(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
+  """A ViT without a classifier."""
+  front = Entries(_beside(folder, PREPROCESSING), str(folder / PREPROCESSING))
+  config.experiment = extractors.__name__
+  config.data = dict(weights=origins.name(folder, model.source, 'vit'), resize=_resize(front, model.config.shape),
+                     crop=False, mean=_channels(front, 'image_mean', model.config.shape),
+                     deviation=_channels(front, 'image_std', model.config.shape))
+  config.model = dict(name='vit', **dataclasses.asdict(model.config))
+
+
+def _channels(front: Entries, name: str, shape: tuple[int, int, int], default: float = 0.5) -> tuple[float, ...]:
+  """A number of each channel."""
+  value: Any = front.values.get(name)
+  value = [default] * shape[2] if value is None else value
+  if not isinstance(value, list) or len(value) not in (1, shape[2]) or not all(
+      isinstance(number, (int, float)) for number in value):
+    raise UserError(f'{front.where}: {name} must have {shape[2]} numbers, got {value!r}')
+  return tuple(map(float, value))
+
+
+def _extractor(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
+  name = {InceptionConfig: 'inception', LpipsConfig: 'lpips'}[type(model.config)]
+  config.experiment = extractors.__name__
+  config.data = dict(weights=origins.name(folder, model.source, model.architecture), resize='', crop=False)
+  config.model = dict(name=name, **dataclasses.asdict(model.config))
 
 
 def _resize(front: Entries, shape: tuple[int, int, int]) -> str:
@@ -229,5 +266,7 @@ def _without(options: Any, *names: str) -> dict[str, Any]:
 _NO_DATA = dict(name='', train='train', heldout='train', data_dir='', originals='')
 # options that `genjax.models.transformers.whisper.OPTIONS` or config.data set
 _OF_WHISPER = ('frames', 'positions', 'pre_norm', 'key_bias', 'embedding_scale')
+EXTRACTORS = (InceptionConfig, LpipsConfig)
 _MAKERS: dict[type, Callable[[Config, interop.Model, pathlib.Path], None]] = {
-  TransformerConfig: _language_model, BertConfig: _encoder, Seq2SeqConfig: _encoder_decoder, VitConfig: _images}
+  TransformerConfig: _language_model, BertConfig: _encoder, Seq2SeqConfig: _encoder_decoder, VitConfig: _images,
+  **dict.fromkeys(EXTRACTORS, _extractor)}

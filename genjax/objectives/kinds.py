@@ -69,12 +69,13 @@ class Features:
   """Images -> features and classes.
 
   Attributes:
-    shape: (H, W, C) of one image, uint8.
+    shape: (H, W, C) of one image, uint8, as the network reads it. It takes images of other sizes, and grey ones, too, if
+      `resize` is not 'none'.
     width: D of the features.
-    classes: number K of classes.
+    classes: number K of classes; 0 for none, and then `predict` raises a UserError.
     extract: (group, image_BHWC uint8) -> features float32 B D.
     predict: (group, image_BHWC uint8) -> logits float32 B K.
-    name: of the network, for cards of metrics. A Frechet distance on it is called FID only if `name` is 'fid'.
+    name: of the weights, for cards of metrics. A Frechet distance on them is called FID only if `name` is 'fid'.
     resize: how it resizes images, for the same cards: 'none', or the filter and the side that images come to, such as
       'tf bilinear 299'.
     reads: see the module.
@@ -97,7 +98,7 @@ class Perceptual:
   Attributes:
     shape: (H, W, C) of one image, uint8; None for all sizes of at least `least`.
     distance: (group, a_BHWC uint8, b_BHWC uint8) -> float32 B; 0 for equal images.
-    name: of the network, for cards of metrics.
+    name: of the weights, for cards of metrics.
     resize: how it resizes images, see `Features`.
     least: smallest height and width of an image, where `shape` is None.
     reads: see the module.
@@ -123,7 +124,7 @@ class Joint:
     image: (group, image_BHWC uint8) -> float32 B D, of unit length.
     text: (group, ids_BL, mask_BL) -> float32 B D, of unit length.
     scale: group -> scalar, by which cosines are multiplied to be logits: the exponential of the learned temperature.
-    name: of the network, for cards of metrics.
+    name: of the weights, for cards of metrics.
     resize: how it resizes images, see `Features`.
     reads: see the module.
   """
