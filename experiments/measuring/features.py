@@ -49,6 +49,9 @@ class Features:
                         '--set evaluation.reference_data=NAME')
       self._check_counts(count, len(source), functions.width)
     if 'inception_score' in chosen:
+      if not functions.classes:
+        raise UserError(f'inception_score needs classes, and config.evaluation.extractor={options.extractor!r} has '
+                        'none; name a classifier, or Inception')
       inception_score.Logits(count, options.splits)
     own = {'kernel': {'subset': options.kernel_size, 'subsets': options.kernel_subsets},
            'inception_score': {'splits': options.splits}, 'precision_recall': {'nearest': options.nearest},
