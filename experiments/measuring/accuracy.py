@@ -63,8 +63,8 @@ class Accuracy:
   def add(self, part: Columns) -> None:
     """See `samples.Group`."""
     if 'label' not in part:
-      raise UserError('accuracy_score needs samples with the label that they were drawn for, and this model takes none; '
-                      'leave it out')
+      raise UserError('accuracy_score needs samples with the label that they were drawn for, and this model takes '
+                      'none; leave it out')
     assert self._rows is not None
     self._rows.add(part[self._subject.column])
     self._labels.append(np.asarray(part['label'], np.int32))

@@ -21,7 +21,8 @@ class Options:
   Attributes:
     num_samples: samples that are drawn for all measures together.
     metrics: names in `genjax.metrics.named.METRICS`, computed beside these.
-    measures: what is computed, each one of `NAMES`; () for 'samples' where there is a classifier of the data.
+    measures: what is computed, each one of `genjax.experiments.measuring.options.NAMES`; () for 'samples' where there
+      is a classifier of the data.
     extractor: entry of `parts` whose features and logits judge samples.
     perceptual: entry of `parts` that is the network of LPIPS.
     joint: entry of `parts` that has pictures and texts in one space, such as CLIP.

@@ -1,4 +1,4 @@
-"""Measures that config.evaluation.measures names: values, cards, what they refuse; with small networks as extractors."""
+"""Measures that config.evaluation.measures names: values, cards, refusals; with small networks as extractors."""
 
 import jax
 import jax.numpy as jnp

@@ -7,6 +7,7 @@ import pytest
 
 import genjax
 from genjax.cli.main import main
+from genjax.types import UserError
 
 CHOSEN = ['evaluation.parts.judge=judge', 'evaluation.extractor=judge', 'evaluation.num_samples=40',
           'evaluation.measures=frechet,kernel']
@@ -65,17 +66,17 @@ def test_an_extractor_with_other_weights_than_its_card_names_is_refused(here, ca
   said = capsys.readouterr().err
   assert 'config.evaluation.parts.judge: the parameters in' in said and f'had {sha256[:16]}' in said
   assert (here / 'run' / 'evaluation.json').read_bytes() == before
-  with pytest.raises(genjax.UserError if hasattr(genjax, 'UserError') else Exception, match='as the metric card'):
+  with pytest.raises(UserError, match='as the metric card'):
     genjax.open('run', evaluation=dict(parts=dict(judge='judge@1'), extractor='judge', measures=('frechet',),
                                        num_samples=40)).evaluate()
-  for given, code in ((sha256[:8], 0), (sha256, 0), ('0' * 64, 2)):
+  for given, code in ((sha256[:8], 0), ('0' * 64, 2)):
     assert evaluate('evaluation.measures=frechet', f'evaluation.parts.judge.sha256={given}') == code
   assert 'config.evaluation.parts.judge.sha256 is 0000000000000000: they are not those that are meant' in (
     capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(('given', 'message'), [
-  (['evaluation.extractor=jduge'], "names no entry of config.evaluation.parts; those there are ['judge']. Did you mean"),
+  (['evaluation.extractor=jduge'], "names no entry of config.evaluation.parts; those there are ['judge']. Did you"),
   (['evaluation.parts.judge=nowhere'], "config.evaluation.parts.judge='nowhere' is not there"),
   (['evaluation.parts.judge=run'], "config.evaluation.parts.judge='run' is no features: its builder is"),
   (['evaluation.parts.judge=judge@7'], 'config.evaluation.parts.judge=\'judge\': no checkpoint of step 7'),
@@ -112,4 +113,4 @@ def test_the_end_of_training_has_a_card(here, capsys):
   assert main(['compare', 'run/summary.json', 'after.json', '--json']) == 0
   first, second = json.loads(capsys.readouterr().out)['evaluations'].values()
   assert first['metrics'] == pytest.approx(second['metrics'], rel=1e-6)
-  assert {key: value for key, value in first['card'].items()} == second['card']
+  assert first['card'] == second['card']
