@@ -143,9 +143,9 @@ def test_clips_have_a_frechet_distance_on_any_extractor_of_clips(opened):
   opened(features=features((8, 6, 6, 3)))
   with pytest.raises(UserError, match=r'samples of this run are of shape \(4, 6, 6, 3\), and .*net reads \(8, 6, 6, 3'):
     chosen.of_clips(given)[0].check()
+  with given.unlocked():
+    given.evaluation.measures = ('clip_score',)
   with pytest.raises(UserError, match="'clip_score', which needs pictures that texts describe; models of video have"):
-    with given.unlocked():
-      given.evaluation.measures = ('clip_score',)
     chosen.of_clips(given)
 
 
