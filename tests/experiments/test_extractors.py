@@ -51,16 +51,17 @@ def test_perceptual(name, public):
   judge, group = opened(folder, 'perceptual')
   assert (judge.name, judge.shape, judge.resize) == (name, None, 'none') and judge.least in (16, 31)
   a, b = images(2, 2, 40, 36, 3)
-  distance = judge.distance(group, a, b)
+  measure = jax.jit(judge.distance)
+  distance = measure(group, a, b)
   network, options = MODELS[name]
-  expected, _ = network(options).apply(interop.load(folder).params, {}, a / np.float32(127.5) - 1,
-                                       b / np.float32(127.5) - 1)
+  expected, _ = jax.jit(network(options).apply)(interop.load(folder).params, {}, a / np.float32(127.5) - 1,
+                                                b / np.float32(127.5) - 1)
   np.testing.assert_allclose(distance, expected, rtol=1e-5)
-  grey = judge.distance(group, a[..., :1], b[..., :1])
-  np.testing.assert_allclose(grey, judge.distance(group, a[..., :1].repeat(3, -1), b[..., :1].repeat(3, -1)), rtol=1e-5)
+  grey = measure(group, a[..., :1], b[..., :1])
+  np.testing.assert_allclose(grey, measure(group, a[..., :1].repeat(3, -1), b[..., :1].repeat(3, -1)), rtol=1e-5)
   if name == 'alexnet_lpips':
     features, group = opened(folder, 'features')
-    found = features.extract(group, a)
+    found = jax.jit(features.extract)(group, a[:, :31, :31])
     assert found.shape == (2, 16) == (2, features.width) and features.resize == 'bilinear antialias 224'
     with pytest.raises(UserError, match='alexnet_lpips has no classes'):
       features.predict(group, a)
