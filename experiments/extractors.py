@@ -145,7 +145,7 @@ def _trunk(config: Config, chosen: lpips.LpipsConfig, net: Network) -> Features:
 
 
 def _vit(config: Config, chosen: vit.VitConfig, net: Network) -> Features:
-  read = reader(config, chosen.shape)
+  read = reader(config_lib.build(ExtractorData, config.data, 'config.data'), chosen.shape)
 
   def extract(group: Tree, image_BHWC: Array) -> Array:
     return net.apply(group['params']['net'], {}, read(image_BHWC))[0]['hidden'][:, 0].astype(jnp.float32)
@@ -174,9 +174,8 @@ def perceptual(config: Config, experiment: Experiment) -> Perceptual:
   return Perceptual(None, distance, config.data.weights, least=lpips.TRUNKS[chosen.trunk].least)
 
 
-def reader(config: Config, shape: tuple[int, ...]) -> Callable[[Array], Array]:
+def reader(data: ExtractorData, shape: tuple[int, ...]) -> Callable[[Array], Array]:
   """uint8 images of any size -> what a network reads, as config.data says."""
-  data = config_lib.build(ExtractorData, config.data, 'config.data')
   mean, deviation = jnp.asarray(data.mean, jnp.float32), jnp.asarray(data.deviation, jnp.float32)
 
   def read(image_BHWC: Array) -> Array:

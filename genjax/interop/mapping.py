@@ -14,7 +14,7 @@ from genjax.types import UserError, listed
 # Name in `transformers` -> name in `genjax.nn.blocks.ACTIVATIONS`; export writes the first of several names.
 ACTIVATIONS = {
   'gelu': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_fast': 'gelu_tanh', 'relu': 'relu',
-  'silu': 'silu', 'swish': 'silu'
+  'silu': 'silu', 'swish': 'silu', 'quick_gelu': 'quick_gelu'
 }
 
 
@@ -118,7 +118,7 @@ class Row:
     joined = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
     joined = joined.T if self.tensor.transposed else joined
     joined = joined.transpose(3, 2, 0, 1) if self.tensor.image_kernel else joined
-    return np.ascontiguousarray(joined[None] if self.tensor.one_row else joined)
+    return np.asarray(joined[None] if self.tensor.one_row else joined, order='C')
 
   @property
   def size(self) -> int:
@@ -169,11 +169,12 @@ def rows(architecture: Architecture, config: Any, shapes: Mapping[str, Any]) -> 
     full = [tuple(shapes[leaf].shape) for leaf in present]
     places = tuple(np.ndindex(full[0][:tensor.stacked]))
     one = [shape[tensor.stacked:] for shape in full]
-    shape = (*one[0][:-1], sum(part[-1] for part in one))
+    shape = (*one[0][:-1], sum(part[-1] for part in one)) if one[0] else ()  # a number
     names = tuple(tensor.name.format(**dict(zip(('layer', 'expert'), place))) for place in places)
     shape = shape[::-1] if tensor.transposed else shape
     shape = (shape[3], shape[2], *shape[:2]) if tensor.image_kernel else shape
-    found.append(Row(tensor, names, places, (1, *shape) if tensor.one_row else shape, tuple(part[-1] for part in one)))
+    found.append(Row(tensor, names, places, (1, *shape) if tensor.one_row else shape,
+                     tuple(part[-1] for part in one if part)))
   if left := sorted(set(shapes) - mapped):
     raise UserError(f'{architecture.name} has no tensors for the parameters {listed(left)}')
   return found

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.interop import decoders, encoders, features, files, images, mapping, origins, seq2seq
+from genjax.interop import clip, decoders, encoders, features, files, images, mapping, origins, seq2seq
 from genjax.interop.entries import Entries, read_json
 from genjax.interop.mapping import Architecture, Row
 from genjax.nn.functional import Network
 from genjax.types import Tree, UserError, expanded, listed, named_leaves, unflatten
 
-ARCHITECTURES = {**decoders.ARCHITECTURES, **encoders.ARCHITECTURES, **features.ARCHITECTURES,
+ARCHITECTURES = {**clip.ARCHITECTURES, **decoders.ARCHITECTURES, **encoders.ARCHITECTURES, **features.ARCHITECTURES,
                  **images.ARCHITECTURES, **seq2seq.ARCHITECTURES}
 DTYPES = ('float32', 'bfloat16', 'float16')
 ALIGNMENT = 64  # bytes; JAX uses a host array with this alignment without a copy
@@ -277,7 +277,7 @@ def _read(row: Row, stored: Mapping[str, files.Stored], shapes: Mapping[str, Any
   for place, name in zip(row.places, row.names):
     tensor = stored[name].read()
     for array, part in zip(arrays.values(), row.split(tensor)):
-      _cast(part, array[place], stored[name])
+      _cast(part, array[(*place, ...)], stored[name])
   return {leaf: jax.device_put(array) for leaf, array in arrays.items()}
 
 

@@ -23,6 +23,7 @@ ACTIVATIONS: Table[Callable[[Array], Array]] = Table('activation', {
   'gelu': lambda x: jax.nn.gelu(x, approximate=False),
   'gelu_tanh': lambda x: jax.nn.gelu(x, approximate=True),
   'silu': jax.nn.silu,
+  'quick_gelu': lambda x: x * jax.nn.sigmoid(1.702 * x),  # of CLIP
 }, takes=('x',))
 
 

@@ -27,6 +27,7 @@ def images(*shape):
   return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
+@pytest.mark.filterwarnings('ignore:.*deprecated since 0.13')  # lpips calls torchvision as it was
 @pytest.mark.parametrize(('kind', 'net'), [('vgg16_lpips', 'vgg'), ('alexnet_lpips', 'alex')])
 def test_lpips(kind, net, tmp_path):
   package = pytest.importorskip('lpips', reason='parity tests need the extra [parity]')

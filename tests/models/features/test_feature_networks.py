@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from genjax.models.features import inception, lpips, resizing
+from genjax.models.features import inception, layers, lpips, resizing
 from genjax.nn.functional import count
 
 # pytorch-fid's network with its statistics; torchvision's features with the heads of lpips
@@ -24,12 +24,19 @@ def test_inception_reads_images_of_any_size():
   net = inception.network(config)
   params, mutable = net.init(jax.random.key(0))
   image = np.random.default_rng(0).integers(0, 256, (2, 20, 31, 1), dtype=np.uint8)
-  found, _ = jax.jit(net.apply)(params, mutable, image)
+  apply = jax.jit(net.apply)
+  found, _ = apply(params, mutable, image)
   assert found['features'].shape == (2, 128) == (2, config.width) and found['logits'].shape == (2, 10)
   assert np.ptp(np.asarray(found['features']), axis=0).max() > 0
   params['fc']['bias'] = params['fc']['bias'] + 7.0  # which the logits of the inception score leave out
-  moved, _ = jax.jit(net.apply)(params, mutable, np.repeat(image, 3, axis=-1))
+  moved, _ = apply(params, mutable, image)
   np.testing.assert_array_equal(moved['logits'], found['logits'])
+
+
+def test_grey_images_are_coloured():
+  grey = np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1)
+  assert np.array_equal(layers.coloured(grey), np.repeat(grey, 3, axis=-1)) and layers.coloured(
+    np.zeros((1, 2, 2, 3))).shape == (1, 2, 2, 3)
 
 
 def test_pools_of_inception():
@@ -86,11 +93,10 @@ def test_lpips_is_a_distance(trunk):
   near = apply(a, a + 0.05 * (b - a))
   assert np.all(near < there)
   least = lpips.TRUNKS[trunk].least
-  maps, _ = net.apply(params, {}, a[:, :least, :least])
-  assert [part.shape[-1] for part in maps] == list(lpips.LpipsConfig(trunk, 16).channels) and maps[-1].size
-  assert not np.isnan(net.apply(params, {}, a[:, :least, :least], b[:, :least, :least])[0]).any()
-  smaller, _ = net.apply(params, {}, a[:, :least - 1, :least - 1])
-  assert not smaller[-1].size  # there is no pixel left
+  maps, _ = jax.eval_shape(lambda a: net.apply(params, {}, a), a[:, :least, :least])
+  assert [part.shape[-1] for part in maps] == list(lpips.LpipsConfig(trunk, 16).channels) and maps[-1].shape[1:3] == (1, 1)
+  smaller, _ = jax.eval_shape(lambda a: net.apply(params, {}, a), a[:, :least - 1, :least - 1])
+  assert 0 in smaller[-1].shape  # there is no pixel left
 
 
 @pytest.mark.parametrize(('make', 'message'), [
