@@ -14,7 +14,6 @@ from genjax import config as config_lib
 from genjax import sharding
 from genjax.config import Config
 from genjax.experiments import parts
-from genjax.objectives import kinds
 from genjax.runs import bases, sources
 from genjax.training.experiment import Experiment
 from genjax.training.monitoring import logs
@@ -131,20 +130,19 @@ def fits(extractor: Extractor, shape: tuple[int, ...], what: str) -> Callable[[n
   Raises:
     UserError: it reads rows of another shape, and does not resize them.
   """
-  functions, reads = extractor.functions, extractor.functions.shape
-  name = extractor.card['part']
-  resizes = reads is None or getattr(functions, 'resize', 'none') != 'none'
-  if resizes and reads is not None and len(reads) == len(shape):
-    reads = (*shape[:-1], reads[-1])
-  if isinstance(functions, kinds.Perceptual) and reads is None:
-    reads = (*shape[:-1], 3)
-    if min(shape[:2]) < functions.least:
+  functions, name = extractor.functions, extractor.card['part']
+  reads: tuple[int, ...] = tuple(functions.shape or ())
+  if not reads:
+    least, reads = getattr(functions, 'least', 1), (*shape[:-1], 3)
+    if min(shape[:2]) < least:
       raise UserError(f'{what} are {shape[0]} x {shape[1]}, and config.evaluation.parts.{name} reads pictures of at '
-                      f'least {functions.least} x {functions.least}; choose another one')
-  if tuple(reads) == tuple(shape):
+                      f'least {least} x {least}; choose another one')
+  elif getattr(functions, 'resize', 'none') != 'none' and len(reads) == len(shape):
+    reads = (*shape[:-1], reads[-1])
+  if reads == tuple(shape):
     return lambda rows: rows
-  if tuple(reads[:-1]) != tuple(shape[:-1]) or (shape[-1], reads[-1]) not in _CHANNELS:
-    raise UserError(f'{what} are of shape {tuple(shape)}, and config.evaluation.parts.{name} reads {tuple(reads)}; '
+  if reads[:-1] != tuple(shape[:-1]) or (shape[-1], reads[-1]) not in _CHANNELS:
+    raise UserError(f'{what} are of shape {tuple(shape)}, and config.evaluation.parts.{name} reads {reads}; '
                     'choose an extractor that reads these')
   extractor.card['grey'] = _CHANNELS[shape[-1], reads[-1]]
   return lambda rows: np.repeat(rows, reads[-1], axis=-1)
