@@ -4,7 +4,8 @@ import numpy as np
 
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.experiments import images, render, sections
+from genjax.experiments import images, measures, render, sections
+from genjax.experiments.measuring import chosen
 from genjax.models.autoencoders import kl
 from genjax.objectives import kinds
 from genjax.objectives.autoencoder import KlAutoencoder
@@ -50,7 +51,8 @@ def build(config: Config) -> Experiment:
     ema=config_lib.plain(config.ema),
     axes={'net': axes},
     preview=preview,
-    render=_render)
+    render=_render,
+    metrics=chosen.of_autoencoder(config, objective.reconstruct))
 
 
 def options(config: Config) -> dict[str, Section]:
@@ -60,6 +62,7 @@ def options(config: Config) -> dict[str, Section]:
     'model': named({name: row[0] for name, row in MODELS.items()}, config.model,
                    computed={'shape': sections.MADE['shape']}),
     'objective': Section((KlAutoencoder,), {'encoder': '', 'decoder': '', 'latent': 'config.model'}),
+    'evaluation': measures.CHOSEN,
     **sections.training(config)}
 
 

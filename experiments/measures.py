@@ -22,6 +22,8 @@ from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data.pipeline import Source
 from genjax.experiments import classifier, images
+from genjax.experiments.measuring import chosen
+from genjax.experiments.measuring import options as measuring
 from genjax.metrics import diversity, frechet, kept, modes
 from genjax.objectives.classification import Classification
 from genjax.options import Section
@@ -41,33 +43,31 @@ CLASSIFIERS = {  # data set -> config file and its arguments
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(measuring.Options):
   """What config.evaluation may hold for images.
 
   Attributes:
-    num_samples: samples that are drawn for all measures together.
     classifier: 'name' or 'name:arguments' of a config in configs/, whose features and labels judge samples; '' is the
       entry of `CLASSIFIERS` for the data.
     neighbours: how many samples, and how many training images, are compared with all training images.
-    metrics: names in `genjax.metrics.named.METRICS`, computed beside these.
   """
 
-  num_samples: int = 2000
   classifier: str = ''
   neighbours: int = 2000
-  metrics: tuple[str, ...] = ()
 
   def __post_init__(self):
-    checks.whole(self, 2, 'num_samples')
+    super().__post_init__()
     checks.whole(self, 1, 'neighbours')
 
 
-EVALUATION = Section((Options,))
+EVALUATION = Section((Options,))  # of models that generate pictures
+CHOSEN = Section((measuring.Options,))  # of others
 
 
 def image_metrics(config: Config) -> tuple[Metric, ...]:
-  """Measures of image samples against a labelled set: one `Metric` named 'samples', computed from one draw.
+  """Measures of image samples: those that config.evaluation.measures names, by default 'samples' alone.
 
+  'samples' is one `Metric` against a labelled set, computed from one draw:
   label_agreement: share of samples that the classifier gives the label that was asked for (conditional models only).
   classes_covered; class_share_<k>: shares of predicted classes. frechet: distance to the held-out split in the
   classifier's features, and frechet_train: that of as many training images, the floor. distance_ratio_mean,
@@ -87,9 +87,15 @@ def image_metrics(config: Config) -> tuple[Metric, ...]:
   """
   options = config_lib.build(Options, config.get('evaluation') or {}, 'config.evaluation')
   name = options.classifier or CLASSIFIERS.get(config.data.name.partition(':')[0], '')
-  if not name:
-    return ()
-  judge = _classifier_config(name, config.data)
+  judge = _classifier_config(name, config.data) if name else None
+  others = chosen.of_images(config, options, judge, lambda: trained_classifier(judge)[1]['heldout_accuracy'])
+  if judge is None or options.measures and 'samples' not in options.measures:
+    return others
+  return (_samples(config, options, judge), *others)
+
+
+def _samples(config: Config, options: Options, judge: Config) -> Metric:
+  """The metric 'samples' of `image_metrics`."""
   card: dict[str, Any] = {'num_samples': options.num_samples, 'neighbours': options.neighbours,
                           'labels': 'each class in turn, where the model takes labels',
                           'pictures': {'shape': list(config.data.shape), 'resize': config.data.get('resize', ''),
@@ -110,7 +116,7 @@ def image_metrics(config: Config) -> tuple[Metric, ...]:
     for split in (judge.data.train, judge.data.heldout):
       images.open_source(judge.data, split, seed=0)
 
-  return (Metric('samples', compute, card, check),)
+  return Metric('samples', compute, card, check)
 
 
 def image_values(parts: Iterable[Columns], train_set: Mapping[str, Any], heldout_set: Mapping[str, Any],

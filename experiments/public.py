@@ -11,7 +11,7 @@ from genjax import config as config_lib
 from genjax import interop
 from genjax.config import Config
 from genjax.experiments import bert, classifier, imported, language, public_configs, seq2seq, speech
-from genjax.interop import files, peft, weights
+from genjax.interop import conversion, files, peft, weights
 from genjax.nn import lora
 from genjax.types import Params, Tree, UserError, strict_json
 
@@ -73,6 +73,11 @@ def variables(folder: pathlib.Path) -> tuple[Params, Tree]:
 def _mutable(config: Config, model: interop.Model) -> Tree:
   """The mutable variables as the objective of the builder has them."""
   return {'net': model.mutable} if config.experiment == classifier.__name__ else model.mutable
+
+
+def convert(source: pathlib.Path, kind: str, folder: pathlib.Path) -> tuple[int, str]:
+  """Converts a published file of a feature network to a folder, see `genjax.interop.conversion.convert`."""
+  return conversion.convert(source, kind, folder)
 
 
 def write(folder: pathlib.Path, config: Config, params: Params, kept: Mapping[str, bytes], dtype: str | None) -> None:

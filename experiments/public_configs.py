@@ -11,10 +11,14 @@ from genjax.configs import common
 from genjax.data.audio import mel
 from genjax.data.images import resizing
 from genjax.data.text import marian, tokenizers
-from genjax.experiments import bert, classifier, language, seq2seq, speech
+from genjax.experiments import bert, classifier, clip, extractors, language, seq2seq, speech
 from genjax.experiments.sentences import open_pieces
+from genjax.interop import origins
 from genjax.interop.entries import Entries, read_json
+from genjax.models.features.inception import InceptionConfig
+from genjax.models.features.lpips import LpipsConfig
 from genjax.models.transformers.bert import BertConfig
+from genjax.models.transformers.clip import ClipConfig
 from genjax.models.transformers.decoder import TransformerConfig
 from genjax.models.transformers.seq2seq import Seq2SeqConfig
 from genjax.models.transformers.vit import VitConfig
@@ -60,6 +64,14 @@ def _check_trains(model: interop.Model, folder: pathlib.Path) -> None:
     raise UserError(
       f'{folder}: this {model.architecture} has only an encoder, and no experiment trains one; it may be a part of '
       'other runs as it is, and genjax.interop.load loads it')
+
+
+  if isinstance(options, VitConfig) and not options.num_classes:
+    raise UserError(f'{folder}: this vit has no classifier, which its experiment needs; it may be a part of other runs '
+                    'as it is, and genjax.interop.load loads it')
+  if isinstance(options, EXTRACTORS):
+    raise UserError(f'{folder}: this {model.architecture} only extracts features, and no experiment trains one; it may '
+                    'be a part as it is, and genjax.interop.load loads it')
 
 
 def _language_model(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
@@ -178,8 +190,7 @@ def _tokens(model: interop.Model, folder: pathlib.Path) -> dict[str, int]:
 def _images(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   options: VitConfig = model.config
   if not options.num_classes:
-    raise UserError(
-      f'{folder}: this vit has no classifier, which its experiment needs; genjax.interop.load loads it')
+    return _headless(config, model, folder)
   front = Entries(_beside(folder, PREPROCESSING), str(folder / PREPROCESSING))
   for name in ('image_mean', 'image_std'):
     front.only(name, [0.5] * options.shape[-1], 'pixels are read in [-1, 1]')
@@ -191,6 +202,52 @@ def _images(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   config.objective = dict(smoothing=0.0, shift=0, flip=False)
 
 
+def _headless(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
+  """A ViT without a classifier."""
+  front = Entries(_beside(folder, PREPROCESSING), str(folder / PREPROCESSING))
+  config.experiment = extractors.__name__
+  config.data = dict(weights=origins.name(folder, model.source, 'vit'), resize=_resize(front, model.config.shape),
+                     crop=False, mean=_channels(front, 'image_mean', (0.5,) * model.config.shape[2]),
+                     deviation=_channels(front, 'image_std', (0.5,) * model.config.shape[2]))
+  config.model = dict(name='vit', **dataclasses.asdict(model.config))
+
+
+def _channels(front: Entries, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
+  """A number of each channel."""
+  value: Any = front.values.get(name)
+  value = list(default) if value is None else value
+  if not isinstance(value, list) or len(value) != len(default) or not all(
+      isinstance(number, (int, float)) for number in value):
+    raise UserError(f'{front.where}: {name} must have {len(default)} numbers, got {value!r}')
+  return tuple(map(float, value))
+
+
+def _extractor(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
+  name = {InceptionConfig: 'inception', LpipsConfig: 'lpips'}[type(model.config)]
+  config.experiment = extractors.__name__
+  config.data = dict(weights=origins.name(folder, model.source, model.architecture), resize='', crop=False)
+  config.model = dict(name=name, **dataclasses.asdict(model.config))
+
+
+def _clip(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
+  """A CLIP, or one of its towers; without a preprocessor_config.json images are read as the published ones were."""
+  options: ClipConfig = model.config
+  front = Entries(_beside(folder, PREPROCESSING), str(folder / PREPROCESSING))
+  more = Entries(model.source, str(folder / 'config.json'))
+  config.experiment = clip.__name__
+  config.data = dict(weights=origins.name(folder, model.source, model.architecture), resize='', crop=False,
+                     vocabulary=str(folder.absolute()) if options.text else '', skip=more.integer('clip_skip', 0, 0),
+                     norm=more.flag('clip_norm', True), padding=more.flag('clip_padding', True))
+  if options.image:
+    number = front.integer('resample', resizing.FILTERS['bicubic'].value, least=0)
+    config.data.update(resize=_filter(front, number) if front.flag('do_resize', True) else '',
+                       crop=front.flag('do_center_crop', True), mean=_channels(front, 'image_mean', CLIP_MEAN),
+                       deviation=_channels(front, 'image_std', CLIP_DEVIATION))
+  towers = {name: dataclasses.asdict(tower) if tower else {}
+            for name, tower in (('text', options.text), ('image', options.image))}
+  config.model = dict(name='clip', width=options.width, **towers)
+
+
 def _resize(front: Entries, shape: tuple[int, int, int]) -> str:
   """The filter for resizing images; '' for no resizing."""
   if not front.flag('do_resize', True):
@@ -199,7 +256,11 @@ def _resize(front: Entries, shape: tuple[int, int, int]) -> str:
   if size not in (None, {'height': shape[0], 'width': shape[1]}) and [size, size] != list(shape[:2]):
     raise UserError(
       f'{front.where}: images are resized to {size!r}, but the model needs {shape[0]} by {shape[1]} pixels')
-  number = front.integer('resample', resizing.FILTERS['bilinear'].value, least=0)
+  return _filter(front, front.integer('resample', resizing.FILTERS['bilinear'].value, least=0))
+
+
+def _filter(front: Entries, number: int) -> str:
+  """The name of a filter that Pillow numbers."""
   names = {filter.value: name for name, filter in resizing.FILTERS.items()}
   if number not in names:
     raise UserError(f'{front.where}: resample must be one of {names} as Pillow numbers its filters, got {number}')
@@ -229,5 +290,10 @@ def _without(options: Any, *names: str) -> dict[str, Any]:
 _NO_DATA = dict(name='', train='train', heldout='train', data_dir='', originals='')
 # options that `genjax.models.transformers.whisper.OPTIONS` or config.data set
 _OF_WHISPER = ('frames', 'positions', 'pre_norm', 'key_bias', 'embedding_scale')
+EXTRACTORS = (InceptionConfig, LpipsConfig, ClipConfig)
+# of the images that the published CLIPs were trained on
+CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _MAKERS: dict[type, Callable[[Config, interop.Model, pathlib.Path], None]] = {
-  TransformerConfig: _language_model, BertConfig: _encoder, Seq2SeqConfig: _encoder_decoder, VitConfig: _images}
+  TransformerConfig: _language_model, BertConfig: _encoder, Seq2SeqConfig: _encoder_decoder, VitConfig: _images,
+  InceptionConfig: _extractor, LpipsConfig: _extractor,
+  ClipConfig: _clip}

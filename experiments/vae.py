@@ -12,6 +12,8 @@ from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data.pipeline import Pipeline
 from genjax.experiments import images, render, sections
+from genjax.experiments.measuring import chosen
+from genjax.experiments.measuring import options as measuring
 from genjax.models.autoencoders import vae
 from genjax.objectives.vae import Vae
 from genjax.options import Section, named
@@ -26,8 +28,8 @@ INTERPOLATION_STEPS = 9  # images in a row of interpolations
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation:
-  """config.evaluation.
+class Evaluation(measuring.Options):
+  """config.evaluation: what `genjax.experiments.measuring.options.Options` has, and
 
   Attributes:
     likelihood_samples: importance samples for an image in the estimate of its log-likelihood by `genjax evaluate`; 0
@@ -41,6 +43,7 @@ class Evaluation:
   likelihood_examples: int = 0
 
   def __post_init__(self):
+    super().__post_init__()
     checks.whole(self, 0, 'likelihood_samples', 'likelihood_examples')
     checks.whole(self, 1, 'likelihood_chunk')
 
@@ -75,7 +78,8 @@ def build(config: Config) -> Experiment:
     axes={'net': axes},
     preview=preview,
     render=_render,
-    metrics=_likelihood(config, objective, heldout),
+    metrics=(*_likelihood(config, objective, heldout),
+             *chosen.of_autoencoder(config, objective.reconstruct, generates=True, kind=Evaluation)),
   )
 
 

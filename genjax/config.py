@@ -106,6 +106,7 @@ def difference(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
 
 BUILDERS = 'genjax.runs.builders'  # whose function `options` knows what the builder of a config takes
 STEPS = 2**31 - 1  # more, and the counter of steps, 32 bits, would overflow
+PARTS = ('parts.', 'evaluation.parts.')  # beginnings of keys whose entries have names of their own
 # Key of configs.common.base -> the smallest number that it takes.
 MIN_VALUES = {
   'steps': 0, 'batch_size': 1, 'microbatches': 1, 'log_every': 0, 'evaluate_every': 0, 'evaluate_batches': 0,
@@ -134,7 +135,7 @@ def check(config: Config) -> None:
         raise checks.OutOfRange(
           f'{key} must be text, a number, True, False, None or a list of such, got {strange[0]!r} of type '
           f'{type(strange[0]).__name__}; of numpy numbers take .item()')
-      own = key.startswith('parts.') or key == 'lora.dtype' and value == ''  # '' and names of parts have other rules
+      own = key.startswith(PARTS) or key == 'lora.dtype' and value == ''  # '' and names of parts have other rules
       if key.rpartition('.')[2] == 'dtype' and not own:
         checks.dtype({key: value}, key)
     for key, least in MIN_VALUES.items():
@@ -171,7 +172,7 @@ def override(config: Config, assignment: str) -> None:
   known = flatten(config)
   if not equals:
     raise UserError(f'expected key=value, got {assignment!r}; for example sampler.steps=25')
-  if path not in known or path.startswith('parts.'):
+  if path not in known or path.startswith(PARTS):
     # Found when it is needed: what a builder takes is known above this module
     assign(config, {path: text}, lambda: importlib.import_module(BUILDERS).options(config))
     return
@@ -231,15 +232,17 @@ def spells(config: Config, key: str) -> bool:
 def _put(config: Config, key: str, value: Any) -> None:
   """Sets a key, and makes the sections that it stands in. A part is its path, or a section with a path in it."""
   *parents, leaf = key.split('.')
-  if parents[:1] == ['parts']:
-    parts = config.get('parts') or {}
-    if len(parents) == 1 and isinstance(parts.get(leaf), ml_collections.ConfigDict):
+  if key.startswith(PARTS):
+    place = parents.index('parts')
+    above = config if not place else config.get('evaluation') or {}
+    parts, rest = above.get('parts') or {}, parents[place + 1:]
+    if not rest and isinstance(parts.get(leaf), ml_collections.ConfigDict):
       parents, leaf = [*parents, leaf], 'path'
-    elif len(parents) == 2 and isinstance(parts.get(parents[1]), str):
-      path = parts[parents[1]]
+    elif len(rest) == 1 and isinstance(parts.get(rest[0]), str):
+      path = parts[rest[0]]
       with config.unlocked():
-        del config.parts[parents[1]]  # a value of another type cannot take its place
-        config.parts[parents[1]] = ml_collections.ConfigDict({'path': path})
+        del parts[rest[0]]  # a value of another type cannot take its place
+        parts[rest[0]] = ml_collections.ConfigDict({'path': path})
   with config.unlocked():
     node = config
     for parent in parents:

@@ -9,7 +9,7 @@ from absl import flags
 import ml_collections
 from ml_collections import config_flags
 
-from genjax.config import assign, check, spells
+from genjax.config import PARTS, assign, check, spells
 from genjax.runs import builders, configs, extensions
 from genjax.types import UserError
 
@@ -71,12 +71,12 @@ def _split(argv: Sequence[str], config: ml_collections.ConfigDict) -> tuple[list
   rest = list(argv)
   named = [flag[1] for arg in argv if (flag := re.match(r'--?config\.([\w.]+)', arg))]
   sections = [key for key in named if isinstance(_entry(config, key), ml_collections.ConfigDict)
-              and not key.startswith('parts.')]
+              and not key.startswith(PARTS)]
   while rest:
     arg = rest.pop(0)
     flag = re.fullmatch(r'--?(no)?config\.([^=]+)(=(.*))?', arg, re.DOTALL)
     anew = flag and any(flag[2].startswith(f'{section}.') for section in sections)
-    own = flag and flag[2].startswith('parts.')  # a part is a text or a section, whichever is needed
+    own = flag and flag[2].startswith(PARTS)  # a part is a text or a section, whichever is needed
     if not flag or _has_type(config, flag[2]) and not anew and not own:
       kept.append(arg)
     elif flag[3]:

@@ -12,7 +12,7 @@ from genjax import checks, distributed
 from genjax.cli import flags, hosts
 from genjax.runs import extensions, outputs, scoring
 from genjax.runs import workdir as workdir_lib
-from genjax.types import UserError, strict_json
+from genjax.types import UserError, expanded, strict_json
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -43,7 +43,8 @@ def main(argv: list[str]) -> int:
   distributed.join(hosts.options(args))
   samples = not args.no_samples
   config, run = workdir_lib.open_run(args.workdir, args.set, args.step,
-                                     check=lambda run: scoring.check(run, samples, flags.averaged(args)),
+                                     check=lambda run: scoring.check(run, samples, flags.averaged(args),
+                                                                     expanded(args.workdir)),
                                      imports=args.imports)
   if each_out:
     workdir_lib.prepare(str(each_out.parent), '--per-example')

@@ -9,9 +9,14 @@ from genjax.models.transformers.vit import VitConfig, encoder
 from genjax.types import UserError
 
 
-def _sides(entries: Entries, name: str) -> tuple[int, int]:
-  """Height and width in pixels, from an entry with two numbers or one for both."""
+def sides(entries: Entries, name: str, default: int | None = None) -> tuple[int, int]:
+  """Height and width in pixels, from an entry with two numbers or one for both.
+
+  Raises:
+    UserError: it has neither.
+  """
   value: Any = entries.values.get(name)
+  value = default if value is None else value
   sides = value if isinstance(value, (list, tuple)) else [value, value]
   if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
     raise UserError(f'{entries.where}: {name} must be a whole number of at least 1, or two of them, got {value!r}')
@@ -19,12 +24,12 @@ def _sides(entries: Entries, name: str) -> tuple[int, int]:
 
 
 def _read(entries: Entries, stored: Mapping[str, Any]) -> VitConfig:
-  width, (patch, patch_width) = entries.integer('hidden_size'), _sides(entries, 'patch_size')
+  width, (patch, patch_width) = entries.integer('hidden_size'), sides(entries, 'patch_size')
   entries.only('pooler_output_size', width, 'the pooler keeps the width')
   entries.only('pooler_act', 'tanh', 'the pooler ends with tanh')
   if patch != patch_width:
     raise UserError(f'{entries.where}: patches are {patch} by {patch_width} pixels; genjax only has square ones')
-  return VitConfig(shape=(*_sides(entries, 'image_size'), entries.integer('num_channels', 3)), patch=patch, width=width,
+  return VitConfig(shape=(*sides(entries, 'image_size'), entries.integer('num_channels', 3)), patch=patch, width=width,
                    num_classes=stored['classifier.weight'].shape[0] if 'classifier.weight' in stored else 0,
                    layers=entries.integer('num_hidden_layers'), heads=entries.integer('num_attention_heads'),
                    mlp_width=entries.integer('intermediate_size'),

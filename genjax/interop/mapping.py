@@ -14,7 +14,7 @@ from genjax.types import Tree, UserError, listed
 # Name in `transformers` -> name in `genjax.nn.blocks.ACTIVATIONS`; export writes the first of several names.
 ACTIVATIONS = {
   'gelu': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_fast': 'gelu_tanh', 'relu': 'relu',
-  'silu': 'silu', 'swish': 'silu'
+  'silu': 'silu', 'swish': 'silu', 'quick_gelu': 'quick_gelu'
 }
 
 
@@ -151,7 +151,7 @@ class Row:
     joined = joined[..., None, None] if self.tensor.pixel_kernel else joined
     joined = joined.transpose(3, 2, 0, 1) if self.tensor.image_kernel else joined
     joined = joined if self.tensor.form is None else self.tensor.form.write(joined)
-    return np.ascontiguousarray(joined[None] if self.tensor.one_row else joined)
+    return np.asarray(joined[None] if self.tensor.one_row else joined, order='C')
 
   @property
   def size(self) -> int:
@@ -214,14 +214,15 @@ def rows(architecture: Architecture, config: Any, shapes: Mapping[str, Any]) -> 
     full = [tuple(shapes[leaf].shape) for leaf in present]
     places = tuple(np.ndindex(full[0][:tensor.stacked]))
     one = [shape[tensor.stacked:] for shape in full]
-    shape = (*one[0][:-1], sum(part[-1] for part in one))
+    shape = (*one[0][:-1], sum(part[-1] for part in one)) if one[0] else ()  # a number
     names = tuple(tensor.name.format(**dict(zip(('layer', 'expert'), (place[0] + tensor.first, *place[1:]))))
                   if place else tensor.name for place in places)
     shape = shape[::-1] if tensor.transposed else shape
     shape = (*shape[::-1], 1, 1) if tensor.pixel_kernel else shape
     shape = (shape[3], shape[2], *shape[:2]) if tensor.image_kernel else shape
     shape = shape if tensor.form is None else tensor.form.shape(shape)
-    found.append(Row(tensor, names, places, (1, *shape) if tensor.one_row else shape, tuple(part[-1] for part in one)))
+    found.append(Row(tensor, names, places, (1, *shape) if tensor.one_row else shape,
+                     tuple(part[-1] for part in one if part)))
   if left := sorted(set(shapes) - mapped):
     raise UserError(f'{architecture.name} has no tensors for the parameters {listed(left)}')
   return found

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 import dataclasses
 import math
 import os
-import pathlib
 import re
 from typing import Any
 
@@ -12,14 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.interop import autoencoders, decoders, encoders, files, images, mapping, mmdits, seq2seq, unets
+from genjax.interop import (  # noqa: I001 (a line for each says no more)
+  autoencoders, clip, decoders, encoders, features, files, images, mapping, mmdits, origins, seq2seq, unets)
 from genjax.interop.entries import Entries, read_json
 from genjax.interop.mapping import Architecture, Row
 from genjax.nn.functional import Network
 from genjax.types import Tree, UserError, expanded, listed, named_leaves, unflatten
 
-ARCHITECTURES = {**decoders.ARCHITECTURES, **encoders.ARCHITECTURES, **images.ARCHITECTURES, **seq2seq.ARCHITECTURES,
-                 **autoencoders.ARCHITECTURES, **mmdits.ARCHITECTURES, **unets.ARCHITECTURES}
+ARCHITECTURES = {**clip.ARCHITECTURES, **decoders.ARCHITECTURES, **encoders.ARCHITECTURES, **features.ARCHITECTURES,
+                 **images.ARCHITECTURES, **seq2seq.ARCHITECTURES, **autoencoders.ARCHITECTURES,
+                 **mmdits.ARCHITECTURES, **unets.ARCHITECTURES}
 DTYPES = ('float32', 'bfloat16', 'float16')
 ALIGNMENT = 64  # bytes; JAX uses a host array with this alignment without a copy
 _TYPE_ENTRIES = ('dtype', 'torch_dtype')
@@ -62,7 +63,45 @@ def load(folder: str | os.PathLike, dtype: str | None = None) -> Model:
       are missing, unexpected or of another shape, or `dtype` cannot represent a number.
   """
   wanted = _dtype(dtype)
-  found = describe(folder)
+  return _filled(describe(folder), wanted)
+
+
+def from_tensors(where: str, source: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Model:
+  """A model of tensors in memory.
+
+  Args:
+    where: where they come from, for messages.
+    source: what config.json would hold.
+    tensors: public name -> tensor.
+
+  Raises:
+    UserError: see `load`.
+  """
+  held = {name: _Held(name, tensor) for name, tensor in tensors.items()}
+  return _filled(_described(where, where, source, held), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Held:
+  """A tensor in memory, as a `genjax.interop.files.Stored`."""
+
+  name: str
+  tensor: np.ndarray
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    return self.tensor.shape
+
+  @property
+  def dtype(self) -> np.dtype:
+    return self.tensor.dtype
+
+  def read(self) -> np.ndarray:
+    return self.tensor
+
+
+def _filled(found: 'Description', wanted: np.dtype | None) -> Model:
+  """The model of a description, with its tensors."""
   leaves = {}
   for row in found.rows:
     leaves.update(_read(row, found.stored, found.shapes, wanted))
@@ -83,7 +122,7 @@ class Description:
   source: Mapping[str, Any]
   shapes: Mapping[str, Any]
   rows: list[Row]
-  stored: Mapping[str, files.Stored]
+  stored: Mapping[str, Any]
 
   def model(self) -> Model:
     """The model with shapes in the place of its parameters."""
@@ -102,15 +141,25 @@ def describe(folder: str | os.PathLike) -> Description:
     raise UserError(f'{folder} is not a folder; expected a folder with config.json and {files.SINGLE}')
   path = folder / 'config.json'
   source = read_json(path, 'the description of the model')
-  # diffusers writes no model_type.
+  _named(source, str(path))
+  return _described(str(folder), str(path), source, files.open_folder(folder))
+
+
+def _named(source: Mapping[str, Any], path: str) -> Architecture:
+  """The architecture that a config.json names; diffusers writes no model_type."""
   entry = next((name for _, name in files.LAYOUTS.values() if name in source), 'model_type')
-  architecture = Entries(source, str(path)).choice(entry, ARCHITECTURES)
-  stored = _renamed(files.open_folder(folder), architecture.renamed)
+  return Entries(source, path).choice(entry, ARCHITECTURES)
+
+
+def _described(folder: str, path: str, source: Mapping[str, Any], stored: Mapping[str, Any]) -> Description:
+  """Checks a config.json and the tensors beside it; `folder` and `path` are for messages."""
+  architecture = _named(source, path)
+  stored = _renamed(stored, architecture.renamed)
   try:
-    config = architecture.read(Entries(source, str(path)), stored)
+    config = architecture.read(Entries(source, path), stored)
   except ValueError as error:
     raise UserError(f'{path}: {error}') from error
-  network, shapes = _network(architecture, config, str(path))
+  network, shapes = _network(architecture, config, path)
   rows = mapping.rows(architecture, config, shapes)
   return Description(architecture.name, config, network, source, shapes, rows,
                      _match(folder, architecture, rows, stored))
@@ -159,7 +208,7 @@ def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, mutable:
   for name, options in chosen.spellings.items():
     if name in same and options.get(same[name]) == options[entries[name]]:
       entries[name] = same[name]
-  kept = {name: value for name, value in same.items() if name not in ('rope_parameters', *_TYPE_ENTRIES)}
+  kept = {name: value for name, value in same.items() if name not in ('rope_parameters', origins.ENTRY, *_TYPE_ENTRIES)}
   # Every version of transformers reads the older name of the dtype entry.
   told = {'torch_dtype': pending[0].dtype.name} if chosen.library == 'transformers' else {}
   measured = chosen.measured(mutable) if mutable else {}
@@ -184,7 +233,8 @@ def _dtype(name: str | None) -> np.dtype | None:
   return None if name is None else np.dtype(jnp.dtype(name))
 
 
-def _renamed(stored: dict[str, files.Stored], renamed: Mapping[str, str]) -> dict[str, files.Stored]:
+def _renamed(stored: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
+  stored = dict(stored)
   for pattern, replacement in renamed.items():
     stored = {re.sub(pattern, replacement, name): tensor for name, tensor in stored.items()}
   return stored
@@ -199,13 +249,12 @@ def _network(architecture: Architecture, config: Any, where: str) -> tuple[Netwo
   return network, named_leaves(jax.eval_shape(network.init, jax.random.key(0))[0])
 
 
-def _match(folder: pathlib.Path, architecture: Architecture, rows: list[Row],
-           stored: dict[str, files.Stored]) -> dict[str, files.Stored]:
+def _match(folder: str, architecture: Architecture, rows: list[Row], stored: Mapping[str, Any]) -> dict[str, Any]:
   """The stored tensor for every name of the table. An error lists all names that do not fit."""
   shapes = {name: row.shape for row in rows for name in row.names}
   aliases = {alias: name for alias, name in architecture.aliases.items() if name in shapes}
   known = {**shapes, **{alias: shapes[name] for alias, name in aliases.items()}}
-  found: dict[str, files.Stored] = {}
+  found: dict[str, Any] = {}
   unmapped, wrong = [], []
   for name, tensor in stored.items():
     public = name if name in known else architecture.prefix + name
@@ -243,7 +292,7 @@ def _read(row: Row, stored: Mapping[str, files.Stored], shapes: Mapping[str, Any
   for place, name in zip(row.places, row.names):
     tensor = stored[name].read()
     for array, part in zip(arrays.values(), row.split(tensor)):
-      _cast(part, array[place], stored[name])
+      _cast(part, array[(*place, ...)], stored[name])
   return {leaf: jax.device_put(array) for leaf, array in arrays.items()}
 
 

@@ -45,3 +45,36 @@ class FirstOfClasses:
   def close(self) -> None:
     """Removes the file."""
     self._file.close()
+
+
+class Rows:
+  """Rows that come in parts, in a temporary file (in $TMPDIR)."""
+
+  def __init__(self):
+    self._count = 0
+    self._file = tempfile.TemporaryFile()  # noqa: SIM115, `close` closes it
+    self._row: np.ndarray | None = None
+
+  def __len__(self) -> int:
+    return self._count
+
+  def add(self, x_N: np.ndarray) -> None:
+    """Adds rows, all of one shape and type."""
+    x_N = np.ascontiguousarray(x_N)
+    if self._row is None:
+      self._row = x_N[:0].copy()
+    if (x_N.shape[1:], x_N.dtype) != (self._row.shape[1:], self._row.dtype):
+      raise ValueError(f'rows are {self._row.dtype} {self._row.shape[1:]}, got {x_N.dtype} {x_N.shape[1:]}')
+    self._file.write(x_N.data)
+    self._count += len(x_N)
+
+  def rows(self) -> np.ndarray:
+    """The rows, which are read from the file when they are indexed."""
+    if self._row is None or not self._count:
+      return np.zeros(0) if self._row is None else self._row
+    self._file.flush()
+    return np.memmap(self._file, self._row.dtype, 'r', shape=(self._count, *self._row.shape[1:]))
+
+  def close(self) -> None:
+    """Removes the file."""
+    self._file.close()

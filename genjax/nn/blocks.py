@@ -25,6 +25,7 @@ ACTIVATIONS: Table[Callable[[Array], Array]] = Table('activation', {
   'silu': jax.nn.silu,
   'selu': jax.nn.selu,
   'tanh': jnp.tanh,
+  'quick_gelu': lambda x: x * jax.nn.sigmoid(1.702 * x),  # of CLIP
 }, takes=('x',))
 
 

@@ -69,11 +69,15 @@ class Features:
   """Images -> features and classes.
 
   Attributes:
-    shape: (H, W, C) of one image, uint8.
+    shape: (H, W, C) of one image, uint8, as the network reads it. It takes images of other sizes, and grey ones, too, if
+      `resize` is not 'none'.
     width: D of the features.
-    classes: number K of classes.
+    classes: number K of classes; 0 for none, and then `predict` raises a UserError.
     extract: (group, image_BHWC uint8) -> features float32 B D.
     predict: (group, image_BHWC uint8) -> logits float32 B K.
+    name: of the weights, for cards of metrics. A Frechet distance on them is called FID only if `name` is 'fid'.
+    resize: how it resizes images, for the same cards: 'none', or the filter and the side that images come to, such as
+      'tf bilinear 299'.
     reads: see the module.
   """
 
@@ -82,4 +86,56 @@ class Features:
   classes: int
   extract: Callable[[Tree, Array], Array]
   predict: Callable[[Tree, Array], Array]
+  name: str = 'classifier'
+  resize: str = 'none'
+  reads: tuple[str, ...] = ALL
+
+
+@dataclasses.dataclass(frozen=True)
+class Perceptual:
+  """Two images -> how different they look (LPIPS, Zhang et al. 2018).
+
+  Attributes:
+    shape: (H, W, C) of one image, uint8; None for all sizes of at least `least`.
+    distance: (group, a_BHWC uint8, b_BHWC uint8) -> float32 B; 0 for equal images.
+    name: of the weights, for cards of metrics.
+    resize: how it resizes images, see `Features`.
+    least: smallest height and width of an image, where `shape` is None.
+    reads: see the module.
+  """
+
+  shape: tuple[int, int, int] | None
+  distance: Callable[[Tree, Array, Array], Array]
+  name: str = 'lpips'
+  resize: str = 'none'
+  least: int = 1
+  reads: tuple[str, ...] = ALL
+
+
+@dataclasses.dataclass(frozen=True)
+class Joint:
+  """Images and texts in one space (CLIP, Radford et al. 2021).
+
+  Attributes:
+    shape: (H, W, C) of the images that the network reads; others are resized to it, as `resize` says.
+    width: D of a vector.
+    length: most tokens of a text, special ones included.
+    tokenize: (texts, truncate) -> ids int32 B L and mask bool B L, see `TextEncoder`.
+    image: (group, image_BHWC uint8) -> float32 B D, of unit length.
+    text: (group, ids_BL, mask_BL) -> float32 B D, of unit length.
+    scale: group -> scalar, by which cosines are multiplied to be logits: the exponential of the learned temperature.
+    name: of the weights, for cards of metrics.
+    resize: how it resizes images, see `Features`.
+    reads: see the module.
+  """
+
+  shape: tuple[int, int, int]
+  width: int
+  length: int
+  tokenize: Callable[[Sequence[str], bool], tuple[np.ndarray, np.ndarray]]
+  image: Callable[[Tree, Array], Array]
+  text: Callable[[Tree, Array, Array], Array]
+  scale: Callable[[Tree], Array]
+  name: str = 'clip'
+  resize: str = 'none'
   reads: tuple[str, ...] = ALL

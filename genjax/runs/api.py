@@ -137,7 +137,7 @@ class LoadedRun:
     Returns:
       `metrics` (name -> value), `card` (what they depend on) and `examples` (name -> value of each held-out example).
     """
-    scoring.check(self.run, samples, averaged)
+    scoring.check(self.run, samples, averaged, self.workdir)
     evaluation = scoring.evaluate(self.config, self.run, averaged, samples, seed)
     scoring.keep(self.workdir, evaluation)
     return evaluation

@@ -96,7 +96,9 @@ def options(config: Config, paths: Sequence[str] = ()) -> Known:
   for group in config.get('optimizers') or {}:
     common[f'ema.{group}'] = Option(f'ema.{group}', float | dict, None, told['ema'])
   templates = (Option('parts.NAME', str, '', 'the path of a part, where its other options have their defaults.'),
-               *Section((sources.Options,)).options('parts.NAME').values())
+               *Section((sources.Options,)).options('parts.NAME').values(),
+               Option('evaluation.parts.NAME', str, '', 'the path of an extractor, see docs/measures.md.'),
+               *Section((sources.Judge,)).options('evaluation.parts.NAME').values())
   if not config.get('experiment'):
     return Known(common, templates=templates)
   module = find(config, paths)

@@ -57,6 +57,23 @@ def import_model(source: pathlib.Path, workdir: pathlib.Path, base: pathlib.Path
     return _write(partial, source, *imported)
 
 
+def convert(source: pathlib.Path, kind: str, folder: pathlib.Path) -> tuple[int, str]:
+  """Makes a folder of public weights of a published file of a feature network; see `genjax import --help`.
+
+  Args:
+    source: the published file.
+    kind: the `model_type` of the folder, such as 'vgg16_lpips'.
+    folder: a new folder.
+
+  Returns:
+    The number of parameters, and the name that the weights have in metrics.
+
+  Raises:
+    UserError: see `genjax.interop.conversion.convert`.
+  """
+  return importlib.import_module(PUBLIC).convert(source, kind, folder)
+
+
 def _read_adapter(public: Any, folder: pathlib.Path, base: pathlib.Path) -> Any:
   """What `public` makes of adapters, for the newest step of their base."""
   config = assets.read_config(base)

@@ -35,6 +35,17 @@ class Options:
   rules: tuple[tuple[str, ...], ...] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class Judge(Options):
+  """config.evaluation.parts.NAME: an extractor, by which samples are measured.
+
+  Attributes:
+    sha256: digest of its parameters, or the beginning of it; others are refused. '' takes any.
+  """
+
+  sha256: str = ''
+
+
 def adapted(config: Config) -> bool:
   """Whether a config trains adapters of another run's parameters. Runs of before there was a choice do not."""
   options = config.get('lora') or {}

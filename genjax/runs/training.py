@@ -8,7 +8,7 @@ from typing import Any
 from genjax import config as config_lib
 from genjax import distributed
 from genjax.config import Config
-from genjax.runs import assets, atomic, bases, builder_code, builders, extensions, lock, same, sources
+from genjax.runs import assets, atomic, bases, builder_code, builders, extensions, lock, same, scoring, sources
 from genjax.runs import checkpoints as checkpoints_lib
 from genjax.runs import workdir as workdir_lib
 from genjax.training import events, hooks, loggers, loop, rehearsal, stopping
@@ -127,7 +127,7 @@ def _train(config: Config, path: pathlib.Path, paths: list[str] | tuple[str, ...
         hooks.StopTogether(),
       ])
       checkpoints.close()
-      _summarise(path, run, log, sample)
+      _summarise(config, path, run, log, sample)
   except NonFiniteError:
     kept = checkpoints.steps()
     logs.say(f'the last good checkpoint is step {kept[-1]} in {path / "checkpoints"}' if kept else
@@ -212,13 +212,14 @@ def _check_data(path: pathlib.Path, description: dict[str, Any]) -> None:
                     + '. Restore the data, or start a new --workdir')
 
 
-def _summarise(path: pathlib.Path, run: Run, log: hooks.Log, sample: hooks.Sample) -> None:
+def _summarise(config: Config, path: pathlib.Path, run: Run, log: hooks.Log, sample: hooks.Sample) -> None:
   """The end of a run: metrics, where things are, what to do next."""
   heldout = run.evaluation[1] if run.evaluation else {}
   time = run.clock.summary()
   atomic.write_json(
     path / 'summary.json', {
       'step': run.step, 'seconds': round(time['wall_seconds'], 1), 'train': log.last, 'heldout': heldout,
+      'card': scoring.card(config, run, int(heldout.get('examples', 0))),
       'samples': sample.files, 'skipped': run.skipped, 'rollbacks': run.rollbacks, 'time': time
     })
   logs.say(f'\nfinished step {run.step} in {time["wall_seconds"]:.0f} s: '

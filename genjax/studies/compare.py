@@ -16,7 +16,8 @@ from genjax.types import UserError, expanded
 
 ABSENT = '(absent)'
 _TOLD = ('step', 'seed', 'versions')
-_PLACES = ('folder',)  # facts of a measure that say where something lies
+_PLACES = ('folder', 'part')  # facts of a measure that say where something lies
+SUMMARY = 'summary.json'
 EXIT_CODE = 8
 
 
@@ -33,7 +34,8 @@ class Incomparable(Exception):
 
 
 def read(text: str) -> dict[str, Any]:
-  """The evaluation of RUN_DIR, or that of a file, as `genjax evaluate` wrote it.
+  """The evaluation of RUN_DIR, or that of a file, as `genjax evaluate` wrote it; of a summary.json, the held-out values
+  of the end of training.
 
   Raises:
     UserError: there is none, or it is no evaluation.
@@ -43,10 +45,17 @@ def read(text: str) -> dict[str, Any]:
   if not path.is_file():
     raise UserError(f'{path} does not exist; evaluate the run first: genjax evaluate --workdir={path.parent}')
   found = assets.read_json(path)
+  if path.name == SUMMARY and isinstance(found, dict) and isinstance(found.get('heldout'), dict):
+    found = {'metrics': heldout(found), 'card': found.get('card')}
   if not isinstance(found, dict) or not isinstance(found.get('metrics'), dict) or not isinstance(
       found.get('card'), dict):
     raise UserError(f'{path} is no evaluation; expected what genjax evaluate wrote, with metrics and their card')
   return found
+
+
+def heldout(summary: Mapping[str, Any]) -> dict[str, Any]:
+  """The held-out values of a summary.json, named as in evaluation.json."""
+  return {f'heldout/{name}': value for name, value in summary.get('heldout', {}).items() if name != 'examples'}
 
 
 def deciding(card: Mapping[str, Any], sampled: bool = True) -> dict[str, Any]:
@@ -160,7 +169,7 @@ def _shown(value: Any) -> str:
 def names(texts: Sequence[str]) -> list[str]:
   """What to call evaluations: their folders, as much of the path as tells them apart."""
   paths = [expanded(text).absolute() for text in texts]
-  parts = [(path.parent if path.name == scoring.NAME else path).parts for path in paths]
+  parts = [(path.parent if path.name in (scoring.NAME, SUMMARY) else path).parts for path in paths]
   for count in range(1, max(map(len, parts)) + 1):
     short = [str(pathlib.PurePath(*path[-count:])) for path in parts]
     if len(set(short)) == len(short):

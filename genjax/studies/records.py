@@ -27,6 +27,7 @@ class Record:
     config: the whole config, by dotted key.
     info: what it does.
     heldout: name -> held-out value at the end of training.
+    card: of these values; empty for a run of before they had one.
     evaluation: what `genjax evaluate` wrote, or None.
     code: versions and checksums of the code that it was trained with; empty for one that has not begun.
   """
@@ -37,6 +38,7 @@ class Record:
   config: dict[str, Any]
   info: listing.Info
   heldout: dict[str, float]
+  card: dict[str, Any]
   evaluation: dict[str, Any] | None
   code: dict[str, Any]
 
@@ -104,9 +106,8 @@ def _record(path: pathlib.Path, name: str, overrides: dict[str, Any], config: Ma
   if facts:
     code['builder'] = _digest(path / 'code')
   evaluation = listing.load(path / scoring.NAME) or None
-  heldout = {f'heldout/{key}': value for key, value in summary.get('heldout', {}).items() if key != 'examples'}
-  return Record(name, path, overrides, config_lib.flatten(config), listing.read(path, name, config), heldout,
-                evaluation, code)
+  return Record(name, path, overrides, config_lib.flatten(config), listing.read(path, name, config),
+                compare.heldout(summary), summary.get('card') or {}, evaluation, code)
 
 
 def _digest(folder: pathlib.Path) -> str:
@@ -202,11 +203,12 @@ def _is_code(name: str, facts: Sequence[Mapping[str, Any]]) -> bool:
   return name in (*_CODE, 'builder') or any(name in one for one in facts)
 
 
-def check_cards(records: Sequence[Record], allow: Sequence[str]) -> list[str]:
+def check_cards(records: Sequence[Record], allow: Sequence[str], evaluated: bool = True) -> list[str]:
   """Checks that all runs were measured alike. What a run's own config says of its sampler is part of its setting.
 
   Args:
-    records: runs with evaluations.
+    records: runs, with evaluations if these are compared.
+    evaluated: whether values of evaluations are compared, or the held-out ones of the end of training.
     allow: fields that may differ.
 
   Returns:
@@ -215,10 +217,9 @@ def check_cards(records: Sequence[Record], allow: Sequence[str]) -> list[str]:
   Raises:
     Incomparable: they differ in others.
   """
-  cards = [_measured(record) for record in records]
+  cards = [_measured(record, evaluated) for record in records]
   found = compare.differences(cards)
-  known = ['checkpoint', *dict.fromkeys(field for record in records if record.evaluation
-                                        for field in config_lib.flatten(record.evaluation['card']))]
+  known = ['checkpoint', *dict.fromkeys(field for card in cards for field in config_lib.flatten(card))]
   code = [config_lib.flatten(record.code) for record in records]
   fields = compare.refused(found, [name for name in allow if not _is_code(name, code)], known)
   if fields:
@@ -230,12 +231,13 @@ def check_cards(records: Sequence[Record], allow: Sequence[str]) -> list[str]:
   return list(found)
 
 
-def _measured(record: Record) -> dict[str, Any]:
+def _measured(record: Record, evaluated: bool) -> dict[str, Any]:
   """A card without what its run's config says, with which checkpoint was evaluated."""
-  assert record.evaluation is not None
-  card = dict(record.evaluation['card'])
+  card = dict(record.evaluation['card'] if evaluated and record.evaluation else record.card)
   own = {key.removeprefix('sampler.'): value for key, value in record.config.items() if key.startswith('sampler.')}
   sampler = config_lib.flatten(card.get('sampler', {}))
   card['sampler'] = {key: value for key, value in sampler.items() if own.get(key) != value}
+  if not evaluated:
+    return card
   card['checkpoint'] = 'last' if card.get('step') == record.config.get('steps') else 'another one'
   return card

@@ -86,8 +86,7 @@ def make(folder: pathlib.Path, by: Sequence[str] = (), metrics: Sequence[str] = 
   different = records.check_code(study.records, allow)
   finished = [record for record in study.records if record.finished]
   evaluated = bool(finished) and all(record.evaluation for record in finished)
-  if evaluated:
-    different += records.check_cards(finished, allow)
+  different += records.check_cards(finished, allow, evaluated)
   values = {record.name: _values(record, evaluated) for record in finished}
   wanted = _metrics(metrics, values.values())
   base = _baseline(baseline, chosen, study, list(found)) if baseline else None

@@ -3,6 +3,7 @@
 import contextlib
 
 import numpy as np
+import pytest
 
 from genjax.metrics import kept
 
@@ -18,3 +19,18 @@ def test_the_first_rows_of_each_class_are_kept_in_order():
     for label in range(3):
       np.testing.assert_array_equal(rows[labels == label], x_N[label_N == label][:5])
   assert set(labels) == {0, 1, 2}
+
+
+def test_rows_are_those_that_came():
+  kept_rows = kept.Rows()
+  x_ND = np.arange(20.0).reshape(10, 2)
+  for part in np.split(x_ND, [0, 3, 3, 9]):
+    kept_rows.add(part)
+  found = kept_rows.rows()
+  assert len(kept_rows) == 10
+  np.testing.assert_array_equal(found, x_ND)
+  np.testing.assert_array_equal(found[np.array([7, 1])], x_ND[[7, 1]])
+  with pytest.raises(ValueError, match='rows are float64'):
+    kept_rows.add(np.zeros((1, 3)))
+  kept_rows.close()
+  assert not len(kept.Rows().rows())

@@ -92,6 +92,25 @@ def test_a_card_of_before_a_field_existed_is_refused(evaluated, capsys):
   assert 'version: (absent) | 1' in capsys.readouterr().err
 
 
+def test_held_out_values_of_the_end_of_training_have_a_card_that_decides(tmp_path, fake_run, capsys):
+  """Of runs without evaluations; those of before there was a card stand in one table as before."""
+  for seed in (0, 1):
+    fake_run(tmp_path / 'runs' / f'seed{seed}', {'seed': seed}, loss=0.5)
+  table = ['table', str(tmp_path / 'runs'), '--metrics=heldout/loss']
+  assert main(table) == 0
+  for seed, split in ((0, 'test'), (1, 'train')):
+    path = tmp_path / 'runs' / f'seed{seed}' / 'summary.json'
+    card = {**fakes.card(measures={}), **changed('data', split=split)}
+    path.write_text(json.dumps({**json.loads(path.read_text()), 'card': card}))
+  assert main(table) == 8
+  assert '  data.split: test | train' in capsys.readouterr().err
+  assert main([*table, '--allow=split']) == 0
+  summaries = [str(tmp_path / 'runs' / f'seed{seed}' / 'summary.json') for seed in (0, 1)]
+  assert main(['compare', *summaries]) == 8
+  assert main(['compare', *summaries, '--allow=split']) == 0
+  assert 'heldout/loss  0.5' in capsys.readouterr().out
+
+
 def test_bad_input(evaluated, tmp_path, capsys):
   first, second = evaluated('a'), evaluated('b')
   (tmp_path / 'empty').mkdir()
