@@ -1,4 +1,4 @@
-"""Published files of feature networks as folders: arrays only, names and shapes checked, and the name of the weights."""
+"""Published files of feature networks as folders: arrays only, names and shapes checked, and names of weights."""
 
 import io
 import json
@@ -145,7 +145,8 @@ def test_only_published_weights_have_a_name(checkpoint, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(('file', 'kind', 'message'), [
   ('alexnet.ckpt', 'alexnet', '--as=alexnet: it must be one of inception_fid'),
-  ('missing.pth', 'inception_fid', 'is no file'), ('weights.bin', 'inception_fid', 'the file to convert ends in one of'),
+  ('missing.pth', 'inception_fid', 'is no file'),
+  ('weights.bin', 'inception_fid', 'the file to convert ends in one of'),
   ('weights.ckpt', 'inception_fid', 'has no such network'), ('weights.pth', 'inception_fid', 'weights.pth'),
   ('weights.safetensors', 'vgg16_lpips', 'not a complete safetensors file')])
 def test_files_that_cannot_be_converted(file, kind, message, tmp_path):

@@ -1,4 +1,4 @@
-"""Inception of FID, VGG16 and AlexNet of LPIPS: counts, shapes, and what sets them apart, on networks a 16th as wide."""
+"""Inception of FID, VGG16 and AlexNet of LPIPS: counts, shapes, and what sets them apart, on narrow networks."""
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +94,8 @@ def test_lpips_is_a_distance(trunk):
   assert np.all(near < there)
   least = lpips.TRUNKS[trunk].least
   maps, _ = jax.eval_shape(lambda a: net.apply(params, {}, a), a[:, :least, :least])
-  assert [part.shape[-1] for part in maps] == list(lpips.LpipsConfig(trunk, 16).channels) and maps[-1].shape[1:3] == (1, 1)
+  assert [part.shape[-1] for part in maps] == list(lpips.LpipsConfig(trunk, 16).channels)
+  assert maps[-1].shape[1:3] == (1, 1)
   smaller, _ = jax.eval_shape(lambda a: net.apply(params, {}, a), a[:, :least - 1, :least - 1])
   assert 0 in smaller[-1].shape  # there is no pixel left
 
