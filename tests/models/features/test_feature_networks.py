@@ -59,7 +59,7 @@ def test_resizing_of_tensorflow_1():
 
 
 @pytest.mark.parametrize('filter', resizing.FILTERS)
-@pytest.mark.parametrize('size', [(17, 40), (64, 23)])
+@pytest.mark.parametrize('size', [(17, 20), (64, 23)])
 def test_resizing_of_pillow(filter, size):
   coarse = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
   image = np.asarray(Image.fromarray(coarse).resize((33, 30), Image.Resampling.BICUBIC))
@@ -69,7 +69,7 @@ def test_resizing_of_pillow(filter, size):
   if filter == 'nearest':
     assert np.mean(off == 0) > 0.9  # centres that fall between two pixels may go either way
   else:
-    assert off.max() <= 1  # Pillow rounds after each axis
+    assert off.max() <= 1 and np.mean(off) < 0.03  # Pillow has weights of 22 bits
   assert np.array_equal(found, np.round(found)) and 0 <= found.min() and found.max() <= 255
 
 
