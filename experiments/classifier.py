@@ -7,7 +7,7 @@ from genjax import config as config_lib
 from genjax.config import Config
 from genjax.experiments import images, imported, sections
 from genjax.models import classifier
-from genjax.models.features import resizing
+from genjax.models.features import layers, resizing
 from genjax.models.transformers import vit
 from genjax.objectives.classification import Classification
 from genjax.objectives.kinds import Features
@@ -63,10 +63,11 @@ def options(config: Config) -> dict[str, Section]:
 def features(config: Config, experiment: Experiment) -> Features:
   """The last hidden layer and the logits; see `genjax.experiments.parts`."""
   net = config_lib.choose(MODELS, config.model.name, 'config.model.name')[1](model_options(config))
-  resize, (height, width, _) = config.data.get('resize') or '', config.data.shape
+  resize, (height, width, channels) = config.data.get('resize') or '', config.data.shape
 
   def apply(group: Tree, image_BHWC: Array) -> tuple[Array, Array]:
     if resize:  # as its own images are resized when they are read
+      image_BHWC = layers.coloured(image_BHWC) if channels == 3 else image_BHWC
       image_BHWC = resizing.antialiased(image_BHWC, height, width, resize)
     return net.apply(group['params']['net'], group['mutable']['net'], centred(image_BHWC))[0]
 
@@ -76,7 +77,8 @@ def features(config: Config, experiment: Experiment) -> Features:
   return Features(tuple(config.data.shape), hidden.shape[-1], logits.shape[-1],
                   extract=lambda group, image: apply(group, image)[1],
                   predict=lambda group, image: apply(group, image)[0], name=config.model.name,
-                  resize=resizing.resize_name(resize, height, width) if resize else 'none', reads=('(params|mutable)/net/.*',))
+                  resize=resizing.resize_name(resize, height, width) if resize else 'none',
+                  reads=('(params|mutable)/net/.*',))
 
 
 def model_options(config: Config, net: Tree = None) -> classifier.Classifier | vit.VitConfig:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import dataclasses
 from typing import Any, NoReturn
 
-import jax
 import jax.numpy as jnp
 
 from genjax import config as config_lib
@@ -102,7 +101,8 @@ class _Nothing:
 
 def options(config: Config) -> dict[str, Section]:
   """What the sections of the config take."""
-  return {'data': Section((ExtractorData,)), 'model': named({name: row[0] for name, row in MODELS.items()}, config.model)}
+  models = {name: row[0] for name, row in MODELS.items()}
+  return {'data': Section((ExtractorData,)), 'model': named(models, config.model)}
 
 
 def _network(config: Config) -> tuple[Any, Network]:

@@ -190,7 +190,8 @@ def _tokens(model: interop.Model, folder: pathlib.Path) -> dict[str, int]:
 def _images(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   options: VitConfig = model.config
   if not options.num_classes:
-    return _headless(config, model, folder)
+    _headless(config, model, folder)
+    return
   front = Entries(_beside(folder, PREPROCESSING), str(folder / PREPROCESSING))
   for name in ('image_mean', 'image_std'):
     front.only(name, [0.5] * options.shape[-1], 'pixels are read in [-1, 1]')

@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
 def _convert(source: pathlib.Path, kind: str, folder: pathlib.Path) -> int:
   """Converts a published file."""
   parameters, name = convert(source, kind, folder)
-  known = 'the published weights' if name != kind else 'not among the published weights that genjax knows by their digest'
+  known = 'the published weights' if name != kind else 'none of the published weights that genjax knows'
   logs.say(f'{folder}: {parameters:,} parameters of {source}, {known}; metrics call them {name!r}\n'
            f'next:\n  genjax evaluate --workdir=RUN --set evaluation.parts.judge={folder} evaluation.extractor=judge')
   return 0

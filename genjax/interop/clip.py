@@ -1,4 +1,4 @@
-"""Public CLIPs as options of `genjax.models.transformers.clip`: both towers, or one of them with or without its head."""
+"""Public CLIPs as options of `genjax.models.transformers.clip`: both towers, or one with or without its head."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -69,8 +69,8 @@ class Features:
   """Images -> features and classes.
 
   Attributes:
-    shape: (H, W, C) of one image, uint8, as the network reads it. It takes images of other sizes, and grey ones, too, if
-      `resize` is not 'none'.
+    shape: (H, W, C) of one image, uint8, as the network reads it. If `resize` is not 'none', images of other sizes, and
+      grey ones, are taken too.
     width: D of the features.
     classes: number K of classes; 0 for none, and then `predict` raises a UserError.
     extract: (group, image_BHWC uint8) -> features float32 B D.

@@ -1,4 +1,4 @@
-"""Published files of feature networks as folders: arrays only, names and shapes checked, and the name of the weights."""
+"""Published files of feature networks as folders: arrays only, names and shapes checked, and names of weights."""
 
 import io
 import json
@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from genjax import interop
+from genjax.cli.main import main
 from genjax.interop import conversion, origins, pickles
 from genjax.models.features.lpips import TRUNKS, LpipsConfig
 from genjax.types import UserError
@@ -145,7 +146,8 @@ def test_only_published_weights_have_a_name(checkpoint, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(('file', 'kind', 'message'), [
   ('alexnet.ckpt', 'alexnet', '--as=alexnet: it must be one of inception_fid'),
-  ('missing.pth', 'inception_fid', 'is no file'), ('weights.bin', 'inception_fid', 'the file to convert ends in one of'),
+  ('missing.pth', 'inception_fid', 'is no file'),
+  ('weights.bin', 'inception_fid', 'the file to convert ends in one of'),
   ('weights.ckpt', 'inception_fid', 'has no such network'), ('weights.pth', 'inception_fid', 'weights.pth'),
   ('weights.safetensors', 'vgg16_lpips', 'not a complete safetensors file')])
 def test_files_that_cannot_be_converted(file, kind, message, tmp_path):
@@ -154,3 +156,17 @@ def test_files_that_cannot_be_converted(file, kind, message, tmp_path):
   with pytest.raises(UserError, match=message):
     conversion.convert(tmp_path / file, kind, tmp_path / 'folder')
   assert not (tmp_path / 'folder').exists()
+
+
+def test_the_command(checkpoint, tmp_path, capsys):
+  where = tmp_path / 'folder'
+  assert main(['import', f'--from={checkpoint}', '--as=alexnet_lpips', f'--to={where}']) == 0
+  said = capsys.readouterr()
+  assert "2,470,848 parameters" in said.out + said.err and "metrics call them 'alexnet_lpips'" in said.out + said.err
+  assert sorted(path.name for path in where.iterdir()) == ['config.json', 'model.safetensors']
+  for flags in (['--as=alexnet_lpips', f'--to={where}'], [f'--to={tmp_path / "other"}'], [],
+                ['--as=alexnet_lpips', f'--workdir={tmp_path / "other"}']):
+    assert main(['import', f'--from={checkpoint}', *flags]) == 2
+  said = capsys.readouterr().err
+  assert 'exists and is not an empty folder' in said and said.count('give --workdir=RUN for a run, or --to=FOLDER') == 3
+  assert not (tmp_path / 'other').exists()

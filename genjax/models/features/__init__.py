@@ -1,1 +1,1 @@
-"""Networks that turn images into features, of which metrics are made: Inception v3 of FID, VGG16 and AlexNet of LPIPS."""
+"""Networks whose features metrics read: Inception v3 of FID, VGG16 and AlexNet of LPIPS."""

@@ -47,9 +47,11 @@ def antialiased(image_BHWC: Array, height: int, width: int, filter: str, crop: b
   if crop:
     factor = max(height / old_height, width / old_width)
     inner = max(height, int(old_height * factor)), max(width, int(old_width * factor))
-  shape = (image_BHWC.shape[0], *inner, image_BHWC.shape[3])
-  x_BHWC = jax.image.resize(image_BHWC.astype(jnp.float32), shape, FILTERS[filter], antialias=filter != 'nearest')
-  x_BHWC = jnp.clip(jnp.round(x_BHWC), 0.0, 255.0)
+  batch, channels = image_BHWC.shape[0], image_BHWC.shape[3]
+  x_BHWC = image_BHWC.astype(jnp.float32)
+  for shape in ((batch, old_height, inner[1], channels), (batch, *inner, channels)):  # Pillow rounds twice
+    x_BHWC = jax.image.resize(x_BHWC, shape, FILTERS[filter], antialias=filter != 'nearest')
+    x_BHWC = jnp.clip(jnp.round(x_BHWC), 0.0, 255.0)
   top, left = (inner[0] - height) // 2, (inner[1] - width) // 2
   return x_BHWC[:, top:top + height, left:left + width]
 

@@ -1,4 +1,4 @@
-"""Inception of FID, VGG16 and AlexNet of LPIPS: counts, shapes, and what sets them apart, on networks a 16th as wide."""
+"""Inception of FID, VGG16 and AlexNet of LPIPS: counts, shapes, and what sets them apart, on narrow networks."""
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,7 @@ def test_resizing_of_tensorflow_1():
 
 
 @pytest.mark.parametrize('filter', resizing.FILTERS)
-@pytest.mark.parametrize('size', [(17, 40), (64, 23)])
+@pytest.mark.parametrize('size', [(17, 20), (64, 23)])
 def test_resizing_of_pillow(filter, size):
   coarse = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
   image = np.asarray(Image.fromarray(coarse).resize((33, 30), Image.Resampling.BICUBIC))
@@ -69,7 +69,7 @@ def test_resizing_of_pillow(filter, size):
   if filter == 'nearest':
     assert np.mean(off == 0) > 0.9  # centres that fall between two pixels may go either way
   else:
-    assert off.max() <= 1  # Pillow rounds after each axis
+    assert off.max() <= 1 and np.mean(off) < 0.03  # Pillow has weights of 22 bits
   assert np.array_equal(found, np.round(found)) and 0 <= found.min() and found.max() <= 255
 
 
@@ -94,7 +94,8 @@ def test_lpips_is_a_distance(trunk):
   assert np.all(near < there)
   least = lpips.TRUNKS[trunk].least
   maps, _ = jax.eval_shape(lambda a: net.apply(params, {}, a), a[:, :least, :least])
-  assert [part.shape[-1] for part in maps] == list(lpips.LpipsConfig(trunk, 16).channels) and maps[-1].shape[1:3] == (1, 1)
+  assert [part.shape[-1] for part in maps] == list(lpips.LpipsConfig(trunk, 16).channels)
+  assert maps[-1].shape[1:3] == (1, 1)
   smaller, _ = jax.eval_shape(lambda a: net.apply(params, {}, a), a[:, :least - 1, :least - 1])
   assert 0 in smaller[-1].shape  # there is no pixel left
 

@@ -79,8 +79,10 @@ def test_images():
 
 
 @pytest.mark.parametrize(('make', 'message'), [
-  (lambda: ClipConfig(None, None, 3), 'needs a text tower'), (lambda: ClipConfig(SMALL.text, SMALL.image, 0), 'set width'),
-  (lambda: ClipImage(1, 1, 4, shape=(9, 8, 3), patch=4), 'patch must divide'), (lambda: clip('S/8'), 'size must be one')])
+  (lambda: ClipConfig(None, None, 3), 'needs a text tower'),
+  (lambda: ClipConfig(SMALL.text, SMALL.image, 0), 'set width'),
+  (lambda: ClipImage(1, 1, 4, shape=(9, 8, 3), patch=4), 'patch must divide'),
+  (lambda: clip('S/8'), 'size must be one')])
 def test_options_that_cannot_be_built(make, message):
   with pytest.raises(ValueError, match=message):
     make()
