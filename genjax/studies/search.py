@@ -118,6 +118,7 @@ class Search:
     if task.pending():
       self._active.add(name)
       return task
+    self._look_back(task)
     self._settle(task, '')
     return None
 
@@ -195,9 +196,13 @@ class Search:
   def ended(self, task: jobs.Task, why: str, code: int) -> None:
     """Tells Optuna what a run has reached."""
     self._active.discard(task.name)
+    self._look_back(task)
+    self._settle(task, why)
+
+  def _look_back(self, task: jobs.Task) -> None:
+    """Judges what a run evaluated since the last look."""
     if self._facts['pruner'] != 'none' and listing.load(task.folder / listing.JOB).get(listing.PRUNED) is None:
       self._judge(task)
-    self._settle(task, why)
 
   def _settle(self, task: jobs.Task, why: str) -> None:
     states = self._optuna.trial.TrialState
@@ -205,7 +210,7 @@ class Search:
     pruned = listing.load(task.folder / listing.JOB).get(listing.PRUNED) is not None
     if task.is_trained() and not why and not pruned and self._facts['metric'] not in self._metrics(task):
       self.wrong = (f'{task.name} has no metric {self._facts["metric"]!r}'
-                    f'{suggestion(self._facts["metric"], self._metrics(task))} It has '
+                    f'.{suggestion(self._facts["metric"], self._metrics(task))} It has '
                     f'{listed(sorted(self._metrics(task)), 20)}')
     for trial in self._trials(task.name):
       if trial.state.is_finished():

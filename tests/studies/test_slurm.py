@@ -29,15 +29,6 @@ def sweep():
 FLAGS = ('--config.steps=60', '--config.checkpoint.every=10', '--config.sample_every=0', '--config.evaluate_every=0',
          '--config.log_every=10')
 LONG = 'process=vp_cosine,seed=1'  # the run that is cancelled
-SLOW = """
-from genjax.training import hooks
-import pathlib, time
-
-class Slow:
-  def __call__(self, run):
-    if pathlib.Path({gate!r}).exists():
-      time.sleep(0.5)
-"""
 
 
 @pytest.fixture(scope='module')
@@ -114,6 +105,7 @@ def test_a_sweep_is_a_job_array_and_what_was_cancelled_is_submitted_again(server
   assert states[LONG].state == 'interrupted' and states[LONG].doing == f'job {job}_4 has ended', states[LONG]
   assert [info.state for name, info in states.items() if name != LONG] == ['finished'] * 5
 
+  template.write_text(template.read_text().replace('#SBATCH --hold\n', ''))
   said = genjax(*command, '--wait')
   assert '1 of 6 runs submitted' in said.replace('\n', ' ')
   facts = json.loads((run / 'job.json').read_text())
