@@ -89,9 +89,10 @@ def run(file, folder, trials=None, after=None):
   seen = Lines()
   source = search.Search(sweep, folder, None, seen.say)
   if after:
-    def ended(task, why, code, left=[after]):
-      left[0] -= 1
-      if not left[0]:
+    left = iter(range(after - 1, -1, -1))
+
+    def ended(task, why, code):
+      if not next(left):
         raise Killed
       search.Search.ended(source, task, why, code)
     source.ended = ended

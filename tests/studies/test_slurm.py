@@ -114,3 +114,22 @@ def test_a_sweep_is_a_job_array_and_what_was_cancelled_is_submitted_again(server
   assert listing.read(run).state == 'finished'
   assert 'nothing to submit: 6 of 6 runs are finished' in genjax(*command)
   assert 'Unfinished' not in genjax('table', folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_recipe_trains_one_run_with_two_processes(server, environment, tmp_path):
+  folder = tmp_path / 'run'
+  flags = ('--nodes=1', '--ntasks-per-node=2', '--cpus-per-task=1', '--gpus-per-node=0', '--time=1:00:00',
+           f'--output={tmp_path}/log')
+  done = subprocess.run(['sbatch', '--parsable', *flags, str(ROOT / 'docs' / 'launch' / 'slurm.sbatch'),
+                         f'--config={ROOT}/configs/quickstart.py:smoke', f'--workdir={folder}',
+                         '--config.batch_size=16', '--start_timeout=600'], capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+  job = done.stdout.strip()
+  wait_for(lambda: job not in jobs_in_queue(), tmp_path)
+  log = (tmp_path / 'log').read_text()
+  assert json.loads((folder / 'summary.json').read_text())['step'] == 2, log
+  # Two processes have a part of every checkpoint each.
+  parts = {path.name for path in (folder / 'checkpoints').glob('*/**/ocdbt.process_*')}
+  assert parts == {'ocdbt.process_0', 'ocdbt.process_1'}, log
