@@ -150,7 +150,7 @@ def _start(pod: dict[str, Any], folder: pathlib.Path, task: str, variables: Mapp
     container['env'] = [*(container.get('env') or ()), *added]
 
 
-def _validate(manifest: Mapping[str, Any]) -> None:
+def _validate(manifest: dict[str, Any]) -> None:
   import kubernetes_validate
   job = manifest
   if manifest['kind'] == 'JobSet':

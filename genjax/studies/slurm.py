@@ -28,7 +28,7 @@ status=0
 srun --label --wait=180 COMMAND || status=$?
 
 case $status in
-  5 | 7 | STOPPED) ;; # a hang, a lost process, or asked to stop before the end: it goes on from its checkpoint
+  5 | 7 | STOPPED | 143) ;; # a hang, a lost process, asked to stop before the end or before it began: it goes on
   *) exit "$status" ;;
 esac
 if ((${SLURM_RESTART_COUNT:-0} >= 50)); then
