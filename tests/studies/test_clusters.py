@@ -164,7 +164,7 @@ def test_list_prints_a_script_that_shell_tools_accept(flags, tmp_path, capsys, t
 
 @pytest.mark.parametrize('code, restarts, expected, requeued', [
   (0, 0, 0, False), (10, 0, 0, True), (7, 3, 0, True), (2, 0, 2, False), (3, 0, 3, False), (1, 0, 1, False),
-  (10, 50, 10, False)])
+  (143, 0, 0, True), (10, 50, 10, False)])
 def test_a_task_that_was_stopped_is_queued_again(commands, tmp_path, code, restarts, expected, requeued):
   commands(srun=f'exit {code}', scontrol='echo "scontrol $*"')
   submission = submissions.Submission(1, 'slurm', ('a',), None)
