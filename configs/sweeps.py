@@ -142,6 +142,68 @@ def random(count: int, distributions: Mapping[str, Distribution], seed: int = 0)
            for key, distribution in distributions.items()} for index in range(_count('random', count))]
 
 
+@dataclasses.dataclass(frozen=True)
+class Search:
+  """Settings that are chosen one after the other, each by what those before have reached.
+
+  Attributes:
+    distributions: key -> what its values come from.
+    metric: what decides.
+    goal: 'min' or 'max'.
+    trials: how many settings.
+    pruner: 'none', 'median' or 'asha': which runs end early, see `search`.
+    warmup: steps that each run takes before it may be ended.
+    startup: trials that are drawn at random, and whose runs the median does not end.
+    seed: of the choice.
+    setting: what all runs change.
+  """
+
+  distributions: Mapping[str, Distribution]
+  metric: str
+  goal: str
+  trials: int
+  pruner: str
+  warmup: int
+  startup: int
+  seed: int
+  setting: Mapping[str, Any]
+
+
+PRUNERS = ('none', 'median', 'asha')
+
+
+def search(distributions: Mapping[str, Distribution], metric: str = 'heldout/loss', goal: str = 'min', trials: int = 20,
+           pruner: str = 'none', warmup: int = 0, startup: int = 5, seed: int = 0,
+           setting: Mapping[str, Any] | None = None) -> Search:
+  """A search by tree-structured Parzen estimators (TPE, Bergstra et al. 2011), to be returned by `sweep()`.
+
+  Args:
+    distributions: key -> what its values come from: `uniform`, `log_uniform`, `integers`, `choice`.
+    metric: of evaluation.json where runs are evaluated, of the end of training, or of metrics.jsonl.
+    goal: 'min' or 'max'.
+    trials: how many settings; --trials=N changes it.
+    pruner: which runs end early, by the metric at their own evaluations: 'none'; 'median', worse than the median of
+      earlier runs at the same step; 'asha', not among the best of each rung (successive halving, Li et al. 2018).
+    warmup: steps that each run takes first; of 'asha', those of the first rung.
+    startup: trials at random before the first that is chosen.
+    seed: of the choice. With one run at a time the same seed gives the same search.
+    setting: what all runs change.
+  """
+  for key, distribution in distributions.items():
+    if not isinstance(distribution, Distribution):
+      raise ValueError(f'search takes {key!r} from uniform, log_uniform, integers or choice, got {distribution!r}')
+  if not distributions:
+    raise ValueError('search needs keys to choose values for, got none')
+  if both := sorted(set(distributions) & set(setting or {})):
+    raise ValueError(f'search chooses {both[0]!r}, which setting gives a value')
+  if goal not in ('min', 'max'):
+    raise ValueError(f"search needs the goal 'min' or 'max', got {goal!r}")
+  if pruner not in PRUNERS:
+    raise ValueError(f'search knows the pruners {", ".join(PRUNERS)}, got {pruner!r}')
+  return Search(dict(distributions), metric, goal, _count('search', trials), pruner, warmup, startup, seed,
+                dict(setting or {}))
+
+
 def _settings(axis: Axis) -> list[Setting]:
   if isinstance(axis, Mapping):
     columns = [[(key, value) for value in _values(key, values)] for key, values in axis.items()]

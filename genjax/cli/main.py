@@ -3,7 +3,7 @@
 Exit codes: 0 done, or stopped by SIGTERM or SIGINT with everything saved; 1 a row of `reproduce` is outside of its
 bands; 2 bad input; 3 training stopped on NaN or infinity; 4 a plan that does not fit; 5 the watchdog found a hang; 6
 the disk is full or read-only; 7 another process of the run is lost; 8 runs or metrics that may not be compared; 9 runs
-of a sweep failed; 130 interrupted.
+of a sweep failed; 10 a run of a sweep on a cluster was stopped before its end; 130 interrupted.
 
 Nothing slow is imported above `main`: `genjax train` takes over the signals first.
 """

@@ -2,25 +2,28 @@
 
 Every setting becomes a run directory below DIR, named after what it changes. All are checked before the first begins.
 Run again, it skips what is finished and resumes what is not; after a change of sweep() it adds the new runs. Without
---config it goes on with the sweep of DIR. docs/sweeps.md shows how to write sweep().
+--config it goes on with the sweep of DIR. With --slurm or --kubernetes a cluster trains them. docs/sweeps.md shows how
+to write sweep(), docs/clusters.md how to use clusters.
 """
 
 import argparse
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import pathlib
 import re
 import shlex
 import sys
+import time
 
 import jax
 
 from genjax import config as config_lib
-from genjax.cli import evaluate
+from genjax.cli import evaluate, submitting
 from genjax.config import suggestion
 from genjax.runs import extensions, lock
 from genjax.runs import workdir as workdir_lib
-from genjax.studies import board, jobs, listing, sweeps
+from genjax.studies import board, jobs, listing, queues, search, sweeps
 from genjax.training.monitoring.progress import interval
 from genjax.types import UserError
 
@@ -31,23 +34,64 @@ def main(argv: list[str]) -> int:
   """Runs the sweep; returns the exit code."""
   args, rest = _parser().parse_known_args(argv)
   fixed = _fixed(rest)
-  if not args.jobs.isdecimal() or int(args.jobs) < 1:
-    raise UserError(f'--jobs must be a whole number of at least 1, got {args.jobs!r}')
-  folder = sweeps.folder(args.workdir) if args.workdir or not (args.list and args.config) else None
+  count = _whole('--jobs', args.jobs) if args.jobs else None
+  if args.slurm is not None and args.kubernetes:
+    raise UserError('--slurm and --kubernetes are two clusters; give one of them')
+  clustered = args.slurm is not None or bool(args.kubernetes)
+  folder = sweeps.folder(args.workdir) if args.workdir or clustered or not (args.list and args.config) else None
   # The checks build models, and must not take the accelerators that the runs need.
   jax.config.update('jax_platforms', 'cpu')
-  sweep = _sweep(args, fixed, folder)
-  if args.evaluate is not None:
-    _check_evaluation(sweep, shlex.split(args.evaluate))
+  if args.task:
+    assert folder is not None
+    return submitting.work(folder.absolute(), args.task)
+  sweep = _with_trials(_sweep(args, fixed, folder), args.trials, clustered)
+  flags = None if args.evaluate is None else shlex.split(args.evaluate)
+  if flags is not None:
+    _check_evaluation(sweep, flags)
+  if clustered:
+    assert folder is not None
+    return submitting.submit(sweep, folder.absolute(), args, count, flags, lambda: _watch(sweep, folder))
   if args.list or folder is None:
-    rows = [(setting.name, '  '.join(f'{key}={value!r}' for key, value in setting.overrides.items()))
-            for setting in sweep.settings]
-    print(board.text(('run', 'overrides'), rows))
+    print(board.text(*_listed(sweep)))
     return 0
   workdir_lib.prepare(str(folder))
   with lock.hold(folder):
     sweeps.write(sweep, folder)
-    return _run(sweep, folder, int(args.jobs), args.evaluate)
+    return _run(sweep, folder, count or 1, flags)
+
+
+def _whole(flag: str, text: str) -> int:
+  """A number of at least 1."""
+  if not text.isdecimal() or int(text) < 1:
+    raise UserError(f'{flag} must be a whole number of at least 1, got {text!r}')
+  return int(text)
+
+
+def _with_trials(sweep: sweeps.Sweep, text: str, clustered: bool) -> sweeps.Sweep:
+  """The sweep with as many trials as --trials says, if it is a search."""
+  count = _whole('--trials', text) if text else None
+  if sweep.search is None:
+    if count:
+      raise UserError('--trials is of a search; sweep() yields settings, and each is a run')
+    return sweep
+  search.check()
+  if clustered:
+    raise UserError('a search chooses the next setting when a run ends, and so lasts as long as its runs; start it in '
+                    'one job of the cluster, with --jobs=N for its GPUs')
+  return dataclasses.replace(sweep, search={**sweep.search, 'trials': count}) if count else sweep
+
+
+def _listed(sweep: sweeps.Sweep) -> tuple[tuple[str, str], list[tuple[str, str]]]:
+  """Header and rows of --list."""
+  if sweep.search is None:
+    return ('run', 'overrides'), [
+      (setting.name, '  '.join(f'{key}={value!r}' for key, value in setting.overrides.items()))
+      for setting in sweep.settings]
+  rows = []
+  for key, one in sweep.search['distributions'].items():
+    values = ', '.join(map(repr, one['values'])) or f'{one["low"]:g} to {one["high"]:g}'
+    rows.append((key, f'{one["kind"]} of {values}'))
+  return ('key', f'{sweep.search["trials"]} trials, {sweep.search["metric"]}, {sweep.search["goal"]}'), rows
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,10 +100,19 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--config', default='', metavar='FILE[:args]', help='a config file with a function sweep()')
   parser.add_argument('--workdir', default='', metavar='DIR', help='the folder of the runs')
   parser.add_argument('--list', action='store_true', help='print names and overrides of the runs, and begin none')
-  parser.add_argument('--jobs', default='1', metavar='N',
-                      help='runs at a time, each with its share of the cores and accelerators (default: 1)')
+  parser.add_argument('--jobs', default='', metavar='N',
+                      help='runs at a time, each with its share of the cores and accelerators (default: 1; on '
+                      'a cluster as many as there is room for)')
   parser.add_argument('--evaluate', nargs='?', const='', metavar='FLAGS',
                       help="evaluate each run when it is trained, for tables; e.g. --evaluate='--no-samples'")
+  parser.add_argument('--trials', default='', metavar='N', help='how many settings a search chooses')
+  parser.add_argument('--slurm', nargs='?', const='', metavar='FILE|OPTIONS',
+                      help='submit a job array to Slurm, with the lines #SBATCH and the set-up of a file, or with '
+                      "options: --slurm='--partition=gpu --gpus-per-node=1'; with --list print its script")
+  parser.add_argument('--kubernetes', default='', metavar='FILE',
+                      help='write a manifest for Kubernetes, from one of kind Job or JobSet; with --list print it')
+  parser.add_argument('--wait', action='store_true', help='with --slurm, show the runs until none is in the queue')
+  parser.add_argument('--task', default='', metavar='NUMBER', help='what a job of a cluster starts; not for people')
   extensions.add_flag(parser)
   return parser
 
@@ -76,6 +129,7 @@ def _sweep(args: argparse.Namespace, fixed: dict[str, str], folder: pathlib.Path
   sweep = sweeps.read(args.config, fixed, args.imports, before['labels'] if before else None)
   if folder:
     sweeps.check_folder(sweep, folder)
+    sweep = sweeps.continued(sweep, folder)
   return sweep
 
 
@@ -85,7 +139,8 @@ def _fixed(rest: list[str]) -> dict[str, str]:
   for arg in rest:
     flag = re.fullmatch(r'--?config\.([\w.]+)=(.*)', arg, re.DOTALL)
     if flag is None:
-      known = ('--config', '--workdir', '--list', '--jobs', '--evaluate', '--import')
+      known = ('--config', '--workdir', '--list', '--jobs', '--evaluate', '--import', '--trials', '--slurm',
+               '--kubernetes', '--wait')
       raise UserError(f'unexpected argument {arg!r}.{suggestion(arg.partition("=")[0], known)} Expected '
                       '--config.KEY=VALUE for what all runs change, or a flag of genjax sweep --help')
     found[flag[1]] = flag[2]
@@ -101,23 +156,56 @@ def _check_evaluation(sweep: sweeps.Sweep, flags: list[str]) -> None:
       config_lib.override(config, assignment)
 
 
-def _run(sweep: sweeps.Sweep, folder: pathlib.Path, count: int, flags: str | None) -> int:
-  tasks = sweeps.tasks(sweep, folder, None if flags is None else shlex.split(flags))
+def _run(sweep: sweeps.Sweep, folder: pathlib.Path, count: int, flags: list[str] | None) -> int:
   look = _Look(sweep, folder, count)
-  with board.Board(look.rows, look.summary) as shown:
-    shown.say(f'{len(tasks)} runs in {folder}, {sum(bool(task.pending()) for task in tasks)} to do, {count} at a time')
-    failed, stopped = jobs.run(tasks, count, shown)
+  with board.Board(look.rows, look.summary) as shown, contextlib.ExitStack() as stack:
+    if sweep.search is not None:
+      source = stack.enter_context(contextlib.closing(search.Search(sweep, folder, flags, shown.say)))
+      shown.say(f'a search of {sweep.search["trials"]} trials in {folder}, {count} at a time')
+    else:
+      source = _here(sweeps.tasks(sweep, folder, flags), shown)
+      shown.say(f'{len(sweep.settings)} runs in {folder}, {sum(bool(task.pending()) for task in source)} to do, '
+                f'{count} at a time')
+    failed, stopped = jobs.run(source, count, shown)
   if stopped:
     print(f'genjax sweep: stopped by {stopped}; what was trained is saved, run the same command to go on',
           file=sys.stderr)
     return 0
   print(look.summary())
+  if line := search.best(folder):
+    print(line)
   print(f'next: genjax table {folder}')
-  if failed:
-    for name, why in failed.items():
-      print(f'genjax sweep: {name} failed: {why}', file=sys.stderr)
-    return FAILED
-  return 0
+  for name, why in failed.items():
+    print(f'genjax sweep: {name} failed: {why}', file=sys.stderr)
+  if isinstance(source, search.Search) and source.wrong:
+    raise UserError(f'the search has stopped: {source.wrong}. Name one of them in sweep()')
+  return FAILED if failed else 0
+
+
+def _here(tasks: list[jobs.Task], shown: board.Board) -> list[jobs.Task]:
+  """The tasks that no cluster works on."""
+  found = []
+  for task in tasks:
+    if queues.state(queue := queues.read(task.folder)) in (queues.PENDING, queues.RUNNING):
+      shown.say(f'{task.name}: left to job {queue["job"]} of {queue["engine"]}')
+    else:
+      found.append(task)
+  return found
+
+
+def _watch(sweep: sweeps.Sweep, folder: pathlib.Path) -> int:
+  """Shows the runs of a sweep until the queue of a cluster has none of them; returns the exit code."""
+  look, folders = _Look(sweep, folder, 1), [folder / setting.name for setting in sweep.settings]
+  with board.Board(look.rows, look.summary) as shown:
+    while any(queues.is_active(path) for path in folders):
+      shown.look()
+      time.sleep(1.0)
+  print(look.summary())
+  infos = [listing.read(path) for path in folders]
+  for info in infos:
+    if info.state == listing.FAILED:
+      print(f'genjax sweep: {info.name} failed: {info.doing}; its log is {info.path / jobs.LOG}', file=sys.stderr)
+  return FAILED if any(info.state == listing.FAILED for info in infos) else 0
 
 
 class _Look:
@@ -153,5 +241,6 @@ class _Look:
   def _eta(self, infos: list[listing.Info]) -> float | None:
     """Seconds of training to go, from those that the steps of all runs have taken."""
     rates = [info.rate for info in infos if info.rate]
-    to_go = sum(info.steps - info.step for info in infos if info.state not in (listing.FINISHED, listing.FAILED))
+    ended = (listing.FINISHED, listing.FAILED, listing.ENDED)
+    to_go = sum(info.steps - info.step for info in infos if info.state not in ended)
     return to_go * sum(rates) / len(rates) / self._count if rates else None

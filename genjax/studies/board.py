@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 HEADER = ('run', 'state', 'step', 'ETA', 'metrics')
-COLORS = {'finished': 'green', 'running': 'cyan', 'failed': 'red', 'interrupted': 'yellow'}
-_URGENT = {'running': 0, 'failed': 1, 'interrupted': 2, 'waiting': 3}
+COLORS = {'finished': 'green', 'running': 'cyan', 'failed': 'red', 'interrupted': 'yellow',
+          'queued': 'blue', 'pruned': 'magenta'}
+_URGENT = {'running': 0, 'failed': 1, 'interrupted': 2, 'queued': 3, 'waiting': 4}
 SECONDS = 60.0  # between two plain lines of progress
 
 

@@ -1,5 +1,7 @@
 """Runs the commands of a sweep on this machine, each in a process of its own, several at a time.
 
+What is to be done comes from a source: a list of tasks, or a search that decides on the next one when another ends.
+
 Beside what a run writes itself, its folder gets job.log, what its commands print, and job.json: the last command, its
 exit code, and with which flags it was evaluated. A process dies with the sweep that started it, however that ends, so
 that nothing writes beside the sweep which goes on in its place.
@@ -40,6 +42,8 @@ class Task:
     train: the command that trains or resumes it.
     evaluate: the command that evaluates it then; empty for none.
     flags: of that command, which decide whether an evaluation is done again.
+    job: the name that a cluster gave to what works on it; empty on this machine.
+    process: which of the processes of the run this is; the first one keeps job.json.
   """
 
   name: str
@@ -48,14 +52,22 @@ class Task:
   train: tuple[str, ...]
   evaluate: tuple[str, ...] = ()
   flags: tuple[str, ...] = ()
+  job: str = ''
+  process: int = 0
 
   def pending(self) -> list[tuple[str, tuple[str, ...]]]:
     """The commands that are still needed, by name."""
-    trained = listing.is_finished(self.folder, {'steps': self.steps})
+    trained = self.is_trained()
+    if listing.load(self.folder / listing.JOB).get(listing.PRUNED) is not None:
+      return []
     commands = [] if trained else [('train', self.train)]
     if self.evaluate and not (trained and self._evaluated()):
       commands.append(('evaluate', self.evaluate))
     return commands
+
+  def is_trained(self) -> bool:
+    """Whether the run has taken all its steps."""
+    return listing.is_finished(self.folder, {'steps': self.steps})
 
   def _evaluated(self) -> bool:
     """Whether the run was evaluated as this task would: by a task like it, or at its end by hand."""
@@ -76,6 +88,42 @@ class Observer(Protocol):
     ...
 
 
+class Source(Protocol):
+  """Where tasks come from."""
+
+  def next(self) -> Task | None:
+    """A task to begin; None where there is none until another one ends."""
+    ...
+
+  def unwanted(self, task: Task) -> str:
+    """Why the training of a task should end early, '' to let it go on; asked a few times a second."""
+    ...
+
+  def ended(self, task: Task, why: str, code: int) -> None:
+    """Called when a task has ended: why it failed, '' if it did not, and the exit code of its last command."""
+    ...
+
+
+class Listed:
+  """What is pending of a list of tasks, in its order."""
+
+  def __init__(self, tasks: Sequence[Task]):
+    self._waiting = [task for task in tasks if task.pending()]
+    self.codes: dict[str, int] = {}  # of the tasks that have ended, by name
+
+  def next(self) -> Task | None:
+    """The next one of the list."""
+    return self._waiting.pop(0) if self._waiting else None
+
+  def unwanted(self, task: Task) -> str:
+    """Every task goes on to its end."""
+    return ''
+
+  def ended(self, task: Task, why: str, code: int) -> None:
+    """Keeps the code."""
+    self.codes[task.name] = code
+
+
 class _Job:
   """The processes of one task, one after the other."""
 
@@ -83,7 +131,10 @@ class _Job:
     self.task, self.slot, self.jobs = task, slot, jobs
     self.commands = task.pending()
     self.failed = ''  # why, in words
-    self._begin = time.monotonic()
+    self.code = 0
+    self._unwanted = ''
+    self._log = LOG if not task.process else f'job_{task.process}.log'
+    self._begin, self._left = time.monotonic(), 0.0
     self._process: subprocess.Popen | None = None
     self._name = ''
 
@@ -92,16 +143,37 @@ class _Job:
     if self._process is None:
       return self._start()
     code = self._process.poll()
-    if code is None:
+    if code is None or self._waits_for_first(code):
       return ''
-    self._process = None
+    self._process, self.code = None, code
     self._record(exit=code)
     del self.commands[0]
-    if code == 0 and (self._name != 'train' or listing.is_finished(self.task.folder, {'steps': self.task.steps})):
+    if self._unwanted:
+      self.commands = []
+      return f'{self.task.name}: {self._unwanted}'
+    if code == 0 and (self._name != 'train' or self.task.is_trained()):
       seconds = time.monotonic() - self._begin
       return '' if self.commands else f'{self.task.name}: done in {seconds:.0f} s'
     told = listing.reason({'command': self._name, 'exit': code}) if code else f'{self._name}: stopped before its end'
-    return self._fail(f'{told}; its log is {self.task.folder / LOG}')
+    return self._fail(f'{told}; its log is {self.task.folder / self._log}')
+
+  def _waits_for_first(self, code: int) -> bool:
+    """Whether the process has ended well and the first one of its run has yet to write that it is finished."""
+    if not self.task.process or code or self._name != 'train' or self.task.is_trained():
+      return False
+    self._left = self._left or time.monotonic()
+    return time.monotonic() - self._left < PATIENCE
+
+  def end_early(self, why: str) -> None:
+    """Asks the process to save and to end, for good."""
+    if not self._unwanted:
+      self._unwanted = why
+      self.signal(signal.SIGTERM)
+
+  @property
+  def training(self) -> bool:
+    """Whether a training is under way."""
+    return self._process is not None and self._name == 'train'
 
   def _fail(self, why: str) -> str:
     self.failed, self.commands = why, []
@@ -110,15 +182,16 @@ class _Job:
   def _start(self) -> str:
     folder = self.task.folder
     self._name, command = self.commands[0]
-    if lock.is_held(folder):  # of a process that is about to end, or of somebody who trains the run elsewhere
+    if not self.task.process and lock.is_held(folder):
+      # Of a process that is about to end, or of somebody who trains the run elsewhere.
       if time.monotonic() - self._begin > PATIENCE:
         return self._fail(f'not started, since another process trains in {folder}, see {folder / lock.NAME}')
       return ''
     folder.mkdir(parents=True, exist_ok=True)
-    self._record(command=self._name, exit=None, log=LOG)
+    self._record(command=self._name, exit=None, log=self._log)
     cores = ','.join(map(str, shares.cores(self.slot, self.jobs)))
     starter = [sys.executable, '-I', '-S', str(STARTER), str(os.getpid()), cores if self.jobs > 1 else '']
-    with open(folder / LOG, 'ab') as log:
+    with open(folder / self._log, 'ab') as log:
       now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
       log.write(f'\n{now}  $ {shlex.join(command)}\n'.encode())
       log.flush()
@@ -129,10 +202,13 @@ class _Job:
     return f'{self.task.name}: {self._name}'
 
   def _record(self, **facts: Any) -> None:
+    if self.task.process:
+      return
     path = self.task.folder / listing.JOB
     if self._name == 'evaluate' and facts.get('exit') == 0:
       facts['evaluated'] = list(self.task.flags)
-    atomic.write_json(path, {**listing.load(path), **facts})
+    known = {key: value for key, value in listing.load(path).items() if key != 'job'}
+    atomic.write_json(path, {**known, **facts, **({'job': self.task.job} if self.task.job else {})})
 
   @property
   def done(self) -> bool:
@@ -150,33 +226,35 @@ class _Job:
     return self._process is not None and self._process.poll() is None
 
 
-def run(tasks: Sequence[Task], jobs: int, observer: Observer) -> tuple[dict[str, str], str | None]:
+def run(tasks: Sequence[Task] | Source, jobs: int, observer: Observer) -> tuple[dict[str, str], str | None]:
   """Does what is pending of all tasks, in their order.
 
   A failed task does not stop the others. SIGTERM or SIGINT makes all processes save and end; a second one ends them at
   once.
 
   Args:
-    tasks: what is to be done.
+    tasks: what is to be done, or what decides on it.
     jobs: how many at a time; each has its share of the machine, see `genjax.studies.shares`.
     observer: whom to tell.
 
   Returns:
     Why tasks failed, by name, and the name of the signal that stopped it all, or None.
   """
-  waiting = [task for task in tasks if task.pending()]
+  source: Source = Listed(tasks) if isinstance(tasks, Sequence) else tasks
   active: dict[int, _Job] = {}
   failed: dict[str, str] = {}
   with _noted() as signals:
-    while (waiting or active) and not signals:
+    while not signals:
       for slot in range(jobs):
-        if slot not in active and waiting:
-          active[slot] = _Job(waiting.pop(0), slot, jobs)
+        if slot not in active and (task := source.next()) is not None:
+          active[slot] = _Job(task, slot, jobs)
+      if not active:
+        break
       for slot, job in list(active.items()):
-        if line := job.advance():
-          observer.say(line)
+        _advance(job, source, observer)
         if job.done:
           failed.update({job.task.name: job.failed} if job.failed else {})
+          source.ended(job.task, job.failed, job.code)
           del active[slot]
       observer.look([job.task.name for job in active.values()])
       if active:
@@ -184,6 +262,13 @@ def run(tasks: Sequence[Task], jobs: int, observer: Observer) -> tuple[dict[str,
     if signals:
       _stop(list(active.values()), signals, observer)
     return failed, signal.Signals(signals[0]).name if signals else None
+
+
+def _advance(job: _Job, source: Source, observer: Observer) -> None:
+  if line := job.advance():
+    observer.say(line)
+  if job.training and (why := source.unwanted(job.task)):
+    job.end_early(why)
 
 
 def _stop(active: Sequence[_Job], signals: list[int], observer: Observer) -> None:

@@ -13,10 +13,13 @@ from typing import Any
 import tqdm
 
 from genjax.runs import lock
+from genjax.studies import queues
 
 EVENTS = 'events.jsonl'  # see `genjax.training.events`
 JOB = 'job.json'  # what a sweep says of the processes of a run, see `genjax.studies.jobs`
-STATES = FINISHED, RUNNING, FAILED, INTERRUPTED, WAITING = 'finished', 'running', 'failed', 'interrupted', 'waiting'
+PRUNED = 'pruned'  # its entry for a run that a search ended early: at which step
+STATES = FINISHED, RUNNING, FAILED, INTERRUPTED, QUEUED, WAITING, ENDED = (
+  'finished', 'running', 'failed', 'interrupted', 'queued', 'waiting', 'pruned')
 _PASSING = ('startup', 'compile', 'lost')  # sections of time that do not grow with the steps
 _SILENT = 900  # seconds without a word after which a run on another host counts as interrupted
 _SHORT = 100  # characters of an error
@@ -31,8 +34,8 @@ class Info:
     name: its folder, below the folder that was asked about.
     path: the folder.
     experiment: last word of the module of its builder.
-    state: 'finished', 'running', 'failed', 'interrupted' or 'waiting'.
-    doing: what a running one does, why a failed one did.
+    state: one of `STATES`.
+    doing: what a running one does, why a failed one did, the job of a cluster.
     step: finished steps.
     steps: of the whole run.
     rate: seconds of a step so far, with what comes between steps; None where that is not known.
@@ -58,14 +61,20 @@ class Info:
 
 
 def find(folder: pathlib.Path) -> list[pathlib.Path]:
-  """The run directories at or below a folder, by name. Nothing is looked for inside of a run, or in hidden folders."""
+  """The run directories at or below a folder, by name, with runs that wait in the queue of a cluster.
+
+  Nothing is looked for inside of a run, or in hidden folders.
+  """
   found = []
   for path, folders, files in os.walk(folder):
     if 'config.json' in files and 'run.json' in files:
       found.append(pathlib.Path(path))
       folders.clear()
+    for name in queues.names(pathlib.Path(path)) if 'sweep.json' in files else ():
+      if not (pathlib.Path(path, name) / 'config.json').exists():
+        found.append(pathlib.Path(path, name))
     folders[:] = sorted(name for name in folders if not name.startswith('.'))
-  return found
+  return sorted(found)
 
 
 def read(path: pathlib.Path, name: str = '', config: Mapping[str, Any] | None = None) -> Info:
@@ -76,7 +85,7 @@ def read(path: pathlib.Path, name: str = '', config: Mapping[str, Any] | None = 
     name: what to call it; by default as the folder.
     config: that it will have, for a run that has not begun.
   """
-  known = load(path / 'config.json') or dict(config or {})
+  known = load(path / 'config.json') or dict(config or {}) or load(queues.hidden(path) / 'config.json')
   status, summary, job = load(path / 'status.json'), load(path / 'summary.json'), load(path / JOB)
   step, steps = int(status.get('step', 0)), int(known.get('steps', 0))
   state, doing = _state(path, known, status, summary, job)
@@ -88,15 +97,26 @@ def read(path: pathlib.Path, name: str = '', config: Mapping[str, Any] | None = 
 
 def _state(path: pathlib.Path, config: Mapping[str, Any], status: Mapping[str, Any], summary: Mapping[str, Any],
            job: Mapping[str, Any]) -> tuple[str, str]:
-  if process := _process(path, status):
-    return RUNNING, str(status.get('doing', 'startup')) if process == 'here' else f'on {process}'
+  queue = queues.read(path)
+  asked = queues.state(queue)
+  process = _process(path, status)
+  if process and (process == 'here' or asked != queues.GONE):  # a killed process of another host cannot be looked for
+    told = str(status.get('doing', 'startup')) if process == 'here' else f'on {process}'
+    return RUNNING, f'{told}, job {job["job"]}' if job.get('job') else told
+  if job.get(PRUNED) is not None:
+    return ENDED, f'at step {job[PRUNED]}'
   if is_finished(path, config, summary):
     return FINISHED, reason(job) if job.get('exit') else ''
+  if asked == queues.RUNNING:
+    return RUNNING, f'startup, job {queue["job"]}'
+  if asked == queues.PENDING:
+    return QUEUED, f'job {queue["job"]}'
   if job.get('exit'):
     return FAILED, reason(job)
   if failure := _failure(path):
     return FAILED, failure
-  return (INTERRUPTED, '') if (path / 'config.json').exists() else (WAITING, '')
+  told = queues.told(queue, asked)
+  return (INTERRUPTED, told) if (path / 'config.json').exists() else (WAITING, told)
 
 
 def _failure(path: pathlib.Path) -> str:
@@ -120,7 +140,7 @@ def reason(job: Mapping[str, Any]) -> str:
   """'train: exit code 3', or 'evaluate: signal 9'."""
   code = job.get('exit')
   told = f'signal {-code}' if isinstance(code, int) and code < 0 else f'exit code {code}'
-  return f'{job.get("command", "train")}: {told}'
+  return f'{job.get("command", "train")}: {told}' + (f', job {job["job"]}' if job.get('job') else '')
 
 
 def _process(path: pathlib.Path, status: Mapping[str, Any]) -> str:
@@ -207,5 +227,5 @@ def rows(infos: Sequence[Info], wanted: Sequence[str] = ()) -> Iterator[list[str
   """The cells of a table: run, state, step, ETA, metrics."""
   for info in infos:
     state = f'{info.state} ({info.doing})' if info.doing else info.state
-    eta = tqdm.tqdm.format_interval(info.eta) if info.eta and info.state not in (FINISHED, FAILED) else ''
+    eta = tqdm.tqdm.format_interval(info.eta) if info.eta and info.state not in (FINISHED, FAILED, ENDED) else ''
     yield [info.name, state, f'{info.step}/{info.steps}', eta, headline(info.metrics, wanted)]

@@ -53,7 +53,8 @@ class Sweep:
     imports: files and modules to load before.
     paths: folders to import the builder from.
     labels: key -> what names call it.
-    settings: one for each run.
+    settings: one for each run; of a search, those that it has chosen so far.
+    search: what `genjax.configs.sweeps.search` returned, as plain values, with the config that all runs begin with.
   """
 
   file: str
@@ -63,6 +64,7 @@ class Sweep:
   paths: list[str]
   labels: dict[str, str]
   settings: list[Setting]
+  search: dict[str, Any] | None = None
 
 
 def read(text: str, fixed: Mapping[str, str] | None = None, imports: Sequence[str] = (),
@@ -82,13 +84,14 @@ def read(text: str, fixed: Mapping[str, str] | None = None, imports: Sequence[st
   fixed = dict(fixed or {})
   path, argument = configs.find(text)
   base, paths, imports = configs.read(text, [_absolute(name) for name in imports])
-  found = _yielded(path, argument)
+  search, found = _yielded(path, argument)
   keys = [key for overrides in found for key in overrides]
   if twice := sorted(set(fixed) & set(keys)):
     raise UserError(f'--config.{twice[0]} is what the sweep varies; leave out the flag, or take the key out of sweep()')
   known = names.labels(keys, labels or {})
   called = [names.name(overrides, known) for overrides in found]
-  _check_names(called, found)
+  if search is None:
+    _check_names(called, found)
   made: dict[str | None, Config] = {argument: base}
   settings = []
   for name, overrides in zip(called, found):
@@ -99,7 +102,10 @@ def read(text: str, fixed: Mapping[str, str] | None = None, imports: Sequence[st
       changes = {key: value for key, value in overrides.items() if not _is_argument(key)}
       settings.append(Setting(name, overrides, resolved(made[arguments], paths, fixed, changes)))
   _check_builders(settings, paths)
-  return Sweep(str(path), argument or '', fixed, imports, paths, known, settings)
+  if search is not None:
+    _check_search(search, settings)
+    search, settings = {**search, 'base': _resolved(base, paths, fixed, search['setting'])}, []
+  return Sweep(str(path), argument or '', fixed, imports, paths, known, settings, search)
 
 
 def _absolute(name: str) -> str:
@@ -107,21 +113,64 @@ def _absolute(name: str) -> str:
   return str(expanded(name).absolute()) if expanded(name).is_file() else name
 
 
-def _yielded(path: pathlib.Path, argument: str | None) -> list[dict[str, Any]]:
-  """What `sweep()` of a config file yields, or `sweep(arg)`, with nested dicts as dotted keys."""
+def _yielded(path: pathlib.Path, argument: str | None) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+  """What `sweep()` of a config file yields, or `sweep(arg)`, with nested dicts as dotted keys.
+
+  Of a search come its plain values, and the settings at the ends of what it chooses from, to be checked.
+  """
   function = getattr(configs.module(path), 'sweep', None) if path.suffix == '.py' else None
   if function is None:
     raise UserError(f'{path} has no function sweep(); write one that yields settings, such as {{"seed": 1}}, or '
                     'returns what genjax.configs.sweeps combines')
   with configs.failing(path):
-    found = list(function(argument) if inspect.signature(function).parameters else function())
+    given = function(argument) if inspect.signature(function).parameters else function()
+    search = None
+    if hasattr(given, 'distributions'):
+      search = {**dataclasses.asdict(given), 'setting': config_lib.flatten(given.setting)}
+    found = list(given) if search is None else _ends(search)
   if not found:
     raise UserError(f'sweep() in {path} yields no settings')
   for overrides in found:
     if not isinstance(overrides, Mapping) or not all(isinstance(key, str) and key for key in overrides):
       raise UserError(f"sweep() in {path} must yield dicts from keys such as 'optimizers.net.lr' to values, got "
                       f'{overrides!r}')
-  return [{key: _plain(key, value) for key, value in config_lib.flatten(overrides).items()} for overrides in found]
+  found = [{key: _plain(key, value) for key, value in config_lib.flatten(overrides).items()} for overrides in found]
+  return _plain('search', search), found
+
+
+def _ends(search: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """Settings at the ends of what a search chooses from: each of a key once, with the first ones of the others."""
+  values = {key: [*one['values']] or [one['low'], one['high']] for key, one in search['distributions'].items()}
+  first = {**search['setting'], **{key: ends[0] for key, ends in values.items()}}
+  if arguments := [key for key in first if _is_argument(key)]:
+    raise UserError(f'a search chooses values of config keys; {arguments[0]!r} is an argument of get_config: write it '
+                    'after the colon, --config=FILE:NAME=value')
+  return [first, *({**first, key: value} for key, ends in values.items() for value in ends[1:])]
+
+
+def _check_search(search: Mapping[str, Any], settings: Sequence[Setting]) -> None:
+  """Checks that runs evaluate themselves in time for a pruner."""
+  for setting in settings if search['pruner'] != 'none' else ():
+    every, steps = setting.config['evaluate_every'], setting.config['steps']
+    if not 0 < every < steps:
+      raise UserError(f'the pruner {search["pruner"]!r} looks at evaluations during training: config.evaluate_every '
+                      f'must be from 1 to {steps - 1}, got {every}')
+
+
+def chosen(sweep: Sweep, overrides: Mapping[str, Any]) -> Setting:
+  """The setting of a search that changes these keys.
+
+  Raises:
+    UserError: its builder does not take them.
+  """
+  assert sweep.search is not None
+  changes = {**sweep.search['setting'], **overrides}
+  name = names.name(changes, sweep.labels)
+  with _naming(name):
+    base = config_lib.from_plain(sweep.search['base'])
+    setting = Setting(name, changes, _resolved(base, sweep.paths, {}, overrides))
+    _check_builders([setting], sweep.paths)
+  return setting
 
 
 def _plain(key: str, value: Any) -> Any:
@@ -228,7 +277,14 @@ def reopened(workdir: pathlib.Path) -> Sweep:
     raise UserError(f'{workdir} holds no sweep; name one with --config=FILE[:args]')
   settings = [Setting(run['name'], run['overrides'], given_config(workdir, run['name'])) for run in found['runs']
               if run['current']]
-  return Sweep(settings=settings, **{key: found[key] for key in _FACTS})
+  return Sweep(settings=settings, search=found.get('search'), **{key: found[key] for key in _FACTS})
+
+
+def continued(sweep: Sweep, workdir: pathlib.Path) -> Sweep:
+  """A search with the settings that it has chosen in a folder before; any other sweep as it is."""
+  if sweep.search is None or stored(workdir) is None:
+    return sweep
+  return dataclasses.replace(sweep, settings=reopened(workdir).settings)
 
 
 def given_config(workdir: pathlib.Path, name: str) -> dict[str, Any]:
@@ -268,7 +324,7 @@ def check_folder(sweep: Sweep, workdir: pathlib.Path, moved: Sequence[str] = ())
         path.name for path in workdir.iterdir() if path.name != lock.NAME and not path.name.startswith('.'))):
       raise UserError(f'--workdir={workdir} holds no sweep, and is not empty ({listed(there, 3)}); name a new folder')
   else:
-    pairs = config_lib.difference(_identity(before), _identity(dataclasses.asdict(sweep)))
+    pairs = config_lib.difference(_identity(before), _identity(vars(sweep)))
     if pairs:
       lines = '\n'.join(f'  {key}: {was!r} there, {now!r} now' for key, (was, now) in pairs.items())
       raise UserError(f'--workdir={workdir} holds another sweep:\n{lines}\nUse another --workdir, or go on with that '
@@ -286,8 +342,9 @@ def check_folder(sweep: Sweep, workdir: pathlib.Path, moved: Sequence[str] = ())
 
 def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
   """What tells one sweep from another; the file may have been edited, and its folder moved."""
+  search = {f'search.{key}': value for key, value in (facts.get('search') or {}).items() if key != 'trials'}
   return {'config file': pathlib.PurePath(facts['file']).name, 'arguments': facts['argument'],
-          'flags': dict(facts['fixed'])}
+          'flags': dict(facts['fixed']), **search}
 
 
 def write(sweep: Sweep, workdir: pathlib.Path) -> None:
@@ -303,22 +360,27 @@ def write(sweep: Sweep, workdir: pathlib.Path) -> None:
   runs = [{'name': setting.name, 'overrides': setting.overrides, 'current': True} for setting in sweep.settings]
   present = {run['name'] for run in runs}
   runs += [{**run, 'current': False} for run in before['runs'] if run['name'] not in present]
-  facts = dataclasses.asdict(sweep)
-  del facts['settings']
+  facts = {field.name: getattr(sweep, field.name) for field in dataclasses.fields(sweep) if field.name != 'settings'}
+  if sweep.search is None:
+    del facts['search']
   atomic.write_json(workdir / FILE, {**facts, 'runs': runs})
 
 
-def tasks(sweep: Sweep, workdir: pathlib.Path, evaluate: Sequence[str] | None = None) -> list[jobs.Task]:
+def tasks(sweep: Sweep, workdir: pathlib.Path, evaluate: Sequence[str] | None = None, only: str = ''
+          ) -> list[jobs.Task]:
   """What is to be done for each run of a sweep.
 
   Args:
     sweep: the sweep.
     workdir: its folder.
     evaluate: flags of `genjax evaluate`, by which each run is evaluated when it is trained; None for no evaluation.
+    only: the name of one run, '' for all.
   """
   genjax = (sys.executable, '-m', 'genjax.cli.main')
   found = []
   for setting in sweep.settings:
+    if only and setting.name != only:
+      continue
     run = f'--workdir={workdir / setting.name}'
     train = (*genjax, 'train', f'--config={config_path(workdir, setting.name)}', run,
              *(f'--import={name}' for name in sweep.imports))

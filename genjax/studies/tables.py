@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from genjax.config import suggestion
-from genjax.studies import listing, names, records, statistics, sweeps
+from genjax.studies import listing, names, records, search, statistics, sweeps
 from genjax.studies.records import Record, Study
 from genjax.types import UserError, listed
 
@@ -196,9 +196,13 @@ def _notes(study: Study, finished: Sequence[Record], evaluated: bool, different:
   for record in study.records:
     if record.info.state == listing.FAILED:
       notes.append(f'FAILED: {record.name}, step {record.info.step} of {record.info.steps} ({record.info.doing}).')
+    elif record.info.state == listing.ENDED:
+      notes.append(f'Pruned: {record.name}, {record.info.doing} of {record.info.steps}.')
     elif not record.finished:
       began = f', step {record.info.step} of {record.info.steps}' if record.info.step else ''
       notes.append(f'Unfinished: {record.name}{began}.')
+  if line := search.best(study.folder):
+    notes.append(f'The search: {line}.')
   if study.former:
     notes.append(f'{study.former} runs in the folder are left out: the sweep no longer has them.')
   if different:
