@@ -11,8 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.interop import (  # noqa: I001 (a line for each says no more)
-  autoencoders, clip, decoders, encoders, features, files, images, mapping, mmdits, origins, seq2seq, unets)
+from genjax.interop import (
+  autoencoders,
+  clip,
+  decoders,
+  encoders,
+  features,
+  files,
+  images,
+  mapping,
+  mmdits,
+  origins,
+  seq2seq,
+  unets,
+)
 from genjax.interop.entries import Entries, read_json
 from genjax.interop.mapping import Architecture, Row
 from genjax.nn.functional import Network

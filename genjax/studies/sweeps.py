@@ -104,7 +104,7 @@ def read(text: str, fixed: Mapping[str, str] | None = None, imports: Sequence[st
   _check_builders(settings, paths)
   if search is not None:
     _check_search(search, settings)
-    search, settings = {**search, 'base': _resolved(base, paths, fixed, search['setting'])}, []
+    search, settings = {**search, 'base': resolved(base, paths, fixed, search['setting'])}, []
   return Sweep(str(path), argument or '', fixed, imports, paths, known, settings, search)
 
 
@@ -168,7 +168,7 @@ def chosen(sweep: Sweep, overrides: Mapping[str, Any]) -> Setting:
   name = names.name(changes, sweep.labels)
   with _naming(name):
     base = config_lib.from_plain(sweep.search['base'])
-    setting = Setting(name, changes, _resolved(base, sweep.paths, {}, overrides))
+    setting = Setting(name, changes, resolved(base, sweep.paths, {}, overrides))
     _check_builders([setting], sweep.paths)
   return setting
 
