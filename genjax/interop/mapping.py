@@ -169,7 +169,7 @@ def rows(architecture: Architecture, config: Any, shapes: Mapping[str, Any]) -> 
     full = [tuple(shapes[leaf].shape) for leaf in present]
     places = tuple(np.ndindex(full[0][:tensor.stacked]))
     one = [shape[tensor.stacked:] for shape in full]
-    shape = (*one[0][:-1], sum(part[-1] for part in one)) if one[0] else ()  # a number
+    shape: tuple[int, ...] = (*one[0][:-1], sum(part[-1] for part in one)) if one[0] else ()  # a number
     names = tuple(tensor.name.format(**dict(zip(('layer', 'expert'), place))) for place in places)
     shape = shape[::-1] if tensor.transposed else shape
     shape = (shape[3], shape[2], *shape[:2]) if tensor.image_kernel else shape
