@@ -169,7 +169,7 @@ def rows(architecture: Architecture, config: Any, shapes: Mapping[str, Any]) -> 
     full = [tuple(shapes[leaf].shape) for leaf in present]
     places = tuple(np.ndindex(full[0][:tensor.stacked]))
     one = [shape[tensor.stacked:] for shape in full]
-    shape: tuple[int, ...] = (*one[0][:-1], sum(part[-1] for part in one)) if one[0] else ()  # a number
+    shape = _joined(one)
     names = tuple(tensor.name.format(**dict(zip(('layer', 'expert'), place))) for place in places)
     shape = shape[::-1] if tensor.transposed else shape
     shape = (shape[3], shape[2], *shape[:2]) if tensor.image_kernel else shape
@@ -178,3 +178,8 @@ def rows(architecture: Architecture, config: Any, shapes: Mapping[str, Any]) -> 
   if left := sorted(set(shapes) - mapped):
     raise UserError(f'{architecture.name} has no tensors for the parameters {listed(left)}')
   return found
+
+
+def _joined(parts: list[tuple[int, ...]]) -> tuple[int, ...]:
+  """The shape of parts that are concatenated along their last axis; that of a number is empty."""
+  return (*parts[0][:-1], sum(part[-1] for part in parts)) if parts[0] else ()
