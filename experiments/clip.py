@@ -68,9 +68,11 @@ def _data(config: Config) -> ClipData:
 
 
 def _options(config: Config) -> clip.ClipConfig:
-  text, image = (config_lib.build(kind, config.model[name], f'config.model.{name}') if config.model.get(name) else None
-                 for name, kind in (('text', clip.ClipText), ('image', clip.ClipImage)))
-  return clip.ClipConfig(text, image, config.model.width)
+  def tower(kind: Any, name: str) -> Any:
+    given = config.model.get(name)
+    return config_lib.build(kind, given, f'config.model.{name}') if given else None
+
+  return clip.ClipConfig(tower(clip.ClipText, 'text'), tower(clip.ClipImage, 'image'), config.model.width)
 
 
 def joint(config: Config, experiment: Experiment) -> Joint:

@@ -19,7 +19,7 @@ from genjax.objectives.kinds import Features, Perceptual
 from genjax.objectives.pixels import centred
 from genjax.options import Section, named
 from genjax.tables import Table
-from genjax.training.experiment import Data, Experiment
+from genjax.training.experiment import Experiment
 from genjax.types import Array, Key, Params, Tree, UserError
 
 # Name of a model -> its options and its network of them.
@@ -84,7 +84,7 @@ def build(config: Config) -> Experiment:
 def frozen(net: Network) -> Experiment:
   """The experiment of a network that only extracts."""
   objective: Any = Frozen(net)
-  nothing: Data = _Nothing()
+  nothing: Any = _Nothing()
   return Experiment(objective, train=nothing, heldout=nothing, optimizers={}, example={})
 
 
@@ -190,7 +190,7 @@ def reader(data: ExtractorData, shape: tuple[int, ...]) -> Callable[[Array], Arr
 def resize_name(config: Config, shape: tuple[int, ...]) -> str:
   """How `reader` resizes, for cards of metrics."""
   data = config.data
-  return resizing.resize_name(data.resize, *shape[:2], bool(data.get('crop'))) if data.resize else 'none'
+  return resizing.resize_name(data.resize, shape[0], shape[1], bool(data.get('crop'))) if data.resize else 'none'
 
 
 def no_classes(name: str) -> Callable[[Tree, Array], Array]:

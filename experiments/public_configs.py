@@ -236,14 +236,16 @@ def _clip(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   front = Entries(_beside(folder, PREPROCESSING), str(folder / PREPROCESSING))
   more = Entries(model.source, str(folder / 'config.json'))
   config.experiment = clip.__name__
-  config.data = dict(weights=origins.name(folder, model.source, model.architecture), resize='', crop=False,
-                     vocabulary=str(folder.absolute()) if options.text else '', skip=more.integer('clip_skip', 0, 0),
-                     norm=more.flag('clip_norm', True), padding=more.flag('clip_padding', True))
+  data: dict[str, Any] = dict(
+    weights=origins.name(folder, model.source, model.architecture), resize='', crop=False,
+    vocabulary=str(folder.absolute()) if options.text else '', skip=more.integer('clip_skip', 0, 0),
+    norm=more.flag('clip_norm', True), padding=more.flag('clip_padding', True))
   if options.image:
     number = front.integer('resample', resizing.FILTERS['bicubic'].value, least=0)
-    config.data.update(resize=_filter(front, number) if front.flag('do_resize', True) else '',
-                       crop=front.flag('do_center_crop', True), mean=_channels(front, 'image_mean', CLIP_MEAN),
-                       deviation=_channels(front, 'image_std', CLIP_DEVIATION))
+    data.update(resize=_filter(front, number) if front.flag('do_resize', True) else '',
+                crop=front.flag('do_center_crop', True), mean=_channels(front, 'image_mean', CLIP_MEAN),
+                deviation=_channels(front, 'image_std', CLIP_DEVIATION))
+  config.data = data
   towers = {name: dataclasses.asdict(tower) if tower else {}
             for name, tower in (('text', options.text), ('image', options.image))}
   config.model = dict(name='clip', width=options.width, **towers)

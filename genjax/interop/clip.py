@@ -51,7 +51,7 @@ def _read_image(entries: Entries, stored: Mapping[str, Any]) -> ClipConfig:
   return ClipConfig(None, _image(entries), width)
 
 
-def _entries(tower: ClipText | ClipImage, width: int) -> dict[str, Any]:
+def _entries(tower: Any, width: int) -> dict[str, Any]:
   found: dict[str, Any] = {
     'num_hidden_layers': tower.layers, 'num_attention_heads': tower.heads, 'hidden_size': tower.width,
     'intermediate_size': tower.mlp_width or 4 * tower.width, 'hidden_act': activation_name(tower.activation),

@@ -226,3 +226,8 @@ def rows(architecture: Architecture, config: Any, shapes: Mapping[str, Any]) -> 
   if left := sorted(set(shapes) - mapped):
     raise UserError(f'{architecture.name} has no tensors for the parameters {listed(left)}')
   return found
+
+
+def _joined(parts: list[tuple[int, ...]]) -> tuple[int, ...]:
+  """The shape of parts that are concatenated along their last axis; that of a number is empty."""
+  return (*parts[0][:-1], sum(part[-1] for part in parts)) if parts[0] else ()

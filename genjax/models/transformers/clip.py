@@ -225,7 +225,7 @@ def encoder(config: ClipConfig) -> Network:
   towers: dict[str, tuple[Network, Network, Network]] = {}
   for name, tower in (('text', config.text), ('image', config.image)):
     if tower is not None:
-      embedding = _TextEmbedding if isinstance(tower, ClipText) else _ImageEmbedding
+      embedding: Any = _TextEmbedding if isinstance(tower, ClipText) else _ImageEmbedding
       towers[name] = (
         network(lambda rngs, embedding=embedding, tower=tower: embedding(tower, rngs)),
         stack(network(lambda rngs, name=name, tower=tower: Block(tower.block(), causal=name == 'text', rngs=rngs)),
@@ -258,16 +258,17 @@ def encoder(config: ClipConfig) -> Network:
     return {'image': head.apply(params['head'], {}, x_BTD[:, 0], project=True)[0], 'image_hidden': x_BTD}
 
   def _text(params: Tree, ids_BT: Array, mask_BT: Array | None, skip: int) -> dict[str, Array]:
-    embedding, blocks, head = towers['text']
-    layers, end = config.text.layers, config.text.end
+    (embedding, blocks, head), tower = towers['text'], config.text
+    assert tower is not None
+    layers, end = tower.layers, tower.end
     if not 0 <= skip < layers:
       raise UserError(f'a text tower of {layers} blocks can leave out 0 to {layers - 1} of them, got {skip}')
     x_BTD, _ = embedding.apply(params['embedding'], {}, ids_BT)
     x_BTD = sharding.constrain(x_BTD, 'batch', 'sequence', None, name='tokens B T D')
     first, last = (jax.tree.map(lambda leaf: leaf[part], params['blocks'])
                    for part in (slice(layers - skip), slice(layers - skip, layers)))
-    raw_BTD, _ = _part(blocks, config.text, layers - skip).apply(first, {}, x_BTD, mask_BT=mask_BT)
-    x_BTD = _part(blocks, config.text, skip).apply(last, {}, raw_BTD, mask_BT=mask_BT)[0] if skip else raw_BTD
+    raw_BTD, _ = _part(blocks, tower, layers - skip).apply(first, {}, x_BTD, mask_BT=mask_BT)
+    x_BTD = _part(blocks, tower, skip).apply(last, {}, raw_BTD, mask_BT=mask_BT)[0] if skip else raw_BTD
     place_B = jnp.argmax(ids_BT if end == LEGACY_END else ids_BT == end, axis=1)
     pooled_BD = jnp.take_along_axis(x_BTD, place_B[:, None, None], axis=1)[:, 0]
     return {'text': head.apply(params['head'], {}, pooled_BD, project=True)[0],
