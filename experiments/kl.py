@@ -18,6 +18,7 @@ from genjax.types import UserError
 MODELS: Table = Table('latent autoencoder', {'kl': (kl.Kl, kl.networks, kl.AXES)})
 PAIRS = 8  # images, and their reconstructions, in a row of a picture
 PICTURES = 32  # images in it
+NO_NETWORK = ('log_scale',)  # parameters that are of the objective
 READS = ('params/net/(encoder|decoder)/.*', 'mutable/.*')  # the learned scale of the error is no part of the maps
 
 
@@ -32,8 +33,8 @@ def build(config: Config) -> Experiment:
   if images.content(config) != 'pixels':
     raise UserError(f"an autoencoder learns from pixels; config.data.content is {images.content(config)!r}, set it to "
                     "'pixels'")
-  kind, make, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
-  model = config_lib.build(kind, config.model, 'config.model', shape=tuple(config.data.shape))
+  _, make, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
+  model = model_options(config)
   encoder, decoder = make(model)
   objective = config_lib.build(KlAutoencoder, config.objective, 'config.objective', encoder=encoder, decoder=decoder,
                                latent=model.latent_shape)
@@ -66,6 +67,12 @@ def options(config: Config) -> dict[str, Section]:
     **sections.training(config)}
 
 
+def model_options(config: Config) -> kl.Kl:
+  """The options of the model of a config."""
+  kind, _, _ = config_lib.choose(MODELS, config.model.name, 'config.model.name')
+  return config_lib.build(kind, config.model, 'config.model', shape=tuple(config.data.shape))
+
+
 def autoencoder(config: Config, experiment: Experiment) -> kinds.Autoencoder:
   """The kind `autoencoder` of such a run; see `genjax.experiments.parts`."""
   objective = experiment.objective
@@ -76,6 +83,7 @@ def autoencoder(config: Config, experiment: Experiment) -> kinds.Autoencoder:
     encode=lambda group, image_BHWC: objective.encode(group['params'], group['mutable'], image_BHWC),
     decode=lambda group, z_BX: objective.decode(group['params'], group['mutable'], z_BX),
     moments=lambda group: objective.moments(group['mutable']),
+    factor=model_options(config).factor,
     reads=READS)
 
 

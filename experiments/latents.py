@@ -67,7 +67,8 @@ def space(config: Config) -> Space:
     return Space(shape, codec, images.example(config), functools.partial(images.batches, config),
                  functools.partial(images.open_data, config))
   part = parts_lib.open(config, PART, PART)
-  autoencoder: Autoencoder = part.functions
+  autoencoder = _fitted(part.functions, shape)
+  part = dataclasses.replace(part, functions=autoencoder)
   if shape != tuple(autoencoder.shape):
     raise UserError(f'config.data.shape is {shape}, the shape of the pictures, but the autoencoder '
                     f'{part.source.path} reads and writes {tuple(autoencoder.shape)}; set it to that, and resize '
@@ -86,6 +87,15 @@ def space(config: Config) -> Space:
   return Space(tuple(autoencoder.latent), codecs.encoded(PART, autoencoder), {**moments, **label},
                functools.partial(batches, config, autoencoder), functools.partial(open_data, config, autoencoder),
                (that_encoded(config, part),))
+
+
+def _fitted(autoencoder: Autoencoder, shape: tuple[int, ...]) -> Autoencoder:
+  """A convolutional autoencoder for pictures of another size than it was made for; others as they are."""
+  factor = autoencoder.factor
+  if not factor or shape[2:] != tuple(autoencoder.shape[2:]) or any(side % factor for side in shape[:2]):
+    return autoencoder
+  latent = (shape[0] // factor, shape[1] // factor, *autoencoder.latent[2:])
+  return dataclasses.replace(autoencoder, shape=shape, latent=latent)
 
 
 def moment_columns(autoencoder: Autoencoder) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from genjax import config as config_lib
 from genjax import interop
 from genjax.config import Config
-from genjax.experiments import bert, classifier, imported, language, public_configs, seq2seq, speech
+from genjax.experiments import bert, classifier, imported, kl, language, public_configs, seq2seq, speech
 from genjax.interop import conversion, files, peft, weights
 from genjax.nn import lora
 from genjax.types import Params, Tree, UserError, strict_json
@@ -80,7 +80,8 @@ def convert(source: pathlib.Path, kind: str, folder: pathlib.Path) -> tuple[int,
   return conversion.convert(source, kind, folder)
 
 
-def write(folder: pathlib.Path, config: Config, params: Params, kept: Mapping[str, bytes], dtype: str | None) -> None:
+def write(folder: pathlib.Path, config: Config, params: Params, kept: Mapping[str, bytes], dtype: str | None,
+          mutable: Tree = None) -> None:
   """Writes the model of a run, with its tokenizer, as a folder that `transformers` loads. Writing is atomic.
 
   Args:
@@ -89,13 +90,15 @@ def write(folder: pathlib.Path, config: Config, params: Params, kept: Mapping[st
     params: group -> parameters.
     kept: the files that the run keeps.
     dtype: of the tensors; None for that of the parameters.
+    mutable: the variables of the run that are no parameters.
 
   Raises:
     UserError: see `genjax.interop.save`; or the run is not of a family with public architectures.
   """
   options, model = _model(config, params, kept)
   with files.new_folder(folder) as partial:
-    interop.save(partial, model or options, params['net'], dtype=dtype)
+    net = {name: tree for name, tree in params['net'].items() if name not in kl.NO_NETWORK}
+    interop.save(partial, model or options, net, mutable=mutable, dtype=dtype)
     stop = list(config.sampler.get('stop', ()))
     if stop and model is None:  # public models have stop tokens in their own files
       files.write_json(partial / 'generation_config.json', {'eos_token_id': stop[0] if len(stop) == 1 else stop})
@@ -184,6 +187,7 @@ def _named(architecture: str, options: Any, net: Tree, source: Mapping[str, Any]
 OPTIONS: dict[str, Callable[[Config, Tree], Any]] = {
   language.__name__: lambda config, net: language.model_options(config, len(net['embedding']['token']['embedding'])),
   bert.__name__: bert.exported_options, seq2seq.__name__: seq2seq.exported_options,
-  speech.__name__: speech.exported_options, classifier.__name__: classifier.model_options}
+  speech.__name__: speech.exported_options, classifier.__name__: classifier.model_options,
+  kl.__name__: lambda config, net: kl.model_options(config)}
 # runs of these that were not imported use words or characters as tokens
 OWN_VOCABULARY = (seq2seq.__name__, speech.__name__)

@@ -11,10 +11,11 @@ from genjax.configs import common
 from genjax.data.audio import mel
 from genjax.data.images import resizing
 from genjax.data.text import marian, tokenizers
-from genjax.experiments import bert, classifier, clip, extractors, language, seq2seq, speech
+from genjax.experiments import bert, classifier, clip, extractors, kl, language, seq2seq, speech
 from genjax.experiments.sentences import open_pieces
 from genjax.interop import origins
 from genjax.interop.entries import Entries, read_json
+from genjax.models.autoencoders.kl import Kl
 from genjax.models.features.inception import InceptionConfig
 from genjax.models.features.lpips import LpipsConfig
 from genjax.models.transformers.bert import BertConfig
@@ -203,6 +204,14 @@ def _images(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   config.objective = dict(smoothing=0.0, shift=0, flip=False)
 
 
+def _autoencoder(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
+  options: Kl = model.config
+  config.experiment = kl.__name__
+  config.data = {**common.IMAGES, **_NO_DATA, 'shape': options.shape, 'num_classes': 0, 'flip': False}
+  config.model = dict(name='kl', **_without(options, 'shape'))
+  config.objective = dict(reconstruction='l1', kl_weight=1e-6, normalisation='channels')
+
+
 def _headless(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   """A ViT without a classifier."""
   front = Entries(_beside(folder, PREPROCESSING), str(folder / PREPROCESSING))
@@ -298,5 +307,4 @@ EXTRACTORS = (InceptionConfig, LpipsConfig, ClipConfig)
 CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _MAKERS: dict[type, Callable[[Config, interop.Model, pathlib.Path], None]] = {
   TransformerConfig: _language_model, BertConfig: _encoder, Seq2SeqConfig: _encoder_decoder, VitConfig: _images,
-  InceptionConfig: _extractor, LpipsConfig: _extractor,
-  ClipConfig: _clip}
+  InceptionConfig: _extractor, LpipsConfig: _extractor, ClipConfig: _clip, Kl: _autoencoder}

@@ -214,7 +214,7 @@ def rows(architecture: Architecture, config: Any, shapes: Mapping[str, Any]) -> 
     full = [tuple(shapes[leaf].shape) for leaf in present]
     places = tuple(np.ndindex(full[0][:tensor.stacked]))
     one = [shape[tensor.stacked:] for shape in full]
-    shape = (*one[0][:-1], sum(part[-1] for part in one)) if one[0] else ()  # a number
+    shape = _joined(one)
     names = tuple(tensor.name.format(**dict(zip(('layer', 'expert'), (place[0] + tensor.first, *place[1:]))))
                   if place else tensor.name for place in places)
     shape = shape[::-1] if tensor.transposed else shape

@@ -32,6 +32,8 @@ class Autoencoder:
     moments: group -> (shift, scale), scalars or one value a channel: (z - shift) * scale has mean 0 and deviation 1.
       They were measured in training and are kept in the run.
     column: of a batch, which it reads and decodes to.
+    factor: pixels along each side of an image for one of the latent, if it takes images of any size that `factor`
+      divides; 0 if it takes those of `shape` alone.
     reads: see the module.
   """
 
@@ -41,6 +43,7 @@ class Autoencoder:
   decode: Callable[[Tree, Array], Array]
   moments: Callable[[Tree], tuple[Array, Array]]
   column: str = 'image'
+  factor: int = 0
   reads: tuple[str, ...] = ALL
 
 

@@ -46,7 +46,7 @@ def export(workdir: pathlib.Path, to: pathlib.Path, step: int | str | None = Non
   if not any_model:
     with _telling_of_safetensors():
       public.check(config, kept)
-  parts = ('params', *(('ema',) if averaged else ()), *(('mutable',) if any_model else ()))
+  parts = ('params', *(('ema',) if averaged else ()), 'mutable')
   with contextlib.closing(checkpoints_lib.of_run(workdir, config)) as saved:
     step, trees = saved.load(logs.say, checkpoints_lib.chosen(saved, step), parts)
   means = averages.evaluated(trees.get('ema') or {})
@@ -60,7 +60,7 @@ def export(workdir: pathlib.Path, to: pathlib.Path, step: int | str | None = Non
     public.write_adapter(to, config, params, experiment.frozen[sources.BASE]['params'], kept)
     return f'wrote the adapters of step {step} of {workdir} to {to}'
   with _telling_of_safetensors():
-    public.write(to, config, params, kept, dtype)
+    public.write(to, config, params, kept, dtype, trees.get('mutable'))
   return f'wrote step {step} of {workdir} to {to}{_missing(config, kept)}'
 
 
