@@ -13,10 +13,11 @@ from genjax.studies.records import Record, Study
 from genjax.types import UserError, listed
 
 # Last words of the names of metrics of which less, or more, is better. Of others, --metrics=NAME:min or NAME:max says.
-LESS = ('loss', 'frechet', 'kernel', 'perplexity', 'bits_per_byte', 'bits_per_dim', 'word_error_rate', 'reverse_kl',
-        'error', 'copies', 'lpips')
+LESS = ('loss', 'nll', 'frechet', 'fid', 'kernel', 'kid', 'perplexity', 'bits_per_byte', 'bits_per_dim',
+        'word_error_rate', 'reverse_kl', 'error', 'copies', 'lpips')
 MORE = ('accuracy', 'label_agreement', 'classes_covered', 'covered', 'high_quality', 'bleu', 'sacrebleu', 'rouge',
         'precision', 'recall', 'density', 'coverage', 'psnr', 'ssim', 'inception_score', 'clip_score')
+_WHOLE = ('mean', 'distance')  # last words after which the word before says what is measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +140,8 @@ def _metrics(wanted: Sequence[str], values: Any) -> dict[str, str]:
 
 
 def _better(name: str) -> str:
-  word = name.rpartition('/')[2]
+  *before, word = name.split('/')
+  word = before[-1] if before and word in _WHOLE else word
   return 'min' if word in LESS else 'max' if word in MORE else ''
 
 
