@@ -219,7 +219,8 @@ def check_cards(records: Sequence[Record], allow: Sequence[str], evaluated: bool
   """
   cards = [_measured(record, evaluated) for record in records]
   found = compare.differences(cards)
-  known = ['checkpoint', *dict.fromkeys(field for card in cards for field in config_lib.flatten(card))]
+  known = ['checkpoint', *dict.fromkeys(field for record in records
+                                        for field in config_lib.flatten(_card(record, evaluated)))]
   code = [config_lib.flatten(record.code) for record in records]
   fields = compare.refused(found, [name for name in allow if not _is_code(name, code)], known)
   if fields:
@@ -231,9 +232,13 @@ def check_cards(records: Sequence[Record], allow: Sequence[str], evaluated: bool
   return list(found)
 
 
+def _card(record: Record, evaluated: bool) -> dict[str, Any]:
+  return record.evaluation['card'] if evaluated and record.evaluation else record.card
+
+
 def _measured(record: Record, evaluated: bool) -> dict[str, Any]:
   """A card without what its run's config says, with which checkpoint was evaluated."""
-  card = dict(record.evaluation['card'] if evaluated and record.evaluation else record.card)
+  card = dict(_card(record, evaluated))
   own = {key.removeprefix('sampler.'): value for key, value in record.config.items() if key.startswith('sampler.')}
   sampler = config_lib.flatten(card.get('sampler', {}))
   card['sampler'] = {key: value for key, value in sampler.items() if own.get(key) != value}
