@@ -45,8 +45,9 @@ def antialiased(image_BHWC: Array, height: int, width: int, filter: str, crop: b
     return image_BHWC.astype(jnp.float32)
   inner = height, width
   if crop:
-    factor = max(height / old_height, width / old_width)
-    inner = max(height, int(old_height * factor)), max(width, int(old_width * factor))
+    # In whole numbers: a factor that is rounded would lose a pixel where the product is whole.
+    by_height = height * old_width >= width * old_height
+    inner = (height, old_width * height // old_height) if by_height else (old_height * width // old_width, width)
   batch, channels = image_BHWC.shape[0], image_BHWC.shape[3]
   x_BHWC = image_BHWC.astype(jnp.float32)
   for shape in ((batch, old_height, inner[1], channels), (batch, *inner, channels)):  # Pillow rounds twice

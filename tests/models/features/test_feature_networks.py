@@ -78,6 +78,9 @@ def test_resizing_with_a_crop():
   image[:, :, 10:20] = 200
   assert np.all(resizing.antialiased(image, 10, 10, 'bicubic', crop=True) == 200)
   assert resizing.antialiased(image, 20, 20, 'bicubic', crop=True).shape == (1, 20, 20, 1)
+  wide = np.random.default_rng(0).integers(0, 256, (20, 45, 3), np.uint8)  # 45 * (224 / 20) is below 504 in floats
+  whole = np.asarray(Image.fromarray(wide).resize((504, 224), Image.Resampling.BILINEAR), np.float32)
+  assert np.abs(resizing.antialiased(wide[None], 224, 224, 'bilinear', crop=True)[0] - whole[:, 140:364]).max() <= 1
   assert resizing.resize_name('bicubic', 20, 20, True) == 'bicubic antialias 20 crop'
 
 
