@@ -65,8 +65,6 @@ def _check_trains(model: interop.Model, folder: pathlib.Path) -> None:
     raise UserError(
       f'{folder}: this {model.architecture} has only an encoder, and no experiment trains one; it may be a part of '
       'other runs as it is, and genjax.interop.load loads it')
-
-
   if isinstance(options, VitConfig) and not options.num_classes:
     raise UserError(f'{folder}: this vit has no classifier, which its experiment needs; it may be a part of other runs '
                     'as it is, and genjax.interop.load loads it')

@@ -94,9 +94,10 @@ def trained_on(judge: Config, made: Source) -> float:
   name = distributed.broadcast(f'samples-{uuid.uuid4().hex[:8]}', 'name of the samples')
   with config.unlocked():
     config.data.name = name
+    config.data.train, config.data.heldout = 'made', 'real'  # of the judge both may be one split
     config.data.resize = ''  # both are as the classifier reads them
   with tables.recorded() as added, tempfile.TemporaryDirectory(prefix='genjax-') as aside:
-    sources.SOURCES.add(name, lambda data, split: made if split == data.train else heldout)
+    sources.SOURCES.add(name, lambda data, split: made if split == 'made' else heldout)
     try:
       folder = distributed.broadcast(aside, 'folder of the classifier')
       logs.say(f'accuracy_score: a classifier learns from {len(made)} samples now, for {config.steps} steps')

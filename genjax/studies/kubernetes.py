@@ -51,12 +51,17 @@ def read(given: str, folder: pathlib.Path) -> dict[str, Any]:
   try:
     name = manifest['metadata']['name']
     container = _container(_job(manifest)['template']['spec'])
-  except (KeyError, TypeError, IndexError) as error:
+    mounts = [mount.get('mountPath', '') for mount in container.get('volumeMounts') or ()]
+  except KeyError as error:
     raise UserError(f'{path} lacks {error}; expected a name, and a pod template with a container {CONTAINER!r}'
                     ) from error
+  except (TypeError, IndexError, AttributeError) as error:
+    raise UserError(f'{path}: {error}; expected a manifest with a name, and a pod template with a container '
+                    f'{CONTAINER!r}') from error
   if not re.fullmatch(r'[a-z]([-a-z0-9]*[a-z0-9])?', str(name)):
     raise UserError(f'{path}: metadata.name must have small letters, digits and dashes, got {name!r}')
-  mounts = [mount.get('mountPath', '') for mount in container.get('volumeMounts') or ()]
+  if not container:
+    raise UserError(f'{path}: the pod template has several containers or none, and none is called {CONTAINER!r}')
   if not any(folder.is_relative_to(mount) for mount in mounts if mount):
     raise UserError(f'{path}: the pods mount {mounts or "nothing"}, and --workdir={folder} is in none of these; a '
                     'sweep needs a shared volume that has the same path here and in the pods')

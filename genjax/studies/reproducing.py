@@ -59,12 +59,15 @@ def own_rows(file: pathlib.Path) -> dict[str, Row]:
   """The rows of a Python file with a tuple ROWS.
 
   Raises:
-    UserError: it has none.
+    UserError: it has none, or two of one name.
   """
   with configs.failing(file):
     found = getattr(configs.module(file), 'ROWS', None)
   if not isinstance(found, (tuple, list)) or not all(isinstance(row, Row) for row in found) or not found:
     raise UserError(f'{file} must have ROWS, a tuple of genjax.studies.baselines.Row')
+  names = [row.name for row in found]
+  if twice := [name for name in names if names.count(name) > 1]:
+    raise UserError(f'{file} has two rows of one name, {twice[0]!r}; call one of them otherwise')
   return {row.name: row for row in found}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 import csv
+import dataclasses
 import io
 import pathlib
 import re
@@ -126,8 +127,9 @@ def page(families: Mapping[str, Sequence[Row]], known: Mapping[str, results.Resu
     known: name -> result.
     configs: name -> config that the row has now, see `results.without_paths`; results of another one are not printed.
   """
-  fresh = {name: result for name, result in known.items()
-           if name in configs and not results.differences(result.config, configs[name])}
+  fresh = {row.name: _of_seeds(known[row.name], row) for group in families.values() for row in group
+           if row.name in known and known[row.name].evaluate == row.evaluate
+           and not results.differences(known[row.name].config, configs[row.name])}
   parts = [_HEAD]
   for family, group in families.items():
     if run := [row for row in group if row.name in fresh and fresh[row.name].runs]:
@@ -136,6 +138,11 @@ def page(families: Mapping[str, Sequence[Row]], known: Mapping[str, results.Resu
   if absent := [line for group in families.values() for row in group if (line := _absent(row, known, fresh))]:
     parts.append(f'## Not run here\n\n{markdown(("row", "setting", "measure", "published", "why"), absent)}\n')
   return '\n'.join([*parts, _TAIL])
+
+
+def _of_seeds(result: results.Result, row: Row) -> results.Result:
+  """A result without runs of seeds that the row had once."""
+  return dataclasses.replace(result, runs={seed: run for seed, run in result.runs.items() if seed in row.seeds})
 
 
 def _lines(row: Row, known: Mapping[str, results.Result]) -> list[list[str]]:

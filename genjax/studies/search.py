@@ -178,6 +178,8 @@ class Search:
     """Looks at every evaluation in its order, so that the verdict does not depend on when it was looked at."""
     path, judged = task.folder / listing.JOB, self._looked.get(task.name, (0.0, 0.0))[1]
     kept = self._trials(task.name)[0]
+    if kept.state.is_finished():  # its run had its verdict, and is chosen again
+      return ''
     last = max(kept.intermediate_values, default=0)  # what an earlier process reported
     trial = self._optuna.trial.Trial(self._study, kept._trial_id)
     for step, value in evaluations(task.folder / 'metrics.jsonl', self._facts['metric']):

@@ -82,7 +82,10 @@ def _check(lines: Sequence[str], where: str) -> None:
     if line.startswith('#SBATCH'):
       if command:
         raise UserError(f'{place}: sbatch reads no {line!r} after the first command, {command!r}; move it up')
-      options = [word.partition('=')[0] for word in shlex.split(line[len('#SBATCH'):], comments=True)]
+      try:
+        options = [word.partition('=')[0] for word in shlex.split(line[len('#SBATCH'):], comments=True)]
+      except ValueError as error:
+        raise UserError(f'{place}: {line!r}: {error}') from error
       if found := [option for option in options if option in _OURS or option.startswith('-a')]:
         raise UserError(f'{place}: {found[0]} is what genjax sweep decides (--jobs=N limits how many tasks run at a '
                         'time); leave it out')

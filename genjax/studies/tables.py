@@ -13,11 +13,12 @@ from genjax.studies.records import Record, Study
 from genjax.types import UserError, listed
 
 # Last words of the names of metrics of which less, or more, is better. Of others, --metrics=NAME:min or NAME:max says.
-LESS = ('loss', 'nll', 'frechet', 'fid', 'kernel', 'kid', 'perplexity', 'bits_per_byte', 'bits_per_dim',
+# A measure whose value is called 'mean' has the word before it.
+LESS = ('loss', 'frechet', 'distance', 'kernel', 'fid', 'kid', 'perplexity', 'bits_per_byte', 'bits_per_dim', 'nll', 'wer',
         'word_error_rate', 'reverse_kl', 'error', 'copies', 'lpips')
 MORE = ('accuracy', 'label_agreement', 'classes_covered', 'covered', 'high_quality', 'bleu', 'sacrebleu', 'rouge',
-        'precision', 'recall', 'density', 'coverage', 'psnr', 'ssim', 'inception_score', 'clip_score')
-_WHOLE = ('mean', 'distance')  # last words after which the word before says what is measured
+        'exact', 'precision', 'recall', 'density', 'coverage', 'psnr', 'ssim', 'inception_score', 'clip_score')
+_NEITHER = ('kernel/error',)  # how far a value may be off is no quality
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +141,10 @@ def _metrics(wanted: Sequence[str], values: Any) -> dict[str, str]:
 
 
 def _better(name: str) -> str:
-  *before, word = name.split('/')
-  word = before[-1] if before and word in _WHOLE else word
+  measure, _, word = name.rpartition('/')
+  word = measure if word == 'mean' else re.sub(r'^(text_of_image|image_of_text)_\d+$', 'recall', word)
+  if name in _NEITHER:
+    return ''
   return 'min' if word in LESS else 'max' if word in MORE else ''
 
 

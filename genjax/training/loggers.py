@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import tempfile
 import time
 from typing import Any
@@ -55,16 +56,18 @@ class Logger(hooks.Hook):
     if not distributed.is_first():
       return
     path = self.workdir / NAME
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = _known(path)
     try:
       with run.clock.section('startup'):  # a server that is slow to answer is no part of training
         name = self.open(known.get(self.service, ''))
     except UserError:
       raise
     except Exception as error:  # each service has errors of its own
-      raise UserError(f'config.loggers: {self.service} cannot be started: {error}. {self.advice}, or leave '
+      raise UserError(f'config.loggers: {self.service} cannot be started: {_hidden(error)}. {self.advice}, or leave '
                       f'{self.service} out of config.loggers') from error
-    path.write_text(strict_json({**known, self.service: name}, indent=1) + '\n')
+    whole = path.with_name(f'.{NAME}')  # a process that is killed leaves no half of it
+    whole.write_text(strict_json({**known, self.service: name}, indent=1) + '\n')
+    os.replace(whole, path)
     self._works = True
 
   def on_log(self, run: Run, step: int, values: Mapping[str, float]) -> None:
@@ -98,7 +101,8 @@ class Logger(hooks.Hook):
       tell(*values)
     except Exception as error:
       self._works = False
-      logs.say(f'{self.service} failed and is told no more of this run, whose numbers are in metrics.jsonl: {error}')
+      logs.say(f'{self.service} failed and is told no more of this run, whose numbers are in metrics.jsonl: '
+               f'{_hidden(error)}')
 
   def open(self, name: str) -> str:
     """Begins with no name, or goes on under one; returns the name."""
@@ -115,6 +119,27 @@ class Logger(hooks.Hook):
   def shut(self, status: str) -> None:
     """The process ends: 'finished', 'stopped' or 'failed'."""
     raise NotImplementedError
+
+
+def _hidden(text: object) -> str:
+  """A message without the password of an address, such as https://me:secret@host: logs and reports keep it."""
+  return re.sub(r'(://)[^/\s@]+@', r'\1***@', str(text))
+
+
+def _known(path: pathlib.Path) -> dict[str, str]:
+  """Service -> name of the run.
+
+  Raises:
+    UserError: the file is damaged.
+  """
+  try:
+    found = json.loads(path.read_text()) if path.exists() else {}
+  except ValueError as error:
+    raise UserError(f'{path} is damaged ({error}); restore it from a copy, or remove it: the loggers then begin new '
+                    'runs') from error
+  if not isinstance(found, dict):
+    raise UserError(f'{path} must have names of runs by service, got {found!r}; restore it from a copy, or remove it')
+  return found
 
 
 class WeightsAndBiases(Logger):
@@ -192,8 +217,8 @@ class MLflow(Logger):
     except Exception as error:
       raise UserError(
         f'config.loggers: {self.workdir / NAME} says that mlflow knows this run as {name}, and it is not at '
-        f'{self._client.tracking_uri}: {error}. Set MLFLOW_TRACKING_URI as it was, or remove that file to begin a new '
-        'one') from error
+        f'{_hidden(self._client.tracking_uri)}: {_hidden(error)}. Set MLFLOW_TRACKING_URI as it was, or remove that '
+        'file to begin a new one') from error
     for key in run.data.metrics:
       self._known[key] = max(entry.step for entry in self._client.get_metric_history(name, key))
     self._client.update_run(name, status='RUNNING')

@@ -123,6 +123,13 @@ def test_a_file_without_rows(tmp_path, capsys):
   assert 'must have ROWS' in capsys.readouterr().err
 
 
+def test_two_rows_of_one_name(tmp_path, capsys):
+  row = "Row('a', 'configs/quickstart.py:smoke', (Metric('heldout/loss', (None, 1.0)),))"
+  (tmp_path / 'twice.py').write_text(f'from genjax.studies.baselines import Metric, Row\nROWS = ({row}, {row})\n')
+  assert main(['reproduce', 'a', f'--rows={tmp_path / "twice.py"}']) == 2
+  assert "has two rows of one name, 'a'" in capsys.readouterr().err
+
+
 def reproduce(flags):
   command = [sys.executable, '-m', 'genjax.cli.main', 'reproduce', 'tiny', *flags]
   return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

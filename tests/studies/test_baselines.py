@@ -212,6 +212,17 @@ def test_the_page_says_what_was_not_run_and_hides_results_of_other_settings():
   assert re.search(r'`old`.* of another setting \|', absent) and '`done`' not in absent
 
 
+def test_the_page_has_values_of_the_seeds_and_the_evaluation_of_the_rows():
+  versus = Comparison('heldout/loss', (None, 0.0), row='b', how='difference')
+  family = {'Some': [row('a', comparisons=(versus,)), row('b')]}
+  known = {'a': result('a', (1.5, 9.0)), 'b': result('b', (1.0, 9.0))}  # seed 1 is no longer one of the rows
+  text = results_page.page(family, known, dict.fromkeys('ab', {'steps': 2}))
+  assert '| loss − that of b |  | at most 0 | **0.5, outside** |' in text
+  family = {'Some': [row('a', evaluate=('--step=best',))]}
+  text = results_page.page(family, known, {'a': {'steps': 2}})
+  assert '1.5' not in text and re.search(r'`a`.* of another setting \|', text)
+
+
 def test_the_list_has_three_forms():
   table = {'a': row(minutes=2.0, data=('mnist',))}
   shown = {form: results_page.listed(table, {'a': result()}, {'mnist': 'why'}, form) for form in results_page.FORMS}

@@ -148,6 +148,36 @@ def test_an_unknown_answer_of_slurm_submits_nothing_twice(flags, commands, tmp_p
   assert '4 of 4 runs submitted' in capsys.readouterr().out
 
 
+def test_two_that_submit_at_once_do_not_share_a_number(flags, commands, tmp_path, capsys, monkeypatch):
+  from genjax.cli import submitting
+  commands(sbatch=f'touch {tmp_path}/submitted; echo 17', squeue='true')
+  other = submissions.Submission(1, 'slurm', ('another run',), None)
+  prepare = submitting.workdir_lib.prepare
+  monkeypatch.setattr(submitting.workdir_lib, 'prepare', lambda text: (
+    submissions.write(other, tmp_path / 'runs', 'sbatch', 'theirs'), prepare(text))[1])
+  assert main([*flags, '--slurm']) == 2
+  assert 'has submitted runs of' in capsys.readouterr().err and not (tmp_path / 'submitted').exists()
+  assert submissions.find(tmp_path / 'runs', '1:0')[0] == other
+
+
+def test_waiting_tells_what_is_left(flags, commands, tmp_path, capsys):
+  folder = tmp_path / 'runs'
+  commands(sbatch=f'mkdir -p {folder}/.sweep/slurm; echo no module > {folder}/.sweep/slurm/17_1.log; echo 17',
+           squeue='true')
+  assert main([*flags, '--slurm', '--wait']) == 9
+  said = capsys.readouterr().err
+  assert f'{NAMES[0]} is waiting: job 17_0 has ended\n' in said
+  assert f'{NAMES[1]} is waiting: job 17_1 has ended; what Slurm says is in {folder}/.sweep/slurm/17_1.log' in said
+  for name in NAMES:
+    finish(folder / name)
+  (folder / NAMES[3] / 'job.json').write_text(json.dumps({'command': 'evaluate', 'exit': 2}))
+  assert main([*flags, '--slurm', '--wait', '--evaluate=--no-samples']) == 9
+  said = capsys.readouterr().err
+  assert f'{NAMES[2]} is not evaluated\n' in said
+  assert f'{NAMES[3]} failed: evaluate: exit code 2; its log is' in said
+  assert main([*flags, '--slurm', '--wait']) == 0
+
+
 def test_list_prints_a_script_that_shell_tools_accept(flags, tmp_path, capsys, template):
   path = template('#!/bin/bash -l\n# Ours.\n#SBATCH --account=me\nmodule load cuda\n')
   assert main([*flags, f'--slurm={path}', '--list']) == 0
@@ -179,6 +209,7 @@ def test_a_task_that_was_stopped_is_queued_again(commands, tmp_path, code, resta
   ('#SBATCH --time=1\n', "the first line must be that of a bash script"),
   ('#!/bin/bash\n#SBATCH --array=0-3\n', 'line 2: --array is what genjax sweep decides'),
   ('#!/bin/bash\nmodule load cuda\n#SBATCH --time=1\n', "line 3: sbatch reads no '#SBATCH --time=1' after"),
+  ("#!/bin/bash\n#SBATCH --comment=it's\n", 'line 2: "#SBATCH --comment=it\'s": No closing quotation'),
   ('#!/bin/bash\nsrun genjax train\n', "line 2: 'srun genjax train' has no place"),
 ])
 def test_bad_templates(flags, template, tmp_path, capsys, text, said):
@@ -269,12 +300,14 @@ def test_an_indexed_job_has_an_index_a_run(flags, tmp_path, template, capsys):
   assert listing.read(folder / NAMES[3]).doing == 'Job ablation-1, index 3'
   for name in NAMES[:3]:
     finish(folder / name)
+  queues.write(folder / NAMES[0], queues.SLURM, '17_0', '')
+  (folder / NAMES[0] / 'summary.json').unlink()  # it is to be done again, and Slurm had it before
   assert main([*flags, f'--kubernetes={path}']) == 0
   said = capsys.readouterr().out
-  assert '1 of 4 runs' in said and 'kubectl delete job --ignore-not-found ablation-1' in said
+  assert '2 of 4 runs' in said and 'kubectl delete job --ignore-not-found ablation-1\n' in said
   again = yaml.safe_load((folder / '.sweep' / 'submissions' / '2.yaml').read_text())
-  assert (again['metadata']['name'], again['spec']['completions']) == ('ablation-2', 1)
-  assert submissions.find(folder, '2:0')[0].runs == (NAMES[3],)
+  assert (again['metadata']['name'], again['spec']['completions']) == ('ablation-2', 2)
+  assert submissions.find(folder, '2:0')[0].runs == (NAMES[0], NAMES[3])
 
 
 def test_runs_of_several_pods_are_jobsets_of_the_recipe(flags, tmp_path, template, capsys):
@@ -303,6 +336,9 @@ def test_runs_of_several_pods_are_jobsets_of_the_recipe(flags, tmp_path, templat
   (('MOUNT', '/elsewhere'), "mount ['/elsewhere']"), (('backoffLimit: 3', 'backofLimit: 3'), 'backofLimit'),
   (('      containers:', '      restartPolicy: Always\n      containers:'), 'restartPolicy must be Never'),
   (('kind: Job', 'kind: ['), 'cannot be read'),
+  (('            - name: runs\n              mountPath: MOUNT', '            - MOUNT'),
+   'expected a manifest with a name'),
+  (('        - name: genjax\n', '        - name: proxy\n        - name: mine\n'), "none is called 'genjax'"),
 ])
 def test_bad_manifests(flags, tmp_path, template, capsys, change, said):
   pytest.importorskip('kubernetes_validate')

@@ -10,6 +10,7 @@ from PIL import Image
 import pytest
 
 from genjax.cli.main import main
+from genjax.studies import queues
 from genjax.studies.report import facts, lines, media, page
 from genjax.types import UserError
 
@@ -42,6 +43,19 @@ def test_a_failed_run_shows_the_end_of_its_log(tmp_path, fake_run):
   assert (log.name, log.text.splitlines()[-2:]) == ('job.log', ['line 99', 'bar 2'])
   assert len(log.text.splitlines()) == facts.LINES
   assert not facts.read(fake_run(tmp_path / 'b', loss=1.0)).logs
+
+
+def test_logs_of_other_processes_and_of_the_cluster_are_shown(tmp_path, fake_run):
+  folder = fake_run(tmp_path / 'a', step=3, job={'command': 'train', 'exit': 7})
+  for name in ('job.log', 'job_1.log'):
+    (folder / name).write_text(f'said in {name}\n')
+  (tmp_path / '17_0.log').write_text('module: command not found\n')
+  for name in 'ab':
+    (tmp_path / '.sweep' / name).mkdir(parents=True)
+  queues.write(folder, queues.SLURM, '17_0', str(tmp_path / '17_0.log'))
+  assert [log.name for log in facts.read(folder).logs] == ['job.log', 'job_1.log', '17_0.log']
+  queues.write(tmp_path / 'b', queues.SLURM, '17_0', str(tmp_path / '17_0.log'))  # its job ended before it began
+  assert [log.text for log in facts.read(tmp_path / 'b').logs] == ['module: command not found']
 
 
 def test_curves_keep_their_extremes():

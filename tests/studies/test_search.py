@@ -165,6 +165,23 @@ def test_choices_of_one_setting_are_one_run(config_file, quick, tmp_path):
   assert (found['trials'], found['runs'], found['value']) == (6, 2, 0.0)
 
 
+def test_a_run_that_reached_its_end_is_not_judged_again(config_file, quick, tmp_path):
+  """A later process chooses it once more, when others have become better."""
+  import optuna
+  folder, values = tmp_path / 'runs', "{'optimizers.net.lr': sweeps.choice([1e-1, 1e-2, 1e-3])}"
+  file = config_file(f"{values}, trials=3, pruner='median', startup=1, setting={{'model.depth': 2}}")
+  (folder / '.sweep').mkdir(parents=True)
+  study = optuna.create_study(storage=f'sqlite:///{folder}/.sweep/search.db', study_name='genjax')
+  for lr in ('0.1', '0.001', '0.01', '0.1'):
+    study.enqueue_trial({'optimizers.net.lr': lr})
+  run(file, folder)
+  run(file, folder, trials=4)
+  found = listing.load(folder / '.sweep' / 'search.json')
+  worst = records.read(folder, ('seed',)).records[0]
+  assert worst.overrides['optimizers.net.lr'] == 0.1 and found['trials'] == 4 and found['runs'] == 3
+  assert worst.finished  # there was nothing to hold it against
+
+
 def test_failed_runs_count_and_are_tried_again(config_file, quick, tmp_path):
   folder = tmp_path / 'runs'
   folder.mkdir()

@@ -207,3 +207,14 @@ def test_curves_are_drawn_and_equal_curves_give_equal_bytes(fake_sweep, tmp_path
   data = [file.read_bytes() for file in files]
   assert data[0] == data[1] and len(data[0]) > 5000
   assert data[0].startswith(b'\x89PNG' if ending == '.png' else b'<?xml')
+
+
+@pytest.mark.parametrize('name, better', [
+  ('frechet/fid', 'min'), ('frechet/distance', 'min'), ('kernel/kid', 'min'), ('kernel/distance', 'min'),
+  ('kernel/error', ''), ('inception_score/mean', 'max'), ('inception_score/deviation', ''),
+  ('precision_recall/recall', 'max'), ('density_coverage/density', 'max'), ('clip_score/mean', 'max'),
+  ('retrieval/text_of_image_10', 'max'), ('accuracy_score/accuracy', 'max'), ('accuracy_score/accuracy_of_real', ''),
+  ('psnr/mean', 'max'), ('lpips/mean', 'min'), ('likelihood/nll', 'min'), ('likelihood/nll_error', ''),
+  ('samples/frechet', 'min'), ('samples/distance_ratio_mean', ''), ('heldout/loss', 'min'), ('heldout/mean', '')])
+def test_which_of_two_values_is_better(name, better):
+  assert tables._better(name) == better

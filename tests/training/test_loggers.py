@@ -140,6 +140,24 @@ def test_a_service_that_fails_ends_no_run(monkeypatch, capsys):
   assert [line['step'] for line in lines()] == [1, 2, 2]
 
 
+def test_a_damaged_file_of_names_is_told(tmp_path):
+  for text, said in (('{"wandb": "a', 'is damaged'), ('[]', 'must have names of runs')):
+    (tmp_path / loggers.NAME).write_text(text)
+    with pytest.raises(UserError, match=f'{loggers.NAME} {said}.*remove it'):
+      _Broken(tmp_path, {}).start(None)
+
+
+def test_passwords_of_addresses_are_in_no_message(monkeypatch, capsys):
+  class Closed(_Broken):
+    def open(self, name):
+      raise ConnectionError('API request to https://me:secret@host/api failed; see https://host/a@b')
+
+  monkeypatch.setitem(loggers.LOGGERS, 'broken', Closed)
+  assert main(['train', CONFIG, '--workdir=run', "--config.loggers=('broken',)"]) == 2
+  said = capsys.readouterr().err + pathlib.Path('run', 'events.jsonl').read_text()
+  assert 'secret' not in said and said.count('https://***@host/api failed; see https://host/a@b') == 2
+
+
 def test_only_the_first_process_speaks(tmp_path, monkeypatch):
   class Never(_Broken):
     def open(self, name):

@@ -45,10 +45,9 @@ def antialiased(image_BHWC: Array, height: int, width: int, filter: str, crop: b
     return image_BHWC.astype(jnp.float32)
   inner = height, width
   if crop:
-    if height * old_width >= width * old_height:  # in whole numbers: 110 * (224 / 55) is less than 448
-      inner = height, old_width * height // old_height
-    else:
-      inner = old_height * width // old_width, width
+    # In whole numbers: a factor that is rounded would lose a pixel where the product is whole.
+    by_height = height * old_width >= width * old_height
+    inner = (height, old_width * height // old_height) if by_height else (old_height * width // old_width, width)
   batch, channels = image_BHWC.shape[0], image_BHWC.shape[3]
   x_BHWC = image_BHWC.astype(jnp.float32)
   for shape in ((batch, old_height, inner[1], channels), (batch, *inner, channels)):  # Pillow rounds twice

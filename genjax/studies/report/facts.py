@@ -11,7 +11,7 @@ import tqdm
 
 from genjax import config as config_lib
 from genjax.runs import scoring
-from genjax.studies import jobs, listing
+from genjax.studies import jobs, listing, queues
 
 LINES = 40  # last lines of a log
 _TAIL = 32_768  # bytes at its end that are looked at
@@ -229,11 +229,14 @@ def _events(path: pathlib.Path, summary: Mapping[str, Any], status: Mapping[str,
 
 
 def _logs(path: pathlib.Path, info: listing.Info, events: list[Event]) -> list[Log]:
-  """The end of what a failed run printed, and what its watchdog found."""
+  """The end of what a failed run printed, what its cluster says, and what its watchdogs found."""
   failed = info.state == listing.FAILED or 'exit code' in info.doing or 'signal' in info.doing or (
     bool(events) and events[-1].kind == 'failed')
-  found = [_tail(path / jobs.LOG)] if failed else []
-  return [log for log in [*found, _tail(path / 'watchdog.txt')] if log.text]
+  found = [path / jobs.LOG, *sorted(path.glob('job_*.log'))] if failed else []  # of each process of the run
+  queue = queues.read(path)
+  if queue.get('log') and (failed or info.state in (listing.WAITING, listing.INTERRUPTED)):
+    found.append(pathlib.Path(queue['log']))  # a job may end before the run begins
+  return [log for log in map(_tail, [*found, path / 'watchdog.txt', *sorted(path.glob('watchdog_*.txt'))]) if log.text]
 
 
 def _tail(path: pathlib.Path) -> Log:

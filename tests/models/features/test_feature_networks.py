@@ -83,6 +83,9 @@ def test_resizing_with_a_crop():
   for image, right in ((wide, expected), (wide.transpose(0, 2, 1, 3), expected.T)):
     found = resizing.antialiased(image, 224, 224, 'bicubic', crop=True)[0, :, :, 0]
     assert np.abs(found - right).max() <= 1 and np.mean(found != right) < 0.03
+  wide = np.random.default_rng(0).integers(0, 256, (20, 45, 3), np.uint8)  # 45 * (224 / 20) is below 504 in floats
+  whole = np.asarray(Image.fromarray(wide).resize((504, 224), Image.Resampling.BILINEAR), np.float32)
+  assert np.abs(resizing.antialiased(wide[None], 224, 224, 'bilinear', crop=True)[0] - whole[:, 140:364]).max() <= 1
   assert resizing.resize_name('bicubic', 20, 20, True) == 'bicubic antialias 20 crop'
 
 
