@@ -182,8 +182,9 @@ def search(distributions: Mapping[str, Distribution], metric: str = 'heldout/los
     metric: of evaluation.json where runs are evaluated, of the end of training, or of metrics.jsonl.
     goal: 'min' or 'max'.
     trials: how many settings; --trials=N changes it.
-    pruner: which runs end early, by the metric at their own evaluations: 'none'; 'median', worse than the median of
-      earlier runs at the same step; 'asha', not among the best of each rung (successive halving, Li et al. 2018).
+    pruner: which runs end early, by the metric at their own evaluations: 'none'; 'median', whose best value so
+      far is worse than the median of earlier runs at the same step; 'asha', not in the best quarter of a rung
+      (successive halving, Li et al. 2018).
     warmup: steps that each run takes first; of 'asha', those of the first rung.
     startup: trials at random before the first that is chosen.
     seed: of the choice. With one run at a time the same seed gives the same search.

@@ -140,7 +140,8 @@ def write_adapter(folder: pathlib.Path, config: Config, params: Params, frozen: 
     UserError: see `genjax.interop.peft.save`.
   """
   given = config_lib.plain(config.lora)
-  options = {name: given[name] for name in given if name not in ('groups', 'dtype')}
+  names = {field.name for field in dataclasses.fields(lora.Options)}
+  options = {name: value for name, value in given.items() if name in names}
   options = config_lib.build(lora.Options, options, 'config.lora')
   peft.save(folder, _public(config, frozen, kept), peft.Adapter(options, params['lora']), config.init_from)
 

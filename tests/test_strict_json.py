@@ -17,7 +17,9 @@ OWN_USE = {
   'genjax/runs/same.py', 'genjax/metrics/card.py', 'genjax/data/sources.py', 'genjax/data/text/token_files.py',
   'genjax/data/text/tokenizers.py', 'genjax/data/text/tokenization.py', 'experiments/measures.py',
   'genjax/data/checking.py',
-  'genjax/studies/compare.py', 'genjax/studies/names.py', 'genjax/studies/records.py', 'genjax/studies/sweeps.py'
+  'genjax/studies/compare.py', 'genjax/studies/names.py', 'genjax/studies/records.py', 'genjax/studies/sweeps.py',
+  'genjax/studies/search.py',  # names of choices, which Optuna gives back
+  'genjax/studies/report/facts.py',  # text of a page
 }
 
 

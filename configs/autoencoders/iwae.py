@@ -4,10 +4,12 @@
     genjax train --config=configs/autoencoders/iwae.py:k=5,epochs=5,batch=20 --workdir=runs/iwae
     genjax evaluate --workdir=runs/iwae
 
-The networks are those of the paper: 784-200-200-50 with tanh, and the reverse. The schedule is that of the public code
-xqding/Importance_Weighted_Autoencoders, Adam 1e-3 on batches of 1,000 for 5,000 epochs, and so is the number of
-importance samples of the reported log-likelihood, 5,000. Arguments: k, the samples of the bound (50); bound
-'importance_weighted', or 'elbo' for the mean of k ELBOs; epochs (5000); batch (1000).
+The networks are those of the paper: 784-200-200-50 with tanh, and the reverse. The schedule is that of the present
+code of xqding/Importance_Weighted_Autoencoders, Adam 1e-3 on batches of 1,000 for 5,000 epochs, and so is the number of
+importance samples of the reported log-likelihood, 5,000. The values in its README are older: when they were written,
+the code had 10,000 epochs and AMSGrad. The paper has batches of 20, 3,280 epochs, and a rate that falls from 1e-3 to
+1e-4. Arguments: k, the samples of the bound (50); bound 'importance_weighted', or 'elbo' for the mean of k ELBOs;
+epochs (5000); batch (1000).
 """
 
 from genjax.configs import common

@@ -3,9 +3,11 @@
     genjax train --config=configs/gans/pacgan_points.py:data=ring,pack=2,steps=10000 --workdir=runs/pacgan_ring
 
 Networks, optimizers, batches of 100 packs and 400,000 steps are those of the code of the paper (fjxmlzn/PacGAN,
-2DRing_GAN&PacGAN and 2DGrid_GAN&PacGAN). Three things differ. The code updates both networks at once, and here the
-generator is updated against the discriminator that was just updated. Scales of batch normalisation begin near 1, not at
-1. Measures are taken on 10,000 samples. Arguments: data 'ring' or 'grid'; pack (2), where 1 is the plain GAN; steps
+2DRing_GAN&PacGAN and 2DGrid_GAN&PacGAN). What differs: the code updates both networks at once, and here the generator
+is updated, with latents of its own, against the discriminator that was just updated. The code normalises each member of
+a pack over its 100 samples, and here all samples of the batch are normalised together. Packs of the code draw the
+100,000 points with replacement. Scales of batch normalisation begin near 1, not at 1. Measures are taken on 10,000
+samples, not on 2,500. Arguments: data 'ring' or 'grid'; pack (2), where 1 is the plain GAN; steps
 (400000).
 """
 

@@ -5,8 +5,8 @@
     genjax sample   --workdir=runs/additions --num=1 --prompt='12+345'
 
 Setting of google/flax, examples/seq2seq: an LSTM of 512 units reads one-hot letters, another one writes the sum, Adam
-3e-3, batch 128, teacher forcing. Its README has an accuracy of whole answers of 100 % at step 1,800, on sums drawn like
-the training ones. Here 5,000 of the 95,050 sums are held out, and `translation/exact` is the share of them that are
+3e-3, batch 128, teacher forcing. Its README has an accuracy of whole answers of 100 % at step 1,800, on one training
+batch of 128. Here 5,000 of the 95,050 sums are held out, and `translation/exact` is the share of them that are
 right when the likeliest letter is written each time.
 """
 

@@ -18,6 +18,7 @@ from genjax.interop.entries import read_json
 from genjax.types import StorageError, UserError, listed, strict_json
 
 SINGLE = 'model.safetensors'
+INDEX = 'model.safetensors.index.json'
 # Library -> stem of its files of weights, and the entry of config.json that names the architecture
 LAYOUTS = {'transformers': ('model', 'model_type'), 'diffusers': ('diffusion_pytorch_model', '_class_name')}
 SHARD_BYTES = 5 * 10 ** 9  # of one file, as transformers 4 and the public repositories have it
@@ -61,8 +62,8 @@ def open_folder(folder: pathlib.Path) -> dict[str, Stored]:
       f'{folder} has its weights in pickle files ({listed(pickles)}), which genjax does not open, because a pickle can '
       f'run any code. Ask for {SINGLE}, or convert them by save_pretrained(..., safe_serialization=True) of '
       'transformers, on a machine that may run such code')
-  known = ', '.join(f'{stem}.safetensors or {stem}.safetensors.index.json' for stem in stems)
-  raise UserError(f'{folder} has no weights; expected {known}')
+  raise UserError(f'{folder} has neither {SINGLE} nor {INDEX}, and nothing like them that begins with '
+                  f'{stems[-1]}, as in folders of diffusers')
 
 
 def _open_shards(folder: pathlib.Path, index: pathlib.Path) -> dict[str, Stored]:

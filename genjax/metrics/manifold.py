@@ -1,8 +1,8 @@
 """Fidelity and diversity apart, from nearest neighbours in features.
 
-Precision and recall: Kynkaanniemi et al. 2019, Eq. 1 and 2. Density and coverage: Naeem et al. 2020, Eq. 4 and 6. Each
-takes for the manifold of a set the balls around its points that reach to the k-th nearest other point. A point on the
-edge of a ball lies in it.
+Precision and recall: Kynkaanniemi et al. 2019, Eq. 1 and 2. Density and coverage: Naeem et al. 2020, section
+3.2. Each takes for the manifold of a set the balls around its points that reach to the k-th nearest other point. A
+point on the edge of a ball lies in it.
 """
 
 from collections.abc import Iterator

@@ -28,7 +28,7 @@ def psnr(a_NHWC: np.ndarray, b_NHWC: np.ndarray) -> np.ndarray:
 
 def ssim(a_NHWC: np.ndarray, b_NHWC: np.ndarray) -> np.ndarray:
   """Structural similarity of each pair, at most 1 (Wang et al. 2004): a Gaussian window of deviation 1.5 and width 11,
-  mean over channels.
+  mean over its places inside the picture and over channels.
 
   Args:
     a_NHWC, b_NHWC: pictures, uint8, with sides of at least `LEAST_SIDE`.

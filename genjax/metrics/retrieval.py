@@ -10,11 +10,13 @@ _ROWS = 1000  # compared with all others at a time
 
 
 def clip_score(image_ND: np.ndarray, text_ND: np.ndarray, scale: float = 100.0) -> np.ndarray:
-  """Cosine of each picture and its text, times `scale`, at least 0 (Hessel et al. 2021, Eq. 1, whose scale is 2.5).
+  """Cosine of each picture and its text, times `scale`, at least 0 (Hessel et al. 2021, section 3).
+
+  The paper has the scale 2.5, and begins each text with "A photo depicts". Here texts stay as they are.
 
   Args:
     image_ND, text_ND: vectors of N pairs.
-    scale: 100 as libraries have it.
+    scale: 100 as torchmetrics has it.
 
   Returns:
     float64 (N,).

@@ -14,7 +14,7 @@ from genjax.types import UserError, listed
 
 # Last words of the names of metrics of which less, or more, is better. Of others, --metrics=NAME:min or NAME:max says.
 # A measure whose value is called 'mean' has the word before it.
-LESS = ('loss', 'frechet', 'distance', 'fid', 'kid', 'perplexity', 'bits_per_byte', 'bits_per_dim', 'nll', 'wer',
+LESS = ('loss', 'frechet', 'distance', 'kernel', 'fid', 'kid', 'perplexity', 'bits_per_byte', 'bits_per_dim', 'nll', 'wer',
         'word_error_rate', 'reverse_kl', 'error', 'copies', 'lpips')
 MORE = ('accuracy', 'label_agreement', 'classes_covered', 'covered', 'high_quality', 'bleu', 'sacrebleu', 'rouge',
         'exact', 'precision', 'recall', 'density', 'coverage', 'psnr', 'ssim', 'inception_score', 'clip_score')

@@ -33,4 +33,5 @@ def test_rows_are_those_that_came():
   with pytest.raises(ValueError, match='rows are float64'):
     kept_rows.add(np.zeros((1, 3)))
   kept_rows.close()
-  assert not len(kept.Rows().rows())
+  with contextlib.closing(kept.Rows()) as none:
+    assert not len(none.rows())

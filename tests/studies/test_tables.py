@@ -49,6 +49,16 @@ def test_unfinished_and_failed_runs_are_shown_and_not_averaged(fake_sweep):
   assert rows[2]['heldout/loss mean'] == '0.7' and rows[0]['heldout/loss sd'] == ''
 
 
+@pytest.mark.parametrize(('better', 'names'), [
+  ('min', ('heldout/loss', 'heldout/nll', 'likelihood/nll', 'samples/frechet', 'frechet/distance', 'frechet/fid',
+           'kernel/distance', 'kernel/kid', 'lpips/mean')),
+  ('max', ('psnr/mean', 'ssim/mean', 'clip_score/mean', 'inception_score/mean', 'accuracy_score/accuracy',
+           'precision_recall/recall', 'density_coverage/coverage')),
+  ('', ('mean', 'samples/distance_ratio_mean', 'inception_score/deviation', 'likelihood/nll_error'))])
+def test_which_values_are_better(better, names):
+  assert {name: tables._better(name) for name in names} == dict.fromkeys(names, better)
+
+
 def test_a_sweep_without_finished_runs_has_a_table(fake_sweep):
   text = rendering.render(tables.make(fake_sweep({1.0: {0: None}, 1.5: {0: None}})), 'markdown')
   assert '| 1 | 0 of 1 |' in text and '- Unfinished: guidance=1.5,seed=0.' in text

@@ -47,8 +47,8 @@ class MmDit(Reads):
     head_dim: channels of a head; the width is heads times head_dim.
     norm_queries: whether queries and keys are normalised by their root mean square.
     positions: 'sincos' adds fixed positions to the patches, 'rope' rotates queries and keys.
-    grid: of 'sincos', the side of the grid of patches whose positions are 0 .. grid - 1, and of
-    largest: the side of the largest grid; smaller ones are cut from its middle.
+    grid: of 'sincos', the range of the positions: the patches of the largest grid lie evenly in 0 .. grid.
+    largest: of 'sincos', side of the largest grid in patches; smaller ones are cut from its middle.
     rope_axes: of 'rope', channels of a head for each axis: number of the image, row and column.
     guidance: whether the network is told the scale of guidance, as `guidance` (it was distilled, as Flux dev was).
     dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
@@ -222,7 +222,8 @@ class _Embed(nnx.Module):
 def positions(config: MmDit, grid: tuple[int, int]) -> np.ndarray:
   """Fixed positions T D of a grid of patches, cut from the middle of the largest grid.
 
-  Columns before rows, sines before cosines; the step of a position is such that `config.grid` patches are 0 .. grid.
+  Columns before rows, sines before cosines; neighbours are grid / largest apart, so that the largest grid
+  fills 0 .. grid.
   """
   step = config.grid / config.largest
   row, column = np.divmod(np.arange(grid[0] * grid[1]), grid[1])

@@ -78,6 +78,11 @@ def test_resizing_with_a_crop():
   image[:, :, 10:20] = 200
   assert np.all(resizing.antialiased(image, 10, 10, 'bicubic', crop=True) == 200)
   assert resizing.antialiased(image, 20, 20, 'bicubic', crop=True).shape == (1, 20, 20, 1)
+  wide = np.arange(110, dtype=np.uint8)[None, None, :, None].repeat(55, axis=1)  # comes to 224 by 448
+  expected = np.asarray(Image.fromarray(wide[0, :, :, 0]).resize((448, 224), Image.Resampling.BICUBIC))[:, 112:336]
+  for image, right in ((wide, expected), (wide.transpose(0, 2, 1, 3), expected.T)):
+    found = resizing.antialiased(image, 224, 224, 'bicubic', crop=True)[0, :, :, 0]
+    assert np.abs(found - right).max() <= 1 and np.mean(found != right) < 0.03
   wide = np.random.default_rng(0).integers(0, 256, (20, 45, 3), np.uint8)  # 45 * (224 / 20) is below 504 in floats
   whole = np.asarray(Image.fromarray(wide).resize((504, 224), Image.Resampling.BILINEAR), np.float32)
   assert np.abs(resizing.antialiased(wide[None], 224, 224, 'bilinear', crop=True)[0] - whole[:, 140:364]).max() <= 1

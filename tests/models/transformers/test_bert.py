@@ -113,7 +113,7 @@ def test_sequences_beyond_the_context(model):
 
 
 @pytest.mark.parametrize(('options', 'message'), [({'pooler': False, 'next_sentence': True}, 'set pooler=True'),
-                                                  ({'activation': 'tanh'}, 'activation must be one of'),
+                                                  ({'activation': 'swish'}, 'activation must be one of'),
                                                   ({'heads': 5}, r'width \(12\) must be a multiple of heads \(5\)'),
                                                   ({'attention': 'fast'}, 'attention must be one of'),])
 def test_bad_options(options, message):
