@@ -63,5 +63,7 @@ class Options:
     checks.whole(self, 1, 'kernel_subsets', 'splits', 'nearest', 'nearest_density', 'recall_at')
     if self.kernel_size == 1:
       raise checks.OutOfRange('kernel_size must be 0, or at least 2, got 1')
+    if not self.recall_at:
+      raise checks.OutOfRange('recall_at must name at least one number, got none')
     if not isinstance(self.measures, tuple):
       raise checks.OutOfRange(f'measures must be a list of names, got {self.measures!r}')

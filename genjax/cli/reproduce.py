@@ -40,7 +40,12 @@ def main(argv: list[str]) -> int:
                     'that; `genjax reproduce --list` shows them')
   page = outputs.file(args.page, '--page') if args.page else None
   folder = _results_folder(args.keep, page)
+  if page and folder and not (args.keep or folder.is_dir()):
+    raise UserError(f'--page={args.page} is made of the results in {folder}, and there is no such folder; name one by '
+                    '--keep=DIR')
   workdir = outputs.folder(args.workdir, '--workdir').absolute()
+  if (workdir / 'config.json').exists():
+    raise UserError(f'--workdir={args.workdir} is a run directory; the rows need a folder of their own')
   jax.config.update('jax_platforms', 'cpu')  # the runs need the accelerators
   if args.list:
     return _list(table, chosen, workdir, place, args.format)

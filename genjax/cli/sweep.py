@@ -38,7 +38,8 @@ def main(argv: list[str]) -> int:
   if args.slurm is not None and args.kubernetes:
     raise UserError('--slurm and --kubernetes are two clusters; give one of them')
   clustered = args.slurm is not None or bool(args.kubernetes)
-  folder = sweeps.folder(args.workdir) if args.workdir or clustered or not (args.list and args.config) else None
+  only_listed = args.list and args.config and not (args.workdir or clustered or args.task)
+  folder = None if only_listed else sweeps.folder(args.workdir)
   # The checks build models, and must not take the accelerators that the runs need.
   jax.config.update('jax_platforms', 'cpu')
   if args.task:

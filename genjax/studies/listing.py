@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import datetime
 import json
+import math
 import os
 import pathlib
 import socket
@@ -87,9 +88,9 @@ def read(path: pathlib.Path, name: str = '', config: Mapping[str, Any] | None = 
   """
   known = load(path / 'config.json') or dict(config or {}) or load(queues.hidden(path) / 'config.json')
   status, summary, job = load(path / 'status.json'), load(path / 'summary.json'), load(path / JOB)
-  step, steps = int(status.get('step', 0)), int(known.get('steps', 0))
+  step, steps = _count(status.get('step')), _count(known.get('steps'))
   state, doing = _state(path, known, status, summary, job)
-  step = int(summary.get('step', step)) if state == FINISHED else step
+  step = _count(summary.get('step')) if state == FINISHED else step
   spent = sum(seconds for section, seconds in status.get('seconds', {}).items() if section not in _PASSING)
   return Info(name or path.name, path, str(known.get('experiment', '')).rpartition('.')[2], state, doing, step, steps,
               spent / step if step else None, last_metrics(path), str(load(path / 'run.json').get('named', '')))
@@ -133,7 +134,12 @@ def _failure(path: pathlib.Path) -> str:
 def is_finished(path: pathlib.Path, config: Mapping[str, Any], summary: Mapping[str, Any] | None = None) -> bool:
   """Whether a run has taken all steps of its config."""
   summary = load(path / 'summary.json') if summary is None else summary
-  return 'step' in summary and summary['step'] >= config.get('steps', 0)
+  return isinstance(summary.get('step'), int) and summary['step'] >= _count(config.get('steps'))
+
+
+def _count(value: Any) -> int:
+  """A number of steps; 0 for anything else, as in a config.json of another program that lies beside runs."""
+  return int(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0
 
 
 def reason(job: Mapping[str, Any]) -> str:

@@ -105,7 +105,9 @@ def _record(path: pathlib.Path, name: str, overrides: dict[str, Any], config: Ma
   code = {key: facts[key] for key in _CODE if key in facts}
   if facts:
     code['builder'] = _digest(path / 'code')
-  evaluation = listing.load(path / scoring.NAME) or None
+  evaluation: dict[str, Any] | None = listing.load(path / scoring.NAME)
+  if not all(isinstance(evaluation.get(part), dict) for part in ('metrics', 'card')):  # none, or a file of another tool
+    evaluation = None
   return Record(name, path, overrides, config_lib.flatten(config), listing.read(path, name, config),
                 compare.heldout(summary), summary.get('card') or {}, evaluation, code)
 

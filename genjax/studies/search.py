@@ -214,6 +214,11 @@ class Search:
       self.wrong = (f'{task.name} has no metric {self._facts["metric"]!r}'
                     f'.{suggestion(self._facts["metric"], self._metrics(task))} It has '
                     f'{listed(sorted(self._metrics(task)), 20)}')
+    elif task.is_trained() and self._facts['pruner'] != 'none' and not _names(
+        task.folder / 'metrics.jsonl', self._facts['metric']):
+      self.wrong = (f'the pruner {self._facts["pruner"]!r} looks at {self._facts["metric"]!r} during training, and '
+                    f'{task.name} has it at the end alone. During training there are '
+                    f'{listed(sorted(listing.last_metrics(task.folder)), 20)}')
     for trial in self._trials(task.name):
       if trial.state.is_finished():
         continue
@@ -253,6 +258,12 @@ class Search:
       'value': best.value if best else None})
 
 
+def goal(folder: pathlib.Path) -> dict[str, str]:
+  """The metric of a search, and whether 'min' or 'max' of it is best; empty for another sweep."""
+  found = listing.load(folder / sweeps.CONFIGS / BEST)
+  return {found['metric']: found['goal']} if found else {}
+
+
 def best(folder: pathlib.Path) -> str:
   """The best run of a search in a line; '' for another sweep."""
   found = listing.load(folder / sweeps.CONFIGS / BEST)
@@ -263,6 +274,14 @@ def best(folder: pathlib.Path) -> str:
   if found['best'] is None:
     return f'no run of the search has reached its end ({counts})'
   return f'best by {found["metric"]}, {found["goal"]}: {found["best"]}, {found["value"]:.6g} ({counts})'
+
+
+def _names(path: pathlib.Path, metric: str) -> bool:
+  """Whether a file metrics.jsonl has a metric at all, be it no finite number."""
+  try:
+    return f'"{metric}"' in path.read_text(errors='replace')
+  except OSError:
+    return False
 
 
 def evaluations(path: pathlib.Path, metric: str) -> Iterator[tuple[int, float]]:

@@ -1,6 +1,6 @@
 """The table of a study: mean and deviation over repetitions for each setting, and differences against a baseline."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import math
 import pathlib
@@ -90,7 +90,7 @@ def make(folder: pathlib.Path, by: Sequence[str] = (), metrics: Sequence[str] = 
   evaluated = bool(finished) and all(record.evaluation for record in finished)
   different += records.check_cards(finished, allow, evaluated)
   values = {record.name: _values(record, evaluated) for record in finished}
-  wanted = _metrics(metrics, values.values())
+  wanted = _metrics(metrics, values.values(), search.goal(folder))
   base = _baseline(baseline, chosen, study, list(found)) if baseline else None
   rows = _rows(found, values, wanted, base, over)
   notes = _notes(study, finished, evaluated, different, over)
@@ -120,13 +120,14 @@ def _values(record: Record, evaluated: bool) -> dict[str, float]:
   return {name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}
 
 
-def _metrics(wanted: Sequence[str], values: Any) -> dict[str, str]:
-  """The metrics to show, and which is better."""
+def _metrics(wanted: Sequence[str], values: Any, goals: Mapping[str, str]) -> dict[str, str]:
+  """The metrics to show, and which is better; `goals`: those of a search."""
+  better_of = lambda name: goals.get(name) or _better(name)
   known = list(dict.fromkeys(name for found in values for name in found))
   if list(wanted) == ['all']:
-    return {name: _better(name) for name in known}
+    return {name: better_of(name) for name in known}
   if not wanted:
-    chosen = {name: _better(name) for name in known if _better(name)}
+    chosen = {name: better_of(name) for name in known if better_of(name)}
     return chosen or {name: '' for name in known if not re.search(r'_\d+$', name)}
   found = {}
   for text in wanted:
@@ -136,7 +137,7 @@ def _metrics(wanted: Sequence[str], values: Any) -> dict[str, str]:
                       f'{listed(known, 20)}')
     if better not in ('', 'min', 'max'):
       raise UserError(f'--metrics={text}: after the colon stands min or max, whichever is better')
-    found[name] = better or _better(name)
+    found[name] = better or better_of(name)
   return found
 
 

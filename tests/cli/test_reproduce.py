@@ -111,6 +111,15 @@ def test_bad_input(argv, said, rows, capsys):
   assert said in capsys.readouterr().err
 
 
+def test_folders_that_are_something_else(rows, capsys, tmp_path):
+  run = finish(rows())
+  assert main(['reproduce', 'tiny', rows()[0], f'--workdir={run}']) == 2
+  assert 'is a run directory' in capsys.readouterr().err and not (run / 'tiny').exists()
+  assert main(['reproduce', f'--page={tmp_path}/page.md', *rows()]) == 2
+  assert 'there is no such folder; name one by --keep=DIR' in capsys.readouterr().err
+  assert not (tmp_path / 'page.md').exists()
+
+
 def test_a_row_that_was_changed_is_not_mixed_with_its_former_runs(rows, capsys):
   finish(rows())
   assert main(['reproduce', 'tiny', *rows(steps=3)]) == 2

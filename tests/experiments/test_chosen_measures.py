@@ -305,6 +305,7 @@ def test_nothing_chosen_leaves_what_there_was():
   (dict(measures=('accuracy_score',)), 'needs labels, and config.data.num_classes is 0'),
   (dict(measures='frechet'), "measures must be a list of names, got 'frechet'"),
   (dict(kernel_size=1), 'kernel_size must be 0, or at least 2'),
+  (dict(recall_at=()), 'recall_at must name at least one number'),
   (dict(splits=0), 'splits must be a whole number of at least 1|splits must be at least 1')])
 def test_bad_options(evaluation, message):
   with pytest.raises(UserError, match=message):

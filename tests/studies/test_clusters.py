@@ -226,6 +226,7 @@ def test_bad_input_is_refused_before_anything_is_submitted(flags, commands, temp
                      (['--slurm=--array=1-2'], '--array is what genjax sweep decides'),
                      (["--slurm=--time='1"], 'No closing quotation'), (['--slurm', '--trials=3'], 'of a search'),
                      (['--slurm', '--workdir='], '--workdir=DIR is needed'),
+                     (['--task=1', '--list', '--workdir='], '--workdir=DIR is needed'),
                      (['--slurm', '--wait', '--list'], '--wait looks at the queue')):
     assert main([*flags, *more]) == 2
     assert said in capsys.readouterr().err

@@ -134,3 +134,13 @@ def test_damaged_files_are_no_end(tmp_path, fake_run):
   found = listing.read(folder)
   assert found.metrics == {'net/loss': 0.5} and found.step == 0
   assert listing.headline(found.metrics) == 'net/loss 0.5'
+
+
+def test_files_of_other_programs_that_are_called_alike(tmp_path, fake_run, capsys):
+  fake_run(tmp_path / 'a', loss=0.5)
+  other = fake_run(tmp_path / 'b')
+  (other / 'config.json').write_text('{"steps": null}')
+  (other / 'status.json').write_text('{"step": "first"}')
+  (other / 'summary.json').write_text('{"step": "last"}')
+  assert [(info.name, info.step, info.steps, info.state) for info in map(listing.read, listing.find(tmp_path))] == [
+    ('a', 10, 10, 'finished'), ('b', 0, 0, 'interrupted')]

@@ -35,7 +35,7 @@ with open(folder / 'metrics.jsonl', 'w') as file:
     file.write(json.dumps({'step': step, 'heldout/loss': loss + 1 / step}) + '\\n')
 if pathlib.Path(folder.parent, 'fails').exists() and config['optimizers']['net']['lr'] > 1e-3:
   sys.exit(3)
-(folder / 'summary.json').write_text(json.dumps({'step': 10, 'heldout': {'loss': loss}}))
+(folder / 'summary.json').write_text(json.dumps({'step': 10, 'heldout': {'loss': loss, 'end': loss}}))
 """
 
 
@@ -205,6 +205,21 @@ def test_a_metric_that_runs_do_not_have_ends_the_search_after_the_first(config_f
   assert main(['sweep', f'--config={file}', f'--workdir={tmp_path}/runs']) == 2
   assert "has no metric 'heldout/los'. Did you mean 'heldout/loss'" in capsys.readouterr().err
   assert len(sweeps.stored(tmp_path / 'runs')['runs']) == 1
+
+
+def test_a_pruner_needs_the_metric_during_training(config_file, quick, tmp_path, capsys):
+  file = config_file(f"{SPACE}, metric='heldout/end', pruner='median', startup=1")
+  assert main(['sweep', f'--config={file}', f'--workdir={tmp_path}/runs']) == 2
+  assert "looks at 'heldout/end' during training" in capsys.readouterr().err
+  assert len(sweeps.stored(tmp_path / 'runs')['runs']) == 1
+
+
+def test_the_table_of_a_search_has_its_metric(tmp_path, fake_sweep):
+  folder = fake_sweep({1.0: {0: 0.5}, 2.0: {0: 0.4}})
+  assert 'samples/odd' not in tables.make(folder).metrics
+  (folder / '.sweep' / 'search.json').write_text(json.dumps(
+    {'metric': 'samples/odd', 'goal': 'max', 'trials': 2, 'runs': 2, 'pruned': 0, 'failed': 0, 'best': None}))
+  assert tables.make(folder).metrics['samples/odd'] == 'max'
 
 
 @pytest.mark.parametrize('body, said', [
