@@ -98,6 +98,9 @@ def metrics(subject: Subject, options: Options, groups: Mapping[tuple[str, ...],
   """
   known = [name for names in groups for name in names]
   for name in options.measures:
+    if name in _MEASURES_OF:
+      raise UserError(f'config.evaluation.measures names {name!r}, which is a value of the measure '
+                      f'{_MEASURES_OF[name]!r}: name that')
     config_lib.choose(dict.fromkeys(NAMES), name, 'config.evaluation.measures')
     if name not in known and name not in others:
       raise UserError(f'config.evaluation.measures names {name!r}, which needs {_NEEDS[name]}; models of '
@@ -110,6 +113,9 @@ def metrics(subject: Subject, options: Options, groups: Mapping[tuple[str, ...],
 _NEEDS = {**dict.fromkeys(FEATURES, 'pictures or clips'), **dict.fromkeys(TEXTS, 'pictures that texts describe'),
           **dict.fromkeys(LABELS, 'pictures that are drawn by labels'), **dict.fromkeys(PAIRS, 'an autoencoder'),
           **dict.fromkeys(OWN, 'pictures with a classifier of them')}
+
+_MEASURES_OF = {'fid': 'frechet', 'kid': 'kernel', 'precision': 'precision_recall', 'recall': 'precision_recall',
+                'density': 'density_coverage', 'coverage': 'density_coverage'}  # names of values -> measures
 
 
 class _Shared:

@@ -23,7 +23,8 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--json', action='store_true', help='print JSON')
   args = parser.parse_args(argv)
   if len(args.runs) < 2:
-    raise UserError(f'genjax compare takes at least two run directories, got {len(args.runs)}')
+    raise UserError(f'genjax compare takes at least two run directories, got {len(args.runs)}; the runs of a sweep '
+                    'stand side by side in `genjax table DIR`')
   found = dict(zip(compare.names(args.runs), map(compare.read, args.runs)))
   try:
     differing = compare.check(found, args.allow)

@@ -196,7 +196,7 @@ def _notes(study: Study, finished: Sequence[Record], evaluated: bool, different:
   notes = [f'Mean ± standard deviation over {", ".join(over)}.']
   if finished and not evaluated:
     lacking = sum(record.evaluation is None for record in finished)
-    how = f'genjax sweep --workdir={study.folder.name} --evaluate' if study.is_sweep else 'genjax evaluate'
+    how = 'genjax sweep --workdir=DIR --evaluate' if study.is_sweep else 'genjax evaluate'
     notes.append(f'{lacking} of {len(finished)} finished runs are not evaluated; these are held-out values of the end '
                  f'of training. `{how}` evaluates them.')
   for record in study.records:

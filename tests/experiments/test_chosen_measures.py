@@ -300,6 +300,7 @@ def test_nothing_chosen_leaves_what_there_was():
 
 @pytest.mark.parametrize(('evaluation', 'message'), [
   (dict(measures=('frechett',)), "must be one of .*Did you mean 'frechet'"),
+  (dict(measures=('kid',)), "a value of the measure 'kernel'"),
   (dict(measures=('psnr',)), "names 'psnr', which needs an autoencoder; models of my_builder have accuracy_score"),
   (dict(measures=('samples',)), "'samples', which needs pictures with a classifier of them"),
   (dict(measures=('accuracy_score',)), 'needs labels, and config.data.num_classes is 0'),
