@@ -35,8 +35,10 @@ def _levels(entries: Entries, name: str, count: int, default: Any) -> tuple[Any,
 def _read(entries: Entries, stored: Mapping[str, Any]) -> LatentUNet:
   for name, value in _FIXED.items():
     entries.only(name, value, 'another one is another network')
-  channels = _levels(entries, 'block_out_channels', len(entries.values.get('block_out_channels') or ()), None)
-  levels = len(channels)
+  widths: Any = entries.values.get('block_out_channels')
+  if not isinstance(widths, (list, tuple)) or not widths:
+    raise UserError(f'{entries.where}: block_out_channels must list the channels of the levels, got {widths!r}')
+  channels, levels = tuple(widths), len(widths)
   down, up = (_levels(entries, f'{way}_block_types', levels, None) for way in ('down', 'up'))
   for kinds in (down, up):
     if unknown := sorted(map(str, set(kinds) - {*_TRANSFORMER, *_PLAIN})):

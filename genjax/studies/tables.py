@@ -194,9 +194,12 @@ def _best(rows: Sequence[Row], metrics: dict[str, str]) -> dict[str, set[int]]:
 def _notes(study: Study, finished: Sequence[Record], evaluated: bool, different: Sequence[str],
            over: Sequence[str]) -> list[str]:
   notes = [f'Mean ± standard deviation over {", ".join(over)}.']
+  searched = search.best(study.folder)
   if finished and not evaluated:
     lacking = sum(record.evaluation is None for record in finished)
-    how = 'genjax sweep --workdir=DIR --evaluate' if study.is_sweep else 'genjax evaluate'
+    # A search that is done evaluates no trial again.
+    again = study.is_sweep and not searched
+    how = 'genjax sweep --workdir=DIR --evaluate' if again else 'genjax evaluate --workdir=RUN'
     notes.append(f'{lacking} of {len(finished)} finished runs are not evaluated; these are held-out values of the end '
                  f'of training. `{how}` evaluates them.')
   for record in study.records:
@@ -207,8 +210,8 @@ def _notes(study: Study, finished: Sequence[Record], evaluated: bool, different:
     elif not record.finished:
       began = f', step {record.info.step} of {record.info.steps}' if record.info.step else ''
       notes.append(f'Unfinished: {record.name}{began}.')
-  if line := search.best(study.folder):
-    notes.append(f'The search: {line}.')
+  if searched:
+    notes.append(f'The search: {searched}.')
   if study.former:
     notes.append(f'{study.former} runs in the folder are left out: the sweep no longer has them.')
   if different:
