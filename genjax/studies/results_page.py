@@ -23,7 +23,8 @@ _HEAD = """# Results
 This page compares what the configs reach with published figures. `genjax reproduce` trained the rows that have a value
 and wrote the page; rows that were not trained stand below, with the reason. [Reproduce results](reproduce.md) shows how
 to run one. Where a value is published, the accepted band was set before the run; where none is, it lies around our own
-result. Values of several seeds are a mean, with the lowest and the highest. The files in `docs/results` hold every value with its metric card, the config and the versions.
+result. Values of several seeds are a mean, with the lowest and the highest. The files in `docs/results` hold every
+value with its metric card, the config and the versions.
 
 Times are those of training, on machines that other work kept busy; they say little about speed, for which there is
 [Speed](speed.md). [Language models](language_results.md), [Translation](translation.md) and

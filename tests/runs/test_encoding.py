@@ -246,8 +246,10 @@ def test_bad_input_is_refused_before_anything_is_written(smoke_run, tmp_path, ca
 def test_training_refuses_what_is_not_encoded(autoencoder, encoded, tmp_path):
   with pytest.raises(UserError, match='needs encoded data.*genjax data encode'):
     on_latents(autoencoder, tmp_path)[1].train.batch(0)
-  with pytest.raises(UserError, match='config.data.shape is .16, 16, 1., the shape of the pictures'):
-    on_latents(autoencoder, encoded, '--config.data.shape=(16, 16, 1)')
+  with pytest.raises(UserError, match='config.data.shape is .15, 16, 1., the shape of the pictures'):
+    on_latents(autoencoder, encoded, '--config.data.shape=(15, 16, 1)')
+  with pytest.raises(UserError, match='latents in .* are .*; name the autoencoder that made them'):
+    assert on_latents(autoencoder, encoded, '--config.data.shape=(16, 16, 1)')[1].train.source
   writer = packed.Writer(tmp_path / 'packed', 1, {'kind': 'pictures'}, 2)
   writer.write(0, [{'image': np.zeros((8, 8, 1), np.uint8)}] * 2)
   writer.close()

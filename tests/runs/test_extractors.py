@@ -80,7 +80,7 @@ def test_an_extractor_with_other_weights_than_its_card_names_is_refused(here, ca
   (['evaluation.parts.judge=nowhere'], "config.evaluation.parts.judge='nowhere' is not there"),
   (['evaluation.parts.judge=run'], "config.evaluation.parts.judge='run' is no features: its builder is"),
   (['evaluation.parts.judge=judge@7'], 'config.evaluation.parts.judge=\'judge\': no checkpoint of step 7'),
-  (['evaluation.measures=fid'], 'config.evaluation.measures must be one of'),
+  (['evaluation.measures=fib'], 'config.evaluation.measures must be one of'),
   (['evaluation.parts.judge.sha=1'], "unknown config key 'evaluation.parts.judge.sha'"),
   (['evaluation.parts.judge.dtype=float33'], 'dtype must be one of'),
 ])
