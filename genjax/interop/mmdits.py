@@ -152,8 +152,15 @@ def _read_flux(entries: Entries, stored: Mapping[str, Any]) -> MmDit:
                head_dim=entries.integer('attention_head_dim', 128), norm_queries=True,
                token_width=entries.integer('joint_attention_dim', 4096),
                vector_width=entries.integer('pooled_projection_dim', 768), positions='rope',
-               rope_axes=tuple(entries.values.get('axes_dims_rope') or (16, 56, 56)),
+               rope_axes=_rope_axes(entries),
                guidance=entries.flag('guidance_embeds', False))
+
+
+def _rope_axes(entries: Entries) -> tuple[int, int, int]:
+  sizes: Any = entries.values.get('axes_dims_rope') or (16, 56, 56)
+  if not isinstance(sizes, (list, tuple)) or len(sizes) != 3 or not all(type(size) is int for size in sizes):
+    raise UserError(f'{entries.where}: axes_dims_rope must be three whole numbers, got {sizes!r}')
+  return sizes[0], sizes[1], sizes[2]
 
 
 def _write_flux(config: MmDit) -> dict[str, Any]:

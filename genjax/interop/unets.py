@@ -69,7 +69,7 @@ def _read(entries: Entries, stored: Mapping[str, Any]) -> LatentUNet:
     linear_projection=entries.flag('use_linear_projection', False), **_added(entries))
 
 
-def _added(entries: Entries) -> dict[str, int]:
+def _added(entries: Entries) -> dict[str, Any]:
   """What is added to the embedded time: a pooled text and six numbers, or five for a refiner.
 
   config.json tells the channels of both together. A refiner has one text encoder, whose pooled vector is as wide as its

@@ -87,7 +87,7 @@ class _Stream(nnx.RngStream):
 
 def _rngs(key: Key) -> nnx.Rngs:
   rngs = nnx.Rngs(key)
-  rngs.default = _Stream(key, tag='default')  # of parameters and of everything else
+  setattr(rngs, 'default', _Stream(key, tag='default'))  # noqa: B010, of parameters and of everything else
   return rngs
 
 

@@ -206,7 +206,7 @@ class _Embed(nnx.Module):
     if 'image' in given:
       x_BHWC = jnp.concatenate([x_BHWC, given['image'].astype(x_BHWC.dtype)], axis=-1)
     x_BHWD = self.patch(x_BHWC)
-    grid = x_BHWD.shape[1:3]
+    grid = x_BHWD.shape[1], x_BHWD.shape[2]
     x_BTD = x_BHWD.reshape(x_BHWD.shape[0], -1, x_BHWD.shape[-1])
     if self.config.positions == 'sincos':
       x_BTD = x_BTD + positions(self.config, grid).astype(x_BTD.dtype)

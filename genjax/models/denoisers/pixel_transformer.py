@@ -85,7 +85,7 @@ class Block(nnx.Module):
     dtype, width, hidden = jnp.dtype(options.dtype), options.width, 4 * options.width
     own: dict[str, Any] = dict(qkv_bias=False, dtype=dtype, split=False, implementation=options.attention_kernel,
                                rngs=rngs)
-    reading = own | dict(memory_width=options.memory_width)
+    reading: dict[str, Any] = {**own, 'memory_width': options.memory_width}
     self.attention_norm, self.cross_norm, self.mlp_norm = (
       LayerNorm(width, epsilon=1e-5, dtype=dtype, rngs=rngs) for _ in range(3))
     self.attention = (CrossAttention(width, options.heads, **reading) if options.only_cross else
