@@ -1,10 +1,13 @@
 """Imported CLIP models against `transformers`: random small ones, in and out, with both rules of pooling."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 
 from genjax import interop
+from genjax.data.text import clip_tokens
 
 torch = pytest.importorskip('torch', reason='parity tests need the extra [parity]')
 transformers = pytest.importorskip('transformers', reason='parity tests need the extra [parity]')
@@ -79,3 +82,19 @@ def test_outputs_and_round_trip(case, tmp_path):
         near(unit['image'], expected.image_embeds)
         near(unit['text'], expected.text_embeds)
         near(np.exp(ours.params['scale']) * unit['text'] @ unit['image'].T, expected.logits_per_text)
+
+
+def test_tokens(tmp_path):
+  letters = 'abcdefghijklmnopqrstuvwxyz'
+  merges = ['c a', 'ca t</w>', 'd o', 'do g</w>']
+  vocabulary = [*letters, *(letter + '</w>' for letter in letters), *(''.join(pair.split()) for pair in merges), '!',
+                clip_tokens.START, clip_tokens.END]
+  (tmp_path / 'vocab.json').write_text(json.dumps({token: index for index, token in enumerate(vocabulary)}))
+  (tmp_path / 'merges.txt').write_text('\n'.join(['#version: 0.2', *merges]) + '\n')
+  names = {f'{kind}_token': clip_tokens.END for kind in ('eos', 'unk', 'pad')}
+  (tmp_path / 'tokenizer_config.json').write_text(json.dumps(
+    {'tokenizer_class': 'CLIPTokenizer', 'bos_token': clip_tokens.START, **names}))
+  theirs = transformers.CLIPTokenizer.from_pretrained(tmp_path)
+  ours, start, end, _ = clip_tokens.open_clip_tokenizer(tmp_path)
+  for text in (' A  CAT,  a dog\nsitting', "it's a dog's cat", 'abc 12 x!', '!!cat'):
+    assert theirs(text)['input_ids'] == [start, *ours.encode(text).tolist(), end]
