@@ -14,16 +14,16 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from genjax import checks, sharding
-from genjax.nn import functional
+from genjax import checks
+from genjax.nn import functional, residual
 from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.attention.self_attention import Attention
 from genjax.nn.conv import Conv, double
 from genjax.nn.functional import Network, network
-from genjax.nn.linear import Linear
 from genjax.nn.norms import GroupNorm
 from genjax.types import Array, Key, Tree
 
+_EPSILON = 1e-6  # of group norms
 LOG_VARIANCES = (-30.0, 20.0)  # bounds of log variances, as in the published code
 
 
@@ -198,12 +198,12 @@ class Stage(nnx.Module):
   def __init__(self, config: Kl, inputs: int, outputs: int, count: int, index: int, rngs: nnx.Rngs):
     widths = [inputs] + [outputs] * (count - 1)
     attends = 2 ** index in config.attention
-    self.blocks = nnx.List([Residual(config, width, outputs, rngs) for width in widths])
+    self.blocks = nnx.List([_residual(config, width, outputs, rngs) for width in widths])
     self.attention = nnx.List([Attend(config, outputs, rngs) for _ in widths]) if attends else None
 
   def __call__(self, x_BHWC: Array, keys: '_Keys', remat: str) -> Array:
     for index, block in enumerate(self.blocks):
-      x_BHWC = functional.rematerialise(block, remat)(x_BHWC, keys.next())
+      x_BHWC = functional.rematerialise(block, remat)(x_BHWC, None, keys.next())
       x_BHWC = x_BHWC if self.attention is None else self.attention[index](x_BHWC)
     return x_BHWC
 
@@ -212,32 +212,12 @@ class Middle(nnx.Module):
   """A residual block, attention, and another residual block at the smallest resolution."""
 
   def __init__(self, config: Kl, width: int, rngs: nnx.Rngs):
-    self.blocks = nnx.List([Residual(config, width, width, rngs) for _ in range(2)])
+    self.blocks = nnx.List([_residual(config, width, width, rngs) for _ in range(2)])
     self.attention = Attend(config, width, rngs)
 
   def __call__(self, x_BHWC: Array, keys: '_Keys', remat: str) -> Array:
     first, last = (functional.rematerialise(block, remat) for block in self.blocks)
-    return last(self.attention(first(x_BHWC, keys.next())), keys.next())
-
-
-class Residual(nnx.Module):
-  """Two convolutions, each after a group norm and a SiLU, beside a shortcut."""
-
-  def __init__(self, config: Kl, inputs: int, outputs: int, rngs: nnx.Rngs):
-    dtype = jnp.dtype(config.dtype)
-    self.dropout = config.dropout
-    self.norm_in = _norm(inputs, config, rngs)
-    self.conv_in = Conv(inputs, outputs, dtype=dtype, rngs=rngs, axes=(None, 'mlp'))
-    self.norm_out = _norm(outputs, config, rngs)
-    self.conv_out = Conv(outputs, outputs, dtype=dtype, rngs=rngs, axes=('mlp', None))
-    self.shortcut = Linear(inputs, outputs, dtype=dtype, rngs=rngs) if inputs != outputs else None
-
-  def __call__(self, x_BHWC: Array, key: Key | None = None) -> Array:
-    hidden = self.conv_in(jax.nn.silu(self.norm_in(x_BHWC)))
-    hidden = sharding.constrain(hidden, 'batch', None, None, 'mlp', name='hidden maps B H W C of a residual block')
-    hidden = functional.dropout(jax.nn.silu(self.norm_out(hidden)), self.dropout, key)
-    x_BHWC = (x_BHWC if self.shortcut is None else self.shortcut(x_BHWC)) + self.conv_out(hidden)
-    return sharding.constrain(x_BHWC, 'batch', None, None, None)
+    return last(self.attention(first(x_BHWC, None, keys.next())), None, keys.next())
 
 
 class Attend(nnx.Module):
@@ -263,14 +243,14 @@ class _Keys:
     return next(self._keys)
 
 
+def _residual(config: Kl, inputs: int, outputs: int, rngs: nnx.Rngs) -> residual.Residual:
+  return residual.Residual(inputs, outputs, groups=config.groups, epsilon=_EPSILON, dropout=config.dropout,
+                           dtype=jnp.dtype(config.dtype), rngs=rngs)
+
+
 def _norm(channels: int, config: Kl, rngs: nnx.Rngs) -> Any:
-  return GroupNorm(channels, config.groups, epsilon=1e-6, dtype=jnp.dtype(config.dtype), rngs=rngs)
+  return GroupNorm(channels, config.groups, epsilon=_EPSILON, dtype=jnp.dtype(config.dtype), rngs=rngs)
 
 
 # Tensor parallelism splits the hidden channels of residual blocks, but not attention, whose maps are small.
-AXES = (
-  (r'(encoder|decoder)/(down|middle|up)/.*/conv_in/kernel', (None, None, None, 'mlp')),
-  (r'(encoder|decoder)/(down|middle|up)/.*/conv_in/bias', ('mlp',)),
-  (r'(encoder|decoder)/(down|middle|up)/.*/norm_out/(scale|bias)', ('mlp',)),
-  (r'(encoder|decoder)/(down|middle|up)/.*/conv_out/kernel', (None, None, 'mlp', None)),
-)
+AXES = residual.axes('(encoder|decoder)/(down|middle|up)/.*', condition=False)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from genjax import checks, sharding
 from genjax.models.denoisers import pixel_transformer
-from genjax.nn import conditioning, functional
+from genjax.nn import conditioning, functional, residual
 from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.conditioning import Given, Memory, Reads
 from genjax.nn.conv import Conv, double
@@ -284,29 +284,10 @@ def _classes(config: LatentUNet, width: int, dtype: Any, rngs: nnx.Rngs) -> nnx.
 
 
 def _residual(config: LatentUNet, place: _Place) -> Network:
-  made = network(lambda rngs: _Residual(config, place.inputs, place.outputs, rngs))
+  made = network(lambda rngs: residual.Residual(
+    place.inputs, place.outputs, groups=config.groups, epsilon=1e-5, condition=4 * config.channels[0],
+    dropout=config.dropout, out_init=_ZEROS, dtype=jnp.dtype(config.dtype), rngs=rngs))
   return made._replace(apply=functional.rematerialise(made.apply, config.remat))
-
-
-class _Residual(nnx.Module):
-  """Two convolutions, each after a group norm and a SiLU, with the condition between them, beside a shortcut."""
-
-  def __init__(self, config: LatentUNet, inputs: int, outputs: int, rngs: nnx.Rngs):
-    dtype = jnp.dtype(config.dtype)
-    self.dropout = config.dropout
-    self.norm_in = GroupNorm(inputs, config.groups, epsilon=1e-5, dtype=dtype, rngs=rngs)
-    self.conv_in = Conv(inputs, outputs, dtype=dtype, rngs=rngs, axes=(None, 'mlp'))
-    self.condition = Linear(4 * config.channels[0], outputs, dtype=dtype, rngs=rngs)
-    self.norm_out = GroupNorm(outputs, config.groups, epsilon=1e-5, dtype=dtype, rngs=rngs)
-    self.conv_out = Conv(outputs, outputs, init=_ZEROS, dtype=dtype, rngs=rngs, axes=('mlp', None))
-    self.shortcut = Linear(inputs, outputs, dtype=dtype, rngs=rngs) if inputs != outputs else None
-
-  def __call__(self, x_BHWC: Array, condition_BD: Array, key: Key | None = None) -> Array:
-    hidden = self.conv_in(jax.nn.silu(self.norm_in(x_BHWC))) + self.condition(condition_BD)[:, None, None]
-    hidden = sharding.constrain(hidden, 'batch', None, None, 'mlp', name='hidden maps B H W C of a residual block')
-    hidden = functional.dropout(jax.nn.silu(self.norm_out(hidden)), self.dropout, key)
-    x_BHWC = (x_BHWC if self.shortcut is None else self.shortcut(x_BHWC)) + self.conv_out(hidden)
-    return sharding.constrain(x_BHWC, 'batch', None, None, None)
 
 
 def _options(config: LatentUNet, place: _Place) -> pixel_transformer.Transformer:
@@ -349,11 +330,7 @@ _BLOCKS = r'(down|middle|up)/.*/blocks'
 AXES = (
   (r'embed/time/up/kernel', (None, 'mlp')),
   (r'embed/time/down/kernel', ('mlp', None)),
-  (r'(down|middle|up)/.*/residual/conv_in/kernel', (None, None, None, 'mlp')),
-  (r'(down|middle|up)/.*/residual/condition/kernel', (None, 'mlp')),
-  (r'(down|middle|up)/.*/residual/(conv_in|condition)/bias', ('mlp',)),
-  (r'(down|middle|up)/.*/residual/norm_out/(scale|bias)', ('mlp',)),
-  (r'(down|middle|up)/.*/residual/conv_out/kernel', (None, None, 'mlp', None)),
+  *residual.axes('(down|middle|up)/.*/residual', condition=True),
   (rf'{_BLOCKS}/(up|gate)/kernel', ('layers', None, 'mlp')),
   (rf'{_BLOCKS}/(up|gate)/bias', ('layers', 'mlp')),
   (rf'{_BLOCKS}/down/kernel', ('layers', 'mlp', None)),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import checks, sharding
-from genjax.nn import conditioning, functional
+from genjax.nn import conditioning, functional, residual
 from genjax.nn.attention.cross_attention import CrossAttention
 from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.attention.self_attention import Attention
@@ -252,9 +252,5 @@ def axes(config: UNet) -> sharding.AxesTable:
 AXES = (
   (r'time/up/kernel', (None, 'mlp')),
   (r'time/down/kernel', ('mlp', None)),
-  (r'(down|middle|up)/.*/conv_in/kernel', (None, None, None, 'mlp')),
-  (r'(down|middle|up)/.*/condition/kernel', (None, 'mlp')),
-  (r'(down|middle|up)/.*/(conv_in|condition)/bias', ('mlp',)),
-  (r'(down|middle|up)/.*/norm_out/(scale|bias)', ('mlp',)),
-  (r'(down|middle|up)/.*/conv_out/kernel', (None, None, 'mlp', None)),
+  *residual.axes('(down|middle|up)/.*', condition=True),
 )
