@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from genjax.interop.entries import Entries
+from genjax.interop.images import sides
 from genjax.interop.mapping import Architecture, Tensor, both, convolution, pixelwise
 from genjax.models.autoencoders.kl import Kl, autoencoder
 from genjax.types import Tree, UserError
@@ -30,11 +31,10 @@ def _read(entries: Entries, stored: Mapping[str, Any]) -> Kl:
   base = widths[0]
   if any(width % base for width in widths):
     raise UserError(f'{entries.where}: block_out_channels must be multiples of the first, got {list(widths)}')
-  size: Any = entries.values.get('sample_size') or 32
-  sides = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
-  return Kl(shape=(*sides, channels), latent=entries.integer('latent_channels', 4), base=base,
-            multipliers=tuple(width // base for width in widths), blocks=entries.integer('layers_per_block', 1),
-            groups=entries.integer('norm_num_groups', 32), projections=projections[0])
+  return Kl(shape=(*sides(entries, 'sample_size', 32), channels), latent=entries.integer('latent_channels', 4),
+            base=base, multipliers=tuple(width // base for width in widths),
+            blocks=entries.integer('layers_per_block', 1), groups=entries.integer('norm_num_groups', 32),
+            projections=projections[0])
 
 
 def _write(config: Kl) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _residual(theirs: str, ours: str) -> list[Tensor]:
 
 KL = Architecture(
   'AutoencoderKL', Kl, autoencoder, _tensors, prefix='', ignored=(), aliases={}, read=_read, write=_write, spellings={},
-  defaults={'act_fn': 'silu'}, library='diffusers', mutable=moments, measured=_measured,
+  defaults={'act_fn': 'silu'}, layout='diffusers', mutable=moments, measured=_measured,
   # names of attention before diffusers 0.17
   renamed={r'(.*attentions\.0\.)query(\..*)': r'\1to_q\2', r'(.*attentions\.0\.)key(\..*)': r'\1to_k\2',
            r'(.*attentions\.0\.)value(\..*)': r'\1to_v\2', r'(.*attentions\.0\.)proj_attn(\..*)': r'\1to_out.0\2'})

@@ -95,7 +95,7 @@ class Architecture:
     mutable: (options, config.json) -> variables that are no tensors of the files.
     constants: options -> tensors of public files that follow from the options, by name.
     measured: such variables -> entries of config.json.
-    library: whose layout the folder has, an entry of `genjax.interop.files.LAYOUTS`.
+    layout: of the folder, an entry of `genjax.interop.files.LAYOUTS`.
   """
 
   name: str
@@ -114,7 +114,7 @@ class Architecture:
   mutable: Callable[[Any, Mapping[str, Any]], Tree] = lambda config, source: {}
   constants: Callable[[Any], Mapping[str, np.ndarray]] = lambda config: {}
   measured: Callable[[Tree], Mapping[str, Any]] = lambda mutable: {}
-  library: str = 'transformers'
+  layout: str = 'transformers'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Public transformers of latent diffusion in the layout of `diffusers`: Stable Diffusion 3 and Flux."""
 
 from collections.abc import Mapping
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def _heads(theirs: str, names: tuple[str, str, str], norms: str, ours: str, **op
 
 
 def _numbered(rows: tuple[Tensor, ...], first: int = 0) -> tuple[Tensor, ...]:
-  return tuple(Tensor(row.name, row.leaves, row.transposed, first=first) for row in rows)
+  return tuple(dataclasses.replace(row, first=first) for row in rows)
 
 
 def _joint(config: MmDit) -> list[Tensor]:
@@ -184,7 +185,7 @@ def _constants(config: MmDit) -> dict[str, np.ndarray]:
 
 def _architecture(name: str, read: Any, write: Any, **options: Any) -> Architecture:
   return Architecture(name, MmDit, network_of, _tensors, prefix='', aliases={}, read=read, write=write, spellings={},
-                      defaults={}, library='diffusers', **options)
+                      defaults={}, layout='diffusers', **options)
 
 
 ARCHITECTURES = {

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from genjax.interop.entries import Entries
+from genjax.interop.images import sides
 from genjax.interop.mapping import Architecture, Tensor, both, convolution, pixelwise, refuse
 from genjax.models.denoisers.latent_unet import LatentUNet, network_of
 from genjax.types import UserError
@@ -57,11 +58,10 @@ def _read(entries: Entries, stored: Mapping[str, Any]) -> LatentUNet:
   if isinstance(entries.values.get('only_cross_attention'), bool) and any(only):
     raise UserError(f'{entries.where}: only_cross_attention must be given by level, since one value counts for the '
                     'middle, too, which always attends to the pixels here')
-  size: Any = entries.values.get('sample_size') or 64
-  sides = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
   return LatentUNet(
-    shape=(*sides, outputs), image_channels=inputs - outputs, channels=channels, blocks=blocks[0],
-    depths=tuple(depth if attend else 0 for depth, attend in zip(depths, attends)), middle_depth=depths[-1],
+    shape=(*sides(entries, 'sample_size', 64), outputs), image_channels=inputs - outputs, channels=channels,
+    blocks=blocks[0], depths=tuple(depth if attend else 0 for depth, attend in zip(depths, attends)),
+    middle_depth=depths[-1],
     heads=_levels(entries, 'attention_head_dim', levels, 8),  # diffusers calls the number of heads so
     only_cross=only if any(only) else (), groups=entries.integer('norm_num_groups', 32),
     token_width=entries.integer('cross_attention_dim', 1280), num_classes=classes or 0, null_class=not classes,
@@ -164,6 +164,6 @@ def _stage(theirs: str, index: int, ours: str, linear: bool) -> list[Tensor]:
 
 UNET = Architecture(
   'UNet2DConditionModel', LatentUNet, network_of, _tensors, prefix='', ignored=(), aliases={}, read=_read, write=_write,
-  spellings={}, defaults={}, library='diffusers')
+  spellings={}, defaults={}, layout='diffusers')
 
 ARCHITECTURES = {UNET.name: UNET}

@@ -213,7 +213,7 @@ def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, mutable:
   pending = [
     tensor._replace(name=tensor.name.removeprefix(prefix)) for row in rows for tensor in _pending(row, leaves, types)
   ]
-  stem, entry = files.LAYOUTS[chosen.library]
+  stem, entry = files.LAYOUTS[chosen.layout]
   pending += [files.Pending(name, values.shape, pending[0].dtype, lambda values=values: values.astype(
     pending[0].dtype)) for name, values in chosen.constants(config).items()]
   same = source if source.get(entry) == chosen.name else {}
@@ -222,7 +222,7 @@ def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, mutable:
       entries[name] = same[name]
   kept = {name: value for name, value in same.items() if name not in ('rope_parameters', origins.ENTRY, *_TYPE_ENTRIES)}
   # Every version of transformers reads the older name of the dtype entry.
-  told = {'torch_dtype': pending[0].dtype.name} if chosen.library == 'transformers' else {}
+  told = {'torch_dtype': pending[0].dtype.name} if chosen.layout == 'transformers' else {}
   measured = chosen.measured(mutable) if mutable else {}
   described = {**chosen.defaults, **kept, **entries, **measured, entry: chosen.name, **told}
   with files.new_folder(expanded(folder)) as partial:
