@@ -15,7 +15,7 @@ from genjax.data import sources
 from genjax.data.pipeline import Source
 from genjax.experiments import classifier
 from genjax.experiments.measuring.options import Options
-from genjax.experiments.measuring.samples import Subject, Values
+from genjax.experiments.measuring.samples import Group, Subject, Values
 from genjax.metrics import kept
 from genjax.runs import training
 from genjax.training.experiment import Columns
@@ -23,7 +23,7 @@ from genjax.training.monitoring import logs
 from genjax.types import UserError
 
 
-class Accuracy:
+class Accuracy(Group):
   """The score, and the accuracy of the same classifier that learned from the real training split.
 
   Args:
@@ -36,8 +36,8 @@ class Accuracy:
 
   def __init__(self, subject: Subject, options: Options, chosen: tuple[str, ...], judge: Config | None,
                real: Callable[[], float]):
-    del chosen
-    self._subject, self._options, self._judge, self._real = subject, options, judge, real
+    super().__init__(subject, options, chosen)
+    self._judge, self._real = judge, real
     self._rows: kept.Rows | None = None
 
   def check(self) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from genjax.experiments.measuring import extracting
 from genjax.experiments.measuring.options import Options
-from genjax.experiments.measuring.samples import Subject, Values
+from genjax.experiments.measuring.samples import Group, Subject, Values
 from genjax.metrics import frechet, inception_score, kept, kernel, manifold
 from genjax.training.experiment import Columns
 from genjax.types import UserError
@@ -16,7 +16,7 @@ _ROWS = ('kernel', 'precision_recall', 'density_coverage')  # need the features 
 _REAL = ('frechet', *_ROWS)  # need features of real data
 
 
-class Features:
+class Features(Group):
   """Frechet and kernel distance, inception score, precision and recall, density and coverage.
 
   Args:
@@ -26,7 +26,7 @@ class Features:
   """
 
   def __init__(self, subject: Subject, options: Options, chosen: tuple[str, ...]):
-    self._subject, self._options, self._chosen = subject, options, chosen
+    super().__init__(subject, options, chosen)
     self._kept: list[kept.Rows] = []
     self._extractor: extracting.Extractor | None = None
 

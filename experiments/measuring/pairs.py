@@ -8,8 +8,7 @@ import numpy as np
 
 from genjax import sharding
 from genjax.experiments.measuring import extracting
-from genjax.experiments.measuring.options import Options
-from genjax.experiments.measuring.samples import Subject, Values
+from genjax.experiments.measuring.samples import Group, Values
 from genjax.metrics import pictures
 from genjax.training.experiment import Columns
 from genjax.types import Array
@@ -38,17 +37,8 @@ def reconstructions(sample: Any, reconstruct: Reconstruct) -> Iterator[Columns]:
     yield {ORIGINAL: original[mask_B > 0], 'image': image[mask_B > 0]}
 
 
-class Pairs:
-  """PSNR, SSIM and LPIPS, each the mean over the held-out pictures.
-
-  Args:
-    subject: what is measured.
-    options: config.evaluation.
-    chosen: of these measures.
-  """
-
-  def __init__(self, subject: Subject, options: Options, chosen: tuple[str, ...]):
-    self._subject, self._options, self._chosen = subject, options, chosen
+class Pairs(Group):
+  """PSNR, SSIM and LPIPS, each the mean over the held-out pictures."""
 
   def check(self) -> dict[str, dict[str, Any]]:
     """See `samples.Group`."""
@@ -84,6 +74,3 @@ class Pairs:
   def values(self) -> Values:
     """See `samples.Group`."""
     return {name: {'mean': total / self._count} for name, total in self._sums.items()}
-
-  def close(self) -> None:
-    """See `samples.Group`."""

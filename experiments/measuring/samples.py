@@ -4,9 +4,10 @@
 draws, and computes all.
 """
 
+import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -59,28 +60,36 @@ class Subject:
       yield source.get(np.arange(start, min(start + drawing.PART, len(source))))[self.column]
 
 
-class Group(Protocol):
-  """Measures that are computed together."""
+class Group(abc.ABC):
+  """Measures that are computed together.
 
+  Args:
+    subject: what is measured.
+    options: config.evaluation.
+    chosen: of these measures.
+  """
+
+  def __init__(self, subject: Subject, options: Options, chosen: tuple[str, ...]):
+    self._subject, self._options, self._chosen = subject, options, chosen
+
+  @abc.abstractmethod
   def check(self) -> dict[str, dict[str, Any]]:
     """Opens what is needed; returns what the card of each measure says. UserError if it cannot be computed."""
-    ...
 
+  @abc.abstractmethod
   def begin(self, seed: int) -> None:
     """Makes ready for samples."""
-    ...
 
+  @abc.abstractmethod
   def add(self, part: Columns) -> None:
     """Reads samples."""
-    ...
 
+  @abc.abstractmethod
   def values(self) -> Values:
     """The values of all samples."""
-    ...
 
-  def close(self) -> None:
+  def close(self) -> None:  # noqa: B027, most keep nothing
     """Frees what was kept; called in any case."""
-    ...
 
 
 def metrics(subject: Subject, options: Options, groups: Mapping[tuple[str, ...], Callable[..., Group]],

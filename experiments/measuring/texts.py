@@ -5,24 +5,14 @@ from typing import Any
 import numpy as np
 
 from genjax.experiments.measuring import extracting
-from genjax.experiments.measuring.options import Options
-from genjax.experiments.measuring.samples import Subject, Values
+from genjax.experiments.measuring.samples import Group, Values
 from genjax.metrics import retrieval
 from genjax.training.experiment import Columns
 from genjax.types import UserError
 
 
-class Texts:
-  """CLIP score and recall at k, in the space of a part of the kind `joint`. Only vectors are kept.
-
-  Args:
-    subject: what is measured.
-    options: config.evaluation.
-    chosen: of these measures.
-  """
-
-  def __init__(self, subject: Subject, options: Options, chosen: tuple[str, ...]):
-    self._subject, self._options, self._chosen = subject, options, chosen
+class Texts(Group):
+  """CLIP score and recall at k, in the space of a part of the kind `joint`. Only vectors are kept."""
 
   def check(self) -> dict[str, dict[str, Any]]:
     """See `samples.Group`."""

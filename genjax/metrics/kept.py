@@ -5,48 +5,6 @@ import tempfile
 import numpy as np
 
 
-class FirstOfClasses:
-  """The first rows of each class among rows that come in parts, in a temporary file (in $TMPDIR).
-
-  Args:
-    num_classes: K; rows of other classes are left out.
-    limit: how many rows of a class.
-  """
-
-  def __init__(self, num_classes: int, limit: int = 1000):
-    self._limit = limit
-    self._count_K = np.zeros(num_classes, int)
-    self._file = tempfile.TemporaryFile()  # noqa: SIM115, `close` closes it
-    self._labels: list[np.ndarray] = []
-    self._row: np.ndarray | None = None  # an empty array of the rows' shape and type
-
-  def add(self, x_N: np.ndarray, label_N: np.ndarray) -> None:
-    """Adds rows and their classes."""
-    label_N = np.asarray(label_N)
-    chosen = []
-    for label in range(len(self._count_K)):
-      found = np.flatnonzero(label_N == label)[:self._limit - self._count_K[label]]
-      self._count_K[label] += len(found)
-      chosen.append(found)
-    take = np.sort(np.concatenate(chosen))
-    self._row = np.asarray(x_N[:0]).copy()  # a view would hold the part
-    for row in take:
-      self._file.write(np.ascontiguousarray(x_N[row]).data)
-    self._labels.append(label_N[take])
-
-  def rows(self) -> tuple[np.ndarray, np.ndarray]:
-    """The rows, which are read from the file when they are indexed, and their classes."""
-    label_N = np.concatenate(self._labels) if self._labels else np.zeros(0, int)
-    if self._row is None or not len(label_N):
-      return np.zeros(0) if self._row is None else self._row, label_N
-    self._file.flush()
-    return np.memmap(self._file, self._row.dtype, 'r', shape=(len(label_N), *self._row.shape[1:])), label_N
-
-  def close(self) -> None:
-    """Removes the file."""
-    self._file.close()
-
-
 class Rows:
   """Rows that come in parts, in a temporary file (in $TMPDIR)."""
 
@@ -78,3 +36,38 @@ class Rows:
   def close(self) -> None:
     """Removes the file."""
     self._file.close()
+
+
+class FirstOfClasses:
+  """The first rows of each class among rows that come in parts, as `Rows`.
+
+  Args:
+    num_classes: K; rows of other classes are left out.
+    limit: how many rows of a class.
+  """
+
+  def __init__(self, num_classes: int, limit: int = 1000):
+    self._limit = limit
+    self._count_K = np.zeros(num_classes, int)
+    self._rows = Rows()
+    self._labels: list[np.ndarray] = []
+
+  def add(self, x_N: np.ndarray, label_N: np.ndarray) -> None:
+    """Adds rows and their classes."""
+    label_N = np.asarray(label_N)
+    chosen = []
+    for label in range(len(self._count_K)):
+      found = np.flatnonzero(label_N == label)[:self._limit - self._count_K[label]]
+      self._count_K[label] += len(found)
+      chosen.append(found)
+    take = np.sort(np.concatenate(chosen))
+    self._rows.add(np.asarray(x_N)[take])
+    self._labels.append(label_N[take])
+
+  def rows(self) -> tuple[np.ndarray, np.ndarray]:
+    """The rows, which are read from the file when they are indexed, and their classes."""
+    return self._rows.rows(), np.concatenate(self._labels) if self._labels else np.zeros(0, int)
+
+  def close(self) -> None:
+    """Removes the file."""
+    self._rows.close()

@@ -19,19 +19,19 @@ FILE = 'queue.json'
 SLURM, KUBERNETES = 'slurm', 'kubernetes'
 PENDING, RUNNING, GONE, UNKNOWN = 'pending', 'running', 'gone', 'unknown'
 _AGE = 5.0  # seconds that an answer of Slurm is used
-_HIDDEN = '.sweep'
+HIDDEN = '.sweep'  # folder of a sweep with what its runs are given
 _FOREIGN = 'Invalid job id'  # what squeue says of a job that has ended a while ago
 _answers: dict[str, tuple[float, dict[str, str] | None]] = {}  # job -> when it was asked about, task -> state
 
 
 def hidden(run: pathlib.Path) -> pathlib.Path:
   """Where a sweep keeps what a run, by its folder, is given."""
-  return run.parent / _HIDDEN / run.name
+  return run.parent / HIDDEN / run.name
 
 
 def names(folder: pathlib.Path) -> list[str]:
   """The runs of a sweep that were given to a cluster at some time."""
-  return sorted(path.parent.name for path in (folder / _HIDDEN).glob(f'*/{FILE}'))
+  return sorted(path.parent.name for path in (folder / HIDDEN).glob(f'*/{FILE}'))
 
 
 def read(run: pathlib.Path) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def script(given: str, submission: submissions.Submission, folder: pathlib.Path,
     jobs: how many tasks run at a time; None for as many as there is room for.
   """
   first, rest = _template(given)
-  logs = folder / '.sweep' / 'slurm'
+  logs = folder / queues.HIDDEN / 'slurm'
   limit = f'%{jobs}' if jobs else ''
   options = [f'--array=0-{len(submission.runs) - 1}{limit}',
              *(option.format(name=re.sub(r'\s', '-', folder.name), logs=logs) for option in _DEFAULTS)]
@@ -135,7 +135,7 @@ def submit(text: str, submission: submissions.Submission, folder: pathlib.Path) 
   Raises:
     UserError: Slurm refuses it; the message is its own.
   """
-  logs = folder / '.sweep' / 'slurm'
+  logs = folder / queues.HIDDEN / 'slurm'
   logs.mkdir(parents=True, exist_ok=True)
   path = submissions.write(submission, folder, 'sbatch', text)
   done = subprocess.run(['sbatch', '--parsable', str(path)], capture_output=True, text=True, check=False)

@@ -17,11 +17,11 @@ from genjax import config as config_lib
 from genjax.config import Config
 from genjax.runs import atomic, builders, configs, defaults, lock, same
 from genjax.runs import workdir as workdir_lib
-from genjax.studies import jobs, names
+from genjax.studies import jobs, names, queues
 from genjax.types import UserError, expanded, listed
 
 FILE = 'sweep.json'
-CONFIGS = '.sweep'
+CONFIGS = queues.HIDDEN
 ARGUMENT = 'arg'
 _FACTS = ('file', 'argument', 'fixed', 'imports', 'paths', 'labels')  # of a sweep as a whole
 SEED = 'seed'  # the key whose values are repetitions

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from genjax import interop
-from genjax.configs.classifiers import digits_classifier
 from genjax.data.text import clip_tokens
-from genjax.experiments import classifier, parts, public_configs
+from genjax.experiments import public_configs
 from genjax.models.transformers.clip import ClipConfig, ClipImage, ClipText, encoder
-from genjax.runs import bases, importing
+from genjax.runs import importing
 from genjax.types import UserError
 
 MERGES = ['c a', 'ca t</w>', 'd o', 'do g</w>']
@@ -40,18 +39,7 @@ def public(tmp_path):
   return save
 
 
-def opened(folder, kind):
-  config = digits_classifier.get_config('smoke')
-  config.parts.part = str(folder)
-  part = parts.open(config.lock(), 'part', kind)
-  return part.functions, bases.attach(config, parts.attach(classifier.build(config), part)).frozen['part']
-
-
-def images(*shape):
-  return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-
-def test_joint(public):
+def test_joint(public, opened, images):
   folder = public('clip')
   joint, group = opened(folder, 'joint')
   assert (joint.shape, joint.width, joint.length, joint.name) == ((8, 8, 3), 6, 9, 'clip')
@@ -82,7 +70,7 @@ def test_joint(public):
 
 @pytest.mark.parametrize(('entries', 'output', 'skip'), [
   ({}, 'hidden', 0), ({'clip_skip': 1}, 'hidden', 1), ({'clip_skip': 1, 'clip_norm': False}, 'raw', 1)])
-def test_text_encoder(entries, output, skip, public):
+def test_text_encoder(entries, output, skip, public, opened):
   folder = public('clip_text_model', **entries)
   text, group = opened(folder, 'text_encoder')
   ids, mask = text.tokenize(['cat', 'a dog'], False)
@@ -93,7 +81,7 @@ def test_text_encoder(entries, output, skip, public):
   assert found['mask'].all()  # padding counts, as Stable Diffusion has it
 
 
-def test_a_text_encoder_without_padding(public):
+def test_a_text_encoder_without_padding(public, opened):
   text, group = opened(public('clip', clip_padding=False), 'text_encoder')
   assert set(group['params']['net']) == {'text'}
   ids, mask = text.tokenize(['cat'], False)
@@ -115,7 +103,7 @@ def test_tokenizers_of_both_kinds(public, tmp_path):
   assert clip_tokens.open_clip_tokenizer(folder)[3] == VOCABULARY.index('!')
 
 
-def test_what_does_not_fit(public, tmp_path):
+def test_what_does_not_fit(public, tmp_path, opened):
   folder = public('clip_text_model')
   with pytest.raises(UserError, match='clip_text_model has no image tower, which this kind of part needs'):
     opened(folder, 'joint')

@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 
 from genjax import interop
-from genjax.configs.classifiers import digits_classifier
-from genjax.experiments import classifier, parts
 from genjax.interop import origins
 from genjax.models.features import inception, lpips
 from genjax.models.transformers import vit
-from genjax.runs import bases, importing
+from genjax.runs import importing
 from genjax.types import UserError
 
 MODELS = {
@@ -34,19 +32,8 @@ def public(tmp_path):
   return save
 
 
-def opened(folder, kind):
-  config = digits_classifier.get_config('smoke')
-  config.parts.part = str(folder)
-  part = parts.open(config.lock(), 'part', kind)
-  return part.functions, bases.attach(config, parts.attach(classifier.build(config), part)).frozen['part']
-
-
-def images(*shape):
-  return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-
 @pytest.mark.parametrize('name', ['vgg16_lpips', 'alexnet_lpips'])
-def test_perceptual(name, public):
+def test_perceptual(name, public, opened, images):
   folder = public(name)
   judge, group = opened(folder, 'perceptual')
   assert (judge.name, judge.shape, judge.resize) == (name, None, 'none') and judge.least in (16, 31)
@@ -67,7 +54,7 @@ def test_perceptual(name, public):
       features.predict(group, a)
 
 
-def test_inception(public):
+def test_inception(public, opened, images):
   folder = public('inception_fid')
   features, group = opened(folder, 'features')
   told = (features.name, features.resize, features.shape, features.width, features.classes)
@@ -81,7 +68,7 @@ def test_inception(public):
     opened(folder, 'joint')
 
 
-def test_weights_that_are_not_those_of_the_name(public, monkeypatch):
+def test_weights_that_are_not_those_of_the_name(public, monkeypatch, opened):
   folder = public('alexnet_lpips')
   path = folder / 'config.json'
   described = json.loads(path.read_text())
@@ -95,7 +82,7 @@ def test_weights_that_are_not_those_of_the_name(public, monkeypatch):
 
 
 @pytest.mark.parametrize('name', ['vit', 'vit_classes'])
-def test_vit(name, public):
+def test_vit(name, public, opened, images):
   folder = public(name)
   features, group = opened(folder, 'features')
   assert (features.name, features.resize, features.shape) == ('vit', 'bilinear antialias 8', (8, 8, 3))
@@ -107,7 +94,7 @@ def test_vit(name, public):
   assert features.classes == (10 if 'classes' in name else 0)
 
 
-def test_means_of_channels(public):
+def test_means_of_channels(public, opened, images):
   folder = public('vit')
   mean, deviation = [0.1, 0.2, 0.3], [0.5, 0.25, 0.2]
   (folder / 'preprocessor_config.json').write_text(json.dumps({'image_mean': mean, 'image_std': deviation}))
