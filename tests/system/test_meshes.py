@@ -27,7 +27,7 @@ CASES = {
   'recurrent': ('language/additions', MESHES, ()),
   'n-grams': ('language/names_ngram', MESHES, (
     '--config.data.name=python_stdlib', '--config.data.train=test[:4]', '--config.data.heldout=test[4:6]',
-    '--config.data.separator=\x01')),
+    '--config.data.separator=\x01', '--config.model.width=16', '--config.model.hidden=64')),  # sizes that eight divides
   'made': ('autoregressive/mnist_made', MESHES, ()),
   'nade': ('autoregressive/mnist_nade', MESHES, ()),
   # What may depend on who holds which row: packs of samples, a gradient penalty, accumulation, batch statistics of a

@@ -28,7 +28,8 @@ def train(config, workdir, devices, experiment, **environment):
   argv = [
     sys.executable, '-m', 'genjax.cli.main', 'train', f'--config={ROOT}/configs/{config}.py:smoke',
     f'--workdir={workdir}', '--config.experiment=interrupted', '--config.steps=20', '--config.checkpoint.every=10',
-    '--config.log_every=20', '--config.evaluate_every=0', '--config.sample_every=0', '--config.batch_size=16'
+    '--config.log_every=20', '--config.evaluate_every=0', '--config.sample_every=0', '--config.batch_size=16',
+    '--config.checkpoint.best='
   ]
   path = os.pathsep.join([str(pathlib.Path(__file__).parent), str(ROOT), os.environ.get('PYTHONPATH', '')])
   done = subprocess.run(argv, capture_output=True, text=True, timeout=600, env={
