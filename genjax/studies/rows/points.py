@@ -27,9 +27,9 @@ FLOWS = (
   Row('moons_flow_ot', f'{_MOONS}:coupling=ot', seeds=THREE, minutes=3,
       metrics=_distances('0.072', '0.050 (adaptive)'), comparisons=(
         Comparison('wasserstein/euler_1', (None, 1 / 3), row='moons_flow', published='0.012'),
-        Comparison('wasserstein/euler_1', (None, 1.15), other='wasserstein/euler_50', published='1.44')),
-      note=f'Minibatch optimal transport within the batch of 256. {_SCALE} Here no distance falls much below that of '
-           'data to data, so that the ratio of two small ones is nearer to 1.'),
+        Comparison('wasserstein/euler_1', (None, 1.58), other='wasserstein/euler_50', published='1.44')),
+      note=f'Minibatch optimal transport within the batch of 256. {_SCALE} Of the ratio of one step to 50, a tenth '
+           'above the published one is accepted.'),
 )
 
 
