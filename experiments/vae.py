@@ -21,6 +21,7 @@ from genjax.tables import Table
 from genjax.training import keys, stopping
 from genjax.training.experiment import Columns, Experiment, Metric
 from genjax.training.optimization import optimizers
+from genjax.types import UserError
 
 MODELS: Table = Table('autoencoder', {'mlp': (vae.MlpConfig, vae.MLP_AXES), 'conv': (vae.ConvConfig, vae.CONV_AXES)})
 PICTURE_ROWS = 8  # pairs of images in a picture of reconstructions, and rows in one of interpolations
@@ -45,6 +46,9 @@ class Evaluation(measuring.Options):
   def __post_init__(self):
     super().__post_init__()
     checks.whole(self, 0, 'likelihood_samples', 'likelihood_examples')
+    if self.likelihood_examples == 1:
+      raise UserError('config.evaluation.likelihood_examples must be 0, for all, or at least 2: one image has no '
+                      'standard error of the mean; got 1')
     checks.whole(self, 1, 'likelihood_chunk')
 
 

@@ -84,8 +84,9 @@ class Search:
         self._study.add_trial(self._optuna.trial.create_trial(
           state=states.RUNNING, params=trial.params, distributions=trial.distributions,
           user_attrs={_RUN: name, _REPLACES: trial.number}))
-      if trial.state in (states.FAIL, states.RUNNING) and name not in self._again:
-        self._again.append(name)
+      left = trial.state in (states.FAIL, states.RUNNING)
+      if (left or trial.state == states.COMPLETE and self._evaluate is not None) and name not in self._again:
+        self._again.append(name)  # one that is finished may lack the evaluation
     known = {setting.name for setting in self._sweep.settings}
     for name in self._again:
       if name not in known:  # it ended between the trial and sweep.json

@@ -43,3 +43,7 @@ def test_refused():
   config.evaluation.likelihood_chunk = 0
   with pytest.raises(UserError, match='likelihood_chunk'):
     vae.build(config)
+  config = iwae.get_config('smoke')
+  config.evaluation.likelihood_examples = 1
+  with pytest.raises(UserError, match='at least 2'):
+    vae.build(config)

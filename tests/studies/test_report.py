@@ -192,7 +192,8 @@ def test_bad_input_is_told(tmp_path, fake_run, capsys, monkeypatch):
   (tmp_path / 'none').mkdir()
   for argv, said in (([str(tmp_path / 'no')], 'is no folder'), ([str(tmp_path / 'none')], 'holds no runs'),
                      ([str(folder), '--size=many'], 'with a unit'), ([str(folder), '--size=0'], 'above 0'),
-                     ([str(folder), '--out=x.pdf'], 'must end in .html')):
+                     ([str(folder), '--out=x.pdf'], 'must end in .html'),
+                     ([str(folder), '--baseline=lr=1'], '--baseline is for the table of several runs')):
     assert main(['report', *argv]) == 2
     assert said in capsys.readouterr().err
   assert page.size('1.5 GB') == 1_500_000_000 and page.size('7') == 7

@@ -1,5 +1,6 @@
 """A search: what it chooses, what it ends early, and that it goes on after any stop as if there had been none."""
 
+import dataclasses
 import json
 import sys
 
@@ -56,9 +57,9 @@ def quick(monkeypatch):
   known = sweeps.tasks
 
   def tasks(sweep, folder, evaluate=None, only=''):
-    return [jobs.Task(task.name, task.folder, task.steps, (
+    return [dataclasses.replace(task, train=(
       sys.executable, '-S', '-c', TRAIN, str(sweeps.config_path(folder, task.name)), str(task.folder)))
-      for task in known(sweep, folder, None, only)]
+      for task in known(sweep, folder, evaluate, only)]
 
   monkeypatch.setattr(sweeps, 'tasks', tasks)
   monkeypatch.setattr(sweeps, '_check_builders', lambda settings, paths: None)
@@ -198,6 +199,19 @@ def test_failed_runs_count_and_are_tried_again(config_file, quick, tmp_path):
   assert again == {} and sweeps.stored(folder) == before
   found = json.loads((folder / '.sweep' / 'search.json').read_text())
   assert (found['trials'], found['failed']) == (8, 0)
+
+
+def test_finished_runs_are_evaluated_when_that_is_asked_for_later(config_file, quick, tmp_path):
+  folder = tmp_path / 'runs'
+  run(config_file(f'{SPACE}, trials=3'), folder)
+  source = search.Search(sweeps.continued(sweeps.read(config_file(f'{SPACE}, trials=3')), folder), folder, ())
+  try:
+    found = [source.next() for _ in range(4)]
+  finally:
+    source.close()
+  assert sorted(task.name for task in found[:3]) == sorted(setting['name'] for setting in sweeps.stored(folder)['runs'])
+  assert [[name for name, _ in task.pending()] for task in found[:3]] == [['evaluate']] * 3
+  assert found[3] is None
 
 
 def test_a_metric_that_runs_do_not_have_ends_the_search_after_the_first(config_file, quick, tmp_path, capsys):

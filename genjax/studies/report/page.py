@@ -124,6 +124,7 @@ def make(folder: pathlib.Path, options: Options) -> Page:
 
 def _read(folder: pathlib.Path, options: Options) -> _Found:
   if listing.find(folder) == [folder]:
+    _check_single(folder, options)
     return _Found(folder.resolve().name, [(facts.read(folder), '', lines.read(folder))], False)
   study = records.read(folder, options.over)
   try:
@@ -135,6 +136,15 @@ def _read(folder: pathlib.Path, options: Options) -> _Found:
   runs = [(facts.read(record.path, record.name, record.config), settings.get(record.name, record.name),
            lines.read(record.path)) for record in study.records]
   return _Found(folder.resolve().name, runs, True, table, refused, tuple(notes))
+
+
+def _check_single(folder: pathlib.Path, options: Options) -> None:
+  """Raises a UserError for options of a table, which the page of one run does not have."""
+  given = [field.name for field in dataclasses.fields(Options)
+           if field.name != 'size' and getattr(options, field.name) != field.default]
+  if given:
+    raise UserError(f'--{given[0]} is for the table of several runs, and {folder} is one run; leave it out, or name '
+                    'the folder of the sweep')
 
 
 def _table(folder: pathlib.Path, options: Options) -> tuple[tables.Table, list[str]]:
