@@ -1,4 +1,4 @@
-"""Builder of generative adversarial networks: DCGAN on images, MLPs on points in the plane."""
+"""Builder of generative adversarial networks: DCGAN and residual networks on images, MLPs on points in the plane."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from genjax.config import Config
 from genjax.data import synthetic
 from genjax.data.pipeline import Pipeline
 from genjax.experiments import images, measures, render, sections
-from genjax.models.adversarial import dcgan as models
+from genjax.models.adversarial import dcgan, residual
 from genjax.objectives.gan import Gan
 from genjax.options import Section, named
 from genjax.tables import Table
@@ -25,19 +25,27 @@ MIXTURES: Table = Table('mixture', {
   'gaussian_grid': (synthetic.gaussian_grid, synthetic.grid_centres, synthetic.GRID_DEVIATION),
   'gaussian_ring': (synthetic.gaussian_ring, synthetic.ring_centres, synthetic.RING_DEVIATION),
 })
+# Name -> options, logical axes of the parameters by group
+IMAGE_MODELS: Table = Table('GAN of images', {
+  'dcgan': (dcgan.Dcgan, dcgan.DCGAN_AXES),
+  'residual': (residual.ResidualGan, residual.AXES)})
+POINTS = 'points'
 
 
 def build(config: Config) -> Experiment:
   """A GAN experiment.
 
-  config.model: name 'dcgan' (options: `genjax.models.adversarial.dcgan.Dcgan`) for images, or 'points' (`PointGan`).
+  config.model: name and options of one of `IMAGE_MODELS`, or name 'points' and options of
+  `genjax.models.adversarial.dcgan.PointGan`.
   config.objective: options of `genjax.objectives.gan.Gan` and of `Labels`.
   config.data: for images see `genjax.experiments.images.Data`, for points `Points`.
 
   Raises:
     UserError: unknown names or options; networks and losses that do not fit each other.
   """
-  points = config_lib.choose({'dcgan': False, 'points': True}, config.model.name, 'config.model.name')
+  models = {**IMAGE_MODELS, POINTS: (dcgan.PointGan, dcgan.POINT_AXES)}
+  kind, axes = config_lib.choose(models, config.model.name, 'config.model.name')
+  points = config.model.name == POINTS
   if points:
     with checks.under('config.data'):
       checks.whole(config_lib.plain(config.data), 1, 'size')
@@ -49,12 +57,12 @@ def build(config: Config) -> Experiment:
     raise UserError('config.objective.conditional needs labelled images, and points have no label; set it to False')
   num_classes = config.data.num_classes if conditional else None
   if points:
-    model = config_lib.build(models.PointGan, config.model, 'config.model', dimensions=2, num_classes=None)
+    model = config_lib.build(kind, config.model, 'config.model', dimensions=2, num_classes=None)
   else:
     height, width, channels = config.data.shape
     if height != width:
-      raise UserError(f'config.data.shape must be square images for a DCGAN, got {tuple(config.data.shape)}')
-    model = config_lib.build(models.Dcgan, config.model, 'config.model', size=height, channels=channels,
+      raise UserError(f'config.data.shape must be square images for a GAN, got {tuple(config.data.shape)}')
+    model = config_lib.build(kind, config.model, 'config.model', size=height, channels=channels,
                              num_classes=num_classes)
   objective = config_lib.build(
     Gan, objective_options, 'config.objective', generator=model.generator(), discriminator=model.discriminator(),
@@ -72,7 +80,7 @@ def build(config: Config) -> Experiment:
   example = {'point': jax.ShapeDtypeStruct((2,), np.float32)} if points else images.example(config)
   return Experiment(
     objective=objective, train=train, heldout=heldout, optimizers=_optimizers(config, objective), ema=dict(config.ema),
-    example=example, axes=models.POINT_AXES if points else models.DCGAN_AXES,
+    example=example, axes=axes,
     assets={} if points else images.assets(config),
     conditions={'label': Condition.label(num_classes)} if num_classes else {},
     render=_scatter(config) if points else lambda samples: {'samples': render.grid(samples['image'])},
@@ -105,14 +113,15 @@ class Points:
 
 def options(config: Config) -> dict[str, Section]:
   """What the sections of the config take."""
-  points = config.model.get('name') == 'points'
+  points = config.model.get('name') == POINTS
   classes = {'num_classes': 'config.objective.conditional and config.data.num_classes'}
   shape = {'dimensions': ''} if points else {'size': 'config.data.shape', 'channels': 'config.data.shape'}
   made = {'generator': '', 'discriminator': '', 'kind': 'config.model.name', 'latent': 'config.model.latent',
           'pack': 'config.model.pack', **classes}
   return {
     'data': Section((Points,), names=tuple(MIXTURES)) if points else images.DATA,
-    'model': named({'dcgan': models.Dcgan, 'points': models.PointGan}, config.model, computed={**classes, **shape}),
+    'model': named({**{name: row[0] for name, row in IMAGE_MODELS.items()}, POINTS: dcgan.PointGan}, config.model,
+                   computed={**classes, **shape}),
     'objective': Section((Gan, Labels), made),
     **({} if points else {'evaluation': measures.EVALUATION}),
     **sections.training(config)}

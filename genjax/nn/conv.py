@@ -245,3 +245,18 @@ def double(x_BHWC: Array) -> Array:
   batch, height, width, channels = x_BHWC.shape
   x = jnp.broadcast_to(x_BHWC[:, :, None, :, None], (batch, height, 2, width, 2, channels))
   return x.reshape(batch, 2 * height, 2 * width, channels)
+
+
+def double_linear(x_BHWC: Array) -> Array:
+  """Doubles the resolution by bilinear interpolation; the values at the edges go on outside of the image.
+
+  A new pixel lies a quarter of an old one beside the centre of the nearest, and has 3/4 of it and 1/4 of the next.
+  """
+  for axis in (1, 2):
+    size = x_BHWC.shape[axis]
+    part = functools.partial(jax.lax.slice_in_dim, x_BHWC, axis=axis)
+    before = jnp.concatenate([part(0, 1), part(0, size - 1)], axis)
+    after = jnp.concatenate([part(1, size), part(size - 1, size)], axis)
+    pairs = jnp.stack([0.75 * x_BHWC + 0.25 * before, 0.75 * x_BHWC + 0.25 * after], axis + 1)
+    x_BHWC = pairs.reshape(*x_BHWC.shape[:axis], 2 * size, *x_BHWC.shape[axis + 1:])
+  return x_BHWC

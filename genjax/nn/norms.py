@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from genjax import reduction
 from genjax.nn import derivatives
+from genjax.nn.embeddings import Embed
 from genjax.tables import Table
 from genjax.types import Array, Key
 
@@ -36,6 +37,31 @@ class BatchNorm(nnx.Module):
 
   def __call__(self, x: Array, key: Key | None = None) -> Array:
     return self.norm(x.astype(jnp.float32), use_running_average=key is None).astype(self.dtype)
+
+
+class ConditionalBatchNorm(nnx.Module):
+  """Batch normalisation with a scale and a bias for each class (Dumoulin et al. 2017, section 2.2).
+
+  Args:
+    features: size of the last axis.
+    num_classes: number of classes.
+    momentum, epsilon, dtype: as in `BatchNorm`. Scales are initialized from N(1, 0.02^2), biases are 0.
+  """
+
+  def __init__(self, features: int, num_classes: int, *, rngs: nnx.Rngs, momentum: float = 0.9, epsilon: float = 1e-5,
+               dtype=jnp.float32):
+    self.norm = nnx.BatchNorm(features, momentum=momentum, epsilon=epsilon, rngs=rngs, use_running_average=False,
+                              use_fast_variance=False, use_bias=False, use_scale=False)
+    self.scale = Embed(num_classes, features, rngs=rngs,
+                       embedding_init=lambda key, shape, kind: 1 + 0.02 * jax.random.normal(key, shape, kind))
+    self.bias = Embed(num_classes, features, embedding_init=nnx.initializers.zeros, rngs=rngs)
+    self.dtype = dtype
+
+  def __call__(self, x: Array, label_B: Array, key: Key | None = None) -> Array:
+    """x B ... C, normalised as in `BatchNorm`, with the scale and the bias of the class of each row."""
+    y = self.norm(x.astype(jnp.float32), use_running_average=key is None)
+    rows = lambda table: table(label_B).reshape(len(x), *(1,) * (x.ndim - 2), x.shape[-1])
+    return (rows(self.scale) * y + rows(self.bias)).astype(self.dtype)
 
 
 class LayerNorm(nnx.LayerNorm):

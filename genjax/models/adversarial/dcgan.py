@@ -6,7 +6,7 @@ B/p.
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, Protocol
 
 from flax import nnx
 import jax
@@ -240,10 +240,26 @@ class PointDiscriminator(nnx.Module):
     return self.head(x, label_BP, key)
 
 
+class Judge(Protocol):
+  """What `Head` reads of the options of a discriminator."""
+
+  @property
+  def spectral(self) -> bool: ...
+
+  @property
+  def num_classes(self) -> int | None: ...
+
+  @property
+  def pack(self) -> int: ...
+
+  @property
+  def dtype(self) -> str: ...
+
+
 class Head(nnx.Module):
   """Features -> logits B: an affine function, plus <features, label embedding> in a conditional model."""
 
-  def __init__(self, features: int, config: Dcgan | PointGan, bias: bool, init: Initializer, rngs: nnx.Rngs):
+  def __init__(self, features: int, config: Judge, bias: bool, init: Initializer, rngs: nnx.Rngs):
     layer = functools.partial(Dense, spectral=config.spectral, init=init, dtype=jnp.dtype(config.dtype), rngs=rngs)
     self.output = layer(features, 1, bias=bias)
     self.classes = config.num_classes or 0
