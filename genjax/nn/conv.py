@@ -245,3 +245,20 @@ def double(x_BHWC: Array) -> Array:
   batch, height, width, channels = x_BHWC.shape
   x = jnp.broadcast_to(x_BHWC[:, :, None, :, None], (batch, height, 2, width, 2, channels))
   return x.reshape(batch, 2 * height, 2 * width, channels)
+
+
+def halve(x_BHWC: Array) -> Array:
+  """Halves the resolution by the mean of 2 by 2 pixels."""
+  batch, height, width, channels = x_BHWC.shape
+  return jnp.mean(x_BHWC.reshape(batch, height // 2, 2, width // 2, 2, channels), axis=(2, 4))
+
+
+def around(conv: Callable[[Array], Array], x_BHWC: Array) -> Array:
+  """A convolution of size 3 and stride 2 with one pixel of zeros on each side, as `Conv2d(..., 3, 2, 1)` of torch.
+
+  Args:
+    conv: the convolution with 'SAME' padding, which on even sizes pads below and to the right alone.
+    x_BHWC: images of even sides.
+  """
+  # Of a padded image it reads what is wanted, and one row and one column beyond it.
+  return conv(jnp.pad(x_BHWC, ((0, 0), (1, 1), (1, 1), (0, 0))))[:, :-1, :-1]

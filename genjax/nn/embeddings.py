@@ -40,17 +40,20 @@ class TimestepEmbedding(nnx.Module):
     features: number of Fourier features.
     width: hidden and output width D.
     shift: see `timestep_embedding`.
+    sines_first: whether sines stand before cosines.
     kernel_init: initializer of both kernels.
   """
 
-  def __init__(self, features: int, width: int, *, shift: int = 0, kernel_init=_NORMAL,
+  def __init__(self, features: int, width: int, *, shift: int = 0, sines_first: bool = False, kernel_init=_NORMAL,
                dtype=jnp.float32, rngs: nnx.Rngs):
-    self.features, self.shift = features, shift
+    self.features, self.shift, self.sines_first = features, shift, sines_first
     self.up = Linear(features, width, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
     self.down = Linear(width, width, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 
   def __call__(self, t_B: Array, key: Key | None = None) -> Array:
-    return self.down(jax.nn.silu(self.up(timestep_embedding(t_B, self.features, self.shift))))
+    features_BF = timestep_embedding(t_B, self.features, self.shift)
+    features_BF = jnp.roll(features_BF, self.features // 2, axis=-1) if self.sines_first else features_BF
+    return self.down(jax.nn.silu(self.up(features_BF)))
 
 
 class Embed(nnx.Embed):
@@ -80,6 +83,21 @@ class LabelEmbedding(nnx.Module):
 
   def __call__(self, label_B: Array, key: Key | None = None) -> Array:
     return self.table(label_B)
+
+
+def label_table(num_classes: int, null: bool, width: int, *, dtype, rngs: nnx.Rngs) -> LabelEmbedding | Embed | None:
+  """The embedding of labels of a U-Net, with the scale of its embedded time; None without classes.
+
+  Args:
+    num_classes: number of classes.
+    null: whether it has a last row for "no label".
+    width: channels.
+  """
+  if not num_classes:
+    return None
+  if null:
+    return LabelEmbedding(num_classes, width, std=1.0, dtype=dtype, rngs=rngs)
+  return Embed(num_classes, width, embedding_init=nnx.initializers.normal(1.0), dtype=dtype, rngs=rngs)
 
 
 def sincos(position_T: np.ndarray, width: int, shift: int = 0) -> np.ndarray:

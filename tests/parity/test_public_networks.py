@@ -1,0 +1,90 @@
+"""Imported U-Nets on pixels and autoencoders against `diffusers`: random ones of odd sizes, in and out."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from genjax import interop
+from genjax.types import UserError
+
+torch = pytest.importorskip('torch', reason='parity tests need the extra [parity]')
+diffusers = pytest.importorskip('diffusers', reason='parity tests need the extra [parity]')
+torch.set_num_threads(1)  # its threads wait for each other on busy machines
+pytestmark = pytest.mark.slow
+
+D, A, R = 'DownBlock2D', 'AttnDownBlock2D', 'ResnetDownsampleBlock2D'
+_UP = {D: 'UpBlock2D', A: 'AttnUpBlock2D', R: 'ResnetUpsampleBlock2D'}
+
+
+def unet(down, **options):
+  return dict(down_block_types=down, up_block_types=[_UP[kind] for kind in reversed(down)], norm_num_groups=4,
+              sample_size=16) | options
+
+
+UNETS = {
+  'ddpm': unet((D, A, D), block_out_channels=(8, 16, 20), attention_head_dim=None, downsample_padding=0,
+               flip_sin_to_cos=False, freq_shift=1, norm_eps=1e-6, layers_per_block=1),
+  'butterflies': unet((D, D, A), block_out_channels=(12, 20, 24), attention_head_dim=8),
+  'classes': unet((A, D), block_out_channels=(8, 12), attention_head_dim=4, num_class_embeds=5, in_channels=5,
+                  sample_size=(16, 12), add_attention=False),
+  'consistency': unet((R, A, A), block_out_channels=(8, 12, 16), attention_head_dim=4, num_class_embeds=5,
+                      resnet_time_scale_shift='scale_shift', downsample_type='resnet', upsample_type='resnet',
+                      attn_norm_num_groups=4, layers_per_block=1),
+  'scale_shift': unet((D, A), block_out_channels=(8, 16), attention_head_dim=8, resnet_time_scale_shift='scale_shift',
+                      layers_per_block=1)}
+
+
+def saved(model, folder):
+  """The model with random parameters, saved, and as genjax reads it."""
+  torch.manual_seed(0)
+  with torch.no_grad():
+    for parameter in model.parameters():
+      noise = torch.randn_like(parameter)
+      parameter.copy_(0.5 * noise / max(1, parameter[0].numel()) ** 0.5 if noise.ndim > 1 else 0.3 + 0.2 * noise)
+  model.eval().save_pretrained(folder)
+  return interop.load(folder)
+
+
+def normal(seed, *shape):
+  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def last(x):
+  """B C H W of torch -> B H W C."""
+  return x.detach().numpy().transpose(0, 2, 3, 1)
+
+
+def check(model, imported, wanted, got, folder):
+  """Outputs are equal to 1e-5 of the largest, and what is written again is the same to the last bit."""
+  assert np.abs(wanted).max() > 0.1
+  np.testing.assert_allclose(got, wanted, atol=1e-5 * np.abs(wanted).max())
+  interop.save(folder, imported)
+  again = type(model).from_pretrained(folder)
+  before, after = model.state_dict(), again.state_dict()
+  assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+  assert entries(again) == entries(model)
+
+
+def entries(model):
+  """The config of a model of diffusers as JSON holds it."""
+  return json.loads(json.dumps({name: value for name, value in model.config.items() if not name.startswith('_')}))
+
+
+@pytest.mark.parametrize('name', UNETS)
+def test_unets_on_pixels(name, tmp_path):
+  model = diffusers.UNet2DModel(**UNETS[name])
+  imported = saved(model, tmp_path / 'theirs')
+  height, width, channels = imported.config.shape
+  x_BCHW, time_B = normal(0, 2, model.config.in_channels, height, width), np.array([7, 801])
+  x_BHWC, given, told = x_BCHW.transpose(0, 2, 3, 1), {}, {}
+  if imported.config.num_classes:
+    given['label'] = np.array([3, 4])
+    told['class_labels'] = torch.tensor(given['label'])
+  if imported.config.image_channels:
+    given['image'] = x_BHWC[..., channels:]
+  with torch.no_grad():
+    wanted = last(model(torch.tensor(x_BCHW), torch.tensor(time_B), **told).sample)
+  got = jax.jit(imported.network.apply)(imported.params, {}, x_BHWC[..., :channels], time_B, given)[0]
+  check(model, imported, wanted, np.asarray(got), tmp_path / 'ours')
