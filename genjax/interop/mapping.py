@@ -17,6 +17,10 @@ ACTIVATIONS = {
   'silu': 'silu', 'swish': 'silu', 'quick_gelu': 'quick_gelu'
 }
 
+# Names of attention before diffusers 0.17 -> its names from then on, see `Architecture.renamed`
+OLDER_ATTENTION = {rf'(.*attentions\.\d+\.){old}(\..*)': rf'\1{new}\2' for old, new in (
+  ('query', 'to_q'), ('key', 'to_k'), ('value', 'to_v'), ('proj_attn', 'to_out.0'))}
+
 
 @dataclasses.dataclass(frozen=True)
 class Form:

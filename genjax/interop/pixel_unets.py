@@ -5,7 +5,7 @@ from typing import Any
 
 from genjax.interop.entries import Entries
 from genjax.interop.images import sides
-from genjax.interop.mapping import Architecture, Tensor, both, convolution, pixelwise, refuse
+from genjax.interop.mapping import OLDER_ATTENTION, Architecture, Tensor, both, convolution, pixelwise, refuse
 from genjax.models.denoisers.unet import UNet, network
 from genjax.types import UserError
 
@@ -150,8 +150,6 @@ def _attention(theirs: str, ours: str) -> list[Tensor]:
 PIXEL_UNET = Architecture(
   'UNet2DModel', UNet, network, _tensors, prefix='', ignored=(), aliases={}, read=_read, write=_write, spellings={},
   defaults={'act_fn': 'silu'}, layout='diffusers',
-  # names of attention before diffusers 0.17
-  renamed={r'(.*attentions\.\d+\.)query(\..*)': r'\1to_q\2', r'(.*attentions\.\d+\.)key(\..*)': r'\1to_k\2',
-           r'(.*attentions\.\d+\.)value(\..*)': r'\1to_v\2', r'(.*attentions\.\d+\.)proj_attn(\..*)': r'\1to_out.0\2'})
+  renamed=OLDER_ATTENTION)
 
 ARCHITECTURES = {PIXEL_UNET.name: PIXEL_UNET}

@@ -15,6 +15,7 @@ from genjax.interop import (
   autoencoders,
   clip,
   decoders,
+  deterministic,
   encoders,
   features,
   files,
@@ -33,7 +34,8 @@ from genjax.types import Tree, UserError, expanded, listed, named_leaves, unflat
 
 ARCHITECTURES = {**clip.ARCHITECTURES, **decoders.ARCHITECTURES, **encoders.ARCHITECTURES, **features.ARCHITECTURES,
                  **images.ARCHITECTURES, **seq2seq.ARCHITECTURES, **autoencoders.ARCHITECTURES,
-                 **mmdits.ARCHITECTURES, **unets.ARCHITECTURES, **pixel_unets.ARCHITECTURES}
+                 **deterministic.ARCHITECTURES, **mmdits.ARCHITECTURES, **unets.ARCHITECTURES,
+                 **pixel_unets.ARCHITECTURES}
 DTYPES = ('float32', 'bfloat16', 'float16')
 ALIGNMENT = 64  # bytes; JAX uses a host array with this alignment without a copy
 _TYPE_ENTRIES = ('dtype', 'torch_dtype')
