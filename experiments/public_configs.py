@@ -15,7 +15,9 @@ from genjax.experiments import bert, classifier, clip, extractors, kl, language,
 from genjax.experiments.sentences import open_pieces
 from genjax.interop import origins
 from genjax.interop.entries import Entries, read_json
+from genjax.models.autoencoders.dc import DcAe
 from genjax.models.autoencoders.kl import Kl
+from genjax.models.autoencoders.tiny import Tiny
 from genjax.models.features.inception import InceptionConfig
 from genjax.models.features.lpips import LpipsConfig
 from genjax.models.transformers.bert import BertConfig
@@ -203,11 +205,13 @@ def _images(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
 
 
 def _autoencoder(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
-  options: Kl = model.config
+  options: Kl | Tiny | DcAe = model.config
   config.experiment = kl.__name__
   config.data = {**common.IMAGES, **_NO_DATA, 'shape': options.shape, 'num_classes': 0, 'flip': False}
-  config.model = dict(name='kl', **_without(options, 'shape'))
-  config.objective = dict(reconstruction='l1', kl_weight=1e-6, normalisation='channels')
+  config.model = dict(name={Kl: 'kl', Tiny: 'tiny', DcAe: 'dc'}[type(options)], **_without(options, 'shape'))
+  # Public folders of those without a variance have one shift and one scale for all channels
+  config.objective = dict(reconstruction='l1', kl_weight=1e-6 if isinstance(options, Kl) else 0.0,
+                          normalisation='channels' if isinstance(options, Kl) else 'all')
 
 
 def _headless(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
@@ -305,4 +309,5 @@ EXTRACTORS = (InceptionConfig, LpipsConfig, ClipConfig)
 CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _MAKERS: dict[type, Callable[[Config, interop.Model, pathlib.Path], None]] = {
   TransformerConfig: _language_model, BertConfig: _encoder, Seq2SeqConfig: _encoder_decoder, VitConfig: _images,
-  InceptionConfig: _extractor, LpipsConfig: _extractor, ClipConfig: _clip, Kl: _autoencoder}
+  InceptionConfig: _extractor, LpipsConfig: _extractor, ClipConfig: _clip, Kl: _autoencoder,
+  Tiny: _autoencoder, DcAe: _autoencoder}

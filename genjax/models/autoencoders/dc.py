@@ -159,7 +159,11 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-  """Latents B H/f W/f Z -> images B H W C. Its stages are listed from the largest resolution on, and run in reverse."""
+  """Latents B H/f W/f Z -> images B H W C. Its stages are listed from the largest resolution on, and run in reverse.
+
+  `part` 'hidden' ends before the last convolution, and 'last' is that convolution alone: a loss may ask for its
+  gradient.
+  """
 
   def __init__(self, config: DcAe, rngs: nnx.Rngs):
     dtype, widths, counts = jnp.dtype(config.dtype), config.decoder_channels, config.decoder_blocks
@@ -177,14 +181,21 @@ class Decoder(nnx.Module):
     self.last = (Conv(width, channels, dtype=dtype, rngs=rngs) if counts[0] else dc_blocks.Enlarge(
       width, channels, config.enlarge, False, dtype=dtype, rngs=rngs))
 
-  def __call__(self, z_BHWZ: Array, key: Key | None = None) -> Array:
+  def __call__(self, z_BHWZ: Array, key: Key | None = None, part: str = 'all') -> Array:
+    x_BHWC = z_BHWZ if part == 'last' else self._hidden(z_BHWZ)
+    return x_BHWC if part == 'hidden' else self._image(x_BHWC)
+
+  def _hidden(self, z_BHWZ: Array) -> Array:
     x_BHWC, enlarge = self.first(z_BHWZ), iter(reversed(self.enlarge))
     x_BHWC = x_BHWC + jnp.repeat(z_BHWZ, self.repeats, axis=-1).astype(x_BHWC.dtype) if self.repeats else x_BHWC
     for index, blocks in reversed(list(enumerate(self.up))):
       x_BHWC = next(enlarge)(x_BHWC) if len(blocks) and index + 1 < len(self.up) else x_BHWC
       for block in blocks:
         x_BHWC = functional.rematerialise(block, self.remat)(x_BHWC)
-    return self.last(self.activation(self.norm(x_BHWC))).astype(jnp.float32)
+    return self.activation(self.norm(x_BHWC))
+
+  def _image(self, x_BHWC: Array) -> Array:
+    return self.last(x_BHWC).astype(jnp.float32)
 
 
 def _stage(config: DcAe, index: int, width: int, count: int, activation: str, rngs: nnx.Rngs) -> nnx.List:

@@ -117,7 +117,10 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-  """Latents B H/f W/f Z -> images B H W C."""
+  """Latents B H/f W/f Z -> images B H W C.
+
+  `part` 'hidden' ends before the last convolution, and 'last' begins there: a loss may ask for its gradient.
+  """
 
   def __init__(self, config: Tiny, rngs: nnx.Rngs):
     dtype, (width, *_) = jnp.dtype(config.dtype), config.decoder_channels
@@ -128,12 +131,19 @@ class Decoder(nnx.Module):
                              for _ in config.decoder_blocks[1:]])
     self.last = Conv(width, config.shape[-1], dtype=dtype, rngs=rngs)
 
-  def __call__(self, z_BHWZ: Array, key: Key | None = None) -> Array:
+  def __call__(self, z_BHWZ: Array, key: Key | None = None, part: str = 'all') -> Array:
+    x_BHWC = z_BHWZ if part == 'last' else self._hidden(z_BHWZ)
+    return x_BHWC if part == 'hidden' else self._image(x_BHWC)
+
+  def _hidden(self, z_BHWZ: Array) -> Array:
     x_BHWC = self.activation(self.first(_BOUND * jnp.tanh(z_BHWZ / _BOUND)))
     for index, blocks in enumerate(self.up):
       x_BHWC = self.enlarge[index - 1](double(x_BHWC)) if index else x_BHWC
       for block in blocks:
         x_BHWC = functional.rematerialise(block, self.remat)(x_BHWC)
+    return x_BHWC
+
+  def _image(self, x_BHWC: Array) -> Array:
     return 2 * self.last(x_BHWC).astype(jnp.float32) - 1
 
 
