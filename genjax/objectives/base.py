@@ -73,12 +73,14 @@ class Phase:
     trains: groups updated by the gradient of `loss`.
     loss: (params, context, batch, key) -> Output, where `params` holds every trained group.
     every: the phase runs on steps divisible by it.
+    start: and not before this step.
   """
 
   name: str
   trains: tuple[str, ...]
   loss: Callable[[Params, Context, Batch, Key], Output]
   every: int = 1
+  start: int = 0
 
 
 class Objective(Protocol):
@@ -120,7 +122,7 @@ class Objective(Protocol):
 
 def due(phases: tuple[Phase, ...], step: int) -> tuple[str, ...]:
   """Names of the phases that run in the step after `step` finished steps."""
-  return tuple(phase.name for phase in phases if step % phase.every == 0)
+  return tuple(phase.name for phase in phases if step % phase.every == 0 and step >= phase.start)
 
 
 def check_groups(phases: tuple[Phase, ...], params: Mapping[str, Any], optimizers: Mapping[str, Any],
@@ -151,8 +153,8 @@ def check_groups(phases: tuple[Phase, ...], params: Mapping[str, Any], optimizer
     if not hasattr(decay, 'items'):  # else see `genjax.training.averages.parse`
       check_decay(f'config.ema.{group}', decay)
   for phase in phases:
-    if phase.every < 1:
-      raise UserError(f'phase {phase.name!r} needs every >= 1, got {phase.every}')
+    if phase.every < 1 or phase.start < 0:
+      raise UserError(f'phase {phase.name!r} needs every >= 1 and start >= 0, got {phase.every} and {phase.start}')
 
 
 def check_decay(where: str, decay: Any) -> None:

@@ -48,6 +48,29 @@ class Autoencoder:
 
 
 @dataclasses.dataclass(frozen=True)
+class Codes:
+  """Images <-> numbers of codes: tokens for a transformer.
+
+  Attributes:
+    shape: (H, W, C) of one image, uint8.
+    latent: (h, w) of the codes of an image.
+    size: number of codes K.
+    encode_indices: (group, image_BHWC uint8) -> int32 B h w, from 0 to K - 1.
+    decode_indices: (group, index_BHW) -> image_BHWC uint8.
+    factor: see `Autoencoder`.
+    reads: see the module.
+  """
+
+  shape: tuple[int, int, int]
+  latent: tuple[int, int]
+  size: int
+  encode_indices: Callable[[Tree, Array], Array]
+  decode_indices: Callable[[Tree, Array], Array]
+  factor: int = 0
+  reads: tuple[str, ...] = ALL
+
+
+@dataclasses.dataclass(frozen=True)
 class TextEncoder:
   """Texts -> vectors.
 
@@ -105,6 +128,8 @@ class Perceptual:
     resize: how it resizes images, see `Features`.
     least: smallest height and width of an image, where `shape` is None.
     reads: see the module.
+    loss: the same of images that are float32 in [-1, 1], and differentiable: (group, a_BHWC, b_BHWC) -> float32 B; None
+      for a kind that only measures.
   """
 
   shape: tuple[int, int, int] | None
@@ -113,6 +138,7 @@ class Perceptual:
   resize: str = 'none'
   least: int = 1
   reads: tuple[str, ...] = ALL
+  loss: Callable[[Tree, Array, Array], Array] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

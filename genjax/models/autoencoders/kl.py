@@ -138,10 +138,16 @@ def joined(encoder: Network, decoder: Network) -> Network:
 
 
 class Encoder(nnx.Module):
-  """Images B H W C -> mean and log variance of the latent."""
+  """Images B H W C -> mean and log variance of the latent.
 
-  def __init__(self, config: Kl, rngs: nnx.Rngs):
-    dtype, width, outputs = jnp.dtype(config.dtype), config.widths[0], 2 * config.latent
+  Args:
+    config: options.
+    widths: channels of the last convolution, and of the 1 x 1 convolution after it; None for twice those of the latent.
+  """
+
+  def __init__(self, config: Kl, rngs: nnx.Rngs, widths: tuple[int, int] | None = None):
+    dtype, width = jnp.dtype(config.dtype), config.widths[0]
+    outputs, projected = widths or (2 * config.latent,) * 2
     self.remat = config.remat
     self.first = Conv(config.shape[-1], width, dtype=dtype, rngs=rngs)
     stages = []
@@ -155,9 +161,14 @@ class Encoder(nnx.Module):
     self.middle = Middle(config, width, rngs)
     self.norm = _norm(width, config, rngs)
     self.last = Conv(width, outputs, dtype=dtype, rngs=rngs)
-    self.moments = Conv(outputs, outputs, 1, dtype=dtype, rngs=rngs) if config.projections else None
+    self.moments = Conv(outputs, projected, 1, dtype=dtype, rngs=rngs) if config.projections else None
 
   def __call__(self, x_BHWC: Array, key: Key | None = None) -> tuple[Array, Array]:
+    mean_BHWZ, log_variance_BHWZ = jnp.split(self.maps(x_BHWC, key), 2, axis=-1)
+    return mean_BHWZ, jnp.clip(log_variance_BHWZ, *LOG_VARIANCES)
+
+  def maps(self, x_BHWC: Array, key: Key | None = None) -> Array:
+    """What comes out, in one piece, float32."""
     keys = _Keys(key, sum(len(stage.blocks) for stage in self.down) + 2)
     x_BHWC = self.first(x_BHWC)
     for index, stage in enumerate(self.down):
@@ -165,18 +176,25 @@ class Encoder(nnx.Module):
       x_BHWC = stage(x_BHWC, keys, self.remat)
     x_BHWC = self.middle(x_BHWC, keys, self.remat)
     x_BHWC = self.last(jax.nn.silu(self.norm(x_BHWC)))
-    x_BHWC = x_BHWC if self.moments is None else self.moments(x_BHWC)
-    mean_BHWZ, log_variance_BHWZ = jnp.split(x_BHWC.astype(jnp.float32), 2, axis=-1)
-    return mean_BHWZ, jnp.clip(log_variance_BHWZ, *LOG_VARIANCES)
+    return (x_BHWC if self.moments is None else self.moments(x_BHWC)).astype(jnp.float32)
 
 
 class Decoder(nnx.Module):
-  """Latents B H/f W/f Z -> images B H W C."""
+  """Latents B H/f W/f Z -> images B H W C.
 
-  def __init__(self, config: Kl, rngs: nnx.Rngs):
+  `part` 'hidden' ends before the last convolution, and 'last' is that convolution alone: a loss may ask for its
+  gradient.
+
+  Args:
+    config: options.
+    inputs: channels of what is read; None for those of the latent.
+  """
+
+  def __init__(self, config: Kl, rngs: nnx.Rngs, inputs: int | None = None):
     dtype, width = jnp.dtype(config.dtype), config.widths[-1]
     self.remat = config.remat
-    self.latent = Conv(config.latent, config.latent, 1, dtype=dtype, rngs=rngs) if config.projections else None
+    inputs = inputs or config.latent
+    self.latent = Conv(inputs, config.latent, 1, dtype=dtype, rngs=rngs) if config.projections else None
     self.first = Conv(config.latent, width, dtype=dtype, rngs=rngs)
     self.middle = Middle(config, width, rngs)
     stages = []
@@ -188,14 +206,18 @@ class Decoder(nnx.Module):
     self.norm = _norm(width, config, rngs)
     self.last = Conv(width, config.shape[-1], dtype=dtype, rngs=rngs)
 
-  def __call__(self, z_BHWZ: Array, key: Key | None = None) -> Array:
+  def __call__(self, z_BHWZ: Array, key: Key | None = None, part: str = 'all') -> Array:
+    x_BHWC = z_BHWZ if part == 'last' else self._hidden(z_BHWZ, key)
+    return x_BHWC if part == 'hidden' else self.last(x_BHWC).astype(jnp.float32)
+
+  def _hidden(self, z_BHWZ: Array, key: Key | None) -> Array:
     keys = _Keys(key, sum(len(stage.blocks) for stage in self.up) + 2)
     x_BHWC = z_BHWZ if self.latent is None else self.latent(z_BHWZ)
     x_BHWC = self.middle(self.first(x_BHWC), keys, self.remat)
     for index, stage in enumerate(self.up):
       x_BHWC = self.enlarge[index - 1](double(x_BHWC)) if index else x_BHWC
       x_BHWC = stage(x_BHWC, keys, self.remat)
-    return self.last(jax.nn.silu(self.norm(x_BHWC))).astype(jnp.float32)
+    return jax.nn.silu(self.norm(x_BHWC))
 
 
 class Stage(nnx.Module):
