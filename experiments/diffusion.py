@@ -77,6 +77,14 @@ def build(config: Any) -> Experiment:
   return told.complete(space.attach(experiment))
 
 
+def model_options(config: Any) -> Any:
+  """The options of the network of a config, of the class that `MODELS` has."""
+  space = latents.space(config)
+  kind, _, _ = config_lib.choose(MODELS, config.model.name, 'config.model.name')
+  told = conditions.of(config, space.shape, space.open)
+  return config_lib.build(kind, config.model, 'config.model', shape=space.shape, **told.of_network(kind))
+
+
 def options(config: Any) -> dict[str, Section]:
   """What the sections of the config take."""
   return {

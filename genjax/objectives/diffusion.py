@@ -18,7 +18,7 @@ from genjax.diffusion.parameterizations import Parameterization
 from genjax.diffusion.schedules import Process, Quantile
 from genjax.diffusion.weightings import Weighting
 from genjax.nn.functional import Network
-from genjax.objectives.base import Context, Output, Phase, Variables
+from genjax.objectives.base import EXACT, FINITE, NOISE, Context, Output, Phase, Variables
 from genjax.objectives.codecs import Codec, pixels
 from genjax.types import Array, Batch, Key, Params, UserError
 
@@ -144,6 +144,11 @@ class Diffusion:
       raise UserError('config.sampler.options.variance="learned" needs a model trained with '
                       "config.model.learn_sigma=True; use 'small' or 'large'")
 
+  @property
+  def noise_shape(self) -> tuple[int, ...]:
+    """Shape of a row of `base.NOISE`; () where samples begin at a source."""
+    return () if self.source is not None else tuple(self.shape)
+
   def init(self, key: Key, frozen: Params) -> Variables:
     params, mutable = self.net.init(key)
     return Variables({'net': params}, {'net': mutable} if mutable else {})
@@ -192,11 +197,14 @@ class Diffusion:
     """Samples, in the columns of the codec.
 
     `conditions` holds the columns that the conditioners read. Rows 'negative_COLUMN' stand in the place of the null of
-    a column where guidance takes the condition away. With a source it holds the columns of that, too.
+    a column where guidance takes the condition away. With a source it holds the columns of that, too. `base.NOISE` and
+    `base.EXACT` ask for more; of each sample `base.FINITE` is returned, too.
     """
     keys_N2 = jax.vmap(jax.random.split)(keys)
     if self.source is None:
       x_NX = samplers.prior(self.process, keys_N2[:, 0], self.shape, self.sampler.times[0])
+      if NOISE in conditions:
+        x_NX = self.process.sigma(jnp.float32(self.sampler.times[0])) * conditions[NOISE]
     else:
       x_NX = self.source.encode(context.frozen, conditions, None)
 
@@ -218,7 +226,8 @@ class Diffusion:
                              self.process.noise_to_signal, self.sampler.rescale)
     guided = _clipped(guided, self.sampler.clip) if self.sampler.clip else guided
     x_NX = self.sampler.method(guided, x_NX, self.process, jnp.asarray(self.sampler.times), keys_N2[:, 1])
-    return self.codec.decode(context.frozen, x_NX)
+    columns, finite_N = self.codec.sampled(context.frozen, x_NX, EXACT in conditions)
+    return {**columns, FINITE: finite_N}
 
   @property
   def _quantile(self) -> Quantile:
