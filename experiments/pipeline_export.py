@@ -63,7 +63,7 @@ def write(folder: pathlib.Path, config: Config, net: Tree, kept: Mapping[str, by
   assert found is not None
   kind, family = found
   known = told(kept)
-  scheduler = _scheduler(config, known.get('scheduler'))
+  scheduler = _scheduler(config, known.get('scheduler'), kind)
   model = interop.Model(family.architecture, diffusion.model_options(config),
                         weights.ARCHITECTURES[family.architecture].network(diffusion.model_options(config)), net, {},
                         known.get('config', {}))
@@ -128,11 +128,11 @@ def _copy(source: pathlib.Path, to: pathlib.Path, names: tuple[str, ...]) -> Non
       shutil.copyfile(source / name, to / name)
 
 
-def _scheduler(config: Config, before: Mapping[str, Any] | None) -> dict[str, Any]:
+def _scheduler(config: Config, before: Mapping[str, Any] | None, kind: str) -> dict[str, Any]:
   """scheduler_config.json of a run: the one that it was imported with, while it says the same."""
   goal, sampler = (config_lib.plain(section) for section in (config.objective, config.sampler))
   now = schedulers.write(goal['process'], goal['parameterization'], sampler)
   if before is None:
     return now
-  read = [schedulers.read(each, 'scheduler_config.json') for each in (before, now)]
+  read = [schedulers.read(each, 'scheduler_config.json', kind) for each in (before, now)]
   return dict(before) if read[0] == read[1] else now

@@ -51,7 +51,7 @@ def configured(pipeline: Pipeline, family: Family) -> Config:
   height, width = (side * factor for side in denoiser.config.shape[:2])
   found = Found(pipeline, denoiser.config, (height, width, autoencoder.config.shape[2]))
   sections = family.sections(found)
-  told = schedulers.read(pipeline.scheduler, str(pipeline.folder / pipelines.SCHEDULER))
+  told = schedulers.read(pipeline.scheduler, str(pipeline.folder / pipelines.SCHEDULER), pipeline.kind)
   config = common.base(steps=0, batch_size=8)
   config.experiment = diffusion.__name__
   config.data = {**common.IMAGES, 'name': '', 'train': 'train', 'heldout': 'train', 'shape': found.shape,
