@@ -29,6 +29,7 @@ from genjax.types import UserError
 
 GENERATION = 'generation_config.json'
 PREPROCESSING = 'preprocessor_config.json'
+TEXT_ENCODER, TOKENIZER = 'text_encoder', 'tokenizer'  # folders of pipelines
 MULTILINGUAL = 51865  # size of the vocabulary from which a published Whisper is multilingual
 
 
@@ -249,7 +250,7 @@ def _clip(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   config.experiment = clip.__name__
   data: dict[str, Any] = dict(
     weights=origins.name(folder, model.source, model.architecture), resize='', crop=False,
-    vocabulary=str(folder.absolute()) if options.text else '', skip=more.integer('clip_skip', 0, 0),
+    vocabulary=str(tokenizer_folder(folder).absolute()) if options.text else '', skip=more.integer('clip_skip', 0, 0),
     norm=more.flag('clip_norm', True), padding=more.flag('clip_padding', True))
   if options.image:
     number = front.integer('resample', resizing.FILTERS['bicubic'].value, least=0)
@@ -279,6 +280,14 @@ def _filter(front: Entries, number: int) -> str:
   if number not in names:
     raise UserError(f'{front.where}: resample must be one of {names} as Pillow numbers its filters, got {number}')
   return names[number]
+
+
+def tokenizer_folder(folder: pathlib.Path) -> pathlib.Path:
+  """The folder with the tokenizer of a text encoder: its own, or in a pipeline the one beside it, 'tokenizer_2' for
+  'text_encoder_2'."""
+  beside = folder.absolute().with_name(folder.absolute().name.replace(TEXT_ENCODER, TOKENIZER))
+  own = any((folder / name).is_file() for name in (*tokenizers.FILES, 'vocab.json'))
+  return folder if own or not beside.is_dir() else beside
 
 
 def _tokenizer(folder: pathlib.Path, others: str) -> tokenizers.Tokenizer:

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
   base = pathlib.Path(args.base) if args.base else None
   parameters, conditions = import_model(source, workdir, base, args.dtype)
   told = [
-    f'sample --workdir={workdir} --num=1 ' + (f'--conditions={name}=...' if condition.fill is None else '--prompt=...')
+    f'sample --workdir={workdir} --num=1 ' + ('--prompt=...' if condition.takes_text else f'--conditions={name}=...')
     for name, condition in conditions.items()
   ] or [f'evaluate --workdir={workdir} --set data.name=...']
   logs.say(f'{workdir}: {parameters:,} parameters of {source}, a run at step 0\n'

@@ -90,8 +90,9 @@ def _write(folder: pathlib.Path, source: pathlib.Path, config: Config, params, m
            files) -> tuple[int, Mapping[str, Condition]]:
   """Writes the run to a folder; returns the number of its parameters, and what it can be asked for."""
   paths = [os.getcwd()]
-  experiment = bases.attach(config, builders.build(config, paths))
+  experiment = bases.identified(config, builders.build(config, paths))
   run = Run(experiment, builders.settings(config))
+  params = params() if callable(params) else params  # after the parts were read, so that memory never holds both
   files = {**experiment.files, **files}
   kept = {**experiment.assets, **({'vocabulary': config.data.vocabulary} if 'vocabulary' in config.data else {})}
   atomic.write(folder, files)
