@@ -30,13 +30,14 @@ def family_of(config: Config, kept: Mapping[str, bytes]) -> tuple[str, Family] |
     config: of the run.
     kept: the files that the run keeps.
   """
-  if config.experiment != diffusion.__name__ or AUTOENCODER not in sources.names(config):
+  if config.experiment != diffusion.__name__:
     return None
   kind = told(kept).get('pipeline', {}).get(index.CLASS)
   if kind is not None:
     return kind, pipelines.FAMILIES[kind]
   return next(((name, family) for name, family in pipelines.FAMILIES.items()
-               if family.model == config.model.name and family.fits(config)), None)
+               if family.model == config.model.name and family.fits(config)
+               and family.autoencoder == (AUTOENCODER in sources.names(config))), None)
 
 
 def told(kept: Mapping[str, bytes]) -> dict[str, Any]:
@@ -82,8 +83,10 @@ def write(folder: pathlib.Path, config: Config, net: Tree, kept: Mapping[str, by
 
 def _parts(folder: pathlib.Path, config: Config, dtype: str | None, write_part: WritePart) -> dict[str, list[str]]:
   """Writes autoencoder, text encoders and their tokenizers; name -> [library, class]."""
-  _write_component(folder / 'vae', sources.source(config, AUTOENCODER), dtype, write_part)
-  components = {'vae': ['diffusers', read_json(folder / 'vae' / 'config.json', 'of the autoencoder')[index.CLASS]]}
+  components = {}
+  if AUTOENCODER in sources.names(config):
+    _write_component(folder / 'vae', sources.source(config, AUTOENCODER), dtype, write_part)
+    components['vae'] = ['diffusers', read_json(folder / 'vae' / 'config.json', 'of the autoencoder')[index.CLASS]]
   for place, part in enumerate(text_parts(config)):
     name = part if part in TEXTS else TEXTS[place]
     source = sources.source(config, part)

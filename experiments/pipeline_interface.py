@@ -55,6 +55,7 @@ class Family:
     sections: what the config of a run has of such a pipeline.
     fits: config of a run -> whether it can be written as such a pipeline, where it was not imported.
     settings: further entries of model_index.json, of a run that was not imported.
+    autoencoder: whether the denoiser sees latents of the component 'vae'; else it sees pixels.
   """
 
   denoiser: str
@@ -63,3 +64,4 @@ class Family:
   sections: Callable[[Found], Sections]
   fits: Callable[[Any], bool] = lambda config: False
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  autoencoder: bool = True

@@ -12,7 +12,7 @@ from genjax import config as config_lib
 from genjax import interop
 from genjax.config import Config
 from genjax.configs import common
-from genjax.experiments import conditions, diffusion, pipeline_unets
+from genjax.experiments import conditions, diffusion, pipeline_pixels, pipeline_unets
 from genjax.experiments.pipeline_interface import AUTOENCODER, Family, Found
 from genjax.interop import pipelines, schedulers
 from genjax.interop.pipelines import Pipeline
@@ -20,7 +20,7 @@ from genjax.training.monitoring import logs
 from genjax.types import UserError
 
 # Class of a pipeline in diffusers -> how it becomes a run
-FAMILIES: dict[str, Family] = {**pipeline_unets.FAMILIES}
+FAMILIES: dict[str, Family] = {**pipeline_unets.FAMILIES, **pipeline_pixels.FAMILIES}
 READS = ('unet', 'transformer', 'vae', 'text_encoder', 'text_encoder_2', 'text_encoder_3', 'tokenizer', 'tokenizer_2',
          'tokenizer_3', 'scheduler')
 
@@ -46,18 +46,15 @@ def configured(pipeline: Pipeline, family: Family) -> Config:
   if denoiser.architecture != family.architecture:
     raise UserError(f'{pipeline.folder}: the {family.denoiser} of a {pipeline.kind} must be a {family.architecture}, got '
                     f'a {denoiser.architecture}')
-  autoencoder = interop.describe(pipeline.path('vae'))
-  factor = autoencoder.config.factor
-  height, width = (side * factor for side in denoiser.config.shape[:2])
-  found = Found(pipeline, denoiser.config, (height, width, autoencoder.config.shape[2]))
+  found = Found(pipeline, denoiser.config, _pictures(pipeline, family, denoiser.config.shape))
   sections = family.sections(found)
   told = schedulers.read(pipeline.scheduler, str(pipeline.folder / pipelines.SCHEDULER), pipeline.kind)
   config = common.base(steps=0, batch_size=8)
   config.experiment = diffusion.__name__
   config.data = {**common.IMAGES, 'name': '', 'train': 'train', 'heldout': 'train', 'shape': found.shape,
-                 'num_classes': 0, 'flip': False, 'resize': 'bicubic', 'crop': True}
-  config.parts = {AUTOENCODER: str(pipeline.path('vae').absolute()),
-                  **{name: str(pipeline.path(name).absolute()) for name in pipeline.texts}}
+                 'num_classes': getattr(denoiser.config, 'num_classes', 0), 'flip': False, 'resize': 'bicubic', 'crop': True}
+  parts = {**({AUTOENCODER: 'vae'} if family.autoencoder else {}), **{name: name for name in pipeline.texts}}
+  config.parts = {part: str(pipeline.path(name).absolute()) for part, name in parts.items()}
   config.conditions = dict(sections.conditions)
   config.model = dict(name=family.model, **{
     name: value for name, value in dataclasses.asdict(denoiser.config).items()
@@ -68,6 +65,14 @@ def configured(pipeline: Pipeline, family: Family) -> Config:
   config.sampler = {'options': {}, **told['sampler'], **sections.sampler}
   config.optimizers.net = dict(name='sgd', lr=1e-4, weight_decay=0.0, clip=1.0, warmup=0, schedule='constant', end=0.1)
   return config.lock()
+
+
+def _pictures(pipeline: Pipeline, family: Family, latent: tuple[int, int, int]) -> tuple[int, int, int]:
+  """The shape (H, W, C) of the pictures, whose latents have the shape that the denoiser sees."""
+  if not family.autoencoder:
+    return latent
+  autoencoder = interop.describe(pipeline.path('vae')).config
+  return latent[0] * autoencoder.factor, latent[1] * autoencoder.factor, autoencoder.shape[2]
 
 
 def facts(pipeline: Pipeline, family: Family, denoiser: Mapping[str, Any]) -> dict[str, Any]:
