@@ -213,4 +213,4 @@ AXES = (
   (r'(encoder|decoder)/(down|up)/.*/conv_out/kernel', (None, None, 'mlp', None)))
 
 # Options of published networks over the defaults.
-VARIANTS: dict[str, dict[str, Any]] = {'dc-ae-f32c32-sana': dict(shape=(1024, 1024, 3))}
+VARIANTS: dict[str, dict[str, Any]] = {'dc_ae_f32c32_sana': dict(shape=(1024, 1024, 3))}

@@ -288,5 +288,16 @@ def _norm(channels: int, config: Kl, rngs: nnx.Rngs) -> Any:
   return GroupNorm(channels, config.groups, epsilon=_EPSILON, dtype=jnp.dtype(config.dtype), rngs=rngs)
 
 
+# Options of published networks over the defaults; `shape` is the size of the images that they were trained for.
+_F16 = dict(latent=16, multipliers=(1, 1, 2, 2, 4), attention=(16,))
+VARIANTS: dict[str, dict[str, Any]] = {
+  'sd_vae': dict(shape=(512, 512, 3)), 'sdxl_vae': dict(shape=(1024, 1024, 3)),
+  'sd3_vae': dict(shape=(1024, 1024, 3), latent=16, projections=False),
+  'flux_vae': dict(shape=(1024, 1024, 3), latent=16, projections=False),
+  'x4_upscaler_vae': dict(shape=(512, 512, 3), multipliers=(1, 2, 4)),
+  'kl_f4': dict(shape=(256, 256, 3), latent=3, multipliers=(1, 2, 4)), 'kl_f8': dict(shape=(256, 256, 3)),
+  'kl_f16': dict(shape=(256, 256, 3), **_F16),
+  'kl_f32': dict(shape=(256, 256, 3), latent=64, multipliers=(1, 1, 2, 2, 4, 4), attention=(16, 32))}
+
 # Tensor parallelism splits the hidden channels of residual blocks, but not attention, whose maps are small.
 AXES = residual.axes('(encoder|decoder)/(down|middle|up)/.*', condition=False)

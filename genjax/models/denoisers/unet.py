@@ -332,12 +332,17 @@ AXES = (
   *residual.axes('(down|middle|up)/.*', condition=True),
 )
 
-# Options of published networks over the defaults, with the names of their repositories on the Hub.
+# Options of published networks over the defaults.
 _MANY = dict(shape=(256, 256, 3), multipliers=(1, 1, 2, 2, 4, 4), attention=(16,), sines_first=True, dropout=0.0)
 VARIANTS: dict[str, dict[str, Any]] = {
-  'ddpm-cifar10-32': dict(shape=(32, 32, 3), sines_first=True),
-  'ddpm-celebahq-256': _MANY, 'ddpm-church-256': _MANY, 'ddpm-bedroom-256': _MANY,
-  'ddpm-butterflies-128': dict(
+  'ddpm_cifar10': dict(shape=(32, 32, 3), sines_first=True),
+  'ddpm_celebahq_256': _MANY, 'ddpm_church_256': _MANY, 'ddpm_bedroom_256': _MANY,
+  'ddpm_butterflies_128': dict(
     _MANY, shape=(128, 128, 3), attention=(8,), head_dim=8, epsilon=1e-5, time_shift=0, sines_first=False,
     padding='around'),
+  # of consistency models; the pipeline's scheduler is not read
+  'cd_imagenet64': dict(
+    shape=(64, 64, 3), base=192, multipliers=(1, 2, 3, 4), blocks=3, attention=(32, 16, 8), head_dim=64, epsilon=1e-5,
+    time_shift=0, padding='around', resample='residual', scale_shift=True, num_classes=1000, null_class=False,
+    dropout=0.0),
 }
