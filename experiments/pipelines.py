@@ -25,13 +25,13 @@ READS = ('unet', 'transformer', 'vae', 'text_encoder', 'text_encoder_2', 'text_e
          'tokenizer_3', 'scheduler')
 
 
-def open_folder(folder: pathlib.Path) -> tuple[Pipeline, Family]:
+def open_folder(folder: pathlib.Path, variant: str = '') -> tuple[Pipeline, Family]:
   """The pipeline in a folder, and its family.
 
   Raises:
     UserError: it is none, or one of a class that genjax has no network for.
   """
-  pipeline = pipelines.open_folder(folder, READS)
+  pipeline = pipelines.open_folder(folder, READS, variant)
   return pipeline, config_lib.choose(FAMILIES, pipeline.kind, f'{folder / pipelines.INDEX}: {pipelines.CLASS}')
 
 
@@ -42,11 +42,11 @@ def configured(pipeline: Pipeline, family: Family) -> Config:
     UserError: a component is missing, or one that genjax does not read; see `genjax.interop.describe` and
       `genjax.interop.schedulers.read`.
   """
-  denoiser = interop.describe(pipeline.path(family.denoiser))
+  denoiser = interop.describe(pipeline.path(family.denoiser), pipeline.variant_of(family.denoiser))
   if denoiser.architecture != family.architecture:
     raise UserError(f'{pipeline.folder}: the {family.denoiser} of a {pipeline.kind} must be a {family.architecture}, got '
                     f'a {denoiser.architecture}')
-  autoencoder = interop.describe(pipeline.path('vae'))
+  autoencoder = interop.describe(pipeline.path('vae'), pipeline.variant_of('vae'))
   factor = autoencoder.config.factor
   height, width = (side * factor for side in denoiser.config.shape[:2])
   found = Found(pipeline, denoiser.config, (height, width, autoencoder.config.shape[2]))
@@ -56,8 +56,7 @@ def configured(pipeline: Pipeline, family: Family) -> Config:
   config.experiment = diffusion.__name__
   config.data = {**common.IMAGES, 'name': '', 'train': 'train', 'heldout': 'train', 'shape': found.shape,
                  'num_classes': 0, 'flip': False, 'resize': 'bicubic', 'crop': True}
-  config.parts = {AUTOENCODER: str(pipeline.path('vae').absolute()),
-                  **{name: str(pipeline.path(name).absolute()) for name in pipeline.texts}}
+  config.parts = {AUTOENCODER: _part(pipeline, 'vae'), **{name: _part(pipeline, name) for name in pipeline.texts}}
   config.conditions = dict(sections.conditions)
   config.model = dict(name=family.model, **{
     name: value for name, value in dataclasses.asdict(denoiser.config).items()
@@ -68,6 +67,12 @@ def configured(pipeline: Pipeline, family: Family) -> Config:
   config.sampler = {'options': {}, **told['sampler'], **sections.sampler}
   config.optimizers.net = dict(name='sgd', lr=1e-4, weight_decay=0.0, clip=1.0, warmup=0, schedule='constant', end=0.1)
   return config.lock()
+
+
+def _part(pipeline: Pipeline, name: str) -> Any:
+  """An entry of config.parts."""
+  path, variant = str(pipeline.path(name).absolute()), pipeline.variant_of(name)
+  return dict(path=path, variant=variant) if variant else path
 
 
 def facts(pipeline: Pipeline, family: Family, denoiser: Mapping[str, Any]) -> dict[str, Any]:
