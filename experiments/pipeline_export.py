@@ -118,7 +118,7 @@ def _write_component(to: pathlib.Path, source: Any, dtype: str | None, write_par
   if (folder / 'run.json').is_file():
     write_part(to, folder, source.step, dtype)
   elif dtype is not None:
-    interop.save(to, interop.load(folder), dtype=dtype)
+    interop.save(to, interop.load(folder, variant=source.variant), dtype=dtype)
   else:
     _copy(folder, to, ('config.json', *sorted(path.name for pattern in ('*.safetensors', '*.safetensors.index*.json')
                                               for path in folder.glob(pattern))))

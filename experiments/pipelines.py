@@ -25,13 +25,13 @@ READS = ('unet', 'transformer', 'vae', 'text_encoder', 'text_encoder_2', 'text_e
          'tokenizer_3', 'scheduler')
 
 
-def open_folder(folder: pathlib.Path) -> tuple[Pipeline, Family]:
+def open_folder(folder: pathlib.Path, variant: str = '') -> tuple[Pipeline, Family]:
   """The pipeline in a folder, and its family.
 
   Raises:
     UserError: it is none, or one of a class that genjax has no network for.
   """
-  pipeline = pipelines.open_folder(folder, READS)
+  pipeline = pipelines.open_folder(folder, READS, variant)
   return pipeline, config_lib.choose(FAMILIES, pipeline.kind, f'{folder / pipelines.INDEX}: {pipelines.CLASS}')
 
 
@@ -42,7 +42,7 @@ def configured(pipeline: Pipeline, family: Family) -> Config:
     UserError: a component is missing, or one that genjax does not read; see `genjax.interop.describe` and
       `genjax.interop.schedulers.read`.
   """
-  denoiser = interop.describe(pipeline.path(family.denoiser))
+  denoiser = interop.describe(pipeline.path(family.denoiser), pipeline.variant_of(family.denoiser))
   if denoiser.architecture != family.architecture:
     raise UserError(f'{pipeline.folder}: the {family.denoiser} of a {pipeline.kind} must be a {family.architecture}, got '
                     f'a {denoiser.architecture}')
@@ -52,9 +52,10 @@ def configured(pipeline: Pipeline, family: Family) -> Config:
   config = common.base(steps=0, batch_size=8)
   config.experiment = diffusion.__name__
   config.data = {**common.IMAGES, 'name': '', 'train': 'train', 'heldout': 'train', 'shape': found.shape,
-                 'num_classes': getattr(denoiser.config, 'num_classes', 0), 'flip': False, 'resize': 'bicubic', 'crop': True}
+                 'num_classes': getattr(denoiser.config, 'num_classes', 0), 'flip': False, 'resize': 'bicubic',
+                 'crop': True}
   parts = {**({AUTOENCODER: 'vae'} if family.autoencoder else {}), **{name: name for name in pipeline.texts}}
-  config.parts = {part: str(pipeline.path(name).absolute()) for part, name in parts.items()}
+  config.parts = {part: _part(pipeline, name) for part, name in parts.items()}
   config.conditions = dict(sections.conditions)
   config.model = dict(name=family.model, **{
     name: value for name, value in dataclasses.asdict(denoiser.config).items()
@@ -71,8 +72,14 @@ def _pictures(pipeline: Pipeline, family: Family, latent: tuple[int, int, int]) 
   """The shape (H, W, C) of the pictures, whose latents have the shape that the denoiser sees."""
   if not family.autoencoder:
     return latent
-  autoencoder = interop.describe(pipeline.path('vae')).config
+  autoencoder = interop.describe(pipeline.path('vae'), pipeline.variant_of('vae')).config
   return latent[0] * autoencoder.factor, latent[1] * autoencoder.factor, autoencoder.shape[2]
+
+
+def _part(pipeline: Pipeline, name: str) -> Any:
+  """An entry of config.parts."""
+  path, variant = str(pipeline.path(name).absolute()), pipeline.variant_of(name)
+  return dict(path=path, variant=variant) if variant else path
 
 
 def facts(pipeline: Pipeline, family: Family, denoiser: Mapping[str, Any]) -> dict[str, Any]:

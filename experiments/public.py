@@ -49,7 +49,7 @@ class Imported(NamedTuple):
   files: dict[str, bytes]
 
 
-def read(folder: pathlib.Path, dtype: str | None) -> Imported:
+def read(folder: pathlib.Path, dtype: str | None, variant: str = '') -> Imported:
   """Makes a run from a public model.
 
   Its config has no training steps and no data. Its optimizer has no state, so that the run is as large as the model.
@@ -57,53 +57,54 @@ def read(folder: pathlib.Path, dtype: str | None) -> Imported:
   Args:
     folder: see `genjax.interop.load`; or that of a pipeline, see `genjax.experiments.pipelines`.
     dtype: of the parameters; None for that of the files.
+    variant: which files are read, see `genjax.interop.files.open_folder`; of a pipeline in the components that have such.
 
   Raises:
     UserError: see `genjax.interop.load`, `genjax.experiments.public_configs.make` and
       `genjax.experiments.pipelines.configured`.
   """
   if index.is_pipeline(folder):
-    return _read_pipeline(folder, dtype)
-  model = interop.load(folder, dtype)
+    return _read_pipeline(folder, dtype, variant)
+  model = interop.load(folder, dtype, variant)
   config = public_configs.make(model, folder)
   told = {'architecture': model.architecture, 'config': dict(model.source)}
   kept = {**imported.given(folder, imported.CARRIED), imported.PUBLIC: (strict_json(told, indent=2) + '\n').encode()}
   return Imported(config, {'net': model.params}, _mutable(config, model), kept)
 
 
-def _read_pipeline(folder: pathlib.Path, dtype: str | None) -> Imported:
-  pipeline, family = pipelines.open_folder(folder)
+def _read_pipeline(folder: pathlib.Path, dtype: str | None, variant: str) -> Imported:
+  pipeline, family = pipelines.open_folder(folder, variant)
   config = pipelines.configured(pipeline, family)
   pipelines.say_skipped(pipeline)
-  denoiser = pipeline.path(family.denoiser)
-  told = pipelines.facts(pipeline, family, interop.describe(denoiser).source)
+  denoiser, own = pipeline.path(family.denoiser), pipeline.variant_of(family.denoiser)
+  told = pipelines.facts(pipeline, family, interop.describe(denoiser, own).source)
   kept = {imported.PUBLIC: (strict_json(told, indent=2) + '\n').encode()}
-  return Imported(config, lambda: {'net': interop.load(denoiser, dtype).params}, {}, kept)
+  return Imported(config, lambda: {'net': interop.load(denoiser, dtype, own).params}, {}, kept)
 
 
-def describe(folder: pathlib.Path) -> tuple[Config, dict[str, Tree]]:
+def describe(folder: pathlib.Path, variant: str = '') -> tuple[Config, dict[str, Tree]]:
   """A public model as a part of runs: the config of its builder, and its variables as shapes.
 
   A model without the head that a run would train, such as a bare encoder, will do.
 
   Args:
-    folder: see `genjax.interop.load`.
+    folder, variant: see `genjax.interop.load`.
 
   Raises:
     UserError: see `genjax.interop.load` and `genjax.experiments.public_configs.make`.
   """
-  model = interop.describe(folder).model()
+  model = interop.describe(folder, variant).model()
   config = public_configs.make(model, folder, trains=False)
   return config, {'params': {'net': model.params}, 'mutable': _mutable(config, model)}
 
 
-def variables(folder: pathlib.Path) -> tuple[Params, Tree]:
+def variables(folder: pathlib.Path, variant: str = '') -> tuple[Params, Tree]:
   """The parameters of a public model by group, and its mutable variables.
 
   Raises:
     UserError: see `genjax.interop.load`.
   """
-  model = interop.load(folder)
+  model = interop.load(folder, variant=variant)
   return {'net': model.params}, model.mutable
 
 

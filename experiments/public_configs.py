@@ -11,9 +11,9 @@ from genjax.configs import common
 from genjax.data.audio import mel
 from genjax.data.images import resizing
 from genjax.data.text import marian, tokenizers
-from genjax.experiments import bert, classifier, clip, extractors, kl, language, seq2seq, speech
+from genjax.experiments import bert, classifier, clip, extractors, kl, language, public_denoisers, seq2seq, speech
 from genjax.experiments.sentences import open_pieces
-from genjax.interop import origins
+from genjax.interop import origins, pipelines
 from genjax.interop.entries import Entries, read_json
 from genjax.models.autoencoders.dc import DcAe
 from genjax.models.autoencoders.kl import Kl
@@ -215,6 +215,15 @@ def _autoencoder(config: Config, model: interop.Model, folder: pathlib.Path) -> 
                           normalisation='channels' if isinstance(options, Kl) else 'all')
 
 
+def _denoiser(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
+  """A denoiser without its pipeline."""
+  beside = folder.absolute().parent
+  if (beside / pipelines.INDEX).is_file():
+    raise UserError(f'{folder} is one component of the pipeline {beside}: import that, --from={beside}, for samples from '
+                    'prompts; or copy the folder elsewhere to import the denoiser alone')
+  public_denoisers.configure(config, model, str(folder))
+
+
 def _headless(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   """A ViT without a classifier."""
   front = Entries(_beside(folder, PREPROCESSING), str(folder / PREPROCESSING))
@@ -319,4 +328,4 @@ CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.
 _MAKERS: dict[type, Callable[[Config, interop.Model, pathlib.Path], None]] = {
   TransformerConfig: _language_model, BertConfig: _encoder, Seq2SeqConfig: _encoder_decoder, VitConfig: _images,
   InceptionConfig: _extractor, LpipsConfig: _extractor, ClipConfig: _clip, Kl: _autoencoder,
-  Tiny: _autoencoder, DcAe: _autoencoder}
+  Tiny: _autoencoder, DcAe: _autoencoder, **dict.fromkeys(public_denoisers.KNOWN, _denoiser)}

@@ -13,8 +13,6 @@ from genjax.types import UserError, expanded
 INDEX = 'model_index.json'
 SCHEDULER = 'scheduler/scheduler_config.json'
 CLASS = '_class_name'
-# What no run reads: judges of pictures, and what only they or other pipelines need
-SKIPPED = ('safety_checker', 'feature_extractor', 'image_encoder', 'watermark', 'low_res_scheduler', 'depth_estimator')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +26,7 @@ class Pipeline:
     source: model_index.json.
     scheduler: scheduler_config.json.
     skipped: components that are there and that no run reads.
+    variant: which files of weights are read, in the components that have such.
   """
 
   folder: pathlib.Path
@@ -36,6 +35,7 @@ class Pipeline:
   source: Mapping[str, Any]
   scheduler: Mapping[str, Any]
   skipped: tuple[str, ...] = ()
+  variant: str = ''
 
   def path(self, name: str) -> pathlib.Path:
     """The folder of a component.
@@ -51,6 +51,10 @@ class Pipeline:
                       'there; copy the whole pipeline')
     return self.folder / name
 
+  def variant_of(self, name: str) -> str:
+    """The variant of the files that are read of a component: '' where it has none of `variant`."""
+    return self.variant if self.variant and files.has_variant(self.path(name), self.variant) else ''
+
   @property
   def texts(self) -> tuple[str, ...]:
     """The text encoders, in order."""
@@ -62,15 +66,17 @@ def is_pipeline(folder: pathlib.Path) -> bool:
   return (folder / INDEX).is_file()
 
 
-def open_folder(folder: str | os.PathLike[str], reads: tuple[str, ...]) -> Pipeline:
+def open_folder(folder: str | os.PathLike[str], reads: tuple[str, ...], variant: str = '') -> Pipeline:
   """Reads what a folder says of its pipeline, and none of its weights.
 
   Args:
     folder: of model_index.json.
     reads: the components that can be read.
+    variant: such as 'fp16', see `genjax.interop.files.open_folder`.
 
   Raises:
-    UserError: a file is missing or is no JSON, names no class, or describes a component otherwise than diffusers does.
+    UserError: a file is missing or is no JSON, names no class, or describes a component otherwise than diffusers does;
+      or no component has files of the variant.
   """
   folder = expanded(folder)
   source = read_json(folder / INDEX, 'the index of a pipeline of diffusers')
@@ -83,7 +89,11 @@ def open_folder(folder: str | os.PathLike[str], reads: tuple[str, ...]) -> Pipel
   there = {name: value for name, value in found.items() if value[1] is not None}
   components = {name: value for name, value in there.items() if name in reads}
   scheduler = read_json(folder / SCHEDULER, 'the scheduler of a pipeline') if 'scheduler' in components else {}
-  return Pipeline(folder, kind, components, source, scheduler, tuple(name for name in there if name not in reads))
+  if variant and not any(files.has_variant(folder / name, variant) for name in components):
+    raise UserError(f'{folder}: no component has files of the variant {variant!r}, such as unet/'
+                    f'diffusion_pytorch_model.{variant}.safetensors; leave --variant out')
+  return Pipeline(folder, kind, components, source, scheduler, tuple(name for name in there if name not in reads),
+                  variant)
 
 
 def write_index(folder: pathlib.Path, kind: str, components: Mapping[str, Any], settings: Mapping[str, Any],

@@ -127,7 +127,7 @@ def _open_public(folder: pathlib.Path, source: Source, where: str) -> Opened:
                     'out')
   if source.averaged:
     raise _no_averages(source, where)
-  config, shapes = importlib.import_module(PUBLIC).describe(folder)
+  config, shapes = importlib.import_module(PUBLIC).describe(folder, source.variant)
   return Opened(config, builders.build(config), builders.find(config), {**shapes, 'frozen': {}}, folder, source)
 
 
@@ -248,7 +248,7 @@ def _read(source: Source, where: str, wanted: Sequence[str],
   """The step, the leaves by name, and the digests of what these were made from beside the checkpoint."""
   folder = pathlib.Path(source.path)
   if not _is_run(folder, where):
-    params, mutable = importlib.import_module(PUBLIC).variables(folder)
+    params, mutable = importlib.import_module(PUBLIC).variables(folder, source.variant)
     return None, named_leaves(jax.device_get({**params, 'mutable': mutable})), []
   config, paths = read_config(source.path)
   with contextlib.closing(checkpoints_lib.of_run(folder, config)) as saved:
