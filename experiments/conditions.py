@@ -25,7 +25,7 @@ from genjax.data.pipeline import Columns, Pipeline, Source
 from genjax.diffusion import conditioning
 from genjax.diffusion.conditioning import NEGATIVE, Conditioner
 from genjax.experiments import condition_kinds as kinds
-from genjax.experiments import condition_media, condition_texts, parts
+from genjax.experiments import condition_media, condition_scales, condition_texts, parts
 from genjax.experiments.condition_interface import Made, Scope
 from genjax.options import Section
 from genjax.tables import Table
@@ -37,7 +37,8 @@ KINDS: Table = Table('kind of condition', {
   'classes': (kinds.Classes, kinds.classes), 'text': (condition_texts.Text, condition_texts.text),
   'image': (kinds.Picture, kinds.picture), 'mask': (kinds.Mask, kinds.mask),
   'numbers': (kinds.Numbers, kinds.numbers), 'vector': (kinds.Vector, kinds.vector),
-  'clip': (condition_media.Clip, condition_media.clip), 'sound': (condition_media.Sound, condition_media.sound)})
+  'clip': (condition_media.Clip, condition_media.clip), 'sound': (condition_media.Sound, condition_media.sound),
+  'guidance': (condition_scales.Guidance, condition_scales.guidance)})
 # Options of networks that conditions set
 NETWORK = ('num_classes', 'vector_width', 'numbers', 'image_channels', 'token_width', 'vocabulary', 'text_length')
 FILE = 'conditions.npz'  # of a run: what stands for the absence of each condition
