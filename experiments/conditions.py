@@ -25,7 +25,14 @@ from genjax.data.pipeline import Columns, Pipeline, Source
 from genjax.diffusion import conditioning
 from genjax.diffusion.conditioning import NEGATIVE, Conditioner
 from genjax.experiments import condition_kinds as kinds
-from genjax.experiments import condition_media, condition_pictures, condition_prompts, condition_texts, parts
+from genjax.experiments import (
+  condition_media,
+  condition_pictures,
+  condition_prompts,
+  condition_scales,
+  condition_texts,
+  parts,
+)
 from genjax.experiments.condition_interface import Made, Scope
 from genjax.options import Section
 from genjax.tables import Table
@@ -41,7 +48,8 @@ KINDS: Table = Table('kind of condition', {
   'clip': (condition_media.Clip, condition_media.clip), 'sound': (condition_media.Sound, condition_media.sound),
   'prompt': (condition_prompts.Prompt, condition_prompts.prompt),
   'inpainting': (condition_pictures.Inpainting, condition_pictures.inpainting),
-  'latent': (condition_pictures.Latent, condition_pictures.latent)})
+  'latent': (condition_pictures.Latent, condition_pictures.latent),
+  'guidance': (condition_scales.Guidance, condition_scales.guidance)})
 # Options of networks that conditions set
 NETWORK = ('num_classes', 'vector_width', 'numbers', 'image_channels', 'token_width', 'vocabulary', 'text_length')
 FILE = 'conditions.npz'  # of a run: what stands for the absence of each condition

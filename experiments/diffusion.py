@@ -8,7 +8,7 @@ from genjax import config as config_lib
 from genjax.diffusion import parameterizations, schedules, weightings
 from genjax.experiments import conditions, coupling, image_sets, images, latents, measures, render, sampling, sections
 from genjax.experiments.sampling import SamplerOptions, sampler
-from genjax.models.denoisers import dit, latent_unet, mmdit, unet
+from genjax.models.denoisers import dit, latent_unet, mmdit, pixart, unet
 from genjax.objectives.diffusion import Diffusion
 from genjax.options import Section, named
 from genjax.tables import Table
@@ -20,7 +20,7 @@ from genjax.types import UserError
 MODELS: Table = Table('denoiser', {
   'dit': (dit.DiT, dit.network, dit.axes), 'unet': (unet.UNet, unet.network, unet.axes),
   'latent_unet': (latent_unet.LatentUNet, latent_unet.network_of, latent_unet.axes),
-  'mmdit': (mmdit.MmDit, mmdit.network_of, mmdit.axes)})
+  'mmdit': (mmdit.MmDit, mmdit.network_of, mmdit.axes), 'pixart': (pixart.PixArt, pixart.network, pixart.axes)})
 
 
 def build(config: Any) -> Experiment:

@@ -129,7 +129,7 @@ def _translation(config: Config, model: interop.Model, folder: pathlib.Path) -> 
   open_pieces(folder)
   config.data = dict(_NO_DATA, source='', target='', splitter='simple',
                      least_count=1, vocabulary=str(folder.absolute()), vocabulary_size=options.vocab, tokens=_tokens(
-                       model, folder), prefix='', context=options.context)
+                       model, folder), prefix='', context=options.context, padding=False)
   config.sampler = dict(common.TOKENS, length=min(128, options.context), temperature=0.0,
                         stop=_stops(model, folder)[1:])
   config.evaluation = dict(sacrebleu=False)
