@@ -91,7 +91,7 @@ VARIANTS: dict[str, Variant] = {
   **_of(latent_unet.VARIANTS, latent_unet.LatentUNet, latent_unet.network_of),
   **_each(dit.network, **dict.fromkeys(('dit_xl_2', 'sit_xl_2'), lambda: dit.DiT(
     (32, 32, 4), patch=2, width=1152, depth=28, heads=16, num_classes=1000, learn_sigma=True))),
-  **_of(pixart.VARIANTS, pixart.PixArt, pixart.network_of), **_of(mmdit.VARIANTS, mmdit.MmDit, mmdit.network_of),
+  **_of(pixart.VARIANTS, pixart.PixArt, pixart.network), **_of(mmdit.VARIANTS, mmdit.MmDit, mmdit.network_of),
   **_each(clip.encoder, **{f'clip_{name}': lambda size=size: clip.clip(size) for name, size in (
     ('b_32', 'B/32'), ('b_16', 'B/16'), ('l_14', 'L/14'))}),
   **_each(clip.encoder, clip_l_text=_tower('L/14', 'text', False),
