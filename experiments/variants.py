@@ -66,7 +66,8 @@ def _each(make: Callable[[Any], Network], **options: Callable[[], Any]) -> dict[
 
 def _vq(codes: int, **options: Any) -> Callable[[], vq.Whole]:
   """An autoencoder of latent diffusion with so many codes (Rombach et al. 2022, table 8)."""
-  return lambda: vq.Whole(vq.VqGan((256, 256, 3), **options), VectorQuantizer(codes, options['latent'], learned='gradient'))
+  return lambda: vq.Whole(vq.VqGan((256, 256, 3), **options), VectorQuantizer(
+    codes, options['latent'], learned='gradient'))
 
 
 def _tower(size: str, side: str, projected: bool, **options: Any) -> Callable[[], clip.ClipConfig]:

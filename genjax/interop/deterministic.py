@@ -120,8 +120,8 @@ def _read_dc(entries: Entries, stored: Mapping[str, Any]) -> DcAe:
   attention, scales = _attention(entries, stages)
   norms = _all_alike(entries, 'decoder_norm_types', stages, 'rms_norm')
   if norms != 'rms_norm':
-    raise UserError(f'{entries.where}: decoder_norm_types is {norms!r}, and genjax has a DC-AE with rms_norm only, such '
-                    'as that of Sana')
+    raise UserError(f'{entries.where}: decoder_norm_types is {norms!r}, and genjax has a DC-AE with rms_norm only, '
+                    'such as that of Sana')
   activation = _all_alike(entries, 'decoder_act_fns', stages, 'silu')
   names = Entries({'decoder_act_fns': activation}, entries.where)
   return DcAe(
@@ -194,9 +194,10 @@ def _tensors_dc(config: DcAe) -> tuple[Tensor, ...]:
   for side, ends, counts in (('encoder', ('first', 'last'), config.encoder_blocks),
                              ('decoder', ('last', 'first'), config.decoder_blocks)):
     outer, inner = ('conv_in', 'conv_out') if side == 'encoder' else ('conv_out', 'conv_in')
-    rows += convolution(f'{side}.{outer}{"" if counts[0] else ".conv"}', f'{side}/{ends[0]}{"" if counts[0] else "/conv"}')
+    theirs, ours = ('', '') if counts[0] else ('.conv', '/conv')
+    rows += convolution(f'{side}.{outer}{theirs}', f'{side}/{ends[0]}{ours}')
     rows += convolution(f'{side}.{inner}', f'{side}/{ends[1]}')
-    way, join, joined = ('down', 'shrink', 0) if side == 'encoder' else ('up', 'enlarge', 0)
+    (way, join), joined = ('down', 'shrink') if side == 'encoder' else ('up', 'enlarge'), 0
     for stage, count in enumerate(counts):
       joins = bool(count) and stage + 1 < stages
       first = int(joins and side == 'decoder')

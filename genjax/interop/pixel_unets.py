@@ -1,4 +1,4 @@
-"""Public U-Nets on pixels in the layout of `diffusers`: UNet2DModel, the networks of DDPM and of Dhariwal and Nichol."""
+"""Public U-Nets on pixels in the layout of `diffusers`: UNet2DModel, the network of DDPM and its kin."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from genjax import interop
-from genjax.types import UserError
 
 torch = pytest.importorskip('torch', reason='parity tests need the extra [parity]')
 diffusers = pytest.importorskip('diffusers', reason='parity tests need the extra [parity]')

@@ -8,7 +8,6 @@ import dataclasses
 from typing import Any
 
 from flax import nnx
-import jax
 import jax.numpy as jnp
 
 from genjax import checks
@@ -89,8 +88,8 @@ class DcAe:
 
   def _check_side(self, side: str, channels: tuple[int, ...], blocks: tuple[int, ...], stages: int) -> None:
     if len(channels) != stages or len(blocks) != stages or stages < 2:
-      raise checks.OutOfRange(f'{side}_blocks must have an entry for each of at least two stages, as {side}_channels and '
-                              f'encoder_channels have, got {blocks}, {channels} and {self.encoder_channels}')
+      raise checks.OutOfRange(f'{side}_blocks must have an entry for each of at least two stages, as {side}_channels '
+                              f'and encoder_channels have, got {blocks}, {channels} and {self.encoder_channels}')
     if not all(blocks[1:]):
       raise checks.OutOfRange(f'{side}_blocks may be 0 in the first stage only, got {blocks}')
     first = 0 if blocks[0] else 1  # a stage without blocks has no shortcut
@@ -101,8 +100,8 @@ class DcAe:
       raise checks.OutOfRange(f'latent must divide the channels of the last stage, got {self.latent} and '
                               f'{channels[-1]}; or set {side}_shortcut to False')
     if self.attention and min(channels[-self.attention:]) < self.head_dim:
-      raise checks.OutOfRange(f'head_dim must be at most the channels of the stages with attention, got {self.head_dim} '
-                              f'and {channels[-self.attention:]}')
+      raise checks.OutOfRange(f'head_dim must be at most the channels of the stages with attention, got '
+                              f'{self.head_dim} and {channels[-self.attention:]}')
     if side == 'encoder' and self.shrink == 'pixels' and any(width % 4 for width in channels[1:]):
       raise checks.OutOfRange(f'encoder_channels must be multiples of 4 after the first for shrink=pixels, got '
                               f'{channels}')

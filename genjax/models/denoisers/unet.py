@@ -96,7 +96,8 @@ class UNet(Reads):
 
   def __post_init__(self):
     super().__post_init__()
-    checks.whole(self, 1, 'shape', 'multipliers', 'blocks', 'attention', 'cross_attention', 'heads', 'groups', 'channels')
+    checks.whole(self, 1, 'shape', 'multipliers', 'blocks', 'attention', 'cross_attention', 'heads', 'groups',
+                 'channels')
     checks.whole(self, 4, 'base')
     checks.whole(self, 0, 'head_dim', 'time_shift')
     checks.positive(self, 'epsilon')
@@ -128,7 +129,8 @@ class UNet(Reads):
       if (self.norm == 'group' and channels % self.groups) or (not self.head_dim and channels % self.heads):
         raise checks.OutOfRange(f'groups ({self.groups}) and heads ({self.heads}) must divide the channels of every '
                                 f'level, got a level of {channels}')
-    attended = [width for width, size in zip(self.widths, resolutions) if size in (*self.attention, *self.cross_attention)]
+    attend = {*self.attention, *self.cross_attention}
+    attended = [width for width, size in zip(self.widths, resolutions) if size in attend]
     for channels in (*attended, *([self.widths[-1]] if self.middle_attention != 'none' else [])):
       if self.head_dim and channels % self.head_dim:
         raise checks.OutOfRange(f'head_dim must divide the channels of every level with attention and of the last one, '
@@ -315,7 +317,8 @@ class _Stage(nnx.Module):
 
 def _norm(channels: int, config: UNet, rngs: nnx.Rngs) -> Any:
   if config.norm != 'group':
-    return NORMS[config.norm](channels, epsilon=config.epsilon, scale=True, bias=True, dtype=jnp.dtype(config.dtype), rngs=rngs)
+    return NORMS[config.norm](channels, epsilon=config.epsilon, scale=True, bias=True, dtype=jnp.dtype(config.dtype),
+                              rngs=rngs)
   # The variance by two passes: E[x^2] - E[x]^2 loses its digits where the mean is large.
   return GroupNorm(channels, config.groups, epsilon=config.epsilon, dtype=jnp.dtype(config.dtype), rngs=rngs)
 

@@ -84,7 +84,8 @@ def test_one_is_trained_written_and_read_again(model, tmp_path):
   assert main(['export', f'--workdir={tmp_path}/run', f'--to={tmp_path}/public']) == 0
   assert main(['import', f'--from={tmp_path}/public', f'--workdir={tmp_path}/again']) == 0
   told = json.loads((tmp_path / 'public' / 'config.json').read_text())
-  assert told['_class_name'] == {'tiny': 'AutoencoderTiny', 'dc': 'AutoencoderDC'}[model] and told['scaling_factor'] != 1
+  assert told['_class_name'] == {'tiny': 'AutoencoderTiny', 'dc': 'AutoencoderDC'}[model]
+  assert told['scaling_factor'] != 1
   config = json.loads((tmp_path / 'again' / 'config.json').read_text())
   assert config['experiment'] == kl.__name__ and config['model']['name'] == model
 
