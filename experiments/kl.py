@@ -6,7 +6,7 @@ from genjax import config as config_lib
 from genjax.config import Config
 from genjax.experiments import images, measures, render, sections
 from genjax.experiments.measuring import chosen
-from genjax.models.autoencoders import kl
+from genjax.models.autoencoders import dc, kl, tiny
 from genjax.objectives import kinds
 from genjax.objectives.autoencoder import KlAutoencoder
 from genjax.options import Section, named
@@ -15,7 +15,9 @@ from genjax.training.experiment import Columns, Experiment
 from genjax.training.optimization import optimizers
 from genjax.types import UserError
 
-MODELS: Table = Table('latent autoencoder', {'kl': (kl.Kl, kl.networks, kl.AXES)})
+MODELS: Table = Table('latent autoencoder', {
+  'kl': (kl.Kl, kl.networks, kl.AXES), 'tiny': (tiny.Tiny, tiny.networks, tiny.AXES),
+  'dc': (dc.DcAe, dc.networks, dc.AXES)})
 PAIRS = 8  # images, and their reconstructions, in a row of a picture
 PICTURES = 32  # images in it
 NO_NETWORK = ('log_scale',)  # parameters that are of the objective
@@ -23,8 +25,8 @@ READS = ('params/net/(encoder|decoder)/.*', 'mutable/.*')  # the learned scale o
 
 
 def build(config: Config) -> Experiment:
-  """A convolutional autoencoder. config.data: see `genjax.experiments.images.Data`. config.model: 'kl' with options of
-  `genjax.models.autoencoders.kl.Kl`. config.objective: options of `KlAutoencoder`.
+  """A convolutional autoencoder. config.data: see `genjax.experiments.images.Data`. config.model: name and options
+  of `MODELS`; the latents of 'tiny' and 'dc' have no variance. config.objective: options of `KlAutoencoder`.
 
   Raises:
     UserError: an unknown name or option, or data that is not pixels.
@@ -67,7 +69,7 @@ def options(config: Config) -> dict[str, Section]:
     **sections.training(config)}
 
 
-def model_options(config: Config) -> kl.Kl:
+def model_options(config: Config) -> kl.Kl | tiny.Tiny | dc.DcAe:
   """The options of the model of a config."""
   kind, _, _ = config_lib.choose(MODELS, config.model.name, 'config.model.name')
   return config_lib.build(kind, config.model, 'config.model', shape=tuple(config.data.shape))
@@ -84,6 +86,7 @@ def autoencoder(config: Config, experiment: Experiment) -> kinds.Autoencoder:
     decode=lambda group, z_BX: objective.decode(group['params'], group['mutable'], z_BX),
     moments=lambda group: objective.moments(group['mutable']),
     factor=model_options(config).factor,
+    pixels=lambda group, z_BX: objective.pixels(group['params'], group['mutable'], z_BX),
     reads=READS)
 
 

@@ -29,6 +29,7 @@ ALLOWED = {
   'genjax.diffusion': ('genjax.types', 'genjax.diffusion'),
   'genjax.objectives': ('genjax.types', 'genjax.sharding', 'genjax.reduction', 'genjax.diffusion',
                         'genjax.nn.cpu', 'genjax.nn.functional', 'genjax.nn.linear', 'genjax.nn.lora',
+                        'genjax.nn.quantizers',
                         'genjax.objectives'),
   'genjax.training': ('genjax.types', 'genjax.artifacts', 'genjax.sharding', 'genjax.reduction', 'genjax.distributed',
                       'genjax.objectives.base', 'genjax.training'),

@@ -4,6 +4,7 @@ without computing it.
 Prints every parameter with shape, count, layout and optimizer, the totals, the bytes of the training state on a device,
 and the analytic FLOPs of each phase, two FLOPs a multiply-add. Shapes are derived abstractly: no memory is allocated,
 whatever the size. With `--options` it prints instead what may be set by `--config.key=value`, and what that means.
+`genjax inspect --variant=NAME` prints the parameters of a published network instead, `--variant=all` their numbers.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from absl import flags
 import jax
 from jax.sharding import AbstractMesh
 
-from genjax.cli import configs
+from genjax.cli import configs, variants
 from genjax.config import Config, flatten, plain, spells, suggestion
 from genjax.nn.functional import count
 from genjax.objectives import base
@@ -39,6 +40,8 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string('options', None, 'list the options of the config instead; --options=sampler those of a section',
                         flag_values=values)
 
+  if variants.asked(argv):
+    return variants.main(argv)
   argv = ['--options=' if arg == '--options' else arg for arg in argv]
   values, paths = configs.parse('inspect', argv, __doc__ or '', define)
   config = values.config

@@ -7,51 +7,68 @@ import numpy as np
 
 from genjax.interop.entries import Entries
 from genjax.interop.images import sides
-from genjax.interop.mapping import Architecture, Tensor, both, convolution, pixelwise
+from genjax.interop.mapping import OLDER_ATTENTION, Architecture, Tensor, both, convolution, pixelwise, refuse
 from genjax.models.autoencoders.kl import Kl, autoencoder
 from genjax.types import Tree, UserError
 
 _DOWN, _UP = 'DownEncoderBlock2D', 'UpDecoderBlock2D'
-_ATTENDS = ('AttnDownEncoderBlock2D', 'AttnUpDecoderBlock2D')
+_ATTENDS = {_DOWN: 'AttnDownEncoderBlock2D', _UP: 'AttnUpDecoderBlock2D'}
 
 
 def _read(entries: Entries, stored: Mapping[str, Any]) -> Kl:
   entries.only('act_fn', 'silu', 'residual blocks have SiLUs')
-  entries.only('mid_block_add_attention', True, 'the middle has attention')
   widths: Any = entries.values.get('block_out_channels') or (64,)
-  kinds = entries.values.get('down_block_types') or (_DOWN,), entries.values.get('up_block_types') or (_UP,)
-  if set(kinds[0]) - {_DOWN} or set(kinds[1]) - {_UP}:
-    raise UserError(f'{entries.where}: blocks must be {_DOWN} and {_UP}, got {kinds}; {_ATTENDS} have attention beside '
-                    'the middle and are not read')
+  down, up = (entries.values.get(f'{way}_block_types') or (kind,) for way, kind in (('down', _DOWN), ('up', _UP)))
+  attends = [kind == _ATTENDS[_DOWN] for kind in down]
+  wanted = tuple(_blocks(attends, kind) for kind in (_DOWN, _UP))
+  if (list(down), list(up)) != wanted or len(widths) != len(attends):
+    raise UserError(f'{entries.where}: down_block_types must be {_DOWN} or {_ATTENDS[_DOWN]}, one for each entry of '
+                    f'block_out_channels, and up_block_types {_UP} or {_ATTENDS[_UP]}, in reverse, got {down} and {up} '
+                    f'for {list(widths)}')
   projections = [entries.flag(name, True) for name in ('use_quant_conv', 'use_post_quant_conv')]
   if len(set(projections)) > 1:
     raise UserError(f'{entries.where}: use_quant_conv and use_post_quant_conv must be both true or both false')
   channels = entries.integer('in_channels', 3)
   entries.only('out_channels', channels, 'as many channels go out as come in')
-  base = widths[0]
-  if any(width % base for width in widths):
-    raise UserError(f'{entries.where}: block_out_channels must be multiples of the first, got {list(widths)}')
   return Kl(shape=(*sides(entries, 'sample_size', 32), channels), latent=entries.integer('latent_channels', 4),
-            base=base, multipliers=tuple(width // base for width in widths),
-            blocks=entries.integer('layers_per_block', 1), groups=entries.integer('norm_num_groups', 32),
-            projections=projections[0])
+            **_widths(widths), blocks=entries.integer('layers_per_block', 1),
+            attention=tuple(2 ** stage for stage, there in enumerate(attends) if there),
+            groups=entries.integer('norm_num_groups', 32), projections=projections[0],
+            middle_attention=entries.flag('mid_block_add_attention', True))
+
+
+def _blocks(attends: list[bool], kind: str) -> list[str]:
+  """The names of the blocks of a side, in the order of computation."""
+  names = [_ATTENDS[kind] if there else kind for there in attends]
+  return names if kind == _DOWN else names[::-1]
+
+
+def _widths(widths: Any) -> dict[str, Any]:
+  """The channels of the stages, as multiples of the first if they are that."""
+  if any(width % widths[0] for width in widths):
+    return dict(base=widths[0], channels=tuple(widths))
+  return dict(base=widths[0], multipliers=tuple(width // widths[0] for width in widths))
 
 
 def _write(config: Kl) -> dict[str, Any]:
-  if config.attention or config.heads != 1:
-    raise UserError('AutoencoderKL is written with attention of one head in the middle only, got '
-                    f'attention={config.attention}, heads={config.heads}')
+  refuse('AutoencoderKL', config, heads=(1,))
   height, width, channels = config.shape
-  stages = len(config.multipliers)
+  attends = [2 ** stage in config.attention for stage in range(len(config.widths))]
   return {
     'sample_size': height if height == width else [height, width], 'in_channels': channels, 'out_channels': channels,
-    'latent_channels': config.latent, 'block_out_channels': [config.base * factor for factor in config.multipliers],
-    'down_block_types': [_DOWN] * stages, 'up_block_types': [_UP] * stages, 'layers_per_block': config.blocks,
-    'norm_num_groups': config.groups, 'use_quant_conv': config.projections, 'use_post_quant_conv': config.projections}
+    'latent_channels': config.latent, 'block_out_channels': list(config.widths),
+    'down_block_types': _blocks(attends, _DOWN), 'up_block_types': _blocks(attends, _UP),
+    'layers_per_block': config.blocks, 'norm_num_groups': config.groups, 'use_quant_conv': config.projections,
+    'use_post_quant_conv': config.projections, 'mid_block_add_attention': config.middle_attention}
 
 
-def moments(config: Kl, source: Mapping[str, Any]) -> Tree:
+def moments(config: Any, source: Mapping[str, Any], scaling: float = 0.18215) -> Tree:
   """The moments of the latents that shift and scale in config.json stand for, as `KlAutoencoder` keeps them.
+
+  Args:
+    config: options of an autoencoder.
+    source: config.json.
+    scaling: the factor of one that tells none.
 
   Raises:
     UserError: an entry is no number, or no list of as many as the latent has channels.
@@ -64,7 +81,7 @@ def moments(config: Kl, source: Mapping[str, Any]) -> Tree:
       raise UserError(f'config.json: {name} must be a number, or {config.latent} of them, got {value!r}')
     return np.broadcast_to(found.astype(np.float64), (config.latent,))
 
-  scale = of('scaling_factor', 0.18215) / of('latents_std', 1.0)
+  scale = of('scaling_factor', scaling) / of('latents_std', 1.0)
   mean = of('latents_mean', 0.0) + of('shift_factor', 0.0)
   if (scale <= 0).any():
     raise UserError(f'config.json: scaling_factor and latents_std must be above 0, got {source.get("scaling_factor")!r}'
@@ -90,17 +107,22 @@ def _tensors(config: Kl) -> tuple[Tensor, ...]:
                                              ('decoder', 'up', 'upsamplers', 'enlarge', config.blocks + 1)):
     rows += [*convolution(f'{side}.conv_in', f'{side}/first'), *convolution(f'{side}.conv_out', f'{side}/last'),
              *both(f'{side}.conv_norm_out', f'{side}/norm', kernel='scale')]
-    for stage in range(len(config.multipliers)):
+    for stage in range(len(config.widths)):
       for block in range(count):
-        rows += _residual(f'{side}.{way}_blocks.{stage}.resnets.{block}', f'{side}/{way}/{stage}/blocks/{block}')
+        rows += [*_residual(f'{side}.{way}_blocks.{stage}.resnets.{block}', f'{side}/{way}/{stage}/blocks/{block}'),
+                 *_attention(f'{side}.{way}_blocks.{stage}.attentions.{block}',
+                             f'{side}/{way}/{stage}/attention/{block}')]
       rows += convolution(f'{side}.{way}_blocks.{stage}.{samplers}.0.conv', f'{side}/{resize}/{stage}')
     for block in range(2):
       rows += _residual(f'{side}.mid_block.resnets.{block}', f'{side}/middle/blocks/{block}')
-    theirs, ours = f'{side}.mid_block.attentions.0', f'{side}/middle/attention'
-    rows += [*both(f'{theirs}.group_norm', f'{ours}/norm', kernel='scale'),
-             *(row for public, own in (('to_q', 'query'), ('to_k', 'key'), ('to_v', 'value'), ('to_out.0', 'out'))
-               for row in both(f'{theirs}.{public}', f'{ours}/attention/{own}'))]
+    rows += _attention(f'{side}.mid_block.attentions.0', f'{side}/middle/attention')
   return tuple(rows)
+
+
+def _attention(theirs: str, ours: str) -> list[Tensor]:
+  return [*both(f'{theirs}.group_norm', f'{ours}/norm', kernel='scale'),
+          *(row for public, own in (('to_q', 'query'), ('to_k', 'key'), ('to_v', 'value'), ('to_out.0', 'out'))
+            for row in both(f'{theirs}.{public}', f'{ours}/attention/{own}'))]
 
 
 def _residual(theirs: str, ours: str) -> list[Tensor]:
@@ -114,8 +136,6 @@ def _residual(theirs: str, ours: str) -> list[Tensor]:
 KL = Architecture(
   'AutoencoderKL', Kl, autoencoder, _tensors, prefix='', ignored=(), aliases={}, read=_read, write=_write, spellings={},
   defaults={'act_fn': 'silu'}, layout='diffusers', mutable=moments, measured=_measured,
-  # names of attention before diffusers 0.17
-  renamed={r'(.*attentions\.0\.)query(\..*)': r'\1to_q\2', r'(.*attentions\.0\.)key(\..*)': r'\1to_k\2',
-           r'(.*attentions\.0\.)value(\..*)': r'\1to_v\2', r'(.*attentions\.0\.)proj_attn(\..*)': r'\1to_out.0\2'})
+  renamed=OLDER_ATTENTION)
 
 ARCHITECTURES = {KL.name: KL}

@@ -203,6 +203,28 @@ class Conv(nnx.Module):
     return _affine(self, x_BHWC, convolve, key, functools.partial(convolve, outputs=None))
 
 
+class Depthwise(nnx.Module):
+  """A convolution of each channel with a kernel of its own, of stride 1, with 'SAME' padding.
+
+  Args:
+    channels: number of channels.
+    size: size of the square kernels.
+    bias, dtype: as in `Dense`.
+  """
+
+  def __init__(self, channels: int, size: int = 3, *, rngs: nnx.Rngs, bias: bool = True, dtype=jnp.float32):
+    self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), (size, size, 1, channels), jnp.float32))
+    self.bias = nnx.Param(jnp.zeros(channels)) if bias else None
+    self.dtype = dtype
+
+  def __call__(self, x_BHWC: Array, key: Key | None = None) -> Array:
+    kernel_HWIO = dense(self.kernel.get_value()).astype(self.dtype)
+    y_BHWC = _place(jax.lax.conv_general_dilated(
+      _place(x_BHWC.astype(self.dtype)), kernel_HWIO, (1, 1), 'SAME', dimension_numbers=cpu_convolutions.NHWC,
+      feature_group_count=x_BHWC.shape[-1]))
+    return y_BHWC if self.bias is None else y_BHWC + self.bias.get_value().astype(self.dtype)
+
+
 class ConvTranspose(nnx.Module):
   """A transposed convolution that enlarges images by `stride`; see `conv_transpose`.
 
@@ -260,3 +282,34 @@ def double_linear(x_BHWC: Array) -> Array:
     pairs = jnp.stack([0.75 * x_BHWC + 0.25 * before, 0.75 * x_BHWC + 0.25 * after], axis + 1)
     x_BHWC = pairs.reshape(*x_BHWC.shape[:axis], 2 * size, *x_BHWC.shape[axis + 1:])
   return x_BHWC
+
+
+def halve(x_BHWC: Array) -> Array:
+  """Halves the resolution by the mean of 2 by 2 pixels."""
+  batch, height, width, channels = x_BHWC.shape
+  return jnp.mean(x_BHWC.reshape(batch, height // 2, 2, width // 2, 2, channels), axis=(2, 4))
+
+
+def around(conv: Callable[[Array], Array], x_BHWC: Array) -> Array:
+  """A convolution of size 3 and stride 2 with one pixel of zeros on each side, as `Conv2d(..., 3, 2, 1)` of torch.
+
+  Args:
+    conv: the convolution with 'SAME' padding, which on even sizes pads below and to the right alone.
+    x_BHWC: images of even sides.
+  """
+  # Of a padded image it reads what is wanted, and one row and one column beyond it.
+  return conv(jnp.pad(x_BHWC, ((0, 0), (1, 1), (1, 1), (0, 0))))[:, :-1, :-1]
+
+
+def unshuffle(x_BHWC: Array) -> Array:
+  """Makes 2 by 2 pixels 4 channels, those of a channel one after the other, as `pixel_unshuffle` of torch."""
+  batch, height, width, channels = x_BHWC.shape
+  x = x_BHWC.reshape(batch, height // 2, 2, width // 2, 2, channels)
+  return x.transpose(0, 1, 3, 5, 2, 4).reshape(batch, height // 2, width // 2, 4 * channels)
+
+
+def shuffle(x_BHWC: Array) -> Array:
+  """The inverse of `unshuffle`."""
+  batch, height, width, channels = x_BHWC.shape
+  x = x_BHWC.reshape(batch, height, width, channels // 4, 2, 2)
+  return x.transpose(0, 1, 4, 2, 5, 3).reshape(batch, 2 * height, 2 * width, channels // 4)

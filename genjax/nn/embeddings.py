@@ -40,17 +40,20 @@ class TimestepEmbedding(nnx.Module):
     features: number of Fourier features.
     width: hidden and output width D.
     shift: see `timestep_embedding`.
+    sines_first: whether sines stand before cosines.
     kernel_init: initializer of both kernels.
   """
 
-  def __init__(self, features: int, width: int, *, shift: int = 0, kernel_init=_NORMAL,
+  def __init__(self, features: int, width: int, *, shift: int = 0, sines_first: bool = False, kernel_init=_NORMAL,
                dtype=jnp.float32, rngs: nnx.Rngs):
-    self.features, self.shift = features, shift
+    self.features, self.shift, self.sines_first = features, shift, sines_first
     self.up = Linear(features, width, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
     self.down = Linear(width, width, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 
   def __call__(self, t_B: Array, key: Key | None = None) -> Array:
-    return self.down(jax.nn.silu(self.up(timestep_embedding(t_B, self.features, self.shift))))
+    features_BF = timestep_embedding(t_B, self.features, self.shift)
+    features_BF = jnp.roll(features_BF, self.features // 2, axis=-1) if self.sines_first else features_BF
+    return self.down(jax.nn.silu(self.up(features_BF)))
 
 
 class Embed(nnx.Embed):
@@ -82,6 +85,21 @@ class LabelEmbedding(nnx.Module):
     return self.table(label_B)
 
 
+def label_table(num_classes: int, null: bool, width: int, *, dtype, rngs: nnx.Rngs) -> LabelEmbedding | Embed | None:
+  """The embedding of labels of a U-Net, with the scale of its embedded time; None without classes.
+
+  Args:
+    num_classes: number of classes.
+    null: whether it has a last row for "no label".
+    width: channels.
+  """
+  if not num_classes:
+    return None
+  if null:
+    return LabelEmbedding(num_classes, width, std=1.0, dtype=dtype, rngs=rngs)
+  return Embed(num_classes, width, embedding_init=nnx.initializers.normal(1.0), dtype=dtype, rngs=rngs)
+
+
 def sincos(position_T: np.ndarray, width: int, shift: int = 0) -> np.ndarray:
   """Sinusoidal positions T D in float64 (Vaswani et al. 2017, section 3.5), all sines before all cosines.
 
@@ -93,7 +111,7 @@ def sincos(position_T: np.ndarray, width: int, shift: int = 0) -> np.ndarray:
   return np.concatenate([np.sin(angle), np.cos(angle[:, :width // 2])], axis=-1)
 
 
-def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
+def sincos_positions(rows: int, columns: int, width: int, span: float = 0.0) -> np.ndarray:
   """Sinusoidal 2D positions (Vaswani et al. 2017 per axis, in the layout of MAE and DiT).
 
   The first half of the channels encodes the column, the second half the row; in each half, sines come before cosines.
@@ -101,6 +119,7 @@ def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
   Args:
     rows, columns: size of the grid of tokens.
     width: model width D, a multiple of 4.
+    span: the positions along each axis lie evenly in 0 .. span; 0 for whole numbers.
 
   Returns:
     float32 of shape (rows * columns, D), row by row.
@@ -111,6 +130,8 @@ def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
   if width % 4:
     raise ValueError(f'2D positions need a width that is a multiple of 4, got {width}')
   row, column = np.divmod(np.arange(rows * columns), columns)
+  if span:
+    row, column = row * (span / rows), column * (span / columns)
   return np.concatenate([sincos(column, width // 2), sincos(row, width // 2)], axis=-1).astype(np.float32)
 
 

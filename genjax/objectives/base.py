@@ -18,6 +18,12 @@ import numpy as np
 from genjax.types import Array, Batch, Key, Params, Tree, UserError
 
 
+# Columns of what samples are asked for that are no conditions; an objective that knows none of them ignores them
+NOISE = 'noise'  # what a row begins with, in the place of drawn noise; of unit deviation, in the space that is diffused
+EXACT = 'exact'  # if it is there, whatever it holds, columns of pixels come as float32 from 0 to 1, before rounding
+FINITE = 'finite'  # a column of samples: whether all that was computed of a row is finite
+
+
 class Variables(NamedTuple):
   """The initial variables of an objective.
 
@@ -73,12 +79,14 @@ class Phase:
     trains: groups updated by the gradient of `loss`.
     loss: (params, context, batch, key) -> Output, where `params` holds every trained group.
     every: the phase runs on steps divisible by it.
+    start: and not before this step.
   """
 
   name: str
   trains: tuple[str, ...]
   loss: Callable[[Params, Context, Batch, Key], Output]
   every: int = 1
+  start: int = 0
 
 
 class Objective(Protocol):
@@ -120,7 +128,7 @@ class Objective(Protocol):
 
 def due(phases: tuple[Phase, ...], step: int) -> tuple[str, ...]:
   """Names of the phases that run in the step after `step` finished steps."""
-  return tuple(phase.name for phase in phases if step % phase.every == 0)
+  return tuple(phase.name for phase in phases if step % phase.every == 0 and step >= phase.start)
 
 
 def check_groups(phases: tuple[Phase, ...], params: Mapping[str, Any], optimizers: Mapping[str, Any],
@@ -151,8 +159,8 @@ def check_groups(phases: tuple[Phase, ...], params: Mapping[str, Any], optimizer
     if not hasattr(decay, 'items'):  # else see `genjax.training.averages.parse`
       check_decay(f'config.ema.{group}', decay)
   for phase in phases:
-    if phase.every < 1:
-      raise UserError(f'phase {phase.name!r} needs every >= 1, got {phase.every}')
+    if phase.every < 1 or phase.start < 0:
+      raise UserError(f'phase {phase.name!r} needs every >= 1 and start >= 0, got {phase.every} and {phase.start}')
 
 
 def check_decay(where: str, decay: Any) -> None:

@@ -34,6 +34,8 @@ class Autoencoder:
     column: of a batch, which it reads and decodes to.
     factor: pixels along each side of an image for one of the latent, if it takes images of any size that `factor`
       divides; 0 if it takes those of `shape` alone.
+    pixels: (group, z_BX) -> image_BHWC float around [-1, 1], which `decode` cuts off and rounds; None where it is not
+      offered.
     reads: see the module.
   """
 
@@ -43,6 +45,30 @@ class Autoencoder:
   decode: Callable[[Tree, Array], Array]
   moments: Callable[[Tree], tuple[Array, Array]]
   column: str = 'image'
+  factor: int = 0
+  pixels: Callable[[Tree, Array], Array] | None = None
+  reads: tuple[str, ...] = ALL
+
+
+@dataclasses.dataclass(frozen=True)
+class Codes:
+  """Images <-> numbers of codes: tokens for a transformer.
+
+  Attributes:
+    shape: (H, W, C) of one image, uint8.
+    latent: (h, w) of the codes of an image.
+    size: number of codes K.
+    encode_indices: (group, image_BHWC uint8) -> int32 B h w, from 0 to K - 1.
+    decode_indices: (group, index_BHW) -> image_BHWC uint8.
+    factor: see `Autoencoder`.
+    reads: see the module.
+  """
+
+  shape: tuple[int, int, int]
+  latent: tuple[int, int]
+  size: int
+  encode_indices: Callable[[Tree, Array], Array]
+  decode_indices: Callable[[Tree, Array], Array]
   factor: int = 0
   reads: tuple[str, ...] = ALL
 
@@ -56,7 +82,8 @@ class TextEncoder:
     length: most tokens that it reads, special ones included.
     tokenize: (texts, truncate) -> ids int32 B L and mask bool B L, on the host, where L is `length`. A longer text is a
       UserError, unless `truncate` cuts it off.
-    encode: (group, ids_BL, mask_BL) -> 'tokens' float32 B L D, 'mask' bool B L and 'pooled' float32 B D.
+    encode: (group, ids_BL, mask_BL) -> 'tokens' float32 B L D, 'mask' bool B L and 'pooled' float32 B P.
+    pooled_width: P of a pooled vector; 0 for D.
     reads: see the module.
   """
 
@@ -64,6 +91,7 @@ class TextEncoder:
   length: int
   tokenize: Callable[[Sequence[str], bool], tuple[np.ndarray, np.ndarray]]
   encode: Callable[[Tree, Array, Array], Mapping[str, Array]]
+  pooled_width: int = 0
   reads: tuple[str, ...] = ALL
 
 
@@ -105,6 +133,8 @@ class Perceptual:
     resize: how it resizes images, see `Features`.
     least: smallest height and width of an image, where `shape` is None.
     reads: see the module.
+    loss: the same of images that are float32 in [-1, 1], and differentiable: (group, a_BHWC, b_BHWC) -> float32 B; None
+      for a kind that only measures.
   """
 
   shape: tuple[int, int, int] | None
@@ -113,6 +143,7 @@ class Perceptual:
   resize: str = 'none'
   least: int = 1
   reads: tuple[str, ...] = ALL
+  loss: Callable[[Tree, Array, Array], Array] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from genjax import checks
 from genjax.models.adversarial.dcgan import Head
-from genjax.nn.conv import Conv, Dense, double_linear
+from genjax.nn.conv import Conv, Dense, double_linear, halve
 from genjax.nn.functional import Network, network
 from genjax.nn.norms import BatchNorm, ConditionalBatchNorm
 from genjax.types import Array, Key, UserError
@@ -229,7 +229,7 @@ class DiscriminatorBlock(nnx.Module):
     x_BHWC = hidden if self.rectified else x_BHWC
     hidden = self.conv_out(jax.nn.relu(self.conv_in(hidden, key)), key)
     if self.halve:
-      x_BHWC, hidden = _halve(x_BHWC), _halve(hidden)
+      x_BHWC, hidden = halve(x_BHWC), halve(hidden)
     return (x_BHWC if self.shortcut is None else self.shortcut(x_BHWC, key)) + hidden
 
 
@@ -283,18 +283,10 @@ def _normalised(norm: BatchNorm | ConditionalBatchNorm, x_BHWC: Array, label_B: 
   return norm(x_BHWC, label_B, key)
 
 
-def _halve(x_BHWC: Array) -> Array:
-  return _squares(x_BHWC).mean(axis=(2, 4))
-
-
 def _largest(x_BHWC: Array) -> Array:
-  return _squares(x_BHWC).max(axis=(2, 4))
-
-
-def _squares(x_BHWC: Array) -> Array:
-  """B H W C -> B H/2 2 W/2 2 C."""
+  """The largest of 2 x 2 places."""
   batch, height, width, channels = x_BHWC.shape
-  return x_BHWC.reshape(batch, height // 2, 2, width // 2, 2, channels)
+  return x_BHWC.reshape(batch, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
 
 
 # Path regex -> logical axes, by group, as for `dcgan.DCGAN_AXES`.

@@ -37,8 +37,7 @@ class Kl:
     base: channels of the first stage.
     multipliers: channels of each stage over `base`; each stage but the first has half the resolution of the one before.
     blocks: residual blocks of a stage (one more in the decoder).
-    attention: factors by which an image is smaller at the stages that have attention after each block, such as 16. The
-      middle always has one.
+    attention: factors by which an image is smaller at the stages that have attention after each block, such as 16.
     heads: number of attention heads.
     groups: groups of the group norms.
     dropout: dropout rate in the residual blocks.
@@ -48,6 +47,8 @@ class Kl:
       `genjax.nn.attention.dot_product_attention.attend`.
     remat: what the backward pass keeps of a block: 'none' everything, 'dots' matrix products, 'full' its inputs only,
       'offload' its inputs in the memory of the host.
+    channels: of each stage, in place of `base` and `multipliers`, where they are no multiples of the first.
+    middle_attention: whether the middle has attention.
 
   Raises:
     UserError: sizes that do not divide, an attention factor that no stage has, or an unknown attention kernel.
@@ -66,31 +67,39 @@ class Kl:
   dtype: str = 'float32'
   attention_kernel: str = 'auto'
   remat: str = 'none'
+  channels: tuple[int, ...] = ()
+  middle_attention: bool = True
 
   def __post_init__(self):
-    checks.whole(self, 1, 'shape', 'latent', 'base', 'multipliers', 'blocks', 'attention', 'heads', 'groups')
+    checks.whole(self, 1, 'shape', 'latent', 'base', 'multipliers', 'blocks', 'attention', 'heads', 'groups',
+                 'channels')
     checks.rates(self, 'dropout')
     checks.dtype(self)
-    if not self.multipliers:
+    if not self.widths:
       raise checks.OutOfRange(f'multipliers must name at least one stage, got {self.multipliers}')
     if self.shape[0] % self.factor or self.shape[1] % self.factor:
       raise checks.OutOfRange(
-        f'multipliers has {len(self.multipliers)} stages, which need an image size that is a multiple of '
+        f'multipliers has {len(self.widths)} stages, which need an image size that is a multiple of '
         f'{self.factor}, got {self.shape[:2]}; use fewer stages or another size')
-    factors = [2 ** stage for stage in range(len(self.multipliers))]
+    factors = [2 ** stage for stage in range(len(self.widths))]
     if set(self.attention) - set(factors):
       raise checks.OutOfRange(f'attention must be factors among {factors}, got {self.attention}')
     if self.attention_kernel not in IMPLEMENTATIONS:
       raise checks.OutOfRange(f'attention_kernel must be one of {IMPLEMENTATIONS}, got {self.attention_kernel!r}')
-    for channels in (self.base * multiplier for multiplier in self.multipliers):
+    for channels in self.widths:
       if channels % self.groups or channels % self.heads:
         raise checks.OutOfRange(f'groups ({self.groups}) and heads ({self.heads}) must divide the channels of every '
                                 f'stage, got a stage of {channels}')
 
   @property
+  def widths(self) -> tuple[int, ...]:
+    """Channels of each stage."""
+    return tuple(self.channels) or tuple(self.base * multiplier for multiplier in self.multipliers)
+
+  @property
   def factor(self) -> int:
     """By how much the latent is smaller than the image, along each side."""
-    return 2 ** (len(self.multipliers) - 1)
+    return 2 ** (len(self.widths) - 1)
 
   @property
   def latent_shape(self) -> tuple[int, int, int]:
@@ -105,11 +114,16 @@ def networks(config: Kl) -> tuple[Network, Network]:
 
 
 def autoencoder(config: Kl) -> Network:
-  """Both networks as one: images B H W C in [-1, 1] -> (mean, log variance) and what the decoder makes of the mean.
+  """Both networks as one, see `joined`."""
+  return joined(*networks(config))
+
+
+def joined(encoder: Network, decoder: Network) -> Network:
+  """Encoder and decoder as one network: images B H W C in [-1, 1] -> (mean, log variance) and what the decoder makes of
+  the mean.
 
   Parameters: {'encoder': ..., 'decoder': ...}.
   """
-  encoder, decoder = networks(config)
 
   def init(key: Key) -> tuple[Tree, Tree]:
     keys = jax.random.split(key)
@@ -124,26 +138,37 @@ def autoencoder(config: Kl) -> Network:
 
 
 class Encoder(nnx.Module):
-  """Images B H W C -> mean and log variance of the latent."""
+  """Images B H W C -> mean and log variance of the latent.
 
-  def __init__(self, config: Kl, rngs: nnx.Rngs):
-    dtype, width, outputs = jnp.dtype(config.dtype), config.base, 2 * config.latent
+  Args:
+    config: options.
+    widths: channels of the last convolution, and of the 1 x 1 convolution after it; None for twice those of the latent.
+  """
+
+  def __init__(self, config: Kl, rngs: nnx.Rngs, widths: tuple[int, int] | None = None):
+    dtype, width = jnp.dtype(config.dtype), config.widths[0]
+    outputs, projected = widths or (2 * config.latent,) * 2
     self.remat = config.remat
     self.first = Conv(config.shape[-1], width, dtype=dtype, rngs=rngs)
     stages = []
-    for index, multiplier in enumerate(config.multipliers):
-      stages.append(Stage(config, width, config.base * multiplier, config.blocks, index, rngs))
-      width = config.base * multiplier
+    for index, channels in enumerate(config.widths):
+      stages.append(Stage(config, width, channels, config.blocks, index, rngs))
+      width = channels
     self.down = nnx.List(stages)
     # On an even size, 'SAME' pads below and to the right alone, as the published code does.
-    self.shrink = nnx.List([Conv(config.base * multiplier, config.base * multiplier, stride=2, dtype=dtype, rngs=rngs)
-                            for multiplier in config.multipliers[:-1]])
+    self.shrink = nnx.List([Conv(channels, channels, stride=2, dtype=dtype, rngs=rngs)
+                            for channels in config.widths[:-1]])
     self.middle = Middle(config, width, rngs)
     self.norm = _norm(width, config, rngs)
     self.last = Conv(width, outputs, dtype=dtype, rngs=rngs)
-    self.moments = Conv(outputs, outputs, 1, dtype=dtype, rngs=rngs) if config.projections else None
+    self.moments = Conv(outputs, projected, 1, dtype=dtype, rngs=rngs) if config.projections else None
 
   def __call__(self, x_BHWC: Array, key: Key | None = None) -> tuple[Array, Array]:
+    mean_BHWZ, log_variance_BHWZ = jnp.split(self.maps(x_BHWC, key), 2, axis=-1)
+    return mean_BHWZ, jnp.clip(log_variance_BHWZ, *LOG_VARIANCES)
+
+  def maps(self, x_BHWC: Array, key: Key | None = None) -> Array:
+    """What comes out, in one piece, float32."""
     keys = _Keys(key, sum(len(stage.blocks) for stage in self.down) + 2)
     x_BHWC = self.first(x_BHWC)
     for index, stage in enumerate(self.down):
@@ -151,38 +176,48 @@ class Encoder(nnx.Module):
       x_BHWC = stage(x_BHWC, keys, self.remat)
     x_BHWC = self.middle(x_BHWC, keys, self.remat)
     x_BHWC = self.last(jax.nn.silu(self.norm(x_BHWC)))
-    x_BHWC = x_BHWC if self.moments is None else self.moments(x_BHWC)
-    mean_BHWZ, log_variance_BHWZ = jnp.split(x_BHWC.astype(jnp.float32), 2, axis=-1)
-    return mean_BHWZ, jnp.clip(log_variance_BHWZ, *LOG_VARIANCES)
+    return (x_BHWC if self.moments is None else self.moments(x_BHWC)).astype(jnp.float32)
 
 
 class Decoder(nnx.Module):
-  """Latents B H/f W/f Z -> images B H W C."""
+  """Latents B H/f W/f Z -> images B H W C.
 
-  def __init__(self, config: Kl, rngs: nnx.Rngs):
-    dtype, width = jnp.dtype(config.dtype), config.base * config.multipliers[-1]
+  `part` 'hidden' ends before the last convolution, and 'last' is that convolution alone: a loss may ask for its
+  gradient.
+
+  Args:
+    config: options.
+    inputs: channels of what is read; None for those of the latent.
+  """
+
+  def __init__(self, config: Kl, rngs: nnx.Rngs, inputs: int | None = None):
+    dtype, width = jnp.dtype(config.dtype), config.widths[-1]
     self.remat = config.remat
-    self.latent = Conv(config.latent, config.latent, 1, dtype=dtype, rngs=rngs) if config.projections else None
+    inputs = inputs or config.latent
+    self.latent = Conv(inputs, config.latent, 1, dtype=dtype, rngs=rngs) if config.projections else None
     self.first = Conv(config.latent, width, dtype=dtype, rngs=rngs)
     self.middle = Middle(config, width, rngs)
     stages = []
-    for index, multiplier in reversed(list(enumerate(config.multipliers))):
-      stages.append(Stage(config, width, config.base * multiplier, config.blocks + 1, index, rngs))
-      width = config.base * multiplier
+    for index, channels in reversed(list(enumerate(config.widths))):
+      stages.append(Stage(config, width, channels, config.blocks + 1, index, rngs))
+      width = channels
     self.up = nnx.List(stages)
-    self.enlarge = nnx.List([Conv(config.base * multiplier, config.base * multiplier, dtype=dtype, rngs=rngs)
-                             for multiplier in config.multipliers[:0:-1]])
+    self.enlarge = nnx.List([Conv(channels, channels, dtype=dtype, rngs=rngs) for channels in config.widths[:0:-1]])
     self.norm = _norm(width, config, rngs)
     self.last = Conv(width, config.shape[-1], dtype=dtype, rngs=rngs)
 
-  def __call__(self, z_BHWZ: Array, key: Key | None = None) -> Array:
+  def __call__(self, z_BHWZ: Array, key: Key | None = None, part: str = 'all') -> Array:
+    x_BHWC = z_BHWZ if part == 'last' else self._hidden(z_BHWZ, key)
+    return x_BHWC if part == 'hidden' else self.last(x_BHWC).astype(jnp.float32)
+
+  def _hidden(self, z_BHWZ: Array, key: Key | None) -> Array:
     keys = _Keys(key, sum(len(stage.blocks) for stage in self.up) + 2)
     x_BHWC = z_BHWZ if self.latent is None else self.latent(z_BHWZ)
     x_BHWC = self.middle(self.first(x_BHWC), keys, self.remat)
     for index, stage in enumerate(self.up):
       x_BHWC = self.enlarge[index - 1](double(x_BHWC)) if index else x_BHWC
       x_BHWC = stage(x_BHWC, keys, self.remat)
-    return self.last(jax.nn.silu(self.norm(x_BHWC))).astype(jnp.float32)
+    return jax.nn.silu(self.norm(x_BHWC))
 
 
 class Stage(nnx.Module):
@@ -209,15 +244,16 @@ class Stage(nnx.Module):
 
 
 class Middle(nnx.Module):
-  """A residual block, attention, and another residual block at the smallest resolution."""
+  """A residual block, attention if there is any, and another residual block at the smallest resolution."""
 
   def __init__(self, config: Kl, width: int, rngs: nnx.Rngs):
     self.blocks = nnx.List([_residual(config, width, width, rngs) for _ in range(2)])
-    self.attention = Attend(config, width, rngs)
+    self.attention = Attend(config, width, rngs) if config.middle_attention else None
 
   def __call__(self, x_BHWC: Array, keys: '_Keys', remat: str) -> Array:
     first, last = (functional.rematerialise(block, remat) for block in self.blocks)
-    return last(self.attention(first(x_BHWC, None, keys.next())), None, keys.next())
+    x_BHWC = first(x_BHWC, None, keys.next())
+    return last(x_BHWC if self.attention is None else self.attention(x_BHWC), None, keys.next())
 
 
 class Attend(nnx.Module):
@@ -251,6 +287,17 @@ def _residual(config: Kl, inputs: int, outputs: int, rngs: nnx.Rngs) -> residual
 def _norm(channels: int, config: Kl, rngs: nnx.Rngs) -> Any:
   return GroupNorm(channels, config.groups, epsilon=_EPSILON, dtype=jnp.dtype(config.dtype), rngs=rngs)
 
+
+# Options of published networks over the defaults; `shape` is the size of the images that they were trained for.
+_F16 = dict(latent=16, multipliers=(1, 1, 2, 2, 4), attention=(16,))
+VARIANTS: dict[str, dict[str, Any]] = {
+  'sd_vae': dict(shape=(512, 512, 3)), 'sdxl_vae': dict(shape=(1024, 1024, 3)),
+  'sd3_vae': dict(shape=(1024, 1024, 3), latent=16, projections=False),
+  'flux_vae': dict(shape=(1024, 1024, 3), latent=16, projections=False),
+  'x4_upscaler_vae': dict(shape=(512, 512, 3), multipliers=(1, 2, 4)),
+  'kl_f4': dict(shape=(256, 256, 3), latent=3, multipliers=(1, 2, 4)), 'kl_f8': dict(shape=(256, 256, 3)),
+  'kl_f16': dict(shape=(256, 256, 3), **_F16),
+  'kl_f32': dict(shape=(256, 256, 3), latent=64, multipliers=(1, 1, 2, 2, 4, 4), attention=(16, 32))}
 
 # Tensor parallelism splits the hidden channels of residual blocks, but not attention, whose maps are small.
 AXES = residual.axes('(encoder|decoder)/(down|middle|up)/.*', condition=False)

@@ -18,8 +18,8 @@ from genjax.models.denoisers import pixel_transformer
 from genjax.nn import conditioning, functional, residual
 from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.conditioning import Given, Memory, Reads
-from genjax.nn.conv import Conv, double
-from genjax.nn.embeddings import Embed, LabelEmbedding, timestep_embedding
+from genjax.nn.conv import Conv, around, double
+from genjax.nn.embeddings import label_table, timestep_embedding
 from genjax.nn.functional import Network, network
 from genjax.nn.linear import Linear
 from genjax.nn.norms import GroupNorm
@@ -251,7 +251,7 @@ class _Embed(nnx.Module):
                            rngs=rngs) if self.guided else None
     self.time = nnx.Dict(up=Linear(self.features, width, dtype=dtype, rngs=rngs),
                          down=Linear(width, width, dtype=dtype, rngs=rngs))
-    self.label = _classes(config, width, dtype, rngs) if config.num_classes else None
+    self.label = label_table(config.num_classes, config.null_class, width, dtype=dtype, rngs=rngs)
     self.added = conditioning.added(config, width, dtype=dtype, rngs=rngs)
     self.tokens = conditioning.Tokens(config, dtype=config.dtype, attention=config.attention_kernel,
                                       rngs=rngs) if config.memory_width else None
@@ -277,12 +277,6 @@ def _guidance_features(scale_B: Array, features: int) -> Array:
   return jnp.roll(both_BF, features // 2, axis=-1)
 
 
-def _classes(config: LatentUNet, width: int, dtype: Any, rngs: nnx.Rngs) -> nnx.Module:
-  if config.null_class:
-    return LabelEmbedding(config.num_classes, width, std=1.0, dtype=dtype, rngs=rngs)
-  return Embed(config.num_classes, width, embedding_init=nnx.initializers.normal(1.0), dtype=dtype, rngs=rngs)
-
-
 def _residual(config: LatentUNet, place: _Place) -> Network:
   made = network(lambda rngs: residual.Residual(
     place.inputs, place.outputs, groups=config.groups, epsilon=1e-5, condition=4 * config.channels[0],
@@ -303,9 +297,7 @@ class _Shrink(nnx.Module):
     self.conv = Conv(width, width, stride=2, dtype=dtype, rngs=rngs)
 
   def __call__(self, x_BHWC: Array, key: Key | None = None) -> Array:
-    # On even sizes 'SAME' pads below and to the right alone. Of a padded image, it then reads what is wanted, and one
-    # row and one column beyond it.
-    return self.conv(jnp.pad(x_BHWC, ((0, 0), (1, 1), (1, 1), (0, 0))))[:, :-1, :-1]
+    return around(self.conv, x_BHWC)
 
 
 class _Last(nnx.Module):

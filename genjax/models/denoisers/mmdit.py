@@ -256,7 +256,7 @@ class _Head(nnx.Module):
 
 def axes(config: MmDit) -> sharding.AxesTable:
   """The logical axes of the parameters of the network that the options describe."""
-  return (*AXES, *conditioning.axes(config, 'embed/', tokens=False))
+  return (*AXES, *(SINGLE_AXES if config.single else ()), *conditioning.axes(config, 'embed/', tokens=False))
 
 
 _BLOCKS = '(dual|joint|final|single)'
@@ -271,11 +271,11 @@ AXES = (
   (rf'{_BLOCKS}/.*up/kernel', ('layers', 'embed', 'mlp')),
   (rf'{_BLOCKS}/.*up/bias', ('layers', 'mlp')),
   (rf'{_BLOCKS}/.*down/kernel', ('layers', 'mlp', 'embed')),
-  ('single/out/kernel', ('layers', 'mlp', 'embed')),
   (rf'{_BLOCKS}/.*modulation/kernel', ('layers', 'embed', None)),
   ('head/modulation/kernel', ('embed', None)),
   ('head/out/kernel', ('embed', None)),
 )
+SINGLE_AXES = (('single/out/kernel', ('layers', 'mlp', 'embed')),)
 
 # Options of published networks over the defaults; `shape` is the size of the latents that they were trained for.
 _SD3 = dict(shape=(128, 128, 16), token_width=4096, vector_width=2048)

@@ -1,0 +1,180 @@
+"""Builder of autoencoders with quantized latents: VQ-VAE, VQGAN and finite scalar quantization.
+
+Runs that stand on one get the kind `autoencoder`, whose latents are quantized where they are decoded, or `codes`, the
+numbers of the codes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from genjax import config as config_lib
+from genjax import sharding
+from genjax.config import Config
+from genjax.data.pipeline import Pipeline
+from genjax.experiments import images, judges, measures, render, sections
+from genjax.experiments.measuring import chosen
+from genjax.models.autoencoders import vq
+from genjax.nn import quantizers
+from genjax.objectives import kinds
+from genjax.objectives.judges import Judges
+from genjax.objectives.vq import VqAutoencoder
+from genjax.options import Section, named
+from genjax.tables import Table
+from genjax.training import stopping
+from genjax.training.experiment import Columns, Experiment, Metric
+from genjax.types import Tree, UserError
+
+MODELS: Table = Table('quantized autoencoder', {
+  'vqvae': (vq.VqVae, vq.networks, vq.AXES), 'vqgan': (vq.VqGan, vq.gan_networks, vq.GAN_AXES)})
+QUANTIZERS: Table = Table('quantizer', {
+  'vector': quantizers.VectorQuantizer, 'finite_scalar': quantizers.FiniteScalarQuantizer})
+PAIRS = 8  # images, and their reconstructions, in a row of a picture
+PICTURES = 32  # images in it
+READS = ('params/net/(encoder|decoder|codebook)/.*', 'mutable/(codebook|moments)/.*')
+
+
+def build(config: Config) -> Experiment:
+  """An autoencoder whose latents are codes.
+
+  config.data: see `genjax.experiments.images.Data`. config.model: 'vqvae' with options of
+  `genjax.models.autoencoders.vq.VqVae`, or 'vqgan' with those of `genjax.models.autoencoders.vq.VqGan`.
+  config.quantizer: 'vector' or 'finite_scalar' with options of `genjax.nn.quantizers`. config.objective: options of
+  `VqAutoencoder` and of `Judges`. config.critic and config.parts.perceptual: see `genjax.experiments.judges`.
+
+  Raises:
+    UserError: an unknown name or option, or data that is not pixels.
+  """
+  images.check(config.data)
+  if images.content(config) != 'pixels':
+    raise UserError(f"an autoencoder learns from pixels; config.data.content is {images.content(config)!r}, set it to "
+                    "'pixels'")
+  opened = judges.open(config)
+  objective = _objective(config, opened.judges, opened.own)
+  heldout = images.batches(config, config.data.heldout, shuffle=False)
+
+  def preview(params, context, batch):
+    image = batch['image'][:PICTURES]
+    return {'original': image, 'reconstruction': objective.reconstruct(params, context, image)}
+
+  return opened.attach(Experiment(
+    objective=objective,
+    train=images.batches(config, config.data.train),
+    heldout=heldout,
+    optimizers=judges.optimizers_of(config, opened.judges),
+    example=images.example(config),
+    ema=config_lib.plain(config.ema),
+    axes={'net': config_lib.choose(MODELS, config.model.name, 'config.model.name')[2], **opened.axes},
+    preview=preview,
+    render=_render,
+    metrics=(_codes(objective, heldout), *chosen.of_autoencoder(config, objective.reconstruct))))
+
+
+def options(config: Config) -> dict[str, Section]:
+  """What the sections of the config take."""
+  made = {'encoder': '', 'decoder': '', 'quantizer': 'config.quantizer', 'latent': 'config.model', 'judges': '',
+          **judges.COMPUTED}
+  return {
+    'data': images.DATA,
+    'model': named({name: row[0] for name, row in MODELS.items()}, config.model,
+                   computed={'shape': sections.MADE['shape'], 'width': 'config.quantizer'}),
+    'quantizer': named(dict(QUANTIZERS.items()), config.get('quantizer')),
+    'objective': Section((VqAutoencoder, Judges), made),
+    'evaluation': measures.CHOSEN,
+    **judges.options(config)}
+
+
+def quantizer_of(config: Config) -> quantizers.Quantizer:
+  """The quantizer of a config."""
+  given = config.get('quantizer') or {}
+  kind = config_lib.choose(QUANTIZERS, given.get('name', 'vector'), 'config.quantizer.name')
+  return config_lib.build(kind, given, 'config.quantizer')
+
+
+def model_options(config: Config) -> Any:
+  """The options of the networks of a config."""
+  kind, _, _ = config_lib.choose(MODELS, config.model.name, 'config.model.name')
+  return config_lib.build(kind, config.model, 'config.model', shape=tuple(config.data.shape),
+                          width=quantizer_of(config).width)
+
+
+def _objective(config: Config, judging: Judges, own: Any) -> VqAutoencoder:
+  _, make, _ = config_lib.choose(MODELS, config.model.name, 'config.model.name')
+  model = model_options(config)
+  encoder, decoder = make(model)
+  return config_lib.build(VqAutoencoder, own, 'config.objective', encoder=encoder, decoder=decoder,
+                          quantizer=quantizer_of(config), latent=model.latent_shape, judges=judging)
+
+
+def autoencoder(config: Config, experiment: Experiment) -> kinds.Autoencoder:
+  """The kind `autoencoder` of such a run; see `genjax.experiments.parts`. Latents are quantized where they are
+  decoded."""
+  objective = _of(experiment)
+  return kinds.Autoencoder(
+    shape=tuple(config.data.shape),
+    latent=objective.latent,
+    encode=lambda group, image_BHWC: objective.encode(group['params'], group['mutable'], image_BHWC),
+    decode=lambda group, z_BX: objective.decode(group['params'], group['mutable'], z_BX),
+    moments=lambda group: objective.moments(group['mutable']),
+    factor=model_options(config).factor,
+    reads=_reads(experiment))
+
+
+def codes(config: Config, experiment: Experiment) -> kinds.Codes:
+  """The kind `codes` of such a run: images <-> numbers of codes."""
+  objective = _of(experiment)
+  height, width, _ = objective.latent
+  return kinds.Codes(
+    shape=tuple(config.data.shape), latent=(height, width), size=objective.quantizer.size,
+    encode_indices=lambda group, image_BHWC: objective.encode_indices(group['params'], group['mutable'], image_BHWC),
+    decode_indices=lambda group, index_BHW: objective.decode_indices(group['params'], group['mutable'], index_BHW),
+    factor=model_options(config).factor, reads=_reads(experiment))
+
+
+def _of(experiment: Experiment) -> VqAutoencoder:
+  objective = experiment.objective
+  assert isinstance(objective, VqAutoencoder)
+  return objective
+
+
+def _reads(experiment: Experiment) -> tuple[str, ...]:
+  return READS
+
+
+def _codes(objective: VqAutoencoder, heldout: Pipeline) -> Metric:
+  """The measure 'codes': 'used', how many codes occur in all of the held-out images, 'used_share', and 'perplexity'.
+
+  A batch has fewer: both grow with the number of images.
+  """
+  size = objective.quantizer.size
+  card = {'codes': size, 'of': 'all held-out images'}
+
+  def compute(sample: Callable[..., Columns], seed: int) -> dict[str, float]:
+    samples: Any = sample  # `genjax.training.drawing.Samples`
+    run = samples.run
+    count = run.program.on_mesh(lambda params, context, batch: objective.counts(params, context, batch))
+    count = jax.jit(count, out_shardings=sharding.replicated(run.mesh))
+    params, context = run.params(samples.averaged), run.state.context(run.frozen)
+    total_K = np.zeros(size)
+    for columns in heldout.epoch(run.rows(heldout.batch_size)):
+      stopping.check()
+      batch = sharding.put_batch({name: columns[name] for name in ('image', 'mask')}, run.mesh)
+      total_K += jax.device_get(count(params, context, batch))
+      run.clock.beat()
+    share_K = total_K[total_K > 0] / total_K.sum()
+    used = len(share_K)
+    return {'used': float(used), 'used_share': used / size, 'perplexity': float(np.exp(-(share_K * np.log(share_K)).sum()))}
+
+  return Metric('codes', compute, card)
+
+
+def _render(columns: Columns) -> dict[str, np.ndarray]:
+  """Grids of what random codes decode to, and of originals beside reconstructions."""
+  pictures = {}
+  if 'image' in columns:
+    pictures['samples'] = render.grid(columns['image'])
+  if 'reconstruction' in columns:
+    pictures['reconstructions'] = render.pairs(columns['original'], columns['reconstruction'], PAIRS)
+  return pictures
