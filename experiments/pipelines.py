@@ -12,7 +12,7 @@ from genjax import config as config_lib
 from genjax import interop
 from genjax.config import Config
 from genjax.configs import common
-from genjax.experiments import conditions, diffusion, pipeline_unets
+from genjax.experiments import conditions, diffusion, pipeline_transformers, pipeline_unets
 from genjax.experiments.pipeline_interface import AUTOENCODER, Family, Found
 from genjax.interop import pipelines, schedulers
 from genjax.interop.pipelines import Pipeline
@@ -20,7 +20,7 @@ from genjax.training.monitoring import logs
 from genjax.types import UserError
 
 # Class of a pipeline in diffusers -> how it becomes a run
-FAMILIES: dict[str, Family] = {**pipeline_unets.FAMILIES}
+FAMILIES: dict[str, Family] = {**pipeline_unets.FAMILIES, **pipeline_transformers.FAMILIES}
 READS = ('unet', 'transformer', 'vae', 'text_encoder', 'text_encoder_2', 'text_encoder_3', 'tokenizer', 'tokenizer_2',
          'tokenizer_3', 'scheduler')
 
