@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from genjax import config as config_lib
+from genjax import interop
 from genjax.experiments.pipeline_interface import AUTOENCODER, Family, Found, Sections
 from genjax.types import UserError
 
@@ -29,7 +30,17 @@ def numbers(found: Found) -> dict[str, Any]:
   """Height and width before resizing, top and left of the crop, and the height and width that are asked for; or, of a
   refiner, a score of beauty in their place, which is lower where guidance leads away from."""
   height, width = found.shape[:2]
-  if found.options.numbers == 6:
+  options, pipeline = found.options, found.pipeline
+  last = pipeline.texts[-1]
+  pooled = interop.describe(pipeline.path(last), pipeline.variant_of(last)).config.width
+  # config.json of the U-Net tells the channels of the vector and of all numbers together
+  count, rest = divmod(options.vector_width + options.numbers * options.number_features - pooled,
+                       options.number_features)
+  if rest or count not in (5, 6):
+    raise UserError(f'{pipeline.folder}: the U-Net of a {pipeline.kind} reads six numbers, or five of a refiner, of '
+                    f'{options.number_features} features each beside the {pooled} channels of {last}; its '
+                    f'projection_class_embeddings_input_dim leaves {count + rest / options.number_features:g}')
+  if count == 6:
     return dict(kind='numbers', column=(*SIZES, 'target_height', 'target_width'), dropout=0.0,
                 default=(f'{height},{width},0,0,{height},{width}',))
   return dict(kind='numbers', column=(*SIZES, 'score'), dropout=DROPOUT, default=(f'{height},{width},0,0,{AESTHETIC}',),
