@@ -1,4 +1,4 @@
-"""Pipelines with the U-Net of latent diffusion: Stable Diffusion 1 and 2 and SDXL, with their kin that see a picture."""
+"""Pipelines with the U-Net of latent diffusion: Stable Diffusion 1 and 2, SDXL, and their kin that see a picture."""
 
 from collections.abc import Callable
 from typing import Any
@@ -43,8 +43,8 @@ def numbers(found: Found) -> dict[str, Any]:
   if count == 6:
     return dict(kind='numbers', column=(*SIZES, 'target_height', 'target_width'), dropout=0.0,
                 default=(f'{height},{width},0,0,{height},{width}',))
-  return dict(kind='numbers', column=(*SIZES, 'score'), dropout=DROPOUT, default=(f'{height},{width},0,0,{AESTHETIC}',),
-              absent=(float(height), float(width), 0.0, 0.0, POOR))
+  return dict(kind='numbers', column=(*SIZES, 'score'), dropout=DROPOUT,
+              default=(f'{height},{width},0,0,{AESTHETIC}',), absent=(float(height), float(width), 0.0, 0.0, POOR))
 
 
 def inpainting(of: Callable[[Found], Sections]) -> Callable[[Found], Sections]:
@@ -53,8 +53,8 @@ def inpainting(of: Callable[[Found], Sections]) -> Callable[[Found], Sections]:
   def sections(found: Found) -> Sections:
     base = of(found)
     if not found.options.image_channels:
-      raise UserError(f'{found.pipeline.folder}: the U-Net of this {found.pipeline.kind} reads latents alone, and fills '
-                      'holes by what is put back in each step, which genjax does not do; name the same pipeline as a '
+      raise UserError(f'{found.pipeline.folder}: the U-Net of this {found.pipeline.kind} reads latents alone, and '
+                      'fills holes by what is put back in each step, which genjax does not do; name the same pipeline as a '
                       'StableDiffusionPipeline or StableDiffusionXLPipeline in its model_index.json')
     hole = dict(kind='inpainting', column='image', mask='mask', part=AUTOENCODER, dropout=0.0)
     return Sections({**base.conditions, 'hole': hole}, base.sampler)
