@@ -12,7 +12,7 @@ DROPOUT = 0.1  # of the text, as these models were trained
 # steps and guidance by which `diffusers` samples them
 SD, XL, EDIT = dict(steps=50, guidance=7.5), dict(steps=50, guidance=5.0), dict(steps=100)
 AESTHETIC, POOR = 6.0, 2.5  # scores that the refiner is told of a picture, and in the place of nothing
-SIZES = ('height', 'width', 'top', 'left')  # before resizing, and of the crop; the numbers of SDXL
+SIZES = ('original_size', 'crop_offset')  # columns with heights and widths, tops and lefts: the numbers of SDXL
 
 
 def stable_diffusion(found: Found) -> Sections:
@@ -41,9 +41,9 @@ def numbers(found: Found) -> dict[str, Any]:
                     f'{options.number_features} features each beside the {pooled} channels of {last}; its '
                     f'projection_class_embeddings_input_dim leaves {count + rest / options.number_features:g}')
   if count == 6:
-    return dict(kind='numbers', column=(*SIZES, 'target_height', 'target_width'), dropout=0.0,
+    return dict(kind='numbers', column=(*SIZES, 'target_size'), count=6, dropout=0.0,
                 default=(f'{height},{width},0,0,{height},{width}',))
-  return dict(kind='numbers', column=(*SIZES, 'score'), dropout=DROPOUT,
+  return dict(kind='numbers', column=(*SIZES, 'score'), count=5, dropout=DROPOUT,
               default=(f'{height},{width},0,0,{AESTHETIC}',), absent=(float(height), float(width), 0.0, 0.0, POOR))
 
 
