@@ -77,7 +77,7 @@ def _part(pipeline: Pipeline, name: str) -> Any:
 
 def facts(pipeline: Pipeline, family: Family, denoiser: Mapping[str, Any]) -> dict[str, Any]:
   """What a run keeps of the pipeline that it was imported from, as JSON has it."""
-  return {'pipeline': dict(pipeline.source), 'scheduler': dict(pipeline.scheduler),
+  return {'pipeline': dict(pipeline.source), 'scheduler': pipelines.finite(pipeline.scheduler),
           'architecture': family.architecture, 'config': dict(denoiser)}
 
 
