@@ -24,7 +24,8 @@ def found(length, width, pooled=3):
 
 def test_pixart_reads_lower_case_and_keeps_the_mask():
   join = joins.JOINS['pixart']()
-  assert join.prepare(' A Red Circle\n') == 'a red circle' and join.options(0, 0, 300) == dict(context=300, padding=False)
+  assert join.prepare(' A Red Circle\n') == 'a red circle'
+  assert join.options(0, 0, 300) == dict(context=300, padding=False)
   assert join.network([encoder(20)]) == {'token_width': 20} and join.lengths == (120,)
   assert set(join.give([found(5, 20)])) == {'tokens', 'tokens_mask'}
 

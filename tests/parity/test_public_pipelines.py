@@ -30,10 +30,10 @@ def opened(folder, workdir, **sampler):
   return genjax.open(workdir, sampler=dict(steps=STEPS, **sampler))
 
 
-def check_written(run, before, folder):
+def check_written(run, before, folder, **missing):
   """What is written again is the same to the last bit, and `diffusers` loads it."""
   exporting.export(run.workdir, folder)
-  after = diffusers.DiffusionPipeline.from_pretrained(folder)
+  after = diffusers.DiffusionPipeline.from_pretrained(folder, **missing)
   assert type(after) is type(before) and type(after.scheduler) is type(before.scheduler)
   settings = [{**pipeline.scheduler.config, '_use_default_values': None} for pipeline in (before, after)]
   assert settings[0] == settings[1]
