@@ -144,7 +144,8 @@ def test_parts_are_read_one_by_one(folder):
   experiment = builders.build(config)
   known, held = bases.identified(config, experiment), bases.attach(config, experiment)
   assert known.assets == held.assets and set(known.assets['parts']) == {'autoencoder', 'text_encoder'}
-  assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(known.frozen))
+  assert all(isinstance(leaf, jax.ShapeDtypeStruct) for part in known.frozen.values()
+             for leaf in jax.tree.leaves(part['params']))
   assert callable(public.read(folder, 'float32').params)
 
 
