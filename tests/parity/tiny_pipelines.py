@@ -105,7 +105,7 @@ def xl(folder, made=EULER, refiner=False, force_zeros=True):
   numbers, width = (5, 20) if refiner else (6, 32)
   network = unet(cross_attention_dim=width, addition_embed_type='text_time', addition_time_embed_dim=8,
                  projection_class_embeddings_input_dim=24 + 8 * numbers, use_linear_projection=True,
-                 **({'transformer_layers_per_block': (2,), **ONE_LEVEL} if refiner else {'transformer_layers_per_block': (2, 1)}))
+                 transformer_layers_per_block=(2,) if refiner else (2, 1), **(ONE_LEVEL if refiner else {}))
   kind = diffusers.StableDiffusionXLImg2ImgPipeline if refiner else diffusers.StableDiffusionXLPipeline
   more = dict(requires_aesthetics_score=True) if refiner else {}
   pipeline = kind(
