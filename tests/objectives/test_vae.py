@@ -171,9 +171,9 @@ def test_gradient_of_the_bound_is_that_of_the_weighted_samples():
 
 
 def test_log_evidence_is_the_closed_form_whatever_the_chunk():
-  image = BATCH['image'][:8]
+  batch = {'image': BATCH['image'][:8]}
   estimate = jax.jit(linear().log_evidence, static_argnums=(4, 5))
-  values = [estimate(FAR, NONE, image, jax.random.key(0), 4000, chunk) for chunk in (1, 7, 500)]
+  values = [estimate(FAR, NONE, batch, jax.random.key(0), 4000, chunk) for chunk in (1, 7, 500)]
   np.testing.assert_allclose(values[0], stats.norm.logpdf(204 / 255, 0, math.sqrt(1.25)), atol=0.1)
   np.testing.assert_allclose(values[1], values[0], rtol=1e-5)
   np.testing.assert_allclose(values[2], values[0], rtol=1e-5)
