@@ -17,7 +17,7 @@ from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import mixture as mixture_lib
 from genjax.data import packed, pipeline, selection, sources, synthetic
-from genjax.data.images import aspect, resizing
+from genjax.data.images import aspect, resizing, sizes
 from genjax.experiments import image_sets, imported, sections
 from genjax.options import Section
 from genjax.training.experiment import Condition
@@ -174,7 +174,12 @@ def _open_source(data: Config, split: str, seed: int, more: Sequence[str]) -> pi
   elif data.name in sources.SOURCES:
     source = _own_source(data, split)
   elif image_sets.place(data.name) is not None:
-    source = image_sets.open_pictures(data, split, wanted[1:])
+    told = [column for column in wanted if column in sizes.COLUMNS]
+    source = image_sets.open_pictures(data, split, [column for column in wanted[1:] if column not in told])
+    if told:
+      resized = bool(data.get('resize', '')) or bool(data.get('buckets'))
+      targets = image_sets.bucket_sizes(data) or ((data.shape[0], data.shape[1]),)
+      source = sizes.Sized(source, told, targets if resized else (), data.get('crop', False) or bool(data.get('buckets')))
     if data.get('buckets'):
       return source
     if not data.get('resize', ''):
