@@ -179,7 +179,8 @@ def _open_source(data: Config, split: str, seed: int, more: Sequence[str]) -> pi
     if told:
       resized = bool(data.get('resize', '')) or bool(data.get('buckets'))
       targets = image_sets.bucket_sizes(data) or ((data.shape[0], data.shape[1]),)
-      source = sizes.Sized(source, told, targets if resized else (), data.get('crop', False) or bool(data.get('buckets')))
+      crop = bool(data.get('crop', False) or data.get('buckets'))
+      source = sizes.Sized(source, told, targets if resized else (), crop)
     if data.get('buckets'):
       return source
     if not data.get('resize', ''):

@@ -74,7 +74,7 @@ def space(config: Config) -> Space:
                     f'{part.source.path} reads and writes {tuple(autoencoder.shape)}; set it to that, and resize '
                     'pictures by config.data.resize=bilinear')
   if len(autoencoder.latent) != 3:
-    raise UserError(f'config.parts.{PART} must make latents that are pictures, height, width and channels, and those of '
+    raise UserError(f'config.parts.{PART} must make latents of height, width and channels, and those of '
                     f'{part.source.path} have the shape {tuple(autoencoder.latent)}; take a run of '
                     'genjax.experiments.kl')
   if autoencoder.column != 'image':

@@ -133,7 +133,8 @@ def options(config: Config) -> dict[str, Section]:
   return {
     'data': images.DATA,
     'model': named({name: row[0] for name, row in MODELS.items()}, config.model,
-                   computed={**dict.fromkeys(conditions.NETWORK, 'config.conditions'), 'shape': sections.MADE['shape']}),
+                   computed={**dict.fromkeys(conditions.NETWORK, 'config.conditions'),
+                             'shape': sections.MADE['shape']}),
     'objective': Section((Vae,), made),
     'evaluation': Section((Evaluation,)),
     **of_conditions,

@@ -1,7 +1,7 @@
 """beta-VAE (Higgins et al. 2017), and its form with a capacity that grows (Burgess et al. 2018).
 
     genjax train --config=configs/autoencoders/beta_vae.py:data=digits,beta=4.0 --workdir=runs/beta
-    genjax train --config=configs/autoencoders/beta_vae.py:data=FOLDER,pixels=64,channels=3,capacity=25.0 --workdir=runs/c
+    genjax train --config=configs/autoencoders/beta_vae.py:data=FOLDER,pixels=64,capacity=25.0 --workdir=runs/capacity
 
 With a capacity C in nats, the KL term is beta |KL - C|, and C grows from 0 over the first half of the run; beta is then
 the paper's gamma, which is large. Arguments: data, a standard set or a folder; pixels and channels of a folder; beta; 0

@@ -64,8 +64,8 @@ def metrics(config: Config, options: Options, scores: Mapping[str, str], typical
   config_lib.choose({**scores, TYPICALITY: typical}, options.anomaly, 'config.evaluation.anomaly')
   normal = tuple(options.normal or config.data.get('classes') or ())
   if not normal:
-    raise UserError('config.evaluation.anomaly needs classes that are normal: set config.data.classes to those that the '
-                    'model learns from, such as (3,) or ("good",), or config.evaluation.normal')
+    raise UserError('config.evaluation.anomaly needs classes that are normal: set config.data.classes to those that '
+                    'the model learns from, such as (3,) or ("good",), or config.evaluation.normal')
   if config.get('conditions'):
     raise UserError('config.evaluation.anomaly scores examples of all classes, and a model with conditions is told '
                     'something of each; leave config.conditions out')

@@ -17,7 +17,6 @@ import argparse
 import numpy as np
 from PIL import Image
 
-from genjax import artifacts
 from genjax.cli import flags
 from genjax.runs import codes, extensions, outputs
 from genjax.runs import workdir as workdir_lib
@@ -31,8 +30,7 @@ def main(argv: list[str]) -> int:
   if args.rows < 1 or args.points < 2 or args.examples < 2:
     raise UserError(f'--rows is at least 1, --points and --examples at least 2, got {args.rows}, {args.points} and '
                     f'{args.examples}')
-  if args.attribute and args.pictures and len(args.pictures) < 1 or args.pictures and not args.attribute and (
-      len(args.pictures) % 2):
+  if args.pictures and not args.attribute and len(args.pictures) % 2:
     raise UserError(f'--pictures takes pairs of files, the first and the last of each row, got {len(args.pictures)}')
   if args.against and not args.attribute:
     raise UserError(f'--against={args.against} goes with --attribute')
@@ -43,7 +41,7 @@ def main(argv: list[str]) -> int:
   made = codes.Codes(config, run, flags.averaged(args))
   shown = _attribute(made, args) if args.attribute else _ways(made, args)
   workdir_lib.prepare(str(out.parent), '--out')
-  artifacts.write(out, _sheet(shown))
+  codes.write(out, shown)
   logs.say(f'{len(shown)} rows of {shown.shape[1]} pictures: {out}')
   return 0
 
@@ -112,10 +110,3 @@ def _read(made: codes.Codes, path: str) -> np.ndarray:
   except (OSError, ValueError) as error:
     raise UserError(f'{path} cannot be read as a picture: {error}') from error
   return np.asarray(found).reshape(made.shape)
-
-
-def _sheet(image_NPHWC: np.ndarray) -> np.ndarray:
-  """One picture of all rows."""
-  rows, points, height, width, channels = image_NPHWC.shape
-  sheet = image_NPHWC.transpose(0, 2, 1, 3, 4).reshape(rows * height, points * width, channels)
-  return np.repeat(sheet, 3, axis=-1) if channels == 1 else sheet

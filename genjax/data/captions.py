@@ -55,8 +55,8 @@ def read(root: pathlib.Path, tables: Sequence[str], texts: Sequence[str], names:
         raise UserError(f'{where}: describes {name!r}, which {places[name]} describes already; remove one of them')
       places[name] = where
       if field in values and not isinstance(values[field], str | None) and not are_texts(values[field]):
-        raise UserError(f'{where}: {field!r} must be a text, or a list of texts of which one is drawn whenever the file '
-                        f'is read, got {values[field]!r}')
+        raise UserError(f'{where}: {field!r} must be a text, or a list of texts of which one is drawn whenever the '
+                        f'file is read, got {values[field]!r}')
       for key, value in values.items():
         if value is not None:
           text = documents.whole(value, where) if isinstance(value, str) else (

@@ -30,8 +30,8 @@ class Selected:
     label_N = all_labels(source)
     self._row_N = np.flatnonzero(np.isin(label_N, self.labels))
     if not len(self._row_N):
-      raise UserError(f'config.data.classes={tuple(classes)} names classes of which the data has no example; its labels '
-                      f'are {listed([str(label) for label in np.unique(label_N)])}')
+      raise UserError(f'config.data.classes={tuple(classes)} names classes of which the data has no example; its '
+                      f'labels are {listed([str(label) for label in np.unique(label_N)])}')
     self.index = {name: values[self._row_N] for name, values in getattr(source, 'index', {}).items()}
 
   def __len__(self) -> int:

@@ -1,11 +1,13 @@
 """The latents of a run that is an autoencoder: pictures to codes and back, ways between two, and attributes."""
 
 from collections.abc import Callable, Mapping
+import pathlib
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from genjax import artifacts
 from genjax.config import Config
 from genjax.runs import builders
 from genjax.training.run import Run
@@ -155,3 +157,10 @@ def attribute(code_N: np.ndarray, has_N: np.ndarray) -> Attribute:
                     f'{int((~has_N).sum())}; take more examples, or another attribute')
   difference = code_N[has_N].mean(axis=0, dtype=np.float64) - code_N[~has_N].mean(axis=0, dtype=np.float64)
   return Attribute(difference.astype(np.float32), int(has_N.sum()), int((~has_N).sum()))
+
+
+def write(path: pathlib.Path, image_NPHWC: np.ndarray) -> None:
+  """Writes rows of pictures as one."""
+  rows, points, height, width, channels = image_NPHWC.shape
+  sheet_HWC = image_NPHWC.transpose(0, 2, 1, 3, 4).reshape(rows * height, points * width, channels)
+  artifacts.write(path, np.repeat(sheet_HWC, 3, axis=-1) if channels == 1 else sheet_HWC)

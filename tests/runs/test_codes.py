@@ -62,8 +62,8 @@ def test_a_run_of_a_vae(smoke_run, tmp_path):
   with pytest.raises(UserError, match="no column 'label'.*num_classes=10"):
     made.examples(3, 'label')
   out = tmp_path / 'threes.png'
-  assert main(['interpolate', f'--workdir={folder}', '--attribute=label=3', '--against=label=5', '--rows=2', '--points=4',
-               f'--out={out}', '--set', 'data.num_classes=10']) == 0
+  assert main(['interpolate', f'--workdir={folder}', '--attribute=label=3', '--against=label=5', '--rows=2',
+               '--points=4', f'--out={out}', '--set', 'data.num_classes=10']) == 0
   with Image.open(out) as picture:
     assert picture.size == (32, 16)
   for wrong in (['--points=1'], ['--against=label=3'], ['--attribute=label'], ['--pictures', 'a.png']):

@@ -30,8 +30,9 @@ class Sized:
     self.index, self.classes = getattr(source, 'index', {}), getattr(source, 'classes', {})
     size_N2 = np.asarray(self.index['size'], np.float64)
     target_N2 = np.asarray(targets, np.float64)[nearest(size_N2, targets)] if targets else size_N2
-    offset_N2 = np.asarray([_offset(size, target) for size, target in zip(size_N2, target_N2)]) if crop and targets else (
-      np.zeros_like(size_N2))
+    offset_N2 = np.zeros_like(size_N2)
+    if crop and targets:
+      offset_N2 = np.asarray([_offset(size, target) for size, target in zip(size_N2, target_N2)])
     self._facts = {'original_size': size_N2, 'crop_offset': offset_N2, 'target_size': target_N2}
 
   def __len__(self) -> int:

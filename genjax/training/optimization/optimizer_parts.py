@@ -74,8 +74,8 @@ def _rule(part: Any, label: str, where: str) -> Rule:
   if set(how) == {'rows'}:
     rows: Any = tuple(how['rows']) if isinstance(how['rows'], (tuple, list)) else ()
     if len(rows) != 2 or any(type(row) is not int for row in rows) or not 0 <= rows[0] < rows[1]:
-      raise UserError(f'{where}: rows must be the first row that is trained and the first that is not any more, such as '
-                      f'(8000, 8010), got {how["rows"]!r}')
+      raise UserError(f'{where}: rows must be the first row that is trained and the first that is not any more, such '
+                      f'as (8000, 8010), got {how["rows"]!r}')
     return Rule(pattern, OWN, rows=rows)
   if 'name' in how:
     return Rule(pattern, label, options=how)

@@ -27,9 +27,9 @@ def told(config):
   source = images.open_data(config, 'train', ('original_size', 'crop_offset', 'target_size'))
   columns = source.get(np.arange(3))
   names = list(SIZES)
-  return {names[int(np.asarray(image)[0, 0, 0])]: (tuple(size), tuple(offset), tuple(target)) for image, size, offset, target in zip(
-    columns['image'], columns['original_size'].tolist(), columns['crop_offset'].tolist(),
-    columns['target_size'].tolist())}
+  facts = [columns[name].tolist() for name in ('original_size', 'crop_offset', 'target_size')]
+  return {names[int(np.asarray(image)[0, 0, 0])]: tuple(map(tuple, told))
+          for image, *told in zip(columns['image'], *facts)}
 
 
 def test_cropped_pictures_tell_what_was_cut_off(config):
