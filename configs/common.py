@@ -204,3 +204,54 @@ def smoke(config: Any) -> Any:
   if config.data.get('name') in ('mnist', 'cifar10'):
     config.data.heldout = f'{config.data.heldout}[:16]'  # the last step is evaluated in full
   return config
+
+
+def captioned_shapes(config: Any) -> None:
+  """Coloured shapes with captions of a few words, which a text encoder of the network's own reads."""
+  config.data = dict(IMAGES, name='captioned_shapes', train='train', heldout='heldout', shape=(16, 16, 3),
+                     num_classes=0, flip=False)
+  config.conditions = dict(text=dict(kind='text', column='text', dropout=0.1, truncate=True, length=12,
+                                     vocabulary='wordpiece', vocabulary_size=200))
+
+
+def smoke_captions(config: Any) -> None:
+  """The two-step variant of a model of `captioned_shapes`."""
+  smoke(config)
+  config.data.shape, config.conditions.text.vocabulary_size = (8, 8, 3), 100
+  config.sampler.steps = 2
+  config.optimizers.net.warmup = 1
+
+
+def captioned_latents(config: Any, folder: str, size: int, parts: dict[str, str], prompt: dict[str, Any]) -> None:
+  """Pictures with captions that `genjax data encode --prompts` encoded.
+
+  Args:
+    config: is changed.
+    folder: the encoded data.
+    size: side of the pictures.
+    parts: name in config.parts -> run, or folder of public weights.
+    prompt: how the captions were read, options of the condition of kind 'prompt'.
+  """
+  config.data = dict(IMAGES, name=folder, train='train', heldout='heldout', content='latents', num_classes=0,
+                     shape=(size, size, 3), flip=False, resize='bicubic', crop=True, threads=4)
+  config.parts = dict(parts)
+  config.conditions = dict(text=dict(kind='prompt', column='text', dropout=0.1, stored=True, **prompt))
+
+
+def flow_matching(config: Any, small: bool, steps: int, shift: float, guidance: float) -> None:
+  """Flow matching with times as in Stable Diffusion 3, and the rates of a small model or of a large one."""
+  config.objective = dict(process=dict(name='flow'), parameterization=dict(name='velocity'),
+                          times=dict(name='logit_normal', mean=0.0, std=1.0), weighting=dict(name='uniform'),
+                          stratified=True)
+  config.sampler = dict(name='heun' if small else 'euler', steps=12 if small else steps, spacing='', clip=0.0,
+                        guidance=3.0 if small else guidance, rescale=0.0, options=dict(),
+                        **{**SAMPLING, 'shift': 1.0 if small else shift})
+  rate = dict(lr=1e-3, warmup=100, schedule='cosine', end=0.02) if small else dict(lr=1e-4, warmup=1000)
+  config.optimizers = dict(net=dict(name='adamw', b2=0.99 if small else 0.95, **rate))
+  config.ema = dict(net=0.995 if small else 0.9999)
+  every(config, 1500 if small else 10_000)
+
+
+def every(config: Any, steps: int) -> None:
+  """Evaluates, samples and saves all these steps."""
+  config.evaluate_every = config.sample_every = config.checkpoint.every = steps

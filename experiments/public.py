@@ -1,6 +1,7 @@
 """Runs of public models: conversion of folders in the layout of `transformers` to runs, and back."""
 
 from collections.abc import Callable, Mapping
+import contextlib
 import copy
 import dataclasses
 import json
@@ -10,63 +11,101 @@ from typing import Any, NamedTuple
 from genjax import config as config_lib
 from genjax import interop
 from genjax.config import Config
-from genjax.experiments import bert, classifier, imported, kl, language, public_configs, seq2seq, speech
+from genjax.experiments import (
+  bert,
+  classifier,
+  diffusion,
+  imported,
+  kl,
+  language,
+  pipeline_export,
+  pipelines,
+  public_configs,
+  seq2seq,
+  speech,
+)
 from genjax.interop import conversion, files, peft, weights
+from genjax.interop import pipelines as index
 from genjax.nn import lora
+from genjax.runs import assets, checkpoints
+from genjax.training import averages
+from genjax.training.monitoring import logs
 from genjax.types import Params, Tree, UserError, strict_json
 
 
 class Imported(NamedTuple):
-  """An imported run. config: its config. params: group -> parameters. mutable: see `Variables`. files: its files."""
+  """An imported run.
+
+  Attributes:
+    config: its config.
+    params: group -> parameters; or a function that reads them, once the parts of the run were read and let go.
+    mutable: see `Variables`.
+    files: its files.
+  """
 
   config: Config
-  params: Params
+  params: Params | Callable[[], Params]
   mutable: Tree
   files: dict[str, bytes]
 
 
-def read(folder: pathlib.Path, dtype: str | None) -> Imported:
+def read(folder: pathlib.Path, dtype: str | None, variant: str = '') -> Imported:
   """Makes a run from a public model.
 
   Its config has no training steps and no data. Its optimizer has no state, so that the run is as large as the model.
 
   Args:
-    folder: see `genjax.interop.load`.
+    folder: see `genjax.interop.load`; or that of a pipeline, see `genjax.experiments.pipelines`.
     dtype: of the parameters; None for that of the files.
+    variant: which files are read, see `genjax.interop.files.open_folder`; of a pipeline, in
+      the components that have such.
 
   Raises:
-    UserError: see `genjax.interop.load` and `genjax.experiments.public_configs.make`.
+    UserError: see `genjax.interop.load`, `genjax.experiments.public_configs.make` and
+      `genjax.experiments.pipelines.configured`.
   """
-  model = interop.load(folder, dtype)
+  if index.is_pipeline(folder):
+    return _read_pipeline(folder, dtype, variant)
+  model = interop.load(folder, dtype, variant)
   config = public_configs.make(model, folder)
   told = {'architecture': model.architecture, 'config': dict(model.source)}
   kept = {**imported.given(folder, imported.CARRIED), imported.PUBLIC: (strict_json(told, indent=2) + '\n').encode()}
   return Imported(config, {'net': model.params}, _mutable(config, model), kept)
 
 
-def describe(folder: pathlib.Path) -> tuple[Config, dict[str, Tree]]:
+def _read_pipeline(folder: pathlib.Path, dtype: str | None, variant: str) -> Imported:
+  pipeline, family = pipelines.open_folder(folder, variant)
+  config = pipelines.configured(pipeline, family)
+  pipelines.say_skipped(pipeline)
+  denoiser, own = pipeline.path(family.denoiser), pipeline.variant_of(family.denoiser)
+  told = pipelines.facts(pipeline, family, interop.describe(denoiser, own).source)
+  kept = {imported.PUBLIC: (strict_json(told, indent=2) + '\n').encode()}
+  return Imported(config, lambda: {'net': interop.load(denoiser, dtype, own).params}, {}, kept)
+
+
+def describe(folder: pathlib.Path, variant: str = '') -> tuple[Config, dict[str, Tree]]:
   """A public model as a part of runs: the config of its builder, and its variables as shapes.
 
   A model without the head that a run would train, such as a bare encoder, will do.
 
   Args:
-    folder: see `genjax.interop.load`.
+    folder, variant: see `genjax.interop.load`.
 
   Raises:
     UserError: see `genjax.interop.load` and `genjax.experiments.public_configs.make`.
   """
-  model = interop.describe(folder).model()
+  model = interop.describe(folder, variant).model()
   config = public_configs.make(model, folder, trains=False)
   return config, {'params': {'net': model.params}, 'mutable': _mutable(config, model)}
 
 
-def variables(folder: pathlib.Path) -> tuple[Params, Tree]:
+def variables(folder: pathlib.Path, variant: str = '') -> tuple[Params, Tree]:
   """The parameters of a public model by group, and its mutable variables.
 
   Raises:
     UserError: see `genjax.interop.load`.
   """
-  model = interop.load(folder)
+  model = interop.load(folder, variant=variant)
   return {'net': model.params}, model.mutable
 
 
@@ -95,6 +134,9 @@ def write(folder: pathlib.Path, config: Config, params: Params, kept: Mapping[st
   Raises:
     UserError: see `genjax.interop.save`; or the run is not of a family with public architectures.
   """
+  if pipeline_export.family_of(config, kept):
+    pipeline_export.write(folder, config, params['net'], kept, dtype, _write_run)
+    return
   options, model = _model(config, params, kept)
   with files.new_folder(folder) as partial:
     net = {name: tree for name, tree in params['net'].items() if name not in kl.NO_NETWORK}
@@ -105,6 +147,15 @@ def write(folder: pathlib.Path, config: Config, params: Params, kept: Mapping[st
     for name, data in kept.items():
       if name != imported.PUBLIC:
         (partial / name).write_bytes(data)
+
+
+def _write_run(folder: pathlib.Path, workdir: pathlib.Path, step: int | None, dtype: str | None) -> None:
+  """Writes the model of a run that is a part of another one."""
+  config = assets.read_config(workdir)
+  with contextlib.closing(checkpoints.of_run(workdir, config)) as saved:
+    _, trees = saved.load(logs.say, step, ('params', 'ema', 'mutable'))
+  params = {**trees['params'], **averages.evaluated(trees.get('ema') or {})}
+  write(folder, config, params, assets.contents(workdir, config), dtype, trees.get('mutable'))
 
 
 def read_adapter(folder: pathlib.Path, base: Config, params: Params, kept: Mapping[str, bytes]) -> Imported:
@@ -189,6 +240,7 @@ OPTIONS: dict[str, Callable[[Config, Tree], Any]] = {
   language.__name__: lambda config, net: language.model_options(config, len(net['embedding']['token']['embedding'])),
   bert.__name__: bert.exported_options, seq2seq.__name__: seq2seq.exported_options,
   speech.__name__: speech.exported_options, classifier.__name__: classifier.model_options,
-  kl.__name__: lambda config, net: kl.model_options(config)}
+  kl.__name__: lambda config, net: kl.model_options(config),
+  diffusion.__name__: lambda config, net: diffusion.model_options(config)}
 # runs of these that were not imported use words or characters as tokens
 OWN_VOCABULARY = (seq2seq.__name__, speech.__name__)

@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from genjax import checks
@@ -120,6 +121,7 @@ class Data(sections.Splits):
       `genjax.experiments.sentences.open_pieces`.
     vocabulary_size: tokens of the model, with a tokenizer.
     prefix: text before each source, such as 'translate English to German: ', with a tokenizer.
+    padding: of a text encoder of other runs: whether padding counts as tokens, as Stable Diffusion 3 and Flux read T5.
   """
 
   source: str = dataclasses.field(kw_only=True)
@@ -130,6 +132,7 @@ class Data(sections.Splits):
   vocabulary: str = ''
   vocabulary_size: int = 0
   prefix: str = ''
+  padding: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +172,7 @@ def text_encoder(config: Config, experiment: Experiment) -> TextEncoder:
   network = seq2seq.seq2seq(dataclasses.replace(model, decoder_layers=0))
 
   def encode(group: Tree, ids_BL: Array, mask_BL: Array) -> dict[str, Array]:
+    mask_BL = jnp.ones_like(mask_BL) if config.data.get('padding') else mask_BL
     memory_BLD, _ = network.apply(group['params']['net'], {}, ids_BL, None, mask_BL)
     return encoders.outputs(memory_BLD, mask_BL)
 

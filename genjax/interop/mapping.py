@@ -93,6 +93,8 @@ class Architecture:
     renamed: regular expression -> replacement, for names in older files.
     bare: options -> whether the model is saved without the prefix.
     mutable: (options, config.json) -> variables that are no tensors of the files.
+    copies: options -> name of a tensor that public files repeat -> name of the tensor that it repeats. Import checks
+      that they are equal, export writes them.
     constants: options -> tensors of public files that follow from the options, by name.
     measured: such variables -> entries of config.json.
     layout: of the folder, an entry of `genjax.interop.files.LAYOUTS`.
@@ -112,6 +114,7 @@ class Architecture:
   renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
   bare: Callable[[Any], bool] = lambda config: False
   mutable: Callable[[Any, Mapping[str, Any]], Tree] = lambda config, source: {}
+  copies: Callable[[Any], Mapping[str, str]] = lambda config: {}
   constants: Callable[[Any], Mapping[str, np.ndarray]] = lambda config: {}
   measured: Callable[[Tree], Mapping[str, Any]] = lambda mutable: {}
   layout: str = 'transformers'

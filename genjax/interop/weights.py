@@ -15,6 +15,7 @@ from genjax.interop import (
   autoencoders,
   clip,
   decoders,
+  dits,
   encoders,
   features,
   files,
@@ -32,7 +33,7 @@ from genjax.types import Tree, UserError, expanded, listed, named_leaves, unflat
 
 ARCHITECTURES = {**clip.ARCHITECTURES, **decoders.ARCHITECTURES, **encoders.ARCHITECTURES, **features.ARCHITECTURES,
                  **images.ARCHITECTURES, **seq2seq.ARCHITECTURES, **autoencoders.ARCHITECTURES,
-                 **mmdits.ARCHITECTURES, **unets.ARCHITECTURES}
+                 **mmdits.ARCHITECTURES, **unets.ARCHITECTURES, **dits.ARCHITECTURES}
 DTYPES = ('float32', 'bfloat16', 'float16')
 ALIGNMENT = 64  # bytes; JAX uses a host array with this alignment without a copy
 _TYPE_ENTRIES = ('dtype', 'torch_dtype')
@@ -57,7 +58,7 @@ class Model:
   source: Mapping[str, Any]
 
 
-def load(folder: str | os.PathLike, dtype: str | None = None) -> Model:
+def load(folder: str | os.PathLike, dtype: str | None = None, variant: str = '') -> Model:
   """Reads a folder in the layout of `transformers`: config.json, and model.safetensors or its shards.
 
   Tensors are read one by one into their final arrays, so memory holds the model and one tensor. Config, names, shapes
@@ -66,6 +67,7 @@ def load(folder: str | os.PathLike, dtype: str | None = None) -> Model:
   Args:
     folder: the folder.
     dtype: dtype of the parameters, one of `DTYPES`; None for that of the files. Use 'float32' for training.
+    variant: which files are read, see `genjax.interop.files.open_folder`.
 
   Returns:
     The model, on the default device.
@@ -75,7 +77,7 @@ def load(folder: str | os.PathLike, dtype: str | None = None) -> Model:
       are missing, unexpected or of another shape, or `dtype` cannot represent a number.
   """
   wanted = _dtype(dtype)
-  return _filled(describe(folder), wanted)
+  return _filled(describe(folder, variant), wanted)
 
 
 def from_tensors(where: str, source: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Model:
@@ -142,8 +144,8 @@ class Description:
     return Model(self.architecture, self.config, self.network, unflatten(self.shapes), mutable, self.source)
 
 
-def describe(folder: str | os.PathLike) -> Description:
-  """Reads everything about a folder but its tensors, and checks it.
+def describe(folder: str | os.PathLike, variant: str = '') -> Description:
+  """Reads everything about a folder but its tensors, and checks it; for arguments see `load`.
 
   Raises:
     UserError: see `load`.
@@ -154,7 +156,7 @@ def describe(folder: str | os.PathLike) -> Description:
   path = folder / 'config.json'
   source = read_json(path, 'the description of the model')
   _named(source, str(path))
-  return _described(str(folder), str(path), source, files.open_folder(folder))
+  return _described(str(folder), str(path), source, files.open_folder(folder, variant))
 
 
 def _named(source: Mapping[str, Any], path: str) -> Architecture:
@@ -174,7 +176,7 @@ def _described(folder: str, path: str, source: Mapping[str, Any], stored: Mappin
   network, shapes = _network(architecture, config, path)
   rows = mapping.rows(architecture, config, shapes)
   return Description(architecture.name, config, network, source, shapes, rows,
-                     _match(folder, architecture, rows, stored))
+                     _match(folder, architecture, rows, stored, architecture.copies(config)))
 
 
 def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, mutable: Tree = None,
@@ -213,6 +215,8 @@ def save(folder: str | os.PathLike, model: Any, params: Tree = None, *, mutable:
   pending = [
     tensor._replace(name=tensor.name.removeprefix(prefix)) for row in rows for tensor in _pending(row, leaves, types)
   ]
+  named = {tensor.name: tensor for tensor in pending}
+  pending += [named[name]._replace(name=copy) for copy, name in chosen.copies(config).items()]
   stem, entry = files.LAYOUTS[chosen.layout]
   pending += [files.Pending(name, values.shape, pending[0].dtype, lambda values=values: values.astype(
     pending[0].dtype)) for name, values in chosen.constants(config).items()]
@@ -261,11 +265,12 @@ def _network(architecture: Architecture, config: Any, where: str) -> tuple[Netwo
   return network, named_leaves(jax.eval_shape(network.init, jax.random.key(0))[0])
 
 
-def _match(folder: str, architecture: Architecture, rows: list[Row], stored: Mapping[str, Any]) -> dict[str, Any]:
+def _match(folder: str, architecture: Architecture, rows: list[Row], stored: Mapping[str, Any],
+           copies: Mapping[str, str]) -> dict[str, Any]:
   """The stored tensor for every name of the table. An error lists all names that do not fit."""
   shapes = {name: row.shape for row in rows for name in row.names}
   aliases = {alias: name for alias, name in architecture.aliases.items() if name in shapes}
-  known = {**shapes, **{alias: shapes[name] for alias, name in aliases.items()}}
+  known = {**shapes, **{alias: shapes[name] for alias, name in {**aliases, **copies}.items()}}
   found: dict[str, Any] = {}
   unmapped, wrong = [], []
   for name, tensor in stored.items():
@@ -276,7 +281,7 @@ def _match(folder: str, architecture: Architecture, rows: list[Row], stored: Map
         wrong.append(f'{name} has {tensor.shape}, config.json asks for {known[public]}')
     elif not any(re.fullmatch(pattern, name.removeprefix(architecture.prefix)) for pattern in architecture.ignored):
       unmapped.append(name)
-  missing = [name for name in shapes if name not in found]
+  missing = [name for name in (*shapes, *copies) if name not in found]
   problems = [
     f'{len(names)} {what}: {listed(names)}' for names, what in ((missing, 'missing'), (sorted(unmapped),
                                                                                        'without a place in the model'),
@@ -286,13 +291,21 @@ def _match(folder: str, architecture: Architecture, rows: list[Row], stored: Map
     raise UserError(f'{folder}: its tensors are not those of the {architecture.name} that config.json describes; '
                     + '; '.join(problems))
   for alias, name in aliases.items():
-    if alias in found and alias not in shapes:
-      repeated, tensor = found[alias].read(), found[name].read()
-      if repeated.dtype != tensor.dtype or not np.array_equal(repeated.view(np.uint8), tensor.view(np.uint8)):
-        raise UserError(
-          f'{folder}: {alias} and {name} differ, but config.json says that they are tied (tie_word_embeddings); '
-          'set that to false if they should differ')
+    if alias in found and alias not in shapes and not _equal(found[alias], found[name]):
+      raise UserError(
+        f'{folder}: {alias} and {name} differ, but config.json says that they are tied (tie_word_embeddings); '
+        'set that to false if they should differ')
+  for copy, name in copies.items():
+    if not _equal(found[copy], found[name]):
+      raise UserError(f'{folder}: {copy} and {name} differ. A {architecture.name} holds one tensor under both names, '
+                      'and genjax has it once: it cannot read a model in which they were trained apart')
   return found
+
+
+def _equal(first: Any, second: Any) -> bool:
+  """Whether two stored tensors are equal to the last bit."""
+  one, other = first.read(), second.read()
+  return one.dtype == other.dtype and np.array_equal(one.view(np.uint8), other.view(np.uint8))
 
 
 def _read(row: Row, stored: Mapping[str, files.Stored], shapes: Mapping[str, Any],

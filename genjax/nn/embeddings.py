@@ -93,7 +93,7 @@ def sincos(position_T: np.ndarray, width: int, shift: int = 0) -> np.ndarray:
   return np.concatenate([np.sin(angle), np.cos(angle[:, :width // 2])], axis=-1)
 
 
-def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
+def sincos_positions(rows: int, columns: int, width: int, span: float = 0.0) -> np.ndarray:
   """Sinusoidal 2D positions (Vaswani et al. 2017 per axis, in the layout of MAE and DiT).
 
   The first half of the channels encodes the column, the second half the row; in each half, sines come before cosines.
@@ -101,6 +101,7 @@ def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
   Args:
     rows, columns: size of the grid of tokens.
     width: model width D, a multiple of 4.
+    span: the positions along each axis lie evenly in 0 .. span; 0 for whole numbers.
 
   Returns:
     float32 of shape (rows * columns, D), row by row.
@@ -111,6 +112,8 @@ def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
   if width % 4:
     raise ValueError(f'2D positions need a width that is a multiple of 4, got {width}')
   row, column = np.divmod(np.arange(rows * columns), columns)
+  if span:
+    row, column = row * (span / rows), column * (span / columns)
   return np.concatenate([sincos(column, width // 2), sincos(row, width // 2)], axis=-1).astype(np.float32)
 
 

@@ -28,7 +28,7 @@ DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 def import_model(source: pathlib.Path, workdir: pathlib.Path, base: pathlib.Path | None = None,
-                 dtype: str = 'float32') -> tuple[int, Mapping[str, Condition]]:
+                 dtype: str = 'float32', variant: str = '') -> tuple[int, Mapping[str, Condition]]:
   """Makes a run before its first step of a public model; see `genjax import --help`.
 
   Args:
@@ -36,6 +36,7 @@ def import_model(source: pathlib.Path, workdir: pathlib.Path, base: pathlib.Path
     workdir: a new run directory.
     base: the run of the model whose adapters are imported, if `source` is a folder of PEFT.
     dtype: of the parameters in the checkpoint, one of `DTYPES`.
+    variant: 'fp16' reads files such as model.fp16.safetensors.
 
   Returns:
     The number of parameters, and the conditions that samples of the run take.
@@ -53,7 +54,7 @@ def import_model(source: pathlib.Path, workdir: pathlib.Path, base: pathlib.Path
   workdir_lib.compilation_cache()
   with new_folder(workdir) as partial:
     public, where = importlib.import_module(PUBLIC), source.parent if source.is_file() else source
-    imported = public.read(where, dtype) if base is None else _read_adapter(public, where, base)
+    imported = public.read(where, dtype, variant) if base is None else _read_adapter(public, where, base)
     return _write(partial, source, *imported)
 
 
@@ -90,8 +91,9 @@ def _write(folder: pathlib.Path, source: pathlib.Path, config: Config, params, m
            files) -> tuple[int, Mapping[str, Condition]]:
   """Writes the run to a folder; returns the number of its parameters, and what it can be asked for."""
   paths = [os.getcwd()]
-  experiment = bases.attach(config, builders.build(config, paths))
+  experiment = bases.identified(config, builders.build(config, paths))
   run = Run(experiment, builders.settings(config))
+  params = params() if callable(params) else params  # after the parts were read, so that memory never holds both
   files = {**experiment.files, **files}
   kept = {**experiment.assets, **({'vocabulary': config.data.vocabulary} if 'vocabulary' in config.data else {})}
   atomic.write(folder, files)

@@ -41,6 +41,11 @@ class DiT(Reads):
     mlp_ratio: hidden width of the MLP over the width.
     learn_sigma: twice the output channels, the second half for a learned variance.
     frequencies: number of Fourier features of the time.
+    frequency_shift: see `genjax.nn.embeddings.timestep_embedding`; 0 in the paper's code, 1 in diffusers.
+    attention_epsilon: small constant of the norm before attention.
+    mlp_epsilon: of the norm before the MLP; diffusers publishes DiT with 1e-5.
+    span: along each axis, positions of the patches lie evenly in 0 .. span, whatever the size of the input; 0 counts
+      the patches.
     dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
     residual_dtype: type of the sum that runs through all blocks: '' for the compute type, or 'float32', with which
       modulation and gates are float32 too.
@@ -54,6 +59,8 @@ class DiT(Reads):
     block: class of the blocks, one of `BLOCKS`.
     tokens_enter: how tokens enter: 'cross' by cross-attention after self-attention in each block, 'context' as tokens
       beside the patches (Peebles & Xie 2023, section 3.2).
+    project: whether an MLP brings the tokens to the width of the transformer. Without it, cross-attention reads them
+      as they are.
 
   Raises:
     UserError: sizes that do not divide, an unknown attention, norm, activation or block, another residual type, or
@@ -68,6 +75,10 @@ class DiT(Reads):
   mlp_ratio: float = 4.0
   learn_sigma: bool = False
   frequencies: int = 256
+  frequency_shift: int = 0
+  attention_epsilon: float = 1e-6
+  mlp_epsilon: float = 1e-6
+  span: float = 0.0
   dtype: str = 'float32'
   residual_dtype: str = ''
   attention: str = 'auto'
@@ -77,13 +88,16 @@ class DiT(Reads):
   activation: str = 'gelu_tanh'
   block: str = 'adaln_zero'
   tokens_enter: str = 'cross'
+  project: bool = True
 
   def __post_init__(self):
     super().__post_init__()
     object.__setattr__(self, 'norm', short_name(self.norm))
     checks.whole(self, 1, 'shape', 'patch', 'width', 'depth', 'heads')
     checks.whole(self, 2, 'frequencies')
-    checks.positive(self, 'mlp_ratio')
+    checks.positive(self, 'mlp_ratio', 'attention_epsilon', 'mlp_epsilon')
+    checks.between(self, ('span',), at_least=0)
+    checks.between(self, ('frequency_shift',), at_least=0, at_most=1)
     checks.dtype(self)
     if self.frequencies % 2 or self.width * self.mlp_ratio < 1:
       raise checks.OutOfRange(
@@ -97,6 +111,9 @@ class DiT(Reads):
                         ('block', tuple(BLOCKS)), ('tokens_enter', ENTRANCES)):
       if getattr(self, name) not in known:
         raise checks.OutOfRange(f'{name} must be one of {known}, got {getattr(self, name)!r}')
+    if not self.project and self.tokens_enter == 'context':
+      raise checks.OutOfRange("project must be True where tokens enter beside the patches (tokens_enter='context'), "
+                              'which have the width of the transformer')
     if self.residual_dtype not in ('', 'float32'):
       raise checks.OutOfRange("residual_dtype must be '', for the compute type dtype, or 'float32', got "
                               f'{self.residual_dtype!r}')
@@ -111,7 +128,8 @@ SIZES = {
 }
 
 
-def network(config: DiT, block: Callable[..., nnx.Module] | None = None) -> Network:
+def network(config: DiT, block: Callable[..., nnx.Module] | None = None,
+            embed: Callable[..., nnx.Module] | None = None, head: Callable[..., nnx.Module] | None = None) -> Network:
   """The network (x_BHWC, time_B, given) -> prediction of shape B H W C (2 C with `learn_sigma`).
 
   time_B is on the scale of 0 .. 1000. `given` is what it reads of conditions, see `genjax.nn.conditioning`. The last
@@ -122,6 +140,9 @@ def network(config: DiT, block: Callable[..., nnx.Module] | None = None) -> Netw
     block: class of the blocks, by default the one that config.block names in `BLOCKS`. It is made by
       block(config, rngs) and called with x_BTD, condition_BD and key=None; `Block` is one. Where tokens enter, it's
       called with `memory` (by cross-attention) or `mask_BT` (as context) too.
+    embed: class of what comes before the blocks, by default `Embed`. The condition that it gives may be a tree of
+      arrays with the batch as first axis.
+    head: class of what comes after them, by default `Head`.
 
   Raises:
     UserError: a block that takes no tokens, for a network that reads them.
@@ -129,11 +150,11 @@ def network(config: DiT, block: Callable[..., nnx.Module] | None = None) -> Netw
   make = BLOCKS[config.block] if block is None else block
   _check_block(config, make)
   channels = config.shape[2]
-  embed = functional.network(lambda rngs: _Embed(config, rngs))
+  enter = functional.network(lambda rngs: (embed or Embed)(config, rngs))
   blocks = functional.stack(functional.network(lambda rngs: make(config, rngs)), config.depth, remat=config.remat,
                             unroll=config.unroll)
-  head = functional.network(lambda rngs: _Head(config, channels * (2 if config.learn_sigma else 1), rngs))
-  parts = {'embed': embed, 'blocks': blocks, 'head': head}
+  leave = functional.network(lambda rngs: (head or Head)(config, channels * (2 if config.learn_sigma else 1), rngs))
+  parts = {'embed': enter, 'blocks': blocks, 'head': leave}
 
   def init(key: Key) -> tuple[Tree, Tree]:
     keys = jax.random.split(key, len(parts))
@@ -142,14 +163,15 @@ def network(config: DiT, block: Callable[..., nnx.Module] | None = None) -> Netw
   def apply(params: Tree, mutable: Tree, x_BHWC: Array, time_B: Array, given: Given | None = None,
             key: Key | None = None):
     given = config.check(given, x_BHWC.shape[:3])
-    (x_BTD, condition_BD, memory), _ = embed.apply(params['embed'], {}, x_BHWC, time_B, given)
+    (x_BTD, condition_BD, memory), _ = enter.apply(params['embed'], {}, x_BHWC, time_B, given)
     patches = x_BTD.shape[1]
     x_BTD, options = _enter(config, x_BTD, memory)
-    x_BTD, condition_BD = place(x_BTD), sharding.constrain(condition_BD, 'batch', None)
+    x_BTD, condition_BD = place(x_BTD), jax.tree.map(lambda x_BD: sharding.constrain(x_BD, 'batch', None),
+                                                     condition_BD)
     x_BTD, _ = blocks.apply(params['blocks'], {}, x_BTD, condition_BD, **options)
     if x_BTD.shape[1] > patches:
       x_BTD = place(x_BTD[:, :patches])
-    x_BTP, _ = head.apply(params['head'], {}, x_BTD, condition_BD)
+    x_BTP, _ = leave.apply(params['head'], {}, x_BTD, condition_BD)
     return unpatchify(x_BTP, config.patch, *x_BHWC.shape[1:3]), mutable
 
   return Network(init, apply)
@@ -178,20 +200,22 @@ def _check_block(config: DiT, make: Callable[..., nnx.Module]) -> None:
                     "'adaln_zero'")
 
 
-class _Embed(nnx.Module):
+class Embed(nnx.Module):
   """Patch embedding with fixed positions, the condition (embedded time, label, vector and numbers), and tokens."""
 
   def __init__(self, config: DiT, rngs: nnx.Rngs):
     channels = config.shape[2]
     self.size, dtype, self.residual = config.patch, jnp.dtype(config.dtype), _residual(config)
-    self.width = config.width
+    self.width, self.span = config.width, config.span
     channels += config.image_channels
     self.patch = Linear(config.patch ** 2 * channels, config.width, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
-    self.time = TimestepEmbedding(config.frequencies, config.width, dtype=dtype, rngs=rngs)
+    self.time = TimestepEmbedding(config.frequencies, config.width, shift=config.frequency_shift, dtype=dtype,
+                                  rngs=rngs)
     self.label = LabelEmbedding(config.num_classes, config.width, dtype=dtype,
                                 rngs=rngs) if config.num_classes else None
     self.added = conditioning.added(config, config.width, dtype=dtype, rngs=rngs)
-    self.tokens = conditioning.Tokens(config, config.width, dtype=config.dtype, attention=config.attention,
+    width = config.width if config.project else 0
+    self.tokens = conditioning.Tokens(config, width, dtype=config.dtype, attention=config.attention,
                                       rngs=rngs) if config.memory_width else None
 
   def __call__(self, x_BHWC: Array, time_B: Array, given: Given, key: Key | None = None):
@@ -199,7 +223,7 @@ class _Embed(nnx.Module):
       x_BHWC = jnp.concatenate([x_BHWC, given['image'].astype(x_BHWC.dtype)], axis=-1)
     x_BTD = self.patch(patchify(x_BHWC, self.size)).astype(self.residual)
     grid = x_BHWC.shape[1] // self.size, x_BHWC.shape[2] // self.size
-    x_BTD = x_BTD + sincos_positions(*grid, self.width).astype(x_BTD.dtype)
+    x_BTD = x_BTD + sincos_positions(*grid, self.width, self.span).astype(x_BTD.dtype)
     condition_BD = self.time(time_B)
     if self.label is not None:
       condition_BD = condition_BD + self.label(given['label'])
@@ -222,12 +246,18 @@ class Block(nnx.Module):
     self.attention = Attention(width, config.heads, dtype=dtype, implementation=config.attention, rngs=rngs)
     self.mlp = nnx.Dict(up=Linear(width, hidden, kernel_init=_XAVIER, dtype=dtype, rngs=rngs),
                         down=Linear(hidden, width, kernel_init=_XAVIER, dtype=dtype, rngs=rngs))
-    self.modulation = Linear(width, 6 * width, kernel_init=_ZEROS, dtype=dtype, rngs=rngs)
-    self.attention_norm, self.mlp_norm = make_norm(config, rngs), make_norm(config, rngs)
+    self.modulation = self.make_modulation(config, rngs)
+    self.attention_norm, self.mlp_norm = (make_norm(config, rngs, epsilon) for epsilon in (config.attention_epsilon,
+                                                                                           config.mlp_epsilon))
     self.activation = config.activation
     crosses = config.memory_width and config.tokens_enter == 'cross'
     self.cross = CrossAttention(width, config.heads, dtype=dtype, implementation=config.attention, out_init=_ZEROS,
+                                memory_width=None if config.project else config.memory_width,
                                 rngs=rngs) if crosses else None
+
+  def make_modulation(self, config: DiT, rngs: nnx.Rngs) -> Any:
+    """What `modulate` reads the condition with."""
+    return Linear(config.width, 6 * config.width, kernel_init=_ZEROS, dtype=jnp.dtype(config.dtype), rngs=rngs)
 
   def __call__(self, x_BTD: Array, condition_BD: Array, key: Key | None = None, memory: Memory | None = None,
                mask_BT: Array | None = None) -> Array:
@@ -255,7 +285,7 @@ class Block(nnx.Module):
 BLOCKS: Table[Callable[..., nnx.Module]] = Table('DiT block', {'adaln_zero': Block}, takes=('config', 'rngs'))
 
 
-class _Head(nnx.Module):
+class Head(nnx.Module):
   """Layer norm with shift and scale from the condition, and the projection to patches."""
 
   def __init__(self, config: DiT, channels: int, rngs: nnx.Rngs):
@@ -269,9 +299,9 @@ class _Head(nnx.Module):
     return self.out(self.norm(x_BTD) * (1 + scale) + shift)
 
 
-def make_norm(config: DiT, rngs: nnx.Rngs) -> Any:
+def make_norm(config: DiT, rngs: nnx.Rngs, epsilon: float = 1e-6) -> Any:
   """The norm of the options, without scale and bias; the result has the type of its argument."""
-  return NORMS[config.norm](config.width, epsilon=1e-6, scale=False, bias=False, dtype=None, rngs=rngs)
+  return NORMS[config.norm](config.width, epsilon=epsilon, scale=False, bias=False, dtype=None, rngs=rngs)
 
 
 def _residual(config: DiT) -> jnp.dtype:
@@ -286,7 +316,7 @@ def place(x_BTD: Array) -> Array:
 def axes(config: DiT) -> sharding.AxesTable:
   """The logical axes of the parameters of the network that the options describe."""
   crosses = config.memory_width and config.tokens_enter == 'cross'
-  return (*AXES, *conditioning.axes(config, 'embed/', tokens=True), *(CROSS_AXES if crosses else ()))
+  return (*AXES, *conditioning.axes(config, 'embed/', tokens=config.project), *(CROSS_AXES if crosses else ()))
 
 
 AXES = (

@@ -230,13 +230,13 @@ def positions(config: MmDit, grid: tuple[int, int]) -> np.ndarray:
   """Fixed positions T D of a grid of patches, cut from the middle of the largest grid.
 
   Columns before rows, sines before cosines; neighbours are grid / largest apart, so that the largest grid
-  fills 0 .. grid.
+  fills 0 .. grid. Places are rounded to float32, as in diffusers, whose files hold these positions.
   """
-  step = config.grid / config.largest
+  places = np.arange(config.largest, dtype=np.float32) / np.float32(config.largest / config.grid)
   row, column = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
   start = [(config.largest - side) // 2 for side in grid]
   half = config.width // 2
-  return np.concatenate([sincos((column + start[1]) * step, half), sincos((row + start[0]) * step, half)],
+  return np.concatenate([sincos(places[column + start[1]], half), sincos(places[row + start[0]], half)],
                         axis=-1).astype(np.float32)
 
 
@@ -256,7 +256,7 @@ class _Head(nnx.Module):
 
 def axes(config: MmDit) -> sharding.AxesTable:
   """The logical axes of the parameters of the network that the options describe."""
-  return (*AXES, *conditioning.axes(config, 'embed/', tokens=False))
+  return (*AXES, *(SINGLE_AXES if config.single else ()), *conditioning.axes(config, 'embed/', tokens=False))
 
 
 _BLOCKS = '(dual|joint|final|single)'
@@ -271,11 +271,11 @@ AXES = (
   (rf'{_BLOCKS}/.*up/kernel', ('layers', 'embed', 'mlp')),
   (rf'{_BLOCKS}/.*up/bias', ('layers', 'mlp')),
   (rf'{_BLOCKS}/.*down/kernel', ('layers', 'mlp', 'embed')),
-  ('single/out/kernel', ('layers', 'mlp', 'embed')),
   (rf'{_BLOCKS}/.*modulation/kernel', ('layers', 'embed', None)),
   ('head/modulation/kernel', ('embed', None)),
   ('head/out/kernel', ('embed', None)),
 )
+SINGLE_AXES = (('single/out/kernel', ('layers', 'mlp', 'embed')),)
 
 # Options of published networks over the defaults; `shape` is the size of the latents that they were trained for.
 _SD3 = dict(shape=(128, 128, 16), token_width=4096, vector_width=2048)
