@@ -238,6 +238,25 @@ def captioned_latents(config: Any, folder: str, size: int, parts: dict[str, str]
   config.conditions = dict(text=dict(kind='prompt', column='text', dropout=0.1, stored=True, **prompt))
 
 
+def random_latents(config: Any, size: int, channels: int, tokens: tuple[int, int], pooled: int = 0) -> None:
+  """Noise in the place of encoded pictures with captions: neither an autoencoder nor text encoders are there, and the
+  network has its size, for `genjax inspect` and `genjax plan`.
+
+  Args:
+    config: is changed.
+    size: side of the pictures.
+    channels: of the latents.
+    tokens: how many there are of a caption, and their width.
+    pooled: width of the vector of a caption; 0 for none.
+  """
+  config.data = dict(IMAGES, name='random_latents', train='train', heldout='heldout', content='latents', num_classes=0,
+                     shape=(size // 8, size // 8, channels), flip=False)
+  length, width = tokens
+  config.conditions = dict(text=dict(kind='tokens', column='text_tokens', width=width, length=length, dropout=0.1))
+  if pooled:
+    config.conditions.pooled = dict(kind='vector', column='text_pooled', width=pooled, dropout=0.1)
+
+
 def flow_matching(config: Any, small: bool, steps: int, shift: float, guidance: float) -> None:
   """Flow matching with times as in Stable Diffusion 3, and the rates of a small model or of a large one."""
   config.objective = dict(process=dict(name='flow'), parameterization=dict(name='velocity'),

@@ -16,8 +16,8 @@ from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import mixture as mixture_lib
-from genjax.data import packed, pipeline, sources, synthetic
-from genjax.data.images import aspect, resizing
+from genjax.data import packed, pipeline, selection, sources, synthetic
+from genjax.data.images import aspect, resizing, sizes
 from genjax.experiments import image_sets, imported, sections
 from genjax.options import Section
 from genjax.training.experiment import Condition
@@ -39,6 +39,8 @@ class Data(sections.Splits):
       not, see docs/own_data.md; 'random_images', 'random_latents' or 'captioned_shapes'.
     shape: (H, W, C) of the images.
     num_classes: number of classes; 0 reads no labels.
+    classes: labels, or names of class folders, whose examples alone are trained and evaluated on; () for all. Labels
+      stay as they are.
     content: 'pixels', or 'latents' of an encoder that ran before.
     resize: filter that brings images of other sizes to `shape`, see `genjax.data.images.resizing.Resized`; '' for none.
     crop: whether resizing keeps proportions and cuts off what is outside of `shape`.
@@ -59,6 +61,7 @@ class Data(sections.Splits):
 
   shape: tuple[int, int, int] = dataclasses.field(kw_only=True)
   num_classes: int = dataclasses.field(kw_only=True)
+  classes: tuple = ()
   content: str = 'pixels'
   resize: str = ''
   crop: bool = False
@@ -151,6 +154,17 @@ def open_data(config: Config, split: str, more: Sequence[str] = ()) -> pipeline.
 
 def open_source(data: Config, split: str, seed: int, more: Sequence[str] = ()) -> pipeline.Source:
   """The images of a split, and the columns `more`; see `batches`."""
+  if not (chosen := config_lib.plain(data.get('classes', ()))):
+    return _open_source(data, split, seed, more)
+  if not isinstance(chosen, list) or any(not isinstance(entry, int | str) for entry in chosen):
+    raise UserError(f'config.data.classes must be a list of labels or of names, such as (3,) or ("good",), got '
+                    f'{data.classes!r}')
+  return selection.Selected(_open_source(data, split, seed, tuple(dict.fromkeys((*more, 'label')))), chosen,
+                            bool(data.num_classes) or 'label' in more)
+
+
+def _open_source(data: Config, split: str, seed: int, more: Sequence[str]) -> pipeline.Source:
+  """The images of all classes."""
   source: pipeline.Source
   columns = ('image', 'label') if data.num_classes else ('image',)
   wanted = tuple(dict.fromkeys((*columns, *more)))
@@ -160,7 +174,13 @@ def open_source(data: Config, split: str, seed: int, more: Sequence[str] = ()) -
   elif data.name in sources.SOURCES:
     source = _own_source(data, split)
   elif image_sets.place(data.name) is not None:
-    source = image_sets.open_pictures(data, split, wanted[1:])
+    told = [column for column in wanted if column in sizes.COLUMNS]
+    source = image_sets.open_pictures(data, split, [column for column in wanted[1:] if column not in told])
+    if told:
+      resized = bool(data.get('resize', '')) or bool(data.get('buckets'))
+      targets = image_sets.bucket_sizes(data) or ((data.shape[0], data.shape[1]),)
+      crop = bool(data.get('crop', False) or data.get('buckets'))
+      source = sizes.Sized(source, told, targets if resized else (), crop)
     if data.get('buckets'):
       return source
     if not data.get('resize', ''):

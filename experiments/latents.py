@@ -73,6 +73,10 @@ def space(config: Config) -> Space:
     raise UserError(f'config.data.shape is {shape}, the shape of the pictures, but the autoencoder '
                     f'{part.source.path} reads and writes {tuple(autoencoder.shape)}; set it to that, and resize '
                     'pictures by config.data.resize=bilinear')
+  if len(autoencoder.latent) != 3:
+    raise UserError(f'config.parts.{PART} must make latents of height, width and channels, and those of '
+                    f'{part.source.path} have the shape {tuple(autoencoder.latent)}; take a run of '
+                    'genjax.experiments.kl')
   if autoencoder.column != 'image':
     raise UserError(f'config.parts.{PART} must read pictures, and {part.source.path} reads {autoencoder.column!r}')
   if content == 'pixels':

@@ -31,10 +31,13 @@ def get_config(arg=None):
     config.model = dict(name='mmdit', patch=4, layers=2, single=2, heads=4, head_dim=24, rope_axes=(8, 8, 8),
                         text_width=64, text_depth=1)
   else:
-    common.captioned_latents(
-      config, arg.data, arg.size,
-      dict(autoencoder=arg.autoencoder, text_encoder=arg.one, text_encoder_2=arg.two),
-      dict(join='flux', parts=('text_encoder', 'text_encoder_2'), lengths=(0, arg.tokens)))
+    if arg.data == 'random_latents':
+      common.random_latents(config, arg.size, 16, (arg.tokens, 4096), 768)
+    else:
+      common.captioned_latents(
+        config, arg.data, arg.size,
+        dict(autoencoder=arg.autoencoder, text_encoder=arg.one, text_encoder_2=arg.two),
+        dict(join='flux', parts=('text_encoder', 'text_encoder_2'), lengths=(0, arg.tokens)))
     config.model = dict(name='mmdit', patch=2, layers=19, single=38, heads=24, head_dim=128, rope_axes=(16, 56, 56),
                         dtype='bfloat16', remat='full')
     config.mesh.update(data=1, fsdp=-1)

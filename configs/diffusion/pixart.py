@@ -25,8 +25,11 @@ def get_config(arg=None):
     common.captioned_shapes(config)
     config.model = dict(name='pixart', patch=4, width=96, depth=3, heads=4, text_width=64, text_depth=1, unroll=True)
   else:
-    common.captioned_latents(config, arg.data, arg.size, dict(autoencoder=arg.autoencoder, text_encoder=arg.text),
-                             dict(join='pixart', parts=('text_encoder',), lengths=(arg.tokens,)))
+    if arg.data == 'random_latents':
+      common.random_latents(config, arg.size, 4, (arg.tokens, 4096))
+    else:
+      common.captioned_latents(config, arg.data, arg.size, dict(autoencoder=arg.autoencoder, text_encoder=arg.text),
+                               dict(join='pixart', parts=('text_encoder',), lengths=(arg.tokens,)))
     config.model = dict(name='pixart', patch=2, width=1152, depth=28, heads=16, span=32.0, dtype='bfloat16',
                         remat='full')
     config.mesh.update(data=1, fsdp=-1)

@@ -34,10 +34,13 @@ def get_config(arg=None):
   else:
     encoders = {'text_encoder': arg.one, 'text_encoder_2': arg.two, 'text_encoder_3': arg.three}
     encoders = {name: path for name, path in encoders.items() if path}
-    common.captioned_latents(
-      config, arg.data, arg.size, dict(autoencoder=arg.autoencoder, **encoders),
-      dict(join='sd3', parts=tuple(encoders), lengths=(0, 0, arg.tokens)[:len(encoders)],
-           join_options=dict(width=4096)))
+    if arg.data == 'random_latents':
+      common.random_latents(config, arg.size, 16, (77 + arg.tokens, 4096), 2048)
+    else:
+      common.captioned_latents(
+        config, arg.data, arg.size, dict(autoencoder=arg.autoencoder, **encoders),
+        dict(join='sd3', parts=tuple(encoders), lengths=(0, 0, arg.tokens)[:len(encoders)],
+             join_options=dict(width=4096)))
     config.model = dict(name='mmdit', patch=2, layers=layers, dual=dual, heads=heads, head_dim=64, norm_queries=normed,
                         grid=64, largest=largest, dtype='bfloat16', remat='full')
     config.mesh.update(data=1, fsdp=-1)

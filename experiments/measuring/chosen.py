@@ -1,6 +1,6 @@
 """The measures that config.evaluation.measures names, for models of pictures, of clips, and for autoencoders."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import copy
 import functools
 from typing import Any
@@ -53,7 +53,7 @@ def of_clips(config: Config) -> tuple[Metric, ...]:
 
 
 def of_autoencoder(config: Config, reconstruct: pairs.Reconstruct, generates: bool = False,
-                   kind: type[Options] = Options) -> tuple[Metric, ...]:
+                   kind: type[Options] = Options, more: Sequence[str] = ()) -> tuple[Metric, ...]:
   """Measures of reconstructions of the held-out pictures.
 
   Args:
@@ -61,6 +61,7 @@ def of_autoencoder(config: Config, reconstruct: pairs.Reconstruct, generates: bo
     reconstruct: (parameters, context, pictures) -> pictures.
     generates: whether measures by features are of samples, not of reconstructions.
     kind: class of config.evaluation.
+    more: further columns of a batch that `reconstruct` reads, in this order after the pictures.
 
   Raises:
     UserError: an unknown option or measure, or one that is not of autoencoders.
@@ -74,7 +75,7 @@ def of_autoencoder(config: Config, reconstruct: pairs.Reconstruct, generates: bo
 
   rebuilt = samples.Subject(
     'image', pictures.shape, pictures.source, pictures.card, config,
-    lambda sample, num: pairs.reconstructions(sample, reconstruct), lambda num: count(), pairs.RECONSTRUCTIONS)
+    lambda sample, num: pairs.reconstructions(sample, reconstruct, more), lambda num: count(), pairs.RECONSTRUCTIONS)
   if not generates:
     return samples.metrics(rebuilt, options, {FEATURES: features.Features, PAIRS: pairs.Pairs})
   return (*samples.metrics(pictures, options, {FEATURES: features.Features}, PAIRS),

@@ -1,6 +1,6 @@
 """Measures of reconstructions against their originals, and reconstructions as samples of other measures."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,24 +15,25 @@ from genjax.types import Array
 
 ORIGINAL = 'original'
 RECONSTRUCTIONS = 'reconstructions'
-Reconstruct = Callable[[Any, Any, Array], Array]  # parameters, context, pictures -> pictures
+Reconstruct = Callable[..., Array]  # parameters, context, pictures, further columns -> pictures
 
 
-def reconstructions(sample: Any, reconstruct: Reconstruct) -> Iterator[Columns]:
+def reconstructions(sample: Any, reconstruct: Reconstruct, more: Sequence[str] = ()) -> Iterator[Columns]:
   """The held-out pictures of a run, 'original', and what the model makes of them, 'image'; a batch at a time.
 
   Args:
     sample: a `genjax.training.drawing.Samples`, which has the run.
     reconstruct: of the model.
+    more: further columns of a batch that it reads.
   """
   run = sample.run
   data, params, context = run.experiment.heldout, run.params(sample.averaged), run.state.context(run.frozen)
   # Both come back whole in every process, which gives rows of its own alone
   both = jax.jit(run.program.on_mesh(lambda params, context, batch: (
-    batch['mask'], batch['image'], reconstruct(params, context, batch['image']))),
+    batch['mask'], batch['image'], reconstruct(params, context, batch['image'], *[batch[name] for name in more]))),
     out_shardings=sharding.replicated(run.mesh))
   for columns in data.epoch(run.rows(data.batch_size)):
-    batch = sharding.put_batch({name: columns[name] for name in ('mask', 'image')}, run.mesh)
+    batch = sharding.put_batch({name: columns[name] for name in ('mask', 'image', *more)}, run.mesh)
     mask_B, original, image = jax.device_get(both(params, context, batch))
     yield {ORIGINAL: original[mask_B > 0], 'image': image[mask_B > 0]}
 

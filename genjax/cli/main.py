@@ -24,6 +24,7 @@ COMMANDS = {
   'train': 'train a config in a run directory, or resume it',
   'sample': 'draw samples from a run',
   'evaluate': 'held-out metrics of a run, as JSON',
+  'interpolate': 'pictures on the way between two, or along an attribute, of an autoencoder',
   'sweep': 'train all settings that a config yields, several at a time',
   'table': 'metrics of a sweep by setting, over its seeds; and curves',
   'compare': 'evaluations side by side, if they were measured alike',
@@ -38,7 +39,7 @@ COMMANDS = {
   'export': 'write the model of a run in that layout',
 }
 MODULES = {'import': 'import_weights', 'export': 'export_weights'}  # of commands that are not called like theirs
-COMPUTING = ('train', 'sample', 'evaluate')
+COMPUTING = ('train', 'sample', 'evaluate', 'interpolate')
 # Flags that take a path. Shells leave a ~ alone that comes after '='.
 PATHS = ('adapter', 'base', 'config', 'curves', 'data_dir', 'from', 'hlo', 'import', 'input', 'keep', 'out', 'page',
          'per-example', 'rows', 'text', 'to', 'tokenizer', 'workdir')
@@ -51,7 +52,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 def usage() -> str:
   """The list of commands."""
-  lines = [f'  genjax {name:<10}{text}' for name, text in COMMANDS.items()]
+  lines = [f'  genjax {name:<12}{text}' for name, text in COMMANDS.items()]
   more = '`genjax COMMAND --help` tells more, `genjax --version` the version.'
   return 'usage: genjax COMMAND ...\n\n' + '\n'.join(lines) + f'\n\n{more}'
 

@@ -54,11 +54,13 @@ def read(root: pathlib.Path, tables: Sequence[str], texts: Sequence[str], names:
       if name in places:
         raise UserError(f'{where}: describes {name!r}, which {places[name]} describes already; remove one of them')
       places[name] = where
-      if field in values and not isinstance(values[field], str | None):
-        raise UserError(f'{where}: {field!r} must be a text, got {values[field]!r}')
+      if field in values and not isinstance(values[field], str | None) and not are_texts(values[field]):
+        raise UserError(f'{where}: {field!r} must be a text, or a list of texts of which one is drawn whenever the '
+                        f'file is read, got {values[field]!r}')
       for key, value in values.items():
         if value is not None:
-          text = documents.whole(value, where) if isinstance(value, str) else value
+          text = documents.whole(value, where) if isinstance(value, str) else (
+            [documents.whole(one, where) for one in value] if are_texts(value) else value)
           columns.setdefault('text' if key == field else key, {})[name] = text
   _read_texts(root, texts, names, places, columns)
   return columns
@@ -104,9 +106,15 @@ def described(table: pathlib.Path) -> dict[str, str]:
 def complete(column: str, values: Mapping[str, Any], names: Sequence[str], where: pathlib.Path) -> list[Any]:
   """The values of a column in the order of the files, all of one type. A missing text is ''.
 
+  Where a value is a list of texts, all are: a text counts as a list of one.
+
   Raises:
     UserError: a value is missing that is no text, or values are of several types.
   """
+  if any(are_texts(value) for value in values.values()) and all(
+      isinstance(value, str) or are_texts(value) for value in values.values()):
+    lists = {name: [value] if isinstance(value, str) else value for name, value in values.items()}
+    return [lists.get(name, ['']) for name in names]
   kinds = {type(value) for value in values.values()}
   if kinds == {int, float}:
     kinds = {float}
@@ -122,6 +130,11 @@ def complete(column: str, values: Mapping[str, Any], names: Sequence[str], where
     raise UserError(f'{where}: {len(missing)} files have no {column!r}, the first is {missing[0]!r}; add it to '
                     f'{METADATA}')
   return [kind(values.get(name, '')) for name in names]
+
+
+def are_texts(value: Any) -> bool:
+  """Whether a value is a list of at least one text, and of nothing else."""
+  return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
 
 
 def _fits(value: Any, floating: bool) -> bool:

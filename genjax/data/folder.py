@@ -133,25 +133,26 @@ class Decoded:
     return len(self._source)
 
   def get(self, indices: np.ndarray) -> Columns:
-    return self._read(indices, [None] * len(indices))
+    return self._read(indices, [None] * len(indices), None)
 
   def draw(self, indices: np.ndarray, random: RowRandom) -> Columns:
-    """As `get`, with parts of files chosen at random where `decoding.start` asks for that."""
+    """As `get`, with parts of files chosen at random where `decoding.start` asks for that, and one of several texts."""
     drawn = getattr(self._decoding, 'start', '') == 'random'
-    return self._read(indices, random.uniform().tolist() if drawn else [None] * len(indices))
+    return self._read(indices, random.uniform().tolist() if drawn else [None] * len(indices), random)
 
   def read_columns(self, indices: np.ndarray, names: Sequence[str]) -> Columns:
     """Columns of examples, without decoding their files."""
-    found = self._source.get(indices)
+    found = _one_text(self._source.get(indices), None)
     return {name: found[name] for name in names if name in found and name != self._kind.column}
 
   def fingerprint(self) -> dict[str, Any]:
     return {**self._facts, **{name: list(value) if isinstance(value, tuple) else value
                               for name, value in dataclasses.asdict(self._decoding).items()}, 'examples': len(self)}
 
-  def _read(self, indices: np.ndarray, draws: Sequence[float | None]) -> Columns:
+  def _read(self, indices: np.ndarray, draws: Sequence[float | None], random: RowRandom | None) -> Columns:
     columns = self._source.get(indices)
     media = columns.pop(self._kind.column)
+    columns = _one_text(columns, random)
     values = [self._decode(item, draw) for item, draw in zip(media, draws, strict=True)]
     return {self._kind.column: _stacked(values), **columns}
 
@@ -294,8 +295,23 @@ def _report(root: pathlib.Path, broken: Mapping[str, str], total: int, kind: Kin
     print(f'{said} and are left out:\n{lines}', file=sys.stderr, flush=True)
 
 
+def _one_text(columns: Columns, random: RowRandom | None) -> Columns:
+  """The columns, with one text in the place of each list of texts: one that is drawn, or without `random` the first."""
+  found = dict(columns)
+  for name, values in columns.items():
+    if values.dtype == object and len(values) and captions.are_texts(values[0]):
+      draws = [0.0] * len(values) if random is None else random.apart(name).uniform().tolist()
+      found[name] = _stacked([texts[int(draw * len(texts))] for texts, draw in zip(values, draws, strict=True)])
+  return found
+
+
 def _array(values: list[Any]) -> np.ndarray:
   first = values[0] if values else 0
+  if captions.are_texts(first):
+    column = np.empty(len(values), object)
+    for row, texts in enumerate(values):  # numpy would take lists of one length for a further axis
+      column[row] = texts
+    return column
   if isinstance(first, int):
     return np.asarray(values, np.int32 if all(-2**31 <= value < 2**31 for value in values) else np.int64)
   if isinstance(first, float):

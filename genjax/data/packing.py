@@ -14,7 +14,7 @@ from PIL import Image
 import tqdm
 
 from genjax import checks
-from genjax.data import checking, folder, packed
+from genjax.data import captions, checking, folder, packed
 from genjax.data.images import decoding, resizing
 from genjax.data.kinds import BROKEN
 from genjax.types import UserError, strict_json
@@ -141,7 +141,8 @@ def _row(files: folder.Files, number: int, encoding: Encoding | None) -> dict[st
   except (*BROKEN, OSError) as error:
     raise UserError(f'{path}: {error}. It is damaged or gone since it was checked; run the command again') from error
   told = {name: values[number] for name, values in files.values.items()}
-  lists = {name: np.asarray(value, np.float32) for name, value in told.items() if isinstance(value, list)}
+  lists = {name: np.asarray(value, np.float32) for name, value in told.items()
+           if isinstance(value, list) and not captions.are_texts(value)}
   return {files.kind.column: contents, NAME: files.names[number], **told, **lists}
 
 

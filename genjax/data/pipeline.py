@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 from typing import Any, Protocol
+import zlib
 
 import grain
 import numpy as np
@@ -92,6 +93,13 @@ class RowRandom:
     """Further random numbers for some of the rows; what is drawn of them changes none of those drawn here."""
     part = copy.copy(self)
     part._state_B1, part._drawn = _mix(self._state_B1[rows] ^ _GOLDEN), 0
+    return part
+
+  def apart(self, name: str) -> 'RowRandom':
+    """Further random numbers for all rows; what is drawn of them changes none of those drawn here or under other
+    names."""
+    part = copy.copy(self)
+    part._state_B1, part._drawn = _mix(self._state_B1 + np.uint64(zlib.crc32(name.encode()))), 0
     return part
 
   def integers(self, low: int, high: int, *shape: int) -> np.ndarray:

@@ -143,7 +143,7 @@ def stack(block: Network, depth: int, remat: str = 'none', unroll: bool = False)
 
 
 def rematerialise(function: Callable[..., Any], remat: str, prevent_cse: bool = True) -> Callable[..., Any]:
-  """Wraps a function (x, *others) so that it stores less for the backward pass and recomputes the rest.
+  """Wraps a function (x, *others, **options) so that it stores less for the backward pass and recomputes the rest.
 
   Args:
     function: x is an array or a tree.
@@ -159,14 +159,14 @@ def rematerialise(function: Callable[..., Any], remat: str, prevent_cse: bool = 
   if remat == 'none':
     return function
 
-  def named(x, *others):
+  def named(x, *others, **options):
     if remat == 'offload':
       if sharding.platform() not in OFFLOAD_PLATFORMS:
         raise UserError(
           f"remat='offload' moves activations to the host on {' and '.join(OFFLOAD_PLATFORMS)}, and this runs on "
           f"{sharding.platform()}; use remat='full', which keeps little more in memory")
       x = checkpoint_name(x, 'block_input')
-    return function(x, *others)
+    return function(x, *others, **options)
 
   return jax.checkpoint(named, policy=REMAT_POLICIES[remat], prevent_cse=prevent_cse)
 

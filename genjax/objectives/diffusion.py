@@ -22,7 +22,9 @@ from genjax.objectives.base import EXACT, FINITE, NOISE, Context, Output, Phase,
 from genjax.objectives.codecs import Codec, pixels
 from genjax.types import Array, Batch, Key, Params, UserError
 
-_CODEC = 0xC0DEC  # folded into the key of a step for what the codec draws, so that the other draws stay as they are
+# Folded into the key of a step for further draws, so that the other draws stay as they are: what the codec draws, the
+# offset of noise, and the perturbation of inputs.
+_CODEC, _OFFSET, _PERTURBATION = 0xC0DEC, 0x0FF5E7, 0x9E47
 Denoise = Callable[[Array, Array], guidance.Estimate]
 
 
@@ -117,6 +119,11 @@ class Diffusion:
       process, see `variance`.
     source: what takes the place of noise: columns of a batch, or of the user's request, -> x at the start of the
       process; None for noise. Nothing is drawn in this codec.
+    offset_noise: deviation o of noise that is the same all over a channel, added to the noise of training: noise + o
+      randn(B, 1, 1, C). The network learns to predict it, so that samples reach dark and bright pictures, as for
+      Stable Diffusion (Guttenberg 2023, "Diffusion with offset noise"; 0.1 there).
+    input_perturbation: deviation g of further noise in what the network reads in training, noise + g randn, and not in
+      what it learns to predict (Ning et al. 2023, DDPM-IP, algorithm 1; 0.1 there).
     noise_column: column of training and held-out batches with noise in the space that is diffused, coupled with the
       data; '' draws it independently. Samples begin at new noise either way.
 
@@ -141,12 +148,19 @@ class Diffusion:
   learned_variance: bool = False
   source: Codec | None = None
   noise_column: str = ''
+  offset_noise: float = 0.0
+  input_perturbation: float = 0.0
 
   def __post_init__(self):
     checks.whole(self, 1, 'shape', 'evaluation_times')
     if self.source is not None:
       self._check_source()
     checks.rates(self, 'joint_dropout')
+    checks.between(self, ('offset_noise', 'input_perturbation'), at_least=0)
+    if (self.offset_noise or self.input_perturbation) and (self.source is not None or self.noise_column):
+      raise UserError(f'config.objective.offset_noise={self.offset_noise} and input_perturbation='
+                      f'{self.input_perturbation} change the noise that training draws, and here it comes from the '
+                      'data (a source, or coupled noise); set both to 0')
     self.parameterization.check(self.process)
     self.sampler.steps(self.conditioners)
     if self.learned_variance:
@@ -179,8 +193,8 @@ class Diffusion:
     time_key, noise_key, drop_key, net_key = jax.random.split(key, 4)
     t_B = self._quantile(schedules.levels(time_key, size, self.stratified))
     given = conditioning.given(self.conditioners, context.frozen, batch, drop_key, self.joint_dropout)
-    noise_BX = self._end(context, batch, x0_BX, noise_key)
-    error_B, bound_B, mutable = self._error(params, context.mutable, x0_BX, noise_BX, t_B, given, net_key)
+    noise_BX, seen_BX = self._noise(self._end(context, batch, x0_BX, noise_key), key)
+    error_B, bound_B, mutable = self._error(params, context.mutable, x0_BX, noise_BX, t_B, given, net_key, seen_BX)
     error_B = self.weighting(self.process, self.parameterization, t_B) * error_B
     metrics = {}
     if bound_B is not None:
@@ -266,15 +280,26 @@ class Diffusion:
       return self.source.encode(context.frozen, batch, None)
     return batch[self.noise_column] if self.noise_column else jax.random.normal(key, x0_BX.shape)
 
+  def _noise(self, noise_BX: Array, key: Key) -> tuple[Array, Array]:
+    """The noise of training that is to be predicted, and the one in what the network reads."""
+    if self.offset_noise:
+      shape = (noise_BX.shape[0], *[1] * (noise_BX.ndim - 2), noise_BX.shape[-1])
+      noise_BX = noise_BX + self.offset_noise * jax.random.normal(jax.random.fold_in(key, _OFFSET), shape)
+    if not self.input_perturbation:
+      return noise_BX, noise_BX
+    drawn_BX = jax.random.normal(jax.random.fold_in(key, _PERTURBATION), noise_BX.shape)
+    return noise_BX, noise_BX + self.input_perturbation * drawn_BX
+
   def _apply(self, params: Params, mutable, x_BX: Array, time_B: Array, given: Given, key: Key | None):
     """The prediction, the output for learned variances or None, and the new mutable tree."""
     output_BX, mutable = self.net.apply(params['net'], mutable.get('net', {}), x_BX, time_B, given, key=key)
     return (*jnp.split(output_BX, 2, axis=-1), mutable) if self.learned_variance else (output_BX, None, mutable)
 
   def _error(self, params: Params, mutable, x0_BX: Array, noise_BX: Array, t_B: Array, given: Given,
-             key: Key | None):
-    """The mean squared error per example, the bound of a learned variance or None, and the new mutable tree."""
-    x_BX = self.process.diffuse(x0_BX, noise_BX, t_B)
+             key: Key | None, seen_BX: Array | None = None):
+    """The mean squared error per example, the bound of a learned variance or None, and the new mutable tree. `seen_BX`
+    is the noise in what the network reads, where that is another than the one to predict."""
+    x_BX = self.process.diffuse(x0_BX, noise_BX if seen_BX is None else seen_BX, t_B)
     scaled_BX = schedules.expand(self.parameterization.scale_input(self.process, t_B), x_BX) * x_BX
     prediction_BX, raw_BX, mutable = self._apply(params, mutable, scaled_BX, self.process.embed(t_B), given, key)
     prediction_BX = prediction_BX.astype(jnp.float32)

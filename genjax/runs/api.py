@@ -14,6 +14,7 @@ from genjax.artifacts import Artifact
 from genjax.config import Config
 from genjax.runs import assets, configs, exporting, outputs, sampling, scoring, training
 from genjax.runs import checkpoints as checkpoints_lib
+from genjax.runs import codes as codes_lib
 from genjax.runs import workdir as workdir_lib
 from genjax.training import stopping
 from genjax.training.experiment import Columns, Experiment
@@ -107,6 +108,18 @@ class LoadedRun:
                       'sample for each')
     rows = {**sampling.rows(known, given, num, start), **sampling.requests(self.experiment, num, noise, exact)}
     return self.run.sample(num, seed, rows, averaged, chunk, start)
+
+  def codes(self, averaged: bool | str = True, chunk: int = 64) -> codes_lib.Codes:
+    """The latents of an autoencoder of pictures: `encode`, `decode`, `interpolate` and `along` an attribute.
+
+    Args:
+      averaged: use averaged parameters where the run has them; or the name of an average of config.ema.
+      chunk: pictures that are encoded or decoded at once.
+
+    Raises:
+      UserError: the run is no autoencoder of pictures, or it has conditions.
+    """
+    return codes_lib.Codes(self.config, self.run, averaged, chunk)
 
   def render(self, samples: Columns) -> dict[str, Artifact]:
     """What is shown of samples: name -> a text, a picture (uint8 H W C), a clip or a sound; see `genjax.artifacts`."""

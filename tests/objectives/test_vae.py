@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from genjax.diffusion import conditioning
 from genjax.models.autoencoders import vae
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context
@@ -114,6 +115,50 @@ def test_unknown_likelihood():
     Vae(constant(lambda x: x), constant(lambda x: x), 1, 'poisson')
 
 
+def test_capacity_holds_the_kl_at_a_target_that_grows():
+  """Burgess et al. 2018, eq. 8: gamma |KL - C|."""
+  batch = {'image': jnp.full((2, 1, 1, 1), 204, jnp.uint8)}
+  plain = linear_gaussian(1.0, 0.5, 1)
+  kl = float(kl_to_standard_normal(jnp.array([[1.0]]), jnp.array([[math.log(0.5)]]))[0])
+
+  def term(step, **options):
+    objective = Vae(plain.encoder, plain.decoder, 1, 'gaussian', 0.5, **options)
+    output = objective.loss(PARAMS, NONE.replace(step=jnp.int32(step)), batch, jax.random.key(0))
+    return float(output.loss - output.metrics['distortion'])
+
+  assert term(0, beta=10.0, capacity=2.0) == pytest.approx(10 * abs(kl - 2.0), rel=1e-3)
+  assert term(0, beta=10.0, capacity=2.0, capacity_steps=100) == pytest.approx(10 * abs(kl - 0.02), rel=1e-3)
+  assert term(49, beta=10.0, capacity=2.0, capacity_steps=100) == pytest.approx(10 * abs(kl - 1.0), rel=1e-3)
+  assert term(900, beta=10.0, capacity=2.0, capacity_steps=100) == pytest.approx(10 * abs(kl - 2.0), rel=1e-3)
+
+
+@pytest.mark.parametrize('config', [vae.MlpConfig((8, 8, 1), 3, (7, 5), num_classes=4),
+                                    vae.ConvConfig((8, 8, 1), 3, (4, 6), num_classes=4, numbers=2, number_features=8)])
+def test_both_networks_read_the_conditions(config):
+  encoder, decoder = vae.networks(config)
+  columns = ('label', 'numbers') if config.numbers else ('label',)
+  conditioners = {'told': conditioning.Conditioner(columns, {}, 0.0, lambda frozen, columns: columns)}
+  objective = Vae(encoder, decoder, 3, samples=2, conditioners=conditioners)
+  variables = jax.jit(lambda key: objective.init(key, {}))(jax.random.key(0))
+  context = NONE.replace(mutable=variables.mutable)
+  batch = {'image': jnp.full((4, 8, 8, 1), 90, jnp.uint8), 'label': jnp.arange(4), 'numbers': jnp.ones((4, 2))}
+
+  def outputs(params, batch):
+    given = objective.told(context, batch)
+    z = objective.posterior(params, context, batch['image'], given)[0]
+    logits = objective.decoder.apply(params['net']['decoder'], context.mutable['decoder'], 0 * z, given)[0]
+    return z, logits, objective.loss(params, context, batch, jax.random.key(1)).loss
+
+  outputs = jax.jit(outputs)
+  z, logits, loss = outputs(variables.params, batch)
+  assert not np.allclose(z[0], z[1]) and not np.allclose(logits[0], logits[1]) and jnp.isfinite(loss)
+  other = outputs(variables.params, {**batch, 'label': jnp.array([0, 1, 2, 0])})
+  np.testing.assert_array_equal(other[0][:3], z[:3])
+  assert not np.allclose(other[0][3], z[3])
+  if config.numbers:
+    assert not np.allclose(outputs(variables.params, {**batch, 'numbers': 500 * batch['numbers']})[1], logits)
+
+
 def linear(samples=1, bound='importance_weighted'):
   """A trainable encoder that is far from the posterior, and p(x | z) = N(z, 0.5^2) of one pixel."""
   encoder = Network(lambda key: ({}, {}), lambda params, mutable, x, key=None: (
@@ -171,9 +216,9 @@ def test_gradient_of_the_bound_is_that_of_the_weighted_samples():
 
 
 def test_log_evidence_is_the_closed_form_whatever_the_chunk():
-  image = BATCH['image'][:8]
+  batch = {'image': BATCH['image'][:8]}
   estimate = jax.jit(linear().log_evidence, static_argnums=(4, 5))
-  values = [estimate(FAR, NONE, image, jax.random.key(0), 4000, chunk) for chunk in (1, 7, 500)]
+  values = [estimate(FAR, NONE, batch, jax.random.key(0), 4000, chunk) for chunk in (1, 7, 500)]
   np.testing.assert_allclose(values[0], stats.norm.logpdf(204 / 255, 0, math.sqrt(1.25)), atol=0.1)
   np.testing.assert_allclose(values[1], values[0], rtol=1e-5)
   np.testing.assert_allclose(values[2], values[0], rtol=1e-5)
@@ -181,7 +226,8 @@ def test_log_evidence_is_the_closed_form_whatever_the_chunk():
 
 @pytest.mark.parametrize(('options', 'words'), [
   (dict(bound='iwae'), 'importance_weighted'), (dict(bound='importance_weighted', beta=2.0), 'beta to 1'),
-  (dict(samples=0), 'samples')])
+  (dict(samples=0), 'samples'), (dict(capacity=5.0, kl_warmup=10), 'kl_warmup'), (dict(capacity_steps=3), 'both'),
+  (dict(capacity=-1.0), 'capacity')])
 def test_refused_bounds(options, words):
   with pytest.raises(UserError, match=words):
     Vae(constant(lambda x: x), constant(lambda x: x), 1, **options)

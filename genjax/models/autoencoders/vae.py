@@ -9,13 +9,37 @@ import jax.numpy as jnp
 
 from genjax import checks
 from genjax.nn.blocks import ACTIVATIONS
+from genjax.nn.conditioning import Given, added
 from genjax.nn.conv import Conv, ConvTranspose, Dense
+from genjax.nn.embeddings import LabelEmbedding
 from genjax.nn.functional import Network, network
 from genjax.types import Array, Key, UserError
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Told:
+  """What both networks read of conditions, see `genjax.nn.conditioning`.
+
+  Attributes:
+    num_classes: number of classes; 0 without labels.
+    vector_width: channels of a vector; 0 without.
+    numbers: how many numbers are read, each as Fourier features; 0 without.
+    number_features: Fourier features of each number.
+  """
+
+  num_classes: int = 0
+  vector_width: int = 0
+  numbers: int = 0
+  number_features: int = 64
+
+  @property
+  def reads(self) -> bool:
+    """Whether there are conditions."""
+    return bool(self.num_classes or self.vector_width or self.numbers)
+
+
 @dataclasses.dataclass(frozen=True)
-class MlpConfig:
+class MlpConfig(Told):
   """A perceptron on flattened images.
 
   Attributes:
@@ -40,10 +64,12 @@ class MlpConfig:
       raise UserError(f'config.model.activation must be one of {tuple(ACTIVATIONS)}, got {self.activation!r}')
     checks.whole(self, 1, 'shape', 'latent', 'hidden')
     checks.dtype(self)
+    if self.reads and not self.hidden:
+      raise checks.OutOfRange('hidden must name at least one layer, which reads the conditions, got none')
 
 
 @dataclasses.dataclass(frozen=True)
-class ConvConfig:
+class ConvConfig(Told):
   """Convolutions.
 
   Attributes:
@@ -72,6 +98,27 @@ class ConvConfig:
         f'{len(self.channels)} stages divide height and width by {factor}, which does not fit shape={self.shape}')
 
 
+class Conditions(nnx.Module):
+  """What conditions add to the units of a first layer: a row of a table for the class, and a projection of vectors and
+  numbers. A label that is joined to the layer's input as 0 and 1 adds the same (Sohn et al. 2015)."""
+
+  def __init__(self, config: Told, width: int, dtype: str, rngs: nnx.Rngs):
+    self.label = LabelEmbedding(config.num_classes, width, dtype=jnp.dtype(dtype),
+                                rngs=rngs) if config.num_classes else None
+    self.added = added(config, width, dtype=jnp.dtype(dtype), rngs=rngs)  # type: ignore[arg-type]
+
+  def __call__(self, given: Given | None) -> Array:
+    given = given or {}
+    parts = [self.label(given['label'])] if self.label is not None else []
+    parts += [self.added(given)] if self.added is not None else []
+    return sum(parts[1:], parts[0])
+
+
+def conditions(config: Told, width: int, dtype: str, rngs: nnx.Rngs) -> Conditions | None:
+  """The module for conditions; None for a network that reads none."""
+  return Conditions(config, width, dtype, rngs) if config.reads else None
+
+
 class MlpEncoder(nnx.Module):
   """Images B H W C -> mean and log variance, each B Z."""
 
@@ -80,12 +127,11 @@ class MlpEncoder(nnx.Module):
     self.layers = nnx.List([_dense(inputs, outputs, config, rngs) for inputs, outputs in zip(widths, widths[1:])])
     self.out = _dense(widths[-1], 2 * config.latent, config, rngs)
     self.activation = ACTIVATIONS[config.activation]
+    self.conditions = conditions(config, math.prod(config.hidden[:1]), config.dtype, rngs)
 
-  def __call__(self, x_BHWC: Array, key: Key | None = None) -> tuple[Array, Array]:
+  def __call__(self, x_BHWC: Array, given: Given | None = None, key: Key | None = None) -> tuple[Array, Array]:
     h_BD = x_BHWC.reshape(x_BHWC.shape[0], -1)
-    for layer in self.layers:
-      h_BD = self.activation(layer(h_BD))
-    return _gaussian(self.out(h_BD))
+    return _gaussian(self.out(_hidden(self, h_BD, given)))
 
 
 class MlpDecoder(nnx.Module):
@@ -97,11 +143,10 @@ class MlpDecoder(nnx.Module):
     self.out = _dense(widths[-1], math.prod(config.shape), config, rngs)
     self.shape = config.shape
     self.activation = ACTIVATIONS[config.activation]
+    self.conditions = conditions(config, math.prod(config.hidden[-1:]), config.dtype, rngs)
 
-  def __call__(self, z_BZ: Array, key: Key | None = None) -> Array:
-    for layer in self.layers:
-      z_BZ = self.activation(layer(z_BZ))
-    return self.out(z_BZ).astype(jnp.float32).reshape(-1, *self.shape)
+  def __call__(self, z_BZ: Array, given: Given | None = None, key: Key | None = None) -> Array:
+    return self.out(_hidden(self, z_BZ, given)).astype(jnp.float32).reshape(-1, *self.shape)
 
 
 class ConvEncoder(nnx.Module):
@@ -113,10 +158,14 @@ class ConvEncoder(nnx.Module):
     self.layers = nnx.List([Conv(inputs, outputs, 4, 2, rngs=rngs, init=nnx.initializers.he_normal(), dtype=dtype)
                             for inputs, outputs in zip(channels, channels[1:])])
     self.out = _dense(math.prod(_smallest(config)), 2 * config.latent, config, rngs)
+    self.conditions = conditions(config, config.channels[0], config.dtype, rngs)
 
-  def __call__(self, x_BHWC: Array, key: Key | None = None) -> tuple[Array, Array]:
-    for layer in self.layers:
-      x_BHWC = jax.nn.relu(layer(x_BHWC))
+  def __call__(self, x_BHWC: Array, given: Given | None = None, key: Key | None = None) -> tuple[Array, Array]:
+    for number, layer in enumerate(self.layers):
+      x_BHWC = layer(x_BHWC)
+      if number == 0 and self.conditions is not None:
+        x_BHWC = x_BHWC + self.conditions(given)[:, None, None]
+      x_BHWC = jax.nn.relu(x_BHWC)
     return _gaussian(self.out(x_BHWC.reshape(x_BHWC.shape[0], -1)))
 
 
@@ -130,12 +179,25 @@ class ConvDecoder(nnx.Module):
     self.dense = _dense(config.latent, math.prod(self.smallest), config, rngs)
     self.layers = nnx.List([ConvTranspose(inputs, outputs, 4, 2, rngs=rngs, dtype=dtype)
                             for inputs, outputs in zip(channels, channels[1:])])
+    self.conditions = conditions(config, math.prod(self.smallest), config.dtype, rngs)
 
-  def __call__(self, z_BZ: Array, key: Key | None = None) -> Array:
-    x_BHWC = self.dense(z_BZ).reshape(-1, *self.smallest)
+  def __call__(self, z_BZ: Array, given: Given | None = None, key: Key | None = None) -> Array:
+    x_BD = self.dense(z_BZ)
+    x_BD = x_BD if self.conditions is None else x_BD + self.conditions(given)
+    x_BHWC = x_BD.reshape(-1, *self.smallest)
     for layer in self.layers:
       x_BHWC = layer(jax.nn.relu(x_BHWC))
     return x_BHWC.astype(jnp.float32)
+
+
+def _hidden(net: MlpEncoder | MlpDecoder, h_BD: Array, given: Given | None) -> Array:
+  """The units of the last hidden layer."""
+  for number, layer in enumerate(net.layers):
+    h_BD = layer(h_BD)
+    if number == 0 and net.conditions is not None:
+      h_BD = h_BD + net.conditions(given)
+    h_BD = net.activation(h_BD)
+  return h_BD
 
 
 def _smallest(config: ConvConfig) -> tuple[int, int, int]:

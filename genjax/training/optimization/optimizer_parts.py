@@ -4,6 +4,7 @@ A rule is (regex, how). The first rule whose regex matches the whole path of a p
 
     dict(frozen=True)               the parameter does not change and has no optimizer state
     dict(scale=0.01)                multiplies its update, weight decay included
+    dict(rows=(8000, 8010))         of a table, only these rows change, the last one excluded: new tokens
     dict(name='sgd', lr=0.1, ...)   another optimizer trains it
 """
 
@@ -19,7 +20,8 @@ import optax
 from genjax.types import Tree, UserError, leaf_name, listed
 
 OWN, FROZEN = 'own', 'frozen'  # labels of parameters of the main optimizer, and of frozen ones
-_FORMS = "(regex, dict(frozen=True)), (regex, dict(scale=0.01)) or (regex, dict(name='sgd', lr=0.1))"
+_FORMS = ("(regex, dict(frozen=True)), (regex, dict(scale=0.01)), (regex, dict(rows=(8000, 8010))) or "
+          "(regex, dict(name='sgd', lr=0.1))")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +32,14 @@ class Rule:
     pattern: regular expression of whole paths.
     label: `OWN`, `FROZEN`, or the name of a part with another optimizer.
     scale: factor of the update.
+    rows: the first row of a table that changes, and the first that does not any more; () for all.
     options: options of the other optimizer.
   """
 
   pattern: str
   label: str
   scale: float = 1.0
+  rows: tuple[int, ...] = ()
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -47,7 +51,7 @@ def parse(parts: Any, where: str) -> tuple[Rule, ...]:
     where: name of the option, for messages.
 
   Raises:
-    UserError: a rule has another form; the message shows the three forms.
+    UserError: a rule has another form; the message shows the forms.
   """
   if isinstance(parts, (str, Mapping)) or not isinstance(parts, Sequence):
     raise UserError(f'{where} must be a sequence of {_FORMS}, got {parts!r}')
@@ -67,6 +71,12 @@ def _rule(part: Any, label: str, where: str) -> Rule:
     return Rule(pattern, FROZEN)
   if set(how) == {'scale'}:
     return Rule(pattern, OWN, scale=how['scale'])
+  if set(how) == {'rows'}:
+    rows: Any = tuple(how['rows']) if isinstance(how['rows'], (tuple, list)) else ()
+    if len(rows) != 2 or any(type(row) is not int for row in rows) or not 0 <= rows[0] < rows[1]:
+      raise UserError(f'{where}: rows must be the first row that is trained and the first that is not any more, such '
+                      f'as (8000, 8010), got {how["rows"]!r}')
+    return Rule(pattern, OWN, rows=rows)
   if 'name' in how:
     return Rule(pattern, label, options=how)
   raise UserError(f'{where} must be {_FORMS}, got {part!r}')
@@ -120,13 +130,21 @@ def trained(rules: Sequence[Rule], tree: Tree) -> Tree:
 
 
 def scaled(rules: Sequence[Rule]) -> optax.GradientTransformation:
-  """Multiplies the update of each leaf by the scale of its rule; the last transformation of a chain."""
+  """Multiplies the update of each leaf by the scale of its rule, and keeps rows still that its rule does not train; the
+  last transformation of a chain."""
 
-  def update(updates: Tree, params: Tree) -> Tree:
-    factors = jax.tree_util.tree_map_with_path(lambda path, _: of(rules, leaf_name(path)).scale, updates)
-    return jax.tree.map(lambda value, factor: value if factor == 1.0 else value * factor, updates, factors)
+  def change(path: Any, value: Any) -> Any:
+    rule = of(rules, leaf_name(path))
+    if not rule.rows:
+      return value if rule.scale == 1.0 else value * rule.scale
+    first, end = rule.rows
+    if end > value.shape[0]:
+      raise UserError(f'config.optimizers: {rule.pattern!r} trains the rows {first} to {end - 1} of '
+                      f'{leaf_name(path)}, which has {value.shape[0]}')
+    row_N = jnp.arange(value.shape[0]).reshape(-1, *[1] * (value.ndim - 1))
+    return jnp.where((row_N >= first) & (row_N < end), value, jnp.full_like(value, -0.0))  # see `still`
 
-  return optax.stateless(update)
+  return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(change, updates))
 
 
 def still() -> optax.GradientTransformation:

@@ -87,7 +87,7 @@ def make(name: str, lr: float, steps: int, *, clip: float = 0.0, warmup: int = 0
   for index, rule in enumerate(rules):
     _check({'scale': rule.scale}, f'{where}.parts[{index}]')
   rate = {'lr': lr, 'warmup': warmup, 'schedule': schedule, 'end': end, 'drop_at': drop_at}
-  last = optimizer_parts.scaled(rules) if any(rule.scale != 1.0 for rule in rules) else None
+  last = optimizer_parts.scaled(rules) if any(rule.scale != 1.0 or rule.rows for rule in rules) else None
   made = {optimizer_parts.OWN: _single(steps, where, last, name=name, **rate, **options)}
   for index, rule in enumerate(rules):
     if rule.options:
@@ -298,7 +298,8 @@ def describe(options: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) ->
     if text == 'muon':
       text = text if _is_matrix(name, len(shape), chosen) else 'adamw'
     text = text if rule.scale == 1.0 else f'{text} x {rule.scale:g}'
-    words[name] = 'frozen' if rule.label == optimizer_parts.FROZEN else text
+    words[name] = 'frozen' if rule.label == optimizer_parts.FROZEN else (
+      f'{text}, rows {rule.rows[0]} to {rule.rows[1] - 1}' if rule.rows else text)
   return words
 
 
