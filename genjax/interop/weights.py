@@ -21,6 +21,7 @@ from genjax.interop import (
   images,
   mapping,
   mmdits,
+  original,
   origins,
   seq2seq,
   unets,
@@ -154,7 +155,9 @@ def describe(folder: str | os.PathLike) -> Description:
   path = folder / 'config.json'
   source = read_json(path, 'the description of the model')
   _named(source, str(path))
-  return _described(str(folder), str(path), source, files.open_folder(folder))
+  pointed = (folder / original.POINTER).is_file()
+  return _described(str(folder), str(path), source,
+                    original.open_pointer(folder) if pointed else files.open_folder(folder))
 
 
 def _named(source: Mapping[str, Any], path: str) -> Architecture:
