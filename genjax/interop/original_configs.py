@@ -93,7 +93,7 @@ def unet(shapes: Shapes, told: Told) -> Described:
   if added:
     entries |= {'addition_embed_type': 'text_time', 'addition_time_embed_dim': 256,
                 'projection_class_embeddings_input_dim': added[1]}
-  return Described(entries, original_names.unet(levels, blocks))
+  return Described(entries, original_names.unet(tuple(map(bool, depths)), blocks))
 
 
 def autoencoder(shapes: Shapes, told: Told) -> Described:

@@ -4,7 +4,7 @@ A row of a table has a module of the original and the modules that hold its rows
 the original has fused them. '#' stands for a number. '*' stands for the rest of a name.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import functools
 import re
@@ -116,13 +116,14 @@ _UNET_SHARED = {
   'out.0': 'conv_norm_out', 'out.2': 'conv_out'}
 
 
-def unet(levels: int, blocks: int) -> Names:
+def unet(attends: Sequence[bool], blocks: int) -> Names:
   """The U-Net of latent diffusion (openaimodel.py).
 
   Args:
-    levels: resolutions.
+    attends: of each level, whether it has transformers.
     blocks: residual blocks of a level on the way down.
   """
+  levels = len(attends)
   rows = _same(_UNET_SHARED)
   for way, theirs, first, count, sampler in (('down', 'input_blocks', 1, blocks, 'op'), ('up', 'output_blocks', 0,
                                                                                         blocks + 1, 'conv')):
@@ -135,7 +136,8 @@ def unet(levels: int, blocks: int) -> Names:
       if way == 'down':
         rows.append(Row(f'{theirs}.{place + blocks}.0.{sampler}', (f'{ours}.downsamplers.0.conv',)))
       else:  # behind the transformer of the last block, or in its place
-        rows += [Row(f'{theirs}.{place + blocks}.{slot}.conv', (f'{ours}.upsamplers.0.conv',)) for slot in (1, 2)]
+        slot = 2 if attends[levels - 1 - level] else 1
+        rows.append(Row(f'{theirs}.{place + blocks}.{slot}.conv', (f'{ours}.upsamplers.0.conv',)))
       rows += [Row(f'{theirs}.{place + index}.1.*', (f'{ours}.attentions.{index}.*',)) for index in range(count)]
   for slot, number in ((0, 0), (2, 1)):
     rows += _residual(f'middle_block.{slot}', f'mid_block.resnets.{number}', _UNET_RESIDUAL)

@@ -53,7 +53,8 @@ def agrees(entries, config, names):
 def test_unets_are_those_of_diffusers(options, tmp_path):
   model = diffusers.UNet2DConditionModel(**options)
   state = originals.randomised(model)
-  names = original_names.unet(2, options['layers_per_block'])
+  attends = [kind.startswith('Cross') for kind in options['down_block_types']]
+  names = original_names.unet(attends, options['layers_per_block'])
   raw = originals.renamed(state, names, 'model.diffusion_model.')
   path = originals.write(tmp_path / 'unet.safetensors', raw)
   converted = theirs.convert_ldm_unet_checkpoint(tensors(raw), model.config)
@@ -128,7 +129,7 @@ def pipeline():
   unet = originals.randomised(diffusers.UNet2DConditionModel(**SDXL))
   vae = originals.randomised(diffusers.AutoencoderKL(**VAE))
   (first, _), (second, _) = clip(), clip(projected=True)
-  raw = {**originals.renamed(unet, original_names.unet(2, 1), 'model.diffusion_model.'),
+  raw = {**originals.renamed(unet, original_names.unet((False, True), 1), 'model.diffusion_model.'),
          **originals.renamed(vae, original_names.autoencoder(2), 'first_stage_model.'),
          **{f'conditioner.embedders.0.transformer.{name}': array for name, array in first.items()},
          **originals.renamed(second, original_names.OPEN_CLIP, 'conditioner.embedders.1.model.'),
@@ -159,7 +160,7 @@ def test_stable_diffusion_2_has_a_text_encoder_without_its_last_block(tmp_path):
   unet = originals.randomised(diffusers.UNet2DConditionModel(**SD1 | dict(
     block_out_channels=(64, 128), attention_head_dim=(1, 2), use_linear_projection=True)))
   text, _ = clip(projected=True, layers=3)
-  raw = {**originals.renamed(unet, original_names.unet(2, 2), 'model.diffusion_model.'),
+  raw = {**originals.renamed(unet, original_names.unet((True, False), 2), 'model.diffusion_model.'),
          **originals.renamed(text, original_names.OPEN_CLIP, 'cond_stage_model.model.')}
   found = original.open_file(originals.write(tmp_path / 'sd2.safetensors', raw))
   assert found.family == 'sd2' and found.components['text_encoder'].entries['num_hidden_layers'] == 2
