@@ -119,7 +119,7 @@ def text_encoder(config: Config, experiment: Experiment) -> TextEncoder:
     return {**tokens, 'pooled': found['text']}
 
   return TextEncoder(chosen.text.width, chosen.text.context, _tokenize(config, chosen.text), encode,
-                     reads=('params/net/text/.*',))
+                     pooled_width=chosen.width, reads=('params/net/text/.*',))
 
 
 def features(config: Config, experiment: Experiment) -> Features:

@@ -72,6 +72,7 @@ class Made:
     facts: what identifies its encoding, for the fingerprint of the data.
     assets, files: what the run keeps.
     part: of other runs, that it stands on.
+    further: more of them.
     stored: entry of `given` -> column of the data and of batches that holds it; {} where `encode` makes the columns of
       batches.
     batch: shape and type of one row of these columns.
@@ -95,6 +96,7 @@ class Made:
   assets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
   part: parts.Part | None = None
+  further: tuple[parts.Part, ...] = ()
   stored: Mapping[str, str] = dataclasses.field(default_factory=dict)
   batch: Mapping[str, jax.ShapeDtypeStruct] = dataclasses.field(default_factory=dict)
 

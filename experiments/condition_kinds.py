@@ -80,12 +80,14 @@ class Numbers(Common):
     count: how many numbers they are in all.
     low: a usual smallest value; the network reads (value - low) / (high - low) * 1000.
     high: a usual largest value.
+    absent: the numbers that stand for none; () for one that is far from the usual range.
   """
 
   column: str | tuple[str, ...]
   count: int = 0
   low: float = 0.0
   high: float = SCALE
+  absent: tuple[float, ...] = ()
 
   def __post_init__(self):
     super().__post_init__()
@@ -109,6 +111,25 @@ class Vector(Common):
   def __post_init__(self):
     super().__post_init__()
     checks.whole(self, 1, 'width')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tokens(Common):
+  """Vectors that the network attends to, such as those of a text encoder that ran before; zeros stand for none.
+
+  Attributes:
+    column: of the data, with a row of `length` vectors.
+    width: numbers of each vector.
+    length: vectors of a row.
+  """
+
+  column: str
+  width: int
+  length: int
+
+  def __post_init__(self):
+    super().__post_init__()
+    checks.whole(self, 1, 'width', 'length')
 
 
 def classes(scope: Scope, options: Classes) -> Made:
@@ -225,10 +246,17 @@ def numbers(scope: Scope, options: Numbers) -> Made:
                       'row')
     return found
 
+  if len(options.absent) not in (0, count):
+    raise UserError(f'{scope.where}.absent must be {count} numbers or (), got {options.absent}')
+
+  def encode(rows: np.ndarray) -> Columns:
+    return {column: ((rows - np.float32(options.low)) * np.float32(scale)).astype(np.float32)}
+
+  none = encode(np.asarray(options.absent, np.float32))[column] if options.absent else np.full(count, NO_NUMBER,
+                                                                                              np.float32)
   return Made(
-    reads=tuple(names), take=take,
-    encode=lambda rows: {column: ((rows - np.float32(options.low)) * np.float32(scale)).astype(np.float32)},
-    columns={column: jax.ShapeDtypeStruct((count,), np.float32)}, null={column: np.full(count, NO_NUMBER, np.float32)},
+    reads=tuple(names), take=take, encode=encode,
+    columns={column: jax.ShapeDtypeStruct((count,), np.float32)}, null={column: none},
     give=lambda frozen, columns: {'numbers': columns[column]}, parse=lambda text: _listed(scope.name, text, count),
     convert=lambda value: _checked(scope.name, value, count),
     describe='a number' if count == 1 else f'{count} numbers, {", ".join(names) if len(names) == count else "a,b,..."}',
@@ -255,6 +283,32 @@ def vector(scope: Scope, options: Vector) -> Made:
     convert=lambda value: _checked(scope.name, value, width), path=True,
     describe=f'the path of a .npy file with {width} numbers', row=jax.ShapeDtypeStruct((width,), np.float32),
     network={'vector_width': width})
+
+
+def tokens(scope: Scope, options: Tokens) -> Made:
+  """See `Tokens`."""
+  column, shape = scope.column('tokens'), (options.length, options.width)
+
+  def convert(value: Any) -> np.ndarray:
+    row = np.asarray(value)
+    if row.shape != shape or row.dtype.kind != 'f' or not np.isfinite(row).all():
+      raise UserError(f'condition {scope.name!r} takes finite numbers of shape {shape}, got {row.dtype} of shape '
+                      f'{row.shape}')
+    return row.astype(np.float32)
+
+  def parse(path: str) -> np.ndarray:
+    try:
+      return convert(np.load(expanded(path), allow_pickle=False))
+    except (OSError, ValueError) as error:
+      raise UserError(f'condition {scope.name!r} takes the path of a .npy file with numbers of shape {shape}, got '
+                      f'{path!r}: {error}') from error
+
+  return Made(
+    reads=(options.column,), take=lambda columns: np.stack([convert(row) for row in columns[options.column]]),
+    encode=lambda rows: {column: rows}, columns={column: jax.ShapeDtypeStruct(shape, np.float32)},
+    null={column: np.zeros(shape, np.float32)}, give=lambda frozen, columns: {'tokens': columns[column]}, parse=parse,
+    convert=convert, path=True, describe=f'the path of a .npy file with numbers of shape {shape}',
+    row=jax.ShapeDtypeStruct(shape, np.float32), network={'token_width': options.width})
 
 
 def _listed(name: str, text: str, count: int) -> np.ndarray:
@@ -287,13 +341,14 @@ def filter_of(scope: Scope) -> str:
 
 
 def read_picture(path: str, channels: int) -> np.ndarray:
-  """A picture of a file, uint8 H W C.
+  """A picture of a file, uint8 H W C; with 4 channels, the last of which is its transparency, 255 for none.
 
   Raises:
     UserError: there is none, or Pillow cannot read it.
   """
   try:
-    return decoding.decode(pathlib.Path(expanded(path)).read_bytes(), channels)
+    data = pathlib.Path(expanded(path)).read_bytes()
+    return decoding.decode_transparent(data) if channels == 4 else decoding.decode(data, channels)
   except OSError as error:
     raise UserError(f'cannot read the picture {path}: {error.strerror or error}') from error
   except decoding.Broken as error:

@@ -76,9 +76,9 @@ def text(scope: Scope, options: Text) -> Made:
   if options.part:
     part = parts.open(scope.config, options.part, 'text_encoder')
     encoder = part.functions
-    tokenize, length = _shorter(encoder.tokenize, scope, options, encoder.length)
+    tokenize, length = shorter(encoder.tokenize, options.length, encoder.length, scope.where, options.part)
     network = {**({'token_width': encoder.width} if options.tokens else {}),
-               **({'vector_width': encoder.width} if options.pooled else {})}
+               **({'vector_width': encoder.pooled_width or encoder.width} if options.pooled else {})}
     facts: dict[str, Any] = {'part': options.part, 'length': length}
     if options.stored:
       part = latents.that_encoded(scope.config, part, 'text')
@@ -89,7 +89,7 @@ def text(scope: Scope, options: Text) -> Made:
     tokenize = _tokenizer(vocabulary, length)
     network = {'vocabulary': vocabulary.size + 1, 'text_length': length}
     facts = {'tokenizer': identity(vocabulary), 'length': length}
-  cut = _Cut(scope.name, tokenize, options.truncate)
+  cut = Cut(scope.name, tokenize, options.truncate)
 
   def encode(rows: np.ndarray) -> Columns:
     ids_BL, mask_BL = cut([str(row) for row in rows])
@@ -106,7 +106,7 @@ def text(scope: Scope, options: Text) -> Made:
     {'vector': 'text_pooled'} if options.pooled else {})
   shapes = {} if part is None else {'text_tokens': jax.ShapeDtypeStruct((length, part.functions.width), np.float32),
                                     'text_mask': jax.ShapeDtypeStruct((length,), np.bool_),
-                                    'text_pooled': jax.ShapeDtypeStruct((part.functions.width,), np.float32)}
+                                    'text_pooled': jax.ShapeDtypeStruct((network.get('vector_width', 0),), np.float32)}
   batch = {column: shapes[column] for column in entries.values()} if options.stored else {}
 
   def parse(value: str) -> np.ndarray:
@@ -122,7 +122,7 @@ def text(scope: Scope, options: Text) -> Made:
     part=part, stored=entries if options.stored else {}, batch=batch)
 
 
-class _Cut:
+class Cut:
   """Texts -> ids and mask. A text that is too long is cut off, which is said once, or refused."""
 
   def __init__(self, name: str, tokenize: Tokenize, truncate: bool):
@@ -143,21 +143,32 @@ class _Cut:
       return found
 
 
-def _shorter(tokenize: Tokenize, scope: Scope, options: Text, length: int) -> tuple[Tokenize, int]:
-  """A part's tokenizer at `options.length` tokens, where that is less than it reads."""
-  if not options.length or options.length == length:
+def shorter(tokenize: Tokenize, wanted: int, length: int, where: str, part: str) -> tuple[Tokenize, int]:
+  """A part's tokenizer at `wanted` tokens, where that is less than the `length` that it reads, and their number.
+
+  Args:
+    tokenize: of the part.
+    wanted: how many tokens; 0 for all that it reads.
+    length: how many it reads.
+    where: the key of the condition, for messages.
+    part: its name, for messages.
+
+  Raises:
+    UserError: it reads fewer.
+  """
+  if not wanted or wanted == length:
     return tokenize, length
-  if options.length > length:
-    raise UserError(f'{scope.where}.length is {options.length}, and the part {options.part!r} reads {length} tokens')
+  if wanted > length:
+    raise UserError(f'{where}.length is {wanted}, and the part {part!r} reads {length} tokens')
 
   def cut(texts: Sequence[str], truncate: bool) -> tuple[np.ndarray, np.ndarray]:
     ids_BL, mask_BL = tokenize(texts, truncate)
-    if mask_BL[:, options.length:].any() and not truncate:
+    if mask_BL[:, wanted:].any() and not truncate:
       row = int(mask_BL.sum(axis=1).argmax())
-      raise _too_long(texts[row], int(mask_BL[row].sum()), options.length)
-    return ids_BL[:, :options.length], mask_BL[:, :options.length]
+      raise _too_long(texts[row], int(mask_BL[row].sum()), wanted)
+    return ids_BL[:, :wanted], mask_BL[:, :wanted]
 
-  return cut, options.length
+  return cut, wanted
 
 
 def _tokenizer(vocabulary: Any, length: int) -> Tokenize:

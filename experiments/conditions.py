@@ -25,7 +25,7 @@ from genjax.data.pipeline import Columns, Pipeline, Source
 from genjax.diffusion import conditioning
 from genjax.diffusion.conditioning import NEGATIVE, Conditioner
 from genjax.experiments import condition_kinds as kinds
-from genjax.experiments import condition_media, condition_texts, parts
+from genjax.experiments import condition_media, condition_pictures, condition_prompts, condition_texts, parts
 from genjax.experiments.condition_interface import Made, Scope
 from genjax.options import Section
 from genjax.tables import Table
@@ -37,12 +37,16 @@ KINDS: Table = Table('kind of condition', {
   'classes': (kinds.Classes, kinds.classes), 'text': (condition_texts.Text, condition_texts.text),
   'image': (kinds.Picture, kinds.picture), 'mask': (kinds.Mask, kinds.mask),
   'numbers': (kinds.Numbers, kinds.numbers), 'vector': (kinds.Vector, kinds.vector),
-  'clip': (condition_media.Clip, condition_media.clip), 'sound': (condition_media.Sound, condition_media.sound)})
+  'tokens': (kinds.Tokens, kinds.tokens),
+  'clip': (condition_media.Clip, condition_media.clip), 'sound': (condition_media.Sound, condition_media.sound),
+  'prompt': (condition_prompts.Prompt, condition_prompts.prompt),
+  'inpainting': (condition_pictures.Inpainting, condition_pictures.inpainting),
+  'latent': (condition_pictures.Latent, condition_pictures.latent)})
 # Options of networks that conditions set
 NETWORK = ('num_classes', 'vector_width', 'numbers', 'image_channels', 'token_width', 'vocabulary', 'text_length')
 FILE = 'conditions.npz'  # of a run: what stands for the absence of each condition
 # Names that mean something else: columns of samples, and arguments of `LoadedRun.sample`
-TAKEN = ('image', 'prompt', 'negative', 'num', 'seed', 'start', 'averaged', 'chunk', 'conditions')
+TAKEN = ('image', 'prompt', 'negative', 'num', 'seed', 'start', 'averaged', 'chunk', 'noise', 'exact', 'conditions')
 _SINGLE = ('num_classes', 'vocabulary', 'text_length')  # options of networks that one condition alone may set
 Open = Callable[[str, tuple[str, ...]], Source]
 
@@ -132,7 +136,7 @@ class Conditions:
       heldout=self._data(experiment.heldout, keeps),
       assets={**experiment.assets, **({'conditions': facts} if facts else {})},
       files={**experiment.files, **files, FILE: self._nulls()})
-    opened = {made.part.name: made.part for made in self._made.values() if made.part}
+    opened = {part.name: part for made in self._made.values() for part in (made.part, *made.further) if part}
     return parts.attach(experiment, *opened.values()) if opened else experiment
 
   def _data(self, data: Any, keeps: tuple[str, ...]) -> Any:

@@ -1,17 +1,15 @@
 """Builder of diffusion and flow matching on images: DiT or U-Net, any process, parameterization and sampler."""
 
-from collections.abc import Mapping
 import dataclasses
-import functools
-import inspect
 from typing import Any
 
 from genjax import checks
 from genjax import config as config_lib
-from genjax.diffusion import parameterizations, samplers, schedules, weightings
-from genjax.experiments import conditions, coupling, image_sets, images, latents, measures, render, sections
+from genjax.diffusion import parameterizations, schedules, weightings
+from genjax.experiments import conditions, coupling, image_sets, images, latents, measures, render, sampling, sections
+from genjax.experiments.sampling import SamplerOptions, sampler
 from genjax.models.denoisers import dit, latent_unet, mmdit, unet
-from genjax.objectives.diffusion import Diffusion, Sampler
+from genjax.objectives.diffusion import Diffusion
 from genjax.options import Section, named
 from genjax.tables import Table
 from genjax.training.experiment import Experiment
@@ -59,8 +57,8 @@ def build(config: Any) -> Experiment:
   told.check_guidance(options.guidance, options.guidances)
   objective = config_lib.build(
     Diffusion, goal, 'config.objective', net=make(model), shape=space.shape, conditioners=told.conditioners,
-    sampler=sampler(options, process, learned), learned_variance=learned, codec=space.codec,
-    noise_column=coupling.NOISE if coupled.coupling == 'ot' else '', **choices)
+    sampler=sampler(options, process, learned, sampling.tokens(model, space.shape)), learned_variance=learned,
+    codec=space.codec, noise_column=coupling.NOISE if coupled.coupling == 'ot' else '', **choices)
   coupled.check_images(data, space.shape)
   experiment = Experiment(
     objective=objective,
@@ -77,6 +75,14 @@ def build(config: Any) -> Experiment:
   return told.complete(space.attach(experiment))
 
 
+def model_options(config: Any) -> Any:
+  """The options of the network of a config, of the class that `MODELS` has."""
+  space = latents.space(config)
+  kind, _, _ = config_lib.choose(MODELS, config.model.name, 'config.model.name')
+  told = conditions.of(config, space.shape, space.open)
+  return config_lib.build(kind, config.model, 'config.model', shape=space.shape, **told.of_network(kind))
+
+
 def options(config: Any) -> dict[str, Section]:
   """What the sections of the config take."""
   return {
@@ -91,7 +97,7 @@ def options(config: Any) -> dict[str, Section]:
 
 def goal_and_sampler(config: Any, *more: type) -> dict[str, Section]:
   """The sections objective and sampler of a config of diffusion; `more` takes further options of the objective."""
-  goal, method = config.objective, samplers.SAMPLERS.get(config.sampler.get('name'))
+  goal = config.objective
   made = {'net': '', 'sampler': '', 'codec': 'config.data.content', 'shape': 'config.data.shape',
           'conditioners': 'config.conditions and config.data.num_classes', 'source': 'config.data',
           'noise_column': 'config.objective.coupling',
@@ -105,10 +111,7 @@ def goal_and_sampler(config: Any, *more: type) -> dict[str, Section]:
     'objective': Section((Diffusion, *more, coupling.Coupling),
                          {**made, **{part: f'config.objective.{part}.name' for part in parts}}),
     **{f'objective.{part}': section for part, section in parts.items()},
-    'sampler': Section((SamplerOptions,), names=tuple(samplers.SAMPLERS)),
-    'sampler.options': Section((method,) if method else (), dict.fromkeys(_shared(method) if method else (), ''),
-                               chooser='sampler.name',
-                               others={name: (other,) for name, other in samplers.SAMPLERS.items()})}
+    **sampling.sections(config)}
 
 
 def chosen(goal: dict[str, Any]) -> dict[str, Any]:
@@ -144,85 +147,6 @@ class Labels:
     checks.rates(self, 'label_dropout')
 
 
-@dataclasses.dataclass(frozen=True)
-class SamplerOptions:
-  """config.sampler.
-
-  Attributes:
-    name: one of `samplers.SAMPLERS`.
-    steps: number of steps.
-    spacing: 'uniform', 'quadratic' or 'karras', see `schedules.sampling_times`; '' for the process's own.
-    shift: of 'uniform': above 1 moves times towards noise (Esser et al. 2024, eq. 23).
-    rho: of 'karras': above 1 puts more steps near the data (Karras et al. 2022, eq. 5).
-    sigma_min: of 'karras': sigma of the last step before the data, in units of the data.
-    sigma_max: of 'karras': sigma of the first step; 0 for the start of the process.
-    guidance: scale of classifier-free guidance by all conditions together; 1 is the conditional model.
-    guidances: condition -> its own scale, in place of `guidance`, nested in the order of the names, see
-      `genjax.objectives.diffusion.Sampler`.
-    rescale: brings the guided estimate back to the deviation of the conditional one, 1 all the way (Lin et al. 2024).
-    interval: (low, high), only noise levels sigma / alpha above low and up to high are guided; () for all. On `flow`,
-      sigma / alpha is t / (1 - t).
-    clip: bound on |x0_hat|; 0 for none.
-    options: keywords of the sampler's function.
-
-  Raises:
-    UserError: an interval that is none, or a negative clip.
-  """
-
-  name: str
-  steps: int
-  spacing: str = ''
-  shift: float = 1.0
-  rho: float = 7.0
-  sigma_min: float = 0.002
-  sigma_max: float = 0.0
-  guidance: float = 1.0
-  guidances: Mapping[str, float] = dataclasses.field(default_factory=dict)
-  rescale: float = 0.0
-  interval: tuple[float, ...] = ()
-  clip: float = 0.0
-  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-  def __post_init__(self):
-    checks.whole(self, 1, 'steps')
-    checks.between(self, ('guidance', 'clip'), at_least=0)
-    checks.between(self, ('rescale',), at_least=0, at_most=1)
-    checks.between(self.options, ('eta',), at_least=0)
-    interval = self.interval
-    numbers = all(isinstance(value, (int, float)) for value in interval)
-    if interval and not (numbers and len(interval) == 2 and 0 <= interval[0] < interval[1]):
-      raise UserError('config.sampler.interval must be () or two noise levels sigma / alpha, the lower of at least 0 '
-                      f'first, got {tuple(interval)}')
-
-
-def sampler(options: SamplerOptions, process: schedules.Process, learned: bool = False) -> Sampler:
-  """The sampler that config.sampler describes.
-
-  Args:
-    options: config.sampler.
-    process: the process.
-    learned: the model learns variances; `ancestral` takes them unless its options name others.
-
-  Raises:
-    UserError: an unknown sampler, spacing or option, or a number out of range.
-  """
-  method = config_lib.choose(samplers.SAMPLERS, options.name, 'config.sampler.name')
-  keywords = dict(options.options)
-  config_lib.build(_check_only(method), keywords, 'config.sampler.options', **dict.fromkeys(_shared(method)))
-  if method is samplers.ancestral:
-    keywords.setdefault('variance', 'learned' if learned else 'small')
-    if keywords['variance'] not in samplers.VARIANCES:
-      raise UserError(f'config.sampler.options.variance must be one of {samplers.VARIANCES}, got '
-                      f'{keywords["variance"]!r}')
-  times = schedules.sampling_times(process, options.steps, options.spacing or None, shift=options.shift,
-                                   rho=options.rho, sigma_min=options.sigma_min, sigma_max=options.sigma_max)
-  low_high = (float(options.interval[0]), float(options.interval[1])) if options.interval else None
-  return Sampler(functools.partial(method, **keywords), tuple(times.tolist()),
-                 guidance=1.0 if options.guidances else options.guidance, guidances=dict(options.guidances),
-                 rescale=options.rescale, interval=low_high, clip=options.clip,
-                 learned=keywords.get('variance') == 'learned')
-
-
 def _times(options: dict, process: schedules.Process) -> schedules.Quantile | None:
   """The distribution of training times in config.objective.times; None for that of the process."""
   name = options['name']
@@ -238,16 +162,6 @@ def _times(options: dict, process: schedules.Process) -> schedules.Quantile | No
     raise UserError(f"config.objective.times must be 'default' or one of {known} for a process with times from 0 to "
                     f'{process.start:g}, got {name!r}')
   return quantile
-
-
-def _shared(method: Any) -> list[str]:
-  """The arguments of a sampler that every sampler has, which are no options."""
-  return list(inspect.signature(method).parameters)[:len(samplers.SAMPLERS.takes or ())]
-
-
-def _check_only(method: Any) -> Any:
-  """A function with the method's signature that does nothing, for checking options before any computation."""
-  return functools.wraps(method)(lambda **keywords: None)
 
 
 def _named(table: dict, options: dict, where: str) -> Any:

@@ -84,6 +84,7 @@ def autoencoder(config: Config, experiment: Experiment) -> kinds.Autoencoder:
     decode=lambda group, z_BX: objective.decode(group['params'], group['mutable'], z_BX),
     moments=lambda group: objective.moments(group['mutable']),
     factor=model_options(config).factor,
+    pixels=lambda group, z_BX: objective.pixels(group['params'], group['mutable'], z_BX),
     reads=READS)
 
 

@@ -67,7 +67,7 @@ def space(config: Config) -> Space:
     return Space(shape, codec, images.example(config), functools.partial(images.batches, config),
                  functools.partial(images.open_data, config))
   part = parts_lib.open(config, PART, PART)
-  autoencoder = _fitted(part.functions, shape)
+  autoencoder = fitted(part.functions, shape)
   part = dataclasses.replace(part, functions=autoencoder)
   if shape != tuple(autoencoder.shape):
     raise UserError(f'config.data.shape is {shape}, the shape of the pictures, but the autoencoder '
@@ -89,7 +89,7 @@ def space(config: Config) -> Space:
                (that_encoded(config, part),))
 
 
-def _fitted(autoencoder: Autoencoder, shape: tuple[int, ...]) -> Autoencoder:
+def fitted(autoencoder: Autoencoder, shape: tuple[int, ...]) -> Autoencoder:
   """A convolutional autoencoder for pictures of another size than it was made for; others as they are."""
   factor = autoencoder.factor
   if not factor or shape[2:] != tuple(autoencoder.shape[2:]) or any(side % factor for side in shape[:2]):

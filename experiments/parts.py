@@ -10,6 +10,7 @@ see `genjax.objectives.kinds`.
 """
 
 from collections.abc import Mapping
+import copy
 import dataclasses
 import inspect
 import pathlib
@@ -53,16 +54,18 @@ class Part:
   functions: Any
 
 
-def open(config: Config, name: str, kind: str) -> Part:
+def open(config: Config, name: str, kind: str, **options: Any) -> Part:
   """Opens the part that `config.parts.NAME` names, without reading its parameters.
 
   Args:
     config: of the run that stands on it.
     name: of the part.
     kind: what it is opened as, such as 'autoencoder' or 'text_encoder'.
+    **options: of its config.data, in the place of its own: how it is read here, such as the blocks that the tokens of a
+      CLIP leave out.
 
   Raises:
-    UserError: it is not named, missing or no run, has no such step or averages, or is of another kind.
+    UserError: it is not named, missing or no run, has no such step or averages, is of another kind, or lacks an option.
   """
   opened = bases.open(config, name)
   known = offered(opened.module)
@@ -71,12 +74,13 @@ def open(config: Config, name: str, kind: str) -> Part:
     raise UserError(f'config.parts.{name}={opened.source.path!r} is no {kind}: its builder is '
                     f'{opened.config.experiment}, and the kinds of part that it offers are {offers}.'
                     f'{suggestion(kind, known)} Name a run, or a folder, that is one')
-  functions = known[kind](opened.config, opened.experiment)
+  own = _changed(opened, options, name) if options else opened.config
+  functions = known[kind](own, opened.experiment)
   whole = opened.shapes
   axes = (*inside(whole['params'], opened.experiment.axes, 'params'),
           *inside(whole['frozen'], opened.experiment.axes, 'frozen'))
   shapes = _read_only(whole, getattr(functions, 'reads', kinds.ALL), f'{opened.config.experiment}.{kind}')
-  return Part(name, opened.config, shapes, _matching(axes, shapes), opened.source, opened.folder, functions)
+  return Part(name, own, shapes, _matching(axes, shapes), opened.source, opened.folder, functions)
 
 
 def attach(experiment: Experiment, *parts: Part) -> Experiment:
@@ -93,6 +97,18 @@ def attach(experiment: Experiment, *parts: Part) -> Experiment:
                       f'{sorted({*frozen, *trained})}; give it another one in the builder and in config.parts')
     frozen[part.name], axes[part.name], sources[part.name] = part.shapes, part.axes, part.source
   return dataclasses.replace(experiment, frozen=frozen, axes=axes, sources=sources)
+
+
+def _changed(opened: bases.Opened, options: Mapping[str, Any], name: str) -> Config:
+  """The config of a part with other options of config.data."""
+  if lacking := [option for option in options if option not in opened.config.data]:
+    raise UserError(f'config.parts.{name}={opened.source.path!r} is read with config.data.{lacking[0]}='
+                    f'{options[lacking[0]]!r}, and its builder {opened.config.experiment} has no such option; name '
+                    'another part, such as a CLIP')
+  config = copy.deepcopy(opened.config)
+  with config.unlocked():
+    config.data.update(options)
+  return config
 
 
 def offered(module: types.ModuleType) -> dict[str, Any]:

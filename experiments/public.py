@@ -1,6 +1,7 @@
 """Runs of public models: conversion of folders in the layout of `transformers` to runs, and back."""
 
 from collections.abc import Callable, Mapping
+import contextlib
 import copy
 import dataclasses
 import json
@@ -10,63 +11,100 @@ from typing import Any, NamedTuple
 from genjax import config as config_lib
 from genjax import interop
 from genjax.config import Config
-from genjax.experiments import bert, classifier, imported, kl, language, public_configs, seq2seq, speech
-from genjax.interop import conversion, files, peft, weights
+from genjax.experiments import (
+  bert,
+  classifier,
+  diffusion,
+  imported,
+  kl,
+  language,
+  pipeline_export,
+  pipelines,
+  public_configs,
+  seq2seq,
+  speech,
+)
+from genjax.interop import conversion, files, lora_files, peft, weights
+from genjax.interop import pipelines as index
 from genjax.nn import lora
+from genjax.runs import assets, checkpoints
+from genjax.training import averages
+from genjax.training.monitoring import logs
 from genjax.types import Params, Tree, UserError, strict_json
 
 
 class Imported(NamedTuple):
-  """An imported run. config: its config. params: group -> parameters. mutable: see `Variables`. files: its files."""
+  """An imported run.
+
+  Attributes:
+    config: its config.
+    params: group -> parameters; or a function that reads them, once the parts of the run were read and let go.
+    mutable: see `Variables`.
+    files: its files.
+  """
 
   config: Config
-  params: Params
+  params: Params | Callable[[], Params]
   mutable: Tree
   files: dict[str, bytes]
 
 
-def read(folder: pathlib.Path, dtype: str | None) -> Imported:
+def read(folder: pathlib.Path, dtype: str | None, variant: str = '') -> Imported:
   """Makes a run from a public model.
 
   Its config has no training steps and no data. Its optimizer has no state, so that the run is as large as the model.
 
   Args:
-    folder: see `genjax.interop.load`.
+    folder: see `genjax.interop.load`; or that of a pipeline, see `genjax.experiments.pipelines`.
     dtype: of the parameters; None for that of the files.
+    variant: which files are read, see `genjax.interop.files.open_folder`; of a pipeline in the components that have such.
 
   Raises:
-    UserError: see `genjax.interop.load` and `genjax.experiments.public_configs.make`.
+    UserError: see `genjax.interop.load`, `genjax.experiments.public_configs.make` and
+      `genjax.experiments.pipelines.configured`.
   """
-  model = interop.load(folder, dtype)
+  if index.is_pipeline(folder):
+    return _read_pipeline(folder, dtype, variant)
+  model = interop.load(folder, dtype, variant)
   config = public_configs.make(model, folder)
   told = {'architecture': model.architecture, 'config': dict(model.source)}
   kept = {**imported.given(folder, imported.CARRIED), imported.PUBLIC: (strict_json(told, indent=2) + '\n').encode()}
   return Imported(config, {'net': model.params}, _mutable(config, model), kept)
 
 
-def describe(folder: pathlib.Path) -> tuple[Config, dict[str, Tree]]:
+def _read_pipeline(folder: pathlib.Path, dtype: str | None, variant: str) -> Imported:
+  pipeline, family = pipelines.open_folder(folder, variant)
+  config = pipelines.configured(pipeline, family)
+  pipelines.say_skipped(pipeline)
+  denoiser, own = pipeline.path(family.denoiser), pipeline.variant_of(family.denoiser)
+  told = pipelines.facts(pipeline, family, interop.describe(denoiser, own).source)
+  kept = {imported.PUBLIC: (strict_json(told, indent=2) + '\n').encode()}
+  return Imported(config, lambda: {'net': interop.load(denoiser, dtype, own).params}, {}, kept)
+
+
+def describe(folder: pathlib.Path, variant: str = '') -> tuple[Config, dict[str, Tree]]:
   """A public model as a part of runs: the config of its builder, and its variables as shapes.
 
   A model without the head that a run would train, such as a bare encoder, will do.
 
   Args:
-    folder: see `genjax.interop.load`.
+    folder, variant: see `genjax.interop.load`.
 
   Raises:
     UserError: see `genjax.interop.load` and `genjax.experiments.public_configs.make`.
   """
-  model = interop.describe(folder).model()
+  model = interop.describe(folder, variant).model()
   config = public_configs.make(model, folder, trains=False)
   return config, {'params': {'net': model.params}, 'mutable': _mutable(config, model)}
 
 
-def variables(folder: pathlib.Path) -> tuple[Params, Tree]:
+def variables(folder: pathlib.Path, variant: str = '') -> tuple[Params, Tree]:
   """The parameters of a public model by group, and its mutable variables.
 
   Raises:
     UserError: see `genjax.interop.load`.
   """
-  model = interop.load(folder)
+  model = interop.load(folder, variant=variant)
   return {'net': model.params}, model.mutable
 
 
@@ -95,6 +133,9 @@ def write(folder: pathlib.Path, config: Config, params: Params, kept: Mapping[st
   Raises:
     UserError: see `genjax.interop.save`; or the run is not of a family with public architectures.
   """
+  if pipeline_export.family_of(config, kept):
+    pipeline_export.write(folder, config, params['net'], kept, dtype, _write_run)
+    return
   options, model = _model(config, params, kept)
   with files.new_folder(folder) as partial:
     net = {name: tree for name, tree in params['net'].items() if name not in kl.NO_NETWORK}
@@ -107,17 +148,32 @@ def write(folder: pathlib.Path, config: Config, params: Params, kept: Mapping[st
         (partial / name).write_bytes(data)
 
 
-def read_adapter(folder: pathlib.Path, base: Config, params: Params, kept: Mapping[str, bytes]) -> Imported:
-  """Makes a run with adapters from a folder of PEFT; its config names no base yet.
+def _write_run(folder: pathlib.Path, workdir: pathlib.Path, step: int | None, dtype: str | None) -> None:
+  """Writes the model of a run that is a part of another one."""
+  config = assets.read_config(workdir)
+  with contextlib.closing(checkpoints.of_run(workdir, config)) as saved:
+    _, trees = saved.load(logs.say, step, ('params', 'ema', 'mutable'))
+  params = {**trees['params'], **averages.evaluated(trees.get('ema') or {})}
+  write(folder, config, params, assets.contents(workdir, config), dtype, trees.get('mutable'))
+
+
+def read_adapter(source: pathlib.Path, base: Config, params: Params, kept: Mapping[str, bytes],
+                 component: str = '') -> Imported:
+  """Makes a run with adapters from a folder of PEFT, or a file for an image model; its config names no base yet.
 
   Args:
-    folder: see `genjax.interop.peft.load`.
+    source: see `genjax.interop.peft.load` and `genjax.interop.lora_files.load`.
     base, params, kept: config, parameters and files of the base run.
+    component: 'unet' or 'transformer' leaves adapters of text encoders out.
 
   Raises:
-    UserError: see `genjax.interop.peft.load`; or the base has no public architecture.
+    UserError: see `source`; or the base has no public architecture.
   """
-  adapter = peft.load(folder, _public(base, params, kept))
+  model = _public(base, params, kept)
+  if base.experiment == diffusion.__name__:
+    adapter = lora_files.load(source, model, lora_files.only(component, model))
+  else:
+    adapter = peft.load(source.parent if source.is_file() else source, model)
   config = copy.deepcopy(base)
   with config.unlocked():
     config.steps = 0
@@ -125,9 +181,9 @@ def read_adapter(folder: pathlib.Path, base: Config, params: Params, kept: Mappi
   return Imported(config, {'lora': adapter.params}, {}, {})
 
 
-def write_adapter(folder: pathlib.Path, config: Config, params: Params, frozen: Params, kept: Mapping[str,
-                                                                                                      bytes]) -> None:
-  """Writes the adapters of a run as a folder that PEFT loads.
+def write_adapter(folder: pathlib.Path, config: Config, params: Params, frozen: Params, kept: Mapping[str, bytes],
+                  layout: str = '') -> None:
+  """Writes the adapters of a run as a folder that PEFT loads, or diffusers if they are of an image model.
 
   Args:
     folder: a new folder.
@@ -135,15 +191,22 @@ def write_adapter(folder: pathlib.Path, config: Config, params: Params, frozen: 
     params: its adapters.
     frozen: the parameters that they adapt.
     kept: the files that the run keeps.
+    layout: 'kohya' writes a file of kohya.
 
   Raises:
-    UserError: see `genjax.interop.peft.save`.
+    UserError: see `genjax.interop.peft.save` and `genjax.interop.lora_files.save`.
   """
   given = config_lib.plain(config.lora)
   names = {field.name for field in dataclasses.fields(lora.Options)}
   options = {name: value for name, value in given.items() if name in names}
   options = config_lib.build(lora.Options, options, 'config.lora')
-  peft.save(folder, _public(config, frozen, kept), peft.Adapter(options, params['lora']), config.init_from)
+  model, adapter = _public(config, frozen, kept), peft.Adapter(options, params['lora'])
+  if config.experiment == diffusion.__name__:
+    lora_files.save(folder, model, adapter, 'kohya' if layout == 'kohya' else 'diffusers')
+  elif layout == 'kohya':
+    raise UserError(f'kohya has files for adapters of image models, and this run is one of {config.experiment}')
+  else:
+    peft.save(folder, model, adapter, config.init_from)
 
 
 def check(config: Config, kept: Mapping[str, bytes]) -> None:
@@ -189,6 +252,7 @@ OPTIONS: dict[str, Callable[[Config, Tree], Any]] = {
   language.__name__: lambda config, net: language.model_options(config, len(net['embedding']['token']['embedding'])),
   bert.__name__: bert.exported_options, seq2seq.__name__: seq2seq.exported_options,
   speech.__name__: speech.exported_options, classifier.__name__: classifier.model_options,
-  kl.__name__: lambda config, net: kl.model_options(config)}
+  kl.__name__: lambda config, net: kl.model_options(config),
+  diffusion.__name__: lambda config, net: diffusion.model_options(config)}
 # runs of these that were not imported use words or characters as tokens
 OWN_VOCABULARY = (seq2seq.__name__, speech.__name__)

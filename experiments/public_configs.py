@@ -11,9 +11,9 @@ from genjax.configs import common
 from genjax.data.audio import mel
 from genjax.data.images import resizing
 from genjax.data.text import marian, tokenizers
-from genjax.experiments import bert, classifier, clip, extractors, kl, language, seq2seq, speech
+from genjax.experiments import bert, classifier, clip, extractors, kl, language, public_denoisers, seq2seq, speech
 from genjax.experiments.sentences import open_pieces
-from genjax.interop import origins
+from genjax.interop import origins, pipelines
 from genjax.interop.entries import Entries, read_json
 from genjax.models.autoencoders.kl import Kl
 from genjax.models.features.inception import InceptionConfig
@@ -27,6 +27,7 @@ from genjax.types import UserError
 
 GENERATION = 'generation_config.json'
 PREPROCESSING = 'preprocessor_config.json'
+TEXT_ENCODER, TOKENIZER = 'text_encoder', 'tokenizer'  # folders of pipelines
 MULTILINGUAL = 51865  # size of the vocabulary from which a published Whisper is multilingual
 
 
@@ -210,6 +211,15 @@ def _autoencoder(config: Config, model: interop.Model, folder: pathlib.Path) -> 
   config.objective = dict(reconstruction='l1', kl_weight=1e-6, normalisation='channels')
 
 
+def _denoiser(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
+  """A denoiser of latents without its pipeline."""
+  beside = folder.absolute().parent
+  if (beside / pipelines.INDEX).is_file():
+    raise UserError(f'{folder} is one component of the pipeline {beside}: import that, --from={beside}, for samples from '
+                    'prompts; or copy the folder elsewhere to import the denoiser alone')
+  public_denoisers.configure(config, model, str(folder))
+
+
 def _headless(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   """A ViT without a classifier."""
   front = Entries(_beside(folder, PREPROCESSING), str(folder / PREPROCESSING))
@@ -245,7 +255,7 @@ def _clip(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   config.experiment = clip.__name__
   data: dict[str, Any] = dict(
     weights=origins.name(folder, model.source, model.architecture), resize='', crop=False,
-    vocabulary=str(folder.absolute()) if options.text else '', skip=more.integer('clip_skip', 0, 0),
+    vocabulary=str(tokenizer_folder(folder).absolute()) if options.text else '', skip=more.integer('clip_skip', 0, 0),
     norm=more.flag('clip_norm', True), padding=more.flag('clip_padding', True))
   if options.image:
     number = front.integer('resample', resizing.FILTERS['bicubic'].value, least=0)
@@ -277,6 +287,14 @@ def _filter(front: Entries, number: int) -> str:
   return names[number]
 
 
+def tokenizer_folder(folder: pathlib.Path) -> pathlib.Path:
+  """The folder with the tokenizer of a text encoder: its own, or in a pipeline the one beside it, 'tokenizer_2' for
+  'text_encoder_2'."""
+  beside = folder.absolute().with_name(folder.absolute().name.replace(TEXT_ENCODER, TOKENIZER))
+  own = any((folder / name).is_file() for name in (*tokenizers.FILES, 'vocab.json'))
+  return folder if own or not beside.is_dir() else beside
+
+
 def _tokenizer(folder: pathlib.Path, others: str) -> tokenizers.Tokenizer:
   """The tokenizer of a model whose run needs one."""
   if not any((folder / name).is_file() for name in tokenizers.FILES):
@@ -305,4 +323,5 @@ EXTRACTORS = (InceptionConfig, LpipsConfig, ClipConfig)
 CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _MAKERS: dict[type, Callable[[Config, interop.Model, pathlib.Path], None]] = {
   TransformerConfig: _language_model, BertConfig: _encoder, Seq2SeqConfig: _encoder_decoder, VitConfig: _images,
-  InceptionConfig: _extractor, LpipsConfig: _extractor, ClipConfig: _clip, Kl: _autoencoder}
+  InceptionConfig: _extractor, LpipsConfig: _extractor, ClipConfig: _clip, Kl: _autoencoder,
+  **dict.fromkeys(public_denoisers.KNOWN, _denoiser)}

@@ -49,6 +49,7 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--as', dest='kind', metavar='NETWORK',
                       help='with --to: inception_fid, vgg16_lpips or alexnet_lpips')
   parser.add_argument('--base', metavar='RUN', help='the run directory of the model whose adapters are imported')
+  parser.add_argument('--variant', default='', help="'fp16' reads files such as model.fp16.safetensors")
   parser.add_argument('--dtype', choices=DTYPES, default='float32',
                       help='of the parameters in the checkpoint; a run computes with float32')
   _add_original(parser)
@@ -63,9 +64,9 @@ def main(argv: list[str]) -> int:
                                                                                    pathlib.Path(args.to))
   workdir = pathlib.Path(args.workdir)
   base = pathlib.Path(args.base) if args.base else None
-  parameters, conditions = import_model(source, workdir, base, args.dtype, more)
+  parameters, conditions = import_model(source, workdir, base, args.dtype, args.variant, more)
   told = [
-    f'sample --workdir={workdir} --num=1 ' + (f'--conditions={name}=...' if condition.fill is None else '--prompt=...')
+    f'sample --workdir={workdir} --num=1 ' + ('--prompt=...' if condition.takes_text else f'--conditions={name}=...')
     for name, condition in conditions.items()
   ] or [f'evaluate --workdir={workdir} --set data.name=...']
   logs.say(f'{workdir}: {parameters:,} parameters of {source}, a run at step 0\n'

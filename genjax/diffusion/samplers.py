@@ -5,7 +5,7 @@
     denoise: (x_BX, scalar t) -> x0_hat, the estimate of the data.
     x_BX: the starting point at times[0], usually `prior(...)`.
     process: `schedules.Process`.
-    times: N + 1 decreasing times; the last is 0, where sigma is 0.
+    times: N + 1 decreasing times. The last is 0, where sigma is 0, or above it: then the sample is x at that time.
     keys_B: one typed key per row. The noise of row i depends only on keys_B[i], so batches can be split anywhere.
 
 If sigma = 0 at the last time, every sampler returns x0_hat, the limit of its step. The probability-flow ODE is dx/dt =
@@ -18,6 +18,10 @@ of sigma / alpha. With alpha = r cos(phi) and sigma = r sin(phi),
 The angle is bounded, so the first step of a cosine schedule, from sigma / alpha = 20,000 to 30, is harmless: 50 steps
 of `heun` end 0.002 from the exact solution for a Gaussian, but 0.2 from it with sigma / alpha itself as the variable.
 Zero terminal SNR is not a special case.
+
+The samplers that `diffusers` names solve it in sigma / alpha: `euler_discrete`, `euler_ancestral`, `flow_euler` and
+`heun_discrete`. Euler's method in sigma / alpha is `ddim`, and its ancestral form is `ddim` with eta = 1. Their times
+are those of `spacings`.
 """
 
 from collections.abc import Callable
@@ -26,8 +30,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from genjax.diffusion import multistep
 from genjax.diffusion import variance as learned
 from genjax.diffusion.schedules import Process, transition
+from genjax.diffusion.stepping import noise, over_times
 from genjax.tables import Table
 from genjax.types import Array, Key
 
@@ -35,10 +41,12 @@ Denoise = Callable[[Array, Array], Any]
 VARIANCES = ('small', 'large', 'learned')  # of `ancestral`
 
 
-def prior(process: Process, keys_B: Key, shape: tuple[int, ...], start: float | None = None) -> Array:
-  """Draws noise with the scale at time `start` (default: the process's start), one row of `shape` per key."""
+def prior(process: Process, keys_B: Key, shape: tuple[int, ...], start: float | None = None,
+          scale: float = 0.0) -> Array:
+  """Draws noise with the scale at time `start` (default: the process's start), one row of `shape` per key; or with the
+  deviation `scale`, if it is not 0."""
   noise_BX = jax.vmap(lambda key: jax.random.normal(key, shape))(keys_B)
-  return process.sigma(jnp.float32(process.start if start is None else start)) * noise_BX
+  return (scale or process.sigma(jnp.float32(process.start if start is None else start))) * noise_BX
 
 
 def euler(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key) -> Array:
@@ -65,7 +73,22 @@ def heun(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: 
     return advance(x_BX, (slope_BX + slope(euler_BX, denoise(euler_BX, s), s)) / 2, t, s)
 
   times = jnp.asarray(times, jnp.float32)
-  return denoise(over_times(step, x_BX, times[:-1]), times[-2])
+  return _finish(denoise, over_times(step, x_BX, times[:-1]), process, times)
+
+
+def heun_discrete(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key) -> Array:
+  """Heun's method in the noise level sigma / alpha, on any process: `HeunDiscreteScheduler` of `diffusers`."""
+  del keys_B
+
+  def step(x_BX, t, s, index):
+    x0_BX = denoise(x_BX, t)
+    noise_BX = process.noise(x_BX, x0_BX, t)
+    euler_BX = process.alpha(s) * x0_BX + process.sigma(s) * noise_BX
+    change_BX = process.noise(euler_BX, denoise(euler_BX, s), s) - noise_BX
+    return euler_BX + (process.sigma(s) - process.alpha(s) * process.noise_to_signal(t)) * change_BX / 2
+
+  times = jnp.asarray(times, jnp.float32)
+  return _finish(denoise, over_times(step, x_BX, times[:-1]), process, times)
 
 
 def ancestral(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key, *,
@@ -100,12 +123,15 @@ def ancestral(denoise: Denoise, x_BX: Array, process: Process, times: Array, key
   return over_times(step, x_BX, times)
 
 
-def ddim(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key, *, eta: float = 0.0) -> Array:
+def ddim(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key, *, eta: float = 0.0,
+         clip: float = 0.0) -> Array:
   """x_s = alpha_s x0_hat + sqrt(sigma_s^2 - v) eps_hat + sqrt(v) z with v = eta^2 times the posterior variance
   (Song et al. 2021, eq. 12 and 16); order 1 at eta = 0, `ancestral` at eta = 1.
 
   Args:
     eta: noise that a step adds, over that of `ancestral`; 0 adds none.
+    clip: bound on |x0_hat| that leaves eps_hat as it was, as `clip_sample` of `DDIMScheduler` does; 0 for none.
+      config.sampler.clip bounds the estimate before eps_hat follows from it.
   """
 
   def step(x_BX, t, s, index):
@@ -114,10 +140,26 @@ def ddim(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: 
     variance = eta ** 2 * forward_variance * sigma_s ** 2 / process.sigma(t) ** 2
     x0_BX = denoise(x_BX, t)
     kept = jnp.sqrt(jnp.maximum(sigma_s ** 2 - variance, 0.0))
-    x_BX = process.alpha(s) * x0_BX + kept * process.noise(x_BX, x0_BX, t)
+    kept_BX = kept * process.noise(x_BX, x0_BX, t)
+    x_BX = process.alpha(s) * (jnp.clip(x0_BX, -clip, clip) if clip else x0_BX) + kept_BX
     return x_BX + jnp.sqrt(variance) * noise(keys_B, index, x_BX) if eta else x_BX
 
   return over_times(step, x_BX, times)
+
+
+def euler_discrete(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key) -> Array:
+  """Euler's method in the noise level sigma / alpha: `EulerDiscreteScheduler` and `FlowMatchEulerDiscreteScheduler`."""
+  return ddim(denoise, x_BX, process, times, keys_B)
+
+
+def euler_ancestral(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key, *,
+                    eta: float = 1.0) -> Array:
+  """Euler's method in the noise level with new noise in each step: `EulerAncestralDiscreteScheduler`.
+
+  Args:
+    eta: share of the noise; 0 is `euler_discrete`.
+  """
+  return ddim(denoise, x_BX, process, times, keys_B, eta=eta)
 
 
 def dpmpp_2m(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key) -> Array:
@@ -143,7 +185,10 @@ def dpmpp_2m(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys
 
 
 SAMPLERS: Table[Callable[..., Array]] = Table(
-  'sampler', {'euler': euler, 'heun': heun, 'ancestral': ancestral, 'ddim': ddim, 'dpmpp_2m': dpmpp_2m},
+  'sampler', {
+    'euler': euler, 'heun': heun, 'ancestral': ancestral, 'ddim': ddim, 'dpmpp_2m': dpmpp_2m, 'ddpm': ancestral,
+    'euler_discrete': euler_discrete, 'euler_ancestral': euler_ancestral, 'heun_discrete': heun_discrete,
+    'flow_euler': euler_discrete, 'pndm': multistep.pndm},
   takes=('denoise', 'x_BX', 'process', 'times', 'keys_B'))
 
 
@@ -169,29 +214,9 @@ def probability_flow(process: Process) -> tuple[Callable[..., Array], Callable[.
   return turn, advance
 
 
-def noise(keys_B: Key, index: Array, like_BX: Array) -> Array:
-  """Standard normal noise for one step of a sampler.
-
-  Args:
-    keys_B: the keys that the sampler got. A row's noise depends on its own key and on `index` only.
-    index: number of the step. A sampler that draws twice a step needs a second index, such as `index + len(times)`.
-    like_BX: an array of the shape of the noise.
-  """
-  draw = lambda key: jax.random.normal(jax.random.fold_in(key, index), like_BX.shape[1:])
-  return jax.vmap(draw)(keys_B)
-
-
-def over_times(step: Callable[[Any, Array, Array, Array], Any], carry: Any, times: Array) -> Any:
-  """Runs a sampler's step over neighbouring times, as one `jax.lax.scan`.
-
-  Args:
-    step: (carry, t, s, index) -> carry, from time t to the smaller time s; `index` counts from 0.
-    carry: x_BX, or a tuple with what else a step hands to the next; shapes and types stay the same.
-    times: N + 1 decreasing times.
-
-  Returns:
-    The carry after the last step.
-  """
-  times = jnp.asarray(times, jnp.float32)
-  steps = (times[:-1], times[1:], jnp.arange(len(times) - 1))
-  return jax.lax.scan(lambda carry, step_times: (step(carry, *step_times), None), carry, steps)[0]
+def _finish(denoise: Denoise, x_BX: Array, process: Process, times: Array) -> Array:
+  """The last step of a method of order 2: one evaluation, to the estimate of the data if the noise ends there."""
+  t, s = times[-2], times[-1]
+  x0_BX = denoise(x_BX, t)
+  euler_BX = process.alpha(s) * x0_BX + process.sigma(s) * process.noise(x_BX, x0_BX, t)
+  return jnp.where(process.sigma(s) > 0, euler_BX, x0_BX)

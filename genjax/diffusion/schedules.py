@@ -105,6 +105,60 @@ def vp_linear(steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.0
   return _table(np.linspace(beta_start, beta_end, steps, dtype=np.float64), 'vp_linear', rescale)
 
 
+def vp_scaled_linear(steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012,
+                     rescale: bool = False) -> Process:
+  """The variance-preserving process with a linearly increasing root of beta, of latent diffusion (Rombach et al. 2022;
+  their code calls it "linear", `diffusers` "scaled_linear").
+
+  Args:
+    steps: number of discrete steps.
+    beta_start: beta of the first step.
+    beta_end: beta of the last step.
+    rescale: end at pure noise, see `rescaled`.
+
+  Raises:
+    UserError: fewer than one step, or a beta out of range.
+  """
+  options = {'steps': steps, 'beta_start': beta_start, 'beta_end': beta_end}
+  checks.whole(options, 1, 'steps')
+  checks.between(options, ('beta_start', 'beta_end'), above=0, at_most=1)
+  return _table(np.linspace(beta_start ** 0.5, beta_end ** 0.5, steps) ** 2, 'vp_scaled_linear', rescale)
+
+
+def vp_sigmoid(steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, rescale: bool = False) -> Process:
+  """The variance-preserving process whose beta follows a sigmoid from -6 to 6 (Xu et al. 2022, GeoDiff).
+
+  Args:
+    steps: number of discrete steps.
+    beta_start: lower limit of beta.
+    beta_end: upper limit of beta.
+    rescale: end at pure noise, see `rescaled`.
+
+  Raises:
+    UserError: fewer than one step, or a beta out of range.
+  """
+  options = {'steps': steps, 'beta_start': beta_start, 'beta_end': beta_end}
+  checks.whole(options, 1, 'steps')
+  checks.between(options, ('beta_start', 'beta_end'), above=0, at_most=1)
+  share = 1 / (1 + np.exp(-np.linspace(-6.0, 6.0, steps)))
+  return _table(beta_start + share * (beta_end - beta_start), 'vp_sigmoid', rescale)
+
+
+def vp_betas(betas: tuple[float, ...] = (), rescale: bool = False) -> Process:
+  """The variance-preserving process of given betas.
+
+  Args:
+    betas: beta of every step, from the data to the noise.
+    rescale: end at pure noise, see `rescaled`.
+
+  Raises:
+    UserError: there are none, or one is out of range.
+  """
+  if not betas:
+    raise UserError("process 'vp_betas' needs betas, one number for every step; 'vp_linear' computes them")
+  return _table(np.asarray(betas, np.float64), 'vp_betas', rescale)
+
+
 def vp_cosine(steps: int = 1000, offset: float = 0.008, beta_max: float = 0.999, rescale: bool = False) -> Process:
   """The cosine schedule with beta clipped (Nichol & Dhariwal 2021, eq. 17).
 
@@ -141,7 +195,8 @@ def edm(sigma_max: float = 80.0, mean: float = -1.2, std: float = 1.2) -> Proces
 
 # Functions of options of config.objective.process -> Process
 PROCESSES: Table[Callable[..., Process]] = Table(
-  'process', {'flow': flow, 'vp_linear': vp_linear, 'vp_cosine': vp_cosine, 'edm': edm}, takes=())
+  'process', {'flow': flow, 'vp_linear': vp_linear, 'vp_scaled_linear': vp_scaled_linear, 'vp_cosine': vp_cosine,
+              'vp_sigmoid': vp_sigmoid, 'vp_betas': vp_betas, 'edm': edm}, takes=())
 
 
 def rescaled(alpha_T: np.ndarray) -> np.ndarray:

@@ -47,19 +47,35 @@ class Stored:
       raise UserError(f'{self.path}: tensor {self.name} cannot be read: {error}') from error
 
 
-def open_folder(folder: pathlib.Path) -> dict[str, Stored]:
+def has_variant(folder: pathlib.Path, variant: str) -> bool:
+  """Whether a folder has its weights in files of a variant, such as model.fp16.safetensors."""
+  return any(any(folder.glob(f'{stem}{pattern}')) for stem, _ in LAYOUTS.values()
+             for pattern in (f'.{variant}.safetensors', f'.safetensors.index.{variant}.json'))
+
+
+def open_folder(folder: pathlib.Path, variant: str = '') -> dict[str, Stored]:
   """The tensors of a folder by name. Reads only the headers of its files.
 
+  Args:
+    folder: the folder.
+    variant: 'fp16' for the files model.fp16.safetensors or diffusion_pytorch_model.fp16.safetensors; '' for those
+      without such an ending or, where there are none, those of fp16.
+
   Raises:
-    UserError: there are no safetensors files, one is missing or damaged, or a dtype is not supported.
+    UserError: there are no safetensors files, or none of the variant, one is missing or damaged, or a dtype is not
+      supported.
   """
   # A folder may hold the same weights in half precision, too; those are read where there are no others.
   stems = [stem for stem, _ in LAYOUTS.values()]
-  for stem, end in [(stem, end) for end in ('', '.fp16') for stem in stems]:
+  for stem, end in [(stem, end) for end in ([f'.{variant}'] if variant else ['', '.fp16']) for stem in stems]:
     if (folder / f'{stem}{end}.safetensors').exists():
       return open_file(folder / f'{stem}{end}.safetensors')
     if (index := folder / f'{stem}.safetensors.index{end}.json').exists():
       return _open_shards(folder, index)
+  if variant:
+    there = sorted(path.name for path in folder.glob('*.safetensors'))
+    raise UserError(f'{folder} has no weights of the variant {variant!r}, files such as '
+                    f'{SINGLE.replace(".", f".{variant}.")}; there are {listed(there) or "none"}')
   if pickles := sorted(path.name for pattern in PICKLES for path in folder.glob(pattern)):
     raise UserError(
       f'{folder} has its weights in pickle files ({listed(pickles)}), which genjax does not open, because a pickle can '

@@ -37,6 +37,18 @@ FORMATS = ('diffusers', 'kohya')
 PREFIXES = {'UNet2DConditionModel': 'unet.'}
 
 
+def only(component: str, model: Model) -> bool:
+  """Whether a choice of a component leaves adapters of text encoders out.
+
+  Raises:
+    UserError: another component than the denoiser is chosen.
+  """
+  name = PREFIXES.get(model.architecture, 'transformer.')[:-1]
+  if component not in ('', name):
+    raise UserError(f'--component={component}: a run has adapters of its {name} only')
+  return bool(component)
+
+
 def load(path: str | os.PathLike, model: Model, only: bool = False) -> Adapter:
   """Reads the adapters of a denoiser and converts them to float32.
 

@@ -58,7 +58,7 @@ class Model:
   source: Mapping[str, Any]
 
 
-def load(folder: str | os.PathLike, dtype: str | None = None) -> Model:
+def load(folder: str | os.PathLike, dtype: str | None = None, variant: str = '') -> Model:
   """Reads a folder in the layout of `transformers`: config.json, and model.safetensors or its shards.
 
   Tensors are read one by one into their final arrays, so memory holds the model and one tensor. Config, names, shapes
@@ -67,6 +67,7 @@ def load(folder: str | os.PathLike, dtype: str | None = None) -> Model:
   Args:
     folder: the folder.
     dtype: dtype of the parameters, one of `DTYPES`; None for that of the files. Use 'float32' for training.
+    variant: which files are read, see `genjax.interop.files.open_folder`.
 
   Returns:
     The model, on the default device.
@@ -76,7 +77,7 @@ def load(folder: str | os.PathLike, dtype: str | None = None) -> Model:
       are missing, unexpected or of another shape, or `dtype` cannot represent a number.
   """
   wanted = _dtype(dtype)
-  return _filled(describe(folder), wanted)
+  return _filled(describe(folder, variant), wanted)
 
 
 def from_tensors(where: str, source: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Model:
@@ -143,8 +144,8 @@ class Description:
     return Model(self.architecture, self.config, self.network, unflatten(self.shapes), mutable, self.source)
 
 
-def describe(folder: str | os.PathLike) -> Description:
-  """Reads everything about a folder but its tensors, and checks it.
+def describe(folder: str | os.PathLike, variant: str = '') -> Description:
+  """Reads everything about a folder but its tensors, and checks it; for arguments see `load`.
 
   Raises:
     UserError: see `load`.
@@ -157,7 +158,7 @@ def describe(folder: str | os.PathLike) -> Description:
   _named(source, str(path))
   pointed = (folder / original.POINTER).is_file()
   return _described(str(folder), str(path), source,
-                    original.open_pointer(folder) if pointed else files.open_folder(folder))
+                    original.open_pointer(folder) if pointed else files.open_folder(folder, variant))
 
 
 def _named(source: Mapping[str, Any], path: str) -> Architecture:

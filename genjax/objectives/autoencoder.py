@@ -151,7 +151,11 @@ class KlAutoencoder:
 
   def decode(self, params: Params, mutable: Tree, z_BX: Array) -> Array:
     """Latents as the encoder gives them -> images uint8."""
-    return as_image(self.decoder.apply(params['net']['decoder'], mutable.get('decoder', {}), z_BX)[0])
+    return as_image(self.pixels(params, mutable, z_BX))
+
+  def pixels(self, params: Params, mutable: Tree, z_BX: Array) -> Array:
+    """The images of `decode` before they are cut off at -1 and 1 and rounded."""
+    return self.decoder.apply(params['net']['decoder'], mutable.get('decoder', {}), z_BX)[0]
 
   def moments(self, mutable: Tree) -> tuple[Array, Array]:
     """(shift, scale), each of shape Z, or scalars if all channels are measured together: (z - shift) * scale has mean 0

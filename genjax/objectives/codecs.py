@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import functools
 
 import jax.numpy as jnp
 
@@ -20,11 +21,34 @@ class Codec:
       nothing: it gives the mean where a posterior is given.
     decode: (frozen parameters, x_BX) -> columns of samples.
     bounded: whether x_BX ends at -1 and 1, as pixels do; learned variances ask.
+    exact: (frozen parameters, x_BX) -> float columns of pixels around [-1, 1], which `decode` cuts off and rounds; None
+      where `decode` gives other columns.
   """
 
   encode: Callable[[Params, Mapping[str, Array], Key | None], Array]
   decode: Callable[[Params, Array], dict[str, Array]]
   bounded: bool = False
+  exact: Callable[[Params, Array], dict[str, Array]] | None = None
+
+  def sampled(self, frozen: Params, x_BX: Array, exact: bool = False) -> tuple[dict[str, Array], Array]:
+    """Columns of samples, and which rows are finite, bool B.
+
+    Args:
+      frozen: frozen parameters.
+      x_BX: what was generated.
+      exact: whether pixels are given as float32 from 0 to 1, where `decode` rounds them to uint8.
+    """
+    if self.exact is None:
+      return self.decode(frozen, x_BX), _finite(x_BX)
+    values = self.exact(frozen, x_BX)
+    finite_B = functools.reduce(jnp.logical_and, map(_finite, values.values()))
+    shown = (lambda value: 0.5 * jnp.clip(value.astype(jnp.float32), -1.0, 1.0) + 0.5) if exact else as_image
+    return {column: shown(value) for column, value in values.items()}, finite_B
+
+
+def _finite(x_BX: Array) -> Array:
+  """Which rows are finite."""
+  return jnp.all(jnp.isfinite(x_BX), axis=tuple(range(1, x_BX.ndim)))
 
 
 def pixels(column: str = 'image') -> Codec:
@@ -33,7 +57,8 @@ def pixels(column: str = 'image') -> Codec:
   def decode(frozen: Params, x_BX: Array) -> dict[str, Array]:
     return {column: as_image(x_BX)}
 
-  return Codec(lambda frozen, columns, key: centred(columns[column]), decode, bounded=True)
+  return Codec(lambda frozen, columns, key: centred(columns[column]), decode, bounded=True,
+               exact=lambda frozen, x_BX: {column: x_BX})
 
 
 def sound(column: str = 'sound', scale: float = 1.0) -> Codec:
@@ -72,7 +97,7 @@ def latents(name: str, autoencoder: Autoencoder) -> Codec:
     mean_BX, log_variance_BX = autoencoder.encode(frozen[name], columns[autoencoder.column])
     return _normalised(autoencoder, frozen[name], mean_BX, log_variance_BX, key)
 
-  return Codec(encode, _decoder(name, autoencoder))
+  return Codec(encode, _decoder(name, autoencoder), exact=_exact(name, autoencoder))
 
 
 def encoded(name: str, autoencoder: Autoencoder) -> Codec:
@@ -89,7 +114,7 @@ def encoded(name: str, autoencoder: Autoencoder) -> Codec:
     log_variance_BX = columns[log_variance_column(column)].astype(jnp.float32)
     return _normalised(autoencoder, frozen[name], mean_BX, log_variance_BX, key)
 
-  return Codec(encode, _decoder(name, autoencoder))
+  return Codec(encode, _decoder(name, autoencoder), exact=_exact(name, autoencoder))
 
 
 def mean_column(column: str) -> str:
@@ -106,6 +131,19 @@ def _decoder(name: str, autoencoder: Autoencoder) -> Callable[[Params, Array], d
   def decode(frozen: Params, x_BX: Array) -> dict[str, Array]:
     shift, scale = autoencoder.moments(frozen[name])
     return {autoencoder.column: autoencoder.decode(frozen[name], x_BX / scale + shift)}
+
+  return decode
+
+
+def _exact(name: str, autoencoder: Autoencoder) -> Callable[[Params, Array], dict[str, Array]] | None:
+  """The decoder without rounding, of an autoencoder that offers it."""
+  if autoencoder.pixels is None:
+    return None
+  pixels_of = autoencoder.pixels
+
+  def decode(frozen: Params, x_BX: Array) -> dict[str, Array]:
+    shift, scale = autoencoder.moments(frozen[name])
+    return {autoencoder.column: pixels_of(frozen[name], x_BX / scale + shift)}
 
   return decode
 

@@ -18,7 +18,7 @@ from genjax.diffusion.parameterizations import Parameterization
 from genjax.diffusion.schedules import Process, Quantile
 from genjax.diffusion.weightings import Weighting
 from genjax.nn.functional import Network
-from genjax.objectives.base import Context, Output, Phase, Variables
+from genjax.objectives.base import EXACT, FINITE, NOISE, Context, Output, Phase, Variables
 from genjax.objectives.codecs import Codec, pixels
 from genjax.types import Array, Batch, Key, Params, UserError
 
@@ -43,6 +43,10 @@ class Sampler:
       the sigma of Karras et al. (2022) and Kynkäänniemi et al. (2024), on any process.
     clip: bound on |x0_hat| in every step; 0 for none.
     learned: whether the method reads what the network learned of variances.
+    process: the process whose times `times` are, see `spacings.Grid`; None for the model's.
+    scale: deviation of the starting noise; 0 for sigma at the first time.
+    threshold: dynamic thresholding by this quantile of |x0_hat|, see `thresholded`; 0 for none.
+    threshold_max: largest bound of dynamic thresholding.
   """
 
   method: Callable[..., Array]
@@ -53,10 +57,17 @@ class Sampler:
   interval: tuple[float, float] | None = None
   clip: float = 0.0
   learned: bool = False
+  process: Process | None = None
+  scale: float = 0.0
+  threshold: float = 0.0
+  threshold_max: float = 1.0
 
   def __post_init__(self):
     checks.between(self, ('guidance', 'clip'), at_least=0)
-    checks.between(self, ('rescale',), at_least=0, at_most=1)
+    checks.between(self, ('rescale', 'threshold'), at_least=0, at_most=1)
+    checks.between(self, ('threshold_max',), at_least=1)
+    if self.clip and self.threshold:
+      raise UserError(f'clip={self.clip} and threshold={self.threshold} both bound the estimate of the data; set one')
     checks.between({f'guidances.{name}': scale for name, scale in self.guidances.items()},
                    tuple(f'guidances.{name}' for name in self.guidances), at_least=0)
     if self.guidances and self.guidance != 1.0:
@@ -144,6 +155,11 @@ class Diffusion:
       raise UserError('config.sampler.options.variance="learned" needs a model trained with '
                       "config.model.learn_sigma=True; use 'small' or 'large'")
 
+  @property
+  def noise_shape(self) -> tuple[int, ...]:
+    """Shape of a row of `base.NOISE`; () where samples begin at a source."""
+    return () if self.source is not None else tuple(self.shape)
+
   def init(self, key: Key, frozen: Params) -> Variables:
     params, mutable = self.net.init(key)
     return Variables({'net': params}, {'net': mutable} if mutable else {})
@@ -192,11 +208,16 @@ class Diffusion:
     """Samples, in the columns of the codec.
 
     `conditions` holds the columns that the conditioners read. Rows 'negative_COLUMN' stand in the place of the null of
-    a column where guidance takes the condition away. With a source it holds the columns of that, too.
+    a column where guidance takes the condition away. With a source it holds the columns of that, too. `base.NOISE` and
+    `base.EXACT` ask for more; of each sample `base.FINITE` is returned, too.
     """
     keys_N2 = jax.vmap(jax.random.split)(keys)
+    process = self.sampler.process or self.process
     if self.source is None:
-      x_NX = samplers.prior(self.process, keys_N2[:, 0], self.shape, self.sampler.times[0])
+      if NOISE in conditions:
+        x_NX = (self.sampler.scale or process.sigma(jnp.float32(self.sampler.times[0]))) * conditions[NOISE]
+      else:
+        x_NX = samplers.prior(process, keys_N2[:, 0], self.shape, self.sampler.times[0], self.sampler.scale)
     else:
       x_NX = self.source.encode(context.frozen, conditions, None)
 
@@ -208,17 +229,18 @@ class Diffusion:
         prediction_NX, raw_NX, _ = self._apply(params, context.mutable, scaled_NX, time_N, given, None)
         return prediction_NX
 
-      x0_hat_NX = self.parameterization.denoise(self.process, predict, x_NX, t)
+      x0_hat_NX = self.parameterization.denoise(process, predict, x_NX, t)
       return (x0_hat_NX, raw_NX) if self.sampler.learned and raw_NX is not None else x0_hat_NX
 
     steps = self.sampler.steps(self.conditioners)
     without = [[name for names, _ in steps[index:] for name in names] for index in range(len(steps) + 1)]
     branches = conditioning.branches(self.conditioners, context.frozen, conditions, len(keys), without)
     guided = guidance.guided(denoise, branches, [scale for _, scale in steps], self.sampler.interval,
-                             self.process.noise_to_signal, self.sampler.rescale)
-    guided = _clipped(guided, self.sampler.clip) if self.sampler.clip else guided
-    x_NX = self.sampler.method(guided, x_NX, self.process, jnp.asarray(self.sampler.times), keys_N2[:, 1])
-    return self.codec.decode(context.frozen, x_NX)
+                             process.noise_to_signal, self.sampler.rescale)
+    guided = _bounded(guided, self.sampler)
+    x_NX = self.sampler.method(guided, x_NX, process, jnp.asarray(self.sampler.times), keys_N2[:, 1])
+    columns, finite_N = self.codec.sampled(context.frozen, x_NX, EXACT in conditions)
+    return {**columns, FINITE: finite_N}
 
   @property
   def _quantile(self) -> Quantile:
@@ -265,13 +287,25 @@ class Diffusion:
     return error_B, variance.bound(self.process, raw_BX, x0_hat_BX, x0_BX, x_BX, t_B, self.codec.bounded), mutable
 
 
-def _clipped(denoise: Denoise, bound: float) -> Denoise:
-  """The denoiser with x0_hat clipped to [-bound, bound]."""
+def thresholded(x0_BX: Array, quantile: float, largest: float) -> Array:
+  """Dynamic thresholding (Saharia et al. 2022, section 2.3): a row is clipped to [-s, s] and divided by s, where s is a
+  quantile of its absolute values, at least 1 and at most `largest`."""
+  bound_B = jnp.quantile(jnp.abs(x0_BX).reshape(x0_BX.shape[0], -1), quantile, axis=1)
+  bound_BX = schedules.expand(jnp.clip(bound_B, 1.0, largest), x0_BX)
+  return jnp.clip(x0_BX, -bound_BX, bound_BX) / bound_BX
 
-  def clipped(x_NX: Array, t: Array) -> guidance.Estimate:
+
+def _bounded(denoise: Denoise, sampler: Sampler) -> Denoise:
+  """The denoiser with x0_hat clipped or thresholded as the sampler says."""
+  if sampler.clip:
+    bound = lambda x0_NX: jnp.clip(x0_NX, -sampler.clip, sampler.clip)
+  elif sampler.threshold:
+    bound = lambda x0_NX: thresholded(x0_NX, sampler.threshold, sampler.threshold_max)
+  else:
+    return denoise
+
+  def bounded(x_NX: Array, t: Array) -> guidance.Estimate:
     estimate = denoise(x_NX, t)
-    if isinstance(estimate, tuple):
-      return jnp.clip(estimate[0], -bound, bound), estimate[1]
-    return jnp.clip(estimate, -bound, bound)
+    return (bound(estimate[0]), estimate[1]) if isinstance(estimate, tuple) else bound(estimate)
 
-  return clipped
+  return bounded

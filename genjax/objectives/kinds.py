@@ -34,6 +34,8 @@ class Autoencoder:
     column: of a batch, which it reads and decodes to.
     factor: pixels along each side of an image for one of the latent, if it takes images of any size that `factor`
       divides; 0 if it takes those of `shape` alone.
+    pixels: (group, z_BX) -> image_BHWC float around [-1, 1], which `decode` cuts off and rounds; None where it is not
+      offered.
     reads: see the module.
   """
 
@@ -44,6 +46,7 @@ class Autoencoder:
   moments: Callable[[Tree], tuple[Array, Array]]
   column: str = 'image'
   factor: int = 0
+  pixels: Callable[[Tree, Array], Array] | None = None
   reads: tuple[str, ...] = ALL
 
 
@@ -56,7 +59,8 @@ class TextEncoder:
     length: most tokens that it reads, special ones included.
     tokenize: (texts, truncate) -> ids int32 B L and mask bool B L, on the host, where L is `length`. A longer text is a
       UserError, unless `truncate` cuts it off.
-    encode: (group, ids_BL, mask_BL) -> 'tokens' float32 B L D, 'mask' bool B L and 'pooled' float32 B D.
+    encode: (group, ids_BL, mask_BL) -> 'tokens' float32 B L D, 'mask' bool B L and 'pooled' float32 B P.
+    pooled_width: P of a pooled vector; 0 for D.
     reads: see the module.
   """
 
@@ -64,6 +68,7 @@ class TextEncoder:
   length: int
   tokenize: Callable[[Sequence[str], bool], tuple[np.ndarray, np.ndarray]]
   encode: Callable[[Tree, Array, Array], Mapping[str, Array]]
+  pooled_width: int = 0
   reads: tuple[str, ...] = ALL
 
 

@@ -30,6 +30,11 @@ class Lora:
   options: lora.Options
   groups: tuple[str, ...]
 
+  @property
+  def noise_shape(self) -> tuple[int, ...]:
+    """That of the base, see `genjax.objectives.diffusion.Diffusion`; () where it has none."""
+    return getattr(self.base, 'noise_shape', ())
+
   def adapter(self, group: str) -> str:
     """The name of the trained group of adapters for a group of `base`."""
     return 'lora' if len(self.groups) == 1 else f'lora_{group}'

@@ -73,7 +73,8 @@ class LoadedRun:
     return {name: condition.describe for name, condition in self.experiment.conditions.items()}
 
   def sample(self, num: int | None = None, *, seed: int = 0, averaged: bool | str = True, chunk: int = 256,
-             start: int = 0, conditions: Mapping[str, Any] | None = None, **named: Any) -> Columns:
+             start: int = 0, noise: Any = None, exact: bool = False, conditions: Mapping[str, Any] | None = None,
+             **named: Any) -> Columns:
     """Draws samples; sample i is a function of the seed, start + i and its conditions.
 
     Args:
@@ -83,6 +84,9 @@ class LoadedRun:
       chunk: how many are computed at once.
       start: of a longer draw, the first sample that is drawn here: `sample(100)` is `sample(60)` and
         `sample(40, start=60)`.
+      noise: of diffusion: what samples begin with, in the place of drawn noise, an array of N rows with the shape of
+        what is diffused, such as (h, w, c) of latents; of deviation 1.
+      exact: of diffusion: pictures as float32 from 0 to 1, before they are rounded to uint8.
       conditions: name -> value, for names that are no Python words.
       **named: the same as keywords: `label=3`, `label=[1, 7]`, `prompt='Once'`, `source='a.wav'`. A value is a text, a
         number or an array of one row; lists, and arrays with an axis more, hold several and go round the samples.
@@ -101,7 +105,8 @@ class LoadedRun:
     if longest > num and not start:
       raise UserError(f'{num} samples were asked for, and a condition has {longest} values; leave num out to draw one '
                       'sample for each')
-    return self.run.sample(num, seed, sampling.rows(known, given, num, start), averaged, chunk, start)
+    rows = {**sampling.rows(known, given, num, start), **sampling.requests(self.experiment, num, noise, exact)}
+    return self.run.sample(num, seed, rows, averaged, chunk, start)
 
   def render(self, samples: Columns) -> dict[str, Artifact]:
     """What is shown of samples: name -> a text, a picture (uint8 H W C), a clip or a sound; see `genjax.artifacts`."""

@@ -127,7 +127,7 @@ def _open_public(folder: pathlib.Path, source: Source, where: str) -> Opened:
                     'out')
   if source.averaged:
     raise _no_averages(source, where)
-  config, shapes = importlib.import_module(PUBLIC).describe(folder)
+  config, shapes = importlib.import_module(PUBLIC).describe(folder, source.variant)
   return Opened(config, builders.build(config), builders.find(config), {**shapes, 'frozen': {}}, folder, source)
 
 
@@ -167,18 +167,39 @@ def attach(config: Config, experiment: Experiment, report: Callable[[str], None]
       continue
     if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree)):
       continue
-    if name not in experiment.sources:
-      raise UserError(f'the builder {config.experiment} gives the frozen group {name!r} as shapes, without a source to '
-                      'read it from; attach parts by genjax.experiments.parts.attach')
-    frozen[name], facts[name] = _filled(config, name, experiment.sources[name], tree, report)
+    frozen[name], facts[name] = _filled(config, name, _source(config, experiment, name), tree, report)
   if not facts:
     return experiment
   return dataclasses.replace(experiment, frozen=frozen, assets={**experiment.assets, PARTS: facts})
 
 
+def identified(config: Config, experiment: Experiment, report: Callable[[str], None] = say) -> Experiment:
+  """The experiment with the digests of its frozen groups as assets, and these as the shapes that they are: memory holds
+  one of them at a time.
+
+  Args:
+    config, experiment, report: see `attach`.
+
+  Raises:
+    UserError: see `attach`.
+  """
+  facts = {}
+  for name, tree in experiment.frozen.items():
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree)):
+      _, facts[name] = _filled(config, name, _source(config, experiment, name), tree, report, keep=False)
+  return dataclasses.replace(experiment, assets={**experiment.assets, **({PARTS: facts} if facts else {})})
+
+
+def _source(config: Config, experiment: Experiment, name: str) -> Source:
+  if name not in experiment.sources:
+    raise UserError(f'the builder {config.experiment} gives the frozen group {name!r} as shapes, without a source to '
+                    'read it from; attach parts by genjax.experiments.parts.attach')
+  return experiment.sources[name]
+
+
 def _filled(config: Config, name: str, source: Source, shapes: Tree,
-            report: Callable[[str], None]) -> tuple[Tree, dict[str, Any]]:
-  """A frozen group with its arrays, and what identifies them."""
+            report: Callable[[str], None], keep: bool = True) -> tuple[Tree, dict[str, Any]]:
+  """A frozen group with its arrays, or without `keep` as the shapes, and what identifies them."""
   where, known = f'config.{sources.key(name)}', sources.digests(config).get(name)
   if name == BASE:
     _check_base(config, source, known, report)
@@ -200,6 +221,8 @@ def _filled(config: Config, name: str, source: Source, shapes: Tree,
       f'{where}={source.path!r}: {source.made} was made with other parameters (sha256 {source.sha256[:12]}, and those '
       f'of step {step} have {facts["sha256"][:12]}); name the run and the step that made it, or make it anew')
   report('\n'.join([f'reading {where} from {"" if step is None else f"step {step} of "}{source.path}', *told.lines()]))
+  if not keep:
+    return shapes, facts
   filled = jax.tree_util.tree_map_with_path(
     lambda path, leaf: np.asarray(chosen[_short(leaf_name(path))]).astype(here[_short(leaf_name(path))].dtype), shapes)
   return filled, facts
@@ -225,7 +248,7 @@ def _read(source: Source, where: str, wanted: Sequence[str],
   """The step, the leaves by name, and the digests of what these were made from beside the checkpoint."""
   folder = pathlib.Path(source.path)
   if not _is_run(folder, where):
-    params, mutable = importlib.import_module(PUBLIC).variables(folder)
+    params, mutable = importlib.import_module(PUBLIC).variables(folder, source.variant)
     return None, named_leaves(jax.device_get({**params, 'mutable': mutable})), []
   config, paths = read_config(source.path)
   with contextlib.closing(checkpoints_lib.of_run(folder, config)) as saved:

@@ -32,7 +32,7 @@ DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 def import_model(source: pathlib.Path, workdir: pathlib.Path, base: pathlib.Path | None = None,
-                 dtype: str = 'float32', more: original_folder.Options = original_folder.Options(),
+                 dtype: str = 'float32', variant: str = '', more: original_folder.Options = original_folder.Options(),
                  ) -> tuple[int, Mapping[str, Condition]]:
   """Makes a run before its first step of a public model; see `genjax import --help`.
 
@@ -42,7 +42,8 @@ def import_model(source: pathlib.Path, workdir: pathlib.Path, base: pathlib.Path
       name ends with `COMPONENTS`.
     base: the run of the model whose adapters are imported, if `source` has adapters.
     dtype: of the parameters in the checkpoint, one of `DTYPES`.
-    more: what an original file does not hold.
+    variant: 'fp16' reads files such as model.fp16.safetensors.
+    more: what an original file does not hold; of adapters, `component` leaves those of text encoders out.
 
   Returns:
     The number of parameters, and the conditions that samples of the run take.
@@ -60,7 +61,8 @@ def import_model(source: pathlib.Path, workdir: pathlib.Path, base: pathlib.Path
   workdir_lib.compilation_cache()
   with new_folder(workdir) as partial, _folder_of(source, workdir, base, more) as where:
     public = importlib.import_module(PUBLIC)
-    imported = public.read(where, dtype) if base is None else _read_adapter(public, where, base)
+    imported = public.read(where, dtype, variant) if base is None else _read_adapter(public, where, base,
+                                                                                     more.component)
     return _write(partial, source, *imported)
 
 
@@ -129,12 +131,12 @@ def convert(source: pathlib.Path, kind: str, folder: pathlib.Path) -> tuple[int,
   return importlib.import_module(PUBLIC).convert(source, kind, folder)
 
 
-def _read_adapter(public: Any, folder: pathlib.Path, base: pathlib.Path) -> Any:
+def _read_adapter(public: Any, source: pathlib.Path, base: pathlib.Path, component: str) -> Any:
   """What `public` makes of adapters, for the newest step of their base."""
   config = assets.read_config(base)
   with contextlib.closing(checkpoints_lib.of_run(base, config)) as saved:
     _, trees = saved.load(logs.say, parts=('params',))
-  imported = public.read_adapter(folder, config, trees['params'], assets.contents(base, config))
+  imported = public.read_adapter(source, config, trees['params'], assets.contents(base, config), component)
   with imported.config.unlocked():
     imported.config.init_from = str(base.absolute())
   assets.put(imported.config, bases.inherited(imported.config))
@@ -145,8 +147,9 @@ def _write(folder: pathlib.Path, source: pathlib.Path, config: Config, params, m
            files) -> tuple[int, Mapping[str, Condition]]:
   """Writes the run to a folder; returns the number of its parameters, and what it can be asked for."""
   paths = [os.getcwd()]
-  experiment = bases.attach(config, builders.build(config, paths))
+  experiment = bases.identified(config, builders.build(config, paths))
   run = Run(experiment, builders.settings(config))
+  params = params() if callable(params) else params  # after the parts were read, so that memory never holds both
   files = {**experiment.files, **files}
   kept = {**experiment.assets, **({'vocabulary': config.data.vocabulary} if 'vocabulary' in config.data else {})}
   atomic.write(folder, files)

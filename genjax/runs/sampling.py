@@ -13,6 +13,7 @@ from genjax.artifacts import Artifact
 from genjax.config import suggestion
 from genjax.data import captions
 from genjax.data.captions import FILE_NAME, METADATA
+from genjax.objectives import base
 from genjax.runs import atomic, outputs
 from genjax.training import averages, rehearsal
 from genjax.training.experiment import Columns, Condition, Experiment
@@ -138,6 +139,31 @@ def rows(known: Mapping[str, Condition], given: Mapping[str, Sequence[Any]], num
   # All values are stacked, and then taken: a text is as long as the longest of them, whichever rows are asked for.
   return {name: known[name].stack(values)[np.arange(start, start + num) % len(values)]
           for name, values in parsed.items()}
+
+
+def requests(experiment: Experiment, num: int, noise: Any = None, exact: bool = False) -> Columns:
+  """What samples are asked for beside conditions, as columns, see `genjax.objectives.base`.
+
+  Args:
+    experiment: of the run.
+    num: how many samples.
+    noise: what they begin with, N rows; None draws it.
+    exact: whether pixels are wanted before rounding.
+
+  Raises:
+    UserError: the run is none of diffusion from noise, or the noise has another shape.
+  """
+  shape = getattr(experiment.objective, 'noise_shape', ())
+  if (noise is not None or exact) and not shape:
+    raise UserError('noise and exact are of runs of diffusion whose samples begin at noise, and this run is none')
+  columns: Columns = {base.EXACT: np.ones(num, bool)} if exact else {}
+  if noise is not None:
+    rows = np.asarray(noise, np.float32)
+    if rows.shape != (num, *shape) or not np.isfinite(rows).all():
+      raise UserError(f'noise must be finite, of shape {(num, *shape)}: a row for each of {num} samples, got '
+                      f'{rows.shape}')
+    columns[base.NOISE] = rows
+  return columns
 
 
 def check(run: Run, given: Columns, out: 'Destination | None', stream: bool, averaged: bool | str = True) -> None:

@@ -27,12 +27,14 @@ class Options:
       float32.
     averaged: whether averaged parameters are taken; None for those of the groups that have averages.
     rules: how its parameters are renamed, dropped and reshaped, see `genjax.training.checkpoints.warm_start`.
+    variant: of a folder of public weights, which of its files are read: 'fp16' for model.fp16.safetensors.
   """
 
   path: str
   dtype: str = ''
   averaged: bool | None = None
   rules: tuple[tuple[str, ...], ...] = ()
+  variant: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +102,8 @@ def source(config: Config, name: str) -> Source:
       raise UserError(f'config.{key(name)}={found.path!r}: this run began with step {known["step"]} of that part; name '
                       'that one')
     step = known['step'] if step is None else step
-  return Source(str(folder) if found.path else '', step, found.averaged, found.dtype, found.rules)
+  return Source(str(folder) if found.path else '', step, found.averaged, found.dtype, found.rules,
+                variant=found.variant)
 
 
 def digests(config: Config) -> dict[str, Mapping[str, Any]]:

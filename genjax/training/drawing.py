@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 from genjax import checks, sharding
+from genjax.objectives import base
 from genjax.training import keys, stopping
 from genjax.training.experiment import Columns, Condition, encoded
-from genjax.types import UserError
+from genjax.types import UserError, listed
 
 if TYPE_CHECKING:
   from genjax.training.run import Run
@@ -54,7 +55,22 @@ def chunks(run: 'Run', draw: Callable[..., Any], num: int, seed: int, conditions
     columns = sharding.put_batch({name: value[mine] for name, value in encoded(known, given).items()}, run.mesh)
     sampled = jax.device_get(draw(params, context, row_keys, columns))
     run.clock.beat()
-    yield {name: np.asarray(value)[:count] for name, value in {**given, **sampled}.items()}
+    _check_finite(sampled.pop(base.FINITE, None), start + first, count)
+    told = {name: value for name, value in given.items() if name not in (base.NOISE, base.EXACT)}
+    yield {name: np.asarray(value)[:count] for name, value in {**told, **sampled}.items()}
+
+
+class NotFinite(UserError):
+  """Samples hold NaN or infinity."""
+
+
+def _check_finite(finite_N: np.ndarray | None, start: int, count: int) -> None:
+  if finite_N is None or finite_N[:count].all():
+    return
+  wrong = [str(start + row) for row in np.flatnonzero(~finite_N[:count])]
+  raise NotFinite(f'samples {listed(wrong)} of this draw hold NaN or infinity: a number was too large for the type that '
+                  'it is computed in, or parameters are damaged. Compute with float32 (config.model.dtype, '
+                  'config.parts.NAME.dtype), or lower sampler.guidance')
 
 
 def _asked(known: Mapping[str, Condition], num: int, given: Mapping[str, np.ndarray],

@@ -116,6 +116,7 @@ class Source:
     rules: how names and shapes that differ are matched, see `genjax.training.checkpoints.warm_start`.
     sha256: digest that its parameters must have; '' for any.
     made: what was made with the parameters of that digest, for messages: a folder of encoded data.
+    variant: of a folder of public weights: which of its files are read.
   """
 
   path: str
@@ -125,6 +126,7 @@ class Source:
   rules: tuple[tuple[str, ...], ...] = ()
   sha256: str = ''
   made: str = ''
+  variant: str = ''
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from genjax import distributed
 from genjax.artifacts import Artifact
 from genjax.tables import Table
-from genjax.training import stopping
+from genjax.training import drawing, stopping
 from genjax.training.checkpoints.checkpoint import Checkpoints
 from genjax.training.monitoring import logs, progress, rates
 from genjax.training.run import Run
@@ -247,7 +247,11 @@ class Sample(Hook):
 
   def _sample(self, run: Run) -> None:
     with run.clock.section('sample'):
-      drawn, preview = run.sample(self.num, run.settings.seed), run.preview()
+      try:
+        drawn, preview = run.sample(self.num, run.settings.seed), run.preview()
+      except drawing.NotFinite as error:  # an early model may diverge under guidance; training goes on
+        logs.say(f'no samples of step {run.step}: {error}')
+        return
       pictures = {
         name: value for columns in (drawn, preview) if columns for name, value in run.experiment.render(columns).items()
       }

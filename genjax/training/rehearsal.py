@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from genjax import artifacts, sharding
+from genjax.objectives import base
 from genjax.training import keys
 from genjax.training.experiment import Columns, encoded
 from genjax.training.run import Run
@@ -52,7 +53,8 @@ def sampled(run: Run, conditions: Mapping[str, np.ndarray], num: int = 1) -> dic
   shapes = {name: jax.ShapeDtypeStruct((rows, *column.shape[1:]), column.dtype) for name, column in conditions.items()}
   row_keys = jax.eval_shape(lambda: jax.random.split(keys.of(0, 'sample', keys.ROWS), rows))
   sample = sharding.under(run.mesh, run.settings.rules, run.experiment.objective.sample)
-  return jax.eval_shape(sample, run.target.averaged(), run.target.context(run.experiment.frozen), row_keys, shapes)
+  found = jax.eval_shape(sample, run.target.averaged(), run.target.context(run.experiment.frozen), row_keys, shapes)
+  return {name: shape for name, shape in found.items() if name != base.FINITE}
 
 
 def zeros(run: Run, conditions: Mapping[str, np.ndarray]) -> Columns:

@@ -93,7 +93,7 @@ def test_error_falls_with_the_order_on_whole_times(process, name, order):
   assert order - 0.25 < measured < order + 0.5, (errors, measured)
 
 
-@pytest.mark.parametrize('process_name', sorted(schedules.PROCESSES))
+@pytest.mark.parametrize('process_name', ['edm', 'flow', 'vp_cosine', 'vp_linear', 'vp_scaled_linear'])
 @pytest.mark.parametrize('name', DETERMINISTIC)
 def test_real_grids_reach_the_exact_solution(process_name, name):
   process = schedules.PROCESSES[process_name]()

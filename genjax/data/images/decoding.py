@@ -42,6 +42,22 @@ def decode(data: bytes, channels: int = 0, background: tuple[int, int, int] = WH
   return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
+def decode_transparent(data: bytes) -> np.ndarray:
+  """Decodes a picture with its transparency, see `decode`: uint8 H W 4, red, green, blue and alpha.
+
+  Raises:
+    Broken: see `decode`.
+  """
+  with _reasons():
+    picture = _opened(data)
+    picture.load()
+    picture = ImageOps.exif_transpose(picture)
+    alpha = picture.convert('RGBA').getchannel('A') if picture.has_transparency_data else Image.new('L', picture.size,
+                                                                                                    255)
+    seen = picture.convert('RGBA').convert('RGB') if picture.has_transparency_data else flat(picture, WHITE)
+    return np.concatenate([np.array(seen.convert('RGB')), np.array(alpha)[..., None]], axis=2)
+
+
 def size(data: bytes) -> tuple[int, int]:
   """Height and width that `decode` gives; it decodes the whole picture, and so finds every damage.
 
