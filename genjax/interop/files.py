@@ -1,6 +1,6 @@
 """Folders of safetensors files: lazy reading with known shapes, and atomic writing."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 import contextlib
 import dataclasses
 import math
@@ -35,11 +35,14 @@ class Stored:
   shape: tuple[int, ...]
   dtype: np.dtype
 
-  def read(self) -> np.ndarray:
-    """Reads the tensor. Opens the file only for this: pages of an open file count as memory of the process."""
+  def read(self, rows: slice | None = None) -> np.ndarray:
+    """Reads the tensor, or some of its rows.
+
+    Opens the file only for this: pages of an open file count as memory of the process.
+    """
     try:
       with safetensors.safe_open(self.path, 'numpy') as file:
-        return file.get_tensor(self.name)
+        return file.get_tensor(self.name) if rows is None else file.get_slice(self.name)[rows]
     except (OSError, safetensors.SafetensorError) as error:
       raise UserError(f'{self.path}: tensor {self.name} cannot be read: {error}') from error
 
@@ -66,7 +69,7 @@ def open_folder(folder: pathlib.Path, variant: str = '') -> dict[str, Stored]:
   stems = [stem for stem, _ in LAYOUTS.values()]
   for stem, end in [(stem, end) for end in ([f'.{variant}'] if variant else ['', '.fp16']) for stem in stems]:
     if (folder / f'{stem}{end}.safetensors').exists():
-      return _open_file(folder / f'{stem}{end}.safetensors')
+      return open_file(folder / f'{stem}{end}.safetensors')
     if (index := folder / f'{stem}.safetensors.index{end}.json').exists():
       return _open_shards(folder, index)
   if variant:
@@ -92,17 +95,24 @@ def _open_shards(folder: pathlib.Path, index: pathlib.Path) -> dict[str, Stored]
   if absent := [file for file in files if not (folder / file).is_file()]:
     raise UserError(f'{folder} lacks {len(absent)} of the {len(files)} shards that {index.name} names: '
                     f'{listed(absent)}')
-  shards = {file: _open_file(folder / file) for file in files}
+  shards = {file: open_file(folder / file) for file in files}
   if lost := sorted(f'{name} ({file})' for name, file in places.items() if name not in shards[file]):
     raise UserError(f'{folder}: shards lack tensors that {index.name} lists: {listed(lost)}')
   return {name: shards[file][name] for name, file in places.items()}
 
 
-def _open_file(path: pathlib.Path) -> dict[str, Stored]:
+def open_file(path: pathlib.Path, unread: Collection[str] = ()) -> dict[str, Stored]:
+  """The tensors of a file by name, but for those in `unread`. Reads only its header.
+
+  Raises:
+    UserError: it is damaged, or a dtype is not supported.
+  """
   found, unknown = {}, []
   try:
     with safetensors.safe_open(path, 'numpy') as file:
       for name in file.keys():  # noqa: SIM118  # not a dict
+        if name in unread:
+          continue
         tensor = file.get_slice(name)
         dtype = tensor.get_dtype()
         if dtype not in DTYPES:
@@ -110,11 +120,27 @@ def _open_file(path: pathlib.Path) -> dict[str, Stored]:
         else:
           found[name] = Stored(path, name, tuple(tensor.get_shape()), DTYPES[dtype])
   except (OSError, safetensors.SafetensorError) as error:
-    raise UserError(
-      f'{path} is not a complete safetensors file ({error}): truncated or damaged; copy it again') from error
+    raise _damaged(path, error) from error
   if unknown:
     raise UserError(f'{path} has tensors of types other than {sorted(DTYPES)}: {listed(unknown)}')
   return found
+
+
+def names(path: pathlib.Path) -> list[str]:
+  """The names of the tensors in a file.
+
+  Raises:
+    UserError: it is damaged.
+  """
+  try:
+    with safetensors.safe_open(path, 'numpy') as file:
+      return list(file.keys())
+  except (OSError, safetensors.SafetensorError) as error:
+    raise _damaged(path, error) from error
+
+
+def _damaged(path: pathlib.Path, error: Exception) -> UserError:
+  return UserError(f'{path} is not a complete safetensors file ({error}): truncated or damaged; copy it again')
 
 
 class Pending(NamedTuple):

@@ -30,11 +30,13 @@ class Form:
     shape: shape of the parameter -> shape of the public tensor.
     read: public tensor -> parameter.
     write: parameter -> public tensor.
+    inputs: whether it arranges the inputs of a kernel, too, and not only its outputs.
   """
 
   shape: Callable[[tuple[int, ...]], tuple[int, ...]]
   read: Callable[[np.ndarray], np.ndarray]
   write: Callable[[np.ndarray], np.ndarray]
+  inputs: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +161,12 @@ class Row:
     joined = joined.transpose(3, 2, 0, 1) if self.tensor.image_kernel else joined
     joined = joined if self.tensor.form is None else self.tensor.form.write(joined)
     return np.asarray(joined[None] if self.tensor.one_row else joined, order='C')
+
+  @property
+  def outputs_first(self) -> bool:
+    """Whether a public kernel has its outputs before its inputs."""
+    tensor = self.tensor
+    return tensor.transposed or tensor.pixel_kernel or tensor.image_kernel or tensor.form is not None
 
   @property
   def size(self) -> int:

@@ -31,7 +31,7 @@ def _enters(patch: int) -> Form:
   """Rows of channels, rows and columns of a patch <-> a kernel H W I O."""
   return Form(lambda shape: (shape[3], shape[2] * patch ** 2),
               lambda array: array.reshape(len(array), -1, patch, patch).transpose(2, 3, 1, 0),
-              lambda array: array.transpose(3, 2, 0, 1).reshape(array.shape[3], -1))
+              lambda array: array.transpose(3, 2, 0, 1).reshape(array.shape[3], -1), inputs=True)
 
 
 def _leaves(patch: int) -> tuple[Form, Form]:

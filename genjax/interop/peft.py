@@ -114,10 +114,10 @@ def save(folder: str | os.PathLike, model: Model, adapter: Adapter, base: str | 
     raise UserError('there is no adapter to write: its parameters are empty')
   experts = any(map(_of_experts, adapted))
   # If transformers holds all experts in one tensor, PEFT needs adapters for all matrices of an expert.
-  joined = {row: _joined(row, leaves) for row in rows if row in adapted or experts and _of_experts(row)}
-  rank = max(a.shape[-1] for a, _ in joined.values())
+  low = {row: joined(row, leaves) for row in rows if row in adapted or experts and _of_experts(row)}
+  rank = max(a.shape[-1] for a, _ in low.values())
   tensors: dict[str, np.ndarray] = {}
-  for row, (a_NIR, b_NRO) in joined.items():
+  for row, (a_NIR, b_NRO) in low.items():
     more = rank - a_NIR.shape[-1]
     for name, a_IR, b_RO in zip(row.names, a_NIR, b_NRO, strict=True):
       module = f'base_model.model.{name.removesuffix(".weight")}'
@@ -133,8 +133,8 @@ def save(folder: str | os.PathLike, model: Model, adapter: Adapter, base: str | 
     'r': rank,
     'lora_alpha': int(alpha) if alpha == int(alpha) else alpha,
     'lora_dropout': 0.0 if experts else adapter.options.dropout,  # PEFT requires 0 for tensors of all experts
-    'target_modules': sorted(re.split(r'\{\w+\}\.', row.tensor.name.removesuffix('.weight'))[-1] for row in joined),
-    'fan_in_fan_out': any(not row.tensor.transposed for row in joined),
+    'target_modules': sorted(re.split(r'\{\w+\}\.', row.tensor.name.removesuffix('.weight'))[-1] for row in low),
+    'fan_in_fan_out': any(not row.tensor.transposed for row in low),
     'init_lora_weights': True,
     'use_rslora': False
   }
@@ -261,9 +261,9 @@ def _expected(entries: Entries, modules: Mapping[str, tuple[Row, tuple[int, ...]
 def _stacked(row: Row, parts: list[dict[str, np.ndarray] | None], rank: int) -> dict[str, jnp.ndarray]:
   """The adapters of a row's kernels: one A and B per public module, zeros for a module without adapter."""
   outputs, inputs = row.shape if row.tensor.transposed else row.shape[::-1]
-  lead = _lead(row)
-  a = np.zeros((*lead, inputs, rank), np.float32)
-  b = np.zeros((*lead, rank, outputs), np.float32)
+  stack = lead(row)
+  a = np.zeros((*stack, inputs, rank), np.float32)
+  b = np.zeros((*stack, rank, outputs), np.float32)
   for place, part in zip(row.places, parts):
     if part is not None:
       a[place], b[place] = part['A'].T, part['B'].T
@@ -273,19 +273,19 @@ def _stacked(row: Row, parts: list[dict[str, np.ndarray] | None], rank: int) -> 
   return leaves
 
 
-def _lead(row: Row) -> tuple[int, ...]:
+def lead(row: Row) -> tuple[int, ...]:
   """The numbers of layers and experts of a row's kernels, if any."""
   return tuple(last + 1 for last in row.places[-1])
 
 
-def _joined(row: Row, leaves: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def joined(row: Row, leaves: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
   """A (N I R) and B (N R O) of the N public modules of a row; R is 0 if no kernel has an adapter."""
-  inputs = row.shape[1] if row.tensor.transposed else row.shape[0]
+  inputs = row.shape[1] if row.outputs_first else row.shape[0]
   present: dict[int, tuple[np.ndarray, np.ndarray]] = {}
   for number, (leaf, width) in enumerate(zip(row.tensor.leaves, row.widths)):
     if f'{leaf}/A' in leaves:
       a, b = leaves[f'{leaf}/A'], leaves[f'{leaf}/B']
-      if a.shape[:-1] != (*_lead(row), inputs) or b.shape != (*_lead(row), a.shape[-1], width):
+      if a.shape[:-1] != (*lead(row), inputs) or b.shape != (*lead(row), a.shape[-1], width):
         raise UserError(f'the adapter of {leaf} has A {a.shape} and B {b.shape}, which do not fit the base')
       present[number] = a.reshape(-1, *a.shape[-2:]), b.reshape(-1, *b.shape[-2:])
   first = next(iter(present.values()))[0] if present else np.zeros((len(row.names), inputs, 0), np.float32)

@@ -23,6 +23,7 @@ from genjax.interop import (
   images,
   mapping,
   mmdits,
+  original,
   origins,
   pixel_unets,
   seq2seq,
@@ -159,7 +160,9 @@ def describe(folder: str | os.PathLike, variant: str = '') -> Description:
   path = folder / 'config.json'
   source = read_json(path, 'the description of the model')
   _named(source, str(path))
-  return _described(str(folder), str(path), source, files.open_folder(folder, variant))
+  pointed = (folder / original.POINTER).is_file()
+  return _described(str(folder), str(path), source,
+                    original.open_pointer(folder) if pointed else files.open_folder(folder, variant))
 
 
 def _named(source: Mapping[str, Any], path: str) -> Architecture:

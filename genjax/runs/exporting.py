@@ -16,7 +16,7 @@ from genjax.training.monitoring import logs
 from genjax.types import UserError
 
 # The public layout of a model, by either name of the library that reads it; and parameters by their paths
-FORMATS = ('transformers', 'diffusers', 'safetensors')
+FORMATS = ('transformers', 'diffusers', 'kohya', 'safetensors')
 
 
 def export(workdir: pathlib.Path, to: pathlib.Path, step: int | str | None = None, averaged: bool = True,
@@ -30,7 +30,7 @@ def export(workdir: pathlib.Path, to: pathlib.Path, step: int | str | None = Non
     averaged: use averaged parameters where the run has them.
     dtype: of the tensors; None for that of the parameters.
     layout: 'transformers' or 'diffusers', the public layout of the model, of its adapters, or of the pipeline that it
-      is with its parts; or 'safetensors', see `genjax.runs.exporting_safetensors`, which any model has.
+      is with its parts; 'kohya', of adapters of an image model; or 'safetensors', see `genjax.runs.exporting_safetensors`, which any model has.
 
   Returns:
     What was written, in words.
@@ -45,6 +45,8 @@ def export(workdir: pathlib.Path, to: pathlib.Path, step: int | str | None = Non
   kept = assets.contents(workdir, config)
   public: Any = importlib.import_module(PUBLIC)
   any_model = layout == 'safetensors'
+  if layout == 'kohya' and not builders.adapted(config):
+    raise UserError(f'--format=kohya writes the adapters of a run, and {workdir} has none')
   if not any_model:
     with _telling_of_safetensors():
       public.check(config, kept)
@@ -59,7 +61,7 @@ def export(workdir: pathlib.Path, to: pathlib.Path, step: int | str | None = Non
     return f'wrote step {step} of {workdir} to {to}; {to / exporting_safetensors.README} says how to read it'
   if builders.adapted(config):
     _, experiment = workdir_lib.load(str(workdir))
-    public.write_adapter(to, config, params, experiment.frozen[sources.BASE]['params'], kept)
+    public.write_adapter(to, config, params, experiment.frozen[sources.BASE]['params'], kept, layout)
     return f'wrote the adapters of step {step} of {workdir} to {to}'
   with _telling_of_safetensors():
     public.write(to, config, params, kept, dtype, trees.get('mutable'))

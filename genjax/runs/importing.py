@@ -1,10 +1,12 @@
 """Makes a run directory of a public model in the layout of Hugging Face's transformers, or of adapters of PEFT."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
 import importlib
 import os
 import pathlib
+import shutil
+import tempfile
 from typing import Any
 
 import jax
@@ -12,6 +14,7 @@ import jax.numpy as jnp
 
 from genjax import config as config_lib
 from genjax.config import Config
+from genjax.interop import original_folder
 from genjax.interop.files import new_folder
 from genjax.runs import assets, atomic, bases, builders, sources
 from genjax.runs import checkpoints as checkpoints_lib
@@ -24,19 +27,23 @@ from genjax.types import UserError, listed, named_leaves
 
 PUBLIC = 'genjax.experiments.public'  # makes configs of public models
 MARGIN = 2**20  # bytes
+COMPONENTS, INDEX = '_components', 'model_index.json'
 DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 def import_model(source: pathlib.Path, workdir: pathlib.Path, base: pathlib.Path | None = None,
-                 dtype: str = 'float32', variant: str = '') -> tuple[int, Mapping[str, Condition]]:
+                 dtype: str = 'float32', variant: str = '', more: original_folder.Options = original_folder.Options(),
+                 ) -> tuple[int, Mapping[str, Condition]]:
   """Makes a run before its first step of a public model; see `genjax import --help`.
 
   Args:
-    source: the folder, or its config.json or model.safetensors.
-    workdir: a new run directory.
-    base: the run of the model whose adapters are imported, if `source` is a folder of PEFT.
+    source: the folder, or its config.json or model.safetensors; or an original file, see `genjax.interop.original`.
+    workdir: a new run directory. What stands for an original file of a whole pipeline is beside it, in a folder whose
+      name ends with `COMPONENTS`.
+    base: the run of the model whose adapters are imported, if `source` has adapters.
     dtype: of the parameters in the checkpoint, one of `DTYPES`.
     variant: 'fp16' reads files such as model.fp16.safetensors.
+    more: what an original file does not hold; of adapters, `component` leaves those of text encoders out.
 
   Returns:
     The number of parameters, and the conditions that samples of the run take.
@@ -52,10 +59,59 @@ def import_model(source: pathlib.Path, workdir: pathlib.Path, base: pathlib.Path
   if (workdir / 'config.json').exists():
     raise UserError(f'--workdir={workdir} holds a run already; name a new folder')
   workdir_lib.compilation_cache()
-  with new_folder(workdir) as partial:
-    public, where = importlib.import_module(PUBLIC), source.parent if source.is_file() else source
-    imported = public.read(where, dtype, variant) if base is None else _read_adapter(public, where, base)
+  with new_folder(workdir) as partial, _folder_of(source, workdir, base, more) as where:
+    public = importlib.import_module(PUBLIC)
+    imported = public.read(where, dtype, variant) if base is None else _read_adapter(public, where, base,
+                                                                                     more.component)
     return _write(partial, source, *imported)
+
+
+@contextlib.contextmanager
+def _folder_of(source: pathlib.Path, workdir: pathlib.Path, base: pathlib.Path | None,
+               more: original_folder.Options) -> Iterator[pathlib.Path]:
+  """The folder to read: that of `source`, or one that is made of an original file. It is kept only for a pipeline,
+  whose parts stay where they are, and not if the import fails."""
+  if base is not None or not original_folder.recognised(source):
+    if base is None and more != original_folder.Options():
+      raise UserError(f'--from={source} is no original file, and --component, --tokenizer, --scheduler, --prediction, '
+                      '--scaling and --size say what such a file does not hold')
+    yield source.parent if source.is_file() and base is None else source
+    return
+  with tempfile.TemporaryDirectory() as temporary:
+    folder = pathlib.Path(temporary)
+    told = original_folder.write(folder, source, more)
+    for line in told:
+      logs.say(line)
+    if not (folder / INDEX).is_file():
+      yield folder
+      return
+    kept = workdir.with_name(workdir.name + COMPONENTS)
+    with new_folder(kept) as partial:
+      shutil.copytree(folder, partial, dirs_exist_ok=True)
+  try:
+    yield kept
+  except BaseException:
+    shutil.rmtree(kept, ignore_errors=True)
+    raise
+  logs.say(f'{kept} stands for {source}; the run reads both, so let them be where they are')
+
+
+def unpack(source: pathlib.Path, folder: pathlib.Path, more: original_folder.Options) -> list[str]:
+  """Makes a folder of `diffusers` that stands for an original file, or for a component of it, as a part of runs.
+
+  Args:
+    source: the file.
+    folder: a new folder.
+    more: what the file does not hold.
+
+  Returns:
+    What was assumed, in words.
+
+  Raises:
+    UserError: see `genjax.interop.original_folder.write`. Nothing is left behind.
+  """
+  with new_folder(folder) as partial:
+    return original_folder.write(partial, source, more)
 
 
 def convert(source: pathlib.Path, kind: str, folder: pathlib.Path) -> tuple[int, str]:
@@ -75,12 +131,12 @@ def convert(source: pathlib.Path, kind: str, folder: pathlib.Path) -> tuple[int,
   return importlib.import_module(PUBLIC).convert(source, kind, folder)
 
 
-def _read_adapter(public: Any, folder: pathlib.Path, base: pathlib.Path) -> Any:
+def _read_adapter(public: Any, source: pathlib.Path, base: pathlib.Path, component: str) -> Any:
   """What `public` makes of adapters, for the newest step of their base."""
   config = assets.read_config(base)
   with contextlib.closing(checkpoints_lib.of_run(base, config)) as saved:
     _, trees = saved.load(logs.say, parts=('params',))
-  imported = public.read_adapter(folder, config, trees['params'], assets.contents(base, config))
+  imported = public.read_adapter(source, config, trees['params'], assets.contents(base, config), component)
   with imported.config.unlocked():
     imported.config.init_from = str(base.absolute())
   assets.put(imported.config, bases.inherited(imported.config))
