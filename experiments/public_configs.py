@@ -11,11 +11,12 @@ from genjax.configs import common
 from genjax.data.audio import mel
 from genjax.data.images import resizing
 from genjax.data.text import marian, tokenizers
-from genjax.experiments import bert, classifier, clip, extractors, kl, language, seq2seq, speech
+from genjax.experiments import bert, classifier, clip, extractors, kl, language, seq2seq, speech, vq
 from genjax.experiments.sentences import open_pieces
 from genjax.interop import origins
 from genjax.interop.entries import Entries, read_json
 from genjax.models.autoencoders.kl import Kl
+from genjax.models.autoencoders.vq import Whole
 from genjax.models.features.inception import InceptionConfig
 from genjax.models.features.lpips import LpipsConfig
 from genjax.models.transformers.bert import BertConfig
@@ -210,6 +211,15 @@ def _autoencoder(config: Config, model: interop.Model, folder: pathlib.Path) -> 
   config.objective = dict(reconstruction='l1', kl_weight=1e-6, normalisation='channels')
 
 
+def _quantized(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
+  options: Whole = model.config
+  config.experiment = vq.__name__
+  config.data = {**common.IMAGES, **_NO_DATA, 'shape': options.model.shape, 'num_classes': 0, 'flip': False}
+  config.model = dict(name='vqgan', **_without(options.model, 'shape', 'width'))
+  config.quantizer = dict(name='vector', **dataclasses.asdict(options.quantizer))
+  config.objective = dict(reconstruction='l1', normalisation='channels')
+
+
 def _headless(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   """A ViT without a classifier."""
   front = Entries(_beside(folder, PREPROCESSING), str(folder / PREPROCESSING))
@@ -305,4 +315,5 @@ EXTRACTORS = (InceptionConfig, LpipsConfig, ClipConfig)
 CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _MAKERS: dict[type, Callable[[Config, interop.Model, pathlib.Path], None]] = {
   TransformerConfig: _language_model, BertConfig: _encoder, Seq2SeqConfig: _encoder_decoder, VitConfig: _images,
-  InceptionConfig: _extractor, LpipsConfig: _extractor, ClipConfig: _clip, Kl: _autoencoder}
+  InceptionConfig: _extractor, LpipsConfig: _extractor, ClipConfig: _clip, Kl: _autoencoder,
+  Whole: _quantized}

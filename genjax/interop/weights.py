@@ -22,6 +22,7 @@ from genjax.interop import (
   mapping,
   mmdits,
   origins,
+  quantized,
   seq2seq,
   unets,
 )
@@ -32,7 +33,7 @@ from genjax.types import Tree, UserError, expanded, listed, named_leaves, unflat
 
 ARCHITECTURES = {**clip.ARCHITECTURES, **decoders.ARCHITECTURES, **encoders.ARCHITECTURES, **features.ARCHITECTURES,
                  **images.ARCHITECTURES, **seq2seq.ARCHITECTURES, **autoencoders.ARCHITECTURES,
-                 **mmdits.ARCHITECTURES, **unets.ARCHITECTURES}
+                 **mmdits.ARCHITECTURES, **quantized.ARCHITECTURES, **unets.ARCHITECTURES}
 DTYPES = ('float32', 'bfloat16', 'float16')
 ALIGNMENT = 64  # bytes; JAX uses a host array with this alignment without a copy
 _TYPE_ENTRIES = ('dtype', 'torch_dtype')
