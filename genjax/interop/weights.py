@@ -26,6 +26,7 @@ from genjax.interop import (
   original,
   origins,
   pixel_unets,
+  quantized,
   seq2seq,
   unets,
 )
@@ -37,7 +38,7 @@ from genjax.types import Tree, UserError, expanded, listed, named_leaves, unflat
 ARCHITECTURES = {**clip.ARCHITECTURES, **decoders.ARCHITECTURES, **encoders.ARCHITECTURES, **features.ARCHITECTURES,
                  **images.ARCHITECTURES, **seq2seq.ARCHITECTURES, **autoencoders.ARCHITECTURES,
                  **deterministic.ARCHITECTURES, **mmdits.ARCHITECTURES, **unets.ARCHITECTURES,
-                 **pixel_unets.ARCHITECTURES, **dits.ARCHITECTURES}
+                 **pixel_unets.ARCHITECTURES, **quantized.ARCHITECTURES, **dits.ARCHITECTURES}
 DTYPES = ('float32', 'bfloat16', 'float16')
 ALIGNMENT = 64  # bytes; JAX uses a host array with this alignment without a copy
 _TYPE_ENTRIES = ('dtype', 'torch_dtype')
