@@ -12,14 +12,14 @@ from genjax.configs import common, sweeps
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, smoke=False)
-  config = common.base(steps=2600, batch_size=64)
+  config = common.base(steps=2000, batch_size=64)
   config.experiment = 'genjax.experiments.diffusion'
   config.data = dict(common.IMAGES, name='scenes', train='train', heldout='heldout', shape=(32, 32, 3), num_classes=0,
                      flip=False)
-  config.code = dict(patch=8, kept=80, whitening=1.0)
+  config.code = dict(patch=8, kept=80, whitening=0.5)
   config.conditions = dict(text=dict(kind='text', column='text', dropout=0.1, truncate=True, length=14,
                                      vocabulary='wordpiece', vocabulary_size=200))
-  config.model = dict(name='dit', patch=1, width=256, depth=6, heads=8, text_width=128, text_depth=2, text_heads=4,
+  config.model = dict(name='dit', patch=1, width=192, depth=4, heads=6, text_width=96, text_depth=2, text_heads=4,
                       unroll=True, attention='auto', remat='none')
   config.objective = dict(process=dict(name='flow'), parameterization=dict(name='velocity'),
                           times=dict(name='logit_normal', mean=0.0, std=1.0), weighting=dict(name='uniform'),
@@ -29,15 +29,15 @@ def get_config(arg=None):
   config.evaluation = dict(num_samples=1000, measures=('attributes',))
   config.optimizers = dict(net=dict(name='adamw', lr=1e-3, b2=0.99, warmup=100, schedule='cosine', end=0.02))
   config.ema = dict(net=0.995)
-  config.evaluate_every = 1300
+  config.evaluate_every = 500
   config.evaluate_batches = 4
-  config.sample_every = 1300
-  config.checkpoint.every = 1300
+  config.sample_every = 500
+  config.checkpoint.every = 500
   if arg.smoke:
     common.smoke(config)
     config.conditions.text.vocabulary_size = 100
     config.code.kept = 8
-    config.model.width, config.model.depth, config.model.heads = 16, 2, 4
+    config.model.width, config.model.depth, config.model.heads = 16, 1, 4
     config.model.text_width, config.model.text_depth = 16, 1
     config.sampler.steps = 2
     config.evaluation.num_samples = 8

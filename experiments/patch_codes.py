@@ -34,12 +34,14 @@ class Code:
     patch: side of a patch, in pixels; 0 for no code.
     kept: numbers that a patch becomes.
     whitening: 1 brings each number to deviation 1, 0 divides all by one number, see `genjax.objectives.patch_code.fit`.
+    places: whether each place of a picture has a code of its own, for pictures that are laid out alike.
     pictures: of the training data at most, to which the code is fitted.
   """
 
   patch: int = 0
   kept: int = 32
   whitening: float = 1.0
+  places: bool = False
   pictures: int = 2000
 
   def __post_init__(self):
@@ -87,16 +89,17 @@ def code(config: Config, options: Code) -> PatchCode:
   for folder in folders:
     if (folder / FILE).is_file():
       found = _load(folder / FILE)
-      wanted = (options.patch ** 2 * config.data.shape[2], options.kept)
+      height, width, _ = shape(config, options)
+      wanted = (height * width if options.places else 1, options.patch ** 2 * config.data.shape[2], options.kept)
       if found.basis.shape != wanted:
-        raise UserError(f'{folder / FILE} holds a code of {found.basis.shape[1]} numbers for {found.basis.shape[0]} '
-                        f'values, and config.code asks for {wanted[1]} for {wanted[0]}; set config.code as in that run')
+        raise UserError(f'{folder / FILE} holds a code with {found.basis.shape} places, values and numbers, and '
+                        f'config.code asks for {wanted}; set config.code as in that run')
       return found
   source = images.open_data(config, config.data.train)
   chosen = np.unique(np.linspace(0, len(source) - 1, options.pictures).astype(np.int64))
   pictures = np.concatenate([source.get(chosen[start:start + _PART])['image']
                              for start in range(0, len(chosen), _PART)])
-  return patch_code.fit(pictures, options.patch, options.kept, options.whitening)
+  return patch_code.fit(pictures, options.patch, options.kept, options.whitening, options.places)
 
 
 def file(code: PatchCode) -> dict[str, bytes]:

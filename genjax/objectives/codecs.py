@@ -20,11 +20,14 @@ class Codec:
       nothing: it gives the mean where a posterior is given.
     decode: (frozen parameters, x_BX) -> columns of samples.
     bounded: whether x_BX ends at -1 and 1, as pixels do; learned variances ask.
+    encode_pictures: (frozen parameters, what `decode` gives in its column) -> x_BX without a draw, where batches may
+      hold something else; None where it is not known.
   """
 
   encode: Callable[[Params, Mapping[str, Array], Key | None], Array]
   decode: Callable[[Params, Array], dict[str, Array]]
   bounded: bool = False
+  encode_pictures: Callable[[Params, Array], Array] | None = None
 
 
 def pixels(column: str = 'image') -> Codec:
@@ -72,7 +75,7 @@ def latents(name: str, autoencoder: Autoencoder) -> Codec:
     mean_BX, log_variance_BX = autoencoder.encode(frozen[name], columns[autoencoder.column])
     return _normalised(autoencoder, frozen[name], mean_BX, log_variance_BX, key)
 
-  return Codec(encode, _decoder(name, autoencoder))
+  return Codec(encode, _decoder(name, autoencoder), encode_pictures=_encoder(name, autoencoder))
 
 
 def encoded(name: str, autoencoder: Autoencoder) -> Codec:
@@ -89,7 +92,7 @@ def encoded(name: str, autoencoder: Autoencoder) -> Codec:
     log_variance_BX = columns[log_variance_column(column)].astype(jnp.float32)
     return _normalised(autoencoder, frozen[name], mean_BX, log_variance_BX, key)
 
-  return Codec(encode, _decoder(name, autoencoder))
+  return Codec(encode, _decoder(name, autoencoder), encode_pictures=_encoder(name, autoencoder))
 
 
 def mean_column(column: str) -> str:
@@ -100,6 +103,13 @@ def mean_column(column: str) -> str:
 def log_variance_column(column: str) -> str:
   """The column with the log variances of the posteriors of an encoded column."""
   return f'{column}_log_variance'
+
+
+def _encoder(name: str, autoencoder: Autoencoder) -> Callable[[Params, Array], Array]:
+  def encode(frozen: Params, rows: Array) -> Array:
+    return _normalised(autoencoder, frozen[name], *autoencoder.encode(frozen[name], rows), None)
+
+  return encode
 
 
 def _decoder(name: str, autoencoder: Autoencoder) -> Callable[[Params, Array], dict[str, Array]]:

@@ -110,12 +110,12 @@ def parse(caption: str) -> Scene:
   Raises:
     UserError: it is none of this grammar.
   """
-  found = _CAPTION.fullmatch(caption.strip())
-  parts = found.groups() if found else ()
-  groups = [parts[:4], *([parts[6:]] if found and parts[5] else [])]
-  things = tuple(Things(NUMBERS.index(number) + 1, size or '', colour, _PLURALS.get(noun, noun))
-                 for number, size, colour, noun in groups if number)
-  scene = Scene(things, parts[4] or '', parts[5] or '') if found else None
+  scene = None
+  if found := _CAPTION.fullmatch(caption.strip()):
+    parts = found.groups()
+    things = tuple(Things(NUMBERS.index(number) + 1, size or '', colour, _PLURALS.get(noun, noun))
+                   for number, size, colour, noun in (parts[:4], parts[6:]) if number)
+    scene = Scene(things, parts[4] or '', parts[5] or '')
   if scene is None or str(scene) != caption.strip():
     raise UserError(f'the caption {caption!r} is not one of scenes, such as {"a small red star left of two blue rings"!r}'
                     f' or {"three large green crosses"!r}; the words are {", ".join([*NUMBERS, *SIZES, *COLOURS])}, '
