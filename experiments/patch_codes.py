@@ -9,6 +9,7 @@ in `FILE`; a run that starts from another one takes the code of that.
 import dataclasses
 import io
 import pathlib
+import zipfile
 
 import numpy as np
 
@@ -111,7 +112,7 @@ def file(code: PatchCode) -> dict[str, bytes]:
 
 def _load(path: pathlib.Path) -> PatchCode:
   try:
-    with np.load(path, allow_pickle=False) as stored:
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
       return PatchCode(stored['mean'], stored['basis'], stored['scale'])
-  except (OSError, ValueError, KeyError) as error:
+  except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
     raise UserError(f'{path} is damaged ({error}); copy the run again, or train it anew') from None

@@ -14,15 +14,15 @@ ATTRIBUTES = dict(body=7, trousers=7, top=7, hair=10, shoes=3)
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, full=False, smoke=False)
-  config = common.base(steps=3000 if arg.full else 500, batch_size=128)
+  config = common.base(steps=3000 if arg.full else 300, batch_size=128)
   config.experiment = 'genjax.experiments.attributes'
-  config.data = dict(common.IMAGES, name='lpc_sprites_full' if arg.full else 'lpc_sprites', train='train', heldout='test',
+  config.data = dict(common.IMAGES, name='lpc_sprites_full' if arg.full else 'lpc_sprites', train='train+unseen', heldout='test',
                      shape=(64, 64, 3) if arg.full else (56, 32, 3), num_classes=0)
   config.model = dict(name='convolutional', width=24, layers=3, convolutions=1, features=128, dropout=0.0)
   config.objective = dict(attributes=dict(ATTRIBUTES, **(dict(action=3, direction=3) if arg.full else {})), shift=1,
                           blur=1, noise=0.1)
   config.optimizers = dict(net=dict(name='adam', lr=2e-3, warmup=20, schedule='cosine', end=0.01))
-  config.evaluate_every = 1000 if arg.full else 250
+  config.evaluate_every = 1000 if arg.full else 150
   if arg.smoke:
     common.smoke(config)
     config.data.heldout = 'test[:16]'

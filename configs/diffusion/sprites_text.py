@@ -17,7 +17,7 @@ from genjax.configs import common
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, full=False, pixels=False, autoencoder='', smoke=False)
-  config = common.base(steps=12_000 if arg.full else 2500, batch_size=64)
+  config = common.base(steps=9000 if arg.full else 2400, batch_size=64)
   config.experiment = 'genjax.experiments.diffusion'
   config.data = dict(common.IMAGES, name='lpc_sprites_full' if arg.full else 'lpc_sprites', train='train', heldout='test',
                      shape=(64, 64, 3) if arg.full else (56, 32, 3), num_classes=0, flip=False)
@@ -25,8 +25,9 @@ def get_config(arg=None):
     config.code = dict(patch=8, kept=48 if arg.full else 24, places=not arg.full)
   config.conditions = dict(text=dict(kind='text', column='text', dropout=0.1, truncate=True, length=36 if arg.full else 32,
                                      vocabulary='wordpiece', vocabulary_size=300))
-  config.model = dict(name='dit', patch=8 if arg.pixels else 1, width=256, depth=6, heads=8, text_width=128, text_depth=2,
-                      text_heads=4, unroll=True, attention='auto', remat='none')
+  size = dict(width=256, depth=6, heads=8, text_width=128) if arg.full else dict(width=192, depth=4, heads=6, text_width=96)
+  config.model = dict(size, name='dit', patch=8 if arg.pixels else 1, text_depth=2, text_heads=4, unroll=True,
+                      attention='auto', remat='none')
   if arg.autoencoder:
     config.parts = dict(autoencoder=arg.autoencoder)
   config.objective = dict(process=dict(name='flow'), parameterization=dict(name='velocity'),
