@@ -6,7 +6,18 @@ from typing import Any
 from genjax import checks
 from genjax import config as config_lib
 from genjax.diffusion import parameterizations, schedules, weightings
-from genjax.experiments import conditions, coupling, image_sets, images, latents, measures, render, sampling, sections
+from genjax.experiments import (
+  conditions,
+  coupling,
+  image_sets,
+  images,
+  latents,
+  measures,
+  patch_codes,
+  render,
+  sampling,
+  sections,
+)
 from genjax.experiments.sampling import SamplerOptions, sampler
 from genjax.models.denoisers import dit, latent_unet, mmdit, pixart, unet
 from genjax.objectives.diffusion import Diffusion
@@ -31,7 +42,7 @@ def build(config: Any) -> Experiment:
   own, or one of `schedules.QUANTILES` with options), weighting (one of `weightings.WEIGHTINGS` with options; 'uniform'
   if absent), label_dropout, stratified, and what `genjax.experiments.coupling.Coupling` holds. config.sampler: see
   `SamplerOptions`. config.conditions: see `genjax.experiments.conditions`. config.parts.autoencoder: see
-  `genjax.experiments.latents`.
+  `genjax.experiments.latents`. config.code: see `genjax.experiments.patch_codes`.
 
   Raises:
     UserError: an unknown name or option, guidance that the model cannot give, or parts that do not fit together, see
@@ -87,6 +98,7 @@ def options(config: Any) -> dict[str, Section]:
   """What the sections of the config take."""
   return {
     'data': images.DATA,
+    'code': patch_codes.CODE,
     'model': named({name: row[0] for name, row in MODELS.items()}, config.model,
                    computed={**dict.fromkeys(conditions.NETWORK, 'config.conditions'), **sections.MADE}),
     **goal_and_sampler(config, Labels),

@@ -1,7 +1,7 @@
 """Image data for all builders: splits of a TFDS data set or of a folder of pictures, mixtures of such, with transforms.
 
 Data named 'random_images' or 'random_latents' is noise in the shape of the config, and 'captioned_shapes' are drawn in
-it: see `genjax.data.synthetic`.
+it: see `genjax.data.synthetic`. 'scenes' are drawn, too: see `genjax.data.scenes`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,7 @@ from genjax.config import Config
 from genjax.data import mixture as mixture_lib
 from genjax.data import packed, pipeline, selection, sources, synthetic
 from genjax.data.images import aspect, resizing, sizes
+from genjax.data.scenes import drawing
 from genjax.experiments import image_sets, imported, sections
 from genjax.options import Section
 from genjax.training.experiment import Condition
@@ -26,6 +27,8 @@ from genjax.types import UserError, expanded
 NOISE = {'random_images': synthetic.random_images, 'random_latents': synthetic.random_latents,
          'captioned_shapes': synthetic.captioned_shapes}
 NOISE_SPLIT_SIZES = {'train': 2**20, 'heldout': 64}
+SCENES = 'scenes'
+SCENE_SPLIT_SIZES = {'train': 2**20, 'heldout': 1000}
 CONTENTS = {'pixels': np.uint8, 'latents': np.float32}  # contents of the column 'image', and its dtype
 BINARIZATIONS = ('none', 'fixed', 'dynamic')
 
@@ -36,7 +39,7 @@ class Data(sections.Splits):
 
   Attributes:
     name: of a TFDS data set with the columns image and label, such as 'mnist'; path of a folder of pictures, packed or
-      not, see docs/own_data.md; 'random_images', 'random_latents' or 'captioned_shapes'.
+      not, see docs/own_data.md; 'random_images', 'random_latents', 'captioned_shapes' or 'scenes'.
     shape: (H, W, C) of the images.
     num_classes: number of classes; 0 reads no labels.
     classes: labels, or names of class folders, whose examples alone are trained and evaluated on; () for all. Labels
@@ -171,6 +174,9 @@ def _open_source(data: Config, split: str, seed: int, more: Sequence[str]) -> pi
   if data.name in NOISE:
     size = config_lib.choose(NOISE_SPLIT_SIZES, split, f'the split of {data.name}')
     source = NOISE[data.name](tuple(data.shape), data.num_classes, size, seed=list(NOISE_SPLIT_SIZES).index(split))
+  elif data.name == SCENES:
+    size = config_lib.choose(SCENE_SPLIT_SIZES, split, f'the split of {data.name}')
+    source = drawing.Scenes(tuple(data.shape), size, list(SCENE_SPLIT_SIZES).index(split), split != 'train')
   elif data.name in sources.SOURCES:
     source = _own_source(data, split)
   elif image_sets.place(data.name) is not None:

@@ -17,7 +17,7 @@ import numpy as np
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import packed, pipeline
-from genjax.experiments import images, imported
+from genjax.experiments import images, imported, patch_codes
 from genjax.experiments import parts as parts_lib
 from genjax.objectives import codecs
 from genjax.objectives.kinds import Autoencoder
@@ -40,6 +40,7 @@ class Space:
     batches: (split, shuffle, further columns, those of them that are mirrored with the images) -> batches.
     open: (split, further columns) -> the data before any transform.
     parts: that the codec reads.
+    files: that the run keeps of the codec.
   """
 
   shape: tuple[int, ...]
@@ -48,20 +49,33 @@ class Space:
   batches: Callable[..., pipeline.Pipeline]
   open: Callable[[str, Sequence[str]], pipeline.Source]
   parts: tuple[parts_lib.Part, ...] = ()
+  files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
   def attach(self, experiment: Experiment) -> Experiment:
-    """The experiment with the parts of the space."""
+    """The experiment with the parts and files of the space."""
+    if self.files:
+      experiment = dataclasses.replace(experiment, files={**experiment.files, **self.files})
     return parts_lib.attach(experiment, *self.parts)
 
 
 def space(config: Config) -> Space:
-  """The space of a config, see the module. Without an autoencoder it is that of the column 'image' itself.
+  """The space of a config, see the module. Without an autoencoder it is that of the column 'image' itself, or with
+  config.code of a linear code of its patches, see `patch_codes`.
 
   Raises:
     UserError: the autoencoder reads pictures of another shape than config.data.shape, or config.data asks for what
-      latents cannot give.
+      latents cannot give; or there is a code beside an autoencoder.
   """
   content, shape = images.content(config), tuple(config.data.shape)
+  coding = patch_codes.read(config)
+  if coding is not None:
+    if PART in (config.get('parts') or {}):
+      raise UserError(f'config.code and config.parts.{PART} both say what is diffused; leave one of them out, the code '
+                      'by config.code.patch=0')
+    code = patch_codes.code(config, coding)
+    return Space(patch_codes.shape(config, coding), code.codec(shape), images.example(config),
+                 functools.partial(images.batches, config), functools.partial(images.open_data, config),
+                 files=patch_codes.file(code))
   if PART not in (config.get('parts') or {}):
     codec = codecs.identity() if content == 'latents' else codecs.pixels()
     return Space(shape, codec, images.example(config), functools.partial(images.batches, config),

@@ -19,7 +19,7 @@ CONFIGS = sorted(path.relative_to(ROOT / 'configs').with_suffix('').as_posix() f
 ORIGINALS = {
   'mnist': 'mnist', 'cifar10': 'cifar10', 'tiny_shakespeare': 'tinyshakespeare', 'multi30k': 'multi30k',
   'names': 'names', 'shuffled_names': 'names', 'sst2': 'sst', 'jsb_chorales': 'jsb-chorales',
-  'free_spoken_digits': 'fsdd'
+  'free_spoken_digits': 'fsdd', 'lpc_sprites': 'lpc-sprites', 'emoji_noto': 'emoji-noto'
 }
 
 

@@ -9,8 +9,8 @@ from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data.pipeline import Source
 from genjax.experiments import clips, images
-from genjax.experiments.measuring import accuracy, features, pairs, samples, texts
-from genjax.experiments.measuring.options import FEATURES, LABELS, OWN, PAIRS, TEXTS, Options
+from genjax.experiments.measuring import accuracy, attributes, features, pairs, samples, texts
+from genjax.experiments.measuring.options import ATTRIBUTES, FEATURES, LABELS, OWN, PAIRS, TEXTS, Options
 from genjax.training.experiment import Metric
 from genjax.types import UserError
 
@@ -29,7 +29,7 @@ def of_images(config: Config, options: Options, judge: Config | None, real: Call
   if LABELS[0] in options.measures and not config.data.num_classes:
     raise UserError(f'{LABELS[0]} needs labels, and config.data.num_classes is 0; leave it out')
   own = OWN if judge is not None else ()
-  groups = {FEATURES: features.Features, TEXTS: texts.Texts,
+  groups = {FEATURES: features.Features, TEXTS: texts.Texts, ATTRIBUTES: attributes.Attributes,
             LABELS: functools.partial(accuracy.Accuracy, judge=judge, real=real)}
   return samples.metrics(_pictures(config, options), options, groups, own)
 
@@ -97,7 +97,7 @@ def _pictures(config: Config, options: Options) -> samples.Subject:
                       '--set evaluation.reference_data=NAME')
     return images.open_data(named, split)
 
-  return samples.Subject('image', tuple(config.data.shape), source, card, config)
+  return samples.Subject('image', tuple(config.data.shape), source, card, config, of=named)
 
 
 def _named(config: Config, options: Options) -> Config:

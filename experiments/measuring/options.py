@@ -8,10 +8,11 @@ from genjax import checks
 
 FEATURES = ('frechet', 'kernel', 'inception_score', 'precision_recall', 'density_coverage')  # of an extractor
 TEXTS = ('clip_score', 'retrieval')  # of pictures and the texts that they were drawn for
+ATTRIBUTES = ('attributes',)  # of pictures and what texts ask for
 LABELS = ('accuracy_score',)  # of pictures and the labels that they were drawn for
 PAIRS = ('psnr', 'ssim', 'lpips')  # of reconstructions and originals
 OWN = ('samples',)  # what is computed of pictures where nothing is chosen
-NAMES = (*FEATURES, *TEXTS, *LABELS, *PAIRS, *OWN)
+NAMES = (*FEATURES, *TEXTS, *ATTRIBUTES, *LABELS, *PAIRS, *OWN)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,9 @@ class Options:
     nearest_density: neighbour to which balls reach, for density and coverage.
     recall_at: numbers k of the recall at k.
     text: the condition whose texts samples are compared with; '' for the only one.
+    judge: entry of `parts` that reads attributes off pictures; scenes need none.
+    unseen: column of the held-out split that is not 0 where training holds out a combination of attributes; '' for none.
+    compared: training pictures that samples are compared with, for copies, by 'attributes'.
   """
 
   num_samples: int = 2000
@@ -56,6 +60,9 @@ class Options:
   nearest_density: int = 5
   recall_at: tuple[int, ...] = (1, 5, 10)
   text: str = ''
+  judge: str = 'judge'
+  unseen: str = ''
+  compared: int = 10_000
 
   def __post_init__(self):
     checks.whole(self, 2, 'num_samples')

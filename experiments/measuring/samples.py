@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
 
 from genjax import config as config_lib
+from genjax import sharding
 from genjax.config import Config
 from genjax.data.pipeline import Source
-from genjax.experiments.measuring.options import FEATURES, LABELS, NAMES, OWN, PAIRS, TEXTS, Options
+from genjax.experiments.measuring.options import ATTRIBUTES, FEATURES, LABELS, NAMES, OWN, PAIRS, TEXTS, Options
 from genjax.training import drawing
 from genjax.training.experiment import Columns, Metric
 from genjax.types import UserError
@@ -36,6 +38,7 @@ class Subject:
     draw: (sample, num) -> the rows, in parts; by default samples.
     count: num -> how many rows these are.
     name: of what is drawn.
+    of: config of the real data; None for `config`.
   """
 
   column: str
@@ -47,6 +50,12 @@ class Subject:
     sample, num, {})
   count: Callable[[int], int] = lambda num: num
   name: str = SAMPLES
+  of: Config | None = None
+
+  @property
+  def reference(self) -> Config:
+    """The config of the real data."""
+    return self.config if self.of is None else self.of
 
   def real(self, split: str) -> tuple[Source, str]:
     """The real data of a split, '' for the held-out one, and the name of that."""
@@ -71,6 +80,8 @@ class Group(abc.ABC):
 
   def __init__(self, subject: Subject, options: Options, chosen: tuple[str, ...]):
     self._subject, self._options, self._chosen = subject, options, chosen
+    # Pictures -> what the space that is diffused gives back of them; None where pixels are diffused, or nothing is
+    self.reconstruct: Callable[[np.ndarray], np.ndarray | None] = lambda rows: None
 
   @abc.abstractmethod
   def check(self) -> dict[str, dict[str, Any]]:
@@ -119,12 +130,25 @@ def metrics(subject: Subject, options: Options, groups: Mapping[tuple[str, ...],
   return tuple(shared.metric(name) for name in dict.fromkeys(options.measures) if name in known)
 
 
-_NEEDS = {**dict.fromkeys(FEATURES, 'pictures or clips'), **dict.fromkeys(TEXTS, 'pictures that texts describe'),
+_NEEDS = {**dict.fromkeys(FEATURES, 'pictures or clips'),
+          **dict.fromkeys((*TEXTS, *ATTRIBUTES), 'pictures that texts describe'),
           **dict.fromkeys(LABELS, 'pictures that are drawn by labels'), **dict.fromkeys(PAIRS, 'an autoencoder'),
           **dict.fromkeys(OWN, 'pictures with a classifier of them')}
 
 _MEASURES_OF = {'fid': 'frechet', 'kid': 'kernel', 'precision': 'precision_recall', 'recall': 'precision_recall',
                 'density': 'density_coverage', 'coverage': 'density_coverage'}  # names of values -> measures
+
+
+def _through(sample: Any) -> Callable[[np.ndarray], np.ndarray | None]:
+  """Pictures -> what the codec of a run gives back of them, see `Group`."""
+  run = getattr(sample, 'run', None)
+  codec = getattr(run.experiment.objective, 'codec', None) if run is not None else None
+  if codec is None or codec.bounded or codec.encode_pictures is None:
+    return lambda rows: None
+  frozen = run.state.context(run.frozen).frozen
+  apply = jax.jit(lambda frozen, image: codec.decode(frozen, codec.encode_pictures(frozen, image))['image'],
+                  out_shardings=sharding.replicated(run.mesh))
+  return lambda rows: jax.device_get(apply(frozen, rows))
 
 
 class _Shared:
@@ -158,6 +182,7 @@ class _Shared:
     found: Values = {}
     try:
       for group in self._groups:
+        group.reconstruct = _through(sample)
         group.begin(seed)
       for part in self._subject.draw(sample, self._options.num_samples):
         for group in self._groups:

@@ -17,7 +17,7 @@ class Texts(Group):
   def check(self) -> dict[str, dict[str, Any]]:
     """See `samples.Group`."""
     options, subject = self._options, self._subject
-    self._condition = _condition(subject.config, options.text)
+    self._condition = condition(subject.config, options.text)
     if 'retrieval' in self._chosen and max(options.recall_at) > options.num_samples:
       raise UserError(f'config.evaluation.recall_at={options.recall_at} needs at least {max(options.recall_at)} '
                       f'samples, got config.evaluation.num_samples={options.num_samples}')
@@ -64,7 +64,7 @@ class Texts(Group):
     self._images, self._texts, self._said = [], [], []
 
 
-def _condition(config: Any, name: str) -> str:
+def condition(config: Any, name: str) -> str:
   """The condition whose texts are compared.
 
   Raises:

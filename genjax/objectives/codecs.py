@@ -23,12 +23,15 @@ class Codec:
     bounded: whether x_BX ends at -1 and 1, as pixels do; learned variances ask.
     exact: (frozen parameters, x_BX) -> float columns of pixels around [-1, 1], which `decode` cuts off and rounds; None
       where `decode` gives other columns.
+    encode_pictures: (frozen parameters, what `decode` gives in its column) -> x_BX without a draw, where batches may
+      hold something else; None where it is not known.
   """
 
   encode: Callable[[Params, Mapping[str, Array], Key | None], Array]
   decode: Callable[[Params, Array], dict[str, Array]]
   bounded: bool = False
   exact: Callable[[Params, Array], dict[str, Array]] | None = None
+  encode_pictures: Callable[[Params, Array], Array] | None = None
 
   def sampled(self, frozen: Params, x_BX: Array, exact: bool = False) -> tuple[dict[str, Array], Array]:
     """Columns of samples, and which rows are finite, bool B.
@@ -97,7 +100,8 @@ def latents(name: str, autoencoder: Autoencoder) -> Codec:
     mean_BX, log_variance_BX = autoencoder.encode(frozen[name], columns[autoencoder.column])
     return _normalised(autoencoder, frozen[name], mean_BX, log_variance_BX, key)
 
-  return Codec(encode, _decoder(name, autoencoder), exact=_exact(name, autoencoder))
+  return Codec(encode, _decoder(name, autoencoder), exact=_exact(name, autoencoder),
+               encode_pictures=_encoder(name, autoencoder))
 
 
 def encoded(name: str, autoencoder: Autoencoder) -> Codec:
@@ -114,7 +118,8 @@ def encoded(name: str, autoencoder: Autoencoder) -> Codec:
     log_variance_BX = columns[log_variance_column(column)].astype(jnp.float32)
     return _normalised(autoencoder, frozen[name], mean_BX, log_variance_BX, key)
 
-  return Codec(encode, _decoder(name, autoencoder), exact=_exact(name, autoencoder))
+  return Codec(encode, _decoder(name, autoencoder), exact=_exact(name, autoencoder),
+               encode_pictures=_encoder(name, autoencoder))
 
 
 def mean_column(column: str) -> str:
@@ -125,6 +130,13 @@ def mean_column(column: str) -> str:
 def log_variance_column(column: str) -> str:
   """The column with the log variances of the posteriors of an encoded column."""
   return f'{column}_log_variance'
+
+
+def _encoder(name: str, autoencoder: Autoencoder) -> Callable[[Params, Array], Array]:
+  def encode(frozen: Params, rows: Array) -> Array:
+    return _normalised(autoencoder, frozen[name], *autoencoder.encode(frozen[name], rows), None)
+
+  return encode
 
 
 def _decoder(name: str, autoencoder: Autoencoder) -> Callable[[Params, Array], dict[str, Array]]:

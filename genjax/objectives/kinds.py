@@ -123,6 +123,27 @@ class Features:
 
 
 @dataclasses.dataclass(frozen=True)
+class Attributes:
+  """Images -> several attributes of each.
+
+  Attributes:
+    shape: (H, W, C) of one image, uint8.
+    classes: name of an attribute -> number of its classes.
+    predict: (group, image_BHWC uint8) -> name of an attribute -> logits float32 B K.
+    name: of the weights, for cards of metrics.
+    resize: how it resizes images, see `Features`.
+    reads: see the module.
+  """
+
+  shape: tuple[int, int, int]
+  classes: Mapping[str, int]
+  predict: Callable[[Tree, Array], Mapping[str, Array]]
+  name: str = 'attributes'
+  resize: str = 'none'
+  reads: tuple[str, ...] = ALL
+
+
+@dataclasses.dataclass(frozen=True)
 class Perceptual:
   """Two images -> how different they look (LPIPS, Zhang et al. 2018).
 

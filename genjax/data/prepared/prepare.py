@@ -124,6 +124,10 @@ def _build_own(name: str, root: pathlib.Path, originals: Path | None) -> None:
     raise UserError(f'{name} is not prepared in {root}; here version {builder_class.VERSION} can be prepared')
   if originals is not None and not builder_class.FILES:
     raise UserError(f'{base} comes with an installed package; it takes no folder of original files')
+  if originals is None and builder_class.FILES and not builder_class.URLS:
+    raise UserError(f'{base} is not prepared in {root}, and it is not fetched by itself. With its original files in a '
+                    f'folder, run: genjax data build {base} --from=FOLDER --data_dir={root}   (expected there: '
+                    f'{builder_class.FILES}). If it is prepared elsewhere, set TFDS_DATA_DIR')
   folder = pathlib.Path(originals) if originals is not None else _download(builder_class, root)
   source = f' from {folder}' if builder_class.FILES else ''
   print(f'preparing {base} {builder_class.VERSION} in {root}{source}', file=sys.stderr, flush=True)
