@@ -101,8 +101,9 @@ def build(config: Config) -> Experiment:
     preview=preview,
     render=_render)
   experiment = told.complete(experiment) if told else experiment
+  scored: Any = experiment.heldout  # a `Pipeline`
   return dataclasses.replace(experiment, metrics=(
-    *_likelihood(config, objective, experiment.heldout),
+    *_likelihood(config, objective, scored),
     *anomaly.metrics(config, _evaluation(config), _scores(objective), 'negative_elbo'),
     *chosen.of_autoencoder(config, reconstruct, generates=True, kind=Evaluation, more=columns)))
 

@@ -50,6 +50,14 @@ ROWS = (Row('LLaMA 7B, 8,192 tokens', 'language/llama.py:model=7B,context=8192,b
         Row('DiT-XL/2, 256 px', 'diffusion/dit_imagenet.py:model=XL,patch=2,pixels=256 --topology=v5e:4x4'),
         Row('DiT-XL/2, 512 px', 'diffusion/dit_imagenet.py:model=XL,patch=2,pixels=512 --topology=v5e:4x4'),
         Row('DDPM U-Net, 256 px', 'diffusion/ddpm_256.py --topology=v5e:4x4'),
+        Row('Stable Diffusion 1.5, 512 px', 'diffusion/stable_diffusion.py:model=sd15 --topology=v5e:4x4'),
+        Row('Stable Diffusion 1.5, 512 px, v5p', 'diffusion/stable_diffusion.py:model=sd15 --topology=v5p:2x2x4'),
+        Row('Stable Diffusion XL, 1,024 px', 'diffusion/stable_diffusion.py:model=sdxl --topology=v5e:4x4'),
+        Row('Stable Diffusion XL, 1,024 px, v5p', 'diffusion/stable_diffusion.py:model=sdxl --topology=v5p:2x2x4'),
+        Row('PixArt, 1,024 px', 'diffusion/pixart.py:data=random_latents,size=1024 --topology=v5p:4x4x8'),
+        Row('Stable Diffusion 3 medium, 1,024 px',
+            'diffusion/sd3.py:model=medium,data=random_latents,size=1024 --topology=v5p:4x4x8'),
+        Row('Flux dev, 1,024 px', 'diffusion/flux.py:model=dev,data=random_latents,size=1024 --topology=v5p:4x4x8'),
        )
 
 

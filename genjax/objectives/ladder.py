@@ -83,9 +83,9 @@ class LadderVae(Vae):
       return log_likelihood_B, log_weight_B, kl(lower, prior)
 
     keys = jax.random.split(key, samples)
-    drawn = jax.vmap(draw)(keys) if samples == chunk else jax.lax.map(draw, keys,
-                                                                      batch_size=chunk if chunk > 1 else None)
-    return (*drawn, kl_to_standard_normal(*upper))
+    log_likelihood_KB, log_weight_KB, kl_KB = jax.vmap(draw)(keys) if samples == chunk else jax.lax.map(
+      draw, keys, batch_size=chunk if chunk > 1 else None)
+    return log_likelihood_KB, log_weight_KB, kl_KB, kl_to_standard_normal(*upper)
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
     """Draws 'image' uint8 N H W C: the mean of p(x | z1) for z2 and z1 from their priors."""
