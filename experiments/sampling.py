@@ -107,6 +107,10 @@ def sampler(options: SamplerOptions, process: schedules.Process, learned: bool =
     if keywords['variance'] not in samplers.VARIANCES:
       raise UserError(f'config.sampler.options.variance must be one of {samplers.VARIANCES}, got '
                       f'{keywords["variance"]!r}')
+  pure = process.log_alpha_bar[-1:] == (-math.inf,)
+  if name == 'pndm' and keywords.get('predicts', 'epsilon') == 'epsilon' and pure:
+    raise UserError('the process begins at pure noise, where the noise that pndm extrapolates tells nothing of the '
+                    "data; set config.sampler.options.predicts='v', or another sampler")
   spacing = spacings.Spacing(
     options.steps, options.spacing or _class_spacing(options, process), options.sigmas, options.offset, options.final,
     options.shift, tokens, tuple(options.shift_by_tokens), options.original_steps, options.rho, options.sigma_min,

@@ -86,7 +86,9 @@ _VARIANCES = {'fixed_small': 'small', 'fixed_small_log': 'small', 'fixed_large':
 _SPACED = {'use_karras_sigmas': 'karras', 'use_exponential_sigmas': 'exponential', 'use_beta_sigmas': 'beta',
            'use_lu_lambdas': 'lu'}
 _ELSEWHERE = {  # keys that files have beside those of the classes above
-  'algorithm_type', 'eta', 'num_inference_steps', *(key for row in SCHEDULERS.values() for key in row.defaults)}
+  'algorithm_type', 'eta', 'num_inference_steps', 'tensor_format',
+  *(key for row in SCHEDULERS.values() for key in row.defaults)}
+_HARMLESS = {'predict_epsilon': True}  # keys of old files with the value that changes nothing; of others false does
 
 
 class _Keys:
@@ -94,11 +96,13 @@ class _Keys:
 
   def __init__(self, values: Mapping[str, Any], where: str):
     self.where, name = where, values.get('_class_name')
-    if name not in SCHEDULERS:
+    if not isinstance(name, str) or name not in SCHEDULERS:
       raise UserError(f'{where}: _class_name is {name!r}; genjax reads {sorted(SCHEDULERS)}')
-    self.name, self.row = str(name), SCHEDULERS[str(name)]
+    self.name, self.row = name, SCHEDULERS[name]
     given = {key: value for key, value in values.items() if not key.startswith('_')}
-    if unknown := sorted(key for key, value in given.items() if key not in _ELSEWHERE and value not in (None, False)):
+    unknown = sorted(key for key, value in given.items() if not (
+      key in _ELSEWHERE or value is None or value == _HARMLESS.get(key, False)))
+    if unknown:
       raise UserError(f'{where}: genjax does not know {listed(unknown)}')
     own = {key: value for key, value in given.items() if key in self.row.defaults and value is not None}
     self.values = {**self.row.defaults, **own}
@@ -112,7 +116,7 @@ class _Keys:
   def choose(self, key: str, known: Mapping[str, Any]) -> Any:
     """What `known` has for the value of a key."""
     value = self.take(key)
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
       raise UserError(f'{self.where}: {key} is {value!r}; genjax reads {sorted(known)}')
     return known[value]
 
@@ -180,6 +184,8 @@ def _shift(keys: _Keys, pipeline: str) -> dict[str, Any]:
   line = tuple(keys.take(key) for key in ('base_image_seq_len', 'base_shift', 'max_image_seq_len', 'max_shift'))
   shift = float(keys.take('shift', 1.0) if 'shift' in keys.row.defaults else keys.take('flow_shift', 1.0))
   own = keys.row.sampler == 'flow_euler' and any(name in pipeline for name in EVEN)
+  if 'Flux2' in pipeline:
+    raise UserError(f'{keys.where}: genjax does not know how {pipeline} shifts its times')
   spacing = {'spacing': 'uniform' if own else 'linspace'}
   if not keys.take('use_dynamic_shifting', False):
     keys.take('time_shift_type')
@@ -271,8 +277,8 @@ def write(process: Mapping[str, Any], parameterization: Mapping[str, Any],
   Raises:
     UserError: `diffusers` has no scheduler that samples so.
   """
-  name, flow = SCHEDULERS[sampler['name']].sampler if sampler['name'] in SCHEDULERS else sampler['name'], (
-    process['name'] == 'flow')
+  flow = process['name'] == 'flow'
+  name = SCHEDULERS[sampler['name']].sampler if sampler['name'] in SCHEDULERS else sampler['name']
   name = {'ancestral': 'ddpm', 'dpmpp_2m_sde': 'dpmpp_2m'}.get(name, name)
   if flow and name in ('euler', 'ddim', 'euler_discrete'):
     name = 'flow_euler'  # the same method on straight paths
@@ -312,8 +318,9 @@ def _written(row: Scheduler, process: Mapping[str, Any], sampler: Mapping[str, A
               'beta_start': process.get('beta_start', start), 'beta_end': process.get('beta_end', end)}
   if process.get('rescale'):
     found |= {'rescale_betas_zero_snr': _has(row, 'rescale_betas_zero_snr', 'process.rescale', True)}
-  spacing = sampler.get('spacing') or {'pndm': 'leading', 'lcm': 'distilled', 'tcd': 'distilled', 'ddim': 'trailing',
-                                       'ddpm': 'trailing', 'dpmpp_2m': 'trailing'}.get(row.sampler, 'linspace')
+  named = sampler['name'] in SCHEDULERS  # by the class, whose default an empty spacing is
+  own = 'uniform' if row.sampler in ('ddim', 'ddpm', 'dpmpp_2m') else 'leading' if row.sampler == 'pndm' else 'linspace'
+  spacing = sampler.get('spacing') or (row.defaults.get('timestep_spacing', 'linspace') if named else own)
   spacing = 'trailing' if spacing == 'uniform' else spacing  # these are the same times
   if row.sampler in ('lcm', 'tcd'):
     return found | {'original_inference_steps': sampler.get('original_steps', 50)}

@@ -3,6 +3,7 @@ sample."""
 
 import functools
 import importlib
+import inspect
 import sys
 import types
 
@@ -22,7 +23,7 @@ from genjax.objectives.diffusion import Diffusion
 torch = pytest.importorskip('torch', reason='parity tests need the extra [parity]')
 diffusers = pytest.importorskip('diffusers', reason='parity tests need the extra [parity]')
 torch.set_num_threads(1)  # its threads wait for each other on busy machines
-pytestmark = pytest.mark.filterwarnings('ignore:__array__:DeprecationWarning')
+pytestmark = pytest.mark.filterwarnings('ignore:__array_:DeprecationWarning')
 
 MEAN, STD = np.linspace(-1.5, 1.5, 5)[:, None], np.linspace(0.2, 1.0, 5)[:, None]
 LATENT = dict(beta_schedule='scaled_linear', beta_start=0.00085, beta_end=0.012)
@@ -239,3 +240,11 @@ def test_objective_draws_as_the_file_says():
   whole = np.asarray(draw(KEYS))
   np.testing.assert_allclose(whole, x, atol=1e-4 * float(x.abs().max()))
   np.testing.assert_allclose(whole[:1], draw(KEYS[:1]), atol=1e-5)
+
+
+def test_defaults_are_those_of_diffusers():
+  for name, row in schedulers.SCHEDULERS.items():
+    if name == 'DPMSolverSDEScheduler':  # it needs torchsde to be looked at
+      continue
+    keys = inspect.signature(getattr(diffusers, name).__init__).parameters
+    assert {key: keys[key].default for key in keys if key != 'self'} == dict(row.defaults), name
