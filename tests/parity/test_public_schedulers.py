@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from genjax.diffusion import distilled, parameterizations, samplers, schedules, solvers
+from genjax.diffusion import levels as level_solvers
 from genjax.experiments import sampling
 from genjax.interop import schedulers
 from genjax.nn.functional import Network
@@ -89,7 +90,7 @@ def _compare(scheduler, steps, monkeypatch, mu=None, pipeline='', tokens=0, step
   levels = _levels(scheduler)
   noise, *draws = np.random.default_rng(0).normal(size=(2 * steps + 1, ROWS, *MEAN.shape)).astype(np.float32)
   # Random keys take long to compile; `test_objective_draws_as_the_file_says` has them.
-  for module in (samplers, solvers, distilled):
+  for module in (samplers, solvers, distilled, level_solvers):
     monkeypatch.setattr(module, 'noise', lambda keys, index, like: jnp.asarray(np.stack(draws))[index])
   monkeypatch.setattr(samplers, 'prior', lambda process, keys, shape, start, scale: noise * (
     scale or process.sigma(jnp.float32(start))))
