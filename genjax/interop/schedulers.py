@@ -18,9 +18,8 @@ _THRESHOLD = {'thresholding': False, 'dynamic_thresholding_ratio': 0.995, 'sampl
 _SIGMAS = {'use_karras_sigmas': False, 'use_exponential_sigmas': False, 'use_beta_sigmas': False}
 _LEVELS = {**_SIGMAS, 'timestep_spacing': 'linspace', 'steps_offset': 0}
 _FLOW = {'use_flow_sigmas': False, 'flow_shift': 1.0, 'use_dynamic_shifting': False, 'time_shift_type': 'exponential'}
-_SOLVER = {**_BETAS, **_SIGMAS, **_THRESHOLD, **_FLOW, 'solver_order': 2, 'solver_type': 'midpoint',
-           'final_sigmas_type': 'zero'}
-_DPM = {**_SOLVER, 'algorithm_type': 'dpmsolver++', 'lambda_min_clipped': float('-inf'), 'variance_type': None}
+_SOLVER = {**_BETAS, **_SIGMAS, **_THRESHOLD, **_FLOW, 'solver_order': 2, 'solver_type': 'midpoint'}
+_DPM = {**_SOLVER, 'final_sigmas_type': 'zero', 'algorithm_type': 'dpmsolver++', 'lambda_min_clipped': float('-inf'), 'variance_type': None}
 _FEW = {**_LATENT, **_THRESHOLD, **_ZERO_SNR, **_CLIP, 'clip_sample': False, 'beta_schedule': 'scaled_linear',
         'original_inference_steps': 50, 'set_alpha_to_one': True, 'timestep_scaling': 10.0, **_TIMES}
 
@@ -62,11 +61,10 @@ SCHEDULERS: dict[str, Scheduler] = {
   'DPMSolverSDEScheduler': Scheduler('dpmpp_sde', 25, {**_LATENT, **_LEVELS, 'noise_sampler_seed': None}, (
     'noise_sampler_seed',)),
   'UniPCMultistepScheduler': Scheduler('unipc', 20, {
-    **_SOLVER, **_LEVELS, **_ZERO_SNR, 'solver_type': 'bh2', 'predict_x0': True, 'disable_corrector': [],
+    **_SOLVER, **_LEVELS, **_ZERO_SNR, 'solver_type': 'bh2', 'final_sigmas_type': 'zero', 'predict_x0': True, 'disable_corrector': [],
     'solver_p': None, 'lower_order_final': True, 'sigma_min': None, 'sigma_max': None, 'shift_terminal': None}),
   'DEISMultistepScheduler': Scheduler('deis', 20, {
-    **_SOLVER, **_LEVELS, 'solver_type': 'logrho', 'algorithm_type': 'deis', 'lower_order_final': True}, (
-      'final_sigmas_type',)),
+    **_SOLVER, **_LEVELS, 'solver_type': 'logrho', 'algorithm_type': 'deis', 'lower_order_final': True}),
   'LMSDiscreteScheduler': Scheduler('lms', 50, {**_BETAS, **_LEVELS}),
   'KDPM2DiscreteScheduler': Scheduler('dpm2', 25, {**_LATENT, **_LEVELS}),
   'KDPM2AncestralDiscreteScheduler': Scheduler('dpm2_ancestral', 25, {**_LATENT, **_LEVELS}),
@@ -202,7 +200,8 @@ EVEN = ('Flux', 'Lumina2', 'QwenImage', 'Chroma', 'AuraFlow', 'Bria', 'OvisImage
 
 def _spacing(keys: _Keys, name: str) -> dict[str, Any]:
   """Times of a discrete process."""
-  keys.take('flow_shift'), keys.take('use_dynamic_shifting'), keys.take('time_shift_type')  # without effect here
+  for key in ('flow_shift', 'use_dynamic_shifting', 'time_shift_type'):
+    keys.take(key)  # without effect here
   if keys.row.sampler in ('lcm', 'tcd'):
     final = 'first' if keys.row.sampler == 'tcd' else 'data'
     return {'spacing': 'distilled', 'original_steps': keys.take('original_inference_steps'), 'final': final}
@@ -260,7 +259,8 @@ def _dpm(keys: _Keys, sampler: dict[str, Any]) -> None:
   if variance not in (None, 'learned', 'learned_range'):  # the second half of the channels is not read
     raise UserError(f'{keys.where}: variance_type is {variance!r}; genjax reads null, learned and learned_range')
   if sampler.get('final') != 'first':  # the last step is of order 1 without them, too
-    keys.take('lower_order_final'), keys.take('euler_at_final')
+    for key in ('lower_order_final', 'euler_at_final'):
+      keys.take(key)
   elif sampler['name'] == 'dpmpp_2s':
     raise UserError(f"{keys.where}: genjax has no DPMSolverSinglestepScheduler with final_sigmas_type='sigma_min'")
 

@@ -221,10 +221,11 @@ def test_unknown_variance_is_an_error():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['euler_ancestral', 'dpmpp_2m_sde', 'dpmpp_sde', 'dpm2_ancestral'])
-def test_samplers_with_noise_in_levels_converge_to_the_distribution(name):
+@pytest.mark.parametrize('name, steps', [
+  ('euler_ancestral', 250), ('dpmpp_2m_sde', 60), ('dpmpp_sde', 60), ('dpm2_ancestral', 60)])
+def test_samplers_with_noise_in_levels_converge_to_the_distribution(name, steps):
   model, keys = schedules.vp_scaled_linear(), _keys(20_000)
-  found = spacings.grid(model, name, spacings.Spacing(60, 'trailing'))
+  found = spacings.grid(model, name, spacings.Spacing(steps, 'trailing'))
   x = samplers.prior(found.process, keys, (1,), found.times[0], found.scale)
   result = samplers.SAMPLERS[name](_denoiser(found.process), x, found.process, found.times, keys)
   assert jnp.mean(result) == pytest.approx(MEAN, abs=0.03)
@@ -232,18 +233,16 @@ def test_samplers_with_noise_in_levels_converge_to_the_distribution(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name, options, order', [
-  ('heun_discrete', {}, 2), ('dpm2', {}, 2), ('dpmpp_2s', {}, 2), ('unipc', {}, 3), ('lms', {}, 4), ('deis', {}, 2),
-  ('pndm', {}, 4)])
-def test_solvers_in_levels_have_their_order_or_more(name, options, order):
+@pytest.mark.parametrize('name', ['heun_discrete', 'dpm2', 'dpmpp_2s', 'unipc', 'lms', 'deis', 'pndm'])
+def test_solvers_in_levels_have_order_2_or_more(name):
   """On EDM's process between two levels, without the last step to 0; the first steps of multistep methods have less."""
   process = schedules.edm(sigma_max=10.0)
   with jax.enable_x64(True):
     x = jnp.linspace(-2.0, 2.0, 9, dtype=jnp.float64)[:, None] * 10
     errors = []
-    for steps in (32, 64):
+    for steps in (16, 32):
       times = np.exp(np.linspace(np.log(10.0), np.log(0.1), steps + 1))
-      result = samplers.SAMPLERS[name](_denoiser(process), x, process, times, _keys(9), **options)
+      result = samplers.SAMPLERS[name](_denoiser(process), x, process, times, _keys(9))
       end = MEAN + (x - MEAN) * np.sqrt((STD ** 2 + 0.01) / (STD ** 2 + 100))
       errors.append(float(jnp.max(jnp.abs(result - end))))
-  assert np.log2(errors[0] / errors[1]) > min(order, 2) - 0.4, errors
+  assert np.log2(errors[0] / errors[1]) > 1.6, errors
