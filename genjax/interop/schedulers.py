@@ -19,7 +19,8 @@ _SIGMAS = {'use_karras_sigmas': False, 'use_exponential_sigmas': False, 'use_bet
 _LEVELS = {**_SIGMAS, 'timestep_spacing': 'linspace', 'steps_offset': 0}
 _FLOW = {'use_flow_sigmas': False, 'flow_shift': 1.0, 'use_dynamic_shifting': False, 'time_shift_type': 'exponential'}
 _SOLVER = {**_BETAS, **_SIGMAS, **_THRESHOLD, **_FLOW, 'solver_order': 2, 'solver_type': 'midpoint'}
-_DPM = {**_SOLVER, 'final_sigmas_type': 'zero', 'algorithm_type': 'dpmsolver++', 'lambda_min_clipped': float('-inf'), 'variance_type': None}
+_DPM = {**_SOLVER, 'final_sigmas_type': 'zero', 'algorithm_type': 'dpmsolver++',
+        'lambda_min_clipped': float('-inf'), 'variance_type': None}
 _FEW = {**_LATENT, **_THRESHOLD, **_ZERO_SNR, **_CLIP, 'clip_sample': False, 'beta_schedule': 'scaled_linear',
         'original_inference_steps': 50, 'set_alpha_to_one': True, 'timestep_scaling': 10.0, **_TIMES}
 
@@ -61,8 +62,8 @@ SCHEDULERS: dict[str, Scheduler] = {
   'DPMSolverSDEScheduler': Scheduler('dpmpp_sde', 25, {**_LATENT, **_LEVELS, 'noise_sampler_seed': None}, (
     'noise_sampler_seed',)),
   'UniPCMultistepScheduler': Scheduler('unipc', 20, {
-    **_SOLVER, **_LEVELS, **_ZERO_SNR, 'solver_type': 'bh2', 'final_sigmas_type': 'zero', 'predict_x0': True, 'disable_corrector': [],
-    'solver_p': None, 'lower_order_final': True, 'sigma_min': None, 'sigma_max': None, 'shift_terminal': None}),
+    **_SOLVER, **_LEVELS, **_ZERO_SNR, 'solver_type': 'bh2', 'final_sigmas_type': 'zero', 'predict_x0': True,
+    'disable_corrector': [], 'solver_p': None, 'lower_order_final': True, 'sigma_min': None, 'sigma_max': None, 'shift_terminal': None}),
   'DEISMultistepScheduler': Scheduler('deis', 20, {
     **_SOLVER, **_LEVELS, 'solver_type': 'logrho', 'algorithm_type': 'deis', 'lower_order_final': True}),
   'LMSDiscreteScheduler': Scheduler('lms', 50, {**_BETAS, **_LEVELS}),
