@@ -63,7 +63,8 @@ SCHEDULERS: dict[str, Scheduler] = {
     'noise_sampler_seed',)),
   'UniPCMultistepScheduler': Scheduler('unipc', 20, {
     **_SOLVER, **_LEVELS, **_ZERO_SNR, 'solver_type': 'bh2', 'final_sigmas_type': 'zero', 'predict_x0': True,
-    'disable_corrector': [], 'solver_p': None, 'lower_order_final': True, 'sigma_min': None, 'sigma_max': None, 'shift_terminal': None}),
+    'disable_corrector': [], 'solver_p': None, 'lower_order_final': True, 'sigma_min': None, 'sigma_max': None,
+    'shift_terminal': None}),
   'DEISMultistepScheduler': Scheduler('deis', 20, {
     **_SOLVER, **_LEVELS, 'solver_type': 'logrho', 'algorithm_type': 'deis', 'lower_order_final': True}),
   'LMSDiscreteScheduler': Scheduler('lms', 50, {**_BETAS, **_LEVELS}),
