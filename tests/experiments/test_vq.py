@@ -43,7 +43,7 @@ def test_kinds_have_the_functions_of_the_run(arg):
 
   def all_of_them(key, image):
     variables = experiment.objective.init(key, {})
-    net = {name: tree for name, tree in variables.params['net'].items()}
+    net = variables.params['net']
     mutable = {name: variables.mutable[name] for name in ('codebook', 'moments') if variables.mutable[name]}
     group = {'params': {'net': net}, 'mutable': mutable}  # without empty trees, as a part has them
     index = codes.encode_indices(group, image)
@@ -180,7 +180,7 @@ def test_a_trained_one_is_written_with_the_codes_of_its_averages(smoke_run, tmp_
 
 
 def test_what_has_no_public_layout():
-  with pytest.raises(UserError, match='config.model.name=vqgan with config.quantizer.name=vector, got vqgan and finite'):
+  with pytest.raises(UserError, match='with config.quantizer.name=vector, got vqgan and finite_scalar'):
     vq.exported_options(config_of(arg='smoke,levels=4.3'), {})
 
 

@@ -20,7 +20,8 @@ MODEL = dict(block_out_channels=(16, 32), layers_per_block=1, latent_channels=3,
              up_block_types=('UpDecoderBlock2D',) * 2)
 CASES = {
   'f2': dict(scaling_factor=0.5),
-  'attention': dict(vq_embed_dim=5, layers_per_block=2, down_block_types=('DownEncoderBlock2D', 'AttnDownEncoderBlock2D'),
+  'attention': dict(vq_embed_dim=5, layers_per_block=2,
+                    down_block_types=('DownEncoderBlock2D', 'AttnDownEncoderBlock2D'),
                     up_block_types=('AttnUpDecoderBlock2D', 'UpDecoderBlock2D')),
 }
 
