@@ -93,7 +93,7 @@ def test_codes_are_measured_over_all_of_the_held_out_images(smoke_run, tmp_path)
 @pytest.mark.parametrize('builder', [vq, kl])
 def test_a_classifier_judges_what_images_look_like(builder, smoke_run):
   name = builder.__name__.rpartition('.')[2].replace('vq', 'vqgan')
-  config = config_of(name, 'smoke,critic_start=-1', parts={
+  config = config_of(name, 'smoke,critic=False', parts={
     'perceptual': str(smoke_run('classifiers/digits_classifier'))})
   experiment = builder.build(config)
   assert set(experiment.frozen) == {'perceptual'} and set(experiment.optimizers) == {'net'}
@@ -130,6 +130,7 @@ def test_what_only_measures_is_no_lpips(smoke_run, capsys):
 
 @pytest.mark.parametrize(('arg', 'changes', 'match'), [
   ('smoke', dict(critic__layers=2), 'needs images of at least 12 pixels'),
+  ('smoke', dict(objective__critic_start=2), 'critic_start=2 is not below config.steps=2'),
   ('smoke', dict(critic__name='x'), 'config.critic.name must be one of'),
   ('smoke', dict(quantizer__name='x'), 'config.quantizer.name must be one of'),
   ('smoke', dict(quantizer__levels=(2,)), 'config.quantizer.levels is not an option'),
