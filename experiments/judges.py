@@ -93,8 +93,8 @@ def _check(config: Config) -> None:
                     f'{sorted(config.optimizers)}; set config.optimizers.critic, as configs/autoencoders/vqgan.py does')
   start = config.objective.get('critic_start', 0)
   if isinstance(start, int) and start >= config.steps > 0:
-    raise UserError(f'config.objective.critic_start={start} is not below config.steps={config.steps}, so that the critic '
-                    'never begins; make it smaller, or leave the critic out: critic=False after --config=FILE:')
+    raise UserError(f'config.objective.critic_start={start} is not below config.steps={config.steps}, so that the '
+                    'critic never begins; make it smaller, or leave the critic out: critic=False after --config=FILE:')
 
 
 def _check_size(part: parts_lib.Part, shape: tuple[int, ...]) -> None:
