@@ -12,7 +12,6 @@ from genjax.experiments import sections
 from genjax.models.adversarial import patch
 from genjax.objectives.judges import CRITIC, PERCEPTUAL, Judges
 from genjax.options import Section, named
-from genjax.sharding import AxesTable
 from genjax.tables import Table
 from genjax.training.experiment import Experiment
 from genjax.training.optimization import optimizers
@@ -38,7 +37,7 @@ class Opened:
   judges: Judges
   own: Mapping[str, Any]
   parts: tuple[parts_lib.Part, ...]
-  axes: Mapping[str, AxesTable]
+  axes: Mapping[str, Any]
 
   def attach(self, experiment: Experiment) -> Experiment:
     """The experiment with the parts of the judges."""
@@ -55,7 +54,7 @@ def open(config: Config) -> Opened:
   options = {name: given.pop(name) for name in OPTIONS if name in given}
   made: dict[str, Any] = {}
   parts: tuple[parts_lib.Part, ...] = ()
-  axes: dict[str, AxesTable] = {}
+  axes: dict[str, Any] = {}
   shape = tuple(config.data.shape)
   if config.get(CRITIC):
     kind, network, axes[CRITIC] = config_lib.choose(CRITICS, config.critic.name, 'config.critic.name')
@@ -64,7 +63,7 @@ def open(config: Config) -> Opened:
       raise UserError(f'a critic with config.critic.layers={critic.layers} needs images of at least {critic.least} '
                       f'pixels, got {shape[:2]}; use fewer layers')
     made[CRITIC] = network(critic)
-    _check_optimizers(config)
+    _check(config)
   if PERCEPTUAL in (config.get('parts') or {}):
     part = parts_lib.open(config, PERCEPTUAL, PERCEPTUAL)
     _check_size(part, shape)
@@ -88,10 +87,14 @@ def options(config: Config) -> dict[str, Section]:
   return {**critic, **sections.training(config)}
 
 
-def _check_optimizers(config: Config) -> None:
+def _check(config: Config) -> None:
   if CRITIC not in config.optimizers:
-    raise UserError(f'config.critic needs an optimizer of its own, and config.optimizers has {sorted(config.optimizers)}'
-                    '; set config.optimizers.critic, as configs/autoencoders/vqgan.py does')
+    raise UserError('config.critic needs an optimizer of its own, and config.optimizers has '
+                    f'{sorted(config.optimizers)}; set config.optimizers.critic, as configs/autoencoders/vqgan.py does')
+  start = config.objective.get('critic_start', 0)
+  if isinstance(start, int) and start >= config.steps > 0:
+    raise UserError(f'config.objective.critic_start={start} is not below config.steps={config.steps}, so that the '
+                    'critic never begins; make it smaller, or leave the critic out: critic=False after --config=FILE:')
 
 
 def _check_size(part: parts_lib.Part, shape: tuple[int, ...]) -> None:

@@ -11,8 +11,8 @@ Arguments: `model`, where f8 makes latents of an eighth of the side; f4, f8, f16
 f4 with 4 of them is the autoencoder of the enlarger by 4. `data`, a data set or a folder; `pixels`, the side of the
 images, to which they are resized and cropped, 0 for that of `data` if it is a standard set; `channels` of the images;
 `dtype`. `perceptual`, a folder of vgg16_lpips or alexnet_lpips (docs/extractors.md), or the run of a classifier of
-images of that size; `critic_start`, the step at which a critic of patches begins, 50001 in the paper's code, -1 for
-none.
+images of that size. `critic` adds a critic of patches, which begins at step `critic_start`, -1 for an eighth of all
+steps.
 
 The loss is L1 and a KL divergence of weight 1e-6, with Adam 4.5e-6 for each image of a batch. The published recipe also
 has a perceptual distance and a critic, see the arguments. The published tiny autoencoder was distilled; here it learns
@@ -42,7 +42,7 @@ SETS = {'digits': (8, 1), 'mnist': (28, 1), 'fashion_mnist': (28, 1), 'cifar10':
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, model='f8', latent=0, data='cifar10', pixels=0, channels=3, dtype='float32',
-                         perceptual='', critic_start=-1, smoke=False)
+                         perceptual='', critic=False, critic_start=-1, smoke=False)
   if arg.model not in (known := {**SHAPES, **OTHERS}):
     raise ValueError(f'config argument model must be one of {sorted(known)}, got {arg.model!r}')
   if not arg.pixels and arg.data not in SETS:
@@ -68,9 +68,10 @@ def get_config(arg=None):
   if arg.perceptual:
     config.parts.perceptual = arg.perceptual
     config.objective.perceptual_weight = 1.0
-  if arg.critic_start >= 0:
+  if arg.critic:
+    start = config.steps // 8 if arg.critic_start < 0 else arg.critic_start
     config.critic = dict(name='patch', width=32 if small else 64, layers=2 if small else 3, norm='batch')
-    config.objective.update(critic_weight=0.5, critic_start=arg.critic_start, critic_loss='hinge', adaptive=True)
+    config.objective.update(critic_weight=0.5, critic_start=start, critic_loss='hinge', adaptive=True)
     config.optimizers.critic = dict(config.optimizers.net)
   config.ema = dict(net=0.999)
   config.evaluate_every = 1000
@@ -81,7 +82,7 @@ def get_config(arg=None):
     config.data.update(name='digits', train='train', heldout='test', shape=(8, 8, 1), resize='', crop=False)
     config.model.update(SMOKE[network], latent=3)
     config.optimizers.net.warmup = 1
-    if arg.critic_start >= 0:
+    if arg.critic:
       config.critic.update(width=8, layers=1)
       config.objective.critic_start = 1
       config.optimizers.critic.warmup = 1

@@ -6,9 +6,9 @@
 Arguments: `model`, where f8 makes codes for an eighth of the side; f4, f8, f8-256 and f16 are those of latent diffusion
 (table 8), taming that of VQGAN, and the -small ones are for CPUs. `data`, `pixels`, `channels` and `dtype` as in
 `kl.py`. `perceptual`, a folder of vgg16_lpips or alexnet_lpips (docs/extractors.md), or the run of a classifier of
-images of that size; '' for none. `critic_start`, the step at which the critic begins; -1 for no critic. `learned`, how
-the codebook is learned, 'averages' or 'gradient'. `levels`, such as levels=8.8.8.5.5.5, quantizes by finite scalars in
-place of a codebook.
+images of that size; '' for none. `critic_start`, the step at which the critic begins, -1 for an eighth of all steps;
+critic=False leaves it out. `learned`, how the codebook is learned, 'averages' or 'gradient'. `levels`, such as
+levels=8.8.8.5.5.5, quantizes by finite scalars in place of a codebook.
 """
 
 from genjax.configs import common
@@ -28,7 +28,7 @@ SETS = {'digits': (8, 1), 'mnist': (28, 1), 'fashion_mnist': (28, 1), 'cifar10':
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, model='f8', data='cifar10', pixels=0, channels=3, dtype='float32', perceptual='',
-                         critic_start=50_000, learned='averages', levels='', smoke=False)
+                         critic=True, critic_start=-1, learned='averages', levels='', smoke=False)
   network, size, width = common.size(SHAPES, arg.model)
   if not arg.pixels and arg.data not in SETS:
     raise ValueError(f'config argument pixels is needed, the side of the images, for data={arg.data!r}: it is known of '
@@ -55,9 +55,10 @@ def get_config(arg=None):
   if arg.perceptual:
     config.parts.perceptual = arg.perceptual
     config.objective.perceptual_weight = 1.0
-  if arg.critic_start >= 0:
+  if arg.critic:
+    start = config.steps // 8 if arg.critic_start < 0 else arg.critic_start
     config.critic = dict(name='patch', width=32 if small else 64, layers=2 if small else 3, norm='batch')
-    config.objective.update(critic_weight=0.75, critic_start=arg.critic_start, critic_loss='hinge', adaptive=True)
+    config.objective.update(critic_weight=0.75, critic_start=start, critic_loss='hinge', adaptive=True)
     config.optimizers.critic = dict(adam, lr=adam['lr'] / 2 if small else adam['lr'])
   config.ema = dict(net=0.999)
   config.evaluate_every = 1000
@@ -70,7 +71,7 @@ def get_config(arg=None):
     config.optimizers.net.warmup = 1
     if not arg.levels:
       config.quantizer.update(size=16, width=3)
-    if arg.critic_start >= 0:
+    if arg.critic:
       config.critic.update(width=8, layers=1)
       config.objective.critic_start = 1  # so that both kinds of steps are run
       config.optimizers.critic.warmup = 1

@@ -31,8 +31,8 @@ def _read(entries: Entries, stored: Mapping[str, Any]) -> Whole:
   up = [_known(entries, 'up_block_types', _UP, kind)
         for kind in entries.values.get('up_block_types') or ('UpDecoderBlock2D',)]
   if len(down) != stages or down != up[::-1]:
-    raise UserError(f'{entries.where}: down_block_types and up_block_types must be {stages} each, and have attention at '
-                    'the same resolutions')
+    raise UserError(f'{entries.where}: down_block_types and up_block_types must be {stages} each, and have attention '
+                    'at the same resolutions')
   channels = entries.integer('in_channels', 3)
   entries.only('out_channels', channels, 'as many channels go out as come in')
   if any(width % widths[0] for width in widths):
@@ -74,7 +74,8 @@ def _write(config: Whole) -> dict[str, Any]:
 def _mutable(config: Whole, source: Mapping[str, Any]) -> Tree:
   """The moments that scaling_factor stands for; the use of codes is not in public files."""
   found = autoencoders.moments(dataclasses.replace(config.model, latent=config.quantizer.width, width=0), source)
-  return {**found, 'codebook': {'size': np.zeros(config.quantizer.size, np.float32), 'weight': np.zeros((), np.float32)}}
+  unused = {'size': np.zeros(config.quantizer.size, np.float32), 'weight': np.zeros((), np.float32)}
+  return {**found, 'codebook': unused}
 
 
 def _tensors(config: Whole) -> tuple[Tensor, ...]:

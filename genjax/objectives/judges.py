@@ -36,9 +36,9 @@ class Judged(NamedTuple):
 class Judges:
   """A perceptual distance, and a critic; without either, reconstructions are judged by their pixels alone.
 
-  The critic's term has the weight `critic_weight` times, if `adaptive`, |gradient of the error| / (|gradient of the
+  The critic's term has the factor `critic_weight` times, if `adaptive`, |gradient of the error| / (|gradient of the
   critic's term| + 1e-4), both with respect to the kernel of the decoder's last layer (Esser et al. 2021, equation 7).
-  With several microbatches each of them has such a weight of its own.
+  With several microbatches each of them has a ratio of its own.
 
   Attributes:
     critic: images B H W C in [-1, 1] -> logits of patches; None for none.
@@ -47,7 +47,7 @@ class Judges:
     critic_weight: factor of the critic's term.
     critic_start: step at which the critic, and its term, begin.
     critic_loss: 'hinge' or 'vanilla', the binary cross-entropy.
-    adaptive: see above.
+    adaptive: whether that factor is multiplied by the ratio of the gradients of error and term at the last layer.
     adaptive_most: largest adaptive weight.
 
   Raises:
@@ -156,13 +156,14 @@ class Judges:
       return error, error, {**metrics, 'adversarial': jnp.zeros(()), 'critic_weight': jnp.zeros(())}
 
     begun = context.step >= self.critic_start
-    return Judged(*(jax.lax.cond(begun, late, early) if self.critic_start else late()))
+    judged: Any = jax.lax.cond(begun, late, early) if self.critic_start else late()
+    return Judged(*judged)
 
   def _adapted(self, params: Params, context: Context, decoder: Network, hidden_BHWC: Array | None, out_BHWC: Array,
                error_of: Callable[[Array], tuple[Array, Mapping[str, Array]]],
                fooled: Callable[[Array], Array]) -> tuple[Array, Array, Mapping[str, Array]]:
-    """Loss, error and metrics with an adaptive weight. The gradients that give the weight are also those of the loss, so
-    that neither judge runs twice."""
+    """Loss, error and metrics with an adaptive weight. The gradients that give the weight are also those of the loss,
+    so that neither judge runs twice."""
     fixed_BHWC = jax.lax.stop_gradient(out_BHWC)
     (error, metrics), error_slope = jax.value_and_grad(error_of, has_aux=True)(fixed_BHWC)
     term, term_slope = jax.value_and_grad(fooled)(fixed_BHWC)
