@@ -7,16 +7,16 @@ from genjax import config as config_lib
 from genjax.config import Config
 from genjax.experiments import images, imported, sections
 from genjax.models import classifier
-from genjax.models.features import layers, resizing
+from genjax.models.features import layers, lpips, resizing
 from genjax.models.transformers import vit
 from genjax.objectives.classification import Classification
-from genjax.objectives.kinds import Features
+from genjax.objectives.kinds import Features, Perceptual
 from genjax.objectives.pixels import centred
 from genjax.options import Section, named
 from genjax.tables import Table
 from genjax.training.experiment import Experiment
 from genjax.training.optimization import optimizers
-from genjax.types import Array, Tree
+from genjax.types import Array, Tree, UserError
 
 # Name of a model -> its options, its network of them, and the logical axes of its parameters.
 MODELS: Table = Table('classifier', {
@@ -79,6 +79,28 @@ def features(config: Config, experiment: Experiment) -> Features:
                   predict=lambda group, image: apply(group, image)[0], name=config.model.name,
                   resize=resizing.resize_name(resize, height, width) if resize else 'none',
                   reads=('(params|mutable)/net/.*',))
+
+
+def perceptual(config: Config, experiment: Experiment) -> Perceptual:
+  """The distance of two images by the maps of a classifier, as in LPIPS but without learned weights of channels; see
+  `genjax.experiments.parts`.
+
+  Raises:
+    UserError: the classifier has no convolutions.
+  """
+  if config.model.name != 'convolutional':
+    raise UserError(f'a perceptual distance is of maps of convolutions, and this classifier is a {config.model.name!r}; '
+                    "name one with config.model.name='convolutional'")
+  net = classifier.network(config_lib.build(classifier.Classifier, config.model, 'config.model',
+                                            shape=tuple(config.data.shape), num_classes=config.data.num_classes))
+
+  def loss(group: Tree, a_BHWC: Array, b_BHWC: Array) -> Array:
+    variables = group['params']['net'], group['mutable']['net']
+    return lpips.distance(*(net.apply(*variables, image_BHWC, maps=True)[0] for image_BHWC in (a_BHWC, b_BHWC)))
+
+  return Perceptual(tuple(config.data.shape),
+                    lambda group, a_BHWC, b_BHWC: loss(group, centred(a_BHWC), centred(b_BHWC)),
+                    name=config.model.name, reads=('(params|mutable)/net/.*',), loss=loss, measure='')
 
 
 def model_options(config: Config, net: Tree = None) -> classifier.Classifier | vit.VitConfig:

@@ -168,10 +168,11 @@ def perceptual(config: Config, experiment: Experiment) -> Perceptual:
     raise UserError(f'{config.data.weights} has no heads of LPIPS; name a folder of vgg16_lpips or alexnet_lpips')
   chosen, net = _network(config)
 
-  def distance(group: Tree, a_BHWC: Array, b_BHWC: Array) -> Array:
-    return net.apply(group['params']['net'], {}, centred(a_BHWC), centred(b_BHWC))[0]
+  def loss(group: Tree, a_BHWC: Array, b_BHWC: Array) -> Array:
+    return net.apply(group['params']['net'], {}, a_BHWC, b_BHWC)[0]
 
-  return Perceptual(None, distance, config.data.weights, least=lpips.TRUNKS[chosen.trunk].least)
+  return Perceptual(None, lambda group, a_BHWC, b_BHWC: loss(group, centred(a_BHWC), centred(b_BHWC)),
+                    config.data.weights, least=lpips.TRUNKS[chosen.trunk].least, loss=loss)
 
 
 def reader(data: ExtractorData, shape: tuple[int, ...]) -> Callable[[Array], Array]:

@@ -4,15 +4,15 @@ import numpy as np
 
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.experiments import images, measures, render, sections
+from genjax.experiments import images, judges, measures, render, sections
 from genjax.experiments.measuring import chosen
 from genjax.models.autoencoders import dc, kl, tiny
 from genjax.objectives import kinds
 from genjax.objectives.autoencoder import KlAutoencoder
+from genjax.objectives.judges import Judges
 from genjax.options import Section, named
 from genjax.tables import Table
 from genjax.training.experiment import Columns, Experiment
-from genjax.training.optimization import optimizers
 from genjax.types import UserError
 
 MODELS: Table = Table('latent autoencoder', {
@@ -26,7 +26,8 @@ READS = ('params/net/(encoder|decoder)/.*', 'mutable/.*')  # the learned scale o
 
 def build(config: Config) -> Experiment:
   """A convolutional autoencoder. config.data: see `genjax.experiments.images.Data`. config.model: name and options
-  of `MODELS`; the latents of 'tiny' and 'dc' have no variance. config.objective: options of `KlAutoencoder`.
+  of `MODELS`; the latents of 'tiny' and 'dc' have no variance. config.objective: options of `KlAutoencoder` and of
+  `Judges`. config.critic and config.parts.perceptual: see `genjax.experiments.judges`.
 
   Raises:
     UserError: an unknown name or option, or data that is not pixels.
@@ -38,24 +39,25 @@ def build(config: Config) -> Experiment:
   _, make, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
   model = model_options(config)
   encoder, decoder = make(model)
-  objective = config_lib.build(KlAutoencoder, config.objective, 'config.objective', encoder=encoder, decoder=decoder,
-                               latent=model.latent_shape)
+  opened = judges.open(config)
+  objective = config_lib.build(KlAutoencoder, opened.own, 'config.objective', encoder=encoder, decoder=decoder,
+                               latent=model.latent_shape, judges=opened.judges)
 
   def preview(params, context, batch):
     image = batch['image'][:PICTURES]
     return {'original': image, 'reconstruction': objective.reconstruct(params, context, image)}
 
-  return Experiment(
+  return opened.attach(Experiment(
     objective=objective,
     train=images.batches(config, config.data.train),
     heldout=images.batches(config, config.data.heldout, shuffle=False),
-    optimizers=optimizers.from_config(config.optimizers, config.steps),
+    optimizers=judges.optimizers_of(config, opened.judges),
     example=images.example(config),
     ema=config_lib.plain(config.ema),
-    axes={'net': axes},
+    axes={'net': axes, **opened.axes},
     preview=preview,
     render=_render,
-    metrics=chosen.of_autoencoder(config, objective.reconstruct))
+    metrics=chosen.of_autoencoder(config, objective.reconstruct)))
 
 
 def options(config: Config) -> dict[str, Section]:
@@ -64,9 +66,10 @@ def options(config: Config) -> dict[str, Section]:
     'data': images.DATA,
     'model': named({name: row[0] for name, row in MODELS.items()}, config.model,
                    computed={'shape': sections.MADE['shape']}),
-    'objective': Section((KlAutoencoder,), {'encoder': '', 'decoder': '', 'latent': 'config.model'}),
+    'objective': Section((KlAutoencoder, Judges), {'encoder': '', 'decoder': '', 'latent': 'config.model', 'judges': '',
+                                                   **judges.COMPUTED}),
     'evaluation': measures.CHOSEN,
-    **sections.training(config)}
+    **judges.options(config)}
 
 
 def model_options(config: Config) -> kl.Kl | tiny.Tiny | dc.DcAe:

@@ -23,6 +23,7 @@ from genjax.experiments import (
   public_configs,
   seq2seq,
   speech,
+  vq,
 )
 from genjax.interop import conversion, files, peft, weights
 from genjax.interop import pipelines as index
@@ -139,6 +140,7 @@ def write(folder: pathlib.Path, config: Config, params: Params, kept: Mapping[st
   options, model = _model(config, params, kept)
   with files.new_folder(folder) as partial:
     net = {name: tree for name, tree in params['net'].items() if name not in kl.NO_NETWORK}
+    net = vq.exported(config, net, mutable or {}) if config.experiment == vq.__name__ else net
     interop.save(partial, model or options, net, mutable=mutable, dtype=dtype)
     stop = list(config.sampler.get('stop', ()))
     if stop and model is None:  # public models have stop tokens in their own files
@@ -239,7 +241,7 @@ OPTIONS: dict[str, Callable[[Config, Tree], Any]] = {
   language.__name__: lambda config, net: language.model_options(config, len(net['embedding']['token']['embedding'])),
   bert.__name__: bert.exported_options, seq2seq.__name__: seq2seq.exported_options,
   speech.__name__: speech.exported_options, classifier.__name__: classifier.model_options,
-  kl.__name__: lambda config, net: kl.model_options(config),
+  kl.__name__: lambda config, net: kl.model_options(config), vq.__name__: vq.exported_options,
   diffusion.__name__: lambda config, net: diffusion.model_options(config)}
 # runs of these that were not imported use words or characters as tokens
 OWN_VOCABULARY = (seq2seq.__name__, speech.__name__)

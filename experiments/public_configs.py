@@ -11,13 +11,25 @@ from genjax.configs import common
 from genjax.data.audio import mel
 from genjax.data.images import resizing
 from genjax.data.text import marian, tokenizers
-from genjax.experiments import bert, classifier, clip, extractors, kl, language, public_denoisers, seq2seq, speech
+from genjax.experiments import (
+  bert,
+  classifier,
+  clip,
+  extractors,
+  kl,
+  language,
+  public_denoisers,
+  seq2seq,
+  speech,
+  vq,
+)
 from genjax.experiments.sentences import open_pieces
 from genjax.interop import origins, pipelines
 from genjax.interop.entries import Entries, read_json
 from genjax.models.autoencoders.dc import DcAe
 from genjax.models.autoencoders.kl import Kl
 from genjax.models.autoencoders.tiny import Tiny
+from genjax.models.autoencoders.vq import Whole
 from genjax.models.features.inception import InceptionConfig
 from genjax.models.features.lpips import LpipsConfig
 from genjax.models.transformers.bert import BertConfig
@@ -224,6 +236,15 @@ def _denoiser(config: Config, model: interop.Model, folder: pathlib.Path) -> Non
   public_denoisers.configure(config, model, str(folder))
 
 
+def _quantized(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
+  options: Whole = model.config
+  config.experiment = vq.__name__
+  config.data = {**common.IMAGES, **_NO_DATA, 'shape': options.model.shape, 'num_classes': 0, 'flip': False}
+  config.model = dict(name='vqgan', **_without(options.model, 'shape', 'width'))
+  config.quantizer = dict(name='vector', **dataclasses.asdict(options.quantizer))
+  config.objective = dict(reconstruction='l1', normalisation='channels')
+
+
 def _headless(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   """A ViT without a classifier."""
   front = Entries(_beside(folder, PREPROCESSING), str(folder / PREPROCESSING))
@@ -328,4 +349,4 @@ CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.
 _MAKERS: dict[type, Callable[[Config, interop.Model, pathlib.Path], None]] = {
   TransformerConfig: _language_model, BertConfig: _encoder, Seq2SeqConfig: _encoder_decoder, VitConfig: _images,
   InceptionConfig: _extractor, LpipsConfig: _extractor, ClipConfig: _clip, Kl: _autoencoder,
-  Tiny: _autoencoder, DcAe: _autoencoder, **dict.fromkeys(public_denoisers.KNOWN, _denoiser)}
+  Tiny: _autoencoder, DcAe: _autoencoder, Whole: _quantized, **dict.fromkeys(public_denoisers.KNOWN, _denoiser)}

@@ -33,7 +33,7 @@ QUANTIZERS: Table = Table('quantizer', {
   'vector': quantizers.VectorQuantizer, 'finite_scalar': quantizers.FiniteScalarQuantizer})
 PAIRS = 8  # images, and their reconstructions, in a row of a picture
 PICTURES = 32  # images in it
-READS = ('params/net/(encoder|decoder|codebook)/.*', 'mutable/(codebook|moments)/.*')
+READS = ('params/net/(encoder|decoder|codebook)/.*', 'mutable/(codebook/(embedding|offset)|moments/.*)')
 
 
 def build(config: Config) -> Experiment:
@@ -119,7 +119,7 @@ def autoencoder(config: Config, experiment: Experiment) -> kinds.Autoencoder:
     decode=lambda group, z_BX: objective.decode(group['params'], group['mutable'], z_BX),
     moments=lambda group: objective.moments(group['mutable']),
     factor=model_options(config).factor,
-    reads=_reads(experiment))
+    reads=READS)
 
 
 def codes(config: Config, experiment: Experiment) -> kinds.Codes:
@@ -130,17 +130,32 @@ def codes(config: Config, experiment: Experiment) -> kinds.Codes:
     shape=tuple(config.data.shape), latent=(height, width), size=objective.quantizer.size,
     encode_indices=lambda group, image_BHWC: objective.encode_indices(group['params'], group['mutable'], image_BHWC),
     decode_indices=lambda group, index_BHW: objective.decode_indices(group['params'], group['mutable'], index_BHW),
-    factor=model_options(config).factor, reads=_reads(experiment))
+    factor=model_options(config).factor, reads=READS)
+
+
+def exported_options(config: Config, net: Tree) -> vq.Whole:
+  """The options of the public architecture of a run.
+
+  Raises:
+    UserError: it has none.
+  """
+  model, quantizer = model_options(config), quantizer_of(config)
+  if not isinstance(model, vq.VqGan) or not isinstance(quantizer, quantizers.VectorQuantizer):
+    raise UserError(f'the public layout of quantized autoencoders is that of config.model.name=vqgan with '
+                    f'config.quantizer.name=vector, got {config.model.name} and {config.quantizer.name}')
+  return vq.Whole(model, quantizer)
+
+
+def exported(config: Config, net: Tree, mutable: Tree) -> Tree:
+  """The parameters of the networks with the codebook, however that was learned."""
+  codebook = exported_options(config, net).quantizer.codebook(net.get('codebook', {}), mutable.get('codebook', {}))
+  return {**net, 'codebook': {'embedding': codebook}}
 
 
 def _of(experiment: Experiment) -> VqAutoencoder:
   objective = experiment.objective
   assert isinstance(objective, VqAutoencoder)
   return objective
-
-
-def _reads(experiment: Experiment) -> tuple[str, ...]:
-  return READS
 
 
 def _codes(objective: VqAutoencoder, heldout: Pipeline) -> Metric:
@@ -164,8 +179,8 @@ def _codes(objective: VqAutoencoder, heldout: Pipeline) -> Metric:
       total_K += jax.device_get(count(params, context, batch))
       run.clock.beat()
     share_K = total_K[total_K > 0] / total_K.sum()
-    used = len(share_K)
-    return {'used': float(used), 'used_share': used / size, 'perplexity': float(np.exp(-(share_K * np.log(share_K)).sum()))}
+    perplexity = float(np.exp(-(share_K * np.log(share_K)).sum()))
+    return {'used': float(len(share_K)), 'used_share': len(share_K) / size, 'perplexity': perplexity}
 
   return Metric('codes', compute, card)
 

@@ -10,10 +10,13 @@ Arguments: `model`, where f8 makes latents of an eighth of the side; f4, f8, f16
 (Chen et al. 2024), and the -small ones are for CPUs. `latent`, the channels of the latent, 0 for those of the shape;
 f4 with 4 of them is the autoencoder of the enlarger by 4. `data`, a data set or a folder; `pixels`, the side of the
 images, to which they are resized and cropped, 0 for that of `data` if it is a standard set; `channels` of the images;
-`dtype`.
+`dtype`. `perceptual`, a folder of vgg16_lpips or alexnet_lpips (docs/extractors.md), or the run of a classifier of
+images of that size; `critic_start`, the step at which a critic of patches begins, 50001 in the paper's code, -1 for
+none.
 
-The published recipe has a perceptual and an adversarial loss too; this one is L1 and a KL divergence of weight 1e-6,
-with Adam 4.5e-6 for each image of a batch. The published tiny one was distilled; here it learns from pictures alone.
+The loss is L1 and a KL divergence of weight 1e-6, with Adam 4.5e-6 for each image of a batch. The published recipe also
+has a perceptual distance and a critic, see the arguments. The published tiny one was distilled; here it learns from
+pictures.
 """
 
 from genjax.configs import common, sweeps
@@ -38,7 +41,8 @@ SETS = {'digits': (8, 1), 'mnist': (28, 1), 'fashion_mnist': (28, 1), 'cifar10':
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, model='f8', latent=0, data='cifar10', pixels=0, channels=3, dtype='float32', smoke=False)
+  arg = common.parse_arg(arg, model='f8', latent=0, data='cifar10', pixels=0, channels=3, dtype='float32',
+                         perceptual='', critic_start=-1, smoke=False)
   if arg.model not in (known := {**SHAPES, **OTHERS}):
     raise ValueError(f'config argument model must be one of {sorted(known)}, got {arg.model!r}')
   if not arg.pixels and arg.data not in SETS:
@@ -61,6 +65,13 @@ def get_config(arg=None):
                           normalisation='channels' if network == 'kl' else 'all')
   rate = 1e-3 if small else 4.5e-6 * 16
   config.optimizers.net = dict(name='adam', lr=rate, b1=0.5, b2=0.9, clip=1.0, warmup=200, schedule='cosine', end=0.05)
+  if arg.perceptual:
+    config.parts.perceptual = arg.perceptual
+    config.objective.perceptual_weight = 1.0
+  if arg.critic_start >= 0:
+    config.critic = dict(name='patch', width=32 if small else 64, layers=2 if small else 3, norm='batch')
+    config.objective.update(critic_weight=0.5, critic_start=arg.critic_start, critic_loss='hinge', adaptive=True)
+    config.optimizers.critic = dict(config.optimizers.net)
   config.ema = dict(net=0.999)
   config.evaluate_every = 1000
   config.evaluate_batches = 16
@@ -70,6 +81,10 @@ def get_config(arg=None):
     config.data.update(name='digits', train='train', heldout='test', shape=(8, 8, 1), resize='', crop=False)
     config.model.update(SMOKE[network], latent=3)
     config.optimizers.net.warmup = 1
+    if arg.critic_start >= 0:
+      config.critic.update(width=8, layers=1)
+      config.objective.critic_start = 1
+      config.optimizers.critic.warmup = 1
     config = common.smoke(config)
   return config
 

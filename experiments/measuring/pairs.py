@@ -11,7 +11,7 @@ from genjax.experiments.measuring import extracting
 from genjax.experiments.measuring.samples import Group, Values
 from genjax.metrics import pictures
 from genjax.training.experiment import Columns
-from genjax.types import Array
+from genjax.types import Array, UserError
 
 ORIGINAL = 'original'
 RECONSTRUCTIONS = 'reconstructions'
@@ -52,6 +52,9 @@ class Pairs(Group):
       found['ssim'].update(window='gaussian', deviation=1.5, width=pictures.LEAST_SIDE)
     if 'lpips' in found:
       extractor = extracting.open(subject.config, options.perceptual, 'perceptual', 'perceptual')
+      if extractor.functions.measure != 'lpips':
+        raise UserError(f'lpips is measured by the published networks, and config.evaluation.parts.{options.perceptual} '
+                        f'is a {extractor.functions.name}; name a folder of vgg16_lpips or alexnet_lpips')
       self._prepare = extracting.fits(extractor, subject.shape, 'pictures of this run')
       self._distance = extractor.apply(extractor.functions.distance)
       found['lpips'].update(extractor=extractor.card)

@@ -25,6 +25,7 @@ from genjax.interop import (
   mmdits,
   origins,
   pixel_unets,
+  quantized,
   seq2seq,
   unets,
 )
@@ -35,8 +36,8 @@ from genjax.types import Tree, UserError, expanded, listed, named_leaves, unflat
 
 ARCHITECTURES = {**clip.ARCHITECTURES, **decoders.ARCHITECTURES, **encoders.ARCHITECTURES, **features.ARCHITECTURES,
                  **images.ARCHITECTURES, **seq2seq.ARCHITECTURES, **autoencoders.ARCHITECTURES,
-                 **deterministic.ARCHITECTURES, **mmdits.ARCHITECTURES, **unets.ARCHITECTURES,
-                 **pixel_unets.ARCHITECTURES, **dits.ARCHITECTURES}
+                 **deterministic.ARCHITECTURES, **quantized.ARCHITECTURES, **mmdits.ARCHITECTURES,
+                 **unets.ARCHITECTURES, **pixel_unets.ARCHITECTURES, **dits.ARCHITECTURES}
 DTYPES = ('float32', 'bfloat16', 'float16')
 ALIGNMENT = 64  # bytes; JAX uses a host array with this alignment without a copy
 _TYPE_ENTRIES = ('dtype', 'torch_dtype')

@@ -58,7 +58,8 @@ class Classifier:
 
 
 def network(config: Classifier) -> Network:
-  """The network image_BHWC in [-1, 1] -> (logits_BK, features_BD), both float32."""
+  """The network image_BHWC in [-1, 1] -> (logits_BK, features_BD), both float32; with `maps=True` the list of maps
+  B H W C after each convolution."""
   return functional.network(lambda rngs: _Classifier(config, rngs))
 
 
@@ -88,11 +89,14 @@ class _Classifier(nnx.Module):
     self.logits = Dense(config.features, config.num_classes, rngs=rngs, dtype=dtype)
     self.dropout = config.dropout
 
-  def __call__(self, image_BHWC: Array, key: Key | None = None) -> tuple[Array, Array]:
-    x_BHWC = image_BHWC
+  def __call__(self, image_BHWC: Array, key: Key | None = None, maps: bool = False) -> Any:
+    x_BHWC, found = image_BHWC, []
     for stage in self.stages:
       x_BHWC = stage.conv(x_BHWC)
       x_BHWC = jax.nn.relu(stage.norm(x_BHWC, key) if isinstance(stage.norm, BatchNorm) else stage.norm(x_BHWC))
+      found.append(x_BHWC.astype(jnp.float32))
+    if maps:
+      return found
     features_BD = jax.nn.relu(self.hidden(x_BHWC.reshape(x_BHWC.shape[0], -1)))
     logits_BK = self.logits(functional.dropout(features_BD, self.dropout, key))
     return logits_BK.astype(jnp.float32), features_BD.astype(jnp.float32)

@@ -135,6 +135,7 @@ class Perceptual:
     reads: see the module.
     loss: the same of images that are float32 in [-1, 1], and differentiable: (group, a_BHWC, b_BHWC) -> float32 B; None
       for a kind that only measures.
+    measure: what the distance is called where it is reported: 'lpips', or '' for one that is no measure by itself.
   """
 
   shape: tuple[int, int, int] | None
@@ -144,6 +145,7 @@ class Perceptual:
   least: int = 1
   reads: tuple[str, ...] = ALL
   loss: Callable[[Tree, Array, Array], Array] | None = None
+  measure: str = 'lpips'
 
 
 @dataclasses.dataclass(frozen=True)

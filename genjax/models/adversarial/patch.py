@@ -76,17 +76,22 @@ class _Stage(nnx.Module):
   def __init__(self, inputs: int, outputs: int, stride: int, config: Patch, rngs: nnx.Rngs):
     dtype = jnp.dtype(config.dtype)
     self.conv = Conv(inputs, outputs, _SIZE, stride, bias=config.norm == 'none', init=_INIT, dtype=dtype, rngs=rngs)
-    self.norm: Any = None
-    if config.norm == 'batch':
-      self.norm = BatchNorm(outputs, scale_sd=0.02, dtype=dtype, rngs=rngs)
-    elif config.norm != 'none':
-      self.norm = NORMS[config.norm](outputs, epsilon=1e-5, scale=True, bias=True, dtype=dtype, rngs=rngs)
+    self.norm = _norm(outputs, config, rngs)
 
   def __call__(self, x_BHWC: Array, key: Key | None = None) -> Array:
     x_BHWC = _convolved(self.conv, x_BHWC)
     if self.norm is None:
       return x_BHWC
     return self.norm(x_BHWC, key) if isinstance(self.norm, BatchNorm) else self.norm(x_BHWC)
+
+
+def _norm(features: int, config: Patch, rngs: nnx.Rngs) -> Any:
+  if config.norm == 'none':
+    return None
+  dtype = jnp.dtype(config.dtype)
+  if config.norm == 'batch':
+    return BatchNorm(features, scale_sd=0.02, dtype=dtype, rngs=rngs)
+  return NORMS[config.norm](features, epsilon=1e-5, scale=True, bias=True, dtype=dtype, rngs=rngs)
 
 
 def _convolved(layer: Conv, x_BHWC: Array) -> Array:

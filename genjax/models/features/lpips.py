@@ -144,6 +144,17 @@ class _Head(nnx.Module):
     return difference_BHWC @ self.kernel.get_value()[0, 0, :, 0].astype(difference_BHWC.dtype)
 
 
+def distance(ours: list[Array], theirs: list[Array]) -> Array:
+  """The distance of two images by maps of features B H W C, where no head weights channels, B."""
+  distance_B = jnp.zeros(len(ours[0]))
+  for our_BHWC, their_BHWC in zip(ours, theirs):
+    distance_B += jnp.mean(jnp.sum(jnp.square(_unit(our_BHWC) - _unit(their_BHWC)), axis=-1), axis=(1, 2))
+  return distance_B
+
+
 def _unit(x_BHWC: Array) -> Array:
   """Each pixel with unit length over its channels."""
-  return x_BHWC / (jnp.sqrt(jnp.sum(jnp.square(x_BHWC), axis=-1, keepdims=True)) + TINY)
+  square_BHW1 = jnp.sum(jnp.square(x_BHWC), axis=-1, keepdims=True)
+  some_BHW1 = square_BHW1 > 0  # the root of 0 has no derivative, and a pixel may have no active feature
+  length_BHW1 = jnp.where(some_BHW1, jnp.sqrt(jnp.where(some_BHW1, square_BHW1, 1.0)), 0.0)
+  return x_BHWC / (length_BHW1 + TINY)
