@@ -1,13 +1,61 @@
-"""How the text encoders of PixArt, Stable Diffusion 3 and Flux are joined: entries of `condition_prompts.JOINS`."""
+"""How what several text encoders give becomes what a network reads. A join of one's own is an entry of `JOINS`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
 
 from genjax import checks
-from genjax.experiments.condition_prompts import Join, pooled_width
+from genjax.objectives.kinds import TextEncoder
+from genjax.tables import Table
 from genjax.types import Array, UserError
+
+Found = Sequence[Mapping[str, Array]]  # of each encoder tokens B L D, mask bool B L and pooled B P
+
+
+@dataclasses.dataclass(frozen=True)
+class Join:
+  """How what text encoders give becomes what a network reads.
+
+  Attributes:
+    options: (index of an encoder, further blocks that it leaves out, tokens that it reads or 0) -> options of its
+      config.data that it is opened with, such as skip and norm of a CLIP.
+    network: encoders -> options of the network.
+    give: outputs of the encoders -> entries of `given`, see `genjax.nn.conditioning`.
+    most: how many encoders there may be.
+    lengths: tokens that each encoder reads where the condition does not say; () or 0 for all that it can.
+    prepare: a text -> what the encoders read of it.
+  """
+
+  options: Callable[[int, int, int], Mapping[str, Any]]
+  network: Callable[[Sequence[TextEncoder]], Mapping[str, int]]
+  give: Callable[[Found], Mapping[str, Array]]
+  most: int = 1
+  lengths: tuple[int, ...] = ()
+  prepare: Callable[[str], str] = str
+
+
+def pooled_width(encoder: TextEncoder) -> int:
+  """Channels of the one vector that an encoder gives for a text."""
+  return encoder.pooled_width or encoder.width
+
+
+def one() -> Join:
+  """The tokens of one encoder with its final norm, padding among them: Stable Diffusion 1 and 2."""
+  return Join(lambda index, skip, length: dict(skip=skip, norm=True, padding=True),
+              lambda encoders: {'token_width': encoders[0].width},
+              lambda found: {'tokens': found[0]['tokens'], 'tokens_mask': found[0]['mask']})
+
+
+def sdxl() -> Join:
+  """The tokens before the last block of one or two CLIPs, side by side, and the vector of the last one (Podell et al.
+  2023, section 2.1)."""
+  return Join(lambda index, skip, length: dict(skip=skip + 1, norm=False, padding=True),
+              lambda encoders: {'token_width': sum(encoder.width for encoder in encoders),
+                                'vector_width': pooled_width(encoders[-1])},
+              lambda found: {'tokens': jnp.concatenate([each['tokens'] for each in found], axis=-1),
+                             'tokens_mask': found[0]['mask'], 'vector': found[-1]['pooled']}, most=2)
 
 
 def pixart() -> Join:
@@ -68,4 +116,6 @@ def _t5(length: int) -> dict[str, Any]:
   return dict(context=length, padding=True)
 
 
-JOINS: dict[str, Callable[..., Join]] = {'pixart': pixart, 'sd3': sd3, 'flux': flux}
+# Name -> function of the options that makes the join
+JOINS: Table[Callable[..., Join]] = Table(
+  'join of text encoders', {'one': one, 'sdxl': sdxl, 'pixart': pixart, 'sd3': sd3, 'flux': flux}, takes=())

@@ -44,8 +44,8 @@ def guidance(scope: Scope, options: Guidance) -> Made:
   entry = {'mmdit': 'guidance', 'latent_unet': 'guidance_features'}.get(network)
   if entry is None or not scope.config.model.get(entry):
     wanted = f'set config.model.{entry}' if entry else "choose config.model.name='mmdit' or 'latent_unet'"
-    raise UserError(f'{scope.where} is the scale of guidance, and the network {network!r} has no input for it; {wanted}, '
-                    'or leave the condition out')
+    raise UserError(f'{scope.where} is the scale of guidance, and the network {network!r} has no input for it; '
+                    f'{wanted}, or leave the condition out')
 
   def checked(value: Any) -> np.ndarray:
     try:

@@ -12,7 +12,7 @@ from genjax import config as config_lib
 from genjax import interop
 from genjax.config import Config
 from genjax.configs import common
-from genjax.experiments import conditions, diffusion, pipeline_pixels, pipeline_unets
+from genjax.experiments import conditions, diffusion, pipeline_pixels, pipeline_transformers, pipeline_unets
 from genjax.experiments.pipeline_interface import AUTOENCODER, Family, Found
 from genjax.interop import pipelines, schedulers
 from genjax.interop.pipelines import Pipeline
@@ -20,7 +20,7 @@ from genjax.training.monitoring import logs
 from genjax.types import UserError
 
 # Class of a pipeline in diffusers -> how it becomes a run
-FAMILIES: dict[str, Family] = {**pipeline_unets.FAMILIES, **pipeline_pixels.FAMILIES}
+FAMILIES: dict[str, Family] = {**pipeline_unets.FAMILIES, **pipeline_transformers.FAMILIES, **pipeline_pixels.FAMILIES}
 READS = ('unet', 'transformer', 'vae', 'text_encoder', 'text_encoder_2', 'text_encoder_3', 'tokenizer', 'tokenizer_2',
          'tokenizer_3', 'scheduler')
 
@@ -44,8 +44,8 @@ def configured(pipeline: Pipeline, family: Family) -> Config:
   """
   denoiser = interop.describe(pipeline.path(family.denoiser), pipeline.variant_of(family.denoiser))
   if denoiser.architecture != family.architecture:
-    raise UserError(f'{pipeline.folder}: the {family.denoiser} of a {pipeline.kind} must be a {family.architecture}, got '
-                    f'a {denoiser.architecture}')
+    raise UserError(f'{pipeline.folder}: the {family.denoiser} of a {pipeline.kind} must be a {family.architecture}, '
+                    f'got a {denoiser.architecture}')
   found = Found(pipeline, denoiser.config, _pictures(pipeline, family, denoiser.config.shape))
   sections = family.sections(found)
   told = schedulers.read(pipeline.scheduler, str(pipeline.folder / pipelines.SCHEDULER), pipeline.kind)
@@ -84,7 +84,7 @@ def _part(pipeline: Pipeline, name: str) -> Any:
 
 def facts(pipeline: Pipeline, family: Family, denoiser: Mapping[str, Any]) -> dict[str, Any]:
   """What a run keeps of the pipeline that it was imported from, as JSON has it."""
-  return {'pipeline': dict(pipeline.source), 'scheduler': dict(pipeline.scheduler),
+  return {'pipeline': dict(pipeline.source), 'scheduler': pipelines.finite(pipeline.scheduler),
           'architecture': family.architecture, 'config': dict(denoiser)}
 
 

@@ -58,7 +58,8 @@ def read(folder: pathlib.Path, dtype: str | None, variant: str = '') -> Imported
   Args:
     folder: see `genjax.interop.load`; or that of a pipeline, see `genjax.experiments.pipelines`.
     dtype: of the parameters; None for that of the files.
-    variant: which files are read, see `genjax.interop.files.open_folder`; of a pipeline in the components that have such.
+    variant: which files are read, see `genjax.interop.files.open_folder`; of a pipeline, in
+      the components that have such.
 
   Raises:
     UserError: see `genjax.interop.load`, `genjax.experiments.public_configs.make` and

@@ -136,11 +136,12 @@ def _translation(config: Config, model: interop.Model, folder: pathlib.Path) -> 
       'both; genjax.interop.load loads it')
   config.experiment = seq2seq.__name__
   marian_files = any((folder / name).is_file() for name in marian.SIDES)
+  words = folder if marian_files else tokenizer_folder(folder)
   if not marian_files:
-    _tokenizer(folder, f'{tokenizers.T5}, or {", ".join(marian.SIDES)} and {marian.VOCABULARY}')
-  open_pieces(folder)
+    _tokenizer(words, f'{tokenizers.T5}, or {", ".join(marian.SIDES)} and {marian.VOCABULARY}')
+  open_pieces(words)
   config.data = dict(_NO_DATA, source='', target='', splitter='simple',
-                     least_count=1, vocabulary=str(folder.absolute()), vocabulary_size=options.vocab, tokens=_tokens(
+                     least_count=1, vocabulary=str(words.absolute()), vocabulary_size=options.vocab, tokens=_tokens(
                        model, folder), prefix='', context=options.context, padding=False)
   config.sampler = dict(common.TOKENS, length=min(128, options.context), temperature=0.0,
                         stop=_stops(model, folder)[1:])
@@ -231,8 +232,8 @@ def _denoiser(config: Config, model: interop.Model, folder: pathlib.Path) -> Non
   """A denoiser without its pipeline."""
   beside = folder.absolute().parent
   if (beside / pipelines.INDEX).is_file():
-    raise UserError(f'{folder} is one component of the pipeline {beside}: import that, --from={beside}, for samples from '
-                    'prompts; or copy the folder elsewhere to import the denoiser alone')
+    raise UserError(f'{folder} is one component of the pipeline {beside}: import that, --from={beside}, for samples '
+                    'from prompts; or copy the folder elsewhere to import the denoiser alone')
   public_denoisers.configure(config, model, str(folder))
 
 

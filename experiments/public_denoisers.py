@@ -8,8 +8,10 @@ from genjax.config import Config
 from genjax.configs import common
 from genjax.experiments import diffusion
 from genjax.experiments.conditions import NETWORK
+from genjax.models.denoisers.dit import DiT
 from genjax.models.denoisers.latent_unet import LatentUNet
 from genjax.models.denoisers.mmdit import MmDit
+from genjax.models.denoisers.pixart import PixArt
 from genjax.models.denoisers.unet import UNet
 from genjax.types import UserError
 
@@ -22,6 +24,8 @@ KNOWN: dict[type, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
   UNet: ('unet', dict(name='vp_linear', steps=1000, rescale=False), 'epsilon',
          dict(name='ancestral', steps=1000, clip=1.0, options=dict(variance='large'))),
   MmDit: ('mmdit', dict(name='flow'), 'velocity', dict(name='euler', steps=28, guidance=7.0, shift=3.0)),
+  DiT: ('dit', dict(name='vp_linear', steps=1000), 'epsilon', dict(name='ddim', steps=50, guidance=4.0)),
+  PixArt: ('pixart', dict(name='vp_linear', steps=1000), 'epsilon', dict(name='dpmpp_2m', steps=20, guidance=4.5)),
 }
 
 
@@ -62,7 +66,10 @@ def _conditions(options: Any, where: str) -> dict[str, Any]:
   if options.numbers:
     made['size'] = dict(kind='numbers', column='size', count=options.numbers, dropout=0.0)
   if options.num_classes:
-    made['label'] = dict(kind='classes', num_classes=options.num_classes, dropout=0.0)
+    made['label'] = dict(kind='classes', num_classes=options.num_classes,
+                         dropout=DROPOUT if isinstance(options, DiT) else 0.0)  # its table has a row for none
   if options.image_channels:
     made['picture'] = dict(kind='image', column='picture', channels=options.image_channels, dropout=0.0)
+  if getattr(options, 'guidance', False) or getattr(options, 'guidance_features', 0):
+    made['guidance'] = dict(kind='guidance')
   return made

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import dataclasses
+import math
 import os
 import pathlib
 from typing import Any
@@ -109,4 +110,10 @@ def write_index(folder: pathlib.Path, kind: str, components: Mapping[str, Any], 
   """
   files.write_json(folder / INDEX, {**settings, **components, CLASS: kind})
   (folder / SCHEDULER).parent.mkdir(exist_ok=True)
-  files.write_json(folder / SCHEDULER, scheduler)
+  files.write_json(folder / SCHEDULER, finite(scheduler))
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, Any]:
+  """Entries without infinite numbers, which JSON does not have; in diffusers they are defaults, such as the bound
+  `lambda_min_clipped` of DPM-Solver."""
+  return {name: value for name, value in values.items() if not isinstance(value, float) or math.isfinite(value)}

@@ -3,7 +3,7 @@
 The result is packed data, see `genjax.data.packed`, with the splits 'train' and 'heldout' of the config. A row has
 
     image_mean, image_log_variance          of the posterior, as the autoencoder gives it
-    text_tokens, text_mask, text_pooled     of the caption, with a text encoder
+    text_tokens, text_mask, text_pooled     of the caption, with a text encoder, or with those of a prompt
     label, text, ...                        further columns of the data, unchanged
 
 The key in its schema has the checksums of the data and of the parts, and the options that change a picture. With it a
@@ -38,7 +38,8 @@ from genjax.training.monitoring.logs import say
 from genjax.types import Params, UserError
 
 # Found by name: builders stand on this package
-LATENTS, PARTS, IMAGES = (f'genjax.experiments.{name}' for name in ('latents', 'parts', 'images'))
+LATENTS, PARTS, IMAGES, PROMPTS = (f'genjax.experiments.{name}'
+                                   for name in ('latents', 'parts', 'images', 'condition_prompts'))
 TEXT = 'text'  # the column of captions, and the part that encodes them
 DTYPES = ('float32', 'float16')
 SHARD_ROWS = 2048
@@ -52,6 +53,8 @@ class Options:
   Attributes:
     autoencoder: RUN_DIR or RUN_DIR@STEP.
     text: RUN_DIR or RUN_DIR@STEP of a text encoder, or a folder of public weights; '' for none.
+    prompts: name of a condition of kind 'prompt' of the config, which says by which of config.parts captions are
+      encoded, and how they are joined; '' for none.
     shards: files to write, each of which is finished or begun anew; 0 for one for each `SHARD_ROWS` rows.
     batch: pictures that are encoded at a time.
     dtype: type in which latents and embeddings are stored, 'float32' or 'float16'.
@@ -60,6 +63,7 @@ class Options:
 
   autoencoder: str
   text: str = ''
+  prompts: str = ''
   shards: int = 0
   batch: int = 64
   dtype: str = 'float32'
@@ -69,6 +73,9 @@ class Options:
     for name, least in (('shards', 0), ('batch', 1)):
       if getattr(self, name) < least:
         raise UserError(f'--{name} must be at least {least}, got {getattr(self, name)}')
+    if self.text and self.prompts:
+      raise UserError('--text encodes captions by one encoder, --prompts as a condition of the config says; give one '
+                      'of them')
     if self.dtype not in DTYPES:
       raise UserError(f'--dtype must be one of {DTYPES}, got {self.dtype!r}')
 
@@ -80,7 +87,8 @@ def encode(config: Config, out: str, options: Options) -> dict[str, Any]:
   The bytes depend on neither.
 
   Args:
-    config: of any experiment on the data; of it, only config.data and config.seed are read.
+    config: of any experiment on the data; of it, only config.data and config.seed are read, and with
+      `options.prompts` config.conditions and config.parts.
     out: the folder.
     options: see `Options`.
 
@@ -91,17 +99,18 @@ def encode(config: Config, out: str, options: Options) -> dict[str, Any]:
   """
   folder = outputs.folder(out, '--out')
   config = _with_parts(config, options)
-  parts, splits = _open_parts(config), _open_splits(config)
-  _check(config, parts, splits['train'].get(np.zeros(1, np.int64)))
+  prompts = importlib.import_module(PROMPTS).captions(config, options.prompts) if options.prompts else None
+  parts, splits = _open_parts(config, prompts), _open_splits(config, bool(options.text or options.prompts))
+  _check(config, parts, splits['train'].get(np.zeros(1, np.int64)), bool(options.text or options.prompts))
   nothing: Any = None
   empty = Experiment(objective=nothing, train=nothing, heldout=nothing, optimizers={}, example={})
   filled = bases.attach(config, importlib.import_module(PARTS).attach(empty, *parts.values()))
   rows = Rows(splits, bool(config.data.get('flip')))
   shards = options.shards or -(-sum(rows.splits.values()) // SHARD_ROWS)
-  key = _key(config, options, splits, parts, filled.assets['parts'])
+  key = _key(config, options, splits, parts, filled.assets['parts'], prompts)
   with _alone(folder):
     writer = packed.Writer(folder, shards, key, rows.splits)
-    encoder = Encoder({name: part.functions for name, part in parts.items()}, filled.frozen, options)
+    encoder = Encoder({name: part.functions for name, part in parts.items()}, filled.frozen, options, prompts)
     pending = writer.pending(distributed.number(), jax.process_count())
     with _bar(folder, sum(len(writer.rows(number)) for number in pending)) as bar:
       for number in pending:
@@ -145,15 +154,19 @@ class Encoder:
     functions: part -> what its kind gives.
     frozen: part -> its parameters.
     options: see `Options`.
+    prompts: how captions are encoded, a `genjax.experiments.condition_prompts.Captions`; None for the part 'text', if
+      it is there.
   """
 
-  def __init__(self, functions: Mapping[str, Any], frozen: Params, options: Options):
-    self._functions, self._options = functions, options
+  def __init__(self, functions: Mapping[str, Any], frozen: Params, options: Options, prompts: Any = None):
+    self._functions, self._options, self._prompts = functions, options, prompts
     self._devices = jax.local_devices()
     self._frozen = [jax.device_put(dict(frozen), device) for device in self._devices]
     self._programs = {_part(): jax.jit(functions[_part()].encode)}
     if TEXT in functions:
       self._programs[TEXT] = jax.jit(functions[TEXT].encode)
+    if prompts:
+      self._programs[TEXT] = jax.jit(prompts.encode)
 
   def rows(self, source: Rows, numbers: range) -> Iterator[dict[str, Any]]:
     """Yields the encoded rows `numbers`, in order. Batches are read ahead while others are computed."""
@@ -183,6 +196,9 @@ class Encoder:
       ids, mask = self._functions[TEXT].tokenize(list(columns[TEXT]), self._options.truncate)
       told = self._programs[TEXT](frozen[TEXT], *jax.device_put((ids[take], mask[take]), device))
       made.update({f'{TEXT}_{name}': value for name, value in told.items()})
+    if self._prompts:
+      read = {name: value[take] for name, value in self._prompts.read(list(columns[TEXT])).items()}
+      made.update(self._programs[TEXT](frozen, jax.device_put(read, device)))
     return made
 
   def _finish(self, columns: Columns, made: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -212,19 +228,21 @@ def _part() -> str:
 def _with_parts(config: Config, options: Options) -> Config:
   """The config of the data with the encoders as its parts."""
   config = configs.copied(config)
+  given = dict(config.get('parts') or {}) if options.prompts else {}
   with config.unlocked():
-    config.parts = {_part(): options.autoencoder, **({TEXT: options.text} if options.text else {})}
+    config.parts = {**given, _part(): options.autoencoder, **({TEXT: options.text} if options.text else {})}
   assets.put(config, {})
   return config
 
 
-def _open_parts(config: Config) -> dict[str, Any]:
+def _open_parts(config: Config, prompts: Any) -> dict[str, Any]:
   """The encoders as parts, by name."""
-  kinds = {_part(): _part(), TEXT: 'text_encoder'}
-  return {name: importlib.import_module(PARTS).open(config, name, kinds[name]) for name in config.parts}
+  kinds = {_part(): _part(), **({TEXT: 'text_encoder'} if TEXT in config.parts and not prompts else {})}
+  opened = {name: importlib.import_module(PARTS).open(config, name, kind) for name, kind in kinds.items()}
+  return {**opened, **{part.name: part for part in (prompts.parts if prompts else ())}}
 
 
-def _open_splits(config: Config) -> dict[str, Source]:
+def _open_splits(config: Config, captions: bool) -> dict[str, Source]:
   """The pictures of both splits, resized and cropped as the config says."""
   data, images = config.data, importlib.import_module(IMAGES)
   images.check(data)
@@ -236,11 +254,11 @@ def _open_splits(config: Config) -> dict[str, Source]:
                     'itself, resized by config.data.resize and config.data.crop')
   if data.get('binarize', 'none') == 'dynamic':
     raise UserError("config.data.binarize='dynamic' draws every picture anew, and encoded data holds one; use 'fixed'")
-  more = (TEXT,) if TEXT in config.parts else ()
+  more = (TEXT,) if captions else ()
   return {name: images.open_source(data, data[name], config.seed, more) for name in ('train', 'heldout')}
 
 
-def _check(config: Config, parts: Mapping[str, Any], first: Columns) -> None:
+def _check(config: Config, parts: Mapping[str, Any], first: Columns, captions: bool) -> None:
   """Checks that the data has what the encoders read."""
   autoencoder = parts[_part()].functions
   image = first.get(autoencoder.column)
@@ -250,13 +268,13 @@ def _check(config: Config, parts: Mapping[str, Any], first: Columns) -> None:
     raise UserError(f'the autoencoder {parts[_part()].source.path} reads pictures uint8 {tuple(autoencoder.shape)}, '
                     f'and those of {config.data.name} are {image.dtype} {image.shape[1:]}; set config.data.shape to '
                     'that, and config.data.resize=bilinear')
-  if TEXT in parts and TEXT not in first:
-    raise UserError(f'--text encodes the column {TEXT!r}, captions, and {config.data.name} has {sorted(first)}; leave '
-                    'it out, or name data with captions')
+  if captions and TEXT not in first:
+    raise UserError(f'--text and --prompts encode the column {TEXT!r}, captions, and {config.data.name} has '
+                    f'{sorted(first)}; leave them out, or name data with captions')
 
 
 def _key(config: Config, options: Options, splits: Mapping[str, Source], parts: Mapping[str, Any],
-         digests: Mapping[str, Any]) -> dict[str, Any]:
+         digests: Mapping[str, Any], prompts: Any = None) -> dict[str, Any]:
   """Everything that the bytes depend on, for messages in words of the user."""
   latents = importlib.import_module(LATENTS)
   data = config_lib.plain(config.data)
@@ -269,7 +287,9 @@ def _key(config: Config, options: Options, splits: Mapping[str, Source], parts: 
     _part(): {**digests[_part()], 'latent': list(autoencoder.latent)},
     'classes': {str(label): name for label, name in importlib.import_module(IMAGES).assets(config).get('classes', ())},
     'dtype': options.dtype, 'batch': options.batch}
-  if TEXT in parts:
+  if prompts:
+    key['prompts'] = {**prompts.facts, 'digests': {part.name: digests[part.name] for part in prompts.parts}}
+  elif TEXT in parts:
     key[TEXT] = {**digests[TEXT], 'truncate': options.truncate}
   return key
 

@@ -22,9 +22,11 @@ PATHS = {
   'language/python_code': ('blocks/attention/(query|value)/kernel',
                           ), 'quickstart': ('blocks/.*/kernel', 'embed/patch/kernel'),
   'autoencoders/digits_vae': ('.*/kernel',), 'language/mixtral': ('blocks/experts/.*kernel',),
-  'gans/digits_gan': ('stages/.*/kernel',), 'diffusion/mnist_ddpm_unet': ('down/.*/kernel', 'middle/.*/kernel')
+  'gans/digits_gan': ('stages/.*/kernel',), 'diffusion/mnist_ddpm_unet': ('down/.*/kernel', 'middle/.*/kernel'),
+  'diffusion/pixart': ('blocks/.*/kernel', 'embed/modulation/kernel'), 'diffusion/flux': ('(joint|single)/.*/kernel',)
 }
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ('gans/digits_gan', 'diffusion/mnist_ddpm_unet')]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in (
+  'gans/digits_gan', 'diffusion/mnist_ddpm_unet', 'diffusion/pixart', 'diffusion/flux')]
 
 
 def experiment(name, *flags):

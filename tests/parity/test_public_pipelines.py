@@ -1,15 +1,12 @@
 """Whole pipelines against `diffusers`: random small ones, from a prompt to pixels, in and out."""
 
 import json
-import pathlib
 
 import numpy as np
 import pytest
 
 import genjax
-from genjax.interop import pipelines
 from genjax.runs import exporting, importing
-from genjax.types import UserError
 
 torch = pytest.importorskip('torch', reason='parity tests need the extra [parity]')
 diffusers = pytest.importorskip('diffusers', reason='parity tests need the extra [parity]')
@@ -33,10 +30,10 @@ def opened(folder, workdir, **sampler):
   return genjax.open(workdir, sampler=dict(steps=STEPS, **sampler))
 
 
-def check_written(run, before, folder):
+def check_written(run, before, folder, **missing):
   """What is written again is the same to the last bit, and `diffusers` loads it."""
   exporting.export(run.workdir, folder)
-  after = diffusers.DiffusionPipeline.from_pretrained(folder)
+  after = diffusers.DiffusionPipeline.from_pretrained(folder, **missing)
   assert type(after) is type(before) and type(after.scheduler) is type(before.scheduler)
   settings = [{**pipeline.scheduler.config, '_use_default_values': None} for pipeline in (before, after)]
   assert settings[0] == settings[1]
@@ -69,7 +66,8 @@ def test_stable_diffusion(tmp_path):
 
 def test_velocity(tmp_path):
   """Stable Diffusion 2: a network that predicts v, with DDIM, a projection by matrices, and no negative prompt."""
-  theirs = tiny.stable_diffusion(tmp_path / 'theirs', tiny.DDIM_V, use_linear_projection=True, attention_head_dim=(2, 4))
+  theirs = tiny.stable_diffusion(tmp_path / 'theirs', tiny.DDIM_V, use_linear_projection=True,
+                                 attention_head_dim=(2, 4))
   run = opened(tmp_path / 'theirs', tmp_path / 'run')
   wanted = theirs(PROMPTS[0], latents=torch_of(noise(1)), num_inference_steps=STEPS, output_type='np').images
   near(run.sample(1, prompt=PROMPTS[0], noise=noise(1), exact=True)['image'], wanted)

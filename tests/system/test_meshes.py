@@ -14,6 +14,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MESHES = ('data:8', 'data:2+fsdp:4', 'data:2+fsdp:2+tensor:2', 'fsdp:8')  # the last one writes the checkpoint
+SPLIT = ('data:2+fsdp:2+tensor:2', 'fsdp:8')
 CONTEXT = ('data:2+context:4', *MESHES)
 DIGITS = ('--config.data.name=digits', '--config.data.shape=(8,8,1)')
 CASES = {
@@ -28,6 +29,9 @@ CASES = {
   'n-grams': ('language/names_ngram', MESHES, (
     '--config.data.name=python_stdlib', '--config.data.train=test[:4]', '--config.data.heldout=test[4:6]',
     '--config.data.separator=\x01', '--config.model.width=16', '--config.model.hidden=64')),  # sizes that eight divides
+  'pixart': ('diffusion/pixart', SPLIT, ('--config.model.width=96', '--config.model.text_width=64')),
+  'mm-dit': ('diffusion/flux', SPLIT, ('--config.model.head_dim=48', '--config.model.rope_axes=(16,16,16)',
+                                       '--config.model.text_width=64')),
   'made': ('autoregressive/mnist_made', MESHES, ()),
   'nade': ('autoregressive/mnist_nade', MESHES, ()),
   # What may depend on who holds which row: packs of samples, a gradient penalty, accumulation, batch statistics of a

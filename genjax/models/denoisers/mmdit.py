@@ -230,13 +230,13 @@ def positions(config: MmDit, grid: tuple[int, int]) -> np.ndarray:
   """Fixed positions T D of a grid of patches, cut from the middle of the largest grid.
 
   Columns before rows, sines before cosines; neighbours are grid / largest apart, so that the largest grid
-  fills 0 .. grid.
+  fills 0 .. grid. Places are rounded to float32, as in diffusers, whose files hold these positions.
   """
-  step = config.grid / config.largest
+  places = np.arange(config.largest, dtype=np.float32) / np.float32(config.largest / config.grid)
   row, column = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
   start = [(config.largest - side) // 2 for side in grid]
   half = config.width // 2
-  return np.concatenate([sincos((column + start[1]) * step, half), sincos((row + start[0]) * step, half)],
+  return np.concatenate([sincos(places[column + start[1]], half), sincos(places[row + start[0]], half)],
                         axis=-1).astype(np.float32)
 
 

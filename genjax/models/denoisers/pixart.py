@@ -21,7 +21,7 @@ from genjax.nn.linear import Linear
 from genjax.types import Array, Key
 
 _NORMAL, _ZEROS = nnx.initializers.normal(0.02), nnx.initializers.zeros_init()
-SIZES = 3  # numbers: height, width and height / width
+SIZES = 3  # numbers that are embedded: height, width and height / width
 Condition = tuple[Array, Array]  # the embedded time B D, and what all blocks add to their tables, B 6 D as one axis
 
 
@@ -30,7 +30,7 @@ class PixArt(dit.DiT):
   """Options of the network; the defaults are those of PixArt-Sigma at 1024 pixels (610,856,096 parameters).
 
   Attributes: see `genjax.models.denoisers.dit.DiT`. `numbers` is 0, or 3 for height and width in pixels and height /
-  width, each embedded by Fourier features of its own.
+  width, each embedded by Fourier features of its own; with 2 the last one is computed from the others.
 
   Raises:
     UserError: no tokens, a vector, other numbers, another block, or what `DiT` refuses.
@@ -51,8 +51,8 @@ class PixArt(dit.DiT):
       raise checks.OutOfRange(f'block is of model dit: PixArt has a block of its own, got {self.block!r}')
     if self.vector_width:
       raise checks.OutOfRange(f'PixArt reads no vector; vector_width must be 0, got {self.vector_width}')
-    if self.numbers not in (0, SIZES):
-      raise checks.OutOfRange(f'numbers must be 0, or {SIZES}: height, width and height / width; got {self.numbers}')
+    if self.numbers not in (0, SIZES - 1, SIZES):
+      raise checks.OutOfRange(f'numbers must be 0, 2 (height and width) or 3 (and height / width), got {self.numbers}')
     if self.numbers and self.width % SIZES:
       raise checks.OutOfRange(f'width must be a multiple of {SIZES}, of which each number has an equal share, got '
                               f'{self.width}')
@@ -80,7 +80,8 @@ class Embed(dit.Embed):
   def __call__(self, x_BHWC: Array, time_B: Array, given: Given, key: Key | None = None):
     x_BTD, condition_BD, memory = super().__call__(x_BHWC, time_B, given)
     if self.resolution is not None and self.aspect is not None:
-      height_B, width_B, aspect_B = given['numbers'].T
+      height_B, width_B, *more = given['numbers'].T
+      aspect_B = more[0] if more else height_B / jnp.maximum(width_B, 1.0)
       parts = [self.resolution(height_B), self.resolution(width_B), self.aspect(aspect_B)]
       condition_BD = condition_BD + jnp.concatenate(parts, axis=-1)
     return x_BTD, (condition_BD, self.modulation(jax.nn.silu(condition_BD))), memory

@@ -70,6 +70,9 @@ def test_a_fresh_network_predicts_zero_and_everything_told_matters():
   for changed in (told(numbers=told()['numbers'] + np.array([0, 9, 0], np.float32)), told(tokens=2 * told()['tokens'])):
     assert np.abs(apply(params, time_B, changed) - base).max(axis=(1, 2, 3)).min() > 1e-4
   assert np.abs(apply(params, time_B + 50, told()) - base).max(axis=(1, 2, 3)).min() > 1e-4
+  two = pixart.network(pixart.PixArt(**SMALL | dict(numbers=2)))
+  sizes = told(numbers=told()['numbers'][:, :2])  # height / width is computed
+  np.testing.assert_allclose(jax.jit(two.apply)(params, {}, x_BHWC, time_B, sizes)[0], base, atol=1e-5)
   padding = np.array(told()['tokens'])
   padding[1, 2:] = 7.0
   np.testing.assert_array_equal(apply(params, time_B, told(tokens=padding)), base)
@@ -99,7 +102,7 @@ def test_every_large_parameter_has_axes(options):
 
 @pytest.mark.parametrize('options, message', [
   (dict(token_width=0), 'attends to a text'), (dict(tokens_enter='context'), 'attends to a text'),
-  (dict(numbers=2), 'numbers must be 0, or 3'), (dict(vector_width=4), 'reads no vector'),
+  (dict(numbers=1), 'numbers must be 0, 2'), (dict(vector_width=4), 'reads no vector'),
   (dict(width=20, heads=2), 'multiple of 3'), (dict(block='other'), 'block')])
 def test_options_that_do_not_fit(options, message):
   with pytest.raises(UserError, match=message):
