@@ -89,8 +89,8 @@ def perceptual(config: Config, experiment: Experiment) -> Perceptual:
     UserError: the classifier has no convolutions.
   """
   if config.model.name != 'convolutional':
-    raise UserError(f'a perceptual distance is of maps of convolutions, and this classifier is a {config.model.name!r}; '
-                    "name one with config.model.name='convolutional'")
+    raise UserError('a perceptual distance is of maps of convolutions, and this classifier is a '
+                    f"{config.model.name!r}; name one with config.model.name='convolutional'")
   net = classifier.network(config_lib.build(classifier.Classifier, config.model, 'config.model',
                                             shape=tuple(config.data.shape), num_classes=config.data.num_classes))
 

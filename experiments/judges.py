@@ -90,8 +90,8 @@ def options(config: Config) -> dict[str, Section]:
 
 def _check_optimizers(config: Config) -> None:
   if CRITIC not in config.optimizers:
-    raise UserError(f'config.critic needs an optimizer of its own, and config.optimizers has {sorted(config.optimizers)}'
-                    '; set config.optimizers.critic, as configs/autoencoders/vqgan.py does')
+    raise UserError('config.critic needs an optimizer of its own, and config.optimizers has '
+                    f'{sorted(config.optimizers)}; set config.optimizers.critic, as configs/autoencoders/vqgan.py does')
 
 
 def _check_size(part: parts_lib.Part, shape: tuple[int, ...]) -> None:

@@ -5,6 +5,7 @@ numbers of the codes.
 """
 
 from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 import jax
@@ -143,13 +144,15 @@ def exported_options(config: Config, net: Tree) -> vq.Whole:
   if not isinstance(model, vq.VqGan) or not isinstance(quantizer, quantizers.VectorQuantizer):
     raise UserError(f'the public layout of quantized autoencoders is that of config.model.name=vqgan with '
                     f'config.quantizer.name=vector, got {config.model.name} and {config.quantizer.name}')
-  return vq.Whole(model, quantizer)
+  # There the codebook is a parameter, however it was learned.
+  return vq.Whole(model, dataclasses.replace(quantizer, learned='gradient', revive=0.0))
 
 
 def exported(config: Config, net: Tree, mutable: Tree) -> Tree:
   """The parameters of the networks with the codebook, however that was learned."""
-  codebook = exported_options(config, net).quantizer.codebook(net.get('codebook', {}), mutable.get('codebook', {}))
-  return {**net, 'codebook': {'embedding': codebook}}
+  quantizer = quantizer_of(config)
+  assert isinstance(quantizer, quantizers.VectorQuantizer)  # `exported_options` asked for it
+  return {**net, 'codebook': {'embedding': quantizer.codebook(net.get('codebook', {}), mutable.get('codebook', {}))}}
 
 
 def _of(experiment: Experiment) -> VqAutoencoder:

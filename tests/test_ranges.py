@@ -122,6 +122,11 @@ BAD = {
     ('model.channels', '(8,0)', 'at least 1'), ('objective.scale', '0', 'above 0'),
     ('objective.beta', '-1', 'must not be negative'), ('objective.kl_warmup', '-1', 'must not be negative'),
     ('objective.importance_samples', '0', 'at least 1'), ('model.dtype', 'float', 'one of')),
+  'autoencoders/vqgan': (
+    ('quantizer.size', '0', 'at least 1'), ('quantizer.decay', '1', r'must lie in \[0, 1\)'),
+    ('quantizer.revive', '-1', 'must not be negative'), ('critic.layers', '0', 'at least 1'),
+    ('objective.critic_start', '-1', 'must not be negative'), ('objective.critic_weight', '-1', 'must not be negative'),
+    ('model.groups', '0', 'at least 1')),
   'autoencoders/mnist_vae': (
     ('model.hidden', '(0,)', 'at least 1'), ('model.latent', '-1', 'at least 1')),
   'gans/digits_gan': (

@@ -53,8 +53,9 @@ class Pairs(Group):
     if 'lpips' in found:
       extractor = extracting.open(subject.config, options.perceptual, 'perceptual', 'perceptual')
       if extractor.functions.measure != 'lpips':
-        raise UserError(f'lpips is measured by the published networks, and config.evaluation.parts.{options.perceptual} '
-                        f'is a {extractor.functions.name}; name a folder of vgg16_lpips or alexnet_lpips')
+        raise UserError('lpips is measured by the published networks, and config.evaluation.parts.'
+                        f'{options.perceptual} is a {extractor.functions.name}; name a folder of vgg16_lpips or '
+                        'alexnet_lpips')
       self._prepare = extracting.fits(extractor, subject.shape, 'pictures of this run')
       self._distance = extractor.apply(extractor.functions.distance)
       found['lpips'].update(extractor=extractor.card)

@@ -31,15 +31,16 @@ def _read(entries: Entries, stored: Mapping[str, Any]) -> Whole:
   up = [_known(entries, 'up_block_types', _UP, kind)
         for kind in entries.values.get('up_block_types') or ('UpDecoderBlock2D',)]
   if len(down) != stages or down != up[::-1]:
-    raise UserError(f'{entries.where}: down_block_types and up_block_types must be {stages} each, and have attention at '
-                    'the same resolutions')
+    raise UserError(f'{entries.where}: down_block_types and up_block_types must be {stages} each, and have attention '
+                    'at the same resolutions')
   channels = entries.integer('in_channels', 3)
   entries.only('out_channels', channels, 'as many channels go out as come in')
   latent = entries.integer('latent_channels', 3)
   width = entries.integer('vq_embed_dim', latent)
   size = entries.integer('num_vq_embeddings', 256)
   model = VqGan(shape=(*sides(entries, 'sample_size', 32), channels), latent=latent, width=width,
-                **autoencoders.stages_of(widths), blocks=entries.integer('layers_per_block', 1), groups=entries.integer('norm_num_groups', 32),
+                **autoencoders.stages_of(widths), blocks=entries.integer('layers_per_block', 1),
+                groups=entries.integer('norm_num_groups', 32),
                 attention=tuple(2 ** stage for stage, attends in enumerate(down) if attends))
   return Whole(model, VectorQuantizer(size, width, learned='gradient', commitment=_COMMITMENT,
                                       codebook_weight=_CODEBOOK, spread=1 / size))
@@ -71,7 +72,8 @@ def _write(config: Whole) -> dict[str, Any]:
 def _mutable(config: Whole, source: Mapping[str, Any]) -> Tree:
   """The moments that scaling_factor stands for; the use of codes is not in public files."""
   found = autoencoders.moments(dataclasses.replace(config.model, latent=config.quantizer.width, width=0), source)
-  return {**found, 'codebook': {'size': np.zeros(config.quantizer.size, np.float32), 'weight': np.zeros((), np.float32)}}
+  unused = {'size': np.zeros(config.quantizer.size, np.float32), 'weight': np.zeros((), np.float32)}
+  return {**found, 'codebook': unused}
 
 
 def _tensors(config: Whole) -> tuple[Tensor, ...]:

@@ -142,7 +142,6 @@ class VectorQuantizer:
       OutOfRange: `revive` is more than the mean number of vectors of a code, so that no code could live.
     """
     z_ND = z_XD.astype(jnp.float32).reshape(-1, self.width)
-    self._check(len(z_ND))
     codes_KD = self.codebook(params, mutable)
     index_N = nearest(z_ND, codes_KD)
     code_ND = codes_KD[index_N]
@@ -151,6 +150,7 @@ class VectorQuantizer:
       loss += self.codebook_weight * jnp.mean(jnp.square(jax.lax.stop_gradient(z_ND) - code_ND))
     counts_K = count(index_N, self.size)
     if key is not None:
+      self._check(len(z_ND))
       mutable = self._updated(params, mutable, jax.lax.stop_gradient(z_ND), index_N, counts_K, key)
     passed = rotated if self.estimator == 'rotation' else straight_through
     out_XD = passed(z_ND, code_ND).reshape(z_XD.shape)
@@ -166,10 +166,10 @@ class VectorQuantizer:
     return jnp.where(total > 0, mutable['size'] / jnp.where(total > 0, total, 1.0), 1.0 / self.size)
 
   def _check(self, vectors: int) -> None:
-    if self.revive >= max(vectors / self.size, 1e-12) and self.revive:
-      raise checks.OutOfRange(f'revive must be below the mean number of vectors of a code, which is {vectors} vectors of '
-                              f'a batch over {self.size} codes = {vectors / self.size:.3g}, got {self.revive}; make it '
-                              'smaller, or the batch larger')
+    if self.revive and self.revive >= vectors / self.size:
+      raise checks.OutOfRange('config.quantizer.revive must be below the mean number of vectors of a code, which is '
+                              f'{vectors} vectors of a batch over {self.size} codes = {vectors / self.size:.3g}, got '
+                              f'{self.revive}; make it smaller, or the batch larger')
 
   def _updated(self, params: Tree, mutable: Tree, z_ND: Array, index_N: Array, counts_K: Array, key: Key) -> Tree:
     """The mutable variables after one batch more."""

@@ -161,8 +161,8 @@ class Judges:
   def _adapted(self, params: Params, context: Context, decoder: Network, hidden_BHWC: Array | None, out_BHWC: Array,
                error_of: Callable[[Array], tuple[Array, Mapping[str, Array]]],
                fooled: Callable[[Array], Array]) -> tuple[Array, Array, Mapping[str, Array]]:
-    """Loss, error and metrics with an adaptive weight. The gradients that give the weight are also those of the loss, so
-    that neither judge runs twice."""
+    """Loss, error and metrics with an adaptive weight. The gradients that give the weight are also those of the loss,
+    so that neither judge runs twice."""
     fixed_BHWC = jax.lax.stop_gradient(out_BHWC)
     (error, metrics), error_slope = jax.value_and_grad(error_of, has_aux=True)(fixed_BHWC)
     term, term_slope = jax.value_and_grad(fooled)(fixed_BHWC)

@@ -41,8 +41,8 @@ class Forward(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class VqAutoencoder:
-  """Reconstruction plus what trains the codebook. Group 'net', phase 'autoencoder'; with a critic also the group and the
-  phase 'critic'.
+  """Reconstruction plus what trains the codebook. Group 'net', phase 'autoencoder'; with a critic also the group and
+  the phase 'critic'.
 
   Latents, for a run that stands on this one, are the vectors before they are quantized; `decode` quantizes them. Their
   moments are averaged in `mutable` while it trains, see `genjax.objectives.autoencoder.KlAutoencoder`.
@@ -151,8 +151,8 @@ class VqAutoencoder:
             **self.judges.named(distance_B), **{name: jnp.full(size, value) for name, value in everyone.items()}}
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
-    """'image' uint8 N H W C of codes that are drawn one by one, as often as each was used lately: what the decoder makes
-    of a model that knows nothing but this."""
+    """'image' uint8 N H W C of codes that are drawn one by one, as often as each was used lately: what the decoder
+    makes of a model that knows nothing but this."""
     logit_K = jnp.log(jnp.maximum(self.quantizer.frequencies(context.mutable['codebook']), 1e-30))
     index_NHW = jax.vmap(lambda key: jax.random.categorical(key, logit_K, shape=self.latent[:-1]))(keys)
     return {'image': self.decode_indices(params, context.mutable, index_NHW)}

@@ -119,8 +119,10 @@ def test_revival_depends_on_its_key_alone():
 
 def test_a_threshold_that_no_code_reaches_is_an_error():
   quantizer = VectorQuantizer(16, 2, revive=4.0)
+  variables = started(quantizer)
   with pytest.raises(UserError, match=r'revive must be below .* 60 vectors of a batch over 16 codes = 3.75, got 4.0'):
-    quantizer.apply(*started(quantizer), Z)
+    quantizer.apply(*variables, Z, key=jax.random.key(0))
+  assert quantizer.apply(*variables, Z[:1])[0].index_X.shape == (1, 3, 5)  # nothing is revived in inference
 
 
 def test_straight_through_is_the_gradient_of_the_codes():

@@ -74,7 +74,8 @@ def test_evaluation_leaves_out_padding():
   assert 'relative_error' not in objective().evaluate(params, context, {'image': IMAGE}, jax.random.key(0))
 
 
-@pytest.mark.parametrize('quantizer', [QUANTIZER, FiniteScalarQuantizer((7,)), VectorQuantizer(4, 1, learned='gradient')])
+@pytest.mark.parametrize('quantizer', [
+  QUANTIZER, FiniteScalarQuantizer((7,)), VectorQuantizer(4, 1, learned='gradient')])
 def test_images_and_numbers_of_codes(quantizer):
   made = objective(quantizer)
   params, context = started(made)

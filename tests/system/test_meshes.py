@@ -24,6 +24,8 @@ CASES = {
     'data:2+expert:4', 'data:2+context:2+expert:2', 'fsdp:2+tensor:2+expert:2', 'fsdp:4+expert:2', *MESHES), ()),
   'vae': ('autoencoders/digits_vae', MESHES, ()),
   'gan': ('gans/digits_gan', MESHES, ()),
+  # codes by averages and revived ones, a critic that begins late, an adaptive weight
+  'vqgan': ('autoencoders/vqgan', MESHES, ('--config.batch_size=16',)),
   'u-net': ('diffusion/mnist_flow', MESHES, (*DIGITS, '--config.model.attention=(4,)')),
   'recurrent': ('language/additions', MESHES, ()),
   'n-grams': ('language/names_ngram', MESHES, (
@@ -95,3 +97,16 @@ def test_a_mesh_changes_no_loss_of_adapters(name):
   assert done.returncode == 0, done.stderr[-5000:]
   found = json.loads(done.stdout.splitlines()[-1])
   assert found['moved'] > 1e-3 and max(found['meshes'].values()) < 1e-5
+
+
+@pytest.mark.slow
+def test_codebooks_are_learned_from_the_whole_batch():
+  """Averages, numbers of vectors and revived codes on data:8 are those of one device."""
+  argv = [sys.executable, pathlib.Path(__file__).with_name('codebooks.py')]
+  done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False, env={
+    **os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), 'JAX_PLATFORMS': 'cpu'})
+  assert done.returncode == 0, done.stderr[-5000:]
+  found = json.loads(done.stdout.splitlines()[-1])
+  assert set(found) == {'averages', 'gradient'}
+  assert found['averages']['variables'] == ['embedding', 'size', 'sum', 'weight']
+  assert all(way['same_codes'] and way['difference'] < 1e-5 for way in found.values()), found

@@ -17,6 +17,7 @@ FAMILIES = {
   'mixture of experts': ('language/mixtral', 'genjax.experiments.language'),
   'vae': ('autoencoders/digits_vae', 'genjax.experiments.vae'),
   'gan': ('gans/digits_gan', 'genjax.experiments.gan'),
+  'vqgan': ('autoencoders/vqgan', 'genjax.experiments.vq'),  # two optimizers, codes that are revived
   'recurrent': ('language/additions', 'genjax.experiments.seq2seq'),
   'autoregressive': ('autoregressive/mnist_made', 'genjax.experiments.autoregressive'),
   'diffusion': ('quickstart', 'genjax.experiments.diffusion'),

@@ -28,7 +28,7 @@ def test_sizes(layers, side, least):
   config = Patch(layers=layers, width=4, norm='layer')
   assert config.least == least
   _, _, logits = shapes(config, side)
-  expected = [length for length in (side, side + 5)]
+  expected = [side, side + 5]
   for _ in range(layers):
     expected = [(length - 2) // 2 + 1 for length in expected]
   assert logits.shape[1:] == tuple(length - 2 for length in expected)
@@ -41,8 +41,8 @@ def test_a_bias_before_a_norm_is_left_out(norm, biases):
   assert len([name for name in names if name.endswith('bias') and 'norm' not in name]) == biases
 
 
-@pytest.mark.parametrize(('options', 'match'), [(dict(norm='instance'), 'norm must be one of'), (dict(layers=0), 'layers'),
-                                                (dict(dtype='int8'), 'dtype')])
+@pytest.mark.parametrize(('options', 'match'), [
+  (dict(norm='instance'), 'norm must be one of'), (dict(layers=0), 'layers'), (dict(dtype='int8'), 'dtype')])
 def test_bad_options(options, match):
   with pytest.raises(UserError, match=match):
     Patch(**options)
