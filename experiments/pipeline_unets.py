@@ -54,8 +54,8 @@ def inpainting(of: Callable[[Found], Sections]) -> Callable[[Found], Sections]:
     base = of(found)
     if not found.options.image_channels:
       raise UserError(f'{found.pipeline.folder}: the U-Net of this {found.pipeline.kind} reads latents alone, and '
-                      'fills holes by what is put back in each step, which genjax does not do; name the same pipeline as a '
-                      'StableDiffusionPipeline or StableDiffusionXLPipeline in its model_index.json')
+                      'fills holes by what is put back in each step, which genjax does not do; name the same pipeline '
+                      'as a StableDiffusionPipeline or StableDiffusionXLPipeline in its model_index.json')
     hole = dict(kind='inpainting', column='image', mask='mask', part=AUTOENCODER, dropout=0.0)
     return Sections({**base.conditions, 'hole': hole}, base.sampler)
 

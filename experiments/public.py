@@ -209,6 +209,11 @@ def check(config: Config, kept: Mapping[str, bytes]) -> None:
   """
   if config.experiment not in OPTIONS:
     raise UserError(f'runs of {config.experiment} have no public architecture; supported are {", ".join(OPTIONS)}')
+  if config.experiment == diffusion.__name__ and not pipeline_export.family_of(config, kept):
+    try:
+      interop.architecture_of(diffusion.model_options(config))
+    except UserError as error:
+      raise UserError(f'the options of this run of {config.experiment} have no public architecture: {error}') from error
   if config.experiment in OWN_VOCABULARY and imported.PUBLIC not in kept:
     raise UserError(
       f'a run of {config.experiment} that does not start from a public model has its own vocabulary, which no public '
