@@ -9,7 +9,7 @@ from typing import Any
 
 from genjax import checks
 from genjax import config as config_lib
-from genjax.diffusion import samplers, schedules, spacings
+from genjax.diffusion import multistep, samplers, schedules, spacings
 from genjax.interop.schedulers import SCHEDULERS
 from genjax.objectives.diffusion import Sampler
 from genjax.options import Section
@@ -104,9 +104,7 @@ def sampler(options: SamplerOptions, process: schedules.Process, learned: bool =
   config_lib.build(_check_only(method), keywords, 'config.sampler.options', **dict.fromkeys(_shared(method)))
   if method is samplers.ancestral:
     keywords.setdefault('variance', 'learned' if learned else 'small')
-    if keywords['variance'] not in samplers.VARIANCES:
-      raise UserError(f'config.sampler.options.variance must be one of {samplers.VARIANCES}, got '
-                      f'{keywords["variance"]!r}')
+  _check_values(name, keywords, options.steps, process)
   spacing = spacings.Spacing(
     options.steps, options.spacing or _class_spacing(options, process), options.sigmas, options.offset, options.final,
     options.shift, tokens, tuple(options.shift_by_tokens), options.original_steps, options.rho, options.sigma_min,
@@ -118,6 +116,22 @@ def sampler(options: SamplerOptions, process: schedules.Process, learned: bool =
                  rescale=options.rescale, interval=low_high, clip=options.clip,
                  learned=keywords.get('variance') == 'learned', process=grid.process, scale=grid.scale,
                  threshold=options.threshold, threshold_max=options.threshold_max)
+
+
+def _check_values(name: str, keywords: Mapping[str, Any], steps: int, process: schedules.Process) -> None:
+  """Refuses values of options that a sampler would refuse while it runs."""
+  known = {'variance': samplers.VARIANCES, 'predicts': multistep.PREDICTS, 'order': (1, 2, 3)}
+  for option, allowed in known.items():
+    if option in keywords and keywords[option] not in allowed:
+      raise UserError(f'config.sampler.options.{option} must be one of {allowed}, got {keywords[option]!r}')
+  if name == 'tcd':
+    checks.between({'options.eta': keywords.get('eta', 0.3)}, ('options.eta',), at_most=1)
+  if keywords.get('runge_kutta') and steps < 4:
+    raise UserError(f'config.sampler.options.runge_kutta=True needs at least 4 steps, got {steps}')
+  pure = process.log_alpha_bar[-1:] == (-math.inf,)
+  if name == 'pndm' and keywords.get('predicts', 'epsilon') == 'epsilon' and pure:
+    raise UserError('the process begins at pure noise, where the noise that pndm extrapolates tells nothing of the '
+                    "data; set config.sampler.options.predicts='v', or another sampler")
 
 
 def sections(config: Any) -> dict[str, Section]:

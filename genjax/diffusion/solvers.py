@@ -5,6 +5,7 @@ lambda is infinite, at pure noise and at clean data, it is bounded, and steps ha
 """
 
 from collections.abc import Callable
+import math
 from typing import Any
 
 import jax
@@ -166,9 +167,9 @@ def _weights(process: Process, times: Array, orders: np.ndarray) -> tuple[Array,
   far = jnp.where(exists(2), earlier(2), -2.0)
   # The integrals of the interpolating polynomials (Zhao et al. 2023, eq. 4): phi_2, phi_3, phi_4 over phi_1.
   first = -jnp.expm1(-h)
-  second = 1 - first / h
-  third = 0.5 - second / h
-  fourth = 1 / 6 - third / h
+  second = jnp.where(h < 1, _series(h, 1), 1 - first / h)
+  third = jnp.where(h < 1, _series(h, 2), 0.5 - second / h)
+  fourth = jnp.where(h < 1, _series(h, 3), 1 / 6 - third / h)
   b1, b2, b3 = second / first, 2 * third / first, 6 * fourth / first
   two, three = jnp.asarray(orders == 2), jnp.asarray(orders == 3)
   zero, half = jnp.zeros_like(h), jnp.full_like(h, 0.5)
@@ -183,6 +184,12 @@ def _weights(process: Process, times: Array, orders: np.ndarray) -> tuple[Array,
   weight_far = jnp.where(three, outer, zero)
   ahead = jnp.where(two | three, b1 - weight_near - weight_far, half)
   return predictor[:, 1:], _slopes(weight_near, weight_far, ahead, near, far)
+
+
+def _series(h: Array, order: int) -> Array:
+  """The sum of (-1)^(k + 1) h^k / (k + order)! over k from 1 on: what the closed form loses to rounding for small h."""
+  terms = [(-1) ** (power + 1) / math.factorial(power + order) for power in range(1, 11)]
+  return jnp.polyval(jnp.asarray([*terms[::-1], 0.0], h.dtype), h)
 
 
 def _slopes(near_weight: Array, far_weight: Array, ahead: Array, near: Array, far: Array) -> Array:

@@ -30,7 +30,8 @@ KINDS = {  # sampler -> (kind, spacing where none is named); others are 'whole' 
   'lms': ('levels', 'linspace'), 'dpm2': ('levels', 'linspace'), 'dpm2_ancestral': ('levels', 'linspace'),
   'deis': ('open', 'linspace'), 'dpmpp_2m_sde': ('open', 'linspace'), 'dpmpp_2s': ('open', 'linspace'),
   'unipc': ('open', 'linspace')}
-LEVELS_ONLY = ('dpmpp_sde', 'lms', 'dpm2', 'dpm2_ancestral', 'deis')  # their levels are infinite at a flow's start
+# Those that divide by alpha, which is 0 at the start of a flow
+LEVELS_ONLY = ('heun_discrete', 'pndm', 'dpmpp_sde', 'lms', 'dpm2', 'dpm2_ancestral', 'deis')
 _ROUNDED = ('dpm2', 'dpm2_ancestral')  # those of kind 'levels' that are told whole times with Karras levels
 WHOLE_ONLY = ('tcd',)  # samplers of whole times
 SPACINGS = ('leading', 'linspace', 'trailing', 'distilled')  # beside those of `schedules.sampling_times`
@@ -103,7 +104,7 @@ def grid(process: Process, sampler: str, spacing: Spacing) -> Grid:
   kind, own = KINDS.get(sampler, ('whole', ''))
   if sampler in LEVELS_ONLY and not process.steps and process.spacing != 'karras':
     raise UserError(f"config.sampler.name={sampler!r} needs noise levels sigma / alpha, which are infinite at the "
-                    "start of a flow; use 'flow_euler', 'unipc' or 'dpmpp_2m'")
+                    "start of a flow; use 'flow_euler', 'heun', 'unipc' or 'dpmpp_2m'")
   if sampler in WHOLE_ONLY and not process.steps:
     raise UserError(f"config.sampler.name={sampler!r} needs a process of whole times, such as 'vp_scaled_linear'")
   flow = not process.steps and process.spacing != 'karras'
@@ -252,6 +253,9 @@ def _discrete(process: Process, kind: str, name: str, spacing: Spacing, rounded:
       found = np.round(found)
     if kind != 'levels':  # those of diffusers round two of them and cut the others
       found = np.round(found) if spacing.sigmas in ('karras', 'lu') else np.floor(found)
+  if (np.diff(levels) >= 0).any():
+    raise UserError(f'{spacing.steps} steps visit pure noise more than once, where noise levels do not differ; use the '
+                    "sampler 'ddim' or 'ddpm', or a process whose signal lasts longer")
   last = known[0] if spacing.final == 'first' else 0.0
   return Grid((*levels.tolist(), float(last)), of_levels(process, known, levels, found),
               scale=1.0 if kind != 'levels' or name == 'leading' else 0.0)

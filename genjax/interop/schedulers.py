@@ -18,9 +18,8 @@ _THRESHOLD = {'thresholding': False, 'dynamic_thresholding_ratio': 0.995, 'sampl
 _SIGMAS = {'use_karras_sigmas': False, 'use_exponential_sigmas': False, 'use_beta_sigmas': False}
 _LEVELS = {**_SIGMAS, 'timestep_spacing': 'linspace', 'steps_offset': 0}
 _FLOW = {'use_flow_sigmas': False, 'flow_shift': 1.0, 'use_dynamic_shifting': False, 'time_shift_type': 'exponential'}
-_SOLVER = {**_BETAS, **_SIGMAS, **_THRESHOLD, **_FLOW, 'solver_order': 2, 'solver_type': 'midpoint',
-           'final_sigmas_type': 'zero'}
-_DPM = {**_SOLVER, 'algorithm_type': 'dpmsolver++', 'lambda_min_clipped': float('-inf'), 'variance_type': None}
+_SOLVER = {**_BETAS, **_SIGMAS, **_THRESHOLD, **_FLOW, 'solver_order': 2, 'solver_type': 'midpoint'}
+_DPM = {**_SOLVER, 'final_sigmas_type': 'zero', 'algorithm_type': 'dpmsolver++', 'lambda_min_clipped': float('-inf'), 'variance_type': None}
 _FEW = {**_LATENT, **_THRESHOLD, **_ZERO_SNR, **_CLIP, 'clip_sample': False, 'beta_schedule': 'scaled_linear',
         'original_inference_steps': 50, 'set_alpha_to_one': True, 'timestep_scaling': 10.0, **_TIMES}
 
@@ -62,11 +61,10 @@ SCHEDULERS: dict[str, Scheduler] = {
   'DPMSolverSDEScheduler': Scheduler('dpmpp_sde', 25, {**_LATENT, **_LEVELS, 'noise_sampler_seed': None}, (
     'noise_sampler_seed',)),
   'UniPCMultistepScheduler': Scheduler('unipc', 20, {
-    **_SOLVER, **_LEVELS, **_ZERO_SNR, 'solver_type': 'bh2', 'predict_x0': True, 'disable_corrector': [],
+    **_SOLVER, **_LEVELS, **_ZERO_SNR, 'solver_type': 'bh2', 'final_sigmas_type': 'zero', 'predict_x0': True, 'disable_corrector': [],
     'solver_p': None, 'lower_order_final': True, 'sigma_min': None, 'sigma_max': None, 'shift_terminal': None}),
   'DEISMultistepScheduler': Scheduler('deis', 20, {
-    **_SOLVER, **_LEVELS, 'solver_type': 'logrho', 'algorithm_type': 'deis', 'lower_order_final': True}, (
-      'final_sigmas_type',)),
+    **_SOLVER, **_LEVELS, 'solver_type': 'logrho', 'algorithm_type': 'deis', 'lower_order_final': True}),
   'LMSDiscreteScheduler': Scheduler('lms', 50, {**_BETAS, **_LEVELS}),
   'KDPM2DiscreteScheduler': Scheduler('dpm2', 25, {**_LATENT, **_LEVELS}),
   'KDPM2AncestralDiscreteScheduler': Scheduler('dpm2_ancestral', 25, {**_LATENT, **_LEVELS}),
@@ -86,7 +84,9 @@ _VARIANCES = {'fixed_small': 'small', 'fixed_small_log': 'small', 'fixed_large':
 _SPACED = {'use_karras_sigmas': 'karras', 'use_exponential_sigmas': 'exponential', 'use_beta_sigmas': 'beta',
            'use_lu_lambdas': 'lu'}
 _ELSEWHERE = {  # keys that files have beside those of the classes above
-  'algorithm_type', 'eta', 'num_inference_steps', *(key for row in SCHEDULERS.values() for key in row.defaults)}
+  'algorithm_type', 'eta', 'num_inference_steps', 'tensor_format',
+  *(key for row in SCHEDULERS.values() for key in row.defaults)}
+_HARMLESS = {'predict_epsilon': True}  # keys of old files with the value that changes nothing; of others false does
 
 
 class _Keys:
@@ -94,11 +94,13 @@ class _Keys:
 
   def __init__(self, values: Mapping[str, Any], where: str):
     self.where, name = where, values.get('_class_name')
-    if name not in SCHEDULERS:
+    if not isinstance(name, str) or name not in SCHEDULERS:
       raise UserError(f'{where}: _class_name is {name!r}; genjax reads {sorted(SCHEDULERS)}')
-    self.name, self.row = str(name), SCHEDULERS[str(name)]
+    self.name, self.row = name, SCHEDULERS[name]
     given = {key: value for key, value in values.items() if not key.startswith('_')}
-    if unknown := sorted(key for key, value in given.items() if key not in _ELSEWHERE and value not in (None, False)):
+    unknown = sorted(key for key, value in given.items() if not (
+      key in _ELSEWHERE or value is None or value == _HARMLESS.get(key, False)))
+    if unknown:
       raise UserError(f'{where}: genjax does not know {listed(unknown)}')
     own = {key: value for key, value in given.items() if key in self.row.defaults and value is not None}
     self.values = {**self.row.defaults, **own}
@@ -112,7 +114,7 @@ class _Keys:
   def choose(self, key: str, known: Mapping[str, Any]) -> Any:
     """What `known` has for the value of a key."""
     value = self.take(key)
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
       raise UserError(f'{self.where}: {key} is {value!r}; genjax reads {sorted(known)}')
     return known[value]
 
@@ -180,6 +182,8 @@ def _shift(keys: _Keys, pipeline: str) -> dict[str, Any]:
   line = tuple(keys.take(key) for key in ('base_image_seq_len', 'base_shift', 'max_image_seq_len', 'max_shift'))
   shift = float(keys.take('shift', 1.0) if 'shift' in keys.row.defaults else keys.take('flow_shift', 1.0))
   own = keys.row.sampler == 'flow_euler' and any(name in pipeline for name in EVEN)
+  if 'Flux2' in pipeline:
+    raise UserError(f'{keys.where}: genjax does not know how {pipeline} shifts its times')
   spacing = {'spacing': 'uniform' if own else 'linspace'}
   if not keys.take('use_dynamic_shifting', False):
     keys.take('time_shift_type')
@@ -196,7 +200,8 @@ EVEN = ('Flux', 'Lumina2', 'QwenImage', 'Chroma', 'AuraFlow', 'Bria', 'OvisImage
 
 def _spacing(keys: _Keys, name: str) -> dict[str, Any]:
   """Times of a discrete process."""
-  keys.take('flow_shift'), keys.take('use_dynamic_shifting'), keys.take('time_shift_type')  # without effect here
+  for key in ('flow_shift', 'use_dynamic_shifting', 'time_shift_type'):
+    keys.take(key)  # without effect here
   if keys.row.sampler in ('lcm', 'tcd'):
     final = 'first' if keys.row.sampler == 'tcd' else 'data'
     return {'spacing': 'distilled', 'original_steps': keys.take('original_inference_steps'), 'final': final}
@@ -254,7 +259,8 @@ def _dpm(keys: _Keys, sampler: dict[str, Any]) -> None:
   if variance not in (None, 'learned', 'learned_range'):  # the second half of the channels is not read
     raise UserError(f'{keys.where}: variance_type is {variance!r}; genjax reads null, learned and learned_range')
   if sampler.get('final') != 'first':  # the last step is of order 1 without them, too
-    keys.take('lower_order_final'), keys.take('euler_at_final')
+    for key in ('lower_order_final', 'euler_at_final'):
+      keys.take(key)
   elif sampler['name'] == 'dpmpp_2s':
     raise UserError(f"{keys.where}: genjax has no DPMSolverSinglestepScheduler with final_sigmas_type='sigma_min'")
 
@@ -271,8 +277,8 @@ def write(process: Mapping[str, Any], parameterization: Mapping[str, Any],
   Raises:
     UserError: `diffusers` has no scheduler that samples so.
   """
-  name, flow = SCHEDULERS[sampler['name']].sampler if sampler['name'] in SCHEDULERS else sampler['name'], (
-    process['name'] == 'flow')
+  flow = process['name'] == 'flow'
+  name = SCHEDULERS[sampler['name']].sampler if sampler['name'] in SCHEDULERS else sampler['name']
   name = {'ancestral': 'ddpm', 'dpmpp_2m_sde': 'dpmpp_2m'}.get(name, name)
   if flow and name in ('euler', 'ddim', 'euler_discrete'):
     name = 'flow_euler'  # the same method on straight paths
@@ -312,8 +318,9 @@ def _written(row: Scheduler, process: Mapping[str, Any], sampler: Mapping[str, A
               'beta_start': process.get('beta_start', start), 'beta_end': process.get('beta_end', end)}
   if process.get('rescale'):
     found |= {'rescale_betas_zero_snr': _has(row, 'rescale_betas_zero_snr', 'process.rescale', True)}
-  spacing = sampler.get('spacing') or {'pndm': 'leading', 'lcm': 'distilled', 'tcd': 'distilled', 'ddim': 'trailing',
-                                       'ddpm': 'trailing', 'dpmpp_2m': 'trailing'}.get(row.sampler, 'linspace')
+  named = sampler['name'] in SCHEDULERS  # by the class, whose default an empty spacing is
+  own = 'uniform' if row.sampler in ('ddim', 'ddpm', 'dpmpp_2m') else 'leading' if row.sampler == 'pndm' else 'linspace'
+  spacing = sampler.get('spacing') or (row.defaults.get('timestep_spacing', 'linspace') if named else own)
   spacing = 'trailing' if spacing == 'uniform' else spacing  # these are the same times
   if row.sampler in ('lcm', 'tcd'):
     return found | {'original_inference_steps': sampler.get('original_steps', 50)}

@@ -31,6 +31,11 @@ def test_every_class_with_its_defaults_comes_back(name):
   assert written['_class_name'] == name and schedulers.read(written, 'file') == found
 
 
+def test_keys_of_old_files_that_change_nothing_are_read():
+  old = SD15 | {'predict_epsilon': True, 'tensor_format': 'pt', 'thresholding': None}
+  assert schedulers.read(old, 'file') == schedulers.read(SD15, 'file')
+
+
 def test_pipelines_of_flows_that_list_even_times():
   flux = schedulers.read({'_class_name': 'FlowMatchEulerDiscreteScheduler', 'use_dynamic_shifting': True}, 'file',
                          'FluxPipeline')
@@ -43,6 +48,7 @@ def test_pipelines_of_flows_that_list_even_times():
 @pytest.mark.parametrize('change, match', [
   (dict(_class_name='RePaintScheduler'), 'RePaintScheduler'),
   (dict(quantum=3), 'does not know quantum'),
+  (dict(predict_epsilon=False), 'does not know predict_epsilon'),
   (dict(beta_schedule='laplace'), "beta_schedule is 'laplace'"),
   (dict(prediction_type='sample'), 'epsilon or v'),
   (dict(timestep_spacing='even'), 'timestep_spacing must be'),

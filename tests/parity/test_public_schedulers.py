@@ -3,6 +3,7 @@ sample."""
 
 import functools
 import importlib
+import inspect
 import sys
 import types
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from genjax.diffusion import distilled, parameterizations, samplers, schedules, solvers
+from genjax.diffusion import levels as level_solvers
 from genjax.experiments import sampling
 from genjax.interop import schedulers
 from genjax.nn.functional import Network
@@ -22,7 +24,7 @@ from genjax.objectives.diffusion import Diffusion
 torch = pytest.importorskip('torch', reason='parity tests need the extra [parity]')
 diffusers = pytest.importorskip('diffusers', reason='parity tests need the extra [parity]')
 torch.set_num_threads(1)  # its threads wait for each other on busy machines
-pytestmark = pytest.mark.filterwarnings('ignore:__array__:DeprecationWarning')
+pytestmark = pytest.mark.filterwarnings('ignore:__array_:DeprecationWarning')
 
 MEAN, STD = np.linspace(-1.5, 1.5, 5)[:, None], np.linspace(0.2, 1.0, 5)[:, None]
 LATENT = dict(beta_schedule='scaled_linear', beta_start=0.00085, beta_end=0.012)
@@ -88,7 +90,7 @@ def _compare(scheduler, steps, monkeypatch, mu=None, pipeline='', tokens=0, step
   levels = _levels(scheduler)
   noise, *draws = np.random.default_rng(0).normal(size=(2 * steps + 1, ROWS, *MEAN.shape)).astype(np.float32)
   # Random keys take long to compile; `test_objective_draws_as_the_file_says` has them.
-  for module in (samplers, solvers, distilled):
+  for module in (samplers, solvers, distilled, level_solvers):
     monkeypatch.setattr(module, 'noise', lambda keys, index, like: jnp.asarray(np.stack(draws))[index])
   monkeypatch.setattr(samplers, 'prior', lambda process, keys, shape, start, scale: noise * (
     scale or process.sigma(jnp.float32(start))))
@@ -239,3 +241,11 @@ def test_objective_draws_as_the_file_says():
   whole = np.asarray(draw(KEYS))
   np.testing.assert_allclose(whole, x, atol=1e-4 * float(x.abs().max()))
   np.testing.assert_allclose(whole[:1], draw(KEYS[:1]), atol=1e-5)
+
+
+def test_defaults_are_those_of_diffusers():
+  for name, row in schedulers.SCHEDULERS.items():
+    if name == 'DPMSolverSDEScheduler':  # it needs torchsde to be looked at
+      continue
+    keys = inspect.signature(getattr(diffusers, name).__init__).parameters
+    assert {key: keys[key].default for key in keys if key != 'self'} == dict(row.defaults), name
