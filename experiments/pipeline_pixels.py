@@ -13,7 +13,9 @@ def _pixels(steps: int) -> Any:
     if found.options.image_channels:
       raise UserError(f'{found.pipeline.folder}: the U-Net of a {found.pipeline.kind} must read as many channels as it '
                       f'gives, and this one reads {found.options.image_channels} more')
-    return Sections({}, dict(steps=steps), dict(label_dropout=0.0))
+    classes = found.options.num_classes
+    told = {'label': dict(kind='classes', num_classes=classes, dropout=0.0)} if classes else {}
+    return Sections(told, dict(steps=steps), dict(label_dropout=0.0))
 
   return sections
 

@@ -52,8 +52,7 @@ def configured(pipeline: Pipeline, family: Family) -> Config:
   config = common.base(steps=0, batch_size=8)
   config.experiment = diffusion.__name__
   config.data = {**common.IMAGES, 'name': '', 'train': 'train', 'heldout': 'train', 'shape': found.shape,
-                 'num_classes': getattr(denoiser.config, 'num_classes', 0), 'flip': False, 'resize': 'bicubic',
-                 'crop': True}
+                 'num_classes': 0, 'flip': False, 'resize': 'bicubic', 'crop': True}
   parts = {**({AUTOENCODER: 'vae'} if family.autoencoder else {}), **{name: name for name in pipeline.texts}}
   config.parts = {part: _part(pipeline, name) for part, name in parts.items()}
   config.conditions = dict(sections.conditions)

@@ -31,7 +31,7 @@ def _read(entries: Entries, stored: Mapping[str, Any]) -> Kl:
   channels = entries.integer('in_channels', 3)
   entries.only('out_channels', channels, 'as many channels go out as come in')
   return Kl(shape=(*sides(entries, 'sample_size', 32), channels), latent=entries.integer('latent_channels', 4),
-            **_widths(widths), blocks=entries.integer('layers_per_block', 1),
+            **stages_of(widths), blocks=entries.integer('layers_per_block', 1),
             attention=tuple(2 ** stage for stage, there in enumerate(attends) if there),
             groups=entries.integer('norm_num_groups', 32), projections=projections[0],
             middle_attention=entries.flag('mid_block_add_attention', True))
@@ -43,7 +43,7 @@ def _blocks(attends: list[bool], kind: str) -> list[str]:
   return names if kind == _DOWN else names[::-1]
 
 
-def _widths(widths: Any) -> dict[str, Any]:
+def stages_of(widths: Any) -> dict[str, Any]:
   """The channels of the stages, as multiples of the first if they are that."""
   if any(width % widths[0] for width in widths):
     return dict(base=widths[0], channels=tuple(widths))

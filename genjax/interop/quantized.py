@@ -9,7 +9,7 @@ import numpy as np
 from genjax.interop import autoencoders
 from genjax.interop.entries import Entries
 from genjax.interop.images import sides
-from genjax.interop.mapping import Architecture, Tensor, both
+from genjax.interop.mapping import Architecture, Tensor
 from genjax.models.autoencoders.vq import VqGan, Whole, autoencoder
 from genjax.nn.quantizers import VectorQuantizer
 from genjax.types import Tree, UserError
@@ -35,13 +35,11 @@ def _read(entries: Entries, stored: Mapping[str, Any]) -> Whole:
                     'at the same resolutions')
   channels = entries.integer('in_channels', 3)
   entries.only('out_channels', channels, 'as many channels go out as come in')
-  if any(width % widths[0] for width in widths):
-    raise UserError(f'{entries.where}: block_out_channels must be multiples of the first, got {list(widths)}')
   latent = entries.integer('latent_channels', 3)
   width = entries.integer('vq_embed_dim', latent)
   size = entries.integer('num_vq_embeddings', 256)
-  model = VqGan(shape=(*sides(entries, 'sample_size', 32), channels), latent=latent, width=width, base=widths[0],
-                multipliers=tuple(each // widths[0] for each in widths), blocks=entries.integer('layers_per_block', 1),
+  model = VqGan(shape=(*sides(entries, 'sample_size', 32), channels), latent=latent, width=width,
+                **autoencoders.stages_of(widths), blocks=entries.integer('layers_per_block', 1),
                 groups=entries.integer('norm_num_groups', 32),
                 attention=tuple(2 ** stage for stage, attends in enumerate(down) if attends))
   return Whole(model, VectorQuantizer(size, width, learned='gradient', commitment=_COMMITMENT,
@@ -60,12 +58,12 @@ def _write(config: Whole) -> dict[str, Any]:
     raise UserError('VQModel is written with attention of one head and with 1 x 1 convolutions around the codes, got '
                     f'heads={model.heads}, projections={model.projections}')
   height, width, channels = model.shape
-  attends = [2 ** stage in model.attention for stage in range(len(model.multipliers))]
+  attends = [2 ** stage in model.attention for stage in range(len(model.widths))]
   names = [{attends: name for name, attends in kinds.items()} for kinds in (_DOWN, _UP)]
   return {
     'sample_size': height if height == width else [height, width], 'in_channels': channels, 'out_channels': channels,
     'latent_channels': model.latent, 'vq_embed_dim': quantizer.width, 'num_vq_embeddings': quantizer.size,
-    'block_out_channels': [model.base * factor for factor in model.multipliers],
+    'block_out_channels': list(model.widths),
     'down_block_types': [names[0][each] for each in attends],
     'up_block_types': [names[1][each] for each in attends[::-1]],
     'layers_per_block': model.blocks, 'norm_num_groups': model.groups}
@@ -79,18 +77,7 @@ def _mutable(config: Whole, source: Mapping[str, Any]) -> Tree:
 
 
 def _tensors(config: Whole) -> tuple[Tensor, ...]:
-  rows = [*autoencoders.KL.tensors(config.model), Tensor('quantize.embedding.weight', ('codebook/embedding',))]
-  for side, way, count in (('encoder', 'down', config.model.blocks), ('decoder', 'up', config.model.blocks + 1)):
-    for stage in range(len(config.model.multipliers)):
-      for block in range(count):
-        rows += _attention(f'{side}.{way}_blocks.{stage}.attentions.{block}', f'{side}/{way}/{stage}/attention/{block}')
-  return tuple({row.name: row for row in rows}.values())
-
-
-def _attention(theirs: str, ours: str) -> list[Tensor]:
-  return [*both(f'{theirs}.group_norm', f'{ours}/norm', kernel='scale'),
-          *(row for public, own in (('to_q', 'query'), ('to_k', 'key'), ('to_v', 'value'), ('to_out.0', 'out'))
-            for row in both(f'{theirs}.{public}', f'{ours}/attention/{own}'))]
+  return *autoencoders.KL.tensors(config.model), Tensor('quantize.embedding.weight', ('codebook/embedding',))
 
 
 VQ = Architecture(

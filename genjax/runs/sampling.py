@@ -87,7 +87,7 @@ def _first(values: Sequence[Any]) -> Any:
 
 def _usual(condition: Condition) -> Any:
   """Shape and type of a row."""
-  return condition.row or np.asarray(condition.default(0))
+  return np.asarray(condition.default(0)) if condition.row is None else condition.row
 
 
 def _one(name: str, condition: Condition, value: Any) -> Any:

@@ -10,6 +10,7 @@ from genjax import config as config_lib
 from genjax.experiments import condition_joins as joins
 from genjax.experiments import conditions, latents
 from genjax.objectives.kinds import TextEncoder
+from genjax.runs import sampling
 from genjax.types import UserError
 
 
@@ -88,6 +89,14 @@ def test_the_scale_of_guidance_is_told_in_training_and_asked_for_in_samples():
   for value in ('much', '-1', 'nan'):
     with pytest.raises(UserError, match='a number of at least 0'):
       condition.parse(value)
+
+
+def test_rows_of_one_number_are_asked_for_by_number():
+  config = config_of()
+  with config.unlocked():
+    config.conditions.label = dict(kind='classes', num_classes=12)
+  known = made_of(config).conditions
+  assert sampling.read(known, {'label': [3, 11], 'guidance': 2.0}) == {'label': ['3', '11'], 'guidance': [2.0]}
 
 
 def test_a_scale_that_no_network_reads_is_refused():

@@ -57,6 +57,16 @@ def test_ddpm_is_written_again(tmp_path):
   assert all(torch.equal(value, after.unet.state_dict()[name]) for name, value in theirs.unet.state_dict().items())
 
 
+def test_classes(tmp_path):
+  """A network that is told a class makes other images for another one."""
+  saved(tmp_path / 'theirs', diffusers.DDPMPipeline, diffusers.DDPMScheduler(), num_class_embeds=3)
+  importing.import_model(tmp_path / 'theirs', tmp_path / 'run')
+  run = genjax.open(tmp_path / 'run', sampler=dict(steps=2))
+  noise_BHWC = np.random.default_rng(0).normal(size=(1, 8, 8, 3)).astype(np.float32)
+  first, second = (run.sample(1, label=label, noise=noise_BHWC, exact=True)['image'] for label in (0, 2))
+  assert np.abs(first - second).max() > 1e-4
+
+
 def test_a_unet_that_sees_more_channels_is_refused(tmp_path):
   saved(tmp_path / 'theirs', diffusers.DDPMPipeline, diffusers.DDPMScheduler(), in_channels=4)
   with pytest.raises(UserError, match='as many channels as it gives'):

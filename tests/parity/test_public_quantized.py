@@ -83,7 +83,7 @@ def test_the_loss_is_that_of_diffusers(tmp_path):
   ('norm_type', 'spatial', 'norm_type'), ('lookup_from_codebook', True, 'lookup_from_codebook'),
   ('down_block_types', ['DownEncoderBlock2D', 'AttnDownEncoderBlock2D'], 'attention at the same resolutions'),
   ('up_block_types', ['UpBlock2D', 'UpDecoderBlock2D'], 'up_block_types must be of'),
-  ('block_out_channels', [16, 24], 'multiples of the first')])
+  ('block_out_channels', [16, 24], 'of another shape')])
 def test_what_is_not_read_is_named(entry, value, message, tmp_path):
   saved('f2', tmp_path / 'theirs')
   path = tmp_path / 'theirs' / 'config.json'
