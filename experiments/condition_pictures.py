@@ -22,8 +22,8 @@ GREY = 127.5  # a pixel of value 0 in [-1, 1], which stands in holes, as these m
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inpainting(Common):
-  """A picture with holes: the mask of the holes, then the latent of the rest, joined to the channels of what is denoised
-  (the inpainting models of Stable Diffusion). A value is a picture whose holes are transparent.
+  """A picture with holes: the mask of the holes, then the latent of the rest, joined to the channels of what is
+  denoised (the inpainting models of Stable Diffusion). A value is a picture whose holes are transparent.
 
   Attributes:
     column: of the data, with uint8 pixels.
@@ -59,9 +59,9 @@ def inpainting(scope: Scope, options: Inpainting) -> Made:
   def convert(value: Any) -> np.ndarray:
     pixels = np.asarray(value)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 4:
-      raise UserError(f'condition {scope.name!r} takes uint8 pixels H W 4: red, green, blue, and alpha that is 0 in the '
-                      f'holes, got {pixels.dtype} of shape {pixels.shape}; save the picture with transparent holes as a '
-                      '.png')
+      raise UserError(f'condition {scope.name!r} takes uint8 pixels H W 4: red, green, blue, and alpha that is 0 in '
+                      f'the holes, got {pixels.dtype} of shape {pixels.shape}; save the picture with transparent holes '
+                      'as a .png')
     return _sized(scope, pixels, shape)
 
   def take(columns: Columns) -> np.ndarray:

@@ -137,7 +137,10 @@ class Conditions:
       assets={**experiment.assets, **({'conditions': facts} if facts else {})},
       files={**experiment.files, **files, FILE: self._nulls()})
     opened = {part.name: part for made in self._made.values() for part in (made.part, *made.further) if part}
-    return parts.attach(experiment, *opened.values()) if opened else experiment
+    there = {name: (source.path, source.step) for name, source in experiment.sources.items()}
+    new = [part for name, part in opened.items()
+           if name not in there or there[name] != (part.source.path, part.source.step)]
+    return parts.attach(experiment, *new) if new else experiment  # a condition may stand on the autoencoder, too
 
   def _data(self, data: Any, keeps: tuple[str, ...]) -> Any:
     if not isinstance(data, Pipeline):

@@ -15,7 +15,7 @@ from genjax.interop import files, schedulers, weights
 from genjax.interop import pipelines as index
 from genjax.interop.entries import read_json
 from genjax.runs import sources
-from genjax.types import Tree, UserError
+from genjax.types import Tree
 
 TEXTS = ('text_encoder', 'text_encoder_2', 'text_encoder_3')
 TOKENIZERS = ('tokenizer.json', 'tokenizer_config.json', 'vocab.json', 'merges.txt', 'special_tokens_map.json',
@@ -69,8 +69,8 @@ def write(folder: pathlib.Path, config: Config, net: Tree, kept: Mapping[str, by
                         known.get('config', {}))
   with files.new_folder(folder) as partial:
     interop.save(partial / family.denoiser, model, net, dtype=dtype)
-    components = {family.denoiser: ['diffusers', family.architecture], 'scheduler': ['diffusers', scheduler[index.CLASS]],
-                  **_parts(partial, config, dtype, write_part)}
+    components = {family.denoiser: ['diffusers', family.architecture],
+                  'scheduler': ['diffusers', scheduler[index.CLASS]], **_parts(partial, config, dtype, write_part)}
     before = known.get('pipeline', family.settings)
     # A component that is not read is named by the index alone, so that diffusers loads the pipeline without it.
     settings = {name: [None, None] if isinstance(value, list) else value for name, value in before.items()

@@ -1,9 +1,10 @@
-"""Pipelines with the U-Net of latent diffusion: Stable Diffusion 1 and 2 and SDXL, with their kin that see a picture."""
+"""Pipelines with the U-Net of latent diffusion: Stable Diffusion 1 and 2, SDXL, and their kin that see a picture."""
 
 from collections.abc import Callable
 from typing import Any
 
 from genjax import config as config_lib
+from genjax import interop
 from genjax.experiments.pipeline_interface import AUTOENCODER, Family, Found, Sections
 from genjax.types import UserError
 
@@ -11,7 +12,7 @@ DROPOUT = 0.1  # of the text, as these models were trained
 # steps and guidance by which `diffusers` samples them
 SD, XL, EDIT = dict(steps=50, guidance=7.5), dict(steps=50, guidance=5.0), dict(steps=100)
 AESTHETIC, POOR = 6.0, 2.5  # scores that the refiner is told of a picture, and in the place of nothing
-SIZES = ('height', 'width', 'top', 'left')  # before resizing, and of the crop; the numbers of SDXL
+SIZES = ('original_size', 'crop_offset')  # columns with heights and widths, tops and lefts: the numbers of SDXL
 
 
 def stable_diffusion(found: Found) -> Sections:
@@ -29,11 +30,21 @@ def numbers(found: Found) -> dict[str, Any]:
   """Height and width before resizing, top and left of the crop, and the height and width that are asked for; or, of a
   refiner, a score of beauty in their place, which is lower where guidance leads away from."""
   height, width = found.shape[:2]
-  if found.options.numbers == 6:
-    return dict(kind='numbers', column=(*SIZES, 'target_height', 'target_width'), dropout=0.0,
+  options, pipeline = found.options, found.pipeline
+  last = pipeline.texts[-1]
+  pooled = interop.describe(pipeline.path(last), pipeline.variant_of(last)).config.width
+  # config.json of the U-Net tells the channels of the vector and of all numbers together
+  count, rest = divmod(options.vector_width + options.numbers * options.number_features - pooled,
+                       options.number_features)
+  if rest or count not in (5, 6):
+    raise UserError(f'{pipeline.folder}: the U-Net of a {pipeline.kind} reads six numbers, or five of a refiner, of '
+                    f'{options.number_features} features each beside the {pooled} channels of {last}; its '
+                    f'projection_class_embeddings_input_dim leaves {count + rest / options.number_features:g}')
+  if count == 6:
+    return dict(kind='numbers', column=(*SIZES, 'target_size'), count=6, dropout=0.0,
                 default=(f'{height},{width},0,0,{height},{width}',))
-  return dict(kind='numbers', column=(*SIZES, 'score'), dropout=DROPOUT, default=(f'{height},{width},0,0,{AESTHETIC}',),
-              absent=(float(height), float(width), 0.0, 0.0, POOR))
+  return dict(kind='numbers', column=(*SIZES, 'score'), count=5, dropout=DROPOUT,
+              default=(f'{height},{width},0,0,{AESTHETIC}',), absent=(float(height), float(width), 0.0, 0.0, POOR))
 
 
 def inpainting(of: Callable[[Found], Sections]) -> Callable[[Found], Sections]:
@@ -42,9 +53,9 @@ def inpainting(of: Callable[[Found], Sections]) -> Callable[[Found], Sections]:
   def sections(found: Found) -> Sections:
     base = of(found)
     if not found.options.image_channels:
-      raise UserError(f'{found.pipeline.folder}: the U-Net of this {found.pipeline.kind} reads latents alone, and fills '
-                      'holes by what is put back in each step, which genjax does not do; name the same pipeline as a '
-                      'StableDiffusionPipeline or StableDiffusionXLPipeline in its model_index.json')
+      raise UserError(f'{found.pipeline.folder}: the U-Net of this {found.pipeline.kind} reads latents alone, and '
+                      'fills holes by what is put back in each step, which genjax does not do; name the same pipeline '
+                      'as a StableDiffusionPipeline or StableDiffusionXLPipeline in its model_index.json')
     hole = dict(kind='inpainting', column='image', mask='mask', part=AUTOENCODER, dropout=0.0)
     return Sections({**base.conditions, 'hole': hole}, base.sampler)
 

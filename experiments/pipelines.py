@@ -44,8 +44,8 @@ def configured(pipeline: Pipeline, family: Family) -> Config:
   """
   denoiser = interop.describe(pipeline.path(family.denoiser), pipeline.variant_of(family.denoiser))
   if denoiser.architecture != family.architecture:
-    raise UserError(f'{pipeline.folder}: the {family.denoiser} of a {pipeline.kind} must be a {family.architecture}, got '
-                    f'a {denoiser.architecture}')
+    raise UserError(f'{pipeline.folder}: the {family.denoiser} of a {pipeline.kind} must be a {family.architecture}, '
+                    f'got a {denoiser.architecture}')
   autoencoder = interop.describe(pipeline.path('vae'), pipeline.variant_of('vae'))
   factor = autoencoder.config.factor
   height, width = (side * factor for side in denoiser.config.shape[:2])

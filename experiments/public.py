@@ -57,7 +57,8 @@ def read(folder: pathlib.Path, dtype: str | None, variant: str = '') -> Imported
   Args:
     folder: see `genjax.interop.load`; or that of a pipeline, see `genjax.experiments.pipelines`.
     dtype: of the parameters; None for that of the files.
-    variant: which files are read, see `genjax.interop.files.open_folder`; of a pipeline in the components that have such.
+    variant: which files are read, see `genjax.interop.files.open_folder`; of a pipeline, in
+      the components that have such.
 
   Raises:
     UserError: see `genjax.interop.load`, `genjax.experiments.public_configs.make` and
@@ -221,6 +222,11 @@ def check(config: Config, kept: Mapping[str, bytes]) -> None:
   """
   if config.experiment not in OPTIONS:
     raise UserError(f'runs of {config.experiment} have no public architecture; supported are {", ".join(OPTIONS)}')
+  if config.experiment == diffusion.__name__ and not pipeline_export.family_of(config, kept):
+    try:
+      interop.architecture_of(diffusion.model_options(config))
+    except UserError as error:
+      raise UserError(f'the options of this run of {config.experiment} have no public architecture: {error}') from error
   if config.experiment in OWN_VOCABULARY and imported.PUBLIC not in kept:
     raise UserError(
       f'a run of {config.experiment} that does not start from a public model has its own vocabulary, which no public '

@@ -215,8 +215,8 @@ def _denoiser(config: Config, model: interop.Model, folder: pathlib.Path) -> Non
   """A denoiser of latents without its pipeline."""
   beside = folder.absolute().parent
   if (beside / pipelines.INDEX).is_file():
-    raise UserError(f'{folder} is one component of the pipeline {beside}: import that, --from={beside}, for samples from '
-                    'prompts; or copy the folder elsewhere to import the denoiser alone')
+    raise UserError(f'{folder} is one component of the pipeline {beside}: import that, --from={beside}, for samples '
+                    'from prompts; or copy the folder elsewhere to import the denoiser alone')
   public_denoisers.configure(config, model, str(folder))
 
 

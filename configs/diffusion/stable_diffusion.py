@@ -22,7 +22,7 @@ MODELS = {
   'sdxl': (dict(channels=(320, 640, 1280), depths=(0, 2, 10), middle_depth=10, heads=(5, 10, 20),
                 linear_projection=True), 2048, 1024),
 }
-SIZES = ('height', 'width', 'top', 'left', 'target_height', 'target_width')
+SIZES = ('original_size', 'crop_offset', 'target_size')  # two numbers each, in pixels
 
 
 def get_config(arg=None):
@@ -45,7 +45,8 @@ def get_config(arg=None):
     text = dict(kind='tokens', column='text_tokens', width=width, length=77, dropout=0.1)
   config.conditions = dict(text=text)
   if xl:
-    config.conditions.size = dict(kind='numbers', column=SIZES, dropout=0.0, default=(f'{side},{side},0,0,{side},{side}',))
+    config.conditions.size = dict(kind='numbers', column=SIZES, count=6, dropout=0.0,
+                                  default=(f'{side},{side},0,0,{side},{side}',))
     if not arg.parts:
       config.conditions.pooled = dict(kind='vector', column='text_pooled', width=1280, dropout=0.1)
   config.model = dict(network, name='latent_unet', blocks=2, dtype='bfloat16', remat='full')

@@ -30,7 +30,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from genjax.diffusion import multistep
+from genjax.diffusion import distilled, levels, multistep, solvers
 from genjax.diffusion import variance as learned
 from genjax.diffusion.schedules import Process, transition
 from genjax.diffusion.stepping import noise, over_times
@@ -148,8 +148,11 @@ def ddim(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: 
 
 
 def euler_discrete(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key) -> Array:
-  """Euler's method in the noise level sigma / alpha: `EulerDiscreteScheduler` and `FlowMatchEulerDiscreteScheduler`."""
-  return ddim(denoise, x_BX, process, times, keys_B)
+  """Euler's method in the noise level sigma / alpha: `EulerDiscreteScheduler` and `FlowMatchEulerDiscreteScheduler`.
+
+  If the noise does not end at 0, the sample is x / alpha, as theirs is.
+  """
+  return ddim(denoise, x_BX, process, times, keys_B) / process.alpha(jnp.asarray(times, jnp.float32)[-1])
 
 
 def euler_ancestral(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key, *,
@@ -165,9 +168,11 @@ def euler_ancestral(denoise: Denoise, x_BX: Array, process: Process, times: Arra
 def dpmpp_2m(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key) -> Array:
   """DPM-Solver++(2M), a multistep method in lambda = log(alpha / sigma) (Lu et al. 2022b, algorithm 2).
 
-  Order 2 with one evaluation per step; the first and the last step have order 1.
+  Order 2 with one evaluation per step; the first and the last step have order 1. If the noise does not end at 0, the
+  last one has order 1 only among fewer than 15 steps, as in `diffusers`.
   """
   del keys_B
+  last = solvers.last_of_few(times)
 
   def step(carry, t, s, index):
     x_BX, previous_x0_BX, previous_h = carry
@@ -176,7 +181,7 @@ def dpmpp_2m(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys
     decay = (sigma_s / sigma_t) * transition(process, t, s)[0]
     h = -jnp.log(jnp.maximum(decay, 1e-30))
     x0_BX = denoise(x_BX, t)
-    first_order = (index == 0) | (sigma_s <= 0) | (decay <= 0)
+    first_order = (index == 0) | (index == last) | (sigma_s <= 0) | (decay <= 0)
     weight = jnp.where(first_order, 0.0, h / (2 * previous_h))
     estimate_BX = x0_BX + weight * (x0_BX - previous_x0_BX)
     return (sigma_s / sigma_t) * x_BX + alpha_s * (1 - decay) * estimate_BX, x0_BX, h
@@ -188,7 +193,10 @@ SAMPLERS: Table[Callable[..., Array]] = Table(
   'sampler', {
     'euler': euler, 'heun': heun, 'ancestral': ancestral, 'ddim': ddim, 'dpmpp_2m': dpmpp_2m, 'ddpm': ancestral,
     'euler_discrete': euler_discrete, 'euler_ancestral': euler_ancestral, 'heun_discrete': heun_discrete,
-    'flow_euler': euler_discrete, 'pndm': multistep.pndm},
+    'flow_euler': euler_discrete, 'pndm': multistep.pndm, 'dpmpp_2m_sde': solvers.dpmpp_2m_sde,
+    'dpmpp_2s': solvers.dpmpp_2s, 'dpmpp_sde': solvers.dpmpp_sde, 'unipc': solvers.unipc, 'lcm': distilled.lcm,
+    'tcd': distilled.tcd, 'lms': levels.lms, 'dpm2': levels.dpm2, 'dpm2_ancestral': levels.dpm2_ancestral,
+    'deis': levels.deis},
   takes=('denoise', 'x_BX', 'process', 'times', 'keys_B'))
 
 

@@ -29,6 +29,7 @@ class Process:
     steps: number of discrete steps if only the whole times 1 .. steps are trained, else 0.
     quantile: default distribution of training times.
     spacing: default grid of sampling times.
+    log_alpha_bar: log alpha^2 at the whole times 1 .. steps, if alpha comes from a table; -inf at pure noise.
   """
 
   alpha: Callable[[Array], Array]
@@ -38,6 +39,7 @@ class Process:
   quantile: Quantile
   steps: int = 0
   spacing: str = 'uniform'
+  log_alpha_bar: tuple[float, ...] = dataclasses.field(default=(), repr=False)
 
   def diffuse(self, x0_BX: Array, noise_BX: Array, t_B: Array) -> Array:
     """Returns x_t for given data, noise and times (B or a scalar)."""
@@ -99,9 +101,7 @@ def vp_linear(steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.0
   Raises:
     UserError: fewer than one step, or a beta out of range.
   """
-  options = {'steps': steps, 'beta_start': beta_start, 'beta_end': beta_end}
-  checks.whole(options, 1, 'steps')
-  checks.between(options, ('beta_start', 'beta_end'), above=0, at_most=1)
+  _check_betas(steps, beta_start, beta_end)
   return _table(np.linspace(beta_start, beta_end, steps, dtype=np.float64), 'vp_linear', rescale)
 
 
@@ -119,14 +119,12 @@ def vp_scaled_linear(steps: int = 1000, beta_start: float = 0.00085, beta_end: f
   Raises:
     UserError: fewer than one step, or a beta out of range.
   """
-  options = {'steps': steps, 'beta_start': beta_start, 'beta_end': beta_end}
-  checks.whole(options, 1, 'steps')
-  checks.between(options, ('beta_start', 'beta_end'), above=0, at_most=1)
+  _check_betas(steps, beta_start, beta_end)
   return _table(np.linspace(beta_start ** 0.5, beta_end ** 0.5, steps) ** 2, 'vp_scaled_linear', rescale)
 
 
 def vp_sigmoid(steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, rescale: bool = False) -> Process:
-  """The variance-preserving process whose beta follows a sigmoid from -6 to 6 (Xu et al. 2022, GeoDiff).
+  """The variance-preserving process whose beta follows a sigmoid from -6 to 6 (Xu et al. 2022).
 
   Args:
     steps: number of discrete steps.
@@ -137,9 +135,7 @@ def vp_sigmoid(steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.
   Raises:
     UserError: fewer than one step, or a beta out of range.
   """
-  options = {'steps': steps, 'beta_start': beta_start, 'beta_end': beta_end}
-  checks.whole(options, 1, 'steps')
-  checks.between(options, ('beta_start', 'beta_end'), above=0, at_most=1)
+  _check_betas(steps, beta_start, beta_end)
   share = 1 / (1 + np.exp(-np.linspace(-6.0, 6.0, steps)))
   return _table(beta_start + share * (beta_end - beta_start), 'vp_sigmoid', rescale)
 
@@ -152,7 +148,7 @@ def vp_betas(betas: tuple[float, ...] = (), rescale: bool = False) -> Process:
     rescale: end at pure noise, see `rescaled`.
 
   Raises:
-    UserError: there are none, or one is out of range.
+    UserError: none, or one out of range.
   """
   if not betas:
     raise UserError("process 'vp_betas' needs betas, one number for every step; 'vp_linear' computes them")
@@ -206,6 +202,12 @@ def rescaled(alpha_T: np.ndarray) -> np.ndarray:
   return (alpha_T - alpha_T[-1]) * alpha_T[0] / (alpha_T[0] - alpha_T[-1])
 
 
+def _check_betas(steps: int, beta_start: float, beta_end: float) -> None:
+  options = {'steps': steps, 'beta_start': beta_start, 'beta_end': beta_end}
+  checks.whole(options, 1, 'steps')
+  checks.between(options, ('beta_start', 'beta_end'), above=0, at_most=1)
+
+
 def _table(beta_T: np.ndarray, name: str, rescale: bool) -> Process:
   """The variance-preserving process of a table of betas: log alpha^2 is exact at whole times and linear in between.
 
@@ -237,7 +239,8 @@ def _table(beta_T: np.ndarray, name: str, rescale: bool) -> Process:
     return jnp.sqrt(square if last == steps else jnp.where(t > last, 1.0 - alpha(t) ** 2, square))
 
   return Process(alpha=alpha, sigma=sigma, start=float(steps), embed=lambda t: t - 1.0,
-                 quantile=uniform(float(steps), whole=True), steps=steps)
+                 quantile=uniform(float(steps), whole=True), steps=steps,
+                 log_alpha_bar=(*log_alpha_bar_T[:last].tolist(), *[-np.inf] * (steps - last)))
 
 
 _MIN_LOG_ALPHA_SQUARE = -87.0  # smallest log alpha^2; below it alpha^2 is not a normal float32 and counts as 0

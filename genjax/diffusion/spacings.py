@@ -27,7 +27,12 @@ KINDS = {  # sampler -> (kind, spacing where none is named); others are 'whole' 
   'pndm': ('whole', 'leading'), 'lcm': ('whole', 'distilled'), 'tcd': ('whole', 'distilled'),
   'euler_discrete': ('levels', 'linspace'), 'euler_ancestral': ('levels', 'linspace'),
   'heun_discrete': ('levels', 'linspace'), 'dpmpp_sde': ('levels', 'linspace'), 'dpmpp_2m': ('open', ''),
-  'dpmpp_2m_sde': ('open', 'linspace'), 'dpmpp_2s': ('open', 'linspace'), 'unipc': ('open', 'linspace')}
+  'lms': ('levels', 'linspace'), 'dpm2': ('levels', 'linspace'), 'dpm2_ancestral': ('levels', 'linspace'),
+  'deis': ('open', 'linspace'), 'dpmpp_2m_sde': ('open', 'linspace'), 'dpmpp_2s': ('open', 'linspace'),
+  'unipc': ('open', 'linspace')}
+LEVELS_ONLY = ('dpmpp_sde', 'lms', 'dpm2', 'dpm2_ancestral', 'deis')  # their levels are infinite at a flow's start
+_ROUNDED = ('dpm2', 'dpm2_ancestral')  # those of kind 'levels' that are told whole times with Karras levels
+WHOLE_ONLY = ('tcd',)  # samplers of whole times
 SPACINGS = ('leading', 'linspace', 'trailing', 'distilled')  # beside those of `schedules.sampling_times`
 SIGMAS = ('karras', 'exponential', 'beta', 'lu')
 _UNIT_STEPS = 1000  # timesteps of flows in `diffusers`
@@ -96,6 +101,11 @@ def grid(process: Process, sampler: str, spacing: Spacing) -> Grid:
     UserError: an unknown name, a number out of range, or options that have no meaning together.
   """
   kind, own = KINDS.get(sampler, ('whole', ''))
+  if sampler in LEVELS_ONLY and not process.steps and process.spacing != 'karras':
+    raise UserError(f"config.sampler.name={sampler!r} needs noise levels sigma / alpha, which are infinite at the "
+                    "start of a flow; use 'flow_euler', 'unipc' or 'dpmpp_2m'")
+  if sampler in WHOLE_ONLY and not process.steps:
+    raise UserError(f"config.sampler.name={sampler!r} needs a process of whole times, such as 'vp_scaled_linear'")
   flow = not process.steps and process.spacing != 'karras'
   if not process.steps:
     own = 'linspace' if flow and sampler == 'unipc' else ''
@@ -104,7 +114,7 @@ def grid(process: Process, sampler: str, spacing: Spacing) -> Grid:
   if spacing.shift_by_tokens:
     spacing = dataclasses.replace(spacing, shift=math.exp(mu(spacing.tokens, spacing.shift_by_tokens)))
   if process.steps and (name in SPACINGS or spacing.sigmas or kind == 'levels' or spacing.final == 'first'):
-    return _discrete(process, kind, name or 'linspace', spacing)
+    return _discrete(process, kind, name or 'linspace', spacing, sampler in _ROUNDED)
   if flow and name == 'linspace':
     return _flow(process, kind, sampler, spacing)
   if spacing.sigmas:  # a process whose time is the noise level
@@ -154,6 +164,12 @@ def _check(process: Process, name: str, spacing: Spacing, flow: bool) -> None:
     raise UserError("config.sampler.final='first' needs a process of whole times, such as 'vp_linear'; use 'data'")
   if spacing.shift_by_tokens:
     _check_line(spacing, flow)
+  if not 0 < spacing.shift < math.inf:
+    raise UserError(f'sampler.shift must be a finite number above 0, got {spacing.shift}')
+  if (name in SPACINGS or spacing.sigmas) and process.spacing != 'karras' and (
+      spacing.rho, spacing.sigma_min, spacing.sigma_max) != (7.0, 0.002, 0.0):
+    raise UserError("sampler.rho, sigma_min and sigma_max belong to the process 'edm'; leave them at 7, 0.002 and 0, "
+                    f'got {spacing.rho:g}, {spacing.sigma_min:g} and {spacing.sigma_max:g}')
   if (spacing.shift != 1.0 or spacing.shift_by_tokens) and not flow and (name in SPACINGS or spacing.sigmas):
     raise UserError("config.sampler.shift moves the times of the process 'flow'; leave it at 1.0 here, got "
                     f'{spacing.shift:g}')
@@ -218,7 +234,7 @@ def _distilled(count: int, spacing: Spacing) -> np.ndarray:
   return teacher[np.floor(np.linspace(0, original, steps, endpoint=False)).astype(int)]
 
 
-def _discrete(process: Process, kind: str, name: str, spacing: Spacing) -> Grid:
+def _discrete(process: Process, kind: str, name: str, spacing: Spacing, rounded: bool) -> Grid:
   """The grid of a process of whole times."""
   if name == 'quadratic':
     found = np.asarray(schedules.sampling_times(process, spacing.steps, name)[:-1], np.float64) - 1
@@ -232,6 +248,8 @@ def _discrete(process: Process, kind: str, name: str, spacing: Spacing) -> Grid:
     ends = (levels[0], levels[-1]) if kind == 'levels' else (known[-1], known[0])
     levels = _between(spacing.sigmas, *ends, spacing.steps)
     found = np.interp(np.log(levels), np.log(known), np.arange(process.steps))
+    if rounded and spacing.sigmas == 'karras':
+      found = np.round(found)
     if kind != 'levels':  # those of diffusers round two of them and cut the others
       found = np.round(found) if spacing.sigmas in ('karras', 'lu') else np.floor(found)
   last = known[0] if spacing.final == 'first' else 0.0
@@ -241,12 +259,16 @@ def _discrete(process: Process, kind: str, name: str, spacing: Spacing) -> Grid:
 
 def noise_levels(process: Process) -> np.ndarray:
   """sigma / alpha at the whole times of a discrete process; a finite one takes the place of pure noise."""
-  times = jnp.arange(1, process.steps + 1, dtype=jnp.float32)
-  both = jax.jit(lambda t: (process.alpha(t), process.sigma(t)))(times)
-  alpha, sigma = (np.asarray(part, np.float64) for part in both)
-  least = math.sqrt(_ALMOST_NOISE)
-  with np.errstate(divide='ignore'):
-    return np.where(alpha > least, sigma / alpha, math.sqrt(1 / _ALMOST_NOISE - 1))
+  if process.log_alpha_bar:
+    square = np.exp(np.asarray(process.log_alpha_bar))
+    alpha, sigma = np.sqrt(square), np.sqrt(-np.expm1(process.log_alpha_bar))
+  else:
+    times = jnp.arange(1, process.steps + 1, dtype=jnp.float32)
+    both = jax.jit(lambda t: (process.alpha(t), process.sigma(t)))(times)
+    alpha, sigma = (np.asarray(part, np.float64) for part in both)
+  found = sigma / np.where(alpha > 0, alpha, 1.0)
+  largest, noise = found[alpha > 0].max(), math.sqrt(1 / _ALMOST_NOISE - 1)
+  return np.where(alpha > 0, found, noise if noise > largest else 2 * largest)
 
 
 def _between(sigmas: str, largest: float, smallest: float, steps: int) -> np.ndarray:
@@ -305,6 +327,6 @@ def _flow(process: Process, kind: str, sampler: str, spacing: Spacing) -> Grid:
   def embed(t: Array) -> Array:
     return told[jnp.argmin(jnp.abs(jnp.asarray(t, jnp.float32)[..., None] - visited), axis=-1)]
 
-  return Grid((*times.tolist(), 0.0), dataclasses.replace(process, embed=embed))
+  return Grid((*times.tolist(), 0.0), dataclasses.replace(process, embed=embed), scale=1.0)
 
 

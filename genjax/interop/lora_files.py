@@ -9,8 +9,8 @@ Modules may have different ranks and alphas in a file. An adapter of genjax has 
 are filled up with zeros, which stay zeros in training and are left out of files, and B takes what its scale differs.
 """
 
-from collections.abc import Mapping
 import collections
+from collections.abc import Mapping
 import functools
 import os
 import pathlib

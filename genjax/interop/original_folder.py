@@ -93,8 +93,8 @@ def write(folder: pathlib.Path, path: pathlib.Path, options: Options) -> list[st
     return told + _scale(found, alone, options)
   if not whole:
     lacking = [name for name in ('vae', *_TEXTS.get(found.family, ())) if name not in found.components]
-    raise UserError(f'{path} has {", ".join(found.components)}, and a pipeline of it lacks {", ".join(lacking)}; import '
-                    'one of them by --component=NAME')
+    raise UserError(f'{path} has {", ".join(found.components)}, and a pipeline of it lacks {", ".join(lacking)}; '
+                    'import one of them by --component=NAME')
   return _pipeline(folder, path, found, options)
 
 
@@ -156,8 +156,8 @@ def _schedule(path: pathlib.Path, found: Original, options: Options) -> tuple[di
   marked = 'v_prediction' if 'v_pred' in found.marks else ''
   prediction = options.prediction or marked
   if not prediction and found.family == 'sd2' and options.scheduler is None:
-    raise UserError(f'{path}: no tensor tells what this Stable Diffusion 2 predicts: give --prediction=epsilon (its base '
-                    'models, for images of 512 pixels) or --prediction=v_prediction (for 768 pixels)')
+    raise UserError(f'{path}: no tensor tells what this Stable Diffusion 2 predicts: give --prediction=epsilon (its '
+                    'base models, for images of 512 pixels) or --prediction=v_prediction (for 768 pixels)')
   schedule['prediction_type'] = prediction or schedule.get('prediction_type', 'epsilon')
   if marked:
     told.append('the file is marked as predicting v')

@@ -64,6 +64,12 @@ SCHEDULERS: dict[str, Scheduler] = {
   'UniPCMultistepScheduler': Scheduler('unipc', 20, {
     **_SOLVER, **_LEVELS, **_ZERO_SNR, 'solver_type': 'bh2', 'predict_x0': True, 'disable_corrector': [],
     'solver_p': None, 'lower_order_final': True, 'sigma_min': None, 'sigma_max': None, 'shift_terminal': None}),
+  'DEISMultistepScheduler': Scheduler('deis', 20, {
+    **_SOLVER, **_LEVELS, 'solver_type': 'logrho', 'algorithm_type': 'deis', 'lower_order_final': True}, (
+      'final_sigmas_type',)),
+  'LMSDiscreteScheduler': Scheduler('lms', 50, {**_BETAS, **_LEVELS}),
+  'KDPM2DiscreteScheduler': Scheduler('dpm2', 25, {**_LATENT, **_LEVELS}),
+  'KDPM2AncestralDiscreteScheduler': Scheduler('dpm2_ancestral', 25, {**_LATENT, **_LEVELS}),
   'LCMScheduler': Scheduler('lcm', 4, _FEW, ('set_alpha_to_one', 'timestep_spacing', 'steps_offset')),
   'TCDScheduler': Scheduler('tcd', 4, _FEW, (
     'set_alpha_to_one', 'timestep_spacing', 'steps_offset', 'timestep_scaling', 'clip_sample', 'clip_sample_range',
@@ -202,6 +208,7 @@ def _spacing(keys: _Keys, name: str) -> dict[str, Any]:
   if len(chosen) > 1:
     raise UserError(f'{keys.where}: the noise levels can be spaced in one way, got {chosen}')
   first = not keys.take('set_alpha_to_one', True) or keys.take('final_sigmas_type', 'zero') == 'sigma_min'
+  first = first or keys.row.sampler == 'deis'  # which always ends there
   return {'spacing': spacing, 'offset': offset, 'sigmas': chosen[0] if chosen else '',
           'final': 'first' if first else 'data'}
 
@@ -294,6 +301,8 @@ def _written(row: Scheduler, process: Mapping[str, Any], sampler: Mapping[str, A
     raise UserError(f'diffusers has no scheduler for the process {process["name"]!r}')
   if process.get('offset', 0.008) != 0.008 or process.get('beta_max', 0.999) != 0.999:
     raise UserError('diffusers has vp_cosine with offset 0.008 and beta_max 0.999 only')
+  if row.sampler == 'deis' and sampler.get('final') != 'first':
+    raise UserError("DEISMultistepScheduler ends at the first whole time; set config.sampler.final='first'")
   found: dict[str, Any] = {}
   if process['name'] == 'vp_betas':
     found |= {'trained_betas': list(process['betas']), 'num_train_timesteps': len(process['betas'])}
@@ -321,6 +330,8 @@ def _written(row: Scheduler, process: Mapping[str, Any], sampler: Mapping[str, A
 
 
 def _written_final(row: Scheduler, first: bool) -> dict[str, Any]:
+  if row.sampler == 'deis':
+    return {}
   if 'set_alpha_to_one' in row.defaults:
     return {'set_alpha_to_one': not first}
   if 'final_sigmas_type' in row.defaults:

@@ -17,7 +17,6 @@ import numpy as np
 
 from genjax.types import Array, Batch, Key, Params, Tree, UserError
 
-
 # Columns of what samples are asked for that are no conditions; an objective that knows none of them ignores them
 NOISE = 'noise'  # what a row begins with, in the place of drawn noise; of unit deviation, in the space that is diffused
 EXACT = 'exact'  # if it is there, whatever it holds, columns of pixels come as float32 from 0 to 1, before rounding

@@ -68,8 +68,8 @@ def _check_finite(finite_N: np.ndarray | None, start: int, count: int) -> None:
   if finite_N is None or finite_N[:count].all():
     return
   wrong = [str(start + row) for row in np.flatnonzero(~finite_N[:count])]
-  raise NotFinite(f'samples {listed(wrong)} of this draw hold NaN or infinity: a number was too large for the type that '
-                  'it is computed in, or parameters are damaged. Compute with float32 (config.model.dtype, '
+  raise NotFinite(f'samples {listed(wrong)} of this draw hold NaN or infinity: a number was too large for the type '
+                  'that it is computed in, or parameters are damaged. Compute with float32 (config.model.dtype, '
                   'config.parts.NAME.dtype), or lower sampler.guidance')
 
 

@@ -273,7 +273,7 @@ def opened(monkeypatch):
   """Parts by name, as `parts.open` would find them."""
   kinds = {'words': ('text_encoder', fake_encoder()), 'pictures': ('autoencoder', fake_autoencoder())}
 
-  def find(config, name, kind):
+  def find(config, name, kind, **options):
     if name not in kinds or kinds[name][0] != kind:
       raise UserError(f'no part {name!r} of kind {kind!r}')
     return parts.Part(name, config, {'scale': np.float32(2.0)}, (), None, None, kinds[name][1])
@@ -418,3 +418,60 @@ def test_one_image_is_resized_as_a_source_resizes_it():
   source = resizing.Resized(sources.Arrays({'image': image[None]}), (6, 6, 1), 'bicubic', True)
   np.testing.assert_array_equal(resizing.resize(image, (6, 6, 1), 'bicubic', True),
                                 source.get(np.asarray([0]))['image'][0])
+
+
+def with_parts(given):
+  config = config_of(given)
+  return conditions.of(config, (4, 4, 1), lambda split, more: everything(None, split))
+
+
+def test_a_prompt_of_several_encoders(opened):
+  """Tokens side by side and the vector of the last; a row of nothing is zeros."""
+  made = with_parts(dict(text=dict(kind='prompt', join='sdxl', parts=('words', 'words'), zeros=True)))
+  columns = columns_of(made, [1, 3])
+  frozen = {'words': {'scale': 2.0}}
+  given = told(made, columns, frozen)
+  assert given['tokens'].shape == (2, 8, 12) and given['vector'].shape == (2, 6)
+  assert made.network == {'token_width': 12, 'vector_width': 6}
+  null = {column: np.stack([row, row]) for column, row in made.conditioners['text'].null.items()}
+  nothing = told(made, null, frozen)
+  assert not np.asarray(nothing['tokens']).any() and not np.asarray(nothing['vector']).any()
+  with pytest.raises(UserError, match='joins at most 1 text encoders'):
+    with_parts(dict(text=dict(kind='prompt', parts=('words', 'words'))))
+
+
+def test_a_picture_with_holes(opened):
+  """Mask and latent; pixels in the holes are grey, whatever the picture has there."""
+  made = with_parts(dict(hole=dict(kind='inpainting', part='pictures')))
+  picture = np.full((1, 8, 8, 4), 255, np.uint8)
+  picture[:, :4, :, 3] = 0
+  given = told(made, {'hole_pixels': picture}, {'pictures': {'scale': 2.0}})['image']
+  assert given.shape == (1, 4, 4, 2) and made.network['image_channels'] == 2
+  np.testing.assert_array_equal(given[0, :, 0, 0], [1, 1, 0, 0])
+  np.testing.assert_allclose(given[0, :, 0, 1], (np.asarray([255, 255, 510, 510]) - 10) * 0.5)
+  columns = columns_of(made, [0, 1])
+  assert columns['hole_pixels'].shape == (2, 8, 8, 4)
+  np.testing.assert_array_equal(columns['hole_pixels'][..., 3:], 255 - everything(None, 'train').get(
+    np.arange(2))['mask'])
+  with pytest.raises(UserError, match='alpha that is 0 in the holes'):
+    made.conditions['hole'].convert(picture[0, ..., :3])
+
+
+def test_the_latent_of_a_picture_is_zeros_where_there_is_none(opened):
+  made = with_parts(dict(before=dict(kind='latent', column='sketch', part='pictures', dropout=0.5)))
+  columns, frozen = columns_of(made, [0, 1]), {'pictures': {'scale': 2.0}}
+  seen = told(made, columns, frozen)['image']
+  np.testing.assert_allclose(seen, 2.0 * columns['before_pixels'][:, ::2, ::2, :1])
+  null = {column: np.stack([row, row]) for column, row in made.conditioners['before'].null.items()}
+  assert not np.asarray(told(made, null, frozen)['image']).any()
+
+
+def test_vectors_and_numbers_that_stand_for_none():
+  made = made_of(dict(size=dict(kind='numbers', column=('height', 'width'), absent=(50.0, 60.0)),
+                      text=dict(kind='tokens', column='x', width=3, length=2)))
+  np.testing.assert_array_equal(made.conditioners['size'].null['size_numbers'], [50, 60])
+  assert made.network['token_width'] == 3 and not made.conditioners['text'].null['text_tokens'].any()
+  with pytest.raises(UserError, match=r'takes finite numbers of shape \(2, 3\), got float64 of shape \(3,\)'):
+    made.conditions['text'].convert(np.ones(3))
+  with pytest.raises(UserError, match='absent must be 1 numbers'):
+    made_of(dict(size=dict(kind='numbers', column='height', absent=(50.0, 60.0))))

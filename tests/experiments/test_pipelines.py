@@ -12,6 +12,7 @@ import genjax
 from genjax import interop
 from genjax.cli.main import main
 from genjax.experiments import pipelines, public
+from genjax.interop import files
 from genjax.interop import pipelines as index
 from genjax.models.autoencoders import kl
 from genjax.models.denoisers import latent_unet
@@ -100,8 +101,8 @@ def test_samples_of_prompts(workdir, capsys):
     run.sample(2, prompt=prompts, negative='b', noise=noise, exact=True, chunk=1)
 
 
-def test_what_is_not_read_is_said(folder, tmp_path, capsys):
-  importing.import_model(folder, tmp_path / 'run')
+def test_what_is_not_read_is_said(folder, capsys):
+  pipelines.say_skipped(pipelines.open_folder(folder)[0])
   said = capsys.readouterr().err
   assert 'safety_checker is not read' in said and 'feature_extractor' not in said
 
@@ -144,7 +145,8 @@ def test_parts_are_read_one_by_one(folder):
   experiment = builders.build(config)
   known, held = bases.identified(config, experiment), bases.attach(config, experiment)
   assert known.assets == held.assets and set(known.assets['parts']) == {'autoencoder', 'text_encoder'}
-  assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(known.frozen))
+  assert all(isinstance(leaf, jax.ShapeDtypeStruct) for part in known.frozen.values()
+             for leaf in jax.tree.leaves(part['params']))
   assert callable(public.read(folder, 'float32').params)
 
 
@@ -154,21 +156,21 @@ def copied(folder, to):
 
 
 def test_files_that_are_read(folder, tmp_path):
-  """Halves by name, and shards."""
+  """Halves by name, in the components that have them, and shards."""
   both = copied(folder, tmp_path / 'both')
-  model = interop.load(both / 'unet')
+  model = interop.load(both / 'vae')
   interop.save(tmp_path / 'half', model, dtype='float16')
   (tmp_path / 'half' / 'diffusion_pytorch_model.safetensors').rename(
-    both / 'unet' / 'diffusion_pytorch_model.fp16.safetensors')
-  found = {variant: public.read(both, None, variant).params()['net'] for variant in ('', 'fp16')}
-  assert {leaf.dtype for leaf in jax.tree.leaves(found['fp16'])} == {np.dtype('float16')}
-  assert {leaf.dtype for leaf in jax.tree.leaves(found[''])} == {np.dtype('float32')}
+    both / 'vae' / 'diffusion_pytorch_model.fp16.safetensors')
+  config = pipelines.configured(*pipelines.open_folder(both, 'fp16'))
+  assert config.parts.autoencoder.variant == 'fp16' and config.parts.text_encoder == str(both / 'text_encoder')
+  for variant, kind in (('', 'float32'), ('fp16', 'float16')):
+    assert {leaf.dtype for leaf in files.open_folder(both / 'vae', variant).values()} == {np.dtype(kind)}
   with pytest.raises(UserError, match="no component has files of the variant 'bf16'"):
-    public.read(both, None, 'bf16')
-  shutil.rmtree(both / 'unet')
-  interop.save(both / 'unet', model, shard_bytes=10_000)
-  assert len(list((both / 'unet').glob('*.safetensors'))) > 1
-  again = named_leaves(public.read(both, None).params()['net'])
+    pipelines.open_folder(both, 'bf16')
+  interop.save(tmp_path / 'shards', model, shard_bytes=10_000)
+  assert len(list((tmp_path / 'shards').glob('*.safetensors'))) > 1
+  again = named_leaves(interop.load(tmp_path / 'shards').params)
   assert all(np.array_equal(leaf, again[name]) for name, leaf in named_leaves(model.params).items())
 
 

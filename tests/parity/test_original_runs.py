@@ -60,7 +60,8 @@ def test_a_file_is_the_run_of_the_folder_and_takes_adapters(tmp_path, capsys):
   pipeline = stable_diffusion(tmp_path / 'theirs')
   path = original(pipeline, tmp_path / 'sd.safetensors')
   assert main(['import', f'--from={tmp_path / "theirs"}', f'--workdir={tmp_path / "folder"}']) == 0
-  refused(['import', f'--from={path}', f'--workdir={tmp_path / "none"}'], 'no tokenizer: give --tokenizer=FOLDER', capsys)
+  refused(['import', f'--from={path}', f'--workdir={tmp_path / "none"}'], 'no tokenizer: give --tokenizer=FOLDER',
+          capsys)
   assert not (tmp_path / 'none').exists() and not (tmp_path / 'none_components').exists()
   flags = [f'--tokenizer={tmp_path / "tokens"}', '--size=8']
   assert main(['import', f'--from={path}', f'--workdir={tmp_path / "file"}', *flags]) == 0

@@ -10,6 +10,8 @@ import transformers
 WORDS = ('a', 'red', 'circle', 'blue', 'square', 'photo', 'of', 'small')
 CROSS, PLAIN = ('CrossAttnDownBlock2D', 'CrossAttnUpBlock2D'), ('DownBlock2D', 'UpBlock2D')
 SCALED = dict(beta_start=0.00085, beta_end=0.012, beta_schedule='scaled_linear')
+# a U-Net that is quickly compiled
+ONE_LEVEL = dict(block_out_channels=(16,), down_block_types=CROSS[:1], up_block_types=CROSS[1:])
 # scheduler_config.json of the published pipelines
 PNDM = ('PNDMScheduler', dict(SCALED, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1))
 DDIM_V = ('DDIMScheduler', dict(SCALED, clip_sample=False, set_alpha_to_one=False, steps_offset=1,
@@ -103,7 +105,7 @@ def xl(folder, made=EULER, refiner=False, force_zeros=True):
   numbers, width = (5, 20) if refiner else (6, 32)
   network = unet(cross_attention_dim=width, addition_embed_type='text_time', addition_time_embed_dim=8,
                  projection_class_embeddings_input_dim=24 + 8 * numbers, use_linear_projection=True,
-                 transformer_layers_per_block=(2, 1))
+                 transformer_layers_per_block=(2,) if refiner else (2, 1), **(ONE_LEVEL if refiner else {}))
   kind = diffusers.StableDiffusionXLImg2ImgPipeline if refiner else diffusers.StableDiffusionXLPipeline
   more = dict(requires_aesthetics_score=True) if refiner else {}
   pipeline = kind(
