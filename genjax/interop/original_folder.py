@@ -145,6 +145,8 @@ def _schedule(path: pathlib.Path, found: Original, options: Options) -> tuple[di
   told = []
   if options.scheduler is None:
     schedule = dict(SCHEDULERS[found.family])
+    if found.family == 'flux' and not found.components['transformer'].entries['guidance_embeds']:
+      schedule = {**_FLOW, 'shift': 1.0}  # schnell
     told.append(f'{schedule["_class_name"]}, as of the published model; another one is --scheduler=FILE')
   else:
     file = options.scheduler
