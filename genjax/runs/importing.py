@@ -56,7 +56,7 @@ def import_model(source: pathlib.Path, workdir: pathlib.Path, base: pathlib.Path
   if source.is_file() and source.suffix not in ('.json', '.safetensors'):
     raise UserError(
       f'--from={source}: expected a folder with config.json and safetensors, or one of these files; pickles and other '
-      'formats are not opened')
+      'formats are not opened. safetensors.torch.save_file converts a pickle, on a machine that may run its code')
   if (workdir / 'config.json').exists():
     raise UserError(f'--workdir={workdir} holds a run already; name a new folder')
   workdir_lib.compilation_cache()
@@ -73,9 +73,9 @@ def _folder_of(source: pathlib.Path, workdir: pathlib.Path, base: pathlib.Path |
   """The folder to read: that of `source`, or one that is made of an original file. It is kept only for a pipeline,
   whose parts stay where they are, and not if the import fails."""
   if base is not None or not is_original(source):
-    if base is None and more:
-      raise UserError(f'--from={source} is no original file, and --component, --tokenizer, --scheduler, --prediction, '
-                      '--scaling and --size say what such a file does not hold')
+    if unused := sorted(set(more) - ({'component'} if base else set())):
+      raise UserError(f'--from={source} is no original file, and {", ".join(f"--{name}" for name in unused)} '
+                      f'{"says" if len(unused) == 1 else "say"} what such a file does not hold; leave it out')
     yield source.parent if source.is_file() and base is None else source
     return
   with tempfile.TemporaryDirectory() as temporary:
