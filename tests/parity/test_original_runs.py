@@ -97,11 +97,6 @@ def _adapters(tmp_path, given, base, capsys):
   again = load_file(tmp_path / 'kohya' / 'pytorch_lora_weights.safetensors')
   assert again.keys() == {name for name in tensors if 'unet' in name}
   assert all(np.array_equal(again[name], tensors[name]) for name in again)
-  # merged kernels are those of the adapters
-  assert main(['merge', f'--workdir={tmp_path / "adapted"}', f'--out={tmp_path / "merged"}']) == 0
-  merged = named_leaves(genjax.open(tmp_path / 'merged').state.params['net'])
-  wanted = named_leaves(adapted.experiment.objective.merge(adapted.state.params, adapted.run.frozen)['net'])
-  assert all(np.array_equal(merged[name], wanted[name]) for name in wanted)
 
 
 def test_components_alone(tmp_path, capsys):
