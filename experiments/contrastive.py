@@ -151,8 +151,8 @@ def _text_name(config: Config) -> str:
                     f'{list(given) or "none"}')
   ((name, text),) = given.items()
   if text.get('part'):
-    raise UserError(f"config.conditions.{name}.part={text['part']!r}: the text tower learns its own encoder; leave part "
-                    "out, and set vocabulary to 'byte', 'bpe', 'wordpiece' or a tokenizer")
+    raise UserError(f"config.conditions.{name}.part={text['part']!r}: the text tower learns its own encoder; leave "
+                    "part out, and set vocabulary to 'byte', 'bpe', 'wordpiece' or a tokenizer")
   return name
 
 

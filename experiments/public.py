@@ -25,7 +25,7 @@ from genjax.experiments import (
   speech,
   vq,
 )
-from genjax.interop import conversion, files, lora_files, peft, weights
+from genjax.interop import conversion, files, lora_files, original_folder, peft, weights
 from genjax.interop import pipelines as index
 from genjax.nn import lora
 from genjax.runs import assets, checkpoints
@@ -118,6 +118,16 @@ def _mutable(config: Config, model: interop.Model) -> Tree:
 def convert(source: pathlib.Path, kind: str, folder: pathlib.Path) -> tuple[int, str]:
   """Converts a published file of a feature network to a folder, see `genjax.interop.conversion.convert`."""
   return conversion.convert(source, kind, folder)
+
+
+def is_original(source: pathlib.Path) -> bool:
+  """Whether a path is an original file, see `genjax.interop.original_folder.recognised`."""
+  return original_folder.recognised(source)
+
+
+def write_original(folder: pathlib.Path, source: pathlib.Path, more: Mapping[str, Any]) -> list[str]:
+  """Writes a folder that stands for an original file, see `genjax.interop.original_folder.write`."""
+  return original_folder.write(folder, source, original_folder.Options(**more))
 
 
 def write(folder: pathlib.Path, config: Config, params: Params, kept: Mapping[str, bytes], dtype: str | None,

@@ -4,6 +4,9 @@
 (several, and their index, from 5 GB on) and the tokenizer, where it is one of pieces of words. Of a run with adapters,
 these are written, as a folder that PEFT loads. The models of genjax with a public architecture have this format.
 
+--format=kohya writes the adapters of an image model as kohya's scripts do; the other names of a public layout write
+those of diffusers.
+
 --format=safetensors writes any model: parameters by their paths, the config of the run, and README.md, a page of how to
 read them.
 

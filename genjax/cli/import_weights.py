@@ -27,9 +27,9 @@ DIR may be one safetensors file in the original layout of Stable Diffusion 1, 2 
 
 import argparse
 import pathlib
+from typing import Any
 
-from genjax.interop import original_folder
-from genjax.runs.importing import DTYPES, convert, import_model, unpack
+from genjax.runs.importing import DTYPES, convert, import_model, is_original, unpack
 from genjax.training.monitoring import logs
 from genjax.types import UserError
 
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
   _add_original(parser)
   args = parser.parse_args(argv)
   source, more = pathlib.Path(args.source), _original(args)
-  unpacked = bool(args.to) and not args.kind and original_folder.recognised(source)
+  unpacked = bool(args.to) and not args.kind and is_original(source)
   if bool(args.to) == bool(args.workdir) or bool(args.to) != bool(args.kind or unpacked) or args.to and args.base:
     raise UserError('give --workdir=RUN for a run, or --to=FOLDER with --as=NETWORK for a folder of weights, or '
                     '--to=FOLDER for one that stands for an original file')
@@ -83,7 +83,7 @@ def _add_original(parser: argparse.ArgumentParser) -> None:
                      help='of all text encoders, or one for each in their order')
   group.add_argument('--scheduler', default='', metavar='FILE',
                      help='a scheduler_config.json; by default that of the published model')
-  group.add_argument('--prediction', default='', choices=original_folder.PREDICTIONS,
+  group.add_argument('--prediction', default='', choices=('epsilon', 'v_prediction'),
                      help='what the network predicts; by default what the scheduler says')
   group.add_argument('--scaling', default='', metavar='SCALE[,SHIFT]',
                      help='of the latents; by default that of the published model')
@@ -91,20 +91,22 @@ def _add_original(parser: argparse.ArgumentParser) -> None:
                      help='latents along a side; by default those of the published model')
 
 
-def _original(args: argparse.Namespace) -> original_folder.Options:
+def _original(args: argparse.Namespace) -> dict[str, Any]:
+  """The options of `genjax.interop.original_folder.Options` that were given."""
   try:
     numbers = [float(text) for text in args.scaling.split(',')] if args.scaling else []
   except ValueError:
     numbers = [0.0]
   if numbers and (len(numbers) > 2 or numbers[0] <= 0):
     raise UserError(f'--scaling={args.scaling}: it must be a scale above 0, or a scale and a shift joined by a comma')
-  return original_folder.Options(
+  found = dict(
     component=args.component, tokenizers=tuple(map(pathlib.Path, filter(None, args.tokenizer.split(',')))),
     scheduler=pathlib.Path(args.scheduler) if args.scheduler else None, prediction=args.prediction,
     scaling=(numbers[0], numbers[1] if len(numbers) == 2 else None) if numbers else None, size=args.size)
+  return {name: value for name, value in found.items() if value}
 
 
-def _unpack(source: pathlib.Path, folder: pathlib.Path, more: original_folder.Options) -> int:
+def _unpack(source: pathlib.Path, folder: pathlib.Path, more: dict[str, Any]) -> int:
   """Makes a folder that stands for an original file."""
   told = unpack(source, folder, more)
   logs.say('\n'.join([f'{folder} stands for {source}, which must stay where it is', *told]))

@@ -93,8 +93,8 @@ def write(folder: pathlib.Path, path: pathlib.Path, options: Options) -> list[st
     return told + _scale(found, alone, options)
   if not whole:
     lacking = [name for name in ('vae', *_TEXTS.get(found.family, ())) if name not in found.components]
-    raise UserError(f'{path} has {", ".join(found.components)}, and a pipeline of it lacks {", ".join(lacking)}; import '
-                    'one of them by --component=NAME')
+    raise UserError(f'{path} has {", ".join(found.components)}, and a pipeline of it lacks {", ".join(lacking)}; '
+                    'import one of them by --component=NAME')
   return _pipeline(folder, path, found, options)
 
 
@@ -106,6 +106,7 @@ def is_pipeline(found: Original) -> bool:
 
 def _pipeline(folder: pathlib.Path, path: pathlib.Path, found: Original, options: Options) -> list[str]:
   schedule, told = _schedule(path, found, options)
+  tokenizers = _tokenizers(path, found, options)
   if found.family == 'sd2' and schedule['prediction_type'] == 'v_prediction' and not options.size:
     found = original.open_file(path, options.scaling, 96)  # of images of 768 pixels
   channels = found.components['unet'].entries['in_channels'] if 'unet' in found.components else 0
@@ -116,10 +117,12 @@ def _pipeline(folder: pathlib.Path, path: pathlib.Path, found: Original, options
     _component(folder / component, path, component, found)
     library = 'diffusers' if '_class_name' in held.entries else 'transformers'
     index[component] = [library, held.entries.get('_class_name') or held.entries['architectures'][0]]
-  texts = [component for component in found.components if component.startswith('text_encoder')]
-  index |= _tokenizers(folder, path, found.family, texts, options)
-  if found.family == 'sdxl':
-    index['force_zeros_for_empty_prompt'] = True
+  for tokenizer, source in tokenizers.items():
+    index[tokenizer] = _copy(source, folder / tokenizer, found.family)
+  if found.family in ('sdxl', 'refiner'):
+    index |= {'force_zeros_for_empty_prompt': found.family == 'sdxl'}
+  if found.family == 'refiner':
+    index |= {'requires_aesthetics_score': True, 'text_encoder': [None, None], 'tokenizer': [None, None]}
   (folder / 'scheduler').mkdir()
   files.write_json(folder / 'scheduler' / 'scheduler_config.json', schedule)
   files.write_json(folder / 'model_index.json', index)
@@ -145,19 +148,24 @@ def _schedule(path: pathlib.Path, found: Original, options: Options) -> tuple[di
   told = []
   if options.scheduler is None:
     schedule = dict(SCHEDULERS[found.family])
+    if found.family == 'flux' and not found.components['transformer'].entries['guidance_embeds']:
+      schedule = {**_FLOW, 'shift': 1.0}  # schnell
     told.append(f'{schedule["_class_name"]}, as of the published model; another one is --scheduler=FILE')
   else:
     file = options.scheduler
     schedule = read_json(file / 'scheduler_config.json' if file.is_dir() else file, 'the schedule')
     if '_class_name' not in schedule:
       raise UserError(f'--scheduler={file} lacks _class_name, the name of the scheduler in diffusers')
-  if 'shift' in schedule:
+  if schedule['_class_name'].startswith('FlowMatch'):
+    if options.prediction:
+      raise UserError(f'--prediction={options.prediction}: a {schedule["_class_name"]} predicts velocities; leave the '
+                      'flag out')
     return schedule, told
   marked = 'v_prediction' if 'v_pred' in found.marks else ''
   prediction = options.prediction or marked
   if not prediction and found.family == 'sd2' and options.scheduler is None:
-    raise UserError(f'{path}: no tensor tells what this Stable Diffusion 2 predicts: give --prediction=epsilon (its base '
-                    'models, for images of 512 pixels) or --prediction=v_prediction (for 768 pixels)')
+    raise UserError(f'{path}: no tensor tells what this Stable Diffusion 2 predicts: give --prediction=epsilon (its '
+                    'base models, for images of 512 pixels) or --prediction=v_prediction (for 768 pixels)')
   schedule['prediction_type'] = prediction or schedule.get('prediction_type', 'epsilon')
   if marked:
     told.append('the file is marked as predicting v')
@@ -167,29 +175,31 @@ def _schedule(path: pathlib.Path, found: Original, options: Options) -> tuple[di
   return schedule, told
 
 
-def _tokenizers(folder: pathlib.Path, path: pathlib.Path, family: str, texts: Sequence[str],
-                options: Options) -> dict[str, Any]:
+def _tokenizers(path: pathlib.Path, found: Original, options: Options) -> dict[str, pathlib.Path]:
+  """Name of a tokenizer -> the folder that was given for it."""
+  texts = [name for name in found.components if name.startswith('text_encoder')]
   given = list(options.tokenizers)
-  if len(given) == 1:
+  if len(given) == 1:  # one for all CLIPs
     given *= len([text for text in texts if text != 'text_encoder_3'])
   if len(given) != len(texts):
     raise UserError(f'{path} has {len(texts)} text encoders ({", ".join(texts)}) and no tokenizer: give --tokenizer='
                     'FOLDER, with tokenizer.json or with vocab.json and merges.txt, or FOLDERs joined by commas, one '
                     f'for each; got {len(options.tokenizers)}')
-  index = {}
-  for text, source in zip(texts, given, strict=True):
-    name = text.replace('text_encoder', 'tokenizer')
-    found = [source / file for file in TOKENIZER if (source / file).is_file()]
-    if not found:
-      raise UserError(f'--tokenizer={source} has none of {", ".join(TOKENIZER)}')
-    (folder / name).mkdir()
-    for file in found:
-      shutil.copy(file, folder / name / file.name)
-    # All but OpenAI's own CLIP pad texts with the first token.
-    if family == 'sd2' or text == 'text_encoder_2' and family != 'flux':
-      _pad(folder / name, '!')
-    index[name] = ['transformers', 'T5TokenizerFast' if text == 'text_encoder_3' else 'CLIPTokenizer']
-  return index
+  if lacking := [folder for folder in given if not any((folder / name).is_file() for name in TOKENIZER)]:
+    raise UserError(f'--tokenizer={lacking[0]} has none of {", ".join(TOKENIZER)}')
+  return {text.replace('text_encoder', 'tokenizer'): folder for text, folder in zip(texts, given)}
+
+
+def _copy(source: pathlib.Path, folder: pathlib.Path, family: str) -> list[str]:
+  """Copies a tokenizer; returns its library and class."""
+  folder.mkdir()
+  for name in TOKENIZER:
+    if (source / name).is_file():
+      shutil.copy(source / name, folder / name)
+  # All but OpenAI's own CLIP pad texts with the first token.
+  if family == 'sd2' or folder.name == 'tokenizer_2' and family != 'flux':
+    _pad(folder, '!')
+  return ['transformers', 'T5TokenizerFast' if folder.name == 'tokenizer_3' else 'CLIPTokenizer']
 
 
 def _pad(folder: pathlib.Path, token: str) -> None:

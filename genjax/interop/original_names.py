@@ -20,8 +20,8 @@ _WILD = {'#': r'(\d+)', '*': r'(.+)'}
 class Row(NamedTuple):
   """A module of the original, and its modules in `diffusers`.
 
-  theirs: template of the name. ours: templates of the names in `diffusers`. shares: relative sizes of their rows; () for
-  equal ones. form: '', `SWAPPED`, `SQUEEZED` or `TRANSPOSED`.
+  theirs: template of the name. ours: templates of the names in `diffusers`. shares: relative sizes of their rows; ()
+  for equal ones. form: '', `SWAPPED`, `SQUEEZED` or `TRANSPOSED`.
   """
 
   theirs: str

@@ -30,7 +30,8 @@ def export(workdir: pathlib.Path, to: pathlib.Path, step: int | str | None = Non
     averaged: use averaged parameters where the run has them.
     dtype: of the tensors; None for that of the parameters.
     layout: 'transformers' or 'diffusers', the public layout of the model, of its adapters, or of the pipeline that it
-      is with its parts; 'kohya', of adapters of an image model; or 'safetensors', see `genjax.runs.exporting_safetensors`, which any model has.
+      is with its parts; 'kohya', of adapters of an image model; or 'safetensors', see
+      `genjax.runs.exporting_safetensors`, which any model has.
 
   Returns:
     What was written, in words.

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.interop import original_folder
 from genjax.interop.files import new_folder
 from genjax.runs import assets, atomic, bases, builders, sources
 from genjax.runs import checkpoints as checkpoints_lib
@@ -28,12 +27,13 @@ from genjax.types import UserError, listed, named_leaves
 PUBLIC = 'genjax.experiments.public'  # makes configs of public models
 MARGIN = 2**20  # bytes
 COMPONENTS, INDEX = '_components', 'model_index.json'
+NOTHING: Mapping[str, Any] = {}
 DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 def import_model(source: pathlib.Path, workdir: pathlib.Path, base: pathlib.Path | None = None,
-                 dtype: str = 'float32', variant: str = '', more: original_folder.Options = original_folder.Options(),
-                 ) -> tuple[int, Mapping[str, Condition]]:
+                 dtype: str = 'float32', variant: str = '',
+                 more: Mapping[str, Any] = NOTHING) -> tuple[int, Mapping[str, Condition]]:
   """Makes a run before its first step of a public model; see `genjax import --help`.
 
   Args:
@@ -43,7 +43,8 @@ def import_model(source: pathlib.Path, workdir: pathlib.Path, base: pathlib.Path
     base: the run of the model whose adapters are imported, if `source` has adapters.
     dtype: of the parameters in the checkpoint, one of `DTYPES`.
     variant: 'fp16' reads files such as model.fp16.safetensors.
-    more: what an original file does not hold; of adapters, `component` leaves those of text encoders out.
+    more: what an original file does not hold, options of `genjax.interop.original_folder.Options`; of adapters,
+      `component` leaves those of text encoders out.
 
   Returns:
     The number of parameters, and the conditions that samples of the run take.
@@ -55,32 +56,31 @@ def import_model(source: pathlib.Path, workdir: pathlib.Path, base: pathlib.Path
   if source.is_file() and source.suffix not in ('.json', '.safetensors'):
     raise UserError(
       f'--from={source}: expected a folder with config.json and safetensors, or one of these files; pickles and other '
-      'formats are not opened')
+      'formats are not opened. safetensors.torch.save_file converts a pickle, on a machine that may run its code')
   if (workdir / 'config.json').exists():
     raise UserError(f'--workdir={workdir} holds a run already; name a new folder')
   workdir_lib.compilation_cache()
   with new_folder(workdir) as partial, _folder_of(source, workdir, base, more) as where:
     public = importlib.import_module(PUBLIC)
     imported = public.read(where, dtype, variant) if base is None else _read_adapter(public, where, base,
-                                                                                     more.component)
+                                                                                     more.get('component', ''))
     return _write(partial, source, *imported)
 
 
 @contextlib.contextmanager
 def _folder_of(source: pathlib.Path, workdir: pathlib.Path, base: pathlib.Path | None,
-               more: original_folder.Options) -> Iterator[pathlib.Path]:
+               more: Mapping[str, Any]) -> Iterator[pathlib.Path]:
   """The folder to read: that of `source`, or one that is made of an original file. It is kept only for a pipeline,
   whose parts stay where they are, and not if the import fails."""
-  if base is not None or not original_folder.recognised(source):
-    if base is None and more != original_folder.Options():
-      raise UserError(f'--from={source} is no original file, and --component, --tokenizer, --scheduler, --prediction, '
-                      '--scaling and --size say what such a file does not hold')
+  if base is not None or not is_original(source):
+    if unused := sorted(set(more) - ({'component'} if base else set())):
+      raise UserError(f'--from={source} is no original file, and {", ".join(f"--{name}" for name in unused)} '
+                      f'{"says" if len(unused) == 1 else "say"} what such a file does not hold; leave it out')
     yield source.parent if source.is_file() and base is None else source
     return
   with tempfile.TemporaryDirectory() as temporary:
     folder = pathlib.Path(temporary)
-    told = original_folder.write(folder, source, more)
-    for line in told:
+    for line in importlib.import_module(PUBLIC).write_original(folder, source, more):
       logs.say(line)
     if not (folder / INDEX).is_file():
       yield folder
@@ -96,13 +96,22 @@ def _folder_of(source: pathlib.Path, workdir: pathlib.Path, base: pathlib.Path |
   logs.say(f'{kept} stands for {source}; the run reads both, so let them be where they are')
 
 
-def unpack(source: pathlib.Path, folder: pathlib.Path, more: original_folder.Options) -> list[str]:
+def is_original(source: pathlib.Path) -> bool:
+  """Whether a path is an original file, see `genjax.interop.original`.
+
+  Raises:
+    UserError: it is damaged.
+  """
+  return importlib.import_module(PUBLIC).is_original(source)
+
+
+def unpack(source: pathlib.Path, folder: pathlib.Path, more: Mapping[str, Any] = NOTHING) -> list[str]:
   """Makes a folder of `diffusers` that stands for an original file, or for a component of it, as a part of runs.
 
   Args:
     source: the file.
     folder: a new folder.
-    more: what the file does not hold.
+    more: what the file does not hold, see `import_model`.
 
   Returns:
     What was assumed, in words.
@@ -111,7 +120,7 @@ def unpack(source: pathlib.Path, folder: pathlib.Path, more: original_folder.Opt
     UserError: see `genjax.interop.original_folder.write`. Nothing is left behind.
   """
   with new_folder(folder) as partial:
-    return original_folder.write(partial, source, more)
+    return importlib.import_module(PUBLIC).write_original(partial, source, more)
 
 
 def convert(source: pathlib.Path, kind: str, folder: pathlib.Path) -> tuple[int, str]:

@@ -10,7 +10,6 @@ import pytest
 from genjax import sharding
 from genjax.cli import configs, inspect
 from genjax.cli.main import main
-from genjax.experiments import adapters
 from genjax.objectives.base import Context
 from genjax.objectives.lora import BASE
 from genjax.runs import builders
@@ -24,24 +23,14 @@ PATHS = {
                           ), 'quickstart': ('blocks/.*/kernel', 'embed/patch/kernel'),
   'autoencoders/digits_vae': ('.*/kernel',), 'language/mixtral': ('blocks/experts/.*kernel',),
   'gans/digits_gan': ('stages/.*/kernel',), 'diffusion/mnist_ddpm_unet': ('down/.*/kernel', 'middle/.*/kernel'),
-  'diffusion/pixart': ('blocks/.*/kernel', 'embed/modulation/kernel'), 'diffusion/flux': ('(joint|single)/.*/kernel',),
-  'diffusion/stable_diffusion': ('.*/blocks/(attention|cross)/.*/kernel',),
-  'mmdit': ('(final/|joint/|single/).*(query|key|value|out)/kernel',)
+  'diffusion/pixart': ('blocks/.*/kernel', 'embed/modulation/kernel'), 'diffusion/flux': ('(joint|single)/.*/kernel',)
 }
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in (
-  'gans/digits_gan', 'diffusion/mnist_ddpm_unet', 'diffusion/pixart', 'diffusion/flux', 'diffusion/stable_diffusion',
-  'mmdit')]
-# in the place of the DiT of a config
-MMDIT = dict(name='mmdit', patch=4, layers=1, single=1, heads=2, head_dim=8, positions='rope', rope_axes=(4, 2, 2),
-             text_width=16, text_depth=1, text_heads=2)
+  'gans/digits_gan', 'diffusion/mnist_ddpm_unet', 'diffusion/pixart', 'diffusion/flux')]
 
 
 def experiment(name, *flags):
-  own = 'diffusion/captioned_flow' if name == 'mmdit' else name
-  values, paths = configs.parse('train', [f'--config={ROOT}/configs/{own}.py:smoke', *flags], '')
-  if name == 'mmdit':
-    with values.config.unlocked():
-      values.config.model = MMDIT
+  values, paths = configs.parse('train', [f'--config={ROOT}/configs/{name}.py:smoke', *flags], '')
   return builders.build(values.config, paths), values.config
 
 
@@ -101,9 +90,6 @@ def test_begins_as_its_base_bit_for_bit_and_leaves_it_alone(name, pair):
   for _, batch in batches[1:]:
     adapted.train_step(batch)
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(adapted.frozen), before)
-  if name in ('diffusion/stable_diffusion', 'mmdit'):
-    found = adapters.measure(adapted, averaged=False)
-    assert found['initial_difference'] == 0 and found['merge_error'] < 1e-4 and found['trainable'] > 0
   still = [
     name for name, leaf in named_leaves(adapted.state.params).items()
     if np.array_equal(leaf, named_leaves(initial)[name])

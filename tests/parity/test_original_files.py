@@ -1,11 +1,13 @@
 """Original files of latent diffusion against the conversion of `diffusers`."""
 
 import inspect
+import json
 
 import numpy as np
 import pytest
 
-from genjax.interop import original, original_names
+from genjax.interop import original, original_folder, original_names
+from genjax.types import UserError
 from tests.interop import originals
 
 torch = pytest.importorskip('torch', reason='parity tests need the extra [parity]')
@@ -154,6 +156,28 @@ def test_a_whole_sdxl(tmp_path):
   assert (entries['hidden_act'], entries['projection_dim'], entries['num_attention_heads']) == ('gelu', 32, 1)
   assert found.components['vae'].entries['scaling_factor'] == 0.13025
   assert len(found.skipped) == 4
+
+
+def test_the_folder_of_a_whole_sdxl(tmp_path):
+  raw, wanted = pipeline()
+  path, tokens, folder = tmp_path / 'sdxl.safetensors', tmp_path / 'tokens', tmp_path / 'folder'
+  originals.write(path, raw | {'v_pred': np.zeros(0, np.float32)})
+  tokens.mkdir()
+  (tokens / 'tokenizer.json').write_text('{}')
+  folder.mkdir()
+  told = original_folder.write(folder, path, original_folder.Options(tokenizers=(tokens,)))
+  assert 'the file is marked as predicting v' in told
+  index = json.loads((folder / 'model_index.json').read_text())
+  assert index['_class_name'] == 'StableDiffusionXLPipeline'
+  assert index['text_encoder_2'] == ['transformers', 'CLIPTextModelWithProjection']
+  assert set(wanted) | {'tokenizer', 'tokenizer_2', 'scheduler'} <= set(index)
+  schedule = diffusers.EulerDiscreteScheduler.from_pretrained(folder / 'scheduler')
+  assert schedule.config.prediction_type == 'v_prediction' and schedule.config.timestep_spacing == 'leading'
+  assert json.loads((folder / 'tokenizer_2' / 'tokenizer_config.json').read_text())['pad_token'] == '!'
+  assert not (folder / 'tokenizer' / 'tokenizer_config.json').exists()
+  for given, message in (((), 'no tokenizer'), ((tokens,) * 3, 'got 3')):
+    with pytest.raises(UserError, match=message):
+      original_folder.write(tmp_path / 'no', path, original_folder.Options(tokenizers=given))
 
 
 def test_stable_diffusion_2_has_a_text_encoder_without_its_last_block(tmp_path):

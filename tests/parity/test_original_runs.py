@@ -60,7 +60,8 @@ def test_a_file_is_the_run_of_the_folder_and_takes_adapters(tmp_path, capsys):
   pipeline = stable_diffusion(tmp_path / 'theirs')
   path = original(pipeline, tmp_path / 'sd.safetensors')
   assert main(['import', f'--from={tmp_path / "theirs"}', f'--workdir={tmp_path / "folder"}']) == 0
-  refused(['import', f'--from={path}', f'--workdir={tmp_path / "none"}'], 'no tokenizer: give --tokenizer=FOLDER', capsys)
+  refused(['import', f'--from={path}', f'--workdir={tmp_path / "none"}'], 'no tokenizer: give --tokenizer=FOLDER',
+          capsys)
   assert not (tmp_path / 'none').exists() and not (tmp_path / 'none_components').exists()
   flags = [f'--tokenizer={tmp_path / "tokens"}', '--size=8']
   assert main(['import', f'--from={path}', f'--workdir={tmp_path / "file"}', *flags]) == 0
@@ -96,11 +97,6 @@ def _adapters(tmp_path, given, base, capsys):
   again = load_file(tmp_path / 'kohya' / 'pytorch_lora_weights.safetensors')
   assert again.keys() == {name for name in tensors if 'unet' in name}
   assert all(np.array_equal(again[name], tensors[name]) for name in again)
-  # merged kernels are those of the adapters
-  assert main(['merge', f'--workdir={tmp_path / "adapted"}', f'--out={tmp_path / "merged"}']) == 0
-  merged = named_leaves(genjax.open(tmp_path / 'merged').state.params['net'])
-  wanted = named_leaves(adapted.experiment.objective.merge(adapted.state.params, adapted.run.frozen)['net'])
-  assert all(np.array_equal(merged[name], wanted[name]) for name in wanted)
 
 
 def test_components_alone(tmp_path, capsys):
