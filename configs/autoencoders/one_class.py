@@ -7,8 +7,10 @@
 
 The score is the negative importance-weighted bound, an estimate of -log p(x) (Burda et al. 2016). The likelihood is
 Gaussian: under a Bernoulli one, grey pixels cost nats however well they are reconstructed, and images with few of them,
-ones above all, look normal to every model. The sweep trains the ten digits; its table has the AUROC of each. Arguments: digit; held_out, which trains on the nine other digits, so that
-this one is the anomaly; score, see docs/anomaly.md; steps.
+ones above all, look normal to every model. The sweep trains the ten digits; its table has the AUROC of each.
+
+Arguments: digit; held_out, which trains on the nine other digits, so that this one is the anomaly; score, see
+docs/anomaly.md; steps.
 """
 
 from genjax.configs import common

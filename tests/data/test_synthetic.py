@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from genjax.data import synthetic
+from genjax.data.synthetic import COLOURS, FORMS, PLACES, captioned_shapes, seen_colour
+from genjax.types import UserError
 
 
 def test_centres():
@@ -66,3 +68,21 @@ def test_distributions_of_noise():
   latents = NOISE['latents'](2000, 0).get(np.arange(2000))
   assert set(latents) == {'image'} and latents['image'].dtype == np.float32
   np.testing.assert_allclose([latents['image'].mean(), latents['image'].std()], [0, 1], atol=0.02)
+
+
+def test_shapes_are_what_their_captions_say():
+  source = captioned_shapes((16, 16, 3), 4, 200, seed=3)
+  columns = source.get(np.arange(200))
+  colour_N, place_N = seen_colour(columns['image'])
+  for text, colour, place, label in zip(columns['text'], colour_N, place_N, columns['label']):
+    assert list(COLOURS)[colour] in text and PLACES[place] in text and colour == label
+    assert any(form in text for form in FORMS)
+  again = source.get(np.asarray([7, 3]))
+  np.testing.assert_array_equal(again['image'], columns['image'][[7, 3]])
+  share = columns['mask'].mean(axis=(1, 2, 3)) / 255
+  square = np.asarray(['square' in text for text in columns['text']])
+  wanted = np.where(square, 1.0, np.pi / 4) * columns['extent'] ** 2
+  assert np.corrcoef(share, wanted)[0, 1] > 0.85
+  for shape, classes in (((16, 16, 1), 0), ((4, 16, 3), 0), ((16, 16, 3), 7)):
+    with pytest.raises(UserError, match='captioned_shapes'):
+      captioned_shapes(shape, classes, 10)

@@ -1,11 +1,14 @@
-"""What tests of extractors share."""
+"""What tests of extractors and of conditions share."""
 
 import numpy as np
 import pytest
 
 from genjax.configs.classifiers import digits_classifier
+from genjax.data import sources
 from genjax.experiments import classifier, parts
 from genjax.runs import bases
+from genjax.tables import recorded, remove
+from tests.experiments.condition_data import everything
 
 
 @pytest.fixture
@@ -25,3 +28,12 @@ def opened():
 def images():
   """Shape -> random uint8."""
   return lambda *shape: np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture(scope='module')
+def source():
+  """The data set 'everything' of `condition_data`."""
+  with recorded() as added:
+    sources.SOURCES.add('everything', everything)
+    yield
+  remove(added)

@@ -75,3 +75,10 @@ def test_equal_to_the_published_preprocessing(size, filter, resample):
 def test_bad_input(image, shape, filter, message):
   with pytest.raises(UserError, match=message):
     resized(image, shape, filter)
+
+
+def test_one_image_is_resized_as_a_source_resizes_it():
+  image = np.random.default_rng(0).integers(0, 256, (10, 14, 3)).astype(np.uint8)
+  source = resizing.Resized(sources.Arrays({'image': image[None]}), (6, 6, 1), 'bicubic', True)
+  np.testing.assert_array_equal(resizing.resize(image, (6, 6, 1), 'bicubic', True),
+                                source.get(np.asarray([0]))['image'][0])
