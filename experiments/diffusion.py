@@ -10,7 +10,16 @@ from genjax import checks
 from genjax import config as config_lib
 from genjax.diffusion import parameterizations, samplers, schedules, weightings
 from genjax.experiments import (
-  conditions, coupling, image_sets, images, latents, measures, patch_codes, render, sections)
+  conditions,
+  coupling,
+  image_sets,
+  images,
+  latents,
+  measures,
+  patch_codes,
+  render,
+  sections,
+)
 from genjax.models.denoisers import dit, latent_unet, mmdit, unet
 from genjax.objectives.diffusion import Diffusion, Sampler
 from genjax.options import Section, named

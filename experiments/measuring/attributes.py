@@ -112,7 +112,7 @@ class Network(Judge):
 class Attributes(Group):
   """Shares of samples with each attribute right, with all, and of those that ask for held-out combinations.
 
-  Values: NAME and `all`, shares of samples; `seen_all` and `unseen_all`, and `unseen_NAME`, of the two sorts of prompts;
+  Values: NAME and `all`, shares of samples; `seen_all`, `unseen_all` and `unseen_NAME`, of the two sorts of prompts;
   `real_all` and `reconstructed_all`, what the judge says of the held-out pictures, as they are and through the space
   that is diffused; `spread`, the mean distance of two samples of one prompt, per pixel value, where prompts come again;
   `copies`, `nearest_distance` and `nearest_distance_train`, as of the measure 'samples'.

@@ -1,7 +1,7 @@
 """Characters of the Liberated Pixel Cup: their sheets, their attributes, captions in several wordings.
 
-A sheet has 13 columns of frames of 64 x 64 pixels. A character is body, trousers, top, hair and shoes, one layer over the
-other. Some pairs of attributes are held out: no character of the training split has one of them.
+A sheet has 13 columns of frames of 64 x 64 pixels. A character is body, trousers, top, hair and shoes, one layer over
+the other. Some pairs of attributes are held out: no character of the training split has one of them.
 """
 
 from collections.abc import Mapping, Sequence

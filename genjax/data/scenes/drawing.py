@@ -65,7 +65,7 @@ class Scenes:
 
 
 def _drawn(random: RowRandom, kind_B: np.ndarray) -> tuple[list[Scene], dict[str, np.ndarray]]:
-  """The scenes of rows of some kinds, and their objects: 'shape', 'colour', 'radius', 'x', 'y' and 'there', each B O."""
+  """The scenes of rows of some kinds, and their objects: 'shape', 'colour', 'radius', 'x', 'y', 'there', each B O."""
   words_B = random.uniform(16)
   scenes = [_scene(KINDS[kind], words) for kind, words in zip(kind_B.tolist(), words_B.tolist())]
   count, numbers = len(scenes), random.uniform(OBJECTS, 3)

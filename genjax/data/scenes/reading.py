@@ -79,7 +79,8 @@ def _thing(colour: str, part_HW: np.ndarray, strength_HW: np.ndarray) -> Seen:
 def _unit(shape: str) -> tuple[float, float]:
   """The area of a shape of radius 1, and how far its centre of mass is below its middle."""
   radius, side = 100.0, 256
-  inside_HW = drawing.coverage(shape, np.asarray([side / 2]), np.asarray([side / 2]), np.asarray([radius]), side, side)[0]
+  at_1 = np.asarray([side / 2])
+  inside_HW = drawing.coverage(shape, at_1, at_1, np.asarray([radius]), side, side)[0]
   down = (inside_HW * (np.arange(side) + 0.5)[:, None]).sum() / inside_HW.sum()
   return float(inside_HW.sum()) / radius ** 2, float(down - side / 2) / radius
 
