@@ -42,8 +42,8 @@ class LpcSprites(Builder, skip_registration=True):
 
   def example(self, row: Any) -> dict[str, Any]:
     character, wording = row
-    image_HWC = sprites.compose(self._sheets, character, sprites.STANDING)[sprites.CROP]
-    return {'image': png(np.ascontiguousarray(image_HWC)), 'text': sprites.caption(character, wording),
+    image_HWC = sprites.compose(self._sheets, character, sprites.STANDING, sprites.CROP)
+    return {'image': png(image_HWC), 'text': sprites.caption(character, wording),
             'unseen': int(sprites.is_held_out(character)), **dict(zip(sprites.PARTS, character, strict=True))}
 
 

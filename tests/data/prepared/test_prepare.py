@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from genjax.data.prepared import building, prepare
+from genjax.data.prepared import builders, building, prepare
 from genjax.data.sources import open_tfds
 from genjax.data.text.documents import open_documents
 from genjax.types import UserError
