@@ -5,12 +5,13 @@ diffused gives them back.
 """
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from genjax import checks
+from genjax import checks, sharding
 from genjax.data.pipeline import Source
 from genjax.data.scenes import grammar, reading
 from genjax.experiments import images
@@ -162,9 +163,10 @@ class Attributes(Group):
     """See `samples.Group`."""
     found = _shares(_joined(self._right), self._judge.unseen(self._captions))
     judged = {'real': [], 'reconstructed': []}
+    through = _through(self.sample)
     for captions, image_NHWC in self._judge.heldout(self._options.num_samples):
       judged['real'].append(self._judge.right(captions, image_NHWC))
-      back_NHWC = self.reconstruct(image_NHWC)
+      back_NHWC = through(image_NHWC)
       if back_NHWC is not None:
         judged['reconstructed'].append(self._judge.right(captions, back_NHWC))
     for what, rows in judged.items():
@@ -213,6 +215,18 @@ def _read(source: Source, column: str, count: int) -> Iterator[tuple[list[str], 
 
 def _text(caption: Any) -> str:
   return caption.decode() if isinstance(caption, bytes) else str(caption)
+
+
+def _through(sample: Any) -> Callable[[np.ndarray], np.ndarray | None]:
+  """Pictures -> what the space that is diffused gives back of them; None where pixels are diffused."""
+  run = getattr(sample, 'run', None)
+  codec = getattr(run.experiment.objective, 'codec', None) if run is not None else None
+  if codec is None or codec.bounded or codec.encode_pictures is None:
+    return lambda rows: None
+  frozen = run.state.context(run.frozen).frozen
+  apply = jax.jit(lambda frozen, image: codec.decode(frozen, codec.encode_pictures(frozen, image))['image'],
+                  out_shardings=sharding.replicated(run.mesh))
+  return lambda rows: jax.device_get(apply(frozen, rows))
 
 
 class _Pictures:
