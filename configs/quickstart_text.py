@@ -38,9 +38,6 @@ def get_config(arg=None):
   config.evaluate_batches = 4
   config.sample_every = 500
   config.checkpoint.every = 500
-  if arg.trained:
-    config.init_from, config.init.averaged, config.steps, config.sample_every = arg.trained, True, 0, 0
-    config.evaluation.num_samples = 1500  # of 1,000 prompts: 500 are answered twice, which shows how answers differ
   if arg.smoke:
     common.smoke(config)
     config.conditions.text.vocabulary_size = 100
@@ -50,8 +47,11 @@ def get_config(arg=None):
     config.sampler.steps = 2
     config.evaluation.num_samples = 8
     config.optimizers.net.warmup = 1
-    if arg.trained:
-      config.steps, config.sample_every = 0, 0
+  if arg.trained:
+    config.init_from, config.init.averaged, config.steps, config.sample_every = arg.trained, True, 0, 0
+    config.optimizers = dict(net=dict(name='adamw', lr=1e-3))
+    if not arg.smoke:
+      config.evaluation.num_samples = 1500  # of 1,000 prompts: 500 are answered twice, which shows how answers differ
   return config
 
 

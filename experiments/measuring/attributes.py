@@ -145,7 +145,7 @@ class Attributes(Group):
     self._first: dict[str, np.ndarray] = {}
     self._apart: list[float] = []
     self._near: list[np.ndarray] = []
-    self._train = _Pictures(self._subject.real(self._subject.config.data.train)[0], self._options.compared)
+    self._train: Any = _Pictures(self._subject.real(self._subject.config.data.train)[0], self._options.compared)
 
   def add(self, part: Columns) -> None:
     """See `samples.Group`."""
@@ -219,7 +219,7 @@ def _text(caption: Any) -> str:
 
 def _through(sample: Any) -> Callable[[np.ndarray], np.ndarray | None]:
   """Pictures -> what the space that is diffused gives back of them; None where pixels are diffused."""
-  run = getattr(sample, 'run', None)
+  run: Any = getattr(sample, 'run', None)
   codec = getattr(run.experiment.objective, 'codec', None) if run is not None else None
   if codec is None or codec.bounded or codec.encode_pictures is None:
     return lambda rows: None

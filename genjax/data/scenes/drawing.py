@@ -145,7 +145,8 @@ def draw(objects: Mapping[str, np.ndarray], side: int) -> np.ndarray:
   for number, shape in enumerate(SHAPES):
     of = np.flatnonzero(take['shape'] == number)
     if len(of):
-      inside_NHW[of] = coverage(shape, *(take[name][of] * scale for name in ('x', 'y', 'radius')), side, side)
+      x_N, y_N, radius_N = (take[name][of] * scale for name in ('x', 'y', 'radius'))
+      inside_NHW[of] = coverage(shape, x_N, y_N, radius_N, side, side)
   colour_N3 = np.asarray(list(COLOURS.values()), np.float32)[take['colour'].astype(int)]
   ground_B = objects['ground'].astype(np.float32)
   colour_N3 = colour_N3 * objects['bright'].astype(np.float32)[row_N, None]
