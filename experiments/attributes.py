@@ -63,5 +63,6 @@ def _objective(config: Config) -> Attributes:
   kind, network, _ = config_lib.choose(classifier.MODELS, config.model.name, 'config.model.name')
   goal = config_lib.plain(config.objective)
   count = sum(value for value in goal.get('attributes', {}).values() if isinstance(value, int))
-  model = config_lib.build(kind, config.model, 'config.model', shape=tuple(config.data.shape), num_classes=max(count, 2))
+  model = config_lib.build(kind, config.model, 'config.model', shape=tuple(config.data.shape),
+                           num_classes=max(count, 2))
   return config_lib.build(Attributes, goal, 'config.objective', net=network(model))

@@ -68,8 +68,8 @@ def read(config: Config) -> Code | None:
     raise UserError(f'config.code.patch={options.patch} must divide height and width of config.data.shape, '
                     f'{tuple(config.data.shape)}')
   if options.kept > options.patch ** 2 * channels:
-    raise UserError(f'config.code.kept={options.kept} is more than the {options.patch ** 2 * channels} values of a patch '
-                    f'of {options.patch} x {options.patch} pixels; make it smaller')
+    raise UserError(f'config.code.kept={options.kept} is more than the {options.patch ** 2 * channels} values of a '
+                    f'patch of {options.patch} x {options.patch} pixels; make it smaller')
   if images.content(config) != 'pixels' or config.data.get('buckets'):
     raise UserError('config.code is of pictures of one shape, and config.data holds latents or has buckets; leave one '
                     'of both out')

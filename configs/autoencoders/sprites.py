@@ -1,5 +1,5 @@
 """The autoencoder of Stable Diffusion, small, on the LPC sprites: latents of an eighth of the side with 16 channels, in
-which configs/diffusion/sprites_text.py:autoencoder=RUN generates. About ten minutes on two CPU cores.
+which configs/diffusion/sprites_text.py:autoencoder=RUN generates.
 
     genjax train --config=configs/autoencoders/sprites.py --workdir=runs/sprites_autoencoder
     genjax train --config=configs/diffusion/sprites_text.py:autoencoder=runs/sprites_autoencoder --workdir=runs/sprites
@@ -14,8 +14,8 @@ def get_config(arg=None):
   arg = common.parse_arg(arg, full=False, smoke=False)
   config = common.base(steps=6000 if arg.full else 2000, batch_size=32)
   config.experiment = 'genjax.experiments.kl'
-  config.data = dict(common.IMAGES, name='lpc_sprites_full' if arg.full else 'lpc_sprites', train='train', heldout='test',
-                     shape=(64, 64, 3) if arg.full else (56, 32, 3), num_classes=0, flip=False)
+  name, shape = ('lpc_sprites_full', (64, 64, 3)) if arg.full else ('lpc_sprites', (56, 32, 3))
+  config.data = dict(common.IMAGES, name=name, train='train', heldout='test', shape=shape, num_classes=0, flip=False)
   config.model = dict(name='kl', base=32, multipliers=(1, 2, 2, 4), latent=16, blocks=1, groups=8, attention=(),
                       projections=True, dtype='float32', remat='none')
   config.objective = dict(reconstruction='l1', kl_weight=1e-6, normalisation='channels')

@@ -1,5 +1,6 @@
-"""A judge of the attributes of sprites, for the measure `attributes` of models that draw them from captions: one head for
-each attribute, trained on real sprites with blur, shifts and noise. About two minutes on two CPU cores.
+"""A judge of the attributes of sprites, for the measure `attributes` of models that draw them from captions: one head
+for each attribute, trained on real sprites with blur, shifts and noise. Pairs that generators do not see are among its
+training data, so that it judges them as well as others.
 
     genjax train --config=configs/classifiers/sprites_attributes.py --workdir=runs/sprites_judge
     genjax train --config=configs/classifiers/sprites_attributes.py:full --workdir=runs/sprites_full_judge
@@ -16,8 +17,8 @@ def get_config(arg=None):
   arg = common.parse_arg(arg, full=False, smoke=False)
   config = common.base(steps=3000 if arg.full else 300, batch_size=128)
   config.experiment = 'genjax.experiments.attributes'
-  config.data = dict(common.IMAGES, name='lpc_sprites_full' if arg.full else 'lpc_sprites', train='train+unseen', heldout='test',
-                     shape=(64, 64, 3) if arg.full else (56, 32, 3), num_classes=0)
+  name, shape = ('lpc_sprites_full', (64, 64, 3)) if arg.full else ('lpc_sprites', (56, 32, 3))
+  config.data = dict(common.IMAGES, name=name, train='train+unseen', heldout='test', shape=shape, num_classes=0)
   config.model = dict(name='convolutional', width=24, layers=3, convolutions=1, features=128, dropout=0.0)
   config.objective = dict(attributes=dict(ATTRIBUTES, **(dict(action=3, direction=3) if arg.full else {})), shift=1,
                           blur=1, noise=0.1)

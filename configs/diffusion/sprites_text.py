@@ -3,13 +3,14 @@ encoder that is learned with the network (Lipman et al. 2023; Peebles & Xie 2023
 
     genjax data build lpc_sprites --from=FOLDER
     genjax train --config=configs/diffusion/sprites_text.py --workdir=runs/sprites
-    genjax sample --workdir=runs/sprites --prompt='a green orc with red hair, in chainmail, teal trousers and golden shoes' --out=orc.png
+    genjax sample --workdir=runs/sprites --out=orc.png \
+      --prompt='a green orc with red hair, in chainmail, teal trousers and golden shoes'
 
-Arguments: `full`, the set of three actions and three directions at 64 pixels; `pixels`, the same network on the pixels of
-the same patches, at equal cost; `autoencoder`, a run of configs/autoencoders/sprites.py whose latents take the place of
-the code. What a sample shows is measured by a judge, configs/classifiers/sprites_attributes.py:
+Arguments: `full`, the set of three actions and three directions at 64 pixels; `pixels`, the same network on the pixels
+of the same patches, at equal cost; `autoencoder`, a run of configs/autoencoders/sprites.py whose latents take the place
+of the code. What a sample shows is measured by a judge, configs/classifiers/sprites_attributes.py:
 
-    genjax evaluate --workdir=runs/sprites --set evaluation.measures=attributes evaluation.parts.judge=runs/sprites_judge
+    genjax evaluate --workdir=runs/sprites --set evaluation.measures=attributes evaluation.parts.judge=runs/judge
 """
 
 from genjax.configs import common
@@ -19,13 +20,15 @@ def get_config(arg=None):
   arg = common.parse_arg(arg, full=False, pixels=False, autoencoder='', smoke=False)
   config = common.base(steps=9000 if arg.full else 2400, batch_size=64)
   config.experiment = 'genjax.experiments.diffusion'
-  config.data = dict(common.IMAGES, name='lpc_sprites_full' if arg.full else 'lpc_sprites', train='train', heldout='test',
-                     shape=(64, 64, 3) if arg.full else (56, 32, 3), num_classes=0, flip=False)
+  name, shape = ('lpc_sprites_full', (64, 64, 3)) if arg.full else ('lpc_sprites', (56, 32, 3))
+  config.data = dict(common.IMAGES, name=name, train='train', heldout='test', shape=shape, num_classes=0, flip=False)
   if not arg.pixels and not arg.autoencoder:
-    config.code = dict(patch=8, kept=48 if arg.full else 24, places=not arg.full)
-  config.conditions = dict(text=dict(kind='text', column='text', dropout=0.1, truncate=True, length=36 if arg.full else 32,
-                                     vocabulary='wordpiece', vocabulary_size=300))
-  size = dict(width=256, depth=6, heads=8, text_width=128) if arg.full else dict(width=192, depth=4, heads=6, text_width=96)
+    config.code = dict(patch=8, kept=48 if arg.full else 16, places=not arg.full)
+  config.conditions = dict(text=dict(kind='text', column='text', dropout=0.1, truncate=True,
+                                     length=36 if arg.full else 32, vocabulary='wordpiece', vocabulary_size=300))
+  size = dict(width=192, depth=4, heads=6, text_width=96)
+  if arg.full:
+    size = dict(width=256, depth=6, heads=8, text_width=128)
   config.model = dict(size, name='dit', patch=8 if arg.pixels else 1, text_depth=2, text_heads=4, unroll=True,
                       attention='auto', remat='none')
   if arg.autoencoder:

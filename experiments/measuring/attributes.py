@@ -5,12 +5,13 @@ diffused gives them back.
 """
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from genjax import checks
+from genjax import checks, sharding
 from genjax.data.pipeline import Source
 from genjax.data.scenes import grammar, reading
 from genjax.experiments import images
@@ -112,7 +113,7 @@ class Network(Judge):
 class Attributes(Group):
   """Shares of samples with each attribute right, with all, and of those that ask for held-out combinations.
 
-  Values: NAME and `all`, shares of samples; `seen_all` and `unseen_all`, and `unseen_NAME`, of the two sorts of prompts;
+  Values: NAME and `all`, shares of samples; `seen_all`, `unseen_all` and `unseen_NAME`, of the two sorts of prompts;
   `real_all` and `reconstructed_all`, what the judge says of the held-out pictures, as they are and through the space
   that is diffused; `spread`, the mean distance of two samples of one prompt, per pixel value, where prompts come again;
   `copies`, `nearest_distance` and `nearest_distance_train`, as of the measure 'samples'.
@@ -144,7 +145,7 @@ class Attributes(Group):
     self._first: dict[str, np.ndarray] = {}
     self._apart: list[float] = []
     self._near: list[np.ndarray] = []
-    self._train = _Pictures(self._subject.real(self._subject.config.data.train)[0], self._options.compared)
+    self._train: Any = _Pictures(self._subject.real(self._subject.config.data.train)[0], self._options.compared)
 
   def add(self, part: Columns) -> None:
     """See `samples.Group`."""
@@ -162,9 +163,10 @@ class Attributes(Group):
     """See `samples.Group`."""
     found = _shares(_joined(self._right), self._judge.unseen(self._captions))
     judged = {'real': [], 'reconstructed': []}
+    through = _through(self.sample)
     for captions, image_NHWC in self._judge.heldout(self._options.num_samples):
       judged['real'].append(self._judge.right(captions, image_NHWC))
-      back_NHWC = self.reconstruct(image_NHWC)
+      back_NHWC = through(image_NHWC)
       if back_NHWC is not None:
         judged['reconstructed'].append(self._judge.right(captions, back_NHWC))
     for what, rows in judged.items():
@@ -213,6 +215,18 @@ def _read(source: Source, column: str, count: int) -> Iterator[tuple[list[str], 
 
 def _text(caption: Any) -> str:
   return caption.decode() if isinstance(caption, bytes) else str(caption)
+
+
+def _through(sample: Any) -> Callable[[np.ndarray], np.ndarray | None]:
+  """Pictures -> what the space that is diffused gives back of them; None where pixels are diffused."""
+  run: Any = getattr(sample, 'run', None)
+  codec = getattr(run.experiment.objective, 'codec', None) if run is not None else None
+  if codec is None or codec.bounded or codec.encode_pictures is None:
+    return lambda rows: None
+  frozen = run.state.context(run.frozen).frozen
+  apply = jax.jit(lambda frozen, image: codec.decode(frozen, codec.encode_pictures(frozen, image))['image'],
+                  out_shardings=sharding.replicated(run.mesh))
+  return lambda rows: jax.device_get(apply(frozen, rows))
 
 
 class _Pictures:

@@ -40,7 +40,7 @@ class Options:
     recall_at: numbers k of the recall at k.
     text: the condition whose texts samples are compared with; '' for the only one.
     judge: entry of `parts` that reads attributes off pictures; scenes need none.
-    unseen: column of the held-out split that is not 0 where training holds out a combination of attributes; '' for none.
+    unseen: column of the held-out split that is not 0 where training holds out a combination; '' for none.
     compared: training pictures that samples are compared with, for copies, by 'attributes'.
   """
 

@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 from typing import Any
 
-import jax
 import numpy as np
 
 from genjax import config as config_lib
-from genjax import sharding
 from genjax.config import Config
 from genjax.data.pipeline import Source
 from genjax.experiments.measuring.options import ATTRIBUTES, FEATURES, LABELS, NAMES, OWN, PAIRS, TEXTS, Options
@@ -80,8 +78,7 @@ class Group(abc.ABC):
 
   def __init__(self, subject: Subject, options: Options, chosen: tuple[str, ...]):
     self._subject, self._options, self._chosen = subject, options, chosen
-    # Pictures -> what the space that is diffused gives back of them; None where pixels are diffused, or nothing is
-    self.reconstruct: Callable[[np.ndarray], np.ndarray | None] = lambda rows: None
+    self.sample: Any = None  # what draws, with the run, from `begin` on
 
   @abc.abstractmethod
   def check(self) -> dict[str, dict[str, Any]]:
@@ -139,18 +136,6 @@ _MEASURES_OF = {'fid': 'frechet', 'kid': 'kernel', 'precision': 'precision_recal
                 'density': 'density_coverage', 'coverage': 'density_coverage'}  # names of values -> measures
 
 
-def _through(sample: Any) -> Callable[[np.ndarray], np.ndarray | None]:
-  """Pictures -> what the codec of a run gives back of them, see `Group`."""
-  run = getattr(sample, 'run', None)
-  codec = getattr(run.experiment.objective, 'codec', None) if run is not None else None
-  if codec is None or codec.bounded or codec.encode_pictures is None:
-    return lambda rows: None
-  frozen = run.state.context(run.frozen).frozen
-  apply = jax.jit(lambda frozen, image: codec.decode(frozen, codec.encode_pictures(frozen, image))['image'],
-                  out_shardings=sharding.replicated(run.mesh))
-  return lambda rows: jax.device_get(apply(frozen, rows))
-
-
 class _Shared:
   """One draw for several measures."""
 
@@ -182,7 +167,7 @@ class _Shared:
     found: Values = {}
     try:
       for group in self._groups:
-        group.reconstruct = _through(sample)
+        group.sample = sample
         group.begin(seed)
       for part in self._subject.draw(sample, self._options.num_samples):
         for group in self._groups:

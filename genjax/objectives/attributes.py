@@ -22,8 +22,8 @@ class Attributes:
     net: images in [-1, 1] -> (logits of all attributes one after the other B K, features_BD).
     attributes: name, and column of a batch -> number of its classes.
     shift: training images move by up to so many pixels along both axes.
-    blur: how often training images are blurred by (1 2 1) / 4 along both axes, each time mixed with the sharper image by
-      a weight from 0 to 1. A judge of generated images must not depend on their finest details.
+    blur: how often training images are blurred by (1 2 1) / 4 along both axes, each time mixed with the sharper image
+      by a weight from 0 to 1. A judge of generated images must not depend on their finest details.
     noise: largest deviation of noise on training images in [-1, 1]; that of an image is drawn from 0 to it.
 
   Raises:
@@ -89,8 +89,8 @@ class Attributes:
     Raises:
       UserError: always.
     """
-    raise UserError('expected a generative model, got a classifier of attributes, which has nothing to sample; evaluate '
-                    'it with genjax evaluate, and train with config.sample_every=0')
+    raise UserError('expected a generative model, got a classifier of attributes, which has nothing to sample; '
+                    'evaluate it with genjax evaluate, and train with config.sample_every=0')
 
   def _compared(self, logits_BK: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
     """The summed cross entropies B, and attribute -> 1 where it is right."""
@@ -115,7 +115,8 @@ def softened(key: Key, image_BHWC: Array, times: int) -> Array:
     for axis in (1, 2):
       padding = [(1, 1) if at == axis else (0, 0) for at in range(4)]
       wide = jnp.pad(blurred_BHWC, padding, mode='edge')
-      before, here, after = (jax.lax.slice_in_dim(wide, at, at + blurred_BHWC.shape[axis], axis=axis) for at in range(3))
+      size = blurred_BHWC.shape[axis]
+      before, here, after = (jax.lax.slice_in_dim(wide, at, at + size, axis=axis) for at in range(3))
       blurred_BHWC = 0.25 * before + 0.5 * here + 0.25 * after
     image_BHWC = (1 - weight_B) * image_BHWC + weight_B * blurred_BHWC
   return image_BHWC

@@ -72,7 +72,8 @@ def fit(image_NHWC: np.ndarray, side: int, kept: int, whitening: float = 1.0, pl
   patches_NLP = patched(image_NHWC.astype(np.float32) / 127.5 - 1, side)
   groups = patches_NLP.swapaxes(0, 1) if places else patches_NLP.reshape(1, -1, patches_NLP.shape[2])
   if groups.shape[1] <= kept:
-    raise UserError(f'a code of {kept} numbers needs more than {kept} patches, got {groups.shape[1]}; take more pictures')
+    raise UserError(f'a code of {kept} numbers needs more than {kept} patches, got {groups.shape[1]}; take more '
+                    'pictures')
   fitted = [_components(patches_NP.astype(np.float64), kept) for patches_NP in groups]
   mean_LP, basis_LPK, variance_LK = (np.stack(values) for values in zip(*fitted))
   varied_LK = np.maximum(variance_LK, _LEAST_VARIANCE)

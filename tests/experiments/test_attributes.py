@@ -79,8 +79,9 @@ def test_a_judge_network_reads_what_columns_say():
   """The truth is in the columns of the held-out split; a caption that it lacks is refused."""
   random = np.random.default_rng(0)
   labels = {'tone': random.integers(0, 2, 6).astype(np.int32), 'hue': random.integers(0, 3, 6).astype(np.int32)}
-  source = Arrays({'image': np.zeros((6, 4, 4, 3), np.uint8), 'text': np.asarray([f'row {row}' for row in range(6)], object),
-                   'held': np.asarray([0, 0, 0, 1, 1, 1], np.int32), **labels})
+  texts = np.asarray([f'row {row}' for row in range(6)], object)
+  held = np.asarray([0, 0, 0, 1, 1, 1], np.int32)
+  source = Arrays({'image': np.zeros((6, 4, 4, 3), np.uint8), 'text': texts, 'held': held, **labels})
   logits = {name: np.eye(3)[values] for name, values in labels.items()}
   logits['hue'] = np.roll(logits['hue'], 1, axis=1)  # a judge that is always wrong about one of both
   extractor = types.SimpleNamespace(card={}, apply=lambda function: lambda rows: {
@@ -126,8 +127,8 @@ def test_a_code_is_fitted_once_and_kept(tmp_path):
 
 
 @pytest.mark.parametrize('changes, message', [
-  ({'code.patch': 5}, 'must divide'), ({'code.kept': 500}, 'make it smaller'), ({'data.content': 'latents'}, 'config.code'),
-  ({'parts': {'autoencoder': 'runs/kl'}}, 'leave one of them out'), ({'code.whitening': 2.0}, 'whitening')])
+  ({'code.patch': 5}, 'must divide'), ({'code.kept': 500}, 'make it smaller'), ({'code.whitening': 2.0}, 'whitening'),
+  ({'data.content': 'latents'}, 'config.code'), ({'parts': {'autoencoder': 'runs/kl'}}, 'leave one of them out')])
 def test_codes_that_do_not_fit_are_refused(changes, message):
   config = scenes_config()
   with config.unlocked():

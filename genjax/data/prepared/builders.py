@@ -18,9 +18,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from genjax.data.prepared import originals
-from genjax.data.prepared.building import Builder, png, rows
+from genjax.data.prepared.building import Builder, rows
 from genjax.data.prepared.captioned import EmojiNoto, LpcSprites, LpcSpritesFull
 from genjax.types import UserError
+
 
 class MNIST(Builder, skip_registration=True):
   """MNIST from the four idx files; columns 'image' and 'label'."""

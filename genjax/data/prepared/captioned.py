@@ -12,8 +12,8 @@ from genjax.data.prepared import originals, sprites
 from genjax.data.prepared.building import Builder, png
 from genjax.types import UserError
 
-_SHEETS = ('body/0.png to 6.png, bottomwear/0.png to 6.png, topwear/0.png to 6.png, hair/0.png to 9.png and shoes/0.png '
-           'to 2.png of YingzhenLi/Sprites on GitHub')
+_SHEETS = ('body/0.png to 6.png, bottomwear/0.png to 6.png, topwear/0.png to 6.png, hair/0.png to 9.png and '
+           'shoes/0.png to 2.png of YingzhenLi/Sprites on GitHub')
 
 
 def _attributes() -> dict[str, Any]:
@@ -23,8 +23,8 @@ def _attributes() -> dict[str, Any]:
 class LpcSprites(Builder, skip_registration=True):
   """Characters at rest, seen from the front and cropped to the figure; all combinations of five attributes.
 
-  'unseen' is 1 where a character has a pair of attributes that no character of 'train' has. Every second row of 'test' is
-  such a one. Each caption has one of six wordings.
+  'unseen' is 1 where a character has a pair of attributes that no character of 'train' has. Every second row of 'test'
+  is such a one. Each caption has one of six wordings.
   """
 
   VERSION = tfds.core.Version('1.0.0')
@@ -42,8 +42,8 @@ class LpcSprites(Builder, skip_registration=True):
 
   def example(self, row: Any) -> dict[str, Any]:
     character, wording = row
-    image_HWC = sprites.compose(self._sheets, character, sprites.STANDING)[sprites.CROP]
-    return {'image': png(np.ascontiguousarray(image_HWC)), 'text': sprites.caption(character, wording),
+    image_HWC = sprites.compose(self._sheets, character, sprites.STANDING, sprites.CROP)
+    return {'image': png(image_HWC), 'text': sprites.caption(character, wording),
             'unseen': int(sprites.is_held_out(character)), **dict(zip(sprites.PARTS, character, strict=True))}
 
 

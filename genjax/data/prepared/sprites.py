@@ -1,7 +1,7 @@
 """Characters of the Liberated Pixel Cup: their sheets, their attributes, captions in several wordings.
 
-A sheet has 13 columns of frames of 64 x 64 pixels. A character is body, trousers, top, hair and shoes, one layer over the
-other. Some pairs of attributes are held out: no character of the training split has one of them.
+A sheet has 13 columns of frames of 64 x 64 pixels. A character is body, trousers, top, hair and shoes, one layer over
+the other. Some pairs of attributes are held out: no character of the training split has one of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -71,12 +71,15 @@ def sheets(folder: pathlib.Path) -> dict[str, list[np.ndarray]]:
   return found
 
 
-def compose(sheets: Mapping[str, Sequence[np.ndarray]], character: Sequence[int], frame: int) -> np.ndarray:
-  """A frame of a character on black, uint8 64 64 3."""
-  image_HWC = np.zeros((FRAME, FRAME, 3))
-  row, column = divmod(frame, COLUMNS)
+def compose(sheets: Mapping[str, Sequence[np.ndarray]], character: Sequence[int], frame: int,
+            crop: tuple[slice, slice] = (slice(0, FRAME), slice(0, FRAME))) -> np.ndarray:
+  """A frame of a character on black, or some of its rows and columns, uint8 H W 3."""
+  rows, columns = (range(FRAME)[part] for part in crop)
+  image_HWC = np.zeros((len(rows), len(columns), 3), np.float32)
+  top, left = (at * FRAME for at in divmod(frame, COLUMNS))
+  part = slice(top + rows[0], top + rows[-1] + 1), slice(left + columns[0], left + columns[-1] + 1)
   for name, value in zip(PARTS, character, strict=True):
-    layer_HWC = sheets[name][value][row * FRAME:(row + 1) * FRAME, column * FRAME:(column + 1) * FRAME].astype(float)
+    layer_HWC = sheets[name][value][part].astype(np.float32)
     opaque_HW1 = layer_HWC[..., 3:] / 255
     image_HWC = layer_HWC[..., :3] * opaque_HW1 + image_HWC * (1 - opaque_HW1)
   return np.round(image_HWC).astype(np.uint8)

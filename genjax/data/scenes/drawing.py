@@ -65,7 +65,7 @@ class Scenes:
 
 
 def _drawn(random: RowRandom, kind_B: np.ndarray) -> tuple[list[Scene], dict[str, np.ndarray]]:
-  """The scenes of rows of some kinds, and their objects: 'shape', 'colour', 'radius', 'x', 'y' and 'there', each B O."""
+  """The scenes of rows of some kinds, and their objects: 'shape', 'colour', 'radius', 'x', 'y', 'there', each B O."""
   words_B = random.uniform(16)
   scenes = [_scene(KINDS[kind], words) for kind, words in zip(kind_B.tolist(), words_B.tolist())]
   count, numbers = len(scenes), random.uniform(OBJECTS, 3)
@@ -145,7 +145,8 @@ def draw(objects: Mapping[str, np.ndarray], side: int) -> np.ndarray:
   for number, shape in enumerate(SHAPES):
     of = np.flatnonzero(take['shape'] == number)
     if len(of):
-      inside_NHW[of] = coverage(shape, *(take[name][of] * scale for name in ('x', 'y', 'radius')), side, side)
+      x_N, y_N, radius_N = (take[name][of] * scale for name in ('x', 'y', 'radius'))
+      inside_NHW[of] = coverage(shape, x_N, y_N, radius_N, side, side)
   colour_N3 = np.asarray(list(COLOURS.values()), np.float32)[take['colour'].astype(int)]
   ground_B = objects['ground'].astype(np.float32)
   colour_N3 = colour_N3 * objects['bright'].astype(np.float32)[row_N, None]

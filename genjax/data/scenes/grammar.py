@@ -117,7 +117,7 @@ def parse(caption: str) -> Scene:
                    for number, size, colour, noun in (parts[:4], parts[6:]) if number)
     scene = Scene(things, parts[4] or '', parts[5] or '')
   if scene is None or str(scene) != caption.strip():
-    raise UserError(f'the caption {caption!r} is not one of scenes, such as {"a small red star left of two blue rings"!r}'
-                    f' or {"three large green crosses"!r}; the words are {", ".join([*NUMBERS, *SIZES, *COLOURS])}, '
+    raise UserError(f'the caption {caption!r} is not one of scenes, such as "a small red star left of two blue rings" '
+                    f'or "three large green crosses"; the words are {", ".join([*NUMBERS, *SIZES, *COLOURS])}, '
                     f'{", ".join(SHAPES)}, {", ".join(PLACES)}, {", ".join(RELATIONS)}')
   return scene

@@ -7,6 +7,7 @@ colour. A thing is given each shape in turn, with its own middle and area, and i
 from collections.abc import Sequence
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -45,7 +46,8 @@ def read(image_HWC: np.ndarray) -> list[Seen]:
   nearest_HW = (away_HWC @ palette_KC.T).argmax(-1)
   scale, found = image.shape[0] / drawing.SIDE, []
   for number, colour in enumerate(COLOURS):
-    labelled_HW, count = ndimage.label((nearest_HW == number) & (strength_HW > _FAINT * contrast), np.ones((3, 3)))
+    labels: Any = ndimage.label((nearest_HW == number) & (strength_HW > _FAINT * contrast), np.ones((3, 3)))
+    labelled_HW, count = labels
     for label in range(1, count + 1):
       part_HW = labelled_HW == label
       if part_HW.sum() >= _FEWEST * scale ** 2:
@@ -79,7 +81,8 @@ def _thing(colour: str, part_HW: np.ndarray, strength_HW: np.ndarray) -> Seen:
 def _unit(shape: str) -> tuple[float, float]:
   """The area of a shape of radius 1, and how far its centre of mass is below its middle."""
   radius, side = 100.0, 256
-  inside_HW = drawing.coverage(shape, np.asarray([side / 2]), np.asarray([side / 2]), np.asarray([radius]), side, side)[0]
+  at_1 = np.asarray([side / 2])
+  inside_HW = drawing.coverage(shape, at_1, at_1, np.asarray([radius]), side, side)[0]
   down = (inside_HW * (np.arange(side) + 0.5)[:, None]).sum() / inside_HW.sum()
   return float(inside_HW.sum()) / radius ** 2, float(down - side / 2) / radius
 

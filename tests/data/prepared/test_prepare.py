@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from genjax.data.prepared import builders, prepare
+from genjax.data.prepared import builders, building, prepare
 from genjax.data.sources import open_tfds
 from genjax.data.text.documents import open_documents
 from genjax.types import UserError
@@ -89,7 +89,7 @@ def test_a_set_of_tfds_that_it_cannot_prepare(tmp_path):
 
 
 def test_failure_in_the_middle_leaves_nothing(mnist_folder, tmp_path, monkeypatch):
-  png, made = builders.png, []
+  png, made = building.png, []
 
   def fails(image):
     made.append(1)
@@ -97,7 +97,7 @@ def test_failure_in_the_middle_leaves_nothing(mnist_folder, tmp_path, monkeypatc
       raise UserError('no space')
     return png(image)
 
-  monkeypatch.setattr(builders, 'png', fails)
+  monkeypatch.setattr(building, 'png', fails)
   with pytest.raises(UserError, match='no space'):
     open_tfds('mnist', 'train', data_dir=tmp_path / 'data', originals=mnist_folder)
   assert not (tmp_path / 'data' / 'mnist').exists()
