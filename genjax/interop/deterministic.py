@@ -50,9 +50,9 @@ def _alike(mutable: Tree) -> tuple[float, float]:
 def _read_tiny(entries: Entries, stored: Mapping[str, Any]) -> Tiny:
   entries.only('upsampling_scaling_factor', 2, 'a stage doubles the resolution')
   entries.only('upsample_fn', 'nearest', 'pixels are repeated')
-  channels = {f'{side}_channels': _each(entries, f'{side}_block_out_channels', (64,) * 4)
+  channels: dict[str, Any] = {f'{side}_channels': _each(entries, f'{side}_block_out_channels', (64,) * 4)
               for side in ('encoder', 'decoder')}
-  blocks = {f'{side}_blocks': _each(entries, f'num_{side}_blocks', usual)
+  blocks: dict[str, Any] = {f'{side}_blocks': _each(entries, f'num_{side}_blocks', usual)
             for side, usual in (('encoder', (1, 3, 3, 3)), ('decoder', (3, 3, 3, 1)))}
   return Tiny(shape=_shape(entries, 2 ** (len(blocks['encoder_blocks']) - 1)),
               latent=entries.integer('latent_channels', 4), **channels, **blocks,
@@ -112,10 +112,10 @@ _ENLARGE = {'interpolate': 'conv', 'pixel_shuffle': 'pixels'}
 
 
 def _read_dc(entries: Entries, stored: Mapping[str, Any]) -> DcAe:
-  widths = {f'{side}_channels': _each(entries, f'{side}_block_out_channels', (128, 256, 512, 512, 1024, 1024))
+  widths: dict[str, Any] = {f'{side}_channels': _each(entries, f'{side}_block_out_channels', (128, 256, 512, 512, 1024, 1024))
             for side in ('encoder', 'decoder')}
   stages = len(widths['encoder_channels'])
-  blocks = {f'{side}_blocks': _each(entries, f'{side}_layers_per_block', usual)
+  blocks: dict[str, Any] = {f'{side}_blocks': _each(entries, f'{side}_layers_per_block', usual)
             for side, usual in (('encoder', (2, 2, 2, 3, 3, 3)), ('decoder', (3, 3, 3, 3, 3, 3)))}
   attention, scales = _attention(entries, stages)
   norms = _all_alike(entries, 'decoder_norm_types', stages, 'rms_norm')

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import functools
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SWAPPED = 'swapped'  # shift before scale, and scale before shift in `diffusers`
 SQUEEZED = 'squeezed'  # a convolution of size 1, and a matrix in `diffusers`
@@ -98,7 +98,7 @@ def _filled(template: str, values: Iterable[str]) -> str:
   return re.sub('[#*]', lambda match: next(given), template)
 
 
-def _same(names: Mapping[str, str], theirs: str = '', ours: str = '', **options: str) -> list[Row]:
+def _same(names: Mapping[str, str], theirs: str = '', ours: str = '', **options: Any) -> list[Row]:
   """Rows of modules that are held whole."""
   return [Row(theirs + name, (ours + public,), **options) for name, public in names.items()]
 

@@ -46,7 +46,7 @@ def _read(entries: Entries, stored: Mapping[str, Any]) -> UNet:
   # A side that has each resolution once will do where none is told.
   height, width = sides(entries, 'sample_size', max(32, 2 ** (len(widths) - 1)))
   if entries.values.get('attention_head_dim', 8) is None:
-    heads = {'heads': 1}
+    heads: dict[str, Any] = {'heads': 1}
   else:
     heads = {'head_dim': entries.integer('attention_head_dim', 8)}
   return UNet(

@@ -128,7 +128,7 @@ def _losses(logits_BB: Array, compared_BB: Array, sigmoid: bool) -> dict[str, Ar
     sign_BB = 2.0 * jnp.eye(len(logits_BB)) - 1.0
     loss_B = -jnp.sum(jnp.where(compared_BB, jax.nn.log_sigmoid(sign_BB * logits_BB), 0.0), axis=1)
   else:
-    loss_B = 0.5 * sum(jax.nn.logsumexp(held_BB, axis=axis) - own_B for axis in (0, 1))
+    loss_B = 0.5 * (jax.nn.logsumexp(held_BB, axis=0) + jax.nn.logsumexp(held_BB, axis=1)) - own_B
   nearest = {name: (jnp.max(jnp.where(jnp.eye(len(own_B), dtype=bool), FAR, held_BB), axis=axis) < own_B)
              for name, axis in (('text_of_image', 1), ('image_of_text', 0))}
   return {'loss': loss_B, **{name: value.astype(jnp.float32) for name, value in nearest.items()}}

@@ -152,8 +152,8 @@ def _read_adapter(public: Any, source: pathlib.Path, base: pathlib.Path, compone
   return imported
 
 
-def _write(folder: pathlib.Path, source: pathlib.Path, config: Config, params, mutable,
-           files) -> tuple[int, Mapping[str, Condition]]:
+def _write(folder: pathlib.Path, source: pathlib.Path, config: Config, params: Any, mutable: Any,
+           files: Mapping[str, bytes]) -> tuple[int, Mapping[str, Condition]]:
   """Writes the run to a folder; returns the number of its parameters, and what it can be asked for."""
   paths = [os.getcwd()]
   experiment = bases.identified(config, builders.build(config, paths))
