@@ -51,9 +51,9 @@ def _read_tiny(entries: Entries, stored: Mapping[str, Any]) -> Tiny:
   entries.only('upsampling_scaling_factor', 2, 'a stage doubles the resolution')
   entries.only('upsample_fn', 'nearest', 'pixels are repeated')
   channels: dict[str, Any] = {f'{side}_channels': _each(entries, f'{side}_block_out_channels', (64,) * 4)
-              for side in ('encoder', 'decoder')}
+                              for side in ('encoder', 'decoder')}
   blocks: dict[str, Any] = {f'{side}_blocks': _each(entries, f'num_{side}_blocks', usual)
-            for side, usual in (('encoder', (1, 3, 3, 3)), ('decoder', (3, 3, 3, 1)))}
+                            for side, usual in (('encoder', (1, 3, 3, 3)), ('decoder', (3, 3, 3, 1)))}
   return Tiny(shape=_shape(entries, 2 ** (len(blocks['encoder_blocks']) - 1)),
               latent=entries.integer('latent_channels', 4), **channels, **blocks,
               activation=entries.choice('act_fn', ACTIVATIONS, 'relu'))
@@ -112,11 +112,12 @@ _ENLARGE = {'interpolate': 'conv', 'pixel_shuffle': 'pixels'}
 
 
 def _read_dc(entries: Entries, stored: Mapping[str, Any]) -> DcAe:
-  widths: dict[str, Any] = {f'{side}_channels': _each(entries, f'{side}_block_out_channels', (128, 256, 512, 512, 1024, 1024))
-            for side in ('encoder', 'decoder')}
+  usual_widths = (128, 256, 512, 512, 1024, 1024)
+  widths: dict[str, Any] = {f'{side}_channels': _each(entries, f'{side}_block_out_channels', usual_widths)
+                            for side in ('encoder', 'decoder')}
   stages = len(widths['encoder_channels'])
   blocks: dict[str, Any] = {f'{side}_blocks': _each(entries, f'{side}_layers_per_block', usual)
-            for side, usual in (('encoder', (2, 2, 2, 3, 3, 3)), ('decoder', (3, 3, 3, 3, 3, 3)))}
+                            for side, usual in (('encoder', (2, 2, 2, 3, 3, 3)), ('decoder', (3, 3, 3, 3, 3, 3)))}
   attention, scales = _attention(entries, stages)
   norms = _all_alike(entries, 'decoder_norm_types', stages, 'rms_norm')
   if norms != 'rms_norm':
