@@ -1,6 +1,8 @@
-"""Every config: its smoke variant trains, evaluates, samples and saves; its first step has golden numbers."""
+"""Every config: its first step has golden numbers, and its full size is inspected. The smoke variant of one for each
+model of each builder trains, evaluates, samples and saves."""
 
 import functools
+import importlib
 import json
 import pathlib
 
@@ -16,6 +18,15 @@ from genjax.training.run import Run
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = [path for path in (ROOT / 'configs').rglob('*.py') if path.stem not in ('__init__', 'common', 'sweeps')]
 CONFIGS = sorted(path.relative_to(ROOT / 'configs').with_suffix('').as_posix() for path in FILES)
+
+
+def network(name):
+  """The builder of a config, and the name of its model."""
+  config = importlib.import_module(f'genjax.configs.{name.replace("/", ".")}').get_config('smoke')
+  return config.experiment, config.model.get('name')
+
+
+ONE_OF_EACH = sorted({network(name): name for name in CONFIGS}.values())
 ORIGINALS = {
   'mnist': 'mnist', 'cifar10': 'cifar10', 'tiny_shakespeare': 'tinyshakespeare', 'multi30k': 'multi30k',
   'names': 'names', 'shuffled_names': 'names', 'sst2': 'sst', 'jsb_chorales': 'jsb-chorales',
@@ -59,6 +70,12 @@ def test_golden_first_step(name, flags_of, golden):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', CONFIGS)
+def test_full_size_is_inspected(name, flags_of):
+  assert main(['inspect', *flags_of(name, '')]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ONE_OF_EACH)
 def test_smoke_variant_runs_end_to_end(name, flags_of, tmp_path):
   assert main(['train', *flags_of(name), f'--workdir={tmp_path / "run"}']) == 0
   summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
@@ -66,4 +83,3 @@ def test_smoke_variant_runs_end_to_end(name, flags_of, tmp_path):
   if json.loads((tmp_path / 'run' / 'config.json').read_text())['sample_every']:
     assert list((tmp_path / 'run' / 'samples').iterdir())
   assert main(['evaluate', f'--workdir={tmp_path / "run"}', '--no-samples']) == 0
-  assert main(['inspect', *flags_of(name, '')]) == 0
