@@ -1,6 +1,5 @@
 """Builder of autoencoders for latent diffusion, with the kind `autoencoder` for runs that stand on one."""
 
-import numpy as np
 
 from genjax import config as config_lib
 from genjax.config import Config
@@ -12,14 +11,13 @@ from genjax.objectives.autoencoder import KlAutoencoder
 from genjax.objectives.judges import Judges
 from genjax.options import Section, named
 from genjax.tables import Table
-from genjax.training.experiment import Columns, Experiment
+from genjax.training.experiment import Experiment
 from genjax.types import UserError
 
 MODELS: Table = Table('latent autoencoder', {
   'kl': (kl.Kl, kl.networks, kl.AXES), 'tiny': (tiny.Tiny, tiny.networks, tiny.AXES),
   'dc': (dc.DcAe, dc.networks, dc.AXES)})
-PAIRS = 8  # images, and their reconstructions, in a row of a picture
-PICTURES = 32  # images in it
+PICTURES = 32  # images in a picture of reconstructions
 NO_NETWORK = ('log_scale',)  # parameters that are of the objective
 READS = ('params/net/(encoder|decoder)/.*', 'mutable/.*')  # the learned scale of the error is no part of the maps
 
@@ -56,7 +54,7 @@ def build(config: Config) -> Experiment:
     ema=config_lib.plain(config.ema),
     axes={'net': axes, **opened.axes},
     preview=preview,
-    render=_render,
+    render=render.autoencoded,
     metrics=chosen.of_autoencoder(config, objective.reconstruct)))
 
 
@@ -91,13 +89,3 @@ def autoencoder(config: Config, experiment: Experiment) -> kinds.Autoencoder:
     factor=model_options(config).factor,
     pixels=lambda group, z_BX: objective.pixels(group['params'], group['mutable'], z_BX),
     reads=READS)
-
-
-def _render(columns: Columns) -> dict[str, np.ndarray]:
-  """Grids of what noise decodes to, and of originals beside reconstructions."""
-  pictures = {}
-  if 'image' in columns:
-    pictures['samples'] = render.grid(columns['image'])
-  if 'reconstruction' in columns:
-    pictures['reconstructions'] = render.pairs(columns['original'], columns['reconstruction'], PAIRS)
-  return pictures

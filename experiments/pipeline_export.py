@@ -17,7 +17,6 @@ from genjax.interop.entries import read_json
 from genjax.runs import sources
 from genjax.types import Tree
 
-TEXTS = ('text_encoder', 'text_encoder_2', 'text_encoder_3')
 TOKENIZERS = ('tokenizer.json', 'tokenizer_config.json', 'vocab.json', 'merges.txt', 'special_tokens_map.json',
               'added_tokens.json', 'spiece.model', 'tokenizer.model', 'vocab.txt')
 WritePart = Callable[[pathlib.Path, pathlib.Path, int | None, str | None], None]
@@ -88,7 +87,7 @@ def _parts(folder: pathlib.Path, config: Config, dtype: str | None, write_part: 
     _write_component(folder / 'vae', sources.source(config, AUTOENCODER), dtype, write_part)
     components['vae'] = ['diffusers', read_json(folder / 'vae' / 'config.json', 'of the autoencoder')[index.CLASS]]
   for place, part in enumerate(text_parts(config)):
-    name = part if part in TEXTS else TEXTS[place]
+    name = part if part in index.TEXTS else index.TEXTS[place]
     source = sources.source(config, part)
     _write_component(folder / name, source, dtype, write_part)
     kinds = read_json(folder / name / 'config.json', 'of the text encoder').get('architectures') or ['CLIPTextModel']
@@ -137,5 +136,5 @@ def _scheduler(config: Config, before: Mapping[str, Any] | None, kind: str) -> d
   now = schedulers.write(goal['process'], goal['parameterization'], sampler)
   if before is None:
     return now
-  read = [schedulers.read(each, 'scheduler_config.json', kind) for each in (before, now)]
+  read = [schedulers.read(each, index.SCHEDULER, kind) for each in (before, now)]
   return dict(before) if read[0] == read[1] else now

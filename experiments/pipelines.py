@@ -12,7 +12,14 @@ from genjax import config as config_lib
 from genjax import interop
 from genjax.config import Config
 from genjax.configs import common
-from genjax.experiments import conditions, diffusion, pipeline_pixels, pipeline_transformers, pipeline_unets
+from genjax.experiments import (
+  conditions,
+  diffusion,
+  pipeline_pixels,
+  pipeline_transformers,
+  pipeline_unets,
+  public_configs,
+)
 from genjax.experiments.pipeline_interface import AUTOENCODER, Family, Found
 from genjax.interop import pipelines, schedulers
 from genjax.interop.pipelines import Pipeline
@@ -21,8 +28,7 @@ from genjax.types import UserError
 
 # Class of a pipeline in diffusers -> how it becomes a run
 FAMILIES: dict[str, Family] = {**pipeline_unets.FAMILIES, **pipeline_transformers.FAMILIES, **pipeline_pixels.FAMILIES}
-READS = ('unet', 'transformer', 'vae', 'text_encoder', 'text_encoder_2', 'text_encoder_3', 'tokenizer', 'tokenizer_2',
-         'tokenizer_3', 'scheduler')
+READS = ('unet', 'transformer', 'vae', *pipelines.TEXTS, 'tokenizer', 'tokenizer_2', 'tokenizer_3', 'scheduler')
 
 
 def open_folder(folder: pathlib.Path, variant: str = '') -> tuple[Pipeline, Family]:
@@ -63,7 +69,7 @@ def configured(pipeline: Pipeline, family: Family) -> Config:
                           times=dict(name='default'), weighting=dict(name='uniform'), stratified=True,
                           **sections.objective)
   config.sampler = {'options': {}, **told['sampler'], **sections.sampler}
-  config.optimizers.net = dict(name='sgd', lr=1e-4, weight_decay=0.0, clip=1.0, warmup=0, schedule='constant', end=0.1)
+  config.optimizers.net = dict(public_configs.OPTIMIZER)
   return config.lock()
 
 

@@ -31,6 +31,8 @@ from genjax.types import UserError
 GENERATION = 'generation_config.json'
 PREPROCESSING = 'preprocessor_config.json'
 TEXT_ENCODER, TOKENIZER = 'text_encoder', 'tokenizer'  # folders of pipelines
+# of a run without training steps; sgd has no state
+OPTIMIZER = dict(name='sgd', lr=1e-4, weight_decay=0.0, clip=1.0, warmup=0, schedule='constant', end=0.1)
 MULTILINGUAL = 51865  # size of the vocabulary from which a published Whisper is multilingual
 
 
@@ -53,7 +55,7 @@ def make(model: interop.Model, folder: pathlib.Path, trains: bool = True) -> Con
     _check_trains(model, folder)
   config = common.base(steps=0, batch_size=8)
   _MAKERS[type(model.config)](config, model, folder)
-  config.optimizers.net = dict(name='sgd', lr=1e-4, weight_decay=0.0, clip=1.0, warmup=0, schedule='constant', end=0.1)
+  config.optimizers.net = dict(OPTIMIZER)
   return config.lock()
 
 

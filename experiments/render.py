@@ -1,6 +1,6 @@
 """What is shown of samples: pictures as uint8 arrays, clips and sounds, for `Experiment.render`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import functools
 import math
 import textwrap
@@ -13,6 +13,7 @@ from genjax.artifacts import Clip, Sound
 _WIDTH = 96  # pixels of an image with a caption, at least
 _LINES = 3  # most lines of a caption
 _FONT = 10
+PAIRS = 8  # images, and their reconstructions, in a row
 
 
 def grid(image_NHWC: np.ndarray, columns: int = 0, gap: int = 1, enlarge: int = 0) -> np.ndarray:
@@ -44,6 +45,17 @@ def pairs(original_NHWC: np.ndarray, reconstruction_NHWC: np.ndarray, columns: i
   """Images, each beside its reconstruction, in a grid with so many images per row; see `grid`."""
   pair_N2HWC = np.stack([original_NHWC, reconstruction_NHWC], axis=1)
   return grid(pair_N2HWC.reshape(-1, *pair_N2HWC.shape[2:]), columns=columns)
+
+
+def autoencoded(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The pictures of an autoencoder: 'samples' of the column 'image', and 'reconstructions' beside their originals, of
+  'original' and 'reconstruction'; each column uint8 N H W C, and each may be left out."""
+  pictures = {}
+  if 'image' in columns:
+    pictures['samples'] = grid(columns['image'])
+  if 'reconstruction' in columns:
+    pictures['reconstructions'] = pairs(columns['original'], columns['reconstruction'], PAIRS)
+  return pictures
 
 
 def clips(clip_NTHWC: np.ndarray, rate: float, captions: Sequence[str] = (), columns: int = 0) -> Clip:

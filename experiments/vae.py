@@ -30,7 +30,7 @@ from genjax.types import Tree, UserError
 MODELS: Table = Table('autoencoder', {'mlp': (vae.MlpConfig, vae.MLP_AXES), 'conv': (vae.ConvConfig, vae.CONV_AXES),
                                       'ladder': (ladder.LadderConfig, ladder.AXES)})
 SCORES = ('negative_elbo', 'distortion', 'kl')  # of `Vae.evaluate`, as scores of anomalies
-PICTURE_ROWS = 8  # pairs of images in a picture of reconstructions, and rows in one of interpolations
+PICTURE_ROWS = 8  # in a picture of interpolations; twice as many images are reconstructed
 INTERPOLATION_STEPS = 9  # images in a row of interpolations
 
 
@@ -210,11 +210,8 @@ def _likelihood(config: Config, objective: Vae, heldout: Pipeline) -> tuple[Metr
 
 def _render(columns: Columns) -> dict[str, np.ndarray]:
   """Grids of samples; of originals beside reconstructions; and of interpolations, one pair per row."""
-  pictures = {}
-  if 'image' in columns:
-    pictures['samples'] = render.grid(columns['image'])
-  if 'reconstruction' in columns:
-    pictures['reconstructions'] = render.pairs(columns['original'], columns['reconstruction'], PICTURE_ROWS)
+  pictures = render.autoencoded(columns)
+  if 'interpolation' in columns:
     rows = columns['interpolation']
     pictures['interpolations'] = render.grid(rows.reshape(-1, *rows.shape[2:]), columns=rows.shape[1])
   return pictures

@@ -32,8 +32,7 @@ MODELS: Table = Table('quantized autoencoder', {
   'vqvae': (vq.VqVae, vq.networks, vq.AXES), 'vqgan': (vq.VqGan, vq.gan_networks, vq.GAN_AXES)})
 QUANTIZERS: Table = Table('quantizer', {
   'vector': quantizers.VectorQuantizer, 'finite_scalar': quantizers.FiniteScalarQuantizer})
-PAIRS = 8  # images, and their reconstructions, in a row of a picture
-PICTURES = 32  # images in it
+PICTURES = 32  # images in a picture of reconstructions
 READS = ('params/net/(encoder|decoder|codebook)/.*', 'mutable/(codebook/(embedding|offset)|moments/.*)')
 
 
@@ -69,7 +68,7 @@ def build(config: Config) -> Experiment:
     ema=config_lib.plain(config.ema),
     axes={'net': config_lib.choose(MODELS, config.model.name, 'config.model.name')[2], **opened.axes},
     preview=preview,
-    render=_render,
+    render=render.autoencoded,
     metrics=(_codes(objective, heldout), *chosen.of_autoencoder(config, objective.reconstruct))))
 
 
@@ -186,13 +185,3 @@ def _codes(objective: VqAutoencoder, heldout: Pipeline) -> Metric:
     return {'used': float(len(share_K)), 'used_share': len(share_K) / size, 'perplexity': perplexity}
 
   return Metric('codes', compute, card)
-
-
-def _render(columns: Columns) -> dict[str, np.ndarray]:
-  """Grids of what random codes decode to, and of originals beside reconstructions."""
-  pictures = {}
-  if 'image' in columns:
-    pictures['samples'] = render.grid(columns['image'])
-  if 'reconstruction' in columns:
-    pictures['reconstructions'] = render.pairs(columns['original'], columns['reconstruction'], PAIRS)
-  return pictures

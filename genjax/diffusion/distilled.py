@@ -3,16 +3,13 @@
 Signature and notation are those of `genjax.diffusion.samplers`.
 """
 
-from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 
 from genjax.diffusion.schedules import Process
-from genjax.diffusion.stepping import noise, over_times
+from genjax.diffusion.stepping import Denoise, noise, over_times
 from genjax.types import Array, Key
 
-Denoise = Callable[[Array, Array], Any]
 _DATA_STD = 0.5  # of the boundary condition of consistency models
 
 

@@ -4,8 +4,6 @@ Signature and notation are those of `genjax.diffusion.samplers`. With rho = sigm
 d(x / alpha) / d rho = eps_hat.
 """
 
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +11,9 @@ import numpy as np
 
 from genjax.diffusion.schedules import Process
 from genjax.diffusion.solvers import last_of_few
-from genjax.diffusion.stepping import noise, over_times
+from genjax.diffusion.stepping import Denoise, finish, noise, over_times
 from genjax.types import Array, Key
 
-Denoise = Callable[[Array, Array], Any]
 _ORDER = 4  # of `lms`
 
 
@@ -80,10 +77,7 @@ def dpm2_ancestral(denoise: Denoise, x_BX: Array, process: Process, times: Array
     return process.alpha(s) * (x_BX + up * noise(keys_B, index, x_BX) if eta else x_BX)
 
   times = jnp.asarray(times, jnp.float32)
-  x_BX, t, s = over_times(step, x_BX, times[:-1]), times[-2], times[-1]
-  x0_BX = denoise(x_BX, t)
-  ended_BX = process.alpha(s) * x0_BX + process.sigma(s) * process.noise(x_BX, x0_BX, t)
-  return jnp.where(process.sigma(s) > 0, ended_BX, x0_BX)
+  return finish(denoise, over_times(step, x_BX, times[:-1]), process, times)
 
 
 def deis(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key) -> Array:

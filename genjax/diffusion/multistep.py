@@ -1,9 +1,8 @@
-"""Samplers that reuse earlier evaluations of the network, beside `dpmpp_2m`: PNDM, UniPC, and DPM-Solver++ with noise.
+"""PNDM, a linear multistep method on the noise, with Runge-Kutta steps at first if asked for.
 
 Signature and notation are those of `genjax.diffusion.samplers`.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax.diffusion.schedules import Process
+from genjax.diffusion.stepping import Denoise
 from genjax.types import Array, Key
 
-Denoise = Callable[[Array, Array], Any]
 PREDICTS = ('epsilon', 'v')  # what `pndm` extrapolates
 
 

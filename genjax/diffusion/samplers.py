@@ -25,7 +25,6 @@ are those of `spacings`.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,11 +32,10 @@ import jax.numpy as jnp
 from genjax.diffusion import distilled, levels, multistep, solvers
 from genjax.diffusion import variance as learned
 from genjax.diffusion.schedules import Process, transition
-from genjax.diffusion.stepping import noise, over_times
+from genjax.diffusion.stepping import Denoise, finish, noise, over_times
 from genjax.tables import Table
 from genjax.types import Array, Key
 
-Denoise = Callable[[Array, Array], Any]
 VARIANCES = ('small', 'large', 'learned')  # of `ancestral`
 
 
@@ -73,7 +71,7 @@ def heun(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: 
     return advance(x_BX, (slope_BX + slope(euler_BX, denoise(euler_BX, s), s)) / 2, t, s)
 
   times = jnp.asarray(times, jnp.float32)
-  return _finish(denoise, over_times(step, x_BX, times[:-1]), process, times)
+  return finish(denoise, over_times(step, x_BX, times[:-1]), process, times)
 
 
 def heun_discrete(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key) -> Array:
@@ -88,7 +86,7 @@ def heun_discrete(denoise: Denoise, x_BX: Array, process: Process, times: Array,
     return euler_BX + (process.sigma(s) - process.alpha(s) * process.noise_to_signal(t)) * change_BX / 2
 
   times = jnp.asarray(times, jnp.float32)
-  return _finish(denoise, over_times(step, x_BX, times[:-1]), process, times)
+  return finish(denoise, over_times(step, x_BX, times[:-1]), process, times)
 
 
 def ancestral(denoise: Denoise, x_BX: Array, process: Process, times: Array, keys_B: Key, *,
@@ -220,11 +218,3 @@ def probability_flow(process: Process) -> tuple[Callable[..., Array], Callable[.
     return radius_s * (x_BX / radius_t + (angle_s - angle_t) * slope_BX)
 
   return turn, advance
-
-
-def _finish(denoise: Denoise, x_BX: Array, process: Process, times: Array) -> Array:
-  """The last step of a method of order 2: one evaluation, to the estimate of the data if the noise ends there."""
-  t, s = times[-2], times[-1]
-  x0_BX = denoise(x_BX, t)
-  euler_BX = process.alpha(s) * x0_BX + process.sigma(s) * process.noise(x_BX, x0_BX, t)
-  return jnp.where(process.sigma(s) > 0, euler_BX, x0_BX)

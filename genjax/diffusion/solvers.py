@@ -4,19 +4,16 @@ Signature and notation are those of `genjax.diffusion.samplers`. A step from t t
 lambda is infinite, at pure noise and at clean data, it is bounded, and steps have order 1.
 """
 
-from collections.abc import Callable
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from genjax.diffusion.schedules import Process, transition
-from genjax.diffusion.stepping import noise, over_times
+from genjax.diffusion.stepping import Denoise, noise, over_times
 from genjax.types import Array, Key
 
-Denoise = Callable[[Array, Array], Any]
 _LEAST = 1e-9  # bound of alpha and sigma in lambda
 _FEW_STEPS = 15  # with fewer steps the last one has order 1, as in diffusers; it always has where sigma ends at 0
 

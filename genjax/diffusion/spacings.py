@@ -50,7 +50,8 @@ class Spacing:
     name: 'uniform', 'quadratic' or 'karras', see `schedules.sampling_times`; 'leading', 'linspace', 'trailing' (Lin et
       al. 2024, table 2) or 'distilled' (times of LCM and TCD); '' for the sampler's own.
     sigmas: '' for the noise levels of the times, or how levels lie between the first and the last one: 'karras',
-      'exponential', 'beta', 'lu' (uniform in log SNR).
+      'exponential' (uniform in their logarithm), 'beta', 'lu' (as 'exponential', but the network is told the nearest
+      whole time, where a sampler of kind 'open' tells the one below otherwise).
     offset: added to the timesteps of 'leading'.
     final: 'data', or 'first': sampling ends at the first whole time, whose noise stays.
     shift: of a flow: above 1 moves times towards noise.
@@ -332,5 +333,3 @@ def _flow(process: Process, kind: str, sampler: str, spacing: Spacing) -> Grid:
     return told[jnp.argmin(jnp.abs(jnp.asarray(t, jnp.float32)[..., None] - visited), axis=-1)]
 
   return Grid((*times.tolist(), 0.0), dataclasses.replace(process, embed=embed), scale=1.0)
-
-

@@ -1,4 +1,4 @@
-"""What samplers share: a scan over times, and the noise of a step."""
+"""What samplers share: a scan over times, the noise of a step, and the last step of methods of order 2."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from genjax.diffusion.schedules import Process
 from genjax.types import Array, Key
+
+Denoise = Callable[[Array, Array], Any]  # (x_BX, scalar t) -> x0_hat, see `genjax.diffusion.samplers`
 
 
 def noise(keys_B: Key, index: Array, like_BX: Array) -> Array:
@@ -35,3 +38,18 @@ def over_times(step: Callable[[Any, Array, Array, Array], Any], carry: Any, time
   times = jnp.asarray(times, jnp.float32)
   steps = (times[:-1], times[1:], jnp.arange(len(times) - 1))
   return jax.lax.scan(lambda carry, step_times: (step(carry, *step_times), None), carry, steps)[0]
+
+
+def finish(denoise: Denoise, x_BX: Array, process: Process, times: Array) -> Array:
+  """The last step of a method of order 2: one evaluation, to the estimate of the data if the noise ends there.
+
+  Args:
+    denoise: see `Denoise`.
+    x_BX: x at the last time but one.
+    process: the process.
+    times: all times of the sampler.
+  """
+  t, s = times[-2], times[-1]
+  x0_BX = denoise(x_BX, t)
+  euler_BX = process.alpha(s) * x0_BX + process.sigma(s) * process.noise(x_BX, x0_BX, t)
+  return jnp.where(process.sigma(s) > 0, euler_BX, x0_BX)

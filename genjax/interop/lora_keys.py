@@ -19,11 +19,11 @@ import numpy as np
 
 from genjax.interop import original_names
 from genjax.interop.original_names import SWAPPED, Found, Names
+from genjax.interop.pipelines import TEXTS
 from genjax.types import UserError, listed
 
 METADATA = 'lora_adapter_metadata'  # entry of the header of a file of `diffusers`
 KOHYA = 'lora_unet_'
-TEXTS = ('text_encoder', 'text_encoder_2', 'text_encoder_3')
 _OTHERS = {'text_encoder.': TEXTS[0], 'lora_te_': TEXTS[0], 'lora_te1_': TEXTS[0], 'text_encoder_2.': TEXTS[1],
            'lora_te2_': TEXTS[1], 'text_encoder_3.': TEXTS[2], 'lora_te3_': TEXTS[2]}
 # Suffix of a name -> what it is

@@ -14,6 +14,7 @@ from genjax.types import UserError, expanded
 INDEX = 'model_index.json'
 SCHEDULER = 'scheduler/scheduler_config.json'
 CLASS = '_class_name'
+TEXTS = ('text_encoder', 'text_encoder_2', 'text_encoder_3')  # components, in the order in which they are joined
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Pipeline:
   @property
   def texts(self) -> tuple[str, ...]:
     """The text encoders, in order."""
-    return tuple(name for name in ('text_encoder', 'text_encoder_2', 'text_encoder_3') if name in self.components)
+    return tuple(name for name in TEXTS if name in self.components)
 
 
 def is_pipeline(folder: pathlib.Path) -> bool:

@@ -30,7 +30,7 @@ class Quantized(NamedTuple):
 
   Attributes:
     z_XD: the codes, with the gradient that the estimator passes to the vectors.
-    index_X: their numbers, int32.
+    index_X: their indices in the codebook, int32.
     loss: scalar, what trains codes and encoder beside the reconstruction.
     metrics: scalars to log.
   """
@@ -66,11 +66,11 @@ class Quantizer(Protocol):
     ...
 
   def lookup(self, params: Tree, mutable: Tree, index_X: Array) -> Array:
-    """Codes by their numbers, float32 X D."""
+    """Codes by their indices, float32 X D."""
     ...
 
   def frequencies(self, mutable: Tree) -> Array:
-    """How often each code was used lately, summing to 1, shape K; all alike where that is not counted."""
+    """Share of each code among the vectors of recent steps, shape K; 1 / K each where that is not counted."""
     ...
 
 
@@ -87,8 +87,9 @@ class VectorQuantizer:
     learned: how the codebook is learned: 'averages', moving averages of the vectors that choose a code (appendix A.1 of
       the paper), or 'gradient'.
     decay: of the averages, per step.
-    commitment: weight of the squared distance that draws vectors to their codes.
-    codebook_weight: weight of the squared distance that draws codes to their vectors; of 'gradient' alone.
+    commitment: weight of the mean squared distance that draws vectors to their codes, a mean over vectors and their D
+      numbers, where the paper has a sum over D.
+    codebook_weight: weight of the same distance as it draws codes to their vectors; of 'gradient' alone.
     estimator: gradient of the vectors: 'straight_through', that of the codes, or 'rotation', the same turned and scaled
       as the code is to the vector (Fifty et al. 2024).
     revive: codes that stand for fewer vectors of a batch than this, on the average, are replaced by vectors of the
@@ -198,7 +199,10 @@ class VectorQuantizer:
 @dataclasses.dataclass(frozen=True)
 class FiniteScalarQuantizer:
   """Each number is rounded to one of a few levels; the codebook is their product, and nothing is learned (Mentzer et
-  al. 2023).
+  al. 2023, section 3.1).
+
+  The paper's code (appendix A.1) moves even levels by tan(0.5 / bound); here it is arctanh, so that z = 0 is exactly
+  code 0, and the bound is (L - 1) / 2 times 1 + 1e-3 in the place of 1 - 1e-3.
 
   Attributes:
     levels: number of levels of each number of a code; the paper has (8, 6, 5), (8, 5, 5, 5), (7, 5, 5, 5, 5), (8, 8, 8,
@@ -234,7 +238,7 @@ class FiniteScalarQuantizer:
     """See `Quantizer`."""
     del params, key
     levels_D, half_D, _ = self._numbers()
-    # Section 3.1 of the paper; a little more than half, so that rounding reaches the outer levels.
+    # A little more than half, where the paper has 1 - 1e-3: with two levels its bound would not exceed the shift.
     reach_D, shift_D = (levels_D - 1) * 1.001 / 2, np.where(levels_D % 2 == 0, 0.5, 0.0).astype(np.float32)
     z_XD = z_XD.astype(jnp.float32)
     bounded_XD = jnp.tanh(z_XD + np.arctanh(shift_D / reach_D)) * reach_D - shift_D
@@ -243,7 +247,7 @@ class FiniteScalarQuantizer:
     return Quantized(code_XD, index_X, jnp.zeros(()), usage(count(index_X.reshape(-1), self.size))), mutable
 
   def index(self, code_XD: Array) -> Array:
-    """The numbers of codes, int32: the inverse of `lookup`."""
+    """The indices of codes, int32: the inverse of `lookup`."""
     _, half_D, basis_D = self._numbers()
     digit_XD = jnp.round(jax.lax.stop_gradient(code_XD) * half_D + half_D).astype(jnp.int32)
     return jnp.sum(digit_XD * basis_D, axis=-1)
@@ -266,7 +270,7 @@ class FiniteScalarQuantizer:
 
 
 def nearest(z_ND: Array, codes_KD: Array) -> Array:
-  """The number of the code with the least Euclidean distance to each vector, int32 N; of equal ones the first."""
+  """The index of the code with the least Euclidean distance to each vector, int32 N; of equal ones the first."""
   z_ND, codes_KD = jax.lax.stop_gradient((z_ND, codes_KD))
   index_N, least_N = jnp.zeros(len(z_ND), jnp.int32), jnp.full(len(z_ND), jnp.inf)
   for start in range(0, len(codes_KD), _BLOCK):

@@ -32,7 +32,7 @@ class Contrastive:
     loss: 'softmax' picks the own text out of all of the batch, and the own picture (Radford et al. 2021, figure 3);
       'sigmoid' says of each pair whether it is one (Zhai et al. 2023, algorithm 1), with a learned bias.
     largest: largest scale of cosines, as in the paper.
-    same: whether pairs with equal texts are compared with each other; else they stand in nobody's way.
+    same: whether pairs with equal texts are negatives of each other, as in the papers; else the loss leaves them out.
 
   Raises:
     UserError: an unknown loss, or a scale that is not above 0.
@@ -79,7 +79,8 @@ class Contrastive:
                    self.loss == 'sigmoid')
 
   def logits(self, params: Params, batch: Batch) -> tuple[Array, Array]:
-    """Scaled cosines of all pictures (rows) and all texts, and which of them are compared."""
+    """Scaled cosines of all pictures (rows) and all texts (columns), float32 B B, and which of them are compared, bool
+    B B."""
     ids_BL, mask_BL = batch[self.ids], batch[self.mask]
     image_BD = self.image(params['net'], batch['image'])
     text_BD = self.text(params['net'], ids_BL, mask_BL)
@@ -93,15 +94,15 @@ class Contrastive:
     return logits_BB, own_BB | jnp.any(words_BL[:, None] != words_BL[None], axis=-1)
 
   def image(self, net: Tree, image_BHWC: Array) -> Array:
-    """Vectors of unit length of uint8 images."""
+    """Vectors of unit length, float32 B D, of images uint8 B H W C."""
     return unit(self.net.apply(net, {}, self.read(image_BHWC))[0]['image'])
 
   def text(self, net: Tree, ids_BL: Array, mask_BL: Array) -> Array:
-    """Vectors of unit length of texts."""
+    """Vectors of unit length, float32 B D, of texts: tokens int32 B L and their mask B L."""
     return unit(self.net.apply(net, {}, ids_BT=ids_BL, mask_BT=mask_BL)[0]['text'])
 
   def scale(self, net: Tree) -> Array:
-    """By what cosines are multiplied."""
+    """The scale of cosines (the inverse temperature), a float32 scalar of at most `largest`."""
     return jnp.exp(jnp.minimum(net['scale'].astype(jnp.float32), math.log(self.largest)))
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
@@ -115,7 +116,7 @@ class Contrastive:
 
 
 def unit(x_BD: Array) -> Array:
-  """Rows of unit length, float32."""
+  """Rows of unit length, float32 B D."""
   x_BD = x_BD.astype(jnp.float32)
   return x_BD * jax.lax.rsqrt(jnp.sum(x_BD * x_BD, axis=-1, keepdims=True) + 1e-12)
 

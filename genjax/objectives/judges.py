@@ -34,7 +34,8 @@ class Judged(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Judges:
-  """A perceptual distance, and a critic; without either, reconstructions are judged by their pixels alone.
+  """A perceptual distance, and a critic (discriminator); without either, reconstructions are judged by their pixels
+  alone.
 
   The critic's term has the factor `critic_weight` times, if `adaptive`, |gradient of the error| / (|gradient of the
   critic's term| + 1e-4), both with respect to the kernel of the decoder's last layer (Esser et al. 2021, equation 7).

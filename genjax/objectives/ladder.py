@@ -11,7 +11,7 @@ from genjax import checks
 from genjax.diffusion.conditioning import Given
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context, Variables
-from genjax.objectives.vae import Parts, Vae, kl_to_standard_normal, log_prior_ratio, pixels
+from genjax.objectives.vae import Parts, Vae, inputs, kl_to_standard_normal, log_prior_ratio, pixels
 from genjax.types import Array, Batch, Key, Params
 
 Gaussian = tuple[Array, Array]  # mean and log variance, each B Z
@@ -101,8 +101,7 @@ class LadderVae(Vae):
     return product(image, self._prior(params, context, upper[0]))
 
   def _infer(self, params: Params, context: Context, x_BHWC: Array, given: Given | None) -> tuple[Gaussian, Gaussian]:
-    told = (given,) if given else ()
-    return self.encoder.apply(params['net']['encoder'], context.mutable['encoder'], x_BHWC, *told)[0]
+    return self.encoder.apply(params['net']['encoder'], context.mutable['encoder'], x_BHWC, *inputs(given))[0]
 
   def _prior(self, params: Params, context: Context, z_BU: Array) -> Gaussian:
     return self.prior.apply(params['net']['prior'], context.mutable['prior'], z_BU)[0]

@@ -128,9 +128,9 @@ class Vae:
   def _parts(self, params: Params, context: Context, x_BHWC: Array, given: Given, key: Key) -> Parts:
     encoder_key, noise_key, decoder_key = jax.random.split(key, 3)
     (mean_BZ, log_variance_BZ), encoder = self.encoder.apply(
-      params['net']['encoder'], context.mutable['encoder'], x_BHWC, *_inputs(given), key=encoder_key)
+      params['net']['encoder'], context.mutable['encoder'], x_BHWC, *inputs(given), key=encoder_key)
     decode = lambda z_NZ, given: self.decoder.apply(
-      params['net']['decoder'], context.mutable['decoder'], z_NZ, *_inputs(given), key=decoder_key)
+      params['net']['decoder'], context.mutable['decoder'], z_NZ, *inputs(given), key=decoder_key)
     kl = jnp.mean(kl_to_standard_normal(mean_BZ, log_variance_BZ))
     if self.samples == 1:
       out_BHWC, decoder = decode(draw_posterior(mean_BZ, log_variance_BZ, noise_key), given)
@@ -184,7 +184,7 @@ class Vae:
     """log p(x | z_k) and log p(x, z_k) - log q(z_k | x), each K B, for K draws of q; and KL(q || prior), B."""
     x_BHWC, given = pixels(batch['image']), self.told(context, batch)
     (mean_BZ, log_variance_BZ), _ = self.encoder.apply(params['net']['encoder'], context.mutable['encoder'], x_BHWC,
-                                                       *_inputs(given))
+                                                       *inputs(given))
 
     def draw(key: Key) -> tuple[Array, Array]:
       noise_BZ = jax.random.normal(key, mean_BZ.shape)
@@ -220,7 +220,7 @@ class Vae:
                 given: Given | None = None) -> tuple[Array, Array]:
     """Mean and log variance of q(z | x), each B Z."""
     return self.encoder.apply(params['net']['encoder'], context.mutable['encoder'], pixels(image_BHWC),
-                              *_inputs(given))[0]
+                              *inputs(given))[0]
 
   def decode(self, params: Params, context: Context, z_BZ: Array, given: Given | None = None) -> Array:
     """The mean of p(x | z), uint8 B H W C."""
@@ -230,14 +230,14 @@ class Vae:
     return self.posterior(params, context, image_BHWC, given)[0]
 
   def _decode(self, params: Params, context: Context, z_BZ: Array, given: Given | None) -> Array:
-    return self.decoder.apply(params['net']['decoder'], context.mutable['decoder'], z_BZ, *_inputs(given))[0]
+    return self.decoder.apply(params['net']['decoder'], context.mutable['decoder'], z_BZ, *inputs(given))[0]
 
   def _image(self, out_BHWC: Array) -> Array:
     mean_BHWC = jax.nn.sigmoid(out_BHWC) if self.likelihood == 'bernoulli' else out_BHWC
     return jnp.round(255 * jnp.clip(mean_BHWC, 0.0, 1.0)).astype(jnp.uint8)
 
 
-def _inputs(given: Given | None) -> tuple[Given, ...]:
+def inputs(given: Given | None) -> tuple[Given, ...]:
   """The further inputs of a network: none where it reads no conditions."""
   return (given,) if given else ()
 

@@ -172,11 +172,11 @@ class VqAutoencoder:
     return self._image(params, mutable, self._quantized(params, mutable, z_BX).z_XD)
 
   def encode_indices(self, params: Params, mutable: Tree, image_BHWC: Array) -> Array:
-    """Images uint8 -> the numbers of their codes, int32 B h w."""
+    """Images uint8 B H W C -> the indices of their codes, int32 B h w."""
     return self._quantized(params, mutable, self.encode(params, mutable, image_BHWC)[0]).index_X
 
   def decode_indices(self, params: Params, mutable: Tree, index_BHW: Array) -> Array:
-    """The inverse: images uint8."""
+    """Images uint8 B H W C of indices of codes, int32 B h w."""
     codebook = params['net'].get('codebook', {})
     return self._image(params, mutable, self.quantizer.lookup(codebook, mutable.get('codebook', {}), index_BHW))
 

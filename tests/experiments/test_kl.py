@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.experiments import kl
+from genjax.experiments import kl, render
 from genjax.runs import builders
 from genjax.types import UserError
 
@@ -65,7 +65,7 @@ def test_latents_are_no_data_of_an_autoencoder():
 
 def test_pictures_of_reconstructions():
   image = np.zeros((4, 8, 8, 1), np.uint8)
-  shown = kl._render({'image': image, 'original': image, 'reconstruction': image + 255})
+  shown = render.autoencoded({'image': image, 'original': image, 'reconstruction': image + 255})
   assert set(shown) == {'samples', 'reconstructions'}
   row = shown['reconstructions'][28]  # pixels of the first row: an original, then its reconstruction
   assert row[20] == 0 and row[20 + 57] == 255

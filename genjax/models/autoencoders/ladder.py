@@ -4,17 +4,13 @@ import dataclasses
 import math
 
 from flax import nnx
-import jax.numpy as jnp
 
 from genjax import checks
-from genjax.models.autoencoders.vae import MlpConfig, MlpDecoder, conditions
+from genjax.models.autoencoders.vae import Gaussian, MlpConfig, MlpDecoder, conditions, dense, gaussian
 from genjax.nn.blocks import ACTIVATIONS
 from genjax.nn.conditioning import Given
-from genjax.nn.conv import Dense
 from genjax.nn.functional import Network, network
 from genjax.types import Array, Key
-
-Gaussian = tuple[Array, Array]  # mean and log variance, each B Z
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +40,10 @@ class LadderEncoder(nnx.Module):
 
   def __init__(self, config: LadderConfig, rngs: nnx.Rngs):
     self.lower = _stack((math.prod(config.shape), *config.hidden), config, rngs)
-    self.lower_out = _dense((math.prod(config.shape), *config.hidden)[-1], 2 * config.latent, config, rngs)
+    self.lower_out = dense((math.prod(config.shape), *config.hidden)[-1], 2 * config.latent, config, rngs)
     between = (*config.hidden[-1:], *config.upper_hidden)
     self.upper = _stack(between, config, rngs)
-    self.upper_out = _dense(between[-1], 2 * config.upper, config, rngs)
+    self.upper_out = dense(between[-1], 2 * config.upper, config, rngs)
     self.activation = ACTIVATIONS[config.activation]
     self.conditions = conditions(config, config.hidden[0], config.dtype, rngs)
 
@@ -58,10 +54,10 @@ class LadderEncoder(nnx.Module):
       if number == 0 and self.conditions is not None:
         h_BD = h_BD + self.conditions(given)
       h_BD = self.activation(h_BD)
-    lower = _gaussian(self.lower_out(h_BD))
+    lower = gaussian(self.lower_out(h_BD))
     for layer in self.upper:
       h_BD = self.activation(layer(h_BD))
-    return lower, _gaussian(self.upper_out(h_BD))
+    return lower, gaussian(self.upper_out(h_BD))
 
 
 class LadderPrior(nnx.Module):
@@ -70,26 +66,17 @@ class LadderPrior(nnx.Module):
   def __init__(self, config: LadderConfig, rngs: nnx.Rngs):
     widths = (config.upper, *config.upper_hidden[::-1])
     self.layers = _stack(widths, config, rngs)
-    self.out = _dense(widths[-1], 2 * config.latent, config, rngs)
+    self.out = dense(widths[-1], 2 * config.latent, config, rngs)
     self.activation = ACTIVATIONS[config.activation]
 
   def __call__(self, z_BU: Array, key: Key | None = None) -> Gaussian:
     for layer in self.layers:
       z_BU = self.activation(layer(z_BU))
-    return _gaussian(self.out(z_BU))
+    return gaussian(self.out(z_BU))
 
 
 def _stack(widths: tuple[int, ...], config: LadderConfig, rngs: nnx.Rngs) -> nnx.List:
-  return nnx.List([_dense(inputs, outputs, config, rngs) for inputs, outputs in zip(widths, widths[1:])])
-
-
-def _dense(inputs: int, outputs: int, config: LadderConfig, rngs: nnx.Rngs) -> Dense:
-  return Dense(inputs, outputs, rngs=rngs, dtype=jnp.dtype(config.dtype))
-
-
-def _gaussian(out_BZ: Array) -> Gaussian:
-  mean_BZ, log_variance_BZ = jnp.split(out_BZ.astype(jnp.float32), 2, axis=-1)
-  return mean_BZ, log_variance_BZ
+  return nnx.List([dense(inputs, outputs, config, rngs) for inputs, outputs in zip(widths, widths[1:])])
 
 
 def networks(config: LadderConfig) -> tuple[Network, Network, Network]:

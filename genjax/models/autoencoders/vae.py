@@ -15,6 +15,8 @@ from genjax.nn.embeddings import LabelEmbedding
 from genjax.nn.functional import Network, network
 from genjax.types import Array, Key, UserError
 
+Gaussian = tuple[Array, Array]  # mean and log variance, each B Z
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Told:
@@ -124,14 +126,14 @@ class MlpEncoder(nnx.Module):
 
   def __init__(self, config: MlpConfig, rngs: nnx.Rngs):
     widths = (math.prod(config.shape), *config.hidden)
-    self.layers = nnx.List([_dense(inputs, outputs, config, rngs) for inputs, outputs in zip(widths, widths[1:])])
-    self.out = _dense(widths[-1], 2 * config.latent, config, rngs)
+    self.layers = nnx.List([dense(inputs, outputs, config, rngs) for inputs, outputs in zip(widths, widths[1:])])
+    self.out = dense(widths[-1], 2 * config.latent, config, rngs)
     self.activation = ACTIVATIONS[config.activation]
     self.conditions = conditions(config, math.prod(config.hidden[:1]), config.dtype, rngs)
 
   def __call__(self, x_BHWC: Array, given: Given | None = None, key: Key | None = None) -> tuple[Array, Array]:
     h_BD = x_BHWC.reshape(x_BHWC.shape[0], -1)
-    return _gaussian(self.out(_hidden(self, h_BD, given)))
+    return gaussian(self.out(_hidden(self, h_BD, given)))
 
 
 class MlpDecoder(nnx.Module):
@@ -139,8 +141,8 @@ class MlpDecoder(nnx.Module):
 
   def __init__(self, config: MlpConfig, rngs: nnx.Rngs):
     widths = (config.latent, *config.hidden[::-1])
-    self.layers = nnx.List([_dense(inputs, outputs, config, rngs) for inputs, outputs in zip(widths, widths[1:])])
-    self.out = _dense(widths[-1], math.prod(config.shape), config, rngs)
+    self.layers = nnx.List([dense(inputs, outputs, config, rngs) for inputs, outputs in zip(widths, widths[1:])])
+    self.out = dense(widths[-1], math.prod(config.shape), config, rngs)
     self.shape = config.shape
     self.activation = ACTIVATIONS[config.activation]
     self.conditions = conditions(config, math.prod(config.hidden[-1:]), config.dtype, rngs)
@@ -157,7 +159,7 @@ class ConvEncoder(nnx.Module):
     channels = (config.shape[2], *config.channels)
     self.layers = nnx.List([Conv(inputs, outputs, 4, 2, rngs=rngs, init=nnx.initializers.he_normal(), dtype=dtype)
                             for inputs, outputs in zip(channels, channels[1:])])
-    self.out = _dense(math.prod(_smallest(config)), 2 * config.latent, config, rngs)
+    self.out = dense(math.prod(_smallest(config)), 2 * config.latent, config, rngs)
     self.conditions = conditions(config, config.channels[0], config.dtype, rngs)
 
   def __call__(self, x_BHWC: Array, given: Given | None = None, key: Key | None = None) -> tuple[Array, Array]:
@@ -166,7 +168,7 @@ class ConvEncoder(nnx.Module):
       if number == 0 and self.conditions is not None:
         x_BHWC = x_BHWC + self.conditions(given)[:, None, None]
       x_BHWC = jax.nn.relu(x_BHWC)
-    return _gaussian(self.out(x_BHWC.reshape(x_BHWC.shape[0], -1)))
+    return gaussian(self.out(x_BHWC.reshape(x_BHWC.shape[0], -1)))
 
 
 class ConvDecoder(nnx.Module):
@@ -176,7 +178,7 @@ class ConvDecoder(nnx.Module):
     dtype = jnp.dtype(config.dtype)
     channels = (*config.channels[::-1], config.shape[2])
     self.smallest = _smallest(config)
-    self.dense = _dense(config.latent, math.prod(self.smallest), config, rngs)
+    self.dense = dense(config.latent, math.prod(self.smallest), config, rngs)
     self.layers = nnx.List([ConvTranspose(inputs, outputs, 4, 2, rngs=rngs, dtype=dtype)
                             for inputs, outputs in zip(channels, channels[1:])])
     self.conditions = conditions(config, math.prod(self.smallest), config.dtype, rngs)
@@ -205,12 +207,13 @@ def _smallest(config: ConvConfig) -> tuple[int, int, int]:
   return config.shape[0] // factor, config.shape[1] // factor, config.channels[-1]
 
 
-def _dense(inputs: int, outputs: int, config: MlpConfig | ConvConfig, rngs: nnx.Rngs) -> Dense:
+def dense(inputs: int, outputs: int, config: MlpConfig | ConvConfig, rngs: nnx.Rngs) -> Dense:
+  """A dense layer in the compute type of the options."""
   return Dense(inputs, outputs, rngs=rngs, dtype=jnp.dtype(config.dtype))
 
 
-def _gaussian(out_BZ: Array) -> tuple[Array, Array]:
-  """The two halves of an encoder's output, float32."""
+def gaussian(out_BZ: Array) -> Gaussian:
+  """Mean and log variance, each float32 B Z: the two halves of a layer's output B 2Z."""
   mean_BZ, log_variance_BZ = jnp.split(out_BZ.astype(jnp.float32), 2, axis=-1)
   return mean_BZ, log_variance_BZ
 
