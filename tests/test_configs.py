@@ -9,6 +9,7 @@ import pytest
 
 from genjax.cli import configs
 from genjax.cli.main import main
+from genjax.configs.diffusion import sprites_text
 from genjax.data.prepared import prepare
 from genjax.runs import builders
 from genjax.training.run import Run
@@ -67,3 +68,9 @@ def test_smoke_variant_runs_end_to_end(name, flags_of, tmp_path):
     assert list((tmp_path / 'run' / 'samples').iterdir())
   assert main(['evaluate', f'--workdir={tmp_path / "run"}', '--no-samples']) == 0
   assert main(['inspect', *flags_of(name, '')]) == 0
+
+
+def test_sprites_without_a_code_have_a_smoke_variant():
+  for argument in ('pixels,smoke', 'autoencoder=run,smoke'):
+    assert 'code' not in sprites_text.get_config(argument)
+  assert sprites_text.get_config('smoke').code.kept == 8
