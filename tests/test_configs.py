@@ -11,6 +11,7 @@ import pytest
 
 from genjax.cli import configs
 from genjax.cli.main import main
+from genjax.configs.diffusion import sprites_text
 from genjax.data.prepared import prepare
 from genjax.runs import builders
 from genjax.training.run import Run
@@ -83,3 +84,9 @@ def test_smoke_variant_runs_end_to_end(name, flags_of, tmp_path):
   if json.loads((tmp_path / 'run' / 'config.json').read_text())['sample_every']:
     assert list((tmp_path / 'run' / 'samples').iterdir())
   assert main(['evaluate', f'--workdir={tmp_path / "run"}', '--no-samples']) == 0
+
+
+def test_sprites_without_a_code_have_a_smoke_variant():
+  for argument in ('pixels,smoke', 'autoencoder=run,smoke'):
+    assert 'code' not in sprites_text.get_config(argument)
+  assert sprites_text.get_config('smoke').code.kept == 8

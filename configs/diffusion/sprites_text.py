@@ -48,7 +48,8 @@ def get_config(arg=None):
   if arg.smoke:
     common.smoke(config)
     config.data.heldout = 'test[:16]'
-    config.code.kept = 8
+    if 'code' in config:
+      config.code.kept = 8
     config.conditions.text.vocabulary_size = 150
     config.model.width, config.model.depth, config.model.heads = 16, 1, 4
     config.model.text_width, config.model.text_depth = 16, 1

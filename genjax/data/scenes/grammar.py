@@ -77,13 +77,13 @@ class Scene:
 
 
 def held_colours(first: int, relation: str, second: int) -> bool:
-  """Whether two colours, by their numbers, never lie so in training: about one in eight."""
+  """Whether two colours, by their numbers, never lie so in training: 4 or 5 of 30."""
   first, axis, second = _turned(first, relation, second)
   return (5 * first + 4 * axis + 3 * second) % 8 == 3
 
 
 def held_shapes(first: int, relation: str, second: int) -> bool:
-  """The same of two shapes."""
+  """The same of two shapes: 4 or 5 of 36."""
   first, axis, second = _turned(first, relation, second)
   return (3 * first + 4 * axis + 5 * second) % 8 == 1
 
