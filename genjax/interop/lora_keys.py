@@ -157,6 +157,11 @@ def read(tensors: Mapping[str, np.ndarray], modules: Iterable[str], names: Names
         *([f'they are of {" and ".join(kinds)}, which genjax does not read'] if kinds else []),
         *([f'A or B is missing for {listed(lacking)}'] if lacking else []),
         *([] if unread or found else ['it has no adapters of the denoiser'])]))
+  damaged = [f'{prefix}{module} ({problem})' for (prefix, module), parts in found.items()
+             if (problem := _damage(parts))]
+  if damaged:
+    raise UserError(f'{where}: {len(damaged)} adapters are damaged: {listed(damaged)}; get the file again, or train '
+                    'the adapters anew')
   lows: dict[str, Low] = {}
   for (prefix, module), parts in found.items():
     scale = told(prefix).of(module, len(parts['A']), float(parts['alpha'].reshape(())) if 'alpha' in parts else None)
@@ -165,6 +170,15 @@ def read(tensors: Mapping[str, np.ndarray], modules: Iterable[str], names: Names
         raise UserError(f'{where}: there are two adapters of {place.name}')
       lows[place.name] = Low(parts['A'], _rows(parts['B'], place), scale)
   return lows
+
+
+def _damage(parts: Mapping[str, np.ndarray]) -> str:
+  """What is wrong with the tensors of a module, whichever its sizes; '' if nothing is."""
+  if any(parts[part].ndim < 2 or not parts[part].size for part in 'AB'):
+    return f'A {parts["A"].shape} and B {parts["B"].shape} must be matrices or kernels of a rank of at least 1'
+  if 'alpha' in parts and (parts['alpha'].size != 1 or not parts['alpha'].any()):
+    return f'alpha must be one number other than 0, got {parts["alpha"].tolist()}'
+  return '' if all(np.isfinite(tensor).all() for tensor in parts.values()) else 'it has NaN or infinity'
 
 
 def _places(modules: tuple[str, ...], names: Names) -> dict[str, list[Found]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import dataclasses
+import math
 from typing import Any
 
 from genjax.types import UserError, listed
@@ -91,6 +92,21 @@ _ELSEWHERE = {  # keys that files have beside those of the classes above
 _HARMLESS = {'predict_epsilon': True}  # keys of old files with the value that changes nothing; of others false does
 
 
+def _fits(value: Any, default: Any, key: str) -> bool:
+  """Whether a value has the kind of its default; a text such as 'false' would count as true."""
+  if key == 'trained_betas':
+    return isinstance(value, (list, tuple)) and all(_is_number(beta) for beta in value)
+  if isinstance(default, bool):
+    return isinstance(value, bool)
+  if isinstance(default, (int, float)):
+    return _is_number(value) or value == default  # the usual lambda_min_clipped is infinite
+  return True
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 class _Keys:
   """The keys of a file, which are taken one after the other."""
 
@@ -105,6 +121,10 @@ class _Keys:
     if unknown:
       raise UserError(f'{where}: genjax does not know {listed(unknown)}')
     own = {key: value for key, value in given.items() if key in self.row.defaults and value is not None}
+    if wrong := [key for key, value in own.items() if not _fits(value, self.row.defaults[key], key)]:
+      told = ', '.join(f'{key}={own[key]!r}' for key in wrong)
+      raise UserError(f'{where}: expected true or false for switches, finite numbers, and a list of numbers for '
+                      f'trained_betas, got {told}; take the file of the published pipeline')
     self.values = {**self.row.defaults, **own}
     for key in self.row.idle:
       del self.values[key]

@@ -151,3 +151,19 @@ def test_counts_of_published_adapters(config, paths, count):
   kernels = lora.targets(lora.Options(4, 4.0, paths), {'net': shapes})['net']
   adapters = jax.eval_shape(lambda key: lora.init(key, kernels, 4), jax.random.key(0))
   assert sum(leaf.size for leaf in jax.tree.leaves(adapters)) == count
+
+
+@pytest.mark.parametrize(('suffix', 'value', 'message'), [
+  ('lora_down.weight', np.full((2, 6), np.nan, np.float32), 'NaN'),
+  ('lora_down.weight', np.zeros((0, 6), np.float32), 'rank of at least 1'),
+  ('lora_up.weight', np.ones((), np.float32), 'matrices'),
+  ('alpha', np.zeros((), np.float32), 'other than 0'),
+  ('alpha', np.ones(2, np.float32), 'one number')])
+def test_damaged_adapters_are_refused(suffix, value, message, tmp_path):
+  model = public(SD1)
+  lora_files.save(tmp_path / 'a', model, adapter(model, PATHS['sd1']), 'kohya')
+  tensors = load_file(tmp_path / 'a' / lora_files.WEIGHTS)
+  name = next(name for name in tensors if name.endswith(suffix))
+  save_file({**tensors, name: value}, tmp_path / 'damaged.safetensors')
+  with pytest.raises(UserError, match=message):
+    lora_files.load(tmp_path / 'damaged.safetensors', model)

@@ -88,3 +88,12 @@ def test_samplers_of_ones_own_are_written_where_diffusers_has_them():
 def test_what_diffusers_lacks_is_not_written(process, parameterization, sampler, match):
   with pytest.raises(UserError, match=match):
     schedulers.write({'name': process}, {'name': parameterization}, {'steps': 5, **sampler})
+
+
+@pytest.mark.parametrize('values', [
+  {**SD15, 'trained_betas': 5}, {**SD15, 'skip_prk_steps': 'false'}, {**SD15, 'beta_end': float('nan')},
+  {'_class_name': 'FlowMatchEulerDiscreteScheduler', 'shift': 'x'},
+  {'_class_name': 'EulerDiscreteScheduler', 'use_karras_sigmas': 'false'}])
+def test_values_of_another_type_are_refused(values):
+  with pytest.raises(UserError, match='file: expected true or false for switches, finite numbers'):
+    schedulers.read(values, 'file')
