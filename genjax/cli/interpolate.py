@@ -13,6 +13,7 @@ of held-out pictures that have it and of those that have not, or that have --aga
 """
 
 import argparse
+import math
 
 import numpy as np
 from PIL import Image
@@ -30,6 +31,8 @@ def main(argv: list[str]) -> int:
   if args.rows < 1 or args.points < 2 or args.examples < 2:
     raise UserError(f'--rows is at least 1, --points and --examples at least 2, got {args.rows}, {args.points} and '
                     f'{args.examples}')
+  if not math.isfinite(args.strength):
+    raise UserError(f'--strength must be a finite number, got {args.strength}')
   if args.pictures and not args.attribute and len(args.pictures) % 2:
     raise UserError(f'--pictures takes pairs of files, the first and the last of each row, got {len(args.pictures)}')
   if args.against and not args.attribute:
@@ -73,6 +76,9 @@ def _ways(made: codes.Codes, args: argparse.Namespace) -> np.ndarray:
     images = np.stack([_read(made, path) for path in args.pictures])
   else:
     images, _ = made.examples(2 * args.rows)
+    if len(images) < 2:
+      raise UserError(f'a row goes between two pictures, and the held-out data has {len(images)}; name two files by '
+                      '--pictures, or more data by --set data.heldout=SPLIT')
   half = len(images) // 2
   pairs = (images[::2], images[1::2]) if args.pictures else (images[:half], images[half:2 * half])
   return made.interpolate(*pairs, points=args.points, path=args.path)

@@ -85,8 +85,8 @@ def open_folder(folder: str | os.PathLike[str], reads: tuple[str, ...], variant:
   kind = source.get(CLASS)
   if not isinstance(kind, str):
     raise UserError(f'{folder / INDEX} must name the class of the pipeline in {CLASS}, got {kind!r}')
-  found = {name: value for name, value in source.items() if isinstance(value, list)}
-  if wrong := [name for name, value in found.items() if len(value) != 2]:
+  found = {name: value for name, value in source.items() if isinstance(value, list) or name in reads}
+  if wrong := [name for name, value in found.items() if not _is_component(value)]:
     raise UserError(f'{folder / INDEX}: a component is a library and a class, got {wrong[0]}={found[wrong[0]]!r}')
   there = {name: value for name, value in found.items() if value[1] is not None}
   components = {name: value for name, value in there.items() if name in reads}
@@ -96,6 +96,10 @@ def open_folder(folder: str | os.PathLike[str], reads: tuple[str, ...], variant:
                     f'diffusion_pytorch_model.{variant}.safetensors; leave --variant out')
   return Pipeline(folder, kind, components, source, scheduler, tuple(name for name in there if name not in reads),
                   variant)
+
+
+def _is_component(value: Any) -> bool:
+  return isinstance(value, list) and len(value) == 2 and all(part is None or isinstance(part, str) for part in value)
 
 
 def write_index(folder: pathlib.Path, kind: str, components: Mapping[str, Any], settings: Mapping[str, Any],

@@ -233,3 +233,10 @@ def test_a_denoiser_alone(folder, tmp_path):
   assert samples['image'].shape == (1, 4, 4, 4) and np.isfinite(samples['image']).all()
   with pytest.raises(UserError, match='takes finite numbers of shape'):
     run.sample(1, text=np.ones((5, 8), np.float32))
+
+
+@pytest.mark.parametrize('value', ['CLIPTextModel', [1, 2], ['transformers']])
+def test_component_described_otherwise_is_refused(value, tmp_path):
+  (tmp_path / index.INDEX).write_text(json.dumps({'_class_name': 'StableDiffusionPipeline', 'text_encoder': value}))
+  with pytest.raises(UserError, match='a component is a library and a class, got text_encoder='):
+    index.open_folder(tmp_path, ('text_encoder',))
