@@ -1,5 +1,7 @@
 """Builder of classifiers of several attributes, which judge whether generated pictures show what was asked for."""
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -46,7 +48,17 @@ def options(config: Config) -> dict[str, Section]:
     'model': named({name: row[0] for name, row in classifier.MODELS.items()}, config.model,
                    computed={**sections.MADE, 'num_classes': 'config.objective.attributes'}),
     'objective': Section((Attributes,), {'net': ''}),
+    **({'objective.attributes': Section((_counts(tuple(known)),))} if (known := config.objective.get('attributes'))
+       else {}),
     **sections.training(config)}
+
+
+def _counts(names: tuple[str, ...]) -> type:
+  """Options with the number of values of each attribute."""
+  kind = dataclasses.make_dataclass('Counts', [(name, int) for name in names], frozen=True)
+  kind.__doc__ = 'Numbers of values.\n\nAttributes:\n' + '\n'.join(
+    f'  {name}: how many values the column {name!r} has.' for name in names)
+  return kind
 
 
 def attributes(config: Config, experiment: Experiment) -> kinds.Attributes:

@@ -168,7 +168,7 @@ def test_the_table_covers_all_families():
   files = [[f'--config={ROOT}/configs/{name}.py:smoke'] for name in BAD]
   assert {configs.parse('train', argv, '')[0].config.experiment for argv in files} == {
     f'genjax.experiments.{name}' for name in ('diffusion', 'language', 'chorales', 'bert', 'seq2seq', 'speech', 'vae',
-                                              'gan', 'classifier', 'ngrams', 'autoregressive')
+                                              'gan', 'classifier', 'ngrams', 'autoregressive', 'vq')
   }
 
 

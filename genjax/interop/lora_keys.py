@@ -20,7 +20,7 @@ import numpy as np
 from genjax.interop import original_names
 from genjax.interop.original_names import SWAPPED, Found, Names
 from genjax.interop.pipelines import TEXTS
-from genjax.types import UserError, listed
+from genjax.types import UserError, listed, strict_json
 
 METADATA = 'lora_adapter_metadata'  # entry of the header of a file of `diffusers`
 KOHYA = 'lora_unet_'
@@ -221,7 +221,7 @@ def of_diffusers(lows: Mapping[str, Low], prefix: str) -> tuple[dict[str, np.nda
   told = {'r': rank, 'lora_alpha': _whole(alpha), 'target_modules': sorted(lows),
           'rank_pattern': {f'^{re.escape(name)}': own for name, own in ranks.items() if own != rank},
           'alpha_pattern': {f'^{re.escape(name)}': _whole(own) for name, own in alphas.items() if own != alpha}}
-  return tensors, {METADATA: json.dumps({f'{prefix}{name}': value for name, value in told.items()}, sort_keys=True)}
+  return tensors, {METADATA: strict_json({f'{prefix}{name}': told[name] for name in sorted(told)})}
 
 
 def of_kohya(lows: Mapping[str, Low], names: Names | None) -> dict[str, np.ndarray]:

@@ -73,7 +73,7 @@ def test_types_shards_and_what_does_not_fit(smoke_run, tmp_path):
 
 
 def test_a_model_without_a_public_layout_is_told_of_this_format(smoke_run, tmp_path, capsys):
-  assert main(['export', f'--workdir={smoke_run("quickstart")}', f'--to={tmp_path / "out"}']) == 2
+  assert main(['export', f'--workdir={smoke_run("gans/digits_gan")}', f'--to={tmp_path / "out"}']) == 2
   said = capsys.readouterr().err
   assert 'have no public architecture' in said and '--format=safetensors writes any model' in said
   assert not (tmp_path / 'out').exists()

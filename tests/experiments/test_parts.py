@@ -159,7 +159,8 @@ def test_words_as_tokens(tmp_path):
 
 
 def test_what_is_offered_and_read():
-  assert set(parts.offered(classifier)) == {'features'} and set(parts.offered(seq2seq)) == {'text_encoder'}
+  assert set(parts.offered(classifier)) == {'features', 'perceptual'}
+  assert set(parts.offered(seq2seq)) == {'text_encoder'}
   shapes = {'params': {'net': {'a': 1, 'b': {'c': 2}}, 'other': {'d': 3}}, 'mutable': {'net': {}}, 'frozen': {}}
   assert parts._read_only(shapes, ('params/net/b/.*',), 'x') == {'params': {'net': {'b': {'c': 2}}},
                                                                  'mutable': {'net': {}}, 'frozen': {}}

@@ -44,5 +44,7 @@ def test_a_family_of_ones_own_trains_and_samples(three_files):
 def test_a_builder_of_ones_own_tells_its_options(three_files):
   listed = genjax('inspect', '--config=adversarial_digits.py', '--options=model', '--json', cwd=three_files).stdout
   rows = {row['option']: row for row in json.loads(listed)['options']}
-  assert set(rows) == {'model.latent', 'model.hidden', 'model.dtype', 'model.activation'}
+  assert set(rows) == {
+    'model.latent', 'model.hidden', 'model.dtype', 'model.activation', 'model.num_classes', 'model.vector_width',
+    'model.numbers', 'model.number_features'}
   assert all(row['meaning'] for row in rows.values())

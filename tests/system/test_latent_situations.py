@@ -209,7 +209,7 @@ def test_a_text_that_is_cut_off_is_said(monkeypatch):
       raise UserError(f'the text {texts[0]!r} has {len(texts[0])} tokens, and 5 are read')
     return np.zeros((len(texts), 5), np.int32), np.ones((len(texts), 5), bool)
 
-  cut = condition_texts._Cut('prompt', tokenize, True)
+  cut = condition_texts.Cut('prompt', tokenize, True)
   cut(['far too long'])
   cut(['also too long'])
   assert len(said) == 1 and 'has 12 tokens, and 5 are read; it is cut off' in said[0]
