@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from genjax import checks
 from genjax.models.autoencoders import dc_blocks, kl
+from genjax.models.autoencoders.stages import Stages
 from genjax.nn import functional
 from genjax.nn.blocks import ACTIVATIONS
 from genjax.nn.conv import Conv
@@ -22,7 +23,7 @@ _BY = ('conv', 'pixels')
 
 
 @dataclasses.dataclass(frozen=True)
-class DcAe:
+class DcAe(Stages):
   """Options of the networks; the defaults are those of f32c32 of Sana (312,250,275 parameters).
 
   Attributes:
@@ -75,16 +76,13 @@ class DcAe:
                         ('last_activation', ACTIVATIONS)):
       if getattr(self, name) not in known:
         raise checks.OutOfRange(f'{name} must be one of {sorted(known)}, got {getattr(self, name)!r}')
-    stages = len(self.encoder_channels)
+    stages = self.stages
     for side in ('encoder', 'decoder'):
       self._check_side(side, getattr(self, f'{side}_channels'), getattr(self, f'{side}_blocks'), stages)
     if self.attention > stages or any(size % 2 == 0 for size in self.scales):
       raise checks.OutOfRange(f'attention must be at most the number of stages, and scales odd, got {self.attention} '
                               f'for {stages} stages, and {self.scales}')
-    if self.shape[0] % self.factor or self.shape[1] % self.factor:
-      raise checks.OutOfRange(
-        f'encoder_channels has {stages} stages, which need an image size that is a multiple of {self.factor}, got '
-        f'{self.shape[:2]}; use fewer stages or another size')
+    self.check_size('encoder_channels')
 
   def _check_side(self, side: str, channels: tuple[int, ...], blocks: tuple[int, ...], stages: int) -> None:
     if len(channels) != stages or len(blocks) != stages or stages < 2:
@@ -107,14 +105,9 @@ class DcAe:
                               f'{channels}')
 
   @property
-  def factor(self) -> int:
-    """By how much the latent is smaller than the image, along each side."""
-    return 2 ** (len(self.encoder_channels) - 1)
-
-  @property
-  def latent_shape(self) -> tuple[int, int, int]:
-    """(H / factor, W / factor, Z)."""
-    return self.shape[0] // self.factor, self.shape[1] // self.factor, self.latent
+  def stages(self) -> int:
+    """Number of stages."""
+    return len(self.encoder_channels)
 
 
 def networks(config: DcAe) -> tuple[Network, Network]:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import checks
+from genjax.models.autoencoders.stages import Stages
 from genjax.nn import functional, residual
 from genjax.nn.attention.dot_product_attention import IMPLEMENTATIONS
 from genjax.nn.attention.self_attention import Attention
@@ -28,7 +29,7 @@ LOG_VARIANCES = (-30.0, 20.0)  # bounds of log variances, as in the published co
 
 
 @dataclasses.dataclass(frozen=True)
-class Kl:
+class Kl(Stages):
   """Options of the networks; the defaults are those of Stable Diffusion (83.7 M parameters).
 
   Attributes:
@@ -77,10 +78,7 @@ class Kl:
     checks.dtype(self)
     if not self.widths:
       raise checks.OutOfRange(f'multipliers must name at least one stage, got {self.multipliers}')
-    if self.shape[0] % self.factor or self.shape[1] % self.factor:
-      raise checks.OutOfRange(
-        f'multipliers has {len(self.widths)} stages, which need an image size that is a multiple of '
-        f'{self.factor}, got {self.shape[:2]}; use fewer stages or another size')
+    self.check_size('multipliers')
     factors = [2 ** stage for stage in range(len(self.widths))]
     if set(self.attention) - set(factors):
       raise checks.OutOfRange(f'attention must be factors among {factors}, got {self.attention}')
@@ -97,14 +95,9 @@ class Kl:
     return tuple(self.channels) or tuple(self.base * multiplier for multiplier in self.multipliers)
 
   @property
-  def factor(self) -> int:
-    """By how much the latent is smaller than the image, along each side."""
-    return 2 ** (len(self.widths) - 1)
-
-  @property
-  def latent_shape(self) -> tuple[int, int, int]:
-    """(H / factor, W / factor, Z)."""
-    return self.shape[0] // self.factor, self.shape[1] // self.factor, self.latent
+  def stages(self) -> int:
+    """Number of stages."""
+    return len(self.widths)
 
 
 def networks(config: Kl) -> tuple[Network, Network]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from genjax import checks
 from genjax.models.autoencoders import kl
+from genjax.models.autoencoders.stages import Stages
 from genjax.nn import functional
 from genjax.nn.blocks import ACTIVATIONS
 from genjax.nn.conv import Conv, around, double
@@ -23,7 +24,7 @@ _BOUND = 3.0  # latents are bounded smoothly to +-3 before they are decoded
 
 
 @dataclasses.dataclass(frozen=True)
-class Tiny:
+class Tiny(Stages):
   """Options of the networks; the defaults are those of the one for Stable Diffusion 1 and XL (2,445,063 parameters).
 
   Attributes:
@@ -67,20 +68,12 @@ class Tiny:
       if len(set(channels)) > 1:
         raise checks.OutOfRange(f'{side}_channels must be alike, since what joins two stages keeps their number, got '
                                 f'{channels}')
-    if self.shape[0] % self.factor or self.shape[1] % self.factor:
-      raise checks.OutOfRange(
-        f'encoder_channels has {len(self.encoder_channels)} stages, which need an image size that is a multiple of '
-        f'{self.factor}, got {self.shape[:2]}; use fewer stages or another size')
+    self.check_size('encoder_channels')
 
   @property
-  def factor(self) -> int:
-    """By how much the latent is smaller than the image, along each side."""
-    return 2 ** (len(self.encoder_channels) - 1)
-
-  @property
-  def latent_shape(self) -> tuple[int, int, int]:
-    """(H / factor, W / factor, Z)."""
-    return self.shape[0] // self.factor, self.shape[1] // self.factor, self.latent
+  def stages(self) -> int:
+    """Number of stages."""
+    return len(self.encoder_channels)
 
 
 def networks(config: Tiny) -> tuple[Network, Network]:
