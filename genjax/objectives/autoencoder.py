@@ -1,9 +1,9 @@
 """Autoencoders whose latents are pictures for another model to generate (Rombach et al. 2022, section 3.1)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +35,33 @@ class Forward(NamedTuple):
   hidden_BHWC: Array | None = None
 
 
+class LatentAutoencoder:
+  """What objectives of autoencoders whose latents are for other models have in common: `forward`, `loss`, `encode` and
+  `decode` are those of the subclass, as are the options `judges` and `normalisation`."""
+
+  judges: Judges
+  normalisation: str
+  forward: Callable[..., Any]
+  loss: Callable[..., Output]
+  encode: Callable[..., tuple[Array, Array]]
+  decode: Callable[..., Array]
+
+  def phases(self) -> tuple[Phase, ...]:
+    return (Phase('autoencoder', ('net',), self.loss), *self.judges.phases(self.forward))
+
+  def reconstruct(self, params: Params, context: Context, image_BHWC: Array) -> Array:
+    """What the decoder makes of images by way of `encode`, without a draw; uint8 B H W C."""
+    return self.decode(params, context.mutable, self.encode(params, context.mutable, image_BHWC)[0])
+
+  def moments(self, mutable: Tree) -> tuple[Array, Array]:
+    """(shift, scale), each of shape Z, or scalars if all channels are measured together: (z - shift) * scale has mean 0
+    and deviation 1 over the training data."""
+    averages = mutable['moments']
+    return shift_scale(averages if self.normalisation == 'channels' else jax.tree.map(jnp.mean, averages))
+
+
 @dataclasses.dataclass(frozen=True)
-class KlAutoencoder:
+class KlAutoencoder(LatentAutoencoder):
   """Reconstruction plus a small KL divergence of the posterior from N(0, I). Group 'net', phase 'autoencoder'; with a
   critic also the group and the phase 'critic'.
 
@@ -89,9 +114,6 @@ class KlAutoencoder:
     return Variables({'net': {'encoder': encoder, 'decoder': decoder, **learned}, **judging},
                      {'encoder': encoder_mutable, 'decoder': decoder_mutable, 'moments': first_moments(self.latent),
                       **judging_mutable})
-
-  def phases(self) -> tuple[Phase, ...]:
-    return (Phase('autoencoder', ('net',), self.loss), *self.judges.phases(self.forward))
 
   def loss(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
     """Mean over images of error + weight * KL, in units of one pixel value."""
@@ -156,10 +178,6 @@ class KlAutoencoder:
     noise_NX = jax.vmap(lambda key: jax.random.normal(key, self.latent))(keys)
     return {'image': self.decode(params, context.mutable, noise_NX / scale + shift)}
 
-  def reconstruct(self, params: Params, context: Context, image_BHWC: Array) -> Array:
-    """What the decoder makes of the mean of the posterior, uint8 B H W C."""
-    return self.decode(params, context.mutable, self.encode(params, context.mutable, image_BHWC)[0])
-
   def encode(self, params: Params, mutable: Tree, image_BHWC: Array) -> tuple[Array, Array]:
     """Images uint8 -> mean and log variance of the posterior, float32, neither shifted nor scaled."""
     return self.encoder.apply(params['net']['encoder'], mutable.get('encoder', {}), centred(image_BHWC))[0]
@@ -171,11 +189,6 @@ class KlAutoencoder:
   def pixels(self, params: Params, mutable: Tree, z_BX: Array) -> Array:
     """The images of `decode` before they are cut off at -1 and 1 and rounded."""
     return self.decoder.apply(params['net']['decoder'], mutable.get('decoder', {}), z_BX)[0]
-
-  def moments(self, mutable: Tree) -> tuple[Array, Array]:
-    """(shift, scale), each of shape Z, or scalars if all channels are measured together: (z - shift) * scale has mean 0
-    and deviation 1 over the training data."""
-    return chosen_moments(mutable, self.normalisation)
 
 
 def first_moments(latent: tuple[int, ...]) -> Tree:
@@ -192,12 +205,6 @@ def averaged_moments(context: Context, mean_BX: Array, log_variance_BX: Array, d
   # At first less, as for averaged parameters: the initial values are soon forgotten
   part = jnp.minimum(decay, context.step / (10.0 + context.step))
   return jax.tree.map(lambda old, new: part * old + (1.0 - part) * new, context.mutable['moments'], new)
-
-
-def chosen_moments(mutable: Tree, normalisation: str) -> tuple[Array, Array]:
-  """See `KlAutoencoder.moments`."""
-  averages = mutable['moments']
-  return shift_scale(averages if normalisation == 'channels' else jax.tree.map(jnp.mean, averages))
 
 
 def shift_scale(averages: Tree) -> tuple[Array, Array]:

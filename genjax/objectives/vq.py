@@ -13,12 +13,12 @@ from genjax.nn.functional import Network
 from genjax.nn.quantizers import Quantized, Quantizer, count, usage
 from genjax.objectives.autoencoder import (
   NORMALISATIONS,
+  LatentAutoencoder,
   averaged_moments,
-  chosen_moments,
   first_moments,
   pixel_errors,
 )
-from genjax.objectives.base import Context, Output, Phase, Variables
+from genjax.objectives.base import Context, Output, Variables
 from genjax.objectives.judges import Judges
 from genjax.objectives.pixels import as_image, centred
 from genjax.types import Array, Batch, Key, Params, Tree, UserError
@@ -40,7 +40,7 @@ class Forward(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class VqAutoencoder:
+class VqAutoencoder(LatentAutoencoder):
   """Reconstruction plus what trains the codebook. Group 'net', phase 'autoencoder'; with a critic also the group and
   the phase 'critic'.
 
@@ -96,9 +96,6 @@ class VqAutoencoder:
       {'net': {'encoder': encoder, 'decoder': decoder, **learned}, **judging},
       {'encoder': encoder_mutable, 'decoder': decoder_mutable, 'codebook': codebook_mutable,
        'moments': first_moments(self.latent), **judging_mutable})
-
-  def phases(self) -> tuple[Phase, ...]:
-    return (Phase('autoencoder', ('net',), self.loss), *self.judges.phases(self.forward))
 
   def loss(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
     """Mean over images of the error, plus what trains codes and encoder."""
@@ -157,10 +154,6 @@ class VqAutoencoder:
     index_NHW = jax.vmap(lambda key: jax.random.categorical(key, logit_K, shape=self.latent[:-1]))(keys)
     return {'image': self.decode_indices(params, context.mutable, index_NHW)}
 
-  def reconstruct(self, params: Params, context: Context, image_BHWC: Array) -> Array:
-    """What the decoder makes of the codes of images, uint8 B H W C."""
-    return self.decode(params, context.mutable, self.encode(params, context.mutable, image_BHWC)[0])
-
   def encode(self, params: Params, mutable: Tree, image_BHWC: Array) -> tuple[Array, Array]:
     """Images uint8 -> vectors before they are quantized, float32, neither shifted nor scaled; and a log variance, as
     low as that of a posterior may be."""
@@ -186,10 +179,6 @@ class VqAutoencoder:
     # rows of padding count as code K, which is none
     index_BHW = jnp.where(batch['mask'][:, None, None] > 0, index_BHW, self.quantizer.size)
     return count(index_BHW.reshape(-1), self.quantizer.size + 1)[:-1]
-
-  def moments(self, mutable: Tree) -> tuple[Array, Array]:
-    """See `genjax.objectives.autoencoder.KlAutoencoder.moments`."""
-    return chosen_moments(mutable, self.normalisation)
 
   def _quantized(self, params: Params, mutable: Tree, z_BX: Array) -> Quantized:
     return self.quantizer.apply(params['net'].get('codebook', {}), mutable.get('codebook', {}), z_BX)[0]
