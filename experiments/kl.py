@@ -1,10 +1,8 @@
 """Builder of autoencoders for latent diffusion, with the kind `autoencoder` for runs that stand on one."""
 
-
 from genjax import config as config_lib
 from genjax.config import Config
-from genjax.experiments import images, judges, measures, render, sections
-from genjax.experiments.measuring import chosen
+from genjax.experiments import images, judges, measures, reconstruction, sections
 from genjax.models.autoencoders import dc, kl, tiny
 from genjax.objectives import kinds
 from genjax.objectives.autoencoder import KlAutoencoder
@@ -12,12 +10,10 @@ from genjax.objectives.judges import Judges
 from genjax.options import Section, named
 from genjax.tables import Table
 from genjax.training.experiment import Experiment
-from genjax.types import UserError
 
 MODELS: Table = Table('latent autoencoder', {
   'kl': (kl.Kl, kl.networks, kl.AXES), 'tiny': (tiny.Tiny, tiny.networks, tiny.AXES),
   'dc': (dc.DcAe, dc.networks, dc.AXES)})
-PICTURES = 32  # images in a picture of reconstructions
 NO_NETWORK = ('log_scale',)  # parameters that are of the objective
 READS = ('params/net/(encoder|decoder)/.*', 'mutable/.*')  # the learned scale of the error is no part of the maps
 
@@ -30,32 +26,14 @@ def build(config: Config) -> Experiment:
   Raises:
     UserError: an unknown name or option, or data that is not pixels.
   """
-  images.check(config.data)
-  if images.content(config) != 'pixels':
-    raise UserError(f"an autoencoder learns from pixels; config.data.content is {images.content(config)!r}, set it to "
-                    "'pixels'")
+  reconstruction.check(config)
   _, make, axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')
   model = model_options(config)
   encoder, decoder = make(model)
   opened = judges.open(config)
   objective = config_lib.build(KlAutoencoder, opened.own, 'config.objective', encoder=encoder, decoder=decoder,
                                latent=model.latent_shape, judges=opened.judges)
-
-  def preview(params, context, batch):
-    image = batch['image'][:PICTURES]
-    return {'original': image, 'reconstruction': objective.reconstruct(params, context, image)}
-
-  return opened.attach(Experiment(
-    objective=objective,
-    train=images.batches(config, config.data.train),
-    heldout=images.batches(config, config.data.heldout, shuffle=False),
-    optimizers=judges.optimizers_of(config, opened.judges),
-    example=images.example(config),
-    ema=config_lib.plain(config.ema),
-    axes={'net': axes, **opened.axes},
-    preview=preview,
-    render=render.autoencoded,
-    metrics=chosen.of_autoencoder(config, objective.reconstruct)))
+  return reconstruction.experiment(config, objective, axes, opened)
 
 
 def options(config: Config) -> dict[str, Section]:
@@ -80,12 +58,6 @@ def autoencoder(config: Config, experiment: Experiment) -> kinds.Autoencoder:
   """The kind `autoencoder` of such a run; see `genjax.experiments.parts`."""
   objective = experiment.objective
   assert isinstance(objective, KlAutoencoder)
-  return kinds.Autoencoder(
-    shape=tuple(config.data.shape),
-    latent=objective.latent,
-    encode=lambda group, image_BHWC: objective.encode(group['params'], group['mutable'], image_BHWC),
-    decode=lambda group, z_BX: objective.decode(group['params'], group['mutable'], z_BX),
-    moments=lambda group: objective.moments(group['mutable']),
-    factor=model_options(config).factor,
-    pixels=lambda group, z_BX: objective.pixels(group['params'], group['mutable'], z_BX),
-    reads=READS)
+  return reconstruction.autoencoder(
+    config, objective, model_options(config).factor, READS,
+    pixels=lambda group, z_BX: objective.pixels(group['params'], group['mutable'], z_BX))

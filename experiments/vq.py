@@ -14,9 +14,7 @@ import numpy as np
 from genjax import config as config_lib
 from genjax import sharding
 from genjax.config import Config
-from genjax.data.pipeline import Pipeline
-from genjax.experiments import images, judges, measures, render, sections
-from genjax.experiments.measuring import chosen
+from genjax.experiments import images, judges, measures, reconstruction, sections
 from genjax.models.autoencoders import vq
 from genjax.nn import quantizers
 from genjax.objectives import kinds
@@ -25,14 +23,13 @@ from genjax.objectives.vq import VqAutoencoder
 from genjax.options import Section, named
 from genjax.tables import Table
 from genjax.training import stopping
-from genjax.training.experiment import Columns, Experiment, Metric
+from genjax.training.experiment import Columns, Data, Experiment, Metric
 from genjax.types import Tree, UserError
 
 MODELS: Table = Table('quantized autoencoder', {
   'vqvae': (vq.VqVae, vq.networks, vq.AXES), 'vqgan': (vq.VqGan, vq.gan_networks, vq.GAN_AXES)})
 QUANTIZERS: Table = Table('quantizer', {
   'vector': quantizers.VectorQuantizer, 'finite_scalar': quantizers.FiniteScalarQuantizer})
-PICTURES = 32  # images in a picture of reconstructions
 READS = ('params/net/(encoder|decoder|codebook)/.*', 'mutable/(codebook/(embedding|offset)|moments/.*)')
 
 
@@ -47,29 +44,12 @@ def build(config: Config) -> Experiment:
   Raises:
     UserError: an unknown name or option, or data that is not pixels.
   """
-  images.check(config.data)
-  if images.content(config) != 'pixels':
-    raise UserError(f"an autoencoder learns from pixels; config.data.content is {images.content(config)!r}, set it to "
-                    "'pixels'")
+  reconstruction.check(config)
   opened = judges.open(config)
   objective = _objective(config, opened.judges, opened.own)
-  heldout = images.batches(config, config.data.heldout, shuffle=False)
-
-  def preview(params, context, batch):
-    image = batch['image'][:PICTURES]
-    return {'original': image, 'reconstruction': objective.reconstruct(params, context, image)}
-
-  return opened.attach(Experiment(
-    objective=objective,
-    train=images.batches(config, config.data.train),
-    heldout=heldout,
-    optimizers=judges.optimizers_of(config, opened.judges),
-    example=images.example(config),
-    ema=config_lib.plain(config.ema),
-    axes={'net': config_lib.choose(MODELS, config.model.name, 'config.model.name')[2], **opened.axes},
-    preview=preview,
-    render=render.autoencoded,
-    metrics=(_codes(objective, heldout), *chosen.of_autoencoder(config, objective.reconstruct))))
+  axes = config_lib.choose(MODELS, config.model.name, 'config.model.name')[2]
+  experiment = reconstruction.experiment(config, objective, axes, opened)
+  return dataclasses.replace(experiment, metrics=(_codes(objective, experiment.heldout), *experiment.metrics))
 
 
 def options(config: Config) -> dict[str, Section]:
@@ -111,15 +91,7 @@ def _objective(config: Config, judging: Judges, own: Any) -> VqAutoencoder:
 def autoencoder(config: Config, experiment: Experiment) -> kinds.Autoencoder:
   """The kind `autoencoder` of such a run; see `genjax.experiments.parts`. Latents are quantized where they are
   decoded."""
-  objective = _of(experiment)
-  return kinds.Autoencoder(
-    shape=tuple(config.data.shape),
-    latent=objective.latent,
-    encode=lambda group, image_BHWC: objective.encode(group['params'], group['mutable'], image_BHWC),
-    decode=lambda group, z_BX: objective.decode(group['params'], group['mutable'], z_BX),
-    moments=lambda group: objective.moments(group['mutable']),
-    factor=model_options(config).factor,
-    reads=READS)
+  return reconstruction.autoencoder(config, _of(experiment), model_options(config).factor, READS)
 
 
 def codes(config: Config, experiment: Experiment) -> kinds.Codes:
@@ -160,7 +132,7 @@ def _of(experiment: Experiment) -> VqAutoencoder:
   return objective
 
 
-def _codes(objective: VqAutoencoder, heldout: Pipeline) -> Metric:
+def _codes(objective: VqAutoencoder, heldout: Data) -> Metric:
   """The measure 'codes': 'used', how many codes occur in all of the held-out images, 'used_share', and 'perplexity'.
 
   A batch has fewer: both grow with the number of images.
