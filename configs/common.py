@@ -12,6 +12,7 @@ SMALL_BERT = dict(layers=2, heads=2, width=128, types=1, dropout=0.1, init_scale
 # What a sampler of diffusion has beside its name, steps and guidance: `genjax.experiments.diffusion.SamplerOptions`.
 SAMPLING = dict(interval=(), shift=1.0, rho=7.0, sigma_min=0.002, sigma_max=0.0)
 IMAGES = dict(data_dir='', originals='', resize='', crop=False, threads=1)  # see `genjax.experiments.images.Data`
+PICTURES = {'digits': (8, 1), 'mnist': (28, 1), 'fashion_mnist': (28, 1), 'cifar10': (32, 3)}  # side and channels
 IMAGE_EVALUATION = dict(num_samples=2000, classifier='', neighbours=2000)  # see `genjax.experiments.measures.Options`
 
 
@@ -144,6 +145,27 @@ def base(*, steps: int, batch_size: int, seed: int = 0) -> Any:
   config.profile = ml_collections.ConfigDict(dict(start=0, steps=0))
   config.assets = ml_collections.ConfigDict()  # filled by a run with what it found in its data
   return config
+
+
+def pictures(arg: Any, share: int, resize: str) -> dict[str, Any]:
+  """config.data of a standard set, or of a folder of pictures.
+
+  Args:
+    arg: has `data`, a set of `PICTURES` or a folder; `pixels`, the side to which pictures are resized and cropped, 0
+      for that of the set; and `channels`.
+    share: of a folder's pictures, per cent, that are trained on.
+    resize: the filter.
+
+  Raises:
+    ValueError: no side is given, and none is known.
+  """
+  if not arg.pixels and arg.data not in PICTURES:
+    raise ValueError(f'config argument pixels is needed, the side of the images, for data={arg.data!r}: it is known of '
+                     f'{sorted(PICTURES)} only')
+  side, channels = (arg.pixels, arg.channels) if arg.pixels else PICTURES[arg.data]
+  splits = ('train', 'test') if arg.data in PICTURES else (f'train[:{share}%]', f'train[{share}%:]')
+  given = {**IMAGES, **(dict(resize=resize, crop=True) if arg.pixels else {})}
+  return dict(name=arg.data, train=splits[0], heldout=splits[1], shape=(side, side, channels), num_classes=0, **given)
 
 
 def tokens(path: str, vocabulary_size: int, context: int) -> dict[str, Any]:

@@ -10,23 +10,13 @@ takes 4 without and 100 with a capacity; capacity; latent.
 
 from genjax.configs import common
 
-SETS = {'digits': (8, 1), 'mnist': (28, 1), 'fashion_mnist': (28, 1), 'cifar10': (32, 3)}  # side and channels
-
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, data='digits', pixels=0, channels=3, beta=0.0, capacity=0.0, latent=10, steps=5000,
                          smoke=False)
-  if not arg.pixels and arg.data not in SETS:
-    raise ValueError(f'config argument pixels is needed, the side of the images, for data={arg.data!r}: it is known of '
-                     f'{sorted(SETS)} only')
-  side, channels = (arg.pixels, arg.channels) if arg.pixels else SETS[arg.data]
-  train, heldout = ('train', 'test') if arg.data in SETS else ('train[:95%]', 'train[95%:]')
   config = common.base(steps=arg.steps, batch_size=64)
   config.experiment = 'genjax.experiments.vae'
-  config.data = dict(name=arg.data, train=train, heldout=heldout, shape=(side, side, channels), num_classes=0,
-                     **common.IMAGES)
-  if arg.pixels:
-    config.data.update(resize='bilinear', crop=True)
+  config.data = common.pictures(arg, 95, 'bilinear')
   config.model = dict(name='conv', latent=arg.latent, channels=(32, 64), dtype='float32')
   config.objective = dict(likelihood='bernoulli', beta=arg.beta or (100.0 if arg.capacity else 4.0),
                           capacity=arg.capacity, capacity_steps=arg.steps // 2 if arg.capacity else 0, kl_warmup=0,

@@ -37,7 +37,6 @@ SMOKE = {
   'tiny': dict(encoder_channels=(8, 8), decoder_channels=(8, 8), encoder_blocks=(1, 1), decoder_blocks=(1, 1)),
   'dc': dict(encoder_channels=(6, 12), decoder_channels=(6, 12), encoder_blocks=(1, 1), decoder_blocks=(1, 1),
              attention=1, head_dim=4)}
-SETS = {'digits': (8, 1), 'mnist': (28, 1), 'fashion_mnist': (28, 1), 'cifar10': (32, 3)}  # side and channels
 
 
 def get_config(arg=None):
@@ -45,18 +44,10 @@ def get_config(arg=None):
                          perceptual='', critic=False, critic_start=-1, smoke=False)
   if arg.model not in (known := {**SHAPES, **OTHERS}):
     raise ValueError(f'config argument model must be one of {sorted(known)}, got {arg.model!r}')
-  if not arg.pixels and arg.data not in SETS:
-    raise ValueError(f'config argument pixels is needed, the side of the images, for data={arg.data!r}: it is known of '
-                     f'{sorted(SETS)} only')
-  side, channels = (arg.pixels, arg.channels) if arg.pixels else SETS[arg.data]
   small = arg.model.endswith('-small')
   config = common.base(steps=20_000 if small else 400_000, batch_size=16)
   config.experiment = 'genjax.experiments.kl'
-  train, heldout = ('train', 'test') if arg.data in SETS else ('train[:98%]', 'train[98%:]')
-  config.data = dict(name=arg.data, train=train, heldout=heldout, shape=(side, side, channels), num_classes=0,
-                     flip=False, **common.IMAGES)
-  if arg.pixels:
-    config.data.update(resize='bicubic', crop=True)
+  config.data = dict(common.pictures(arg, 98, 'bicubic'), flip=False)
   network = arg.model if arg.model in OTHERS else 'kl'
   shape = {'kl': dict(base=128, blocks=2, groups=32, attention=(), projections=True), **OTHERS}[network]
   config.model = dict(name=network, **{**shape, **known[arg.model]}, dtype=arg.dtype, remat='none')

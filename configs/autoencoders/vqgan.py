@@ -23,25 +23,16 @@ SHAPES = {
   'f2-small': (dict(multipliers=(1, 2), latent=8, base=16, blocks=1, groups=8), 256, 8),
   'f4-small': (dict(multipliers=(1, 2, 2), latent=8, base=32, blocks=1, groups=8), 512, 8),
 }
-SETS = {'digits': (8, 1), 'mnist': (28, 1), 'fashion_mnist': (28, 1), 'cifar10': (32, 3)}  # side and channels
 
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, model='f8', data='cifar10', pixels=0, channels=3, dtype='float32', perceptual='',
                          critic=True, critic_start=-1, learned='averages', levels='', smoke=False)
   network, size, width = common.size(SHAPES, arg.model)
-  if not arg.pixels and arg.data not in SETS:
-    raise ValueError(f'config argument pixels is needed, the side of the images, for data={arg.data!r}: it is known of '
-                     f'{sorted(SETS)} only')
-  side, channels = (arg.pixels, arg.channels) if arg.pixels else SETS[arg.data]
   small = arg.model.endswith('-small')
   config = common.base(steps=20_000 if small else 400_000, batch_size=16)
   config.experiment = 'genjax.experiments.vq'
-  train, heldout = ('train', 'test') if arg.data in SETS else ('train[:98%]', 'train[98%:]')
-  config.data = dict(name=arg.data, train=train, heldout=heldout, shape=(side, side, channels), num_classes=0,
-                     flip=False, **common.IMAGES)
-  if arg.pixels:
-    config.data.update(resize='bicubic', crop=True)
+  config.data = dict(common.pictures(arg, 98, 'bicubic'), flip=False)
   config.model = dict(name='vqgan', **dict(dict(base=128, blocks=2, groups=32, attention=(), projections=True),
                                            **network), dtype=arg.dtype, remat='none')
   config.quantizer = dict(name='vector', size=size, width=width, learned=arg.learned, decay=0.99, commitment=0.25,
