@@ -11,6 +11,8 @@ from genjax.types import UserError
 
 torch = pytest.importorskip('torch', reason='parity tests need the extra [parity]')
 diffusers = pytest.importorskip('diffusers', reason='parity tests need the extra [parity]')
+from tests.parity.random_networks import check, normal, saved  # noqa: E402  # needs torch
+
 torch.set_num_threads(1)  # its threads wait for each other on busy machines
 pytestmark = pytest.mark.slow
 
@@ -28,31 +30,6 @@ UNET = dict(sample_size=16, block_out_channels=(32, 64), layers_per_block=2, cro
             up_block_types=('CrossAttnUpBlock2D', 'UpBlock2D'))
 SD3 = {'sd3': dict(num_layers=3), 'sd35': dict(num_layers=3, dual_attention_layers=(0, 1), qk_norm='rms_norm'),
        'dual': dict(num_layers=2, dual_attention_layers=(0, 1))}
-
-
-def saved(model, folder):
-  """The model with random parameters, saved, and as genjax reads it."""
-  torch.manual_seed(0)
-  with torch.no_grad():
-    for parameter in model.parameters():
-      noise = torch.randn_like(parameter)
-      parameter.copy_(0.5 * noise / max(1, parameter[0].numel()) ** 0.5 if noise.ndim > 1 else 0.3 + 0.2 * noise)
-  model.eval().save_pretrained(folder)
-  return interop.load(folder)
-
-
-def normal(seed, *shape):
-  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def check(model, imported, wanted, got, folder):
-  """Outputs are equal to 1e-5 of the largest, and what is written again is the same to the last bit."""
-  assert np.abs(wanted).max() > 0.1
-  np.testing.assert_allclose(got, wanted, atol=1e-5 * np.abs(wanted).max())
-  interop.save(folder, imported)
-  again = type(model).from_pretrained(folder)
-  before, after = model.state_dict(), again.state_dict()
-  assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize('name', UNETS)

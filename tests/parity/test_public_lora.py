@@ -12,6 +12,8 @@ from genjax.types import named_leaves
 torch = pytest.importorskip('torch', reason='parity tests need the extra [parity]')
 diffusers = pytest.importorskip('diffusers', reason='parity tests need the extra [parity]')
 peft = pytest.importorskip('peft', reason='parity tests need the extra [parity]')
+from tests.parity.random_networks import normal  # noqa: E402  # needs torch
+
 torch.set_num_threads(1)  # its threads wait for each other on busy machines
 pytestmark = pytest.mark.slow
 
@@ -24,10 +26,6 @@ SDXL = UNET | dict(
   down_block_types=('DownBlock2D', 'CrossAttnDownBlock2D'), up_block_types=('CrossAttnUpBlock2D', 'UpBlock2D'))
 TARGETS = {'unet': ['to_q', 'to_k', 'to_v', 'to_out.0', 'ff.net.0.proj', 'proj_in', 'conv1', 'time_emb_proj'],
            'flux': ['attn.to_q', 'attn.to_k', 'attn.to_v', 'add_k_proj', 'proj_mlp', 'norm_out.linear']}
-
-
-def normal(seed, *shape):
-  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 class Case:

@@ -10,6 +10,9 @@ from genjax import interop
 
 torch = pytest.importorskip('torch', reason='parity tests need the extra [parity]')
 diffusers = pytest.importorskip('diffusers', reason='parity tests need the extra [parity]')
+from tests.parity import random_networks as random  # noqa: E402  # needs torch
+from tests.parity.random_networks import normal, saved  # noqa: E402
+
 torch.set_num_threads(1)  # its threads wait for each other on busy machines
 pytestmark = pytest.mark.slow
 
@@ -35,35 +38,14 @@ UNETS = {
                       layers_per_block=1)}
 
 
-def saved(model, folder):
-  """The model with random parameters, saved, and as genjax reads it."""
-  torch.manual_seed(0)
-  with torch.no_grad():
-    for parameter in model.parameters():
-      noise = torch.randn_like(parameter)
-      parameter.copy_(0.5 * noise / max(1, parameter[0].numel()) ** 0.5 if noise.ndim > 1 else 0.3 + 0.2 * noise)
-  model.eval().save_pretrained(folder)
-  return interop.load(folder)
-
-
-def normal(seed, *shape):
-  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
 def last(x):
   """B C H W of torch -> B H W C."""
   return x.detach().numpy().transpose(0, 2, 3, 1)
 
 
 def check(model, imported, wanted, got, folder):
-  """Outputs are equal to 1e-5 of the largest, and what is written again is the same to the last bit."""
-  assert np.abs(wanted).max() > 0.1
-  np.testing.assert_allclose(got, wanted, atol=1e-5 * np.abs(wanted).max())
-  interop.save(folder, imported)
-  again = type(model).from_pretrained(folder)
-  before, after = model.state_dict(), again.state_dict()
-  assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-  assert entries(again) == entries(model)
+  """What `random.check` asks for, and what is written again has the same config."""
+  assert entries(random.check(model, imported, wanted, got, folder)) == entries(model)
 
 
 def entries(model):

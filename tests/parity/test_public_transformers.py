@@ -13,6 +13,8 @@ from genjax.types import UserError
 torch = pytest.importorskip('torch', reason='parity tests need the extra [parity]')
 diffusers = pytest.importorskip('diffusers', reason='parity tests need the extra [parity]')
 safetensors_torch = pytest.importorskip('safetensors.torch')
+from tests.parity.random_networks import check, filled, normal  # noqa: E402  # needs torch
+
 torch.set_num_threads(1)  # its threads wait for each other on busy machines
 pytestmark = pytest.mark.slow
 
@@ -23,31 +25,6 @@ PIXART = dict(sample_size=8, num_layers=3, attention_head_dim=8, num_attention_h
               caption_channels=20, cross_attention_dim=24)
 PIXARTS = {'sigma': dict(interpolation_scale=2), 'alpha': dict(use_additional_conditions=True, norm_eps=1e-5),
            'bare': dict(caption_channels=None, cross_attention_dim=20, out_channels=4)}
-
-
-def filled(model):
-  """The model with random parameters."""
-  torch.manual_seed(0)
-  with torch.no_grad():
-    for parameter in model.parameters():
-      noise = torch.randn_like(parameter)
-      parameter.copy_(0.5 * noise / max(1, parameter[0].numel()) ** 0.5 if noise.ndim > 1 else 0.3 + 0.2 * noise)
-  return model.eval()
-
-
-def normal(seed, *shape):
-  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def check(model, imported, wanted, got, folder):
-  """Outputs are equal to 1e-5 of the largest, and what is written again is the same to the last bit."""
-  assert np.abs(wanted).max() > 0.1
-  np.testing.assert_allclose(got, wanted, atol=1e-5 * np.abs(wanted).max())
-  interop.save(folder, imported)
-  again = type(model).from_pretrained(folder)
-  before, after = model.state_dict(), again.state_dict()
-  assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-  return again
 
 
 def dit(name):
