@@ -11,8 +11,8 @@ from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import synthetic
 from genjax.data.pipeline import Pipeline
-from genjax.experiments import images, measures, render, sections
-from genjax.models.adversarial import dcgan, residual
+from genjax.experiments import images, measures, render, sections, style
+from genjax.models.adversarial import dcgan, residual, stylegan2
 from genjax.objectives.gan import Gan
 from genjax.options import Section, named
 from genjax.tables import Table
@@ -28,7 +28,8 @@ MIXTURES: Table = Table('mixture', {
 # Name -> options, logical axes of the parameters by group
 IMAGE_MODELS: Table = Table('GAN of images', {
   'dcgan': (dcgan.Dcgan, dcgan.DCGAN_AXES),
-  'residual': (residual.ResidualGan, residual.AXES)})
+  'residual': (residual.ResidualGan, residual.AXES),
+  'stylegan2': (stylegan2.StyleGan2, stylegan2.AXES)})
 POINTS = 'points'
 
 
@@ -65,8 +66,10 @@ def build(config: Config) -> Experiment:
     model = config_lib.build(kind, config.model, 'config.model', size=height, channels=channels,
                              num_classes=num_classes)
   objective = config_lib.build(
-    Gan, objective_options, 'config.objective', generator=model.generator(), discriminator=model.discriminator(),
-    latent=model.latent, kind='point' if points else 'image', num_classes=num_classes, pack=model.pack)
+    style.objective(kind), objective_options, 'config.objective', generator=model.generator(),
+    discriminator=model.discriminator(), latent=model.latent, kind='point' if points else 'image',
+    num_classes=num_classes, pack=model.pack, **style.of_model(model))
+  style.check(config, objective)
   if objective.loss == 'wgan_gp' and model.discriminator_norm == 'batch':
     raise UserError(
       "config.objective.loss 'wgan_gp' penalises the gradient of each sample, which batch normalisation in the "
@@ -118,11 +121,12 @@ def options(config: Config) -> dict[str, Section]:
   shape = {'dimensions': ''} if points else {'size': 'config.data.shape', 'channels': 'config.data.shape'}
   made = {'generator': '', 'discriminator': '', 'kind': 'config.model.name', 'latent': 'config.model.latent',
           'pack': 'config.model.pack', **classes}
+  models = {**{name: row[0] for name, row in IMAGE_MODELS.items()}, POINTS: dcgan.PointGan}
+  goal = style.objective(models.get(config.model.get('name'), dcgan.PointGan))
   return {
     'data': Section((Points,), names=tuple(MIXTURES)) if points else images.DATA,
-    'model': named({**{name: row[0] for name, row in IMAGE_MODELS.items()}, POINTS: dcgan.PointGan}, config.model,
-                   computed={**classes, **shape}),
-    'objective': Section((Gan, Labels), made),
+    'model': named(models, config.model, computed={**classes, **shape}),
+    'objective': Section((goal, Labels), {**made, **style.computed(goal)}, others=style.OTHERS, chooser='model.name'),
     **({} if points else {'evaluation': measures.EVALUATION}),
     **sections.training(config)}
 
