@@ -12,8 +12,9 @@ from genjax.config import Config
 from genjax.data import synthetic
 from genjax.data.pipeline import Pipeline
 from genjax.experiments import images, measures, render, sections
-from genjax.models.adversarial import dcgan, residual
+from genjax.models.adversarial import biggan, dcgan, r3gan, residual
 from genjax.objectives.gan import Gan
+from genjax.objectives.truncated import TruncatedGan
 from genjax.options import Section, named
 from genjax.tables import Table
 from genjax.training.experiment import Columns, Condition, Experiment
@@ -28,7 +29,10 @@ MIXTURES: Table = Table('mixture', {
 # Name -> options, logical axes of the parameters by group
 IMAGE_MODELS: Table = Table('GAN of images', {
   'dcgan': (dcgan.Dcgan, dcgan.DCGAN_AXES),
-  'residual': (residual.ResidualGan, residual.AXES)})
+  'residual': (residual.ResidualGan, residual.AXES),
+  'biggan': (biggan.BigGan, biggan.AXES),
+  'r3gan': (r3gan.R3Gan, r3gan.AXES)})
+GOALS: dict[str, type[Gan]] = {'biggan': TruncatedGan}  # model -> its objective, where that is not `Gan`
 POINTS = 'points'
 
 
@@ -64,9 +68,11 @@ def build(config: Config) -> Experiment:
       raise UserError(f'config.data.shape must be square images for a GAN, got {tuple(config.data.shape)}')
     model = config_lib.build(kind, config.model, 'config.model', size=height, channels=channels,
                              num_classes=num_classes)
+  goal = GOALS.get(config.model.name, Gan)
   objective = config_lib.build(
-    Gan, objective_options, 'config.objective', generator=model.generator(), discriminator=model.discriminator(),
-    latent=model.latent, kind='point' if points else 'image', num_classes=num_classes, pack=model.pack)
+    goal, objective_options, 'config.objective', generator=model.generator(), discriminator=model.discriminator(),
+    latent=model.latent, kind='point' if points else 'image', num_classes=num_classes, pack=model.pack,
+    **({'momentum': model.momentum} if goal is TruncatedGan else {}))
   if objective.loss == 'wgan_gp' and model.discriminator_norm == 'batch':
     raise UserError(
       "config.objective.loss 'wgan_gp' penalises the gradient of each sample, which batch normalisation in the "
@@ -118,11 +124,13 @@ def options(config: Config) -> dict[str, Section]:
   shape = {'dimensions': ''} if points else {'size': 'config.data.shape', 'channels': 'config.data.shape'}
   made = {'generator': '', 'discriminator': '', 'kind': 'config.model.name', 'latent': 'config.model.latent',
           'pack': 'config.model.pack', **classes}
+  goal = GOALS.get(config.model.get('name'), Gan)
+  made.update({'momentum': 'config.model.momentum'} if goal is TruncatedGan else {})
   return {
     'data': Section((Points,), names=tuple(MIXTURES)) if points else images.DATA,
     'model': named({**{name: row[0] for name, row in IMAGE_MODELS.items()}, POINTS: dcgan.PointGan}, config.model,
                    computed={**classes, **shape}),
-    'objective': Section((Gan, Labels), made),
+    'objective': Section((goal, Labels), made),
     **({} if points else {'evaluation': measures.EVALUATION}),
     **sections.training(config)}
 

@@ -223,7 +223,7 @@ class BigGanGenerator(nnx.Module):
     for index, stage in enumerate(self.stages):
       for block in stage:
         x_BHWC = block(x_BHWC, told[index], key)
-      if (name := str(index)) in self.attentions:
+      if (name := f'stage_{index}') in self.attentions:
         x_BHWC = self.attentions[name](x_BHWC, key)
     x_BHWC = self.out(jax.nn.relu(self.norm(x_BHWC, key)), key)
     return jnp.tanh(x_BHWC.astype(jnp.float32))
@@ -264,21 +264,21 @@ class BigGanDiscriminator(nnx.Module):
     for index, stage in enumerate(self.stages):
       for block in stage:
         x_BHWC = block(x_BHWC, key)
-      if (name := str(index)) in self.attentions:
+      if (name := f'stage_{index}') in self.attentions:
         x_BHWC = self.attentions[name](x_BHWC, key)
     return self.head(jnp.sum(jax.nn.relu(x_BHWC.astype(jnp.float32)), axis=(1, 2)), label_BP, key)
 
 
 def _attentions(chosen: tuple[int, ...], sides: tuple[int, ...], widths: list[int], config: BigGan,
                 rngs: nnx.Rngs) -> nnx.Dict:
-  """The attentions by the index of the stage that they follow."""
-  return nnx.Dict({str(index): SelfAttention(widths[index], True, config.making.dtype, rngs, config.making.init)
+  """The attentions by the stage that they follow."""
+  return nnx.Dict({f'stage_{index}': SelfAttention(widths[index], True, config.making.dtype, rngs, config.making.init)
                    for index in sorted(sides.index(side) for side in chosen)})
 
 
 # Path regex -> logical axes, by group, as for `dcgan.DCGAN_AXES`.
 _BLOCKS = r'stages/\d+/\d+/(conv_in|conv_out|convs/\d+|shortcut)'
-_ATTENTION = r'attentions/\d+/(query|key|value|out)'
+_ATTENTION = r'attentions/\w+/(query|key|value|out)'
 AXES = {
   'generator': ((r'project/kernel', (None, 'mlp')), (rf'({_BLOCKS}|{_ATTENTION}|out)/kernel',
                                                      (None, None, 'mlp', None))),

@@ -114,7 +114,7 @@ class R3Generator(nnx.Module):
     x_BHWC = self.project(latent_BZ)[:, None, None] * self.basis.get_value().astype(self.dtype)
     for index, stage in enumerate(self.stages):
       if index:
-        x_BHWC = self.changes[name](x_BHWC) if (name := str(index - 1)) in self.changes else x_BHWC
+        x_BHWC = self.changes[name](x_BHWC) if (name := f'stage_{index - 1}') in self.changes else x_BHWC
         x_BHWC = enlarge(x_BHWC)
       for block in stage:
         x_BHWC = block(x_BHWC)
@@ -141,7 +141,7 @@ class R3Discriminator(nnx.Module):
     for index, stage in enumerate(self.stages):
       if index:
         x_BHWC = reduce(x_BHWC)
-        x_BHWC = self.changes[name](x_BHWC) if (name := str(index - 1)) in self.changes else x_BHWC
+        x_BHWC = self.changes[name](x_BHWC) if (name := f'stage_{index - 1}') in self.changes else x_BHWC
       for block in stage:
         x_BHWC = block(x_BHWC)
     x_BC = self.output(jnp.einsum('bhwc,hwc->bc', x_BHWC, self.basis.get_value().astype(self.dtype)))
@@ -213,13 +213,13 @@ def _blocks(width: int, groups: int, config: R3Gan, rngs: nnx.Rngs) -> list[Bloc
 
 
 def _changes(pairs: list[tuple[int, int]], dtype: Any, rngs: nnx.Rngs) -> nnx.Dict:
-  """The convolutions between stages of different widths, by the index of the stage before."""
-  return nnx.Dict({str(index): _linear(before, after, dtype, rngs)
+  """The convolutions between stages of different widths, by the stage before."""
+  return nnx.Dict({f'stage_{index}': _linear(before, after, dtype, rngs)
                    for index, (before, after) in enumerate(pairs) if before != after})
 
 
 # Path regex -> logical axes, by group, as for `dcgan.DCGAN_AXES`.
-_KERNELS = (r'(stages/\d+/\d+/(conv_in|conv_out)|changes/\d+|stem|out)/kernel', r'stages/\d+/\d+/conv_middle/kernel')
+_KERNELS = (r'(stages/\d+/\d+/(conv_in|conv_out)|changes/\w+|stem|out)/kernel', r'stages/\d+/\d+/conv_middle/kernel')
 AXES = {
   'generator': ((r'project/kernel', (None, 'mlp')), (_KERNELS[0], (None, None, 'mlp', None)),
                 (_KERNELS[1], (None, None, None, 'mlp'))),
