@@ -12,8 +12,10 @@ from genjax.config import Config
 from genjax.data import synthetic
 from genjax.data.pipeline import Pipeline
 from genjax.experiments import images, measures, render, sections, style
-from genjax.models.adversarial import dcgan, residual, stylegan2
+from genjax.models.adversarial import biggan, dcgan, r3gan, residual, stylegan2
 from genjax.objectives.gan import Gan
+from genjax.objectives.style import StyleGan
+from genjax.objectives.truncated import TruncatedGan
 from genjax.options import Section, named
 from genjax.tables import Table
 from genjax.training.experiment import Columns, Condition, Experiment
@@ -29,7 +31,11 @@ MIXTURES: Table = Table('mixture', {
 IMAGE_MODELS: Table = Table('GAN of images', {
   'dcgan': (dcgan.Dcgan, dcgan.DCGAN_AXES),
   'residual': (residual.ResidualGan, residual.AXES),
+  'biggan': (biggan.BigGan, biggan.AXES),
+  'r3gan': (r3gan.R3Gan, r3gan.AXES),
   'stylegan2': (stylegan2.StyleGan2, stylegan2.AXES)})
+# Model -> its objective, where that is not `Gan`
+GOALS: dict[str, type[Gan]] = {'biggan': TruncatedGan, 'stylegan2': StyleGan}
 POINTS = 'points'
 
 
@@ -65,10 +71,11 @@ def build(config: Config) -> Experiment:
       raise UserError(f'config.data.shape must be square images for a GAN, got {tuple(config.data.shape)}')
     model = config_lib.build(kind, config.model, 'config.model', size=height, channels=channels,
                              num_classes=num_classes)
+  goal = GOALS.get(config.model.name, Gan)
   objective = config_lib.build(
-    style.objective(kind), objective_options, 'config.objective', generator=model.generator(),
-    discriminator=model.discriminator(), latent=model.latent, kind='point' if points else 'image',
-    num_classes=num_classes, pack=model.pack, **style.of_model(model))
+    goal, objective_options, 'config.objective', generator=model.generator(), discriminator=model.discriminator(),
+    latent=model.latent, kind='point' if points else 'image', num_classes=num_classes, pack=model.pack,
+    **({'momentum': model.momentum} if goal is TruncatedGan else {}), **style.of_model(model, goal))
   style.check(config, objective)
   if objective.loss == 'wgan_gp' and model.discriminator_norm == 'batch':
     raise UserError(
@@ -121,12 +128,14 @@ def options(config: Config) -> dict[str, Section]:
   shape = {'dimensions': ''} if points else {'size': 'config.data.shape', 'channels': 'config.data.shape'}
   made = {'generator': '', 'discriminator': '', 'kind': 'config.model.name', 'latent': 'config.model.latent',
           'pack': 'config.model.pack', **classes}
-  models = {**{name: row[0] for name, row in IMAGE_MODELS.items()}, POINTS: dcgan.PointGan}
-  goal = style.objective(models.get(config.model.get('name'), dcgan.PointGan))
+  goal = GOALS.get(config.model.get('name'), Gan)
+  made.update({'momentum': 'config.model.momentum'} if goal is TruncatedGan else style.computed(goal))
   return {
     'data': Section((Points,), names=tuple(MIXTURES)) if points else images.DATA,
-    'model': named(models, config.model, computed={**classes, **shape}),
-    'objective': Section((goal, Labels), {**made, **style.computed(goal)}, others=style.OTHERS, chooser='model.name'),
+    'model': named({**{name: row[0] for name, row in IMAGE_MODELS.items()}, POINTS: dcgan.PointGan}, config.model,
+                   computed={**classes, **shape}),
+    'objective': Section((goal, Labels), made, others={name: (other,) for name, other in GOALS.items()},
+                         chooser='model.name'),
     **({} if points else {'evaluation': measures.EVALUATION}),
     **sections.training(config)}
 

@@ -1,21 +1,11 @@
-"""What the builder of GANs has for style-based generators: their objective, and what it reads of a model."""
+"""What the builder of GANs has for style-based generators: what their objective takes of a model, and checks."""
 
 from typing import Any
 
 from genjax.config import Config
-from genjax.models.adversarial import stylegan2
 from genjax.objectives.gan import Gan
 from genjax.objectives.style import StyleGan
 from genjax.types import UserError
-
-MODELS: tuple[type, ...] = (stylegan2.StyleGan2,)
-OTHERS = {'stylegan2': (StyleGan,)}  # for messages: with which models there are options of its own
-
-
-def objective(kind: type) -> type[Gan]:
-  """The objective of a class of models."""
-  return StyleGan if kind in MODELS else Gan
-
 
 def computed(goal: type[Gan]) -> dict[str, str]:
   """Options of the objective that no config sets -> what they follow from."""
@@ -23,9 +13,9 @@ def computed(goal: type[Gan]) -> dict[str, str]:
           'averaged': 'config.model.average'} if goal is StyleGan else {}
 
 
-def of_model(model: Any) -> dict[str, Any]:
+def of_model(model: Any, goal: type[Gan]) -> dict[str, Any]:
   """What the objective takes of a model."""
-  if type(model) not in MODELS:
+  if goal is not StyleGan:
     return {}
   return {'layers': model.layers, 'group': model.group, 'averaged': model.average > 0}
 

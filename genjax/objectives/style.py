@@ -68,7 +68,7 @@ class StyleGan(Gan):
   def init(self, key: Key, frozen: Params) -> Variables:
     """Returns initial variables of both networks, and the average of path lengths, which begins at 0."""
     params, mutable = super().init(key, frozen)
-    return Variables(params, {**mutable, PATH: jnp.zeros(())} if self.path_weight else mutable)
+    return Variables(params, {**mutable, **({PATH: jnp.zeros(())} if self.path_weight else {})})
 
   def phases(self) -> tuple[Phase, ...]:
     """Those of `Gan`, and the path length penalty if its weight is not 0."""
@@ -78,7 +78,7 @@ class StyleGan(Gan):
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
     """See `Gan.evaluate`; 'weight' is 0 in groups of the discriminator that contain padding."""
     values = super().evaluate(params, context, batch, key)
-    together = jnp.min(values['weight'].reshape(self.group, -1), axis=0)
+    together = jnp.min(values['weight'].reshape(self.group, -1), axis=0)  # row i is in group i mod N / group
     return {**values, 'weight': jnp.tile(together, self.group)}
 
   def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
@@ -90,7 +90,7 @@ class StyleGan(Gan):
     generator, mutable = params['generator'], context.mutable['generator']
     latent_NZ = jax.vmap(lambda key: self._latent(key, ()))(keys)
     style_NLW = self.truncated(mutable, self.styles(generator, mutable, latent_NZ, self._label(conditions)))
-    return {'image': as_pixels(self.images(generator, mutable, style_NLW))}
+    return self._columns(self.images(generator, mutable, style_NLW))
 
   def styles(self, generator: Tree, mutable: Tree, latent_BZ: Array, label_B: Array | None) -> Array:
     """Latents -> styles B W, in inference mode."""
@@ -137,6 +137,7 @@ class StyleGan(Gan):
     latent_key, fake_key, noise_key = jax.random.split(key, 3)
     label = None if label is None else label[:count]
     style_BLW, mutable = self._mixed(params, context, latent_key, label, fake_key, count)
+    # The mean style that the mapping updated is left out: the generator phase has updated it in this step.
     image = lambda style_BLW: self.generator.apply(params['generator'], mutable, style_BLW, key=fake_key,
                                                    part='synthesize')[0]
     length_B = path_lengths(image, style_BLW, noise_key)
@@ -169,7 +170,3 @@ def random_pictures(key: Key, shape: tuple[int, ...]) -> Array:
   """The y of `path_lengths`."""
   return jax.random.normal(key, shape) / (shape[1] * shape[2])**0.5
 
-
-def as_pixels(image_BHWC: Array) -> Array:
-  """Images around [-1, 1] -> uint8."""
-  return jnp.round(127.5 * (image_BHWC + 1.0)).clip(0, 255).astype(jnp.uint8)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from genjax import checks
 from genjax.models.adversarial.dcgan import Head
-from genjax.nn.conv import Conv, Dense, double_linear, halve
+from genjax.nn.conv import Conv, Dense, Initializer, double_linear, halve
 from genjax.nn.functional import Network, network
 from genjax.nn.norms import BatchNorm, ConditionalBatchNorm
 from genjax.types import Array, Key, UserError
@@ -240,10 +240,10 @@ class SelfAttention(nnx.Module):
   and keys have an eighth of the channels, values half.
   """
 
-  def __init__(self, features: int, spectral: bool, dtype: Any, rngs: nnx.Rngs):
+  def __init__(self, features: int, spectral: bool, dtype: Any, rngs: nnx.Rngs, init: Initializer = _ATTENTION):
     if features < 8:
       raise UserError(f'attention needs maps with at least 8 channels, got {features}; widen the block before it')
-    make = lambda inputs, outputs: Conv(inputs, outputs, 1, bias=False, spectral=spectral, init=_ATTENTION, dtype=dtype,
+    make = lambda inputs, outputs: Conv(inputs, outputs, 1, bias=False, spectral=spectral, init=init, dtype=dtype,
                                         rngs=rngs)
     self.query, self.key = make(features, features // 8), make(features, features // 8)
     self.value, self.out = make(features, features // 2), make(features // 2, features)
