@@ -7,6 +7,7 @@ from genjax.objectives.gan import Gan
 from genjax.objectives.style import StyleGan
 from genjax.types import UserError
 
+
 def computed(goal: type[Gan]) -> dict[str, str]:
   """Options of the objective that no config sets -> what they follow from."""
   return {'layers': 'config.data.shape', 'group': 'config.model.group',
