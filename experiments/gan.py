@@ -11,8 +11,9 @@ from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import synthetic
 from genjax.data.pipeline import Pipeline
-from genjax.experiments import images, measures, render, sections, style
-from genjax.models.adversarial import biggan, dcgan, r3gan, residual, stylegan2
+from genjax.experiments import generators, images, measures, render, sections, style
+from genjax.models.adversarial import biggan, dcgan, r3gan, residual, stylegan2, stylegan3
+from genjax.objectives import kinds
 from genjax.objectives.gan import Gan
 from genjax.objectives.style import StyleGan
 from genjax.objectives.truncated import TruncatedGan
@@ -33,9 +34,10 @@ IMAGE_MODELS: Table = Table('GAN of images', {
   'residual': (residual.ResidualGan, residual.AXES),
   'biggan': (biggan.BigGan, biggan.AXES),
   'r3gan': (r3gan.R3Gan, r3gan.AXES),
-  'stylegan2': (stylegan2.StyleGan2, stylegan2.AXES)})
+  'stylegan2': (stylegan2.StyleGan2, stylegan2.AXES),
+  'stylegan3': (stylegan3.StyleGan3, stylegan3.AXES)})
 # Model -> its objective, where that is not `Gan`
-GOALS: dict[str, type[Gan]] = {'biggan': TruncatedGan, 'stylegan2': StyleGan}
+GOALS: dict[str, type[Gan]] = {'biggan': TruncatedGan, 'stylegan2': StyleGan, 'stylegan3': StyleGan}
 POINTS = 'points'
 
 
@@ -95,6 +97,11 @@ def build(config: Config) -> Experiment:
     conditions={'label': Condition.label(num_classes)} if num_classes else {},
     render=_scatter(config) if points else lambda samples: {'samples': render.grid(samples['image'])},
     metrics=_mode_metrics(config) if points else measures.image_metrics(config))
+
+
+def generator(config: Config, experiment: Experiment) -> kinds.Generator:
+  """The generator of pictures, for ways between its codes; see `genjax.experiments.generators`."""
+  return generators.of_images(config, experiment.objective)
 
 
 @dataclasses.dataclass(frozen=True)

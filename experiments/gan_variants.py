@@ -6,7 +6,7 @@ Tests hold the numbers of `docs/public.md` to these.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from genjax.models.adversarial import residual
+from genjax.models.adversarial import residual, stylegan2, stylegan3
 from genjax.nn.functional import Network
 
 # Options of a network without arguments, and options -> the network
@@ -31,4 +31,6 @@ def rows(kind: type, variants: Mapping[str, Mapping[str, Any]],
 
 ROWS: dict[str, Row] = {
   **rows(residual.ResidualGan, residual.VARIANTS),
+  **rows(stylegan2.StyleGan2, stylegan2.VARIANTS),
+  **rows(stylegan3.StyleGan3, stylegan3.VARIANTS),
 }

@@ -24,6 +24,7 @@ class StyleGan(Gan):
 
   Attributes:
     layers: number L of styles that an image has.
+    style: width W of a style.
     group: examples over which the discriminator takes a deviation; an example's logit depends on its group.
     averaged: whether the generator keeps its mean style.
     mixing: probability that the layers of an image have two styles: from a layer on, drawn for each image, another one.
@@ -39,6 +40,7 @@ class StyleGan(Gan):
   """
 
   layers: int = dataclasses.field(kw_only=True)
+  style: int = dataclasses.field(kw_only=True)
   group: int = 1
   averaged: bool = True
   mixing: float = 0.9
@@ -51,7 +53,7 @@ class StyleGan(Gan):
 
   def __post_init__(self):
     super().__post_init__()
-    checks.whole(self, 1, 'layers', 'group', 'path_every', 'path_shrink')
+    checks.whole(self, 1, 'layers', 'style', 'group', 'path_every', 'path_shrink')
     checks.whole(self, 0, 'truncation_layers')
     checks.between(self, ('mixing', 'path_decay'), at_least=0, at_most=1)
     checks.between(self, ('path_weight',), at_least=0)
