@@ -12,8 +12,7 @@ stretched to squares. Samples are judged by a classifier of attributes that read
       evaluation.parts.judge=runs/judge
 
 Rates, losses and averages are those of the configuration 'auto' of NVlabs/stylegan2-ada-pytorch; widths are an eighth to
-a thirty-second of it. Each regulariser is a step of Adam of its own, and rates and betas allow for it (Karras et al.
-2020b, appendix B).
+a thirty-second of it. The strength of augmentation may change five times as fast as published, since the run is short.
 """
 
 from genjax.configs import common, sweeps
@@ -29,9 +28,10 @@ def get_config(arg=None):
                       group=4, clamp=0.0, average=0.995, dtype='float32')
   config.objective = dict(loss='non_saturating', distribution='normal', r1_gamma=0.02, r1_every=16, mixing=0.9,
                           path_weight=2.0, path_every=4, path_decay=0.01, path_shrink=2, truncation=1.0,
-                          discriminator_steps=1, conditional=False)
-  lazy = lambda every: dict(lr=2.5e-3 * every / (every + 1), b1=0.0, b2=0.99**(every / (every + 1)), eps=1e-8)
-  config.optimizers = dict(generator=dict(name='adam', **lazy(4)), discriminator=dict(name='adam', **lazy(16)))
+                          discriminator_steps=1, conditional=False, corrected_adam=True, watch=True)
+  config.objective.augment = dict(name='ada', target=0.6, kimg=100.0, every=4) if arg.ada else dict(name='none')
+  adam = dict(name='adam', lr=2.5e-3, b1=0.0, b2=0.99, eps=1e-8)
+  config.optimizers = dict(generator=adam, discriminator=adam)
   config.ema = dict(generator=dict(half_life=5_000.0, ramp_up=0.05))
   config.evaluation = dict(common.IMAGE_EVALUATION, num_samples=1_000)
   config.log_every = 25

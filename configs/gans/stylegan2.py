@@ -6,11 +6,11 @@
 
 Arguments: `model`, 'auto', 'paper256', 'paper1024' or 'cifar'; `data`, a TFDS data set or a folder of pictures, of
 which the last 1,000 are held out; `pixels`, the side to which 'auto' resizes and crops them; `batch`, of 'auto';
-`conditional`, on the ten classes of CIFAR-10. Without data the images are noise of the same shape, for plans and
+`conditional`, on the ten classes of CIFAR-10; `ada` (True), adaptive augmentation. Without data the images are noise of the same shape, for plans and
 benchmarks.
 
 'auto' takes gamma, widths and averages from the size and the batch. 'cifar' has a discriminator without shortcuts, and
-neither path lengths nor mixed styles; its Fréchet distance of 2.42 with classes (README) is with augmentation. Where
+neither path lengths nor mixed styles; with classes a Fréchet distance of 2.42 is published (README). Where
 that code sets gradients that are not finite to 0, a step that has some is left out here.
 """
 
@@ -32,7 +32,7 @@ def auto(pixels, batch):
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, model='auto', data='', pixels=256, batch=32, conditional=False, smoke=False)
+  arg = common.parse_arg(arg, model='auto', data='', pixels=256, batch=32, conditional=False, ada=True, smoke=False)
   chosen = auto(arg.pixels, arg.batch) if arg.model == 'auto' else common.size(MODELS, arg.model)
   batch, group, width, rate, gamma, average, images, mapping, pixels = chosen
   small = arg.model == 'cifar'
@@ -49,11 +49,10 @@ def get_config(arg=None):
   config.objective = dict(loss='non_saturating', distribution='normal', r1_gamma=gamma, r1_every=16,
                           mixing=0.0 if small else 0.9, path_weight=0.0 if small else 2.0, path_every=4,
                           path_decay=0.01, path_shrink=2, truncation=1.0, discriminator_steps=1,
-                          conditional=arg.conditional)
-  # A regulariser is a step of Adam of its own: rates and betas allow for it (Karras et al. 2020b, appendix B).
-  lazy = lambda every: dict(lr=rate * every / (every + 1), b1=0.0, b2=0.99**(every / (every + 1)), eps=1e-8)
-  generator = dict(lr=rate, b1=0.0, b2=0.99, eps=1e-8) if small else lazy(4)
-  config.optimizers = dict(generator=dict(name='adam', **generator), discriminator=dict(name='adam', **lazy(16)))
+                          conditional=arg.conditional, corrected_adam=True,
+                          augment=dict(name='ada') if arg.ada else dict(name='none'))
+  adam = dict(name='adam', lr=rate, b1=0.0, b2=0.99, eps=1e-8)
+  config.optimizers = dict(generator=adam, discriminator=adam)
   config.ema = dict(generator=dict(half_life=1000 * average, ramp_up=0.0 if small else 0.05))
   config.evaluation = dict(common.IMAGE_EVALUATION, num_samples=10_000)
   config.nonfinite.policy = 'skip'

@@ -4,7 +4,7 @@
 
 Arguments: `rotation`, StyleGAN3-R; `data`, a TFDS data set or a folder of pictures, of which the last 1,000 are held
 out; `pixels`, the side to which they are resized and cropped; `batch`; `gamma`, of R1, 0 for 0.001 pixels^2 / batch,
-a choice of our own. Without data the images are noise of the same shape, for plans and benchmarks. StyleGAN3-R is
+a choice of our own; `ada`, adaptive augmentation. Without data the images are noise of the same shape, for plans and benchmarks. StyleGAN3-R is
 published with pictures that are blurred for the first 200,000 images; that is not done here. Mean squares of inputs are
 updated in the generator's phase, once a step, and there in the discriminator's.
 """
@@ -13,7 +13,7 @@ from genjax.configs import common
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, data='', pixels=256, batch=32, gamma=0.0, rotation=False, smoke=False)
+  arg = common.parse_arg(arg, data='', pixels=256, batch=32, gamma=0.0, rotation=False, ada=False, smoke=False)
   config = common.base(steps=25_000_000 // arg.batch, batch_size=arg.batch)
   config.experiment = 'genjax.experiments.gan'
   split = dict(name=arg.data, train='train[:-1000]', heldout='train[-1000:]') if arg.data else dict(
@@ -25,10 +25,10 @@ def get_config(arg=None):
                       magnitude=0.5**(arg.batch / 20_000), dtype='bfloat16')
   config.objective = dict(loss='non_saturating', distribution='normal',
                           r1_gamma=arg.gamma or 1e-3 * arg.pixels**2 / arg.batch, r1_every=16, mixing=0.0,
-                          path_weight=0.0, truncation=1.0, discriminator_steps=1, conditional=False)
-  adam = dict(name='adam', b1=0.0, eps=1e-8)
-  config.optimizers = dict(generator=dict(adam, lr=2.5e-3, b2=0.99),
-                           discriminator=dict(adam, lr=2e-3 * 16 / 17, b2=0.99**(16 / 17)))
+                          path_weight=0.0, truncation=1.0, discriminator_steps=1, conditional=False,
+                          corrected_adam=True, augment=dict(name='ada') if arg.ada else dict(name='none'))
+  adam = dict(name='adam', lr=2.5e-3, b1=0.0, b2=0.99, eps=1e-8)
+  config.optimizers = dict(generator=adam, discriminator=dict(adam, lr=2e-3))
   config.ema = dict(generator=dict(half_life=arg.batch * 10_000 / 32, ramp_up=0.05))
   config.evaluation = dict(common.IMAGE_EVALUATION, num_samples=10_000)
   config.nonfinite.policy = 'skip'

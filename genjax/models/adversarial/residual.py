@@ -74,6 +74,7 @@ class ResidualGan:
   dtype: str = 'float32'
 
   discriminator_norm = 'none'  # it has none: a gradient penalty has a meaning
+  gives_features = True  # of its discriminator, by part='features'
 
   def __post_init__(self):
     checks.whole(self, 1, 'size', 'channels', 'latent', 'generator_widths', 'discriminator_widths', 'halvings', 'pack',
@@ -114,7 +115,8 @@ class ResidualGan:
     return network(lambda rngs: ResidualGenerator(self, rngs))
 
   def discriminator(self) -> Network:
-    """(images B/p H W pC, label B/p p or None) -> logits B/p, float32."""
+    """(images B/p H W pC, label B/p p or None) -> logits B/p, float32; with part='features' (logits, maps of all
+    blocks)."""
     return network(lambda rngs: ResidualDiscriminator(self, rngs))
 
 
@@ -177,13 +179,16 @@ class ResidualDiscriminator(nnx.Module):
     self.head = Head(widths[-1], config, True, _XAVIER, rngs)
     self.pool = {'sum': jnp.sum, 'mean': jnp.mean}[config.pool]
 
-  def __call__(self, x_BHWC: Array, label_BP: Array | None = None, key: Key | None = None) -> Array:
+  def __call__(self, x_BHWC: Array, label_BP: Array | None = None, key: Key | None = None, part: str = '') -> Any:
+    maps = []
     for index, block in enumerate(self.blocks):
       x_BHWC = block(x_BHWC, key)
       if index == self.attended:
         x_BHWC = self.attention(x_BHWC, key)  # type: ignore[misc]  # there is one
+      maps.append(x_BHWC)
     x_BC = self.pool(jax.nn.relu(x_BHWC.astype(jnp.float32)), axis=(1, 2))
-    return self.head(x_BC, label_BP, key)
+    logit_B = self.head(x_BC, label_BP, key)
+    return (logit_B, tuple(maps)) if part == 'features' else logit_B
 
 
 class GeneratorBlock(nnx.Module):
