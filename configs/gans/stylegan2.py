@@ -6,8 +6,8 @@
 
 Arguments: `model`, 'auto', 'paper256', 'paper1024' or 'cifar'; `data`, a TFDS data set or a folder of pictures, of
 which the last 1,000 are held out; `pixels`, the side to which 'auto' resizes and crops them; `batch`, of 'auto';
-`conditional`, on the ten classes of CIFAR-10; `ada` (True), adaptive augmentation. Without data the images are noise of the same shape, for plans and
-benchmarks.
+`conditional`, on the ten classes of CIFAR-10; `ada` (True), adaptive augmentation. Without data the images are noise of
+the same shape, for plans and benchmarks.
 
 'auto' takes gamma, widths and averages from the size and the batch. 'cifar' has a discriminator without shortcuts, and
 neither path lengths nor mixed styles; with classes a Fréchet distance of 2.42 is published (README). Where
@@ -60,7 +60,7 @@ def get_config(arg=None):
   common.every(config, 200_000 // batch)
   if arg.smoke:
     common.smoke(config)
-    config.data.shape = (16, 16, 3)
-    config.model.update(latent=8, style=8, width=128, width_max=8, group=4, dtype='float32')
+    config.data.shape = (8, 8, 3)
+    config.model.update(latent=8, style=8, width=64, width_max=8, group=4, dtype='float32')
     config.objective.update(r1_every=2, path_every=2)
   return config

@@ -4,9 +4,9 @@
 
 Arguments: `rotation`, StyleGAN3-R; `data`, a TFDS data set or a folder of pictures, of which the last 1,000 are held
 out; `pixels`, the side to which they are resized and cropped; `batch`; `gamma`, of R1, 0 for 0.001 pixels^2 / batch,
-a choice of our own; `ada`, adaptive augmentation. Without data the images are noise of the same shape, for plans and benchmarks. StyleGAN3-R is
-published with pictures that are blurred for the first 200,000 images; that is not done here. Mean squares of inputs are
-updated in the generator's phase, once a step, and there in the discriminator's.
+a choice of our own; `ada`, adaptive augmentation. Without data the images are noise of the same shape, for plans and
+benchmarks. StyleGAN3-R is published with pictures that are blurred for the first 200,000 images; that is not done here.
+Mean squares of inputs are updated in the generator's phase, once a step, and there in the discriminator's.
 """
 
 from genjax.configs import common
@@ -21,8 +21,8 @@ def get_config(arg=None):
   config.data = {**common.IMAGES, **split, 'shape': (arg.pixels, arg.pixels, 3), 'num_classes': 0, 'flip': True,
                  **(dict(resize='lanczos', crop=True, threads=4) if arg.data else {})}
   config.model = dict(name='stylegan3', latent=512, style=512, mapping=2, width=32_768, width_max=512,
-                      rotation=arg.rotation, critic='residual', group=4, clamp=256.0, average=0.998,
-                      magnitude=0.5**(arg.batch / 20_000), dtype='bfloat16')
+                      rotation=arg.rotation, convolutions=14, critical=2, critic='residual', group=4, clamp=256.0,
+                      average=0.998, magnitude=0.5**(arg.batch / 20_000), dtype='bfloat16')
   config.objective = dict(loss='non_saturating', distribution='normal',
                           r1_gamma=arg.gamma or 1e-3 * arg.pixels**2 / arg.batch, r1_every=16, mixing=0.0,
                           path_weight=0.0, truncation=1.0, discriminator_steps=1, conditional=False,
@@ -37,6 +37,7 @@ def get_config(arg=None):
   if arg.smoke:
     common.smoke(config)
     config.data.shape = (16, 16, 3)
-    config.model.update(latent=8, style=8, width=64, width_max=8, convolutions=4, dtype='float32')
+    config.model.update(latent=8, style=8, width=64, width_max=8, convolutions=2, critical=1,
+                        dtype='float32')
     config.objective.update(r1_every=2)
   return config

@@ -1,8 +1,8 @@
 """`genjax interpolate --workdir=DIR --out=FILE`: pictures on the way between two, or along an attribute.
 
 FILE ends in .png for a sheet of rows, or in .mp4, .webp or .gif for a clip, in which the rows stand side by side and
-the ways take place. The run is an autoencoder of pictures: a VAE, or one for latent diffusion. Each row goes from one held-out picture to
-another, or from the first to the second of two files after --pictures:
+the ways take place. The run is an autoencoder of pictures: a VAE, or one for latent diffusion. Each row goes from one
+held-out picture to another, or from the first to the second of two files after --pictures:
 
     genjax interpolate --workdir=runs/vae --path=sphere --out=ways.png
     genjax interpolate --workdir=runs/vae --pictures one.png other.png --out=way.png
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--rows', type=int, default=8, help='how many rows of held-out pictures')
   parser.add_argument('--points', type=int, default=9, help='pictures in a row')
   parser.add_argument('--path', choices=tuple(codes.PATHS),
-                      help='straight, or along the sphere; by default straight, and between latents of a GAN the sphere')
+                      help='straight, or along the sphere; by default straight, between latents of a GAN the sphere')
   parser.add_argument('--stops', type=int, default=2, help='of a GAN: how many random codes a way goes through')
   parser.add_argument('--seed', type=int, default=0, help='of these codes')
   parser.add_argument('--rate', type=float, default=25.0, help='frames a second of a clip')

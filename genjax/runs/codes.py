@@ -1,4 +1,4 @@
-"""The latents of a run that is an autoencoder or a generator: pictures to codes and back, ways between them, attributes."""
+"""The latents of a run that is an autoencoder or a generator: pictures to codes and back, ways between, attributes."""
 
 from collections.abc import Callable, Mapping
 import math

@@ -199,7 +199,8 @@ class StyleGenerator(nnx.Module):
   def __init__(self, config: StyleGan2, rngs: nnx.Rngs):
     sides = config.sides
     widths = [config.widths(side) for side in sides]
-    self.mapping = MappingNetwork(config.latent, config.style, config.mapping, config.mapping_rate, config.num_classes, rngs)
+    self.mapping = MappingNetwork(config.latent, config.style, config.mapping, config.mapping_rate, config.num_classes,
+                                  rngs)
     self.average = nnx.Variable(jnp.zeros(config.style)) if config.average else None
     self.start = nnx.Param(jax.random.normal(rngs.params(), (START, START, widths[0])))
     convolutions = [StyleConv(widths[0], widths[0], START, False, config, rngs)]

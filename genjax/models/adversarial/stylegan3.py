@@ -1,12 +1,12 @@
 """StyleGAN3 (Karras et al. 2021): a generator without aliasing, equivariant to translation (T) or rotation, too (R).
 
 Sizes, filters and constants are those of NVlabs/stylegan3 (training/networks_stylegan3.py). Maps are samples of signals
-with a known band limit: each layer convolves, enlarges, applies its leaky ReLU, and filters and shrinks again. The first
-map is made of waves, which an affine function of w shifts and turns. The discriminator is that of StyleGAN2.
+with a known band limit: each layer convolves, enlarges, applies its leaky ReLU, and filters and shrinks again. The
+first map is made of waves, which an affine function of w shifts and turns. The discriminator is that of StyleGAN2.
 
-The generator has the parts 'all', 'map' and 'synthesize' of `genjax.models.adversarial.stylegan2`, and two averages that
-training updates: the mean style, and the mean square of the input of each layer, by which the input is divided. There
-is no noise.
+The generator has the parts 'all', 'map' and 'synthesize' of `genjax.models.adversarial.stylegan2`, and two averages
+that training updates: the mean style, and the mean square of the input of each layer, by whose root the input is
+divided. There is no noise.
 """
 
 from collections.abc import Mapping
@@ -142,7 +142,7 @@ class Band(NamedTuple):
 
 def bands(config: StyleGan3) -> list[Band]:
   """The output of each layer, the last one an image (Karras et al. 2021, section 3.2 and appendix D)."""
-  count, width, most = config.convolutions, config.width * (1 + config.rotation), config.width_max * (1 + config.rotation)
+  count, times = config.convolutions, 2 if config.rotation else 1
   last_cutoff = config.size / 2
   exponent = np.minimum(np.arange(count + 1) / (count - config.critical), 1)
   cutoff = FIRST_CUTOFF * (last_cutoff / FIRST_CUTOFF)**exponent
@@ -151,7 +151,7 @@ def bands(config: StyleGan3) -> list[Band]:
   half_width = np.maximum(stopband, rate / 2) - cutoff
   side = rate + 2 * MARGIN
   side[-2:] = config.size
-  channels = np.rint(np.minimum(width / 2 / cutoff, most))
+  channels = np.rint(np.minimum(times * config.width / 2 / cutoff, times * config.width_max))
   channels[-1] = config.channels
   return [Band(int(side[at]), int(rate[at]), float(cutoff[at]), float(half_width[at]), int(channels[at]))
           for at in range(count + 1)]
