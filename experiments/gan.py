@@ -11,12 +11,16 @@ from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import synthetic
 from genjax.data.pipeline import Pipeline
-from genjax.experiments import images, measures, render, sections
-from genjax.models.adversarial import dcgan, residual
+from genjax.experiments import augmentation, generators, images, lazy, measures, render, sections, style
+from genjax.models.adversarial import biggan, dcgan, r3gan, residual, stylegan2, stylegan3
+from genjax.objectives import kinds
 from genjax.objectives.gan import Gan
+from genjax.objectives.style import StyleGan
+from genjax.objectives.truncated import TruncatedGan
 from genjax.options import Section, named
 from genjax.tables import Table
 from genjax.training.experiment import Columns, Condition, Experiment
+from genjax.training.monitoring.collapse import Collapse
 from genjax.training.optimization import optimizers
 from genjax.types import UserError
 
@@ -28,7 +32,13 @@ MIXTURES: Table = Table('mixture', {
 # Name -> options, logical axes of the parameters by group
 IMAGE_MODELS: Table = Table('GAN of images', {
   'dcgan': (dcgan.Dcgan, dcgan.DCGAN_AXES),
-  'residual': (residual.ResidualGan, residual.AXES)})
+  'residual': (residual.ResidualGan, residual.AXES),
+  'biggan': (biggan.BigGan, biggan.AXES),
+  'r3gan': (r3gan.R3Gan, r3gan.AXES),
+  'stylegan2': (stylegan2.StyleGan2, stylegan2.AXES),
+  'stylegan3': (stylegan3.StyleGan3, stylegan3.AXES)})
+# Model -> its objective, where that is not `Gan`
+GOALS: dict[str, type[Gan]] = {'biggan': TruncatedGan, 'stylegan2': StyleGan, 'stylegan3': StyleGan}
 POINTS = 'points'
 
 
@@ -37,7 +47,8 @@ def build(config: Config) -> Experiment:
 
   config.model: name and options of one of `IMAGE_MODELS`, or name 'points' and options of
   `genjax.models.adversarial.dcgan.PointGan`.
-  config.objective: options of `genjax.objectives.gan.Gan` and of `Labels`.
+  config.objective: options of `genjax.objectives.gan.Gan` and of `More`; for objective.augment see
+    `genjax.experiments.augmentation`.
   config.data: for images see `genjax.experiments.images.Data`, for points `Points`.
 
   Raises:
@@ -53,6 +64,8 @@ def build(config: Config) -> Experiment:
     images.check(config.data)
   objective_options = dict(config.objective)
   conditional = objective_options.pop('conditional', False)
+  corrected = objective_options.pop('corrected_adam', False)
+  augment = augmentation.make(objective_options.pop('augment', None), 0 if points else config.data.shape[2])
   if conditional and points:
     raise UserError('config.objective.conditional needs labelled images, and points have no label; set it to False')
   num_classes = config.data.num_classes if conditional else None
@@ -64,9 +77,16 @@ def build(config: Config) -> Experiment:
       raise UserError(f'config.data.shape must be square images for a GAN, got {tuple(config.data.shape)}')
     model = config_lib.build(kind, config.model, 'config.model', size=height, channels=channels,
                              num_classes=num_classes)
+  goal = GOALS.get(config.model.name, Gan)
   objective = config_lib.build(
-    Gan, objective_options, 'config.objective', generator=model.generator(), discriminator=model.discriminator(),
-    latent=model.latent, kind='point' if points else 'image', num_classes=num_classes, pack=model.pack)
+    goal, objective_options, 'config.objective', generator=model.generator(), discriminator=model.discriminator(),
+    latent=model.latent, kind='point' if points else 'image', num_classes=num_classes, pack=model.pack, augment=augment,
+    perturb=augmentation.perturbation(objective_options),
+    **({'momentum': model.momentum} if goal is TruncatedGan else {}), **style.of_model(model, goal))
+  style.check(config, objective)
+  if objective.feature_matching and not getattr(model, 'gives_features', False):
+    raise UserError(f'config.objective.feature_matching needs a discriminator that gives its features, and that of '
+                    f'config.model.name={config.model.name!r} does not; set it to 0')
   if objective.loss == 'wgan_gp' and model.discriminator_norm == 'batch':
     raise UserError(
       "config.objective.loss 'wgan_gp' penalises the gradient of each sample, which batch normalisation in the "
@@ -79,7 +99,8 @@ def build(config: Config) -> Experiment:
     images.batches(config, config.data.train), images.batches(config, config.data.heldout, shuffle=False))
   example = {'point': jax.ShapeDtypeStruct((2,), np.float32)} if points else images.example(config)
   return Experiment(
-    objective=objective, train=train, heldout=heldout, optimizers=_optimizers(config, objective), ema=dict(config.ema),
+    objective=objective, train=train, heldout=heldout, optimizers=_optimizers(config, objective, corrected),
+    ema=dict(config.ema), hooks=(Collapse(),) if objective.watch else (),
     example=example, axes=axes,
     assets={} if points else images.assets(config),
     conditions={'label': Condition.label(num_classes)} if num_classes else {},
@@ -87,15 +108,23 @@ def build(config: Config) -> Experiment:
     metrics=_mode_metrics(config) if points else measures.image_metrics(config))
 
 
+def generator(config: Config, experiment: Experiment) -> kinds.Generator:
+  """The generator of pictures, for ways between its codes; see `genjax.experiments.generators`."""
+  return generators.of_images(config, experiment.objective)
+
+
 @dataclasses.dataclass(frozen=True)
-class Labels:
+class More:
   """What config.objective has beside the options of `Gan`.
 
   Attributes:
     conditional: whether both networks see the label.
+    corrected_adam: whether the rates and decays of Adam are corrected for phases that a group has beside its main one,
+      see `genjax.experiments.lazy`.
   """
 
   conditional: bool = False
+  corrected_adam: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,13 +146,17 @@ def options(config: Config) -> dict[str, Section]:
   classes = {'num_classes': 'config.objective.conditional and config.data.num_classes'}
   shape = {'dimensions': ''} if points else {'size': 'config.data.shape', 'channels': 'config.data.shape'}
   made = {'generator': '', 'discriminator': '', 'kind': 'config.model.name', 'latent': 'config.model.latent',
-          'pack': 'config.model.pack', **classes}
+          'pack': 'config.model.pack', 'augment': '', 'perturb': 'config.objective.consistency', **classes}
+  goal = GOALS.get(config.model.get('name'), Gan)
+  made.update({'momentum': 'config.model.momentum'} if goal is TruncatedGan else style.computed(goal))
   return {
     'data': Section((Points,), names=tuple(MIXTURES)) if points else images.DATA,
     'model': named({**{name: row[0] for name, row in IMAGE_MODELS.items()}, POINTS: dcgan.PointGan}, config.model,
                    computed={**classes, **shape}),
-    'objective': Section((Gan, Labels), made),
-    **({} if points else {'evaluation': measures.EVALUATION}),
+    'objective': Section((goal, More), made, others={name: (other,) for name, other in GOALS.items()},
+                         chooser='model.name'),
+    **({} if points else {'evaluation': measures.EVALUATION,
+                          'objective.augment': augmentation.section(config.objective.get('augment'))}),
     **sections.training(config)}
 
 
@@ -139,7 +172,7 @@ def _mode_metrics(config: Config):
   return measures.mode_metrics(centres(), deviation)
 
 
-def _optimizers(config: Config, objective: Gan) -> dict:
+def _optimizers(config: Config, objective: Gan, corrected: bool = False) -> dict:
   """Optimizers with schedules that end with the run: a group has one update per run of a phase that trains it."""
   updates = dict.fromkeys(config.optimizers, 0)
   for phase in objective.phases():
@@ -147,7 +180,10 @@ def _optimizers(config: Config, objective: Gan) -> dict:
       updates[group] = updates.get(group, 0) + math.ceil(config.steps / phase.every)
   made = {}
   for group in config.optimizers:
-    made.update(optimizers.from_config({group: config.optimizers[group]}, updates[group]))
+    options = config.optimizers[group]
+    if corrected:
+      options = lazy.corrected(options, lazy.share(objective.phases(), group), f'config.optimizers.{group}')
+    made.update(optimizers.from_config({group: options}, updates[group]))
   return made
 
 

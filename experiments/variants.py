@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from genjax import config as config_lib
+from genjax.experiments import gan_variants
 from genjax.interop import weights
 from genjax.models.autoencoders import dc, kl, tiny, vq
 from genjax.models.denoisers import dit, latent_unet, mmdit, pixart, unet
@@ -101,4 +102,5 @@ VARIANTS: dict[str, Variant] = {
           clip_bigg_text=_tower('bigG/14', 'text', True),
           clip_l_image=_tower('L/14', 'image', True), clip_h_image=_tower('H/14', 'image', True)),
   **_each(seq2seq.seq2seq, t5_base_encoder=lambda: t5.t5('base', decoder_layers=0),
-          t5_xxl_encoder=lambda: t5.t5_1_1('xxl', decoder_layers=0))}
+          t5_xxl_encoder=lambda: t5.t5_1_1('xxl', decoder_layers=0)),
+  **{name: Variant(name, *row) for name, row in gan_variants.ROWS.items()}}

@@ -1,10 +1,17 @@
-"""`genjax interpolate --workdir=DIR --out=FILE.png`: pictures on the way between two, or along an attribute.
+"""`genjax interpolate --workdir=DIR --out=FILE`: pictures on the way between two, or along an attribute.
 
-The run is an autoencoder of pictures: a VAE, or one for latent diffusion. Each row goes from one held-out picture to
-another, or from the first to the second of two files after --pictures:
+FILE ends in .png for a sheet of rows, or in .mp4, .webp or .gif for a clip, in which the rows stand side by side and
+the ways take place. The run is an autoencoder of pictures: a VAE, or one for latent diffusion. Each row goes from one
+held-out picture to another, or from the first to the second of two files after --pictures:
 
     genjax interpolate --workdir=runs/vae --path=sphere --out=ways.png
     genjax interpolate --workdir=runs/vae --pictures one.png other.png --out=way.png
+
+Of a GAN the ways go between codes drawn at random, the styles of a style-based generator or else its latents; --stops
+codes, and in a clip back to the first. Pictures after --pictures are projected into the styles first:
+
+    genjax interpolate --workdir=runs/stylegan2 --stops=4 --points=25 --scale=4 --out=ways.mp4
+    genjax interpolate --workdir=runs/stylegan2 --pictures one.png other.png --out=way.png
 
 With --attribute, each row is one picture with less and with more of an attribute: the difference between the mean codes
 of held-out pictures that have it and of those that have not, or that have --against:
@@ -18,11 +25,14 @@ import math
 import numpy as np
 from PIL import Image
 
+from genjax import artifacts, checks
 from genjax.cli import flags
 from genjax.runs import codes, extensions, outputs
 from genjax.runs import workdir as workdir_lib
 from genjax.training.monitoring import logs
 from genjax.types import UserError, expanded
+
+ENDINGS = ('.png', '.mp4', '.webp', '.gif')
 
 
 def main(argv: list[str]) -> int:
@@ -31,20 +41,29 @@ def main(argv: list[str]) -> int:
   if args.rows < 1 or args.points < 2 or args.examples < 2:
     raise UserError(f'--rows is at least 1, --points and --examples at least 2, got {args.rows}, {args.points} and '
                     f'{args.examples}')
+  if args.stops < 2 or args.scale < 1 or not (math.isfinite(args.rate) and args.rate > 0):
+    raise UserError('--stops is at least 2, --scale at least 1 and --rate, frames a second, above 0, got '
+                    f'{args.stops}, {args.scale} and {args.rate}')
   if not math.isfinite(args.strength):
     raise UserError(f'--strength must be a finite number, got {args.strength}')
+  checks.seed('--seed', args.seed)
   if args.pictures and not args.attribute and len(args.pictures) % 2:
     raise UserError(f'--pictures takes pairs of files, the first and the last of each row, got {len(args.pictures)}')
   if args.against and not args.attribute:
     raise UserError(f'--against={args.against} goes with --attribute')
   out = outputs.file(args.out, '--out')
-  if out.suffix.lower() != '.png':
-    raise UserError(f'--out takes a path that ends in .png, got {args.out}')
+  ending = out.suffix.lower()
+  if ending not in ENDINGS:
+    raise UserError(f'--out takes a path that ends in {", ".join(ENDINGS)}, got {args.out}')
+  artifacts.check(ending)
   config, run = workdir_lib.open_run(args.workdir, args.set, args.step, imports=args.imports)
-  made = codes.Codes(config, run, flags.averaged(args))
+  made = codes.of(config, run, flags.averaged(args))
   shown = _attribute(made, args) if args.attribute else _ways(made, args)
   workdir_lib.prepare(str(out.parent), '--out')
-  codes.write(out, shown)
+  if ending == '.png':
+    codes.write(out, shown.repeat(args.scale, axis=2).repeat(args.scale, axis=3))
+  else:
+    artifacts.write(out, codes.clip(shown, args.rate, args.scale))
   logs.say(f'{len(shown)} rows of {shown.shape[1]} pictures: {out}')
   return 0
 
@@ -53,10 +72,15 @@ def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser('genjax interpolate', description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--workdir', required=True, help='a run directory')
-  parser.add_argument('--out', required=True, help='FILE.png')
+  parser.add_argument('--out', required=True, help=', '.join(ENDINGS))
   parser.add_argument('--rows', type=int, default=8, help='how many rows of held-out pictures')
   parser.add_argument('--points', type=int, default=9, help='pictures in a row')
-  parser.add_argument('--path', choices=tuple(codes.PATHS), default='line', help='straight, or along the sphere')
+  parser.add_argument('--path', choices=tuple(codes.PATHS),
+                      help='straight, or along the sphere; by default straight, between latents of a GAN the sphere')
+  parser.add_argument('--stops', type=int, default=2, help='of a GAN: how many random codes a way goes through')
+  parser.add_argument('--seed', type=int, default=0, help='of these codes')
+  parser.add_argument('--rate', type=float, default=25.0, help='frames a second of a clip')
+  parser.add_argument('--scale', type=int, default=1, help='pixels of a file along a side, for one of a picture')
   parser.add_argument('--pictures', nargs='+', metavar='FILE', help='pairs of files in place of held-out pictures')
   parser.add_argument('--attribute', metavar='COLUMN=VALUE', help='go along an attribute of the held-out data')
   parser.add_argument('--against', metavar='COLUMN=VALUE', help='what lacks it; by default all others')
@@ -71,7 +95,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _ways(made: codes.Codes, args: argparse.Namespace) -> np.ndarray:
-  """Rows of pictures between two, uint8 N P H W C."""
+  """Rows of pictures between two or more, uint8 N P H W C."""
+  path = args.path or getattr(made, 'path', 'line')
+  if isinstance(made, codes.Generated) and not args.pictures:
+    drawn = made.draw(args.rows * args.stops, args.seed).reshape(args.rows, args.stops, *made.latent)
+    return made.through(drawn, args.points, path, closed=not args.out.lower().endswith('.png'))
+  if args.stops > 2:
+    raise UserError(f'--stops={args.stops} is of ways between random codes of a GAN; others go between two pictures')
   if args.pictures:
     images = np.stack([_read(made, path) for path in args.pictures])
   else:
@@ -81,7 +111,7 @@ def _ways(made: codes.Codes, args: argparse.Namespace) -> np.ndarray:
                       '--pictures, or more data by --set data.heldout=SPLIT')
   half = len(images) // 2
   pairs = (images[::2], images[1::2]) if args.pictures else (images[:half], images[half:2 * half])
-  return made.interpolate(*pairs, points=args.points, path=args.path)
+  return made.interpolate(*pairs, points=args.points, path=path)
 
 
 def _attribute(made: codes.Codes, args: argparse.Namespace) -> np.ndarray:

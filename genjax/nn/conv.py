@@ -225,6 +225,30 @@ class Depthwise(nnx.Module):
     return y_BHWC if self.bias is None else y_BHWC + self.bias.get_value().astype(self.dtype)
 
 
+class Grouped(nnx.Module):
+  """A convolution of each group of channels with kernels of its own, of stride 1, with 'SAME' padding.
+
+  Args:
+    inputs, outputs: channels.
+    groups: number of groups, which divides both.
+    size: size of the square kernels.
+    bias, init, dtype: as in `Dense`.
+  """
+
+  def __init__(self, inputs: int, outputs: int, groups: int, size: int = 3, *, rngs: nnx.Rngs, bias: bool = True,
+               init: Initializer = nnx.initializers.lecun_normal(), dtype=jnp.float32):
+    self.kernel = nnx.Param(init(rngs.params(), (size, size, inputs // groups, outputs), jnp.float32))
+    self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
+    self.groups, self.dtype = groups, dtype
+
+  def __call__(self, x_BHWC: Array, key: Key | None = None) -> Array:
+    kernel_HWIO = dense(self.kernel.get_value()).astype(self.dtype)
+    y_BHWC = _place(jax.lax.conv_general_dilated(
+      _place(x_BHWC.astype(self.dtype)), kernel_HWIO, (1, 1), 'SAME', dimension_numbers=cpu_convolutions.NHWC,
+      feature_group_count=self.groups))
+    return y_BHWC if self.bias is None else y_BHWC + self.bias.get_value().astype(self.dtype)
+
+
 class ConvTranspose(nnx.Module):
   """A transposed convolution that enlarges images by `stride`; see `conv_transpose`.
 

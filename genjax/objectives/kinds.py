@@ -51,6 +51,32 @@ class Autoencoder:
 
 
 @dataclasses.dataclass(frozen=True)
+class Generator:
+  """Codes -> images, of a generator that has no encoder.
+
+  Attributes:
+    shape: (H, W, C) of one image, uint8.
+    latent: shape of one code.
+    draw: (group, keys N, row numbers int32 N) -> codes, float32 of shape N and `latent`, of images drawn at random;
+      with classes, row i has class i modulo their number.
+    decode: (group, code_BX) -> image_BHWC uint8.
+    project: (group, image_BHWC uint8) -> codes of images like these; None where it is not offered.
+    path: the way from a code to another along which images are likely, 'line' or 'sphere'.
+    column: see `Autoencoder`.
+    reads: see the module.
+  """
+
+  shape: tuple[int, int, int]
+  latent: tuple[int, ...]
+  draw: Callable[[Tree, Array, Array], Array]
+  decode: Callable[[Tree, Array], Array]
+  project: Callable[[Tree, Array], Array] | None = None
+  path: str = 'line'
+  column: str = 'image'
+  reads: tuple[str, ...] = ALL
+
+
+@dataclasses.dataclass(frozen=True)
 class Codes:
   """Images <-> numbers of codes: tokens for a transformer.
 

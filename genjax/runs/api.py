@@ -110,7 +110,8 @@ class LoadedRun:
     return self.run.sample(num, seed, rows, averaged, chunk, start)
 
   def codes(self, averaged: bool | str = True, chunk: int = 64) -> codes_lib.Codes:
-    """The latents of an autoencoder of pictures: `encode`, `decode`, `interpolate` and `along` an attribute.
+    """The latents of an autoencoder of pictures: `encode`, `decode`, `interpolate` and `along` an attribute. Those of a
+    generator: its `encode` is a projection, and it can `draw` codes and go `through` several.
 
     Args:
       averaged: use averaged parameters where the run has them; or the name of an average of config.ema.
@@ -119,7 +120,7 @@ class LoadedRun:
     Raises:
       UserError: the run is no autoencoder of pictures, or it has conditions.
     """
-    return codes_lib.Codes(self.config, self.run, averaged, chunk)
+    return codes_lib.of(self.config, self.run, averaged, chunk)
 
   def render(self, samples: Columns) -> dict[str, Artifact]:
     """What is shown of samples: name -> a text, a picture (uint8 H W C), a clip or a sound; see `genjax.artifacts`."""

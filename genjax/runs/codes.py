@@ -1,6 +1,7 @@
-"""The latents of a run that is an autoencoder: pictures to codes and back, ways between two, and attributes."""
+"""The latents of a run that is an autoencoder or a generator: pictures to codes and back, ways between, attributes."""
 
 from collections.abc import Callable, Mapping
+import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -10,9 +11,11 @@ import numpy as np
 from genjax import artifacts
 from genjax.config import Config
 from genjax.runs import builders
+from genjax.training import keys as keys_lib
 from genjax.training.run import Run
 from genjax.types import UserError
 
+GENERATOR = 'generator'  # the function of a builder's module that gives `genjax.objectives.kinds.Generator`
 KIND = 'autoencoder'  # the function of a builder's module that gives the maps, see `genjax.objectives.kinds`
 _PARALLEL = 1e-4  # codes whose angle is nearer to 0 or pi have no one arc between them
 
@@ -73,11 +76,24 @@ class Codes:
       points: how many pictures P, at equal distances.
       path: one of `PATHS`.
     """
-    if path not in PATHS:
-      raise UserError(f'a path is one of {", ".join(PATHS)}, got {path!r}')
-    if points < 2:
-      raise UserError(f'a way has at least 2 points, got {points}')
+    check_way(path, points)
     return self._decoded(PATHS[path](self.encode(first), self.encode(last), np.linspace(0, 1, points)))
+
+  def through(self, code_NK: np.ndarray, points: int = 9, path: str = 'line', closed: bool = False) -> np.ndarray:
+    """Pictures on the way through K codes, one after the other: uint8 N P H W C.
+
+    Args:
+      code_NK: codes N K and `latent`, K at least 2.
+      points: pictures from one code to the next, both included.
+      path: one of `PATHS`.
+      closed: whether the way goes back to the first code; then P is K (points - 1), and what follows the last picture
+        is the first one. Else P is (K - 1) (points - 1) + 1.
+    """
+    check_way(path, points)
+    stops = [code_NK[:, place] for place in range(code_NK.shape[1])]
+    ends = [*stops[1:], stops[0]] if closed else stops[1:]
+    parts = [PATHS[path](first, last, np.linspace(0, 1, points))[:, :-1] for first, last in zip(stops, ends)]
+    return self._decoded(np.concatenate([*parts, *([] if closed else [stops[-1][:, None]])], axis=1))
 
   def along(self, image: np.ndarray, direction: np.ndarray, amounts: np.ndarray) -> np.ndarray:
     """Pictures changed along a direction, uint8 N P H W C: each code plus each of P amounts times the direction."""
@@ -106,6 +122,51 @@ class Codes:
     return np.concatenate(parts)
 
 
+class Generated(Codes):
+  """The codes of a run that is a generator without an encoder. Pictures are encoded by projection, where it is offered.
+
+  Args:
+    config, run, averaged, chunk: see `Codes`.
+
+  Attributes:
+    path: the way along which pictures are likely, one of `PATHS`.
+
+  Raises:
+    UserError: the run has no codes of pictures.
+  """
+
+  def __init__(self, config: Config, run: Run, averaged: bool | str = True, chunk: int = 64):
+    maps = getattr(builders.find(config), GENERATOR)(config, run.experiment)
+    self.shape, self.latent, self._column, self._chunk = tuple(maps.shape), tuple(maps.latent), maps.column, chunk
+    self.path = maps.path
+    self._group = {'params': run.params(averaged), 'mutable': run.state.mutable, 'frozen': run.frozen}
+    self._data = run.experiment.heldout
+    self._decode, self._draw = jax.jit(maps.decode), jax.jit(maps.draw)
+    self._encode = None if maps.project is None else jax.jit(maps.project)
+
+  def encode(self, image: np.ndarray) -> np.ndarray:
+    """Pictures uint8 N H W C -> codes of pictures like these, by optimization: seconds to minutes for each chunk.
+
+    Raises:
+      UserError: the generator offers no projection.
+    """
+    if self._encode is None:
+      raise UserError('pictures are projected into the styles of a style-based generator (stylegan2, stylegan3), and '
+                      'this one has none; leave out the pictures for ways between random codes')
+    return super().encode(image)
+
+  def draw(self, num: int, seed: int = 0) -> np.ndarray:
+    """Codes of random pictures, N and `latent`; code i is a function of the seed and i."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(keys_lib.of(seed, 'sample', keys_lib.ROWS), np.arange(num))
+    return np.asarray(self._draw(self._group, keys, np.arange(num, dtype=np.int32)))
+
+
+def of(config: Config, run: Run, averaged: bool | str = True, chunk: int = 64) -> Codes:
+  """The codes of an autoencoder, or of a generator; see both classes."""
+  kind = Generated if hasattr(builders.find(config), GENERATOR) else Codes
+  return kind(config, run, averaged, chunk)
+
+
 def line(first: np.ndarray, last: np.ndarray, share_P: np.ndarray) -> np.ndarray:
   """Codes at some shares of the straight way from `first` to `last`, N and their shape -> N P and their shape."""
   share = np.asarray(share_P, np.float32).reshape(1, -1, *[1] * (first.ndim - 1))
@@ -130,6 +191,18 @@ def sphere(first: np.ndarray, last: np.ndarray, share_P: np.ndarray) -> np.ndarr
 
 
 PATHS: Mapping[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {'line': line, 'sphere': sphere}
+
+
+def check_way(path: str, points: int) -> None:
+  """Checks the options of a way.
+
+  Raises:
+    UserError: an unknown path, or less than two points.
+  """
+  if path not in PATHS:
+    raise UserError(f'a path is one of {", ".join(PATHS)}, got {path!r}')
+  if points < 2:
+    raise UserError(f'a way has at least 2 points, got {points}')
 
 
 class Attribute(NamedTuple):
@@ -157,6 +230,24 @@ def attribute(code_N: np.ndarray, has_N: np.ndarray) -> Attribute:
                     f'{int((~has_N).sum())}; take more examples, or another attribute')
   difference = code_N[has_N].mean(axis=0, dtype=np.float64) - code_N[~has_N].mean(axis=0, dtype=np.float64)
   return Attribute(difference.astype(np.float32), int(has_N.sum()), int((~has_N).sum()))
+
+
+def clip(image_NPHWC: np.ndarray, rate: float, scale: int = 1) -> artifacts.Clip:
+  """Rows of pictures as a clip: a frame for each of P points, in which the N rows stand side by side.
+
+  Args:
+    image_NPHWC: see `Codes.interpolate`.
+    rate: frames a second.
+    scale: pixels of a frame along a side, for one of a picture.
+  """
+  rows, points, height, width, channels = image_NPHWC.shape
+  across = math.ceil(rows**0.5)
+  down = math.ceil(rows / across)
+  room = np.zeros((down * across, *image_NPHWC.shape[1:]), np.uint8)
+  room[:rows] = image_NPHWC
+  tiles = room.reshape(down, across, points, height, width, channels).transpose(2, 0, 3, 1, 4, 5)
+  frames_THWC = tiles.reshape(points, down * height, across * width, channels)
+  return artifacts.Clip(frames_THWC.repeat(scale, axis=1).repeat(scale, axis=2), rate)
 
 
 def write(path: pathlib.Path, image_NPHWC: np.ndarray) -> None:

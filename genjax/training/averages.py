@@ -40,13 +40,22 @@ class Decay:
 
   Attributes:
     decay: in [0, 1).
+    start: up to this step the average is a copy of the parameters, and from it on the decay is the one given, as BigGAN
+      averages its generator (Brock et al. 2019). 0 for the smaller decays of the first steps.
   """
 
   decay: float
+  start: int = 0
   every_step: ClassVar[bool] = False
+
+  def __post_init__(self):
+    if not isinstance(self.start, numbers.Integral) or isinstance(self.start, bool) or self.start < 0:
+      raise ValueError(f'start, a number of steps, must be a whole number of at least 0, got {self.start!r}')
 
   def weight(self, step: Any, rows: int) -> Any:
     """See `Rule`."""
+    if self.start:
+      return jnp.where(step < self.start, 1.0, 1.0 - self.decay)
     return 1.0 - jnp.minimum(self.decay, (1.0 + step) / (10.0 + step))
 
 
@@ -57,10 +66,13 @@ class HalfLife:
   Attributes:
     half_life: examples in which the weight of a step halves.
     ramp_up: the half-life is at most this share of the examples that were seen; 0 for no such limit.
+    grow: the half-life grows from 0 by a cosine over so many examples, as in R3GAN (Huang et al. 2024); 0 for one that
+      does not change.
   """
 
   half_life: float
   ramp_up: float = 0.0
+  grow: float = 0.0
   every_step: ClassVar[bool] = True
 
   def __post_init__(self):
@@ -68,10 +80,15 @@ class HalfLife:
       raise ValueError(f'half_life, a number of examples, must be more than 0, got {self.half_life!r}')
     if not _is_number(self.ramp_up) or self.ramp_up < 0:
       raise ValueError(f'ramp_up, a share of the examples that were seen, must be at least 0, got {self.ramp_up!r}')
+    if not _is_number(self.grow) or self.grow < 0:
+      raise ValueError(f'grow, a number of examples, must be at least 0, got {self.grow!r}')
 
   def weight(self, step: Any, rows: int) -> Any:
     """See `Rule`."""
     half_life = jnp.float32(self.half_life)
+    if self.grow:
+      share = jnp.minimum(rows * jnp.asarray(step, jnp.float32) / self.grow, 1.0)
+      half_life = half_life * (0.5 - 0.5 * jnp.cos(jnp.pi * share))
     if self.ramp_up:
       half_life = jnp.minimum(half_life, self.ramp_up * rows * jnp.asarray(step, jnp.float32))
     return -jnp.expm1(-math.log(2.0) * rows / jnp.maximum(half_life, 1e-8))

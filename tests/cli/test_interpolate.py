@@ -20,4 +20,4 @@ def test_a_single_picture_makes_no_row():
       return np.zeros((1, 4, 4, 3), np.uint8), None
 
   with pytest.raises(UserError, match='between two pictures'):
-    interpolate._ways(Codes(), argparse.Namespace(pictures=None, rows=8))
+    interpolate._ways(Codes(), argparse.Namespace(pictures=None, rows=8, path=None, stops=2))

@@ -43,6 +43,8 @@ CASES = {
     '--config.batch_size=32', '--config.microbatches=2', '--config.model.pack=2', '--config.objective.r1_gamma=1.0',
     # Positive: a relative bound has a meaning
     '--config.objective.r1_every=2', '--config.objective.loss=non_saturating')),
+  # Groups of the discriminator's deviation, the mean of path lengths, the mean style, the strength of augmentation
+  'stylegan2': ('gans/stylegan2', ('data:8', 'fsdp:8'), ()),
 }
 
 

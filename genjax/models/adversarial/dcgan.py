@@ -59,6 +59,8 @@ class Dcgan:
   momentum: float = 0.9
   dtype: str = 'float32'
 
+  gives_features = True  # of its discriminator, by part='features'
+
   def __post_init__(self):
     _check(self)
     checks.whole(self, 1, 'size', 'channels', 'generator_width', 'discriminator_width')
@@ -72,7 +74,8 @@ class Dcgan:
     return network(lambda rngs: DcganGenerator(self, rngs))
 
   def discriminator(self) -> Network:
-    """(images B/p H W pC, label B/p p or None) -> logits B/p, float32."""
+    """(images B/p H W pC, label B/p p or None) -> logits B/p, float32; with part='features' (logits, maps of all
+    stages)."""
     return network(lambda rngs: DcganDiscriminator(self, rngs))
 
 
@@ -117,6 +120,8 @@ class PointGan:
   dtype: str = 'float32'
   init_std: float = 0.0
 
+  gives_features = True  # of its discriminator, by part='features'
+
   def __post_init__(self):
     _check(self)
     checks.between(self, ('init_std',), at_least=0)
@@ -130,7 +135,7 @@ class PointGan:
     return network(lambda rngs: PointGenerator(self, rngs))
 
   def discriminator(self) -> Network:
-    """(points B/p pD, label B/p p or None) -> logits B/p, float32."""
+    """(points B/p pD, label B/p p or None) -> logits B/p, float32; with part='features' (logits, hidden layers)."""
     return network(lambda rngs: PointDiscriminator(self, rngs))
 
 
@@ -187,10 +192,13 @@ class DcganDiscriminator(nnx.Module):
       for stage, (width, following) in enumerate(zip(widths, widths[1:]))])
     self.head = Head(start**2 * widths[-1], config, bias, init, rngs)
 
-  def __call__(self, x_BHWC: Array, label_BP: Array | None = None, key: Key | None = None) -> Array:
+  def __call__(self, x_BHWC: Array, label_BP: Array | None = None, key: Key | None = None, part: str = '') -> Any:
+    maps = []
     for stage in self.stages:
       x_BHWC = jax.nn.leaky_relu(stage(x_BHWC, key), 0.2)
-    return self.head(x_BHWC.reshape(x_BHWC.shape[0], -1), label_BP, key)
+      maps.append(x_BHWC)
+    logit_B = self.head(x_BHWC.reshape(x_BHWC.shape[0], -1), label_BP, key)
+    return (logit_B, tuple(maps)) if part == 'features' else logit_B
 
 
 class PointGenerator(nnx.Module):
@@ -232,12 +240,14 @@ class PointDiscriminator(nnx.Module):
     self.head = Head(widths[-1], config, bias, init, rngs)
     self.pieces, self.scale = config.pieces, config.scale
 
-  def __call__(self, x: Array, label_BP: Array | None = None, key: Key | None = None) -> Array:
-    x = x / self.scale
+  def __call__(self, x: Array, label_BP: Array | None = None, key: Key | None = None, part: str = '') -> Any:
+    x, maps = x / self.scale, []
     for layer in self.layers:
       x = layer(x, key)
       x = jnp.max(x.reshape(x.shape[0], -1, self.pieces), axis=-1)
-    return self.head(x, label_BP, key)
+      maps.append(x)
+    logit_B = self.head(x, label_BP, key)
+    return (logit_B, tuple(maps)) if part == 'features' else logit_B
 
 
 class Judge(Protocol):

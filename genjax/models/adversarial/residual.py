@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from genjax import checks
 from genjax.models.adversarial.dcgan import Head
-from genjax.nn.conv import Conv, Dense, double_linear, halve
+from genjax.nn.conv import Conv, Dense, Initializer, double_linear, halve
 from genjax.nn.functional import Network, network
 from genjax.nn.norms import BatchNorm, ConditionalBatchNorm
 from genjax.types import Array, Key, UserError
@@ -74,6 +74,7 @@ class ResidualGan:
   dtype: str = 'float32'
 
   discriminator_norm = 'none'  # it has none: a gradient penalty has a meaning
+  gives_features = True  # of its discriminator, by part='features'
 
   def __post_init__(self):
     checks.whole(self, 1, 'size', 'channels', 'latent', 'generator_widths', 'discriminator_widths', 'halvings', 'pack',
@@ -114,7 +115,8 @@ class ResidualGan:
     return network(lambda rngs: ResidualGenerator(self, rngs))
 
   def discriminator(self) -> Network:
-    """(images B/p H W pC, label B/p p or None) -> logits B/p, float32."""
+    """(images B/p H W pC, label B/p p or None) -> logits B/p, float32; with part='features' (logits, maps of all
+    blocks)."""
     return network(lambda rngs: ResidualDiscriminator(self, rngs))
 
 
@@ -177,13 +179,16 @@ class ResidualDiscriminator(nnx.Module):
     self.head = Head(widths[-1], config, True, _XAVIER, rngs)
     self.pool = {'sum': jnp.sum, 'mean': jnp.mean}[config.pool]
 
-  def __call__(self, x_BHWC: Array, label_BP: Array | None = None, key: Key | None = None) -> Array:
+  def __call__(self, x_BHWC: Array, label_BP: Array | None = None, key: Key | None = None, part: str = '') -> Any:
+    maps = []
     for index, block in enumerate(self.blocks):
       x_BHWC = block(x_BHWC, key)
       if index == self.attended:
         x_BHWC = self.attention(x_BHWC, key)  # type: ignore[misc]  # there is one
+      maps.append(x_BHWC)
     x_BC = self.pool(jax.nn.relu(x_BHWC.astype(jnp.float32)), axis=(1, 2))
-    return self.head(x_BC, label_BP, key)
+    logit_B = self.head(x_BC, label_BP, key)
+    return (logit_B, tuple(maps)) if part == 'features' else logit_B
 
 
 class GeneratorBlock(nnx.Module):
@@ -240,10 +245,10 @@ class SelfAttention(nnx.Module):
   and keys have an eighth of the channels, values half.
   """
 
-  def __init__(self, features: int, spectral: bool, dtype: Any, rngs: nnx.Rngs):
+  def __init__(self, features: int, spectral: bool, dtype: Any, rngs: nnx.Rngs, init: Initializer = _ATTENTION):
     if features < 8:
       raise UserError(f'attention needs maps with at least 8 channels, got {features}; widen the block before it')
-    make = lambda inputs, outputs: Conv(inputs, outputs, 1, bias=False, spectral=spectral, init=_ATTENTION, dtype=dtype,
+    make = lambda inputs, outputs: Conv(inputs, outputs, 1, bias=False, spectral=spectral, init=init, dtype=dtype,
                                         rngs=rngs)
     self.query, self.key = make(features, features // 8), make(features, features // 8)
     self.value, self.out = make(features, features // 2), make(features // 2, features)

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 import optax.contrib
 
@@ -19,15 +20,35 @@ END_LAYERS = (r'(.*/)?(embed|embedding|input|first|last|head|logits|output|proje
               r'|(layers|stages)/0)/.*')
 
 
-def adam(*, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
+def adam(*, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, b2_end: float = 0.0,
+         b2_steps: int = 0) -> optax.GradientTransformation:
   """Adam (Kingma & Ba 2015).
 
   Args:
     b1: decay of the average of the gradient.
     b2: decay of the average of its square.
     eps: added to the root of that average.
+    b2_end: b2 goes to this value by a cosine over b2_steps.
+    b2_steps: updates after which b2_end is reached; 0 leaves b2 as it is.
   """
-  return optax.scale_by_adam(b1, b2, eps)
+  return _changing_adam(b1, b2, eps, b2_end, b2_steps) if b2_steps else optax.scale_by_adam(b1, b2, eps)
+
+
+def _changing_adam(b1: float, b2: float, eps: float, b2_end: float, b2_steps: int) -> optax.GradientTransformation:
+  """Adam whose b2 changes. As in R3GAN the second moment is corrected as if b2 had been the present one all along."""
+
+  def update(updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, Any]:
+    del params
+    done = jnp.minimum(state.count.astype(jnp.float32) / b2_steps, 1.0)
+    now = b2_end + (b2 - b2_end) * (0.5 + 0.5 * jnp.cos(jnp.pi * done))
+    count = optax.safe_increment(state.count)
+    mu = jax.tree.map(lambda old, new: b1 * old + (1 - b1) * new, state.mu, updates)
+    nu = jax.tree.map(lambda old, new: now * old + (1 - now) * new**2, state.nu, updates)
+    first, second = 1 - b1**count, 1 - now**count
+    scaled = jax.tree.map(lambda m, v: m / first / (jnp.sqrt(v / second) + eps), mu, nu)
+    return scaled, optax.ScaleByAdamState(count, mu, nu)
+
+  return optax.GradientTransformation(optax.scale_by_adam(b1, b2, eps).init, update)
 
 
 def sgd(*, momentum: float = 0.0) -> optax.GradientTransformation:

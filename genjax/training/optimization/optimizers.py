@@ -35,13 +35,13 @@ _RATE = dict(warmup=0, schedule='constant', end=0.0, drop_at=0.5)  # options of 
 _UNIT = (lambda x: 0 <= x < 1, 'a number from 0 up to, not including, 1')
 _NOT_NEGATIVE = (lambda x: x >= 0, 'a number that is not negative')
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-  'b1': _UNIT, 'b2': _UNIT, 'momentum': _UNIT, 'eps': (lambda x: x > 0, 'a number above 0'), 'rms': _NOT_NEGATIVE,
-  'lr': _NOT_NEGATIVE, 'weight_decay': _NOT_NEGATIVE, 'clip': _NOT_NEGATIVE,
+  'b1': _UNIT, 'b2': _UNIT, 'b2_end': _UNIT, 'momentum': _UNIT, 'eps': (lambda x: x > 0, 'a number above 0'),
+  'rms': _NOT_NEGATIVE, 'lr': _NOT_NEGATIVE, 'weight_decay': _NOT_NEGATIVE, 'clip': _NOT_NEGATIVE,
   'end': (lambda x: 0 <= x <= 1, 'a number from 0 to 1'),
   'drop_at': (lambda x: 0 <= x <= 1, 'a number from 0 to 1'),
   'scale': (lambda x: x > 0, 'a number above 0; frozen=True lets parameters stand still')}
 _LARGEST = float(np.finfo(np.float32).max)
-_WHOLE = ('steps', 'warmup', 'factor_from')
+_WHOLE = ('steps', 'warmup', 'factor_from', 'b2_steps')
 _PATTERNS = ('decay', 'matrices', 'ends')
 
 

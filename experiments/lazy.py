@@ -1,0 +1,47 @@
+"""Adam for groups that have lazy phases: penalties that run on every n-th step, as updates of their own.
+
+A group with a main phase and a lazy one on every k-th step has k + 1 updates in k steps. Karras et al. (2020b, section
+3) multiply its rate by c = k / (k + 1) and raise both decays of Adam to the power c, so that k steps move and forget as
+much as without the lazy phase.
+"""
+
+from collections.abc import Mapping, Sequence
+import inspect
+from typing import Any
+
+from genjax import config as config_lib
+from genjax.objectives.base import Phase
+from genjax.training.optimization import directions
+from genjax.types import UserError
+
+_ADAM = ('adam', 'adamw')
+
+
+def share(phases: Sequence[Phase], group: str) -> float:
+  """The factor c of a group: its runs of the most frequent phase as a share of all its updates."""
+  rates = [1.0 / phase.every for phase in phases if group in phase.trains]
+  return max(rates) / sum(rates) if rates else 1.0
+
+
+def corrected(options: Mapping[str, Any], factor: float, where: str) -> dict[str, Any]:
+  """Options of an optimizer with the correction.
+
+  Args:
+    options: of config.optimizers.
+    factor: c, see `share`; 1 changes nothing.
+    where: the config key of the options, for messages.
+
+  Raises:
+    UserError: an optimizer without these decays, for the group or for a part of it.
+  """
+  given = config_lib.plain(options)
+  if factor == 1.0:
+    return given
+  defaults = {name: parameter.default for name, parameter in inspect.signature(directions.adam).parameters.items()}
+  names = [given.get('name'), *(part[1].get('name', 'adam') for part in given.get('parts', ())
+                                if len(part) > 1 and isinstance(part[1], Mapping))]
+  if others := [name for name in names if name not in _ADAM]:
+    raise UserError(f'{where}: config.objective.corrected_adam corrects adam and adamw, got {others[0]!r}; choose one '
+                    'of them, or set corrected_adam to False')
+  return {**given, 'lr': given['lr'] * factor,
+          **{name: given.get(name, defaults[name])**factor for name in ('b1', 'b2')}}

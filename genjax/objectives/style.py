@@ -1,0 +1,174 @@
+"""Style-based generators (Karras et al. 2019, 2020b): mixed styles, path lengths and truncation, on top of `Gan`.
+
+The generator has the parts 'map' and 'synthesize', see `genjax.models.adversarial.stylegan2`. Its mean style is updated
+in the generator phase alone, once a step.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from genjax import checks
+from genjax.objectives.base import Context, Output, Phase, Variables
+from genjax.objectives.gan import Gan
+from genjax.types import Array, Batch, Key, Params, Tree, UserError
+
+PATH = 'path_length'  # entry of the mutable tree: the moving average of path lengths
+
+
+@dataclasses.dataclass(frozen=True)
+class StyleGan(Gan):
+  """A GAN with a style-based generator. It has the options of `Gan`, and
+
+  Attributes:
+    layers: number L of styles that an image has.
+    style: width W of a style.
+    group: examples over which the discriminator takes a deviation; an example's logit depends on its group.
+    averaged: whether the generator keeps its mean style.
+    mixing: probability that the layers of an image have two styles: from a layer on, drawn for each image, another one.
+    path_weight: weight of the path length penalty; 0 for none.
+    path_every: the penalty runs on every n-th step, multiplied by n.
+    path_decay: share of the path lengths of a step in their moving average.
+    path_shrink: the penalty is computed on so many times fewer images than the batch has.
+    truncation: samples have the style w_mean + truncation (w - w_mean); 1 leaves it as it is.
+    truncation_layers: how many layers, from the first, are truncated; 0 for all.
+
+  Raises:
+    UserError: an option out of range, or truncation of a generator without a mean style.
+  """
+
+  layers: int = dataclasses.field(kw_only=True)
+  style: int = dataclasses.field(kw_only=True)
+  group: int = 1
+  averaged: bool = True
+  mixing: float = 0.9
+  path_weight: float = 2.0
+  path_every: int = 4
+  path_decay: float = 0.01
+  path_shrink: int = 2
+  truncation: float = 1.0
+  truncation_layers: int = 0
+
+  def __post_init__(self):
+    super().__post_init__()
+    checks.whole(self, 1, 'layers', 'style', 'group', 'path_every', 'path_shrink')
+    checks.whole(self, 0, 'truncation_layers')
+    checks.between(self, ('mixing', 'path_decay'), at_least=0, at_most=1)
+    checks.between(self, ('path_weight',), at_least=0)
+    checks.between(self, ('truncation',))
+    if self.kind != 'image':
+      raise UserError(f'style-based generators make images, got config.objective.kind={self.kind!r}')
+    if self.truncation != 1 and not self.averaged:
+      raise UserError(f'config.objective.truncation={self.truncation} moves styles towards their mean, and this '
+                      'generator keeps none (config.model.average=0); train one with config.model.average=0.995')
+    if self.truncation_layers > self.layers:
+      raise UserError(f'config.objective.truncation_layers must be at most {self.layers}, the number of styles, got '
+                      f'{self.truncation_layers}')
+
+  def init(self, key: Key, frozen: Params) -> Variables:
+    """Returns initial variables of both networks, and the average of path lengths, which begins at 0."""
+    params, mutable = super().init(key, frozen)
+    return Variables(params, {**mutable, **({PATH: jnp.zeros(())} if self.path_weight else {})})
+
+  def phases(self) -> tuple[Phase, ...]:
+    """Those of `Gan`, and the path length penalty if its weight is not 0."""
+    path = (Phase('path', ('generator',), self._path, every=self.path_every),) if self.path_weight else ()
+    return (*super().phases(), *path)
+
+  def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
+    """See `Gan.evaluate`; 'weight' is 0 in groups of the discriminator that contain padding."""
+    values = super().evaluate(params, context, batch, key)
+    together = jnp.min(values['weight'].reshape(self.group, -1), axis=0)  # row i is in group i mod N / group
+    return {**values, 'weight': jnp.tile(together, self.group)}
+
+  def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
+    """Draws samples in inference mode, truncated as the options say.
+
+    Returns:
+      'image' (uint8 N H W C).
+    """
+    generator, mutable = params['generator'], context.mutable['generator']
+    latent_NZ = jax.vmap(lambda key: self._latent(key, ()))(keys)
+    style_NLW = self.truncated(mutable, self.styles(generator, mutable, latent_NZ, self._label(conditions)))
+    return self._columns(self.images(generator, mutable, style_NLW))
+
+  def styles(self, generator: Tree, mutable: Tree, latent_BZ: Array, label_B: Array | None) -> Array:
+    """Latents -> styles B W, in inference mode."""
+    return self.generator.apply(generator, mutable, latent_BZ, label_B, part='map')[0]
+
+  def truncated(self, mutable: Tree, style_BW: Array) -> Array:
+    """Styles B W -> truncated styles of all layers, B L W (Karras et al. 2019, appendix B)."""
+    style_BLW = jnp.broadcast_to(style_BW[:, None], (len(style_BW), self.layers, style_BW.shape[-1]))
+    if self.truncation == 1:
+      return style_BLW
+    mean_W, reach = mutable['average'], self.truncation_layers or self.layers
+    moved_BLW = mean_W + self.truncation * (style_BLW - mean_W)
+    return jnp.where(jnp.arange(self.layers)[:, None] < reach, moved_BLW, style_BLW)
+
+  def images(self, generator: Tree, mutable: Tree, style_BLW: Array) -> Array:
+    """Styles of all layers -> images B H W C around [-1, 1], in inference mode."""
+    return self.generator.apply(generator, mutable, style_BLW, part='synthesize')[0]
+
+  def _fake(self, params: Params, context: Context, key: Key, label: Array | None, mode: Key | None, count: int):
+    if mode is None:
+      return super()._fake(params, context, key, label, mode, count)
+    style_BLW, mutable = self._mixed(params, context, key, label, mode, count)
+    return self.generator.apply(params['generator'], mutable, style_BLW, key=mode, part='synthesize')
+
+  def _mixed(self, params: Params, context: Context, key: Key, label: Array | None, mode: Key, count: int):
+    """(styles B L W of new latents, some of them mixed, the generator's new mutable tree)."""
+    generator, mutable = params['generator'], context.mutable['generator']
+    keys = jax.random.split(key, 4)
+    style_BW, mutable = self.generator.apply(generator, mutable, self._latent(keys[0], (count,)), label, key=mode,
+                                             part='map')
+    style_BLW = jnp.broadcast_to(style_BW[:, None], (count, self.layers, style_BW.shape[-1]))
+    if not self.mixing:
+      return style_BLW, mutable
+    other_BW = self.styles(generator, mutable, self._latent(keys[1], (count,)), label)
+    border_B = jax.random.randint(keys[2], (count,), 1, self.layers)
+    border_B = jnp.where(jax.random.uniform(keys[3], (count,)) < self.mixing, border_B, self.layers)
+    first_BL = jnp.arange(self.layers) < border_B[:, None]
+    return jnp.where(first_BL[..., None], style_BLW, other_BW[:, None]), mutable
+
+  def _path(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
+    """The path length penalty (Karras et al. 2020b, section 3.2), as in NVlabs/stylegan2-ada-pytorch: its gradient goes
+    through the moving average, too."""
+    count, label = len(batch[self.kind]) // self.path_shrink, self._label(batch)
+    latent_key, fake_key, noise_key = jax.random.split(key, 3)
+    label = None if label is None else label[:count]
+    style_BLW, mutable = self._mixed(params, context, latent_key, label, fake_key, count)
+    # The mean style that the mapping updated is left out: the generator phase has updated it in this step.
+    image = lambda style_BLW: self.generator.apply(params['generator'], mutable, style_BLW, key=fake_key,
+                                                   part='synthesize')[0]
+    length_B = path_lengths(image, style_BLW, noise_key)
+    mean = context.mutable[PATH] + self.path_decay * (jnp.mean(length_B) - context.mutable[PATH])
+    penalty = jnp.mean(jnp.square(length_B - mean))
+    return Output(self.path_weight * self.path_every * penalty, {'penalty': penalty, 'mean': mean},
+                  {**context.mutable, PATH: jax.lax.stop_gradient(mean)}, count)
+
+
+def path_lengths(image, style_BLW: Array, key: Key) -> Array:
+  """Lengths of J^T y, where J is the derivative of an image by its styles and y a random picture: float32 B.
+
+  y ~ N(0, I) / sqrt(H W). The length is the root of the mean over layers of squared norms.
+
+  Args:
+    image: styles B L W -> images B H W C.
+    style_BLW: styles.
+    key: of the random pictures.
+  """
+
+  def along(style_BLW: Array) -> Array:
+    image_BHWC = image(style_BLW)
+    return jnp.sum(image_BHWC * random_pictures(key, image_BHWC.shape))
+
+  slope_BLW = jax.grad(along)(style_BLW)
+  return jnp.sqrt(jnp.mean(jnp.sum(jnp.square(slope_BLW), axis=2), axis=1) + 1e-12)
+
+
+def random_pictures(key: Key, shape: tuple[int, ...]) -> Array:
+  """The y of `path_lengths`."""
+  return jax.random.normal(key, shape) / (shape[1] * shape[2])**0.5
+

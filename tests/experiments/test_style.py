@@ -1,0 +1,91 @@
+"""Style-based generators in the builder of GANs: checks at the start, options, codes and ways between them."""
+
+import numpy as np
+import pytest
+
+from genjax.cli import interpolate
+from genjax.configs.gans import digits_gan, grid_gan, sprites_stylegan2, stylegan2, stylegan3
+from genjax.experiments import gan, generators
+from genjax.options import known
+from genjax.runs import builders, codes
+from genjax.training.run import Run
+from genjax.types import UserError
+
+
+def test_groups_and_shares_are_checked_against_batches():
+  config = stylegan2.get_config('smoke')
+  config.batch_size = 6
+  with pytest.raises(UserError, match=r'config.model.group=4 examples, so that batches need a multiple of that, got 6'):
+    gan.build(config)
+  config.batch_size, config.microbatches = 16, 8
+  with pytest.raises(UserError, match='microbatches need a multiple of that, got 2'):
+    gan.build(config)
+  config.batch_size, config.microbatches, config.objective.path_shrink = 8, 1, 3
+  with pytest.raises(UserError, match='a share of 1 / 3 of the batches, which have 8'):
+    gan.build(config)
+
+
+def test_pictures_and_truncation_that_cannot_be():
+  config = stylegan3.get_config('smoke')
+  config.data.shape = (24, 24, 3)
+  with pytest.raises(UserError, match='a power of two and at least 16, got 24'):
+    gan.build(config)
+  config = stylegan2.get_config('smoke')
+  config.model.average, config.objective.truncation = 0.0, 0.7
+  with pytest.raises(UserError, match=r'config.model.average=0'):
+    gan.build(config)
+  options = known(gan.options(digits_gan.get_config('smoke')))
+  with pytest.raises(UserError, match='objective.truncation.* is an option only with model.name=.*stylegan2'):
+    options.find('objective.truncation')
+  assert 'objective.path_weight' in known(gan.options(stylegan2.get_config('smoke'))).options
+
+
+def test_settings_of_the_original():
+  """--cfg=auto of NVlabs/stylegan2-ada-pytorch."""
+  config = stylegan2.get_config('pixels=1024,batch=32')
+  assert (config.model.width, config.optimizers.generator.lr, config.model.group) == (32_768, 2e-3, 4)
+  assert config.objective.r1_gamma == pytest.approx(2e-4 * 1024**2 / 32) and config.ema.generator.half_life == 10_000
+  config = stylegan2.get_config('model=cifar')
+  assert config.objective.path_weight == config.objective.mixing == 0 and config.model.group == 32
+  assert config.steps * config.batch_size == 100_000_000 and config.ema.generator.half_life == 500_000
+  settings = sprites_stylegan2.sweep()
+  assert [setting['arg.ada'] for setting in settings] == [False, True]
+  names = [sprites_stylegan2.get_config(f'ada={ada}').objective.augment.name for ada in (False, True)]
+  assert names == ['none', 'ada']
+
+
+def test_codes_of_a_generator(monkeypatch):
+  monkeypatch.setattr(generators, 'STEPS', 3)
+  monkeypatch.setattr(generators, 'DRAWS', 16)
+  config = stylegan2.get_config('smoke')
+  run = Run(builders.build(config), builders.settings(config))
+  run.initialise()
+  made = codes.of(config, run)
+  drawn = made.draw(4, seed=1)
+  assert drawn.shape == (4, 8) and np.array_equal(made.draw(2, seed=1), drawn[:2])
+  stops = drawn.reshape(2, 2, 8)
+  open_, closed = made.through(stops, 4), made.through(stops, 4, closed=True)
+  assert open_.shape == (2, 4, 8, 8, 3) and closed.shape == (2, 6, 8, 8, 3)
+  np.testing.assert_array_equal(open_, closed[:, :4])
+  np.testing.assert_array_equal(made.decode(drawn)[::2], open_[:, 0])
+  assert made.encode(open_[:, 0]).shape == (2, 8) and made.path == 'line'
+  clip = codes.clip(closed, 25.0, scale=2)
+  assert clip.frames_THWC.shape == (6, 16, 32, 3)
+  np.testing.assert_array_equal(clip.frames_THWC[3, ::2, 16::2], closed[1, 3])
+
+
+def test_generators_without_codes_are_refused():
+  config = digits_gan.get_config('smoke')
+  with pytest.raises(UserError, match='reads classes beside its latent'):
+    generators.of_images(config, gan.build(config).objective)
+  config = grid_gan.get_config('smoke')
+  with pytest.raises(UserError, match='makes points'):
+    generators.of_images(config, gan.build(config).objective)
+
+
+@pytest.mark.parametrize(('flag', 'message'), [
+  ('--stops=1', '--stops is at least 2'), ('--rate=0', '--rate, frames a second, above 0'),
+  ('--scale=0', '--scale at least 1'), ('--out=way.avi', r'ends in .png, .mp4, .webp, .gif')])
+def test_bad_flags_of_ways(flag, message):
+  with pytest.raises(UserError, match=message):
+    interpolate.main(['--workdir=nowhere', '--out=way.png', flag])
