@@ -16,8 +16,9 @@ from genjax.types import UserError
 
 FIXED = Network(lambda key: ({'w': np.ones((), np.float32)}, {}),
                 lambda params, mutable, x, label=None, key=None: (params['w'] * x[:, 0, 0, 0], mutable))
-LATENTS = Network(lambda key: ({'w': np.ones((), np.float32)}, {}), lambda params, mutable, latent, label=None, key=None:
-                  (params['w'] * latent[:, None, None], mutable))
+LATENTS = Network(
+  lambda key: ({'w': np.ones((), np.float32)}, {}),
+  lambda params, mutable, latent, label=None, key=None: (params['w'] * latent[:, None, None], mutable))
 
 
 def lighter(x, strength, key):
