@@ -17,7 +17,7 @@ FAMILIES = {
   'mixture of experts': ('language/mixtral', 'genjax.experiments.language'),
   'vae': ('autoencoders/digits_vae', 'genjax.experiments.vae'),
   'gan': ('gans/digits_gan', 'genjax.experiments.gan'),
-  'biggan': ('gans/cifar10_biggan', 'genjax.experiments.gan'),  # spectral norms, batch statistics, an average that starts
+  'biggan': ('gans/cifar10_biggan', 'genjax.experiments.gan'),  # spectral norms, batch statistics
   'vqgan': ('autoencoders/vqgan', 'genjax.experiments.vq'),  # two optimizers, codes that are revived
   'recurrent': ('language/additions', 'genjax.experiments.seq2seq'),
   'autoregressive': ('autoregressive/mnist_made', 'genjax.experiments.autoregressive'),
