@@ -1,5 +1,5 @@
-"""The networks of StarGAN v2 (Choi et al. 2020), with the sizes of clovaai/stargan-v2: one generator for several domains
-of pictures, told a style that a latent or a picture gives.
+"""The networks of StarGAN v2 (Choi et al. 2020), with the sizes of clovaai/stargan-v2: one generator for several
+domains of pictures, told a style that a latent or a picture gives.
 
 The high-pass filter of the published model of faces, which needs a detector of landmarks, is left out.
 """
@@ -119,7 +119,7 @@ class Translator(nnx.Module):
 
 
 class DomainNetwork(nnx.Module):
-  """See `StarGan2.discriminator` and `StarGan2.style_encoder`: residual blocks, and an affine function of each domain."""
+  """See `StarGan2.discriminator` and `StarGan2.style_encoder`: residual blocks, and a head of each domain."""
 
   def __init__(self, config: StarGan2, outputs: int, rngs: nnx.Rngs):
     dtype, widths = jnp.dtype(config.dtype), config.widths(LAST)

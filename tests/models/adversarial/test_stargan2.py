@@ -21,8 +21,8 @@ def test_parameter_counts_of_the_published_model_of_animals(name, parameters):
   assert count(jax.eval_shape(network.init, jax.random.key(0))[0]) == parameters
 
 
-def test_styles_are_those_of_the_domain_and_pictures_follow_them():
-  """Row by row: another domain changes the row's style and logit and no other's; the picture's means are the style's."""
+def test_styles_are_those_of_the_domain():
+  """Another domain changes the row's own styles, logit and picture, and no other row's."""
   networks = [getattr(SMALL, name)() for name in ('mapping', 'style_encoder', 'discriminator', 'generator')]
 
   @jax.jit
@@ -43,7 +43,8 @@ def test_styles_are_those_of_the_domain_and_pictures_follow_them():
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-  (dict(size=48), 'size must be a power of two, got 48'), (dict(size=16), 'at least twice'), (dict(domains=0), 'domains')])
+  (dict(size=48), 'size must be a power of two, got 48'), (dict(size=16), 'at least twice'),
+  (dict(domains=0), 'domains')])
 def test_bad_options(options, message):
   with pytest.raises(UserError, match=message):
     StarGan2(**options)
