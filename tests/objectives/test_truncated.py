@@ -44,8 +44,8 @@ def test_standing_statistics_are_means_over_passes_in_training_mode():
   jax.effects_barrier()
   assert len(seen) == 3 and all(abs(latent).max() <= 0.8 and latent.shape == (5, 4) for latent, _ in seen)
   assert len({np.asarray(latent).tobytes() for latent, _ in seen}) == 3
-  train = jax.jit(lambda latent, label: NETWORK.apply(params, mutable, latent, label, key=jax.random.key(9))[1])
-  batches = [named_leaves(jax.device_get(train(*call))) for call in seen]
+  train = jax.jit(lambda *inputs: NETWORK.apply(*inputs, key=jax.random.key(9))[1])
+  batches = [named_leaves(jax.device_get(train(params, mutable, *call))) for call in seen]
   before, found = named_leaves(mutable), named_leaves(found)
   for name, leaf in found.items():
     if name.endswith(('mean', 'var')):
