@@ -6,7 +6,7 @@ Tests hold the numbers of `docs/public.md` to these.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from genjax.models.adversarial import residual, stylegan2, stylegan3
+from genjax.models.adversarial import biggan, r3gan, residual, stargan2, stylegan2, stylegan3
 from genjax.nn.functional import Network
 
 # Options of a network without arguments, and options -> the network
@@ -30,7 +30,7 @@ def rows(kind: type, variants: Mapping[str, Mapping[str, Any]],
 
 
 ROWS: dict[str, Row] = {
-  **rows(residual.ResidualGan, residual.VARIANTS),
-  **rows(stylegan2.StyleGan2, stylegan2.VARIANTS),
-  **rows(stylegan3.StyleGan3, stylegan3.VARIANTS),
+  **rows(residual.ResidualGan, residual.VARIANTS), **rows(biggan.BigGan, biggan.VARIANTS),
+  **rows(r3gan.R3Gan, r3gan.VARIANTS), **rows(stargan2.StarGan2, stargan2.VARIANTS, stargan2.NETWORKS),
+  **rows(stylegan2.StyleGan2, stylegan2.VARIANTS), **rows(stylegan3.StyleGan3, stylegan3.VARIANTS),
 }

@@ -18,8 +18,8 @@ from genjax.configs import common
 # updates of the generator, decay of the average and from which of them on
 SIZES = {
   'published': (dict(generator_width=64, discriminator_width=64), 4, (2e-4, 2e-4), 125_000, 0.9999, 1000),
-  'small': (dict(latent=80, shared=32, chunks=True, init='orthogonal', generator_width=8, discriminator_width=8,
-                 generator_multiples=(16, 8, 8, 4), discriminator_multiples=(4, 8, 16, 16), halvings=3),
+  'small': (dict(latent=80, shared=32, chunks=True, generator_width=8, discriminator_width=8,
+                 generator_multiples=(16, 8, 4, 2), discriminator_multiples=(2, 4, 8, 16), halvings=3),
             1, (2e-4, 4e-4), 4_000, 0.999, 100),
 }
 
@@ -37,7 +37,7 @@ def get_config(arg=None):
                          halvings=0, generator_attention=(), discriminator_attention=(), shared=0, chunks=False,
                          wide=True, init='normal', pack=1, momentum=0.9, dtype='float32'), **model}
   config.objective = dict(loss='hinge', distribution='normal', r1_gamma=0.0, r1_every=16, discriminator_steps=every,
-                          conditional=True, truncation=0.0, standing=16, standing_batch=50)
+                          one_iteration=True, conditional=True, truncation=0.0, standing=16, standing_batch=50)
   adam = dict(name='adam', b1=0.0, b2=0.999)
   config.optimizers = {group: dict(adam, lr=rate) for group, rate in zip(('generator', 'discriminator'), rates)}
   config.ema = dict(generator=dict(decay=decay, start=every * start))
@@ -50,7 +50,7 @@ def get_config(arg=None):
     config.data.update(name='digits', shape=(8, 8, 1))
     config.model.update(latent=6, shared=4, chunks=True, generator_width=8, discriminator_width=8,
                         generator_multiples=(2, 1), discriminator_multiples=(1, 2), halvings=1,
-                        generator_attention=(8,), discriminator_attention=(4,))
+                        generator_attention=(8,))
     config.objective.update(discriminator_steps=1, standing=2, standing_batch=8)
     config.ema.generator.start = 1
   return config

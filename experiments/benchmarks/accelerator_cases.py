@@ -146,9 +146,10 @@ def _theirs(case: Case, rows: int, dry: bool, rounds: int, compiles: bool) -> di
 
 def _weights(shapes: Any) -> Any:
   """Small random PyTorch tensors of these shapes on the device."""
+  side: Any = importlib.import_module('genjax.experiments.benchmarks.torch_side')
   speed: Any = importlib.import_module('genjax.experiments.benchmarks.speed')
   block = np.random.default_rng(0).normal(0.0, 0.02, WEIGHT_BLOCK).astype(np.float32)
-  return speed.on_device(speed.twins.convert(jax.tree.map(lambda leaf: np.resize(block, leaf.shape), shapes)))
+  return side.on_device(speed.twins.convert(jax.tree.map(lambda leaf: np.resize(block, leaf.shape), shapes)))
 
 
 def _gpt2_config(dry: bool, attention: str = 'auto') -> decoder.TransformerConfig:

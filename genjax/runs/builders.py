@@ -95,6 +95,9 @@ def options(config: Config, paths: Sequence[str] = ()) -> Known:
     common[f'rules.{axis}'] = Option(f'rules.{axis}', str | tuple[str, ...] | None, place, told['rules'])
   for group in config.get('optimizers') or {}:
     common[f'ema.{group}'] = Option(f'ema.{group}', float | dict, None, told['ema'])
+  for key, value in flatten(config).items():  # entries of an average that the config has as a dict
+    if key.startswith('ema.') and key not in common:
+      common[key] = Option(key, type(value), None, told['ema'])
   templates = (Option('parts.NAME', str, '', 'the path of a part, where its other options have their defaults.'),
                *Section((sources.Options,)).options('parts.NAME').values(),
                Option('evaluation.parts.NAME', str, '', 'the path of an extractor, see docs/measures.md.'),

@@ -4,7 +4,7 @@ points."""
 import numpy as np
 import pytest
 
-from genjax.configs.gans import digits_gan, grid_gan, mnist_gan
+from genjax.configs.gans import cifar10_biggan, digits_gan, grid_gan, mnist_gan, r3gan
 from genjax.experiments import gan
 from genjax.types import UserError
 
@@ -23,6 +23,24 @@ def test_bad_combinations_are_refused():
   config = grid_gan.get_config('smoke')
   config.model.widths = (3,)
   with pytest.raises(UserError, match='config.model.widths is not an option of PointGan'):
+    gan.build(config)
+
+
+def test_networks_that_their_options_do_not_fit_are_refused():
+  def biggan(**changes):
+    config = cifar10_biggan.get_config('smoke')
+    config.update_from_flattened_dict(changes)
+    return config
+
+  with pytest.raises(UserError, match='needs batch statistics of truncated latents'):
+    gan.build(biggan(**{'objective.truncation': 0.5, 'objective.standing': 0}))
+  with pytest.raises(UserError, match='config.objective.conditional to True'):
+    gan.build(biggan(**{'objective.conditional': False}))
+  with pytest.raises(UserError, match='take 4'):
+    gan.build(biggan(**{'model.latent': 5}))
+  config = r3gan.get_config('smoke')
+  config.model.widths, config.model.groups = (8, 8, 8), (2, 2, 2)
+  with pytest.raises(UserError, match='images of 16 pixels, got size 8'):
     gan.build(config)
 
 

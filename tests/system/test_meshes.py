@@ -24,6 +24,7 @@ CASES = {
     'data:2+expert:4', 'data:2+context:2+expert:2', 'fsdp:2+tensor:2+expert:2', 'fsdp:4+expert:2', *MESHES), ()),
   'vae': ('autoencoders/digits_vae', MESHES, ()),
   'gan': ('gans/digits_gan', MESHES, ()),
+  'r3gan': ('gans/r3gan', ('data:8', 'data:2+fsdp:2+tensor:2', 'fsdp:8'), ()),  # grouped convolutions
   # Codes by averages and revived ones, a critic that begins late, an adaptive weight. With a tensor axis losses differ
   # by up to 4e-4 within 20 steps, beyond the bound of this test.
   'vqgan': ('autoencoders/vqgan', ('data:8', 'fsdp:8'), ('--config.batch_size=16',)),

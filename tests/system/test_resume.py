@@ -17,6 +17,7 @@ FAMILIES = {
   'mixture of experts': ('language/mixtral', 'genjax.experiments.language'),
   'vae': ('autoencoders/digits_vae', 'genjax.experiments.vae'),
   'gan': ('gans/digits_gan', 'genjax.experiments.gan'),
+  'biggan': ('gans/cifar10_biggan', 'genjax.experiments.gan'),  # spectral norms, batch statistics
   'vqgan': ('autoencoders/vqgan', 'genjax.experiments.vq'),  # two optimizers, codes that are revived
   'stylegan2': ('gans/stylegan2', 'genjax.experiments.gan'),  # strength of augmentation, path lengths, mean style
   'recurrent': ('language/additions', 'genjax.experiments.seq2seq'),

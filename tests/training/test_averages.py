@@ -51,6 +51,22 @@ def test_weights_late_in_a_long_run_keep_their_digits():
   assert float(averages.HalfLife(10_000, 0.05).weight(np.int32(2**31 - 1), 4096)) == float(late)
 
 
+def test_an_average_is_a_copy_until_it_starts():
+  rule = averages.Decay(0.9, start=3)
+  np.testing.assert_allclose(weights(rule, 6), [0, 0, 0, 0.9**3, 0.1 * 0.9**2, 0.1 * 0.9, 0.1], rtol=1e-5)
+  with pytest.raises(UserError, match='config.ema.a.start, a number of steps'):
+    averages.parse({'a': {'decay': 0.9, 'start': -1}})
+
+
+def test_a_half_life_grows_by_a_cosine():
+  rule = averages.HalfLife(40, grow=80)
+  assert float(rule.weight(0, 8)) == 1.0
+  assert float(rule.weight(5, 8)) == pytest.approx(1 - 0.5 ** (8 / 20))  # half of the way
+  assert float(rule.weight(10, 8)) == float(rule.weight(99, 8)) == pytest.approx(1 - 0.5 ** (8 / 40))
+  with pytest.raises(UserError, match='config.ema.a.grow, a number of examples'):
+    averages.parse({'a': {'half_life': 9, 'grow': -1}})
+
+
 def test_a_half_life_halves_and_ramps_up():
   counts = weights(averages.HalfLife(40), 20)  # eight examples a step
   np.testing.assert_allclose(counts[2:] / counts[1:-1], 2 ** (1 / 5), rtol=1e-5)

@@ -124,8 +124,9 @@ class BigGan:
                        or self.discriminator_width * min(discriminator) % blocks.RATIO
                        or any(after < before for before, after in zip(discriminator, discriminator[1:]))
                        or any(after > before for before, after in zip(generator, generator[1:]))):
-      raise UserError(f'bottlenecks of config.model.depth={self.depth} need channels that {blocks.RATIO} divides, which '
-                      'do not grow in the generator and do not fall in the discriminator; change widths or multiples')
+      raise UserError(f'bottlenecks of config.model.depth={self.depth} need channels that {blocks.RATIO} divides, '
+                      'which do not grow in the generator and do not fall in the discriminator; change widths or '
+                      'multiples')
 
   def _check_told(self) -> None:
     if self.shared and self.num_classes is None:

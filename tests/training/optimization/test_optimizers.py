@@ -115,6 +115,17 @@ def test_updates_are_those_of_the_papers(name, options, direction):
   np.testing.assert_allclose(run(name, **options), right, rtol=2e-5)
 
 
+def test_b2_of_adam_changes():
+  """By a cosine over two updates from 0.5 to 0.9; the correction is that of the present b2."""
+  seen = run('adam', b1=0.0, b2=0.5, b2_end=0.9, b2_steps=2, eps=1e-30)
+  second, expected, value = np.zeros(3), [], START
+  for step, (gradient, b2) in enumerate(zip(GRADIENTS, (0.5, 0.7, 0.9))):
+    second = b2 * second + (1 - b2) * gradient**2
+    value = value - 0.1 * gradient / (np.sqrt(second / (1 - b2 ** (step + 1))) + 1e-30)
+    expected.append(value)
+  np.testing.assert_allclose(seen, expected, rtol=1e-5)
+
+
 def test_factored_moments_are_those_of_optax():
   gradients, start = np.random.default_rng(0).normal(size=(3, 6, 8)), np.random.default_rng(1).normal(size=(6, 8))
   reference, params = optax.adafactor(0.1, min_dim_size_to_factor=4), {'kernel': jnp.asarray(start, jnp.float32)}
