@@ -12,7 +12,7 @@ from genjax.config import Config
 from genjax.data import synthetic
 from genjax.data.pipeline import Pipeline
 from genjax.experiments import images, measures, render, sections
-from genjax.models.adversarial import dcgan, residual
+from genjax.models.adversarial import dcgan, pacgan, residual
 from genjax.objectives.gan import Gan
 from genjax.options import Section, named
 from genjax.tables import Table
@@ -28,6 +28,7 @@ MIXTURES: Table = Table('mixture', {
 # Name -> options, logical axes of the parameters by group
 IMAGE_MODELS: Table = Table('GAN of images', {
   'dcgan': (dcgan.Dcgan, dcgan.DCGAN_AXES),
+  'pac_dcgan': (pacgan.PacDcgan, pacgan.AXES),
   'residual': (residual.ResidualGan, residual.AXES)})
 POINTS = 'points'
 

@@ -1,7 +1,8 @@
 """Image data for all builders: splits of a TFDS data set or of a folder of pictures, mixtures of such, with transforms.
 
 Data named 'random_images' or 'random_latents' is noise in the shape of the config, and 'captioned_shapes' are drawn in
-it: see `genjax.data.synthetic`. 'scenes' are drawn, too: see `genjax.data.scenes`.
+it: see `genjax.data.synthetic`. 'scenes' are drawn, too: see `genjax.data.scenes`. 'stacked_mnist' is made of MNIST: see
+`genjax.data.images.stacked`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import mixture as mixture_lib
 from genjax.data import packed, pipeline, selection, sources, synthetic
-from genjax.data.images import aspect, resizing, sizes
+from genjax.data.images import aspect, resizing, sizes, stacked
 from genjax.data.scenes import drawing
 from genjax.experiments import image_sets, imported, sections
 from genjax.options import Section
@@ -39,7 +40,7 @@ class Data(sections.Splits):
 
   Attributes:
     name: of a TFDS data set with the columns image and label, such as 'mnist'; path of a folder of pictures, packed or
-      not, see docs/own_data.md; 'random_images', 'random_latents', 'captioned_shapes' or 'scenes'.
+      not, see docs/own_data.md; 'random_images', 'random_latents', 'captioned_shapes', 'scenes' or 'stacked_mnist'.
     shape: (H, W, C) of the images.
     num_classes: number of classes; 0 reads no labels.
     classes: labels, or names of class folders, whose examples alone are trained and evaluated on; () for all. Labels
@@ -177,6 +178,8 @@ def _open_source(data: Config, split: str, seed: int, more: Sequence[str]) -> pi
   elif data.name == SCENES:
     size = config_lib.choose(SCENE_SPLIT_SIZES, split, f'the split of {data.name}')
     source = drawing.Scenes(tuple(data.shape), size, list(SCENE_SPLIT_SIZES).index(split), split != 'train')
+  elif data.name == stacked.NAME:
+    source = stacked.open_split(split, *imported.folders(data), labelled='label' in wanted)
   elif data.name in sources.SOURCES:
     source = _own_source(data, split)
   elif image_sets.place(data.name) is not None:
