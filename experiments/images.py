@@ -17,7 +17,7 @@ from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import mixture as mixture_lib
-from genjax.data import packed, pipeline, selection, sources, synthetic
+from genjax.data import packed, pipeline, relabelled, selection, sources, synthetic
 from genjax.data.images import aspect, resizing, sizes, stacked
 from genjax.data.scenes import drawing
 from genjax.experiments import image_sets, imported, sections
@@ -45,6 +45,7 @@ class Data(sections.Splits):
     num_classes: number of classes; 0 reads no labels.
     classes: labels, or names of class folders, whose examples alone are trained and evaluated on; () for all. Labels
       stay as they are.
+    label: what all pictures of the set have for a label, in the place of their own; -1 for their own.
     content: 'pixels', or 'latents' of an encoder that ran before.
     resize: filter that brings images of other sizes to `shape`, see `genjax.data.images.resizing.Resized`; '' for none.
     crop: whether resizing keeps proportions and cuts off what is outside of `shape`.
@@ -66,6 +67,7 @@ class Data(sections.Splits):
   shape: tuple[int, int, int] = dataclasses.field(kw_only=True)
   num_classes: int = dataclasses.field(kw_only=True)
   classes: tuple = ()
+  label: int = -1
   content: str = 'pixels'
   resize: str = ''
   crop: bool = False
@@ -158,6 +160,12 @@ def open_data(config: Config, split: str, more: Sequence[str] = ()) -> pipeline.
 
 def open_source(data: Config, split: str, seed: int, more: Sequence[str] = ()) -> pipeline.Source:
   """The images of a split, and the columns `more`; see `batches`."""
+  if (label := data.get('label', -1)) >= 0:
+    if label >= data.num_classes:
+      raise UserError(f'config.data.label is {label}, and config.data.num_classes is {data.num_classes}: labels are '
+                      'below it')
+    alone = config_lib.from_plain({**config_lib.plain(data), 'label': -1, 'num_classes': 0})
+    return relabelled.Relabelled(open_source(alone, split, seed, [name for name in more if name != 'label']), label)
   if not (chosen := config_lib.plain(data.get('classes', ()))):
     return _open_source(data, split, seed, more)
   if not isinstance(chosen, list) or any(not isinstance(entry, int | str) for entry in chosen):
