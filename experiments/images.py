@@ -1,8 +1,8 @@
 """Image data for all builders: splits of a TFDS data set or of a folder of pictures, mixtures of such, with transforms.
 
 Data named 'random_images' or 'random_latents' is noise in the shape of the config, and 'captioned_shapes' are drawn in
-it: see `genjax.data.synthetic`. 'scenes' are drawn, too: see `genjax.data.scenes`. 'stacked_mnist' is made of MNIST: see
-`genjax.data.images.stacked`.
+it: see `genjax.data.synthetic`. 'scenes' are drawn, too: see `genjax.data.scenes`. 'stacked_mnist' is made of MNIST:
+see `genjax.data.images.stacked`.
 """
 
 from collections.abc import Mapping, Sequence

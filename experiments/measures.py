@@ -81,8 +81,8 @@ def image_metrics(config: Config) -> tuple[Metric, ...]:
     config: of an experiment whose config.data names a set with the columns image and label; config.evaluation holds
       `Options`.
 
-  Of stacked MNIST the measure is 'stacked': covered, of 1000 modes, and reverse_kl in nats, where a classifier of digits
-  tells the mode of a sample (Lin et al. 2018, section 4.2); digit_share_<k>, shares of the digits in all channels.
+  Of stacked MNIST the measure is 'stacked': covered, of 1000 modes, and reverse_kl in nats, where a classifier of
+  digits tells the mode of a sample (Lin et al. 2018, section 4.2); digit_share_<k>, shares of digits in all channels.
 
   Returns:
     The metric, or nothing for a set without a classifier in `CLASSIFIERS` or config.evaluation.classifier.

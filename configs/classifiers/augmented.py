@@ -19,8 +19,8 @@ NETWORKS = {'digits': (32, 2, 0, False), 'mnist': (24, 2, 1, False), 'fashion_mn
 def get_config(arg=None):
   arg = common.parse_arg(arg, data='digits', real='train', generated='', share=0.5, steps=1000, smoke=False)
   if not 0 < arg.share < 1:
-    raise ValueError(f'config argument share must be between 0 and 1, got {arg.share}; leave generated out to learn from '
-                     'real pictures alone')
+    raise ValueError(f'config argument share must be between 0 and 1, got {arg.share}; leave generated out to learn '
+                     'from real pictures alone')
   width, layers, shift, flip = common.size(NETWORKS, arg.data)
   side, channels = common.PICTURES[arg.data]
   config = common.base(steps=arg.steps, batch_size=128)

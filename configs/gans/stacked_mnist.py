@@ -6,8 +6,8 @@
 Networks, optimizers, batches and schedules are those of the code of the paper (fjxmlzn/PacGAN). Argument size: 'half'
 and 'quarter' are the small networks of Metz et al. 2017, whose discriminator has a half or a quarter of the generator's
 width; 'full' is the comparison with VEEGAN; 'narrow', the default, is that at a quarter of its width, with 1.5 % of
-its steps at a higher rate, which takes minutes. pack (1): 1 is DCGAN, 2 is PacDCGAN2. steps: 0 is the number of the size, as published
-500,000 for the small networks and 100,000 for the full ones.
+its steps at a higher rate, which takes minutes. pack (1): 1 is DCGAN, 2 is PacDCGAN2. steps: 0 is the number of the
+size, as published 500,000 for the small networks and 100,000 for the full ones.
 
 Published, modes of 1000 and reverse KL: 'quarter' 78.5 and 5.21 with DCGAN, 484.5 and 2.61 with PacDCGAN2; 'half' 487.7
 and 2.24, 840.7 and 1.00; 'full' 78.9 and 4.50, 1000 and 0.06. Samples are 26,000 for all, and for the small networks

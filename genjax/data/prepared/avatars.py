@@ -58,8 +58,8 @@ class Avatars(Builder, skip_registration=True):
   """Faces on white with their nine attributes as columns, and a caption."""
 
   VERSION = tfds.core.Version('1.0.0')
-  SUMMARY = ('Cartoon faces with captions and nine attributes, 64x64 RGB, 10,000 train and 1,000 test, from the package '
-             'python-avatars.')
+  SUMMARY = ('Cartoon faces with captions and nine attributes, 64x64 RGB, 10,000 train and 1,000 test, from the '
+             'package python-avatars.')
   FEATURES = {'image': tfds.features.Image(shape=(SIDE, SIDE, 3)), 'text': tfds.features.Text(),
               **{name: tfds.features.ClassLabel(names=list(values)) for name, (_, _, values) in ATTRIBUTES.items()}}
   KEEP_ORDER = True
@@ -81,8 +81,8 @@ def packages() -> tuple[Any, Any]:
   try:
     drawing, rendering = map(importlib.import_module, _PACKAGES)
   except ImportError as error:
-    raise UserError(f'avatars are drawn by the packages python-avatars and resvg-py, and {error.name} is not installed; '
-                    "run: pip install 'genjax-research[avatars]'") from error
+    raise UserError(f'avatars are drawn by the packages python-avatars and resvg-py, and {error.name} is not '
+                    "installed; run: pip install 'genjax-research[avatars]'") from error
   return drawing, rendering
 
 
