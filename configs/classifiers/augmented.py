@@ -25,12 +25,10 @@ def get_config(arg=None):
   side, channels = common.PICTURES[arg.data]
   config = common.base(steps=arg.steps, batch_size=128)
   config.experiment = 'genjax.experiments.classifier'
-  config.data = dict(common.IMAGES, name=arg.data, train=arg.real, heldout='test', shape=(side, side, channels),
-                     num_classes=10)
-  if arg.generated:
-    config.data.mixture = (dict(name=arg.data, weight=1 - arg.share),
-                           dict(name=arg.generated, weight=arg.share, train='train', heldout=''))
-    config.data.name = ''
+  mixture = (dict(name=arg.data, weight=1 - arg.share),
+             dict(name=arg.generated, weight=arg.share, train='train', heldout=''))
+  sets = dict(name='', mixture=mixture) if arg.generated else dict(name=arg.data)
+  config.data = dict(common.IMAGES, **sets, train=arg.real, heldout='test', shape=(side, side, channels), num_classes=10)
   config.model = dict(name='convolutional', width=width, layers=layers, convolutions=1, features=64, dropout=0.0)
   config.objective = dict(smoothing=0.0, shift=shift, flip=flip)
   config.optimizers = dict(net=dict(name='adam', lr=2e-3, warmup=0, schedule='cosine'))

@@ -19,10 +19,11 @@ def get_config(arg=None):
   config = common.base(steps=arg.steps, batch_size=128)
   config.experiment = 'genjax.experiments.classifier'
   side, channels = common.size(common.PICTURES, arg.data)
-  config.data = dict(common.IMAGES, name='', train='train', heldout='test', shape=(side, side, channels), num_classes=2)
-  real = dict(name=arg.data, weight=1, label=0)
-  made = dict(name=arg.generated, weight=1, label=1, train='train[:80%]', heldout='train[80%:]')
-  config.data.mixture = (real, made)
+  made = dict(name=arg.generated, train='train[:80%]', heldout='train[80%:]')
+  if arg.smoke:
+    made = dict(name='random_images', train='train', heldout='heldout')
+  config.data = dict(common.IMAGES, name='', train='train', heldout='test', shape=(side, side, channels), num_classes=2,
+                     mixture=(dict(name=arg.data, weight=1, label=0), dict(made, weight=1, label=1)))
   config.model = dict(name='convolutional', width=32, layers=2, convolutions=1, features=64, dropout=0.0)
   config.objective = dict(smoothing=0.0, shift=0, flip=False)
   config.optimizers = dict(net=dict(name='adam', lr=1e-3, warmup=0, schedule='cosine'))
@@ -30,7 +31,6 @@ def get_config(arg=None):
   config.evaluate_every = max(1, arg.steps // 5)
   if arg.smoke:
     common.smoke(config)
-    config.data.mixture = (real, dict(made, name='random_images', train='train', heldout='heldout'))
     config.model.update(width=8, features=8)
   config.sample_every = 0  # nothing to sample
   return config

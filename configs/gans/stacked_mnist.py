@@ -17,6 +17,8 @@ generator has two updates a step and here one, its images are in [0, 1] and here
 stacks of all 70,000 digits once, while here each batch has new ones, of the training digits alone.
 """
 
+from typing import Any
+
 from genjax.configs import common
 
 _SMALL = dict(latent=256, generator_widths=(64, 32, 16, 8), kernel=3, last='convolution', first_norm=True, slope=0.3)
@@ -37,9 +39,10 @@ def get_config(arg=None):
   model, packs, steps, latents, rates, b2 = common.size(SIZES, arg.size)
   config = common.base(steps=arg.steps or steps, batch_size=packs * arg.pack)
   config.experiment = 'genjax.experiments.gan'
-  config.data = dict(name='stacked_mnist', train='train', heldout='test', shape=(28, 28, 3), num_classes=0,
-                     **common.IMAGES)
-  config.model = dict(name='pac_dcgan', **model, pack=arg.pack, momentum=0.9, dtype='float32')
+  small: Any = dict(latent=4, generator_widths=(8, 4, 4, 4), discriminator_widths=(2, 2, 4)) if arg.smoke else {}
+  config.data = dict(name='stacked_mnist', train='train', heldout='test[:16]' if arg.smoke else 'test',
+                     shape=(28, 28, 3), num_classes=0, **common.IMAGES)
+  config.model = dict(name='pac_dcgan', **{**model, **small}, pack=arg.pack, momentum=0.9, dtype='float32')
   config.objective = dict(loss='non_saturating', distribution=latents, r1_gamma=0.0, r1_every=16,
                           discriminator_steps=1, conditional=False)
   config.optimizers = {group: dict(name='adam', lr=rate, b1=0.5, b2=b2)
@@ -51,8 +54,4 @@ def get_config(arg=None):
   config.evaluate_batches = 4
   config.checkpoint.every = max(1, min(5000, config.steps // 5))
   config.sample_num = 100
-  if arg.smoke:
-    common.smoke(config)
-    config.data.heldout = 'test[:16]'
-    config.model.update(latent=4, generator_widths=(8, 4, 4, 4), discriminator_widths=(2, 2, 4))
-  return config
+  return common.smoke(config) if arg.smoke else config
