@@ -28,7 +28,8 @@ def get_config(arg=None):
   mixture = (dict(name=arg.data, weight=1 - arg.share),
              dict(name=arg.generated, weight=arg.share, train='train', heldout=''))
   sets = dict(name='', mixture=mixture) if arg.generated else dict(name=arg.data)
-  config.data = dict(common.IMAGES, **sets, train=arg.real, heldout='test', shape=(side, side, channels), num_classes=10)
+  config.data = dict(common.IMAGES, **sets, train=arg.real, heldout='test', shape=(side, side, channels),
+                     num_classes=10)
   config.model = dict(name='convolutional', width=width, layers=layers, convolutions=1, features=64, dropout=0.0)
   config.objective = dict(smoothing=0.0, shift=shift, flip=flip)
   config.optimizers = dict(net=dict(name='adam', lr=2e-3, warmup=0, schedule='cosine'))
