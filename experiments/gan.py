@@ -12,7 +12,7 @@ from genjax.config import Config
 from genjax.data import synthetic
 from genjax.data.pipeline import Pipeline
 from genjax.experiments import augmentation, generators, images, lazy, measures, render, sections, style
-from genjax.models.adversarial import biggan, dcgan, r3gan, residual, stylegan2, stylegan3
+from genjax.models.adversarial import biggan, dcgan, pacgan, r3gan, residual, stylegan2, stylegan3
 from genjax.objectives import kinds
 from genjax.objectives.gan import Gan
 from genjax.objectives.style import StyleGan
@@ -32,6 +32,7 @@ MIXTURES: Table = Table('mixture', {
 # Name -> options, logical axes of the parameters by group
 IMAGE_MODELS: Table = Table('GAN of images', {
   'dcgan': (dcgan.Dcgan, dcgan.DCGAN_AXES),
+  'pac_dcgan': (pacgan.PacDcgan, pacgan.AXES),
   'residual': (residual.ResidualGan, residual.AXES),
   'biggan': (biggan.BigGan, biggan.AXES),
   'r3gan': (r3gan.R3Gan, r3gan.AXES),

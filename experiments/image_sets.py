@@ -17,7 +17,8 @@ from genjax.types import UserError, listed
 
 MULTIPLE = 64  # of the heights and widths that an area gives, as in SDXL
 # What a set of a mixture may have otherwise than config.data
-OWN = ('train', 'heldout', 'data_dir', 'originals', 'resize', 'crop', 'broken', 'field', 'captions', 'background')
+OWN = ('train', 'heldout', 'data_dir', 'originals', 'resize', 'crop', 'broken', 'field', 'captions', 'background',
+       'label')
 Entry = tuple[str, float, Config]  # name of a set, its weight, its config.data
 
 
@@ -80,7 +81,8 @@ def classes(config: Config) -> dict[str, Any]:
   kept = config_lib.plain(config.assets).get('classes')
   if kept is not None or not config.data.num_classes:
     return {'classes': kept} if kept else {}
-  names = [data.name for _, _, data in entries(config.data)] if config.data.get('mixture') else [config.data.name]
+  named = [data for _, _, data in entries(config.data)] if config.data.get('mixture') else [config.data]
+  names = [data.name for data in named if data.get('label', -1) < 0]
   found: dict[int, str] = {}
   for name in names:
     path = place(name) if name else None
@@ -121,9 +123,19 @@ def entries(data: Config) -> list[Entry]:
 
 
 def join(data: Config, split: str, opened: Callable[[Config, str], pipeline.Source]) -> mixture.Joined:
-  """The sets of a mixture as one source; `opened` gives that of one config.data and split."""
+  """The sets of a mixture as one source; `opened` gives that of one config.data and split.
+
+  A set whose `heldout` is '' is trained on alone.
+
+  Raises:
+    UserError: no set is held out.
+  """
   role = 'train' if split == data.train else 'heldout' if split == data.heldout else ''
-  return mixture.Joined({name: opened(own, own[role] if role else split) for name, _, own in entries(data)})
+  parts = {name: (own, own[role] if role else split) for name, _, own in entries(data)}
+  if role == 'heldout' and not any(part for _, part in parts.values()):
+    raise UserError("config.data.mixture has heldout='' for all sets; leave it out for one, which is then held out")
+  return mixture.Joined({name: opened(own, part) for name, (own, part) in parts.items()
+                         if part or role != 'heldout'})
 
 
 def bucket_sizes(data: Config) -> tuple[aspect.Size, ...]:

@@ -1,7 +1,8 @@
 """Image data for all builders: splits of a TFDS data set or of a folder of pictures, mixtures of such, with transforms.
 
 Data named 'random_images' or 'random_latents' is noise in the shape of the config, and 'captioned_shapes' are drawn in
-it: see `genjax.data.synthetic`. 'scenes' are drawn, too: see `genjax.data.scenes`.
+it: see `genjax.data.synthetic`. 'scenes' are drawn, too: see `genjax.data.scenes`. 'stacked_mnist' is made of MNIST:
+see `genjax.data.images.stacked`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,8 @@ from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import mixture as mixture_lib
-from genjax.data import packed, pipeline, selection, sources, synthetic
-from genjax.data.images import aspect, resizing, sizes
+from genjax.data import packed, pipeline, relabelled, selection, sources, synthetic
+from genjax.data.images import aspect, resizing, sizes, stacked
 from genjax.data.scenes import drawing
 from genjax.experiments import image_sets, imported, sections
 from genjax.options import Section
@@ -39,11 +40,12 @@ class Data(sections.Splits):
 
   Attributes:
     name: of a TFDS data set with the columns image and label, such as 'mnist'; path of a folder of pictures, packed or
-      not, see docs/own_data.md; 'random_images', 'random_latents', 'captioned_shapes' or 'scenes'.
+      not, see docs/own_data.md; 'random_images', 'random_latents', 'captioned_shapes', 'scenes' or 'stacked_mnist'.
     shape: (H, W, C) of the images.
     num_classes: number of classes; 0 reads no labels.
     classes: labels, or names of class folders, whose examples alone are trained and evaluated on; () for all. Labels
       stay as they are.
+    label: what all pictures of the set have for a label, in the place of their own; -1 for their own.
     content: 'pixels', or 'latents' of an encoder that ran before.
     resize: filter that brings images of other sizes to `shape`, see `genjax.data.images.resizing.Resized`; '' for none.
     crop: whether resizing keeps proportions and cuts off what is outside of `shape`.
@@ -65,6 +67,7 @@ class Data(sections.Splits):
   shape: tuple[int, int, int] = dataclasses.field(kw_only=True)
   num_classes: int = dataclasses.field(kw_only=True)
   classes: tuple = ()
+  label: int = -1
   content: str = 'pixels'
   resize: str = ''
   crop: bool = False
@@ -157,6 +160,12 @@ def open_data(config: Config, split: str, more: Sequence[str] = ()) -> pipeline.
 
 def open_source(data: Config, split: str, seed: int, more: Sequence[str] = ()) -> pipeline.Source:
   """The images of a split, and the columns `more`; see `batches`."""
+  if (label := data.get('label', -1)) >= 0:
+    if label >= data.num_classes:
+      raise UserError(f'config.data.label is {label}, and config.data.num_classes is {data.num_classes}: labels are '
+                      'below it')
+    alone = config_lib.from_plain({**config_lib.plain(data), 'label': -1, 'num_classes': 0})
+    return relabelled.Relabelled(open_source(alone, split, seed, [name for name in more if name != 'label']), label)
   if not (chosen := config_lib.plain(data.get('classes', ()))):
     return _open_source(data, split, seed, more)
   if not isinstance(chosen, list) or any(not isinstance(entry, int | str) for entry in chosen):
@@ -177,6 +186,8 @@ def _open_source(data: Config, split: str, seed: int, more: Sequence[str]) -> pi
   elif data.name == SCENES:
     size = config_lib.choose(SCENE_SPLIT_SIZES, split, f'the split of {data.name}')
     source = drawing.Scenes(tuple(data.shape), size, list(SCENE_SPLIT_SIZES).index(split), split != 'train')
+  elif data.name == stacked.NAME:
+    source = stacked.open_split(split, *imported.folders(data), labelled='label' in wanted)
   elif data.name in sources.SOURCES:
     source = _own_source(data, split)
   elif image_sets.place(data.name) is not None:

@@ -20,6 +20,7 @@ import numpy as np
 from genjax import checks, distributed, sharding
 from genjax import config as config_lib
 from genjax.config import Config
+from genjax.data.images import stacked
 from genjax.data.pipeline import Source
 from genjax.experiments import classifier, images
 from genjax.experiments.measuring import chosen
@@ -40,6 +41,7 @@ CLASSIFIERS = {  # data set -> config file and its arguments
   'fashion_mnist': 'mnist_classifier',
   'cifar10': 'cifar10_classifier',
 }
+DIGITS = 'mnist_classifier'  # judges the channels of stacked MNIST one by one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +81,9 @@ def image_metrics(config: Config) -> tuple[Metric, ...]:
     config: of an experiment whose config.data names a set with the columns image and label; config.evaluation holds
       `Options`.
 
+  Of stacked MNIST the measure is 'stacked': covered, of 1000 modes, and reverse_kl in nats, where a classifier of
+  digits tells the mode of a sample (Lin et al. 2018, section 4.2); digit_share_<k>, shares of digits in all channels.
+
   Returns:
     The metric, or nothing for a set without a classifier in `CLASSIFIERS` or config.evaluation.classifier.
 
@@ -86,6 +91,9 @@ def image_metrics(config: Config) -> tuple[Metric, ...]:
     UserError: an unknown option or classifier.
   """
   options = config_lib.build(Options, config.get('evaluation') or {}, 'config.evaluation')
+  if config.data.name == stacked.NAME:
+    others = chosen.of_images(config, options, None, lambda: 0.0)
+    return others if options.measures else (_stacked(config, options),)
   name = options.classifier or CLASSIFIERS.get(config.data.name.partition(':')[0], '')
   judge = _classifier_config(name, config.data) if name else None
   others = chosen.of_images(config, options, judge, lambda: trained_classifier(judge)[1]['heldout_accuracy'])
@@ -163,6 +171,41 @@ def image_values(parts: Iterable[Columns], train_set: Mapping[str, Any], heldout
   values['nearest_distance'] = float(np.median(near_N))
   values['nearest_distance_train'] = float(np.median(near_train_N))
   return values
+
+
+def _stacked(config: Config, options: Options) -> Metric:
+  """The metric 'stacked' of `image_metrics`."""
+  data = config_lib.from_plain({**config_lib.plain(config.data), 'name': 'mnist', 'shape': (28, 28, 1)})
+  judge = _classifier_config(options.classifier or DIGITS, data)
+  card: dict[str, Any] = {'num_samples': options.num_samples, 'modes': stacked.MODES}
+
+  def compute(sample: Callable[..., Columns], seed: int) -> dict[str, float]:
+    run, card['classifier'] = trained_classifier(judge)
+    predict = _predictor(run)
+    parts = drawing.parts_of(sample, options.num_samples, {})
+    return stacked_values((part['image'] for part in parts), lambda image_NHWC: predict(image_NHWC)[0])
+
+  def check() -> None:
+    classifier.build(judge)
+    workdir.prepare(str(_cache()), 'GENJAX_CACHE')
+
+  return Metric('stacked', compute, card, check)
+
+
+def stacked_values(parts: Iterable[np.ndarray], digit_of: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
+  """The values of the metric 'stacked' of `image_metrics`.
+
+  Args:
+    parts: samples, uint8 N H W 3.
+    digit_of: uint8 N H W 1 -> digits N.
+  """
+  counted, digit_K = modes.Labels(stacked.MODES), np.zeros(10)
+  for image_NHWC in parts:
+    digit_N3 = np.stack([digit_of(image_NHWC[..., channel:channel + 1]) for channel in range(3)], axis=-1)
+    counted.add(stacked.mode(digit_N3))
+    digit_K += np.bincount(digit_N3.reshape(-1), minlength=10)
+  shares = {f'digit_share_{digit}': float(share) for digit, share in enumerate(digit_K / digit_K.sum())}
+  return {'covered': counted.covered(), 'reverse_kl': counted.reverse_kl(), **shares}
 
 
 def _moments(image_NHWC: Any, chosen_N: np.ndarray,

@@ -27,10 +27,12 @@ def network(name):
   return config.experiment, config.model.get('name')
 
 
-NEEDED = {'autoencoders/defects': ':data=FOLDER'}  # arguments without which there is no config
+# Arguments without which there is no config
+NEEDED = {'autoencoders/defects': ':data=FOLDER', 'classifiers/detector': ':generated=FOLDER'}
 ONE_OF_EACH = sorted({network(name): name for name in CONFIGS}.values())
 ORIGINALS = {
-  'mnist': 'mnist', 'cifar10': 'cifar10', 'tiny_shakespeare': 'tinyshakespeare', 'multi30k': 'multi30k',
+  'mnist': 'mnist', 'stacked_mnist': 'mnist', 'cifar10': 'cifar10', 'tiny_shakespeare': 'tinyshakespeare',
+  'multi30k': 'multi30k',
   'names': 'names', 'shuffled_names': 'names', 'sst2': 'sst', 'jsb_chorales': 'jsb-chorales',
   'free_spoken_digits': 'fsdd', 'lpc_sprites': 'lpc-sprites', 'emoji_noto': 'emoji-noto'
 }

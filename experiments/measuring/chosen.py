@@ -9,8 +9,8 @@ from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data.pipeline import Source
 from genjax.experiments import clips, images
-from genjax.experiments.measuring import accuracy, attributes, features, pairs, samples, texts
-from genjax.experiments.measuring.options import ATTRIBUTES, FEATURES, LABELS, OWN, PAIRS, TEXTS, Options
+from genjax.experiments.measuring import accuracy, attributes, features, neighbours, pairs, samples, texts
+from genjax.experiments.measuring.options import ATTRIBUTES, FEATURES, LABELS, NEIGHBOURS, OWN, PAIRS, TEXTS, Options
 from genjax.training.experiment import Metric
 from genjax.types import UserError
 
@@ -30,6 +30,7 @@ def of_images(config: Config, options: Options, judge: Config | None, real: Call
     raise UserError(f'{LABELS[0]} needs labels, and config.data.num_classes is 0; leave it out')
   own = OWN if judge is not None else ()
   groups = {FEATURES: features.Features, TEXTS: texts.Texts, ATTRIBUTES: attributes.Attributes,
+            NEIGHBOURS: neighbours.Neighbours,
             LABELS: functools.partial(accuracy.Accuracy, judge=judge, real=real)}
   return samples.metrics(_pictures(config, options), options, groups, own)
 

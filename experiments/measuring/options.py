@@ -10,9 +10,10 @@ FEATURES = ('frechet', 'kernel', 'inception_score', 'precision_recall', 'density
 TEXTS = ('clip_score', 'retrieval')  # of pictures and the texts that they were drawn for
 ATTRIBUTES = ('attributes',)  # of pictures and what texts ask for
 LABELS = ('accuracy_score',)  # of pictures and the labels that they were drawn for
+NEIGHBOURS = ('neighbours', 'class_shares')  # of pictures, the training pictures and a classifier
 PAIRS = ('psnr', 'ssim', 'lpips')  # of reconstructions and originals
 OWN = ('samples',)  # what is computed of pictures where nothing is chosen
-NAMES = (*FEATURES, *TEXTS, *ATTRIBUTES, *LABELS, *PAIRS, *OWN)
+NAMES = (*FEATURES, *TEXTS, *ATTRIBUTES, *LABELS, *NEIGHBOURS, *PAIRS, *OWN)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Options:
     text: the condition whose texts samples are compared with; '' for the only one.
     judge: entry of `parts` that reads attributes off pictures; scenes need none.
     unseen: column of the held-out split that is not 0 where training holds out a combination; '' for none.
-    compared: training pictures that samples are compared with, for copies, by 'attributes'.
+    compared: training pictures that samples are compared with, for copies, by 'attributes' and 'neighbours'.
   """
 
   num_samples: int = 2000

@@ -14,7 +14,17 @@ import numpy as np
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data.pipeline import Source
-from genjax.experiments.measuring.options import ATTRIBUTES, FEATURES, LABELS, NAMES, OWN, PAIRS, TEXTS, Options
+from genjax.experiments.measuring.options import (
+  ATTRIBUTES,
+  FEATURES,
+  LABELS,
+  NAMES,
+  NEIGHBOURS,
+  OWN,
+  PAIRS,
+  TEXTS,
+  Options,
+)
 from genjax.training import drawing
 from genjax.training.experiment import Columns, Metric
 from genjax.types import UserError
@@ -128,6 +138,7 @@ def metrics(subject: Subject, options: Options, groups: Mapping[tuple[str, ...],
 
 
 _NEEDS = {**dict.fromkeys(FEATURES, 'pictures or clips'),
+          **dict.fromkeys(NEIGHBOURS, 'generated pictures'),
           **dict.fromkeys((*TEXTS, *ATTRIBUTES), 'pictures that texts describe'),
           **dict.fromkeys(LABELS, 'pictures that are drawn by labels'), **dict.fromkeys(PAIRS, 'an autoencoder'),
           **dict.fromkeys(OWN, 'pictures with a classifier of them')}

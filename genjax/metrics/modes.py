@@ -1,4 +1,5 @@
-"""Measures of mode collapse for mixtures of Gaussians with known centres (PacGAN, Lin et al. 2018, section 4.1)."""
+"""Measures of mode collapse (PacGAN, Lin et al. 2018, section 4): for mixtures of Gaussians with known centres, and for
+pictures whose mode a classifier tells."""
 
 from typing import NamedTuple
 
@@ -75,3 +76,37 @@ class Points:
     seen = share_K > 0
     return Modes(covered=int(np.sum(self._good_K > 0)), high_quality=float(self._good_K.sum() / total),
                  reverse_kl=float(np.sum(share_K[seen] * np.log(share_K[seen] / self._weight_K[seen]))))
+
+
+class Labels:
+  """Modes that are told by labels, in parts, of which only counts are kept; all modes of the data are equally likely.
+
+  Args:
+    count: K, how many modes there are.
+  """
+
+  def __init__(self, count: int):
+    self._count_K = np.zeros(count, np.int64)
+
+  def add(self, mode_N: np.ndarray) -> None:
+    """Counts the modes of samples.
+
+    Raises:
+      UserError: one is not from 0 to K - 1.
+    """
+    mode_N = np.asarray(mode_N)
+    if len(mode_N) and not 0 <= mode_N.min() <= mode_N.max() < len(self._count_K):
+      raise UserError(f'modes are from 0 to {len(self._count_K) - 1}, got {mode_N.min()} to {mode_N.max()}')
+    self._count_K += np.bincount(mode_N, minlength=len(self._count_K))
+
+  def covered(self) -> int:
+    """Modes with at least one sample."""
+    return int(np.sum(self._count_K > 0))
+
+  def reverse_kl(self) -> float:
+    """KL(samples || data) over modes in nats. There must be samples.
+
+    Even of draws of the data it is not 0: about (K - 1) / 2N for N samples.
+    """
+    share_K = self._count_K[self._count_K > 0] / self._count_K.sum()
+    return float(np.sum(share_K * np.log(share_K * len(self._count_K))))

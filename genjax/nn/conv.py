@@ -57,24 +57,18 @@ def conv_transpose(x_BHWC: Array, kernel_HWIO: Any, stride: int = 2) -> Array:
   """Transposed convolution with 'SAME' padding: equal to `jax.lax.conv_transpose(x, kernel, (s, s), 'SAME')`.
 
   Output pixels whose coordinates agree modulo s read the same taps of the kernel. Each of these s * s phases is a
-  stride-1 convolution with k / s taps; the phases are interleaved.
+  stride-1 convolution with k / s taps; the phases are interleaved. A kernel whose size is no multiple of s counts as a
+  larger one with zeros below and to the right.
 
   Args:
     x_BHWC: images.
-    kernel_HWIO: square kernel of size k, a multiple of the stride; see `conv` for its dtype.
+    kernel_HWIO: square kernel of size k; see `conv` for its dtype.
     stride: upsampling factor s.
 
   Returns:
     Images of s * H by s * W pixels. For k = 4, s = 2 the result equals that of `torch.nn.ConvTranspose2d(..., 4, 2, 1)`
     with the kernel rotated by 180 degrees.
-
-  Raises:
-    ValueError: the kernel size is not a multiple of the stride.
   """
-  if kernel_HWIO.shape[0] % stride:
-    raise ValueError(
-      f'the kernel size of a transposed convolution must be a multiple of its stride {stride}, got '
-      f'{kernel_HWIO.shape[0]}')
   x_BHWC = _place(x_BHWC)
   kernel_place = sharding.layout(kernel_HWIO.shape, *[None] * 4, name='kernel H W I O of a convolution')
   image_place = sharding.layout(x_BHWC.shape, 'batch', *[None] * 3, name='images B H W C of a convolution')
@@ -104,6 +98,8 @@ class Convolution:
   def __call__(self, x: Array, weight: Array) -> Array:
     kernel_HWIO = _lay(weight.astype(x.dtype), self.kernel_place)
     if self.transposed:
+      if rest := -kernel_HWIO.shape[0] % self.stride:
+        kernel_HWIO = jnp.pad(kernel_HWIO, ((0, rest), (0, rest), (0, 0), (0, 0)))
       if self.cpu:
         return cpu_convolutions.spread(x, kernel_HWIO[::-1, ::-1].swapaxes(2, 3), self.stride)
       return _phases(x, kernel_HWIO, self.stride, self.image_place)
@@ -254,7 +250,7 @@ class ConvTranspose(nnx.Module):
 
   Args:
     inputs, outputs: channels.
-    size: size of the square kernel, a multiple of the stride.
+    size: size of the square kernel.
     stride: upsampling factor.
     bias, init, dtype: as in `Dense`.
   """

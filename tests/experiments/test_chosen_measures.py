@@ -98,6 +98,34 @@ def test_values_are_those_of_the_features_and_one_draw_serves_all(opened):
   assert draw.drawn == 2  # another seed draws anew
 
 
+def test_neighbours_in_pixels_and_features_and_shares_of_classes(opened, monkeypatch):
+  """Half of the samples are training pictures; three of four classes come, by the brightest quarter."""
+  calls = opened(features=features())
+  monkeypatch.setattr(images, 'NOISE_SPLIT_SIZES', {'train': 90, 'heldout': 64})
+  given = config(measures=('neighbours', 'class_shares'), compared=80)
+  train = images.open_data(given, 'train').get(np.arange(80))['image']
+  fresh = rows(40, 5)
+  fresh[:, 6:] = 0  # far from all training pictures, and never brightest in the last quarter
+  draw = Draw(image=np.concatenate([train[:40], fresh]))
+  options_of = lambda given: measures.config_lib.build(measures.Options, given.evaluation, 'x')
+  found = compute(chosen.of_images(given, options_of(given), None, float), draw)
+  assert calls == [('net', 'features', 'extractor')] and draw.drawn == 1
+  near = found['neighbours']
+  assert near['copies'] == near['feature_copies'] == 0.5
+  assert 0 < near['feature_distance_train'] < 1 < near['distance_train']
+  shares = found['class_shares']
+  label_N = features().predict({'scale': 1.0}, draw.columns['image']).argmax(-1)
+  assert [shares[f'share_{number}'] for number in range(4)] == pytest.approx(np.bincount(label_N, minlength=4) / 80)
+  assert shares['covered'] == len(np.unique(label_N)) and 0 < shares['away'] < 1
+  alone = config(measures=('neighbours',), compared=80, extractor='')
+  assert set(compute(chosen.of_images(alone, options_of(alone), None, float), draw)['neighbours']) == {
+    'copies', 'distance', 'distance_train'}
+  nothing = config(measures=('class_shares',))
+  opened(features=features(classes=0))
+  with pytest.raises(UserError, match='class_shares needs classes'):
+    compute(chosen.of_images(nothing, options_of(nothing), None, float), draw)
+
+
 def test_cards_say_how(opened):
   opened(features=features(resize='tf bilinear 299', shape=(299, 299, 3)))
   given = config(measures=('frechet', 'kernel', 'inception_score'), reference='train')

@@ -157,3 +157,18 @@ def test_the_classifier_is_trained_once_and_described_in_the_card(tmp_path, monk
   assert facts['model']['features'] == 8
   assert metric.card['train_examples'] == 1437 and metric.card['heldout_examples'] == 360
   assert [path.name for path in (tmp_path / 'classifiers').iterdir()] == [facts['folder'].rpartition('/')[2]]
+
+
+def test_modes_of_stacked_digits():
+  """A channel shows the digit whose multiple of 25 it is filled with."""
+  digit_N3 = np.array([[1, 2, 3], [1, 2, 3], [9, 0, 0], [0, 0, 7]])
+  image_NHWC = np.broadcast_to((25 * digit_N3)[:, None, None], (4, 28, 28, 3)).astype(np.uint8)
+  got = measures.stacked_values((image_NHWC[:3], image_NHWC[3:]), lambda image: image[:, 0, 0, 0] // 25)
+  assert got['covered'] == 3
+  assert got['reverse_kl'] == pytest.approx(0.5 * np.log(500) + 0.5 * np.log(250))
+  assert got['digit_share_0'] == pytest.approx(4 / 12) and got['digit_share_4'] == 0
+  data = dict(name='stacked_mnist', train='train', heldout='test', shape=(28, 28, 3), num_classes=0, data_dir='',
+              originals='')
+  evaluation = dict(num_samples=26_000, classifier='', neighbours=2000)
+  [metric] = measures.image_metrics(ml_collections.ConfigDict(dict(data=data, evaluation=evaluation)).lock())
+  assert metric.name == 'stacked' and metric.card['num_samples'] == 26_000

@@ -52,3 +52,22 @@ def test_unequal_modes():
 def test_bad_points(point_ND, message):
   with pytest.raises(UserError, match=message):
     modes.measure(point_ND, CENTRES, 0.05)
+
+
+def test_labels_are_counted_in_parts():
+  counted = modes.Labels(4)
+  for part in (np.array([0, 0, 2]), np.array([], int), np.array([2])):
+    counted.add(part)
+  assert counted.covered() == 2
+  assert counted.reverse_kl() == pytest.approx(np.log(2))  # half and half over two of four modes
+  counted.add(np.array([1, 1, 3, 3]))
+  assert counted.covered() == 4 and counted.reverse_kl() == pytest.approx(0.0, abs=1e-12)
+  for wrong in (4, -1):
+    with pytest.raises(UserError, match='modes are from 0 to 3'):
+      counted.add(np.array([wrong]))
+
+
+def test_draws_of_the_data_have_the_divergence_that_counting_leaves():
+  counted = modes.Labels(1000)
+  counted.add(np.random.default_rng(0).integers(0, 1000, 26_000))
+  assert counted.covered() == 1000 and counted.reverse_kl() == pytest.approx(999 / 52_000, rel=0.15)

@@ -56,9 +56,20 @@ def test_products_equal_the_convolutions_of_lax(size, stride, inputs, shape):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * max(1.0, float(jnp.abs(b).max())))
 
 
-def test_transposed_convolution_refuses_other_kernels():
-  with pytest.raises(ValueError, match='multiple of its stride 2, got 3'):
-    conv_transpose(jnp.zeros((1, 4, 4, 1)), jnp.zeros((3, 3, 1, 1)), 2)
+@pytest.mark.parametrize('size', [3, 5])
+def test_transposed_convolution_with_odd_kernels(size):
+  """Values and gradients are those of jax.lax, whose definition needs no multiple of the stride."""
+  random = np.random.default_rng(size)
+  x, kernel = (jnp.asarray(random.normal(size=shape), jnp.float32) for shape in ((2, 4, 5, 3), (size, size, 3, 2)))
+
+  def everything(function):
+    energy = lambda x, kernel: jnp.sum(jnp.sin(function(x, kernel)))
+    return jax.jit(lambda: (function(x, kernel), jax.grad(energy, (0, 1))(x, kernel)))()
+
+  reference = everything(lambda x, kernel: jax.lax.conv_transpose(x, kernel, (2, 2), 'SAME'))
+  for a, b in zip(jax.tree.leaves(everything(conv_transpose)), jax.tree.leaves(reference), strict=True):
+    assert a.shape == b.shape
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_parity_with_torch():

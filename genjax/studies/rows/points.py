@@ -1,4 +1,4 @@
-"""Rows of flows between points, of PacGAN on points, and of importance-weighted autoencoders."""
+"""Rows of flows between points, of PacGAN on points and stacked MNIST, and of importance-weighted autoencoders."""
 
 from genjax.studies.baselines import Comparison, Metric, Row
 
@@ -53,6 +53,35 @@ def _pacgan(data: str, pack: int, steps: int, covered: tuple, quality: str, dive
     note=f'{"GAN" if pack == 1 else f"PacGAN{pack}"} on the {data}, in the setting of the paper.{share}')
 
 
+def _small(data: str, pack: int, covered: tuple, quality: str, divergence: str, published: str) -> Row:
+  """A row of the small networks on points; arguments as of `_pacgan`."""
+  return Row(
+    f'pacgan_{data}_{pack}_small', f'configs/gans/pacgan_points.py:data={data},pack={pack},size=small', seeds=TEN,
+    minutes=1.5, metrics=(
+      Metric('modes/covered', covered[1], covered[0], _PACGAN, label='modes'),
+      Metric('modes/high_quality', (None, None), quality, _PACGAN, label='samples within 3 deviations', percent=True),
+      Metric('modes/reverse_kl', (None, None), divergence, _PACGAN, label='reverse KL, nats')),
+    comparisons=(Comparison('modes/reverse_kl', (None, 0.0), row=f'pacgan_{data}_1_small', how='difference',
+                            published=published),) if pack > 1 else (),
+    note=f'{"GAN" if pack == 1 else f"PacGAN{pack}"} on the {data}: data and measures are those of the paper, networks '
+         'are smaller, and there are 16,000 steps for 400,000.')
+
+
+def _stacked(pack: int, covered: str, divergence: str) -> Row:
+  """A row of stacked MNIST."""
+  versus, source = 'stacked_mnist_1', 'Lin et al. 2018 (PacGAN), table 2, 10 trials'
+  return Row(
+    f'stacked_mnist_{pack}', f'configs/gans/stacked_mnist.py:size=narrow,pack={pack}', seeds=THREE, minutes=10,
+    data=('mnist',), metrics=(
+      Metric('stacked/covered', (None, None), f'{covered} (full schedule)', source, label='modes of 1000'),
+      Metric('stacked/reverse_kl', (None, None), f'{divergence} (full schedule)', source, label='reverse KL, nats')),
+    comparisons=(Comparison('stacked/covered', (0.0, None), row=versus, how='difference', published='921'),
+                 Comparison('stacked/reverse_kl', (None, 0.0), row=versus, how='difference', published='-4.44'),
+                 ) if pack > 1 else (),
+    note=f'{"DCGAN" if pack == 1 else f"PacDCGAN{pack}"} on stacked MNIST, at a quarter of the published width: 1,500 '
+         'of 100,000 steps, 1.5 % of the schedule, at a higher rate.')
+
+
 GANS = tuple(
   row for steps in (_GAN_SHORT, _GAN_FULL) for row in (
     _pacgan('ring', 1, steps, ('6.3', (None, None)), '98.2 %', ('0.45',), ''),
@@ -89,4 +118,11 @@ BOUNDS = tuple(
         {'evaluation.likelihood_examples': 2000})
   for k, below, cost, seeds in ((1, '', 4, THREE), (5, 'iwae_1', 5, THREE), (50, 'iwae_5', 16, (0,))))
 
-ROWS = FLOWS + GANS + BOUNDS
+SMALL = (
+  _small('ring', 1, ('6.3', (None, None)), '98.2 %', '0.45', ''),
+  _small('ring', 2, ('7.9', (7.5, None)), '95.6 %', '0.07', '-0.38'),
+  _small('grid', 1, ('17.3', (None, None)), '94.8 %', '0.70', ''),
+  _small('grid', 2, ('23.8', (22.5, None)), '91.3 %', '0.13', '-0.57'),
+  _stacked(1, '78.9', '4.50'), _stacked(2, '1000', '0.06'))
+
+ROWS = FLOWS + GANS + SMALL + BOUNDS
