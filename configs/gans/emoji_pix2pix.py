@@ -21,7 +21,7 @@ FOLDER = 'emoji_noto_all'
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, paper=False, data=FOLDER, pairs='edges', steps=0, smoke=False)
-  config = common.base(steps=arg.steps or (80_000 if arg.paper else 5000), batch_size=1 if arg.paper else 4)
+  config = common.base(steps=arg.steps or (80_000 if arg.paper else 3000), batch_size=1 if arg.paper else 4)
   config.experiment = 'genjax.experiments.translation'
   side = 256 if arg.paper else 64
   config.data = dict(name=arg.data, train='train', heldout='test', data_dir='', originals='', shape=(side, side, 3),

@@ -5,7 +5,7 @@ the same layers, for measures.
     genjax data build lpc_sprites_orcs --from=FOLDER
     genjax train --config=configs/gans/sprites_cyclegan.py --workdir=runs/orcs
     genjax train --config=configs/classifiers/sprites_attributes.py --workdir=runs/judge
-    genjax evaluate --workdir=runs/orcs --set 'evaluation.measures=(l1,psnr,ssim,attributes)' \\
+    genjax evaluate --workdir=runs/orcs --set evaluation.measures=l1,psnr,ssim,attributes \\
         evaluation.parts.judge=runs/judge
 
 Argument `paper`: networks, rates and pools as published, for 256 x 256 pixels of two folders of pictures, by default
@@ -21,7 +21,7 @@ SPRITES = 'lpc_sprites_orcs'
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, paper=False, data=SPRITES, steps=0, smoke=False)
-  config = common.base(steps=arg.steps or (200_000 if arg.paper else 8000), batch_size=1)
+  config = common.base(steps=arg.steps or (200_000 if arg.paper else 6000), batch_size=1)
   config.experiment = 'genjax.experiments.translation'
   sprites = arg.data == SPRITES
   config.data = dict(name=arg.data, train='train', heldout='test', data_dir='', originals='',
@@ -29,8 +29,8 @@ def get_config(arg=None):
                      domains=('A', 'B'), counterparts=sprites, resize='', crop=False, margin=0, flip=True, threads=1)
   if not sprites:
     config.data.update(resize='bicubic', margin=30)
-  config.model = dict(name='resnet', width=64 if arg.paper else 24, blocks=9 if arg.paper else 3, dtype='float32')
-  config.critic = dict(name='patch', width=64 if arg.paper else 32, layers=3 if arg.paper else 2, norm='instance',
+  config.model = dict(name='resnet', width=64 if arg.paper else 16, blocks=9 if arg.paper else 3, dtype='float32')
+  config.critic = dict(name='patch', width=64 if arg.paper else 24, layers=3 if arg.paper else 2, norm='instance',
                        dtype='float32')
   config.objective = dict(name='cycle', loss='lsgan', cycle=10.0, identity=0.5, pool=50, critic_weight=0.5)
   config.sampler = dict(direction='forward')

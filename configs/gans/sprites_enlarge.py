@@ -4,7 +4,7 @@ and from there on with a critic of patches and a perceptual distance, as SRGAN a
     genjax train --config=configs/gans/sprites_enlarge.py --workdir=runs/enlarge
     genjax train --config=configs/gans/sprites_enlarge.py:adversarial --config.init_from=runs/enlarge \\
         --config.parts.perceptual=weights/alexnet --workdir=runs/enlarge_gan
-    genjax evaluate --workdir=runs/enlarge --set 'evaluation.measures=(l1,psnr,ssim,lpips)' \\
+    genjax evaluate --workdir=runs/enlarge --set evaluation.measures=l1,psnr,ssim,lpips \\
         evaluation.parts.lpips=weights/vgg16
 
 Arguments: `data`, a data set or a folder of pictures, `side` of what is drawn, and `factor`. `model`: 'small', 'srresnet'
