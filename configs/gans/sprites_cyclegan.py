@@ -21,7 +21,7 @@ SPRITES = 'lpc_sprites_orcs'
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, paper=False, data=SPRITES, steps=0, smoke=False)
-  config = common.base(steps=arg.steps or (200_000 if arg.paper else 6000), batch_size=1)
+  config = common.base(steps=arg.steps or (200_000 if arg.paper else 5000), batch_size=1)
   config.experiment = 'genjax.experiments.translation'
   sprites = arg.data == SPRITES
   config.data = dict(name=arg.data, train='train', heldout='test', data_dir='', originals='',

@@ -21,7 +21,7 @@ MODELS = {
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, model='small', adversarial=False, data='emoji_noto_all', side=64, factor=4, smoke=False)
-  config = common.base(steps=2500 if arg.adversarial else 5000, batch_size=8)
+  config = common.base(steps=2000 if arg.adversarial else 4000, batch_size=8)
   config.experiment = 'genjax.experiments.translation'
   config.data = dict(name=arg.data, train='train', heldout='test', data_dir='', originals='',
                      shape=(arg.side, arg.side, 3), pairs='smaller', factor=arg.factor, resize='', crop=False,
