@@ -17,7 +17,7 @@ from genjax.data.images import pairs
 from genjax.experiments import judges, render, sections, translation_data
 from genjax.experiments import parts as parts_lib
 from genjax.experiments.measuring import translations
-from genjax.models.adversarial import enlarger, patch, resnet_generator, unet_generator
+from genjax.models.adversarial import enlarger, resnet_generator, unet_generator
 from genjax.objectives.cycle import Cycle
 from genjax.objectives.pix2pix import CRITIC, GENERATOR, PERCEPTUAL, Pix2Pix
 from genjax.options import Section, named
@@ -142,8 +142,8 @@ def _generator(config: Config, source: tuple[int, int, int], target: tuple[int, 
   made = {'channels': target[2], 'source_channels': source[2], **({'factor': grows} if 'factor' in takes else {})}
   model = config_lib.build(kind, config.model, 'config.model', **made)
   if model.factor != grows:
-    raise UserError(f'config.model.name={config.model.name} draws pictures of the size of the source, {source[:2]}, and '
-                    f'config.data.shape is {target}; use config.model.name=enlarger')
+    raise UserError(f'config.model.name={config.model.name} draws pictures of the size of the source, {source[:2]}, '
+                    f'and config.data.shape is {target}; use config.model.name=enlarger')
   for side in source[:2]:
     if side % model.multiple or side < model.least:
       raise UserError(f'config.model.name={config.model.name} needs pictures whose sides are multiples of '

@@ -1,4 +1,5 @@
-"""The data of pictures that are made from pictures: pairs, or two domains without pairs; see docs/image_translation.md."""
+"""The data of pictures that are made from pictures: pairs, or two domains without pairs; see
+docs/image_translation.md."""
 
 from collections.abc import Callable
 import dataclasses
@@ -78,7 +79,7 @@ class Data(sections.Splits):
       raise checks.OutOfRange(f'pairs of smaller pictures need sides that factor={self.factor} divides and margin=0, '
                               f'got shape={tuple(self.shape)} and margin={self.margin}')
     if self.margin and not self.resize:
-      raise checks.OutOfRange(f'margin={self.margin} enlarges pictures, which needs a filter in resize, such as bicubic')
+      raise checks.OutOfRange(f'margin={self.margin} enlarges pictures, which needs a filter in resize: bicubic')
 
   @property
   def source_shape(self) -> Shape:

@@ -7,8 +7,8 @@ and from there on with a critic of patches and a perceptual distance, as SRGAN a
     genjax evaluate --workdir=runs/enlarge --set evaluation.measures=l1,psnr,ssim,lpips \\
         evaluation.parts.lpips=weights/vgg16
 
-Arguments: `data`, a data set or a folder of pictures, `side` of what is drawn, and `factor`. `model`: 'small', 'srresnet'
-or 'esrgan', of which the latter two are as published. Sprites: data=lpc_sprites_full.
+Arguments: `data`, a data set or a folder of pictures, `side` of what is drawn, and `factor`. `model`: 'small',
+'srresnet' or 'esrgan', of which the latter two are as published. Sprites: data=lpc_sprites_full.
 """
 
 from genjax.configs import common

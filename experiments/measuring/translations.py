@@ -104,7 +104,7 @@ def metrics(config: Config, back: bool = False) -> tuple[Metric, ...]:
       first += len(image_NHWC)
     return {name: total / count for name, total in totals.items()}
 
-  return (Metric(NAME, compute, card, lambda: (check(), _Judged(config, options, data, card)) and None),)
+  return (Metric(NAME, compute, card, lambda: (check(), _Judged(config, options, data, card))),)
 
 
 def _functions(config: Config, options: Options, shape: tuple[int, int, int],

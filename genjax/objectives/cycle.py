@@ -91,7 +91,7 @@ class Cycle:
     """Per example 'cycle', the mean absolute difference of pixels from 0 to 1 of both domains after there and back;
     with counterparts 'l1' and 'psnr', too, of what `sample` draws."""
     found, given = {}, {}
-    for direction, domain, other in (('forward', SOURCE, TARGET), ('back', TARGET, SOURCE)):
+    for direction, domain in (('forward', SOURCE), ('back', TARGET)):
       given[direction] = self._apply(params, direction, centred(batch[domain]))
       returned = self._apply(params, _opposite(direction), given[direction])
       found[domain] = jnp.mean(jnp.abs(returned - centred(batch[domain])), axis=(1, 2, 3)) / 2

@@ -110,7 +110,7 @@ class Pix2Pix:
     return (*first, Phase(GENERATOR, (GENERATOR,), self._draw))
 
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
-    """Per example 'l1', the mean absolute difference of pixels from 0 to 1, and 'psnr' in dB, of what `sample` draws."""
+    """Per example 'l1', the mean absolute difference of pixels from 0 to 1, and 'psnr' in dB of what `sample` draws."""
     image = self._sampled(params, context, jax.random.split(key, len(batch[SOURCE])), batch[SOURCE])
     return differences(image, batch[TARGET])
 

@@ -95,8 +95,8 @@ def files(condition: Condition, paths: Sequence[str]) -> list[str]:
     inside = sorted(name for name in os.listdir(path) if name.lower().endswith(condition.endings)
                     and not name.startswith('.'))
     if not inside:
-      raise UserError(f'the folder {path} has no files that end in {", ".join(condition.endings)}; name another one, or '
-                      'files')
+      raise UserError(f'the folder {path} has no files that end in {", ".join(condition.endings)}; name another one, '
+                      'or files')
     found += [os.path.join(path, name) for name in inside]
   return found
 

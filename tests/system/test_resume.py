@@ -18,6 +18,7 @@ FAMILIES = {
   'vae': ('autoencoders/digits_vae', 'genjax.experiments.vae'),
   'gan': ('gans/digits_gan', 'genjax.experiments.gan'),
   'vqgan': ('autoencoders/vqgan', 'genjax.experiments.vq'),  # two optimizers, codes that are revived
+  'cyclegan': ('gans/sprites_cyclegan', 'genjax.experiments.translation'),  # pools of pictures
   'recurrent': ('language/additions', 'genjax.experiments.seq2seq'),
   'autoregressive': ('autoregressive/mnist_made', 'genjax.experiments.autoregressive'),
   'diffusion': ('quickstart', 'genjax.experiments.diffusion'),

@@ -1,7 +1,7 @@
 """Pairs of pictures, one of which a network makes of the other: 'source' and 'image' of each example.
 
-They lie side by side in one picture, or in two folders under equal names, or the source is made of the image: its edges,
-or a smaller copy. Unpaired examples are drawn from two folders.
+They lie side by side in one picture, or in two folders under equal names, or the source is made of the image: its
+edges, or a smaller copy. Unpaired examples are drawn from two folders.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -25,7 +25,7 @@ class Patch:
     channels: of the images.
     width: channels after the first convolution; they double with each, up to 8 times.
     layers: halvings of the image; with 3, a logit sees 70 x 70 pixels.
-    norm: 'batch', 'instance' (of CycleGAN), 'none', or one of `genjax.nn.norms.NORMS`, over the channels.
+    norm: 'batch', 'instance' (as in CycleGAN), 'none', or one of `genjax.nn.norms.NORMS`, over the channels.
     dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
   """
 
@@ -71,11 +71,12 @@ class _Patch(nnx.Module):
 
 
 class _Stage(nnx.Module):
-  """A convolution and a norm. A bias before a norm has no effect; with 'instance' there is one, as published."""
+  """A convolution and a norm, before which a bias has no effect; with 'instance' there is one, as published."""
 
   def __init__(self, inputs: int, outputs: int, stride: int, config: Patch, rngs: nnx.Rngs):
     dtype = jnp.dtype(config.dtype)
-    self.conv = Conv(inputs, outputs, _SIZE, stride, bias=config.norm in ('none', 'instance'), init=_INIT, dtype=dtype, rngs=rngs)
+    bias = config.norm in ('none', 'instance')
+    self.conv = Conv(inputs, outputs, _SIZE, stride, bias=bias, init=_INIT, dtype=dtype, rngs=rngs)
     self.norm = _norm(outputs, config, rngs)
 
   def __call__(self, x_BHWC: Array, key: Key | None = None) -> Array:
