@@ -38,7 +38,7 @@ def get_config(arg=None):
   config.optimizers = dict(generator=dict(rate), critic=dict(rate))
   config.evaluation = dict(num_samples=1000, measures=('l1', 'psnr', 'ssim'))
   if sprites:
-    config.evaluation.update(becomes=dict(body=6), keeps=('trousers', 'top', 'hair', 'shoes'))
+    config.evaluation.update(becomes=('body=6',), keeps=('trousers', 'top', 'hair', 'shoes'))
   config.evaluate_every = config.sample_every = 1000
   config.evaluate_batches = 20
   config.sample_num = 32

@@ -3,6 +3,7 @@ itself, the mean picture, and enlargement by interpolation."""
 
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class Options:
     measures: some of `MEASURES`; 'lpips' needs `perceptual`, 'attributes' a `judge`.
     perceptual: entry of `parts` that is the network of LPIPS.
     judge: entry of `parts` that reads attributes off pictures.
-    becomes: attribute -> value that it has in all pictures of the target domain, for 'attributes'.
+    becomes: attributes with the value that all pictures of the target domain have, for 'attributes', each as NAME=3.
     keeps: columns of the held-out split with attributes of the source that the drawn picture has to have, too.
     parts: extractors by name, see `genjax.experiments.measuring.options.Options`.
   """
@@ -43,7 +44,7 @@ class Options:
   measures: tuple[str, ...] = ('l1', 'psnr', 'ssim')
   perceptual: str = 'lpips'
   judge: str = 'judge'
-  becomes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  becomes: tuple[str, ...] = ()
   keeps: tuple[str, ...] = ()
   parts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -51,6 +52,13 @@ class Options:
     checks.whole(self, 1, 'num_samples')
     for name in self.measures:
       config_lib.choose(dict.fromkeys(MEASURES), name, 'config.evaluation.measures')
+    if bad := [entry for entry in self.becomes if not re.fullmatch(r'\w+=\d+', entry)]:
+      raise checks.OutOfRange(f'becomes lists attributes with numbers of their values, such as body=6, got {bad[0]!r}')
+
+  @property
+  def values(self) -> dict[str, int]:
+    """Attribute -> the value that it becomes."""
+    return {name: int(value) for name, _, value in (entry.partition('=') for entry in self.becomes)}
 
 
 def metrics(config: Config, back: bool = False) -> tuple[Metric, ...]:
@@ -143,7 +151,7 @@ class _Judged:
                       'config.evaluation.keeps or becomes, which name attributes')
     extractor = extracting.open(config, options.judge, 'attributes', 'judge')
     known = extractor.functions.classes
-    for name in (*options.keeps, *options.becomes):
+    for name in (*options.keeps, *options.values):
       config_lib.choose(known, name, 'config.evaluation.keeps and becomes')
     self._prepare = extracting.fits(extractor, data.shape, 'pictures of this run')
     self._predict, card['judge'] = extractor.apply(extractor.functions.predict), extractor.card
@@ -155,7 +163,7 @@ class _Judged:
     if not self._asked:
       return
     logits = self._predict(self._prepare(image_NHWC))
-    for name, value in self._options.becomes.items():
+    for name, value in self._options.values.items():
       _add(totals, f'becomes_{name}{who}', logits[name].argmax(-1) == value)
     for name in self._options.keeps:
       _add(totals, f'keeps_{name}{who}', logits[name].argmax(-1) == self._label[name][rows])
