@@ -26,8 +26,9 @@ def changed(module, **changes):
 def _opened(config):
   """Builds, opens the data, and initialises without computing."""
   experiment = translation.build(config)
+  count = len(experiment.train.source)
   jax.eval_shape(lambda key: experiment.objective.init(key, {}).params, jax.random.key(0))
-  return len(experiment.train.source)
+  return count
 
 
 @pytest.mark.parametrize('module, changes, match', [
@@ -65,7 +66,7 @@ def test_empty_domains_and_pairs_that_do_not_match_are_refused(tmp_path):
     translation_data.open_pairs(changed(emoji_pix2pix, **folders, data__domains=('C', 'B')), 'train')
 
 
-def test_samples_of_a_folder_and_measures(smoke_run, tmp_path):
+def test_samples_of_a_folder(smoke_run, tmp_path, capsys):
   run = smoke_run('gans/sprites_enlarge')
   random = np.random.default_rng(0)
   for number in range(3):
@@ -75,10 +76,11 @@ def test_samples_of_a_folder_and_measures(smoke_run, tmp_path):
   assert main(['sample', f'--workdir={run}', '--num=1', f'--conditions=image={tmp_path}', f'--out={out}/']) == 0
   lines = [json.loads(line) for line in (out / 'metadata.jsonl').read_text().splitlines()]
   assert [line['image'].rpartition('/')[2] for line in lines] == ['0.png', '1.png', '2.png']
-  assert Image.open(out / '000002.png').size == (32, 32)
+  with Image.open(out / '000002.png') as drawn:
+    assert drawn.size == (32, 32)
   (tmp_path / 'empty').mkdir()
-  with pytest.raises(UserError, match='has no files that end in .png'):
-    main(['sample', f'--workdir={run}', f'--conditions=image={tmp_path / "empty"}', f'--out={out}/'])
+  assert main(['sample', f'--workdir={run}', f'--conditions=image={tmp_path / "empty"}', f'--out={out}/']) == 2
+  assert 'has no files that end in .png' in capsys.readouterr().err
 
 
 def test_measures_stand_beside_baselines(monkeypatch):
@@ -98,5 +100,6 @@ def test_measures_stand_beside_baselines(monkeypatch):
     assert values[name] == values[f'{name}_of_copy']
   values = metric.compute(lambda num, conditions: {'image': held['image']}, 0)
   assert values['l1'] == 0 and values['psnr'] == 100 and values['ssim'] == 1
-  assert 0 < values['l1_of_mean'] < values['l1_of_copy'] and values['psnr_of_bicubic'] < 20  # of noise
+  # Of noise a smaller copy knows a little, and the mean picture nothing
+  assert 0.2 < values['l1_of_copy'] < values['l1_of_mean'] < 0.3 and values['psnr_of_bicubic'] < 20
   assert metric.card['num_samples'] == 4

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.models.adversarial.unet_generator import UNetGenerator
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context
 from genjax.objectives.pix2pix import LOSSES, Pix2Pix
@@ -57,12 +56,17 @@ def test_the_relativistic_loss_compares_with_the_mean():
 
 
 def test_modes_at_test():
-  """Statistics of each picture alone do not depend on others; dropout depends on the key alone (the same repository's
-  issues 555 and 693)."""
-  net = UNetGenerator(source_channels=1, channels=1, width=4, layers=6)
-  objective = Pix2Pix(net.generator(), has_modes=True)
+  """Statistics of each picture alone do not depend on others, and dropout depends on the key of a row alone
+  (junyanz/pytorch-CycleGAN-and-pix2pix#555 and #693)."""
+
+  def apply(params, mutable, x, key=None, batch=None, drop=None):
+    x = x - (jnp.mean(x) if batch else mutable['mean'])
+    return params['by'] * (x * jax.random.bernoulli(key, 0.5, x.shape) if drop else x), mutable
+
+  net = Network(lambda key: ({'by': jnp.float32(0.5)}, {'mean': jnp.float32(0.2)}), apply)
+  objective = Pix2Pix(net, has_modes=True)
   params, context = started(objective)
-  columns = batch((2, 64, 64, 1))['source']
+  columns = batch()['source']
 
   @jax.jit
   def drawn(columns, keys):
