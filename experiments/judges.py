@@ -66,7 +66,7 @@ def open(config: Config) -> Opened:
     _check(config)
   if PERCEPTUAL in (config.get('parts') or {}):
     part = parts_lib.open(config, PERCEPTUAL, PERCEPTUAL)
-    _check_size(part, shape)
+    check_size(part, shape)
     made[PERCEPTUAL], parts = part.functions, (part,)
   return Opened(config_lib.build(Judges, options, 'config.objective', **made), given, parts, axes)
 
@@ -97,7 +97,12 @@ def _check(config: Config) -> None:
                     'critic never begins; make it smaller, or leave the critic out: critic=False after --config=FILE:')
 
 
-def _check_size(part: parts_lib.Part, shape: tuple[int, ...]) -> None:
+def check_size(part: parts_lib.Part, shape: tuple[int, ...]) -> None:
+  """Checks that a perceptual distance reads images of a shape.
+
+  Raises:
+    UserError: it does not.
+  """
   functions = part.functions
   if functions.shape is not None and tuple(functions.shape) != shape:
     raise UserError(f'config.parts.{PERCEPTUAL} {part.source.path} reads images of {tuple(functions.shape)}, and '

@@ -12,6 +12,7 @@ import jax
 from genjax import config as config_lib
 from genjax.experiments import gan_variants
 from genjax.interop import weights
+from genjax.models.adversarial import enlarger, patch, resnet_generator, unet_generator
 from genjax.models.autoencoders import dc, kl, tiny, vq
 from genjax.models.denoisers import dit, latent_unet, mmdit, pixart, unet
 from genjax.models.transformers import clip, seq2seq, t5
@@ -82,7 +83,14 @@ def _tower(size: str, side: str, projected: bool, **options: Any) -> Callable[[]
   return make
 
 
+def _generator(options: Any) -> Network:
+  return options.generator()
+
+
 VARIANTS: dict[str, Variant] = {
+  **_of(unet_generator.VARIANTS, unet_generator.UNetGenerator, _generator),
+  **_of(resnet_generator.VARIANTS, resnet_generator.ResnetGenerator, _generator),
+  **_of(enlarger.VARIANTS, enlarger.Enlarger, _generator), **_of(patch.VARIANTS, patch.Patch, patch.critic),
   **_of(kl.VARIANTS, kl.Kl, kl.autoencoder), **_of(tiny.VARIANTS, tiny.Tiny, tiny.autoencoder),
   **_of(dc.VARIANTS, dc.DcAe, dc.autoencoder),
   **_each(vq.autoencoder, vq_f4=_vq(8192, latent=3, multipliers=(1, 2, 4)),

@@ -192,7 +192,7 @@ def _values(text: str, condition: Condition | None) -> list[str]:
     return [text]
   pieces = text.split(',')
   if condition is not None and condition.path:
-    return _paths(pieces)
+    return sampling.files(condition, _paths(pieces))
   if condition is not None and condition.numbers > 1:
     count = condition.numbers  # what is left over makes a row too short, which the condition refuses
     return [','.join(pieces[start:start + count]) for start in range(0, len(pieces), count)]

@@ -145,6 +145,10 @@ class Decoded:
     found = _one_text(self._source.get(indices), None)
     return {name: found[name] for name in names if name in found and name != self._kind.column}
 
+  def names(self) -> list[str]:
+    """Paths of the files in their folder, one an example."""
+    return self._source.names()
+
   def fingerprint(self) -> dict[str, Any]:
     return {**self._facts, **{name: list(value) if isinstance(value, tuple) else value
                               for name, value in dataclasses.asdict(self._decoding).items()}, 'examples': len(self)}
@@ -179,6 +183,11 @@ class _Rows:
     columns = self._source.get(row_B)
     return {name: self._known[name][row_B].astype(np.float32) if name in self._known else columns[name]
             for name in self._names}
+
+  def names(self) -> list[str]:
+    if isinstance(self._source, Files):
+      return [self._source.names[row] for row in self._row_N]
+    return [str(name) for name in self._source.get(self._row_N)['name']]
 
 
 def open_folder(path: str | pathlib.Path, split: str = 'train', options: Options | None = None) -> Source:

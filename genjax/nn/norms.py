@@ -1,4 +1,4 @@
-"""Normalisation layers (batch, layer, RMS, group), and spectral normalisation of kernels."""
+"""Normalisation layers (batch, layer, RMS, group, instance), and spectral normalisation of kernels."""
 
 from collections.abc import Callable
 from typing import Any
@@ -99,6 +99,23 @@ class GroupNorm(nnx.GroupNorm):
     groups = x.reshape(*x.shape[:-1], self.num_groups, self.group_size)
     y = _standardised(groups, (*range(1, x.ndim - 1), x.ndim), self.epsilon)
     return _scaled(self, x, y.reshape(x.shape))
+
+
+class InstanceNorm(nnx.Module):
+  """Instance normalisation (Ulyanov et al. 2016): each channel of each image by its own mean and deviation.
+
+  It has neither scale nor bias, and is the same in training and inference.
+
+  Args:
+    epsilon: added to the variance.
+    dtype: of the output.
+  """
+
+  def __init__(self, epsilon: float = 1e-5, dtype=jnp.float32):
+    self.epsilon, self.dtype = epsilon, dtype
+
+  def __call__(self, x_BHWC: Array) -> Array:
+    return _standardised(x_BHWC, (1, 2), self.epsilon).astype(self.dtype)
 
 
 def layer(features: int, *, epsilon: float, scale: bool, bias: bool, dtype: Any, rngs: nnx.Rngs) -> LayerNorm:

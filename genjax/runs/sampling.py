@@ -61,7 +61,8 @@ def read(known: Mapping[str, Condition], given: Mapping[str, Any]) -> dict[str, 
       raise UserError(f'condition {name!r} is given twice')
     if name not in known:
       raise _unknown(name, known)
-    values[name] = _several(name, known[name], value)
+    values[name] = [one for entry in _several(name, known[name], value)
+                    for one in (files(known[name], [entry]) if isinstance(entry, str) else [entry])]
     if not values[name]:
       raise UserError(f'condition {name!r} has no values; leave it out for its default')
   return values
@@ -78,6 +79,26 @@ def _several(name: str, condition: Condition, value: Any) -> list[Any]:
   if axes and not condition.takes_text and axes > len(_usual(condition).shape):
     return [_one(name, condition, row) for row in np.asarray(value)]
   return [_one(name, condition, value)]
+
+
+def files(condition: Condition, paths: Sequence[str]) -> list[str]:
+  """Paths of a condition, with the files of each folder in its place, see `Condition.endings`.
+
+  Raises:
+    UserError: a folder has no such files.
+  """
+  found = []
+  for path in paths:
+    if not condition.endings or not os.path.isdir(path):
+      found.append(path)
+      continue
+    inside = sorted(name for name in os.listdir(path) if name.lower().endswith(condition.endings)
+                    and not name.startswith('.'))
+    if not inside:
+      raise UserError(f'the folder {path} has no files that end in {", ".join(condition.endings)}; name another one, '
+                      'or files')
+    found += [os.path.join(path, name) for name in inside]
+  return found
 
 
 def _first(values: Sequence[Any]) -> Any:

@@ -51,6 +51,8 @@ class Condition:
     convert: an array that a program gives -> one row, where other arrays than `row` are taken.
     encode: rows -> the columns that the objective reads; None where the rows are the column of the condition's name.
     optional: without a value it is left out, and `default` gives what it stands in for.
+    endings: a folder in the place of a path stands for its files with these endings, in the order of their names; ()
+      for a condition that takes no folders.
   """
 
   parse: Callable[[str], np.ndarray]
@@ -63,6 +65,7 @@ class Condition:
   convert: Callable[[Any], np.ndarray] | None = None
   encode: Callable[[np.ndarray], Columns] | None = None
   optional: bool = False
+  endings: tuple[str, ...] = ()
 
   @property
   def takes_text(self) -> bool:

@@ -28,6 +28,11 @@ CASES = {
   # Codes by averages and revived ones, a critic that begins late, an adaptive weight. With a tensor axis losses differ
   # by up to 4e-4 within 20 steps, beyond the bound of this test.
   'vqgan': ('autoencoders/vqgan', ('data:8', 'fsdp:8'), ('--config.batch_size=16',)),
+  # Pools of pictures, which every device has; batch statistics and dropout of a U-Net
+  'cyclegan': ('gans/sprites_cyclegan', ('data:8', 'data:2+fsdp:2+tensor:2', 'fsdp:8'), (
+    '--config.batch_size=8', '--config.model.width=8', '--config.critic.width=8')),
+  'pix2pix': ('gans/emoji_pix2pix', ('data:8', 'data:2+fsdp:2+tensor:2', 'fsdp:8'), (
+    '--config.model.width=8', '--config.critic.width=8')),
   'u-net': ('diffusion/mnist_flow', MESHES, (*DIGITS, '--config.model.attention=(4,)')),
   'recurrent': ('language/additions', MESHES, ()),
   'n-grams': ('language/names_ngram', MESHES, (

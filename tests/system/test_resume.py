@@ -20,6 +20,7 @@ FAMILIES = {
   'biggan': ('gans/cifar10_biggan', 'genjax.experiments.gan'),  # spectral norms, batch statistics
   'vqgan': ('autoencoders/vqgan', 'genjax.experiments.vq'),  # two optimizers, codes that are revived
   'stylegan2': ('gans/stylegan2', 'genjax.experiments.gan'),  # strength of augmentation, path lengths, mean style
+  'cyclegan': ('gans/sprites_cyclegan', 'genjax.experiments.translation'),  # pools of pictures
   'recurrent': ('language/additions', 'genjax.experiments.seq2seq'),
   'autoregressive': ('autoregressive/mnist_made', 'genjax.experiments.autoregressive'),
   'diffusion': ('quickstart', 'genjax.experiments.diffusion'),
@@ -44,9 +45,8 @@ def train(config, workdir, devices, experiment, flags=(), **environment):
   return done.returncode, done.stderr
 
 
-# All families on one device, and on eight those whose state is laid out or summed in a way of its own.
-CASES = [*((family, 1) for family in FAMILIES if family != 'vqgan'),
-         *((family, 8) for family in ('mixture of experts', 'gan', 'vqgan', 'diffusion'))]
+EIGHT = ('mixture of experts', 'gan', 'vqgan', 'diffusion')  # whose state is laid out or summed in a way of its own
+CASES = [(family, 8 if family in EIGHT else 1) for family in FAMILIES]
 
 
 @pytest.mark.slow

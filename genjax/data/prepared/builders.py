@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 from genjax.data.prepared import originals
 from genjax.data.prepared.avatars import Avatars
 from genjax.data.prepared.building import Builder, rows
-from genjax.data.prepared.captioned import EmojiNoto, LpcSprites, LpcSpritesFull
+from genjax.data.prepared.captioned import EmojiNoto, EmojiNotoAll, LpcSprites, LpcSpritesFull, LpcSpritesOrcs
 from genjax.types import UserError
 
 
@@ -342,5 +342,5 @@ class JSBChorales(Builder, skip_registration=True):
 BUILDERS: dict[str, type[Builder]] = {
   builder.name: builder for builder in (MNIST, FashionMNIST, Cifar10, TinyShakespeare, Digits, PythonStdlib, Multi30k,
                                         Names, ShuffledNames, Sst2, JSBChorales, LpcSprites, LpcSpritesFull, EmojiNoto,
-                                        Avatars)
+                                        EmojiNotoAll, LpcSpritesOrcs, Avatars)
 }

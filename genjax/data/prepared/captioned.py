@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 import io
+import itertools
+import re
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from genjax.types import UserError
 
 _SHEETS = ('body/0.png to 6.png, bottomwear/0.png to 6.png, topwear/0.png to 6.png, hair/0.png to 9.png and '
            'shoes/0.png to 2.png of YingzhenLi/Sprites on GitHub')
+SOURCE = 'source'  # the column that a picture is made from
+_GENDERS = frozenset(['man', 'woman', 'person', 'men', 'women', 'people', 'boy', 'girl', 'and'])
 
 
 def _attributes() -> dict[str, Any]:
@@ -93,12 +97,7 @@ class EmojiNoto(Builder, skip_registration=True):
   _SIDE, _COLUMNS = 64, 60
 
   def read(self) -> dict[str, Any]:
-    path = originals.find(self.folder, 'noto_emoji_64.webp')
-    try:
-      with Image.open(io.BytesIO(originals.read_bytes(path))) as image:
-        self._grid = np.asarray(image.convert('RGB'))
-    except OSError as error:
-      raise UserError(f'{path} is not a complete image ({error}); download or copy it again') from None
+    self._grid = self._read_grid()
     named = list(self._names())
     if len(named) <= self.TEST:
       raise UserError(f'{self.folder}: expected more than {self.TEST} names, got {len(named)}')
@@ -111,7 +110,16 @@ class EmojiNoto(Builder, skip_registration=True):
     top, left = (at * self._SIDE for at in divmod(number, self._COLUMNS))
     return {'image': png(np.ascontiguousarray(self._grid[top:top + self._SIDE, left:left + self._SIDE])), 'text': name}
 
-  def _names(self) -> Iterator[tuple[int, str]]:
+  def _read_grid(self) -> np.ndarray:
+    path = originals.find(self.folder, 'noto_emoji_64.webp')
+    try:
+      with Image.open(io.BytesIO(originals.read_bytes(path))) as image:
+        return np.asarray(image.convert('RGB'))
+    except OSError as error:
+      raise UserError(f'{path} is not a complete image ({error}); download or copy it again') from None
+
+  def _names(self, tones: bool = False) -> Iterator[tuple[int, str]]:
+    """Place in the grid and name of each emoji; `tones`: also of those in a skin tone."""
     path = originals.find(self.folder, 'names.tsv')
     places = self._grid.shape[0] // self._SIDE * self._COLUMNS
     for line, text in enumerate(originals.read_lines(path), 1):
@@ -119,5 +127,60 @@ class EmojiNoto(Builder, skip_registration=True):
       if len(fields) < 3 or not fields[0].isdecimal() or int(fields[0]) >= places:
         raise UserError(f'{path}, line {line}: expected row, code points and name, separated by tabs, with a row below '
                         f'{places}; got {text[:60]!r}')
-      if 'skin tone' not in fields[2]:
+      if tones or 'skin tone' not in fields[2]:
         yield int(fields[0]), fields[2]
+
+
+class EmojiNotoAll(EmojiNoto, skip_registration=True):
+  """All Noto emoji, for tasks without names. Those that differ by skin tones or by man, woman and person alone are in
+  one split, drawn at random, so that nothing of the test split is known from training."""
+
+  SUMMARY = 'All emoji, 64x64 RGB, variants in one split: 2,800 train and the rest test (Noto Emoji).'
+  TRAIN = 2800
+
+  def read(self) -> dict[str, Any]:
+    self._grid = self._read_grid()
+    families: dict[str, list[tuple[int, str]]] = {}
+    for row in self._names(tones=True):
+      families.setdefault(_family(row[1]), []).append(row)
+    names = list(families)
+    train: list[tuple[int, str]] = []
+    test: list[tuple[int, str]] = []
+    for at in np.random.default_rng(0).permutation(len(names)).tolist():
+      family = families[names[at]]
+      (train if len(train) + len(family) <= self.TRAIN else test).extend(family)
+    return {'train': sorted(train), 'test': sorted(test)}
+
+
+def _family(name: str) -> str:
+  """The name of an emoji without skin tones and genders."""
+  words = re.sub(r'(medium-|)(light|medium|dark) skin tone', '', name).split()
+  return ' '.join(word for word in words if word not in _GENDERS) or 'person'
+
+
+class LpcSpritesOrcs(LpcSprites, skip_registration=True):
+  """Pale persons ('source') and green orcs ('image') in the same clothes, 56x32, for translation without pairs.
+
+  In 'train' no two of them belong together: half of the clothes are worn by pale persons alone, half by orcs alone, and
+  row i of both has nothing to do with each other. In 'test' an orc wears what the person of the row wears.
+  """
+
+  SUMMARY = 'Pale persons and green orcs without pairs, 56x32 RGB: 600 and 600 train, 270 pairs test (LPC sprites).'
+  FEATURES = {SOURCE: tfds.features.Image(shape=(56, 32, 3)), 'image': tfds.features.Image(shape=(56, 32, 3)),
+              **{name: feature for name, feature in _attributes().items() if name != 'body'}}
+  TRAIN, PALE, ORC = 600, 0, 6
+
+  def read(self) -> dict[str, Any]:
+    self._sheets = sprites.sheets(self.folder)
+    counts = [range(len(values)) for name, (_, values) in sprites.PARTS.items() if name != 'body']
+    every = list(itertools.product(*counts))
+    order = [every[at] for at in np.random.default_rng(3).permutation(len(every)).tolist()]
+    pale, orcs, test = order[:self.TRAIN], order[self.TRAIN:2 * self.TRAIN], order[2 * self.TRAIN:]
+    return {'train': list(zip(pale, orcs)), 'test': list(zip(test, test))}
+
+  def example(self, row: Any) -> dict[str, Any]:
+    """The attributes are those of the source."""
+    pale, orc = (png(sprites.compose(self._sheets, (body, *clothes), sprites.STANDING, sprites.CROP))
+                 for body, clothes in zip((self.PALE, self.ORC), row))
+    names = [name for name in sprites.PARTS if name != 'body']
+    return {SOURCE: pale, 'image': orc, **dict(zip(names, row[0], strict=True))}

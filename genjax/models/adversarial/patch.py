@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from genjax import checks
 from genjax.nn.conv import Conv
 from genjax.nn.functional import Network, network
-from genjax.nn.norms import NORMS, BatchNorm
+from genjax.nn.norms import NORMS, BatchNorm, InstanceNorm
 from genjax.types import Array, Key
 
 _SIZE = 4  # of every kernel
@@ -25,7 +25,7 @@ class Patch:
     channels: of the images.
     width: channels after the first convolution; they double with each, up to 8 times.
     layers: halvings of the image; with 3, a logit sees 70 x 70 pixels.
-    norm: 'batch', 'none', or one of `genjax.nn.norms.NORMS`, over the channels.
+    norm: 'batch', 'instance' (as in CycleGAN), 'none', or one of `genjax.nn.norms.NORMS`, over the channels.
     dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
   """
 
@@ -38,7 +38,7 @@ class Patch:
   def __post_init__(self):
     checks.whole(self, 1, 'channels', 'width', 'layers')
     checks.dtype(self)
-    if self.norm not in (known := ('batch', 'none', *NORMS)):
+    if self.norm not in (known := ('batch', 'instance', 'none', *NORMS)):
       raise checks.OutOfRange(f'norm must be one of {known}, got {self.norm!r}')
 
   @property
@@ -71,11 +71,12 @@ class _Patch(nnx.Module):
 
 
 class _Stage(nnx.Module):
-  """A convolution and a norm; a bias before a norm would have no effect."""
+  """A convolution and a norm, before which a bias has no effect; with 'instance' there is one, as published."""
 
   def __init__(self, inputs: int, outputs: int, stride: int, config: Patch, rngs: nnx.Rngs):
     dtype = jnp.dtype(config.dtype)
-    self.conv = Conv(inputs, outputs, _SIZE, stride, bias=config.norm == 'none', init=_INIT, dtype=dtype, rngs=rngs)
+    bias = config.norm in ('none', 'instance')
+    self.conv = Conv(inputs, outputs, _SIZE, stride, bias=bias, init=_INIT, dtype=dtype, rngs=rngs)
     self.norm = _norm(outputs, config, rngs)
 
   def __call__(self, x_BHWC: Array, key: Key | None = None) -> Array:
@@ -89,6 +90,8 @@ def _norm(features: int, config: Patch, rngs: nnx.Rngs) -> Any:
   if config.norm == 'none':
     return None
   dtype = jnp.dtype(config.dtype)
+  if config.norm == 'instance':
+    return InstanceNorm(dtype=dtype)
   if config.norm == 'batch':
     return BatchNorm(features, scale_sd=0.02, dtype=dtype, rngs=rngs)
   return NORMS[config.norm](features, epsilon=1e-5, scale=True, bias=True, dtype=dtype, rngs=rngs)
@@ -101,5 +104,7 @@ def _convolved(layer: Conv, x_BHWC: Array) -> Array:
   return layer(x_BHWC)[:, :height, :width]
 
 
+# Options of `Patch`: of pix2pix, which judges source and target together, and of CycleGAN
+VARIANTS = {'patch_pix2pix': dict(channels=6), 'patch_cyclegan': dict(norm='instance')}
 # Kernels are stored split by output channels and gathered for the computation.
 AXES = ((r'(first|stages/\d+/conv)/kernel', (None, None, None, 'mlp')),)
