@@ -8,7 +8,6 @@ host, or an approximation by Sinkhorn's iterations, which do not pair rows one t
 import dataclasses
 
 import numpy as np
-from scipy import optimize
 
 from genjax.data.pipeline import Columns, RowRandom
 
@@ -43,5 +42,6 @@ def nearest(x_BX: np.ndarray, y_BX: np.ndarray) -> np.ndarray:
   pixels from 0 to 255 have the permutation of pixels from -1 to 1.
   """
   x_BD, y_BD = (array.reshape(len(array), -1).astype(np.float64) for array in (x_BX, y_BX))
+  from scipy import optimize  # half a second, which commands without couplings save
   return optimize.linear_sum_assignment((x_BD - x_BD.mean()) @ y_BD.T, maximize=True)[1]
 

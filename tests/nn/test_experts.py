@@ -113,7 +113,7 @@ def test_choices_out_of_range():
 def test_meshes_change_neither_values_nor_gradients():
   done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, timeout=600, env={
     **os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), 'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': '--xla_force_host_platform_device_count=8'})
+    'XLA_FLAGS': os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'})
   assert done.returncode == 0, done.stderr
   errors = json.loads(done.stdout.splitlines()[-1])
   assert len(errors) == len(MESHES) and max(errors) < 1e-5

@@ -115,7 +115,8 @@ print('equal')
 
 
 def test_the_global_batch_on_a_mesh_gives_the_gradient_of_one_device():
-  environment = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu',
+  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu',
+                 'XLA_FLAGS': os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8',
                  'PYTHONPATH': f'{ROOT}{os.pathsep}{pathlib.Path(__file__).parent}'}
   done = subprocess.run([sys.executable, '-c', MESHED], env=environment, capture_output=True, text=True, timeout=300)
   assert done.returncode == 0 and 'equal' in done.stdout, done.stderr[-3000:]

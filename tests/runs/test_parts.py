@@ -356,10 +356,10 @@ sys.exit(main(['train', f'--workdir={sys.argv[1]}', *[flag for flag in sys.argv[
 
 def train_apart(devices, folder, *flags):
   """Trains in a process of its own on so many devices; returns its exit code and what it said."""
+  flags_of_xla = os.environ.get('XLA_FLAGS', '') + f' --xla_force_host_platform_device_count={devices}'
   done = subprocess.run([sys.executable, '-c', TRAIN, folder, *STUDENT, '--config.parts.teacher=runs/teacher',
                          '--config.steps=4', '--config.checkpoint.every=2', *flags], capture_output=True, text=True,
-                        timeout=300, env={**os.environ, 'PYTHONPATH': str(ROOT),
-                                          'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'})
+                        timeout=300, env={**os.environ, 'PYTHONPATH': str(ROOT), 'XLA_FLAGS': flags_of_xla})
   return done.returncode, done.stderr
 
 

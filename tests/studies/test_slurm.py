@@ -24,7 +24,7 @@ def get_config(arg=None):
   return quickstart.get_config(arg)
 
 def sweep():
-  return sweeps.product({'objective.process.name': ('flow', 'vp_cosine')}, sweeps.seeds(3))
+  return sweeps.product({'objective.process.name': ('flow', 'vp_cosine')}, sweeps.seeds(2))
 """
 FLAGS = ('--config.steps=60', '--config.checkpoint.every=10', '--config.sample_every=0', '--config.evaluate_every=0',
          '--config.log_every=10')
@@ -82,37 +82,37 @@ def test_a_sweep_is_a_job_array_and_what_was_cancelled_is_submitted_again(server
   command = ('sweep', f'--config={tmp_path}/study.py:smoke', f'--workdir={folder}', '--evaluate=--no-samples',
              f'--slurm={template}', *FLAGS)
   script = genjax(*command, '--list')
-  assert '#SBATCH --array=0-5' in script and f'#   4  {LONG}' in script and not folder.exists()
+  assert '#SBATCH --array=0-3' in script and f'#   3  {LONG}' in script and not folder.exists()
 
   # All tasks are held first, so that their state in the queue can be seen, and one cancelled while it waits.
   template.write_text(template.read_text().replace('#SBATCH --time', '#SBATCH --hold\n#SBATCH --time'))
   said = genjax(*command, '--jobs=2')
   job, = {entry.partition('_')[0] for entry in jobs_in_queue()}
-  assert f'6 of 6 runs submitted as job array {job}' in said and len(jobs_in_queue()) == 6
+  assert f'4 of 4 runs submitted as job array {job}' in said and len(jobs_in_queue()) == 4
   shown = genjax('runs', folder)
-  assert shown.count(' queued (job ') == 6 and f'{LONG}' in shown and f'(job {job}_4)' in shown
-  assert '6 in the queue' in genjax(*command)
+  assert shown.count(' queued (job ') == 4 and f'{LONG}' in shown and f'(job {job}_3)' in shown
+  assert '4 in the queue' in genjax(*command)
   subprocess.run(['scontrol', 'release', job], check=True)
 
   run = folder / LONG
   saved = lambda: [step for step in (run / 'checkpoints').glob('*') if step.name.isdigit()]
   wait_for(lambda: saved() and listing.read(run).state == 'running' or (run / 'summary.json').exists(), folder)
-  assert f'job {job}_4' in listing.read(run).doing
-  subprocess.run(['scancel', f'{job}_4'], check=True)
+  assert f'job {job}_3' in listing.read(run).doing
+  subprocess.run(['scancel', f'{job}_3'], check=True)
   wait_for(lambda: not jobs_in_queue(), folder)
   queues.forget()
   states = {path.name: listing.read(path) for path in listing.find(folder)}
-  assert states[LONG].state == 'interrupted' and states[LONG].doing == f'job {job}_4 has ended', states[LONG]
-  assert [info.state for name, info in states.items() if name != LONG] == ['finished'] * 5
+  assert states[LONG].state == 'interrupted' and states[LONG].doing == f'job {job}_3 has ended', states[LONG]
+  assert [info.state for name, info in states.items() if name != LONG] == ['finished'] * 3
 
   template.write_text(template.read_text().replace('#SBATCH --hold\n', ''))
   said = genjax(*command, '--wait')
-  assert '1 of 6 runs submitted' in said.replace('\n', ' ')
+  assert '1 of 4 runs submitted' in said.replace('\n', ' ')
   facts = json.loads((run / 'job.json').read_text())
-  assert facts['exit'] == 0 and facts['command'] == 'evaluate' and facts['job'] != f'{job}_4'
+  assert facts['exit'] == 0 and facts['command'] == 'evaluate' and facts['job'] != f'{job}_3'
   assert json.loads((run / 'status.json').read_text())['attempt'] == 2
   assert listing.read(run).state == 'finished'
-  assert 'nothing to submit: 6 of 6 runs are finished' in genjax(*command)
+  assert 'nothing to submit: 4 of 4 runs are finished' in genjax(*command)
   assert 'Unfinished' not in genjax('table', folder)
 
 

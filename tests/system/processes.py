@@ -24,7 +24,7 @@ def start(argv, processes, devices, only=None, port=None, start_timeout=120, pee
   path = os.pathsep.join([str(pathlib.Path(__file__).parent), str(ROOT), os.environ.get('PYTHONPATH', '')])
   env = {
     **os.environ, 'PYTHONPATH': path, 'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}', **environment
+    'XLA_FLAGS': os.environ.get('XLA_FLAGS', '') + f' --xla_force_host_platform_device_count={devices}', **environment
   }
   common = [f'--coordinator=127.0.0.1:{port}', f'--num_processes={processes}', f'--start_timeout={start_timeout}',
             f'--peer_timeout={peer_timeout}']

@@ -26,7 +26,7 @@ CONFIG = '--config=captions.py:data=pictures,pixels=16'
 
 def genjax(*argv, cwd, code=0, devices=1, **environment):
   path = os.pathsep.join([str(HERE), str(cwd), str(ROOT), os.environ.get('PYTHONPATH', '')])
-  flags = f'--xla_force_host_platform_device_count={devices}'
+  flags = os.environ.get('XLA_FLAGS', '') + f' --xla_force_host_platform_device_count={devices}'
   done = subprocess.run([sys.executable, '-m', 'genjax.cli.main', *argv], cwd=cwd, capture_output=True, text=True,
                         timeout=900, env={**os.environ, 'PYTHONPATH': path, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags,
                                           **environment})

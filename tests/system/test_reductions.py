@@ -20,7 +20,7 @@ def found():
   ]
   done = subprocess.run(argv, capture_output=True, text=True, timeout=1200, env={
     **os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), 'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': '--xla_force_host_platform_device_count=8'})
+    'XLA_FLAGS': os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'})
   assert done.returncode == 0, done.stderr[-5000:]
   return json.loads(done.stdout.splitlines()[-1])
 

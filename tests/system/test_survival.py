@@ -64,7 +64,8 @@ def test_a_run_of_eight_devices_goes_on_on_this_one(tmp_path, family):
       sys.executable, '-m', 'genjax.cli.main', 'train', config, f'--workdir={folder}', *ARGV, '--config.mesh.data=2',
       '--config.mesh.fsdp=4'
     ], capture_output=True, text=True, timeout=600,
-    env={**os.environ, 'PYTHONPATH': str(ROOT), 'XLA_FLAGS': '--xla_force_host_platform_device_count=8'})
+    env={**os.environ, 'PYTHONPATH': str(ROOT),
+         'XLA_FLAGS': os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'})
   assert done.returncode == 0, done.stderr
   values, paths = configs.parse('train', [config, *ARGV], '')
   run = Run(builders.build(values.config, paths), builders.settings(values.config))

@@ -199,6 +199,6 @@ except UserError as error:
   ]
   done = subprocess.run([sys.executable, '-c', program, *flags], capture_output=True, text=True, timeout=600, env={
     **os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), 'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': '--xla_force_host_platform_device_count=8'})
+    'XLA_FLAGS': os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'})
   expected = "tokens B T D (8, 18, 16): rule 'sequence' -> ('context',) splits 18 into 4 unequal parts"
   assert expected in done.stdout, done.stderr

@@ -12,8 +12,6 @@ import re
 from typing import Any
 
 import jax
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_masks
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
@@ -161,6 +159,9 @@ def _on_devices(name: str, local: Callable[..., Array], query_BTHD: Array, key_B
 def _splash(query_BTHD: Array, key_BSKD: Array, value_BSKD: Array, segments: Segments | None, causal: bool,
             window: int | None, interpret: bool) -> Array:
   """The kernel on one device."""
+  # Here, since they take half a second to import, and only TPUs have them.
+  from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+  from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_masks
   (_, length, heads, channels), keys = query_BTHD.shape, key_BSKD.shape[1]
   shape = (length, keys)
   if window:

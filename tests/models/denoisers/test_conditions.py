@@ -259,7 +259,7 @@ CONTEXT = {'data': 2, 'context': 4}
 def test_meshes_change_neither_values_nor_gradients(name):
   done = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True, timeout=900, env={
     **os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), 'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': '--xla_force_host_platform_device_count=8'})
+    'XLA_FLAGS': os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'})
   assert done.returncode == 0, done.stderr[-5000:]
   errors = json.loads(done.stdout.splitlines()[-1])
   assert len(errors) == len(MESHES) + (name != 'unet') and max(errors.values()) < 2e-5, errors

@@ -243,8 +243,8 @@ print('equal')
 def test_the_kernel_for_tpus_on_a_mesh():
   """Rows over data, heads over tensor, also where the heads of keys are fewer than devices or nothing divides."""
   environment = {
-    **os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=4', 'JAX_PLATFORMS': 'cpu',
-    'PYTHONPATH': str(ROOT)
+    **os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT),
+    'XLA_FLAGS': os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
   }
   done = subprocess.run([sys.executable, '-c', MESHED], env=environment, capture_output=True, text=True, timeout=300)
   assert done.returncode == 0 and 'equal' in done.stdout, done.stderr[-3000:]

@@ -20,7 +20,7 @@ def measured():
   done = subprocess.run(
     [sys.executable, pathlib.Path(__file__).with_name('ring.py')], capture_output=True, text=True, timeout=900, env={
       **os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]),
-      'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=4'
+      'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
     })
   assert done.returncode == 0, done.stderr
   return json.loads(done.stdout.splitlines()[-1])

@@ -105,7 +105,8 @@ class TestOnDevices:
     argv = [sys.executable, pathlib.Path(__file__).with_name('optimizer_meshes.py')]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=1800, env={
       **os.environ, 'PYTHONPATH': os.pathsep.join([str(root), os.environ.get('PYTHONPATH', '')]),
-      'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=8'})
+      'JAX_PLATFORMS': 'cpu',
+      'XLA_FLAGS': os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'})
     assert done.returncode == 0, done.stderr[-5000:]
     report = json.loads(done.stdout.splitlines()[-1])
     assert {*optimizers.OPTIMIZERS, 'parts'} <= set(report)
