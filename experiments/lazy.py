@@ -38,10 +38,9 @@ def corrected(options: Mapping[str, Any], factor: float, where: str) -> dict[str
   if factor == 1.0:
     return given
   defaults = {name: parameter.default for name, parameter in inspect.signature(directions.adam).parameters.items()}
-  names = [given.get('name'), *(part[1].get('name', 'adam') for part in given.get('parts', ())
-                                if len(part) > 1 and isinstance(part[1], Mapping))]
-  if others := [name for name in names if name not in _ADAM]:
-    raise UserError(f'{where}: config.objective.corrected_adam corrects adam and adamw, got {others[0]!r}; choose one '
-                    'of them, or set corrected_adam to False')
+  other = [dict(how) for _, how in given.get('parts', ()) if isinstance(how, Mapping) and 'name' in how]
+  if given.get('name') not in _ADAM or other:
+    raise UserError(f'{where}: config.objective.corrected_adam corrects adam and adamw, got '
+                    f'{other[0] if other else given.get("name")!r}; choose one of them, or set corrected_adam to False')
   return {**given, 'lr': given['lr'] * factor,
           **{name: given.get(name, defaults[name])**factor for name in ('b1', 'b2')}}

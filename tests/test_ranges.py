@@ -132,7 +132,7 @@ BAD = {
   'gans/digits_gan': (
     ('model.latent', '0', 'at least 1'), ('model.generator_width', '0', 'at least 1'),
     ('model.discriminator_width', '-1', 'at least 1'), ('model.momentum', '1', r'must lie in \[0, 1\)'),
-    ('model.pack', '0', 'at least 1'), ('objective.r1_every', '0', 'at least 1'),
+    ('model.pack', '0', 'at least 1'), ('objective.r1_every', '-1', 'negative'),
     ('objective.r1_gamma', '-1', 'must not be negative'), ('objective.discriminator_steps', '-1', 'at least 1'),
     ('model.dtype', '', 'one of')),
   'gans/grid_gan': (

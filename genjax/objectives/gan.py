@@ -29,8 +29,7 @@ from genjax import checks
 from genjax.nn.functional import Network
 from genjax.objectives.augmentation import AUGMENT, Augmentation
 from genjax.objectives.base import Context, Output, Phase, Variables
-from genjax.objectives.gan_losses import (LOSSES, RELATIVE, crowding, feature_distance, margins, same_estimates,
-                                         signs)
+from genjax.objectives.gan_losses import LOSSES, RELATIVE, crowding, feature_distance, margins, same_estimates, signs
 from genjax.types import Array, Batch, Key, Params, Tree, UserError
 
 KINDS = ('image', 'point')

@@ -35,3 +35,8 @@ def build(config):
   kill = Kill(int(os.environ['INTERRUPTED_AT']), int(os.environ['INTERRUPTED_AFTER']),
               os.environ['INTERRUPTED_WORKDIR'])
   return dataclasses.replace(experiment, hooks=(kill,))
+
+
+def options(config):
+  """What that builder's config takes."""
+  return importlib.import_module(os.environ['INTERRUPTED_EXPERIMENT']).options(config)

@@ -38,12 +38,13 @@ CASES = {
   'made': ('autoregressive/mnist_made', MESHES, ()),
   'nade': ('autoregressive/mnist_nade', MESHES, ()),
   # What may depend on who holds which row: packs of samples, a gradient penalty, accumulation, batch statistics of a
-  # microbatch.
+  # microbatch, augmentation and the sums of its controller.
   'gan with packs, R1 and microbatches': ('gans/digits_gan', ('data:8', 'fsdp:8'), (
     '--config.batch_size=32', '--config.microbatches=2', '--config.model.pack=2', '--config.objective.r1_gamma=1.0',
     # Positive: a relative bound has a meaning
-    '--config.objective.r1_every=2', '--config.objective.loss=non_saturating')),
-  # Groups of the discriminator's deviation, the mean of path lengths, the mean style, the strength of augmentation
+    '--config.objective.r1_every=2', '--config.objective.loss=non_saturating',
+    '--config.objective.augment.name=ada', '--config.objective.augment.initial=0.5')),
+  # Groups of the discriminator's deviation, the mean of path lengths, the mean style
   'stylegan2': ('gans/stylegan2', ('data:8', 'fsdp:8'), ()),
 }
 

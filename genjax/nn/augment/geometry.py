@@ -81,7 +81,8 @@ def warp(x_BHWC: Array, matrix_BMM: Array) -> Array:
 
 def _matrix(*rows: tuple[Array | float, ...]) -> Array:
   """B 3 3 of the first two rows."""
-  entries = jnp.broadcast_arrays(*(jnp.asarray(entry, jnp.float32) for row in (*rows, (0.0, 0.0, 1.0)) for entry in row))
+  all_rows = (*rows, (0.0, 0.0, 1.0))
+  entries = jnp.broadcast_arrays(*(jnp.asarray(entry, jnp.float32) for row in all_rows for entry in row))
   return jnp.stack(entries, axis=-1).reshape(*entries[0].shape, 3, 3)
 
 

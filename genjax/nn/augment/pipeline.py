@@ -71,7 +71,8 @@ COLOUR: dict[str, Step] = {
   'saturation': Step('saturation', lambda own, key, count, size: jnp.exp2(
     own.saturation_sd * jax.random.normal(key, (count,))), 1.0, colour.saturate),
 }
-_GROUP = {**dict.fromkeys(('flip', 'quarter', 'shift'), 'b'), **dict.fromkeys(('scale', 'rotate', 'aspect', 'move'), 'g'),
+_GROUP = {**dict.fromkeys(('flip', 'quarter', 'shift'), 'b'),
+          **dict.fromkeys(('scale', 'rotate', 'aspect', 'move'), 'g'),
           **dict.fromkeys((step.option for step in COLOUR.values()), 'c')}  # option -> group
 
 
