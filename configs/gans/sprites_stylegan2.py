@@ -48,4 +48,5 @@ def get_config(arg=None):
 
 
 def sweep():
+  """Without augmentation, and with it."""
   return sweeps.product({'arg.ada': (False, True)})
