@@ -48,5 +48,5 @@ def get_config(arg=None):
 
 
 def sweep():
-  """Without adaptive augmentation, and with it."""
+  """Without augmentation, and with it."""
   return sweeps.product({'arg.ada': (False, True)})

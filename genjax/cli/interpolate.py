@@ -25,14 +25,12 @@ import math
 import numpy as np
 from PIL import Image
 
-from genjax import artifacts, checks
+from genjax import checks
 from genjax.cli import flags
 from genjax.runs import codes, extensions, outputs
 from genjax.runs import workdir as workdir_lib
 from genjax.training.monitoring import logs
 from genjax.types import UserError, expanded
-
-ENDINGS = ('.png', '.mp4', '.webp', '.gif')
 
 
 def main(argv: list[str]) -> int:
@@ -52,18 +50,12 @@ def main(argv: list[str]) -> int:
   if args.against and not args.attribute:
     raise UserError(f'--against={args.against} goes with --attribute')
   out = outputs.file(args.out, '--out')
-  ending = out.suffix.lower()
-  if ending not in ENDINGS:
-    raise UserError(f'--out takes a path that ends in {", ".join(ENDINGS)}, got {args.out}')
-  artifacts.check(ending)
+  codes.check_ending(out, '--out')
   config, run = workdir_lib.open_run(args.workdir, args.set, args.step, imports=args.imports)
   made = codes.of(config, run, flags.averaged(args))
   shown = _attribute(made, args) if args.attribute else _ways(made, args)
   workdir_lib.prepare(str(out.parent), '--out')
-  if ending == '.png':
-    codes.write(out, shown.repeat(args.scale, axis=2).repeat(args.scale, axis=3))
-  else:
-    artifacts.write(out, codes.clip(shown, args.rate, args.scale))
+  codes.save(out, shown, args.rate, args.scale)
   logs.say(f'{len(shown)} rows of {shown.shape[1]} pictures: {out}')
   return 0
 
@@ -72,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser('genjax interpolate', description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--workdir', required=True, help='a run directory')
-  parser.add_argument('--out', required=True, help=', '.join(ENDINGS))
+  parser.add_argument('--out', required=True, help=', '.join(codes.ENDINGS))
   parser.add_argument('--rows', type=int, default=8, help='how many rows of held-out pictures')
   parser.add_argument('--points', type=int, default=9, help='pictures in a row')
   parser.add_argument('--path', choices=tuple(codes.PATHS),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +41,8 @@ def project(image: Callable[[Array], Array], target_BHWC: Array, mean_W: Array, 
     noise = deviation * SPREAD * jnp.maximum(0.0, 1.0 - time / NOISY)**2
     moved_BW = style_BW + noise * jax.random.normal(jax.random.fold_in(key, index), style_BW.shape)
     slope_BW = jax.grad(lambda style_BW: jnp.sum(distance(image(style_BW), target_BHWC)))(moved_BW)
-    update_BW, state = adam.update(slope_BW, state)
-    return style_BW - rate(time) * update_BW, state
+    update: Any = adam.update(slope_BW, state)
+    return style_BW - rate(time) * update[0], update[1]
 
   return jax.lax.fori_loop(0, steps, step, (style_BW, adam.init(style_BW)))[0]
 

@@ -17,6 +17,7 @@ from genjax.types import UserError
 
 GENERATOR = 'generator'  # the function of a builder's module that gives `genjax.objectives.kinds.Generator`
 KIND = 'autoencoder'  # the function of a builder's module that gives the maps, see `genjax.objectives.kinds`
+ENDINGS = ('.png', '.mp4', '.webp', '.gif')  # of files that `save` writes
 _PARALLEL = 1e-4  # codes whose angle is nearer to 0 or pi have no one arc between them
 
 
@@ -248,6 +249,25 @@ def clip(image_NPHWC: np.ndarray, rate: float, scale: int = 1) -> artifacts.Clip
   tiles = room.reshape(down, across, points, height, width, channels).transpose(2, 0, 3, 1, 4, 5)
   frames_THWC = tiles.reshape(points, down * height, across * width, channels)
   return artifacts.Clip(frames_THWC.repeat(scale, axis=1).repeat(scale, axis=2), rate)
+
+
+def save(path: pathlib.Path, image_NPHWC: np.ndarray, rate: float, scale: int = 1) -> None:
+  """Writes rows of pictures as a sheet (.png), or as a clip; see `clip`."""
+  if path.suffix.lower() == '.png':
+    write(path, image_NPHWC.repeat(scale, axis=2).repeat(scale, axis=3))
+  else:
+    artifacts.write(path, clip(image_NPHWC, rate, scale))
+
+
+def check_ending(path: pathlib.Path, where: str) -> None:
+  """Checks that `save` can write a file.
+
+  Raises:
+    UserError: another ending, or a package is missing.
+  """
+  if path.suffix.lower() not in ENDINGS:
+    raise UserError(f'{where} takes a path that ends in {", ".join(ENDINGS)}, got {path}')
+  artifacts.check(path.suffix.lower())
 
 
 def write(path: pathlib.Path, image_NPHWC: np.ndarray) -> None:

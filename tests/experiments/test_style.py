@@ -62,12 +62,13 @@ def test_codes_of_a_generator(monkeypatch):
   run.initialise()
   made = codes.of(config, run)
   drawn = made.draw(4, seed=1)
-  assert drawn.shape == (4, 8) and np.array_equal(made.draw(2, seed=1), drawn[:2])
+  assert drawn.shape == (4, 8)
+  np.testing.assert_allclose(made.draw(2, seed=1), drawn[:2], atol=1e-5)
   stops = drawn.reshape(2, 2, 8)
   open_, closed = made.through(stops, 4), made.through(stops, 4, closed=True)
   assert open_.shape == (2, 4, 8, 8, 3) and closed.shape == (2, 6, 8, 8, 3)
-  np.testing.assert_array_equal(open_, closed[:, :4])
-  np.testing.assert_array_equal(made.decode(drawn)[::2], open_[:, 0])
+  np.testing.assert_allclose(open_.astype(int), closed[:, :4], atol=1)  # rounded to grey levels
+  np.testing.assert_allclose(made.decode(drawn)[::2].astype(int), open_[:, 0], atol=1)
   assert made.encode(open_[:, 0]).shape == (2, 8) and made.path == 'line'
   clip = codes.clip(closed, 25.0, scale=2)
   assert clip.frames_THWC.shape == (6, 16, 32, 3)

@@ -50,7 +50,7 @@ CASES = {
     # Positive: a relative bound has a meaning
     '--config.objective.r1_every=2', '--config.objective.loss=non_saturating',
     '--config.objective.augment.name=ada', '--config.objective.augment.initial=0.5')),
-  # Groups of the discriminator's deviation, the mean of path lengths, the mean style, the strength of augmentation
+  # Groups of the discriminator's deviation, the mean of path lengths, the mean style
   'stylegan2': ('gans/stylegan2', ('data:8', 'fsdp:8'), ()),
 }
 

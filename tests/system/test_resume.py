@@ -19,7 +19,7 @@ FAMILIES = {
   'gan': ('gans/digits_gan', 'genjax.experiments.gan'),
   'biggan': ('gans/cifar10_biggan', 'genjax.experiments.gan'),  # spectral norms, batch statistics
   'vqgan': ('autoencoders/vqgan', 'genjax.experiments.vq'),  # two optimizers, codes that are revived
-  'stylegan2': ('gans/stylegan2', 'genjax.experiments.gan'),  # strength of augmentation, path lengths, mean style
+  'stylegan2': ('gans/stylegan2', 'genjax.experiments.gan'),  # mean path length, mean style
   'cyclegan': ('gans/sprites_cyclegan', 'genjax.experiments.translation'),  # pools of pictures
   'recurrent': ('language/additions', 'genjax.experiments.seq2seq'),
   'autoregressive': ('autoregressive/mnist_made', 'genjax.experiments.autoregressive'),

@@ -25,6 +25,7 @@ from genjax.nn.kernels import dense
 from genjax.types import Array
 
 BLUR = (0.125, 0.375, 0.375, 0.125)  # [1, 3, 3, 1], of sum 1
+MOST_PIXELS = 128  # along an axis, up to which a filter is a matrix product on CPUs
 SLOPE, GAIN = 0.2, math.sqrt(2.0)  # of the leaky ReLU; the gain keeps the variance of its input
 
 
@@ -40,13 +41,25 @@ def upfirdn(x_BHWC: Array, taps: Sequence[float], up: int = 1, down: int = 1, pa
   Returns:
     Images of (H up + sum of pad - T) // down + 1 pixels along an axis.
   """
+  turned = np.asarray(taps, np.float32)[::-1]
   for axis in (1, 2):
-    x_BHWC = _filtered(x_BHWC, np.asarray(taps, np.float32)[::-1], up, down, pad, axis)
+    # On CPUs sums of shifted pictures, with their derivatives, take minutes to compile.
+    how = _multiplied if cpu.is_target() and up * x_BHWC.shape[axis] <= MOST_PIXELS else _shifted
+    x_BHWC = how(x_BHWC, turned, up, down, pad, axis)
   return x_BHWC
 
 
-def _filtered(x: Array, taps: np.ndarray, up: int, down: int, pad: tuple[int, int], axis: int) -> Array:
-  """`upfirdn` along one axis, as a correlation. Output pixels that agree modulo `up` read the same taps."""
+def _multiplied(x: Array, taps: np.ndarray, up: int, down: int, pad: tuple[int, int], axis: int) -> Array:
+  """`upfirdn` along one axis, as a correlation: a product with a banded matrix."""
+  length = x.shape[axis]
+  count = (length * up + sum(pad) - len(taps)) // down + 1
+  tap_QN = up * np.arange(length)[None] + pad[0] - down * np.arange(count)[:, None]  # that output q has for input n
+  matrix_QN = np.where((tap_QN >= 0) & (tap_QN < len(taps)), taps[tap_QN.clip(0, len(taps) - 1)], 0.0)
+  return jnp.einsum('qh,bhwc->bqwc' if axis == 1 else 'qw,bhwc->bhqc', jnp.asarray(matrix_QN, x.dtype), x)
+
+
+def _shifted(x: Array, taps: np.ndarray, up: int, down: int, pad: tuple[int, int], axis: int) -> Array:
+  """The same as a sum of shifted pictures. Output pixels that agree modulo `up` read the same taps."""
   length = x.shape[axis]
   count = (length * up + sum(pad) - len(taps)) // down + 1
   steps = -(-((count - 1) * down + 1) // up)  # pixels of each phase, before every `down`-th is kept

@@ -204,7 +204,8 @@ class Waves(nnx.Module):
     self.phase = nnx.Variable(jax.random.uniform(rngs.params(), (band.channels,)) - 0.5)
     self.affine = EqualDense(config.style, 4, rngs=rngs)
     self.affine.kernel.set_value(jnp.zeros((config.style, 4)))
-    self.affine.bias.set_value(jnp.array([1.0, 0.0, 0.0, 0.0]))
+    assert self.affine.bias is not None
+    self.affine.bias.set_value(jnp.array([1.0, 0.0, 0.0, 0.0]))  # neither turned nor shifted
     self.kernel = nnx.Param(jax.random.normal(rngs.params(), (band.channels, band.channels)))
     self.band = band
 

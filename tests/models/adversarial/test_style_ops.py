@@ -37,9 +37,13 @@ def test_filters_are_those_of_scipy():
   cases = [(1, 1, (1, 1), 4), (2, 1, (2, 1), 4), (1, 2, (1, 1), 4), (4, 1, (5, 3), 12), (1, 2, (-1, 3), 5),
            (2, 3, (2, 0), 5), (2, 1, (-1, 1), 3)]
   x, all_taps = draw(2, 6, 8, 3), [RANDOM.standard_normal(case[-1]) for case in cases]
-  run = jax.jit(lambda x: [style_ops.upfirdn(x, taps, *case[:-1]) for case, taps in zip(cases, all_taps)])
+  shifted = lambda x, taps, case: style_ops._shifted(
+    style_ops._shifted(x, taps[::-1], *case, 1), taps[::-1], *case, 2)  # as on accelerators
+  run = jax.jit(lambda x: [(style_ops.upfirdn(x, taps, *case[:-1]), shifted(x, taps, case[:-1]))
+                           for case, taps in zip(cases, all_taps)])
   for found, case, taps in zip(run(x), cases, all_taps):
-    np.testing.assert_allclose(found, filtered(x, taps, *case[:-1]), rtol=1e-4, atol=1e-5)
+    for one in found:
+      np.testing.assert_allclose(one, filtered(x, taps, *case[:-1]), rtol=1e-4, atol=1e-5)
   doubled, halved = jax.jit(lambda x: (style_ops.enlarge(x), style_ops.shrink(x)))(x)
   blur = np.array([1, 3, 3, 1]) / 8
   np.testing.assert_allclose(doubled, filtered(x, 2 * blur, up=2, pad=(2, 1)), atol=1e-5)
