@@ -17,7 +17,7 @@ ROWS = [(re.findall(r'`(\w+)`', names), int(number.replace(',', '')))
         for names, number in re.findall(r'^\| (`\w+`(?:, `\w+`)*) \|[^|]*\| ([\d,]+) \|$', PAGE, re.MULTILINE)]
 # These take seconds each
 SLOW = {*latent_unet.VARIANTS, *unet.VARIANTS, *kl.VARIANTS, 'vq_f8', 'vq_f8_256', 'vq_f16', 'dc_ae_f32c32_sana',
-        *gan_variants.ROWS}
+        'esrgan_x4', *gan_variants.ROWS}
 
 
 def test_the_page_has_every_variant_once():
