@@ -116,8 +116,8 @@ class Cycle:
   def _generate(self, params: Params, context: Context, batch: Batch, key: Key) -> Output:
     """Equations 1 to 3 of the paper, and the identity term of its section 5.2."""
     real = {domain: centred(batch[domain]) for domain in DOMAINS}
-    metrics = dict.fromkeys(('adversarial', 'cycle', 'identity') if self.identity else ('adversarial', 'cycle'),
-                            jnp.zeros(()))
+    terms = ('adversarial', 'cycle', 'identity') if self.identity else ('adversarial', 'cycle')
+    metrics: dict[str, Array] = {term: jnp.zeros(()) for term in terms}
     for number, (direction, domain, other) in enumerate((('forward', SOURCE, TARGET), ('back', TARGET, SOURCE))):
       keys = jax.random.split(jax.random.fold_in(key, number), 4)
       made = self._apply(params, direction, real[domain], keys[0])

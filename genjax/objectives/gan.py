@@ -237,9 +237,8 @@ class Gan:
       seen = self._show(context, key, salt)(x)
       return self._judge(params, context.mutable['discriminator'], seen, label, judge_key, **features)[0]
 
-    own, other = judged(fake, _FAKE), None
-    if self.loss in RELATIVE or features:
-      other = judged(self._real(batch, context), _REAL)
+    own: Any = judged(fake, _FAKE)
+    other: Any = judged(self._real(batch, context), _REAL) if self.loss in RELATIVE or features else None
     metrics, matching = {}, 0.0
     if features:
       (own, own_maps), (other, other_maps) = own, other

@@ -42,7 +42,7 @@ def project(image: Callable[[Array], Array], target_BHWC: Array, mean_W: Array, 
     moved_BW = style_BW + noise * jax.random.normal(jax.random.fold_in(key, index), style_BW.shape)
     slope_BW = jax.grad(lambda style_BW: jnp.sum(distance(image(style_BW), target_BHWC)))(moved_BW)
     update: Any = adam.update(slope_BW, state)
-    return style_BW - rate(time) * update[0], update[1]
+    return style_BW - rate(time) * jnp.asarray(update[0]), update[1]
 
   return jax.lax.fori_loop(0, steps, step, (style_BW, adam.init(style_BW)))[0]
 

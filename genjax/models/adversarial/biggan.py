@@ -231,7 +231,10 @@ class BigGanGenerator(nnx.Module):
 
   def _told(self, latent_BZ: Array, label_B: Array | None) -> tuple[Array, list[Array | None]]:
     """What the first layer reads, and what the norms of each stage do."""
-    class_BE = [] if self.embed is None else [self.embed(label_B)]
+    class_BE = []
+    if self.embed is not None:
+      assert label_B is not None
+      class_BE = [self.embed(label_B)]
     if self.deep:
       whole_BZ = jnp.concatenate([*class_BE, latent_BZ], axis=-1)
       return whole_BZ, [whole_BZ] * len(self.stages)

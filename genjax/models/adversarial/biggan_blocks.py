@@ -54,7 +54,7 @@ class ToldNorm(nnx.Module):
   def __init__(self, features: int, told: Told, making: Making, rngs: nnx.Rngs):
     self.dtype, self.plain = making.dtype, not (told.width or told.classes)
     if self.plain:
-      self.norm = BatchNorm(features, momentum=making.momentum, dtype=making.dtype, rngs=rngs)
+      self.norm: Any = BatchNorm(features, momentum=making.momentum, dtype=making.dtype, rngs=rngs)
       return
     self.norm = nnx.BatchNorm(features, momentum=making.momentum, epsilon=1e-5, use_running_average=False,
                               use_fast_variance=False, use_bias=False, use_scale=False, rngs=rngs)
@@ -66,6 +66,7 @@ class ToldNorm(nnx.Module):
     """told_B: vectors B D, or labels B."""
     if self.plain:
       return self.norm(x_BHWC, key)
+    assert told_B is not None
     y_BHWC = self.norm(x_BHWC.astype(jnp.float32), use_running_average=key is None)
     scale_BC, bias_BC = (layer(told_B, key) if isinstance(layer, Dense) else layer(told_B)
                          for layer in (self.scale, self.bias))

@@ -166,7 +166,9 @@ def lowpass(taps: int, cutoff: float, width: float, rate: float) -> np.ndarray:
     width: of the transition band.
     rate: sampling rate, in the unit of both.
   """
-  return np.ones(1) if taps == 1 else scipy.signal.firwin(taps, cutoff=cutoff, width=width, fs=rate)
+  if taps == 1:
+    return np.ones(1)
+  return np.asarray(scipy.signal.firwin(taps, cutoff=cutoff, width=width, fs=rate))
 
 
 def radial_lowpass(taps: int, cutoff: float, width: float, rate: float) -> np.ndarray:
@@ -203,8 +205,8 @@ class Waves(nnx.Module):
     self.frequency = nnx.Variable(wave_C2 / (length_C1 * jnp.exp(length_C1**2)**0.25) * band.cutoff)
     self.phase = nnx.Variable(jax.random.uniform(rngs.params(), (band.channels,)) - 0.5)
     self.affine = EqualDense(config.style, 4, rngs=rngs)
+    assert self.affine.kernel is not None and self.affine.bias is not None
     self.affine.kernel.set_value(jnp.zeros((config.style, 4)))
-    assert self.affine.bias is not None
     self.affine.bias.set_value(jnp.array([1.0, 0.0, 0.0, 0.0]))  # neither turned nor shifted
     self.kernel = nnx.Param(jax.random.normal(rngs.params(), (band.channels, band.channels)))
     self.band = band
@@ -260,7 +262,7 @@ class AliasFreeLayer(nnx.Module):
     design = (count(self.down), after.cutoff, 2 * after.half_width, inner)
     self.radial = radial and design[0] > 1
     taps = (radial_lowpass if self.radial else lowpass)(*design)
-    self.down_taps = tuple(map(tuple, taps.tolist())) if self.radial else tuple(taps.tolist())
+    self.down_taps: Any = tuple(map(tuple, taps.tolist())) if self.radial else tuple(taps.tolist())
     # The enlarged map has what both filters read, and the grid is shifted by half a pixel of the map before.
     total = (after.side - 1) * self.down + 1 - (before.side + size - 1) * self.up + len(up_taps) + design[0] - 2
     low = (total + self.up) // 2

@@ -43,7 +43,7 @@ def turn_hue(angle_B: Array) -> Array:
 
 def saturate(factor_B: Array) -> Array:
   """Multiplies the distance from the grey axis."""
-  return _affine(_LUMA + factor_B[:, None, None] * (jnp.eye(3) - _LUMA))
+  return _affine(jnp.asarray(_LUMA) + factor_B[:, None, None] * (jnp.eye(3) - _LUMA))
 
 
 def join(first: Array, second: Array) -> Array:

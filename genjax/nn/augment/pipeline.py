@@ -142,11 +142,12 @@ class Transforms:
     if x_BHWC.shape[-1] not in colour.CHANNELS and self.uses(COLOUR):
       raise UserError(f'augmentations of colour change pictures with {colour.CHANNELS} channels, got '
                       f'{x_BHWC.shape[-1]}; set config.objective.augment.groups to "bg"')
+    size = x_BHWC.shape[1], x_BHWC.shape[2]
     place_key, colour_key = jax.random.split(key)
     if self.uses(GEOMETRY):
-      x_BHWC = geometry.warp(x_BHWC, self.places(strength, place_key, len(x_BHWC), x_BHWC.shape[1:3]))
+      x_BHWC = geometry.warp(x_BHWC, self.places(strength, place_key, len(x_BHWC), size))
     if self.uses(COLOUR):
-      x_BHWC = colour.recolour(x_BHWC, self.colours(strength, colour_key, len(x_BHWC), x_BHWC.shape[1:3]))
+      x_BHWC = colour.recolour(x_BHWC, self.colours(strength, colour_key, len(x_BHWC), size))
     return x_BHWC
 
   def places(self, strength: Array, key: Key, count: int, size: tuple[int, int]) -> Array:
