@@ -21,7 +21,7 @@ def get_config(arg=None):
   config.experiment = 'genjax.experiments.diffusion'
   config.data = dict(common.IMAGES, name='scenes', train='train', heldout='heldout', shape=(32, 32, 3), num_classes=0,
                      flip=False)
-  config.code = dict(patch=8, kept=80, whitening=0.5)
+  config.code = dict(patch=8, kept=40, whitening=0.5, places=True)
   config.conditions = dict(text=dict(kind='text', column='text', dropout=0.1, truncate=True, length=14,
                                      vocabulary='wordpiece', vocabulary_size=200))
   config.model = dict(name='dit', patch=1, width=192, depth=4, heads=6, text_width=96, text_depth=2, text_heads=4,

@@ -13,7 +13,8 @@ from genjax.types import UserError
 
 SIDE = 32  # pixels in which the following lengths are; pictures of other sides are scaled
 RADII = {'small': (3.4, 3.7), 'large': (5.2, 5.5)}
-MARGIN = 1.2  # between a shape and the border of its cell, a quarter of the picture
+LATTICE = (SIDE / 4, SIDE / 2, 3 * SIDE / 4)  # where the middles of shapes lie, in x and in y
+JITTER = 0.5  # how far a middle may be off, in x and in y
 OBJECTS = 4  # most things in a scene
 LEAST_SIDE = 24
 KINDS = ('place', 'number', 'relation', 'unseen relation')
@@ -78,7 +79,7 @@ def _drawn(random: RowRandom, kind_B: np.ndarray) -> tuple[list[Scene], dict[str
       for _ in range(thing.number):
         low, high = RADII[size]
         radius = low + (high - low) * numbers[row, index, 2]
-        x, y = (_place(middle, radius, share) for middle, share in zip(middles[index], numbers[row, index]))
+        x, y = (_place(middle, share) for middle, share in zip(middles[index], numbers[row, index]))
         for name, value in (('shape', list(SHAPES).index(thing.shape)), ('colour', list(COLOURS).index(thing.colour)),
                             ('radius', radius), ('x', x), ('y', y), ('there', 1)):
           objects[name][row, index] = value
@@ -113,10 +114,10 @@ def pairs(what: str, relation: str, held: bool) -> list[tuple[int, int]]:
 
 
 def _middles(scene: Scene, order_4: np.ndarray, words: Sequence[float]) -> list[tuple[float | None, float | None]]:
-  """The middles (x, y) of the cells of all things; None where a thing lies anywhere along an axis."""
-  low, high = SIDE / 4, 3 * SIDE / 4
+  """The middles (x, y) of all things on the lattice; None where a thing lies at any of its lines."""
+  low, _, high = LATTICE
   if scene.place:
-    return [tuple(SIDE / 2 + sign * SIDE / 4 for sign in PLACES[scene.place])]  # type: ignore[list-item]
+    return [tuple(LATTICE[1 + sign] for sign in PLACES[scene.place])]  # type: ignore[list-item]
   if not scene.relation:
     cells = [(x, y) for y in (low, high) for x in (low, high)]
     return [cells[cell] for cell in np.argsort(order_4).tolist()]
@@ -129,11 +130,12 @@ def _middles(scene: Scene, order_4: np.ndarray, words: Sequence[float]) -> list[
   return found
 
 
-def _place(middle: float | None, radius: float, share: float) -> float:
-  """A coordinate of the middle of a shape, inside of its cell."""
+def _place(middle: float | None, share: float) -> float:
+  """A coordinate of the middle of a shape."""
   if middle is None:
-    return radius + MARGIN + (SIDE - 2 * (radius + MARGIN)) * share
-  return middle + (SIDE / 4 - radius - MARGIN) * (2 * share - 1)
+    line, share = divmod(share * len(LATTICE), 1)
+    middle = LATTICE[int(line)]
+  return middle + JITTER * (2 * share - 1)
 
 
 def draw(objects: Mapping[str, np.ndarray], side: int) -> np.ndarray:
