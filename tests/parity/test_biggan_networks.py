@@ -23,13 +23,13 @@ SMALL = dict(size=16, channels=2, latent=6, generator_width=6, discriminator_wid
 def test_images_are_those_of_torch(options):
   network, random = BigGan(**SMALL, **options).generator(), np.random.default_rng(0)
   params, mutable = jax.tree.map(
-    lambda leaf: random.uniform(0.5, 1.5, leaf.shape).astype(np.float32) * random.choice([-1, 1], leaf.shape),
+    lambda leaf: (random.uniform(0.5, 1.5, leaf.shape) * random.choice([-1, 1], leaf.shape)).astype(np.float32),
     jax.eval_shape(network.init, jax.random.key(0)))
   mutable = jax.tree_util.tree_map_with_path(  # variances are positive
-    lambda path, leaf: np.abs(leaf) if path[-1].key == 'var' else leaf.astype(np.float32), mutable)
+    lambda path, leaf: np.abs(leaf) if path[-1].key == 'var' else leaf, mutable)
   mutable = jax.tree_util.tree_map_with_path(
     lambda path, leaf: leaf / np.linalg.norm(leaf) if path[-1].key == 'u' else leaf, mutable)
-  params = jax.tree.map(lambda leaf: 0.3 * leaf.astype(np.float32), params)
+  params = jax.tree.map(lambda leaf: np.float32(0.3) * leaf, params)
   latent, label = random.standard_normal((4, 6)).astype(np.float32), np.array([0, 2, 1, 2])
   image, _ = jax.jit(network.apply)(params, mutable, latent, label)
   with torch.no_grad():
