@@ -51,6 +51,15 @@ def pytest_xdist_auto_num_workers(config):
   return min(4, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
 
 
+@pytest.fixture(scope='module', autouse=True)
+def few_programs():
+  """After a file of tests, forgets compiled programs if the process has more than 4 GiB; thousands fill the memory."""
+  yield
+  statistics = pathlib.Path('/proc/self/statm')
+  if statistics.exists() and int(statistics.read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') > 2**32:
+    jax.clear_caches()
+
+
 @pytest.fixture
 def shared_data() -> pathlib.Path:
   """The folder of standard data sets in their original files; tests skip where it is absent."""
