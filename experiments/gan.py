@@ -40,6 +40,8 @@ IMAGE_MODELS: Table = Table('GAN of images', {
   'stylegan3': (stylegan3.StyleGan3, stylegan3.AXES)})
 # Model -> its objective, where that is not `Gan`
 GOALS: dict[str, type[Gan]] = {'biggan': TruncatedGan, 'stylegan2': StyleGan, 'stylegan3': StyleGan}
+# Keys that may change when a run is sampled or evaluated: training does not read them
+SAMPLING = ('objective.truncation', 'objective.truncation_layers', 'objective.standing', 'objective.standing_batch')
 POINTS = 'points'
 
 

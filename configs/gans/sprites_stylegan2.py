@@ -29,7 +29,8 @@ def get_config(arg=None):
                       group=4, clamp=0.0, average=0.995, dtype='float32')
   config.objective = dict(loss='non_saturating', distribution='normal', r1_gamma=0.02, r1_every=16, mixing=0.9,
                           path_weight=2.0, path_every=4, path_decay=0.01, path_shrink=2, truncation=1.0,
-                          discriminator_steps=1, conditional=False, corrected_adam=True, watch=True)
+                          truncation_layers=0, discriminator_steps=1, conditional=False, corrected_adam=True,
+                          watch=True)
   config.objective.augment = dict(name='ada', target=0.6, kimg=100.0, every=4) if arg.ada else dict(name='none')
   adam = dict(name='adam', lr=2.5e-3, b1=0.0, b2=0.99, eps=1e-8)
   config.optimizers = dict(generator=adam, discriminator=adam)

@@ -48,7 +48,7 @@ def get_config(arg=None):
                       dtype='float32' if small else 'bfloat16')
   config.objective = dict(loss='non_saturating', distribution='normal', r1_gamma=gamma, r1_every=16,
                           mixing=0.0 if small else 0.9, path_weight=0.0 if small else 2.0, path_every=4,
-                          path_decay=0.01, path_shrink=2, truncation=1.0, discriminator_steps=1,
+                          path_decay=0.01, path_shrink=2, truncation=1.0, truncation_layers=0, discriminator_steps=1,
                           conditional=arg.conditional, corrected_adam=True,
                           augment=dict(name='ada') if arg.ada else dict(name='none'))
   adam = dict(name='adam', lr=rate, b1=0.0, b2=0.99, eps=1e-8)

@@ -128,10 +128,11 @@ def load(workdir: str, assignments: Sequence[str] = (), exact: bool = False,
   free = ('sampler.', 'evaluation.', 'data.', 'mesh.', 'batch_size', 'parts.', *adapts)
   # What is called name first: it decides which other options there are
   for assignment in sorted(assignments, key=lambda text: not text.partition('=')[0].endswith('.name')):
-    if not assignment.startswith(free):
+    if not assignment.startswith(free) and not _sampling(config, paths, assignment):
       raise UserError(
         '--set changes how a run is sampled and evaluated: sampler.*, evaluation.*, data.*, mesh.*, batch_size, '
-        'parts.NAME of a part that was moved, and init_from of a run with adapters whose base was moved; got '
+        'parts.NAME of a part that was moved, what the builder names in SAMPLING, and init_from of a run with adapters '
+        'whose base was moved; got '
         f'{assignment!r}. What a run was trained with stands in {pathlib.Path(workdir) / "config.json"}')
     config_lib.override(config, assignment)
   config_lib.check(config)
@@ -140,6 +141,12 @@ def load(workdir: str, assignments: Sequence[str] = (), exact: bool = False,
     with config.unlocked():
       config.lora.dtype = 'float32'
   return config, bases.attach(config, builders.build(config, paths))
+
+
+def _sampling(config: Config, paths: Sequence[str], assignment: str) -> bool:
+  """Whether a change is of a key that sampling alone reads: one of those that the builder's module names in
+  `SAMPLING`."""
+  return assignment.partition('=')[0] in getattr(builders.find(config, paths), 'SAMPLING', ())
 
 
 def open_run(workdir: str, assignments: Sequence[str] = (), step: int | str | None = None,

@@ -8,6 +8,7 @@ from genjax.configs.gans import digits_gan, grid_gan, sprites_stylegan2, stylega
 from genjax.experiments import gan, generators
 from genjax.options import known
 from genjax.runs import builders, codes
+from genjax.runs import workdir as workdir_lib
 from genjax.training.run import Run
 from genjax.types import UserError
 
@@ -90,3 +91,13 @@ def test_generators_without_codes_are_refused():
 def test_bad_flags_of_ways(flag, message):
   with pytest.raises(UserError, match=message):
     interpolate.main(['--workdir=nowhere', '--out=way.png', flag])
+
+
+def test_truncation_may_change_when_a_run_is_sampled(tmp_path, monkeypatch):
+  config = stylegan2.get_config('smoke')
+  monkeypatch.setattr(workdir_lib, 'read_config', lambda workdir: (config, []))
+  changed, experiment = workdir_lib.load(str(tmp_path), ['objective.truncation=0.5', 'objective.truncation_layers=2'])
+  assert changed.objective.truncation == experiment.objective.truncation == 0.5
+  assert experiment.objective.truncation_layers == 2
+  with pytest.raises(UserError, match='--set changes how a run is sampled'):
+    workdir_lib.load(str(tmp_path), ['objective.path_weight=1.0'])
