@@ -1,8 +1,11 @@
 """Style-based generators in the builder of GANs: checks at the start, options, codes and ways between them."""
 
+import json
+
 import numpy as np
 import pytest
 
+from genjax import config as config_lib
 from genjax.cli import interpolate
 from genjax.configs.gans import digits_gan, grid_gan, sprites_stylegan2, stylegan2, stylegan3
 from genjax.experiments import gan, generators
@@ -93,9 +96,10 @@ def test_bad_flags_of_ways(flag, message):
     interpolate.main(['--workdir=nowhere', '--out=way.png', flag])
 
 
-def test_truncation_may_change_when_a_run_is_sampled(tmp_path, monkeypatch):
+def test_truncation_may_change_when_a_run_is_sampled(tmp_path):
   config = stylegan2.get_config('smoke')
-  monkeypatch.setattr(workdir_lib, 'read_config', lambda workdir: (config, []))
+  (tmp_path / 'config.json').write_text(json.dumps(config_lib.plain(config)))
+  (tmp_path / 'run.json').write_text(json.dumps({'paths': [], 'data': {}}))
   changed, experiment = workdir_lib.load(str(tmp_path), ['objective.truncation=0.5', 'objective.truncation_layers=2'])
   assert changed.objective.truncation == experiment.objective.truncation == 0.5
   assert experiment.objective.truncation_layers == 2
