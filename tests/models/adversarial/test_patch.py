@@ -42,7 +42,7 @@ def test_a_bias_before_a_norm_is_left_out(norm, biases):
 
 
 @pytest.mark.parametrize(('options', 'match'), [
-  (dict(norm='instance'), 'norm must be one of'), (dict(layers=0), 'layers'), (dict(dtype='int8'), 'dtype')])
+  (dict(norm='spectral'), 'norm must be one of'), (dict(layers=0), 'layers'), (dict(dtype='int8'), 'dtype')])
 def test_bad_options(options, match):
   with pytest.raises(UserError, match=match):
     Patch(**options)
