@@ -55,8 +55,8 @@ def inspected(run, mesh: dict[str, int]) -> bool:
   """Whether `genjax inspect --mesh` prints the layouts that the parameters have."""
   text = ','.join(f'{axis}:{size}' for axis, size in mesh.items())
   report = inspect.inspect(run.experiment, run.settings.seed, inspect.abstract_mesh(text), run.settings.rules)
-  split = lambda names: [set(name.split('+')) - {'-'} for name in names]
-  printed = {(row['group'], row['path']): split(row['layout'].split(' ')) for row in report['parameters']}
+  split = lambda row: [set(name.split('+')) - {'-'} for name in row['layout'].split(' ')][:len(row['shape'])]
+  printed = {(row['group'], row['path']): split(row) for row in report['parameters']}
   actual = {}
   for group, tree in run.state.params.items():
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
