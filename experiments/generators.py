@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from genjax.config import Config
 from genjax.objectives import kinds, projection
 from genjax.objectives.gan import Gan
+from genjax.objectives.pixels import centred
 from genjax.objectives.style import StyleGan
 from genjax.types import Array, Tree, UserError
 
@@ -58,9 +59,8 @@ def _of_styles(shape: Any, objective: StyleGan) -> kinds.Generator:
     style_NW = styles(group, keys, jnp.arange(DRAWS))
     mean_W = jnp.mean(style_NW, axis=0)
     deviation = jnp.sqrt(jnp.mean(jnp.sum(jnp.square(style_NW - mean_W), axis=-1)))
-    whole = lambda style_BW: image(group, jnp.broadcast_to(style_BW[:, None], (len(style_BW), objective.layers,
-                                                                              style_BW.shape[-1])))
-    return projection.project(whole, image_BHWC / 127.5 - 1.0, mean_W, deviation, jax.random.key(_SEED), STEPS)
+    whole = lambda style_BW: image(group, objective.everywhere(style_BW))
+    return projection.project(whole, centred(image_BHWC), mean_W, deviation, jax.random.key(_SEED), STEPS)
 
   return kinds.Generator(shape, (objective.style,), styles, decode, project)
 

@@ -12,7 +12,7 @@ from genjax import checks
 from genjax.nn.functional import Network
 from genjax.objectives.base import Context, Output, Phase, Variables
 from genjax.objectives.judges import Judges
-from genjax.objectives.pixels import as_image, centred
+from genjax.objectives.pixels import as_image, centred, psnr
 from genjax.objectives.vae import draw_posterior, kl_to_standard_normal
 from genjax.types import Array, Batch, Key, Params, Tree, UserError
 
@@ -20,7 +20,6 @@ RECONSTRUCTIONS = ('l1', 'l2', 'laplace', 'gaussian')
 NORMALISATIONS = ('channels', 'all')
 _LEARNED = ('laplace', 'gaussian')  # those with a learned scale
 _LEAST_VARIANCE = 1e-8  # a channel that is constant has no scale
-_MOST_PSNR = 100.0  # in dB, of images that are equal
 
 
 class Forward(NamedTuple):
@@ -217,10 +216,8 @@ def pixel_errors(out_BHWC: Array, image_BHWC: Array) -> dict[str, Array]:
   """Of reconstructions in [-1, 1] and originals uint8, each of shape B: 'l1' and 'mse' in units of pixels in [-1, 1],
   'psnr' in dB of uint8 images."""
   x_BHWC, axes = centred(image_BHWC), tuple(range(1, image_BHWC.ndim))
-  difference_BHWC = (as_image(out_BHWC).astype(jnp.float32) - image_BHWC.astype(jnp.float32)) / 255
-  psnr_B = -10 * jnp.log10(jnp.maximum(jnp.mean(jnp.square(difference_BHWC), axis=axes), 10 ** (-_MOST_PSNR / 10)))
   return {'l1': jnp.mean(jnp.abs(x_BHWC - out_BHWC), axis=axes),
-          'mse': jnp.mean(jnp.square(x_BHWC - out_BHWC), axis=axes), 'psnr': psnr_B}
+          'mse': jnp.mean(jnp.square(x_BHWC - out_BHWC), axis=axes), 'psnr': psnr(as_image(out_BHWC), image_BHWC)}
 
 
 def _kl(mean_BX: Array, log_variance_BX: Array) -> Array:

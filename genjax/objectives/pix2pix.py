@@ -14,9 +14,10 @@ import jax.numpy as jnp
 
 from genjax import checks
 from genjax.nn.functional import Network
+from genjax.objectives import gan_losses
 from genjax.objectives.base import Context, Output, Phase, Variables
 from genjax.objectives.kinds import Perceptual
-from genjax.objectives.pixels import as_image, centred
+from genjax.objectives.pixels import as_image, centred, psnr
 from genjax.types import Array, Batch, Key, Params, Tree, UserError
 
 GENERATOR, CRITIC, PERCEPTUAL = 'generator', 'critic', 'perceptual'  # groups
@@ -24,28 +25,23 @@ SOURCE, TARGET = 'source', 'image'  # columns, uint8
 STATISTICS = ('running', 'picture')
 
 
-def _vanilla(real: Array, fake: Array) -> Array:
-  return jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake))
+PatchLoss = Callable[[Array, Array], Array]  # of real and generated logits
 
 
-def _squares(real: Array, fake: Array) -> Array:
-  return jnp.mean((real - 1.0) ** 2) + jnp.mean(fake ** 2)
-
-
-def _hinge(real: Array, fake: Array) -> Array:
-  return jnp.mean(jax.nn.relu(1.0 - real)) + jnp.mean(jax.nn.relu(1.0 + fake))
+def _mean(name: str) -> tuple[PatchLoss, PatchLoss]:
+  """Losses of `genjax.objectives.gan_losses`, as means over all patches."""
+  critic, generator = gan_losses.LOSSES[name]
+  return lambda real, fake: jnp.mean(critic(real, fake)), lambda real, fake: jnp.mean(generator(fake))
 
 
 def _relative(real: Array, fake: Array) -> Array:
   """Real pictures look more real than generated ones do on average, and these less (ESRGAN, section 3.2)."""
-  return _vanilla(real - jnp.mean(fake), fake - jnp.mean(real))
+  return LOSSES['vanilla'][0](real - jnp.mean(fake), fake - jnp.mean(real))
 
 
-# Name -> loss of the critic of real and generated logits, and of the generator of both; means over all patches.
-LOSSES: dict[str, tuple[Callable[[Array, Array], Array], Callable[[Array, Array], Array]]] = {
-  'vanilla': (_vanilla, lambda real, fake: jnp.mean(jax.nn.softplus(-fake))),
-  'lsgan': (_squares, lambda real, fake: jnp.mean((fake - 1.0) ** 2)),
-  'hinge': (_hinge, lambda real, fake: -jnp.mean(fake)),
+# Name -> loss of the critic and of the generator; means over all patches.
+LOSSES: dict[str, tuple[PatchLoss, PatchLoss]] = {
+  'vanilla': _mean('non_saturating'), 'lsgan': _mean('lsgan'), 'hinge': _mean('hinge'),
   'relativistic': (_relative, lambda real, fake: _relative(fake, real)),
 }
 
@@ -173,6 +169,4 @@ class Pix2Pix:
 def differences(image_BHWC: Array, other_BHWC: Array) -> dict[str, Array]:
   """'l1' and 'psnr' of uint8 pictures, each B, with pixels from 0 to 1."""
   difference = (image_BHWC.astype(jnp.float32) - other_BHWC.astype(jnp.float32)) / 255.0
-  axes = (1, 2, 3)
-  square_B = jnp.mean(difference ** 2, axis=axes)
-  return {'l1': jnp.mean(jnp.abs(difference), axis=axes), 'psnr': -10.0 * jnp.log10(jnp.maximum(square_B, 1e-10))}
+  return {'l1': jnp.mean(jnp.abs(difference), axis=(1, 2, 3)), 'psnr': psnr(image_BHWC, other_BHWC)}

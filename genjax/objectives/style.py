@@ -98,9 +98,13 @@ class StyleGan(Gan):
     """Latents -> styles B W, in inference mode."""
     return self.generator.apply(generator, mutable, latent_BZ, label_B, part='map')[0]
 
+  def everywhere(self, style_BW: Array) -> Array:
+    """Styles B W -> the same for all layers, B L W."""
+    return jnp.broadcast_to(style_BW[:, None], (len(style_BW), self.layers, style_BW.shape[-1]))
+
   def truncated(self, mutable: Tree, style_BW: Array) -> Array:
     """Styles B W -> truncated styles of all layers, B L W (Karras et al. 2019, appendix B)."""
-    style_BLW = jnp.broadcast_to(style_BW[:, None], (len(style_BW), self.layers, style_BW.shape[-1]))
+    style_BLW = self.everywhere(style_BW)
     if self.truncation == 1:
       return style_BLW
     mean_W, reach = mutable['average'], self.truncation_layers or self.layers
@@ -123,7 +127,7 @@ class StyleGan(Gan):
     keys = jax.random.split(key, 4)
     style_BW, mutable = self.generator.apply(generator, mutable, self._latent(keys[0], (count,)), label, key=mode,
                                              part='map')
-    style_BLW = jnp.broadcast_to(style_BW[:, None], (count, self.layers, style_BW.shape[-1]))
+    style_BLW = self.everywhere(style_BW)
     if not self.mixing:
       return style_BLW, mutable
     other_BW = self.styles(generator, mutable, self._latent(keys[1], (count,)), label)

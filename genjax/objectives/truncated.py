@@ -57,7 +57,7 @@ class TruncatedGan(Gan):
       mutable = self.standing_statistics(params, mutable)
     latent_BZ = jax.vmap(lambda key: self._cut_latent(key, ()))(keys)
     x, _ = self.generator.apply(params['generator'], mutable, latent_BZ, self._label(conditions))
-    return {'image': jnp.round(127.5 * (x + 1.0)).clip(0, 255).astype(jnp.uint8)}
+    return self._columns(x)
 
   def standing_statistics(self, params: Params, mutable: Tree) -> Tree:
     """The generator's mutable tree with the mean statistics of `standing` batches in the place of running averages."""

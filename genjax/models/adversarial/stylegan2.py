@@ -35,6 +35,33 @@ CRITIC_MAPPING = 8  # layers of a conditional discriminator's mapping network
 _HALF = math.sqrt(0.5)
 
 
+def check(options: Any, name: str, least: int) -> None:
+  """Checks what StyleGAN2 and StyleGAN3 have alike.
+
+  Args:
+    options: of either.
+    name: of the architecture, for messages.
+    least: smallest side of its images.
+
+  Raises:
+    UserError: a size that is no power of two, or an option out of range.
+  """
+  checks.whole(options, 1, 'size', 'channels', 'latent', 'style', 'mapping', 'width', 'width_max', 'group',
+               'num_classes')  # num_classes None: unconditional
+  checks.positive(options, 'mapping_rate')
+  checks.between(options, ('clamp',), at_least=0)
+  checks.rates(options, 'average')
+  checks.dtype(options)
+  if options.critic not in CRITICS:
+    raise UserError(f'config.model.critic must be one of {CRITICS}, got {options.critic!r}')
+  if options.size < least or options.size & (options.size - 1):
+    raise UserError(f'config.model: {name} makes images with a side that is a power of two and at least {least}, got '
+                    f'{options.size}; resize them by config.data.shape, resize and crop')
+  if options.width < options.size:
+    raise UserError(f'config.model.width={options.width} leaves no channel at {options.size} pixels; it must be at '
+                    f'least {options.size}')
+
+
 @dataclasses.dataclass(frozen=True)
 class StyleGan2:
   """StyleGAN2 for square images with a side that is a power of two.
@@ -78,20 +105,7 @@ class StyleGan2:
   pack = 1
 
   def __post_init__(self):
-    checks.whole(self, 1, 'size', 'channels', 'latent', 'style', 'mapping', 'width', 'width_max', 'group',
-                 'num_classes')  # num_classes None: unconditional
-    checks.positive(self, 'mapping_rate')
-    checks.between(self, ('clamp',), at_least=0)
-    checks.rates(self, 'average')
-    checks.dtype(self)
-    if self.critic not in CRITICS:
-      raise UserError(f'config.model.critic must be one of {CRITICS}, got {self.critic!r}')
-    if self.size < 2 * START or self.size & (self.size - 1):
-      raise UserError(f'config.model: StyleGAN2 makes images with a side that is a power of two and at least '
-                      f'{2 * START}, got {self.size}; resize them by config.data.shape, resize and crop')
-    if self.width < self.size:
-      raise UserError(f'config.model.width={self.width} leaves no channel at {self.size} pixels; it must be at least '
-                      f'{self.size}')
+    check(self, 'StyleGAN2', least=2 * START)
 
   @property
   def sides(self) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ import scipy.special
 from genjax import checks, reduction, sharding
 from genjax.models.adversarial import style_ops
 from genjax.models.adversarial.style_ops import EqualDense
-from genjax.models.adversarial.stylegan2 import CRITICS, MappingNetwork, StyleDiscriminator, StyleGan2
+from genjax.models.adversarial.stylegan2 import MappingNetwork, StyleDiscriminator, StyleGan2, check
 from genjax.nn.cpu_convolutions import NHWC
 from genjax.nn.functional import Network, network
 from genjax.nn.kernels import dense
@@ -90,23 +90,12 @@ class StyleGan3:
   pack = 1
 
   def __post_init__(self):
-    checks.whole(self, 1, 'size', 'channels', 'latent', 'style', 'mapping', 'width', 'width_max', 'critical', 'group',
-                 'num_classes')  # num_classes None: unconditional
+    check(self, 'StyleGAN3', least=16)
+    checks.whole(self, 1, 'critical')
     checks.whole(self, 2, 'convolutions')
-    checks.positive(self, 'mapping_rate')
-    checks.between(self, ('clamp',), at_least=0)
-    checks.rates(self, 'average', 'magnitude')
-    checks.dtype(self)
-    if self.critic not in CRITICS:
-      raise UserError(f'config.model.critic must be one of {CRITICS}, got {self.critic!r}')
-    if self.size < 16 or self.size & (self.size - 1):
-      raise UserError('config.model: StyleGAN3 makes images with a side that is a power of two and at least 16, got '
-                      f'{self.size}; resize them by config.data.shape, resize and crop')
+    checks.rates(self, 'magnitude')
     if self.critical >= self.convolutions:
       raise UserError(f'config.model.critical={self.critical} must be less than convolutions={self.convolutions}')
-    if self.width < self.size:
-      raise UserError(f'config.model.width={self.width} leaves no channel at {self.size} pixels; it must be at least '
-                      f'{self.size}')
 
   @property
   def layers(self) -> int:

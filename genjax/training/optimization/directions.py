@@ -38,15 +38,9 @@ def _changing_adam(b1: float, b2: float, eps: float, b2_end: float, b2_steps: in
   """Adam whose b2 changes. As in R3GAN the second moment is corrected as if b2 had been the present one all along."""
 
   def update(updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, Any]:
-    del params
     done = jnp.minimum(state.count.astype(jnp.float32) / b2_steps, 1.0)
     now = b2_end + (b2 - b2_end) * (0.5 + 0.5 * jnp.cos(jnp.pi * done))
-    count = optax.safe_increment(state.count)
-    mu = jax.tree.map(lambda old, new: b1 * old + (1 - b1) * new, state.mu, updates)
-    nu = jax.tree.map(lambda old, new: now * old + (1 - now) * new**2, state.nu, updates)
-    first, second = 1 - b1**count, 1 - now**count
-    scaled = jax.tree.map(lambda m, v: m / first / (jnp.sqrt(v / second) + eps), mu, nu)
-    return scaled, optax.ScaleByAdamState(count, mu, nu)
+    return optax.scale_by_adam(b1, now, eps).update(updates, state, params)
 
   return optax.GradientTransformation(optax.scale_by_adam(b1, b2, eps).init, update)
 
