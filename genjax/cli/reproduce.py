@@ -164,7 +164,9 @@ def _keep(table: dict[str, Row], workdir: pathlib.Path, place: pathlib.Path | No
   for one in planned:
     lacking = [name for name in one.row.data if originals.lacking(name, place)]
     needs = 'it needs an accelerator' if reproducing.cost(one.row, accelerator) is None else ''
-    why[one.row.name] = needs or ('its data is absent: ' + ', '.join(lacking) if lacking else '')
+    absent = [name for name in one.row.weights.values() if originals.no_weights(workdir, name)]
+    why[one.row.name] = needs or ('its data is absent: ' + ', '.join(lacking) if lacking else '') or (
+      f'its weights are absent: {", ".join(absent)}' if absent else '')
   kept = results.keep({one.row.name: one.collect(why[one.row.name]) for one in planned}, folder)
   print(f'results of {sum(bool(result.runs) for result in kept.values())} of {len(kept)} rows: {folder}')
 

@@ -100,6 +100,8 @@ class Row:
     evaluate: flags of `genjax evaluate`, such as '--step=best'.
     uses: dotted key -> name of the row whose run it names: init_from, parts.NAME. The run of the same seed is taken,
       or that of the row's first seed if it has none.
+    weights: dotted key -> public network that it names, such as 'vgg16_lpips': a folder that `genjax import --to` made,
+      WORKDIR/weights/NAME.
     comparisons: what must hold between values.
     note: how the setting differs from the published one; one or two sentences in Markdown.
   """
@@ -115,6 +117,7 @@ class Row:
   packages: tuple[str, ...] = ()
   evaluate: tuple[str, ...] = ()
   uses: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
   comparisons: tuple[Comparison, ...] = ()
   note: str = ''
 

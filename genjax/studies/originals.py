@@ -1,4 +1,5 @@
-"""The data sets of baselines: whether they are there, and how they are made from original files before a run begins."""
+"""The data sets and public weights of baselines: whether they are there, and how sets are made from original files
+before a run begins."""
 
 from collections.abc import Iterable
 import dataclasses
@@ -6,6 +7,8 @@ import pathlib
 
 from genjax.data.prepared import prepare
 from genjax.types import UserError, listed
+
+WEIGHTS = 'weights'  # the folder of converted weights, beside those of rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,10 @@ SETS = {
   'multi30k': Set(('multi30k',), 'train.*'),
   'sst2': Set(('sst2', 'sst'), 'stsa.binary.*'),
   'jsb_chorales': Set(('jsb_chorales', 'jsb-chorales'), '*quarter.json'),
+  'lpc_sprites': Set(('lpc_sprites', 'lpc-sprites'), 'bottomwear'),
+  'lpc_sprites_orcs': Set(('lpc_sprites_orcs', 'lpc-sprites'), 'bottomwear'),
+  'lpc_sprites_full': Set(('lpc_sprites_full', 'lpc-sprites'), 'bottomwear'),
+  'emoji_noto_all': Set(('emoji_noto_all', 'emoji-noto'), 'noto_emoji_64.webp'),
   'free_spoken_digits': Set(('free_spoken_digits', 'free-spoken-digit-dataset', 'fsdd', 'recordings'), '*.[nw][pa][zv]',
                             in_place=True),
 }
@@ -82,6 +89,20 @@ def make(names: Iterable[str], originals: pathlib.Path | None) -> dict[str, str]
     except UserError as error:
       missing[name] = str(error)
   return missing
+
+
+def weights(workdir: pathlib.Path, name: str) -> pathlib.Path:
+  """Where the converted weights of a public network are, in the folder of all rows."""
+  return workdir.absolute() / WEIGHTS / name
+
+
+def no_weights(workdir: pathlib.Path, name: str) -> str:
+  """Why a row cannot read weights, with the command that makes them; '' where they are."""
+  place = weights(workdir, name)
+  if (place / 'config.json').is_file():
+    return ''
+  return (f'it needs the weights {name}; convert them once (docs/extractors.md says from which file): genjax import '
+          f'--from=FILE --as={name} --to={place}')
 
 
 def check_names(names: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
     WORKDIR/ROW/             the folder of a sweep, see `genjax.studies.sweeps`
     WORKDIR/ROW/seed=0/      a run
     WORKDIR/ROW/result.json  values and cards of its runs, see `genjax.studies.results`
+    WORKDIR/weights/NAME/    public weights that rows name, made by `genjax import --to`
 """
 
 from collections.abc import Mapping, Sequence
@@ -79,6 +80,8 @@ def check_table(table: Mapping[str, Row]) -> None:
   """
   for row in table.values():
     originals.check_names(row.data)
+    if row.name == originals.WEIGHTS:
+      raise UserError(f'a row is called {row.name!r}, as the folder of public weights beside it is; call it otherwise')
     for name in (*row.needs, *row.held_against):
       if name not in table:
         raise UserError(f'the row {row.name} names the row {name!r}, which is not there.{suggestion(name, table)}')
@@ -149,6 +152,7 @@ def plan(table: Mapping[str, Row], row: Row, workdir: pathlib.Path, place: pathl
   sources: list[str] = []
   for seed in row.seeds:
     uses = {key: _run(table[name], seed, workdir) for key, name in row.uses.items()}
+    uses.update({key: originals.weights(workdir, name) for key, name in row.weights.items()})
     names.update({str(path): '/'.join(path.parts[-2:]) for path in uses.values()})
     base, sources, _ = configs.read(_config(row, uses))
     changes: dict[str, Any] = {sweeps.SEED: seed, **{key: str(path) for key, path in uses.items()
@@ -216,6 +220,8 @@ def missing(planned: Sequence[Planned], place: pathlib.Path | None, accelerator:
       found[one.row.name] = 'it needs an accelerator'
     elif lacking:
       found[one.row.name] = f'it needs the package {", ".join(lacking)}'
+    elif told := [why for name in one.row.weights.values() if (why := originals.no_weights(one.folder.parent, name))]:
+      found[one.row.name] = told[0]
     elif any(name in absent for name in one.row.data):
       found[one.row.name] = '; '.join(absent[name] for name in one.row.data if name in absent)
   for one in doing:  # in their order: a row goes after those that it stands on

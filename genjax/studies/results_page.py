@@ -97,7 +97,8 @@ def summary(chosen: Sequence[Row], known: Mapping[str, results.Result]) -> str:
 
 def setting(row: Row) -> str:
   """The config of a row with its overrides, as one writes them."""
-  given = {**row.overrides, **{key: f'{name}/seed=…' for key, name in row.uses.items()}}
+  given = {**row.overrides, **{key: f'{name}/seed=…' for key, name in row.uses.items()},
+           **{key: f'weights/{name}' for key, name in row.weights.items()}}
   arguments = [f'{key.removeprefix("arg.")}={value}' for key, value in given.items() if key.startswith('arg.')]
   config = row.config + ((',' if ':' in row.config else ':') + ','.join(arguments) if arguments else '')
   flags = (f'--config.{key}={_written(value)}' for key, value in given.items() if not key.startswith('arg.'))
