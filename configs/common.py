@@ -43,14 +43,14 @@ def parse_arg(arg: str | None, **defaults: Any) -> Any:
   return ml_collections.ConfigDict(values)
 
 
-def size(sizes: dict[str, tuple], name: str) -> tuple:
-  """Looks up the table row for the config argument `model`.
+def size(sizes: dict[str, tuple], name: str, argument: str = 'model') -> tuple:
+  """Looks up the table row for the config argument `argument`.
 
   Raises:
     ValueError: there is no such row.
   """
   if name not in sizes:
-    raise ValueError(f'config argument model must be one of {sorted(sizes)}, got {name!r}')
+    raise ValueError(f'config argument {argument} must be one of {sorted(sizes)}, got {name!r}')
   return sizes[name]
 
 

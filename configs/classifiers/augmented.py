@@ -21,7 +21,7 @@ def get_config(arg=None):
   if not 0 < arg.share < 1:
     raise ValueError(f'config argument share must be between 0 and 1, got {arg.share}; leave generated out to learn '
                      'from real pictures alone')
-  width, layers, shift, flip = common.size(NETWORKS, arg.data)
+  width, layers, shift, flip = common.size(NETWORKS, arg.data, 'data')
   side, channels = common.PICTURES[arg.data]
   config = common.base(steps=arg.steps, batch_size=128)
   config.experiment = 'genjax.experiments.classifier'

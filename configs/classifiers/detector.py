@@ -18,7 +18,7 @@ def get_config(arg=None):
     raise ValueError('config argument generated is needed: a folder of pictures that genjax sample wrote')
   config = common.base(steps=arg.steps, batch_size=128)
   config.experiment = 'genjax.experiments.classifier'
-  side, channels = common.size(common.PICTURES, arg.data)
+  side, channels = common.size(common.PICTURES, arg.data, 'data')
   made = dict(name=arg.generated, train='train[:80%]', heldout='train[80%:]')
   if arg.smoke:
     made = dict(name='random_images', train='train', heldout='heldout')
