@@ -169,7 +169,8 @@ def condition(config: Config, column: str = pairs.SOURCE) -> Condition:
 
 def _pictures(place: Any, split: str, data: Data, beside: int = 1) -> Any:
   """The pictures of a folder, each of which holds so many parts side by side."""
-  decoding_options = kinds.Pictures(0, tuple(data.background))
+  colour: Any = tuple(data.background)
+  decoding_options = kinds.Pictures(0, colour)
   opened = folder.open_folder(place, split, folder.Options('pictures', (), data.broken, decoding=decoding_options))
   if not data.resize:
     image_sets.check_sizes(opened, data.shape, str(place), beside)
@@ -204,7 +205,8 @@ def _columns(config: Config, data: Data, split: str, together: bool, margin: int
   names = (pairs.SOURCE, pairs.TARGET)
   opened: Source = sources.open_tfds(data.name, split, names, *imported.folders(config.data))
   if data.reverse:
-    opened = pairs.Joined(*(pairs.Side(opened, name) for name in names[::-1]))
+    source, target = (pairs.Side(opened, name) for name in names[::-1])
+    opened = pairs.Joined(source, target)
   return opened if together else _apart(opened)
 
 

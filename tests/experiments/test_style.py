@@ -52,6 +52,9 @@ def test_settings_of_the_original():
   config = stylegan2.get_config('model=cifar')
   assert config.objective.path_weight == config.objective.mixing == 0 and config.model.group == 32
   assert config.steps * config.batch_size == 100_000_000 and config.ema.generator.half_life == 500_000
+  for argument, message in {'batch=128': 'batch from 1 to 64', 'model=cifar,pixels=64': "are of model='auto'"}.items():
+    with pytest.raises(ValueError, match=message):
+      stylegan2.get_config(argument)
   settings = sprites_stylegan2.sweep()
   assert [setting['arg.ada'] for setting in settings] == [False, True]
   names = [sprites_stylegan2.get_config(f'ada={ada}').objective.augment.name for ada in (False, True)]
