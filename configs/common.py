@@ -43,14 +43,14 @@ def parse_arg(arg: str | None, **defaults: Any) -> Any:
   return ml_collections.ConfigDict(values)
 
 
-def size(sizes: dict[str, tuple], name: str) -> tuple:
-  """Looks up the table row for the config argument `model`.
+def size(sizes: dict[str, tuple], name: str, argument: str = 'model') -> tuple:
+  """Looks up the table row for the config argument `argument`.
 
   Raises:
     ValueError: there is no such row.
   """
   if name not in sizes:
-    raise ValueError(f'config argument model must be one of {sorted(sizes)}, got {name!r}')
+    raise ValueError(f'config argument {argument} must be one of {sorted(sizes)}, got {name!r}')
   return sizes[name]
 
 
@@ -166,6 +166,58 @@ def pictures(arg: Any, share: int, resize: str) -> dict[str, Any]:
   splits = ('train', 'test') if arg.data in PICTURES else (f'train[:{share}%]', f'train[{share}%:]')
   given = {**IMAGES, **(dict(resize=resize, crop=True) if arg.pixels else {})}
   return dict(name=arg.data, train=splits[0], heldout=splits[1], shape=(side, side, channels), num_classes=0, **given)
+
+
+def classifier(arg: Any, data: dict[str, Any], *, steps: int, width: int, layers: int, features: int = 64,
+               rate: float = 2e-3, smoothing: float = 0.0, shift: int = 0, flip: bool = False, log_every: int = 50,
+               evaluations: int = 0) -> Any:
+  """A small convolutional classifier of pictures.
+
+  Args:
+    arg: has `smoke`.
+    data: config.data beside `IMAGES`.
+    steps: of the run.
+    width: of the network.
+    layers: of it.
+    features: of it.
+    rate: peak learning rate.
+    smoothing: see the objective, as `shift` and `flip`.
+    log_every: see `base`.
+    evaluations: how many there are in the run; 0 for one at its end alone.
+  """
+  config = base(steps=steps, batch_size=128)
+  config.experiment = 'genjax.experiments.classifier'
+  config.data = dict(IMAGES, **data)
+  config.model = dict(name='convolutional', width=width, layers=layers, convolutions=1, features=features, dropout=0.0)
+  config.objective = dict(smoothing=smoothing, shift=shift, flip=flip)
+  config.optimizers = dict(net=dict(name='adam', lr=rate, warmup=0, schedule='cosine'))
+  config.log_every = log_every
+  config.evaluate_every = max(1, steps // evaluations) if evaluations else 0
+  if arg.smoke:
+    smoke(config)
+    config.model.update(width=8, features=8)
+  config.sample_every = 0  # nothing to sample
+  return config
+
+
+def translation(*, steps: int, batch_size: int, every: int, sample_num: int, **data: Any) -> Any:
+  """Pictures from pictures, without networks and optimizers.
+
+  Args:
+    steps: of the run.
+    batch_size: of it.
+    every: steps from one evaluation, and one set of samples, to the next.
+    sample_num: see `base`.
+    **data: config.data, see `genjax.experiments.translation_data.Data`.
+  """
+  config = base(steps=steps, batch_size=batch_size)
+  config.experiment = 'genjax.experiments.translation'
+  config.data = dict(dict(IMAGES, train='train', heldout='test', margin=0, flip=True), **data)
+  config.evaluation = dict(num_samples=1000, measures=('l1', 'psnr', 'ssim'))
+  config.evaluate_every = config.sample_every = every
+  config.evaluate_batches = 20
+  config.sample_num = sample_num
+  return config
 
 
 def tokens(path: str, vocabulary_size: int, context: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from genjax import config as config_lib
 from genjax.config import Config
 from genjax.data import synthetic
 from genjax.data.pipeline import Pipeline
-from genjax.experiments import augmentation, generators, images, lazy, measures, render, sections, style
+from genjax.experiments import augmentation, generators, images, lazy, measures, render, sections
 from genjax.models.adversarial import biggan, dcgan, pacgan, r3gan, residual, stylegan2, stylegan3
 from genjax.objectives import kinds
 from genjax.objectives.gan import Gan
@@ -71,6 +71,9 @@ def build(config: Config) -> Experiment:
   augment = augmentation.make(objective_options.pop('augment', None), 0 if points else config.data.shape[2])
   if conditional and points:
     raise UserError('config.objective.conditional needs labelled images, and points have no label; set it to False')
+  if conditional and not config.data.num_classes:
+    raise UserError('config.objective.conditional needs the classes of images, and config.data.num_classes is 0: it '
+                    'reads no labels. Set it to their number, or conditional to False')
   num_classes = config.data.num_classes if conditional else None
   if points:
     model = config_lib.build(kind, config.model, 'config.model', dimensions=2, num_classes=None)
@@ -83,10 +86,10 @@ def build(config: Config) -> Experiment:
   goal = GOALS.get(config.model.name, Gan)
   objective = config_lib.build(
     goal, objective_options, 'config.objective', generator=model.generator(), discriminator=model.discriminator(),
-    latent=model.latent, kind='point' if points else 'image', num_classes=num_classes, pack=model.pack, augment=augment,
-    perturb=augmentation.perturbation(objective_options),
-    **({'momentum': model.momentum} if goal is TruncatedGan else {}), **style.of_model(model, goal))
-  style.check(config, objective)
+    kind='point' if points else 'image', num_classes=num_classes, augment=augment,
+    perturb=augmentation.perturbation(objective_options), **{name: getattr(model, name) for name in goal.of_model})
+  objective.check_rows(config.batch_size // config.microbatches,
+                       'microbatches' if config.microbatches > 1 else 'batches')
   if objective.feature_matching and not getattr(model, 'gives_features', False):
     raise UserError(f'config.objective.feature_matching needs a discriminator that gives its features, and that of '
                     f'config.model.name={config.model.name!r} does not; set it to 0')
@@ -94,16 +97,12 @@ def build(config: Config) -> Experiment:
     raise UserError(
       "config.objective.loss 'wgan_gp' penalises the gradient of each sample, which batch normalisation in the "
       "discriminator makes meaningless; set config.model.discriminator_norm to 'none'")
-  if config.batch_size // config.microbatches % model.pack:
-    raise UserError(
-      f'a discriminator that sees config.model.pack={model.pack} samples at once needs microbatches of a multiple '
-      f'of that, got {config.batch_size // config.microbatches}; change config.batch_size')
   train, heldout = _mixture(config) if points else (
     images.batches(config, config.data.train), images.batches(config, config.data.heldout, shuffle=False))
   example = {'point': jax.ShapeDtypeStruct((2,), np.float32)} if points else images.example(config)
   return Experiment(
     objective=objective, train=train, heldout=heldout, optimizers=_optimizers(config, objective, corrected),
-    ema=dict(config.ema), hooks=(Collapse(),) if objective.watch else (),
+    ema=dict(config.ema), hooks=(_collapse(objective),) if objective.watch else (),
     example=example, axes=axes,
     assets={} if points else images.assets(config),
     conditions={'label': Condition.label(num_classes)} if num_classes else {},
@@ -148,10 +147,9 @@ def options(config: Config) -> dict[str, Section]:
   points = config.model.get('name') == POINTS
   classes = {'num_classes': 'config.objective.conditional and config.data.num_classes'}
   shape = {'dimensions': ''} if points else {'size': 'config.data.shape', 'channels': 'config.data.shape'}
-  made = {'generator': '', 'discriminator': '', 'kind': 'config.model.name', 'latent': 'config.model.latent',
-          'pack': 'config.model.pack', 'augment': '', 'perturb': 'config.objective.consistency', **classes}
   goal = GOALS.get(config.model.get('name'), Gan)
-  made.update({'momentum': 'config.model.momentum'} if goal is TruncatedGan else style.computed(goal))
+  made = {'generator': '', 'discriminator': '', 'kind': 'config.model.name', 'augment': '',
+          'perturb': 'config.objective.consistency', **classes, **goal.of_model}
   return {
     'data': Section((Points,), names=tuple(MIXTURES)) if points else images.DATA,
     'model': named({**{name: row[0] for name, row in IMAGE_MODELS.items()}, POINTS: dcgan.PointGan}, config.model,
@@ -161,6 +159,11 @@ def options(config: Config) -> dict[str, Section]:
     **({} if points else {'evaluation': measures.EVALUATION,
                           'objective.augment': augmentation.section(config.objective.get('augment'))}),
     **sections.training(config)}
+
+
+def _collapse(objective: Gan) -> Collapse:
+  """What warns of collapse. A critic whose loss is a distance tells real and fake apart as long as there is one."""
+  return Collapse(accuracy=1.0) if objective.loss == 'wgan_gp' else Collapse()
 
 
 def _mixture(config: Config) -> tuple[Pipeline, Pipeline]:
@@ -184,9 +187,10 @@ def _optimizers(config: Config, objective: Gan, corrected: bool = False) -> dict
   made = {}
   for group in config.optimizers:
     options = config.optimizers[group]
+    made.update(optimizers.from_config({group: options}, updates[group]))  # before it is corrected it must be right
     if corrected:
       options = lazy.corrected(options, lazy.share(objective.phases(), group), f'config.optimizers.{group}')
-    made.update(optimizers.from_config({group: options}, updates[group]))
+      made.update(optimizers.from_config({group: options}, updates[group]))
   return made
 
 

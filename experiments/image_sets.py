@@ -57,18 +57,25 @@ def open_pictures(data: Config, split: str, columns: Sequence[str]) -> pipeline.
   return source
 
 
-def check_sizes(source: Any, data: Config) -> None:
+def check_sizes(source: Any, shape: Sequence[int], name: str, beside: int = 1) -> None:
   """Checks before any is decoded that pictures have the size of config.data.shape.
+
+  Args:
+    source: pictures of a folder.
+    shape: config.data.shape.
+    name: config.data.name, for messages.
+    beside: parts of this shape that a picture holds side by side.
 
   Raises:
     UserError: some do not.
   """
-  size_N2 = source.index['size']
-  wrong_N2 = size_N2[(size_N2 != np.asarray(data.shape[:2])).any(axis=1)]
+  size_N2, wanted = source.index['size'], (shape[0], beside * shape[1])
+  wrong_N2 = size_N2[(size_N2 != np.asarray(wanted)).any(axis=1)]
   if len(wrong_N2):
     height, width = wrong_N2[0].tolist()
+    needed = f', which takes pictures of {wanted[0]} x {wanted[1]}' if beside > 1 else ''
     raise UserError(
-      f'config.data.shape is {tuple(data.shape)}, but {len(wrong_N2)} of {len(size_N2)} pictures of {data.name} have '
+      f'config.data.shape is {tuple(shape)}{needed}, but {len(wrong_N2)} of {len(size_N2)} pictures of {name} have '
       f'other sizes, such as {height} x {width}; resize them by config.data.resize=bilinear and config.data.crop=True')
 
 

@@ -201,7 +201,7 @@ def _open_source(data: Config, split: str, seed: int, more: Sequence[str]) -> pi
     if data.get('buckets'):
       return source
     if not data.get('resize', ''):
-      image_sets.check_sizes(source, data)
+      image_sets.check_sizes(source, data.shape, data.name)
     source = _resized(source, data)
   else:
     source = sources.open_tfds(data.name, split, wanted, *imported.folders(data))

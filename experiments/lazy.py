@@ -2,7 +2,7 @@
 
 A group with a main phase and a lazy one on every k-th step has k + 1 updates in k steps. Karras et al. (2020b, section
 3) multiply its rate by c = k / (k + 1) and raise both decays of Adam to the power c, so that k steps move and forget as
-much as without the lazy phase.
+much as without the lazy phase. Numbers of updates grow by 1 / c.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,19 +15,21 @@ from genjax.training.optimization import directions
 from genjax.types import UserError
 
 _ADAM = ('adam', 'adamw')
+_DECAYS = ('b1', 'b2', 'b2_end')
+_UPDATES = ('warmup', 'b2_steps', 'steps')
 
 
 def share(phases: Sequence[Phase], group: str) -> float:
-  """The factor c of a group: its runs of the most frequent phase as a share of all its updates."""
+  """The factor c of a group: the runs of its main phase, the first one, as a share of all its updates."""
   rates = [1.0 / phase.every for phase in phases if group in phase.trains]
-  return max(rates) / sum(rates) if rates else 1.0
+  return rates[0] / sum(rates) if rates else 1.0
 
 
 def corrected(options: Mapping[str, Any], factor: float, where: str) -> dict[str, Any]:
   """Options of an optimizer with the correction.
 
   Args:
-    options: of config.optimizers.
+    options: of config.optimizers, which `genjax.training.optimization.optimizers.from_config` has checked.
     factor: c, see `share`; 1 changes nothing.
     where: the config key of the options, for messages.
 
@@ -42,5 +44,6 @@ def corrected(options: Mapping[str, Any], factor: float, where: str) -> dict[str
   if given.get('name') not in _ADAM or other:
     raise UserError(f'{where}: config.objective.corrected_adam corrects adam and adamw, got '
                     f'{other[0] if other else given.get("name")!r}; choose one of them, or set corrected_adam to False')
-  return {**given, 'lr': given['lr'] * factor,
-          **{name: given.get(name, defaults[name])**factor for name in ('b1', 'b2')}}
+  decays = {name: given.get(name, defaults[name])**factor for name in _DECAYS if name != 'b2_end' or name in given}
+  updates = {name: round(given[name] / factor) for name in _UPDATES if given.get(name)}
+  return {**given, 'lr': given['lr'] * factor, **decays, **updates}

@@ -67,7 +67,9 @@ class Data(sections.Splits):
 
   def __post_init__(self):
     checks.whole(self, 1, 'shape', 'factor')
-    checks.whole(self, 0, 'margin')
+    checks.whole(self, 0, 'margin', 'background')
+    if len(self.background) != 3 or max(self.background) > 255:
+      raise checks.OutOfRange(f'background must be red, green and blue from 0 to 255, got {tuple(self.background)}')
     checks.positive(self, 'deviation')
     config_lib.choose(PAIRS, self.pairs, 'config.data.pairs')
     if len(self.shape) != 3 or self.shape[2] not in (1, 3) or self.source_channels not in (0, 1, 3):
@@ -165,9 +167,14 @@ def condition(config: Config, column: str = pairs.SOURCE) -> Condition:
     endings=decoding.ENDINGS)
 
 
-def _pictures(place: Any, split: str, data: Data) -> Any:
-  decoding_options = kinds.Pictures(0, tuple(data.background))
-  return folder.open_folder(place, split, folder.Options('pictures', (), data.broken, decoding=decoding_options))
+def _pictures(place: Any, split: str, data: Data, beside: int = 1) -> Any:
+  """The pictures of a folder, each of which holds so many parts side by side."""
+  colour: Any = tuple(data.background)
+  decoding_options = kinds.Pictures(0, colour)
+  opened = folder.open_folder(place, split, folder.Options('pictures', (), data.broken, decoding=decoding_options))
+  if not data.resize:
+    image_sets.check_sizes(opened, data.shape, str(place), beside)
+  return opened
 
 
 def _root(data: Data) -> Any:
@@ -183,7 +190,7 @@ def _apart(opened: Source) -> Source:
 
 
 def _halves(config: Config, data: Data, split: str, together: bool, margin: int) -> Source:
-  opened = pairs.Halves(_pictures(_root(data), split, data), data.reverse)
+  opened = pairs.Halves(_pictures(_root(data), split, data, beside=2), data.reverse)
   return opened if together else _apart(opened)
 
 
@@ -198,7 +205,8 @@ def _columns(config: Config, data: Data, split: str, together: bool, margin: int
   names = (pairs.SOURCE, pairs.TARGET)
   opened: Source = sources.open_tfds(data.name, split, names, *imported.folders(config.data))
   if data.reverse:
-    opened = pairs.Joined(*(pairs.Side(opened, name) for name in names[::-1]))
+    source, target = (pairs.Side(opened, name) for name in names[::-1])
+    opened = pairs.Joined(source, target)
   return opened if together else _apart(opened)
 
 

@@ -16,7 +16,7 @@ MODELS = {'conv': dict(name='conv', latent=8, channels=(32, 64), dtype='float32'
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, data='digits', model='conv', steps=3000, smoke=False)
-  side, channels = common.size(SETS, arg.data)
+  side, channels = common.size(SETS, arg.data, 'data')
   config = common.base(steps=arg.steps, batch_size=64)
   config.experiment = 'genjax.experiments.vae'
   config.data = dict(name=arg.data, train='train', heldout='test', shape=(side, side, channels), num_classes=10,

@@ -15,7 +15,7 @@ SETS = {'digits': (8, 1), 'mnist': (28, 1), 'fashion_mnist': (28, 1)}
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, data='mnist', epochs=100, smoke=False)
-  side, channels = common.size(SETS, arg.data)
+  side, channels = common.size(SETS, arg.data, 'data')
   config = common.base(steps=arg.epochs * 468, batch_size=128)
   config.experiment = 'genjax.experiments.vae'
   config.data = dict(name=arg.data, train='train', heldout='test', shape=(side, side, channels), num_classes=0,

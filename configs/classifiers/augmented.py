@@ -21,22 +21,11 @@ def get_config(arg=None):
   if not 0 < arg.share < 1:
     raise ValueError(f'config argument share must be between 0 and 1, got {arg.share}; leave generated out to learn '
                      'from real pictures alone')
-  width, layers, shift, flip = common.size(NETWORKS, arg.data)
+  width, layers, shift, flip = common.size(NETWORKS, arg.data, 'data')
   side, channels = common.PICTURES[arg.data]
-  config = common.base(steps=arg.steps, batch_size=128)
-  config.experiment = 'genjax.experiments.classifier'
   mixture = (dict(name=arg.data, weight=1 - arg.share),
              dict(name=arg.generated, weight=arg.share, train='train', heldout=''))
   sets = dict(name='', mixture=mixture) if arg.generated else dict(name=arg.data)
-  config.data = dict(common.IMAGES, **sets, train=arg.real, heldout='test', shape=(side, side, channels),
-                     num_classes=10)
-  config.model = dict(name='convolutional', width=width, layers=layers, convolutions=1, features=64, dropout=0.0)
-  config.objective = dict(smoothing=0.0, shift=shift, flip=flip)
-  config.optimizers = dict(net=dict(name='adam', lr=2e-3, warmup=0, schedule='cosine'))
-  config.log_every = 100
-  config.evaluate_every = max(1, arg.steps // 5)
-  if arg.smoke:
-    common.smoke(config)
-    config.model.update(width=8, features=8)
-  config.sample_every = 0  # nothing to sample
-  return config
+  data = dict(sets, train=arg.real, heldout='test', shape=(side, side, channels), num_classes=10)
+  return common.classifier(arg, data, steps=arg.steps, width=width, layers=layers, shift=shift, flip=flip,
+                           log_every=100, evaluations=5)

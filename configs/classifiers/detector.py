@@ -16,21 +16,10 @@ def get_config(arg=None):
   arg = common.parse_arg(arg, data='digits', generated='', steps=1000, smoke=False)
   if not arg.generated and not arg.smoke:
     raise ValueError('config argument generated is needed: a folder of pictures that genjax sample wrote')
-  config = common.base(steps=arg.steps, batch_size=128)
-  config.experiment = 'genjax.experiments.classifier'
-  side, channels = common.size(common.PICTURES, arg.data)
+  side, channels = common.size(common.PICTURES, arg.data, 'data')
   made = dict(name=arg.generated, train='train[:80%]', heldout='train[80%:]')
   if arg.smoke:
     made = dict(name='random_images', train='train', heldout='heldout')
-  config.data = dict(common.IMAGES, name='', train='train', heldout='test', shape=(side, side, channels), num_classes=2,
-                     mixture=(dict(name=arg.data, weight=1, label=0), dict(made, weight=1, label=1)))
-  config.model = dict(name='convolutional', width=32, layers=2, convolutions=1, features=64, dropout=0.0)
-  config.objective = dict(smoothing=0.0, shift=0, flip=False)
-  config.optimizers = dict(net=dict(name='adam', lr=1e-3, warmup=0, schedule='cosine'))
-  config.log_every = 100
-  config.evaluate_every = max(1, arg.steps // 5)
-  if arg.smoke:
-    common.smoke(config)
-    config.model.update(width=8, features=8)
-  config.sample_every = 0  # nothing to sample
-  return config
+  data = dict(name='', train='train', heldout='test', shape=(side, side, channels), num_classes=2,
+              mixture=(dict(name=arg.data, weight=1, label=0), dict(made, weight=1, label=1)))
+  return common.classifier(arg, data, steps=arg.steps, width=32, layers=2, rate=1e-3, log_every=100, evaluations=5)

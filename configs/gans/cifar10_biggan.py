@@ -26,9 +26,7 @@ SIZES = {
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, size='published', smoke=False)
-  if arg.size not in SIZES:
-    raise ValueError(f'config argument size must be one of {sorted(SIZES)}, got {arg.size!r}')
-  model, every, rates, updates, decay, start = SIZES[arg.size]
+  model, every, rates, updates, decay, start = common.size(SIZES, arg.size, 'size')
   small = arg.size == 'small'
   config = common.base(steps=every * updates, batch_size=50)
   config.experiment = 'genjax.experiments.gan'

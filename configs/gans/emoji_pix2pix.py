@@ -21,12 +21,10 @@ FOLDER = 'emoji_noto_all'
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, paper=False, data=FOLDER, pairs='edges', steps=0, smoke=False)
-  config = common.base(steps=arg.steps or (80_000 if arg.paper else 3000), batch_size=1 if arg.paper else 4)
-  config.experiment = 'genjax.experiments.translation'
   side = 256 if arg.paper else 64
-  config.data = dict(name=arg.data, train='train', heldout='test', data_dir='', originals='', shape=(side, side, 3),
-                     pairs=arg.pairs, reverse=False, source_channels=0, resize='', crop=False, margin=0, flip=True,
-                     threads=1)
+  config = common.translation(steps=arg.steps or (80_000 if arg.paper else 3000), batch_size=1 if arg.paper else 4,
+                              every=1000, sample_num=32, name=arg.data, shape=(side, side, 3), pairs=arg.pairs,
+                              reverse=False, source_channels=0)
   if arg.paper or arg.data != FOLDER:
     config.data.update(resize='bicubic', margin=side // 8 - 2)
   config.model = dict(name='unet', width=64 if arg.paper else 32, layers=8 if arg.paper else 6, dropout=0.5,
@@ -38,10 +36,6 @@ def get_config(arg=None):
   config.sampler = dict(statistics='picture' if arg.paper else 'running', drop=bool(arg.paper))
   rate = dict(name='adam', lr=2e-4 if arg.paper else 5e-4, b1=0.5, b2=0.999, schedule='linear', end=0.02)
   config.optimizers = dict(generator=dict(rate), critic=dict(rate, lr=2e-4))
-  config.evaluation = dict(num_samples=1000, measures=('l1', 'psnr', 'ssim'))
-  config.evaluate_every = config.sample_every = 1000
-  config.evaluate_batches = 20
-  config.sample_num = 32
   if arg.smoke:
     common.smoke(config)
     config.data.update(name='random_images', heldout='heldout', shape=(32, 32, 3), resize='bicubic', margin=2)

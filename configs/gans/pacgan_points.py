@@ -21,7 +21,7 @@ SCALE = {'grid': 0.25, 'ring': 0.05}  # of the small networks: the deviation of 
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, data='grid', pack=2, steps=0, size='published', smoke=False)
-  (steps,) = common.size(STEPS, arg.size)
+  (steps,) = common.size(STEPS, arg.size, 'size')
   small, steps = arg.size == 'small', arg.steps or steps
   config = common.base(steps=steps, batch_size=128 if small else 100 * arg.pack)
   config.experiment = 'genjax.experiments.gan'

@@ -21,12 +21,10 @@ SPRITES = 'lpc_sprites_orcs'
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, paper=False, data=SPRITES, steps=0, smoke=False)
-  config = common.base(steps=arg.steps or (200_000 if arg.paper else 5000), batch_size=1)
-  config.experiment = 'genjax.experiments.translation'
   sprites = arg.data == SPRITES
-  config.data = dict(name=arg.data, train='train', heldout='test', data_dir='', originals='',
-                     shape=(56, 32, 3) if sprites else (256, 256, 3), pairs='columns' if sprites else 'folders',
-                     domains=('A', 'B'), counterparts=sprites, resize='', crop=False, margin=0, flip=True, threads=1)
+  config = common.translation(steps=arg.steps or (200_000 if arg.paper else 5000), batch_size=1, every=1000,
+                              sample_num=32, name=arg.data, shape=(56, 32, 3) if sprites else (256, 256, 3),
+                              pairs='columns' if sprites else 'folders', domains=('A', 'B'), counterparts=sprites)
   if not sprites:
     config.data.update(resize='bicubic', margin=30)
   config.model = dict(name='resnet', width=64 if arg.paper else 16, blocks=9 if arg.paper else 3, dtype='float32')
@@ -36,12 +34,8 @@ def get_config(arg=None):
   config.sampler = dict(direction='forward')
   rate = dict(name='adam', lr=2e-4 if arg.paper else 5e-4, b1=0.5, b2=0.999, schedule='linear', end=0.02)
   config.optimizers = dict(generator=dict(rate), critic=dict(rate))
-  config.evaluation = dict(num_samples=1000, measures=('l1', 'psnr', 'ssim'))
   if sprites:
     config.evaluation.update(becomes=('body=6',), keeps=('trousers', 'top', 'hair', 'shoes'))
-  config.evaluate_every = config.sample_every = 1000
-  config.evaluate_batches = 20
-  config.sample_num = 32
   if arg.smoke:
     common.smoke(config)
     config.data.update(name='random_images', heldout='heldout', shape=(24, 16, 3), pairs='smaller', factor=1)

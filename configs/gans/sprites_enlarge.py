@@ -21,11 +21,8 @@ MODELS = {
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, model='small', adversarial=False, data='emoji_noto_all', side=64, factor=4, smoke=False)
-  config = common.base(steps=2000 if arg.adversarial else 4000, batch_size=8)
-  config.experiment = 'genjax.experiments.translation'
-  config.data = dict(name=arg.data, train='train', heldout='test', data_dir='', originals='',
-                     shape=(arg.side, arg.side, 3), pairs='smaller', factor=arg.factor, resize='', crop=False,
-                     margin=0, flip=True, threads=1)
+  config = common.translation(steps=2000 if arg.adversarial else 4000, batch_size=8, every=500, sample_num=16,
+                              name=arg.data, shape=(arg.side, arg.side, 3), pairs='smaller', factor=arg.factor)
   if arg.side != 64 or arg.data not in ('emoji_noto_all', 'lpc_sprites_full'):
     config.data.update(resize='lanczos', crop=True)
   config.model = dict(name='enlarger', dtype='float32', **common.size(MODELS, arg.model))
@@ -35,13 +32,9 @@ def get_config(arg=None):
   if arg.adversarial:
     config.critic = dict(name='patch', width=32, layers=2, norm='batch', dtype='float32')
     config.objective.update(loss='relativistic', conditional=False, adversarial=0.01, critic_weight=0.5)
-    config.init.strict = False  # of a run without a critic
+    config.init.rules = (('keep', '(mutable/)?critic/.*'),)  # of a run without a critic
     config.optimizers = dict(generator=dict(rate, lr=3e-4), critic=dict(rate, lr=3e-4))
   config.ema = dict(generator=0.999)
-  config.evaluation = dict(num_samples=1000, measures=('l1', 'psnr', 'ssim'))
-  config.evaluate_every = config.sample_every = 500
-  config.evaluate_batches = 20
-  config.sample_num = 16
   if arg.smoke:
     common.smoke(config)
     config.data.update(name='random_images', heldout='heldout', shape=(32, 32, 3))

@@ -36,7 +36,7 @@ SIZES = {
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, size='narrow', pack=1, steps=0, smoke=False)
-  model, packs, steps, latents, rates, b2 = common.size(SIZES, arg.size)
+  model, packs, steps, latents, rates, b2 = common.size(SIZES, arg.size, 'size')
   config = common.base(steps=arg.steps or steps, batch_size=packs * arg.pack)
   config.experiment = 'genjax.experiments.gan'
   small: Any = dict(latent=4, generator_widths=(8, 4, 4, 4), discriminator_widths=(2, 2, 4)) if arg.smoke else {}
@@ -49,7 +49,7 @@ def get_config(arg=None):
                        for group, rate in zip(('generator', 'discriminator'), rates)}
   config.evaluation = dict(common.IMAGE_EVALUATION, num_samples=26_000)
   config.steps_per_call = 10
-  config.log_every = 500
+  config.log_every = max(1, min(500, config.steps // 30))
   config.evaluate_every = config.sample_every = max(1, config.steps // 5)
   config.evaluate_batches = 4
   config.checkpoint.every = max(1, min(5000, config.steps // 5))

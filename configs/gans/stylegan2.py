@@ -5,7 +5,8 @@
     genjax train --config=configs/gans/stylegan2.py:model=cifar,conditional --workdir=runs/stylegan2_cifar
 
 Arguments: `model`, 'auto', 'paper256', 'paper1024' or 'cifar'; `data`, a TFDS data set or a folder of pictures, of
-which the last 1,000 are held out; `pixels`, the side to which 'auto' resizes and crops them; `batch`, of 'auto';
+which the last 1,000 are held out; of 'auto' `pixels` (256), the side to which it resizes and crops them, and `batch`
+(32, at most 64);
 `conditional`, on the ten classes of CIFAR-10; `ada` (True), adaptive augmentation. Without data the images are noise of
 the same shape, for plans and benchmarks.
 
@@ -32,8 +33,14 @@ def auto(pixels, batch):
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, model='auto', data='', pixels=256, batch=32, conditional=False, ada=True, smoke=False)
-  chosen = auto(arg.pixels, arg.batch) if arg.model == 'auto' else common.size(MODELS, arg.model)
+  arg = common.parse_arg(arg, model='auto', data='', pixels=0, batch=0, conditional=False, ada=True, smoke=False)
+  if arg.model != 'auto' and (arg.pixels or arg.batch):
+    raise ValueError(f"config arguments pixels and batch are of model='auto', and model={arg.model!r} has its own; "
+                     'leave them out')
+  if arg.pixels < 0 or not 0 <= arg.batch <= 64:
+    raise ValueError(f'config argument pixels must be above 0 and batch from 1 to 64, got {arg.pixels} and {arg.batch}')
+  chosen = auto(arg.pixels or 256, arg.batch or 32) if arg.model == 'auto' else common.size(
+    {'auto': (), **MODELS}, arg.model)
   batch, group, width, rate, gamma, average, images, mapping, pixels = chosen
   small = arg.model == 'cifar'
   config = common.base(steps=images * 1000 // batch, batch_size=batch)

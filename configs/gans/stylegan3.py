@@ -14,6 +14,8 @@ from genjax.configs import common
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, data='', pixels=256, batch=32, gamma=0.0, rotation=False, ada=False, smoke=False)
+  if arg.batch < 1:
+    raise ValueError(f'config argument batch must be at least 1, got {arg.batch}')
   config = common.base(steps=25_000_000 // arg.batch, batch_size=arg.batch)
   config.experiment = 'genjax.experiments.gan'
   split = dict(name=arg.data, train='train[:-1000]', heldout='train[-1000:]') if arg.data else dict(

@@ -21,12 +21,13 @@ of held-out pictures that have it and of those that have not, or that have --aga
 
 import argparse
 import math
+import pathlib
 
 import numpy as np
-from PIL import Image
 
 from genjax import checks
 from genjax.cli import flags
+from genjax.data.images import decoding, resizing
 from genjax.runs import codes, extensions, outputs
 from genjax.runs import workdir as workdir_lib
 from genjax.training.monitoring import logs
@@ -130,11 +131,9 @@ def _having(made: codes.Codes, text: str, num: int) -> tuple[np.ndarray, np.ndar
 
 
 def _read(made: codes.Codes, path: str) -> np.ndarray:
-  """A picture file at the size of the run."""
-  height, width, channels = made.shape
+  """A picture file at the size of the run, upright, and with white behind transparent pixels."""
   try:
-    with Image.open(expanded(path)) as picture:
-      found = picture.convert('L' if channels == 1 else 'RGB').resize((width, height), Image.Resampling.BILINEAR)
-  except (OSError, ValueError) as error:
+    pixels = decoding.decode(pathlib.Path(expanded(path)).read_bytes(), made.shape[2])
+  except (OSError, decoding.Broken) as error:
     raise UserError(f'{path} cannot be read as a picture: {error}') from error
-  return np.asarray(found).reshape(made.shape)
+  return resizing.resize(pixels, made.shape, 'bilinear')

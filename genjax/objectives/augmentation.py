@@ -119,10 +119,11 @@ class Adaptive:
             'images': jnp.zeros(()), 'adjusted': jnp.zeros((), jnp.int32)}
 
   def begin(self, state: Tree, step: Array) -> Tree:
-    """See `Augmentation`. Of the microbatches of one step the first changes the strength."""
+    """See `Augmentation`. Of the microbatches of one step the first changes the strength. A run that begins with the
+    state of another one may find a later step in it."""
     if self.target is None:
       return state
-    due = (step % self.every == 0) & (step > state['adjusted'])
+    due = (step % self.every == 0) & (step > 0) & (step != state['adjusted'])
     direction = jnp.sign(state['signs'] - self.target * state['logits'])
     moved = jnp.maximum(state['strength'] + direction * state['images'] / (1000.0 * self.kimg), 0.0)
     empty = {name: jnp.zeros(()) for name in ('signs', 'logits', 'images')}

@@ -20,7 +20,7 @@ How the phases update `mutable`:
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,15 @@ class Gan:
 
   Raises:
     UserError: an unknown name, a number out of range, or options that don't fit each other.
+
+  For subclasses:
+    of_model: options that follow from the networks -> the config key that says what they are. The options of networks
+      have attributes of these names.
+    styled: whether a code, see `codes`, is a style: it holds the class, and pictures can be projected into it.
   """
+
+  of_model: ClassVar[Mapping[str, str]] = {'latent': 'config.model.latent', 'pack': 'config.model.pack'}
+  styled: ClassVar[bool] = False
 
   generator: Network
   discriminator: Network
@@ -113,6 +121,9 @@ class Gan:
     checks.whole(self, 0, 'r1_every', 'gamma_steps', 'instance_noise_steps')
     checks.between(self, ('r1_gamma', 'r2_gamma', 'penalty', 'gamma_end', 'instance_noise', 'consistency',
                           'consistency_fake', 'feature_matching'), at_least=0)
+    if self.gamma_end != 1 and not self.gamma_steps:
+      raise UserError(f'config.objective.gamma_end={self.gamma_end} is reached after config.objective.gamma_steps, and '
+                      'these are 0; set both, or leave gamma_end at 1')
     if self.kind != 'image' and (self.augment is not None or self._consistent):
       raise UserError('config.objective.augment and consistency change pictures, and these samples are points; points '
                       'take instance_noise')
@@ -134,6 +145,23 @@ class Gan:
     state = {} if self.augment is None else {AUGMENT: self.augment.init()}
     return Variables({group: pair[0] for group, pair in pairs.items()},
                      {**{group: pair[1] for group, pair in pairs.items()}, **state})
+
+  def check_rows(self, rows: int, what: str) -> None:
+    """Checks the number of examples that a phase is given at once.
+
+    Args:
+      rows: the number.
+      what: what has so many, for messages: 'batches' or 'microbatches'.
+
+    Raises:
+      UserError: packs do not divide it, or nothing can be compared.
+    """
+    if rows % self.pack:
+      raise UserError(f'a discriminator that sees config.model.pack={self.pack} samples at once needs {what} of a '
+                      f'multiple of that, got {rows}; change config.batch_size')
+    if self.watch and rows < 2:
+      raise UserError(f'config.objective.watch compares the samples of {what} with each other, and these have {rows}; '
+                      'change config.batch_size, or set watch to False')
 
   def phases(self) -> tuple[Phase, ...]:
     """Discriminator, R1 and R2 if they are a phase, generator."""
@@ -173,11 +201,19 @@ class Gan:
     Returns:
       'image' (uint8 N H W C) or 'point' (float32 N D).
     """
-    latent = jax.vmap(lambda key: self._latent(key, ()))(keys)
-    x, _ = self.generator.apply(params['generator'], context.mutable['generator'], latent, self._label(conditions))
-    return self._columns(x)
+    generator, mutable, label = params['generator'], context.mutable['generator'], self._label(conditions)
+    return self.columns(self.drawn(generator, mutable, self.codes(generator, mutable, keys, label), label))
 
-  def _columns(self, x: Array) -> dict[str, Array]:
+  def codes(self, generator: Tree, mutable: Tree, keys: Key, label: Array | None) -> Array:
+    """What samples are drawn from, one of each key: latents N Z."""
+    del generator, mutable, label  # for subclasses whose codes a network makes
+    return jax.vmap(lambda key: self._latent(key, ()))(keys)
+
+  def drawn(self, generator: Tree, mutable: Tree, code: Array, label: Array | None) -> Array:
+    """The samples of codes, in inference mode."""
+    return self.generator.apply(generator, mutable, code, label)[0]
+
+  def columns(self, x: Array) -> dict[str, Array]:
     """What a generator makes, as columns of samples."""
     if self.kind == 'point':
       return {'point': x}

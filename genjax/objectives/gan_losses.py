@@ -42,11 +42,14 @@ RELATIVE: dict[str, tuple[Callable[[Array, Array], Array], Callable[[Array, Arra
   'relativistic': (lambda real, fake: jax.nn.softplus(fake - real), lambda real, fake: jax.nn.softplus(real - fake)),
 }
 BOUNDARY = {'lsgan': 0.5}  # the logit between real and fake, where it is not 0
+# Losses that no constant changes which is added to all logits: there is no boundary, and pairs are compared.
+WITHOUT_BOUNDARY = (*RELATIVE, 'wgan_gp')
 
 
 def margins(loss: str, real: Array, fake: Array) -> tuple[Array, Array]:
-  """How far real and fake logits lie on the right side of the boundary between both; of pairs, of each other."""
-  if loss in RELATIVE:
+  """How far real and fake logits lie on the right side of the boundary between both; of losses without one, how far the
+  logits of pairs lie apart."""
+  if loss in WITHOUT_BOUNDARY:
     return real - fake, real - fake
   boundary = BOUNDARY.get(loss, 0.0)
   return real - boundary, boundary - fake

@@ -91,9 +91,10 @@ class Pix2Pix:
     if not self.has_modes and (self.statistics != 'running' or self.drop):
       raise UserError('config.sampler.statistics and drop are modes of a U-Net, and this generator is the same at test '
                       'as in training; leave them out')
-    if self.critic is None and not self.l1 and self.perceptual is None:
-      raise UserError('the generator learns nothing: give it a critic, config.objective.l1 or '
-                      f'config.parts.{PERCEPTUAL}')
+    judged, compared = self.critic is not None and self.adversarial, self.perceptual is not None
+    if not judged and not self.l1 and not (compared and self.perceptual_weight):
+      raise UserError('the generator learns nothing: give it a critic with config.objective.adversarial above 0, '
+                      f'config.objective.l1 above 0, or config.parts.{PERCEPTUAL} with perceptual_weight above 0')
 
   def init(self, key: Key, frozen: Params) -> Variables:
     """Returns initial variables of the networks."""

@@ -6,6 +6,7 @@ in the generator phase alone, once a step.
 
 from collections.abc import Mapping
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,11 @@ class StyleGan(Gan):
   Raises:
     UserError: an option out of range, or truncation of a generator without a mean style.
   """
+
+  of_model: ClassVar[Mapping[str, str]] = {
+    **Gan.of_model, 'layers': 'config.data.shape', 'style': 'config.model.style', 'group': 'config.model.group',
+    'averaged': 'config.model.average'}
+  styled: ClassVar[bool] = True
 
   layers: int = dataclasses.field(kw_only=True)
   style: int = dataclasses.field(kw_only=True)
@@ -77,22 +83,29 @@ class StyleGan(Gan):
     path = (Phase('path', ('generator',), self._path, every=self.path_every),) if self.path_weight else ()
     return (*super().phases(), *path)
 
+  def check_rows(self, rows: int, what: str) -> None:
+    """See `Gan.check_rows`; groups and the share for path lengths divide the number, too."""
+    super().check_rows(rows, what)
+    if rows % self.group:
+      raise UserError(f'the discriminator takes a deviation over config.model.group={self.group} examples, so that '
+                      f'{what} need a multiple of that, got {rows}; change config.batch_size or the group')
+    if self.path_weight and rows % self.path_shrink:
+      raise UserError(f'path lengths are taken on a share of 1 / {self.path_shrink} of the {what}, which have {rows} '
+                      'examples; change config.objective.path_shrink or config.batch_size')
+
   def evaluate(self, params: Params, context: Context, batch: Batch, key: Key) -> dict[str, Array]:
     """See `Gan.evaluate`; 'weight' is 0 in groups of the discriminator that contain padding."""
     values = super().evaluate(params, context, batch, key)
     together = jnp.min(values['weight'].reshape(self.group, -1), axis=0)  # row i is in group i mod N / group
     return {**values, 'weight': jnp.tile(together, self.group)}
 
-  def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
-    """Draws samples in inference mode, truncated as the options say.
+  def codes(self, generator: Tree, mutable: Tree, keys: Key, label: Array | None) -> Array:
+    """Styles N W, which are not truncated."""
+    return self.styles(generator, mutable, super().codes(generator, mutable, keys, label), label)
 
-    Returns:
-      'image' (uint8 N H W C).
-    """
-    generator, mutable = params['generator'], context.mutable['generator']
-    latent_NZ = jax.vmap(lambda key: self._latent(key, ()))(keys)
-    style_NLW = self.truncated(mutable, self.styles(generator, mutable, latent_NZ, self._label(conditions)))
-    return self._columns(self.images(generator, mutable, style_NLW))
+  def drawn(self, generator: Tree, mutable: Tree, code: Array, label: Array | None) -> Array:
+    """The images of styles N W, truncated as the options say."""
+    return self.images(generator, mutable, self.truncated(mutable, code))
 
   def styles(self, generator: Tree, mutable: Tree, latent_BZ: Array, label_B: Array | None) -> Array:
     """Latents -> styles B W, in inference mode."""

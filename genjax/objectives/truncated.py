@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from genjax import checks
-from genjax.objectives.base import Context
 from genjax.objectives.gan import Gan
-from genjax.types import Array, Key, Params, Tree, UserError
+from genjax.types import Array, Key, Tree, UserError
 
 STATISTICS = ('mean', 'var')  # leaves of a batch norm that are averages over batches
 _STANDING = 271  # the seed of the passes: statistics do not depend on what is sampled
@@ -32,6 +32,8 @@ class TruncatedGan(Gan):
     UserError: truncation of a uniform latent, or without statistics of its own.
   """
 
+  of_model: ClassVar[Mapping[str, str]] = {**Gan.of_model, 'momentum': 'config.model.momentum'}
+
   momentum: float = dataclasses.field(default=0.9, kw_only=True)
   truncation: float = 0.0
   standing: int = 0
@@ -50,16 +52,17 @@ class TruncatedGan(Gan):
                       'running averages are those of whole ones. Set config.objective.standing=16, the number of '
                       'passes that make them')
 
-  def sample(self, params: Params, context: Context, keys: Key, conditions: Mapping[str, Array]) -> dict[str, Array]:
-    """Draws samples in inference mode; see `Gan.sample`, and `truncation` and `standing` above."""
-    mutable = context.mutable['generator']
-    if self.standing:
-      mutable = self.standing_statistics(params, mutable)
-    latent_BZ = jax.vmap(lambda key: self._cut_latent(key, ()))(keys)
-    x, _ = self.generator.apply(params['generator'], mutable, latent_BZ, self._label(conditions))
-    return self._columns(x)
+  def codes(self, generator: Tree, mutable: Tree, keys: Key, label: Array | None) -> Array:
+    """Truncated latents N Z."""
+    return jax.vmap(lambda key: self._cut_latent(key, ()))(keys)
 
-  def standing_statistics(self, params: Params, mutable: Tree) -> Tree:
+  def drawn(self, generator: Tree, mutable: Tree, code: Array, label: Array | None) -> Array:
+    """The samples of latents, normalised as `standing` says."""
+    if self.standing:
+      mutable = self.standing_statistics(generator, mutable)
+    return super().drawn(generator, mutable, code, label)
+
+  def standing_statistics(self, generator: Tree, mutable: Tree) -> Tree:
     """The generator's mutable tree with the mean statistics of `standing` batches in the place of running averages."""
     # A running average that begins at 0 is, after one pass, the statistic of its batch times 1 - momentum.
     fresh = _with_statistics(mutable, jnp.zeros_like)
@@ -69,7 +72,7 @@ class TruncatedGan(Gan):
       latent_BZ = self._cut_latent(latent_key, (self.standing_batch,))
       label_B = None if self.num_classes is None else jax.random.randint(
         label_key, (self.standing_batch,), 0, self.num_classes)
-      _, after = self.generator.apply(params['generator'], fresh, latent_BZ, label_B, key=mode)
+      _, after = self.generator.apply(generator, fresh, latent_BZ, label_B, key=mode)
       return jax.tree.map(jnp.add, total, after), None
 
     seeds = jax.random.split(jax.random.key(_STANDING), self.standing)

@@ -33,6 +33,7 @@ def test_augmentations_by_name():
   ({'name': 'ada'}, 4, 'config.data.shape has 4; set config.objective.augment.groups to "bg"'),
   ({'name': 'none', 'kimg': 3}, 3, "is 'none', which has no options"),
   ({'kimg': 3}, 3, 'config.objective.augment.name must be one of'),
+  ({'name': 'ada', 'groups': 'b', 'flip': 0, 'quarter': 0, 'shift': 0.0}, 3, 'has no transform left'),
 ])
 def test_bad_augmentations(options, channels, message):
   with pytest.raises(UserError, match=message):
@@ -56,6 +57,10 @@ def test_adam_is_corrected_for_lazy_phases():
     'name': 'adam', 'lr': pytest.approx(0.002), 'b1': 0.0, 'b2': pytest.approx(0.99**0.8)}
   assert lazy.corrected({'name': 'adam', 'lr': 1.0}, 0.5, 'x')['b2'] == pytest.approx(0.999**0.5)
   assert lazy.corrected(given, 1.0, 'x') == given
+  often = [Phase('g', ('g',), None, every=5), Phase('path', ('g',), None, every=4)]  # the main phase is the first one
+  assert lazy.share(often, 'g') == pytest.approx(4 / 9)
+  changing = lazy.corrected({**given, 'b2_end': 0.9, 'b2_steps': 80, 'warmup': 8, 'steps': 0}, 4 / 5, 'x')
+  assert changing == {**changing, 'b2_end': pytest.approx(0.9**0.8), 'b2_steps': 100, 'warmup': 10, 'steps': 0}
   with pytest.raises(UserError, match="x: config.objective.corrected_adam corrects adam and adamw, got 'sgd'"):
     lazy.corrected({'name': 'sgd', 'lr': 1.0}, 0.5, 'x')
 
@@ -70,3 +75,15 @@ def test_the_builder_corrects_adam():
     made = gan.build(config).optimizers
     rates.append([float(made[group].rates['own'](0)) for group in ('discriminator', 'generator')])
   assert rates[1][0] == pytest.approx(rates[0][0] * 16 / 17) and rates[1][1] == rates[0][1]
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+  (dict(name='adam'), r"lacks \['lr'\]"), (dict(name='adam', lr='x'), "lr must be a number.* got 'x'"),
+  (dict(name='adam', lr=1.0, b1=-0.5), 'b1 must be a number .* got -0.5'),
+  (dict(name='adam', lr=1.0, parts=3), 'parts must be a sequence')])
+def test_bad_options_are_told_before_they_are_corrected(options, message):
+  config = digits_gan.get_config('smoke')
+  config.objective.r1_gamma, config.objective.corrected_adam = 1.0, True
+  config.optimizers.discriminator = options
+  with pytest.raises(UserError, match=f'config.optimizers.discriminator.*{message}'):
+    gan.build(config)

@@ -18,7 +18,7 @@ def test_bad_combinations_are_refused():
   config.objective.conditional = True
   with pytest.raises(UserError, match='points have no label'):
     gan.build(config)
-  with pytest.raises(UserError, match=r'config.model.pack=3 .* got 8'):
+  with pytest.raises(UserError, match=r'config.model.pack=3 .* batches of a multiple of that, got 8'):
     gan.build(grid_gan.get_config('smoke,pack=3'))
   config = grid_gan.get_config('smoke')
   config.model.widths = (3,)
@@ -42,6 +42,26 @@ def test_networks_that_their_options_do_not_fit_are_refused():
   config.model.widths, config.model.groups = (8, 8, 8), (2, 2, 2)
   with pytest.raises(UserError, match='images of 16 pixels, got size 8'):
     gan.build(config)
+
+
+def test_what_a_batch_or_the_data_does_not_have_is_refused():
+  config = digits_gan.get_config('smoke')
+  config.objective.watch, config.microbatches = True, config.batch_size
+  with pytest.raises(UserError, match='watch compares the samples of microbatches with each other, and these have 1'):
+    gan.build(config)
+  config = digits_gan.get_config('smoke')
+  config.data.num_classes = 0
+  with pytest.raises(UserError, match='config.objective.conditional needs the classes .* config.data.num_classes is 0'):
+    gan.build(config)
+
+
+def test_critics_that_measure_a_distance_do_not_warn_of_their_accuracy():
+  bounds = []
+  for loss in ('hinge', 'wgan_gp'):
+    config = digits_gan.get_config('smoke')
+    config.objective.watch, config.objective.loss = True, loss
+    bounds.append(gan.build(config).hooks[0].bounds['accuracy'])
+  assert bounds == [0.98, 1.0]
 
 
 def test_conditional_configs_offer_labels():

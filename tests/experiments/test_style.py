@@ -7,7 +7,7 @@ import pytest
 
 from genjax import config as config_lib
 from genjax.cli import interpolate
-from genjax.configs.gans import digits_gan, grid_gan, sprites_stylegan2, stylegan2, stylegan3
+from genjax.configs.gans import cifar10_biggan, digits_gan, grid_gan, sprites_stylegan2, stylegan2, stylegan3
 from genjax.experiments import gan, generators
 from genjax.options import known
 from genjax.runs import builders, codes
@@ -52,6 +52,9 @@ def test_settings_of_the_original():
   config = stylegan2.get_config('model=cifar')
   assert config.objective.path_weight == config.objective.mixing == 0 and config.model.group == 32
   assert config.steps * config.batch_size == 100_000_000 and config.ema.generator.half_life == 500_000
+  for argument, message in {'batch=128': 'batch from 1 to 64', 'model=cifar,pixels=64': "are of model='auto'"}.items():
+    with pytest.raises(ValueError, match=message):
+      stylegan2.get_config(argument)
   settings = sprites_stylegan2.sweep()
   assert [setting['arg.ada'] for setting in settings] == [False, True]
   names = [sprites_stylegan2.get_config(f'ada={ada}').objective.augment.name for ada in (False, True)]
@@ -77,6 +80,19 @@ def test_codes_of_a_generator(monkeypatch):
   clip = codes.clip(closed, 25.0, scale=2)
   assert clip.frames_THWC.shape == (6, 16, 32, 3)
   np.testing.assert_array_equal(clip.frames_THWC[3, ::2, 16::2], closed[1, 3])
+
+
+def test_ways_of_a_truncated_gan_are_made_of_its_samples():
+  """The same latents, and the same batch statistics: a code is decoded to the sample of its key."""
+  config = cifar10_biggan.get_config('smoke')
+  config.objective.update(conditional=False, truncation=0.5)
+  config.model.update(shared=0, chunks=False)
+  run = Run(builders.build(config), builders.settings(config))
+  run.initialise()
+  made = codes.of(config, run)
+  drawn = made.draw(4)
+  assert abs(drawn).max() <= 0.5 and made.path == 'sphere'
+  np.testing.assert_allclose(made.decode(drawn).astype(int), run.sample(4, 0)['image'].astype(int), atol=1)
 
 
 def test_generators_without_codes_are_refused():

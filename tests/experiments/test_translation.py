@@ -40,6 +40,8 @@ def _opened(config):
   (emoji_pix2pix, dict(data__pairs='halves'), 'needs a folder in config.data.name'),
   (emoji_pix2pix, dict(objective__name='cycle'), 'is not an option of'),
   (emoji_pix2pix, dict(evaluation__measures=('fid',)), 'config.evaluation.measures'),
+  (emoji_pix2pix, dict(objective__l1=0.0, objective__adversarial=0.0), 'the generator learns nothing'),
+  (emoji_pix2pix, dict(data__background=(300, 0, 0)), 'background must be red, green and blue'),
   (sprites_cyclegan, dict(data__shape=(26, 16, 3)), 'multiples of 4, at least 8, got 26 x 16'),
   (sprites_cyclegan, dict(critic__norm='batch'), 'keep no statistics'),
   (sprites_cyclegan, dict(sampler__direction='up'), 'direction must be one of'),
@@ -64,6 +66,19 @@ def test_empty_domains_and_pairs_that_do_not_match_are_refused(tmp_path):
     translation_data.open_pairs(changed(emoji_pix2pix, **folders), 'train')
   with pytest.raises(UserError, match='must hold a folder trainC'):
     translation_data.open_pairs(changed(emoji_pix2pix, **folders, data__domains=('C', 'B')), 'train')
+
+
+def test_pairs_of_other_sizes_are_refused_and_grey_ones_become_colour(tmp_path):
+  config = changed(sprites_cyclegan, data__name=str(tmp_path), data__pairs='folders')
+  for domain, mode in (('trainA', 'L'), ('trainB', 'RGB')):
+    (tmp_path / domain).mkdir()
+    Image.new(mode, (16, 24)).save(tmp_path / domain / '0.png')
+  columns = translation_data.open_pairs(config, 'train').get(np.arange(1))
+  assert columns['source'].shape == columns['image'].shape == (1, 24, 16, 3)
+  for domain in ('trainA', 'trainB'):
+    Image.new('RGB', (20, 24)).save(tmp_path / domain / '1.png')
+  with pytest.raises(UserError, match=r'1 of 2 pictures of .*A have other sizes, such as 24 x 20; resize them'):
+    translation_data.open_pairs(config, 'train')
 
 
 def test_samples_of_a_folder(smoke_run, tmp_path, capsys):

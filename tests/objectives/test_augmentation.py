@@ -65,6 +65,15 @@ def test_microbatches_change_nothing():
   assert counted == dict(strength=pytest.approx(32 / 500), signs=3 * 6, logits=24, images=24, adjusted=4)
 
 
+def test_a_run_that_begins_with_the_state_of_a_longer_one_goes_on():
+  augment = Adaptive(lighter, kimg=1.0, initial=0.5)
+  state = {**augment.init(), 'adjusted': np.int32(40_000), 'signs': np.float32(100.0), 'logits': np.float32(100.0),
+           'images': np.float32(100.0)}
+  begun = [augment.begin(state, np.int32(step)) for step in (0, 3, 4)]
+  assert [float(state['strength']) for state in begun] == pytest.approx([0.5, 0.5, 0.6])
+  assert [int(state['adjusted']) for state in begun] == [40_000, 40_000, 4]
+
+
 def test_pictures_that_give_no_number_leave_the_strength():
   gan = Gan(LATENTS, FIXED, 1, augment=Adaptive(lighter, initial=0.5))
   state = gan.augment.init()

@@ -37,8 +37,7 @@ def test_standing_statistics_are_means_over_passes_in_training_mode():
   def run(key):
     params, mutable = NETWORK.init(key)
     mutable = jax.tree.map(lambda leaf: leaf + 0.5, mutable)
-    return params, mutable, gan(Network(NETWORK.init, record), truncation=0.8).standing_statistics(
-      {'generator': params}, mutable)
+    return params, mutable, gan(Network(NETWORK.init, record), truncation=0.8).standing_statistics(params, mutable)
 
   params, mutable, found = jax.device_get(run(jax.random.key(0)))
   jax.effects_barrier()

@@ -151,11 +151,12 @@ class Resized:
   Args:
     pairs: of any sizes.
     shapes: column -> (H, W, C).
-    filter: one of `genjax.data.images.resizing.FILTERS`; '' for pictures that have these shapes.
+    filter: one of `genjax.data.images.resizing.FILTERS`; '' for pictures that have these sizes. Grey becomes colour,
+      and colour grey, without one.
     crop: see `genjax.data.images.resizing.Resized`.
 
   Raises:
-    UserError: there is no such filter; or, when an example is read, it has another shape and there is no filter.
+    UserError: there is no such filter; or, when an example is read, it has another size and there is no filter.
   """
 
   def __init__(self, pairs: Source, shapes: Mapping[str, Shape], filter: str, crop: bool):
@@ -185,6 +186,8 @@ class Resized:
     shape = self._shapes[name]
     if image_HWC.shape == shape:
       return image_HWC
+    if image_HWC.shape[:2] == shape[:2]:
+      return resizing.resize(image_HWC, shape, 'nearest')
     if not self._filter:
       raise UserError(f'pictures {name!r} must be {shape}, height, width and channels, got {image_HWC.shape}; resize '
                       'them by config.data.resize=bicubic, or change config.data.shape or channels')

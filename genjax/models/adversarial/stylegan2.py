@@ -121,6 +121,11 @@ class StyleGan2:
     """Channels of the maps of a side."""
     return min(self.width // side, self.width_max)
 
+  @property
+  def averaged(self) -> bool:
+    """Whether the generator keeps its mean style."""
+    return self.average > 0
+
   def generator(self) -> Network:
     """(latent B Z, label B or None) -> images B H W C around [-1, 1], float32; see the module for its parts."""
     return network(lambda rngs: StyleGenerator(self, rngs))

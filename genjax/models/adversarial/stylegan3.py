@@ -102,6 +102,11 @@ class StyleGan3:
     """Number L of styles: of the waves, of each layer, and of the one that makes the image."""
     return self.convolutions + 2
 
+  @property
+  def averaged(self) -> bool:
+    """Whether the generator keeps its mean style."""
+    return self.average > 0
+
   def generator(self) -> Network:
     """(latent B Z, label B or None) -> images B H W C around [-1, 1], float32; see the module for its parts."""
     return network(lambda rngs: AliasFreeGenerator(self, rngs))

@@ -20,25 +20,28 @@ class Collapse(Hook):
   """Warns when the measures of a step, see `SIGNS`, stay on the wrong side of a bound.
 
   A warning is given once, after so many lines of the log in a row, and again only after the measure was well for as
-  many. At the start of a training generators make nearly the same of all latents, which passes in a few lines.
+  many. At the start of a training generators make nearly the same of all latents, so that its lines do not count.
 
   Args:
     pairwise: lowest ratio of mean pairwise distances of fake and real samples.
     nearest: lowest ratio of mean distances to the nearest neighbour.
     accuracy: highest accuracy of the discriminator.
     patience: lines of the log.
+    start: share of the steps of the run that is its start.
     say: what prints a warning.
   """
 
   def __init__(self, pairwise: float = 0.5, nearest: float = 0.5, accuracy: float = 0.98, patience: int = 4,
-               say: Callable[[str], None] = logs.say):
+               start: float = 0.1, say: Callable[[str], None] = logs.say):
     self.bounds = {'pairwise': pairwise, 'nearest': nearest, 'accuracy': accuracy}
-    self.patience, self.say = patience, say
+    self.patience, self.begin, self.say = patience, start, say
     self.warned: dict[str, int] = {}  # measure -> step of the warning that still holds
     self._lines = dict.fromkeys(SIGNS, 0)  # in a row that speak against what holds
 
   def on_log(self, run: Run, step: int, values: Mapping[str, float]) -> None:
     """See `genjax.training.loop.Hook`."""
+    if step <= self.begin * run.settings.steps:
+      return
     for name, value in values.items():
       if name.count('/') == 1 and (measure := name.partition('/')[2]) in SIGNS:
         self._count(step, measure, value)
