@@ -4,25 +4,31 @@
     genjax train --config=configs/gans/stylegan2.py:data=FOLDER,pixels=128 --workdir=runs/stylegan2
     genjax train --config=configs/gans/stylegan2.py:model=cifar,conditional --workdir=runs/stylegan2_cifar
 
-Arguments: `model`, 'auto', 'paper256', 'paper1024' or 'cifar'; `data`, a TFDS data set or a folder of pictures, of
-which the last 1,000 are held out; `pixels`, the side to which 'auto' resizes and crops them; `batch`, of 'auto';
-`conditional`, on the ten classes of CIFAR-10; `ada` (True), adaptive augmentation. Without data the images are noise of
-the same shape, for plans and benchmarks.
+Arguments: `model`, 'auto', 'stylegan2', 'paper256', 'paper512', 'paper1024' or 'cifar'; `data`, a TFDS data set or a
+folder of pictures, of which the last 1,000 are held out; `pixels`, the side to which 'auto' and 'stylegan2' resize and
+crop them; `batch`, of 'auto'; `conditional`, on the ten classes of CIFAR-10; `ada` (True), adaptive augmentation.
+Without data the images are noise of the same shape, for plans and benchmarks.
 
-'auto' takes gamma, widths and averages from the size and the batch. 'cifar' has a discriminator without shortcuts, and
-neither path lengths nor mixed styles; with classes a Fréchet distance of 2.42 is published (README). Where
-that code sets gradients that are not finite to 0, a step that has some is left out here.
+'auto' takes gamma, widths and averages from the size and the batch. 'stylegan2' is configuration F of the paper, which
+was trained with ada=False. 'cifar' has a discriminator without shortcuts, and neither path lengths nor mixed styles;
+with classes a Fréchet distance of 2.42 is published (README). Its generator has the rate and the decay that are
+corrected for path lengths all the same, as in that code. Pictures are mirrored (--mirror=1), but not those of CIFAR-10.
+What differs from the code is in docs/stylegan.md.
 """
 
 from genjax.configs import common
 
 # Batch, minibatch deviation, width, rate, gamma, thousands of images of the average's half-life and of the run, layers
-# of the mapping, side
+# of the mapping, side (0: of the argument)
 MODELS = {
+  'stylegan2': (32, 4, 32_768, 2e-3, 10.0, 10.0, 25_000, 8, 0),
   'paper256': (64, 8, 16_384, 2.5e-3, 1.0, 20.0, 25_000, 8, 256),
+  'paper512': (64, 8, 32_768, 2.5e-3, 0.5, 20.0, 25_000, 8, 512),
   'paper1024': (32, 4, 32_768, 2e-3, 2.0, 10.0, 25_000, 8, 1024),
   'cifar': (64, 32, 32_768, 2.5e-3, 0.01, 500.0, 100_000, 2, 32),
 }
+RAMPED = ('auto', 'cifar')  # whose average begins with a short half-life
+LAZY = 4 / 5  # the correction of Adam for path lengths on every fourth step
 
 
 def auto(pixels, batch):
@@ -35,7 +41,7 @@ def get_config(arg=None):
   arg = common.parse_arg(arg, model='auto', data='', pixels=256, batch=32, conditional=False, ada=True, smoke=False)
   chosen = auto(arg.pixels, arg.batch) if arg.model == 'auto' else common.size(MODELS, arg.model)
   batch, group, width, rate, gamma, average, images, mapping, pixels = chosen
-  small = arg.model == 'cifar'
+  small, pixels = arg.model == 'cifar', pixels or arg.pixels
   config = common.base(steps=images * 1000 // batch, batch_size=batch)
   config.experiment = 'genjax.experiments.gan'
   split = dict(name=arg.data, train='train[:-1000]', heldout='train[-1000:]') if arg.data else dict(
@@ -52,8 +58,9 @@ def get_config(arg=None):
                           conditional=arg.conditional, corrected_adam=True,
                           augment=dict(name='ada') if arg.ada else dict(name='none'))
   adam = dict(name='adam', lr=rate, b1=0.0, b2=0.99, eps=1e-8)
-  config.optimizers = dict(generator=adam, discriminator=adam)
-  config.ema = dict(generator=dict(half_life=1000 * average, ramp_up=0.0 if small else 0.05))
+  # Without path lengths corrected_adam leaves the generator's as it is.
+  config.optimizers = dict(generator=dict(adam, lr=LAZY * rate, b2=0.99**LAZY) if small else adam, discriminator=adam)
+  config.ema = dict(generator=dict(half_life=1000 * average, ramp_up=0.05 if arg.model in RAMPED else 0.0))
   config.evaluation = dict(common.IMAGE_EVALUATION, num_samples=10_000)
   config.nonfinite.policy = 'skip'
   config.evaluate_batches = 20
