@@ -57,6 +57,7 @@ def test_adam_is_corrected_for_lazy_phases():
   phases = [Phase('d', ('d',), None), Phase('r1', ('d',), None, every=16), Phase('g', ('g',), None),
             Phase('path', ('g',), None, every=4), Phase('e', ('e',), None, every=2)]
   assert [lazy.share(phases, group) for group in 'dge'] == [pytest.approx(16 / 17), pytest.approx(4 / 5), 1.0]
+  assert lazy.updates(phases, 17) == {'d': 17 + 2, 'g': 17 + 5, 'e': 9}
   given = {'name': 'adam', 'lr': 0.0025, 'b1': 0.0, 'b2': 0.99}
   assert lazy.corrected(given, 4 / 5, 'x') == {
     'name': 'adam', 'lr': pytest.approx(0.002), 'b1': 0.0, 'b2': pytest.approx(0.99**0.8)}
