@@ -1,6 +1,7 @@
 """Augmentations of GANs by name: config.objective.augment and config.objective.perturb."""
 
 from collections.abc import Mapping
+import dataclasses
 from typing import Any
 
 from genjax import config as config_lib
@@ -8,12 +9,13 @@ from genjax.config import Config
 from genjax.nn.augment import colour
 from genjax.nn.augment.differentiable import DiffAugment, FlipAndShift
 from genjax.nn.augment.pipeline import COLOUR, Transforms
-from genjax.objectives.augmentation import Adaptive, Augmentation, Fixed
+from genjax.objectives.augmentation import Adaptive, Augmentation, Fixed, Growing
 from genjax.options import Section
 from genjax.types import UserError
 
 WHERE = 'config.objective.augment'
-KINDS = {'none': (), 'ada': (Adaptive, Transforms), 'diffaugment': (DiffAugment,)}  # name -> what takes its options
+# Name -> what takes its options
+KINDS = {'none': (), 'ada': (Adaptive, Transforms), 'growing': (Growing, Transforms), 'diffaugment': (DiffAugment,)}
 
 
 def make(options: Mapping[str, Any] | None, channels: int) -> Augmentation | None:
@@ -21,7 +23,8 @@ def make(options: Mapping[str, Any] | None, channels: int) -> Augmentation | Non
 
   Args:
     options: 'name' is one of `KINDS`; 'ada' takes the options of `genjax.objectives.augmentation.Adaptive` and of
-      `genjax.nn.augment.pipeline.Transforms`, 'diffaugment' those of `genjax.nn.augment.differentiable.DiffAugment`.
+      `genjax.nn.augment.pipeline.Transforms`, 'growing' those of `genjax.objectives.augmentation.Growing` and the same
+      transforms, 'diffaugment' those of `genjax.nn.augment.differentiable.DiffAugment`.
     channels: of the pictures.
 
   Raises:
@@ -32,7 +35,7 @@ def make(options: Mapping[str, Any] | None, channels: int) -> Augmentation | Non
   config_lib.choose(KINDS, name, f'{WHERE}.name')
   if name == 'none' and given:
     raise UserError(f"{WHERE}.name is 'none', which has no options, got {sorted(given)}; leave them out, or set name "
-                    "to 'ada' or 'diffaugment'")
+                    "to 'ada', 'growing' or 'diffaugment'")
   if name == 'none':
     return None
   if name == 'diffaugment':
@@ -41,14 +44,16 @@ def make(options: Mapping[str, Any] | None, channels: int) -> Augmentation | Non
   for key in given:
     if f'{WHERE}.{key}' not in takes:
       allowed = sorted(option.rpartition('.')[2] for option in takes)
-      raise UserError(f'{WHERE}.{key} is not an option of ADA; it takes {allowed}.'
+      raise UserError(f'{WHERE}.{key} is not an option of {name}; it takes {allowed}.'
                       f'{config_lib.suggestion(key, allowed)}')
-  own = {key: given.pop(key) for key in ('target', 'kimg', 'every', 'initial') if key in given}
+  kind: Any = KINDS[name][0]
+  fields = {field.name for field in dataclasses.fields(kind)}
+  own = {key: given.pop(key) for key in list(given) if key in fields}
   transform = config_lib.build(Transforms, given, WHERE)
   if channels not in colour.CHANNELS and transform.uses(COLOUR):
     raise UserError(f'{WHERE} changes colours of pictures with {colour.CHANNELS} channels, and config.data.shape has '
                     f'{channels}; set {WHERE}.groups to "bg"')
-  return config_lib.build(Adaptive, own, WHERE, transform=transform)
+  return config_lib.build(kind, own, WHERE, transform=transform)
 
 
 def perturbation(objective: Mapping[str, Any]) -> FlipAndShift | None:

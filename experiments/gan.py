@@ -1,7 +1,6 @@
 """Builder of generative adversarial networks: DCGAN and residual networks on images, MLPs on points in the plane."""
 
 import dataclasses
-import math
 
 import jax
 import numpy as np
@@ -179,18 +178,16 @@ def _mode_metrics(config: Config):
 
 
 def _optimizers(config: Config, objective: Gan, corrected: bool = False) -> dict:
-  """Optimizers with schedules that end with the run: a group has one update per run of a phase that trains it."""
-  updates = dict.fromkeys(config.optimizers, 0)
-  for phase in objective.phases():
-    for group in phase.trains:
-      updates[group] = updates.get(group, 0) + math.ceil(config.steps / phase.every)
+  """Optimizers with schedules that end with the run."""
+  updates = lazy.updates(objective.phases(), config.steps)
   made = {}
   for group in config.optimizers:
     options = config.optimizers[group]
-    made.update(optimizers.from_config({group: options}, updates[group]))  # before it is corrected it must be right
+    steps = updates.get(group, 0)
+    made.update(optimizers.from_config({group: options}, steps))  # what is corrected must be right before
     if corrected:
       options = lazy.corrected(options, lazy.share(objective.phases(), group), f'config.optimizers.{group}')
-      made.update(optimizers.from_config({group: options}, updates[group]))
+      made.update(optimizers.from_config({group: options}, steps))
   return made
 
 

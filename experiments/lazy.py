@@ -7,6 +7,7 @@ much as without the lazy phase. Numbers of updates grow by 1 / c.
 
 from collections.abc import Mapping, Sequence
 import inspect
+import math
 from typing import Any
 
 from genjax import config as config_lib
@@ -23,6 +24,15 @@ def share(phases: Sequence[Phase], group: str) -> float:
   """The factor c of a group: the runs of its main phase, the first one, as a share of all its updates."""
   rates = [1.0 / phase.every for phase in phases if group in phase.trains]
   return rates[0] / sum(rates) if rates else 1.0
+
+
+def updates(phases: Sequence[Phase], steps: int) -> dict[str, int]:
+  """Group -> how many updates it has in so many steps: one per run of a phase that trains it."""
+  counts: dict[str, int] = {}
+  for phase in phases:
+    for group in phase.trains:
+      counts[group] = counts.get(group, 0) + math.ceil(steps / phase.every)
+  return counts
 
 
 def corrected(options: Mapping[str, Any], factor: float, where: str) -> dict[str, Any]:

@@ -181,10 +181,10 @@ def _experiment(config: Config, data: translation_data.Data, objective: Any, axe
     example=translation_data.example(config), axes=axes,
     conditions={translation_data.CONDITION: translation_data.condition(
       config, pairs.TARGET if back else pairs.SOURCE)},
-    render=_shown, metrics=translations.metrics(config, back) if known else ())
+    render=shown, metrics=translations.metrics(config, back) if known else ())
 
 
-def _shown(samples: Columns) -> dict[str, np.ndarray]:
+def shown(samples: Columns) -> dict[str, np.ndarray]:
   """Each source beside what was drawn of it."""
   image_NHWC, source_NHWC = samples[pairs.TARGET], samples[pairs.SOURCE]
   factor = max(1, image_NHWC.shape[1] // source_NHWC.shape[1])

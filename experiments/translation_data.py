@@ -146,25 +146,41 @@ def condition(config: Config, column: str = pairs.SOURCE) -> Condition:
     column: which side it is of.
   """
   data = read(config)
-  shape = data.shapes()[column]
 
   @functools.cache
   def heldout() -> Source:
     return open_pairs(config, data.heldout)
 
+  return picture(CONDITION, data.shapes()[column], data.resize, data.crop,
+                 lambda row: heldout().get(np.asarray([row % len(heldout())]))[column][0], pairs.SOURCE)
+
+
+def picture(name: str, shape: Shape, filter: str, crop: bool, default: Callable[[int], np.ndarray], column: str,
+            optional: bool = False) -> Condition:
+  """A picture as a condition: a file, each of a folder, or pixels.
+
+  Args:
+    name: of the condition, for messages.
+    shape: (H, W, C) to which it is resized.
+    filter: by which; '' for bicubic.
+    crop: whether resizing keeps proportions and cuts off what is outside.
+    default: row i where the user gives none.
+    column: that the objective reads.
+    optional: whether it is left out without a value.
+  """
+
   def convert(value: Any) -> np.ndarray:
     pixels = np.asarray(value)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
-      raise UserError(f'condition {CONDITION!r} takes uint8 pixels H W C with 1 or 3 channels, got {pixels.dtype} of '
+      raise UserError(f'condition {name!r} takes uint8 pixels H W C with 1 or 3 channels, got {pixels.dtype} of '
                       f'shape {pixels.shape}')
-    return pixels if pixels.shape == shape else resizing.resize(pixels, shape, data.resize or 'bicubic', data.crop)
+    return pixels if pixels.shape == shape else resizing.resize(pixels, shape, filter or 'bicubic', crop)
 
   return Condition(
-    parse=lambda path: convert(condition_kinds.read_picture(path, shape[2])),
-    default=lambda row: heldout().get(np.asarray([row % len(heldout())]))[column][0],
+    parse=lambda path: convert(condition_kinds.read_picture(path, shape[2])), default=default,
     describe=f'the path of a picture, or of a folder of pictures, each resized to {shape[0]} x {shape[1]}', path=True,
-    row=jax.ShapeDtypeStruct(shape, np.uint8), convert=convert, encode=lambda rows: {pairs.SOURCE: rows},
-    endings=decoding.ENDINGS)
+    row=jax.ShapeDtypeStruct(shape, np.uint8), convert=convert, encode=lambda rows: {column: rows},
+    optional=optional, endings=decoding.ENDINGS)
 
 
 def _pictures(place: Any, split: str, data: Data, beside: int = 1) -> Any:

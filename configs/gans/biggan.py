@@ -4,6 +4,7 @@
 
 Brock et al. (2019). Batches of 2,048 in eight parts, each with batch statistics of its own, as in the published
 scripts. Without a folder of pictures in folders of classes the data is noise, for `genjax inspect` and `genjax plan`.
+Pictures are mirrored, which the scripts do not do. What else differs from the code is in docs/biggan.md.
 
 Arguments: model '128', 'deep128', 'deep256', 'sagan128'; data; classes (1000); dtype ('float32').
 """

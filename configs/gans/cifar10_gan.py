@@ -5,7 +5,9 @@
 Its README has inception score / FID of 50,000 samples against the training images: WGAN-GP 7.33 / 22.29, SNGAN 7.97 /
 16.77 and cGAN-PD 8.25 / 10.84 after 100,000 updates of the generator; SAGAN is not among them. The discriminator has
 five updates for one of the generator, in SAGAN one, with a rate four times as high. A step here is an update of the
-discriminator. The networks have 5.3 million parameters together, which is work for an accelerator.
+discriminator. The networks have 5.3 million parameters together, which is work for an accelerator. What differs: fakes
+have the labels of the batch, not labels drawn anew; the generator's running averages change when it is trained, not in
+the steps of the discriminator, too; SAGAN's rates are those of its paper (Zhang et al. 2019, section 4).
 """
 
 from genjax.configs import common

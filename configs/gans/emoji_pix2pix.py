@@ -34,7 +34,8 @@ def get_config(arg=None):
   config.objective = dict(name='pix2pix', loss='vanilla', conditional=True, l1=100.0, adversarial=1.0,
                           critic_weight=0.5)
   config.sampler = dict(statistics='picture' if arg.paper else 'running', drop=bool(arg.paper))
-  rate = dict(name='adam', lr=2e-4 if arg.paper else 5e-4, b1=0.5, b2=0.999, schedule='linear', end=0.02)
+  falls = dict(schedule='constant_linear', decay_at=0.5, end=0.0) if arg.paper else dict(schedule='linear', end=0.02)
+  rate = dict(name='adam', lr=2e-4 if arg.paper else 5e-4, b1=0.5, b2=0.999, **falls)
   config.optimizers = dict(generator=dict(rate), critic=dict(rate, lr=2e-4))
   if arg.smoke:
     common.smoke(config)

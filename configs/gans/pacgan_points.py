@@ -7,10 +7,11 @@ Networks, optimizers, batches of 100 packs and 400,000 steps are those of the co
 2DRing_GAN&PacGAN and 2DGrid_GAN&PacGAN). What differs: the code updates both networks at once, and here the generator
 is updated, with latents of its own, against the discriminator that was just updated. The code normalises each member of
 a pack over its 100 samples, and here all samples of the batch are normalised together. Packs of the code draw the
-100,000 points with replacement. Scales of batch normalisation begin near 1, not at 1. Measures are taken on 10,000
-samples, not on 2,500. Arguments: data 'ring' or 'grid'; pack (2), where 1 is the plain GAN; steps, where 0 is the
-number of the size; size 'published', or 'small': networks and schedule of `grid_gan.py` in batches of 128 points,
-16,000 steps, which take minutes. The sweep has both sets of points, one and two samples a pack, and ten seeds of each.
+100,000 points with replacement. Scales of batch normalisation begin near 1, not at 1, and its epsilon is 1e-5, not
+1e-4. Measures are taken on 10,000 samples, not on 2,500. Arguments: data 'ring' or 'grid'; pack (2), where 1 is the
+plain GAN; steps, where 0 is the number of the size; size 'published', or 'small': networks and schedule of
+`grid_gan.py` in batches of 128 points, 16,000 steps, which take minutes. The sweep has both sets of points, one and two
+samples a pack, and ten seeds of each.
 """
 
 from genjax.configs import common, sweeps

@@ -32,7 +32,8 @@ def get_config(arg=None):
                        dtype='float32')
   config.objective = dict(name='cycle', loss='lsgan', cycle=10.0, identity=0.5, pool=50, critic_weight=0.5)
   config.sampler = dict(direction='forward')
-  rate = dict(name='adam', lr=2e-4 if arg.paper else 5e-4, b1=0.5, b2=0.999, schedule='linear', end=0.02)
+  falls = dict(schedule='constant_linear', decay_at=0.5, end=0.0) if arg.paper else dict(schedule='linear', end=0.02)
+  rate = dict(name='adam', lr=2e-4 if arg.paper else 5e-4, b1=0.5, b2=0.999, **falls)
   config.optimizers = dict(generator=dict(rate), critic=dict(rate))
   if sprites:
     config.evaluation.update(becomes=('body=6',), keeps=('trousers', 'top', 'hair', 'shoes'))

@@ -11,10 +11,11 @@ size, as published 500,000 for the small networks and 100,000 for the full ones.
 
 Published, modes of 1000 and reverse KL: 'quarter' 78.5 and 5.21 with DCGAN, 484.5 and 2.61 with PacDCGAN2; 'half' 487.7
 and 2.24, 840.7 and 1.00; 'full' 78.9 and 4.50, 1000 and 0.06. Samples are 26,000 for all, and for the small networks
-25,600 in the paper. The code updates both networks at once, and here the generator is updated against the discriminator
-that was just updated. It normalises each member of a pack alone, and here all are normalised together. 'full': its
-generator has two updates a step and here one, its images are in [0, 1] and here in [-1, 1], and it draws 128,000
-stacks of all 70,000 digits once, while here each batch has new ones, of the training digits alone.
+25,600 in the paper. In the code both networks of a step have the same latents, and here the generator has its own. It
+normalises each member of a pack alone, and here all are normalised together. 'full': its generator has two updates a
+step and here one, its images are in [0, 1] and here in [-1, 1], it draws 128,000 stacks of all 70,000 digits once,
+while here each batch has new ones, of the training digits alone, and it measures samples of normal latents, while it
+trains on uniform ones, which here both are.
 """
 
 from typing import Any

@@ -4,26 +4,32 @@
     genjax train --config=configs/gans/stylegan2.py:data=FOLDER,pixels=128 --workdir=runs/stylegan2
     genjax train --config=configs/gans/stylegan2.py:model=cifar,conditional --workdir=runs/stylegan2_cifar
 
-Arguments: `model`, 'auto', 'paper256', 'paper1024' or 'cifar'; `data`, a TFDS data set or a folder of pictures, of
-which the last 1,000 are held out; of 'auto' `pixels` (256), the side to which it resizes and crops them, and `batch`
-(32, at most 64);
-`conditional`, on the ten classes of CIFAR-10; `ada` (True), adaptive augmentation. Without data the images are noise of
-the same shape, for plans and benchmarks.
+Arguments: `model`, 'auto', 'stylegan2', 'paper256', 'paper512', 'paper1024' or 'cifar'; `data`, a TFDS data set or a
+folder of pictures, of which the last 1,000 are held out; `pixels` (256), the side to which 'auto' and 'stylegan2'
+resize and crop them; `batch` (32, at most 64), of 'auto'; `conditional`, on the ten classes of CIFAR-10; `ada` (True),
+adaptive augmentation. Without data the images are noise of the same shape, for plans and benchmarks.
 
-'auto' takes gamma, widths and averages from the size and the batch. 'cifar' has a discriminator without shortcuts, and
-neither path lengths nor mixed styles; with classes a Fréchet distance of 2.42 is published (README). Where
-that code sets gradients that are not finite to 0, a step that has some is left out here.
+'auto' takes gamma, widths and averages from the size and the batch. 'stylegan2' is configuration F of the paper, which
+was trained with ada=False. 'cifar' has a discriminator without shortcuts, and neither path lengths nor mixed styles;
+with classes a Fréchet distance of 2.42 is published (README). Its generator has the rate and the decay that are
+corrected for path lengths all the same, as in that code. Pictures are mirrored (--mirror=1), but not those of CIFAR-10.
+What differs from the code is in docs/stylegan.md.
 """
 
 from genjax.configs import common
 
 # Batch, minibatch deviation, width, rate, gamma, thousands of images of the average's half-life and of the run, layers
-# of the mapping, side
+# of the mapping, side (0: of the argument)
 MODELS = {
+  'stylegan2': (32, 4, 32_768, 2e-3, 10.0, 10.0, 25_000, 8, 0),
   'paper256': (64, 8, 16_384, 2.5e-3, 1.0, 20.0, 25_000, 8, 256),
+  'paper512': (64, 8, 32_768, 2.5e-3, 0.5, 20.0, 25_000, 8, 512),
   'paper1024': (32, 4, 32_768, 2e-3, 2.0, 10.0, 25_000, 8, 1024),
   'cifar': (64, 32, 32_768, 2.5e-3, 0.01, 500.0, 100_000, 2, 32),
 }
+SIZED = ('auto', 'stylegan2')  # whose pictures have any side
+RAMPED = ('auto', 'cifar')  # whose average begins with a short half-life
+LAZY = 4 / 5  # the correction of Adam for path lengths on every fourth step
 
 
 def auto(pixels, batch):
@@ -34,15 +40,17 @@ def auto(pixels, batch):
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, model='auto', data='', pixels=0, batch=0, conditional=False, ada=True, smoke=False)
-  if arg.model != 'auto' and (arg.pixels or arg.batch):
-    raise ValueError(f"config arguments pixels and batch are of model='auto', and model={arg.model!r} has its own; "
-                     'leave them out')
+  chosen = common.size({'auto': (), **MODELS}, arg.model)
+  taken = {'pixels': arg.model in SIZED, 'batch': arg.model == 'auto'}
+  own = [name for name in taken if arg[name] and not taken[name]]
+  if own:
+    raise ValueError(f'model={arg.model!r} has its own {" and ".join(own)}; leave out the config argument')
   if arg.pixels < 0 or not 0 <= arg.batch <= 64:
     raise ValueError(f'config argument pixels must be above 0 and batch from 1 to 64, got {arg.pixels} and {arg.batch}')
-  chosen = auto(arg.pixels or 256, arg.batch or 32) if arg.model == 'auto' else common.size(
-    {'auto': (), **MODELS}, arg.model)
-  batch, group, width, rate, gamma, average, images, mapping, pixels = chosen
-  small = arg.model == 'cifar'
+  pixels = arg.pixels or 256
+  chosen = chosen or auto(pixels, arg.batch or 32)
+  batch, group, width, rate, gamma, average, images, mapping, side = chosen
+  small, pixels = arg.model == 'cifar', side or pixels
   config = common.base(steps=images * 1000 // batch, batch_size=batch)
   config.experiment = 'genjax.experiments.gan'
   split = dict(name=arg.data, train='train[:-1000]', heldout='train[-1000:]') if arg.data else dict(
@@ -59,8 +67,9 @@ def get_config(arg=None):
                           conditional=arg.conditional, corrected_adam=True,
                           augment=dict(name='ada') if arg.ada else dict(name='none'))
   adam = dict(name='adam', lr=rate, b1=0.0, b2=0.99, eps=1e-8)
-  config.optimizers = dict(generator=adam, discriminator=adam)
-  config.ema = dict(generator=dict(half_life=1000 * average, ramp_up=0.0 if small else 0.05))
+  # Without path lengths corrected_adam leaves the generator's as it is.
+  config.optimizers = dict(generator=dict(adam, lr=LAZY * rate, b2=0.99**LAZY) if small else adam, discriminator=adam)
+  config.ema = dict(generator=dict(half_life=1000 * average, ramp_up=0.05 if arg.model in RAMPED else 0.0))
   config.evaluation = dict(common.IMAGE_EVALUATION, num_samples=10_000)
   config.nonfinite.policy = 'skip'
   config.evaluate_batches = 20

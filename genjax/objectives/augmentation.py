@@ -82,6 +82,50 @@ class Fixed:
 
 
 @dataclasses.dataclass(frozen=True)
+class Growing:
+  """An augmentation whose strength grows from 0 by a cosine, as in the code of R3GAN (Huang et al. 2024).
+
+  Attributes:
+    transform: (pictures B H W C in [-1, 1], strength, key) -> pictures.
+    end: the last strength.
+    steps: after which it is reached.
+
+  Raises:
+    UserError: a number out of range.
+  """
+
+  transform: Callable[[Array, Array, Key], Array]
+  end: float = dataclasses.field(kw_only=True)
+  steps: int = dataclasses.field(kw_only=True)
+
+  def __post_init__(self):
+    checks.between(self, ('end',), at_least=0, at_most=1)
+    checks.whole(self, 1, 'steps')
+
+  def init(self) -> Tree:
+    """strength: that of the step."""
+    return {'strength': jnp.zeros(())}
+
+  def begin(self, state: Tree, step: Array) -> Tree:
+    """See `Augmentation`."""
+    done = jnp.minimum(jnp.asarray(step, jnp.float32) / self.steps, 1.0)
+    return {**state, 'strength': self.end * (0.5 - 0.5 * jnp.cos(jnp.pi * done))}
+
+  def apply(self, state: Tree, x_BHWC: Array, key: Key) -> Array:
+    """See `Augmentation`."""
+    return self.transform(x_BHWC, state['strength'], key)
+
+  def observe(self, state: Tree, sign_B: Array, images: int) -> Tree:
+    """See `Augmentation`."""
+    del sign_B, images
+    return state
+
+  def metrics(self, state: Tree) -> dict[str, Array]:
+    """The strength."""
+    return {'augment_strength': state['strength']}
+
+
+@dataclasses.dataclass(frozen=True)
 class Adaptive:
   """Adaptive discriminator augmentation (ADA, Karras et al. 2020a, section 3): its strength p, the probability of each
   transform, follows how far the discriminator overfits.

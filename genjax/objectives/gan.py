@@ -30,6 +30,7 @@ from genjax.nn.functional import Network
 from genjax.objectives.augmentation import AUGMENT, Augmentation
 from genjax.objectives.base import Context, Output, Phase, Variables
 from genjax.objectives.gan_losses import LOSSES, RELATIVE, crowding, feature_distance, margins, same_estimates, signs
+from genjax.objectives.pixels import blurred
 from genjax.types import Array, Batch, Key, Params, Tree, UserError
 
 KINDS = ('image', 'point')
@@ -64,6 +65,9 @@ class Gan:
     instance_noise: standard deviation of noise that is added to real and fake samples before the discriminator sees
       them (Sonderby et al. 2017).
     instance_noise_steps: steps over which that noise falls to 0 linearly; 0 leaves it constant.
+    blur: pictures are blurred in all phases, before their augmentation: the width in pixels, see
+      `genjax.objectives.pixels.blurred`.
+    blur_steps: steps over which that width falls to 0 linearly, as in StyleGAN3-R; 0 leaves it constant.
     consistency: weight of the squared change of the logit of real pictures under a small random change of theirs (Zhang
       et al. 2020).
     consistency_fake: the same of fake pictures (balanced consistency, Zhao et al. 2021).
@@ -105,6 +109,8 @@ class Gan:
   augment: Augmentation | None = None
   instance_noise: float = 0.0
   instance_noise_steps: int = 0
+  blur: float = 0.0
+  blur_steps: int = 0
   consistency: float = 0.0
   consistency_fake: float = 0.0
   perturb: Callable[[Array, Key], Array] | None = None
@@ -118,15 +124,15 @@ class Gan:
       if getattr(self, name) not in known:
         raise UserError(f'config.objective.{name} must be one of {list(known)}, got {getattr(self, name)!r}')
     checks.whole(self, 1, 'discriminator_steps', 'pack', 'latent')
-    checks.whole(self, 0, 'r1_every', 'gamma_steps', 'instance_noise_steps')
-    checks.between(self, ('r1_gamma', 'r2_gamma', 'penalty', 'gamma_end', 'instance_noise', 'consistency',
+    checks.whole(self, 0, 'r1_every', 'gamma_steps', 'instance_noise_steps', 'blur_steps')
+    checks.between(self, ('r1_gamma', 'r2_gamma', 'penalty', 'gamma_end', 'instance_noise', 'blur', 'consistency',
                           'consistency_fake', 'feature_matching'), at_least=0)
     if self.gamma_end != 1 and not self.gamma_steps:
       raise UserError(f'config.objective.gamma_end={self.gamma_end} is reached after config.objective.gamma_steps, and '
                       'these are 0; set both, or leave gamma_end at 1')
-    if self.kind != 'image' and (self.augment is not None or self._consistent):
-      raise UserError('config.objective.augment and consistency change pictures, and these samples are points; points '
-                      'take instance_noise')
+    if self.kind != 'image' and (self.augment is not None or self._consistent or self.blur):
+      raise UserError('config.objective.augment, blur and consistency change pictures, and these samples are points; '
+                      'points take instance_noise')
     if self._consistent and self.perturb is None:
       raise UserError('a consistency term needs `perturb`, the change that a logit should not follow')
 
@@ -308,13 +314,15 @@ class Gan:
     return functools.partial(self._seen, context, jax.random.fold_in(key, salt))
 
   def _seen(self, context: Context, key: Key, x: Array) -> Array:
-    """Augmented samples, with noise."""
+    """Augmented samples, blurred before and with noise."""
+    left = lambda steps: jnp.maximum(1.0 - context.step / steps, 0.0) if steps else jnp.ones(())
+    if self.blur:
+      x = blurred(x, self.blur * left(self.blur_steps), self.blur)
     if self.augment is not None:
       x = self.augment.apply(context.mutable[AUGMENT], x, jax.random.fold_in(key, 0))
     if self.instance_noise:
-      left = 1.0 - context.step / self.instance_noise_steps if self.instance_noise_steps else 1.0
       noise = jax.random.normal(jax.random.fold_in(key, 1), x.shape)
-      x = x + self.instance_noise * jnp.maximum(left, 0.0) * noise
+      x = x + self.instance_noise * left(self.instance_noise_steps) * noise
     return x
 
   def _real(self, batch: Batch, context: Context) -> Array:

@@ -5,7 +5,8 @@ import pytest
 from genjax.config import override
 from genjax.configs.gans import digits_gan, grid_gan
 from genjax.experiments import augmentation, gan, lazy
-from genjax.objectives.augmentation import Adaptive, Fixed
+from genjax.nn.augment.pipeline import Transforms
+from genjax.objectives.augmentation import Adaptive, Fixed, Growing
 from genjax.objectives.base import Phase
 from genjax.training.monitoring.collapse import Collapse
 from genjax.types import UserError
@@ -23,12 +24,17 @@ def test_augmentations_by_name():
   assert isinstance(experiment.hooks[0], Collapse)
   assert isinstance(augmentation.make({'name': 'diffaugment', 'policy': ['cutout']}, 3), Fixed)
   assert augmentation.make({'name': 'none'}, 3) is None
+  growing = augmentation.make({'name': 'growing', 'end': 0.5, 'steps': 9, 'cutout': 1, 'hue': 0.5}, 3)
+  assert isinstance(growing, Growing) and (growing.end, growing.steps) == (0.5, 9)
+  assert isinstance(growing.transform, Transforms) and (growing.transform.cutout, growing.transform.hue) == (1, 0.5)
 
 
 @pytest.mark.parametrize(('options', 'channels', 'message'), [
   ({'name': 'adaa'}, 3, r"config.objective.augment.name must be one of .*'adaa'"),
-  ({'name': 'ada', 'kimgs': 3}, 3, "augment.kimgs is not an option of ADA.*Did you mean 'kimg'"),
+  ({'name': 'ada', 'kimgs': 3}, 3, "augment.kimgs is not an option of ada.*Did you mean 'kimg'"),
   ({'name': 'ada', 'transform': 3}, 3, 'augment.transform is not an option'),
+  ({'name': 'growing', 'kimg': 3}, 3, 'augment.kimg is not an option of growing'),
+  ({'name': 'growing', 'end': 0.5}, 3, 'config.objective.augment.*steps'),
   ({'name': 'ada', 'target': 3.0}, 3, 'config.objective.augment.target must be'),
   ({'name': 'ada'}, 4, 'config.data.shape has 4; set config.objective.augment.groups to "bg"'),
   ({'name': 'none', 'kimg': 3}, 3, "is 'none', which has no options"),
@@ -52,6 +58,7 @@ def test_adam_is_corrected_for_lazy_phases():
   phases = [Phase('d', ('d',), None), Phase('r1', ('d',), None, every=16), Phase('g', ('g',), None),
             Phase('path', ('g',), None, every=4), Phase('e', ('e',), None, every=2)]
   assert [lazy.share(phases, group) for group in 'dge'] == [pytest.approx(16 / 17), pytest.approx(4 / 5), 1.0]
+  assert lazy.updates(phases, 17) == {'d': 17 + 2, 'g': 17 + 5, 'e': 9}
   given = {'name': 'adam', 'lr': 0.0025, 'b1': 0.0, 'b2': 0.99}
   assert lazy.corrected(given, 4 / 5, 'x') == {
     'name': 'adam', 'lr': pytest.approx(0.002), 'b1': 0.0, 'b2': pytest.approx(0.99**0.8)}

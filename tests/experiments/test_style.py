@@ -45,16 +45,29 @@ def test_pictures_and_truncation_that_cannot_be():
 
 
 def test_settings_of_the_original():
-  """--cfg=auto of NVlabs/stylegan2-ada-pytorch."""
+  """--cfg of NVlabs/stylegan2-ada-pytorch."""
   config = stylegan2.get_config('pixels=1024,batch=32')
   assert (config.model.width, config.optimizers.generator.lr, config.model.group) == (32_768, 2e-3, 4)
   assert config.objective.r1_gamma == pytest.approx(2e-4 * 1024**2 / 32) and config.ema.generator.half_life == 10_000
   config = stylegan2.get_config('model=cifar')
   assert config.objective.path_weight == config.objective.mixing == 0 and config.model.group == 32
   assert config.steps * config.batch_size == 100_000_000 and config.ema.generator.half_life == 500_000
-  for argument, message in {'batch=128': 'batch from 1 to 64', 'model=cifar,pixels=64': "are of model='auto'"}.items():
+  for argument, message in {'batch=128': 'batch from 1 to 64', 'model=cifar,pixels=64': 'has its own pixels'}.items():
     with pytest.raises(ValueError, match=message):
       stylegan2.get_config(argument)
+  # The lazy phase of path lengths has no weight there, and its correction is made all the same
+  generator, discriminator = (config.optimizers[group] for group in ('generator', 'discriminator'))
+  assert (generator.lr, generator.b2) == (pytest.approx(0.002), pytest.approx(0.99**0.8))
+  assert (discriminator.lr, discriminator.b2) == (0.0025, 0.99)
+  ramps = {model: stylegan2.get_config(f'model={model}').ema.generator.ramp_up
+           for model in ('auto', 'cifar', 'stylegan2', 'paper256', 'paper512', 'paper1024')}
+  assert ramps == {'auto': 0.05, 'cifar': 0.05, 'stylegan2': 0.0, 'paper256': 0.0, 'paper512': 0.0, 'paper1024': 0.0}
+  config = stylegan2.get_config('model=stylegan2,pixels=512')
+  assert (config.objective.r1_gamma, config.model.mapping, config.data.shape[0]) == (10.0, 8, 512)
+  assert stylegan2.get_config('model=paper512').objective.r1_gamma == 0.5
+  # StyleGAN3-R: 10 pixels, over 200,000 images in batches of 32
+  blurs = [stylegan3.get_config(f'rotation={rotation}').objective for rotation in (True, False)]
+  assert [blur.blur for blur in blurs] == [10.0, 0.0] and blurs[0].blur_steps * 32 == 200_000
   settings = sprites_stylegan2.sweep()
   assert [setting['arg.ada'] for setting in settings] == [False, True]
   names = [sprites_stylegan2.get_config(f'ada={ada}').objective.augment.name for ada in (False, True)]

@@ -11,6 +11,7 @@ from genjax.cli.main import main
 from genjax.configs.gans import emoji_pix2pix, sprites_cyclegan, sprites_enlarge
 from genjax.experiments import translation, translation_data
 from genjax.experiments.measuring import translations
+from genjax.training.optimization import optimizers
 from genjax.types import UserError
 
 
@@ -50,6 +51,17 @@ def _opened(config):
 def test_what_does_not_fit_is_refused(module, changes, match):
   with pytest.raises(UserError, match=match):
     _opened(changed(module, **changes))
+
+
+def test_rates_of_the_papers():
+  """100 epochs at 2e-4 and 100 in which it falls to 0: of 400 pictures and of 1,000."""
+  for module, images in ((emoji_pix2pix, 400), (sprites_cyclegan, 1000)):
+    config = module.get_config('paper')
+    assert config.steps == 200 * images and config.batch_size == 1
+    for made in optimizers.from_config(config.optimizers, config.steps).values():
+      rate, = made.rates.values()
+      found = [float(rate(epoch * images)) for epoch in (0, 50, 99, 100, 150, 199)]
+      np.testing.assert_allclose(found, 2e-4 * np.array([1, 1, 1, 1, 0.5, 0.01]), rtol=1e-4)
 
 
 def test_empty_domains_and_pairs_that_do_not_match_are_refused(tmp_path):

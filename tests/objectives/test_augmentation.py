@@ -1,11 +1,13 @@
 """The controller of ADA: its strength follows the signs of the discriminator on real pictures."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
 from genjax.nn.functional import Network
-from genjax.objectives.augmentation import AUGMENT, Adaptive
+from genjax.objectives.augmentation import AUGMENT, Adaptive, Growing
 from genjax.objectives.base import Context
 from genjax.objectives.gan import Gan
 from genjax.objectives.gan_losses import signs
@@ -27,9 +29,9 @@ def lighter(x, strength, key):
   return x + strength
 
 
-def strengths(pixels, steps, microbatches=1, **options):
+def strengths(pixels, steps, microbatches=1, kind=Adaptive, **options):
   """The strength after each step of a discriminator that does not learn, and the last state."""
-  gan = Gan(LATENTS, FIXED, 1, augment=Adaptive(lighter, **options))
+  gan = Gan(LATENTS, FIXED, 1, augment=kind(lighter, **options))
   made = {group: optimizers.make('sgd', 0.0, steps) for group in ('generator', 'discriminator')}
   step = jax.jit(step_lib.make_step(gan, made, {}, 0, microbatches), static_argnums=3)
   state, found = state_lib.create(gan, made, {}, 0, {}), []
@@ -53,6 +55,19 @@ def test_strength_follows_the_signs():
   assert found == [0.0] * 9
   found, state = strengths(lambda step: 255, 9, target=None, initial=0.25)
   assert found == [0.25] * 9
+
+
+def test_strength_that_grows_by_a_cosine():
+  """The rule of R3GAN's code: from 0 to the last value over the steps, whatever the discriminator says."""
+  found, state = strengths(lambda step: 255 * (step % 2), 12, microbatches=2,
+                           kind=functools.partial(Growing, end=0.55, steps=8))
+  done = np.minimum(np.arange(12) / 8, 1.0)
+  np.testing.assert_allclose(found, 0.55 * (1 - 0.5 * (1 + np.cos(np.pi * done))), atol=1e-6)
+  assert list(state.mutable[AUGMENT]) == ['strength']
+  for options, message in ((dict(end=1.5, steps=8), 'end must be at least 0 and at most 1'),
+                           (dict(end=0.5, steps=0), 'steps must be at least 1')):
+    with pytest.raises(UserError, match=message):
+      Growing(lighter, **options)
 
 
 def test_microbatches_change_nothing():

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from genjax.nn.conv import Dense
 from genjax.nn.functional import Network, network
@@ -14,6 +15,7 @@ from genjax.objectives.augmentation import Adaptive, Fixed
 from genjax.objectives.base import Context
 from genjax.objectives.gan import Gan
 from genjax.objectives.gan_losses import LOSSES, RELATIVE, crowding, margins, signs
+from genjax.objectives.pixels import blurred
 from genjax.types import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -251,3 +253,41 @@ def test_crowding():
 def test_bad_options(options, message):
   with pytest.raises(UserError, match=message):
     made(**options)
+
+
+@pytest.mark.parametrize('sigma', [0.2, 0.4, 1.1, 2.5])
+def test_blur_is_a_correlation_with_the_published_taps(sigma):
+  """2^-(t / sigma)^2 up to floor(3 sigma) pixels, of sum 1, with zeros outside; SciPy's correlation."""
+  image = RANDOM.normal(size=(2, 9, 7, 3)).astype(np.float32)
+  found = jax.jit(lambda image, sigma: blurred(image, sigma, 2.5))(image, sigma)
+  reach = int(3 * sigma)
+  taps = np.exp2(-(np.arange(-reach, reach + 1) / sigma)**2)
+  expected = image.astype(np.float64)
+  for axis in (1, 2):
+    expected = scipy.ndimage.correlate1d(expected, taps / taps.sum(), axis=axis, mode='constant')
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_what_the_discriminator_sees_is_blurred_less_and_less():
+  net = Network(lambda key: ({'w': np.ones((), np.float32)}, {}),
+                lambda params, mutable, x, label=None, key=None: (params['w'] * x[:, 2, 2, 0], mutable))
+  fake = Network(lambda key: ({}, {}), lambda params, mutable, latent, label=None, key=None: (
+    jnp.zeros((len(latent), 5, 5, 1)), mutable))
+  gan = Gan(fake, net, 1, blur=1.0, blur_steps=4)
+  variables = gan.init(jax.random.key(0), {})
+  image = np.full((4, 5, 5, 1), 0, np.uint8)
+  image[:, 2, 2] = 255  # 1 among -1: the logit is 2 w_0^2 - 1 of what is not cut off at the edges
+  for step, sigma in ((0, 1.0), (2, 0.5), (4, 0.0), (9, 0.0)):
+    reach = int(3 * sigma)
+    taps = np.exp2(-(np.arange(-reach, reach + 1) / max(sigma, 1.0 if not reach else sigma))**2)
+    row = np.zeros(5)
+    for offset, weight in zip(range(-reach, reach + 1), taps / taps.sum()):
+      if 0 <= 2 + offset < 5:
+        row[2 + offset] = weight
+    expected = 2 * row[2]**2 - row.sum()**2
+    logit = run(gan, variables, 'discriminator', {'image': image}, step=step).metrics['logit_real']
+    np.testing.assert_allclose(logit, expected, atol=1e-5)
+  with pytest.raises(UserError, match='blur must not be negative'):
+    Gan(fake, net, 1, blur=-1.0)
+  with pytest.raises(UserError, match='augment, blur and consistency change pictures'):
+    Gan(fake, net, 1, kind='point', blur=1.0)

@@ -218,3 +218,14 @@ def _leaky(x: Array) -> Array:
 def _chosen(each: list[Array], domain_B: Array) -> Array:
   """Of the results of all domains, each row's own."""
   return jnp.take_along_axis(jnp.stack(each, axis=1), domain_B[:, None, None], axis=1)[:, 0]
+
+
+# Path regex -> logical axes, by group, as for `dcgan.DCGAN_AXES`.
+_BLOCKS = r'(conv_in|conv_out|shortcut)/kernel'
+_JUDGE = ((rf'(stem/kernel|blocks/\d+/{_BLOCKS})', (None, None, None, 'mlp')), (r'whole/kernel', (None, 'mlp')))
+AXES = {
+  'generator': ((rf'(stem/kernel|(encode|decode)/\d+/{_BLOCKS})', (None, None, None, 'mlp')),
+                (r'decode/\d+/styles/\d+/kernel', (None, 'mlp'))),
+  'mapping': ((r'(shared/\d+|domains/\d+/\d+)/kernel', (None, 'mlp')),),
+  'style_encoder': _JUDGE, 'discriminator': _JUDGE,
+}

@@ -1,7 +1,7 @@
-"""The augmentations 'bgc' of ADA (Karras et al. 2020a, appendix B): pixel blitting, geometry, colour.
+"""The augmentations 'bgc' of ADA (Karras et al. 2020a, appendix B): pixel blitting, geometry, colour; and its cutout.
 
 Each one is applied with the probability p, the strength. All of geometry are then one map of places, all of colour one
-map of colours.
+map of colours. The image filters and the noise of the published code, which ADA leaves out by default, are not here.
 """
 
 from collections.abc import Callable
@@ -94,6 +94,7 @@ class Transforms:
     luma: of a change of the sign of luma, which changes half of the pictures.
     hue: of a rotation of colours about the grey axis.
     saturation: of a factor of the distance from the grey axis.
+    cutout: of a rectangle that becomes 0, the middle grey, at last; it is in no group, and 0 in ADA.
     shift_most: largest shift by whole pixels, as a share of the side.
     scale_sd: standard deviation of the binary logarithm of the size.
     rotate_most: largest rotation; 1 is half a turn in both directions.
@@ -103,6 +104,7 @@ class Transforms:
     contrast_sd: standard deviation of the binary logarithm of the factor.
     hue_most: largest rotation of colours; 1 is half a turn in both directions.
     saturation_sd: standard deviation of the binary logarithm of the factor.
+    cutout_share: sides of the rectangle, as a share of those of the picture.
 
   Raises:
     UserError: an unknown group, or a number out of range.
@@ -121,6 +123,7 @@ class Transforms:
   luma: float = 1.0
   hue: float = 1.0
   saturation: float = 1.0
+  cutout: float = 0.0
   shift_most: float = 0.125
   scale_sd: float = 0.2
   rotate_most: float = 1.0
@@ -130,6 +133,7 @@ class Transforms:
   contrast_sd: float = 0.5
   hue_most: float = 1.0
   saturation_sd: float = 1.0
+  cutout_share: float = 0.5
 
   def __post_init__(self):
     if not self.groups or set(self.groups) - set(GROUPS):
@@ -151,7 +155,21 @@ class Transforms:
       x_BHWC = geometry.warp(x_BHWC, self.places(strength, place_key, len(x_BHWC), size))
     if self.uses(COLOUR):
       x_BHWC = colour.recolour(x_BHWC, self.colours(strength, colour_key, len(x_BHWC), size))
+    if self.cutout:
+      x_BHWC = self._cut(x_BHWC, strength, jax.random.fold_in(key, 2))
     return x_BHWC
+
+  def _cut(self, x_BHWC: Array, strength: Array, key: Key) -> Array:
+    """Sets a rectangle to 0. Its centre is anywhere in the picture; what lies outside is lost."""
+    chosen_key, centre_key = jax.random.split(key)
+    chosen_B = jax.random.uniform(chosen_key, (len(x_BHWC),)) < self.cutout * jnp.asarray(strength, jnp.float32)
+    centre_B2 = jax.random.uniform(centre_key, (len(x_BHWC), 2))
+    inside = chosen_B[:, None, None]
+    for axis in (1, 2):
+      place_S = (jnp.arange(x_BHWC.shape[axis]) + 0.5) / x_BHWC.shape[axis]
+      near_BS = jnp.abs(place_S - centre_B2[:, axis - 1:axis]) < 0.5 * self.cutout_share
+      inside = inside & jnp.expand_dims(near_BS, 3 - axis)
+    return jnp.where(inside[..., None], 0.0, x_BHWC)
 
   def places(self, strength: Array, key: Key, count: int, size: tuple[int, int]) -> Array:
     """Random maps of places for pictures of size (height, width), see `geometry.warp`."""

@@ -21,7 +21,7 @@ from genjax.tables import Table
 from genjax.training.optimization import directions, optimizer_parts
 from genjax.types import Tree, UserError, leaf_name, listed, named_leaves
 
-SCHEDULES = ('constant', 'linear', 'cosine', 'drop')
+SCHEDULES = ('constant', 'linear', 'cosine', 'drop', 'constant_linear')
 DECAY_PATTERN = r'.*(kernel|embedding)'  # parameters with weight decay by default: no biases and norms
 # Functions of an optimizer's options -> optax transformation. One with an argument learning_rate is given the schedule
 # and is a whole optimizer, such as `optax.novograd`; any other is a direction, and weight decay and the rate follow it.
@@ -31,7 +31,8 @@ OPTIMIZERS: Table[Callable[..., optax.GradientTransformation]] = Table('optimize
   'schedule_free': directions.schedule_free}, takes=())
 RATED = 'learning_rate'  # an argument of whole optimizers
 _WITHOUT_DECAY = ('adam', 'rmsprop')
-_RATE = dict(warmup=0, schedule='constant', end=0.0, drop_at=0.5)  # options of the learning rate and their defaults
+_RATE = dict(warmup=0, schedule='constant', end=0.0, drop_at=0.5,
+             decay_at=0.5)  # options of the learning rate and their defaults
 _UNIT = (lambda x: 0 <= x < 1, 'a number from 0 up to, not including, 1')
 _NOT_NEGATIVE = (lambda x: x >= 0, 'a number that is not negative')
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
@@ -39,6 +40,7 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
   'rms': _NOT_NEGATIVE, 'lr': _NOT_NEGATIVE, 'weight_decay': _NOT_NEGATIVE, 'clip': _NOT_NEGATIVE,
   'end': (lambda x: 0 <= x <= 1, 'a number from 0 to 1'),
   'drop_at': (lambda x: 0 <= x <= 1, 'a number from 0 to 1'),
+  'decay_at': (lambda x: 0 <= x <= 1, 'a number from 0 to 1'),
   'scale': (lambda x: x > 0, 'a number above 0; frozen=True lets parameters stand still')}
 _LARGEST = float(np.finfo(np.float32).max)
 _WHOLE = ('steps', 'warmup', 'factor_from', 'b2_steps')
@@ -58,8 +60,8 @@ class Optimizer(optax.GradientTransformationExtraArgs):
 
 
 def make(name: str, lr: float, steps: int, *, clip: float = 0.0, warmup: int = 0, schedule: str = 'constant',
-         end: float = 0.0, drop_at: float = 0.5, parts: Sequence[Any] = (), where: str = 'optimizer',
-         **options: Any) -> optax.GradientTransformation:
+         end: float = 0.0, drop_at: float = 0.5, decay_at: float = 0.5, parts: Sequence[Any] = (),
+         where: str = 'optimizer', **options: Any) -> optax.GradientTransformation:
   """An optax transformation.
 
   Args:
@@ -71,6 +73,8 @@ def make(name: str, lr: float, steps: int, *, clip: float = 0.0, warmup: int = 0
     schedule: shape after the warm-up, one of `SCHEDULES`; schedule_free has none.
     end: final learning rate as a fraction of `lr`.
     drop_at: share of the updates after the warm-up at which 'drop' takes the rate from `lr` to the final one.
+    decay_at: share of the updates after the warm-up up to which 'constant_linear' keeps `lr`, before it goes to the
+      final rate linearly.
     parts: rules by which parts of the tree are trained in their own way, see
       `genjax.training.optimization.optimizer_parts`. The optimizer of a part takes these options but `clip`, `parts`
       and `steps`; its rate is this one where it says nothing else.
@@ -86,7 +90,7 @@ def make(name: str, lr: float, steps: int, *, clip: float = 0.0, warmup: int = 0
   rules = optimizer_parts.parse(parts, f'{where}.parts')
   for index, rule in enumerate(rules):
     _check({'scale': rule.scale}, f'{where}.parts[{index}]')
-  rate = {'lr': lr, 'warmup': warmup, 'schedule': schedule, 'end': end, 'drop_at': drop_at}
+  rate = {'lr': lr, 'warmup': warmup, 'schedule': schedule, 'end': end, 'drop_at': drop_at, 'decay_at': decay_at}
   last = optimizer_parts.scaled(rules) if any(rule.scale != 1.0 or rule.rows for rule in rules) else None
   made = {optimizer_parts.OWN: _single(steps, where, last, name=name, **rate, **options)}
   for index, rule in enumerate(rules):
@@ -173,7 +177,7 @@ def _single(steps: int, where: str, last: optax.GradientTransformation | None,
   if not steps >= rate['warmup'] >= 0:
     raise UserError(f'{where} warmup must lie between 0 and the {steps} updates of the run, got {rate["warmup"]}')
   schedule = learning_rate(rate['lr'], steps, rate['warmup'], rate['schedule'], rate['end'], where,
-                           rate['drop_at'])
+                           rate['drop_at'], rate['decay_at'])
   if RATED in inspect.signature(OPTIMIZERS[name]).parameters:
     whole = _made(name, where, {**given, RATED: schedule})
     return whole if last is None else optax.chain(whole, last)
@@ -246,8 +250,9 @@ def _check(values: Mapping[str, Any], where: str) -> None:
 
 
 def learning_rate(lr: float, steps: int, warmup: int, schedule: str, end: float,
-                  where: str = 'optimizer', drop_at: float = 0.5) -> optax.Schedule:
-  """Learning rate schedule: linear warm-up, then constant, or linear, cosine or a drop to `end * lr`."""
+                  where: str = 'optimizer', drop_at: float = 0.5, decay_at: float = 0.5) -> optax.Schedule:
+  """Learning rate schedule: linear warm-up, then constant, or to `end * lr` linearly, by a cosine, by a drop, or
+  linearly after a constant part."""
   rest = max(1, steps - warmup)
   if schedule == 'constant':
     tail = optax.constant_schedule(lr)
@@ -257,6 +262,9 @@ def learning_rate(lr: float, steps: int, warmup: int, schedule: str, end: float,
     tail = optax.cosine_decay_schedule(lr, rest, alpha=end)
   elif schedule == 'drop':
     tail = optax.piecewise_constant_schedule(lr, {round(drop_at * rest): end})
+  elif schedule == 'constant_linear':
+    begin = round(decay_at * rest)
+    tail = optax.linear_schedule(lr, end * lr, max(1, rest - begin), begin)
   else:
     raise UserError(f'{where} schedule must be one of {SCHEDULES}, got {schedule!r}')
   if not warmup:

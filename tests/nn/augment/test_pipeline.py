@@ -87,3 +87,22 @@ def test_strength_0_changes_nothing_and_groups_are_left_out():
     Transforms(flip=-1.0)
   with pytest.raises(UserError, match=r'with \(1, 3\) channels, got 4'):
     Transforms()(np.zeros((1, 8, 8, 4), np.float32), 1.0, jax.random.key(0))
+
+
+def test_cutout_is_a_rectangle_of_half_the_sides():
+  """By the rule of the published code: |(x + 1/2) / W - c| < 1/4 along both axes, of pictures with probability p."""
+  own = Transforms(groups='b', flip=0.0, quarter=0.0, shift=0.0, cutout=0.8)
+  image = np.ones((2000, 6, 8, 1), np.float32)
+  lost = np.asarray(jax.jit(own)(image, 0.5, jax.random.key(1)))[..., 0] == 0
+  assert lost.any(axis=(1, 2)).mean() == pytest.approx(0.4, abs=0.03)
+  rows, columns = lost.any(axis=2), lost.any(axis=1)
+  np.testing.assert_array_equal(lost, rows[:, :, None] & columns[:, None])
+  for side, along in ((6, rows), (8, columns)):
+    centres = np.linspace(0, 1, 401)[:-1] + 1 / 800
+    near = np.abs((np.arange(side) + 0.5) / side - centres[:, None]) < 0.25
+    possible = {tuple(row) for row in near}
+    seen, count = np.unique(along[lost.any(axis=(1, 2))], axis=0, return_counts=True)
+    assert {tuple(row) for row in seen} == possible
+    for row, share in zip(seen, count / count.sum()):
+      assert share == pytest.approx((near == row).all(axis=1).mean(), abs=0.05)
+  assert not (np.asarray(jax.jit(own)(image[:8], 0.0, jax.random.key(1))) == 0).any()

@@ -190,6 +190,20 @@ def test_schedules():
   rate, = optimizers.from_config({'net': dict(name='sgd', lr=2.0, schedule='drop', end=0.25, drop_at=0.75, warmup=4)},
                                  44)['net'].rates.values()
   assert [float(rate(step)) for step in (0, 4, 33, 34, 44)] == [0.5, 2.0, 2.0, 0.5, 0.5]
+  rate, = optimizers.from_config({'net': dict(name='sgd', lr=2.0, schedule='constant_linear', decay_at=0.25, end=0.5,
+                                              warmup=4)}, 44)['net'].rates.values()
+  assert [float(rate(step)) for step in (0, 4, 14, 29, 44)] == [0.5, 2.0, 2.0, 1.5, 1.0]
+
+
+def test_constant_then_linear_is_the_schedule_of_pix2pix():
+  """The rule of its published code, epoch by epoch: 1 - max(0, epochs - 100) / 100 with 100 + 100 epochs."""
+  rate = optimizers.learning_rate(2e-4, 200, 0, 'constant_linear', 0.0)
+  epochs = np.arange(200)
+  np.testing.assert_allclose([float(rate(epoch)) for epoch in epochs],
+                             2e-4 * (1 - np.maximum(0, epochs - 100) / 100), rtol=1e-5)
+  for share, last in ((0.0, 1.0), (1.0, 2.0)):  # linear from the start, and constant to the end
+    rate = optimizers.learning_rate(2.0, 10, 0, 'constant_linear', 0.0, decay_at=share)
+    assert (float(rate(0)), float(rate(5)), float(rate(9))) == (2.0, last, pytest.approx(0.2 if share == 0 else 2.0))
 
 
 def test_schedule_free_learning_evaluates_the_weighted_average_of_its_own_sequence():
@@ -272,6 +286,7 @@ def test_muon_makes_every_matrix_of_a_stack_orthogonal(rms):
   (dict(name='sgd', momentum=1.0), r'\.momentum'), (dict(name='sgd', momentum=-0.5), r'\.momentum'),
   (dict(warmup=-1), r'\.warmup'), (dict(warmup=1.5), r'\.warmup'), (dict(warmup=True), r'\.warmup'),
   (dict(end=-0.1), r'\.end'), (dict(end=2.0), r'\.end'), (dict(end=float('nan')), r'\.end'),
+  (dict(decay_at=-0.5), r'\.decay_at'),
   (dict(drop_at=1.5), r'\.drop_at'), (dict(schedule=3), 'schedule'), (dict(name='adamw', decay='('), r'\.decay'),
   (dict(name='adamw', decay=3), r'\.decay'), (dict(name='muon', rms=-1.0), r'\.rms'),
   (dict(name='adafactor', factor_from=1.5), r'\.factor_from')])
