@@ -39,7 +39,8 @@ IMAGE_MODELS: Table = Table('GAN of images', {
   'stylegan2': (stylegan2.StyleGan2, stylegan2.AXES),
   'stylegan3': (stylegan3.StyleGan3, stylegan3.AXES)})
 # Model -> its objective, where that is not `Gan`
-GOALS: dict[str, type[Gan]] = {'biggan': TruncatedGan, 'stylegan2': StyleGan, 'stylegan3': StyleGan}
+GOALS: Table[type[Gan]] = Table('GAN objective', {
+  'biggan': TruncatedGan, 'stylegan2': StyleGan, 'stylegan3': StyleGan})
 # Keys that may change when a run is sampled or evaluated: training does not read them
 SAMPLING = ('objective.truncation', 'objective.truncation_layers', 'objective.standing', 'objective.standing_batch')
 POINTS = 'points'
@@ -71,6 +72,9 @@ def build(config: Config) -> Experiment:
   augment = augmentation.make(objective_options.pop('augment', None), 0 if points else config.data.shape[2])
   if conditional and points:
     raise UserError('config.objective.conditional needs labelled images, and points have no label; set it to False')
+  if conditional and not config.data.num_classes:
+    raise UserError('config.objective.conditional=True needs labelled images, and config.data.num_classes is 0; set it to '
+                    'the number of classes, or conditional to False')
   num_classes = config.data.num_classes if conditional else None
   if points:
     model = config_lib.build(kind, config.model, 'config.model', dimensions=2, num_classes=None)
@@ -85,12 +89,12 @@ def build(config: Config) -> Experiment:
     goal, objective_options, 'config.objective', generator=model.generator(), discriminator=model.discriminator(),
     latent=model.latent, kind='point' if points else 'image', num_classes=num_classes, pack=model.pack, augment=augment,
     perturb=augmentation.perturbation(objective_options),
-    **({'momentum': model.momentum} if goal is TruncatedGan else {}), **style.of_model(model, goal))
+    **({'momentum': model.momentum} if issubclass(goal, TruncatedGan) else {}), **style.of_model(model, goal))
   style.check(config, objective)
   if objective.feature_matching and not getattr(model, 'gives_features', False):
     raise UserError(f'config.objective.feature_matching needs a discriminator that gives its features, and that of '
                     f'config.model.name={config.model.name!r} does not; set it to 0')
-  if objective.loss == 'wgan_gp' and model.discriminator_norm == 'batch':
+  if objective.loss == 'wgan_gp' and getattr(model, 'discriminator_norm', 'none') == 'batch':
     raise UserError(
       "config.objective.loss 'wgan_gp' penalises the gradient of each sample, which batch normalisation in the "
       "discriminator makes meaningless; set config.model.discriminator_norm to 'none'")
@@ -151,7 +155,7 @@ def options(config: Config) -> dict[str, Section]:
   made = {'generator': '', 'discriminator': '', 'kind': 'config.model.name', 'latent': 'config.model.latent',
           'pack': 'config.model.pack', 'augment': '', 'perturb': 'config.objective.consistency', **classes}
   goal = GOALS.get(config.model.get('name'), Gan)
-  made.update({'momentum': 'config.model.momentum'} if goal is TruncatedGan else style.computed(goal))
+  made.update({'momentum': 'config.model.momentum'} if issubclass(goal, TruncatedGan) else style.computed(goal))
   return {
     'data': Section((Points,), names=tuple(MIXTURES)) if points else images.DATA,
     'model': named({**{name: row[0] for name, row in IMAGE_MODELS.items()}, POINTS: dcgan.PointGan}, config.model,

@@ -11,12 +11,12 @@ from genjax.types import UserError
 def computed(goal: type[Gan]) -> dict[str, str]:
   """Options of the objective that no config sets -> what they follow from."""
   return {'layers': 'config.data.shape', 'style': 'config.model.style', 'group': 'config.model.group',
-          'averaged': 'config.model.average'} if goal is StyleGan else {}
+          'averaged': 'config.model.average'} if issubclass(goal, StyleGan) else {}
 
 
 def of_model(model: Any, goal: type[Gan]) -> dict[str, Any]:
   """What the objective takes of a model."""
-  if goal is not StyleGan:
+  if not issubclass(goal, StyleGan):
     return {}
   return {'layers': model.layers, 'style': model.style, 'group': model.group, 'averaged': model.average > 0}
 
