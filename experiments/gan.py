@@ -73,8 +73,8 @@ def build(config: Config) -> Experiment:
   if conditional and points:
     raise UserError('config.objective.conditional needs labelled images, and points have no label; set it to False')
   if conditional and not config.data.num_classes:
-    raise UserError('config.objective.conditional=True needs labelled images, and config.data.num_classes is 0; set it to '
-                    'the number of classes, or conditional to False')
+    raise UserError('config.objective.conditional=True needs labelled images, and config.data.num_classes is 0; set '
+                    'it to the number of classes, or conditional to False')
   num_classes = config.data.num_classes if conditional else None
   if points:
     model = config_lib.build(kind, config.model, 'config.model', dimensions=2, num_classes=None)

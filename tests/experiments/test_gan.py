@@ -20,7 +20,7 @@ def test_bad_combinations_are_refused():
     gan.build(config)
   config = digits_gan.get_config('smoke')
   config.data.num_classes = 0
-  with pytest.raises(UserError, match='config.data.num_classes is 0; set it to the number of classes, or conditional'):
+  with pytest.raises(UserError, match='config.data.num_classes is 0; set it to the number of classes, or cond'):
     gan.build(config)
   with pytest.raises(UserError, match=r'config.model.pack=3 .* got 8'):
     gan.build(grid_gan.get_config('smoke,pack=3'))

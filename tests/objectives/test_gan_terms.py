@@ -253,7 +253,7 @@ def test_bad_options(options, message):
 
 def test_a_loss_may_be_added_but_not_under_the_name_of_one_of_pairs(monkeypatch):
   monkeypatch.setitem(LOSSES, 'mine', (lambda real, fake: 2.0 * (fake - real), lambda fake: -3.0 * fake))
-  assert made(loss='mine')._discriminator_loss(jnp.float32(1.0), jnp.float32(4.0)) == 6.0
+  assert made(loss='mine')[0]._discriminator_loss(jnp.float32(1.0), jnp.float32(4.0)) == 6.0
   monkeypatch.setitem(LOSSES, 'relativistic', LOSSES['hinge'])
   with pytest.raises(UserError, match="'relativistic' is a loss of pairs already"):
     made(loss='relativistic')

@@ -63,8 +63,8 @@ def test_a_builder_of_ones_own_tells_its_options(three_files):
 
 
 def test_a_gan_of_ones_own_trains_with_its_term_and_its_loss(own_gan):
-  """In the first step two weights of the term see the same pictures, so that the losses differ by what the term says. What
-  the run keeps is enough to sample it."""
+  """In the first step runs with two weights of the term draw the same pictures, so that the losses differ by what the
+  term says. What a run keeps is enough to sample it."""
   losses, ratios = [], []
   for name, seeking in (('run', 0.5), ('other', 0.25)):
     genjax('train', '--config=my_config.py:smoke', f'--workdir={name}', '--config.steps=1',
