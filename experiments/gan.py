@@ -38,7 +38,8 @@ IMAGE_MODELS: Table = Table('GAN of images', {
   'stylegan2': (stylegan2.StyleGan2, stylegan2.AXES),
   'stylegan3': (stylegan3.StyleGan3, stylegan3.AXES)})
 # Model -> its objective, where that is not `Gan`
-GOALS: dict[str, type[Gan]] = {'biggan': TruncatedGan, 'stylegan2': StyleGan, 'stylegan3': StyleGan}
+GOALS: Table[type[Gan]] = Table('GAN objective', {
+  'biggan': TruncatedGan, 'stylegan2': StyleGan, 'stylegan3': StyleGan})
 # Keys that may change when a run is sampled or evaluated: training does not read them
 SAMPLING = ('objective.truncation', 'objective.truncation_layers', 'objective.standing', 'objective.standing_batch')
 POINTS = 'points'
@@ -71,8 +72,8 @@ def build(config: Config) -> Experiment:
   if conditional and points:
     raise UserError('config.objective.conditional needs labelled images, and points have no label; set it to False')
   if conditional and not config.data.num_classes:
-    raise UserError('config.objective.conditional needs the classes of images, and config.data.num_classes is 0: it '
-                    'reads no labels. Set it to their number, or conditional to False')
+    raise UserError('config.objective.conditional=True needs labelled images, and config.data.num_classes is 0; set '
+                    'it to the number of classes, or conditional to False')
   num_classes = config.data.num_classes if conditional else None
   if points:
     model = config_lib.build(kind, config.model, 'config.model', dimensions=2, num_classes=None)
@@ -92,7 +93,7 @@ def build(config: Config) -> Experiment:
   if objective.feature_matching and not getattr(model, 'gives_features', False):
     raise UserError(f'config.objective.feature_matching needs a discriminator that gives its features, and that of '
                     f'config.model.name={config.model.name!r} does not; set it to 0')
-  if objective.loss == 'wgan_gp' and model.discriminator_norm == 'batch':
+  if objective.loss == 'wgan_gp' and getattr(model, 'discriminator_norm', 'none') == 'batch':
     raise UserError(
       "config.objective.loss 'wgan_gp' penalises the gradient of each sample, which batch normalisation in the "
       "discriminator makes meaningless; set config.model.discriminator_norm to 'none'")

@@ -95,7 +95,7 @@ def test_the_page_has_an_example_and_a_command_for_each_part():
   for name in FILES:
     assert any(f'--import={name}' in command for command in COMMANDS), name
   listed = re.findall(r'^\| [^|]+ \| `([\w.]+)` \|', PAGE, re.M)
-  assert len(listed) == 15
+  assert len(listed) == 18
   for path in listed:
     module, _, table = path.rpartition('.')
     assert isinstance(getattr(importlib.import_module(module), table), Table), path

@@ -24,7 +24,7 @@ COMMANDS = {
   'train': 'train a config in a run directory, or resume it',
   'sample': 'draw samples from a run',
   'evaluate': 'held-out metrics of a run, as JSON',
-  'interpolate': 'pictures on the way between two, or along an attribute, of an autoencoder',
+  'interpolate': 'pictures on the way between two, or along an attribute, of an autoencoder or a GAN',
   'sweep': 'train all settings that a config yields, several at a time',
   'table': 'metrics of a sweep by setting, over its seeds; and curves',
   'compare': 'evaluations side by side, if they were measured alike',

@@ -123,6 +123,9 @@ class Gan:
                         ('kind', KINDS)):
       if getattr(self, name) not in known:
         raise UserError(f'config.objective.{name} must be one of {list(known)}, got {getattr(self, name)!r}')
+    if self.loss in LOSSES and self.loss in RELATIVE:
+      raise UserError(f'{self.loss!r} is a loss of pairs already; add yours to `genjax.objectives.gan_losses.LOSSES` '
+                      'by another name')
     checks.whole(self, 1, 'discriminator_steps', 'pack', 'latent')
     checks.whole(self, 0, 'r1_every', 'gamma_steps', 'instance_noise_steps', 'blur_steps')
     checks.between(self, ('r1_gamma', 'r2_gamma', 'penalty', 'gamma_end', 'instance_noise', 'blur', 'consistency',

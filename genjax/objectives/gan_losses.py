@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from genjax.tables import Table
 from genjax.types import Array, Tree
 
 SPECTRAL = 'spectral'  # entry of the mutable tree of a layer with spectral normalisation
@@ -30,12 +31,12 @@ def _least_squares(real: Array, fake: Array) -> Array:
 # Name -> (discriminator's loss of real and fake logits, generator's loss of fake logits), elementwise.
 # 'non_saturating': Goodfellow et al. 2014. 'hinge': Lim and Ye 2017, Miyato et al. 2018. 'wgan_gp': Gulrajani et al.
 # 2017. 'lsgan': twice equation 9 of Mao et al. 2017, as in the code of CycleGAN and HiFi-GAN.
-LOSSES: dict[str, tuple[Callable[[Array, Array], Array], Callable[[Array], Array]]] = {
+LOSSES: Table[tuple[Callable[[Array, Array], Array], Callable[[Array], Array]]] = Table('GAN loss', {
   'non_saturating': (_non_saturating, lambda fake: jax.nn.softplus(-fake)),
   'hinge': (_hinge, lambda fake: -fake),
   'wgan_gp': (_wasserstein, lambda fake: -fake),
   'lsgan': (_least_squares, lambda fake: (fake - 1.0)**2),
-}
+})
 # Name -> (discriminator's, generator's) loss of pairs of a real and a fake logit.
 # 'relativistic': Jolicoeur-Martineau 2019, R3GAN (Huang et al. 2024, equation 2).
 RELATIVE: dict[str, tuple[Callable[[Array, Array], Array], Callable[[Array, Array], Array]]] = {

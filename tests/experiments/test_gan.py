@@ -18,6 +18,10 @@ def test_bad_combinations_are_refused():
   config.objective.conditional = True
   with pytest.raises(UserError, match='points have no label'):
     gan.build(config)
+  config = digits_gan.get_config('smoke')
+  config.data.num_classes = 0
+  with pytest.raises(UserError, match='config.data.num_classes is 0; set it to the number of classes, or cond'):
+    gan.build(config)
   with pytest.raises(UserError, match=r'config.model.pack=3 .* batches of a multiple of that, got 8'):
     gan.build(grid_gan.get_config('smoke,pack=3'))
   config = grid_gan.get_config('smoke')

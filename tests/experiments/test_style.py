@@ -9,6 +9,7 @@ from genjax import config as config_lib
 from genjax.cli import interpolate
 from genjax.configs.gans import cifar10_biggan, digits_gan, grid_gan, sprites_stylegan2, stylegan2, stylegan3
 from genjax.experiments import gan, generators
+from genjax.objectives.style import StyleGan
 from genjax.options import known
 from genjax.runs import builders, codes
 from genjax.runs import workdir as workdir_lib
@@ -42,6 +43,17 @@ def test_pictures_and_truncation_that_cannot_be():
   with pytest.raises(UserError, match='objective.truncation.* is an option only with model.name=.*stylegan2'):
     options.find('objective.truncation')
   assert 'objective.path_weight' in known(gan.options(stylegan2.get_config('smoke'))).options
+
+
+def test_a_style_based_objective_of_ones_own_takes_what_the_model_says(monkeypatch):
+  class Mine(StyleGan):
+    pass
+
+  monkeypatch.setitem(gan.GOALS, 'stylegan2', Mine)
+  config = stylegan2.get_config('smoke')
+  objective = gan.build(config).objective
+  assert type(objective) is Mine and objective.style == config.model.style and objective.group == config.model.group
+  assert 'objective.style' not in known(gan.options(config)).options
 
 
 def test_settings_of_the_original():

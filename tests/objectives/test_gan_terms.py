@@ -291,3 +291,11 @@ def test_what_the_discriminator_sees_is_blurred_less_and_less():
     Gan(fake, net, 1, blur=-1.0)
   with pytest.raises(UserError, match='augment, blur and consistency change pictures'):
     Gan(fake, net, 1, kind='point', blur=1.0)
+
+
+def test_a_loss_may_be_added_but_not_under_the_name_of_one_of_pairs(monkeypatch):
+  monkeypatch.setitem(LOSSES, 'mine', (lambda real, fake: 2.0 * (fake - real), lambda fake: -3.0 * fake))
+  assert made(loss='mine')[0]._discriminator_loss(jnp.float32(1.0), jnp.float32(4.0)) == 6.0
+  monkeypatch.setitem(LOSSES, 'relativistic', LOSSES['hinge'])
+  with pytest.raises(UserError, match="'relativistic' is a loss of pairs already"):
+    made(loss='relativistic')
