@@ -140,7 +140,7 @@ class Transforms:
       raise UserError(f'config.objective.augment.groups must be letters of {GROUPS}, such as "bgc", got '
                       f'{self.groups!r}')
     checks.between(self, tuple(field.name for field in dataclasses.fields(self) if field.name != 'groups'), at_least=0)
-    if not self.uses(GEOMETRY) and not self.uses(COLOUR):
+    if not (self.uses(GEOMETRY) or self.uses(COLOUR) or self.cutout):
       raise UserError(f'config.objective.augment.groups={self.groups!r} has no transform left, because the factors of '
                       'all are 0; set one, or config.objective.augment.name to "none"')
 

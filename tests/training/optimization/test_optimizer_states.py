@@ -111,7 +111,8 @@ class TestOnDevices:
     report = json.loads(done.stdout.splitlines()[-1])
     assert {*optimizers.OPTIMIZERS, 'parts'} <= set(report)
     for name, found in report.items():
-      assert found['difference'] < 1e-6, f'{name}: parameters differ by {found["difference"]} from those of one device'
+      # Sums are rounded in another order: 1.2e-6 on one kind of CPU
+      assert found['difference'] < 3e-6, f'{name}: parameters differ by {found["difference"]} from those of one device'
       assert found['placed'] and found['restored'], name
       still = {'parts': {'net/embedding/embedding'}, 'optax.partition': {'net/head/scale'}}.get(name, set())
       if 'prodigy' not in name:  # its rate begins at 1e-6
