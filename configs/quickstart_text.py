@@ -17,23 +17,23 @@ from genjax.configs import common, sweeps
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, trained='', smoke=False)
-  config = common.base(steps=2000, batch_size=64)
+  config = common.base(steps=3500, batch_size=32)
   config.experiment = 'genjax.experiments.diffusion'
-  config.data = dict(common.IMAGES, name='scenes', train='train', heldout='heldout', shape=(32, 32, 3), num_classes=0,
+  config.data = dict(common.IMAGES, name='scenes', train='train', heldout='heldout', shape=(36, 36, 3), num_classes=0,
                      flip=False)
-  config.code = dict(patch=8, kept=40, whitening=0.5, places=True)
+  config.code = dict(patch=12, kept=48, whitening=0.5, places=False)
   config.conditions = dict(text=dict(kind='text', column='text', dropout=0.1, truncate=True, length=14,
                                      vocabulary='wordpiece', vocabulary_size=200))
-  config.model = dict(name='dit', patch=1, width=192, depth=4, heads=6, text_width=96, text_depth=2, text_heads=4,
+  config.model = dict(name='dit', patch=1, width=128, depth=4, heads=4, text_width=128, text_depth=2, text_heads=4, pool=True,
                       unroll=True, attention='auto', remat='none')
   config.objective = dict(process=dict(name='flow'), parameterization=dict(name='velocity'),
-                          times=dict(name='logit_normal', mean=0.0, std=1.0), weighting=dict(name='uniform'),
+                          times=dict(name='logit_normal', mean=2.0, std=1.5), weighting=dict(name='uniform'),
                           stratified=True)
   config.sampler = dict(name='dpmpp_2m', steps=24, spacing='', guidance=2.0, rescale=0.0, clip=0.0, options=dict(),
-                        **common.SAMPLING)
+                        **{**common.SAMPLING, 'shift': 8.0})
   config.evaluation = dict(num_samples=1000, measures=('attributes',))
-  config.optimizers = dict(net=dict(name='adamw', lr=1e-3, b2=0.99, warmup=100, schedule='cosine', end=0.02))
-  config.ema = dict(net=0.995)
+  config.optimizers = dict(net=dict(name='adamw', lr=1.5e-3, b2=0.99, warmup=100, schedule='cosine', end=0.02))
+  config.ema = dict(net=0.997)
   config.evaluate_every = 500
   config.evaluate_batches = 4
   config.sample_every = 500

@@ -40,7 +40,7 @@ def measured(config, image_NHWC, texts):
 
 @pytest.fixture(scope='module')
 def heldout():
-  return drawing.Scenes((32, 32, 3), 1000, seed=1, heldout=True).get(np.arange(8))
+  return drawing.Scenes((36, 36, 3), 1000, seed=1, heldout=True).get(np.arange(8))
 
 
 def test_true_pictures_have_all_attributes(heldout):
@@ -70,7 +70,7 @@ def test_prompts_that_come_again_give_a_spread(heldout):
 
 
 def test_a_training_picture_is_a_copy(heldout):
-  train = drawing.Scenes((32, 32, 3), 2**20, seed=0).get(np.arange(8))
+  train = drawing.Scenes((36, 36, 3), 2**20, seed=0).get(np.arange(8))
   assert measured(scenes_config(), train['image'], heldout['text'])[0]['copies'] == 1.0
   assert measured(scenes_config(), heldout['image'], heldout['text'])[0]['copies'] < 1.0
 
@@ -110,7 +110,7 @@ def test_a_code_is_fitted_once_and_kept(tmp_path):
   config = scenes_config()
   options = patch_codes.read(config)
   fitted = patch_codes.code(config, options)
-  assert patch_codes.shape(config, options) == (4, 4, 8)
+  assert patch_codes.shape(config, options) == (3, 3, 8)
   (name, data), = patch_codes.file(fitted).items()
   (tmp_path / name).write_bytes(data)
   with config.unlocked():
@@ -173,6 +173,6 @@ def test_a_judge_learns_several_attributes(tmp_path):
 def test_scenes_are_data_of_images():
   config = scenes_config()
   columns = images.open_data(config, 'heldout', ('text',)).get(np.arange(2))
-  assert columns['image'].shape == (2, 32, 32, 3) and len(columns['text']) == 2
+  assert columns['image'].shape == (2, 36, 36, 3) and len(columns['text']) == 2
   with pytest.raises(UserError, match='split of scenes'):
     images.open_data(config, 'test')

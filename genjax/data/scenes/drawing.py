@@ -11,9 +11,9 @@ from genjax.data.scenes import grammar
 from genjax.data.scenes.grammar import COLOURS, NUMBERS, PLACES, RELATIONS, SHAPES, SIZES, Scene, Things
 from genjax.types import UserError
 
-SIDE = 32  # pixels in which the following lengths are; pictures of other sides are scaled
+SIDE = 36  # pixels in which the following lengths are; pictures of other sides are scaled
 RADII = {'small': (3.4, 3.7), 'large': (5.2, 5.5)}
-LATTICE = (SIDE / 4, SIDE / 2, 3 * SIDE / 4)  # where the middles of shapes lie, in x and in y
+LATTICE = (SIDE / 6, SIDE / 2, 5 * SIDE / 6)  # where the middles of shapes lie, in x and in y: a ninth has one shape
 JITTER = 0.5  # how far a middle may be off, in x and in y
 OBJECTS = 4  # most things in a scene
 LEAST_SIDE = 24

@@ -61,6 +61,8 @@ class DiT(Reads):
       beside the patches (Peebles & Xie 2023, section 3.2).
     project: whether an MLP brings the tokens to the width of the transformer. Without it, cross-attention reads them
       as they are.
+    pool: whether the mean of the tokens, after an MLP, is added to the embedded time. A condition that all blocks read
+      by their norms is learned sooner than attention (compare the pooled vectors of Esser et al. 2024, figure 2).
 
   Raises:
     UserError: sizes that do not divide, an unknown attention, norm, activation or block, another residual type, or
@@ -89,6 +91,7 @@ class DiT(Reads):
   block: str = 'adaln_zero'
   tokens_enter: str = 'cross'
   project: bool = True
+  pool: bool = False
 
   def __post_init__(self):
     super().__post_init__()
@@ -114,6 +117,9 @@ class DiT(Reads):
     if not self.project and self.tokens_enter == 'context':
       raise checks.OutOfRange("project must be True where tokens enter beside the patches (tokens_enter='context'), "
                               'which have the width of the transformer')
+    if self.pool and not self.memory_width:
+      raise checks.OutOfRange('pool is the mean of tokens, and the network reads none; give it a text, or leave pool '
+                              'out')
     if self.residual_dtype not in ('', 'float32'):
       raise checks.OutOfRange("residual_dtype must be '', for the compute type dtype, or 'float32', got "
                               f'{self.residual_dtype!r}')
@@ -217,6 +223,10 @@ class Embed(nnx.Module):
     width = config.width if config.project else 0
     self.tokens = conditioning.Tokens(config, width, dtype=config.dtype, attention=config.attention,
                                       rngs=rngs) if config.memory_width else None
+    pooled = width or config.memory_width
+    self.pool = nnx.Dict(up=Linear(pooled, config.width, kernel_init=_XAVIER, dtype=dtype, rngs=rngs),
+                         down=Linear(config.width, config.width, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
+                         ) if config.pool else None
 
   def __call__(self, x_BHWC: Array, time_B: Array, given: Given, key: Key | None = None):
     if 'image' in given:
@@ -229,7 +239,19 @@ class Embed(nnx.Module):
       condition_BD = condition_BD + self.label(given['label'])
     if self.added is not None:
       condition_BD = condition_BD + self.added(given)
-    return x_BTD, condition_BD, None if self.tokens is None else self.tokens(given)
+    memory = None if self.tokens is None else self.tokens(given)
+    if self.pool is not None and memory is not None:
+      hidden_BD = jax.nn.silu(self.pool.up(_mean(*memory)))
+      condition_BD = condition_BD + self.pool.down(hidden_BD)
+    return x_BTD, condition_BD, memory
+
+
+def _mean(tokens_BLE: Array, mask_BL: Array | None) -> Array:
+  """The mean B E of tokens that are not padding, 0 where all are."""
+  if mask_BL is None:
+    return tokens_BLE.mean(axis=1)
+  shown_BL1 = (mask_BL != 0)[..., None].astype(tokens_BLE.dtype)
+  return (tokens_BLE * shown_BL1).sum(axis=1) / jnp.maximum(shown_BL1.sum(axis=1), 1)
 
 
 class Block(nnx.Module):
@@ -316,7 +338,8 @@ def place(x_BTD: Array) -> Array:
 def axes(config: DiT) -> sharding.AxesTable:
   """The logical axes of the parameters of the network that the options describe."""
   crosses = config.memory_width and config.tokens_enter == 'cross'
-  return (*AXES, *conditioning.axes(config, 'embed/', tokens=config.project), *(CROSS_AXES if crosses else ()))
+  return (*AXES, *conditioning.axes(config, 'embed/', tokens=config.project), *(CROSS_AXES if crosses else ()),
+          *(POOL_AXES if config.pool else ()))
 
 
 AXES = (
@@ -333,6 +356,7 @@ AXES = (
     ('head/modulation/kernel', ('embed', None)),
     ('head/out/kernel', ('embed', None)),
 )
+POOL_AXES = (('embed/pool/up/kernel', (None, 'mlp')), ('embed/pool/down/kernel', ('mlp', 'embed')))
 CROSS_AXES = (
     ('blocks/cross/(query|key|value)/kernel', ('layers', 'embed', 'heads')),
     ('blocks/cross/(query|key|value)/bias', ('layers', 'heads')),

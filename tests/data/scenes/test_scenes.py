@@ -14,7 +14,7 @@ OPPOSITE = {'left of': 'right of', 'right of': 'left of', 'above': 'below', 'bel
 
 @pytest.fixture(scope='module')
 def heldout():
-  source = drawing.Scenes((32, 32, 3), 1000, seed=1, heldout=True)
+  source = drawing.Scenes((36, 36, 3), 1000, seed=1, heldout=True)
   return source.get(np.arange(120))
 
 
@@ -64,7 +64,7 @@ def test_the_judge_sees_what_is_wrong(heldout, attribute):
 def test_attributes_that_are_not_asked_for_are_not_judged(heldout):
   assert 'size' not in reading.right(parse('two red rings'), [])
   assert 'place' in reading.right(parse('a red ring in the middle'), [])
-  grey = np.full((32, 32, 3), 30, np.uint8)
+  grey = np.full((36, 36, 3), 30, np.uint8)
   assert not any(reading.judge('a red ring', grey).values())
 
 
@@ -82,11 +82,11 @@ def test_other_captions_are_refused(caption):
 
 
 def test_training_holds_out_relations():
-  train = drawing.Scenes((32, 32, 3), 2**20, seed=0)
+  train = drawing.Scenes((36, 36, 3), 2**20, seed=0)
   scenes = [parse(caption) for caption in train.read_columns(np.arange(2000), ('text',))['text']]
   assert not any(scene.unseen for scene in scenes)
   assert 0.4 < np.mean([bool(scene.relation) for scene in scenes]) < 0.6
-  heldout = drawing.Scenes((32, 32, 3), 1000, seed=1, heldout=True).read_columns(np.arange(1000), ('text',))['text']
+  heldout = drawing.Scenes((36, 36, 3), 1000, seed=1, heldout=True).read_columns(np.arange(1000), ('text',))['text']
   assert sum(parse(caption).unseen for caption in heldout) == 250
 
 
@@ -102,12 +102,12 @@ def test_a_scene_and_its_reverse_are_held_out_together(heldout):
 
 
 def test_a_row_depends_on_seed_and_row_alone():
-  source = drawing.Scenes((32, 32, 3), 1000, seed=3)
+  source = drawing.Scenes((36, 36, 3), 1000, seed=3)
   many, one = source.get(np.arange(8)), source.get(np.asarray([5]))
   assert many['text'][5] == one['text'][0]
   np.testing.assert_array_equal(many['image'][5], one['image'][0])
   assert list(source.read_columns(np.arange(8), ('text',))['text']) == list(many['text'])
-  assert (drawing.Scenes((32, 32, 3), 1000, seed=4).get(np.arange(8))['image'] != many['image']).any()
+  assert (drawing.Scenes((36, 36, 3), 1000, seed=4).get(np.arange(8))['image'] != many['image']).any()
 
 
 @pytest.mark.parametrize('shape', [(32, 32, 1), (32, 24, 3), (16, 16, 3)])

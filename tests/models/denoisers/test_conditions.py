@@ -104,6 +104,28 @@ def test_fresh_cross_attention_adds_nothing():
   assert (apply(params, (told, None)) != apply(params, None)).any()
 
 
+def test_the_mean_of_tokens_is_added_to_the_embedded_time():
+  """The mean of what is no padding, and an MLP; by NumPy."""
+  net = network(lambda rngs: dit.Embed(config_of('cross', pool=True), rngs))
+  shapes, _ = jax.eval_shape(net.init, jax.random.key(0))
+  generator = np.random.default_rng(0)
+  params = jax.tree.map(lambda leaf: 0.2 * generator.standard_normal(leaf.shape, np.float32), shapes)
+  silent = {**params, 'pool': {**params['pool'], 'down': jax.tree.map(np.zeros_like, params['pool']['down'])}}
+  (_, condition_BD, memory), _ = net.apply(params, {}, X, TIME, given())
+  (_, without_BD, _), _ = net.apply(silent, {}, X, TIME, given())
+  tokens_BLD, mask_BL = (np.asarray(part) for part in memory)
+  layer = lambda name, x: x @ params['pool'][name]['kernel'] + params['pool'][name]['bias']
+  for row in range(4):
+    seen_LD = tokens_BLD[row, mask_BL[row] != 0]
+    hidden_M = layer('up', seen_LD.mean(0) if len(seen_LD) else np.zeros(16, np.float32))
+    np.testing.assert_allclose(condition_BD[row] - without_BD[row], layer('down', hidden_M / (1 + np.exp(-hidden_M))),
+                               atol=2e-5)
+  whole, _ = jax.eval_shape(dit.network(config_of('cross', pool=True)).init, jax.random.key(0))
+  sharding.param_shardings(whole, sharding.make_mesh({'data': -1}), dit.axes(config_of('cross', pool=True)))
+  with pytest.raises(UserError, match='pool is the mean of tokens, and the network reads none'):
+    MAKE['cross'][1](**PLAIN, pool=True)
+
+
 def test_parameters_of_a_dit_with_cross_attention_by_hand():
   make = lambda **options: dit.network(dit.DiT((32, 32, 4), width=64, depth=3, heads=4, **options))
   shapes = lambda **options: jax.eval_shape(make(**options).init, jax.random.key(0))[0]
