@@ -24,8 +24,8 @@ def get_config(arg=None):
   config.code = dict(patch=12, kept=48, whitening=0.5, places=False)
   config.conditions = dict(text=dict(kind='text', column='text', dropout=0.1, truncate=True, length=14,
                                      vocabulary='wordpiece', vocabulary_size=200))
-  config.model = dict(name='dit', patch=1, width=128, depth=4, heads=4, text_width=128, text_depth=2, text_heads=4, pool=True,
-                      unroll=True, attention='auto', remat='none')
+  config.model = dict(name='dit', patch=1, width=128, depth=4, heads=4, text_width=128, text_depth=2, text_heads=4,
+                      pool=True, unroll=True, attention='auto', remat='none')
   config.objective = dict(process=dict(name='flow'), parameterization=dict(name='velocity'),
                           times=dict(name='logit_normal', mean=2.0, std=1.5), weighting=dict(name='uniform'),
                           stratified=True)
