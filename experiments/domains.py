@@ -49,12 +49,12 @@ def build(config: Config) -> Experiment:
   objective = config_lib.build(
     StarGan, config.objective, 'config.objective', latent=model.latent, domains=domains,
     **{name: getattr(model, name)() for name in stargan2.NETWORKS})
-  updates = lazy.updates(objective.phases(), config.steps)  # two a step of generator and discriminator
-  made = [optimizers.from_config({group: given}, updates.get(group, 0)) for group, given in config.optimizers.items()]
   return Experiment(
     objective=objective, train=images.batches(config, config.data.train),
     heldout=images.batches(config, config.data.heldout, shuffle=False),
-    optimizers={group: one for each in made for group, one in each.items()}, ema=dict(config.ema),
+    # Two updates a step of generator and discriminator
+    optimizers=optimizers.from_config(config.optimizers, lazy.updates(objective.phases(), config.steps)),
+    ema=dict(config.ema),
     example=images.example(config), axes=stargan2.AXES, assets=images.assets(config), conditions=_conditions(config),
     render=translation.shown, metrics=measures.image_metrics(config))
 

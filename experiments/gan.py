@@ -181,15 +181,13 @@ def _mode_metrics(config: Config):
 def _optimizers(config: Config, objective: Gan, corrected: bool = False) -> dict:
   """Optimizers with schedules that end with the run."""
   updates = lazy.updates(objective.phases(), config.steps)
-  made = {}
-  for group in config.optimizers:
-    options = config.optimizers[group]
-    steps = updates.get(group, 0)
-    made.update(optimizers.from_config({group: options}, steps))  # what is corrected must be right before
-    if corrected:
-      options = lazy.corrected(options, lazy.share(objective.phases(), group), f'config.optimizers.{group}')
-      made.update(optimizers.from_config({group: options}, steps))
-  return made
+  made = optimizers.from_config(config.optimizers, updates)
+  if not corrected:
+    return made
+  # What is corrected was right before, as `made` shows
+  return optimizers.from_config({
+    group: lazy.corrected(options, lazy.share(objective.phases(), group), f'config.optimizers.{group}')
+    for group, options in config.optimizers.items()}, updates)
 
 
 def _scatter(config: Config, pixels: int = 320):

@@ -73,11 +73,8 @@ def open(config: Config) -> Opened:
 
 def optimizers_of(config: Config, judges: Judges) -> dict[str, Any]:
   """The optimizers of the config; the schedule of the critic ends with the run, though it begins later."""
-  made = {}
-  for group, options in config.optimizers.items():
-    updates = max(1, config.steps - judges.critic_start) if group == CRITIC else config.steps
-    made.update(optimizers.from_config({group: options}, updates))
-  return made
+  updates = {**dict.fromkeys(config.optimizers, config.steps), CRITIC: max(1, config.steps - judges.critic_start)}
+  return optimizers.from_config(config.optimizers, updates)
 
 
 def options(config: Config) -> dict[str, Section]:

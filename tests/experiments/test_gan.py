@@ -74,7 +74,7 @@ def test_schedules_count_the_updates_of_each_group(monkeypatch):
   """Ten steps: the discriminator moves ten times and with R1 three more, the generator on every second step."""
   seen = {}
   monkeypatch.setattr(gan.optimizers, 'from_config',
-                      lambda options, steps: seen.update(dict.fromkeys(options, steps)) or {})
+                      lambda options, steps: seen.update({group: steps[group] for group in options}) or {})
   config = mnist_gan.get_config('smoke')
   config.steps, config.objective.r1_every, config.objective.discriminator_steps = 10, 4, 2
   gan.build(config)

@@ -273,8 +273,13 @@ def learning_rate(lr: float, steps: int, warmup: int, schedule: str, end: float,
   return optax.join_schedules([optax.linear_schedule(lr / warmup, lr, max(1, warmup - 1)), tail], [warmup])
 
 
-def from_config(optimizers: Mapping[str, Mapping[str, Any]], steps: int) -> dict[str, optax.GradientTransformation]:
+def from_config(optimizers: Mapping[str, Mapping[str, Any]],
+                steps: int | Mapping[str, int]) -> dict[str, optax.GradientTransformation]:
   """Makes the transformation of each group from its options in `config.optimizers`, see `make`.
+
+  Args:
+    optimizers: group -> options.
+    steps: updates of all groups, or of each; a group that is not named has none.
 
   Raises:
     UserError: see `make`; the message begins with the config key of the options.
@@ -282,7 +287,7 @@ def from_config(optimizers: Mapping[str, Mapping[str, Any]], steps: int) -> dict
   made = {}
   for group, options in optimizers.items():
     where = f'config.optimizers.{group}'
-    given = {'steps': steps, **_plain(options)}
+    given = {'steps': steps.get(group, 0) if isinstance(steps, Mapping) else steps, **_plain(options)}
     if missing := [option for option in ('name', 'lr') if option not in given]:
       raise UserError(f'{where} lacks {missing}; name is one of {tuple(OPTIMIZERS)}, lr the peak learning rate')
     made[group] = make(**{**given, 'where': where})
