@@ -79,7 +79,8 @@ def _each(args: argparse.Namespace) -> int:
   """Evaluates with each value of an option, and prints a table; returns the exit code."""
   key, equals, text = args.each.partition('=')
   values = [value.strip() for value in text.split(',')]
-  if not (key and equals and all(values)) or len(set(values)) < len(values) or any('/' in value for value in values):
+  files = [f'{key}={value}.json'.replace('/', '_') for value in values]
+  if not (key and equals and all(values)) or len(set(files)) < len(files):
     raise UserError('--each takes an option and its values, each once, such as objective.truncation=0.5,0.7,1, got '
                     f'{args.each!r}')
   if any(assignment.partition('=')[0] == key for assignment in args.set):
@@ -92,12 +93,12 @@ def _each(args: argparse.Namespace) -> int:
   folder = expanded(args.workdir) / scoring.FOLDER
   workdir_lib.prepare(str(folder))
   found = {}
-  for value, changes in settings.items():
+  for file, (value, changes) in zip(files, settings.items()):
     config, run = _opened(args, changes)
     logs.say(f'{key}={value}')
     found[value] = scoring.evaluate(config, run, flags.averaged(args), not args.no_samples, args.seed)
     if distributed.is_first():
-      atomic.write_json(folder / f'{key}={value}.json', found[value].as_json())
+      atomic.write_json(folder / file, found[value].as_json())
   if distributed.is_first():
     print(_table(key, {value: evaluation.metrics for value, evaluation in found.items()}))
   return 0
