@@ -51,14 +51,15 @@ def main(argv: list[str]) -> int:
     args.workdir, args.set = args.adapter, bases.adapter_of(args.workdir, args.adapter, args.set)
   rows: Columns = {}
   asked: dict[str, list[str]] = {}
+  count = 1
 
   def check(run: Run) -> None:
+    nonlocal count
     known = run.experiment.conditions
     asked.update(read_conditions(args.conditions, args.prompt, known, args.negative))
-    if args.num is None:
-      files = [len(values) for name, values in asked.items() if name in known and known[name].path]
-      args.num = max(files, default=_NUM)
-    rows.update(sampling.rows(known, asked, 1 if args.stream else args.num, args.start))
+    files = [len(values) for name, values in asked.items() if name in known and known[name].path]
+    count = 1 if args.stream else args.num or max(files, default=_NUM)
+    rows.update(sampling.rows(known, asked, count, args.start))
     sampling.check(run, rows, out, args.stream, flags.averaged(args))
 
   _, run = workdir_lib.open_run(args.workdir, args.set, args.step, check=check, imports=args.imports)
@@ -69,9 +70,9 @@ def main(argv: list[str]) -> int:
     return 0
   if out is not None:
     workdir_lib.prepare(str(out.path if out.is_folder else out.path.parent), '--out')
-  num = max([args.num, *map(len, rows.values())])
-  if num > args.num:
-    logs.say(f'{num} samples instead of --num={args.num}: one for each prompt or listed condition')
+  num = max([count, *map(len, rows.values())])
+  if num > count:
+    logs.say(f'{num} samples instead of --num={count}: one for each prompt or listed condition')
   samples = run.sample(num, args.seed, rows, averaged=flags.averaged(args), chunk=args.chunk, start=args.start)
   if distributed.is_first():
     _report(samples, num, time.perf_counter() - start)
@@ -200,7 +201,8 @@ def _check_apart(name: str, values: Sequence[str], known: Mapping[str, Condition
   for value in values:
     part = value.rpartition('/')[2].strip()
     other, equals, _ = part.partition('=')
-    if equals and other.strip() in known and not os.path.exists(value):
+    means = other.strip() in known or known[name].path and other.strip().isidentifier()
+    if equals and means and not os.path.exists(value):
       raise UserError(f'--conditions: {part!r} is a value of {name}, since commas separate values; between conditions '
                       f"there is a ;, as in --conditions='{name}=VALUE;{part}'")
 

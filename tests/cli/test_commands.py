@@ -76,18 +76,18 @@ def test_evaluation_has_a_card(run, tmp_path, capsys):
 def test_each_value_of_an_option_is_a_line(run, tmp_path, capsys):
   folder = shutil.copytree(run, tmp_path / 'run')
   (folder / 'evaluation.json').unlink(missing_ok=True)
-  argv = ['evaluate', f'--workdir={folder}', '--each=sampler.steps=1,2']
-  assert main([*argv, '--set', 'evaluation.measures=neighbours', 'evaluation.num_samples=8']) == 0
+  argv = ['evaluate', f'--workdir={folder}', '--each=evaluation.num_samples=2,30']
+  assert main([*argv, '--set', 'evaluation.measures=neighbours']) == 0
   header, rule, *lines = [line.split(' | ') for line in capsys.readouterr().out.strip('\n').splitlines()]
-  assert header[0] == '| sampler.steps' and header[1].startswith('neighbours/') and len(rule) == len(header)
-  assert [line[0] for line in lines] == ['| 1', '| 2'] and lines[0][1:] != lines[1][1:]
-  kept = [folder / 'evaluations' / f'sampler.steps={value}.json' for value in (1, 2)]
+  assert header[0] == '| evaluation.num_samples' and header[1].startswith('neighbours/') and len(rule) == len(header)
+  assert [line[0] for line in lines] == ['| 2', '| 30'] and lines[0][1:] != lines[1][1:]
+  kept = [folder / 'evaluations' / f'evaluation.num_samples={value}.json' for value in (2, 30)]
   found = [json.loads(path.read_text()) for path in kept]
-  assert [one['card']['sampler']['steps'] for one in found] == [1, 2]
+  assert [one['card']['measures']['neighbours']['num_samples'] for one in found] == [2, 30]
   assert f'{found[1]["metrics"][header[1]]:.4g}' == lines[1][1]
   assert not (folder / 'evaluation.json').exists()
   assert main(['compare', *map(str, kept)]) == 8
-  assert main(['compare', *map(str, kept), '--allow=steps']) == 0
+  assert main(['compare', *map(str, kept), '--allow=num_samples']) == 0
 
 
 @pytest.mark.parametrize(('flags', 'said'), [
