@@ -7,7 +7,8 @@ end. Without --out, text goes to standard output, with escapes for characters th
 shows one text while it is generated.
 
 --num counts all samples. Several prompts, and lists of conditions, go round the rows, and each is used at least once:
---num=1 with two prompts gives one sample of each.
+--num=1 with two prompts gives one sample of each. Without --num there are 64, or one of each file where a condition
+names files or a folder of them.
 """
 
 import argparse
@@ -30,13 +31,14 @@ from genjax.training.run import Run
 from genjax.types import UserError, expanded
 
 _MOST = 1_000_000  # values of a range
+_NUM = 64  # samples without --num
 _SAID = 4  # most files that are named one by one
 
 
 def main(argv: list[str]) -> int:
   """Samples; returns the exit code."""
   args = _parser().parse_args(argv)
-  if args.num < 1 or args.chunk < 1:
+  if args.num is not None and args.num < 1 or args.chunk < 1:
     raise UserError(f'--num and --chunk are at least 1, got {args.num} and {args.chunk}')
   if args.start < 0 or args.start and args.stream:
     raise UserError(f'--start is at least 0, and --stream shows sample 0, got --start={args.start}')
@@ -49,11 +51,15 @@ def main(argv: list[str]) -> int:
     args.workdir, args.set = args.adapter, bases.adapter_of(args.workdir, args.adapter, args.set)
   rows: Columns = {}
   asked: dict[str, list[str]] = {}
+  count = 1
 
   def check(run: Run) -> None:
+    nonlocal count
     known = run.experiment.conditions
     asked.update(read_conditions(args.conditions, args.prompt, known, args.negative))
-    rows.update(sampling.rows(known, asked, 1 if args.stream else args.num, args.start))
+    files = [len(values) for name, values in asked.items() if name in known and known[name].path]
+    count = 1 if args.stream else args.num or max(files, default=_NUM)
+    rows.update(sampling.rows(known, asked, count, args.start))
     sampling.check(run, rows, out, args.stream, flags.averaged(args))
 
   _, run = workdir_lib.open_run(args.workdir, args.set, args.step, check=check, imports=args.imports)
@@ -64,9 +70,9 @@ def main(argv: list[str]) -> int:
     return 0
   if out is not None:
     workdir_lib.prepare(str(out.path if out.is_folder else out.path.parent), '--out')
-  num = max([args.num, *map(len, rows.values())])
-  if num > args.num:
-    logs.say(f'{num} samples instead of --num={args.num}: one for each prompt or listed condition')
+  num = max([count, *map(len, rows.values())])
+  if num > count:
+    logs.say(f'{num} samples instead of --num={count}: one for each prompt or listed condition')
   samples = run.sample(num, args.seed, rows, averaged=flags.averaged(args), chunk=args.chunk, start=args.start)
   if distributed.is_first():
     _report(samples, num, time.perf_counter() - start)
@@ -82,12 +88,14 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--workdir', required=True, help='a run directory')
   parser.add_argument('--adapter', metavar='RUN',
                       help='a run with adapters that was trained on this one: sample with them')
-  parser.add_argument('--num', type=int, default=64,
-                      help='how many samples in all; at least one of each prompt and listed condition')
+  parser.add_argument('--num', type=int,
+                      help='how many samples in all; at least one of each prompt and listed condition (default: '
+                      f'{_NUM}, or one of each file that a condition names)')
   parser.add_argument('--out', help=f'{", ".join(sampling.ENDINGS)}, or a folder')
   parser.add_argument(
     '--conditions', default='',
-    help="what to generate, e.g. 'label=3', 'label=0-9', 'label=1,7', 'source=A.wav,B.wav'; lists go round the rows")
+    help="what to generate, e.g. 'label=3', 'label=0-9', 'label=1,7', 'source=A.wav,B.wav'; lists go round the rows; "
+    "several conditions with ; between, e.g. 'image=FOLDER;label=1'")
   parser.add_argument('--prompt', action='append',
                       help='a text to continue, to translate or to draw; several go round the rows')
   parser.add_argument('--negative', action='append', help='a text that guidance leads away from; several go round, too')
@@ -183,7 +191,20 @@ def read_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[str
       raise UserError(f'condition {name!r} is given twice; write its values as one list, or as several --prompt or '
                       '--negative')
     given[name] = _values(value, known.get(name))
+    if name in known and not known[name].takes_text:
+      _check_apart(name, given[name], known)
   return given
+
+
+def _check_apart(name: str, values: Sequence[str], known: Mapping[str, Condition]) -> None:
+  """Checks that no value is another condition, which follows a comma."""
+  for value in values:
+    part = value.rpartition('/')[2].strip()
+    other, equals, _ = part.partition('=')
+    means = other.strip() in known or known[name].path and other.strip().isidentifier()
+    if equals and means and not os.path.exists(value):
+      raise UserError(f'--conditions: {part!r} is a value of {name}, since commas separate values; between conditions '
+                      f"there is a ;, as in --conditions='{name}=VALUE;{part}'")
 
 
 def _values(text: str, condition: Condition | None) -> list[str]:

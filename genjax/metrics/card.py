@@ -20,7 +20,7 @@ class Card:
 
   step: finished training steps. data: fingerprint of the held-out data, its split included. examples: how many of them
   were evaluated. parameters: 'raw', or which groups were averaged. seed: of everything drawn. sampler: its options,
-  guidance included. measures: name of a measure -> its own facts (feature extractor, what resized the pictures, number
+  guidance included, and what else samples depend on, such as objective.truncation. measures: name of a measure -> its own facts (feature extractor, what resized the pictures, number
   of samples). versions: package -> version. version: of the project's metrics, `VERSION`.
   """
 

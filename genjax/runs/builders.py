@@ -77,6 +77,14 @@ def find(config: Config, paths: Sequence[str] = ()) -> types.ModuleType:
       "'genjax.experiments.diffusion', or the name of a Python file beside the config") from error
 
 
+def sampling(config: Config) -> dict[str, Any]:
+  """What the samples of a run depend on outside of config.sampler, such as the truncation of a GAN: the keys that its
+  builder, which has been imported, names in `SAMPLING`, with the values that the config has."""
+  name = BUILDERS[config.experiment].__module__ if config.experiment in BUILDERS else current_name(config.experiment)
+  flat = flatten(config)
+  return {key: flat[key] for key in getattr(sys.modules.get(name), 'SAMPLING', ()) if key in flat}
+
+
 def options(config: Config, paths: Sequence[str] = ()) -> Known:
   """What may be set in a config: what its builder takes, and what every config has.
 

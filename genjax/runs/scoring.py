@@ -10,7 +10,7 @@ from typing import Any
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.metrics.card import Card
-from genjax.runs import atomic
+from genjax.runs import atomic, builders
 from genjax.runs import workdir as workdir_lib
 from genjax.training import averages, drawing, rehearsal
 from genjax.training.experiment import Columns, Metric
@@ -19,6 +19,7 @@ from genjax.training.run import Run
 from genjax.types import UserError
 
 NAME = 'evaluation.json'
+FOLDER = 'evaluations'  # of a run: what `genjax evaluate --each` found
 EXTRACTOR = 'extractor'  # in the card of a measure: the network that judged, with the digest of its parameters
 
 
@@ -122,7 +123,7 @@ def card(config: Config, run: Run, examples: int, averaged: bool | str = True, s
     examples=examples,
     parameters=_parameters(run, averaged),
     seed=seed,
-    sampler=config_lib.plain(config.sampler),
+    sampler={**config_lib.plain(config.sampler), **builders.sampling(config)},
     measures=measures or {},
     versions=workdir_lib.versions(),
   ).as_json()

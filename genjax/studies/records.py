@@ -241,7 +241,7 @@ def _card(record: Record, evaluated: bool) -> dict[str, Any]:
 def _measured(record: Record, evaluated: bool) -> dict[str, Any]:
   """A card without what its run's config says, with which checkpoint was evaluated."""
   card = dict(_card(record, evaluated))
-  own = {key.removeprefix('sampler.'): value for key, value in record.config.items() if key.startswith('sampler.')}
+  own = {key.removeprefix('sampler.'): value for key, value in record.config.items() if '.' in key}
   sampler = config_lib.flatten(card.get('sampler', {}))
   card['sampler'] = {key: value for key, value in sampler.items() if own.get(key) != value}
   if not evaluated:

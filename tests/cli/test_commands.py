@@ -73,6 +73,35 @@ def test_evaluation_has_a_card(run, tmp_path, capsys):
   assert json.loads(capsys.readouterr().out)['card']['parameters'] == 'raw'
 
 
+def test_each_value_of_an_option_is_a_line(run, tmp_path, capsys):
+  folder = shutil.copytree(run, tmp_path / 'run')
+  (folder / 'evaluation.json').unlink(missing_ok=True)
+  argv = ['evaluate', f'--workdir={folder}', '--each=evaluation.num_samples=2,30']
+  assert main([*argv, '--set', 'evaluation.measures=neighbours']) == 0
+  header, rule, *lines = [line.split(' | ') for line in capsys.readouterr().out.strip('\n').splitlines()]
+  assert header[0] == '| evaluation.num_samples' and header[1].startswith('neighbours/') and len(rule) == len(header)
+  assert [line[0] for line in lines] == ['| 2', '| 30'] and lines[0][1:] != lines[1][1:]
+  kept = [folder / 'evaluations' / f'evaluation.num_samples={value}.json' for value in (2, 30)]
+  found = [json.loads(path.read_text()) for path in kept]
+  assert [one['card']['measures']['neighbours']['num_samples'] for one in found] == [2, 30]
+  assert f'{found[1]["metrics"][header[1]]:.4g}' == lines[1][1]
+  assert not (folder / 'evaluation.json').exists()
+  assert main(['compare', *map(str, kept)]) == 8
+  assert main(['compare', *map(str, kept), '--allow=num_samples']) == 0
+
+
+@pytest.mark.parametrize(('flags', 'said'), [
+  (['--each=sampler.steps'], 'takes an option and its values'), (['--each=sampler.steps=1,'], 'takes an option and'),
+  (['--each=sampler.steps=1,1'], 'each once'), (['--each=sampler.stepz=1,2'], 'sampler.stepz'),
+  (['--each=sampler.steps=1,two'], "'two'"), (['--each=sampler.steps=1,2', '--set', 'sampler.steps=3'], 'by --each'),
+  (['--each=sampler.steps=1,2', '--per-example=x.npz'], '--per-example')])
+def test_values_that_cannot_be_evaluated_are_known_first(run, tmp_path, monkeypatch, capsys, flags, said):
+  monkeypatch.chdir(tmp_path)
+  assert main(['evaluate', f'--workdir={run}', '--no-samples', *flags]) == 2
+  assert said in capsys.readouterr().err
+  assert not (run / 'evaluations').exists()
+
+
 def test_the_best_checkpoint_is_evaluated_sampled_and_exported(run, tmp_path, capsys):
   """The worst loss counts as the best here, so that it is not the newest."""
   folder = tmp_path / 'run'

@@ -7,6 +7,7 @@ import pytest
 
 from genjax import config as config_lib
 from genjax.cli import interpolate
+from genjax.configs import quickstart
 from genjax.configs.gans import cifar10_biggan, digits_gan, grid_gan, sprites_stylegan2, stylegan2, stylegan3
 from genjax.experiments import gan, generators
 from genjax.objectives.style import StyleGan
@@ -146,3 +147,11 @@ def test_truncation_may_change_when_a_run_is_sampled(tmp_path):
   assert experiment.objective.truncation_layers == 2
   with pytest.raises(UserError, match='--set changes how a run is sampled'):
     workdir_lib.load(str(tmp_path), ['objective.path_weight=1.0'])
+
+
+def test_the_card_of_a_measure_tells_the_truncation():
+  config = stylegan2.get_config('smoke')
+  assert builders.sampling(config) == {'objective.truncation': 1.0, 'objective.truncation_layers': 0}
+  config_lib.override(config, 'objective.truncation=0.5')
+  assert builders.sampling(config)['objective.truncation'] == 0.5
+  assert builders.sampling(quickstart.get_config('smoke')) == {}

@@ -100,7 +100,7 @@ def test_samples_of_a_folder(smoke_run, tmp_path, capsys):
     Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / f'{number}.png')
   (tmp_path / 'notes.txt').write_text('no picture')
   out = tmp_path / 'drawn'
-  assert main(['sample', f'--workdir={run}', '--num=1', f'--conditions=image={tmp_path}', f'--out={out}/']) == 0
+  assert main(['sample', f'--workdir={run}', f'--conditions=image={tmp_path}', f'--out={out}/']) == 0  # one of each
   lines = [json.loads(line) for line in (out / 'metadata.jsonl').read_text().splitlines()]
   assert [line['image'].rpartition('/')[2] for line in lines] == ['0.png', '1.png', '2.png']
   with Image.open(out / '000002.png') as drawn:
