@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import jax.numpy as jnp
 
+from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.models.features import inception, layers, lpips, resizing
@@ -27,6 +28,8 @@ MODELS: Table = Table('extractor', {
   'inception': (inception.InceptionConfig, inception.network),
   'lpips': (lpips.LpipsConfig, lpips.network),
   'vit': (vit.VitConfig, vit.encoder)})
+
+SIDE = 224  # of the images of which VGG16 and AlexNet give features, where no other is asked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,17 +70,34 @@ class ExtractorData:
   deviation: tuple[float, ...] = (0.5,)
 
 
+@dataclasses.dataclass(frozen=True)
+class TrunkData(ExtractorData):
+  """config.data of VGG16 and AlexNet.
+
+  Attributes:
+    weights: name of the weights in cards of metrics.
+    resize, crop, mean, deviation: see `ExtractorData`; these networks do not read them.
+    side: to which images come before features are read, in pixels; 0 for `SIDE`. Images of this side are read as they
+      are. LPIPS reads all images as they are.
+  """
+
+  side: int = 0
+
+  def __post_init__(self):
+    checks.whole(self, 0, 'side')
+
+
 def build(config: Config) -> Experiment:
   """The experiment of a config, which can be a part, and nothing else.
 
   config.model: name 'inception', 'lpips' or 'vit' and options of `genjax.models.features.inception.InceptionConfig`,
   `genjax.models.features.lpips.LpipsConfig` or `genjax.models.transformers.vit.VitConfig`. config.data: see
-  `ExtractorData`.
+  `ExtractorData` and `TrunkData`.
 
   Raises:
     UserError: an unknown name or option.
   """
-  config_lib.build(ExtractorData, config.data, 'config.data')
+  config_lib.build(_data_of(config), config.data, 'config.data')
   return frozen(_network(config)[1])
 
 
@@ -102,7 +122,11 @@ class _Nothing:
 def options(config: Config) -> dict[str, Section]:
   """What the sections of the config take."""
   models = {name: row[0] for name, row in MODELS.items()}
-  return {'data': Section((ExtractorData,)), 'model': named(models, config.model)}
+  return {'data': Section((_data_of(config),)), 'model': named(models, config.model)}
+
+
+def _data_of(config: Config) -> type[ExtractorData]:
+  return TrunkData if config.model.name == 'lpips' else ExtractorData
 
 
 def _network(config: Config) -> tuple[Any, Network]:
@@ -132,7 +156,10 @@ def _inception(config: Config, chosen: inception.InceptionConfig, net: Network) 
 
 def _trunk(config: Config, chosen: lpips.LpipsConfig, net: Network) -> Features:
   least = lpips.TRUNKS[chosen.trunk].least
-  side = max(224, least)
+  side = config_lib.build(TrunkData, config.data, 'config.data').side or SIDE
+  if side < least:
+    raise UserError(f'{config.data.weights} reads pictures of at least {least} pixels a side, got side={side}; 0 is '
+                    f'for {SIDE}')
 
   def extract(group: Tree, image_BHWC: Array) -> Array:
     x_BHWC = resizing.antialiased(image_BHWC, side, side, 'bilinear')

@@ -103,8 +103,8 @@ def _changed(opened: bases.Opened, options: Mapping[str, Any], name: str) -> Con
   """The config of a part with other options of config.data."""
   if lacking := [option for option in options if option not in opened.config.data]:
     raise UserError(f'config.parts.{name}={opened.source.path!r} is read with config.data.{lacking[0]}='
-                    f'{options[lacking[0]]!r}, and its builder {opened.config.experiment} has no such option; name '
-                    'another part, such as a CLIP')
+                    f'{options[lacking[0]]!r}, and its builder {opened.config.experiment} has no such option; '
+                    'leave it out, or name a part that has it')
   config = copy.deepcopy(opened.config)
   with config.unlocked():
     config.data.update(options)

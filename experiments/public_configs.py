@@ -260,7 +260,8 @@ def _channels(front: Entries, name: str, default: tuple[float, ...]) -> tuple[fl
 def _extractor(config: Config, model: interop.Model, folder: pathlib.Path) -> None:
   name = {InceptionConfig: 'inception', LpipsConfig: 'lpips'}[type(model.config)]
   config.experiment = extractors.__name__
-  config.data = dict(weights=origins.name(folder, model.source, model.architecture), resize='', crop=False)
+  config.data = dict(weights=origins.name(folder, model.source, model.architecture), resize='', crop=False,
+                     **(dict(side=0) if name == 'lpips' else {}))
   config.model = dict(name=name, **dataclasses.asdict(model.config))
 
 

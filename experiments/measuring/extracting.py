@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import copy
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -19,7 +20,8 @@ from genjax.training.experiment import Experiment
 from genjax.training.monitoring import logs
 from genjax.types import Tree, UserError
 
-CHUNK = 250  # rows that an extractor reads at a time
+CHUNK = 250  # rows that an extractor reads at a time, at most
+PIXELS = 2**21  # of these rows: VGG16 takes 25 MB for the two largest maps of a picture of 224 pixels
 _CHANNELS = {(1, 3): 'repeated'}  # of pictures, and of what an extractor reads: grey ones become colour
 
 
@@ -38,17 +40,27 @@ class Extractor:
   card: dict[str, Any]
 
   def apply(self, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function (group, rows, ...) -> arrays as one of rows on the host, which computes `CHUNK` of them at a time."""
+    """A function (group, rows, ...) -> arrays as one of rows on the host, which computes some of them at a time.
+
+    These are `CHUNK`, or fewer where pictures or clips are large: those with `PIXELS` in all.
+    """
     compiled = jax.jit(function, out_shardings=jax.tree.leaves(self.group)[0].sharding)
 
     def applied(*rows: np.ndarray) -> Any:
-      found, count = [], len(rows[0])
-      for start in range(0, count, CHUNK):
-        take = np.minimum(np.arange(start, start + CHUNK), count - 1)  # one shape compiles only once
+      found, count, chunk = [], len(rows[0]), self._chunk(rows[0])
+      for start in range(0, count, chunk):
+        take = np.minimum(np.arange(start, start + chunk), count - 1)  # one shape compiles only once
         found.append(jax.device_get(compiled(self.group, *(row[take] for row in rows))))
       return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *found)
 
     return applied
+
+  def _chunk(self, rows: np.ndarray) -> int:
+    """How many rows are computed at a time. The network reads pictures of its own shape if it has one."""
+    if rows.ndim < 4:  # texts
+      return CHUNK
+    shape = tuple(getattr(self.functions, 'shape', None) or rows.shape[1:])
+    return max(1, min(CHUNK, PIXELS // math.prod(shape[:-1])))
 
 
 def open(config: Config, name: str, kind: str, key: str) -> Extractor:
@@ -75,13 +87,16 @@ def open(config: Config, name: str, kind: str, key: str) -> Extractor:
   options = sources.Judge(given) if isinstance(given, str) else config_lib.build(sources.Judge, given, where)
   if not isinstance(options.sha256, str):
     raise UserError(f'{where}.sha256 must be text, got {options.sha256!r}')
+  if options.side and kind != 'features':
+    raise UserError(f'{where}.side={options.side} is of features, and a part of the kind {kind!r} reads pictures as '
+                    'they are; leave it out')
   alone = copy.deepcopy(config)
   with alone.unlocked():
-    told = {key: value for key, value in dataclasses.asdict(options).items() if key != 'sha256'}
+    told = {key: value for key, value in dataclasses.asdict(options).items() if key not in ('sha256', 'side')}
     alone.parts = ml_collections.ConfigDict({name: told})
     alone.assets = ml_collections.ConfigDict()
   with _under(name):
-    part = parts.open(alone, name, kind)
+    part = parts.open(alone, name, kind, **(dict(side=options.side) if options.side else {}))
     group, facts = _read(alone, part)
   if not facts['sha256'].startswith(options.sha256):
     raise UserError(

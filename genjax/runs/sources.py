@@ -6,6 +6,7 @@ import os
 import pathlib
 from typing import Any
 
+from genjax import checks
 from genjax import config as config_lib
 from genjax.config import Config
 from genjax.runs import checkpoints as checkpoints_lib
@@ -43,9 +44,15 @@ class Judge(Options):
 
   Attributes:
     sha256: digest of its parameters, or the beginning of it; others are refused. '' takes any.
+    side: to which pictures come before VGG16 or AlexNet gives features, in pixels; 0 for 224. With the side of the
+      pictures nothing is resized.
   """
 
   sha256: str = ''
+  side: int = 0
+
+  def __post_init__(self):
+    checks.whole(self, 0, 'side')
 
 
 def adapted(config: Config) -> bool:

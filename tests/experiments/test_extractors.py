@@ -1,12 +1,16 @@
 """Feature networks as parts: Inception, VGG16 and AlexNet with LPIPS heads, ViT; their names, sizes and refusals."""
 
 import json
+import types
 
 import jax
+import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 
 from genjax import interop
+from genjax.experiments.measuring import extracting
 from genjax.interop import origins
 from genjax.models.features import inception, lpips
 from genjax.models.transformers import vit
@@ -52,6 +56,44 @@ def test_perceptual(name, public, opened, images):
     assert found.shape == (2, 16) == (2, features.width) and features.resize == 'bilinear antialias 224'
     with pytest.raises(UserError, match='alexnet_lpips has no classes'):
       features.predict(group, a)
+
+
+def test_features_of_pictures_at_their_own_side(public, images):
+  folder = public('vgg16_lpips')
+  open_at = lambda side, kind='features', folder=folder: extracting.open(ml_collections.ConfigDict(dict(
+    seed=0, evaluation=dict(parts=dict(vgg=dict(path=str(folder), side=side))))), 'vgg', kind, 'extractor')
+  extractor, image = open_at(32), images(3, 32, 32, 3)
+  functions = extractor.functions
+  assert (functions.width, functions.shape, functions.resize) == (32, (32, 32, 3), 'bilinear antialias 32')
+  network, options = MODELS['vgg16_lpips']
+  maps = jax.jit(network(options).apply)(interop.load(folder).params, {}, image / np.float32(127.5) - 1)[0]
+  assert maps[-1].shape == (3, 2, 2, 32)
+  np.testing.assert_allclose(extractor.apply(functions.extract)(image), maps[-1].mean((1, 2)), rtol=1e-4, atol=1e-6)
+  assert open_at(0).functions.shape == (224, 224, 3) and open_at(0).card['resize'] == 'bilinear antialias 224'
+  with pytest.raises(UserError, match='reads pictures of at least 16 pixels a side, got side=15'):
+    open_at(15)
+  with pytest.raises(UserError, match=r'config.evaluation.parts.vgg.side=32 is of features, and a part of the kind'):
+    open_at(32, 'perceptual')
+  with pytest.raises(UserError, match='genjax.experiments.extractors has no such option; leave it out'):
+    open_at(32, folder=public('inception_fid'))
+
+
+@pytest.mark.parametrize(('shape', 'rows', 'at_a_time'), [
+  ((8, 8, 3), (30, 8, 8, 3), 10), (None, (30, 16, 8, 3), 5), ((8, 8, 3), (30, 4, 4, 3), 10), ((4, 4, 3), (30, 9), 12),
+  ((2, 2, 3), (30, 2, 2, 3), 12), ((4, 8, 8, 3), (30, 4, 8, 8, 3), 2), ((40, 40, 3), (30, 40, 40, 3), 1)])
+def test_large_pictures_are_read_few_at_a_time(shape, rows, at_a_time, monkeypatch):
+  monkeypatch.setattr(extracting, 'CHUNK', 12)
+  monkeypatch.setattr(extracting, 'PIXELS', 640)
+  read = []
+
+  def extract(group, row_BX):
+    read.append(len(row_BX))
+    return row_BX.reshape(len(row_BX), -1).sum(axis=1) * group['one']
+
+  extractor = extracting.Extractor(types.SimpleNamespace(shape=shape), {'one': jnp.ones(())}, {})
+  given = np.random.default_rng(0).integers(0, 9, rows)
+  np.testing.assert_array_equal(extractor.apply(extract)(given), given.reshape(30, -1).sum(axis=1))
+  assert read == [at_a_time]  # traced once
 
 
 def test_inception(public, opened, images):

@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 
 from genjax import interop
 from genjax.interop import conversion, pickles
+from genjax.models.features import lpips
 from genjax.types import UserError
 
 torch = pytest.importorskip('torch', reason='parity tests need the extra [parity]')
@@ -44,6 +45,27 @@ def test_lpips(kind, net, tmp_path):
   interop.save(tmp_path / 'copy', ours)
   again = interop.load(tmp_path / 'copy')
   jax.tree.map(np.testing.assert_array_equal, again.params, ours.params)
+
+
+@pytest.mark.parametrize('side', [16, 32, 40])
+def test_maps_of_vgg_on_small_pictures(side):
+  """The last maps have 1, 4 and 4 pixels, fewer than the kernel has."""
+  options = lpips.LpipsConfig('vgg16', divisor=4)
+  net = lpips.network(options)
+  params, _ = net.init(jax.random.key(0))
+  image = images(2, side, side, 3) / np.float32(127.5) - 1
+  found, _ = jax.jit(net.apply)(params, {}, image)
+  x = torch.tensor(((image - np.float32(lpips.SHIFT)) / np.float32(lpips.SCALE)).transpose(0, 3, 1, 2))
+  expected = []
+  for layer in lpips.TRUNKS['vgg16'].layers:
+    x = torch.nn.functional.max_pool2d(x, 2) if layer.pooled else x
+    kernel, bias = (torch.tensor(np.asarray(params['features'][f'conv{layer.number}'][name]))
+                    for name in ('kernel', 'bias'))
+    x = torch.relu(torch.nn.functional.conv2d(x, kernel.permute(3, 2, 0, 1), bias, padding=1))
+    expected += [x.permute(0, 2, 3, 1).numpy()] if layer.read else []
+  assert found[-1].shape == (2, side // 16, side // 16, 128)
+  for ours, theirs in zip(found, expected, strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * theirs.max())
 
 
 def test_inception(tmp_path, monkeypatch):

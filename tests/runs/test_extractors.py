@@ -3,10 +3,14 @@
 import json
 import shutil
 
+import jax
+import numpy as np
 import pytest
 
 import genjax
+from genjax import interop
 from genjax.cli.main import main
+from genjax.models.features import lpips
 from genjax.types import UserError
 
 CHOSEN = ['evaluation.parts.judge=judge', 'evaluation.extractor=judge', 'evaluation.num_samples=40',
@@ -19,6 +23,8 @@ def root(tmp_path_factory, smoke_run):
   folder = tmp_path_factory.mktemp('extractors')
   shutil.copytree(smoke_run('quickstart'), folder / 'run')
   shutil.copytree(smoke_run('classifiers/digits_classifier'), folder / 'judge')
+  narrow = lpips.LpipsConfig('vgg16', 16)
+  interop.save(folder / 'vgg', narrow, lpips.network(narrow).init(jax.random.key(0))[0], architecture='vgg16_lpips')
   return folder
 
 
@@ -75,6 +81,34 @@ def test_an_extractor_with_other_weights_than_its_card_names_is_refused(here, ca
     capsys.readouterr().err)
 
 
+def test_pictures_come_to_the_side_that_is_asked_for(here, capsys):
+  found = {}
+  for side in (16, 32):
+    assert evaluate('evaluation.measures=frechet', 'evaluation.parts.vgg=vgg', f'evaluation.parts.vgg.side={side}',
+                    'evaluation.extractor=vgg') == 0
+    found[side] = json.loads(capsys.readouterr().out)
+    card = found[side]['card']['measures']['frechet']['extractor']
+    assert (card['name'], card['resize']) == ('vgg16_lpips', f'bilinear antialias {side}')
+    shutil.copy('run/evaluation.json', f'{side}.json')
+  assert found[16]['metrics']['frechet/distance'] != found[32]['metrics']['frechet/distance']
+  assert main(['compare', '16.json', '32.json']) == 8
+  assert 'measures.frechet.extractor.resize: bilinear antialias 16' in capsys.readouterr().err
+
+
+def test_a_network_is_measured_before_its_training(here, capsys):
+  """A run of no steps has the parameters that a longer one begins with."""
+  from genjax.training import state
+  assert main(['train', '--config=configs/gans/digits_gan.py:smoke', '--config.steps=0', '--workdir=initial']) == 0
+  run = genjax.open('initial')
+  assert run.step == 0
+  begun = jax.jit(run.experiment.objective.init)(state.init_key(0), {}).params
+  jax.tree.map(np.testing.assert_array_equal, run.params, begun)
+  capsys.readouterr()
+  assert main(['evaluate', '--workdir=initial', '--set', *CHOSEN, 'evaluation.measures=frechet']) == 0
+  found = json.loads(capsys.readouterr().out)
+  assert found['card']['step'] == 0 and found['metrics']['frechet/distance'] > 0
+
+
 @pytest.mark.parametrize(('given', 'message'), [
   (['evaluation.extractor=jduge'], "names no entry of config.evaluation.parts; those there are ['judge']. Did you"),
   (['evaluation.parts.judge=nowhere'], "config.evaluation.parts.judge='nowhere' is not there"),
@@ -83,6 +117,9 @@ def test_an_extractor_with_other_weights_than_its_card_names_is_refused(here, ca
   (['evaluation.measures=fib'], 'config.evaluation.measures must be one of'),
   (['evaluation.parts.judge.sha=1'], "unknown config key 'evaluation.parts.judge.sha'"),
   (['evaluation.parts.judge.dtype=float33'], 'dtype must be one of'),
+  (['evaluation.parts.judge.side=-8'], 'config.evaluation.parts.judge.side must not be negative, got -8'),
+  (['evaluation.parts.judge.side=16'], 'config.evaluation.parts.judge=\'judge\' is read with config.data.side=16'),
+  (['evaluation.parts.judge=vgg', 'evaluation.parts.judge.side=8'], 'at least 16 pixels a side, got side=8'),
 ])
 def test_bad_input(here, capsys, given, message):
   assert evaluate(*given) == 2

@@ -36,6 +36,19 @@ def test_every_row_names_what_there_is_and_its_config_takes_its_overrides():
     assert one.minutes is None or one.minutes >= 5 or len(one.seeds) >= 3, f'{one.name}: three seeds if they are cheap'
 
 
+def test_the_small_biggan_is_compared_with_itself_before_training():
+  table = rows.table()
+  before, after = (reproducing.config(table, table[name])
+                   for name in ('cifar10_biggan_small_initial', 'cifar10_biggan_small'))
+  different = {key for key in {*before, *after} if before.get(key) != after.get(key)}
+  assert different == {'steps', 'evaluation.measures'} and (before['steps'], after['steps']) == (0, 4000)
+  known = {name: result(name, (value,), 'frechet/distance', {})
+           for name, value in (('cifar10_biggan_small', 3.0), ('cifar10_biggan_small_initial', 10.0))}
+  assert verdicts.of(table['cifar10_biggan_small'], known)[-1].state == 'inside'
+  known['cifar10_biggan_small'].runs[0]['values']['frechet/distance'] = 5.0
+  assert verdicts.of(table['cifar10_biggan_small'], known)[-1].state == 'outside'
+
+
 def test_the_page_is_that_of_the_stored_results():
   page = (ROOT / 'docs' / 'results.md').read_text(encoding='utf-8')
   assert page == results_page.of_folder(STORED), 'run genjax reproduce --page=docs/results.md'

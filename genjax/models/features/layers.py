@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import sharding
+from genjax.nn import cpu, cpu_convolutions
 from genjax.types import Array
 
 Padding = str | int  # 'SAME', 'VALID', or pixels at each of the four sides
@@ -32,6 +33,9 @@ class Conv(nnx.Module):
   def __call__(self, x_BHWC: Array) -> Array:
     padding: Any = [(self.padding,) * 2] * 2 if isinstance(self.padding, int) else self.padding
     kernel_HWIO = self.kernel.get_value().astype(x_BHWC.dtype)
+    height, width = kernel_HWIO.shape[:2]
+    if isinstance(self.padding, int) and cpu.is_target() and x_BHWC.shape[1] * x_BHWC.shape[2] < height * width:
+      x_BHWC, padding = cpu_convolutions.padded(x_BHWC, self.padding), 'VALID'
     y_BHWC = jax.lax.conv_general_dilated(x_BHWC, kernel_HWIO, (self.stride, self.stride), padding,
                                           dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
     y_BHWC = sharding.constrain(y_BHWC, 'batch', None, None, None, name='images B H W C of a convolution')

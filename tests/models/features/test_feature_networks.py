@@ -7,7 +7,7 @@ from PIL import Image
 import pytest
 
 from genjax.models.features import inception, layers, lpips, resizing
-from genjax.nn.functional import count
+from genjax.nn.functional import count, network
 
 # pytorch-fid's network with its statistics; torchvision's features with the heads of lpips
 COUNTS = {'inception': 23_885_392, 'vgg16': 14_714_688 + 1_472, 'alexnet': 2_469_696 + 1_152}
@@ -37,6 +37,31 @@ def test_grey_images_are_coloured():
   grey = np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1)
   assert np.array_equal(layers.coloured(grey), np.repeat(grey, 3, axis=-1)) and layers.coloured(
     np.zeros((1, 2, 2, 3))).shape == (1, 2, 2, 3)
+
+
+@pytest.mark.parametrize(('side', 'size'), [(1, 3), (2, 3), (3, 3), (2, 1), (4, 5)])
+def test_convolutions_of_images_that_are_smaller_than_the_kernel(side, size):
+  """The values and the gradients of lax; XLA does not let the image and the kernel trade places."""
+
+  class Conv(layers.Conv):
+
+    def __call__(self, x_BHWC, key=None):
+      return super().__call__(x_BHWC)
+
+  net = network(lambda rngs: Conv(5, 4, (size, size), padding=size // 2, rngs=rngs))
+  params, _ = net.init(jax.random.key(0))
+  x_BHWC = jax.random.normal(jax.random.key(1), (2, side, side, 5))
+  weight = jnp.sin(jnp.arange(2.0 * side * side * 4)).reshape(2, side, side, 4)
+
+  def lax(params, x_BHWC):
+    return jax.lax.conv_general_dilated(x_BHWC, params['kernel'], (1, 1), 'SAME',
+                                        dimension_numbers=('NHWC', 'HWIO', 'NHWC')) + params['bias']
+
+  both = [jax.jit(jax.value_and_grad(lambda *given, apply=apply: jnp.sum(weight * apply(*given)**2), (0, 1)))(
+    params, x_BHWC) for apply in (lambda params, x_BHWC: net.apply(params, {}, x_BHWC)[0], lax)]
+  jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4), *both)
+  compiled = jax.jit(lambda x_BHWC: net.apply(params, {}, x_BHWC)[0]).lower(x_BHWC).compile().as_text()
+  assert 'rhs_reversal' not in compiled
 
 
 def test_pools_of_inception():
