@@ -87,6 +87,16 @@ def test_a_condition_that_is_given_twice():
     sample.parse_conditions('prompt=a', ['b'], KNOWN, 1)
 
 
+def test_conditions_with_commas_between(tmp_path):
+  for text in ('source=a.wav,label=2', 'label=2,source=a.wav'):
+    before, after = text.split(',')
+    with pytest.raises(UserError, match=f"; between conditions .* write --conditions='{before};{after}'"):
+      sample.parse_conditions(text, None, KNOWN, 1)
+  (tmp_path / 'label=1.wav').write_bytes(bytes([3, 0]))
+  rows = sample.parse_conditions(f'source={tmp_path}/label=1.wav', None, KNOWN, 1)
+  assert rows['source'][0, 0] == 3
+
+
 @pytest.mark.parametrize(('argv', 'words'), [
   (['--out={here}/x.bmp'], '.npz, .txt, .png, .jpg, .webp, .gif, .mp4, .wav, .flac'),
   (['--out={here}/x.png'], "renders 'samples' as .txt"),
