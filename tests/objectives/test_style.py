@@ -166,7 +166,7 @@ def test_groups_with_padding_do_not_count():
   (dict(mixing=1.5), 'mixing'), (dict(path_every=0), 'path_every'), (dict(path_weight=-1.0), 'path_weight'),
   (dict(truncation=0.5, truncation_layers=5), 'at most 4, the number of styles'), (dict(kind='point'), 'make images'),
   (dict(truncation_layers=2), 'truncation_layers=2 has no effect with truncation=1; set another truncation'),
-  (dict(path_weight=0.0, path_decay=0.1), 'path_decay=0.1 has no effect with path_weight=0; .* leave path_decay at 0.01'),
+  (dict(path_weight=0.0, path_decay=0.1), 'path_decay=0.1 has no effect with path_weight=0; .* at 0.01'),
   (dict(truncation=float('nan')), 'truncation must be finite')])
 def test_bad_options(options, message):
   with pytest.raises(UserError, match=message):

@@ -54,6 +54,10 @@ CASES = {
     '--config.objective.augment.name=ada', '--config.objective.augment.initial=0.5')),
   # Groups of the discriminator's deviation, the mean of path lengths, the mean style
   'stylegan2': ('gans/stylegan2', ('data:8', 'fsdp:8'), ()),
+  'stylegan2 in microbatches': ('gans/stylegan2', ('data:8', 'fsdp:8'), (
+    '--config.batch_size=16', '--config.microbatches=2')),
+  # Domains and references from other rows of the batch, four updates a step
+  'stargan2': ('gans/stargan2', ('data:8', 'fsdp:8'), ()),
 }
 
 
