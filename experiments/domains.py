@@ -1,7 +1,7 @@
 """Builder of pictures from pictures of other domains, in the style of a latent or of a picture: StarGAN v2.
 
-    genjax sample --workdir=runs/animals --conditions=image=FOLDER,label=2 --out=drawn/
-    genjax sample --workdir=runs/animals --conditions=image=FOLDER,label=2,reference=FILE --out=drawn/
+    genjax sample --workdir=runs/animals --conditions='image=FOLDER;label=2' --out=drawn/
+    genjax sample --workdir=runs/animals --conditions='image=FOLDER;label=2;reference=FILE' --out=drawn/
 """
 
 import functools

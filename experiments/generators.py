@@ -30,25 +30,30 @@ def of_images(config: Config, objective: Any) -> kinds.Generator:
     raise UserError('this generator reads classes beside its latent, so that a latent alone is no code of a picture; '
                     'an unconditional one or a style-based one has such codes')
 
+  def codes(goal: Gan, group: Tree, keys: Array, rows_N: Array) -> Array:
+    label_N = None if goal.num_classes is None else rows_N % goal.num_classes
+    return goal.codes(*_generator(group), keys, label_N)
+
   def draw(group: Tree, keys: Array, rows_N: Array) -> Array:
-    label_N = None if objective.num_classes is None else rows_N % objective.num_classes
-    return objective.codes(*_generator(group), keys, label_N)
+    return codes(objective, group, keys, rows_N)
 
   def decode(group: Tree, code_NX: Array) -> Array:
     return objective.columns(objective.drawn(*_generator(group), code_NX, None))['image']
 
   def project(group: Tree, image_NHWC: Array) -> Array:
-    style_NW = draw(group, jax.random.split(jax.random.key(_SEED), DRAWS), jnp.arange(DRAWS))
+    # Truncation is of random styles; any picture may be far from the mean.
+    changes: Any = dict(truncation=1.0, truncation_layers=0)  # styled ones have both
+    whole: Any = dataclasses.replace(objective, **changes)
+    style_NW = codes(whole, group, jax.random.split(jax.random.key(_SEED), DRAWS), jnp.arange(DRAWS))
     mean_W = jnp.mean(style_NW, axis=0)
     deviation = jnp.sqrt(jnp.mean(jnp.sum(jnp.square(style_NW - mean_W), axis=-1)))
-    whole = dataclasses.replace(objective, truncation=1.0)  # type: ignore[call-arg]  # styled ones have it
     image = lambda style_NW: whole.drawn(*_generator(group), style_NW, None)
-    return projection.project(image, centred(image_NHWC), mean_W, deviation, jax.random.key(_SEED), STEPS)
+    style_NW = projection.project(image, centred(image_NHWC), mean_W, deviation, jax.random.key(_SEED), STEPS)
+    return style_NW if objective.code == style_NW.shape[1:] else whole.everywhere(style_NW)
 
   shape: Any = tuple(config.data.shape)
-  width = getattr(objective, 'style', objective.latent)
   straight = objective.styled or objective.distribution != 'normal'
-  return kinds.Generator(shape, (width,), draw, decode, project if objective.styled else None,
+  return kinds.Generator(shape, objective.code, draw, decode, project if objective.styled else None,
                          path='line' if straight else 'sphere')
 
 

@@ -34,7 +34,7 @@ GENERATORS: Table = Table('generator of pictures from pictures', {
 OBJECTIVES = {'pix2pix': Pix2Pix, 'cycle': Cycle}
 COMPUTED = {
   'pix2pix': {'generator': 'config.model', 'critic': 'config.critic', 'perceptual': 'config.parts.perceptual',
-              'has_modes': 'config.model', 'statistics': 'config.sampler', 'drop': 'config.sampler'},
+              'modes': 'config.model', 'statistics': 'config.sampler', 'drop': 'config.sampler'},
   'cycle': {'forward': 'config.model', 'back': 'config.model', 'critics': 'config.critic', 'shapes': 'config.data',
             'direction': 'config.sampler', 'counterparts': 'config.data'}}
 
@@ -113,7 +113,7 @@ def build(config: Config) -> Experiment:
                         'vgg16_lpips or alexnet_lpips, or a classifier')
       made[PERCEPTUAL], parts = part.functions, (part,)
     objective = config_lib.build(Pix2Pix, goal, 'config.objective', generator=generator.generator(),
-                                 has_modes=generator.has_modes, **made, **chosen)
+                                 modes=generator.modes, **made, **chosen)
   return parts_lib.attach(_experiment(config, data, objective, tables, kind == 'pix2pix'), *parts)
 
 

@@ -6,6 +6,7 @@ of it; `under` does the same for options that `build` does not create.
 
 from collections.abc import Iterator, Mapping
 import contextlib
+import dataclasses
 import math
 import numbers
 from typing import Any
@@ -95,6 +96,23 @@ def between(options: Any, names: tuple[str, ...], **bounds: Any) -> None:
   """Checks that options lie within `bounds`, see `require`; `options` and `names` as for `whole`."""
   for name, value in _chosen(options, names):
     require(name, value, **bounds)
+
+
+def idle(options: Any, names: tuple[str, ...], reason: str) -> None:
+  """Checks that options without any effect are what they are by default.
+
+  Args:
+    options: a dataclass.
+    names: names of the options, which have defaults.
+    reason: why they have no effect, and what to do, e.g. 'without noise; set noise above 0'.
+
+  Raises:
+    OutOfRange: an option has another value.
+  """
+  defaults = {field.name: field.default for field in dataclasses.fields(options)}
+  for name, value in _chosen(options, names):
+    if value != defaults[name]:
+      raise OutOfRange(f'{name}={value!r} has no effect {reason}, or leave {name} at {defaults[name]!r}')
 
 
 def dtype(options: Any, name: str = 'dtype') -> None:

@@ -1,7 +1,7 @@
 """StarGAN v2 with the settings of clovaai/stargan-v2 for AFHQ: cats, dogs and wild animals from each other.
 
     genjax train --config=configs/gans/stargan2.py:data=FOLDER --workdir=runs/animals
-    genjax sample --workdir=runs/animals --conditions=image=FOLDER,label=2 --out=drawn/
+    genjax sample --workdir=runs/animals --conditions='image=FOLDER;label=2' --out=drawn/
 
 Choi et al. (2020). The domains are the folders of pictures in FOLDER, in the order of their names. Without data the
 pictures are noise, for `genjax inspect` and `genjax plan`. Published after 100,000 steps on AFHQ, with styles of

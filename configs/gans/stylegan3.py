@@ -29,7 +29,8 @@ def get_config(arg=None):
   config.objective = dict(loss='non_saturating', distribution='normal',
                           r1_gamma=arg.gamma or 1e-3 * arg.pixels**2 / arg.batch, r1_every=16, mixing=0.0,
                           path_weight=0.0, truncation=1.0, truncation_layers=0, discriminator_steps=1,
-                          conditional=False, corrected_adam=True, blur=10.0 if arg.rotation else 0.0, blur_steps=6_250,
+                          conditional=False, corrected_adam=True,
+                          blur=10.0 if arg.rotation else 0.0, blur_steps=6_250 if arg.rotation else 0,
                           augment=dict(name='ada') if arg.ada else dict(name='none'))
   adam = dict(name='adam', lr=2.5e-3, b1=0.0, b2=0.99, eps=1e-8)
   config.optimizers = dict(generator=adam, discriminator=dict(adam, lr=2e-3))

@@ -58,6 +58,9 @@ ROWS = (Row('LLaMA 7B, 8,192 tokens', 'language/llama.py:model=7B,context=8192,b
         Row('Stable Diffusion 3 medium, 1,024 px',
             'diffusion/sd3.py:model=medium,data=random_latents,size=1024 --topology=v5p:4x4x8'),
         Row('Flux dev, 1,024 px', 'diffusion/flux.py:model=dev,data=random_latents,size=1024 --topology=v5p:4x4x8'),
+        Row('StyleGAN2, 256 px', 'gans/stylegan2.py:model=paper256,ada=False --topology=v5e:4x4'),
+        Row('StyleGAN2, 1,024 px', 'gans/stylegan2.py:model=paper1024,ada=False --topology=v5e:4x4'),
+        Row('BigGAN, 128 px', 'gans/biggan.py:model=128,dtype=bfloat16 --topology=v5e:4x4'),
        )
 
 

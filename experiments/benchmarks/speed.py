@@ -31,7 +31,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from genjax.experiments.benchmarks import torch_biggan
+from genjax.experiments.benchmarks import torch_biggan, torch_stylegan2
 from genjax.experiments.benchmarks import torch_twins as twins
 from genjax.experiments.benchmarks.timing import (
   Trained,
@@ -86,14 +86,14 @@ def main(argv: Sequence[str]) -> None:
   rows = {}
   print(f'{machine()}, {threads} threads, jax {jax.__version__}, torch {torch.__version__}, '
         f'{"torch.compile" if args.compile else "eager"}, medians of {args.rounds} alternating rounds\n')
-  print(f'{"case":<14}{"genjax ms":>11}{"torch ms":>11}{"ratio":>8}   throughput of genjax; setting')
+  print(f'{"case":<17}{"genjax ms":>11}{"torch ms":>11}{"ratio":>8}   throughput of genjax; setting')
   for name in args.cases.split(','):
     rows[name] = measure(CASES[name](torch.compile if args.compile else lambda function: function), args.rounds)
     row = rows[name]
     share = f', {row["flops_per_second"] / args.peak / 1e10:.1f} % of peak' if args.peak else ''
     speed = f'{row["units_per_second"]:.4g} {row["unit"]}/s, {row["flops_per_second"] / 1e9:.4g} GFLOP/s{share}'
     print(
-      f'{name:<14}{row["genjax_ms"]:>11.1f}{row["torch_ms"]:>11.1f}{row["ratio"]:>8.2f}   {speed}; {row["setting"]}',
+      f'{name:<17}{row["genjax_ms"]:>11.1f}{row["torch_ms"]:>11.1f}{row["ratio"]:>8.2f}   {speed}; {row["setting"]}',
       flush=True)
   if args.json:
     args.json.write_text(
@@ -343,6 +343,7 @@ CASES: dict[str, Callable[[Callable], Case]] = {
   'gan_train': functools.partial(gan_case, train=True),
   'gan_sample': functools.partial(gan_case, train=False),
   'biggan_sample': torch_biggan.sampling,
+  'stylegan2_sample': torch_stylegan2.sampling,
 }
 
 

@@ -170,7 +170,8 @@ def parse_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[st
   a comma that belongs to the name of a file that exists separates nothing.
 
   Raises:
-    UserError: an unknown condition, one that is given twice, or a value that it does not take.
+    UserError: an unknown condition, one that is given twice, conditions with commas between, or a value that one does
+      not take.
   """
   return sampling.rows(known, read_conditions(text, prompts, known, negatives), num, start)
 
@@ -190,28 +191,21 @@ def read_conditions(text: str, prompts: Sequence[str] | None, known: Mapping[str
     if name in given:
       raise UserError(f'condition {name!r} is given twice; write its values as one list, or as several --prompt or '
                       '--negative')
-    given[name] = _values(value, known.get(name))
-    if name in known and not known[name].takes_text:
-      _check_apart(name, given[name], known)
+    given[name] = _values(name, value, known)
   return given
 
 
-def _check_apart(name: str, values: Sequence[str], known: Mapping[str, Condition]) -> None:
-  """Checks that no value is another condition, which follows a comma."""
-  for value in values:
-    part = value.rpartition('/')[2].strip()
-    other, equals, _ = part.partition('=')
-    means = other.strip() in known or known[name].path and other.strip().isidentifier()
-    if equals and means and not os.path.exists(value):
-      raise UserError(f'--conditions: {part!r} is a value of {name}, since commas separate values; between conditions '
-                      f"there is a ;, as in --conditions='{name}=VALUE;{part}'")
-
-
-def _values(text: str, condition: Condition | None) -> list[str]:
+def _values(name: str, text: str, known: Mapping[str, Condition]) -> list[str]:
   """The values of a condition's text."""
+  condition = known.get(name)
   if condition is not None and condition.takes_text:
     return [text]
   pieces = text.split(',')
+  for place, piece in enumerate(pieces):
+    if piece.partition('=')[0].strip() in known and '=' in piece and not os.path.exists(expanded(piece.strip())):
+      before, after = ','.join(pieces[:place]), ','.join(pieces[place:]).strip()
+      raise UserError(f'--conditions has ; between conditions and commas between the values of one, got '
+                      f"'{name}={text}'; write --conditions='{name}={before};{after}'")
   if condition is not None and condition.path:
     return sampling.files(condition, _paths(pieces))
   if condition is not None and condition.numbers > 1:

@@ -43,7 +43,8 @@ class Cycle:
     counterparts: whether rows of the held-out split belong together, so that 'l1' and 'psnr' are known.
 
   Raises:
-    UserError: an unknown name, a number out of range, or an identity term of domains with different shapes.
+    UserError: an unknown name, a number out of range, or an identity term of domains with different shapes or without
+      a cycle term.
   """
 
   forward: Network
@@ -66,6 +67,9 @@ class Cycle:
       raise UserError(f'config.objective.loss must be one of {known} without pairs, got {self.loss!r}')
     if self.direction not in DIRECTIONS:
       raise UserError(f'config.sampler.direction must be one of {DIRECTIONS}, got {self.direction!r}')
+    if self.identity and not self.cycle:
+      raise UserError(f'config.objective.identity={self.identity} is multiplied by config.objective.cycle, which is 0, '
+                      'so that it has no effect; set cycle above 0, or identity to 0')
     if self.identity and self.shapes[SOURCE] != self.shapes[TARGET]:
       raise UserError(f'config.objective.identity={self.identity} gives the generators pictures of either domain, '
                       f'which need equal shapes, got {self.shapes[SOURCE]} and {self.shapes[TARGET]}; set it to 0')

@@ -34,6 +34,7 @@ from genjax.objectives.pixels import blurred
 from genjax.types import Array, Batch, Key, Params, Tree, UserError
 
 KINDS = ('image', 'point')
+PENALTY = 10.0  # of 'wgan_gp', Gulrajani et al. 2017
 # Folded into the key of a phase for what only some options draw, so that the others draw the same with and without
 _REAL, _FAKE, _CONSISTENCY, _PENALTY = range(100, 104)
 Shown = tuple[Any, Callable[[Array], Array]]  # samples, and what shows them to the discriminator
@@ -52,7 +53,7 @@ class Gan:
     num_classes: number of classes of column `label`, which conditions both networks; None: unconditional.
     loss: loss of both networks, 'non_saturating', 'hinge', 'wgan_gp', 'lsgan' or 'relativistic', see
       `genjax.objectives.gan_losses`.
-    penalty: weight of the gradient penalty of 'wgan_gp'.
+    penalty: weight of the gradient penalty of 'wgan_gp'; None for 10, the published one.
     r1_gamma: weight gamma of R1, the squared gradient at real samples; 0 for none.
     r2_gamma: weight gamma of R2, the squared gradient at fake samples; 0 for none.
     r1_every: R1 and R2 run as a phase on every n-th step with gamma multiplied by n (lazy regularisation, Karras et al.
@@ -80,7 +81,8 @@ class Gan:
       relative to those between real ones.
 
   Raises:
-    UserError: an unknown name, a number out of range, or options that don't fit each other.
+    UserError: an unknown name, a number out of range, options that don't fit each other, or options of a penalty, of
+      noise or of blur that is not there.
 
   For subclasses:
     of_model: options that follow from the networks -> the config key that says what they are. The options of networks
@@ -98,7 +100,7 @@ class Gan:
   kind: str = 'image'
   num_classes: int | None = None
   loss: str = 'non_saturating'
-  penalty: float = 10.0
+  penalty: float | None = None
   r1_gamma: float = 0.0
   r2_gamma: float = 0.0
   r1_every: int = 16
@@ -133,11 +135,27 @@ class Gan:
     if self.gamma_end != 1 and not self.gamma_steps:
       raise UserError(f'config.objective.gamma_end={self.gamma_end} is reached after config.objective.gamma_steps, and '
                       'these are 0; set both, or leave gamma_end at 1')
+    if not self._penalised:
+      # r1_every=0 asks for no phase
+      checks.idle(self, ('gamma_end', 'gamma_steps', *(('r1_every',) if self.r1_every else ())),
+                  'without R1 and R2; set r1_gamma or r2_gamma above 0')
+    if self.gamma_end == 1:
+      checks.idle(self, ('gamma_steps',), 'with gamma_end=1; set gamma_end below 1')
+    if self.loss != 'wgan_gp':
+      checks.idle(self, ('penalty',), f"with loss={self.loss!r}; set loss to 'wgan_gp'")
+    for name in ('instance_noise', 'blur'):
+      if not getattr(self, name):
+        checks.idle(self, (f'{name}_steps',), f'with {name}=0; set {name} above 0')
     if self.kind != 'image' and (self.augment is not None or self._consistent or self.blur):
       raise UserError('config.objective.augment, blur and consistency change pictures, and these samples are points; '
                       'points take instance_noise')
     if self._consistent and self.perturb is None:
       raise UserError('a consistency term needs `perturb`, the change that a logit should not follow')
+
+  @property
+  def code(self) -> tuple[int, ...]:
+    """Shape of a code, see `codes`."""
+    return (self.latent,)
 
   @property
   def _consistent(self) -> bool:
@@ -246,7 +264,7 @@ class Gan:
       share = jax.random.uniform(mix_key, (len(real),) + (1,) * (real.ndim - 1))
       square = self._square_gradient(params, mutable, share * seen_real + (1.0 - share) * seen_fake, label)
       metrics['penalty'] = jnp.mean((jnp.sqrt(square + 1e-12) - 1.0)**2)
-      loss = loss + self.penalty * metrics['penalty']
+      loss = loss + (PENALTY if self.penalty is None else self.penalty) * metrics['penalty']
     if self._penalised and not self.r1_every:
       term, squares = self._penalties(params, context, mutable, (real, show_real), (fake, show_fake), label)
       loss, metrics = loss + term, {**metrics, **squares}

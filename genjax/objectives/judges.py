@@ -52,7 +52,8 @@ class Judges:
     adaptive_most: largest adaptive weight.
 
   Raises:
-    UserError: an unknown loss, a number outside its range, or a distance that cannot be differentiated.
+    UserError: an unknown loss, a number outside its range, a distance that cannot be differentiated, or a weight of
+      what is not there.
   """
 
   critic: Network | None = None
@@ -69,6 +70,10 @@ class Judges:
     checks.between(self, ('perceptual_weight', 'critic_weight', 'adaptive_most'), at_least=0)
     if self.critic_loss not in CRITIC_LOSSES:
       raise UserError(f'config.objective.critic_loss must be one of {sorted(CRITIC_LOSSES)}, got {self.critic_loss!r}')
+    if self.critic is None:
+      checks.idle(self, ('critic_weight', 'critic_start'), 'without a critic; set config.critic')
+    if self.perceptual is None:
+      checks.idle(self, ('perceptual_weight',), f'without a distance; set config.parts.{PERCEPTUAL}')
     if self.perceptual is not None and self.perceptual.loss is None:
       raise UserError(f'config.parts.{PERCEPTUAL} only measures, and a loss needs gradients; name a folder of '
                       'vgg16_lpips or alexnet_lpips, or a classifier')

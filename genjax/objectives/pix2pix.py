@@ -54,7 +54,8 @@ class Pix2Pix:
     generator: source B h w c in [-1, 1] -> picture B H W C in [-1, 1].
     critic: picture, behind the source if `conditional` -> logits of patches B h w; None for none.
     perceptual: a distance whose parameters are the frozen group 'perceptual'; None for none.
-    has_modes: whether the generator takes `batch` and `drop`, see `genjax.models.adversarial.unet_generator`.
+    modes: which of 'statistics' and 'drop' change what the generator draws. One with either takes `batch` and `drop`,
+      see `genjax.models.adversarial.unet_generator`.
     loss: of critic and generator, one of `LOSSES`.
     conditional: whether the critic sees the source, too.
     l1: factor of the mean absolute difference of values in [-1, 1].
@@ -66,13 +67,14 @@ class Pix2Pix:
     drop: whether there is dropout when pictures are drawn, as in the paper; then a seed gives each picture others.
 
   Raises:
-    UserError: an unknown name, a number out of range, or a mode at test that the generator does not have.
+    UserError: an unknown name, a number out of range, a mode at test that the generator does not have, or a weight of
+      what is not there.
   """
 
   generator: Network
   critic: Network | None = None
   perceptual: Perceptual | None = None
-  has_modes: bool = False
+  modes: tuple[str, ...] = ()
   loss: str = 'vanilla'
   conditional: bool = True
   l1: float = 100.0
@@ -88,9 +90,18 @@ class Pix2Pix:
       raise UserError(f'config.objective.loss must be one of {sorted(LOSSES)}, got {self.loss!r}')
     if self.statistics not in STATISTICS:
       raise UserError(f'config.sampler.statistics must be one of {STATISTICS}, got {self.statistics!r}')
-    if not self.has_modes and (self.statistics != 'running' or self.drop):
-      raise UserError('config.sampler.statistics and drop are modes of a U-Net, and this generator is the same at test '
-                      'as in training; leave them out')
+    if self.statistics != 'running' and 'statistics' not in self.modes:
+      raise UserError(f'config.sampler.statistics={self.statistics!r} is of batch normalisation, and this generator '
+                      "has none, so that it has no effect; leave it at 'running', or train a U-Net with "
+                      "config.model.norm='batch'")
+    if self.drop and 'drop' not in self.modes:
+      raise UserError('config.sampler.drop=True is of dropout, and this generator has none, so that it has no effect; '
+                      'leave it at False, or train a U-Net with config.model.dropout above 0 and at least 6 '
+                      'config.model.layers: all but 5 have dropout')
+    if self.critic is None:
+      checks.idle(self, ('adversarial', 'critic_weight'), 'without a critic; set config.critic')
+    if self.perceptual is None:
+      checks.idle(self, ('perceptual_weight',), f'without a distance; set config.parts.{PERCEPTUAL}')
     judged, compared = self.critic is not None and self.adversarial, self.perceptual is not None
     if not judged and not self.l1 and not (compared and self.perceptual_weight):
       raise UserError('the generator learns nothing: give it a critic with config.objective.adversarial above 0, '

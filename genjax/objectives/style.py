@@ -1,7 +1,9 @@
 """Style-based generators (Karras et al. 2019, 2020b): mixed styles, path lengths and truncation, on top of `Gan`.
 
 The generator has the parts 'map' and 'synthesize', see `genjax.models.adversarial.stylegan2`. Its mean style is updated
-in the generator phase alone, once a step.
+in the generator phase alone, once a step. Of several microbatches each updates it, and the moving average of path
+lengths, in turn; each has the penalty of its own average. So does the published code, whose averages are moreover those
+of one device.
 """
 
 from collections.abc import Mapping
@@ -31,13 +33,13 @@ class StyleGan(Gan):
     mixing: probability that the layers of an image have two styles: from a layer on, drawn for each image, another one.
     path_weight: weight of the path length penalty; 0 for none.
     path_every: the penalty runs on every n-th step, multiplied by n.
-    path_decay: share of the path lengths of a step in their moving average.
+    path_decay: share of the path lengths of a step, or of one of its microbatches, in their moving average.
     path_shrink: the penalty is computed on so many times fewer images than the batch has.
     truncation: samples have the style w_mean + truncation (w - w_mean); 1 leaves it as it is.
     truncation_layers: how many layers, from the first, are truncated; 0 for all.
 
   Raises:
-    UserError: an option out of range, or truncation of a generator without a mean style.
+    UserError: an option out of range or without effect, or truncation of a generator without a mean style.
   """
 
   of_model: ClassVar[Mapping[str, str]] = {
@@ -64,6 +66,10 @@ class StyleGan(Gan):
     checks.between(self, ('mixing', 'path_decay'), at_least=0, at_most=1)
     checks.between(self, ('path_weight',), at_least=0)
     checks.between(self, ('truncation',))
+    if not self.path_weight:
+      checks.idle(self, ('path_every', 'path_decay', 'path_shrink'), 'with path_weight=0; set path_weight above 0')
+    if self.truncation == 1:
+      checks.idle(self, ('truncation_layers',), 'with truncation=1; set another truncation, such as 0.7')
     if self.kind != 'image':
       raise UserError(f'style-based generators make images, got config.objective.kind={self.kind!r}')
     if self.truncation != 1 and not self.averaged:
@@ -99,13 +105,23 @@ class StyleGan(Gan):
     together = jnp.min(values['weight'].reshape(self.group, -1), axis=0)  # row i is in group i mod N / group
     return {**values, 'weight': jnp.tile(together, self.group)}
 
+  @property
+  def code(self) -> tuple[int, ...]:
+    """Shape of a code: one style W for all layers, or where only some layers are truncated one for each, L W."""
+    return (self.layers, self.style) if self._partly else (self.style,)
+
+  @property
+  def _partly(self) -> bool:
+    return self.truncation != 1 and 0 < self.truncation_layers < self.layers
+
   def codes(self, generator: Tree, mutable: Tree, keys: Key, label: Array | None) -> Array:
-    """Styles N W, which are not truncated."""
-    return self.styles(generator, mutable, super().codes(generator, mutable, keys, label), label)
+    """Styles N and `code`, truncated as the options say."""
+    return self.truncated(mutable, self.styles(generator, mutable, super().codes(generator, mutable, keys, label),
+                                               label))
 
   def drawn(self, generator: Tree, mutable: Tree, code: Array, label: Array | None) -> Array:
-    """The images of styles N W, truncated as the options say."""
-    return self.images(generator, mutable, self.truncated(mutable, code))
+    """The images of styles N W or N L W, as they are."""
+    return self.images(generator, mutable, code if code.ndim == 3 else self.everywhere(code))
 
   def styles(self, generator: Tree, mutable: Tree, latent_BZ: Array, label_B: Array | None) -> Array:
     """Latents -> styles B W, in inference mode."""
@@ -116,13 +132,15 @@ class StyleGan(Gan):
     return jnp.broadcast_to(style_BW[:, None], (len(style_BW), self.layers, style_BW.shape[-1]))
 
   def truncated(self, mutable: Tree, style_BW: Array) -> Array:
-    """Styles B W -> truncated styles of all layers, B L W (Karras et al. 2019, appendix B)."""
-    style_BLW = self.everywhere(style_BW)
+    """Styles B W -> truncated styles B and `code` (Karras et al. 2019, appendix B)."""
     if self.truncation == 1:
-      return style_BLW
-    mean_W, reach = mutable['average'], self.truncation_layers or self.layers
-    moved_BLW = mean_W + self.truncation * (style_BLW - mean_W)
-    return jnp.where(jnp.arange(self.layers)[:, None] < reach, moved_BLW, style_BLW)
+      return style_BW
+    mean_W = mutable['average']
+    moved_BW = mean_W + self.truncation * (style_BW - mean_W)
+    if not self._partly:
+      return moved_BW
+    first_L1 = jnp.arange(self.layers)[:, None] < self.truncation_layers
+    return jnp.where(first_L1, moved_BW[:, None], style_BW[:, None])
 
   def images(self, generator: Tree, mutable: Tree, style_BLW: Array) -> Array:
     """Styles of all layers -> images B H W C around [-1, 1], in inference mode."""

@@ -80,21 +80,21 @@ def test_commas_of_texts_and_of_names_of_files_separate_nothing(tmp_path, monkey
   assert sample.parse_conditions('source=~/c.wav', None, KNOWN, 1)['source'][0, 0] == 1
 
 
-def test_a_comma_between_conditions_is_told(tmp_path):
-  with pytest.raises(UserError, match="'label=1' is a value of source, since commas .*='source=VALUE;label=1'"):
-    sample.read_conditions(f'source={tmp_path},label=1', None, KNOWN)
-  with pytest.raises(UserError, match="'size=1' is a value of source"):
-    sample.read_conditions(f'source={tmp_path},size=1', None, KNOWN)
-  (tmp_path / 'label=1').write_bytes(b'a')  # a file may be called so
-  found = sample.read_conditions(f'source={tmp_path}/label=1', None, KNOWN)['source']
-  assert found == [f'{tmp_path}/label=1']
-
-
 def test_a_condition_that_is_given_twice():
   with pytest.raises(UserError, match="'label' is given twice"):
     sample.parse_conditions('label=1;label=2', None, KNOWN, 1)
   with pytest.raises(UserError, match="'prompt' is given twice"):
     sample.parse_conditions('prompt=a', ['b'], KNOWN, 1)
+
+
+def test_conditions_with_commas_between(tmp_path):
+  for text in ('source=a.wav,label=2', 'label=2,source=a.wav'):
+    before, after = text.split(',')
+    with pytest.raises(UserError, match=f"; between conditions .* write --conditions='{before};{after}'"):
+      sample.parse_conditions(text, None, KNOWN, 1)
+  (tmp_path / 'label=1.wav').write_bytes(bytes([3, 0]))
+  rows = sample.parse_conditions(f'source={tmp_path}/label=1.wav', None, KNOWN, 1)
+  assert rows['source'][0, 0] == 3
 
 
 @pytest.mark.parametrize(('argv', 'words'), [

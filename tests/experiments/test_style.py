@@ -108,6 +108,31 @@ def test_codes_of_a_generator(monkeypatch):
   np.testing.assert_array_equal(clip.frames_THWC[3, ::2, 16::2], closed[1, 3])
 
 
+def test_random_styles_are_truncated_and_projected_ones_are_not(monkeypatch):
+  monkeypatch.setattr(generators, 'STEPS', 3)
+  monkeypatch.setattr(generators, 'DRAWS', 16)
+  image = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
+  found = {}
+  for name, truncation, layers in (('whole', 1.0, 0), ('truncated', 0.5, 0), ('in part', 0.5, 1)):
+    config = stylegan2.get_config('smoke')
+    config.objective.update(truncation=truncation, truncation_layers=layers)
+    run = Run(builders.build(config), builders.settings(config))
+    run.initialise()
+    made = codes.of(config, run)
+    style = made.encode(image)
+    drawn = made.draw(2)
+    np.testing.assert_array_equal(made.decode(drawn), run.sample(2, 0, averaged=True)['image'])
+    found[name] = style, made.decode(style), drawn
+  style, pictures, drawn = found['whole']
+  np.testing.assert_allclose(found['truncated'][0], style, atol=1e-5)
+  np.testing.assert_allclose(found['in part'][0], np.repeat(style[:, None], 4, axis=1), atol=1e-5)
+  for name in ('truncated', 'in part'):
+    np.testing.assert_allclose(found[name][1].astype(int), pictures.astype(int), atol=1)
+  np.testing.assert_allclose(found['truncated'][2], 0.5 * drawn, atol=1e-5)  # the mean style begins at 0
+  np.testing.assert_allclose(found['in part'][2][:, 0], 0.5 * drawn, atol=1e-5)
+  np.testing.assert_allclose(found['in part'][2][:, 1:], np.repeat(drawn[:, None], 3, axis=1), atol=1e-5)
+
+
 def test_ways_of_a_truncated_gan_are_made_of_its_samples():
   """The same latents, and the same batch statistics: a code is decoded to the sample of its key."""
   config = cifar10_biggan.get_config('smoke')

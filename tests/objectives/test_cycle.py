@@ -91,6 +91,8 @@ def test_identity_is_on_by_default_and_needs_equal_shapes():
   assert Cycle.identity == 0.5
   with pytest.raises(UserError, match='identity=0.5 .* equal shapes'):
     dataclasses.replace(CYCLE, shapes={'image': (2, 2, 3), 'source': SHAPE})
+  with pytest.raises(UserError, match='identity=0.5 is multiplied by config.objective.cycle, which is 0'):
+    dataclasses.replace(CYCLE, cycle=0.0)
   with pytest.raises(UserError, match='without pairs'):
     dataclasses.replace(CYCLE, loss='relativistic')
   with pytest.raises(UserError, match='direction'):

@@ -249,6 +249,13 @@ def test_crowding():
   (dict(r2_gamma=-1.0), 'r2_gamma must not be negative'),
   (dict(instance_noise=-1.0), 'instance_noise must not be negative'),
   (dict(gamma_end=0.1), 'gamma_end=0.1 is reached after config.objective.gamma_steps'),
+  (dict(r1_every=4), 'r1_every=4 has no effect without R1 and R2; set r1_gamma or r2_gamma above 0, or leave r1_every '
+   'at 16'),
+  (dict(gamma_end=0.1, gamma_steps=9), 'gamma_end=0.1 has no effect without R1 and R2'),
+  (dict(r1_gamma=1.0, gamma_steps=9), 'gamma_steps=9 has no effect with gamma_end=1'),
+  (dict(penalty=10.0, loss='hinge'), "penalty=10.0 has no effect with loss='hinge'; set loss to 'wgan_gp', or leave"),
+  (dict(instance_noise_steps=5), 'instance_noise_steps=5 has no effect with instance_noise=0'),
+  (dict(blur_steps=5), 'blur_steps=5 has no effect with blur=0'),
 ])
 def test_bad_options(options, message):
   with pytest.raises(UserError, match=message):

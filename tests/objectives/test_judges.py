@@ -158,6 +158,8 @@ def test_evaluation_has_the_distance_without_its_weight():
 @pytest.mark.parametrize(('options', 'match'), [
   (dict(critic_loss='wgan'), r'config.objective.critic_loss must be one of'), (dict(critic_start=-1), 'critic_start'),
   (dict(perceptual_weight=-1.0), 'perceptual_weight'),
+  (dict(critic_weight=0.3), 'critic_weight=0.3 has no effect without a critic'),
+  (dict(perceptual_weight=0.3), 'perceptual_weight=0.3 has no effect without a distance'),
   (dict(perceptual=dataclasses.replace(APART, loss=None)), 'only measures, and a loss needs gradients')])
 def test_bad_options(options, match):
   with pytest.raises(UserError, match=match):

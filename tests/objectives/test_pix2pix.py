@@ -64,7 +64,7 @@ def test_modes_at_test():
     return params['by'] * (x * jax.random.bernoulli(key, 0.5, x.shape) if drop else x), mutable
 
   net = Network(lambda key: ({'by': jnp.float32(0.5)}, {'mean': jnp.float32(0.2)}), apply)
-  objective = Pix2Pix(net, has_modes=True)
+  objective = Pix2Pix(net, modes=('statistics', 'drop'))
   params, context = started(objective)
   columns = batch()['source']
 
@@ -86,10 +86,17 @@ def test_modes_at_test():
 
 
 def test_what_makes_no_sense_is_refused():
-  with pytest.raises(UserError, match='modes of a U-Net'):
-    dataclasses.replace(PAIRS, drop=True)
+  with pytest.raises(UserError, match='sampler.drop=True is of dropout, and this generator has none'):
+    dataclasses.replace(PAIRS, modes=('statistics',), drop=True)
+  with pytest.raises(UserError, match="statistics='picture' is of batch normalisation, and this generator has none"):
+    dataclasses.replace(PAIRS, modes=('drop',), statistics='picture')
+  for weight in ('adversarial', 'critic_weight'):
+    with pytest.raises(UserError, match=f'{weight}=0.2 has no effect without a critic; set config.critic'):
+      dataclasses.replace(PAIRS, critic=None, **{weight: 0.2})
+  with pytest.raises(UserError, match='perceptual_weight=0.2 has no effect without a distance'):
+    dataclasses.replace(PAIRS, perceptual_weight=0.2)
   with pytest.raises(UserError, match='statistics must be one of'):
-    dataclasses.replace(PAIRS, has_modes=True, statistics='batch')
+    dataclasses.replace(PAIRS, statistics='batch')
   with pytest.raises(UserError, match='learns nothing'):
     dataclasses.replace(PAIRS, critic=None, l1=0.0)
   with pytest.raises(UserError, match='loss must be one of'):

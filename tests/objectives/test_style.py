@@ -11,6 +11,7 @@ from genjax.models.adversarial.stylegan2 import StyleGan2
 from genjax.objectives import projection
 from genjax.objectives.base import Context, due
 from genjax.objectives.style import PATH, StyleGan, path_lengths, random_pictures
+from genjax.training import accumulation
 from genjax.types import UserError
 
 MODEL = StyleGan2(size=8, channels=1, latent=4, style=3, mapping=1, width=64, width_max=4, group=2)
@@ -75,6 +76,32 @@ def test_path_penalty_moves_its_mean_alone():
   assert output.weight == 4 and same({**output.mutable, PATH: 0}, {**context.mutable, PATH: 0})
 
 
+def test_each_microbatch_moves_the_means_in_turn():
+  """As each round of accumulation does in NVlabs/stylegan2-ada-pytorch (training/loss.py)."""
+  gan = style_gan(path_decay=0.25)
+  params, context = start(gan)
+  parts = [{'image': BATCH['image'][first::2]} for first in (0, 1)]
+
+  @jax.jit
+  def run(key):
+    found, moved = {}, context
+    for name in ('generator', 'path'):
+      _, _, found[name] = accumulation.gradients(phase(gan, name), params, context, BATCH, key, 2,
+                                                 lambda group, tree: tree, {})
+      moved = context
+      for index, part in enumerate(parts):
+        output = phase(gan, name).loss(params, moved, part, jax.random.fold_in(key, index))
+        moved = dataclasses.replace(moved, mutable=output.mutable)
+      found[f'{name} in turn'] = moved.mutable
+    return found
+
+  found = run(jax.random.key(5))
+  averages = [found[name]['generator']['average'] for name in ('generator', 'generator in turn')]
+  np.testing.assert_allclose(*averages, rtol=1e-4)
+  np.testing.assert_allclose(found['path'][PATH], found['path in turn'][PATH], rtol=1e-4)
+  assert found['path'][PATH] > 0 and np.any(averages[0] != context.mutable['generator']['average'])
+
+
 def test_styles_are_mixed_from_a_layer_on():
   gan = style_gan(mixing=0.5)
   params, context = start(gan)
@@ -95,8 +122,13 @@ def test_truncation():
   mutable = {**context.mutable['generator'], 'average': jnp.array([1.0, 2.0, 3.0])}
   context = dataclasses.replace(context, mutable={**context.mutable, 'generator': mutable})
   style = np.array([[3.0, 2.0, -1.0]], np.float32)
-  some = style_gan(truncation=0.5, truncation_layers=3).truncated(mutable, style)
-  np.testing.assert_allclose(some[0], [[2.0, 2.0, 1.0]] * 3 + [[3.0, 2.0, -1.0]])
+  gan = style_gan(truncation=0.5, truncation_layers=3)
+  np.testing.assert_allclose(gan.truncated(mutable, style)[0], [[2.0, 2.0, 1.0]] * 3 + [[3.0, 2.0, -1.0]])
+  assert gan.code == (4, 3)
+  for layers in (0, 4):
+    gan = style_gan(truncation=0.5, truncation_layers=layers)
+    np.testing.assert_allclose(gan.truncated(mutable, style), [[2.0, 2.0, 1.0]])
+    assert gan.code == style_gan().code == (3,)
   keys = jax.random.split(jax.random.key(0), 3)
   whole, none = jax.jit(lambda keys: [style_gan(truncation=share).sample(params, context, keys, {})['image']
                                       for share in (1.0, 0.0)])(keys)
@@ -132,7 +164,9 @@ def test_groups_with_padding_do_not_count():
 
 @pytest.mark.parametrize(('options', 'message'), [
   (dict(mixing=1.5), 'mixing'), (dict(path_every=0), 'path_every'), (dict(path_weight=-1.0), 'path_weight'),
-  (dict(truncation_layers=5), 'at most 4, the number of styles'), (dict(kind='point'), 'make images'),
+  (dict(truncation=0.5, truncation_layers=5), 'at most 4, the number of styles'), (dict(kind='point'), 'make images'),
+  (dict(truncation_layers=2), 'truncation_layers=2 has no effect with truncation=1; set another truncation'),
+  (dict(path_weight=0.0, path_decay=0.1), 'path_decay=0.1 has no effect with path_weight=0; .* at 0.01'),
   (dict(truncation=float('nan')), 'truncation must be finite')])
 def test_bad_options(options, message):
   with pytest.raises(UserError, match=message):

@@ -27,7 +27,7 @@ CASES = {
   'vae': ('autoencoders/digits_vae', MESHES, ()),
   'gan': ('gans/digits_gan', MESHES, (POSITIVE,)),
   # Grouped convolutions. Changes of colours, which take long to compile, are with another case.
-  'r3gan': ('gans/r3gan', ('data:8', 'data:2+fsdp:2+tensor:2', 'fsdp:8'), tuple(
+  'r3gan': ('gans/r3gan', SPLIT, tuple(
     f'--config.objective.augment.{name}=0.0' for name in ('brightness', 'contrast', 'hue', 'luma', 'saturation'))),
   # Codes by averages and revived ones, a critic that begins late, an adaptive weight. With a tensor axis losses differ
   # by up to 4e-4 within 20 steps, beyond the bound of this test.
@@ -56,7 +56,10 @@ CASES = {
     '--config.objective.augment.initial=0.5', '--config.objective.augment.every=1')),
   # Groups of the discriminator's deviation, the mean of path lengths, the mean style
   'stylegan2': ('gans/stylegan2', ('data:8', 'fsdp:8'), (
-    '--config.objective.r1_every=1', '--config.objective.path_every=1')),
+    '--config.batch_size=16', '--config.microbatches=2', '--config.objective.r1_every=1',
+    '--config.objective.path_every=1')),
+  # Domains and references from other rows of the batch, four updates a step
+  'stargan2': ('gans/stargan2', ('data:8', 'fsdp:8'), ()),
 }
 
 

@@ -21,6 +21,7 @@ FAMILIES = {
   'vqgan': ('autoencoders/vqgan', 'genjax.experiments.vq'),  # two optimizers, codes that are revived
   'stylegan2': ('gans/stylegan2', 'genjax.experiments.gan'),  # mean path length, mean style
   'cyclegan': ('gans/sprites_cyclegan', 'genjax.experiments.translation'),  # pools of pictures
+  'stargan2': ('gans/stargan2', 'genjax.experiments.domains'),  # four updates a step, three averages
   'recurrent': ('language/additions', 'genjax.experiments.seq2seq'),
   'autoregressive': ('autoregressive/mnist_made', 'genjax.experiments.autoregressive'),
   'diffusion': ('quickstart', 'genjax.experiments.diffusion'),

@@ -45,7 +45,7 @@ class Enlarger:
   growth: int = 32
   dtype: str = 'float32'
 
-  has_modes = False
+  modes = ()
   multiple = least = 1
 
   def __post_init__(self):

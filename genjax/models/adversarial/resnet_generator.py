@@ -37,7 +37,7 @@ class ResnetGenerator:
   blocks: int = 9
   dtype: str = 'float32'
 
-  has_modes = False  # instance normalisation is the same at test, and there is no dropout
+  modes = ()  # instance normalisation is the same at test, and there is no dropout
   multiple, least, factor = 2 ** _HALVINGS, 2 ** (_HALVINGS + 1), 1
 
   def __post_init__(self):

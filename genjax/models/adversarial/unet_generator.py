@@ -44,8 +44,6 @@ class UNetGenerator:
   momentum: float = 0.9
   dtype: str = 'float32'
 
-  has_modes = True  # whether samples depend on the statistics and the dropout at test
-
   def __post_init__(self):
     checks.whole(self, 1, 'source_channels', 'channels', 'width')
     checks.whole(self, 2, 'layers')
@@ -53,6 +51,14 @@ class UNetGenerator:
     checks.dtype(self)
     if self.norm not in NORMS:
       raise checks.OutOfRange(f'norm must be one of {NORMS}, got {self.norm!r}')
+    if self.layers <= _PLAIN and self.dropout:
+      checks.idle(self, ('dropout',), f'with layers={self.layers}, as all but {_PLAIN} have dropout; set more layers')
+
+  @property
+  def modes(self) -> tuple[str, ...]:
+    """What samples depend on at test: 'statistics' of batches, and 'drop', dropout."""
+    drops = self.dropout > 0 and self.layers > _PLAIN
+    return (*(('statistics',) if self.norm == 'batch' else ()), *(('drop',) if drops else ()))
 
   @property
   def multiple(self) -> int:
