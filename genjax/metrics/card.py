@@ -18,10 +18,11 @@ class Card:
 
   `genjax compare` refuses values whose cards differ in what decides them, see `genjax.studies.compare`.
 
-  step: finished training steps. data: fingerprint of the held-out data, its split included. examples: how many of them
-  were evaluated. parameters: 'raw', or which groups were averaged. seed: of everything drawn. sampler: its options,
-  guidance included, and what else samples depend on, such as objective.truncation. measures: name of a measure -> its own facts (feature extractor, what resized the pictures, number
-  of samples). versions: package -> version. version: of the project's metrics, `VERSION`.
+  step: finished training steps. data: fingerprint of the held-out data, its split included. examples: how many of
+  them were evaluated. parameters: 'raw', or which groups were averaged. seed: of everything drawn. sampler: its
+  options, guidance included, and what else samples depend on, such as objective.truncation. measures: name of a
+  measure -> its own facts (feature extractor, what resized the pictures, number of samples). versions: package ->
+  version. version: of the project's metrics, `VERSION`.
   """
 
   step: int

@@ -30,6 +30,7 @@ from genjax.nn.functional import Network
 from genjax.objectives.augmentation import AUGMENT, Augmentation
 from genjax.objectives.base import Context, Output, Phase, Variables
 from genjax.objectives.gan_losses import LOSSES, RELATIVE, crowding, feature_distance, margins, same_estimates, signs
+from genjax.objectives.packing import pack
 from genjax.objectives.pixels import blurred
 from genjax.types import Array, Batch, Key, Params, Tree, UserError
 
@@ -136,8 +137,7 @@ class Gan:
       raise UserError(f'config.objective.gamma_end={self.gamma_end} is reached after config.objective.gamma_steps, and '
                       'these are 0; set both, or leave gamma_end at 1')
     if not self._penalised:
-      # r1_every=0 asks for no phase
-      checks.idle(self, ('gamma_end', 'gamma_steps', *(('r1_every',) if self.r1_every else ())),
+      checks.idle(self, ('gamma_end', 'gamma_steps', *(('r1_every',) if self.r1_every else ())),  # 0: no phase
                   'without R1 and R2; set r1_gamma or r2_gamma above 0')
     if self.gamma_end == 1:
       checks.idle(self, ('gamma_steps',), 'with gamma_end=1; set gamma_end below 1')
@@ -417,19 +417,3 @@ class Gan:
 
     gradient = jax.grad(total)(x)
     return jnp.sum(gradient.reshape(len(x) // self.pack, -1)**2, axis=1)
-
-
-def pack(x: Array, size: int) -> Array:
-  """Joins `size` neighbouring examples along the last axis: B ... C -> B/p ... pC (Lin et al. 2018, section 3).
-
-  Raises:
-    UserError: the number of examples is no multiple of `size`.
-  """
-  if size == 1:
-    return x
-  if len(x) % size:
-    raise UserError(
-      f'a discriminator with pack={size} needs batch sizes that are multiples of {size}, got {len(x)}; '
-      'change config.batch_size or pack')
-  parts = x.reshape(-1, size, *x.shape[1:])
-  return jnp.moveaxis(parts, 1, -2).reshape(len(parts), *x.shape[1:-1], -1)

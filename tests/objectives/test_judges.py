@@ -61,7 +61,8 @@ def of_params(made, context):
 @pytest.mark.parametrize('perceptual', [None, APART])
 def test_the_adaptive_weight_balances_the_gradients_of_the_last_layer(reconstruction, perceptual):
   """Against the formula: |d error / d kernel| over |d term / d kernel|, and a loss with that weight as a constant."""
-  made = objective(Judges(CRITIC, perceptual, critic_weight=0.5, perceptual_weight=2.0), reconstruction=reconstruction)
+  weight = {} if perceptual is None else dict(perceptual_weight=2.0)
+  made = objective(Judges(CRITIC, perceptual, critic_weight=0.5, **weight), reconstruction=reconstruction)
   params, context = started(made)
   if reconstruction == 'laplace':
     params['net']['log_scale'] = jnp.float32(-0.7)

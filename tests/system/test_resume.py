@@ -46,7 +46,7 @@ def train(config, workdir, devices, experiment, flags=(), **environment):
   return done.returncode, done.stderr
 
 
-EIGHT = ('mixture of experts', 'gan', 'vqgan', 'diffusion')  # whose state is laid out or summed in a way of its own
+EIGHT = ('mixture of experts', 'gan', 'diffusion')  # whose state is laid out or summed in a way of its own
 CASES = [(family, 8 if family in EIGHT else 1) for family in FAMILIES]
 
 
