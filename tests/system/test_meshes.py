@@ -58,8 +58,6 @@ CASES = {
   'stylegan2': ('gans/stylegan2', ('data:8', 'fsdp:8'), (
     '--config.batch_size=16', '--config.microbatches=2', '--config.objective.r1_every=1',
     '--config.objective.path_every=1')),
-  # Domains and references from other rows of the batch, four updates a step
-  'stargan2': ('gans/stargan2', ('data:8', 'fsdp:8'), ()),
 }
 
 
