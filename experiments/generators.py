@@ -30,12 +30,9 @@ def of_images(config: Config, objective: Any) -> kinds.Generator:
     raise UserError('this generator reads classes beside its latent, so that a latent alone is no code of a picture; '
                     'an unconditional one or a style-based one has such codes')
 
-  def codes(goal: Gan, group: Tree, keys: Array, rows_N: Array) -> Array:
-    label_N = None if goal.num_classes is None else rows_N % goal.num_classes
-    return goal.codes(*_generator(group), keys, label_N)
-
-  def draw(group: Tree, keys: Array, rows_N: Array) -> Array:
-    return codes(objective, group, keys, rows_N)
+  def draw(group: Tree, keys: Array, rows_N: Array, objective: Gan = objective) -> Array:
+    label_N = None if objective.num_classes is None else rows_N % objective.num_classes
+    return objective.codes(*_generator(group), keys, label_N)
 
   def decode(group: Tree, code_NX: Array) -> Array:
     return objective.columns(objective.drawn(*_generator(group), code_NX, None))['image']
@@ -44,7 +41,7 @@ def of_images(config: Config, objective: Any) -> kinds.Generator:
     # Truncation is of random styles; any picture may be far from the mean.
     changes: Any = dict(truncation=1.0, truncation_layers=0)  # styled ones have both
     whole: Any = dataclasses.replace(objective, **changes)
-    style_NW = codes(whole, group, jax.random.split(jax.random.key(_SEED), DRAWS), jnp.arange(DRAWS))
+    style_NW = draw(group, jax.random.split(jax.random.key(_SEED), DRAWS), jnp.arange(DRAWS), whole)
     mean_W = jnp.mean(style_NW, axis=0)
     deviation = jnp.sqrt(jnp.mean(jnp.sum(jnp.square(style_NW - mean_W), axis=-1)))
     image = lambda style_NW: whole.drawn(*_generator(group), style_NW, None)

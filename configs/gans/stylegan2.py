@@ -78,5 +78,7 @@ def get_config(arg=None):
     common.smoke(config)
     config.data.shape = (8, 8, 3)
     config.model.update(latent=8, style=8, width=64, width_max=8, group=4, dtype='float32')
-    config.objective.update(r1_every=2, path_every=4 if small else 2, augment=dict(name='none'))
+    config.objective.update(r1_every=2, augment=dict(name='none'))
+    if config.objective.path_weight:
+      config.objective.path_every = 2
   return config

@@ -21,6 +21,7 @@ from genjax.cli import flags, hosts
 from genjax.config import Config
 from genjax.runs import atomic, extensions, outputs, scoring
 from genjax.runs import workdir as workdir_lib
+from genjax.studies import board
 from genjax.training.monitoring import logs
 from genjax.training.run import Run
 from genjax.types import UserError, expanded, strict_json
@@ -108,7 +109,6 @@ def _table(key: str, found: Mapping[str, Mapping[str, float]]) -> str:
   """A line for each value in Markdown: what measures of samples found, or, if there are none, the held-out values."""
   names = list(dict.fromkeys(name for metrics in found.values() for name in metrics))
   shown = [name for name in names if not name.startswith('heldout/')] or names
-  lines = [[key, *shown], ['---', *['---:'] * len(shown)]]
-  lines += [[value, *(f'{metrics[name]:.4g}' if name in metrics else '-' for name in shown)]
-            for value, metrics in found.items()]
-  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+  return board.markdown([key, *shown], [
+    [value, *(f'{metrics[name]:.4g}' if name in metrics else '-' for name in shown)]
+    for value, metrics in found.items()], keys=1)

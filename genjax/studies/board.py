@@ -32,6 +32,13 @@ def text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
   return '\n'.join('  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [header, *rows])
 
 
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], keys: int | None = None) -> str:
+  """The same in Markdown, without a line break at its end. Columns after the first `keys` are set to the right."""
+  clean = lambda cells: '| ' + ' | '.join(cell.replace('|', r'\|') for cell in cells) + ' |'
+  left = len(header) if keys is None else keys
+  return '\n'.join([clean(header), clean(['---'] * left + ['---:'] * (len(header) - left)), *map(clean, rows)])
+
+
 class Board:
   """A table with lines above it.
 

@@ -73,7 +73,7 @@ def listed(table: Mapping[str, Row], known: Mapping[str, results.Result], lackin
     return file.getvalue()
   if form == 'text':  # configs would make lines of 250 characters
     return board.text((LIST[0], *LIST[2:]), [[line[0], *line[2:]] for line in lines]) + '\n'
-  return markdown(LIST, lines) + '\n'
+  return board.markdown(LIST, lines) + '\n'
 
 
 def _state(row: Row, result: results.Result | None, verdict: verdicts.Verdict) -> str:
@@ -135,10 +135,10 @@ def page(families: Mapping[str, Sequence[Row]], known: Mapping[str, results.Resu
   parts = [_HEAD]
   for family, group in families.items():
     if run := [row for row in group if row.name in fresh and fresh[row.name].runs]:
-      parts.append(f'## {family}\n\n{markdown(PAGE, [line for row in run for line in _lines(row, fresh)])}\n')
+      parts.append(f'## {family}\n\n{board.markdown(PAGE, [line for row in run for line in _lines(row, fresh)])}\n')
       parts.append('\n'.join(_note(row, fresh[row.name]) for row in run) + '\n')
   if absent := [line for group in families.values() for row in group if (line := _absent(row, known, fresh))]:
-    parts.append(f'## Not run here\n\n{markdown(("row", "setting", "measure", "published", "why"), absent)}\n')
+    parts.append(f'## Not run here\n\n{board.markdown(("row", "setting", "measure", "published", "why"), absent)}\n')
   return '\n'.join([*parts, _TAIL])
 
 
@@ -206,9 +206,3 @@ def _minutes(row: Row) -> str:
 
 def _cells(verdict: verdicts.Verdict) -> tuple[str, str, str, str]:
   return verdict.label, verdict.published, verdict.band, verdict.obtained
-
-
-def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-  """A table in Markdown, without a line break at its end."""
-  clean = lambda cells: '| ' + ' | '.join(cell.replace('|', r'\|') for cell in cells) + ' |'
-  return '\n'.join([clean(header), clean(['---'] * len(header)), *map(clean, lines)])
