@@ -1,18 +1,20 @@
 """Fixtures of all tests, and the compilation cache that makes a second run quick."""
 
 import fcntl
+import gc
 import importlib.util
 import json
 import mmap
 import os
 import pathlib
+import zlib
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(pathlib.Path('~/.cache/genjax/xla').expanduser()))
 
 # Most of a test is compilation, of programs that run for milliseconds: it takes an eighth of the time without LLVM's
 # passes and with XLA's older code for fused loops. JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests what users run, as .ci/run
-# does for trainings, meshes and exact resume.
+# does for trainings, the README's commands, and exact resume and meshes of diffusion.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 
 import jax
@@ -20,6 +22,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+gc.set_threshold(50_000, 20, 100)  # tracing makes many objects that stay: looking for cycles costs a tenth of the time
 
 
 def _library_has(flag: bytes) -> bool:
@@ -41,6 +44,24 @@ if (os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] == '1' and 'use_fusion_emitters
 def pytest_addoption(parser):
   parser.addoption('--update-golden', action='store_true',
                    help='write the golden numbers instead of comparing with them')
+  parser.addoption('--part', metavar='I/N',
+                   help='of the tests that are marked each_network, the I-th of N parts, I from 0 to N - 1; else all')
+
+
+def pytest_collection_modifyitems(config, items):
+  """Leaves out what --part=I/N does not name. A case stays in its part when others are added."""
+  if not (part := config.getoption('--part')):
+    return
+  try:
+    index, count = map(int, part.split('/'))
+  except ValueError:
+    raise pytest.UsageError(f'--part={part}: expected I/N, for example 0/3') from None
+  if not 0 <= index < count:
+    raise pytest.UsageError(f'--part={part}: expected 0 <= I < N')
+  other = [item for item in items
+           if item.get_closest_marker('each_network') and zlib.crc32(item.name.encode()) % count != index]
+  config.hook.pytest_deselected(items=other)
+  items[:] = [item for item in items if item not in other]
 
 
 def pytest_xdist_auto_num_workers(config):

@@ -79,6 +79,7 @@ def test_full_size_is_inspected(name, flags_of):
 
 
 @pytest.mark.slow
+@pytest.mark.each_network
 @pytest.mark.parametrize('name', ONE_OF_EACH)
 def test_smoke_variant_runs_end_to_end(name, flags_of, tmp_path):
   assert main(['train', *flags_of(name), f'--workdir={tmp_path / "run"}']) == 0

@@ -72,6 +72,7 @@ def measure(config, meshes, flags):
 
 
 @pytest.mark.slow
+@pytest.mark.each_network
 @pytest.mark.parametrize('case', CASES)
 def test_a_mesh_changes_nothing_but_where_arrays_lie(case):
   config, meshes, flags = CASES[case]

@@ -51,6 +51,7 @@ CASES = [(family, 8 if family in EIGHT else 1) for family in FAMILIES]
 
 
 @pytest.mark.slow
+@pytest.mark.each_network
 @pytest.mark.parametrize(('family', 'devices'), CASES)
 def test_killed_and_resumed_equals_undisturbed(tmp_path, family, devices):
   (config, experiment), flags = FAMILIES[family], FLAGS.get(family, ())
