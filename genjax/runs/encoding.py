@@ -84,7 +84,7 @@ def encode(config: Config, out: str, options: Options) -> dict[str, Any]:
   """Encodes the splits of config.data into a folder; returns its schema.
 
   A call after an interruption goes on with the first unfinished shard. Several processes write every other shard each.
-  The bytes depend on neither.
+  The bytes depend on neither; on CPUs see `Encoder`.
 
   Args:
     config: of any experiment on the data; of it, only config.data and config.seed are read, and with
@@ -148,7 +148,8 @@ class Rows:
 class Encoder:
   """Encodes rows, a batch at a time.
 
-  Each device of this process encodes whole batches by the same program. So a row does not depend on their number.
+  Each device of this process encodes whole batches by the same program. So a row does not depend on their number
+  (on CPUs: on the number of threads, which is that of the cores, or of the devices where they are more).
 
   Args:
     functions: part -> what its kind gives.

@@ -157,7 +157,7 @@ def test_rows_depend_on_neither_shards_nor_the_number_of_devices(autoencoder, en
 def test_kills_and_two_processes_give_the_same_bytes(autoencoder, encoded, tmp_path):
   argv = ['-m', 'genjax.cli.main', 'data', 'encode', DATA, *SMALL, f'--workdir={autoencoder}', '--shards=3',
           '--batch=8']
-  for processes, devices in ((1, 3), (2, 2)):
+  for processes, devices in ((1, 2), (2, 2)):  # more devices than cores have more threads, which round otherwise
     out = tmp_path / f'out-{processes}'
     started = start([*argv, f'--out={out}'], processes, devices)
     deadline = time.monotonic() + 200
