@@ -44,8 +44,8 @@ if (os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] == '1' and 'use_fusion_emitters
 def pytest_addoption(parser):
   parser.addoption('--update-golden', action='store_true',
                    help='write the golden numbers instead of comparing with them')
-  parser.addoption('--part', metavar='I/N',
-                   help='of the tests that are marked each_network, the I-th of N parts, I from 0 to N - 1; else all')
+  parser.addoption('--part', metavar='I/N', default=os.environ.get('GENJAX_TEST_PART'),
+                   help='of the tests that are marked each_network, the I-th of N parts, from 0 to N - 1; else all')
 
 
 def pytest_collection_modifyitems(config, items):

@@ -67,6 +67,7 @@ def first_step(argv):
   return {key: float(value) for key, value in metrics.items() if key.endswith(('/loss', '/gradient_norm'))}
 
 
+@pytest.mark.each_network
 @pytest.mark.parametrize('name', CONFIGS)
 def test_golden_first_step(name, flags_of, golden):
   golden(name.rpartition('/')[2], first_step(tuple(flags_of(name))))

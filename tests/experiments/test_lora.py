@@ -71,6 +71,7 @@ def samples(run):
   return run.sample(3, seed=0, averaged=False)
 
 
+@pytest.mark.each_network
 @pytest.mark.parametrize('name',
                          ['language/python_code', 'quickstart', 'autoencoders/digits_vae', 'language/mixtral', *SLOW])
 def test_begins_as_its_base_bit_for_bit_and_leaves_it_alone(name, pair):

@@ -58,6 +58,7 @@ def as_if_stopped_at(step, workdir, copy):
 
 
 @pytest.mark.slow
+@pytest.mark.each_network
 @pytest.mark.parametrize('name', CONFIGS)
 def test_two_processes_train_as_one_and_one_or_four_go_on(tmp_path, name):
   losses, used = train(name, tmp_path / 'one', 1, 8)

@@ -100,6 +100,7 @@ ADAPTED = {
 
 
 @pytest.mark.slow
+@pytest.mark.each_network
 @pytest.mark.parametrize('name', ADAPTED)
 def test_a_mesh_changes_no_loss_of_adapters(name):
   paths = "('blocks/.*kernel',)" if name == 'language/mixtral' else "('.*/kernel',)"

@@ -56,6 +56,7 @@ def test_kills_cover_families_phases_and_signals():
 
 
 @pytest.mark.slow
+@pytest.mark.each_network
 @pytest.mark.parametrize('family', faults.FAMILIES)
 def test_a_run_of_eight_devices_goes_on_on_this_one(tmp_path, family):
   config, folder = f'--config={ROOT}/configs/{faults.FAMILIES[family]}.py:smoke', tmp_path / 'run'

@@ -211,6 +211,7 @@ def test_bfloat16(name, options):
 
 
 @pytest.mark.slow
+@pytest.mark.each_network
 @pytest.mark.parametrize('name, options', [('cross', dict(unroll=True)), ('cross', dict(remat='full')), (
   'cross', dict(remat='dots', unroll=True)), ('context', dict(remat='dots')), ('unet', dict(remat='full')), (
     'unet', dict(remat='dots'))])
@@ -277,6 +278,7 @@ CONTEXT = {'data': 2, 'context': 4}
 
 
 @pytest.mark.slow
+@pytest.mark.each_network
 @pytest.mark.parametrize('name', MAKE)
 def test_meshes_change_neither_values_nor_gradients(name):
   done = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True, timeout=900, env={
