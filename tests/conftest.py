@@ -22,7 +22,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
-gc.set_threshold(50_000, 20, 100)  # tracing makes many objects that stay: looking for cycles costs a tenth of the time
+gc.set_threshold(50_000, 20, 100)  # tracing makes many objects that stay: look for cycles among them less often
 
 
 def _library_has(flag: bytes) -> bool:
